@@ -1,0 +1,120 @@
+#include "attestd/base/json.h"
+
+#include "attestd/base/enc.h"
+
+#include <string.h>
+
+#define NESTING_MAX 32
+
+void att_json_done(json_t **json)
+{
+    json_decref(*json);
+    *json = NULL;
+}
+
+/* jansson recurses on nesting with a cap of its own (2048); ours is checked before it runs. */
+static bool too_deep(struct att_slice text)
+{
+    int depth = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < text.len; i++) {
+        uint8_t c = text.ptr[i];
+        if (in_string) {
+            if (c == '\\') {
+                i++;
+            } else if (c == '"') {
+                in_string = false;
+            }
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '{' || c == '[') {
+            if (++depth > NESTING_MAX) {
+                return true;
+            }
+        } else if (c == '}' || c == ']') {
+            depth--;
+        }
+    }
+    return false;
+}
+
+enum att_rc att_json_parse(struct att_slice text, size_t max, json_t **ret_json,
+                           struct att_err *err)
+{
+    if (text.len > max) {
+        return att_fail(err, ATT_E_LIMIT, "JSON of %zu bytes, at most %zu are read", text.len, max);
+    }
+    if (too_deep(text)) {
+        return att_fail(err, ATT_E_LIMIT, "JSON nested deeper than %d", NESTING_MAX);
+    }
+    json_error_t where;
+    json_t *json = json_loadb((const char *)text.ptr, text.len, JSON_REJECT_DUPLICATES, &where);
+    if (!json) {
+        return att_fail(err, ATT_E_PARSE, "JSON line %d column %d: %s", where.line, where.column,
+                        where.text);
+    }
+    *ret_json = json;
+    return ATT_OK;
+}
+
+static int dump_to_buf(const char *bytes, size_t len, void *user)
+{
+    struct att_buf *buf = user;
+    att_buf_put(buf, bytes, len);
+    return buf->failed ? -1 : 0;
+}
+
+enum att_rc att_json_dump(const json_t *json, bool sorted, struct att_buf *ret_text,
+                          struct att_err *err)
+{
+    size_t flags = JSON_COMPACT | JSON_ENCODE_ANY | (sorted ? JSON_SORT_KEYS : 0u);
+    if (json_dump_callback(json, dump_to_buf, ret_text, flags) != 0) {
+        return att_fail(err, ATT_E_NOMEM, "JSON could not be written");
+    }
+    return att_buf_ok(ret_text, err);
+}
+
+enum att_rc att_json_str(const json_t *obj, const char *name, const char **ret_str,
+                         struct att_err *err)
+{
+    const json_t *member = json_object_get(obj, name);
+    if (!json_is_string(member)) {
+        return att_fail(err, ATT_E_PARSE, "\"%s\": expected a string, found %s", name,
+                        member ? "another type" : "nothing");
+    }
+    *ret_str = json_string_value(member);
+    return ATT_OK;
+}
+
+enum att_rc att_json_b64u(const json_t *obj, const char *name, size_t max,
+                          struct att_buf *ret_bytes, struct att_err *err)
+{
+    const char *text = NULL;
+    enum att_rc rc = att_json_str(obj, name, &text, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (strlen(text) / 4 * 3 > max) {
+        return att_fail(err, ATT_E_LIMIT, "\"%s\": more than %zu bytes", name, max);
+    }
+    rc = att_unb64u(ret_bytes, att_slice_str(text), err);
+    if (rc != ATT_OK) {
+        att_err_prefix(err, "\"%s\"", name);
+    }
+    return rc;
+}
+
+enum att_rc att_json_set_b64u(json_t *obj, const char *name, struct att_slice bytes,
+                              struct att_err *err)
+{
+    att_autobuf text = {0};
+    att_buf_b64u(&text, bytes);
+    enum att_rc rc = att_buf_ok(&text, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (json_object_set_new(obj, name, json_stringn((const char *)text.ptr, text.len)) != 0) {
+        return att_fail(err, ATT_E_NOMEM, "\"%s\" could not be set", name);
+    }
+    return ATT_OK;
+}
