@@ -18,7 +18,7 @@ struct att_buf {
 
 #define ATT_BUF_INIT(max_len) ((struct att_buf){.max = (max_len)})
 
-void att_buf_done(struct att_buf *buf); /* frees; buf becomes {0} */
+void att_buf_done(struct att_buf *buf);  /* frees; buf becomes {0} */
 void att_buf_reset(struct att_buf *buf); /* len = 0, memory kept */
 void att_buf_put(struct att_buf *buf, const void *bytes, size_t len);
 void att_buf_put_slice(struct att_buf *buf, struct att_slice bytes);

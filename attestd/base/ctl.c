@@ -151,8 +151,7 @@ static json_t *answer(const struct connection *conn, const json_t *request)
     struct att_err err = {0};
     const char *op = NULL;
     if (!conn->allowed) {
-        (void)att_fail(&err, ATT_E_DENIED, "uid %ld may not use this socket",
-                       (long)conn->peer.uid);
+        (void)att_fail(&err, ATT_E_DENIED, "uid %ld may not use this socket", (long)conn->peer.uid);
         att_err_reason(&err, "socket");
         return error_reply(&err);
     }
@@ -166,8 +165,8 @@ static json_t *answer(const struct connection *conn, const json_t *request)
         return error_reply(&err);
     }
     json_t *result = NULL;
-    enum att_rc rc =
-        conn->server->handler(conn->server->user, &conn->peer, op, args ? args : none, &result, &err);
+    enum att_rc rc = conn->server->handler(conn->server->user, &conn->peer, op, args ? args : none,
+                                           &result, &err);
     if (rc != ATT_OK) {
         json_decref(result);
         err.rc = rc;
@@ -235,8 +234,7 @@ static void start_connection(struct att_ctl_server *server, int fd)
         conn->server = server;
         conn->fd = fd;
         conn->peer = (struct att_ctl_peer){cred.uid, cred.gid, cred.pid};
-        conn->allowed =
-            cred.uid == 0 || cred.uid == geteuid() || in_group(server, &conn->peer, fd);
+        conn->allowed = cred.uid == 0 || cred.uid == geteuid() || in_group(server, &conn->peer, fd);
         pthread_t thread;
         if (pthread_create(&thread, NULL, serve_connection, conn) == 0) {
             pthread_detach(thread);
@@ -339,8 +337,7 @@ enum att_rc att_ctl_server_new(const char *path, const char *group, att_ctl_hand
     pthread_mutex_init(&server->lock, NULL);
     pthread_cond_init(&server->idle, NULL);
     server->stop_fd = eventfd(0, EFD_CLOEXEC);
-    enum att_rc rc =
-        server->stop_fd >= 0 ? ATT_OK : att_fail_errno(err, ATT_E_IO, "eventfd");
+    enum att_rc rc = server->stop_fd >= 0 ? ATT_OK : att_fail_errno(err, ATT_E_IO, "eventfd");
     if (rc == ATT_OK) {
         rc = resolve_group(server, group, err);
     }

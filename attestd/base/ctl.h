@@ -20,8 +20,8 @@ struct att_ctl_peer {
 };
 
 /* Answers one request. args is an object (maybe empty), borrowed. On ATT_OK *ret_result is the
- * caller's to release, or stays NULL for an empty object; else err says why and is sent to the peer.
- * Called from several threads at once. */
+ * caller's to release, or stays NULL for an empty object; else err says why and is sent to the
+ * peer. Called from several threads at once. */
 typedef enum att_rc att_ctl_handler(void *user, const struct att_ctl_peer *peer, const char *op,
                                     const json_t *args, json_t **ret_result, struct att_err *err);
 

@@ -5,9 +5,9 @@
 
 #include <stdint.h>
 
-#define ATT_MUST_USE __attribute__((warn_unused_result))
+#define ATT_MUST_USE          __attribute__((warn_unused_result))
 #define ATT_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define ATT_CLEANUP(fn) __attribute__((cleanup(fn)))
+#define ATT_CLEANUP(fn)       __attribute__((cleanup(fn)))
 
 /* Split by what the caller can do. ATT_OK is zero; everything else is a refusal. */
 enum att_rc {
@@ -52,8 +52,8 @@ struct att_err {
     uint64_t native;
     const char *file; /* static storage */
     int line;
-    char reason[40];  /* a machine-readable word, e.g. "quoteNonce"; may be empty */
-    char msg[400];    /* one sentence for people */
+    char reason[40]; /* a machine-readable word, e.g. "quoteNonce"; may be empty */
+    char msg[400];   /* one sentence for people */
 };
 
 /* Fills err (which may be NULL) unless it already holds an error, and returns rc. */

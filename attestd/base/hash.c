@@ -91,8 +91,8 @@ enum att_rc att_hkdf_sha256(uint8_t *ret, size_t len, struct att_slice ikm, stru
     char digest[] = "SHA256";
     OSSL_PARAM params[5], *p = params;
     *p++ = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0);
-    *p++ = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)ikm.ptr,
-                                             ikm.len);
+    *p++ =
+        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)ikm.ptr, ikm.len);
     *p++ = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (void *)(uintptr_t)info.ptr,
                                              info.len);
     if (salt.len) {

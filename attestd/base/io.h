@@ -10,15 +10,16 @@
  * ATT_E_NOTFOUND when it is not there, ATT_E_LIMIT beyond max bytes. */
 ATT_MUST_USE enum att_rc att_io_read_file(const char *path, size_t max, struct att_buf *ret_bytes,
                                           struct att_err *err);
-/* Replaces path with exactly these bytes: temporary file in the same folder, fsync, rename, fsync of
- * the folder. After a crash at any instant the old content or the new is there, never a part. */
+/* Replaces path with exactly these bytes: temporary file in the same folder, fsync, rename, fsync
+ * of the folder. After a crash at any instant the old content or the new is there, never a part. */
 ATT_MUST_USE enum att_rc att_io_write_file(const char *path, struct att_slice bytes, mode_t mode,
                                            struct att_err *err);
 /* Like mkdir -p with mode for every folder made. */
 ATT_MUST_USE enum att_rc att_io_mkdirs(const char *path, mode_t mode, struct att_err *err);
 /* Removes a file and syncs its folder; absent is ATT_OK. */
 ATT_MUST_USE enum att_rc att_io_unlink(const char *path, struct att_err *err);
-/* Moves a state file that does not parse to "<path>.bad" (".bad.1" … where taken), never over one. */
+/* Moves a state file that does not parse to "<path>.bad" (".bad.1" … where taken), never over one.
+ */
 ATT_MUST_USE enum att_rc att_io_set_aside(const char *path, struct att_err *err);
 /* Writes or reads exactly len bytes on a blocking descriptor; EINTR is retried. Reading: ATT_E_GONE
  * when the peer closed first. */

@@ -22,8 +22,14 @@ static inline const char *att_log_text(const char *s)
     return s ? s : "";
 }
 
-#define ATT_S(k, v) {(k), att_log_text(v), 0}
-#define ATT_N(k, v) {(k), NULL, (int64_t)(v)}
+#define ATT_S(k, v)                                                                                \
+    {                                                                                              \
+        (k), att_log_text(v), 0                                                                    \
+    }
+#define ATT_N(k, v)                                                                                \
+    {                                                                                              \
+        (k), NULL, (int64_t)(v)                                                                    \
+    }
 
 void att_log_setup(const char *program, enum att_log_level least, bool json);
 void att_log_fields(enum att_log_level level, const char *event,

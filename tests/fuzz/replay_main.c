@@ -1,4 +1,5 @@
-/* Runs a fuzz target over the files of its corpus directory, so that every build checks the seeds. */
+/* Runs a fuzz target over the files of its corpus directory, so that every build checks the seeds.
+ */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
