@@ -1,0 +1,104 @@
+/* The agents that the issuer's view assigns to this host: a bounded, sorted set, and what is
+ * remembered of each across restarts. Not thread-safe: the daemon's lock is around it. */
+#ifndef ATTESTD_AGENT_REGISTRY_H
+#define ATTESTD_AGENT_REGISTRY_H
+
+#include "attestd/agent/life.h"
+#include "attestd/agent/sched.h"
+#include "attestd/base/buf.h"
+
+#define AGENT_MAX           1024 /* agents of one host */
+#define AGENT_NAME_MAX      63
+#define AGENT_SPIFFE_ID_MAX 512
+#define AGENT_PROFILE_MAX   63
+#define AGENT_URL_MAX       1024
+#define AGENT_KEY_ID_MAX    64
+#define AGENT_STATE_MAX     (64 * 1024) /* bytes of a state file */
+
+struct agent_error {
+    int64_t at;      /* UTC seconds; 0: none */
+    char code[16];   /* att_rc_name */
+    char reason[40]; /* a reason word, or empty */
+    char message[400];
+};
+
+/* Everything that outlives the process. Strings are NUL-terminated and empty when unknown. */
+struct agent_record {
+    char name[AGENT_NAME_MAX + 1];
+    char spiffe_id[AGENT_SPIFFE_ID_MAX + 1];
+    char profile[AGENT_PROFILE_MAX + 1];
+    char key_store[16]; /* "tpm" */
+    int64_t lifetime_s;
+    struct agent_life life;
+    char key_id[AGENT_KEY_ID_MAX + 1];      /* key of the certificate in force */
+    char next_key_id[AGENT_KEY_ID_MAX + 1]; /* key of the order in progress */
+    char old_key_id[AGENT_KEY_ID_MAX + 1];  /* replaced, to be destroyed */
+    char order_url[AGENT_URL_MAX + 1];
+    char serial[65]; /* hex */
+    char boot[64];   /* boot policy in the certificate's extension, or "none" */
+    struct agent_dates dates;
+    char boot_id[40]; /* the boot in which dates.installed_boot_ms was read */
+    struct agent_error last_error;
+    uint32_t attempts; /* failures since the last success */
+    uint64_t issued;   /* certificates installed so far */
+};
+
+/* A name becomes a file name and the last segment of a SPIFFE ID: 1 to 63 of a-z A-Z 0-9 . _ -,
+ * beginning with a letter or a digit. ATT_E_INVAL otherwise. */
+ATT_MUST_USE enum att_rc agent_name_check(const char *name, struct att_err *err);
+
+/* JSON, {"version": 1, …}; every field is checked against its bounds, an unknown field or version
+ * is an error (ATT_E_PARSE), and so are combinations that no run can leave behind. */
+ATT_MUST_USE enum att_rc agent_record_encode(const struct agent_record *rec,
+                                             struct att_buf *ret_text, struct att_err *err);
+ATT_MUST_USE enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_rec,
+                                            struct att_err *err);
+/* <dir>/<name>.json, atomically, mode 0600. */
+ATT_MUST_USE enum att_rc agent_record_save(const char *dir, const struct agent_record *rec,
+                                           struct att_err *err);
+/* ATT_E_NOTFOUND when there is none. A file that does not parse, or is another agent's, is set
+ * aside as .bad and reported as ATT_E_PARSE. */
+ATT_MUST_USE enum att_rc agent_record_load(const char *dir, const char *name,
+                                           struct agent_record *ret_rec, struct att_err *err);
+ATT_MUST_USE enum att_rc agent_record_remove(const char *dir, const char *name,
+                                             struct att_err *err);
+
+/* One agent in memory. */
+struct agent {
+    struct agent_record rec;
+    bool busy;             /* a worker has it */
+    bool forced;           /* rotate was asked for */
+    int64_t not_before_ms; /* CLOCK_BOOTTIME: no attempt before (back-off) */
+    uint64_t generation;   /* of the view that last listed it */
+};
+
+struct agent_registry;
+ATT_MUST_USE enum att_rc agent_registry_new(struct agent_registry **ret_reg, struct att_err *err);
+void agent_registry_free(struct agent_registry *reg);
+size_t agent_registry_count(const struct agent_registry *reg);
+/* In order of name; NULL beyond the end. Pointers stay good until the agent is dropped. */
+struct agent *agent_registry_at(struct agent_registry *reg, size_t i);
+/* NULL when there is none. */
+struct agent *agent_registry_find(struct agent_registry *reg, const char *name);
+/* A new agent with this record (copied). ATT_E_EXISTS; ATT_E_LIMIT beyond AGENT_MAX. */
+ATT_MUST_USE enum att_rc agent_registry_add(struct agent_registry *reg,
+                                            const struct agent_record *rec,
+                                            struct agent **ret_agent, struct att_err *err);
+void agent_registry_drop(struct agent_registry *reg, const char *name);
+
+/* One line of the issuer's view. */
+struct agent_entry {
+    const char *name, *spiffe_id, *profile, *key_store;
+    int64_t lifetime_s;
+};
+/* Makes the registry agree with a view: unknown agents are added (state absent), known ones take
+ * the entry's fields, those no longer listed get AGENT_EV_REMOVED. All entries are checked before
+ * any is applied. Counts what changed. */
+struct agent_sync {
+    size_t added, changed, removed;
+};
+ATT_MUST_USE enum att_rc agent_registry_sync(struct agent_registry *reg,
+                                             const struct agent_entry *entries, size_t n,
+                                             struct agent_sync *ret_sync, struct att_err *err);
+
+#endif
