@@ -1,0 +1,189 @@
+/* What keyd can be asked: the operations of its socket (run_dir/keyd.sock), with the exact fields
+ * of each request and reply, in order. The table in keyd_proto.c is the contract; the names below
+ * index struct proc_msg.v. No operation signs a digest that the caller chose.
+ *
+ * Names of members are those of docs/PROTOCOL.md. TPM structures travel there as here: TPMT_PUBLIC,
+ * TPMS_ATTEST and TPMT_SIGNATURE without a size prefix, TPM2B_ID_OBJECT and
+ * TPM2B_ENCRYPTED_SECRET with theirs. */
+#ifndef ATTESTD_PROC_KEYD_PROTO_H
+#define ATTESTD_PROC_KEYD_PROTO_H
+
+#include "attestd/proc/ipc.h"
+
+#define PROC_KEYD_VERSION     1
+#define PROC_KEY_ID_LEN       32 /* lowercase hex of 16 random bytes */
+#define PROC_AGENT_MAX        63 /* [a-z0-9] and inner '-', as in an entry's name */
+#define PROC_TPM_STRUCT_MAX   2048
+#define PROC_CERT_MAX         8192
+#define PROC_JWS_PAYLOAD_MAX  ((uint32_t)192 << 10)
+#define PROC_LOG_MANIFEST_MAX 4096
+#define PROC_EVIDENCE_MAX     65536
+#define PROC_KEYAUTH_MAX      512
+#define PROC_URL_MAX          1024
+#define PROC_PCRS_MAX         8192
+
+enum proc_keyd_op {
+    PROC_KEYD_INFO = 1,
+    PROC_KEYD_IDENTITY = 2,
+    PROC_KEYD_ACCOUNT = 3,
+    PROC_KEYD_ACCOUNT_SIGN = 4,
+    PROC_KEYD_ENROL_PROVE = 5,
+    PROC_KEYD_KEY_CREATE = 16,
+    PROC_KEYD_KEY_LIST = 17,
+    PROC_KEYD_KEY_EVIDENCE = 18,
+    PROC_KEYD_KEY_CSR = 19,
+    PROC_KEYD_KEY_ACTIVATE = 20,
+    PROC_KEYD_KEY_RETIRE = 21,
+    PROC_KEYD_KEY_DESTROY = 22,
+    PROC_KEYD_USER_QUOTE = 32,
+    PROC_KEYD_FREEZE = 40,
+    PROC_KEYD_THAW = 41,
+};
+
+/* INFO: () → json. Always answers, also when the TPM is away or foreign. A JSON object:
+ *   {"version": 1, "state": "ready" | "starting" | "tpmGone" | "foreignTpm" | "failed",
+ *    "reason": text?                       why the state is not "ready"
+ *    "tpm": {"manufacturer": "<8 hex>", "manufacturerText": "IBM", "firmware": "<16 hex>",
+ *            "lockoutCounter": N, "lockoutMax": N, "inLockout": bool, "slotsFree": N,
+ *            "banks": ["sha256", …], "srk": "persistent" | "transient", "ekCertificate": bool}
+ *            (absent before the TPM answered for the first time)
+ *    "ops": {"<operation>": {"n": N, "p50Us": N, "p95Us": N}, …},
+ *    "keys": N, "bad": ["<file set aside>", …], "frozen": ["<agent>", …],
+ *    "sandbox": {"profile", "seccomp", "landlock", "reason"?}}                                   */
+enum { PROC_INFO_REP_JSON };
+
+/* IDENTITY: () → ekCerts (every EK certificate in NV, DER), ekChain (DER; makers' chain in NV),
+ * ekCert (the chosen one, DER; empty where the TPM has none), ekPub, akPub, srkPub (TPMT_PUBLIC),
+ * akName (TPM Name), manufacturer (8 hex), firmware (16 hex), resetCount, restartCount (of the
+ * TPM's clock, so that the daemon knows that this is another boot). */
+enum {
+    PROC_IDENTITY_REP_EK_CERTS,
+    PROC_IDENTITY_REP_EK_CHAIN,
+    PROC_IDENTITY_REP_EK_CERT,
+    PROC_IDENTITY_REP_EK_PUB,
+    PROC_IDENTITY_REP_AK_PUB,
+    PROC_IDENTITY_REP_SRK_PUB,
+    PROC_IDENTITY_REP_AK_NAME,
+    PROC_IDENTITY_REP_MANUFACTURER,
+    PROC_IDENTITY_REP_FIRMWARE,
+    PROC_IDENTITY_REP_RESET_COUNT,
+    PROC_IDENTITY_REP_RESTART_COUNT,
+};
+
+/* ACCOUNT: () → jwk (the public JWK: crv, kty, x, y), thumbprint (RFC 7638, 43 characters), spki
+ * (DER). The key is made at first use and kept sealed. */
+enum { PROC_ACCOUNT_REP_JWK, PROC_ACCOUNT_REP_THUMBPRINT, PROC_ACCOUNT_REP_SPKI };
+
+/* ACCOUNT_SIGN: protected (the JWS protected header, JSON text before base64url), payload (bytes
+ * before base64url; empty for POST-as-GET) → signature (r ‖ s, 64 bytes, over
+ * b64u(protected) "." b64u(payload)). The header must be {"alg": "ES256", "nonce"?, "url", and
+ * exactly one of "jwk" (our own key) and "kid" (under the issuer URL)}; "url" must lie under the
+ * configured issuer URL: same scheme, host, port, and path at or below it.
+ * ATT_E_DENIED: reasons jwsAlg, jwsUrl, jwsKid, jwsJwk, jwsHeader. */
+enum { PROC_ACCOUNT_SIGN_REQ_PROTECTED, PROC_ACCOUNT_SIGN_REQ_PAYLOAD };
+enum { PROC_ACCOUNT_SIGN_REP_SIGNATURE };
+
+/* ENROL_PROVE (M2): credentialBlob, encryptedSecret, akUrl (under the issuer URL; else ATT_E_DENIED
+ * akUrl), m1Sha256 (SHA-256 of the M1 payload bytes), m1ReplySha256 (of the response body), nonce
+ * (32), pcrSelection (text), logManifest (CBOR) → proof (32), attest, sig, pcrs (JSON text, the
+ * wire's "pcrs" member). The credential and K never leave keyd. ATT_E_AUTH activation: the TPM
+ * would not activate the credential. */
+enum {
+    PROC_ENROL_PROVE_REQ_CREDENTIAL_BLOB,
+    PROC_ENROL_PROVE_REQ_ENCRYPTED_SECRET,
+    PROC_ENROL_PROVE_REQ_AK_URL,
+    PROC_ENROL_PROVE_REQ_M1_SHA256,
+    PROC_ENROL_PROVE_REQ_M1_REPLY_SHA256,
+    PROC_ENROL_PROVE_REQ_NONCE,
+    PROC_ENROL_PROVE_REQ_PCR_SELECTION,
+    PROC_ENROL_PROVE_REQ_LOG_MANIFEST,
+};
+enum {
+    PROC_ENROL_PROVE_REP_PROOF,
+    PROC_ENROL_PROVE_REP_ATTEST,
+    PROC_ENROL_PROVE_REP_SIG,
+    PROC_ENROL_PROVE_REP_PCRS,
+};
+
+/* KEY_CREATE: agent → one key record (below). A new P-256 key under the SRK, state "new".
+ * Not repeated by the client: after a lost connection KEY_LIST tells whether it was made. */
+enum { PROC_KEY_CREATE_REQ_AGENT };
+
+/* A key record: keyId, agent, state ("new", "active", "retired"), createdAt (UTC seconds), pubArea
+ * (TPMT_PUBLIC), name (TPM Name), spki (DER). */
+enum {
+    PROC_KEY_REC_KEY_ID,
+    PROC_KEY_REC_AGENT,
+    PROC_KEY_REC_STATE,
+    PROC_KEY_REC_CREATED_AT,
+    PROC_KEY_REC_PUB_AREA,
+    PROC_KEY_REC_NAME,
+    PROC_KEY_REC_SPKI,
+};
+extern const struct proc_shape proc_key_record_shape;
+
+/* KEY_LIST: after (a keyId, or empty for the start) → records (a page in keyId order, each encoded
+ * by proc_key_record_shape; an empty page is the end). */
+enum { PROC_KEY_LIST_REQ_AFTER };
+enum { PROC_KEY_LIST_REP_RECORDS };
+#define PROC_KEY_PAGE 100
+
+/* KEY_EVIDENCE (M4): keyId, keyAuthorization (token "." thumbprint, of OUR account: else
+ * ATT_E_DENIED keyAuthorization), evidence (CBOR; keyName must be this key's Name and the
+ * identifier's agent this key's agent: else ATT_E_DENIED evidenceKey, evidenceAgent), pcrSelection
+ * → certInfo (TPMS_ATTEST), certSig, attest, quoteSig, pcrs (JSON text), pubArea, srkPub, parentPub
+ * (empty: the parent is the SRK). */
+enum {
+    PROC_KEY_EVIDENCE_REQ_KEY_ID,
+    PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION,
+    PROC_KEY_EVIDENCE_REQ_EVIDENCE,
+    PROC_KEY_EVIDENCE_REQ_PCR_SELECTION,
+};
+enum {
+    PROC_KEY_EVIDENCE_REP_CERT_INFO,
+    PROC_KEY_EVIDENCE_REP_CERT_SIG,
+    PROC_KEY_EVIDENCE_REP_ATTEST,
+    PROC_KEY_EVIDENCE_REP_QUOTE_SIG,
+    PROC_KEY_EVIDENCE_REP_PCRS,
+    PROC_KEY_EVIDENCE_REP_PUB_AREA,
+    PROC_KEY_EVIDENCE_REP_SRK_PUB,
+    PROC_KEY_EVIDENCE_REP_PARENT_PUB,
+};
+
+/* KEY_CSR (M5): keyId, spiffeId (last path segment = this key's agent, else ATT_E_DENIED csrAgent)
+ * → csr (DER). */
+enum { PROC_KEY_CSR_REQ_KEY_ID, PROC_KEY_CSR_REQ_SPIFFE_ID };
+enum { PROC_KEY_CSR_REP_CSR };
+
+/* KEY_ACTIVATE: keyId → (). The key becomes its agent's active one; an earlier active one becomes
+ * "retired" in the same step. KEY_RETIRE: keyId → (): active → retired. KEY_DESTROY: keyId → ():
+ * the key's files are gone when it answers; absent is ATT_OK. */
+enum { PROC_KEY_STATE_REQ_KEY_ID };
+
+/* USER_QUOTE: nonce (8–64 bytes), pcrSelection, logManifest → attest, sig, pcrs (JSON text),
+ * extraData (32). extraData = SHA-256("attestd-user-q/1" ‖ nonce ‖ SHA-256(log manifest)). */
+enum {
+    PROC_USER_QUOTE_REQ_NONCE,
+    PROC_USER_QUOTE_REQ_PCR_SELECTION,
+    PROC_USER_QUOTE_REQ_LOG_MANIFEST
+};
+enum {
+    PROC_USER_QUOTE_REP_ATTEST,
+    PROC_USER_QUOTE_REP_SIG,
+    PROC_USER_QUOTE_REP_PCRS,
+    PROC_USER_QUOTE_REP_EXTRA_DATA,
+};
+
+/* FREEZE, THAW: agent → (). While frozen (kept on disk) KEY_CREATE, KEY_EVIDENCE, KEY_CSR and
+ * KEY_ACTIVATE for this agent are ATT_E_DENIED frozen. */
+enum { PROC_FREEZE_REQ_AGENT };
+
+/* The table; ends with a NULL name. */
+extern const struct proc_op proc_keyd_table[];
+const struct proc_op *proc_op_find(const struct proc_op *table, uint16_t op); /* NULL: none */
+
+/* "[a-z0-9]([a-z0-9-]*[a-z0-9])?", at most PROC_AGENT_MAX; and 32 lowercase hex digits. */
+bool proc_agent_name_ok(struct att_slice name);
+bool proc_key_id_ok(struct att_slice key_id);
+
+#endif

@@ -1,0 +1,52 @@
+/* What a process of ours gives up before it reads the first byte from anybody else: new privileges,
+ * core dumps, being traced by its own uid, system calls outside its profile (seccomp), files
+ * outside its list (Landlock, where the kernel has it). */
+#ifndef ATTESTD_PROC_SANDBOX_H
+#define ATTESTD_PROC_SANDBOX_H
+
+#include "attestd/base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum proc_profile {
+    PROC_PROFILE_KEYD,    /* the TPM, its state folder, its socket; no network */
+    PROC_PROFILE_ATTESTD, /* network, state, control socket; no TPM */
+    PROC_PROFILE_ISSUERD, /* network, state */
+};
+
+/* A file or folder that stays reachable. A path that is not there is skipped. */
+struct proc_sandbox_path {
+    const char *path; /* NULL ends the list */
+    enum {
+        PROC_PATH_READ = 1,
+        PROC_PATH_WRITE,
+        PROC_PATH_DEVICE
+    } access; /* WRITE: read, make, rename, remove */
+};
+
+struct proc_sandbox_opts {
+    enum proc_profile profile;
+    const struct proc_sandbox_path
+        *paths;        /* beyond what every program needs (libc, certificates, …) */
+    bool need_memlock; /* RLIMIT_MEMLOCK below PROC_MEMLOCK_MIN is an error, not a remark */
+};
+#define PROC_MEMLOCK_MIN ((size_t)256 << 10)
+
+/* What was put in force, for logs and INFO. */
+struct proc_sandbox_report {
+    const char *profile; /* "keyd", "attestd", "issuerd", with "-relaxed" in sanitizer builds */
+    const char *seccomp; /* "allow-list", "deny-list" */
+    int landlock_abi;    /* 0: not in force */
+    bool dumpable, memlock_ok;
+    char reason[160]; /* why less than everything is in force; empty when all is */
+};
+
+/* Enters. Cannot be undone and holds for every thread that exists or comes (call it before threads
+ * are made: Landlock binds the calling thread and its children only). ATT_E_UNSUPPORTED when the
+ * kernel refuses seccomp. */
+ATT_MUST_USE enum att_rc proc_sandbox_enter(const struct proc_sandbox_opts *opts,
+                                            struct proc_sandbox_report *ret_report,
+                                            struct att_err *err);
+
+#endif
