@@ -1,0 +1,30 @@
+/* The issuer: ACME server, verifier, CA, audit and admin socket (docs/PROTOCOL.md, docs/ADMIN.md).
+ * This header is what its main needs; the handlers behind it are declared in the files beside. */
+#ifndef PROVISION_ISSUER_ISSUER_H
+#define PROVISION_ISSUER_ISSUER_H
+
+#include "attestd/base/err.h"
+
+#include <stdint.h>
+
+struct issuer;
+
+/* Makes state_dir/ca: roots, intermediates, bundle.pem, ak-roots.pem, tls-root.pem, the TLS leaf and
+ * the view signer. ATT_E_EXISTS (nothing changed) when there is a CA already. */
+ATT_MUST_USE enum att_rc issuer_init(const char *config_path, struct att_err *err);
+
+/* Everything that is needed to serve is read and checked: configuration, CA, EK roots, store,
+ * policies named by profiles. Interrupted signatures are completed or recorded as abandoned.
+ * Nothing listens yet. */
+ATT_MUST_USE enum att_rc issuer_new(const char *config_path, struct issuer **ret_issuer,
+                                    struct att_err *err);
+/* Listens and serves until issuer_stop. Then connections are closed and the threads are gone. */
+ATT_MUST_USE enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err);
+/* Async-signal-safe; any thread. */
+void issuer_stop(struct issuer *issuer);
+/* Async-signal-safe: the configuration (profiles, EK roots, enrolment) is read again soon; when it
+ * is bad, the old one stays and the error is logged. */
+void issuer_reload(struct issuer *issuer);
+void issuer_free(struct issuer *issuer);
+
+#endif

@@ -1,0 +1,59 @@
+/* What a database must be able to do for the store: run one SQL statement at a time with bound
+ * values, inside transactions. SQLite is provision/store/sqlite.c; another database fills the same
+ * table of functions. The SQL that passes through here is the portable part of SQL-92 plus
+ * "ON CONFLICT … DO UPDATE"; placeholders are written ?1, ?2 … */
+#ifndef PROVISION_STORE_DB_H
+#define PROVISION_STORE_DB_H
+
+#include "attestd/base/buf.h"
+
+enum store_type { STORE_INT, STORE_TEXT, STORE_BLOB };
+
+/* One bound value; borrows. */
+struct store_value {
+    enum store_type type;
+    int64_t num;
+    struct att_slice bytes; /* TEXT (without NUL) and BLOB */
+};
+
+#define STORE_VINT(n) ((struct store_value){STORE_INT, (int64_t)(n), {NULL, 0}})
+#define STORE_VTEXT(s)                                                                             \
+    ((struct store_value){STORE_TEXT, 0, att_slice_str(s)})
+#define STORE_VBLOB(slice) ((struct store_value){STORE_BLOB, 0, (slice)})
+
+struct store_db;  /* the whole: path, options, spare connections */
+struct store_con; /* one connection, used by one thread at a time */
+struct store_row; /* the row a callback is looking at */
+
+/* Called for each row; anything but ATT_OK stops the statement and is its result. */
+typedef enum att_rc (*store_row_fn)(void *user, const struct store_row *row, struct att_err *err);
+
+struct store_db_ops {
+    const char *name;
+    /* Transactions: a writer sees no other writer until its end. rollback never fails. */
+    enum att_rc (*begin)(struct store_con *con, bool write, struct att_err *err);
+    enum att_rc (*commit)(struct store_con *con, struct att_err *err);
+    void (*rollback)(struct store_con *con);
+    /* Runs one statement; sql must be a string that lives as long as the connection does (statements
+     * are kept prepared under its address). on_row may be NULL. */
+    enum att_rc (*exec)(struct store_con *con, const char *sql, const struct store_value *values,
+                        size_t n_values, store_row_fn on_row, void *user, int64_t *ret_changed,
+                        struct att_err *err);
+    /* Runs a script of statements without parameters: migrations. */
+    enum att_rc (*script)(struct store_con *con, const char *sql, struct att_err *err);
+    /* A connection for this thread, and its return. */
+    enum att_rc (*acquire)(struct store_db *db, struct store_con **ret_con, struct att_err *err);
+    void (*release)(struct store_db *db, struct store_con *con);
+    /* Columns of a row: valid only inside the callback. */
+    int64_t (*row_int)(const struct store_row *row, int column);
+    struct att_slice (*row_bytes)(const struct store_row *row, int column);
+    void (*close)(struct store_db *db);
+};
+
+/* SQLite: WAL, synchronous=FULL, foreign keys, busy timeout 10 s; the file is made 0600.
+ * ATT_E_IO names the path; a disk that is full is ATT_E_IO with reason "diskFull". */
+ATT_MUST_USE enum att_rc store_sqlite_open(const char *path, struct store_db **ret_db,
+                                           const struct store_db_ops **ret_ops,
+                                           struct att_err *err);
+
+#endif

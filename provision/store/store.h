@@ -1,0 +1,256 @@
+/* The issuer's state: accounts, hosts, tickets, AK records, orders, certificates, entries,
+ * policies, the audit chain and the evidence behind it. Typed records over provision/store/db.h.
+ *
+ * Everything happens in a transaction, which is a closure: store_run(store, true, fn, user, err)
+ * commits when fn returns ATT_OK and rolls back otherwise, so nothing is ever half written. Any
+ * thread may call it; writers take turns. A closure must not call store_run again.
+ *
+ * Records own their members: text is a malloc'd string (never NULL after a load), a blob is a
+ * struct att_buf. store_record_done frees them. Times are UTC seconds. */
+#ifndef PROVISION_STORE_STORE_H
+#define PROVISION_STORE_STORE_H
+
+#include "provision/store/db.h"
+
+#define STORE_SCHEMA_VERSION 1
+
+struct store;
+struct store_tx;
+
+/* Opens (creating where missing) the SQLite database and migrates it to STORE_SCHEMA_VERSION; a
+ * database from a newer version is refused (ATT_E_UNSUPPORTED). */
+ATT_MUST_USE enum att_rc store_open(const char *path, struct store **ret_store,
+                                    struct att_err *err);
+void store_free(struct store *store);
+
+typedef enum att_rc (*store_fn)(void *user, struct store_tx *tx, struct att_err *err);
+ATT_MUST_USE enum att_rc store_run(struct store *store, bool write, store_fn fn, void *user,
+                                   struct att_err *err);
+
+/* ---- tables ---------------------------------------------------------------------------------- */
+
+struct store_column {
+    const char *name;
+    enum store_type type;
+    size_t offset; /* of an int64_t, a char * or a struct att_buf in the record */
+};
+
+/* columns[0] is the primary key. */
+struct store_table {
+    const char *name;
+    const struct store_column *columns;
+    size_t n_columns;
+    size_t record_size;
+    const char *sql_get, *sql_insert, *sql_put, *sql_delete, *sql_list;
+};
+
+extern const struct store_table store_accounts, store_hosts, store_host_eks, store_tickets,
+    store_aks, store_orders, store_certs, store_entries, store_policies;
+
+void store_record_done(const struct store_table *table, void *record);
+/* ATT_E_NOTFOUND when there is none; record must be zeroed and is filled only on success. */
+ATT_MUST_USE enum att_rc store_get(struct store_tx *tx, const struct store_table *table,
+                                   const char *key, void *ret_record, struct att_err *err);
+/* The first record whose column has this text. */
+ATT_MUST_USE enum att_rc store_find(struct store_tx *tx, const struct store_table *table,
+                                    const char *column, const char *value, void *ret_record,
+                                    struct att_err *err);
+/* ATT_E_EXISTS when the key (or another unique column) is taken. */
+ATT_MUST_USE enum att_rc store_insert(struct store_tx *tx, const struct store_table *table,
+                                      const void *record, struct att_err *err);
+/* Inserts or replaces every column. */
+ATT_MUST_USE enum att_rc store_put(struct store_tx *tx, const struct store_table *table,
+                                   const void *record, struct att_err *err);
+/* ATT_E_NOTFOUND when there is none. */
+ATT_MUST_USE enum att_rc store_delete(struct store_tx *tx, const struct store_table *table,
+                                      const char *key, struct att_err *err);
+/* Each record in key order, or those whose column has this text (column may be NULL); the record is
+ * freed after each call. Anything but ATT_OK from each ends the walk and is the result. */
+typedef enum att_rc (*store_each_fn)(void *user, const void *record, struct att_err *err);
+ATT_MUST_USE enum att_rc store_each(struct store_tx *tx, const struct store_table *table,
+                                    const char *column, const char *value, store_each_fn each,
+                                    void *user, struct att_err *err);
+
+/* Account states. */
+#define STORE_ACCOUNT_VALID       "valid"
+#define STORE_ACCOUNT_DEACTIVATED "deactivated"
+
+struct store_account {
+    char *id;         /* last part of the account URL */
+    char *thumbprint; /* RFC 7638, unique */
+    char *jwk;        /* JSON */
+    char *status;
+    char *ticket;     /* kid of the EAB */
+    char *eab;        /* the external account binding as sent, JSON */
+    char *contact;    /* JSON array */
+    int64_t created_at;
+};
+
+#define STORE_HOST_PENDING  "pending"
+#define STORE_HOST_APPROVED "approved"
+#define STORE_HOST_BANNED   "banned"
+
+struct store_host {
+    char *id;           /* EK id of the EK it enrolled with (or was imported by) */
+    char *label;        /* a name for people */
+    char *labels;       /* JSON object: {"zone": "trading"} */
+    char *state;
+    char *account;      /* thumbprint of its first M2's account; empty until then */
+    char *reason;       /* why it is banned or pending */
+    char *manufacturer; /* from the EK certificate */
+    char *model;
+    char *version;
+    char *ek_source;    /* "certificate" | "inventory" */
+    char *notes;        /* JSON object of further facts for status: last verdict, AK name … */
+    int64_t created_at, updated_at, seen_at;
+};
+
+struct store_host_ek {
+    char *ek;   /* an EK id */
+    char *host; /* the host it belongs to */
+};
+
+struct store_ticket {
+    char *kid;
+    struct att_buf mac_key;
+    char *ek;    /* EK id it names, or empty */
+    char *label; /* host label it gives, or empty */
+    int64_t uses_left, expires_at, created_at;
+};
+
+#define STORE_AK_PENDING "pending"
+#define STORE_AK_VALID   "valid"
+#define STORE_AK_ENDED   "ended"
+
+struct store_ak {
+    char *id;      /* last part of the AK URL */
+    char *account; /* account id */
+    char *ek;      /* EK id */
+    char *host;    /* host id; empty until M2 */
+    char *state;
+    char *ended_reason;
+    char *pcr_selection, *logs; /* asked for in M1: "sha256:0,1", "firmware,ima" */
+    char *profile_boot;         /* boot policy the enrolment is judged by, or "none" */
+    char *facts;                /* JSON: what M1 stated, for M2 and the record */
+    char *cert;                 /* PEM; empty until M2 */
+    struct att_buf secret;      /* K, until M2; then empty */
+    struct att_buf nonce, pub, name, ek_pub;
+    int64_t clock_ms, reset_count, restart_count, safe;
+    struct att_buf firmware; /* 8 bytes, as attested */
+    int64_t created_at, expires_at;
+};
+
+/* One order has exactly one identifier here, so order, authorization and challenge are one row. */
+struct store_order {
+    char *id; /* last part of the order, authorization and challenge URLs */
+    char *account, *host, *ak;
+    char *identifier_type, *identifier;
+    char *profile;
+    char *status;       /* RFC 8555 §7.1.6: pending ready processing valid invalid */
+    char *chall_status; /* pending valid invalid */
+    char *error;        /* problem document, JSON, or empty */
+    char *token;
+    char *pcr_selection, *logs;
+    char *policy;  /* "name/version" judged by, or "none" */
+    char *entry;   /* entry name, or empty */
+    int64_t entry_version;
+    char *decision; /* hex hash of the verdict's audit record */
+    char *cert;     /* id of the certificate */
+    struct att_buf key_spki; /* the certified key */
+    int64_t created_at, expires_at, verdict_at;
+};
+
+#define STORE_CERT_INTENT    "intent"
+#define STORE_CERT_ISSUED    "issued"
+#define STORE_CERT_ABANDONED "abandoned"
+#define STORE_CERT_REVOKED   "revoked"
+
+struct store_cert {
+    char *serial; /* hex; the key: a serial number is never used twice */
+    char *id;     /* last part of the certificate URL */
+    char *kind;   /* "agent" | "host" | "ak" */
+    char *status;
+    char *subject; /* SPIFFE ID or EK id */
+    char *account, *host, *ord;
+    char *profile;
+    char *pem; /* leaf and intermediates; empty until issued */
+    char *decision;
+    char *reason; /* why revoked or abandoned */
+    struct att_buf tbs; /* what is, or will be, signed */
+    int64_t not_before, not_after, created_at, ended_at;
+};
+
+struct store_entry {
+    char *name;
+    char *spiffe_id;
+    char *json;
+    int64_t version, updated_at;
+};
+
+struct store_policy {
+    char *name;
+    char *json;
+    int64_t version, updated_at;
+};
+
+/* ---- single values and counters --------------------------------------------------------------- */
+
+/* ATT_E_NOTFOUND when unset. Appends. */
+ATT_MUST_USE enum att_rc store_meta_get(struct store_tx *tx, const char *key,
+                                        struct att_buf *ret_value, struct att_err *err);
+ATT_MUST_USE enum att_rc store_meta_set(struct store_tx *tx, const char *key,
+                                        struct att_slice value, struct att_err *err);
+/* Adds 1 (an unset counter is 0) and gives the new value. */
+ATT_MUST_USE enum att_rc store_meta_count(struct store_tx *tx, const char *key, int64_t *ret_value,
+                                          struct att_err *err);
+
+/* Takes one use of a ticket, atomically. ATT_E_DENIED with reason "ticketInvalid" when it is
+ * unknown, used up or expired. */
+ATT_MUST_USE enum att_rc store_ticket_spend(struct store_tx *tx, const char *kid, int64_t now,
+                                            struct att_err *err);
+/* Ends every other record of this (account, EK) that is pending: one outstanding challenge. */
+ATT_MUST_USE enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account,
+                                                  const char *ek, struct att_err *err);
+/* Removes orders and pending AK records that ended before a time; gives how many. */
+ATT_MUST_USE enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_removed,
+                                     struct att_err *err);
+
+/* ---- the audit chain --------------------------------------------------------------------------- */
+
+#define STORE_HASH_LEN 32
+
+/* hash = SHA-256("attestd-audit/1" ‖ be64 seq ‖ be64 time ‖ previous hash ‖ record). */
+struct store_audit {
+    int64_t seq, at;
+    uint8_t prev[STORE_HASH_LEN], hash[STORE_HASH_LEN];
+    const char *record; /* JSON; borrowed */
+};
+
+/* Appends a record (JSON text) to the chain; ret_head (may be NULL) gets its number and hash. */
+ATT_MUST_USE enum att_rc store_audit_append(struct store_tx *tx, int64_t at, const char *record,
+                                            struct store_audit *ret_head, struct att_err *err);
+/* The newest record's number and hash; seq 0 and zeroes for an empty chain. record is NULL. */
+ATT_MUST_USE enum att_rc store_audit_head(struct store_tx *tx, struct store_audit *ret_head,
+                                          struct att_err *err);
+typedef enum att_rc (*store_audit_fn)(void *user, const struct store_audit *record,
+                                      struct att_err *err);
+/* Records with seq ≥ from, upward (at most limit; 0: all). */
+ATT_MUST_USE enum att_rc store_audit_each(struct store_tx *tx, int64_t from, int64_t limit,
+                                          store_audit_fn each, void *user, struct att_err *err);
+/* Walks the whole chain. ATT_E_AUTH with reason "auditEdited" (a record does not have its hash),
+ * "auditReordered" (does not name the one before), "auditMissing" (a number is absent) or
+ * "auditTruncated" (expect, which may be NULL, names a head that is not in the chain); the message
+ * names the record. */
+ATT_MUST_USE enum att_rc store_audit_verify(struct store_tx *tx, const struct store_audit *expect,
+                                            struct store_audit *ret_head, struct att_err *err);
+
+/* ---- evidence, by content ----------------------------------------------------------------------- */
+
+/* Stores bytes under their SHA-256 (hex, 65 bytes into ret_sha256); twice is once. */
+ATT_MUST_USE enum att_rc store_blob_put(struct store_tx *tx, struct att_slice bytes, int64_t now,
+                                        char ret_sha256[65], struct att_err *err);
+ATT_MUST_USE enum att_rc store_blob_get(struct store_tx *tx, const char *sha256,
+                                        struct att_buf *ret_bytes, struct att_err *err);
+bool store_blob_has(struct store_tx *tx, const char *sha256);
+
+#endif
