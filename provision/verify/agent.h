@@ -1,0 +1,70 @@
+/* One order's evidence (M4), and its CSR (M5). Checks of verify_agent, in order: malformed,
+ * keyStore, akUnknown, certifyType, certifySignature, certifyNonce, certifyName, keyAttributes,
+ * keyParent, quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce, pcrSelection,
+ * pcrDigest, tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing, logReplay,
+ * policyMissing, policyExpired, bootPolicy. Of verify_csr: csrSignature, csrKey, csrAccountKey. */
+#ifndef ATTESTD_VERIFY_AGENT_H
+#define ATTESTD_VERIFY_AGENT_H
+
+#include "provision/verify/quote.h"
+
+/* Kinds of key a profile may allow. */
+#define VERIFY_KEY_TPM    1U
+#define VERIFY_KEY_HSM    2U
+#define VERIFY_KEY_MEMORY 4U
+
+/* What the verifier remembers of the AK. */
+struct verify_ak_record {
+    struct att_slice ak_pub;  /* TPMT_PUBLIC */
+    struct att_slice ak_cert; /* DER of the AK certificate that was issued; empty: not compared */
+    /* The clock of the last statement accepted from this AK; NULL only in `attestctl verify`, which
+     * has no record: the three clock checks are then reported as skipped. */
+    const struct verify_clock *clock;
+    int64_t expires_at; /* 0: not judged */
+};
+
+struct verify_agent_in {
+    /* -- what the host sent -- */
+    struct att_slice att_obj; /* CBOR; empty: the four members below are given instead */
+    struct att_slice ak_cert; /* x5c[0] */
+    struct att_slice certify_sig, cert_info, pub_area;
+    struct att_slice evidence; /* CBOR */
+    struct verify_quoted quoted;
+    struct att_slice srk_pub;    /* TPMT_PUBLIC */
+    struct att_slice parent_pub; /* TPMT_PUBLIC; empty when the SRK is the parent */
+    /* -- what is expected -- */
+    const char *key_authorization;
+    const char *identifier; /* the order's: "spiffe://…" or the EK id */
+    uint32_t key_stores;    /* VERIFY_KEY_* that the profile allows */
+    struct verify_ak_record ak;
+    struct verify_boot boot;
+    /* With sealing on: the parent's authPolicy (empty: not demanded) and userWithAuth clear. */
+    struct att_slice parent_policy;
+    /* `attestctl verify DIR` only: srkPub is not among the files, keyParent is reported as skipped.
+     */
+    bool no_parents;
+};
+
+struct verify_agent_facts {
+    struct verify_quote_facts quote;
+    struct verify_name key_name;
+    uint8_t spki[VERIFY_SPKI_MAX]; /* of the certified key: what verify_csr compares with */
+    size_t spki_len;
+    const char *key_store; /* static: "tpm" */
+    bool have_manifest_root;
+    uint8_t manifest_root[ATT_SHA256_LEN];
+    uint8_t host_log_head[ATT_SHA256_LEN];
+    unsigned level; /* 0–3, as evidence states it */
+};
+
+ATT_MUST_USE enum verify_result verify_agent(const struct verify_agent_in *in,
+                                             struct verify_verdict *verdict,
+                                             struct verify_agent_facts *ret);
+
+/* csr: DER PKCS#10. certified_spki: from verify_agent_facts. account_spkis: DER of the keys of
+ * accounts that it must not be (the order's account at least; the store may add the rest). */
+ATT_MUST_USE enum verify_result verify_csr(struct att_slice csr, struct att_slice certified_spki,
+                                           const struct att_slice *account_spkis,
+                                           size_t n_account_spkis, struct verify_verdict *verdict);
+
+#endif
