@@ -1,0 +1,57 @@
+# shellcheck shell=bash
+# What every script needs: where the tree is, which Debian packages are wanted, how to install them.
+
+ATT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+export ATT_ROOT
+
+ATT_PACKAGES_BUILD=(gcc libc6-dev cmake ninja-build pkg-config libtss2-dev libssl-dev libevent-dev
+    libcurl4-openssl-dev libjansson-dev libjose-dev libcbor-dev libcyaml-dev libyaml-dev libsqlite3-dev
+    libseccomp-dev libsystemd-dev zlib1g-dev)
+ATT_PACKAGES_RUN=(swtpm swtpm-tools tpm2-tools openssl jq xxd procps)
+ATT_PACKAGES_TEST=(libcmocka-dev python3 python3-acme python3-cryptography curl)
+ATT_PACKAGES_LINT=(clang-format shellcheck git mandoc)
+ATT_PACKAGES_FUZZ=(clang libclang-rt-dev)
+
+say() {
+    printf '%s\n' "$*"
+}
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo > /dev/null; then
+        sudo "$@"
+    else
+        die "root (or sudo) is needed for: $*"
+    fi
+}
+
+# install_packages NAME...: says what is missing, installs just that.
+install_packages() {
+    local missing=() name
+    for name in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}' "$name" 2> /dev/null | grep -qx installed || missing+=("$name")
+    done
+    [ ${#missing[@]} -eq 0 ] && return 0
+    say "installing Debian packages: ${missing[*]}"
+    as_root apt-get update -qq > /dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
+        > /dev/null || die "apt-get could not install: ${missing[*]}"
+}
+
+# build_tree DIR [cmake options...]: configures if need be, builds everything.
+build_tree() {
+    local dir=$1
+    shift
+    cmake -S "$ATT_ROOT" -B "$dir" -G Ninja "$@" > "$dir.configure.log" 2>&1 || {
+        cat "$dir.configure.log" >&2
+        die "cmake failed"
+    }
+    rm -f "$dir.configure.log"
+    cmake --build "$dir" -- --quiet || die "the build failed"
+}
