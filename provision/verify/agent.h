@@ -47,7 +47,7 @@ struct verify_agent_in {
 
 struct verify_agent_facts {
     struct verify_quote_facts quote;
-    struct verify_name key_name;
+    struct parse_name key_name;
     uint8_t spki[VERIFY_SPKI_MAX]; /* of the certified key: what verify_csr compares with */
     size_t spki_len;
     const char *key_store; /* static: "tpm" */

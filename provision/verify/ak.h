@@ -3,17 +3,12 @@
 #define ATTESTD_VERIFY_AK_H
 
 #include "provision/verify/ek.h"
+#include "tpm/parse/name.h"
 
-#define VERIFY_NAME_MAX 66 /* nameAlg and the longest digest */
 #define VERIFY_SPKI_MAX 600
 
-struct verify_name {
-    uint8_t bytes[VERIFY_NAME_MAX];
-    size_t len;
-};
-
 struct verify_ak_facts {
-    struct verify_name name;       /* computed from the public area, never taken from the host */
+    struct parse_name name;        /* computed from the public area, never taken from the host */
     uint8_t spki[VERIFY_SPKI_MAX]; /* SubjectPublicKeyInfo DER */
     size_t spki_len;
 };

@@ -9,16 +9,16 @@
 
 #include "attestd/base/buf.h"
 #include "attestd/base/hash.h"
-#include "provision/verify/pcrs.h"
 #include "provision/verify/verdict.h"
+#include "tpm/parse/pcr.h"
 
 #define VERIFY_POLICY_BYTES_MAX  ((size_t)256 << 10)
 #define VERIFY_POLICY_NAME_MAX   64
 #define VERIFY_POLICY_VALUES_MAX 64
 
 struct verify_policy_pcr {
-    size_t n_values;                 /* 0: the policy says nothing about this PCR */
-    uint8_t (*values)[ATT_HASH_MAX]; /* n_values × digest_len significant bytes */
+    size_t n_values;                     /* 0: the policy says nothing about this PCR */
+    uint8_t (*values)[PARSE_DIGEST_MAX]; /* n_values × digest_len significant bytes */
 };
 
 struct verify_policy {
@@ -27,7 +27,7 @@ struct verify_policy {
     uint16_t bank; /* TPM_ALG_ID */
     size_t digest_len;
     uint32_t pcr_mask; /* PCRs it names */
-    struct verify_policy_pcr pcrs[VERIFY_PCR_COUNT];
+    struct verify_policy_pcr pcrs[PARSE_PCR_COUNT];
     uint32_t logs;                  /* set of VERIFY_LOG_* bits */
     int64_t not_before, not_after;  /* UTC seconds; 0: open */
     uint8_t digest[ATT_SHA256_LEN]; /* SHA-256 of the file's bytes, for the record */
@@ -42,7 +42,7 @@ void verify_policy_cleanup(struct verify_policy **policy);
 
 /* The checks policyMissing, policyExpired, bootPolicy, all findings collected. policy may be NULL:
  * policyMissing. The values must be ones that a quote covers. */
-void verify_policy_check(const struct verify_policy *policy, const struct verify_pcrs *quoted,
+void verify_policy_check(const struct verify_policy *policy, const struct parse_pcr_set *quoted,
                          int64_t now, struct verify_verdict *verdict);
 
 #endif
