@@ -5,11 +5,12 @@
 #define ATT_TPM_AK_H
 
 #include "tpm/context.h"
+#include "tpm/parse/name.h"
 
 struct tpm_ak {
-    struct att_buf pub;             /* TPMT_PUBLIC */
-    struct tpm_name name;           /* as computed by the TPM and checked here */
-    struct tpm_name qualified_name; /* nameAlg ‖ H(TPM_RH_ENDORSEMENT ‖ Name) */
+    struct att_buf pub;               /* TPMT_PUBLIC */
+    struct parse_name name;           /* as computed by the TPM and checked here */
+    struct parse_name qualified_name; /* nameAlg ‖ H(TPM_RH_ENDORSEMENT ‖ Name) */
 };
 
 void tpm_ak_done(struct tpm_ak *ak);

@@ -12,23 +12,14 @@
 
 #include "attestd/base/buf.h"
 #include "attestd/base/err.h"
+#include "tpm/parse/name.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 struct tpm_context;
 
-#define TPM_NAME_MAX  66 /* nameAlg, then a digest of at most 64 bytes */
 #define TPM_BANKS_MAX 8
-#define TPM_PCRS      24
-
-/* A TPM Name: nameAlg ‖ digest, as it is signed and compared (TPM 2.0 Part 1 §16). */
-struct tpm_name {
-    size_t len;
-    uint8_t bytes[TPM_NAME_MAX];
-};
-
-struct att_slice tpm_name_slice(const struct tpm_name *name);
 
 /* {0} but for tcti is the default. */
 struct tpm_options {
@@ -40,6 +31,9 @@ struct tpm_options {
     /* Persistent handle at which an SRK is looked for; 0 means 0x81000001. Used only when its
      * public area is one of ours and its authValue is empty; else a transient primary is made. */
     uint32_t srk_handle;
+    /* The SRK's Name as recorded at an earlier start, copied; empty: not pinned. Another SRK (TPM
+     * cleared, TPM swapped, somebody on the bus) is then ATT_E_DENIED, reason "srkName". */
+    struct att_slice srk_name;
     /* Persistent handle of the AK; 0: the AK is a transient primary. When nothing is there and
      * ak_persist is set, the AK is stored there by the first use. */
     uint32_t ak_handle;
@@ -112,7 +106,7 @@ ATT_MUST_USE enum att_rc tpm_context_count_handles(struct tpm_context *ctx,
 /* The SRK in use: TPMT_PUBLIC bytes appended, and its Name; either may be NULL. persistent tells
  * whether it was found at options.srk_handle. */
 ATT_MUST_USE enum att_rc tpm_context_srk(struct tpm_context *ctx, struct att_buf *ret_pub,
-                                         struct tpm_name *ret_name, bool *ret_persistent,
+                                         struct parse_name *ret_name, bool *ret_persistent,
                                          struct att_err *err);
 
 #endif

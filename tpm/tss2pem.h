@@ -20,10 +20,10 @@ enum tpm_blob_type {
 struct tpm_blob {
     enum tpm_blob_type type;
     bool empty_auth;
-    uint32_t parent_handle;      /* 0x40000001 (owner: "the SRK") or a persistent 0x81… handle */
-    struct tpm_name parent_name; /* len 0: not recorded */
-    struct att_buf pub;          /* TPMT_PUBLIC */
-    struct att_buf priv;         /* the content of TPM2B_PRIVATE, without its size */
+    uint32_t parent_handle; /* 0x40000001 (owner: "the SRK") or a persistent 0x81… handle */
+    struct parse_name parent_name; /* len 0: not recorded */
+    struct att_buf pub;            /* TPMT_PUBLIC */
+    struct att_buf priv;           /* the content of TPM2B_PRIVATE, without its size */
 };
 
 void tpm_blob_done(struct tpm_blob *blob);
@@ -38,7 +38,7 @@ ATT_MUST_USE enum att_rc tpm_tss2pem_encode(const struct tpm_blob *blob, struct 
 ATT_MUST_USE enum att_rc tpm_tss2pem_parse(struct att_slice text, struct tpm_blob *ret_blob,
                                            struct att_err *err);
 /* The object's Name from its public area, as the TPM computes it. */
-ATT_MUST_USE enum att_rc tpm_blob_name(const struct tpm_blob *blob, struct tpm_name *ret_name,
+ATT_MUST_USE enum att_rc tpm_blob_name(const struct tpm_blob *blob, struct parse_name *ret_name,
                                        struct att_err *err);
 
 #endif
