@@ -1,0 +1,36 @@
+/* The evidence statement: what the quote of M4 is made to say about the agent (docs/PROTOCOL.md M4,
+ * `evidence`). Deterministic CBOR (RFC 8949 §4.2.1): bytes that are not exactly what encoding the
+ * parsed statement gives are refused. */
+#ifndef ATTESTD_PROVISION_EVIDENCE_STATEMENT_H
+#define ATTESTD_PROVISION_EVIDENCE_STATEMENT_H
+
+#include "provision/evidence/logs.h"
+
+#define EVIDENCE_STATEMENT_MAX  ((size_t)16 << 10) /* bytes of CBOR */
+#define EVIDENCE_IDENTIFIER_LEN 512                /* with the NUL */
+#define EVIDENCE_KEY_NAME_MAX   66                 /* nameAlg ‖ digest */
+#define EVIDENCE_SELECTORS_MAX  32
+#define EVIDENCE_SELECTOR_LEN   256 /* with the NUL */
+
+/* Owns logs (without data) and selectors; evidence_statement_done. */
+struct evidence_statement {
+    char identifier[EVIDENCE_IDENTIFIER_LEN]; /* as in the order, e.g. a SPIFFE ID */
+    char key_store[8];                        /* "tpm" */
+    uint8_t key_name[EVIDENCE_KEY_NAME_MAX];  /* TPM Name */
+    size_t key_name_len;
+    bool has_manifest_root;
+    uint8_t manifest_root[ATT_SHA256_LEN];
+    unsigned level;                          /* 0 … 3 */
+    char *selectors[EVIDENCE_SELECTORS_MAX]; /* in the order given */
+    size_t n_selectors;
+    struct evidence_logs logs;
+    uint8_t host_log_head[ATT_SHA256_LEN];
+};
+void evidence_statement_done(struct evidence_statement *statement);
+ATT_MUST_USE enum att_rc evidence_statement_encode(const struct evidence_statement *statement,
+                                                   struct att_buf *ret_cbor, struct att_err *err);
+ATT_MUST_USE enum att_rc evidence_statement_parse(struct att_slice cbor,
+                                                  struct evidence_statement *ret_statement,
+                                                  struct att_err *err);
+
+#endif
