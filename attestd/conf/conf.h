@@ -1,0 +1,79 @@
+/* Configuration files → structs. A file is checked whole: conf_*_load either gives a struct in
+ * which everything holds, or every error that was found, each with file:line, field, the form
+ * expected and what stood there. YAML aliases, anchors, tags and duplicate keys are errors; so is
+ * an unknown key. Nothing is read but the file itself. */
+#ifndef CONF_CONF_H
+#define CONF_CONF_H
+
+#include "attestd/base/buf.h"
+#include "attestd/base/hash.h"
+#include "attestd/base/log.h"
+
+#define CONF_FILE_MAX   1048576 /* bytes of any YAML file */
+#define CONF_ERRORS_MAX 64
+#define CONF_NAME_MAX   64
+#define CONF_PCRS_MAX   24 /* PCR indices 0 … 23 */
+
+/* ---- errors ---- */
+struct conf_error {
+    int line;        /* 1-based; 0: the file as a whole */
+    char field[128]; /* "profiles[1].lifetime"; may be empty */
+    char text[384];  /* "expected …, found …" */
+};
+struct conf_errors {
+    size_t n;       /* entries in v */
+    size_t dropped; /* found beyond CONF_ERRORS_MAX */
+    struct conf_error v[CONF_ERRORS_MAX];
+};
+/* One line: "FILE:LINE: field: text". Appended, without a newline. */
+void conf_error_text(const struct conf_error *error, const char *file, struct att_buf *ret_text);
+
+/* ---- forms shared by several files ---- */
+/* [a-z0-9][a-z0-9._-]{0,63} */
+ATT_MUST_USE enum att_rc conf_name_check(const char *text, struct att_err *err);
+/* "sha256:0,1,2,7": one bank of sha256, sha384, sha512; indices 0 … 23, ascending, at least one. */
+ATT_MUST_USE enum att_rc conf_pcrs_check(const char *text, struct att_err *err);
+/* https://host[:port][/path] without user, query, fragment or trailing slash. */
+ATT_MUST_USE enum att_rc conf_url_check(const char *text, struct att_err *err);
+
+/* ---- attestd.yaml ---- */
+struct conf_attestd_issuer {
+    char *url;     /* base URL; the directory is <url>/directory; NULL: in the ticket file */
+    char *ca_file; /* this, or ca_sha256, or neither (then from the ticket file) */
+    char *ca_sha256;
+    uint8_t ca_sha256_bytes[ATT_SHA256_LEN];
+};
+struct conf_attestd_tpm {
+    char *tcti; /* "device:/dev/tpmrm0" unless set */
+};
+struct conf_attestd_logs {
+    char *firmware, *systemd, *ima; /* paths; never NULL; an absent file is a log not sent */
+};
+
+struct conf_attestd {
+    struct conf_attestd_issuer *issuer; /* NULL: section absent, everything comes from a ticket */
+    struct conf_attestd_tpm *tpm;       /* never NULL after load, like the rest */
+    char *state_dir;                    /* /var/lib/attestd */
+    char *run_dir;                      /* /run/attestd */
+    char *ticket_file;                  /* NULL: none configured */
+    struct conf_attestd_logs *logs;
+    char *log;           /* "text" or "json" */
+    char *log_level;     /* "debug" "info" "warn" "error" */
+    char *control_group; /* "attestd-admin"; "" or "none" in the file: NULL, root only */
+    /* derived */
+    bool log_json;
+    enum att_log_level log_least;
+};
+
+/* ATT_E_PARSE: err says how many errors, and the first; errors (may be NULL) has them all. */
+ATT_MUST_USE enum att_rc conf_attestd_load(const char *path, struct conf_attestd **ret_conf,
+                                           struct conf_errors *errors, struct att_err *err);
+ATT_MUST_USE enum att_rc conf_attestd_parse(struct att_slice yaml, struct conf_attestd **ret_conf,
+                                            struct conf_errors *errors, struct att_err *err);
+void conf_attestd_free(struct conf_attestd *conf);
+
+/* Sections of attestd.yaml that may be overridden on the command line; the value is checked like
+ * the file's (absolute path). */
+ATT_MUST_USE enum att_rc conf_path_set(char **path, const char *value, struct att_err *err);
+
+#endif

@@ -1,0 +1,85 @@
+/* Entries: which agent may run where, as what, with which kind of key. The YAML file of `attestctl
+ * entry apply -f`, and the JSON form that travels on the admin socket and lies in the store; see
+ * conf.h for errors. One set of rules for both. */
+#ifndef CONF_ENTRIES_H
+#define CONF_ENTRIES_H
+
+#include "attestd/conf/conf.h"
+
+#include <jansson.h>
+
+#define CONF_AGENTS_MAX    10000
+#define CONF_HOSTS_MAX     256
+#define CONF_WORKLOADS_MAX 16
+#define CONF_EXES_MAX      64
+
+enum conf_key_kind { CONF_KEY_TPM = 1, CONF_KEY_HSM, CONF_KEY_MEMORY, CONF_KEY_EXPORTABLE };
+const char *conf_key_kind_name(enum conf_key_kind kind);
+enum conf_key_kind conf_key_kind_parse(const char *name); /* 0: unknown */
+
+/* All members that are given must match. */
+struct conf_workload {
+    bool has_uid;
+    uint32_t uid;
+    char *unit;        /* NULL: any; uid or unit is always given */
+    char **exe_sha256; /* 64 lowercase hex digits each; any of them */
+    size_t n_exe_sha256;
+    char *manifest_path;   /* both or neither */
+    char *manifest_sha256; /* 64 lowercase hex digits */
+};
+
+enum conf_host_kind { CONF_HOST_LABEL = 1, CONF_HOST_EK };
+struct conf_host_selector {
+    enum conf_host_kind kind;
+    char *text;  /* as written: "label:zone=trading" */
+    char *key;   /* label: "zone"; ek: 64 lowercase hex digits */
+    char *value; /* label: "trading"; ek: NULL */
+};
+
+struct conf_entry {
+    char *name;
+    char *owner;
+    struct conf_host_selector *hosts; /* at least one; any of them */
+    size_t n_hosts;
+    struct conf_workload *workload; /* at least one; alternatives */
+    size_t n_workload;
+    enum conf_key_kind key;
+    char *profile;
+};
+struct conf_entries {
+    char *trust_domain;
+    struct conf_entry *agents; /* names differ; may be none */
+    size_t n_agents;
+};
+
+ATT_MUST_USE enum att_rc conf_entries_load(const char *path, struct conf_entries **ret_entries,
+                                           struct conf_errors *errors, struct att_err *err);
+ATT_MUST_USE enum att_rc conf_entries_parse(struct att_slice yaml,
+                                            struct conf_entries **ret_entries,
+                                            struct conf_errors *errors, struct att_err *err);
+void conf_entries_free(struct conf_entries *entries);
+
+/* {"name", "owner", "hosts": ["label:zone=trading"], "workload": [{"uid": 1001, "unit"?,
+ * "exe_sha256"?:
+ * ["<hex>"], "manifest"?: {"path", "sha256"}}], "key": "tpm", "profile"}. The same entry gives the
+ * same JSON, byte for byte when dumped sorted. */
+ATT_MUST_USE enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json,
+                                            struct att_err *err);
+/* Strict: unknown members, wrong types and every rule of the file are errors. */
+ATT_MUST_USE enum att_rc conf_entry_from_json(const json_t *json, struct conf_entry **ret_entry,
+                                              struct att_err *err);
+void conf_entry_free(struct conf_entry *entry); /* of conf_entry_from_json */
+/* {"trust_domain", "agents": [entry…]} */
+ATT_MUST_USE enum att_rc conf_entries_to_json(const struct conf_entries *entries, json_t **ret_json,
+                                              struct att_err *err);
+ATT_MUST_USE enum att_rc conf_entries_from_json(const json_t *json,
+                                                struct conf_entries **ret_entries,
+                                                struct att_err *err);
+/* The workload array alone, as hostView carries it. */
+ATT_MUST_USE enum att_rc conf_workloads_to_json(const struct conf_entry *entry, json_t **ret_json,
+                                                struct att_err *err);
+/* Whether a host with this EK id and these labels ({"zone": "trading"}, may be NULL) is selected.
+ */
+bool conf_entry_selects(const struct conf_entry *entry, const char *ek_id, const json_t *labels);
+
+#endif

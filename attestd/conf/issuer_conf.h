@@ -1,0 +1,90 @@
+/* issuer.yaml → struct; see conf.h for errors. */
+#ifndef CONF_ISSUER_CONF_H
+#define CONF_ISSUER_CONF_H
+
+#include "attestd/conf/conf.h"
+
+#define CONF_PROFILES_MAX   64
+#define CONF_DENY_MAX       256
+#define CONF_LOGS_MAX       3
+#define CONF_LIFETIME_MIN_S 120
+
+/* EK certificates by whose attributes a TPM is refused (reason firmwareDenied). */
+struct conf_deny {
+    char *manufacturer; /* four characters as the TPM spells them, "STM ", or TCG text "id:53544D20"
+                         */
+    char **versions;    /* "1.258.0.0" or TCG text "id:00010102"; none: every version */
+    unsigned n_versions;
+    /* derived */
+    char manufacturer_id[12]; /* "id:53544D20" */
+};
+struct conf_ek {
+    char *roots_dir;
+    struct conf_deny *deny;
+    unsigned n_deny;
+};
+struct conf_enrolment {
+    char *boot; /* boot policy's name, or "none" */
+    char *pcrs;
+    char **logs; /* "firmware" "systemd" "ima"; none twice */
+    unsigned n_logs;
+    char *ek; /* "certificate" or "inventory" */
+    char *ak_lifetime;
+    /* derived */
+    bool boot_none, ek_inventory;
+    int64_t ak_lifetime_s;
+};
+struct conf_profile {
+    char *name;
+    char *description;
+    char *lifetime;
+    char **keys; /* "tpm" "hsm" "memory" */
+    unsigned n_keys;
+    char *boot;
+    char *pcrs;
+    char **logs;
+    unsigned n_logs;
+    /* derived */
+    bool boot_none;
+    int64_t lifetime_s;
+};
+struct conf_issuer_tls {
+    char *cert_file, *key_file;
+};
+
+struct conf_issuer {
+    char *trust_domain;
+    char *listen;       /* "127.0.0.1:8443", "[::1]:8443" */
+    char *url;          /* the configured base URL */
+    char *state_dir;    /* /var/lib/attest-issuerd */
+    char *run_dir;      /* /run/attest-issuerd: admin.sock */
+    char *policies_dir; /* /etc/attestd/policies: boot policy NAME is the file NAME.json there */
+    unsigned threads;   /* 1 … 64; 2 */
+    bool *eab_required_set; /* as in the file */
+    struct conf_ek *ek;
+    struct conf_enrolment *enrolment;
+    struct conf_profile *profiles; /* at least one; names differ */
+    unsigned n_profiles;
+    struct conf_issuer_tls *tls;           /* NULL: issued under the issuer's own TLS root */
+    char *log, *log_level, *control_group; /* as in attestd.yaml */
+    /* derived */
+    bool eab_required;    /* true unless the file says false */
+    char listen_host[64]; /* address without brackets */
+    uint16_t listen_port; /* 0: any free port */
+    bool log_json;
+    enum att_log_level log_least;
+};
+
+ATT_MUST_USE enum att_rc conf_issuer_load(const char *path, struct conf_issuer **ret_conf,
+                                          struct conf_errors *errors, struct att_err *err);
+ATT_MUST_USE enum att_rc conf_issuer_parse(struct att_slice yaml, struct conf_issuer **ret_conf,
+                                           struct conf_errors *errors, struct att_err *err);
+void conf_issuer_free(struct conf_issuer *conf);
+/* NULL when there is none of that name. */
+const struct conf_profile *conf_issuer_profile(const struct conf_issuer *conf, const char *name);
+/* Whether TCG text manufacturer and version ("id:53544D20", "id:00010102"), as in an EK
+ * certificate, or a TPM's own words (manufacturer 8 hex digits, version 16 hex digits: the two
+ * halves of TPM_PT_FIRMWARE_VERSION) are on the deny list. */
+bool conf_ek_denied(const struct conf_ek *ek, const char *manufacturer, const char *version);
+
+#endif

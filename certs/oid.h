@@ -1,0 +1,34 @@
+/* Object identifiers that OpenSSL does not know, and the cleanup types of this folder. */
+#ifndef CERTS_OID_H
+#define CERTS_OID_H
+
+#include "attestd/base/buf.h"
+
+#include <openssl/asn1.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+
+/* TCG EK Credential Profile 2.6 §3.2.9 and §3.2.16. */
+#define CERTS_OID_EKU_EK           "2.23.133.8.1"
+#define CERTS_OID_EKU_AK           "2.23.133.8.3"
+#define CERTS_OID_TPM_MANUFACTURER "2.23.133.2.1"
+#define CERTS_OID_TPM_MODEL        "2.23.133.2.2"
+#define CERTS_OID_TPM_VERSION      "2.23.133.2.3"
+/* RFC 4043 §2: id-on-permanentIdentifier. */
+#define CERTS_OID_PERMANENT_ID "1.3.6.1.5.5.7.8.3"
+/* Our UUID arc (X.667): the key-holding extension itself, and below it our extended key usage. */
+#define CERTS_OID_KEY_HOLDING   "2.25.108648912858269995781976943108695989629"
+#define CERTS_OID_EKU_HOST_VIEW "2.25.108648912858269995781976943108695989629.1"
+
+/* Dotted text to object; free with ASN1_OBJECT_free. Touches no global table. */
+ATT_MUST_USE enum att_rc certs_oid(const char *dotted, ASN1_OBJECT **ret_obj, struct att_err *err);
+bool certs_oid_is(const ASN1_OBJECT *obj, const char *dotted);
+
+void certs_key_cleanup(EVP_PKEY **key);
+void certs_x509_cleanup(X509 **cert);
+void certs_stack_cleanup(STACK_OF(X509) * *certs); /* frees the certificates too */
+#define certs_autokey   ATT_CLEANUP(certs_key_cleanup) EVP_PKEY
+#define certs_autox509  ATT_CLEANUP(certs_x509_cleanup) X509
+#define certs_autostack ATT_CLEANUP(certs_stack_cleanup) STACK_OF(X509)
+
+#endif
