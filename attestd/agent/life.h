@@ -72,8 +72,8 @@ ATT_MUST_USE enum att_rc agent_life_apply(struct agent_life *life, enum agent_ev
 /* Whether the table has the transition. */
 bool agent_life_can(const struct agent_life *life, enum agent_event event);
 enum agent_step agent_life_step(enum agent_state state);
-/* Whether an earlier certificate is in force and served. (A frozen agent's files stay in place; its
- * keys do not sign.) */
+/* Whether a certificate is in force. A frozen agent's files stay in place (its keys do not sign).
+ */
 bool agent_life_serving(const struct agent_life *life);
 
 /* Stable names: "absent", "renewOrdered" …, "keyMade" …; never NULL. */

@@ -23,9 +23,9 @@ struct agent_dates {
     bool same_boot;                /* installed_boot_ms belongs to this boot */
 };
 
-/* Half of the lifetime, ± 10 % of it. slot of slots (slot < slots, slots ≥ 1) places the agents of
- * a host evenly over that range, and random moves each within its own part, so that a hundred
- * agents issued in the same second never renew in the same second. */
+/* Half of the lifetime ± 10 % (45 to 55 % of it). slot of slots (slot < slots, slots ≥ 1) places
+ * the agents of a host evenly over that range, and random moves each within its own part, so that a
+ * hundred agents issued in the same second never renew in the same second. */
 int64_t agent_sched_renew_at(int64_t not_before, int64_t not_after, uint32_t slot, uint32_t slots,
                              uint32_t random);
 /* The last moment at which a renewal may start so as to be done in time: not_after less ten times
@@ -38,8 +38,8 @@ struct agent_now {
     int64_t utc_s, boot_ms;
 };
 
-/* Either clock says that the certificate is over, or it is not valid yet by more than the 60 s of
- * backdating (a wall clock that went back). No certificate counts as expired. */
+/* Either clock says that the certificate is over. Where neither can tell (another boot, and a wall
+ * clock before the installation) it counts as over, and so does no certificate. */
 bool agent_sched_expired(const struct agent_dates *dates, struct agent_now now);
 /* Either clock says that the renewal time has come; or the wall clock is before the installation.
  */
