@@ -24,7 +24,7 @@ ATT_MUST_USE enum verify_result verify_ak(struct att_slice ak_pub, struct verify
 ATT_MUST_USE enum verify_result verify_ak_certificate(struct att_slice ak_cert,
                                                       const struct att_slice *chain, size_t n_chain,
                                                       struct att_slice ak_pub,
-                                                      const struct verify_roots *roots, int64_t now,
+                                                      const STACK_OF(X509) * roots, int64_t now,
                                                       struct verify_verdict *verdict,
                                                       char ret_ek_id[VERIFY_ID_HEX]);
 
