@@ -16,9 +16,8 @@ struct store_value {
     struct att_slice bytes; /* TEXT (without NUL) and BLOB */
 };
 
-#define STORE_VINT(n) ((struct store_value){STORE_INT, (int64_t)(n), {NULL, 0}})
-#define STORE_VTEXT(s)                                                                             \
-    ((struct store_value){STORE_TEXT, 0, att_slice_str(s)})
+#define STORE_VINT(n)      ((struct store_value){STORE_INT, (int64_t)(n), {NULL, 0}})
+#define STORE_VTEXT(s)     ((struct store_value){STORE_TEXT, 0, att_slice_str(s)})
 #define STORE_VBLOB(slice) ((struct store_value){STORE_BLOB, 0, (slice)})
 
 struct store_db;  /* the whole: path, options, spare connections */
@@ -34,8 +33,8 @@ struct store_db_ops {
     enum att_rc (*begin)(struct store_con *con, bool write, struct att_err *err);
     enum att_rc (*commit)(struct store_con *con, struct att_err *err);
     void (*rollback)(struct store_con *con);
-    /* Runs one statement; sql must be a string that lives as long as the connection does (statements
-     * are kept prepared under its address). on_row may be NULL. */
+    /* Runs one statement; sql must be a string that lives as long as the connection does
+     * (statements are kept prepared under its address). on_row may be NULL. */
     enum att_rc (*exec)(struct store_con *con, const char *sql, const struct store_value *values,
                         size_t n_values, store_row_fn on_row, void *user, int64_t *ret_changed,
                         struct att_err *err);

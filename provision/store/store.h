@@ -41,7 +41,6 @@ struct store_table {
     const struct store_column *columns;
     size_t n_columns;
     size_t record_size;
-    const char *sql_get, *sql_insert, *sql_put, *sql_delete, *sql_list;
 };
 
 extern const struct store_table store_accounts, store_hosts, store_host_eks, store_tickets,
@@ -80,9 +79,9 @@ struct store_account {
     char *thumbprint; /* RFC 7638, unique */
     char *jwk;        /* JSON */
     char *status;
-    char *ticket;     /* kid of the EAB */
-    char *eab;        /* the external account binding as sent, JSON */
-    char *contact;    /* JSON array */
+    char *ticket;  /* kid of the EAB */
+    char *eab;     /* the external account binding as sent, JSON */
+    char *contact; /* JSON array */
     int64_t created_at;
 };
 
@@ -91,17 +90,17 @@ struct store_account {
 #define STORE_HOST_BANNED   "banned"
 
 struct store_host {
-    char *id;           /* EK id of the EK it enrolled with (or was imported by) */
-    char *label;        /* a name for people */
-    char *labels;       /* JSON object: {"zone": "trading"} */
+    char *id;     /* EK id of the EK it enrolled with (or was imported by) */
+    char *label;  /* a name for people */
+    char *labels; /* JSON object: {"zone": "trading"} */
     char *state;
     char *account;      /* thumbprint of its first M2's account; empty until then */
     char *reason;       /* why it is banned or pending */
     char *manufacturer; /* from the EK certificate */
     char *model;
     char *version;
-    char *ek_source;    /* "certificate" | "inventory" */
-    char *notes;        /* JSON object of further facts for status: last verdict, AK name … */
+    char *ek_source; /* "certificate" | "inventory" */
+    char *notes;     /* JSON object of further facts for status: last verdict, AK name … */
     int64_t created_at, updated_at, seen_at;
 };
 
@@ -151,11 +150,11 @@ struct store_order {
     char *error;        /* problem document, JSON, or empty */
     char *token;
     char *pcr_selection, *logs;
-    char *policy;  /* "name/version" judged by, or "none" */
-    char *entry;   /* entry name, or empty */
+    char *policy; /* "name/version" judged by, or "none" */
+    char *entry;  /* entry name, or empty */
     int64_t entry_version;
-    char *decision; /* hex hash of the verdict's audit record */
-    char *cert;     /* id of the certificate */
+    char *decision;          /* hex hash of the verdict's audit record */
+    char *cert;              /* id of the certificate */
     struct att_buf key_spki; /* the certified key */
     int64_t created_at, expires_at, verdict_at;
 };
@@ -175,7 +174,7 @@ struct store_cert {
     char *profile;
     char *pem; /* leaf and intermediates; empty until issued */
     char *decision;
-    char *reason; /* why revoked or abandoned */
+    char *reason;       /* why revoked or abandoned */
     struct att_buf tbs; /* what is, or will be, signed */
     int64_t not_before, not_after, created_at, ended_at;
 };
@@ -193,7 +192,8 @@ struct store_policy {
     int64_t version, updated_at;
 };
 
-/* ---- single values and counters --------------------------------------------------------------- */
+/* ---- single values and counters ---------------------------------------------------------------
+ */
 
 /* ATT_E_NOTFOUND when unset. Appends. */
 ATT_MUST_USE enum att_rc store_meta_get(struct store_tx *tx, const char *key,
@@ -215,7 +215,8 @@ ATT_MUST_USE enum att_rc store_ak_replace_pending(struct store_tx *tx, const cha
 ATT_MUST_USE enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_removed,
                                      struct att_err *err);
 
-/* ---- the audit chain --------------------------------------------------------------------------- */
+/* ---- the audit chain ---------------------------------------------------------------------------
+ */
 
 #define STORE_HASH_LEN 32
 
@@ -244,7 +245,8 @@ ATT_MUST_USE enum att_rc store_audit_each(struct store_tx *tx, int64_t from, int
 ATT_MUST_USE enum att_rc store_audit_verify(struct store_tx *tx, const struct store_audit *expect,
                                             struct store_audit *ret_head, struct att_err *err);
 
-/* ---- evidence, by content ----------------------------------------------------------------------- */
+/* ---- evidence, by content -----------------------------------------------------------------------
+ */
 
 /* Stores bytes under their SHA-256 (hex, 65 bytes into ret_sha256); twice is once. */
 ATT_MUST_USE enum att_rc store_blob_put(struct store_tx *tx, struct att_slice bytes, int64_t now,

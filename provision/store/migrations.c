@@ -1,0 +1,125 @@
+/* The schema, as numbered steps that are applied in order and never edited once released. */
+#include "provision/store/store_internal.h"
+
+#include "attestd/base/clock.h"
+
+const struct store_migration store_migrations[] = {
+    {1,
+     "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL);"
+     "CREATE TABLE accounts (id TEXT PRIMARY KEY, thumbprint TEXT NOT NULL UNIQUE,"
+     " jwk TEXT NOT NULL, status TEXT NOT NULL, ticket TEXT NOT NULL, eab TEXT NOT NULL,"
+     " contact TEXT NOT NULL, created_at BIGINT NOT NULL);"
+     "CREATE TABLE hosts (id TEXT PRIMARY KEY, label TEXT NOT NULL, labels TEXT NOT NULL,"
+     " state TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'banned')),"
+     " account TEXT NOT NULL, reason TEXT NOT NULL, manufacturer TEXT NOT NULL,"
+     " model TEXT NOT NULL, version TEXT NOT NULL, ek_source TEXT NOT NULL, notes TEXT NOT NULL,"
+     " created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, seen_at BIGINT NOT NULL);"
+     "CREATE TABLE host_eks (ek TEXT PRIMARY KEY,"
+     " host TEXT NOT NULL REFERENCES hosts (id) ON DELETE CASCADE);"
+     "CREATE INDEX host_eks_host ON host_eks (host);"
+     "CREATE TABLE tickets (kid TEXT PRIMARY KEY, mac_key BLOB NOT NULL, ek TEXT NOT NULL,"
+     " label TEXT NOT NULL, uses_left BIGINT NOT NULL CHECK (uses_left >= 0),"
+     " expires_at BIGINT NOT NULL, created_at BIGINT NOT NULL);"
+     "CREATE TABLE aks (id TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts (id),"
+     " ek TEXT NOT NULL, host TEXT NOT NULL,"
+     " state TEXT NOT NULL CHECK (state IN ('pending', 'valid', 'ended')),"
+     " ended_reason TEXT NOT NULL, pcr_selection TEXT NOT NULL, logs TEXT NOT NULL,"
+     " profile_boot TEXT NOT NULL, facts TEXT NOT NULL, cert TEXT NOT NULL, secret BLOB NOT NULL,"
+     " nonce BLOB NOT NULL, pub BLOB NOT NULL, name BLOB NOT NULL, ek_pub BLOB NOT NULL,"
+     " clock_ms BIGINT NOT NULL, reset_count BIGINT NOT NULL, restart_count BIGINT NOT NULL,"
+     " safe BIGINT NOT NULL, firmware BLOB NOT NULL, created_at BIGINT NOT NULL,"
+     " expires_at BIGINT NOT NULL);"
+     "CREATE INDEX aks_host ON aks (host);"
+     "CREATE INDEX aks_ek ON aks (ek);"
+     "CREATE TABLE orders (id TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts (id),"
+     " host TEXT NOT NULL, ak TEXT NOT NULL, identifier_type TEXT NOT NULL,"
+     " identifier TEXT NOT NULL, profile TEXT NOT NULL, status TEXT NOT NULL CHECK (status IN"
+     " ('pending', 'ready', 'processing', 'valid', 'invalid')),"
+     " chall_status TEXT NOT NULL CHECK (chall_status IN ('pending', 'valid', 'invalid')),"
+     " error TEXT NOT NULL, token TEXT NOT NULL UNIQUE, pcr_selection TEXT NOT NULL,"
+     " logs TEXT NOT NULL, policy TEXT NOT NULL, entry TEXT NOT NULL,"
+     " entry_version BIGINT NOT NULL, decision TEXT NOT NULL, cert TEXT NOT NULL,"
+     " key_spki BLOB NOT NULL, created_at BIGINT NOT NULL, expires_at BIGINT NOT NULL,"
+     " verdict_at BIGINT NOT NULL);"
+     "CREATE INDEX orders_account ON orders (account);"
+     "CREATE INDEX orders_expires ON orders (expires_at);"
+     "CREATE TABLE certs (serial TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,"
+     " status TEXT NOT NULL CHECK (status IN ('intent', 'issued', 'abandoned', 'revoked')),"
+     " subject TEXT NOT NULL, account TEXT NOT NULL, host TEXT NOT NULL, ord TEXT NOT NULL,"
+     " profile TEXT NOT NULL, pem TEXT NOT NULL, decision TEXT NOT NULL, reason TEXT NOT NULL,"
+     " tbs BLOB NOT NULL, not_before BIGINT NOT NULL, not_after BIGINT NOT NULL,"
+     " created_at BIGINT NOT NULL, ended_at BIGINT NOT NULL);"
+     "CREATE INDEX certs_host ON certs (host);"
+     "CREATE INDEX certs_subject ON certs (subject);"
+     "CREATE INDEX certs_status ON certs (status);"
+     "CREATE TABLE entries (name TEXT PRIMARY KEY, spiffe_id TEXT NOT NULL UNIQUE,"
+     " json TEXT NOT NULL, version BIGINT NOT NULL, updated_at BIGINT NOT NULL);"
+     "CREATE TABLE policies (name TEXT PRIMARY KEY, json TEXT NOT NULL,"
+     " version BIGINT NOT NULL, updated_at BIGINT NOT NULL);"
+     "CREATE TABLE blobs (sha256 TEXT PRIMARY KEY, data BLOB NOT NULL,"
+     " created_at BIGINT NOT NULL);"
+     "CREATE TABLE audit (seq BIGINT PRIMARY KEY, at BIGINT NOT NULL, prev BLOB NOT NULL,"
+     " hash BLOB NOT NULL UNIQUE, record TEXT NOT NULL);"},
+};
+const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
+
+_Static_assert(sizeof store_migrations / sizeof store_migrations[0] == STORE_SCHEMA_VERSION,
+               "the newest migration is the schema's version");
+
+struct migrate {
+    struct store *store;
+    int64_t have;
+};
+
+static enum att_rc see_version(void *user, const struct store_row *row, struct att_err *err)
+{
+    (void)err;
+    struct migrate *m = user;
+    m->have = m->store->ops->row_int(row, 0);
+    return ATT_OK;
+}
+
+static enum att_rc apply(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct migrate *m = user;
+    const struct store_db_ops *ops = tx->store->ops;
+    enum att_rc rc = ops->script(tx->con,
+                                 "CREATE TABLE IF NOT EXISTS migrations"
+                                 " (number BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL)",
+                                 err);
+    if (!rc) {
+        rc = store_exec(tx, "SELECT COALESCE(MAX(number), 0) FROM migrations", NULL, 0, see_version,
+                        m, NULL, err);
+    }
+    if (rc) {
+        return rc;
+    }
+    if (m->have > STORE_SCHEMA_VERSION) {
+        return att_fail(err, ATT_E_UNSUPPORTED,
+                        "store: the database has schema %lld, this program knows up to %d",
+                        (long long)m->have, STORE_SCHEMA_VERSION);
+    }
+    for (size_t i = 0; i < store_n_migrations; i++) {
+        if (store_migrations[i].number <= m->have) {
+            continue;
+        }
+        rc = ops->script(tx->con, store_migrations[i].sql, err);
+        if (!rc) {
+            const struct store_value values[] = {STORE_VINT(store_migrations[i].number),
+                                                 STORE_VINT(att_now_utc_s())};
+            rc = store_exec(tx, "INSERT INTO migrations (number, applied_at) VALUES (?1, ?2)",
+                            values, 2, NULL, NULL, NULL, err);
+        }
+        if (rc) {
+            att_err_prefix(err, "migration %d", store_migrations[i].number);
+            return rc;
+        }
+    }
+    return ATT_OK;
+}
+
+enum att_rc store_migrate(struct store *store, struct att_err *err)
+{
+    struct migrate m = {.store = store};
+    return store_run(store, true, apply, &m, err);
+}

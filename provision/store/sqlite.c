@@ -1,0 +1,386 @@
+#include "provision/store/db.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BUSY_TIMEOUT_MS 10000
+#define STATEMENTS_MAX  192
+#define IDLE_MAX        16
+
+struct statement {
+    const char *sql; /* the key is the address */
+    sqlite3_stmt *stmt;
+    bool busy;
+};
+
+struct store_con {
+    struct store_db *db;
+    sqlite3 *sqlite;
+    bool writing; /* holds db->writer */
+    struct statement statements[STATEMENTS_MAX];
+    size_t n_statements;
+    struct store_con *next;
+};
+
+struct store_row {
+    sqlite3_stmt *stmt;
+};
+
+struct store_db {
+    char *path;
+    pthread_mutex_t lock;   /* idle list */
+    pthread_mutex_t writer; /* one writer of this process at a time: no polling for SQLite's lock */
+    struct store_con *idle;
+    size_t n_idle;
+};
+
+static enum att_rc map_error(struct store_con *con, int code, const char *what, struct att_err *err)
+{
+    int extended = con->sqlite ? sqlite3_extended_errcode(con->sqlite) : code;
+    const char *text = con->sqlite ? sqlite3_errmsg(con->sqlite) : sqlite3_errstr(code);
+    enum att_rc rc = ATT_E_IO;
+    const char *reason = "store";
+    switch (code & 0xff) {
+    case SQLITE_FULL:
+        reason = "diskFull";
+        break;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        rc = ATT_E_RETRY;
+        reason = "storeBusy";
+        break;
+    case SQLITE_NOMEM:
+        rc = ATT_E_NOMEM;
+        break;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        reason = "storeCorrupt";
+        break;
+    case SQLITE_CONSTRAINT:
+        rc = extended == SQLITE_CONSTRAINT_PRIMARYKEY || extended == SQLITE_CONSTRAINT_UNIQUE ||
+                     extended == SQLITE_CONSTRAINT_ROWID
+                 ? ATT_E_EXISTS
+                 : ATT_E_CONFLICT;
+        reason = rc == ATT_E_EXISTS ? "exists" : "conflict";
+        break;
+    default:
+        break;
+    }
+    rc = att_fail_native(err, rc, ATT_DOM_SQLITE, extended, "store %s: %s: %s", con->db->path, what,
+                         text);
+    att_err_reason(err, reason);
+    return rc;
+}
+
+static void con_free(struct store_con *con)
+{
+    if (!con) {
+        return;
+    }
+    for (size_t i = 0; i < con->n_statements; i++) {
+        sqlite3_finalize(con->statements[i].stmt);
+    }
+    sqlite3_close(con->sqlite);
+    free(con);
+}
+
+/* The database holds MAC keys of tickets: nobody else may read it. SQLite gives its -wal and -shm
+ * files the mode of the main file. */
+static enum att_rc touch_private(const char *path, struct att_err *err)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        return att_fail_errno(err, ATT_E_IO, "store %s: cannot be opened", path);
+    }
+    struct stat st;
+    bool ok = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+              ((st.st_mode & 077) == 0 || fchmod(fd, 0600) == 0);
+    close(fd);
+    return ok ? ATT_OK : att_fail(err, ATT_E_IO, "store %s: not a private regular file", path);
+}
+
+static enum att_rc con_open(struct store_db *db, struct store_con **ret_con, struct att_err *err)
+{
+    struct store_con *con = calloc(1, sizeof *con);
+    if (!con) {
+        return att_fail(err, ATT_E_NOMEM, "store: no memory for a connection");
+    }
+    con->db = db;
+    int code = sqlite3_open_v2(db->path, &con->sqlite,
+                               SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
+                                   SQLITE_OPEN_PRIVATECACHE,
+                               NULL);
+    if (code == SQLITE_OK) {
+        sqlite3_busy_timeout(con->sqlite, BUSY_TIMEOUT_MS);
+        sqlite3_extended_result_codes(con->sqlite, 1);
+        code = sqlite3_exec(con->sqlite,
+                            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+                            "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;",
+                            NULL, NULL, NULL);
+    }
+    if (code != SQLITE_OK) {
+        enum att_rc rc = map_error(con, code, "opening", err);
+        con_free(con);
+        return rc;
+    }
+    *ret_con = con;
+    return ATT_OK;
+}
+
+static enum att_rc sqlite_acquire(struct store_db *db, struct store_con **ret_con,
+                                  struct att_err *err)
+{
+    pthread_mutex_lock(&db->lock);
+    struct store_con *con = db->idle;
+    if (con) {
+        db->idle = con->next;
+        db->n_idle--;
+    }
+    pthread_mutex_unlock(&db->lock);
+    if (con) {
+        *ret_con = con;
+        return ATT_OK;
+    }
+    return con_open(db, ret_con, err);
+}
+
+static void sqlite_release(struct store_db *db, struct store_con *con)
+{
+    pthread_mutex_lock(&db->lock);
+    bool keep = db->n_idle < IDLE_MAX;
+    if (keep) {
+        con->next = db->idle;
+        db->idle = con;
+        db->n_idle++;
+    }
+    pthread_mutex_unlock(&db->lock);
+    if (!keep) {
+        con_free(con);
+    }
+}
+
+static enum att_rc prepare(struct store_con *con, const char *sql, sqlite3_stmt **ret_stmt,
+                           struct statement **ret_cached, struct att_err *err)
+{
+    struct statement *slot = NULL;
+    for (size_t i = 0; i < con->n_statements; i++) {
+        if (con->statements[i].sql == sql) {
+            slot = &con->statements[i];
+            break;
+        }
+    }
+    if (slot && !slot->busy) {
+        slot->busy = true;
+        *ret_stmt = slot->stmt;
+        *ret_cached = slot;
+        return ATT_OK;
+    }
+    sqlite3_stmt *stmt = NULL;
+    int code = sqlite3_prepare_v3(con->sqlite, sql, -1, SQLITE_PREPARE_PERSISTENT, &stmt, NULL);
+    if (code != SQLITE_OK) {
+        return map_error(con, code, sql, err);
+    }
+    *ret_stmt = stmt;
+    *ret_cached = NULL;
+    /* A nested run of a statement that is in use gets one of its own, not cached. */
+    if (!slot && con->n_statements < STATEMENTS_MAX) {
+        slot = &con->statements[con->n_statements++];
+        *slot = (struct statement){.sql = sql, .stmt = stmt, .busy = true};
+        *ret_cached = slot;
+    }
+    return ATT_OK;
+}
+
+static int bind_values(sqlite3_stmt *stmt, const struct store_value *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        int at = (int)i + 1, code;
+        const struct store_value *v = &values[i];
+        const void *bytes = v->bytes.ptr ? (const void *)v->bytes.ptr : "";
+        if (v->type == STORE_INT) {
+            code = sqlite3_bind_int64(stmt, at, v->num);
+        } else if (v->type == STORE_TEXT) {
+            code = sqlite3_bind_text64(stmt, at, bytes, v->bytes.len, SQLITE_STATIC, SQLITE_UTF8);
+        } else {
+            code = sqlite3_bind_blob64(stmt, at, bytes, v->bytes.len, SQLITE_STATIC);
+        }
+        if (code != SQLITE_OK) {
+            return code;
+        }
+    }
+    return SQLITE_OK;
+}
+
+static enum att_rc step_all(struct store_con *con, sqlite3_stmt *stmt, const char *sql,
+                            store_row_fn on_row, void *user, struct att_err *err)
+{
+    for (;;) {
+        int code = sqlite3_step(stmt);
+        if (code == SQLITE_DONE) {
+            return ATT_OK;
+        }
+        if (code != SQLITE_ROW) {
+            return map_error(con, code, sql, err);
+        }
+        struct store_row row = {.stmt = stmt};
+        enum att_rc rc = on_row ? on_row(user, &row, err) : ATT_OK;
+        if (rc) {
+            return rc;
+        }
+    }
+}
+
+static enum att_rc sqlite_run(struct store_con *con, const char *sql,
+                              const struct store_value *values, size_t n_values,
+                              store_row_fn on_row, void *user, int64_t *ret_changed,
+                              struct att_err *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    struct statement *cached = NULL;
+    enum att_rc rc = prepare(con, sql, &stmt, &cached, err);
+    if (rc) {
+        return rc;
+    }
+    int code = bind_values(stmt, values, n_values);
+    rc = code == SQLITE_OK ? step_all(con, stmt, sql, on_row, user, err)
+                           : map_error(con, code, sql, err);
+    if (!rc && ret_changed) {
+        *ret_changed = sqlite3_changes64(con->sqlite);
+    }
+    if (cached) {
+        sqlite3_reset(stmt);
+        sqlite3_clear_bindings(stmt);
+        cached->busy = false;
+    } else {
+        sqlite3_finalize(stmt);
+    }
+    return rc;
+}
+
+static enum att_rc sqlite_script(struct store_con *con, const char *sql, struct att_err *err)
+{
+    int code = sqlite3_exec(con->sqlite, sql, NULL, NULL, NULL);
+    return code == SQLITE_OK ? ATT_OK : map_error(con, code, "script", err);
+}
+
+static enum att_rc sqlite_begin(struct store_con *con, bool write, struct att_err *err)
+{
+    if (write) {
+        pthread_mutex_lock(&con->db->writer);
+        con->writing = true;
+    }
+    enum att_rc rc =
+        sqlite_run(con, write ? "BEGIN IMMEDIATE" : "BEGIN", NULL, 0, NULL, NULL, NULL, err);
+    if (rc && write) {
+        con->writing = false;
+        pthread_mutex_unlock(&con->db->writer);
+    }
+    return rc;
+}
+
+static void end_writing(struct store_con *con)
+{
+    if (con->writing) {
+        con->writing = false;
+        pthread_mutex_unlock(&con->db->writer);
+    }
+}
+
+static void sqlite_rollback(struct store_con *con)
+{
+    /* A failed write may have rolled back by itself; there is then nothing to end. */
+    if (!sqlite3_get_autocommit(con->sqlite)) {
+        sqlite3_exec(con->sqlite, "ROLLBACK", NULL, NULL, NULL);
+    }
+    end_writing(con);
+}
+
+static enum att_rc sqlite_commit(struct store_con *con, struct att_err *err)
+{
+    enum att_rc rc = sqlite_run(con, "COMMIT", NULL, 0, NULL, NULL, NULL, err);
+    if (rc) {
+        sqlite_rollback(con);
+        return rc;
+    }
+    end_writing(con);
+    return ATT_OK;
+}
+
+static int64_t sqlite_row_int(const struct store_row *row, int column)
+{
+    return sqlite3_column_int64(row->stmt, column);
+}
+
+static struct att_slice sqlite_row_bytes(const struct store_row *row, int column)
+{
+    const void *bytes = sqlite3_column_type(row->stmt, column) == SQLITE_TEXT
+                            ? (const void *)sqlite3_column_text(row->stmt, column)
+                            : sqlite3_column_blob(row->stmt, column);
+    int len = sqlite3_column_bytes(row->stmt, column);
+    return bytes && len > 0 ? ATT_SLICE(bytes, (size_t)len) : ATT_SLICE(NULL, 0);
+}
+
+static void sqlite_close(struct store_db *db)
+{
+    if (!db) {
+        return;
+    }
+    while (db->idle) {
+        struct store_con *con = db->idle;
+        db->idle = con->next;
+        con_free(con);
+    }
+    pthread_mutex_destroy(&db->lock);
+    pthread_mutex_destroy(&db->writer);
+    free(db->path);
+    free(db);
+}
+
+static const struct store_db_ops ops = {
+    .name = "sqlite",
+    .begin = sqlite_begin,
+    .commit = sqlite_commit,
+    .rollback = sqlite_rollback,
+    .exec = sqlite_run,
+    .script = sqlite_script,
+    .acquire = sqlite_acquire,
+    .release = sqlite_release,
+    .row_int = sqlite_row_int,
+    .row_bytes = sqlite_row_bytes,
+    .close = sqlite_close,
+};
+
+enum att_rc store_sqlite_open(const char *path, struct store_db **ret_db,
+                              const struct store_db_ops **ret_ops, struct att_err *err)
+{
+    enum att_rc rc = touch_private(path, err);
+    if (rc) {
+        return rc;
+    }
+    struct store_db *db = calloc(1, sizeof *db);
+    if (db) {
+        db->path = strdup(path);
+    }
+    if (!db || !db->path) {
+        free(db);
+        return att_fail(err, ATT_E_NOMEM, "store %s: no memory", path);
+    }
+    pthread_mutex_init(&db->lock, NULL);
+    pthread_mutex_init(&db->writer, NULL);
+    struct store_con *con = NULL;
+    rc = con_open(db, &con, err);
+    if (rc) {
+        sqlite_close(db);
+        return rc;
+    }
+    sqlite_release(db, con);
+    *ret_db = db;
+    *ret_ops = &ops;
+    return ATT_OK;
+}

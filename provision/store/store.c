@@ -1,0 +1,370 @@
+#include "provision/store/store_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- opening ------------------------------------------------------------------------------------
+ */
+
+static char *steal_text(struct att_buf *buf)
+{
+    att_buf_u8(buf, 0);
+    return buf->failed ? NULL : (char *)att_buf_steal(buf, NULL);
+}
+
+static void put_columns(struct att_buf *sql, const struct store_table *t, const char *fmt)
+{
+    for (size_t i = 0; i < t->n_columns; i++) {
+        att_buf_put_str(sql, i ? ", " : "");
+        if (fmt) {
+            att_buf_printf(sql, "?%zu", i + 1);
+        } else {
+            att_buf_put_str(sql, t->columns[i].name);
+        }
+    }
+}
+
+static void put_select(struct att_buf *sql, const struct store_table *t, size_t where)
+{
+    att_buf_put_str(sql, "SELECT ");
+    put_columns(sql, t, NULL);
+    att_buf_printf(sql, " FROM %s", t->name);
+    if (where < t->n_columns) {
+        att_buf_printf(sql, " WHERE %s = ?1", t->columns[where].name);
+    }
+    if (where != 0) {
+        att_buf_printf(sql, " ORDER BY %s", t->columns[0].name);
+    }
+}
+
+static void put_insert(struct att_buf *sql, const struct store_table *t)
+{
+    att_buf_printf(sql, "INSERT INTO %s (", t->name);
+    put_columns(sql, t, NULL);
+    att_buf_put_str(sql, ") VALUES (");
+    put_columns(sql, t, "?");
+    att_buf_put_str(sql, ")");
+}
+
+static bool make_sql(struct store_sql *sql, const struct store_table *t)
+{
+    struct att_buf text = {0};
+    put_select(&text, t, 0);
+    sql->get = steal_text(&text);
+    put_select(&text, t, t->n_columns);
+    sql->list = steal_text(&text);
+    put_insert(&text, t);
+    sql->insert = steal_text(&text);
+    put_insert(&text, t);
+    att_buf_printf(&text, " ON CONFLICT (%s) DO UPDATE SET ", t->columns[0].name);
+    for (size_t i = 1; i < t->n_columns; i++) {
+        att_buf_printf(&text, "%s%s = excluded.%s", i > 1 ? ", " : "", t->columns[i].name,
+                       t->columns[i].name);
+    }
+    sql->put = steal_text(&text);
+    att_buf_printf(&text, "DELETE FROM %s WHERE %s = ?1", t->name, t->columns[0].name);
+    sql->remove = steal_text(&text);
+    bool ok = sql->get && sql->list && sql->insert && sql->put && sql->remove;
+    for (size_t i = 0; i < t->n_columns; i++) {
+        put_select(&text, t, i);
+        sql->where[i] = steal_text(&text);
+        ok = ok && sql->where[i];
+    }
+    att_buf_done(&text);
+    return ok;
+}
+
+enum att_rc store_open(const char *path, struct store **ret_store, struct att_err *err)
+{
+    struct store *store = calloc(1, sizeof *store);
+    if (!store) {
+        return att_fail(err, ATT_E_NOMEM, "store %s: no memory", path);
+    }
+    enum att_rc rc = ATT_OK;
+    for (size_t i = 0; i < STORE_TABLES && !rc; i++) {
+        if (!make_sql(&store->sql[i], store_tables[i])) {
+            rc = att_fail(err, ATT_E_NOMEM, "store %s: no memory", path);
+        }
+    }
+    if (!rc) {
+        rc = store_sqlite_open(path, &store->db, &store->ops, err);
+    }
+    if (!rc) {
+        rc = store_migrate(store, err);
+        if (rc) {
+            att_err_prefix(err, "%s", path);
+        }
+    }
+    if (rc) {
+        store_free(store);
+        return rc;
+    }
+    *ret_store = store;
+    return ATT_OK;
+}
+
+void store_free(struct store *store)
+{
+    if (!store) {
+        return;
+    }
+    if (store->ops) {
+        store->ops->close(store->db);
+    }
+    for (size_t i = 0; i < STORE_TABLES; i++) {
+        struct store_sql *sql = &store->sql[i];
+        free(sql->get);
+        free(sql->insert);
+        free(sql->put);
+        free(sql->remove);
+        free(sql->list);
+        for (size_t c = 0; c < STORE_COLUMNS_MAX; c++) {
+            free(sql->where[c]);
+        }
+    }
+    free(store);
+}
+
+/* ---- transactions
+ * -------------------------------------------------------------------------------- */
+
+enum att_rc store_run(struct store *store, bool write, store_fn fn, void *user, struct att_err *err)
+{
+    struct store_tx tx = {.store = store};
+    enum att_rc rc = store->ops->acquire(store->db, &tx.con, err);
+    if (rc) {
+        return rc;
+    }
+    rc = store->ops->begin(tx.con, write, err);
+    if (!rc) {
+        rc = fn(user, &tx, err);
+        if (rc) {
+            store->ops->rollback(tx.con);
+        } else {
+            rc = store->ops->commit(tx.con, err);
+        }
+    }
+    store->ops->release(store->db, tx.con);
+    return rc;
+}
+
+enum att_rc store_exec(struct store_tx *tx, const char *sql, const struct store_value *values,
+                       size_t n_values, store_row_fn on_row, void *user, int64_t *ret_changed,
+                       struct att_err *err)
+{
+    return tx->store->ops->exec(tx->con, sql, values, n_values, on_row, user, ret_changed, err);
+}
+
+/* ---- records
+ * --------------------------------------------------------------------------------------- */
+
+static struct store_sql *sql_of(struct store_tx *tx, const struct store_table *table)
+{
+    size_t i = 0;
+    while (i + 1 < STORE_TABLES && store_tables[i] != table) {
+        i++;
+    }
+    return &tx->store->sql[i];
+}
+
+static size_t column_of(const struct store_table *table, const char *name)
+{
+    size_t i = 0;
+    while (i < table->n_columns && strcmp(table->columns[i].name, name) != 0) {
+        i++;
+    }
+    return i;
+}
+
+static void *member(const struct store_column *column, void *record)
+{
+    return (char *)record + column->offset;
+}
+
+static const void *member_const(const struct store_column *column, const void *record)
+{
+    return (const char *)record + column->offset;
+}
+
+void store_record_done(const struct store_table *table, void *record)
+{
+    for (size_t i = 0; i < table->n_columns; i++) {
+        void *m = member(&table->columns[i], record);
+        if (table->columns[i].type == STORE_TEXT) {
+            free(*(char **)m);
+        } else if (table->columns[i].type == STORE_BLOB) {
+            att_buf_done(m);
+        }
+    }
+    memset(record, 0, table->record_size);
+}
+
+static enum att_rc load(struct store_tx *tx, const struct store_table *table,
+                        const struct store_row *row, void *record, struct att_err *err)
+{
+    const struct store_db_ops *ops = tx->store->ops;
+    for (size_t i = 0; i < table->n_columns; i++) {
+        void *m = member(&table->columns[i], record);
+        if (table->columns[i].type == STORE_INT) {
+            *(int64_t *)m = ops->row_int(row, (int)i);
+            continue;
+        }
+        struct att_slice bytes = ops->row_bytes(row, (int)i);
+        bool ok;
+        if (table->columns[i].type == STORE_TEXT) {
+            char *text = strndup(bytes.ptr ? (const char *)bytes.ptr : "", bytes.len);
+            *(char **)m = text;
+            ok = text != NULL;
+        } else {
+            att_buf_put_slice(m, bytes);
+            ok = !((struct att_buf *)m)->failed;
+        }
+        if (!ok) {
+            return att_fail(err, ATT_E_NOMEM, "store: no memory for a record of %s", table->name);
+        }
+    }
+    return ATT_OK;
+}
+
+struct fetch {
+    struct store_tx *tx;
+    const struct store_table *table;
+    void *record;
+    bool found;
+};
+
+static enum att_rc fetch_row(void *user, const struct store_row *row, struct att_err *err)
+{
+    struct fetch *f = user;
+    if (f->found) {
+        return ATT_OK;
+    }
+    enum att_rc rc = load(f->tx, f->table, row, f->record, err);
+    if (rc) {
+        store_record_done(f->table, f->record);
+    }
+    f->found = !rc;
+    return rc;
+}
+
+enum att_rc store_find(struct store_tx *tx, const struct store_table *table, const char *column,
+                       const char *value, void *ret_record, struct att_err *err)
+{
+    size_t c = column_of(table, column);
+    if (c == table->n_columns) {
+        return att_fail(err, ATT_E_INTERNAL, "store: %s has no column %s", table->name, column);
+    }
+    struct fetch f = {.tx = tx, .table = table, .record = ret_record};
+    struct store_value key = STORE_VTEXT(value);
+    enum att_rc rc = store_exec(tx, sql_of(tx, table)->where[c], &key, 1, fetch_row, &f, NULL, err);
+    if (rc) {
+        if (f.found) {
+            store_record_done(table, ret_record);
+        }
+        return rc;
+    }
+    return f.found ? ATT_OK
+                   : att_fail(err, ATT_E_NOTFOUND, "store: nothing in %s has %s \"%.80s\"",
+                              table->name, column, value);
+}
+
+enum att_rc store_get(struct store_tx *tx, const struct store_table *table, const char *key,
+                      void *ret_record, struct att_err *err)
+{
+    return store_find(tx, table, table->columns[0].name, key, ret_record, err);
+}
+
+static enum att_rc write_record(struct store_tx *tx, const struct store_table *table,
+                                const char *sql, const void *record, struct att_err *err)
+{
+    struct store_value values[STORE_COLUMNS_MAX];
+    for (size_t i = 0; i < table->n_columns; i++) {
+        const void *m = member_const(&table->columns[i], record);
+        switch (table->columns[i].type) {
+        case STORE_INT:
+            values[i] = STORE_VINT(*(const int64_t *)m);
+            break;
+        case STORE_TEXT:
+            values[i] = STORE_VTEXT(*(char *const *)m);
+            break;
+        case STORE_BLOB:
+            values[i] = STORE_VBLOB(att_buf_slice(m));
+            break;
+        }
+    }
+    return store_exec(tx, sql, values, table->n_columns, NULL, NULL, NULL, err);
+}
+
+enum att_rc store_insert(struct store_tx *tx, const struct store_table *table, const void *record,
+                         struct att_err *err)
+{
+    return write_record(tx, table, sql_of(tx, table)->insert, record, err);
+}
+
+enum att_rc store_put(struct store_tx *tx, const struct store_table *table, const void *record,
+                      struct att_err *err)
+{
+    return write_record(tx, table, sql_of(tx, table)->put, record, err);
+}
+
+enum att_rc store_delete(struct store_tx *tx, const struct store_table *table, const char *key,
+                         struct att_err *err)
+{
+    struct store_value value = STORE_VTEXT(key);
+    int64_t changed = 0;
+    enum att_rc rc =
+        store_exec(tx, sql_of(tx, table)->remove, &value, 1, NULL, NULL, &changed, err);
+    if (!rc && changed == 0) {
+        rc = att_fail(err, ATT_E_NOTFOUND, "store: nothing in %s is called \"%.80s\"", table->name,
+                      key);
+    }
+    return rc;
+}
+
+struct walk {
+    struct store_tx *tx;
+    const struct store_table *table;
+    store_each_fn each;
+    void *user;
+};
+
+/* The largest record; checked at compile time below. */
+union any_record {
+    struct store_account account;
+    struct store_host host;
+    struct store_host_ek host_ek;
+    struct store_ticket ticket;
+    struct store_ak ak;
+    struct store_order order;
+    struct store_cert cert;
+    struct store_entry entry;
+    struct store_policy policy;
+};
+
+static enum att_rc walk_row(void *user, const struct store_row *row, struct att_err *err)
+{
+    struct walk *w = user;
+    union any_record record;
+    memset(&record, 0, sizeof record);
+    enum att_rc rc = load(w->tx, w->table, row, &record, err);
+    if (!rc) {
+        rc = w->each(w->user, &record, err);
+    }
+    store_record_done(w->table, &record);
+    return rc;
+}
+
+enum att_rc store_each(struct store_tx *tx, const struct store_table *table, const char *column,
+                       const char *value, store_each_fn each, void *user, struct att_err *err)
+{
+    struct walk w = {.tx = tx, .table = table, .each = each, .user = user};
+    if (!column) {
+        return store_exec(tx, sql_of(tx, table)->list, NULL, 0, walk_row, &w, NULL, err);
+    }
+    size_t c = column_of(table, column);
+    if (c == table->n_columns) {
+        return att_fail(err, ATT_E_INTERNAL, "store: %s has no column %s", table->name, column);
+    }
+    struct store_value key = STORE_VTEXT(value);
+    return store_exec(tx, sql_of(tx, table)->where[c], &key, 1, walk_row, &w, NULL, err);
+}

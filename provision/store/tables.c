@@ -1,0 +1,131 @@
+/* Which member of a record is which column. */
+#include "provision/store/store_internal.h"
+
+#define TEXT(type, name)                                                                           \
+    {                                                                                              \
+#name, STORE_TEXT, offsetof(struct type, name)                                             \
+    }
+#define INT(type, name)                                                                            \
+    {                                                                                              \
+#name, STORE_INT, offsetof(struct type, name)                                              \
+    }
+#define BLOB(type, name)                                                                           \
+    {                                                                                              \
+#name, STORE_BLOB, offsetof(struct type, name)                                             \
+    }
+#define TABLE(var, sql_name, type, columns)                                                        \
+    const struct store_table var = {sql_name, columns, sizeof(columns) / sizeof((columns)[0]),     \
+                                    sizeof(struct type)};                                          \
+    _Static_assert(sizeof(columns) / sizeof((columns)[0]) <= STORE_COLUMNS_MAX, "too many "        \
+                                                                                "columns")
+
+static const struct store_column accounts[] = {
+    TEXT(store_account, id),      TEXT(store_account, thumbprint), TEXT(store_account, jwk),
+    TEXT(store_account, status),  TEXT(store_account, ticket),     TEXT(store_account, eab),
+    TEXT(store_account, contact), INT(store_account, created_at),
+};
+TABLE(store_accounts, "accounts", store_account, accounts);
+
+static const struct store_column hosts[] = {
+    TEXT(store_host, id),           TEXT(store_host, label),   TEXT(store_host, labels),
+    TEXT(store_host, state),        TEXT(store_host, account), TEXT(store_host, reason),
+    TEXT(store_host, manufacturer), TEXT(store_host, model),   TEXT(store_host, version),
+    TEXT(store_host, ek_source),    TEXT(store_host, notes),   INT(store_host, created_at),
+    INT(store_host, updated_at),    INT(store_host, seen_at),
+};
+TABLE(store_hosts, "hosts", store_host, hosts);
+
+static const struct store_column host_eks[] = {
+    TEXT(store_host_ek, ek),
+    TEXT(store_host_ek, host),
+};
+TABLE(store_host_eks, "host_eks", store_host_ek, host_eks);
+
+static const struct store_column tickets[] = {
+    TEXT(store_ticket, kid),       BLOB(store_ticket, mac_key),  TEXT(store_ticket, ek),
+    TEXT(store_ticket, label),     INT(store_ticket, uses_left), INT(store_ticket, expires_at),
+    INT(store_ticket, created_at),
+};
+TABLE(store_tickets, "tickets", store_ticket, tickets);
+
+static const struct store_column aks[] = {
+    TEXT(store_ak, id),
+    TEXT(store_ak, account),
+    TEXT(store_ak, ek),
+    TEXT(store_ak, host),
+    TEXT(store_ak, state),
+    TEXT(store_ak, ended_reason),
+    TEXT(store_ak, pcr_selection),
+    TEXT(store_ak, logs),
+    TEXT(store_ak, profile_boot),
+    TEXT(store_ak, facts),
+    TEXT(store_ak, cert),
+    BLOB(store_ak, secret),
+    BLOB(store_ak, nonce),
+    BLOB(store_ak, pub),
+    BLOB(store_ak, name),
+    BLOB(store_ak, ek_pub),
+    INT(store_ak, clock_ms),
+    INT(store_ak, reset_count),
+    INT(store_ak, restart_count),
+    INT(store_ak, safe),
+    BLOB(store_ak, firmware),
+    INT(store_ak, created_at),
+    INT(store_ak, expires_at),
+};
+TABLE(store_aks, "aks", store_ak, aks);
+
+static const struct store_column orders[] = {
+    TEXT(store_order, id),
+    TEXT(store_order, account),
+    TEXT(store_order, host),
+    TEXT(store_order, ak),
+    TEXT(store_order, identifier_type),
+    TEXT(store_order, identifier),
+    TEXT(store_order, profile),
+    TEXT(store_order, status),
+    TEXT(store_order, chall_status),
+    TEXT(store_order, error),
+    TEXT(store_order, token),
+    TEXT(store_order, pcr_selection),
+    TEXT(store_order, logs),
+    TEXT(store_order, policy),
+    TEXT(store_order, entry),
+    INT(store_order, entry_version),
+    TEXT(store_order, decision),
+    TEXT(store_order, cert),
+    BLOB(store_order, key_spki),
+    INT(store_order, created_at),
+    INT(store_order, expires_at),
+    INT(store_order, verdict_at),
+};
+TABLE(store_orders, "orders", store_order, orders);
+
+static const struct store_column certs[] = {
+    TEXT(store_cert, serial),    TEXT(store_cert, id),        TEXT(store_cert, kind),
+    TEXT(store_cert, status),    TEXT(store_cert, subject),   TEXT(store_cert, account),
+    TEXT(store_cert, host),      TEXT(store_cert, ord),       TEXT(store_cert, profile),
+    TEXT(store_cert, pem),       TEXT(store_cert, decision),  TEXT(store_cert, reason),
+    BLOB(store_cert, tbs),       INT(store_cert, not_before), INT(store_cert, not_after),
+    INT(store_cert, created_at), INT(store_cert, ended_at),
+};
+TABLE(store_certs, "certs", store_cert, certs);
+
+static const struct store_column entries[] = {
+    TEXT(store_entry, name),   TEXT(store_entry, spiffe_id), TEXT(store_entry, json),
+    INT(store_entry, version), INT(store_entry, updated_at),
+};
+TABLE(store_entries, "entries", store_entry, entries);
+
+static const struct store_column policies[] = {
+    TEXT(store_policy, name),
+    TEXT(store_policy, json),
+    INT(store_policy, version),
+    INT(store_policy, updated_at),
+};
+TABLE(store_policies, "policies", store_policy, policies);
+
+const struct store_table *const store_tables[STORE_TABLES] = {
+    &store_accounts, &store_hosts, &store_host_eks, &store_tickets,  &store_aks,
+    &store_orders,   &store_certs, &store_entries,  &store_policies,
+};

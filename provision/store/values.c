@@ -1,0 +1,158 @@
+/* Single values, counters, tickets, evidence: statements of their own. */
+#include "provision/store/store_internal.h"
+
+#include "attestd/base/enc.h"
+#include "attestd/base/hash.h"
+
+struct value {
+    struct store *store;
+    struct att_buf *bytes; /* may be NULL */
+    bool found;
+};
+
+static enum att_rc take_bytes(void *user, const struct store_row *row, struct att_err *err)
+{
+    struct value *v = user;
+    v->found = true;
+    if (!v->bytes) {
+        return ATT_OK;
+    }
+    att_buf_put_slice(v->bytes, v->store->ops->row_bytes(row, 0));
+    return att_buf_ok(v->bytes, err);
+}
+
+enum att_rc store_meta_get(struct store_tx *tx, const char *key, struct att_buf *ret_value,
+                           struct att_err *err)
+{
+    struct value v = {.store = tx->store, .bytes = ret_value};
+    struct store_value arg = STORE_VTEXT(key);
+    enum att_rc rc =
+        store_exec(tx, "SELECT value FROM meta WHERE key = ?1", &arg, 1, take_bytes, &v, NULL, err);
+    if (!rc && !v.found) {
+        rc = att_fail(err, ATT_E_NOTFOUND, "store: %s is not set", key);
+    }
+    return rc;
+}
+
+enum att_rc store_meta_set(struct store_tx *tx, const char *key, struct att_slice value,
+                           struct att_err *err)
+{
+    const struct store_value args[] = {STORE_VTEXT(key), STORE_VBLOB(value)};
+    return store_exec(tx,
+                      "INSERT INTO meta (key, value) VALUES (?1, ?2)"
+                      " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                      args, 2, NULL, NULL, NULL, err);
+}
+
+enum att_rc store_meta_count(struct store_tx *tx, const char *key, int64_t *ret_value,
+                             struct att_err *err)
+{
+    att_autobuf old = ATT_BUF_INIT(8);
+    enum att_rc rc = store_meta_get(tx, key, &old, NULL);
+    if (rc && rc != ATT_E_NOTFOUND) {
+        return att_fail(err, rc, "store: counter %s cannot be read", key);
+    }
+    struct att_cur cur = att_cur_init(att_buf_slice(&old));
+    int64_t value = rc ? 0 : (int64_t)att_cur_be64(&cur);
+    if (!rc && !att_cur_done(&cur)) {
+        return att_fail(err, ATT_E_IO, "store: counter %s is damaged", key);
+    }
+    value++;
+    att_autobuf now = ATT_BUF_INIT(8);
+    att_buf_be64(&now, (uint64_t)value);
+    rc = att_buf_ok(&now, err);
+    if (!rc) {
+        rc = store_meta_set(tx, key, att_buf_slice(&now), err);
+    }
+    if (!rc) {
+        *ret_value = value;
+    }
+    return rc;
+}
+
+enum att_rc store_ticket_spend(struct store_tx *tx, const char *kid, int64_t now,
+                               struct att_err *err)
+{
+    const struct store_value args[] = {STORE_VTEXT(kid), STORE_VINT(now)};
+    int64_t changed = 0;
+    enum att_rc rc = store_exec(tx,
+                                "UPDATE tickets SET uses_left = uses_left - 1"
+                                " WHERE kid = ?1 AND uses_left > 0 AND expires_at > ?2",
+                                args, 2, NULL, NULL, &changed, err);
+    if (!rc && changed != 1) {
+        rc = att_fail(err, ATT_E_DENIED, "the enrolment ticket is unknown, used up or expired");
+        att_err_reason(err, "ticketInvalid");
+    }
+    return rc;
+}
+
+enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account, const char *ek,
+                                     struct att_err *err)
+{
+    const struct store_value args[] = {STORE_VTEXT(account), STORE_VTEXT(ek)};
+    return store_exec(tx,
+                      "UPDATE aks SET state = 'ended', ended_reason = 'replaced', secret = x''"
+                      " WHERE account = ?1 AND ek = ?2 AND state = 'pending'",
+                      args, 2, NULL, NULL, NULL, err);
+}
+
+enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_removed,
+                        struct att_err *err)
+{
+    struct store_value arg = STORE_VINT(before);
+    int64_t orders = 0, aks = 0;
+    enum att_rc rc = store_exec(tx, "DELETE FROM orders WHERE expires_at < ?1", &arg, 1, NULL, NULL,
+                                &orders, err);
+    if (!rc) {
+        rc = store_exec(tx, "DELETE FROM aks WHERE state <> 'valid' AND expires_at < ?1", &arg, 1,
+                        NULL, NULL, &aks, err);
+    }
+    if (!rc) {
+        rc = store_exec(tx, "DELETE FROM tickets WHERE expires_at < ?1", &arg, 1, NULL, NULL, NULL,
+                        err);
+    }
+    if (!rc) {
+        *ret_removed = orders + aks;
+    }
+    return rc;
+}
+
+enum att_rc store_blob_put(struct store_tx *tx, struct att_slice bytes, int64_t now,
+                           char ret_sha256[65], struct att_err *err)
+{
+    uint8_t digest[ATT_SHA256_LEN];
+    char text[2 * ATT_SHA256_LEN + 1];
+    att_sha256(digest, bytes);
+    att_hex(text, ATT_SLICE_ARRAY(digest));
+    const struct store_value args[] = {STORE_VTEXT(text), STORE_VBLOB(bytes), STORE_VINT(now)};
+    enum att_rc rc = store_exec(tx,
+                                "INSERT INTO blobs (sha256, data, created_at) VALUES (?1, ?2, ?3)"
+                                " ON CONFLICT (sha256) DO NOTHING",
+                                args, 3, NULL, NULL, NULL, err);
+    for (size_t i = 0; !rc && i < sizeof text; i++) {
+        ret_sha256[i] = text[i];
+    }
+    return rc;
+}
+
+enum att_rc store_blob_get(struct store_tx *tx, const char *sha256, struct att_buf *ret_bytes,
+                           struct att_err *err)
+{
+    struct value v = {.store = tx->store, .bytes = ret_bytes};
+    struct store_value arg = STORE_VTEXT(sha256);
+    enum att_rc rc = store_exec(tx, "SELECT data FROM blobs WHERE sha256 = ?1", &arg, 1, take_bytes,
+                                &v, NULL, err);
+    if (!rc && !v.found) {
+        rc = att_fail(err, ATT_E_NOTFOUND, "store: no evidence with SHA-256 %.64s", sha256);
+    }
+    return rc;
+}
+
+bool store_blob_has(struct store_tx *tx, const char *sha256)
+{
+    struct value v = {.store = tx->store};
+    struct store_value arg = STORE_VTEXT(sha256);
+    return store_exec(tx, "SELECT 1 FROM blobs WHERE sha256 = ?1", &arg, 1, take_bytes, &v, NULL,
+                      NULL) == ATT_OK &&
+           v.found;
+}
