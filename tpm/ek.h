@@ -3,7 +3,7 @@
 #define ATT_TPM_EK_H
 
 #include "tpm/context.h"
-#include "tpm/templates.h"
+#include "tpm/parse/public.h"
 
 #define TPM_EK_CERT_MAX  4096u /* bytes of one certificate in NV */
 #define TPM_EK_CERTS_MAX 8u
@@ -11,9 +11,9 @@
 
 /* One EK certificate found in NV: exact DER, padding stripped by its length. */
 struct tpm_ek_cert {
-    uint32_t nv_index;          /* 0x01c00002 … */
-    enum tpm_template template; /* which EK the index is for; TPM_TEMPLATE_COUNT: a kind we cannot
-                                   use (RSA-3072, SM2 …), reported all the same */
+    uint32_t nv_index;           /* 0x01c00002 … */
+    enum parse_ek_template kind; /* which EK the index is for; PARSE_EK_NONE: one we cannot
+                                   use (P-521, SM2 …), reported all the same */
     struct att_buf der;
 };
 
@@ -33,7 +33,7 @@ ATT_MUST_USE enum att_rc tpm_ek_read_certs(struct tpm_context *ctx, struct tpm_e
 
 /* An endorsement key that can be used now. Owns its buffers; {0} is empty. */
 struct tpm_ek {
-    enum tpm_template template;
+    enum parse_ek_template kind;
     uint32_t persistent; /* 0: created from its template when used */
     uint32_t nv_index;   /* of its certificate; 0: it has none */
     struct att_buf cert; /* DER; empty: it has none */
@@ -41,13 +41,14 @@ struct tpm_ek {
 };
 
 void tpm_ek_done(struct tpm_ek *ek);
-/* Finds the EK to use: among those with a certificate P-256, then P-384, then RSA; without any
- * certificate the P-256 of the template (RSA where the TPM has no P-256). only: restrict to one
- * template, TPM_TEMPLATE_COUNT for any. The key comes from its persistent handle (0x81010001,
- * 0x81010002, 0x81010012, 14, 16) or is created from its template, and must have the certificate's
- * public key: ATT_E_DENIED, reason "ekCertMismatch", otherwise; then the next kind is tried, and
- * the error stands when none is left. ATT_E_NOTFOUND when there is no EK of that kind. */
-ATT_MUST_USE enum att_rc tpm_ek_find(struct tpm_context *ctx, enum tpm_template only,
+/* Finds the EK to use: among those with a certificate P-256 (H-2, L-2), then P-384 (H-3), then RSA
+ * (H-1, L-1, H-6); without any certificate the P-256 of template L-2 (RSA-2048 of L-1 where the TPM
+ * has no P-256). only: restrict to one kind, PARSE_EK_NONE for any. The key comes from its
+ * persistent handle (0x81010001, 0x81010002, 0x81010012, 14, 16, 1c) or is created from its
+ * template, and must have the certificate's public key: ATT_E_DENIED, reason "ekCertMismatch",
+ * otherwise; then the next kind is tried, and the error stands when none is left. ATT_E_NOTFOUND
+ * when there is no EK of that kind. */
+ATT_MUST_USE enum att_rc tpm_ek_find(struct tpm_context *ctx, enum parse_ek_template only,
                                      struct tpm_ek *ret_ek, struct att_err *err);
 /* TPM2_ActivateCredential with this EK for our AK (tpm/ak.h). credential: TPM2B_ID_OBJECT, secret:
  * TPM2B_ENCRYPTED_SECRET, both with their size prefix, exactly. ret_value: what was in it (≤ 64
