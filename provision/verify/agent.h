@@ -1,8 +1,9 @@
 /* One order's evidence (M4), and its CSR (M5). Checks of verify_agent, in order: malformed,
- * keyStore, akUnknown, certifyType, certifySignature, certifyNonce, certifyName, keyAttributes,
- * keyParent, quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce, pcrSelection,
- * pcrDigest, tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing, logReplay,
- * policyMissing, policyExpired, bootPolicy. Of verify_csr: csrSignature, csrKey, csrAccountKey. */
+ * keyStore, akUnknown, akAttributes, certifyType, certifySignature, certifyNonce, certifyName,
+ * keyAttributes, keyParent, quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce,
+ * pcrSelection, pcrDigest, tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing,
+ * logReplay, policyMissing, policyExpired, bootPolicy. Of verify_csr: malformed, csrSignature,
+ * csrName, csrKey, csrAccountKey. */
 #ifndef ATTESTD_VERIFY_AGENT_H
 #define ATTESTD_VERIFY_AGENT_H
 
@@ -61,9 +62,11 @@ ATT_MUST_USE enum verify_result verify_agent(const struct verify_agent_in *in,
                                              struct verify_verdict *verdict,
                                              struct verify_agent_facts *ret);
 
-/* csr: DER PKCS#10. certified_spki: from verify_agent_facts. account_spkis: DER of the keys of
- * accounts that it must not be (the order's account at least; the store may add the rest). */
-ATT_MUST_USE enum verify_result verify_csr(struct att_slice csr, struct att_slice certified_spki,
+/* csr: DER PKCS#10. identifier: the only name it may ask for. certified_spki: from
+ * verify_agent_facts. account_spkis: DER of the keys of accounts that it must not be (the order's
+ * account at least; the store may add the rest). */
+ATT_MUST_USE enum verify_result verify_csr(struct att_slice csr, const char *identifier,
+                                           struct att_slice certified_spki,
                                            const struct att_slice *account_spkis,
                                            size_t n_account_spkis, struct verify_verdict *verdict);
 

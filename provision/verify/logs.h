@@ -2,12 +2,9 @@
 #ifndef ATTESTD_VERIFY_LOGS_H
 #define ATTESTD_VERIFY_LOGS_H
 
-#include "attestd/base/hash.h"
-#include "attestd/base/slice.h"
+#include "provision/evidence/logs.h"
 #include "provision/verify/verdict.h"
 #include "tpm/parse/pcr.h"
-
-#define VERIFY_LOGS_MAX 8
 
 /* Sets of logs. */
 #define VERIFY_LOG_FIRMWARE 1U
@@ -18,19 +15,19 @@
 uint32_t verify_log_bit(struct att_slice name);
 const char *verify_log_name(uint32_t bit); /* "?" for a set that is not one log */
 
-struct verify_log {
-    struct att_slice name;  /* "firmware" … */
-    struct att_slice bytes; /* unpacked, whole: one that was not sent again comes from the cache */
-};
-
-/* SHA-256 of the log manifest (docs/PROTOCOL.md) of these logs, in whichever order they come. */
-ATT_MUST_USE enum att_rc verify_manifest_sha256(const struct verify_log *logs, size_t n_logs,
+/* SHA-256 of the log manifest (docs/PROTOCOL.md). */
+ATT_MUST_USE enum att_rc verify_manifest_sha256(const struct evidence_logs *logs,
                                                 uint8_t ret[ATT_SHA256_LEN], struct att_err *err);
 
-/* The checks logMissing and logReplay: each log of the set wanted is there and well-formed; each
- * quoted PCR with events has the replayed value, each without holds its reset value. The values
- * must be ones that a quote covers. wanted 0: both are skipped. */
-void verify_logs(uint32_t wanted, const struct parse_pcr_set *quoted, const struct verify_log *logs,
-                 size_t n_logs, struct verify_verdict *verdict);
+/* The checks logMissing and logReplay: each log of the set wanted is there, with its bytes and with
+ * a well-formed grammar; each quoted PCR with events has the replayed value, each without holds its
+ * reset value. The values must be ones that a quote covers. wanted 0: both are skipped.
+ *
+ * The grammar of the firmware log, for events of quoted PCRs: only types that the PC Client profile
+ * has for that PCR; where the digest is by definition of the payload, it must be of this payload;
+ * exactly one separator in each of PCR 0-7 that has events. (Types are not hashed: without this,
+ * a rewritten type would go unseen.) */
+void verify_logs(uint32_t wanted, const struct parse_pcr_set *quoted,
+                 const struct evidence_logs *logs, struct verify_verdict *verdict);
 
 #endif

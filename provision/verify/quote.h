@@ -30,8 +30,8 @@ struct verify_quoted {
     struct att_slice attest;    /* TPMS_ATTEST */
     struct att_slice signature; /* TPMT_SIGNATURE */
     const struct parse_pcr_set *pcrs;
-    const struct verify_log *logs; /* at most VERIFY_LOGS_MAX, each name once */
-    size_t n_logs;
+    /* Those not sent again are supplied from the cache first (evidence_logs_supply). */
+    const struct evidence_logs *logs;
 };
 
 struct verify_quote_facts {
@@ -42,9 +42,10 @@ struct verify_quote_facts {
     uint8_t manifest_sha256[ATT_SHA256_LEN]; /* of the log manifest */
 };
 
-/* An operator's quote (`attestctl quote`), judged alone: malformed, quoteMagic, quoteType,
- * quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest, logMissing, logReplay,
- * policyMissing, policyExpired, bootPolicy. extra_data: 32 bytes the quote must carry. */
+/* An operator's quote (`attestctl quote`), judged alone: malformed, akAttributes, quoteMagic,
+ * quoteType, quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest, logMissing,
+ * logReplay, policyMissing, policyExpired, bootPolicy. extra_data: 32 bytes the quote must carry.
+ */
 ATT_MUST_USE enum verify_result verify_quote(const struct verify_quoted *quoted,
                                              struct att_slice ak_pub, struct att_slice extra_data,
                                              const struct verify_boot *boot,

@@ -46,6 +46,7 @@
     X(NOT_ASSIGNED, "notAssigned", "the agent is assigned to this host")                           \
     X(MODEL_DIGEST, "modelDigest", "the agent's files have the digests that are expected")         \
     X(CSR_SIGNATURE, "csrSignature", "the CSR is signed by its own key")                           \
+    X(CSR_NAME, "csrName", "the CSR asks for no name but the order's")                             \
     X(CSR_KEY, "csrKey", "the CSR is for the certified key")                                       \
     X(CSR_ACCOUNT_KEY, "csrAccountKey", "the CSR's key is not an account key")                     \
     X(INTERNAL, "internal", "the verifier could do its work")
