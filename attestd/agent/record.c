@@ -16,16 +16,14 @@ static bool lower_or_digit(char c)
 enum att_rc agent_name_check(const char *name, struct att_err *err)
 {
     size_t len = name ? strnlen(name, AGENT_NAME_MAX + 1) : 0;
-    bool ok = len > 0 && len <= AGENT_NAME_MAX && lower_or_digit(name[0]) &&
-              lower_or_digit(name[len - 1]);
+    bool ok = len > 0 && len <= AGENT_NAME_MAX && lower_or_digit(name[0]);
     for (size_t i = 0; ok && i < len; i++) {
-        ok = lower_or_digit(name[i]) || name[i] == '-';
+        ok = lower_or_digit(name[i]) || name[i] == '.' || name[i] == '_' || name[i] == '-';
     }
     if (!ok) {
         return att_fail(err, ATT_E_INVAL,
-                        "\"%.80s\" is no name of an agent: expected 1 to %d of a-z, 0-9 and "
-                        "inner '-'",
-                        name ? name : "", AGENT_NAME_MAX);
+                        "\"%.80s\" is no name of an agent: expected [a-z0-9][a-z0-9._-]{0,63}",
+                        name ? name : "");
     }
     return ATT_OK;
 }

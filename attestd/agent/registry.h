@@ -8,7 +8,7 @@
 #include "attestd/base/buf.h"
 
 #define AGENT_MAX           1024 /* agents of one host */
-#define AGENT_NAME_MAX      63
+#define AGENT_NAME_MAX      64
 #define AGENT_SPIFFE_ID_MAX 512
 #define AGENT_PROFILE_MAX   63
 #define AGENT_URL_MAX       1024
@@ -43,8 +43,8 @@ struct agent_record {
     uint64_t issued;   /* certificates installed so far */
 };
 
-/* A name becomes a file name and the last segment of a SPIFFE ID: 1 to 63 of a-z, 0-9 and inner
- * '-' (the rule of an entry's name). ATT_E_INVAL otherwise. */
+/* A name becomes a file name and the last segment of a SPIFFE ID: [a-z0-9][a-z0-9._-]{0,63}, the
+ * rule of an entry's name. ATT_E_INVAL otherwise. */
 ATT_MUST_USE enum att_rc agent_name_check(const char *name, struct att_err *err);
 
 /* JSON, {"version": 1, …}; every field is checked against its bounds, an unknown field or version

@@ -1,0 +1,42 @@
+/* The issuer's view of this host (docs/PROTOCOL.md M7): a signed document, read and judged. Pure.
+ */
+#ifndef ATTESTD_HOST_VIEW_H
+#define ATTESTD_HOST_VIEW_H
+
+#include "attestd/agent/registry.h"
+#include "certs/chain.h"
+#include "certs/oid.h"
+
+#define HOST_VIEW_MAX ((size_t)8 << 20)
+#define HOST_VIEW_TYP "attestd-hostview"
+
+/* Owns; host_view_done. Strings in entries point into json. */
+struct host_view {
+    json_t *json; /* the payload */
+    uint64_t version;
+    int64_t issued_at;
+    const char *trust_domain, *host_id;
+    char host_state[16]; /* "approved", "pending", "banned", … */
+    struct agent_entry *entries;
+    size_t n_entries;
+    STACK_OF(X509) * bundle; /* workload roots */
+    struct att_slice bundle_pem;
+};
+void host_view_done(struct host_view *view);
+
+/* Whom a view must be signed by: a chain to one of roots, or to a root with this SHA-256 that comes
+ * in x5c. Exactly one of the two. */
+struct host_view_anchor {
+    const STACK_OF(X509) * roots;
+    const uint8_t *root_sha256;
+};
+/* Chain (purpose hostView, at at_s; 0: at the document's own issuedAt, for a cached one),
+ * signature, form. ATT_E_AUTH, reason "hostViewSigner" or "hostViewSignature"; ATT_E_PARSE. */
+ATT_MUST_USE enum att_rc host_view_parse(struct att_slice jws,
+                                         const struct host_view_anchor *anchor, int64_t at_s,
+                                         struct host_view *ret_view, struct att_err *err);
+/* The payload alone. */
+ATT_MUST_USE enum att_rc host_view_payload_parse(struct att_slice json, struct host_view *ret_view,
+                                                 struct att_err *err);
+
+#endif
