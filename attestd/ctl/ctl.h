@@ -1,0 +1,95 @@
+/* attestctl: one command is a row of a table; most rows only name an operation of a control socket,
+ * its arguments and the columns to show. Exit codes are a contract (docs/man/attestctl.1). */
+#ifndef ATTESTD_CTL_CTL_H
+#define ATTESTD_CTL_CTL_H
+
+#include "attestd/base/json.h"
+
+enum ctl_exit {
+    CTL_OK = 0,
+    CTL_FAILED = 1,      /* refused or failed */
+    CTL_USAGE = 2,       /* the command line is wrong */
+    CTL_UNREACHABLE = 3, /* no daemon at the socket */
+    CTL_FORBIDDEN = 4,   /* the socket is not for this user */
+};
+
+/* What the global options said. */
+struct ctl_ctx {
+    const char *control_path; /* attestd's socket */
+    const char *admin_path;   /* attest-issuerd's socket */
+    bool json;
+    int timeout_ms;
+};
+
+enum ctl_param_kind {
+    CTL_POSITIONAL, /* a word */
+    CTL_OPTION,     /* --name WORD */
+    CTL_NUMBER,     /* --name N */
+    CTL_FLAG,       /* --name */
+    CTL_FILE,       /* -f FILE or a word: its content as "text", its name as "filename" */
+};
+
+struct ctl_param {
+    enum ctl_param_kind kind;
+    const char *name; /* as on the command line, without dashes */
+    const char *key;  /* member of args; NULL: the same as name */
+    bool required;
+};
+
+#define CTL_PARAMS_MAX  6
+#define CTL_COLUMNS_MAX 8
+
+/* One column of a list: a title and a member ("a.b" goes deeper). */
+struct ctl_column {
+    const char *title, *member;
+};
+
+/* The parsed arguments of a command. */
+struct ctl_args {
+    json_t *json;     /* the args object, borrowed */
+    const char *file; /* of a CTL_FILE parameter, or NULL */
+    const char *out;  /* --out, or NULL */
+};
+
+struct ctl_command {
+    const char *noun, *verb; /* verb NULL: the noun alone */
+    const char *help;
+    bool at_issuer;
+    const char *op; /* NULL: local says what to do without asking a daemon first */
+    struct ctl_param params[CTL_PARAMS_MAX];
+    const char *list; /* the member that is a list; NULL: one object */
+    struct ctl_column columns[CTL_COLUMNS_MAX];
+    /* Instead of the generic output, or instead of everything where op is NULL. */
+    enum ctl_exit (*show)(const struct ctl_ctx *ctx, const struct ctl_args *args,
+                          const json_t *result);
+};
+
+extern const struct ctl_command ctl_host_commands[], ctl_issuer_commands[]; /* end: noun NULL */
+
+/* Runs a whole command line; returns the exit code. */
+int ctl_main(int argc, char **argv);
+
+/* Prints "attestctl: message" with the reason and returns the exit code that fits err. */
+enum ctl_exit ctl_report(const struct att_err *err);
+/* One call, its errors reported. */
+enum ctl_exit ctl_call(const struct ctl_ctx *ctx, bool at_issuer, const char *op,
+                       const json_t *args, json_t **ret_result);
+
+/* out.c */
+void ctl_print_json(const json_t *json);
+void ctl_print_list(const json_t *list, const struct ctl_column *columns);
+void ctl_print_object(const json_t *object, int indent);
+/* A member by path "a.b" as text; "-" where there is none. buf holds what is not a string. */
+const char *ctl_text(const json_t *object, const char *path, char *buf, size_t size);
+
+/* Commands with a file of their own. */
+enum ctl_exit ctl_status_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_ticket_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_cert_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_quote_write(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_verify_run(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_eventlog_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_doctor_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_why_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+
+#endif

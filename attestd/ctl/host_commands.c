@@ -1,0 +1,220 @@
+/* The commands that talk to attestd's control socket (docs/CONTROL.md), and those that need none.
+ */
+#include "attestd/ctl/ctl.h"
+
+#include "attestd/base/enc.h"
+#include "attestd/base/io.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define NAME                                                                                       \
+    {                                                                                              \
+        CTL_POSITIONAL, "NAME", "name", true                                                       \
+    }
+#define MUST(n)                                                                                    \
+    {                                                                                              \
+        CTL_OPTION, n, NULL, true                                                                  \
+    }
+#define OPT(n)                                                                                     \
+    {                                                                                              \
+        CTL_OPTION, n, NULL, false                                                                 \
+    }
+
+const struct ctl_command ctl_host_commands[] = {
+    {.noun = "status",
+     .help = "TPM, enrolment, last verdict, agents with time left and last error",
+     .op = "status",
+     .show = ctl_status_show},
+    {.noun = "agent",
+     .verb = "list",
+     .help = "the agents of this host",
+     .op = "agent.list",
+     .list = "agents",
+     .columns = {{"NAME", "name"},
+                 {"STATE", "state"},
+                 {"KEY", "key"},
+                 {"BOOT", "boot"},
+                 {"SERIAL", "serial"},
+                 {"LEFT", "leftS"},
+                 {"RENEWAL", "renewalInS"},
+                 {"ERROR", "lastError.reason"}}},
+    {.noun = "agent", .verb = "show", .help = "one agent", .op = "agent.show", .params = {NAME}},
+    {.noun = "agent",
+     .verb = "rotate",
+     .help = "a new key and certificate now; waits for them",
+     .op = "agent.rotate",
+     .params = {NAME}},
+    {.noun = "agent",
+     .verb = "freeze",
+     .help = "stops every signature of an agent's key",
+     .op = "agent.freeze",
+     .params = {NAME}},
+    {.noun = "agent",
+     .verb = "thaw",
+     .help = "ends a freeze",
+     .op = "agent.thaw",
+     .params = {NAME}},
+    {.noun = "cert",
+     .verb = "show",
+     .help = "an agent's certificate; --pem prints the chain alone",
+     .op = "cert.show",
+     .params = {NAME, {CTL_FLAG, "pem", NULL, false}},
+     .show = ctl_cert_show},
+    {.noun = "quote",
+     .help = "a quote by the AK with logs, as raw TPM structures in --out DIR",
+     .op = "quote",
+     .params = {MUST("nonce"), OPT("pcrs"), MUST("out")},
+     .show = ctl_quote_write},
+    {.noun = "verify",
+     .help =
+         "the issuer's checks over stored evidence, without a TPM; --policy adds the boot policy",
+     .params = {{CTL_POSITIONAL, "DIR", NULL, true},
+                MUST("nonce"),
+                MUST("ak-roots"),
+                MUST("ek-roots"),
+                OPT("policy"),
+                OPT("cert")},
+     .show = ctl_verify_run},
+    {.noun = "eventlog",
+     .verb = "show",
+     .help = "a firmware log of any machine, explained",
+     .params = {{CTL_POSITIONAL, "FILE", NULL, true}},
+     .show = ctl_eventlog_show},
+    {.noun = "doctor",
+     .help = "what this host lacks, and how to mend it",
+     .op = "doctor",
+     .show = ctl_doctor_show},
+    {.noun = NULL},
+};
+
+static void print_pairs(const json_t *object, const char *const (*rows)[2], size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        char cell[400];
+        printf("  %-12s %s\n", rows[i][0], ctl_text(object, rows[i][1], cell, sizeof cell));
+    }
+}
+
+enum ctl_exit ctl_status_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
+                              const json_t *result)
+{
+    (void)args;
+    if (ctx->json) {
+        ctl_print_json(result);
+        return CTL_OK;
+    }
+    static const char *const host[][2] = {
+        {"issuer", "issuer.url"},        {"reachable", "issuer.reachable"},
+        {"TLS", "issuer.tls.version"},   {"group", "issuer.tls.group"},
+        {"enrolled", "enrolment.state"}, {"EK id", "enrolment.ekId"},
+        {"host", "enrolment.host"},      {"AK expires", "enrolment.akExpires"},
+        {"last error", "lastError"},
+    };
+    static const char *const tpm[][2] = {
+        {"state", "tpm.state"},           {"maker", "tpm.manufacturer"},
+        {"firmware", "tpm.firmware"},     {"lockout", "tpm.lockoutCounter"},
+        {"operations", "tpm.operations"},
+    };
+    puts("host");
+    print_pairs(result, host, sizeof host / sizeof host[0]);
+    puts("TPM");
+    print_pairs(result, tpm, sizeof tpm / sizeof tpm[0]);
+    puts("agents");
+    for (const struct ctl_command *c = ctl_host_commands; c->noun; c++) {
+        if (c->list) {
+            ctl_print_list(json_object_get(result, "agents"), c->columns);
+        }
+    }
+    return CTL_OK;
+}
+
+enum ctl_exit ctl_cert_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
+                            const json_t *result)
+{
+    const char *pem = json_string_value(json_object_get(result, "pem"));
+    if (json_object_get(args->json, "pem")) {
+        fputs(pem ? pem : "", stdout);
+        return pem ? CTL_OK : CTL_FAILED;
+    }
+    if (ctx->json) {
+        ctl_print_json(result);
+        return CTL_OK;
+    }
+    att_autojson *fields = json_copy((json_t *)(uintptr_t)result);
+    json_object_del(fields, "pem");
+    ctl_print_object(fields, 0);
+    return CTL_OK;
+}
+
+enum ctl_exit ctl_doctor_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
+                              const json_t *result)
+{
+    (void)args;
+    const json_t *checks = json_object_get(result, "checks");
+    bool all = json_array_size(checks) > 0;
+    for (size_t i = 0; i < json_array_size(checks); i++) {
+        const json_t *check = json_array_get(checks, i);
+        bool ok = json_is_true(json_object_get(check, "ok"));
+        char name[64], detail[400], mend[400];
+        all = all && (ok || json_is_true(json_object_get(check, "optional")));
+        if (ctx->json) {
+            continue;
+        }
+        printf("%-7s %-14s %s\n", ok ? "ok" : "MISSING", ctl_text(check, "name", name, sizeof name),
+               ctl_text(check, "detail", detail, sizeof detail));
+        if (!ok && json_object_get(check, "mend")) {
+            printf("                       %s\n", ctl_text(check, "mend", mend, sizeof mend));
+        }
+    }
+    if (ctx->json) {
+        ctl_print_json(result);
+    }
+    return all ? CTL_OK : CTL_FAILED;
+}
+
+static enum att_rc write_member(const char *dir, const char *file, const json_t *files,
+                                struct att_err *err)
+{
+    att_autobuf bytes = {0};
+    char path[4096];
+    enum att_rc rc = att_json_b64u(files, file, (size_t)6 << 20, &bytes, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (strchr(file, '/') || file[0] == '.' ||
+        (size_t)snprintf(path, sizeof path, "%s/%s", dir, file) >= sizeof path) {
+        return att_fail(err, ATT_E_PROTOCOL, "the daemon names a file \"%.60s\"", file);
+    }
+    return att_io_write_file(path, att_buf_slice(&bytes), 0644, err);
+}
+
+enum ctl_exit ctl_quote_write(const struct ctl_ctx *ctx, const struct ctl_args *args,
+                              const json_t *result)
+{
+    const json_t *members = json_object_get(result, "files");
+    struct att_err err = {0};
+    enum att_rc rc = att_io_mkdirs(args->out, 0755, &err);
+    const char *file = NULL;
+    json_t *value = NULL;
+    json_object_foreach((json_t *)(uintptr_t)members, file, value)
+    {
+        if (rc == ATT_OK) {
+            rc = write_member(args->out, file, members, &err);
+        }
+    }
+    if (rc != ATT_OK) {
+        return ctl_report(&err);
+    }
+    if (ctx->json) {
+        att_autojson *brief = json_copy((json_t *)(uintptr_t)result);
+        json_object_del(brief, "files");
+        ctl_print_json(brief);
+        return CTL_OK;
+    }
+    char nonce[160];
+    printf("tpm2_checkquote -u %s/ak.pem -m %s/quote -s %s/quote.sig -f %s/pcrs -g sha256 -q %s\n",
+           args->out, args->out, args->out, args->out,
+           ctl_text(result, "extraData", nonce, sizeof nonce));
+    return CTL_OK;
+}

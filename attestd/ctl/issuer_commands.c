@@ -1,0 +1,257 @@
+/* The commands that talk to the issuer's admin socket (docs/ADMIN.md). */
+#include "attestd/ctl/ctl.h"
+
+#include "attestd/base/io.h"
+
+#include <stdio.h>
+
+#define POS(n)                                                                                     \
+    {                                                                                              \
+        CTL_POSITIONAL, n, NULL, true                                                              \
+    }
+#define POS_OPT(n)                                                                                 \
+    {                                                                                              \
+        CTL_POSITIONAL, n, NULL, false                                                             \
+    }
+#define OPT(n, key)                                                                                \
+    {                                                                                              \
+        CTL_OPTION, n, key, false                                                                  \
+    }
+#define NUM(n, key)                                                                                \
+    {                                                                                              \
+        CTL_NUMBER, n, key, false                                                                  \
+    }
+#define FLAG(n, key)                                                                               \
+    {                                                                                              \
+        CTL_FLAG, n, key, false                                                                    \
+    }
+#define FILE_ARG                                                                                   \
+    {                                                                                              \
+        CTL_FILE, "FILE", NULL, true                                                               \
+    }
+
+const struct ctl_command ctl_issuer_commands[] = {
+    {.noun = "host",
+     .verb = "list",
+     .help = "the hosts that the issuer knows, with their last verdict",
+     .at_issuer = true,
+     .op = "host.list",
+     .params = {OPT("state", NULL)},
+     .list = "hosts",
+     .columns = {{"ID", "id"},
+                 {"LABEL", "label"},
+                 {"STATE", "state"},
+                 {"LABELS", "labels"},
+                 {"SEEN", "seenAt"},
+                 {"VERDICT", "lastVerdict.outcome"},
+                 {"REASON", "lastVerdict.reason"}}},
+    {.noun = "host",
+     .verb = "show",
+     .help = "one host: TPM, attestation keys, certificates",
+     .at_issuer = true,
+     .op = "host.show",
+     .params = {POS("id")}},
+    {.noun = "host",
+     .verb = "import",
+     .help = "adds hosts from a CSV file (ek,label,labels) to the inventory, as approved",
+     .at_issuer = true,
+     .op = "host.import",
+     .params = {FILE_ARG, FLAG("dry-run", "dryRun")}},
+    {.noun = "host",
+     .verb = "approve",
+     .help = "approves a pending host",
+     .at_issuer = true,
+     .op = "host.approve",
+     .params = {POS("id"), OPT("label", NULL)}},
+    {.noun = "host",
+     .verb = "ban",
+     .help = "bans a host and all EKs of its TPM; its certificates are revoked",
+     .at_issuer = true,
+     .op = "host.ban",
+     .params = {POS("id"), {CTL_OPTION, "reason", NULL, true}}},
+    {.noun = "host",
+     .verb = "evict",
+     .help = "forgets a host; it must enrol anew",
+     .at_issuer = true,
+     .op = "host.evict",
+     .params = {POS("id")}},
+    {.noun = "host",
+     .verb = "rebind",
+     .help = "lets another account take this TPM over at its next enrolment",
+     .at_issuer = true,
+     .op = "host.rebind",
+     .params = {POS("id")}},
+    {.noun = "ticket",
+     .verb = "create",
+     .help = "an enrolment ticket; --out writes the ticket file (mode 0600)",
+     .at_issuer = true,
+     .op = "ticket.create",
+     .params = {OPT("ek", NULL), OPT("host", NULL), NUM("uses", NULL), OPT("for", "lifetime"),
+                OPT("out", NULL)},
+     .show = ctl_ticket_show},
+    {.noun = "entry",
+     .verb = "apply",
+     .help = "applies a file of agents; --dry-run prints the difference",
+     .at_issuer = true,
+     .op = "entry.apply",
+     .params = {FILE_ARG, FLAG("dry-run", "dryRun")}},
+    {.noun = "entry",
+     .verb = "list",
+     .help = "the agents and the hosts that may run them",
+     .at_issuer = true,
+     .op = "entry.list",
+     .list = "entries",
+     .columns = {{"NAME", "name"},
+                 {"OWNER", "owner"},
+                 {"HOSTS", "hosts"},
+                 {"KEY", "key"},
+                 {"PROFILE", "profile"},
+                 {"VERSION", "version"}}},
+    {.noun = "entry",
+     .verb = "show",
+     .help = "one agent's entry",
+     .at_issuer = true,
+     .op = "entry.show",
+     .params = {POS("name")}},
+    {.noun = "entry",
+     .verb = "delete",
+     .help = "removes an agent; its certificates are revoked",
+     .at_issuer = true,
+     .op = "entry.delete",
+     .params = {POS("name")}},
+    {.noun = "policy",
+     .verb = "apply",
+     .help = "applies a boot policy (JSON)",
+     .at_issuer = true,
+     .op = "policy.apply",
+     .params = {FILE_ARG, FLAG("dry-run", "dryRun")}},
+    {.noun = "policy",
+     .verb = "list",
+     .help = "the boot policies",
+     .at_issuer = true,
+     .op = "policy.list",
+     .list = "policies",
+     .columns = {{"NAME", "name"},
+                 {"VERSION", "version"},
+                 {"SHA256", "sha256"},
+                 {"FROM", "notBefore"},
+                 {"UNTIL", "notAfter"}}},
+    {.noun = "policy",
+     .verb = "show",
+     .help = "one boot policy",
+     .at_issuer = true,
+     .op = "policy.show",
+     .params = {POS("name")}},
+    {.noun = "cert",
+     .verb = "list",
+     .help = "certificates that were issued, newest first",
+     .at_issuer = true,
+     .op = "cert.list",
+     .params = {OPT("host", NULL), OPT("name", NULL), OPT("status", NULL), OPT("kind", NULL),
+                NUM("limit", NULL)},
+     .list = "certificates",
+     .columns = {{"SERIAL", "serial"},
+                 {"KIND", "kind"},
+                 {"STATUS", "status"},
+                 {"SUBJECT", "subject"},
+                 {"PROFILE", "profile"},
+                 {"EXPIRES", "notAfter"}}},
+    {.noun = "ca",
+     .verb = "status",
+     .help = "the issuer's authorities",
+     .at_issuer = true,
+     .op = "ca.status"},
+    {.noun = "issuer",
+     .verb = "status",
+     .help = "the issuer itself: TLS, hosts, counters",
+     .at_issuer = true,
+     .op = "status"},
+    {.noun = "audit",
+     .verb = "list",
+     .help = "decision records",
+     .at_issuer = true,
+     .op = "audit.list",
+     .params = {NUM("after", NULL), NUM("limit", NULL), OPT("kind", NULL), OPT("subject", NULL)},
+     .list = "records",
+     .columns = {{"SEQ", "seq"},
+                 {"AT", "at"},
+                 {"KIND", "record.kind"},
+                 {"OUTCOME", "record.outcome"},
+                 {"REASON", "record.reason"},
+                 {"SUBJECT", "record.subject"},
+                 {"DETAIL", "record.detail"}}},
+    {.noun = "audit",
+     .verb = "why",
+     .help = "why something was granted or refused: by audit number, serial, order, host or agent",
+     .at_issuer = true,
+     .op = "audit.why",
+     .params = {POS("id")},
+     .show = ctl_why_show},
+    {.noun = "audit",
+     .verb = "verify",
+     .help = "checks the chain of records against edits, deletions and reordering",
+     .at_issuer = true,
+     .op = "audit.verify"},
+    {.noun = NULL},
+};
+
+enum ctl_exit ctl_ticket_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
+                              const json_t *result)
+{
+    const json_t *ticket = json_object_get(result, "ticket");
+    if (!args->out) {
+        /* The ticket alone, ready for a file or a pipeline's secret store. */
+        ctl_print_json(ctx->json ? result : ticket);
+        return CTL_OK;
+    }
+    att_autobuf text = {0};
+    struct att_err err = {0};
+    enum att_rc rc = att_json_dump(ticket, false, &text, &err);
+    att_buf_u8(&text, '\n');
+    if (rc == ATT_OK) {
+        rc = att_io_write_file(args->out, att_buf_slice(&text), 0600, &err);
+    }
+    if (rc != ATT_OK) {
+        return ctl_report(&err);
+    }
+    char buf[64];
+    printf("ticket %s: written to %s, expires %s\n", ctl_text(ticket, "kid", buf, sizeof buf),
+           args->out, json_string_value(json_object_get(result, "expires")));
+    return CTL_OK;
+}
+
+static void print_checks(const json_t *record)
+{
+    static const char *const at[] = {"verdict", "checks"};
+    const json_t *checks = json_object_get(json_object_get(record, at[0]), at[1]);
+    for (size_t i = 0; i < json_array_size(checks); i++) {
+        const json_t *check = json_array_get(checks, i);
+        char a[32], b[64], c[400];
+        printf("    %-10s %-18s %s\n", ctl_text(check, "outcome", a, sizeof a),
+               ctl_text(check, "check", b, sizeof b), ctl_text(check, "detail", c, sizeof c));
+    }
+}
+
+enum ctl_exit ctl_why_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
+                           const json_t *result)
+{
+    (void)args;
+    const json_t *records = json_object_get(result, "records");
+    if (ctx->json) {
+        ctl_print_json(result);
+        return CTL_OK;
+    }
+    for (size_t i = 0; i < json_array_size(records); i++) {
+        const json_t *audit = json_array_get(records, i);
+        const json_t *record = json_object_get(audit, "record");
+        char seq[32], at[32], kind[32], outcome[32], reason[64], detail[400], subject[256];
+        printf("#%s %s %s %s %s %s\n    %s\n", ctl_text(audit, "seq", seq, sizeof seq),
+               ctl_text(audit, "at", at, sizeof at), ctl_text(record, "kind", kind, sizeof kind),
+               ctl_text(record, "outcome", outcome, sizeof outcome),
+               ctl_text(record, "reason", reason, sizeof reason),
+               ctl_text(record, "subject", subject, sizeof subject),
+               ctl_text(record, "detail", detail, sizeof detail));
+        print_checks(record);
+    }
+    return CTL_OK;
+}

@@ -1,0 +1,156 @@
+#include "attestd/ctl/ctl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define CELL_MAX 512
+
+void ctl_print_json(const json_t *json)
+{
+    json_dumpf(json, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    putchar('\n');
+}
+
+static const json_t *member_at(const json_t *object, const char *path)
+{
+    char key[64];
+    while (object) {
+        const char *dot = strchr(path, '.');
+        if (!dot) {
+            return json_object_get(object, path);
+        }
+        snprintf(key, sizeof key, "%.*s", (int)(dot - path), path);
+        object = json_object_get(object, key);
+        path = dot + 1;
+    }
+    return NULL;
+}
+
+static void join_array(const json_t *array, char *buf, size_t size)
+{
+    size_t used = 0;
+    buf[0] = 0;
+    for (size_t i = 0; i < json_array_size(array) && used + 1 < size; i++) {
+        const json_t *item = json_array_get(array, i);
+        char *text = json_dumps(item, JSON_ENCODE_ANY | JSON_COMPACT);
+        const char *shown = json_is_string(item) ? json_string_value(item) : text ? text : "";
+        int put = snprintf(buf + used, size - used, "%s%s", i ? "," : "", shown);
+        used += put > 0 ? (size_t)put : 0;
+        json_free_t release = NULL;
+        json_get_alloc_funcs(NULL, &release);
+        release(text);
+    }
+}
+
+static void join_object(const json_t *object, char *buf, size_t size)
+{
+    size_t used = 0;
+    const char *key = NULL;
+    json_t *value = NULL;
+    buf[0] = 0;
+    json_object_foreach((json_t *)(uintptr_t)object, key, value)
+    {
+        char inner[CELL_MAX];
+        const char *text = ctl_text(object, key, inner, sizeof inner);
+        int put = snprintf(buf + used, size - used, "%s%s=%s", used ? "," : "", key, text);
+        used += put > 0 ? (size_t)put : 0;
+        if (used >= size) {
+            return;
+        }
+    }
+}
+
+const char *ctl_text(const json_t *object, const char *path, char *buf, size_t size)
+{
+    const json_t *value = member_at(object, path);
+    snprintf(buf, size, "-");
+    if (json_is_string(value)) {
+        return json_string_length(value) ? json_string_value(value) : "-";
+    }
+    if (json_is_integer(value)) {
+        snprintf(buf, size, "%lld", (long long)json_integer_value(value));
+    } else if (json_is_real(value)) {
+        snprintf(buf, size, "%.2f", json_real_value(value));
+    } else if (json_is_boolean(value)) {
+        snprintf(buf, size, "%s", json_is_true(value) ? "yes" : "no");
+    } else if (json_is_array(value) && json_array_size(value)) {
+        join_array(value, buf, size);
+    } else if (json_is_object(value) && json_object_size(value)) {
+        join_object(value, buf, size);
+    }
+    return buf;
+}
+
+/* Whatever a daemon passes on from elsewhere must not steer the terminal. */
+static void put_clean(const char *text, int width)
+{
+    int put = 0;
+    for (; *text; text++, put++) {
+        unsigned char c = (unsigned char)*text;
+        putchar(c < 0x20 || c == 0x7f ? '?' : c);
+    }
+    for (; put < width; put++) {
+        putchar(' ');
+    }
+}
+
+void ctl_print_list(const json_t *list, const struct ctl_column *columns)
+{
+    size_t n_columns = 0, n = json_array_size(list);
+    int widths[CTL_COLUMNS_MAX] = {0};
+    char cell[CELL_MAX];
+    while (n_columns < CTL_COLUMNS_MAX && columns[n_columns].title) {
+        widths[n_columns] = (int)strlen(columns[n_columns].title);
+        for (size_t i = 0; i < n; i++) {
+            const char *text =
+                ctl_text(json_array_get(list, i), columns[n_columns].member, cell, sizeof cell);
+            int len = (int)strlen(text);
+            widths[n_columns] = len > widths[n_columns] ? len : widths[n_columns];
+        }
+        n_columns++;
+    }
+    for (size_t c = 0; c < n_columns; c++) {
+        put_clean(columns[c].title, c + 1 < n_columns ? widths[c] + 2 : 0);
+    }
+    putchar('\n');
+    for (size_t i = 0; i < n; i++) {
+        for (size_t c = 0; c < n_columns; c++) {
+            put_clean(ctl_text(json_array_get(list, i), columns[c].member, cell, sizeof cell),
+                      c + 1 < n_columns ? widths[c] + 2 : 0);
+        }
+        putchar('\n');
+    }
+}
+
+static bool is_nested(const json_t *value)
+{
+    return json_is_array(value) && json_is_object(json_array_get(value, 0));
+}
+
+void ctl_print_object(const json_t *object, int indent)
+{
+    const char *key = NULL;
+    json_t *value = NULL;
+    char cell[CELL_MAX];
+    json_object_foreach((json_t *)(uintptr_t)object, key, value)
+    {
+        printf("%*s", indent, "");
+        if (json_is_object(value) && json_object_size(value)) {
+            put_clean(key, 0);
+            puts(":");
+            ctl_print_object(value, indent + 2);
+        } else if (is_nested(value)) {
+            put_clean(key, 0);
+            puts(":");
+            for (size_t i = 0; i < json_array_size(value); i++) {
+                printf("%*s-\n", indent + 2, "");
+                ctl_print_object(json_array_get(value, i), indent + 4);
+            }
+        } else {
+            put_clean(key, 18 - indent);
+            putchar(' ');
+            put_clean(ctl_text(object, key, cell, sizeof cell), 0);
+            putchar('\n');
+        }
+    }
+}
