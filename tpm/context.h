@@ -43,9 +43,9 @@ struct tpm_options {
 };
 
 /* Connects; sends TPM2_Startup(CLEAR) to a TPM that has had none. ATT_E_GONE when there is nobody
- * at the TCTI, ATT_E_INVAL for a string that names no known TCTI (device, swtpm, mssim, tabrmd,
- * cmd). Sets TSS2_LOG=all+NONE in the environment unless it is set: errors come back, they are not
- * printed. */
+ * at the TCTI, ATT_E_INVAL for a string that names no known TCTI (device, swtpm, mssim,
+ * tabrmd). Sets TSS2_LOG=all+NONE in the environment unless it is set: errors come back, they are
+ * not printed. */
 ATT_MUST_USE enum att_rc tpm_context_open(const struct tpm_options *options,
                                           struct tpm_context **ret_ctx, struct att_err *err);
 /* Flushes what we loaded and closes. */
@@ -69,7 +69,7 @@ struct tpm_info {
     uint32_t lockout_counter, lockout_max, lockout_interval_s, lockout_recovery_s;
     uint32_t transient_min;   /* TPM_PT_HR_TRANSIENT_MIN: slots guaranteed */
     uint32_t transient_avail; /* TPM_PT_HR_TRANSIENT_AVAIL now */
-    uint32_t context_gap_max;
+    uint32_t context_gap_max, nv_buffer_max;
     size_t banks_count; /* PCR banks that have at least one PCR, TPM_ALG_ID, in the TPM's order */
     uint16_t banks[TPM_BANKS_MAX];
 };

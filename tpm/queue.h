@@ -1,6 +1,7 @@
-/* One worker thread per TPM, and the order in which it serves: by priority, then by deadline, and
- * among equals fairly between agents (the one served longest ago first), so that an agent that asks
- * for a thousand signatures delays another's one by at most the operation that is running. */
+/* One worker thread per TPM, and the order in which it serves: by priority; within one, fairly
+ * between agents (start-time fair queueing: each agent's n-th waiting job shares round n with the
+ * others' n-th); within a round by deadline. So an agent that asks for a thousand signatures delays
+ * another's one by what is running and at most one more of its own. */
 #ifndef ATT_TPM_QUEUE_H
 #define ATT_TPM_QUEUE_H
 
