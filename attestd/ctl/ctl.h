@@ -36,7 +36,7 @@ struct ctl_param {
     bool required;
 };
 
-#define CTL_PARAMS_MAX  6
+#define CTL_PARAMS_MAX  8
 #define CTL_COLUMNS_MAX 8
 
 /* One column of a list: a title and a member ("a.b" goes deeper). */
