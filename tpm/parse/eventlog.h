@@ -86,8 +86,9 @@ struct parse_eventlog {
 ATT_MUST_USE enum att_rc parse_eventlog_init(struct parse_eventlog *ret_log, struct att_slice bytes,
                                              struct att_err *err);
 /* The next event (the first call gives record 0). ATT_E_NOTFOUND: no more; err is not touched then.
- * A tail of nothing but 0x00 or nothing but 0xFF ends the log. Every crypto-agile event has exactly
- * one digest of each algorithm that record 0 names. */
+ * A tail of nothing but 0x00 or nothing but 0xFF ends the log. A crypto-agile event has digests
+ * only of algorithms that record 0 names, none twice, at least one. Messages name the event: "pcr7
+ * event 41: …". After an error the iterator must not be used again. */
 ATT_MUST_USE enum att_rc parse_eventlog_next(struct parse_eventlog *log,
                                              struct parse_eventlog_event *ret_event,
                                              struct att_err *err);
@@ -113,8 +114,8 @@ ATT_MUST_USE enum att_rc parse_eventlog_replay(struct att_slice bytes, uint16_t 
                                                struct parse_eventlog_pcrs *ret_pcrs,
                                                struct att_err *err);
 /* Do these PCRs (quoted and selected, those in mask) have the replayed values? A PCR without events
- * must hold its reset value. ATT_E_DENIED, reason "logReplay", message like "pcr7: the log replays
- * to …, the quote has … (last event 41)"; ATT_E_INVAL when the banks differ. A SHA-1 log is
+ * must hold its reset value. ATT_E_DENIED, reason "logReplay", message like "pcr7 event 41: after this
+ * last event the log replays to …, the quote has …"; ATT_E_INVAL when the banks differ. A SHA-1 log is
  * refused. */
 ATT_MUST_USE enum att_rc parse_eventlog_check(const struct parse_eventlog_pcrs *replayed,
                                               const struct parse_pcr_set *quoted, uint32_t mask,
