@@ -440,7 +440,7 @@ enum att_rc att_ctl_call(const char *path, const char *op, const json_t *args, i
     if (rc != ATT_OK) {
         return rc;
     }
-    att_autojson *request = json_pack("{s:s, s:O?}", "op", op, "args", args);
+    att_autojson *request = json_pack("{s:s, s:O*}", "op", op, "args", args);
     if (!request) {
         return att_fail(err, ATT_E_NOMEM, "request");
     }

@@ -1,0 +1,211 @@
+/* The control socket: a real server, a real client, and a peer that does not keep the rules. */
+#include "attestd/base/ctl.h"
+#include "attestd/base/io.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char dir[] = "/tmp/att-ctl-XXXXXX", path[64];
+static struct att_ctl_server *server;
+
+static enum att_rc handler(void *user, const struct att_ctl_peer *peer, const char *op,
+                           const json_t *args, json_t **ret_result, struct att_err *err)
+{
+    assert_string_equal(user, "user");
+    if (strcmp(op, "echo") == 0) {
+        *ret_result = json_pack("{s:O, s:i}", "args", args, "uid", (int)peer->uid);
+        return ATT_OK;
+    }
+    if (strcmp(op, "refuse") == 0) {
+        enum att_rc rc = att_fail(err, ATT_E_DENIED, "because");
+        att_err_reason(err, "hostBanned");
+        return rc;
+    }
+    return strcmp(op, "empty") == 0 ? ATT_OK : att_fail(err, ATT_E_NOTFOUND, "no operation %s", op);
+}
+
+static int start(void **state)
+{
+    (void)state;
+    if (!mkdtemp(dir)) {
+        return -1;
+    }
+    snprintf(path, sizeof path, "%s/s.sock", dir);
+    return att_ctl_server_new(path, NULL, handler, (void *)(uintptr_t) "user", &server, NULL) ==
+                   ATT_OK
+               ? 0
+               : -1;
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    att_ctl_server_free(server);
+    return access(path, F_OK) == 0 || rmdir(dir) != 0;
+}
+
+static int raw_connect(void)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    snprintf(addr.sun_path, sizeof addr.sun_path, "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof addr), 0);
+    return fd;
+}
+
+static void test_call_gets_its_answer(void **state)
+{
+    (void)state;
+    att_autojson *args = json_pack("{s:s}", "a", "b"), *result = NULL, *empty = NULL;
+    assert_int_equal(att_ctl_call(path, "echo", args, 5000, &result, NULL), ATT_OK);
+    assert_string_equal(json_string_value(json_object_get(json_object_get(result, "args"), "a")),
+                        "b");
+    assert_int_equal(json_integer_value(json_object_get(result, "uid")), getuid());
+    assert_int_equal(att_ctl_call(path, "empty", NULL, 5000, &empty, NULL), ATT_OK);
+    assert_int_equal(json_object_size(empty), 0);
+}
+
+static void test_refusal_keeps_code_reason_and_message(void **state)
+{
+    (void)state;
+    struct att_err err = {0};
+    json_t *result = NULL;
+    assert_int_equal(att_ctl_call(path, "refuse", NULL, 5000, &result, &err), ATT_E_DENIED);
+    assert_string_equal(err.reason, "hostBanned");
+    assert_string_equal(err.msg, "because");
+    assert_null(result);
+}
+
+static void test_absent_daemon_is_unreachable(void **state)
+{
+    (void)state;
+    json_t *result = NULL;
+    assert_int_equal(att_ctl_call("/nonexistent/x.sock", "echo", NULL, 5000, &result, NULL),
+                     ATT_E_UNREACHABLE);
+    char name[200];
+    memset(name, 'x', sizeof name - 1);
+    name[199] = 0;
+    assert_int_equal(att_ctl_call(name, "echo", NULL, 5000, &result, NULL), ATT_E_INVAL);
+}
+
+static void test_other_users_are_refused(void **state)
+{
+    (void)state;
+    if (getuid() != 0) {
+        skip();
+    }
+    assert_int_equal(chmod(dir, 0755), 0);
+    assert_int_equal(chmod(path, 0666), 0); /* even if the mode let them in */
+    pid_t pid = fork();
+    if (pid == 0) {
+        json_t *result = NULL;
+        struct att_err err = {0};
+        if (setgid(65534) != 0 || setuid(65534) != 0) {
+            _exit(9);
+        }
+        enum att_rc rc = att_ctl_call(path, "empty", NULL, 5000, &result, &err);
+        _exit(rc == ATT_E_DENIED && strcmp(err.reason, "socket") == 0 ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void test_socket_mode_is_closed(void **state)
+{
+    (void)state;
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+static void test_hostile_frames_end_the_connection_only(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bytes;
+        size_t len;
+    } frames[] = {
+        {"\x00\x00\x00\x00", 4},            /* empty */
+        {"\xff\xff\xff\xff", 4},            /* 4 GiB announced */
+        {"\x00\x00\x00\x02{]", 6},          /* no JSON */
+        {"\x00\x00\x00\x0a{\"op\"", 9},     /* closed in the middle */
+        {"\x00\x00\x00\x08{\"op\":1}", 12}, /* op is no string */
+        {"\x00\x00\x00\x02[]", 6},          /* no object */
+        {"\x00\x00\x00\x15{\"op\":\"e\",\"args\":[1]}", 25},
+    };
+    for (size_t i = 0; i < sizeof frames / sizeof frames[0]; i++) {
+        int fd = raw_connect();
+        assert_int_equal(write(fd, frames[i].bytes, frames[i].len), (ssize_t)frames[i].len);
+        shutdown(fd, SHUT_WR);
+        char reply[512];
+        while (read(fd, reply, sizeof reply) > 0) {
+        }
+        close(fd);
+    }
+    json_t *result = NULL;
+    assert_int_equal(att_ctl_call(path, "empty", NULL, 5000, &result, NULL), ATT_OK);
+    json_decref(result);
+}
+
+static void test_connections_are_bounded(void **state)
+{
+    (void)state;
+    int fds[ATT_CTL_CONNECTIONS_MAX + 8];
+    size_t closed = 0, n = sizeof fds / sizeof fds[0];
+    for (size_t i = 0; i < n; i++) {
+        fds[i] = raw_connect();
+    }
+    usleep(200000);
+    for (size_t i = 0; i < n; i++) {
+        char c;
+        closed += recv(fds[i], &c, 1, MSG_DONTWAIT) == 0;
+        close(fds[i]);
+    }
+    assert_true(closed >= 8);
+    usleep(200000);
+    json_t *result = NULL;
+    assert_int_equal(att_ctl_call(path, "empty", NULL, 5000, &result, NULL), ATT_OK);
+    json_decref(result);
+}
+
+static void test_a_file_in_the_way_is_not_removed(void **state)
+{
+    (void)state;
+    char file[80];
+    struct att_ctl_server *other = NULL;
+    snprintf(file, sizeof file, "%s/file", dir);
+    assert_int_equal(att_io_write_file(file, ATT_SLICE_LIT("keep"), 0600, NULL), ATT_OK);
+    assert_int_equal(att_ctl_server_new(file, NULL, handler, NULL, &other, NULL), ATT_E_EXISTS);
+    assert_int_equal(access(file, F_OK), 0);
+    assert_int_equal(att_ctl_server_new(file, "no-such-group-here", handler, NULL, &other, NULL),
+                     ATT_E_NOTFOUND);
+    unlink(file);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_call_gets_its_answer),
+        cmocka_unit_test(test_refusal_keeps_code_reason_and_message),
+        cmocka_unit_test(test_absent_daemon_is_unreachable),
+        cmocka_unit_test(test_other_users_are_refused),
+        cmocka_unit_test(test_socket_mode_is_closed),
+        cmocka_unit_test(test_hostile_frames_end_the_connection_only),
+        cmocka_unit_test(test_connections_are_bounded),
+        cmocka_unit_test(test_a_file_in_the_way_is_not_removed),
+    };
+    return cmocka_run_group_tests(tests, start, stop);
+}
