@@ -76,7 +76,7 @@ enum { PROC_ACCOUNT_REP_JWK, PROC_ACCOUNT_REP_THUMBPRINT, PROC_ACCOUNT_REP_SPKI 
 
 /* ACCOUNT_SIGN: protected (the JWS protected header, JSON text before base64url), payload (bytes
  * before base64url; empty for POST-as-GET) → signature (r ‖ s, 64 bytes, over
- * b64u(protected) "." b64u(payload)). The header must be {"alg": "ES256", "nonce"?, "url", and
+ * b64u(protected) "." b64u(payload)). The header must be {"alg": "ES256", "nonce", "url", and
  * exactly one of "jwk" (our own key) and "kid" (under the issuer URL)}; "url" must lie under the
  * configured issuer URL: same scheme, host, port, and path at or below it.
  * ATT_E_DENIED: reasons jwsAlg, jwsUrl, jwsKid, jwsJwk, jwsHeader. */
@@ -182,7 +182,7 @@ enum { PROC_FREEZE_REQ_AGENT };
 extern const struct proc_op proc_keyd_table[];
 const struct proc_op *proc_op_find(const struct proc_op *table, uint16_t op); /* NULL: none */
 
-/* "[a-z0-9]([a-z0-9-]*[a-z0-9])?", at most PROC_AGENT_MAX; and 32 lowercase hex digits. */
+/* "[a-z0-9][a-z0-9._-]*", at most PROC_AGENT_MAX; and 32 lowercase hex digits. */
 bool proc_agent_name_ok(struct att_slice name);
 bool proc_key_id_ok(struct att_slice key_id);
 

@@ -1,0 +1,652 @@
+#include "attestd/proc/keyd_client.h"
+
+#include "attestd/base/clock.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define POOL_MAX 8
+
+struct proc_keyd {
+    struct sockaddr_un addr;
+    int64_t timeout_ms;
+    atomic_uint next_id;
+    pthread_mutex_t lock;
+    int idle[POOL_MAX]; /* connections nobody uses now */
+    size_t idle_count;
+};
+
+enum att_rc proc_keyd_new(const char *socket_path, int64_t timeout_ms, struct proc_keyd **ret_keyd,
+                          struct att_err *err)
+{
+    size_t len = strlen(socket_path);
+    struct proc_keyd *keyd = calloc(1, sizeof *keyd);
+    if (!keyd) {
+        return att_fail(err, ATT_E_NOMEM, "client");
+    }
+    if (len == 0 || len >= sizeof keyd->addr.sun_path || timeout_ms <= 0) {
+        free(keyd);
+        return att_fail(err, ATT_E_INVAL, "socket path of %zu bytes or time-out of %lld ms", len,
+                        (long long)timeout_ms);
+    }
+    keyd->addr.sun_family = AF_UNIX;
+    memcpy(keyd->addr.sun_path, socket_path, len);
+    keyd->timeout_ms = timeout_ms;
+    pthread_mutex_init(&keyd->lock, NULL);
+    *ret_keyd = keyd;
+    return ATT_OK;
+}
+
+void proc_keyd_free(struct proc_keyd *keyd)
+{
+    if (!keyd) {
+        return;
+    }
+    for (size_t i = 0; i < keyd->idle_count; i++) {
+        close(keyd->idle[i]);
+    }
+    pthread_mutex_destroy(&keyd->lock);
+    free(keyd);
+}
+
+/* ---- connections --------------------------------------------------------------------------- */
+
+/* Nothing may come on an idle connection: readable means that keyd has gone. */
+static bool still_open(int fd)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    return poll(&poll_fd, 1, 0) == 0;
+}
+
+static int take_idle(struct proc_keyd *keyd)
+{
+    int fd = -1;
+    pthread_mutex_lock(&keyd->lock);
+    while (fd < 0 && keyd->idle_count) {
+        fd = keyd->idle[--keyd->idle_count];
+        if (!still_open(fd)) {
+            close(fd);
+            fd = -1;
+        }
+    }
+    pthread_mutex_unlock(&keyd->lock);
+    return fd;
+}
+
+static void give_idle(struct proc_keyd *keyd, int fd)
+{
+    pthread_mutex_lock(&keyd->lock);
+    if (keyd->idle_count < POOL_MAX) {
+        keyd->idle[keyd->idle_count++] = fd;
+        fd = -1;
+    }
+    pthread_mutex_unlock(&keyd->lock);
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+static enum att_rc make_connection(const struct proc_keyd *keyd, int *ret_fd, struct att_err *err)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return att_fail_errno(err, ATT_E_IO, "socket");
+    }
+    if (connect(fd, (const struct sockaddr *)&keyd->addr, sizeof keyd->addr) != 0) {
+        int failed = errno;
+        close(fd);
+        errno = failed;
+        return att_fail_errno(err, failed == EACCES ? ATT_E_DENIED : ATT_E_UNREACHABLE,
+                              "keyd at %s", keyd->addr.sun_path);
+    }
+    *ret_fd = fd;
+    return ATT_OK;
+}
+
+/* ---- calls --------------------------------------------------------------------------------- */
+
+/* What a call's reply borrows from. */
+struct reply {
+    struct att_buf frame;
+    struct proc_msg msg;
+};
+
+static void reply_done(struct reply *reply)
+{
+    att_buf_done(&reply->frame);
+}
+#define autoreply ATT_CLEANUP(reply_done) struct reply
+
+static enum att_rc exchange(int fd, uint32_t id, const struct proc_op *op, struct att_slice frame,
+                            int64_t deadline_ms, struct reply *reply, struct att_err *err)
+{
+    enum att_rc rc = proc_frame_send(fd, frame, deadline_ms, err);
+    if (rc == ATT_OK) {
+        rc = proc_frame_recv(fd, &reply->frame, deadline_ms, err);
+    }
+    struct proc_frame head;
+    if (rc == ATT_OK) {
+        rc = proc_frame_parse(att_buf_slice(&reply->frame), &head, err);
+    }
+    if (rc == ATT_OK && (head.id != id || head.op != (op->op | PROC_REPLY))) {
+        rc = att_fail(err, ATT_E_PROTOCOL, "%s: keyd answered another request", op->name);
+    }
+    return rc;
+}
+
+/* ATT_E_GONE stands here for the connection only; keyd's own "gone" (the TPM) comes by the reply.
+ */
+static enum att_rc one_try(struct proc_keyd *keyd, const struct proc_op *op,
+                           struct att_slice payload, int64_t deadline_ms, struct reply *reply,
+                           struct att_err *err)
+{
+    uint32_t id = atomic_fetch_add(&keyd->next_id, 1);
+    att_autobuf frame = ATT_BUF_INIT(PROC_FRAME_MAX + 4);
+    enum att_rc rc = proc_frame_encode(id, op->op, payload, &frame, err);
+    int fd = take_idle(keyd);
+    if (rc == ATT_OK && fd < 0) {
+        rc = make_connection(keyd, &fd, err);
+    }
+    if (rc == ATT_OK) {
+        rc = exchange(fd, id, op, att_buf_slice(&frame), deadline_ms, reply, err);
+    }
+    if (rc == ATT_OK) {
+        give_idle(keyd, fd);
+    } else if (fd >= 0) {
+        close(fd);
+    }
+    return rc;
+}
+
+static enum att_rc call(struct proc_keyd *keyd, enum proc_keyd_op which,
+                        const struct proc_value *values, struct reply *reply, struct att_err *err)
+{
+    const struct proc_op *op = proc_op_find(proc_keyd_table, (uint16_t)which);
+    att_autobuf payload = ATT_BUF_INIT(PROC_FRAME_MAX);
+    enum att_rc rc = proc_msg_encode(&op->request, values, &payload, err);
+    if (rc != ATT_OK) {
+        att_err_prefix(err, "%s", op->name);
+        return rc == ATT_E_PARSE ? ATT_E_INVAL : rc;
+    }
+    reply->frame = ATT_BUF_INIT(PROC_FRAME_MAX);
+    int64_t deadline = att_boottime_ms() + keyd->timeout_ms;
+    struct att_err first = {0};
+    rc = one_try(keyd, op, att_buf_slice(&payload), deadline, reply, &first);
+    if (rc == ATT_E_GONE && (op->flags & PROC_OP_AGAIN)) {
+        att_err_clear(&first);
+        rc = one_try(keyd, op, att_buf_slice(&payload), deadline, reply, &first);
+    }
+    if (rc != ATT_OK) {
+        if (err) {
+            *err = first;
+        }
+        att_err_prefix(err, "keyd %s", op->name);
+        return rc;
+    }
+    struct att_slice body = {reply->frame.ptr + PROC_HEADER_LEN,
+                             reply->frame.len - PROC_HEADER_LEN};
+    return proc_reply_parse(op, body, &reply->msg, err);
+}
+
+static struct att_slice field(const struct reply *reply, size_t i)
+{
+    return reply->msg.v[i].bytes;
+}
+
+static struct proc_value text(const char *s)
+{
+    return (struct proc_value){.bytes = att_slice_str(s)};
+}
+
+static struct proc_value bytes(struct att_slice slice)
+{
+    return (struct proc_value){.bytes = slice};
+}
+
+static enum att_rc take_copy(struct att_slice from, struct att_buf *ret, struct att_err *err)
+{
+    *ret = ATT_BUF_INIT(PROC_FRAME_MAX);
+    att_buf_put_slice(ret, from);
+    return att_buf_ok(ret, err);
+}
+
+static enum att_rc take_json(struct att_slice from, json_t **ret, struct att_err *err)
+{
+    enum att_rc rc = att_json_parse(from, PROC_FRAME_MAX, ret, err);
+    if (rc != ATT_OK) {
+        att_err_prefix(err, "keyd's reply");
+        return ATT_E_PROTOCOL;
+    }
+    return ATT_OK;
+}
+
+/* room includes the NUL; the table's bounds make it fit. */
+static void take_text(struct att_slice from, char *ret, size_t room)
+{
+    size_t len = from.len < room ? from.len : room - 1;
+    if (len) {
+        memcpy(ret, from.ptr, len);
+    }
+    ret[len] = 0;
+}
+
+/* ---- host ---------------------------------------------------------------------------------- */
+
+enum att_rc proc_keyd_info(struct proc_keyd *keyd, json_t **ret_info, struct att_err *err)
+{
+    autoreply reply = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_INFO, NULL, &reply, err);
+    return rc == ATT_OK ? take_json(field(&reply, PROC_INFO_REP_JSON), ret_info, err) : rc;
+}
+
+static enum att_rc copy_items(const struct proc_value *value, struct att_slice **ret,
+                              size_t *ret_count, struct att_err *err)
+{
+    if (value->item_count == 0) {
+        return ATT_OK;
+    }
+    *ret = calloc(value->item_count, sizeof **ret);
+    if (!*ret) {
+        return att_fail(err, ATT_E_NOMEM, "a list of %zu", value->item_count);
+    }
+    memcpy(*ret, value->items, value->item_count * sizeof **ret);
+    *ret_count = value->item_count;
+    return ATT_OK;
+}
+
+enum att_rc proc_keyd_identity(struct proc_keyd *keyd, struct proc_identity *ret_identity,
+                               struct att_err *err)
+{
+    autoreply reply = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_IDENTITY, NULL, &reply, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    const struct proc_value *v = reply.msg.v;
+    struct proc_identity id = {
+        .ek_cert = v[PROC_IDENTITY_REP_EK_CERT].bytes,
+        .ek_pub = v[PROC_IDENTITY_REP_EK_PUB].bytes,
+        .ak_pub = v[PROC_IDENTITY_REP_AK_PUB].bytes,
+        .srk_pub = v[PROC_IDENTITY_REP_SRK_PUB].bytes,
+        .ak_name = v[PROC_IDENTITY_REP_AK_NAME].bytes,
+        .reset_count = (uint32_t)v[PROC_IDENTITY_REP_RESET_COUNT].num,
+        .restart_count = (uint32_t)v[PROC_IDENTITY_REP_RESTART_COUNT].num,
+    };
+    take_text(v[PROC_IDENTITY_REP_MANUFACTURER].bytes, id.manufacturer, sizeof id.manufacturer);
+    take_text(v[PROC_IDENTITY_REP_FIRMWARE].bytes, id.firmware, sizeof id.firmware);
+    rc = copy_items(&v[PROC_IDENTITY_REP_EK_CERTS], &id.ek_certs, &id.ek_cert_count, err);
+    if (rc == ATT_OK) {
+        rc = copy_items(&v[PROC_IDENTITY_REP_EK_CHAIN], &id.ek_chain, &id.ek_chain_count, err);
+    }
+    if (rc != ATT_OK) {
+        proc_identity_done(&id);
+        return rc;
+    }
+    id.store = reply.frame; /* the slices' memory moves with it */
+    reply.frame = (struct att_buf){0};
+    *ret_identity = id;
+    return ATT_OK;
+}
+
+void proc_identity_done(struct proc_identity *identity)
+{
+    if (identity) {
+        free(identity->ek_certs);
+        free(identity->ek_chain);
+        att_buf_done(&identity->store);
+        *identity = (struct proc_identity){0};
+    }
+}
+
+enum att_rc proc_keyd_account(struct proc_keyd *keyd, struct proc_account *ret_account,
+                              struct att_err *err)
+{
+    autoreply reply = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_ACCOUNT, NULL, &reply, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    struct proc_account account = {0};
+    take_text(field(&reply, PROC_ACCOUNT_REP_THUMBPRINT), account.thumbprint,
+              sizeof account.thumbprint);
+    rc = take_copy(field(&reply, PROC_ACCOUNT_REP_SPKI), &account.spki, err);
+    if (rc == ATT_OK) {
+        rc = take_json(field(&reply, PROC_ACCOUNT_REP_JWK), &account.jwk, err);
+    }
+    if (rc != ATT_OK) {
+        proc_account_done(&account);
+        return rc;
+    }
+    *ret_account = account;
+    return ATT_OK;
+}
+
+void proc_account_done(struct proc_account *account)
+{
+    if (account) {
+        att_json_done(&account->jwk);
+        att_buf_done(&account->spki);
+        *account = (struct proc_account){0};
+    }
+}
+
+enum att_rc proc_keyd_account_sign(struct proc_keyd *keyd, struct att_slice protected_json,
+                                   struct att_slice payload, uint8_t ret_sig[64],
+                                   struct att_err *err)
+{
+    const struct proc_value values[] = {
+        [PROC_ACCOUNT_SIGN_REQ_PROTECTED] = bytes(protected_json),
+        [PROC_ACCOUNT_SIGN_REQ_PAYLOAD] = bytes(payload),
+    };
+    autoreply reply = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_ACCOUNT_SIGN, values, &reply, err);
+    if (rc == ATT_OK) {
+        memcpy(ret_sig, field(&reply, PROC_ACCOUNT_SIGN_REP_SIGNATURE).ptr, 64);
+    }
+    return rc;
+}
+
+/* ---- quotes -------------------------------------------------------------------------------- */
+
+void proc_quote_done(struct proc_quote *quote)
+{
+    if (quote) {
+        att_buf_done(&quote->attest);
+        att_buf_done(&quote->sig);
+        att_json_done(&quote->pcrs);
+        *quote = (struct proc_quote){0};
+    }
+}
+
+static enum att_rc take_quote(struct att_slice attest, struct att_slice sig, struct att_slice pcrs,
+                              struct proc_quote *ret_quote, struct att_err *err)
+{
+    struct proc_quote quote = {0};
+    enum att_rc rc = take_copy(attest, &quote.attest, err);
+    if (rc == ATT_OK) {
+        rc = take_copy(sig, &quote.sig, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_json(pcrs, &quote.pcrs, err);
+    }
+    if (rc != ATT_OK) {
+        proc_quote_done(&quote);
+        return rc;
+    }
+    *ret_quote = quote;
+    return ATT_OK;
+}
+
+enum att_rc proc_keyd_enrol_prove(struct proc_keyd *keyd, const struct proc_enrol_args *args,
+                                  uint8_t ret_proof[32], struct proc_quote *ret_quote,
+                                  struct att_err *err)
+{
+    const struct proc_value values[] = {
+        [PROC_ENROL_PROVE_REQ_CREDENTIAL_BLOB] = bytes(args->credential_blob),
+        [PROC_ENROL_PROVE_REQ_ENCRYPTED_SECRET] = bytes(args->encrypted_secret),
+        [PROC_ENROL_PROVE_REQ_AK_URL] = text(args->ak_url),
+        [PROC_ENROL_PROVE_REQ_M1_SHA256] = bytes(ATT_SLICE(args->m1_sha256, 32)),
+        [PROC_ENROL_PROVE_REQ_M1_REPLY_SHA256] = bytes(ATT_SLICE(args->m1_reply_sha256, 32)),
+        [PROC_ENROL_PROVE_REQ_NONCE] = bytes(args->nonce),
+        [PROC_ENROL_PROVE_REQ_PCR_SELECTION] = text(args->pcr_selection),
+        [PROC_ENROL_PROVE_REQ_LOG_MANIFEST] = bytes(args->log_manifest),
+    };
+    autoreply reply = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_ENROL_PROVE, values, &reply, err);
+    if (rc == ATT_OK) {
+        rc = take_quote(field(&reply, PROC_ENROL_PROVE_REP_ATTEST),
+                        field(&reply, PROC_ENROL_PROVE_REP_SIG),
+                        field(&reply, PROC_ENROL_PROVE_REP_PCRS), ret_quote, err);
+    }
+    if (rc == ATT_OK) {
+        memcpy(ret_proof, field(&reply, PROC_ENROL_PROVE_REP_PROOF).ptr, 32);
+    }
+    return rc;
+}
+
+enum att_rc proc_keyd_user_quote(struct proc_keyd *keyd, struct att_slice nonce,
+                                 const char *pcr_selection, struct att_slice log_manifest,
+                                 struct proc_quote *ret_quote, uint8_t ret_extra_data[32],
+                                 struct att_err *err)
+{
+    const struct proc_value values[] = {
+        [PROC_USER_QUOTE_REQ_NONCE] = bytes(nonce),
+        [PROC_USER_QUOTE_REQ_PCR_SELECTION] = text(pcr_selection),
+        [PROC_USER_QUOTE_REQ_LOG_MANIFEST] = bytes(log_manifest),
+    };
+    autoreply reply = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_USER_QUOTE, values, &reply, err);
+    if (rc == ATT_OK) {
+        rc = take_quote(field(&reply, PROC_USER_QUOTE_REP_ATTEST),
+                        field(&reply, PROC_USER_QUOTE_REP_SIG),
+                        field(&reply, PROC_USER_QUOTE_REP_PCRS), ret_quote, err);
+    }
+    if (rc == ATT_OK) {
+        memcpy(ret_extra_data, field(&reply, PROC_USER_QUOTE_REP_EXTRA_DATA).ptr, 32);
+    }
+    return rc;
+}
+
+/* ---- keys ---------------------------------------------------------------------------------- */
+
+void proc_key_done(struct proc_key *key)
+{
+    if (key) {
+        att_buf_done(&key->pub_area);
+        att_buf_done(&key->name);
+        att_buf_done(&key->spki);
+        *key = (struct proc_key){0};
+    }
+}
+
+static enum att_rc take_key(const struct proc_value *v, struct proc_key *ret_key,
+                            struct att_err *err)
+{
+    struct proc_key key = {.created_at = (int64_t)v[PROC_KEY_REC_CREATED_AT].num};
+    take_text(v[PROC_KEY_REC_KEY_ID].bytes, key.key_id, sizeof key.key_id);
+    take_text(v[PROC_KEY_REC_AGENT].bytes, key.agent, sizeof key.agent);
+    take_text(v[PROC_KEY_REC_STATE].bytes, key.state, sizeof key.state);
+    enum att_rc rc = take_copy(v[PROC_KEY_REC_PUB_AREA].bytes, &key.pub_area, err);
+    if (rc == ATT_OK) {
+        rc = take_copy(v[PROC_KEY_REC_NAME].bytes, &key.name, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_copy(v[PROC_KEY_REC_SPKI].bytes, &key.spki, err);
+    }
+    if (rc != ATT_OK) {
+        proc_key_done(&key);
+        return rc;
+    }
+    *ret_key = key;
+    return ATT_OK;
+}
+
+enum att_rc proc_keyd_key_create(struct proc_keyd *keyd, const char *agent,
+                                 struct proc_key *ret_key, struct att_err *err)
+{
+    const struct proc_value values[] = {[PROC_KEY_CREATE_REQ_AGENT] = text(agent)};
+    autoreply reply = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_KEY_CREATE, values, &reply, err);
+    return rc == ATT_OK ? take_key(reply.msg.v, ret_key, err) : rc;
+}
+
+void proc_keys_free(struct proc_key *keys, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        proc_key_done(&keys[i]);
+    }
+    free(keys);
+}
+
+static enum att_rc append_page(const struct proc_value *page, struct proc_key **keys, size_t *count,
+                               struct att_err *err)
+{
+    struct proc_key *more = realloc(*keys, (*count + page->item_count) * sizeof *more);
+    if (!more) {
+        return att_fail(err, ATT_E_NOMEM, "%zu keys", *count + page->item_count);
+    }
+    *keys = more;
+    struct proc_msg *record = calloc(1, sizeof *record);
+    enum att_rc rc = record ? ATT_OK : att_fail(err, ATT_E_NOMEM, "a key record");
+    for (size_t i = 0; rc == ATT_OK && i < page->item_count; i++) {
+        rc = proc_msg_parse(&proc_key_record_shape, page->items[i], record, err);
+        if (rc != ATT_OK) {
+            rc = ATT_E_PROTOCOL;
+        } else {
+            rc = take_key(record->v, &more[*count], err);
+        }
+        *count += rc == ATT_OK;
+    }
+    free(record);
+    return rc;
+}
+
+enum att_rc proc_keyd_key_list(struct proc_keyd *keyd, struct proc_key **ret_keys,
+                               size_t *ret_count, struct att_err *err)
+{
+    struct proc_key *keys = NULL;
+    size_t count = 0;
+    for (;;) {
+        const struct proc_value values[] = {[PROC_KEY_LIST_REQ_AFTER] =
+                                                text(count ? keys[count - 1].key_id : "")};
+        autoreply reply = {0};
+        enum att_rc rc = call(keyd, PROC_KEYD_KEY_LIST, values, &reply, err);
+        const struct proc_value *page = &reply.msg.v[PROC_KEY_LIST_REP_RECORDS];
+        if (rc == ATT_OK && page->item_count == 0) {
+            break;
+        }
+        size_t before = count;
+        if (rc == ATT_OK) {
+            rc = append_page(page, &keys, &count, err);
+        }
+        if (rc == ATT_OK && before && strcmp(keys[before - 1].key_id, keys[before].key_id) >= 0) {
+            rc = att_fail(err, ATT_E_PROTOCOL, "keyd's key list does not go on in order");
+        }
+        if (rc != ATT_OK) {
+            proc_keys_free(keys, count);
+            return rc;
+        }
+    }
+    *ret_keys = keys;
+    *ret_count = count;
+    return ATT_OK;
+}
+
+void proc_key_evidence_done(struct proc_key_evidence *evidence)
+{
+    if (evidence) {
+        att_buf_done(&evidence->cert_info);
+        att_buf_done(&evidence->cert_sig);
+        proc_quote_done(&evidence->quote);
+        att_buf_done(&evidence->pub_area);
+        att_buf_done(&evidence->srk_pub);
+        att_buf_done(&evidence->parent_pub);
+        *evidence = (struct proc_key_evidence){0};
+    }
+}
+
+static enum att_rc take_evidence(const struct reply *reply, struct proc_key_evidence *ev,
+                                 struct att_err *err)
+{
+    const struct {
+        size_t field;
+        struct att_buf *to;
+    } copies[] = {
+        {PROC_KEY_EVIDENCE_REP_CERT_INFO, &ev->cert_info},
+        {PROC_KEY_EVIDENCE_REP_CERT_SIG, &ev->cert_sig},
+        {PROC_KEY_EVIDENCE_REP_PUB_AREA, &ev->pub_area},
+        {PROC_KEY_EVIDENCE_REP_SRK_PUB, &ev->srk_pub},
+        {PROC_KEY_EVIDENCE_REP_PARENT_PUB, &ev->parent_pub},
+    };
+    for (size_t i = 0; i < sizeof copies / sizeof copies[0]; i++) {
+        enum att_rc rc = take_copy(field(reply, copies[i].field), copies[i].to, err);
+        if (rc != ATT_OK) {
+            return rc;
+        }
+    }
+    return take_quote(field(reply, PROC_KEY_EVIDENCE_REP_ATTEST),
+                      field(reply, PROC_KEY_EVIDENCE_REP_QUOTE_SIG),
+                      field(reply, PROC_KEY_EVIDENCE_REP_PCRS), &ev->quote, err);
+}
+
+enum att_rc proc_keyd_key_evidence(struct proc_keyd *keyd, const char *key_id,
+                                   const char *key_authorization, struct att_slice evidence_cbor,
+                                   const char *pcr_selection,
+                                   struct proc_key_evidence *ret_evidence, struct att_err *err)
+{
+    const struct proc_value values[] = {
+        [PROC_KEY_EVIDENCE_REQ_KEY_ID] = text(key_id),
+        [PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION] = text(key_authorization),
+        [PROC_KEY_EVIDENCE_REQ_EVIDENCE] = bytes(evidence_cbor),
+        [PROC_KEY_EVIDENCE_REQ_PCR_SELECTION] = text(pcr_selection),
+    };
+    autoreply reply = {0};
+    struct proc_key_evidence evidence = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_KEY_EVIDENCE, values, &reply, err);
+    if (rc == ATT_OK) {
+        rc = take_evidence(&reply, &evidence, err);
+    }
+    if (rc != ATT_OK) {
+        proc_key_evidence_done(&evidence);
+        return rc;
+    }
+    *ret_evidence = evidence;
+    return ATT_OK;
+}
+
+enum att_rc proc_keyd_key_csr(struct proc_keyd *keyd, const char *key_id, const char *spiffe_id,
+                              struct att_buf *ret_der, struct att_err *err)
+{
+    const struct proc_value values[] = {
+        [PROC_KEY_CSR_REQ_KEY_ID] = text(key_id),
+        [PROC_KEY_CSR_REQ_SPIFFE_ID] = text(spiffe_id),
+    };
+    autoreply reply = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_KEY_CSR, values, &reply, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    att_buf_put_slice(ret_der, field(&reply, PROC_KEY_CSR_REP_CSR));
+    return att_buf_ok(ret_der, err);
+}
+
+/* The operations that take one text and answer nothing. */
+static enum att_rc simple(struct proc_keyd *keyd, enum proc_keyd_op op, const char *arg,
+                          struct att_err *err)
+{
+    const struct proc_value values[] = {text(arg)};
+    autoreply reply = {0};
+    return call(keyd, op, values, &reply, err);
+}
+
+enum att_rc proc_keyd_key_activate(struct proc_keyd *keyd, const char *key_id, struct att_err *err)
+{
+    return simple(keyd, PROC_KEYD_KEY_ACTIVATE, key_id, err);
+}
+
+enum att_rc proc_keyd_key_retire(struct proc_keyd *keyd, const char *key_id, struct att_err *err)
+{
+    return simple(keyd, PROC_KEYD_KEY_RETIRE, key_id, err);
+}
+
+enum att_rc proc_keyd_key_destroy(struct proc_keyd *keyd, const char *key_id, struct att_err *err)
+{
+    return simple(keyd, PROC_KEYD_KEY_DESTROY, key_id, err);
+}
+
+enum att_rc proc_keyd_freeze(struct proc_keyd *keyd, const char *agent, struct att_err *err)
+{
+    return simple(keyd, PROC_KEYD_FREEZE, agent, err);
+}
+
+enum att_rc proc_keyd_thaw(struct proc_keyd *keyd, const char *agent, struct att_err *err)
+{
+    return simple(keyd, PROC_KEYD_THAW, agent, err);
+}

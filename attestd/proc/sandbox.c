@@ -1,0 +1,103 @@
+#include "attestd/proc/sandbox.h"
+
+#include "attestd/proc/landlock.h"
+#include "attestd/proc/seccomp_filter.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#if ATT_SANITIZED
+/* LeakSanitizer's check at exit traces its own process, which the sandbox refuses: processes that
+ * have entered are not checked, all others are. */
+static atomic_bool entered;
+int __lsan_is_turned_off(void);
+int __lsan_is_turned_off(void)
+{
+    return atomic_load(&entered);
+}
+#endif
+
+static enum att_rc give_up_privileges(struct att_err *err)
+{
+    static const struct rlimit none = {0, 0};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
+        return att_fail_errno(err, ATT_E_UNSUPPORTED, "PR_SET_NO_NEW_PRIVS");
+    }
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
+        return att_fail_errno(err, ATT_E_UNSUPPORTED, "PR_SET_DUMPABLE");
+    }
+    if (setrlimit(RLIMIT_CORE, &none) != 0) {
+        return att_fail_errno(err, ATT_E_UNSUPPORTED, "RLIMIT_CORE");
+    }
+    return ATT_OK;
+}
+
+static void remark(struct proc_sandbox_report *report, const char *text)
+{
+    size_t used = strlen(report->reason);
+    snprintf(report->reason + used, sizeof report->reason - used, "%s%s", used ? "; " : "", text);
+}
+
+static enum att_rc check_memlock(bool needed, struct proc_sandbox_report *report,
+                                 struct att_err *err)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0) {
+        return att_fail_errno(err, ATT_E_IO, "RLIMIT_MEMLOCK");
+    }
+    report->memlock_ok = limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= PROC_MEMLOCK_MIN;
+    if (report->memlock_ok) {
+        return ATT_OK;
+    }
+    if (needed) {
+        return att_fail(err, ATT_E_LIMIT,
+                        "RLIMIT_MEMLOCK is %llu bytes, at least %zu are needed to keep secrets out "
+                        "of swap (LimitMEMLOCK= in the unit)",
+                        (unsigned long long)limit.rlim_cur, PROC_MEMLOCK_MIN);
+    }
+    remark(report, "RLIMIT_MEMLOCK is small");
+    return ATT_OK;
+}
+
+enum att_rc proc_sandbox_enter(const struct proc_sandbox_opts *opts,
+                               struct proc_sandbox_report *ret_report, struct att_err *err)
+{
+    static const char *const names[][2] = {[PROC_PROFILE_KEYD] = {"keyd", "keyd-relaxed"},
+                                           [PROC_PROFILE_ATTESTD] = {"attestd", "attestd-relaxed"},
+                                           [PROC_PROFILE_ISSUERD] = {"issuerd", "issuerd-relaxed"}};
+    bool relaxed = ATT_SANITIZED;
+    struct proc_sandbox_report report = {
+        .profile = names[opts->profile][relaxed],
+        .seccomp = relaxed ? "deny-list" : "allow-list",
+    };
+    enum att_rc rc = check_memlock(opts->need_memlock, &report, err);
+    if (rc == ATT_OK) {
+        rc = give_up_privileges(err);
+    }
+    char why[96] = "";
+    if (rc == ATT_OK) {
+        rc = proc_landlock_enter(opts->paths, &report.landlock_abi, why, sizeof why, err);
+    }
+    if (rc == ATT_OK) {
+        rc = proc_seccomp_load(opts->profile, relaxed, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (why[0]) {
+        remark(&report, why);
+    }
+    if (relaxed) {
+        remark(&report, "sanitizer build");
+    }
+    report.dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0;
+#if ATT_SANITIZED
+    atomic_store(&entered, true);
+#endif
+    *ret_report = report;
+    return ATT_OK;
+}

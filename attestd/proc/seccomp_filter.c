@@ -1,0 +1,297 @@
+#include "attestd/proc/seccomp_filter.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* By name: a call that this architecture lacks (open on arm64) or this libseccomp does not know is
+ * left out. */
+static const char *const common_calls[] = {
+    /* memory */
+    "brk",
+    "mmap",
+    "munmap",
+    "mprotect",
+    "mremap",
+    "madvise",
+    "mlock",
+    "mlock2",
+    "munlock",
+    "memfd_secret",
+    "membarrier",
+    /* files that are open */
+    "read",
+    "write",
+    "readv",
+    "writev",
+    "pread64",
+    "pwrite64",
+    "preadv",
+    "pwritev",
+    "lseek",
+    "close",
+    "close_range",
+    "dup",
+    "dup2",
+    "dup3",
+    "fcntl",
+    "flock",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "fallocate",
+    "fadvise64",
+    "fstat",
+    "fstatfs",
+    "fchmod",
+    "pipe2",
+    /* files by name: Landlock and the file modes say which */
+    "open",
+    "openat",
+    "stat",
+    "lstat",
+    "newfstatat",
+    "statx",
+    "statfs",
+    "access",
+    "faccessat",
+    "faccessat2",
+    "readlink",
+    "readlinkat",
+    "getdents64",
+    "getcwd",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "mkdir",
+    "mkdirat",
+    "chmod",
+    "fchmodat",
+    "umask",
+    "link",
+    "linkat",
+    /* waiting */
+    "poll",
+    "ppoll",
+    "select",
+    "pselect6",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_wait",
+    "epoll_pwait",
+    "eventfd2",
+    "timerfd_create",
+    "timerfd_settime",
+    "timerfd_gettime",
+    "nanosleep",
+    "clock_nanosleep",
+    "restart_syscall",
+    "pause",
+    /* sockets; socket(2) itself has its own rules */
+    "connect",
+    "accept",
+    "accept4",
+    "bind",
+    "listen",
+    "getsockname",
+    "getpeername",
+    "getsockopt",
+    "setsockopt",
+    "sendto",
+    "recvfrom",
+    "sendmsg",
+    "recvmsg",
+    "shutdown",
+    /* threads and signals of this process; clone and tgkill have their own rules */
+    "futex",
+    "set_robust_list",
+    "rseq",
+    "set_tid_address",
+    "sched_yield",
+    "sched_getaffinity",
+    "gettid",
+    "exit",
+    "exit_group",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "rt_sigtimedwait",
+    "rt_sigpending",
+    "rt_sigsuspend",
+    "sigaltstack",
+    "signalfd4",
+    /* who and when */
+    "getpid",
+    "getppid",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "getresuid",
+    "getresgid",
+    "getgroups",
+    "uname",
+    "sysinfo",
+    "getrusage",
+    "times",
+    "getrandom",
+    "clock_gettime",
+    "clock_getres",
+    "gettimeofday",
+    "time",
+    "arch_prctl",
+    "getrlimit",
+};
+
+/* A server and a client of the network need a little more (libevent, libcurl, SQLite). */
+static const char *const network_calls[] = {
+    "sendmmsg", "recvmmsg",  "sendfile",   "epoll_create", "pipe",        "eventfd",
+    "fchown",   "utimensat", "socketpair", "truncate",     "getpriority",
+};
+
+/* Ends the process: no honest code of ours comes near these. */
+static const char *const hostile_calls[] = {
+    "execve",      "execveat",   "ptrace",      "process_vm_readv", "process_vm_writev",
+    "pidfd_getfd", "kexec_load", "init_module", "finit_module",     "bpf",
+    "userfaultfd",
+};
+
+static const char *profile_of(enum proc_profile profile)
+{
+    static const char *const names[] = {"keyd", "attestd", "issuerd"};
+    return names[profile];
+}
+
+static int add_calls(scmp_filter_ctx ctx, uint32_t action, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        int number = seccomp_syscall_resolve_name(names[i]);
+        if (number == __NR_SCMP_ERROR) {
+            continue;
+        }
+        int rc = seccomp_rule_add(ctx, action, number, 0);
+        if (rc != 0 && rc != -EDOM) { /* EDOM: not on this architecture */
+            return rc;
+        }
+    }
+    return 0;
+}
+
+static int allow_sockets(scmp_filter_ctx ctx, enum proc_profile profile)
+{
+    static const unsigned families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
+    size_t count = profile == PROC_PROFILE_KEYD ? 1 : 4; /* keyd: the TPM's socket, ours */
+    for (size_t i = 0; i < count; i++) {
+        int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+                                  SCMP_A0(SCMP_CMP_EQ, families[i]));
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
+static int allow_threads(scmp_filter_ctx ctx)
+{
+    /* clone3's flags stand in memory, out of a filter's sight: libc then falls back to clone. */
+    int rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+    if (rc == 0) {
+        rc = seccomp_rule_add(
+            ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+            SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM));
+    }
+    if (rc == 0) { /* abort() and raise() signal their own process only */
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+                              SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+    }
+    return rc;
+}
+
+static int allow_some_arguments(scmp_filter_ctx ctx)
+{
+    static const unsigned long prctls[] = {PR_SET_NAME, PR_GET_NAME, PR_GET_DUMPABLE, PR_SET_VMA};
+    for (size_t i = 0; i < sizeof prctls / sizeof prctls[0]; i++) {
+        int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
+                                  SCMP_A0(SCMP_CMP_EQ, prctls[i]));
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    /* Limits of ourselves may be read, not set. */
+    int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 2, SCMP_A0(SCMP_CMP_EQ, 0),
+                              SCMP_A2(SCMP_CMP_EQ, 0));
+    static const unsigned long ioctls[] = {
+        0x541b /* FIONREAD */, 0x5421 /* FIONBIO */,
+        0x5401 /* TCGETS: stdio asks whether it is a terminal */};
+    for (size_t i = 0; rc == 0 && i < sizeof ioctls / sizeof ioctls[0]; i++) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+                              SCMP_A1(SCMP_CMP_EQ, ioctls[i]));
+    }
+    return rc;
+}
+
+static int fill_allow_list(scmp_filter_ctx ctx, enum proc_profile profile)
+{
+    int rc =
+        add_calls(ctx, SCMP_ACT_ALLOW, common_calls, sizeof common_calls / sizeof common_calls[0]);
+    if (rc == 0 && profile != PROC_PROFILE_KEYD) {
+        rc = add_calls(ctx, SCMP_ACT_ALLOW, network_calls,
+                       sizeof network_calls / sizeof network_calls[0]);
+    }
+    if (rc == 0) {
+        rc = allow_sockets(ctx, profile);
+    }
+    if (rc == 0) {
+        rc = allow_threads(ctx);
+    }
+    if (rc == 0) {
+        rc = allow_some_arguments(ctx);
+    }
+    if (rc == 0) {
+        rc = add_calls(ctx, SCMP_ACT_KILL_PROCESS, hostile_calls,
+                       sizeof hostile_calls / sizeof hostile_calls[0]);
+    }
+    return rc;
+}
+
+/* Sanitizers need calls that nobody lists; the hostile ones stay refused for them too. */
+static int fill_deny_list(scmp_filter_ctx ctx, enum proc_profile profile)
+{
+    int rc = add_calls(ctx, SCMP_ACT_ERRNO(EPERM), hostile_calls,
+                       sizeof hostile_calls / sizeof hostile_calls[0]);
+    static const unsigned families[] = {AF_INET, AF_INET6, AF_PACKET};
+    for (size_t i = 0; rc == 0 && profile == PROC_PROFILE_KEYD && i < 3; i++) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(socket), 1,
+                              SCMP_A0(SCMP_CMP_EQ, families[i]));
+    }
+    return rc;
+}
+
+enum att_rc proc_seccomp_load(enum proc_profile profile, bool relaxed, struct att_err *err)
+{
+    scmp_filter_ctx ctx = seccomp_init(relaxed ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO(EPERM));
+    if (!ctx) {
+        return att_fail(err, ATT_E_NOMEM, "seccomp filter");
+    }
+    /* All threads, and a wrong architecture's calls end the process (libseccomp's default). */
+    int rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
+    if (rc == 0) {
+        rc = relaxed ? fill_deny_list(ctx, profile) : fill_allow_list(ctx, profile);
+    }
+    if (rc == 0) {
+        rc = seccomp_load(ctx);
+    }
+    seccomp_release(ctx);
+    if (rc != 0) {
+        return att_fail(err, ATT_E_UNSUPPORTED, "seccomp filter of %s: %s", profile_of(profile),
+                        strerror(-rc));
+    }
+    return ATT_OK;
+}
