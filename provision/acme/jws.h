@@ -42,11 +42,16 @@ struct acme_jws {
 
 /* A request body as an ACME server gets it: exactly the members protected, payload, signature;
  * protected has alg (ES256 or RS256), nonce, url and exactly one of jwk and kid. Compact, general,
- * unprotected "header", "crit", "b64" and any unknown member of the outer object are refused.
- * ATT_E_UNSUPPORTED with reason "badSignatureAlgorithm" for any other alg; "badNonce" when nonce is
- * missing or not base64url; else "malformed". text.len > max is ATT_E_LIMIT. */
+ * unprotected "header", "crit", "b64" and any unknown member of the outer object are refused;
+ * unknown header parameters are ignored (RFC 7515 §4). ATT_E_UNSUPPORTED with reason
+ * "badSignatureAlgorithm" for any other alg; "badNonce" when there is no nonce; else "malformed".
+ * text.len > max is ATT_E_LIMIT. */
 ATT_MUST_USE enum att_rc acme_jws_parse(struct att_slice text, size_t max, struct acme_jws *ret_jws,
                                         struct att_err *err);
+/* The inner JWS of a key change (RFC 8555 §7.3.5), as parsed from the outer one's payload: alg, jwk
+ * and url, no nonce, no kid. */
+ATT_MUST_USE enum att_rc acme_jws_parse_key_change(const json_t *inner, struct acme_jws *ret_jws,
+                                                   struct att_err *err);
 /* A signed document: protected has exactly alg ES256, typ (== typ) and x5c (1 … ACME_X5C_MAX
  * standard-base64 DER certificates, leaf first). The caller checks the chain, then calls
  * acme_jws_verify_cert. Used for hostView (docs/PROTOCOL.md M7). */

@@ -1,0 +1,180 @@
+#include "provision/evidence/attobj.h"
+
+#include "provision/evidence/cbor.h"
+
+#include <string.h>
+
+/* Both in deterministic order: shorter names first, then bytewise. */
+enum { FMT, ATT_STMT, OUTER };
+static const char *const outer[OUTER] = {"fmt", "attStmt"};
+enum { ALG, SIG, VER, X5C, PUB_AREA, CERT_INFO, MEMBERS };
+static const char *const members[MEMBERS] = {"alg", "sig", "ver", "x5c", "pubArea", "certInfo"};
+
+#define FORMAT  "tpm"
+#define VERSION "2.0"
+
+static void put(const struct evidence_attobj *attobj, struct att_buf *ret_cbor)
+{
+    evidence_cbor_put_map(ret_cbor, OUTER);
+    evidence_cbor_put_text(ret_cbor, outer[FMT]);
+    evidence_cbor_put_text(ret_cbor, FORMAT);
+    evidence_cbor_put_text(ret_cbor, outer[ATT_STMT]);
+    evidence_cbor_put_map(ret_cbor, MEMBERS);
+    evidence_cbor_put_text(ret_cbor, members[ALG]);
+    evidence_cbor_put_int(ret_cbor, attobj->alg);
+    evidence_cbor_put_text(ret_cbor, members[SIG]);
+    evidence_cbor_put_bytes(ret_cbor, attobj->sig);
+    evidence_cbor_put_text(ret_cbor, members[VER]);
+    evidence_cbor_put_text(ret_cbor, VERSION);
+    evidence_cbor_put_text(ret_cbor, members[X5C]);
+    evidence_cbor_put_array(ret_cbor, attobj->x5c_len);
+    for (size_t i = 0; i < attobj->x5c_len; i++) {
+        evidence_cbor_put_bytes(ret_cbor, attobj->x5c[i]);
+    }
+    evidence_cbor_put_text(ret_cbor, members[PUB_AREA]);
+    evidence_cbor_put_bytes(ret_cbor, attobj->pub_area);
+    evidence_cbor_put_text(ret_cbor, members[CERT_INFO]);
+    evidence_cbor_put_bytes(ret_cbor, attobj->cert_info);
+}
+
+/* What the parser would refuse is not sent either. */
+static enum att_rc check(const struct evidence_attobj *attobj, enum att_rc code,
+                         struct att_err *err)
+{
+    if (attobj->alg != EVIDENCE_COSE_ES256 && attobj->alg != EVIDENCE_COSE_RS256) {
+        return att_fail(err, code, "alg: expected -7 or -257, found %d", attobj->alg);
+    }
+    if (attobj->x5c_len == 0 || attobj->x5c_len > EVIDENCE_X5C_MAX) {
+        return att_fail(err, code, "x5c: expected 1 … %d certificates, found %zu", EVIDENCE_X5C_MAX,
+                        attobj->x5c_len);
+    }
+    for (size_t i = 0; i < attobj->x5c_len; i++) {
+        if (attobj->x5c[i].len == 0 || attobj->x5c[i].len > EVIDENCE_CERT_MAX) {
+            return att_fail(err, code, "x5c: certificate %zu has %zu bytes", i, attobj->x5c[i].len);
+        }
+    }
+    const struct att_slice *parts[] = {&attobj->sig, &attobj->cert_info, &attobj->pub_area};
+    for (size_t i = 0; i < 3; i++) {
+        if (parts[i]->len == 0 || parts[i]->len > EVIDENCE_TPM_MAX) {
+            return att_fail(err, code, "%s: expected 1 … %zu bytes, found %zu",
+                            (const char *[]){"sig", "certInfo", "pubArea"}[i], EVIDENCE_TPM_MAX,
+                            parts[i]->len);
+        }
+    }
+    return ATT_OK;
+}
+
+enum att_rc evidence_attobj_encode(const struct evidence_attobj *attobj, struct att_buf *ret_cbor,
+                                   struct att_err *err)
+{
+    enum att_rc rc = check(attobj, ATT_E_INVAL, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    put(attobj, ret_cbor);
+    return att_buf_ok(ret_cbor, err);
+}
+
+static enum att_rc take_x5c(struct evidence_cbor *cbor, struct evidence_attobj *attobj,
+                            struct att_err *err)
+{
+    enum att_rc rc = evidence_cbor_array(cbor, "x5c", EVIDENCE_X5C_MAX, &attobj->x5c_len, err);
+    for (size_t i = 0; rc == ATT_OK && i < attobj->x5c_len; i++) {
+        rc = evidence_cbor_bytes(cbor, "x5c certificate", EVIDENCE_CERT_MAX, &attobj->x5c[i], err);
+    }
+    return rc;
+}
+
+static enum att_rc take_literal(struct evidence_cbor *cbor, const char *what, const char *literal,
+                                struct att_err *err)
+{
+    char text[32];
+    enum att_rc rc = evidence_cbor_text(cbor, what, text, sizeof text, err);
+    if (rc == ATT_OK && strcmp(text, literal) != 0) {
+        rc = att_fail(err, ATT_E_PARSE, "%s: expected \"%s\", found \"%s\"", what, literal, text);
+    }
+    return rc;
+}
+
+static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
+                               struct evidence_attobj *attobj, struct att_err *err)
+{
+    int32_t alg = 0;
+    enum att_rc rc;
+    switch (member) {
+    case ALG:
+        rc = evidence_cbor_int(cbor, "alg", 1 << 16, &alg, err);
+        attobj->alg = alg;
+        return rc;
+    case SIG:
+        return evidence_cbor_bytes(cbor, "sig", EVIDENCE_TPM_MAX, &attobj->sig, err);
+    case VER:
+        return take_literal(cbor, "ver", VERSION, err);
+    case X5C:
+        return take_x5c(cbor, attobj, err);
+    case PUB_AREA:
+        return evidence_cbor_bytes(cbor, "pubArea", EVIDENCE_TPM_MAX, &attobj->pub_area, err);
+    default:
+        return evidence_cbor_bytes(cbor, "certInfo", EVIDENCE_TPM_MAX, &attobj->cert_info, err);
+    }
+}
+
+static enum att_rc take_statement(struct evidence_cbor *cbor, struct evidence_attobj *attobj,
+                                  struct att_err *err)
+{
+    size_t n = 0, member = 0;
+    unsigned seen = 0;
+    enum att_rc rc = evidence_cbor_map(cbor, "attStmt", MEMBERS, &n, err);
+    for (size_t i = 0; rc == ATT_OK && i < n; i++) {
+        rc = evidence_cbor_key(cbor, "attStmt", members, MEMBERS, &seen, &member, err);
+        if (rc == ATT_OK) {
+            rc = take_member(cbor, member, attobj, err);
+        }
+    }
+    return rc == ATT_OK ? evidence_cbor_have("attStmt", members, (1u << MEMBERS) - 1, seen, err)
+                        : rc;
+}
+
+static enum att_rc take_outer(struct evidence_cbor *cbor, struct evidence_attobj *attobj,
+                              struct att_err *err)
+{
+    size_t n = 0, member = 0;
+    unsigned seen = 0;
+    enum att_rc rc = evidence_cbor_map(cbor, "attObj", OUTER, &n, err);
+    for (size_t i = 0; rc == ATT_OK && i < n; i++) {
+        rc = evidence_cbor_key(cbor, "attObj", outer, OUTER, &seen, &member, err);
+        if (rc == ATT_OK) {
+            rc = member == FMT ? take_literal(cbor, "fmt", FORMAT, err)
+                               : take_statement(cbor, attobj, err);
+        }
+    }
+    if (rc == ATT_OK) {
+        rc = evidence_cbor_have("attObj", outer, (1u << OUTER) - 1, seen, err);
+    }
+    return rc == ATT_OK ? evidence_cbor_end(cbor, "attObj", err) : rc;
+}
+
+enum att_rc evidence_attobj_parse(struct att_slice cbor, struct evidence_attobj *ret_attobj,
+                                  struct att_err *err)
+{
+    if (cbor.len > EVIDENCE_ATTOBJ_MAX) {
+        return att_fail(err, ATT_E_LIMIT, "attObj: %zu bytes, at most %zu", cbor.len,
+                        EVIDENCE_ATTOBJ_MAX);
+    }
+    struct evidence_cbor reader = {cbor};
+    struct evidence_attobj attobj = {0};
+    enum att_rc rc = take_outer(&reader, &attobj, err);
+    if (rc == ATT_OK) {
+        rc = check(&attobj, ATT_E_PARSE, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    att_autobuf again = ATT_BUF_INIT(EVIDENCE_ATTOBJ_MAX + 1024);
+    put(&attobj, &again);
+    if (!att_slice_eq(att_buf_slice(&again), cbor)) {
+        return att_fail(err, ATT_E_PARSE, "attObj: not the deterministic encoding");
+    }
+    *ret_attobj = attobj;
+    return ATT_OK;
+}

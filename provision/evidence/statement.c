@@ -1,0 +1,224 @@
+#include "provision/evidence/statement.h"
+
+#include "provision/evidence/cbor.h"
+#include "provision/evidence/manifest.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* In deterministic order: shorter names first, then bytewise. */
+enum {
+    LOGS,
+    LEVEL,
+    KEY_NAME,
+    KEY_STORE,
+    SELECTORS,
+    IDENTIFIER,
+    HOST_LOG_HEAD,
+    MANIFEST_ROOT,
+    MEMBERS
+};
+static const char *const members[MEMBERS] = {"logs",        "level",       "keyName",
+                                             "keyStore",    "selectors",   "identifier",
+                                             "hostLogHead", "manifestRoot"};
+#define MUST ((1u << MEMBERS) - 1 - (1u << MANIFEST_ROOT))
+
+#define KEY_STORE_TPM "tpm"
+#define LEVEL_MAX     3
+
+void evidence_statement_done(struct evidence_statement *statement)
+{
+    if (statement) {
+        for (size_t i = 0; i < EVIDENCE_SELECTORS_MAX; i++) {
+            free(statement->selectors[i]);
+        }
+        evidence_logs_done(&statement->logs);
+        *statement = (struct evidence_statement){0};
+    }
+}
+
+static void put(const struct evidence_statement *s, struct att_buf *ret_cbor)
+{
+    evidence_cbor_put_map(ret_cbor, MEMBERS - (s->has_manifest_root ? 0u : 1u));
+    evidence_cbor_put_text(ret_cbor, members[LOGS]);
+    evidence_manifest_put(&s->logs, ret_cbor);
+    evidence_cbor_put_text(ret_cbor, members[LEVEL]);
+    evidence_cbor_put_uint(ret_cbor, s->level);
+    evidence_cbor_put_text(ret_cbor, members[KEY_NAME]);
+    evidence_cbor_put_bytes(ret_cbor, ATT_SLICE(s->key_name, s->key_name_len));
+    evidence_cbor_put_text(ret_cbor, members[KEY_STORE]);
+    evidence_cbor_put_text(ret_cbor, s->key_store);
+    evidence_cbor_put_text(ret_cbor, members[SELECTORS]);
+    evidence_cbor_put_array(ret_cbor, s->n_selectors);
+    for (size_t i = 0; i < s->n_selectors; i++) {
+        evidence_cbor_put_text(ret_cbor, s->selectors[i]);
+    }
+    evidence_cbor_put_text(ret_cbor, members[IDENTIFIER]);
+    evidence_cbor_put_text(ret_cbor, s->identifier);
+    evidence_cbor_put_text(ret_cbor, members[HOST_LOG_HEAD]);
+    evidence_cbor_put_bytes(ret_cbor, ATT_SLICE_ARRAY(s->host_log_head));
+    if (s->has_manifest_root) {
+        evidence_cbor_put_text(ret_cbor, members[MANIFEST_ROOT]);
+        evidence_cbor_put_bytes(ret_cbor, ATT_SLICE_ARRAY(s->manifest_root));
+    }
+}
+
+/* Values, for both directions. */
+static enum att_rc check(const struct evidence_statement *s, enum att_rc code, struct att_err *err)
+{
+    if (s->identifier[0] == 0) {
+        return att_fail(err, code, "evidence: identifier is empty");
+    }
+    if (strcmp(s->key_store, KEY_STORE_TPM) != 0) {
+        return att_fail(err, code, "evidence: keyStore \"%s\", expected \"%s\"", s->key_store,
+                        KEY_STORE_TPM);
+    }
+    /* TPM 2.0 Part 2 clause 10.5: nameAlg ‖ digest of 32, 48 or 64 bytes. */
+    if (s->key_name_len != 34 && s->key_name_len != 50 && s->key_name_len != 66) {
+        return att_fail(err, code, "evidence: keyName of %zu bytes is no TPM Name",
+                        s->key_name_len);
+    }
+    if (s->level > LEVEL_MAX) {
+        return att_fail(err, code, "evidence: level %u, at most %d", s->level, LEVEL_MAX);
+    }
+    return ATT_OK;
+}
+
+enum att_rc evidence_statement_encode(const struct evidence_statement *statement,
+                                      struct att_buf *ret_cbor, struct att_err *err)
+{
+    enum att_rc rc = check(statement, ATT_E_INVAL, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (!evidence_text_ok(att_slice_str(statement->identifier))) {
+        return att_fail(err, ATT_E_INVAL, "evidence: identifier is not plain UTF-8");
+    }
+    if (statement->n_selectors > EVIDENCE_SELECTORS_MAX) {
+        return att_fail(err, ATT_E_LIMIT, "evidence: more than %d selectors",
+                        EVIDENCE_SELECTORS_MAX);
+    }
+    for (size_t i = 0; i < statement->n_selectors; i++) {
+        struct att_slice text = att_slice_str(statement->selectors[i]);
+        if (text.len >= EVIDENCE_SELECTOR_LEN || !evidence_text_ok(text)) {
+            return att_fail(err, ATT_E_INVAL, "evidence: selector %zu is too long or not UTF-8", i);
+        }
+    }
+    size_t before = ret_cbor->len;
+    put(statement, ret_cbor);
+    rc = att_buf_ok(ret_cbor, err);
+    if (rc == ATT_OK && ret_cbor->len - before > EVIDENCE_STATEMENT_MAX) {
+        rc = att_fail(err, ATT_E_LIMIT, "evidence: %zu bytes, at most %zu", ret_cbor->len - before,
+                      EVIDENCE_STATEMENT_MAX);
+    }
+    return rc;
+}
+
+static enum att_rc take_digest(struct evidence_cbor *cbor, const char *what,
+                               uint8_t ret[ATT_SHA256_LEN], struct att_err *err)
+{
+    struct att_slice bytes = {0};
+    enum att_rc rc = evidence_cbor_bytes(cbor, what, ATT_SHA256_LEN, &bytes, err);
+    if (rc == ATT_OK && bytes.len != ATT_SHA256_LEN) {
+        rc = att_fail(err, ATT_E_PARSE, "%s: expected 32 bytes, found %zu", what, bytes.len);
+    }
+    if (rc == ATT_OK) {
+        memcpy(ret, bytes.ptr, ATT_SHA256_LEN);
+    }
+    return rc;
+}
+
+static enum att_rc take_selectors(struct evidence_cbor *cbor, struct evidence_statement *s,
+                                  struct att_err *err)
+{
+    size_t n = 0;
+    char text[EVIDENCE_SELECTOR_LEN];
+    enum att_rc rc = evidence_cbor_array(cbor, "selectors", EVIDENCE_SELECTORS_MAX, &n, err);
+    for (; rc == ATT_OK && s->n_selectors < n; s->n_selectors++) {
+        rc = evidence_cbor_text(cbor, "selector", text, sizeof text, err);
+        if (rc == ATT_OK && !(s->selectors[s->n_selectors] = strdup(text))) {
+            rc = att_fail(err, ATT_E_NOMEM, "selectors: no memory");
+        }
+    }
+    return rc;
+}
+
+static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
+                               struct evidence_statement *s, struct att_err *err)
+{
+    struct att_slice bytes = {0};
+    uint64_t level = 0;
+    enum att_rc rc;
+    switch (member) {
+    case LOGS:
+        return evidence_manifest_take(cbor, &s->logs, err);
+    case LEVEL:
+        rc = evidence_cbor_uint(cbor, "level", LEVEL_MAX, &level, err);
+        s->level = (unsigned)level;
+        return rc;
+    case KEY_NAME:
+        rc = evidence_cbor_bytes(cbor, "keyName", sizeof s->key_name, &bytes, err);
+        if (rc == ATT_OK && bytes.len) {
+            memcpy(s->key_name, bytes.ptr, bytes.len);
+        }
+        s->key_name_len = bytes.len;
+        return rc;
+    case KEY_STORE:
+        return evidence_cbor_text(cbor, "keyStore", s->key_store, sizeof s->key_store, err);
+    case SELECTORS:
+        return take_selectors(cbor, s, err);
+    case IDENTIFIER:
+        return evidence_cbor_text(cbor, "identifier", s->identifier, sizeof s->identifier, err);
+    case HOST_LOG_HEAD:
+        return take_digest(cbor, "hostLogHead", s->host_log_head, err);
+    default:
+        s->has_manifest_root = true;
+        return take_digest(cbor, "manifestRoot", s->manifest_root, err);
+    }
+}
+
+static enum att_rc take(struct evidence_cbor *cbor, struct evidence_statement *s,
+                        struct att_err *err)
+{
+    size_t n = 0, member = 0;
+    unsigned seen = 0;
+    enum att_rc rc = evidence_cbor_map(cbor, "evidence", MEMBERS, &n, err);
+    for (size_t i = 0; rc == ATT_OK && i < n; i++) {
+        rc = evidence_cbor_key(cbor, "evidence", members, MEMBERS, &seen, &member, err);
+        if (rc == ATT_OK) {
+            rc = take_member(cbor, member, s, err);
+        }
+    }
+    if (rc == ATT_OK) {
+        rc = evidence_cbor_have("evidence", members, MUST, seen, err);
+    }
+    if (rc == ATT_OK) {
+        rc = evidence_cbor_end(cbor, "evidence", err);
+    }
+    return rc == ATT_OK ? check(s, ATT_E_PARSE, err) : rc;
+}
+
+enum att_rc evidence_statement_parse(struct att_slice cbor,
+                                     struct evidence_statement *ret_statement, struct att_err *err)
+{
+    if (cbor.len > EVIDENCE_STATEMENT_MAX) {
+        return att_fail(err, ATT_E_LIMIT, "evidence: %zu bytes, at most %zu", cbor.len,
+                        EVIDENCE_STATEMENT_MAX);
+    }
+    struct evidence_cbor reader = {cbor};
+    struct evidence_statement statement = {0};
+    att_autobuf again = ATT_BUF_INIT(EVIDENCE_STATEMENT_MAX + 1024);
+    enum att_rc rc = take(&reader, &statement, err);
+    if (rc == ATT_OK) {
+        put(&statement, &again);
+        if (!att_slice_eq(att_buf_slice(&again), cbor)) {
+            rc = att_fail(err, ATT_E_PARSE, "evidence: not the deterministic encoding");
+        }
+    }
+    if (rc != ATT_OK) {
+        evidence_statement_done(&statement);
+        return rc;
+    }
+    *ret_statement = statement;
+    return ATT_OK;
+}
