@@ -3,7 +3,7 @@
  * keyAttributes, keyParent, quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce,
  * pcrSelection, pcrDigest, tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing,
  * logReplay, policyMissing, policyExpired, bootPolicy. Of verify_csr: malformed, csrSignature,
- * csrName, csrKey, csrAccountKey. */
+ * csrName, csrAccountKey, csrKey. */
 #ifndef ATTESTD_VERIFY_AGENT_H
 #define ATTESTD_VERIFY_AGENT_H
 

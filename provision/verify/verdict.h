@@ -43,8 +43,9 @@ void verify_verdict_free(struct verify_verdict *verdict);
 void verify_verdict_cleanup(struct verify_verdict **verdict);
 #define verify_autoverdict ATT_CLEANUP(verify_verdict_cleanup) struct verify_verdict
 
-/* Appends checks that must be run, in order. Plans may follow one another in one verdict (the
- * issuer's own checks before or after the library's). */
+/* Appends checks that must be run, in order. Plans may follow one another in one verdict: the
+ * issuer's own checks before the library's (run, not only planned: verify_*() accepts only when the
+ * whole verdict does) or after them. */
 void verify_plan(struct verify_verdict *verdict, const enum verify_reason *reasons, size_t n);
 /* Set the outcome of the first planned check of that name that has none yet; without such a plan
  * they append. verify_fail on a check that already failed appends a further finding. A check that

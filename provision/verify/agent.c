@@ -1,0 +1,377 @@
+#include "provision/verify/agent.h"
+
+#include "attestd/base/enc.h"
+#include "certs/chain.h"
+#include "certs/oid.h"
+#include "provision/evidence/attobj.h"
+#include "provision/evidence/formula.h"
+#include "provision/evidence/statement.h"
+#include "provision/verify/keyplace.h"
+#include "provision/verify/steps.h"
+#include "tpm/parse/sig.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const enum verify_reason agent_plan[] = {
+    VERIFY_REASON_MALFORMED,       VERIFY_REASON_KEY_STORE,    VERIFY_REASON_AK_UNKNOWN,
+    VERIFY_REASON_AK_ATTRIBUTES,   VERIFY_REASON_CERTIFY_TYPE, VERIFY_REASON_CERTIFY_SIGNATURE,
+    VERIFY_REASON_CERTIFY_NONCE,   VERIFY_REASON_CERTIFY_NAME, VERIFY_REASON_KEY_ATTRIBUTES,
+    VERIFY_REASON_KEY_PARENT,      VERIFY_REASON_QUOTE_MAGIC,  VERIFY_REASON_QUOTE_TYPE,
+    VERIFY_REASON_QUOTE_SIGNATURE, VERIFY_REASON_AK_HIERARCHY, VERIFY_REASON_QUOTE_NONCE,
+    VERIFY_REASON_PCR_SELECTION,   VERIFY_REASON_PCR_DIGEST,   VERIFY_REASON_TPM_CLEARED,
+    VERIFY_REASON_CLOCK_ROLLBACK,  VERIFY_REASON_AK_STALE,     VERIFY_REASON_EVIDENCE_MISMATCH,
+    VERIFY_REASON_LOG_MISSING,     VERIFY_REASON_LOG_REPLAY,   VERIFY_REASON_POLICY_MISSING,
+    VERIFY_REASON_POLICY_EXPIRED,  VERIFY_REASON_BOOT_POLICY,
+};
+
+/* Everything read from what the host sent; the slices point into it. */
+struct read {
+    struct att_slice ak_cert, certify_sig, cert_info, pub_area;
+    int alg;
+    struct parse_public ak, key;
+    struct parse_name ak_name, key_name;
+    uint8_t ak_spki[VERIFY_SPKI_MAX], key_spki[VERIFY_SPKI_MAX];
+    size_t ak_spki_len, key_spki_len;
+    struct verify_statement certify, quote;
+    struct evidence_statement evidence;
+    struct verify_key_place place;
+};
+
+/* ---- malformed ------------------------------------------------------------------------------- */
+
+static bool read_statement(const struct verify_agent_in *in, struct read *read,
+                           struct verify_verdict *verdict)
+{
+    if (in->att_obj.len == 0) {
+        read->ak_cert = in->ak_cert;
+        read->certify_sig = in->certify_sig;
+        read->cert_info = in->cert_info;
+        read->pub_area = in->pub_area;
+        read->alg = EVIDENCE_COSE_ES256;
+        return true;
+    }
+    struct evidence_attobj attobj;
+    struct att_err err = {0};
+    if (evidence_attobj_parse(in->att_obj, &attobj, &err)) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "attObj: %s", err.msg);
+        return false;
+    }
+    if (attobj.x5c_len < 1) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "attObj: x5c is empty");
+        return false;
+    }
+    read->ak_cert = attobj.x5c[0];
+    read->certify_sig = attobj.sig;
+    read->cert_info = attobj.cert_info;
+    read->pub_area = attobj.pub_area;
+    read->alg = attobj.alg;
+    return true;
+}
+
+static bool read_key(struct att_slice area, const char *what, struct parse_public *pub,
+                     struct parse_name *name, uint8_t spki[VERIFY_SPKI_MAX], size_t *spki_len,
+                     struct verify_verdict *verdict)
+{
+    att_autobuf der = ATT_BUF_INIT(VERIFY_SPKI_MAX);
+    struct att_err err = {0};
+    if (!verify_step_area(area, what, pub, verdict)) {
+        return false;
+    }
+    if (parse_name_of_area(area, name, &err) || parse_public_spki(pub, &der, &err) ||
+        att_buf_ok(&der, &err)) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "%s: %s", what, err.msg);
+        return false;
+    }
+    memcpy(spki, der.ptr, der.len);
+    *spki_len = der.len;
+    return true;
+}
+
+static bool read_all(const struct verify_agent_in *in, struct read *read,
+                     struct verify_verdict *verdict)
+{
+    struct att_err err = {0};
+    if (!in->key_authorization || !in->key_authorization[0] || !in->identifier ||
+        !in->identifier[0]) {
+        verify_fail(verdict, VERIFY_REASON_INTERNAL, "no order to judge the evidence by");
+        return false;
+    }
+    if (!read_statement(in, read, verdict) ||
+        !read_key(in->ak.ak_pub, "the AK's public area", &read->ak, &read->ak_name, read->ak_spki,
+                  &read->ak_spki_len, verdict) ||
+        !read_key(read->pub_area, "pubArea", &read->key, &read->key_name, read->key_spki,
+                  &read->key_spki_len, verdict) ||
+        !verify_step_statement(read->cert_info, PARSE_ATTEST_CERTIFY, "certInfo", &read->certify,
+                               verdict) ||
+        !verify_step_signature(read->certify_sig, "attObj sig", verdict) ||
+        !verify_step_quote_form(&in->quoted, &read->quote, verdict) ||
+        !verify_key_place_read(in, &read->place, verdict)) {
+        return false;
+    }
+    if (evidence_statement_parse(in->evidence, &read->evidence, &err)) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "evidence: %s", err.msg);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_MALFORMED, "every structure parses whole");
+    return true;
+}
+
+/* ---- the key's statement --------------------------------------------------------------------- */
+
+static bool check_store(const struct verify_agent_in *in, const struct read *read,
+                        struct verify_verdict *verdict)
+{
+    /* A TPM2_Certify speaks for a key in a TPM and for no other kind. */
+    if (strcmp(read->evidence.key_store, "tpm") != 0) {
+        verify_fail(verdict, VERIFY_REASON_KEY_STORE,
+                    "evidence says keyStore \"%s\", the statement is of a TPM's key",
+                    read->evidence.key_store);
+        return false;
+    }
+    if (!(in->key_stores & VERIFY_KEY_TPM)) {
+        verify_fail(verdict, VERIFY_REASON_KEY_STORE,
+                    "the profile does not allow keys of kind \"tpm\"");
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_KEY_STORE, "the key is in a TPM, as the profile allows");
+    return true;
+}
+
+static bool check_known(const struct verify_agent_in *in, const struct read *read,
+                        struct verify_verdict *verdict)
+{
+    struct att_err err = {0};
+    certs_autox509 *cert = NULL;
+    if (in->ak.ak_cert.len > 0 && !att_slice_eq(read->ak_cert, in->ak.ak_cert)) {
+        verify_fail(verdict, VERIFY_REASON_AK_UNKNOWN,
+                    "x5c[0] is not the AK certificate that this host's enrolment was given");
+        return false;
+    }
+    if (certs_cert_parse(read->ak_cert, &cert, &err) ||
+        certs_cert_matches_spki(cert, ATT_SLICE(read->ak_spki, read->ak_spki_len), &err)) {
+        verify_fail(verdict, VERIFY_REASON_AK_UNKNOWN, "x5c[0] is not for the AK on record: %s",
+                    err.msg);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_AK_UNKNOWN, "the AK is the one on record");
+    return true;
+}
+
+static bool check_certify_header(const struct read *read, struct verify_verdict *verdict)
+{
+    const struct verify_statement *certify = &read->certify;
+    if (certify->magic != PARSE_MAGIC) {
+        verify_fail(verdict, VERIFY_REASON_CERTIFY_TYPE,
+                    "certInfo starts with 0x%08x, expected TPM_GENERATED 0x%08x", certify->magic,
+                    PARSE_MAGIC);
+        return false;
+    }
+    if (certify->type != PARSE_ATTEST_CERTIFY || !certify->parsed) {
+        verify_fail(verdict, VERIFY_REASON_CERTIFY_TYPE,
+                    "certInfo has type 0x%04x (%s), expected 0x%04x (a TPM2_Certify)",
+                    certify->type, verify_statement_name(certify->type), PARSE_ATTEST_CERTIFY);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_CERTIFY_TYPE, "certInfo is a TPM2_Certify");
+    return true;
+}
+
+static bool check_certify_signature(const struct read *read, struct verify_verdict *verdict)
+{
+    struct att_err err = {0};
+    if (read->alg != EVIDENCE_COSE_ES256) {
+        verify_fail(verdict, VERIFY_REASON_CERTIFY_SIGNATURE,
+                    "attObj says alg %d, expected %d (ES256, the AK's scheme)", read->alg,
+                    EVIDENCE_COSE_ES256);
+        return false;
+    }
+    if (parse_sig_verify(&read->ak, read->certify_sig, read->cert_info, &err)) {
+        verify_fail(verdict, VERIFY_REASON_CERTIFY_SIGNATURE, "attObj sig: %s", err.msg);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_CERTIFY_SIGNATURE, "certInfo is signed by the AK");
+    return true;
+}
+
+static bool check_certify_nonce(const struct verify_agent_in *in, const struct read *read,
+                                struct verify_verdict *verdict)
+{
+    uint8_t extra[ATT_SHA256_LEN];
+    evidence_certify_extra(extra, att_slice_str(in->key_authorization));
+    if (!att_slice_eq_secret(read->certify.attest.extra_data, ATT_SLICE_ARRAY(extra))) {
+        verify_fail(verdict, VERIFY_REASON_CERTIFY_NONCE,
+                    "certInfo.extraData (%zu bytes) is not SHA-256 of this order's "
+                    "keyAuthorization",
+                    read->certify.attest.extra_data.len);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_CERTIFY_NONCE, "certInfo was made for this order");
+    return true;
+}
+
+static bool check_certify_name(const struct read *read, struct verify_verdict *verdict)
+{
+    char name[2 * sizeof(read->key_name.bytes) + 1];
+    att_hex(name, parse_name_slice(&read->key_name));
+    if (!att_slice_eq(read->certify.attest.u.certify.name, parse_name_slice(&read->key_name))) {
+        verify_fail(verdict, VERIFY_REASON_CERTIFY_NAME,
+                    "certInfo names another object than pubArea, whose Name is %s", name);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_CERTIFY_NAME, "certInfo names the key %s", name);
+    return true;
+}
+
+static bool check_key_attributes(const struct read *read, struct verify_verdict *verdict)
+{
+    struct att_err err = {0};
+    if (parse_public_check_agent(&read->key, &err)) {
+        verify_fail(verdict, VERIFY_REASON_KEY_ATTRIBUTES, "%s", err.msg);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_KEY_ATTRIBUTES,
+                "the key was born in the TPM and cannot leave it");
+    return true;
+}
+
+/* ---- now, and for whom ----------------------------------------------------------------------- */
+
+static bool check_stale(const struct verify_agent_in *in, const struct read *read,
+                        struct verify_verdict *verdict)
+{
+    struct verify_clock now = verify_clock_of(&read->quote.attest);
+    struct verify_clock certify = verify_clock_of(&read->certify.attest);
+    const struct verify_clock *before = in->ak.clock;
+    const char *why = NULL;
+    if (in->ak.expires_at && in->boot.now >= in->ak.expires_at) {
+        why = "the AK's enrolment expired";
+    } else if (certify.reset_count != now.reset_count ||
+               certify.restart_count != now.restart_count ||
+               certify.firmware_version != now.firmware_version) {
+        why = "certInfo and the quote are of different boots or firmware";
+    } else if (before && before->reset_count != now.reset_count) {
+        why = "the host rebooted since its AK was enrolled";
+    } else if (before && before->firmware_version != now.firmware_version) {
+        why = "the TPM's firmware changed since its AK was enrolled";
+    }
+    if (why) {
+        verify_fail(verdict, VERIFY_REASON_AK_STALE,
+                    "%s: resetCount %u, firmware %016llx enrolled; now %u, %016llx", why,
+                    before ? before->reset_count : 0U,
+                    before ? (unsigned long long)before->firmware_version : 0ULL, now.reset_count,
+                    (unsigned long long)now.firmware_version);
+        return false;
+    }
+    if (!before) {
+        verify_skip(verdict, VERIFY_REASON_AK_STALE, "there is no enrolment record here");
+    } else {
+        verify_pass(verdict, VERIFY_REASON_AK_STALE,
+                    "the AK was enrolled in this boot (resetCount %u)", now.reset_count);
+    }
+    return true;
+}
+
+static bool check_evidence(const struct verify_agent_in *in, const struct read *read,
+                           struct verify_verdict *verdict)
+{
+    const struct evidence_statement *evidence = &read->evidence;
+    if (strcmp(evidence->identifier, in->identifier) != 0) {
+        verify_fail(verdict, VERIFY_REASON_EVIDENCE_MISMATCH,
+                    "evidence is for \"%.100s\", expected \"%.100s\"", evidence->identifier,
+                    in->identifier);
+        return false;
+    }
+    if (!att_slice_eq(ATT_SLICE(evidence->key_name, evidence->key_name_len),
+                      parse_name_slice(&read->key_name))) {
+        verify_fail(verdict, VERIFY_REASON_EVIDENCE_MISMATCH,
+                    "evidence names another key than the certified one");
+        return false;
+    }
+    if (!evidence_logs_match(&evidence->logs, in->quoted.logs)) {
+        verify_fail(verdict, VERIFY_REASON_EVIDENCE_MISMATCH,
+                    "evidence lists other logs than were sent (%zu listed, %zu sent)",
+                    evidence->logs.n, in->quoted.logs->n);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_EVIDENCE_MISMATCH,
+                "evidence is for this order's identifier, this key and these %zu logs",
+                evidence->logs.n);
+    return true;
+}
+
+static bool judge_key(const struct verify_agent_in *in, const struct read *read,
+                      struct verify_verdict *verdict)
+{
+    return check_store(in, read, verdict) && check_known(in, read, verdict) &&
+           verify_step_ak(&read->ak, verdict) && check_certify_header(read, verdict) &&
+           check_certify_signature(read, verdict) && check_certify_nonce(in, read, verdict) &&
+           check_certify_name(read, verdict) && check_key_attributes(read, verdict) &&
+           verify_key_place_check(in, &read->place, &read->key_name,
+                                  read->certify.attest.u.certify.qualified_name, verdict);
+}
+
+static bool judge_quote(const struct verify_agent_in *in, const struct read *read,
+                        struct verify_verdict *verdict)
+{
+    uint8_t extra[ATT_SHA256_LEN];
+    struct verify_clock clock;
+    evidence_quote_extra(extra, att_slice_str(in->key_authorization), read->cert_info,
+                         in->evidence);
+    if (!verify_step_quote(&in->quoted, &read->quote, &read->certify.attest, &read->ak,
+                           ATT_SLICE_ARRAY(extra), &in->boot.selection, verdict)) {
+        return false;
+    }
+    clock = verify_clock_of(&read->quote.attest);
+    return verify_step_clock(in->ak.clock, "there is no enrolment record here", &clock, verdict) &&
+           check_stale(in, read, verdict) && check_evidence(in, read, verdict) &&
+           verify_step_boot(&in->boot, &in->quoted, verdict);
+}
+
+static void fill(const struct read *read, struct verify_agent_facts *facts)
+{
+    facts->key_name = read->key_name;
+    memcpy(facts->spki, read->key_spki, read->key_spki_len);
+    facts->spki_len = read->key_spki_len;
+    facts->key_store = "tpm";
+    facts->have_manifest_root = read->evidence.has_manifest_root;
+    memcpy(facts->manifest_root, read->evidence.manifest_root, sizeof(facts->manifest_root));
+    memcpy(facts->host_log_head, read->evidence.host_log_head, sizeof(facts->host_log_head));
+    facts->level = read->evidence.level;
+}
+
+static bool judge(const struct verify_agent_in *in, struct read *read,
+                  struct verify_verdict *verdict, struct verify_agent_facts *ret)
+{
+    struct verify_agent_facts facts = {0};
+    if (!read_all(in, read, verdict) || !judge_key(in, read, verdict) ||
+        !judge_quote(in, read, verdict) ||
+        !verify_step_facts(&in->boot, &in->quoted, &read->quote, in->ak.clock, &facts.quote,
+                           verdict) ||
+        verify_verdict_result(verdict) != VERIFY_ACCEPTED) {
+        return false;
+    }
+    fill(read, &facts);
+    if (ret) {
+        *ret = facts;
+    }
+    return true;
+}
+
+enum verify_result verify_agent(const struct verify_agent_in *in, struct verify_verdict *verdict,
+                                struct verify_agent_facts *ret)
+{
+    if (verify_verdict_failed(verdict)) {
+        return VERIFY_REFUSED;
+    }
+    verify_plan(verdict, agent_plan, sizeof(agent_plan) / sizeof(agent_plan[0]));
+    struct read *read = calloc(1, sizeof(*read));
+    if (!read) {
+        verify_fail(verdict, VERIFY_REASON_INTERNAL, "no memory for the evidence");
+        return VERIFY_REFUSED;
+    }
+    enum verify_result result = judge(in, read, verdict, ret) ? VERIFY_ACCEPTED : VERIFY_REFUSED;
+    evidence_statement_done(&read->evidence);
+    free(read);
+    return result;
+}

@@ -1,0 +1,182 @@
+#include "provision/verify/steps.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* "a.b.c.d" or a prefix of it: the parts as 16-bit groups of the firmware version, most significant
+ * first. 0: not of that form. */
+static size_t version_parts(const char *text, uint16_t ret_parts[4])
+{
+    size_t n = 0;
+    while (n < 4) {
+        size_t digits = strspn(text, "0123456789");
+        if (digits < 1 || digits > 5) {
+            return 0;
+        }
+        unsigned long value = strtoul(text, NULL, 10);
+        if (value > UINT16_MAX) {
+            return 0;
+        }
+        ret_parts[n++] = (uint16_t)value;
+        text += digits;
+        if (*text == '\0') {
+            return n;
+        }
+        if (*text != '.') {
+            return 0;
+        }
+        text++;
+    }
+    return 0;
+}
+
+enum att_rc verify_deny_check(const struct verify_deny *deny, struct att_err *err)
+{
+    size_t len = deny->manufacturer ? strlen(deny->manufacturer) : 0;
+    if (len < 1 || len > 4) {
+        return att_fail(err, ATT_E_PARSE, "deny list: manufacturer: expected 1-4 characters");
+    }
+    for (size_t i = 0; i < deny->n_versions; i++) {
+        uint16_t parts[4];
+        if (!deny->versions[i] || !version_parts(deny->versions[i], parts)) {
+            return att_fail(err, ATT_E_PARSE,
+                            "deny list: versions[%zu]: expected a.b.c.d, each 0-65535, or its "
+                            "beginning, found \"%.40s\"",
+                            i, deny->versions[i] ? deny->versions[i] : "");
+        }
+    }
+    return ATT_OK;
+}
+
+/* "STM " as the 8 hex digits of TPM_PT_MANUFACTURER; makers pad with spaces or with NUL. */
+static bool is_manufacturer(const char *name, const char *hex)
+{
+    static const char pads[] = {' ', '\0'};
+    size_t len = strlen(name);
+    while (len > 0 && name[len - 1] == ' ') {
+        len--;
+    }
+    for (size_t i = 0; i < sizeof(pads); i++) {
+        unsigned char id[4];
+        char text[9];
+        for (size_t k = 0; k < 4; k++) {
+            id[k] = (unsigned char)(k < len ? name[k] : pads[i]);
+        }
+        (void)snprintf(text, sizeof(text), "%02x%02x%02x%02x", id[0], id[1], id[2], id[3]);
+        if (!strcasecmp(text, hex)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* n_known: how many of the four parts the version has (an EK certificate states two). A rule that
+ * is finer than what is known does not match. */
+static const char *rule_that_denies(const struct verify_deny *deny, const uint16_t version[4],
+                                    size_t n_known)
+{
+    if (deny->n_versions == 0) {
+        return "all versions";
+    }
+    for (size_t i = 0; i < deny->n_versions; i++) {
+        uint16_t parts[4];
+        size_t n = version_parts(deny->versions[i], parts);
+        if (n > 0 && n <= n_known && !memcmp(parts, version, n * sizeof(parts[0]))) {
+            return deny->versions[i];
+        }
+    }
+    return NULL;
+}
+
+static void split_version(uint64_t version, uint16_t ret[4])
+{
+    for (int i = 0; i < 4; i++) {
+        ret[i] = (uint16_t)(version >> (48 - 16 * i));
+    }
+}
+
+static bool denied(const struct verify_deny *deny, size_t n_deny, const char *manufacturer,
+                   const uint16_t version[4], size_t n_known, const char *who,
+                   struct verify_verdict *verdict)
+{
+    if (!strncmp(manufacturer, "id:", 3)) {
+        manufacturer += 3;
+    }
+    for (size_t i = 0; i < n_deny; i++) {
+        if (!is_manufacturer(deny[i].manufacturer, manufacturer)) {
+            continue;
+        }
+        const char *rule = rule_that_denies(&deny[i], version, n_known);
+        if (rule) {
+            verify_fail(verdict, VERIFY_REASON_FIRMWARE_DENIED,
+                        "the deny list has manufacturer \"%s\", %s; %s %s, version %u.%u.%u.%u",
+                        deny[i].manufacturer, rule, who, manufacturer, version[0], version[1],
+                        version[2], version[3]);
+            return true;
+        }
+    }
+    return false;
+}
+
+enum verify_result verify_firmware(const struct verify_deny *deny, size_t n_deny,
+                                   const char *manufacturer, uint64_t quoted_version,
+                                   const uint64_t *claimed, struct verify_verdict *verdict)
+{
+    static const enum verify_reason plan[] = {VERIFY_REASON_FIRMWARE_DENIED};
+    uint16_t version[4];
+    verify_plan(verdict, plan, 1);
+    split_version(quoted_version, version);
+    if (claimed && *claimed != quoted_version) {
+        verify_fail(verdict, VERIFY_REASON_FIRMWARE_DENIED,
+                    "the host claims firmware version %016llx, its TPM signs %016llx",
+                    (unsigned long long)*claimed, (unsigned long long)quoted_version);
+    } else if (!denied(deny, n_deny, manufacturer, version, 4, "the TPM signs", verdict)) {
+        verify_pass(verdict, VERIFY_REASON_FIRMWARE_DENIED,
+                    "firmware %u.%u.%u.%u, as the TPM signs it, is not denied", version[0],
+                    version[1], version[2], version[3]);
+    }
+    return verify_verdict_result(verdict);
+}
+
+/* The certificate's "id:00020003" is the upper half of the firmware version: TCG EK Credential
+ * Profile 2.6 §3.1.2. */
+static bool certificate_version(const char *text, uint16_t ret[4])
+{
+    if (strncmp(text, "id:", 3) != 0 || strlen(text) != 11 ||
+        strspn(text + 3, "0123456789abcdefABCDEF") != 8) {
+        return false;
+    }
+    unsigned long value = strtoul(text + 3, NULL, 16);
+    ret[0] = (uint16_t)(value >> 16);
+    ret[1] = (uint16_t)value;
+    ret[2] = ret[3] = 0;
+    return true;
+}
+
+bool verify_step_deny(const struct verify_ek_in *in, const struct verify_ek_facts *facts,
+                      struct verify_verdict *verdict)
+{
+    uint16_t version[4] = {0};
+    bool known = certificate_version(facts->version, version);
+    if (denied(in->deny, in->n_deny, facts->manufacturer, version, known ? 2 : 0,
+               "the EK certificate says", verdict)) {
+        return false;
+    }
+    split_version(in->version, version);
+    const char *claimed = in->manufacturer[0] ? in->manufacturer : facts->manufacturer;
+    if (denied(in->deny, in->n_deny, claimed, version, in->have_version ? 4 : 0, "the host says",
+               verdict)) {
+        return false;
+    }
+    /* A host that claims another maker does not get round the rules for the certificate's. */
+    if (in->have_version &&
+        denied(in->deny, in->n_deny, facts->manufacturer, version, 4, "the host says", verdict)) {
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_FIRMWARE_DENIED,
+                "manufacturer %s is not denied with what is known of its firmware",
+                facts->manufacturer);
+    return true;
+}
