@@ -114,9 +114,9 @@ ATT_MUST_USE enum att_rc parse_eventlog_replay(struct att_slice bytes, uint16_t 
                                                struct parse_eventlog_pcrs *ret_pcrs,
                                                struct att_err *err);
 /* Do these PCRs (quoted and selected, those in mask) have the replayed values? A PCR without events
- * must hold its reset value. ATT_E_DENIED, reason "logReplay", message like "pcr7 event 41: after this
- * last event the log replays to …, the quote has …"; ATT_E_INVAL when the banks differ. A SHA-1 log is
- * refused. */
+ * must hold its reset value. ATT_E_DENIED, reason "logReplay", message like "pcr7 event 41: after
+ * this last event the log replays to …, the quote has …"; ATT_E_INVAL when the banks differ. A
+ * SHA-1 log is refused. */
 ATT_MUST_USE enum att_rc parse_eventlog_check(const struct parse_eventlog_pcrs *replayed,
                                               const struct parse_pcr_set *quoted, uint32_t mask,
                                               struct att_err *err);
