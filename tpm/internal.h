@@ -128,6 +128,10 @@ ATT_MUST_USE enum att_rc tpm_srk_get(struct tpm_context *ctx, ESYS_TR *ret_tr, s
 ATT_MUST_USE enum att_rc tpm_ak_acquire(struct tpm_context *ctx, ESYS_TR *ret_tr,
                                         struct att_err *err);
 void tpm_primary_done(struct tpm_context *ctx, struct tpm_primary *primary);
+/* A transient SRK of the other variant that has this Name, for blobs made under it; ATT_E_DENIED,
+ * reason "foreignParent", when there is none. */
+ATT_MUST_USE enum att_rc tpm_srk_other(struct tpm_context *ctx, struct att_slice name,
+                                       struct tpm_obj *ret_obj, struct att_err *err);
 uint32_t tpm_srk_blob_handle(const struct tpm_context *ctx);
 
 /* Sets a hierarchy's authorisation and gives the session for it: the password session where the
