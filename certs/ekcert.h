@@ -35,7 +35,7 @@ enum certs_ek_verdict {
     CERTS_EK_KEY_TYPE,    /* neither RSA ≥ 2048 nor P-256, P-384 */
     CERTS_EK_IS_CA,       /* basicConstraints say CA, or it is self-issued */
     CERTS_EK_EKU,         /* lacks EKU 2.23.133.8.1 */
-    CERTS_EK_KEY_USAGE,   /* has a key usage, without keyEncipherment (RSA) or keyAgreement (ECC) */
+    CERTS_EK_KEY_USAGE,   /* has a key usage, with neither keyEncipherment nor keyAgreement */
     CERTS_EK_SAN,         /* lacks the TCG attributes */
     CERTS_EK_CRITICAL,    /* a critical extension that nobody here understands */
     CERTS_EK_NO_PATH,     /* no path to a root of the store */

@@ -36,7 +36,7 @@ ATT_MUST_USE enum att_rc certs_tls_mutual_new(const STACK_OF(X509) * chain, EVP_
 ATT_MUST_USE enum att_rc certs_tls_peer_spiffe(const SSL *ssl, struct att_buf *ret_text,
                                                struct att_err *err);
 /* The negotiated key exchange group ("X25519MLKEM768", "x25519", …); "" before the handshake. */
-const char *certs_tls_group(const SSL *ssl);
+const char *certs_tls_group(SSL *ssl);
 /* Whether libssl here can do X25519MLKEM768. */
 bool certs_tls_has_pq(void);
 /* The group list in use, for SSL_CTX_set1_groups_list and CURLOPT_SSL_EC_CURVES. */

@@ -1,0 +1,217 @@
+#include "certs/key.h"
+
+#include "attestd/base/io.h"
+#include "attestd/base/secret.h"
+#include "certs/oid.h"
+
+#include <errno.h>
+#include <openssl/bio.h>
+#include <openssl/bn.h>
+#include <openssl/core_names.h>
+#include <openssl/ec.h>
+#include <openssl/param_build.h>
+#include <openssl/pem.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING { 04 … } }: RFC 5480 §2.1.1. With
+ * a curve this fixed the whole structure is a constant in front of the two coordinates. */
+static const uint8_t spki_head[] = {0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
+                                    0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+                                    0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04};
+
+bool certs_key_is_p256(const EVP_PKEY *key)
+{
+    char group[32] = "";
+    size_t len = 0;
+    return key && EVP_PKEY_is_a(key, "EC") &&
+           EVP_PKEY_get_group_name(key, group, sizeof group, &len) == 1 &&
+           (strcmp(group, "prime256v1") == 0 || strcmp(group, "P-256") == 0);
+}
+
+enum att_rc certs_key_generate(EVP_PKEY **ret_key, struct att_err *err)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    if (!key) {
+        return att_fail_openssl(err, ATT_E_CRYPTO, "generate a P-256 key");
+    }
+    *ret_key = key;
+    return ATT_OK;
+}
+
+static int no_password(char *buf, int size, int rwflag, void *user)
+{
+    (void)buf;
+    (void)size;
+    (void)rwflag;
+    (void)user;
+    return 0; /* else OpenSSL would ask on the terminal */
+}
+
+/* PEM readers skip what stands around the block; a key file of ours has nothing there. */
+static enum att_rc key_from_pem(struct att_slice pem, const char *path, EVP_PKEY **ret_key,
+                                struct att_err *err)
+{
+    BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.len);
+    if (!bio) {
+        return att_fail_openssl(err, ATT_E_NOMEM, "%s", path);
+    }
+    certs_autokey *key = PEM_read_bio_PrivateKey(bio, NULL, no_password, NULL);
+    char rest = 0;
+    bool more = key && BIO_read(bio, &rest, 1) == 1;
+    BIO_free(bio);
+    if (!key) {
+        return att_fail_openssl(err, ATT_E_PARSE, "%s: expected an unencrypted PEM private key",
+                                path);
+    }
+    if (more) {
+        return att_fail(err, ATT_E_PARSE, "%s: something follows the private key", path);
+    }
+    if (!certs_key_is_p256(key)) {
+        return att_fail(err, ATT_E_PARSE, "%s: expected a P-256 key", path);
+    }
+    *ret_key = key;
+    key = NULL;
+    return ATT_OK;
+}
+
+enum att_rc certs_key_load(const char *path, EVP_PKEY **ret_key, struct att_err *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        return att_fail_errno(err, errno == ENOENT ? ATT_E_NOTFOUND : ATT_E_IO, "%s", path);
+    }
+    if (st.st_mode & (S_IRWXG | S_IRWXO)) {
+        return att_fail(err, ATT_E_DENIED, "%s: mode %04o lets others at the key, expected 0600",
+                        path, (unsigned)(st.st_mode & 07777));
+    }
+    struct att_buf pem = ATT_BUF_INIT(CERTS_KEY_FILE_MAX);
+    enum att_rc rc = att_io_read_file(path, CERTS_KEY_FILE_MAX, &pem, err);
+    if (rc == ATT_OK) {
+        rc = key_from_pem(att_buf_slice(&pem), path, ret_key, err);
+    }
+    att_wipe(pem.ptr, pem.len);
+    att_buf_done(&pem);
+    return rc;
+}
+
+enum att_rc certs_key_save(EVP_PKEY *key, const char *path, struct att_err *err)
+{
+    if (!certs_key_is_p256(key)) {
+        return att_fail(err, ATT_E_INVAL, "%s: expected a P-256 key to save", path);
+    }
+    BIO *bio = BIO_new(BIO_s_secmem());
+    if (!bio || PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL) != 1) {
+        BIO_free(bio);
+        return att_fail_openssl(err, ATT_E_CRYPTO, "%s: write private key", path);
+    }
+    char *pem = NULL;
+    long len = BIO_get_mem_data(bio, &pem);
+    enum att_rc rc = att_io_write_file(path, ATT_SLICE(pem, (size_t)len), 0600, err);
+    BIO_free(bio);
+    return rc;
+}
+
+enum att_rc certs_key_point(const EVP_PKEY *key, uint8_t ret_x[CERTS_P256_LEN],
+                            uint8_t ret_y[CERTS_P256_LEN], struct att_err *err)
+{
+    if (!certs_key_is_p256(key)) {
+        return att_fail(err, ATT_E_INVAL, "expected a P-256 key");
+    }
+    BIGNUM *x = NULL, *y = NULL;
+    bool ok = EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_EC_PUB_X, &x) == 1 &&
+              EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_EC_PUB_Y, &y) == 1 &&
+              BN_bn2binpad(x, ret_x, CERTS_P256_LEN) == CERTS_P256_LEN &&
+              BN_bn2binpad(y, ret_y, CERTS_P256_LEN) == CERTS_P256_LEN;
+    BN_free(x);
+    BN_free(y);
+    return ok ? ATT_OK : att_fail_openssl(err, ATT_E_CRYPTO, "read the public point");
+}
+
+enum att_rc certs_key_spki(const EVP_PKEY *key, struct att_buf *ret_der, struct att_err *err)
+{
+    if (certs_key_is_p256(key)) {
+        uint8_t xy[2 * CERTS_P256_LEN];
+        enum att_rc rc = certs_key_point(key, xy, xy + CERTS_P256_LEN, err);
+        if (rc != ATT_OK) {
+            return rc;
+        }
+        att_buf_put(ret_der, spki_head, sizeof spki_head);
+        att_buf_put(ret_der, xy, sizeof xy);
+        return att_buf_ok(ret_der, err);
+    }
+    uint8_t *der = NULL;
+    int len = key ? i2d_PUBKEY(key, &der) : -1;
+    if (len <= 0) {
+        return att_fail_openssl(err, ATT_E_CRYPTO, "encode the public key");
+    }
+    att_buf_put(ret_der, der, (size_t)len);
+    OPENSSL_free(der);
+    return att_buf_ok(ret_der, err);
+}
+
+enum att_rc certs_key_spki_sha256(const EVP_PKEY *key, uint8_t ret[ATT_SHA256_LEN],
+                                  struct att_err *err)
+{
+    att_autobuf der = {0};
+    enum att_rc rc = certs_key_spki(key, &der, err);
+    if (rc == ATT_OK) {
+        att_sha256(ret, att_buf_slice(&der));
+    }
+    return rc;
+}
+
+enum att_rc certs_key_from_spki(struct att_slice der, EVP_PKEY **ret_key, struct att_err *err)
+{
+    const size_t len = sizeof spki_head + 2 * CERTS_P256_LEN;
+    if (der.len != len || memcmp(der.ptr, spki_head, sizeof spki_head) != 0) {
+        return att_fail(err, ATT_E_PARSE,
+                        "expected the %zu bytes of a P-256 SubjectPublicKeyInfo (named curve, "
+                        "uncompressed point), found %zu bytes of something else",
+                        len, der.len);
+    }
+    const uint8_t *xy = der.ptr + sizeof spki_head;
+    return certs_key_from_point(ATT_SLICE(xy, CERTS_P256_LEN),
+                                ATT_SLICE(xy + CERTS_P256_LEN, CERTS_P256_LEN), ret_key, err);
+}
+
+static bool put_coordinate(uint8_t ret[CERTS_P256_LEN], struct att_slice n)
+{
+    while (n.len > CERTS_P256_LEN && n.ptr[0] == 0) {
+        n.ptr++;
+        n.len--;
+    }
+    if (n.len == 0 || n.len > CERTS_P256_LEN) {
+        return false;
+    }
+    memset(ret, 0, CERTS_P256_LEN - n.len);
+    memcpy(ret + CERTS_P256_LEN - n.len, n.ptr, n.len);
+    return true;
+}
+
+enum att_rc certs_key_from_point(struct att_slice x, struct att_slice y, EVP_PKEY **ret_key,
+                                 struct att_err *err)
+{
+    uint8_t point[1 + 2 * CERTS_P256_LEN] = {POINT_CONVERSION_UNCOMPRESSED};
+    if (!put_coordinate(point + 1, x) || !put_coordinate(point + 1 + CERTS_P256_LEN, y)) {
+        return att_fail(err, ATT_E_PARSE, "P-256 coordinates of %zu and %zu bytes, expected 1 … 32",
+                        x.len, y.len);
+    }
+    char group[] = "P-256";
+    OSSL_PARAM params[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, group, 0),
+        OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, point, sizeof point),
+        OSSL_PARAM_construct_end(),
+    };
+    EVP_PKEY *key = NULL;
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
+    bool ok = ctx && EVP_PKEY_fromdata_init(ctx) == 1 &&
+              EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, params) == 1;
+    EVP_PKEY_CTX_free(ctx);
+    if (!ok) {
+        EVP_PKEY_free(key);
+        return att_fail_openssl(err, ATT_E_PARSE, "the point is not on P-256");
+    }
+    *ret_key = key;
+    return ATT_OK;
+}
