@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # those who source this use the lists
 # What every script needs: where the tree is, which Debian packages are wanted, how to install them.
 
 ATT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
