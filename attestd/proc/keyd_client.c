@@ -337,10 +337,46 @@ void proc_account_done(struct proc_account *account)
     }
 }
 
+/* PROC_JWS_PAYLOAD_MAX is a multiple of 3, as parts before the last must be. */
+static enum att_rc sign_in_parts(struct proc_keyd *keyd, struct att_slice protected_json,
+                                 struct att_slice payload, uint8_t ret_sig[64], struct att_err *err)
+{
+    struct proc_value values[] = {bytes(protected_json), {0}, {0}};
+    autoreply start = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_SIGN_START, values, &start, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    values[PROC_SIGN_PART_REQ_HANDLE] =
+        (struct proc_value){.num = start.msg.v[PROC_SIGN_START_REP_HANDLE].num};
+    for (size_t at = 0; at < payload.len;) {
+        size_t step = payload.len - at;
+        step = step < PROC_JWS_PAYLOAD_MAX ? step : PROC_JWS_PAYLOAD_MAX;
+        values[PROC_SIGN_PART_REQ_OFFSET].num = at;
+        values[PROC_SIGN_PART_REQ_CHUNK] = bytes(ATT_SLICE(payload.ptr + at, step));
+        autoreply part = {0};
+        rc = call(keyd, PROC_KEYD_SIGN_PART, values, &part, err);
+        if (rc != ATT_OK) {
+            return rc;
+        }
+        at += step;
+    }
+    values[PROC_SIGN_END_REQ_LENGTH].num = payload.len;
+    autoreply last = {0};
+    rc = call(keyd, PROC_KEYD_SIGN_END, values, &last, err);
+    if (rc == ATT_OK) {
+        memcpy(ret_sig, field(&last, PROC_ACCOUNT_SIGN_REP_SIGNATURE).ptr, 64);
+    }
+    return rc;
+}
+
 enum att_rc proc_keyd_account_sign(struct proc_keyd *keyd, struct att_slice protected_json,
                                    struct att_slice payload, uint8_t ret_sig[64],
                                    struct att_err *err)
 {
+    if (payload.len > PROC_JWS_PAYLOAD_MAX) {
+        return sign_in_parts(keyd, protected_json, payload, ret_sig, err);
+    }
     const struct proc_value values[] = {
         [PROC_ACCOUNT_SIGN_REQ_PROTECTED] = bytes(protected_json),
         [PROC_ACCOUNT_SIGN_REQ_PAYLOAD] = bytes(payload),

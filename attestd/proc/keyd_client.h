@@ -50,7 +50,8 @@ ATT_MUST_USE enum att_rc proc_keyd_account(struct proc_keyd *keyd, struct proc_a
                                            struct att_err *err);
 void proc_account_done(struct proc_account *account);
 
-/* ret_sig: r ‖ s over b64u(header) "." b64u(payload). */
+/* ret_sig: r ‖ s over b64u(header) "." b64u(payload). Payloads of up to PROC_JWS_TOTAL_MAX bytes.
+ */
 ATT_MUST_USE enum att_rc proc_keyd_account_sign(struct proc_keyd *keyd,
                                                 struct att_slice protected_json,
                                                 struct att_slice payload, uint8_t ret_sig[64],

@@ -39,6 +39,10 @@
     {                                                                                              \
         name, PROC_BYTES, 2, 66, 0                                                                 \
     }
+#define F_HANDLE                                                                                   \
+    {                                                                                              \
+        "handle", PROC_U64, 0, 0, 0                                                                \
+    }
 #define F_STATE                                                                                    \
     {                                                                                              \
         "state", PROC_TEXT, 1, 15, 0                                                               \
@@ -82,6 +86,17 @@ const struct proc_op proc_keyd_table[] = {
      PROC_OP_AGAIN,
      "ACCOUNT_SIGN",
      {{{"protected", PROC_TEXT, 2, 4096, 0}, {"payload", PROC_BYTES, 0, PROC_JWS_PAYLOAD_MAX, 0}}},
+     {{{"signature", PROC_BYTES, 64, 64, 0}}}},
+    {PROC_KEYD_SIGN_START, 0, "SIGN_START", {{{"protected", PROC_TEXT, 2, 4096, 0}}}, {{F_HANDLE}}},
+    {PROC_KEYD_SIGN_PART,
+     0,
+     "SIGN_PART",
+     {{F_HANDLE, {"offset", PROC_U64, 0, 0, 0}, {"chunk", PROC_BYTES, 1, PROC_JWS_PAYLOAD_MAX, 0}}},
+     {{{0}}}},
+    {PROC_KEYD_SIGN_END,
+     0,
+     "SIGN_END",
+     {{F_HANDLE, {"length", PROC_U64, 0, 0, 0}}},
      {{{"signature", PROC_BYTES, 64, 64, 0}}}},
     {PROC_KEYD_ENROL_PROVE,
      PROC_OP_AGAIN,

@@ -28,6 +28,9 @@ enum proc_keyd_op {
     PROC_KEYD_ACCOUNT = 3,
     PROC_KEYD_ACCOUNT_SIGN = 4,
     PROC_KEYD_ENROL_PROVE = 5,
+    PROC_KEYD_SIGN_START = 6,
+    PROC_KEYD_SIGN_PART = 7,
+    PROC_KEYD_SIGN_END = 8,
     PROC_KEYD_KEY_CREATE = 16,
     PROC_KEYD_KEY_LIST = 17,
     PROC_KEYD_KEY_EVIDENCE = 18,
@@ -82,6 +85,16 @@ enum { PROC_ACCOUNT_REP_JWK, PROC_ACCOUNT_REP_THUMBPRINT, PROC_ACCOUNT_REP_SPKI 
  * ATT_E_DENIED: reasons jwsAlg, jwsUrl, jwsKid, jwsJwk, jwsHeader. */
 enum { PROC_ACCOUNT_SIGN_REQ_PROTECTED, PROC_ACCOUNT_SIGN_REQ_PAYLOAD };
 enum { PROC_ACCOUNT_SIGN_REP_SIGNATURE };
+
+/* The same for payloads beyond PROC_JWS_PAYLOAD_MAX (the client does this by itself): SIGN_START:
+ * protected → handle. SIGN_PART: handle, offset, chunk → (); all chunks but the last have whole
+ * groups of 3 bytes. SIGN_END: handle, length → signature. keyd hashes what comes; at most
+ * PROC_JWS_TOTAL_MAX bytes; a series that rests for 30 s is dropped. */
+#define PROC_JWS_TOTAL_MAX ((size_t)12 << 20)
+enum { PROC_SIGN_START_REQ_PROTECTED };
+enum { PROC_SIGN_START_REP_HANDLE };
+enum { PROC_SIGN_PART_REQ_HANDLE, PROC_SIGN_PART_REQ_OFFSET, PROC_SIGN_PART_REQ_CHUNK };
+enum { PROC_SIGN_END_REQ_HANDLE, PROC_SIGN_END_REQ_LENGTH };
 
 /* ENROL_PROVE (M2): credentialBlob, encryptedSecret, akUrl (under the issuer URL; else ATT_E_DENIED
  * akUrl), m1Sha256 (SHA-256 of the M1 payload bytes), m1ReplySha256 (of the response body), nonce

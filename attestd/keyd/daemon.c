@@ -1,0 +1,312 @@
+/* attestd-keyd: options, configuration, sandbox, signals. */
+#include "attestd/keyd/keyd.h"
+
+#include "attestd/base/io.h"
+#include "attestd/base/log.h"
+#include "attestd/conf/conf.h"
+#include "attestd/proc/notify.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <openssl/crypto.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CONFIG_DEFAULT   "/etc/attestd/attestd.yaml"
+#define SECURE_HEAP      65536 /* bytes, locked: where libcrypto keeps private numbers */
+#define STATUS_PERIOD_MS 10000
+
+enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
+
+struct paths {
+    char dir[1024], socket[1024], ticket[1024], ticket_dir[1024], config_dir[1024], device[1024];
+};
+
+static void usage(FILE *to)
+{
+    fputs("usage: attestd-keyd [--config FILE] [--check]\n"
+          "Holds the host's TPM and the agents' keys, and answers attestd on RUN_DIR/keyd.sock.\n"
+          "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
+          "  --check        read the configuration, say what is wrong in it, exit\n"
+          "  --help, --version\n",
+          to);
+}
+
+static enum att_rc load_config(const char *path, struct conf_attestd **ret, struct att_err *err)
+{
+    struct conf_errors *errors = calloc(1, sizeof *errors);
+    if (!errors) {
+        return att_fail(err, ATT_E_NOMEM, "configuration");
+    }
+    enum att_rc rc = conf_attestd_load(path, ret, errors, err);
+    for (size_t i = 0; i < errors->n; i++) {
+        att_autobuf line = {0};
+        conf_error_text(&errors->v[i], path, &line);
+        const char *text = att_buf_cstr(&line);
+        fprintf(stderr, "%s\n", text ? text : "");
+    }
+    free(errors);
+    return rc;
+}
+
+/* ---- events → log -------------------------------------------------------------------------- */
+
+static void log_event(void *user, enum keyd_event event, const char *what,
+                      const struct att_err *err)
+{
+    (void)user;
+    const struct att_err none = {0};
+    const struct att_err *e = err ? err : &none;
+    switch (event) {
+    case KEYD_EVENT_READY:
+        att_log(ATT_INFO, "keyd.ready", ATT_S("tpm", "ok"));
+        break;
+    case KEYD_EVENT_WAITING:
+        att_log_err(ATT_WARN, "keyd.tpm-away", e);
+        break;
+    case KEYD_EVENT_FAILED:
+        att_log_err(ATT_ERROR, "keyd.failed", e);
+        break;
+    case KEYD_EVENT_BAD:
+        att_log(ATT_ERROR, "keyd.bad-file", ATT_S("file", what), ATT_S("message", e->msg));
+        break;
+    case KEYD_EVENT_REFUSED:
+        att_log(e->rc == ATT_E_DENIED || e->rc == ATT_E_AUTH ? ATT_WARN : ATT_INFO, "keyd.refused",
+                ATT_S("operation", what), ATT_S("code", att_rc_name(e->rc)),
+                ATT_S("reason", e->reason), ATT_S("message", e->msg));
+        break;
+    case KEYD_EVENT_CREATED:
+        att_log(ATT_INFO, "keyd.created", ATT_S("what", what));
+        break;
+    }
+}
+
+/* ---- paths --------------------------------------------------------------------------------- */
+
+static enum att_rc join(char *ret, size_t room, const char *a, const char *b, struct att_err *err)
+{
+    int len = snprintf(ret, room, "%s%s", a, b);
+    return len >= 0 && (size_t)len < room
+               ? ATT_OK
+               : att_fail(err, ATT_E_INVAL, "path too long: %.60s…%s", a, b);
+}
+
+static void folder_of(const char *path, char *ret, size_t room)
+{
+    snprintf(ret, room, "%s", path);
+    char *slash = strrchr(ret, '/');
+    if (slash && slash != ret) {
+        *slash = 0;
+    } else {
+        snprintf(ret, room, "%s", slash ? "/" : ".");
+    }
+}
+
+static enum att_rc find_paths(const struct conf_attestd *conf, const char *config,
+                              struct paths *paths, struct att_err *err)
+{
+    const char *credentials = getenv("CREDENTIALS_DIRECTORY");
+    *paths = (struct paths){0};
+    enum att_rc rc = join(paths->dir, sizeof paths->dir, conf->state_dir, "/keyd", err);
+    if (rc == ATT_OK) {
+        rc = join(paths->socket, sizeof paths->socket, conf->run_dir, "/keyd.sock", err);
+    }
+    if (rc == ATT_OK && conf->ticket_file) {
+        rc = join(paths->ticket, sizeof paths->ticket, conf->ticket_file, "", err);
+    } else if (rc == ATT_OK && credentials) {
+        rc = join(paths->ticket, sizeof paths->ticket, credentials, "/attestd.ticket", err);
+    }
+    if (rc == ATT_OK && strncmp(conf->tpm->tcti, "device:", 7) == 0) {
+        rc = join(paths->device, sizeof paths->device, conf->tpm->tcti + 7, "", err);
+    }
+    if (paths->ticket[0]) {
+        folder_of(paths->ticket, paths->ticket_dir, sizeof paths->ticket_dir);
+    }
+    folder_of(config, paths->config_dir, sizeof paths->config_dir);
+    return rc;
+}
+
+static enum att_rc enter_sandbox(const struct conf_attestd *conf, const struct paths *paths,
+                                 struct keyd *keyd, struct att_err *err)
+{
+    struct proc_sandbox_path list[8] = {
+        {paths->dir, PROC_PATH_WRITE},
+        {conf->run_dir, PROC_PATH_WRITE},
+        {paths->config_dir, PROC_PATH_READ}, /* SIGHUP reads it again */
+    };
+    size_t n = 3;
+    if (paths->ticket_dir[0]) {
+        list[n++] = (struct proc_sandbox_path){paths->ticket_dir, PROC_PATH_READ};
+    }
+    if (paths->device[0]) {
+        list[n++] = (struct proc_sandbox_path){paths->device, PROC_PATH_DEVICE};
+    }
+    const struct proc_sandbox_opts opts = {PROC_PROFILE_KEYD, list, true};
+    struct proc_sandbox_report report;
+    enum att_rc rc = proc_sandbox_enter(&opts, &report, err);
+    if (rc == ATT_OK) {
+        keyd_set_sandbox(keyd, &report);
+        att_log(ATT_INFO, "keyd.sandbox", ATT_S("profile", report.profile),
+                ATT_S("seccomp", report.seccomp), ATT_N("landlock", report.landlock_abi),
+                ATT_S("reason", report.reason));
+    }
+    return rc;
+}
+
+/* ---- the loop ------------------------------------------------------------------------------ */
+
+static void reload(const char *config, struct keyd *keyd)
+{
+    struct conf_attestd *conf = NULL;
+    struct att_err err = {0};
+    proc_notify_reloading();
+    enum att_rc rc = load_config(config, &conf, &err);
+    if (rc == ATT_OK) {
+        att_log_setup("attestd-keyd", conf->log_least, conf->log_json);
+        rc = keyd_set_issuer(keyd, conf->issuer ? conf->issuer->url : NULL, &err);
+    }
+    if (rc == ATT_OK) {
+        att_log(ATT_INFO, "keyd.reloaded", ATT_S("config", config));
+    } else {
+        att_log_err(ATT_ERROR, "keyd.reload-refused", &err);
+    }
+    conf_attestd_free(conf);
+    proc_notify_ready(NULL);
+}
+
+static void loop(const char *config, struct keyd *keyd, const sigset_t *signals)
+{
+    int64_t period = proc_notify_watchdog_period_ms();
+    period = period > 0 && period < STATUS_PERIOD_MS ? period : STATUS_PERIOD_MS;
+    const struct timespec wait = {period / 1000, (period % 1000) * 1000000};
+    for (;;) {
+        char status[256];
+        keyd_status(keyd, status, sizeof status);
+        proc_notify_status(status);
+        proc_notify_watchdog();
+        int got = sigtimedwait(signals, NULL, &wait);
+        if (got == SIGHUP) {
+            reload(config, keyd);
+        } else if (got == SIGTERM || got == SIGINT) {
+            att_log(ATT_INFO, "keyd.stopping", ATT_S("signal", got == SIGTERM ? "TERM" : "INT"));
+            return;
+        }
+    }
+}
+
+static enum att_rc start(const struct conf_attestd *conf, const char *config, struct keyd **ret,
+                         struct att_err *err)
+{
+    struct paths paths;
+    struct keyd *keyd = NULL;
+    enum att_rc rc = find_paths(conf, config, &paths, err);
+    if (rc == ATT_OK) {
+        rc = att_io_mkdirs(conf->run_dir, 0755, err);
+    }
+    if (rc == ATT_OK) {
+        const struct keyd_opts opts = {
+            .tcti = conf->tpm->tcti,
+            .dir = paths.dir,
+            .socket_path = paths.socket,
+            .issuer_url = conf->issuer ? conf->issuer->url : NULL,
+            .ticket_path = paths.ticket[0] ? paths.ticket : NULL,
+            .peer_uid = geteuid(),
+            .on_event = log_event,
+        };
+        rc = keyd_new(&opts, &keyd, err);
+    }
+    if (rc == ATT_OK) {
+        rc = enter_sandbox(conf, &paths, keyd, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_start(keyd, err);
+    }
+    if (rc != ATT_OK) {
+        keyd_free(keyd);
+        return rc;
+    }
+    *ret = keyd;
+    return ATT_OK;
+}
+
+static int run(const char *config)
+{
+    struct conf_attestd *conf = NULL;
+    struct keyd *keyd = NULL;
+    struct att_err err = {0};
+    sigset_t signals;
+    if (load_config(config, &conf, &err) != ATT_OK) {
+        fprintf(stderr, "attestd-keyd: %s\n", err.msg);
+        return EXIT_REFUSED;
+    }
+    att_log_setup("attestd-keyd", conf->log_least, conf->log_json);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    sigprocmask(SIG_BLOCK, &signals, NULL); /* before threads: they inherit it */
+    signal(SIGPIPE, SIG_IGN);
+    umask(077);
+    if (CRYPTO_secure_malloc_init(SECURE_HEAP, 32) != 1) {
+        att_log(ATT_WARN, "keyd.secure-heap", ATT_S("message", "libcrypto's heap is not locked"));
+    }
+    enum att_rc rc = start(conf, config, &keyd, &err);
+    conf_attestd_free(conf);
+    if (rc != ATT_OK) {
+        att_log_err(ATT_ERROR, "keyd.start", &err);
+        return EXIT_REFUSED;
+    }
+    proc_notify_ready("waiting for the TPM");
+    loop(config, keyd, &signals);
+    proc_notify_stopping("stopping");
+    keyd_free(keyd);
+    return EXIT_SUCCESS;
+}
+
+int keyd_main(int argc, char **argv)
+{
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"check", no_argument, NULL, 'k'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'v'},
+                                            {NULL, 0, NULL, 0}};
+    const char *config = CONFIG_DEFAULT;
+    bool check = false;
+    for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        switch (got) {
+        case 'c':
+            config = optarg;
+            break;
+        case 'k':
+            check = true;
+            break;
+        case 'h':
+            usage(stdout);
+            return EXIT_SUCCESS;
+        case 'v':
+            puts("attestd-keyd " ATT_VERSION);
+            return EXIT_SUCCESS;
+        default:
+            usage(stderr);
+            return EXIT_USAGE;
+        }
+    }
+    if (optind != argc) {
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (!check) {
+        return run(config);
+    }
+    struct conf_attestd *conf = NULL;
+    struct att_err err = {0};
+    enum att_rc rc = load_config(config, &conf, &err);
+    conf_attestd_free(conf);
+    fprintf(rc == ATT_OK ? stdout : stderr, "%s: %s\n", config, rc == ATT_OK ? "ok" : err.msg);
+    return rc == ATT_OK ? EXIT_SUCCESS : EXIT_REFUSED;
+}

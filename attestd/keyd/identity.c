@@ -1,0 +1,214 @@
+/* INFO and IDENTITY. */
+#include "attestd/keyd/internal.h"
+
+#include "attestd/base/clock.h"
+#include "tpm/parse/types.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define INFO_TIMEOUT_MS 1500
+
+/* ---- INFO ---------------------------------------------------------------------------------- */
+
+static const char *phase_name(enum keyd_phase phase, bool alive)
+{
+    switch (phase) {
+    case KEYD_STARTING:
+        return "starting";
+    case KEYD_READY:
+        return alive ? "ready" : "tpmGone";
+    case KEYD_TPM_GONE:
+        return "tpmGone";
+    case KEYD_FOREIGN_TPM:
+        return "foreignTpm";
+    case KEYD_FAILED:
+        return "failed";
+    }
+    return "failed";
+}
+
+static enum att_rc run_info(struct tpm_context *ctx, void *arg, struct att_err *err)
+{
+    return tpm_context_info(ctx, arg, err);
+}
+
+/* What can change, asked anew; an unwilling TPM leaves what was known. */
+static void refresh(struct keyd *keyd, struct tpm_queue *queue)
+{
+    struct tpm_info info;
+    if (tpm_queue_run(queue, TPM_OP_OTHER, TPM_PRIO_RENEWAL, "",
+                      att_boottime_ms() + INFO_TIMEOUT_MS, run_info, &info, NULL) == ATT_OK) {
+        pthread_mutex_lock(&keyd->lock);
+        keyd->info = info;
+        pthread_mutex_unlock(&keyd->lock);
+    }
+}
+
+static json_t *tpm_json(const struct keyd *keyd)
+{
+    char manufacturer[9], firmware[17];
+    const struct tpm_info *info = &keyd->info;
+    snprintf(manufacturer, sizeof manufacturer, "%08" PRIx32, info->manufacturer);
+    snprintf(firmware, sizeof firmware, "%016" PRIx64, info->firmware_version);
+    json_t *banks = json_array();
+    for (size_t i = 0; i < info->banks_count; i++) {
+        const char *name = parse_alg_name(info->banks[i]);
+        json_array_append_new(banks, json_string(name ? name : "unknown"));
+    }
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:o, s:s, s:b}", "manufacturer",
+                     manufacturer, "manufacturerText", info->manufacturer_text, "vendor",
+                     info->vendor, "firmware", firmware, "lockoutCounter",
+                     (json_int_t)info->lockout_counter, "lockoutMax", (json_int_t)info->lockout_max,
+                     "inLockout", (int)info->in_lockout, "slotsFree",
+                     (json_int_t)info->transient_avail, "banks", banks, "srk",
+                     keyd->srk_persistent ? "persistent" : "transient", "ekCertificate",
+                     (int)keyd->ek_certificate);
+}
+
+static json_t *ops_json(const struct tpm_queue_stats *stats)
+{
+    json_t *ops = json_object();
+    for (int i = 0; i < TPM_OP_COUNT; i++) {
+        const struct tpm_op_stats *op = &stats->ops[i];
+        json_object_set_new(ops, tpm_op_name((enum tpm_op)i),
+                            json_pack("{s:I, s:I, s:I, s:I, s:I}", "n", (json_int_t)op->count,
+                                      "failed", (json_int_t)op->failed, "p50Us",
+                                      (json_int_t)op->p50_us, "p95Us", (json_int_t)op->p95_us,
+                                      "waitP95Us", (json_int_t)op->wait_p95_us));
+    }
+    return ops;
+}
+
+static json_t *sandbox_json(const struct proc_sandbox_report *report)
+{
+    return json_pack("{s:s, s:s, s:i, s:b, s:s}", "profile",
+                     report->profile ? report->profile : "none", "seccomp",
+                     report->seccomp ? report->seccomp : "none", "landlock", report->landlock_abi,
+                     "memlock", (int)report->memlock_ok, "reason", report->reason);
+}
+
+/* lock is held. */
+static json_t *info_json(const struct keyd *keyd, const struct tpm_queue_stats *stats)
+{
+    const char *state = phase_name(keyd->phase, stats->alive);
+    json_t *json =
+        json_pack("{s:i, s:s, s:I, s:o}", "version", PROC_KEYD_VERSION, "state", state, "keys",
+                  (json_int_t)keyd->keys_count, "sandbox", sandbox_json(&keyd->sandbox));
+    if (strcmp(state, "ready") != 0) {
+        json_object_set_new(json, "reason",
+                            json_string(keyd->why.msg[0] ? keyd->why.msg : "waiting for the TPM"));
+    }
+    if (keyd->info_known) {
+        json_object_set_new(json, "tpm", tpm_json(keyd));
+        json_object_set_new(json, "ops", ops_json(stats));
+    }
+    json_t *bad = json_array(), *frozen = json_array();
+    for (size_t i = 0; i < keyd->bad_count; i++) {
+        json_array_append_new(bad, json_string(keyd->bad[i]));
+    }
+    for (size_t i = 0; i < keyd->frozen_count; i++) {
+        json_array_append_new(frozen, json_string(keyd->frozen[i]));
+    }
+    json_object_set_new(json, "bad", bad);
+    json_object_set_new(json, "frozen", frozen);
+    return json;
+}
+
+KEYD_OPERATION(info)
+{
+    (void)request;
+    struct tpm_queue_stats stats = {0};
+    pthread_mutex_lock(&keyd->lock);
+    struct tpm_queue *queue = keyd->queue;
+    pthread_mutex_unlock(&keyd->lock);
+    if (queue) {
+        refresh(keyd, queue);
+        tpm_queue_stats(queue, &stats);
+    }
+    pthread_mutex_lock(&keyd->lock);
+    att_autojson *json = info_json(keyd, &stats);
+    pthread_mutex_unlock(&keyd->lock);
+    att_autobuf text = ATT_BUF_INIT(PROC_FRAME_MAX);
+    enum att_rc rc =
+        json ? att_json_dump(json, false, &text, err) : att_fail(err, ATT_E_NOMEM, "INFO");
+    const struct proc_value values[] = {[PROC_INFO_REP_JSON] = {.bytes = att_buf_slice(&text)}};
+    return rc == ATT_OK ? proc_reply_encode(op, values, ret_payload, err) : rc;
+}
+
+void keyd_status(struct keyd *keyd, char *ret, size_t room)
+{
+    struct tpm_queue_stats stats = {0};
+    pthread_mutex_lock(&keyd->lock);
+    struct tpm_queue *queue = keyd->queue;
+    pthread_mutex_unlock(&keyd->lock);
+    if (queue) {
+        tpm_queue_stats(queue, &stats);
+    }
+    pthread_mutex_lock(&keyd->lock);
+    snprintf(ret, room, "%s, %zu keys%s%.150s", phase_name(keyd->phase, stats.alive),
+             keyd->keys_count, keyd->why.msg[0] ? ": " : "", keyd->why.msg);
+    pthread_mutex_unlock(&keyd->lock);
+}
+
+/* ---- IDENTITY ------------------------------------------------------------------------------ */
+
+struct identity_job {
+    struct keyd *keyd;
+    const struct proc_op *op;
+    struct att_buf *payload;
+};
+
+/* The whole answer is made on the worker, which owns what is in it. */
+static enum att_rc run_identity(struct tpm_context *ctx, void *arg, struct att_err *err)
+{
+    struct identity_job *job = arg;
+    struct keyd_worker *worker = &job->keyd->worker;
+    struct tpm_info info;
+    struct tpm_clock clock;
+    enum att_rc rc = keyd_worker_identity(job->keyd, ctx, err);
+    if (rc == ATT_OK) {
+        rc = tpm_context_info(ctx, &info, err);
+    }
+    if (rc == ATT_OK) {
+        rc = tpm_context_clock(ctx, &clock, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    struct att_slice certs[TPM_EK_CERTS_MAX], chain[TPM_EK_CHAIN_MAX];
+    for (size_t i = 0; i < worker->certs.certs_count; i++) {
+        certs[i] = att_buf_slice(&worker->certs.certs[i].der);
+    }
+    for (size_t i = 0; i < worker->certs.chain_count; i++) {
+        chain[i] = att_buf_slice(&worker->certs.chain[i]);
+    }
+    char manufacturer[9], firmware[17];
+    snprintf(manufacturer, sizeof manufacturer, "%08" PRIx32, info.manufacturer);
+    snprintf(firmware, sizeof firmware, "%016" PRIx64, info.firmware_version);
+    const struct proc_value values[] = {
+        [PROC_IDENTITY_REP_EK_CERTS] = {.items = certs, .item_count = worker->certs.certs_count},
+        [PROC_IDENTITY_REP_EK_CHAIN] = {.items = chain, .item_count = worker->certs.chain_count},
+        [PROC_IDENTITY_REP_EK_CERT] = {.bytes = att_buf_slice(&worker->ek.cert)},
+        [PROC_IDENTITY_REP_EK_PUB] = {.bytes = att_buf_slice(&worker->ek.pub)},
+        [PROC_IDENTITY_REP_AK_PUB] = {.bytes = att_buf_slice(&worker->ak.pub)},
+        [PROC_IDENTITY_REP_SRK_PUB] = {.bytes = att_buf_slice(&worker->srk_pub)},
+        [PROC_IDENTITY_REP_AK_NAME] = {.bytes = parse_name_slice(&worker->ak.name)},
+        [PROC_IDENTITY_REP_MANUFACTURER] = {.bytes = att_slice_str(manufacturer)},
+        [PROC_IDENTITY_REP_FIRMWARE] = {.bytes = att_slice_str(firmware)},
+        [PROC_IDENTITY_REP_RESET_COUNT] = {.num = clock.reset_count},
+        [PROC_IDENTITY_REP_RESTART_COUNT] = {.num = clock.restart_count},
+    };
+    return proc_reply_encode(job->op, values, job->payload, err);
+}
+
+KEYD_OPERATION(identity)
+{
+    (void)request;
+    struct identity_job job = {keyd, op, ret_payload};
+    enum att_rc rc = keyd_ready(keyd, err);
+    return rc == ATT_OK
+               ? keyd_run(keyd, TPM_OP_OTHER, TPM_PRIO_RENEWAL, "", run_identity, &job, err)
+               : rc;
+}

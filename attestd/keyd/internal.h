@@ -1,0 +1,239 @@
+/* What keyd's files share. */
+#ifndef ATTESTD_KEYD_INTERNAL_H
+#define ATTESTD_KEYD_INTERNAL_H
+
+#include "attestd/keyd/keyd.h"
+
+#include "attestd/base/hash.h"
+#include "attestd/base/json.h"
+#include "attestd/base/secret.h"
+#include "attestd/proc/keyd_proto.h"
+#include "provision/acme/jws.h"
+#include "tpm/ak.h"
+#include "tpm/ek.h"
+#include "tpm/key.h"
+#include "tpm/queue.h"
+#include "tpm/quote.h"
+
+#include <openssl/evp.h>
+#include <pthread.h>
+
+#define KEYD_PATH_MAX       1024
+#define KEYD_KEYS_MAX       4096
+#define KEYD_AGENT_KEYS_MAX 16
+#define KEYD_FROZEN_MAX     4096
+#define KEYD_BAD_MAX        64
+#define KEYD_OP_TIMEOUT_MS  30000
+#define KEYD_SECRET_LEN     32
+
+enum keyd_phase {
+    KEYD_STARTING,
+    KEYD_READY,
+    KEYD_TPM_GONE,
+    KEYD_FOREIGN_TPM,
+    KEYD_FAILED,
+};
+
+enum keyd_key_state { KEYD_KEY_NEW, KEYD_KEY_ACTIVE, KEYD_KEY_RETIRED };
+
+struct keyd_key {
+    char id[PROC_KEY_ID_LEN + 1];
+    char agent[PROC_AGENT_MAX + 1];
+    char seed_id[PROC_KEY_ID_LEN + 1];
+    enum keyd_key_state state;
+    int64_t created_at;
+    uint64_t active_seq; /* grows with each activation; 0: never active */
+    struct parse_name name;
+    struct att_buf spki;
+    struct tpm_blob blob;
+};
+void keyd_key_done(struct keyd_key *key);
+#define keyd_autokey ATT_CLEANUP(keyd_key_done) struct keyd_key
+
+/* A signature of the account key whose payload comes in parts. */
+#define KEYD_SERIES_MAX 8
+struct keyd_series {
+    uint64_t handle;
+    EVP_MD_CTX *ctx; /* NULL: free */
+    uint64_t len;    /* bytes of the payload so far */
+    bool closed;     /* the last part has come */
+    int64_t used_ms;
+};
+
+/* What only the queue's worker touches. */
+struct keyd_worker {
+    bool known;
+    uint64_t generation;
+    struct tpm_ek ek;
+    struct tpm_ek_certs certs;
+    struct tpm_ak ak;
+    struct att_buf srk_pub;
+};
+
+struct keyd {
+    char *tcti, *ticket_path;
+    char dir[KEYD_PATH_MAX];
+    void (*on_event)(void *user, enum keyd_event event, const char *what,
+                     const struct att_err *err);
+    void *user;
+    int lock_fd;
+    struct proc_server *server;
+    struct proc_sandbox_report sandbox;
+    pthread_t starter;
+    bool starter_runs;
+
+    pthread_mutex_t lock; /* what follows, up to the next remark */
+    pthread_cond_t changed;
+    bool stopping;
+    enum keyd_phase phase;
+    struct att_err why;    /* why the phase is not READY */
+    char *issuer_url;      /* NULL: unknown */
+    bool issuer_fixed;     /* by the configuration, not by a ticket */
+    struct keyd_key *keys; /* sorted by id */
+    size_t keys_count;
+    char (*frozen)[PROC_AGENT_MAX + 1];
+    size_t frozen_count;
+    char *bad[KEYD_BAD_MAX];
+    size_t bad_count;
+    bool info_known, srk_persistent, ek_certificate;
+    struct tpm_info info;
+    struct keyd_series series[KEYD_SERIES_MAX];
+
+    pthread_mutex_t files; /* held while key files, frozen.json or account.pem are written */
+
+    /* Set before the phase is READY, constant from then on. */
+    struct tpm_queue *queue;
+    struct att_secret host_secret;
+
+    pthread_mutex_t account_lock; /* the account key */
+    bool account_known;
+    struct att_secret account_priv; /* the scalar, 32 bytes */
+    struct att_buf account_spki;
+    json_t *account_jwk;
+    char thumbprint[ACME_THUMBPRINT_LEN];
+
+    struct keyd_worker worker;
+};
+
+void keyd_tell(struct keyd *keyd, enum keyd_event event, const char *what,
+               const struct att_err *err);
+
+/* ---- state.c: the folder ------------------------------------------------------------------- */
+/* dir/name; ATT_E_INVAL when too long. */
+ATT_MUST_USE enum att_rc keyd_path(const struct keyd *keyd, const char *name,
+                                   char ret[KEYD_PATH_MAX], struct att_err *err);
+/* Lock, orphans, keys, frozen agents, issuer. */
+ATT_MUST_USE enum att_rc keyd_state_open(struct keyd *keyd, struct att_err *err);
+/* Sets dir/name aside and remembers that for INFO. */
+ATT_MUST_USE enum att_rc keyd_state_bad(struct keyd *keyd, const char *name, struct att_err *err);
+/* Is there dir/name, or dir/name.bad*? */
+bool keyd_state_exists(const struct keyd *keyd, const char *name);
+bool keyd_state_was_bad(const struct keyd *keyd, const char *name);
+/* A TSS2 PEM of this type from dir/name. ATT_E_NOTFOUND; a file that does not parse is set aside
+ * and gives ATT_E_CONFLICT. */
+ATT_MUST_USE enum att_rc keyd_state_blob(struct keyd *keyd, const char *name,
+                                         enum tpm_blob_type type, struct tpm_blob *ret_blob,
+                                         struct att_err *err);
+ATT_MUST_USE enum att_rc keyd_state_write_blob(const struct keyd *keyd, const char *name,
+                                               const struct tpm_blob *blob, struct att_err *err);
+
+/* ---- keyfile.c: one key's two files --------------------------------------------------------- */
+/* Sidecar text → everything but blob, name and spki; strict. */
+ATT_MUST_USE enum att_rc keyd_sidecar_parse(struct att_slice text, struct keyd_key *key,
+                                            struct att_err *err);
+ATT_MUST_USE enum att_rc keyd_keyfile_load(struct keyd *keyd, const char *id,
+                                           struct keyd_key *ret_key, struct att_err *err);
+ATT_MUST_USE enum att_rc keyd_keyfile_write(const struct keyd *keyd, const struct keyd_key *key,
+                                            bool with_blob, struct att_err *err);
+ATT_MUST_USE enum att_rc keyd_keyfile_remove(const struct keyd *keyd, const char *id,
+                                             struct att_err *err);
+const char *keyd_key_state_name(enum keyd_key_state state);
+
+/* ---- keys.c: the registry ------------------------------------------------------------------- */
+/* Takes over *key. */
+ATT_MUST_USE enum att_rc keyd_keys_add(struct keyd *keyd, struct keyd_key *key,
+                                       struct att_err *err);
+/* A copy, by id; ATT_E_NOTFOUND. */
+ATT_MUST_USE enum att_rc keyd_keys_get(struct keyd *keyd, struct att_slice id,
+                                       struct keyd_key *ret_key, struct att_err *err);
+/* After loading: at most one active key an agent, the one activated last. */
+ATT_MUST_USE enum att_rc keyd_keys_settle(struct keyd *keyd, struct att_err *err);
+/* The key's authValue; the caller wipes it. */
+ATT_MUST_USE enum att_rc keyd_key_auth(const struct keyd *keyd, const struct keyd_key *key,
+                                       uint8_t ret_auth[TPM_KEY_AUTH_LEN], struct att_err *err);
+
+/* ---- frozen.c ------------------------------------------------------------------------------- */
+ATT_MUST_USE enum att_rc keyd_frozen_load(struct keyd *keyd, struct att_err *err);
+/* ATT_E_DENIED frozen. */
+ATT_MUST_USE enum att_rc keyd_frozen_check(struct keyd *keyd, const char *agent,
+                                           struct att_err *err);
+
+/* ---- issuer.c ------------------------------------------------------------------------------- */
+ATT_MUST_USE enum att_rc keyd_issuer_load(struct keyd *keyd, struct att_err *err);
+/* A copy for the caller to free(); reads the ticket when nothing is known yet. ATT_E_CONFLICT
+ * issuerUnknown. */
+ATT_MUST_USE enum att_rc keyd_issuer_get(struct keyd *keyd, char **ret_url, struct att_err *err);
+/* Is url at or below base: same scheme, host, port, path prefix? Neither may have user, query,
+ * fragment, dot segments, percent escapes of dots or slashes, or backslashes. */
+ATT_MUST_USE enum att_rc keyd_url_under(const char *base, struct att_slice url,
+                                        struct att_err *err);
+
+/* ---- jwsguard.c ----------------------------------------------------------------------------- */
+/* May this protected header be signed? Reasons: jwsHeader, jwsAlg, jwsUrl, jwsKid, jwsJwk. */
+ATT_MUST_USE enum att_rc keyd_jws_check(struct att_slice protected_json, const char *issuer_url,
+                                        const json_t *own_jwk, struct att_err *err);
+
+/* ---- account.c ------------------------------------------------------------------------------ */
+/* Loads account.pem when it is there (on the bring-up). */
+ATT_MUST_USE enum att_rc keyd_account_load(struct keyd *keyd, struct att_err *err);
+/* The thumbprint, making the key at first use. */
+ATT_MUST_USE enum att_rc keyd_account_need(struct keyd *keyd, char ret_thumb[ACME_THUMBPRINT_LEN],
+                                           struct att_err *err);
+
+/* ---- jws.c ---------------------------------------------------------------------------------- */
+void keyd_series_done(struct keyd *keyd);
+
+/* ---- bringup.c ------------------------------------------------------------------------------ */
+void *keyd_bringup_thread(void *keyd);
+/* ATT_OK when the TPM can be asked; else what to answer. */
+ATT_MUST_USE enum att_rc keyd_ready(struct keyd *keyd, struct att_err *err);
+/* Runs fn on the TPM's worker. */
+ATT_MUST_USE enum att_rc keyd_run(struct keyd *keyd, enum tpm_op op, enum tpm_prio prio,
+                                  const char *agent, tpm_queue_fn *fn, void *arg,
+                                  struct att_err *err);
+/* On the worker: EK, AK, SRK of this TPM, from memory when they are known. */
+ATT_MUST_USE enum att_rc keyd_worker_identity(struct keyd *keyd, struct tpm_context *ctx,
+                                              struct att_err *err);
+void keyd_worker_done(struct keyd_worker *worker);
+
+/* ---- the operations: one function each, in the files of their subject ------------------------ */
+#define KEYD_OPERATION(name)                                                                       \
+    enum att_rc keyd_op_##name(struct keyd *keyd, const struct proc_op *op,                        \
+                               const struct proc_msg *request, struct att_buf *ret_payload,        \
+                               struct att_err *err)
+KEYD_OPERATION(info);
+KEYD_OPERATION(identity);
+KEYD_OPERATION(account);
+KEYD_OPERATION(account_sign);
+KEYD_OPERATION(sign_start);
+KEYD_OPERATION(sign_part);
+KEYD_OPERATION(sign_end);
+KEYD_OPERATION(enrol_prove);
+KEYD_OPERATION(key_create);
+KEYD_OPERATION(key_list);
+KEYD_OPERATION(key_evidence);
+KEYD_OPERATION(key_csr);
+KEYD_OPERATION(key_activate);
+KEYD_OPERATION(key_retire);
+KEYD_OPERATION(key_destroy);
+KEYD_OPERATION(user_quote);
+KEYD_OPERATION(freeze);
+KEYD_OPERATION(thaw);
+
+/* A text field as a C string; the shape's bounds make it fit. */
+void keyd_text(struct att_slice text, char *ret, size_t room);
+#define KEYD_TEXT(slice, array) keyd_text((slice), (array), sizeof(array))
+enum att_rc keyd_deny(struct att_err *err, const char *reason, const char *fmt, ...)
+    ATT_PRINTF(3, 4);
+
+#endif

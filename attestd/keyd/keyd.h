@@ -1,0 +1,62 @@
+/* keyd: the process that opens the TPM and holds the keys. It answers the requests of
+ * attestd/proc/keyd_proto.h and nothing else.
+ *
+ * Its folder (state_dir/keyd):
+ *   lock                 held by flock as long as it runs: two keyd on one folder are refused
+ *   host.pem             the host secret, sealed under the SRK; every authValue is derived from it
+ *   account.pem          the ACME account key, sealed, with an authValue
+ *   agents/<id>.pem      an agent's key (TSS2 PEM), agents/<id>.json what we know of it
+ *   frozen.json          agents that are frozen
+ *   issuer.json          the issuer URL that a ticket named, for when the ticket is gone
+ * A file that does not parse is set aside as .bad and reported in INFO. Files sealed in another TPM
+ * (or before this one was cleared) are never replaced: keyd says so and refuses. */
+#ifndef ATTESTD_KEYD_KEYD_H
+#define ATTESTD_KEYD_KEYD_H
+
+#include "attestd/base/err.h"
+#include "attestd/proc/sandbox.h"
+
+#include <sys/types.h>
+
+struct keyd;
+
+enum keyd_event {
+    KEYD_EVENT_READY,   /* the TPM answered and the host secret is open */
+    KEYD_EVENT_WAITING, /* the TPM is away; tried again with pauses. err says why */
+    KEYD_EVENT_FAILED,  /* will not work without an operator. err says why */
+    KEYD_EVENT_BAD,     /* a file was set aside; what: its name */
+    KEYD_EVENT_REFUSED, /* a request was refused; what: the operation */
+    KEYD_EVENT_CREATED, /* something was created; what: "hostSecret", "account", "key <id>" */
+};
+
+struct keyd_opts {
+    const char *tcti;
+    const char *dir;         /* state_dir/keyd; made if absent, mode 0700 */
+    const char *socket_path; /* run_dir/keyd.sock */
+    const char *issuer_url;  /* NULL: from the ticket, or from issuer.json */
+    const char *ticket_path; /* NULL: none */
+    uid_t peer_uid;
+    /* Called from several threads; may be NULL. what and err may be NULL. */
+    void (*on_event)(void *user, enum keyd_event event, const char *what,
+                     const struct att_err *err);
+    void *user;
+};
+
+/* Takes the folder's lock, reads its files and binds the socket; opens no TPM and reads nothing
+ * from anybody yet, so that the sandbox can be entered next. ATT_E_CONFLICT: another keyd. */
+ATT_MUST_USE enum att_rc keyd_new(const struct keyd_opts *opts, struct keyd **ret_keyd,
+                                  struct att_err *err);
+/* For INFO; copied. */
+void keyd_set_sandbox(struct keyd *keyd, const struct proc_sandbox_report *report);
+/* Starts to serve and to bring up the TPM, each in threads of its own. */
+ATT_MUST_USE enum att_rc keyd_start(struct keyd *keyd, struct att_err *err);
+/* Another issuer URL from now on (a reloaded configuration); NULL: as in the ticket. */
+ATT_MUST_USE enum att_rc keyd_set_issuer(struct keyd *keyd, const char *url, struct att_err *err);
+/* A sentence for systemd's status line. */
+void keyd_status(struct keyd *keyd, char *ret, size_t room);
+void keyd_free(struct keyd *keyd);
+
+/* attestd-keyd's main: --config F, --check, --help, --version. Returns the exit status. */
+int keyd_main(int argc, char **argv);
+
+#endif

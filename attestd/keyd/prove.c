@@ -1,0 +1,471 @@
+/* The statements of the TPM: ENROL_PROVE, KEY_EVIDENCE, KEY_CSR, USER_QUOTE. Each extraData is made
+ * here from parts that were looked at here; none is taken from the caller. */
+#include "attestd/keyd/internal.h"
+
+#include "certs/csr.h"
+#include "certs/key.h"
+#include "certs/san.h"
+#include "provision/enrol/schedule.h"
+#include "provision/evidence/formula.h"
+#include "provision/evidence/statement.h"
+#include "tpm/certify.h"
+#include "tpm/parse/public.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- quotes -------------------------------------------------------------------------------- */
+
+static enum att_rc selection(struct att_slice text, struct parse_pcr_sel *ret, struct att_err *err)
+{
+    char copy[PARSE_PCR_TEXT_MAX];
+    if (text.len >= sizeof copy) {
+        return att_fail(err, ATT_E_PARSE, "pcrSelection: too long");
+    }
+    KEYD_TEXT(text, copy);
+    enum att_rc rc = parse_pcr_sel_parse(copy, ret, err);
+    att_err_prefix(err, "pcrSelection");
+    return rc;
+}
+
+static enum att_rc check_manifest(struct att_slice cbor, struct att_err *err)
+{
+    struct evidence_logs logs = {0};
+    enum att_rc rc = evidence_manifest_parse(cbor, &logs, err);
+    evidence_logs_done(&logs);
+    return rc;
+}
+
+/* What the wire's "pcrs" member is, as text. */
+static enum att_rc pcrs_text(const struct tpm_quote *quote, struct att_buf *ret,
+                             struct att_err *err)
+{
+    att_autojson *json = NULL;
+    enum att_rc rc = parse_pcr_set_json(&quote->values, &json, err);
+    return rc == ATT_OK ? att_json_dump(json, false, ret, err) : rc;
+}
+
+struct quote_job {
+    struct keyd *keyd;
+    const char *agent; /* "": the host */
+    struct parse_pcr_sel sel;
+    uint8_t extra[ATT_SHA256_LEN];
+    struct tpm_quote *quote;
+};
+
+static enum att_rc run_quote(struct tpm_context *ctx, void *arg, struct att_err *err)
+{
+    struct quote_job *job = arg;
+    enum att_rc rc = job->agent[0] ? keyd_frozen_check(job->keyd, job->agent, err) : ATT_OK;
+    return rc == ATT_OK
+               ? tpm_quote_create(ctx, &job->sel, ATT_SLICE_ARRAY(job->extra), job->quote, err)
+               : rc;
+}
+
+/* ---- USER_QUOTE ---------------------------------------------------------------------------- */
+
+KEYD_OPERATION(user_quote)
+{
+    struct att_slice manifest = request->v[PROC_USER_QUOTE_REQ_LOG_MANIFEST].bytes;
+    tpm_autoquote quote = {0};
+    struct quote_job job = {.keyd = keyd, .agent = "", .quote = &quote};
+    enum att_rc rc = selection(request->v[PROC_USER_QUOTE_REQ_PCR_SELECTION].bytes, &job.sel, err);
+    if (rc == ATT_OK) {
+        rc = check_manifest(manifest, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_ready(keyd, err);
+    }
+    if (rc == ATT_OK) {
+        evidence_user_quote_extra(job.extra, request->v[PROC_USER_QUOTE_REQ_NONCE].bytes, manifest);
+        rc = keyd_run(keyd, TPM_OP_QUOTE, TPM_PRIO_RENEWAL, "", run_quote, &job, err);
+    }
+    att_autobuf pcrs = ATT_BUF_INIT(PROC_PCRS_MAX);
+    if (rc == ATT_OK) {
+        rc = pcrs_text(&quote, &pcrs, err);
+    }
+    const struct proc_value values[] = {
+        [PROC_USER_QUOTE_REP_ATTEST] = {.bytes = att_buf_slice(&quote.attest)},
+        [PROC_USER_QUOTE_REP_SIG] = {.bytes = att_buf_slice(&quote.sig)},
+        [PROC_USER_QUOTE_REP_PCRS] = {.bytes = att_buf_slice(&pcrs)},
+        [PROC_USER_QUOTE_REP_EXTRA_DATA] = {.bytes = ATT_SLICE_ARRAY(job.extra)},
+    };
+    return rc == ATT_OK ? proc_reply_encode(op, values, ret_payload, err) : rc;
+}
+
+/* ---- ENROL_PROVE --------------------------------------------------------------------------- */
+
+struct activate_job {
+    struct keyd *keyd;
+    struct att_slice blob, secret;
+    struct att_buf *value;
+};
+
+static enum att_rc run_activate(struct tpm_context *ctx, void *arg, struct att_err *err)
+{
+    struct activate_job *job = arg;
+    enum att_rc rc = keyd_worker_identity(job->keyd, ctx, err);
+    return rc == ATT_OK ? tpm_ek_activate(ctx, &job->keyd->worker.ek, job->blob, job->secret,
+                                          job->value, err)
+                        : rc;
+}
+
+static enum att_rc check_ak_url(struct keyd *keyd, struct att_slice url, struct att_err *err)
+{
+    char *issuer = NULL;
+    struct att_err cause = {0};
+    enum att_rc rc = keyd_issuer_get(keyd, &issuer, err);
+    if (rc == ATT_OK && keyd_url_under(issuer, url, &cause) != ATT_OK) {
+        rc = keyd_deny(err, "akUrl", "akUrl: %s", cause.msg);
+    }
+    free(issuer);
+    return rc;
+}
+
+/* K, from the activated credential; neither leaves this function's caller. */
+static enum att_rc derive_k(struct keyd *keyd, const struct proc_msg *request, uint8_t ret_k[32],
+                            struct att_err *err)
+{
+    const struct proc_value *v = request->v;
+    char thumbprint[ACME_THUMBPRINT_LEN], url[PROC_URL_MAX + 1];
+    att_autobuf value = ATT_BUF_INIT(64);
+    struct activate_job job = {keyd, v[PROC_ENROL_PROVE_REQ_CREDENTIAL_BLOB].bytes,
+                               v[PROC_ENROL_PROVE_REQ_ENCRYPTED_SECRET].bytes, &value};
+    KEYD_TEXT(v[PROC_ENROL_PROVE_REQ_AK_URL].bytes, url);
+    enum att_rc rc = keyd_account_need(keyd, thumbprint, err);
+    if (rc == ATT_OK) {
+        rc = keyd_run(keyd, TPM_OP_ACTIVATE, TPM_PRIO_RENEWAL, "", run_activate, &job, err);
+        if (rc == ATT_E_AUTH) {
+            att_err_reason(err, "activation");
+        }
+    }
+    if (rc == ATT_OK && value.len != ENROL_CV_LEN) {
+        rc = att_fail(err, ATT_E_AUTH, "the credential holds %zu bytes, %d expected", value.len,
+                      ENROL_CV_LEN);
+        att_err_reason(err, "activation");
+    }
+    if (rc == ATT_OK) {
+        rc = enrol_schedule_k_digests(
+            att_buf_slice(&value), url, thumbprint, v[PROC_ENROL_PROVE_REQ_M1_SHA256].bytes.ptr,
+            v[PROC_ENROL_PROVE_REQ_M1_REPLY_SHA256].bytes.ptr, ret_k, err);
+    }
+    if (value.ptr) {
+        att_wipe(value.ptr, value.cap);
+    }
+    return rc;
+}
+
+static enum att_rc prove(struct keyd *keyd, const struct proc_msg *request, struct quote_job *job,
+                         uint8_t ret_proof[ATT_SHA256_LEN], struct att_err *err)
+{
+    uint8_t k[ENROL_K_LEN];
+    enum att_rc rc = derive_k(keyd, request, k, err);
+    if (rc == ATT_OK) {
+        enrol_schedule_proof(k, ret_proof);
+        enrol_schedule_quote_extra(k, request->v[PROC_ENROL_PROVE_REQ_NONCE].bytes.ptr,
+                                   request->v[PROC_ENROL_PROVE_REQ_LOG_MANIFEST].bytes, job->extra);
+        rc = keyd_run(keyd, TPM_OP_QUOTE, TPM_PRIO_RENEWAL, "", run_quote, job, err);
+    }
+    att_wipe(k, sizeof k);
+    return rc;
+}
+
+KEYD_OPERATION(enrol_prove)
+{
+    const struct proc_value *v = request->v;
+    tpm_autoquote quote = {0};
+    struct quote_job job = {.keyd = keyd, .agent = "", .quote = &quote};
+    uint8_t proof[ATT_SHA256_LEN] = {0};
+    att_autobuf pcrs = ATT_BUF_INIT(PROC_PCRS_MAX);
+    enum att_rc rc = selection(v[PROC_ENROL_PROVE_REQ_PCR_SELECTION].bytes, &job.sel, err);
+    if (rc == ATT_OK) {
+        rc = check_manifest(v[PROC_ENROL_PROVE_REQ_LOG_MANIFEST].bytes, err);
+    }
+    if (rc == ATT_OK) {
+        rc = check_ak_url(keyd, v[PROC_ENROL_PROVE_REQ_AK_URL].bytes, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_ready(keyd, err);
+    }
+    if (rc == ATT_OK) {
+        rc = prove(keyd, request, &job, proof, err);
+    }
+    if (rc == ATT_OK) {
+        rc = pcrs_text(&quote, &pcrs, err);
+    }
+    const struct proc_value values[] = {
+        [PROC_ENROL_PROVE_REP_PROOF] = {.bytes = ATT_SLICE_ARRAY(proof)},
+        [PROC_ENROL_PROVE_REP_ATTEST] = {.bytes = att_buf_slice(&quote.attest)},
+        [PROC_ENROL_PROVE_REP_SIG] = {.bytes = att_buf_slice(&quote.sig)},
+        [PROC_ENROL_PROVE_REP_PCRS] = {.bytes = att_buf_slice(&pcrs)},
+    };
+    return rc == ATT_OK ? proc_reply_encode(op, values, ret_payload, err) : rc;
+}
+
+/* ---- KEY_EVIDENCE -------------------------------------------------------------------------- */
+
+/* token "." thumbprint (RFC 8555 §8.1): a token of at least 128 bits, and our own thumbprint. */
+static enum att_rc check_key_authorization(struct keyd *keyd, struct att_slice text,
+                                           struct att_err *err)
+{
+    char thumbprint[ACME_THUMBPRINT_LEN];
+    enum att_rc rc = keyd_account_need(keyd, thumbprint, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    size_t thumb_len = ACME_THUMBPRINT_LEN - 1;
+    size_t token_len = text.len > thumb_len ? text.len - thumb_len - 1 : 0;
+    bool form = token_len >= 22 && text.ptr[token_len] == '.';
+    for (size_t i = 0; form && i < token_len; i++) {
+        uint8_t c = text.ptr[i];
+        form = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               c == '-' || c == '_';
+    }
+    if (!form) {
+        return keyd_deny(err, "keyAuthorization",
+                         "keyAuthorization is not a token of 22 or more characters, a dot and a "
+                         "thumbprint");
+    }
+    if (!att_slice_eq_str(ATT_SLICE(text.ptr + token_len + 1, thumb_len), thumbprint)) {
+        return keyd_deny(err, "keyAuthorization", "keyAuthorization is not our account's");
+    }
+    return ATT_OK;
+}
+
+/* "spiffe://<trust domain>/agent/<this agent>" */
+static enum att_rc check_agent_of(struct att_slice id, const char *agent, const char *reason,
+                                  struct att_err *err)
+{
+    struct certs_spiffe_id spiffe;
+    struct att_err cause = {0};
+    if (certs_spiffe_parse(id, &spiffe, &cause) != ATT_OK) {
+        return keyd_deny(err, reason, "identifier: %s", cause.msg);
+    }
+    char path[PROC_AGENT_MAX + 16] = "/agent/";
+    memcpy(path + 7, agent, strlen(agent) + 1);
+    if (!att_slice_eq_str(spiffe.path, path)) {
+        return keyd_deny(err, reason, "identifier names %.*s, this key is agent %s's",
+                         (int)(spiffe.path.len < 100 ? spiffe.path.len : 100),
+                         (const char *)spiffe.path.ptr, agent);
+    }
+    return ATT_OK;
+}
+
+static enum att_rc check_statement(const struct keyd_key *key, struct att_slice cbor,
+                                   struct att_err *err)
+{
+    struct evidence_statement statement = {0};
+    enum att_rc rc = evidence_statement_parse(cbor, &statement, err);
+    if (rc != ATT_OK) {
+        att_err_prefix(err, "evidence");
+        return rc;
+    }
+    if (strcmp(statement.key_store, "tpm") != 0) {
+        rc = keyd_deny(err, "evidenceKey", "evidence says keyStore %s", statement.key_store);
+    }
+    if (rc == ATT_OK && !att_slice_eq(ATT_SLICE(statement.key_name, statement.key_name_len),
+                                      parse_name_slice(&key->name))) {
+        rc = keyd_deny(err, "evidenceKey", "evidence's keyName is not the Name of key %s", key->id);
+    }
+    if (rc == ATT_OK) {
+        rc = check_agent_of(att_slice_str(statement.identifier), key->agent, "evidenceAgent", err);
+    }
+    evidence_statement_done(&statement);
+    return rc;
+}
+
+struct certify_job {
+    struct keyd *keyd;
+    const struct keyd_key *key;
+    uint8_t extra[ATT_SHA256_LEN];
+    struct tpm_certify *certify;
+    struct att_buf *srk_pub;
+};
+
+static enum att_rc run_certify(struct tpm_context *ctx, void *arg, struct att_err *err)
+{
+    struct certify_job *job = arg;
+    uint8_t auth[TPM_KEY_AUTH_LEN];
+    enum att_rc rc = keyd_frozen_check(job->keyd, job->key->agent, err);
+    if (rc == ATT_OK) {
+        rc = keyd_worker_identity(job->keyd, ctx, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_key_auth(job->keyd, job->key, auth, err);
+    }
+    if (rc == ATT_OK) {
+        rc = tpm_certify_create(ctx, &job->key->blob, ATT_SLICE_ARRAY(auth),
+                                ATT_SLICE_ARRAY(job->extra), job->certify, err);
+        att_wipe(auth, sizeof auth);
+    }
+    if (rc == ATT_OK) {
+        att_buf_put_slice(job->srk_pub, att_buf_slice(&job->keyd->worker.srk_pub));
+        rc = att_buf_ok(job->srk_pub, err);
+    }
+    return rc;
+}
+
+/* Everything that can be refused without the TPM is refused before it is asked. */
+static enum att_rc check_evidence(struct keyd *keyd, const struct proc_msg *request,
+                                  struct keyd_key *ret_key, struct parse_pcr_sel *ret_sel,
+                                  struct att_err *err)
+{
+    const struct proc_value *v = request->v;
+    enum att_rc rc = keyd_ready(keyd, err);
+    if (rc == ATT_OK) {
+        rc = keyd_keys_get(keyd, v[PROC_KEY_EVIDENCE_REQ_KEY_ID].bytes, ret_key, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_frozen_check(keyd, ret_key->agent, err);
+    }
+    if (rc == ATT_OK) {
+        rc = selection(v[PROC_KEY_EVIDENCE_REQ_PCR_SELECTION].bytes, ret_sel, err);
+    }
+    if (rc == ATT_OK) {
+        rc = check_key_authorization(keyd, v[PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION].bytes, err);
+    }
+    return rc == ATT_OK ? check_statement(ret_key, v[PROC_KEY_EVIDENCE_REQ_EVIDENCE].bytes, err)
+                        : rc;
+}
+
+static enum att_rc attest(struct keyd *keyd, const struct proc_msg *request,
+                          struct certify_job *certify, struct quote_job *quote, struct att_err *err)
+{
+    struct att_slice authz = request->v[PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION].bytes;
+    const char *agent = certify->key->agent;
+    evidence_certify_extra(certify->extra, authz);
+    enum att_rc rc =
+        keyd_run(keyd, TPM_OP_CERTIFY, TPM_PRIO_RENEWAL, agent, run_certify, certify, err);
+    if (rc == ATT_OK) {
+        quote->agent = agent;
+        evidence_quote_extra(quote->extra, authz, att_buf_slice(&certify->certify->attest),
+                             request->v[PROC_KEY_EVIDENCE_REQ_EVIDENCE].bytes);
+        rc = keyd_run(keyd, TPM_OP_QUOTE, TPM_PRIO_RENEWAL, agent, run_quote, quote, err);
+    }
+    return rc;
+}
+
+KEYD_OPERATION(key_evidence)
+{
+    keyd_autokey key = {0};
+    tpm_autocertify certify = {0};
+    tpm_autoquote quote = {0};
+    att_autobuf srk_pub = ATT_BUF_INIT(PROC_TPM_STRUCT_MAX);
+    att_autobuf pcrs = ATT_BUF_INIT(PROC_PCRS_MAX);
+    struct certify_job certify_job = {
+        .keyd = keyd, .key = &key, .certify = &certify, .srk_pub = &srk_pub};
+    struct quote_job quote_job = {.keyd = keyd, .quote = &quote};
+    enum att_rc rc = check_evidence(keyd, request, &key, &quote_job.sel, err);
+    if (rc == ATT_OK) {
+        rc = attest(keyd, request, &certify_job, &quote_job, err);
+    }
+    if (rc == ATT_OK) {
+        rc = pcrs_text(&quote, &pcrs, err);
+    }
+    const struct proc_value values[] = {
+        [PROC_KEY_EVIDENCE_REP_CERT_INFO] = {.bytes = att_buf_slice(&certify.attest)},
+        [PROC_KEY_EVIDENCE_REP_CERT_SIG] = {.bytes = att_buf_slice(&certify.sig)},
+        [PROC_KEY_EVIDENCE_REP_ATTEST] = {.bytes = att_buf_slice(&quote.attest)},
+        [PROC_KEY_EVIDENCE_REP_QUOTE_SIG] = {.bytes = att_buf_slice(&quote.sig)},
+        [PROC_KEY_EVIDENCE_REP_PCRS] = {.bytes = att_buf_slice(&pcrs)},
+        [PROC_KEY_EVIDENCE_REP_PUB_AREA] = {.bytes = att_buf_slice(&key.blob.pub)},
+        [PROC_KEY_EVIDENCE_REP_SRK_PUB] = {.bytes = att_buf_slice(&srk_pub)},
+        [PROC_KEY_EVIDENCE_REP_PARENT_PUB] = {.bytes = {0}}, /* the parent is the SRK */
+    };
+    return rc == ATT_OK ? proc_reply_encode(op, values, ret_payload, err) : rc;
+}
+
+/* ---- KEY_CSR ------------------------------------------------------------------------------- */
+
+struct sign_job {
+    struct keyd *keyd;
+    const struct keyd_key *key;
+    const uint8_t *digest;
+    struct tpm_signature *sig;
+};
+
+static enum att_rc run_sign(struct tpm_context *ctx, void *arg, struct att_err *err)
+{
+    struct sign_job *job = arg;
+    uint8_t auth[TPM_KEY_AUTH_LEN];
+    enum att_rc rc = keyd_frozen_check(job->keyd, job->key->agent, err);
+    if (rc == ATT_OK) {
+        rc = keyd_key_auth(job->keyd, job->key, auth, err);
+    }
+    if (rc == ATT_OK) {
+        rc = tpm_key_sign(ctx, &job->key->blob, ATT_SLICE_ARRAY(auth), job->digest, job->sig, err);
+        att_wipe(auth, sizeof auth);
+    }
+    return rc;
+}
+
+/* The signer behind the CSR's EVP_PKEY. */
+static enum att_rc sign_with_tpm(void *user, struct att_slice digest, struct att_buf *ret_der_sig,
+                                 struct att_err *err)
+{
+    struct sign_job job = *(const struct sign_job *)user;
+    struct tpm_signature sig;
+    if (digest.len != ATT_SHA256_LEN) {
+        return att_fail(err, ATT_E_INTERNAL, "a digest of %zu bytes", digest.len);
+    }
+    job.digest = digest.ptr;
+    job.sig = &sig;
+    enum att_rc rc =
+        keyd_run(job.keyd, TPM_OP_SIGN, TPM_PRIO_RENEWAL, job.key->agent, run_sign, &job, err);
+    if (rc == ATT_OK) {
+        att_buf_put(ret_der_sig, sig.der, sig.der_len);
+        rc = att_buf_ok(ret_der_sig, err);
+    }
+    return rc;
+}
+
+static enum att_rc create_csr(struct keyd *keyd, const struct keyd_key *key, const char *spiffe_id,
+                              struct att_buf *ret_der, struct att_err *err)
+{
+    struct sign_job job = {.keyd = keyd, .key = key};
+    const struct certs_signer signer = {.sign = sign_with_tpm, .user = &job};
+    EVP_PKEY *public_key = NULL, *remote = NULL;
+    enum att_rc rc = certs_key_from_spki(att_buf_slice(&key->spki), &public_key, err);
+    if (rc == ATT_OK) {
+        rc = certs_key_remote_new(public_key, &signer, &remote, err);
+    }
+    if (rc == ATT_OK) {
+        struct att_err outer = {0}, inner = {0};
+        rc = certs_csr_create(remote, spiffe_id, ret_der, &outer);
+        if (rc != ATT_OK) {
+            /* What the TPM said, rather than what libcrypto makes of it. */
+            enum att_rc said = certs_key_remote_error(&inner);
+            rc = said != ATT_OK ? said : rc;
+            if (err) {
+                *err = said != ATT_OK ? inner : outer;
+            }
+        }
+    }
+    EVP_PKEY_free(remote);
+    EVP_PKEY_free(public_key);
+    return rc;
+}
+
+KEYD_OPERATION(key_csr)
+{
+    struct att_slice spiffe_id = request->v[PROC_KEY_CSR_REQ_SPIFFE_ID].bytes;
+    char text[CERTS_SPIFFE_ID_MAX + 1];
+    keyd_autokey key = {0};
+    att_autobuf der = ATT_BUF_INIT(PROC_CERT_MAX);
+    enum att_rc rc = keyd_ready(keyd, err);
+    if (rc == ATT_OK) {
+        rc = keyd_keys_get(keyd, request->v[PROC_KEY_CSR_REQ_KEY_ID].bytes, &key, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_frozen_check(keyd, key.agent, err);
+    }
+    if (rc == ATT_OK) {
+        rc = check_agent_of(spiffe_id, key.agent, "csrAgent", err);
+    }
+    if (rc == ATT_OK) {
+        KEYD_TEXT(spiffe_id, text);
+        rc = create_csr(keyd, &key, text, &der, err);
+    }
+    const struct proc_value values[] = {[PROC_KEY_CSR_REP_CSR] = {.bytes = att_buf_slice(&der)}};
+    return rc == ATT_OK ? proc_reply_encode(op, values, ret_payload, err) : rc;
+}
