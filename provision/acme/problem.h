@@ -89,6 +89,10 @@ ATT_MUST_USE enum att_rc acme_problem_encode(const struct acme_problem *problem,
  * characters become "?"; anything that is not an object is ATT_E_PARSE. */
 ATT_MUST_USE enum att_rc acme_problem_parse(struct att_slice text, struct acme_problem *ret_problem,
                                             struct att_err *err);
+/* The same from an `error` member. */
+ATT_MUST_USE enum att_rc acme_problem_parse_json(const json_t *obj,
+                                                 struct acme_problem *ret_problem,
+                                                 struct att_err *err);
 /* The problem as a failed call's error: reason = the first subproblem's word (else the type's
  * word); code by what the caller can do: akUnknown, akStale, activation → ATT_E_REENROL;
  * rateLimited, serverInternal and status ≥ 500 → ATT_E_RETRY; orderNotReady → ATT_E_CONFLICT;

@@ -1,0 +1,20 @@
+/* Trust by the SHA-256 of a root's DER: what a ticket carries instead of a file. Internal to this
+ * folder. */
+#ifndef ATTESTD_PROVISION_ACME_PIN_H
+#define ATTESTD_PROVISION_ACME_PIN_H
+
+#include "attestd/base/hash.h"
+
+#include <openssl/types.h>
+
+struct acme_pin {
+    uint8_t sha256[ATT_SHA256_LEN];
+    const char *why; /* set by a refusal: a sentence, static */
+};
+
+/* For SSL_CTX_set_cert_verify_callback; arg is a struct acme_pin. The pinned root must be among the
+ * certificates that the server sent; then it alone is the trust anchor of a full verification
+ * (dates, signatures, purpose), and the verified chain must end in it. 1 = trusted. */
+int acme_pin_verify(X509_STORE_CTX *store_ctx, void *arg);
+
+#endif

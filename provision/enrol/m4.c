@@ -1,0 +1,108 @@
+#include "provision/enrol/member.h"
+
+#include "provision/evidence/statement.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void enrol_m4_request_done(struct enrol_m4_request *request)
+{
+    if (request) {
+        att_buf_done(&request->attobj);
+        free(request->ak_url);
+        att_buf_done(&request->evidence);
+        enrol_quote_done(&request->quote);
+        evidence_logs_done(&request->logs);
+        att_buf_done(&request->srk_pub);
+        att_buf_done(&request->parent_pub);
+        *request = (struct enrol_m4_request){0};
+    }
+}
+
+static enum att_rc put_bytes(json_t *obj, const char *name, const struct att_buf *bytes,
+                             struct att_err *err)
+{
+    return bytes->len ? att_json_set_b64u(obj, name, att_buf_slice(bytes), err)
+                      : att_fail(err, ATT_E_INVAL, "\"%s\" is missing", name);
+}
+
+enum att_rc enrol_m4_request_encode(const struct enrol_m4_request *request,
+                                    const uint8_t (*known)[ATT_SHA256_LEN], size_t n_known,
+                                    struct att_buf *ret_payload, struct att_err *err)
+{
+    att_autojson *obj = json_object();
+    enum att_rc rc = put_bytes(obj, "attObj", &request->attobj, err);
+    if (rc == ATT_OK &&
+        (!request->ak_url || json_object_set_new(obj, "ak", json_string(request->ak_url)) != 0)) {
+        rc = att_fail(err, ATT_E_INVAL, "\"ak\" is missing");
+    }
+    if (rc == ATT_OK) {
+        rc = put_bytes(obj, "evidence", &request->evidence, err);
+    }
+    if (rc == ATT_OK) {
+        rc = enrol_member_put_evidence(obj, &request->quote, &request->pcrs, &request->logs, known,
+                                       n_known, err);
+    }
+    if (rc == ATT_OK) {
+        rc = put_bytes(obj, "srkPub", &request->srk_pub, err);
+    }
+    if (rc == ATT_OK && request->parent_pub.len) {
+        rc = put_bytes(obj, "parentPub", &request->parent_pub, err);
+    }
+    return rc == ATT_OK ? att_json_dump(obj, false, ret_payload, err) : rc;
+}
+
+static enum att_rc take_ak(const json_t *obj, char **ret_url, struct att_err *err)
+{
+    const char *url = NULL;
+    enum att_rc rc = att_json_str(obj, "ak", &url, err);
+    if (rc == ATT_OK && (url[0] == 0 || strlen(url) > ENROL_URL_MAX)) {
+        rc = att_fail(err, ATT_E_PARSE, "\"ak\": expected an URL of at most %zu bytes",
+                      ENROL_URL_MAX);
+    }
+    if (rc == ATT_OK && !(*ret_url = strdup(url))) {
+        rc = att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    return rc;
+}
+
+static enum att_rc take_request(const json_t *obj, struct enrol_m4_request *request,
+                                struct att_err *err)
+{
+    enum att_rc rc =
+        enrol_member_bytes(obj, "attObj", EVIDENCE_ATTOBJ_MAX, false, &request->attobj, err);
+    if (rc == ATT_OK) {
+        rc = take_ak(obj, &request->ak_url, err);
+    }
+    if (rc == ATT_OK) {
+        rc = enrol_member_bytes(obj, "evidence", EVIDENCE_STATEMENT_MAX, false, &request->evidence,
+                                err);
+    }
+    if (rc == ATT_OK) {
+        rc = enrol_member_evidence(obj, &request->quote, &request->pcrs, &request->logs, err);
+    }
+    if (rc == ATT_OK) {
+        rc = enrol_member_bytes(obj, "srkPub", ENROL_TPM_MAX, false, &request->srk_pub, err);
+    }
+    return rc == ATT_OK ? enrol_member_bytes(obj, "parentPub", ENROL_TPM_MAX, true,
+                                             &request->parent_pub, err)
+                        : rc;
+}
+
+enum att_rc enrol_m4_request_parse(struct att_slice payload, struct enrol_m4_request *ret_request,
+                                   struct att_err *err)
+{
+    att_autojson *obj = NULL;
+    struct enrol_m4_request request = {0};
+    enum att_rc rc = enrol_member_object(payload, ENROL_EVIDENCE_MAX, &obj, err);
+    if (rc == ATT_OK) {
+        rc = take_request(obj, &request, err);
+    }
+    if (rc != ATT_OK) {
+        att_err_prefix(err, "challenge response");
+        enrol_m4_request_done(&request);
+        return enrol_malformed(rc, err);
+    }
+    *ret_request = request;
+    return ATT_OK;
+}
