@@ -222,6 +222,7 @@ static enum att_rc sync_one(struct agent_registry *reg, const struct agent_entry
                             struct agent_sync *sync, struct att_err *err)
 {
     struct agent *agent = agent_registry_find(reg, entry->name);
+    size_t before = sync->added + sync->changed;
     if (!agent) {
         struct agent_record rec = {0};
         TAKE(rec.name, entry->name);
@@ -230,20 +231,19 @@ static enum att_rc sync_one(struct agent_registry *reg, const struct agent_entry
         if (rc != ATT_OK) {
             return rc;
         }
+        agent->check_keys = true; /* an earlier life may have left some */
         sync->added++;
     } else {
         bool changed = take_entry(&agent->rec, entry);
         if (agent->rec.life.state == AGENT_REMOVED) {
-            enum att_rc rc = agent_life_apply(&agent->rec.life, AGENT_EV_ASSIGNED, err);
-            if (rc != ATT_OK) {
-                return rc;
-            }
+            agent->reassigned = true;
             sync->added++;
         } else if (changed) {
             sync->changed++;
         }
     }
     agent->generation = reg->generation;
+    agent->unsaved |= sync->added + sync->changed != before;
     return ATT_OK;
 }
 
@@ -265,11 +265,16 @@ enum att_rc agent_registry_sync(struct agent_registry *reg, const struct agent_e
     }
     for (size_t i = 0; i < reg->count; i++) {
         struct agent *agent = reg->list[i];
-        if (agent->generation != reg->generation && agent->rec.life.state != AGENT_REMOVED) {
+        if (agent->generation == reg->generation) {
+            continue;
+        }
+        agent->reassigned = false;
+        if (agent->rec.life.state != AGENT_REMOVED) {
             rc = agent_life_apply(&agent->rec.life, AGENT_EV_REMOVED, err);
             if (rc != ATT_OK) {
                 return rc;
             }
+            agent->unsaved = true;
             sync.removed++;
         }
     }

@@ -68,6 +68,9 @@ struct agent {
     struct agent_record rec;
     bool busy;             /* a worker has it */
     bool forced;           /* rotate was asked for */
+    bool check_keys;       /* keyd's keys have to be compared with the record */
+    bool reassigned;       /* listed again while its removal is still to be done */
+    bool unsaved;          /* the record in memory is newer than the file */
     int64_t not_before_ms; /* CLOCK_BOOTTIME: no attempt before (back-off) */
     uint64_t generation;   /* of the view that last listed it */
 };

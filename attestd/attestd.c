@@ -1,0 +1,92 @@
+/* attestd: the daemon of a host. See attestd/host/host.h. */
+#include "attestd/host/host.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char usage[] =
+    "usage: attestd [--config FILE] [--check] [--log text|json] [--state-dir DIR] [--run-dir DIR]\n"
+    "       attestd --help | --version\n"
+    "\n"
+    "Keeps the certificates of this host's agents fresh; their keys stay in the TPM.\n"
+    "  --config FILE    configuration (default /etc/attestd/attestd.yaml)\n"
+    "  --check          read the configuration, print every error with file:line, and end\n"
+    "  --log FORM       text or json, whatever the file says\n"
+    "  --state-dir DIR  instead of the file's state_dir\n"
+    "  --run-dir DIR    instead of the file's run_dir\n"
+    "Exit: 0 ended by a signal (or --check found nothing wrong), 1 failed, 2 wrong usage.\n";
+
+enum { OPT_CONFIG = 256, OPT_CHECK, OPT_LOG, OPT_STATE_DIR, OPT_RUN_DIR, OPT_HELP, OPT_VERSION };
+
+static const struct option options[] = {
+    {"config", required_argument, NULL, OPT_CONFIG},
+    {"check", no_argument, NULL, OPT_CHECK},
+    {"log", required_argument, NULL, OPT_LOG},
+    {"state-dir", required_argument, NULL, OPT_STATE_DIR},
+    {"run-dir", required_argument, NULL, OPT_RUN_DIR},
+    {"help", no_argument, NULL, OPT_HELP},
+    {"version", no_argument, NULL, OPT_VERSION},
+    {NULL, 0, NULL, 0},
+};
+
+static int run(const struct host_options *opts, bool check)
+{
+    struct att_err err = {0};
+    struct conf_attestd *conf = NULL;
+    enum att_rc rc = host_conf_load(opts, &conf, &err);
+    if (rc == ATT_OK && check) {
+        conf_attestd_free(conf);
+        printf("%s: ok\n", opts->conf_path);
+        return 0;
+    }
+    if (rc == ATT_OK) {
+        rc = host_run(opts, conf, &err);
+    }
+    if (rc != ATT_OK) {
+        fprintf(stderr, "attestd: %s\n", err.msg);
+        return 1;
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct host_options opts = {.conf_path = "/etc/attestd/attestd.yaml"};
+    bool check = false;
+    int opt;
+    while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (opt) {
+        case OPT_CONFIG:
+            opts.conf_path = optarg;
+            break;
+        case OPT_CHECK:
+            check = true;
+            break;
+        case OPT_LOG:
+            opts.log = optarg;
+            break;
+        case OPT_STATE_DIR:
+            opts.state_dir = optarg;
+            break;
+        case OPT_RUN_DIR:
+            opts.run_dir = optarg;
+            break;
+        case OPT_HELP:
+            fputs(usage, stdout);
+            return 0;
+        case OPT_VERSION:
+            puts("attestd " ATT_VERSION);
+            return 0;
+        default:
+            fputs(usage, stderr);
+            return 2;
+        }
+    }
+    if (optind != argc ||
+        (opts.log && strcmp(opts.log, "text") != 0 && strcmp(opts.log, "json") != 0)) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    return run(&opts, check);
+}

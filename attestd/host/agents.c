@@ -1,0 +1,210 @@
+#include "attestd/host/internal.h"
+#include "attestd/base/io.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct agent_now host_now(void)
+{
+    return (struct agent_now){.utc_s = att_now_utc_s(), .boot_ms = att_boottime_ms()};
+}
+
+/* ---- at start ----------------------------------------------------------------------------------
+ */
+
+static bool json_name(const char *file, char ret[AGENT_NAME_MAX + 1])
+{
+    size_t len = strlen(file);
+    if (len <= 5 || len - 5 > AGENT_NAME_MAX || strcmp(file + len - 5, ".json") != 0) {
+        return false;
+    }
+    memcpy(ret, file, len - 5);
+    ret[len - 5] = '\0';
+    return agent_name_check(ret, NULL) == ATT_OK;
+}
+
+static enum att_rc load_one(struct host *host, const char *name, struct att_err *err)
+{
+    struct agent_record rec = {0};
+    struct att_err why = {0};
+    enum att_rc rc = agent_record_load(host->paths.records, name, &rec, &why);
+    if (rc != ATT_OK) {
+        /* The view will bring the agent back, as one without a certificate. */
+        att_log_err(ATT_ERROR, "agent.recordBad", &why);
+        return rc == ATT_E_PARSE ? ATT_OK : att_fail(err, rc, "%s", why.msg);
+    }
+    rec.dates.same_boot = strcmp(rec.boot_id, host->boot_id) == 0;
+    HOST_LOCKED(host);
+    struct agent *agent;
+    rc = agent_registry_add(host->reg, &rec, &agent, err);
+    if (rc == ATT_OK) {
+        agent->check_keys = true;
+    }
+    return rc;
+}
+
+enum att_rc host_agents_load(struct host *host, struct att_err *err)
+{
+    DIR *dir = opendir(host->paths.records);
+    if (!dir) {
+        return att_fail_errno(err, ATT_E_IO, "cannot read %s", host->paths.records);
+    }
+    enum att_rc rc = ATT_OK;
+    struct dirent *entry;
+    while (rc == ATT_OK && (entry = readdir(dir)) != NULL) {
+        char name[AGENT_NAME_MAX + 1];
+        if (json_name(entry->d_name, name)) {
+            rc = load_one(host, name, err);
+        }
+    }
+    closedir(dir);
+    return rc;
+}
+
+/* ---- changes -----------------------------------------------------------------------------------
+ */
+
+enum att_rc host_agent_save(struct host *host, const char *name, struct att_err *err)
+{
+    ATT_CLEANUP(host_lock_done) pthread_mutex_t *saving = &host->save_lock;
+    pthread_mutex_lock(saving);
+    struct agent_record rec;
+    {
+        HOST_LOCKED(host);
+        const struct agent *agent = agent_registry_find(host->reg, name);
+        if (!agent) {
+            return att_fail(err, ATT_E_NOTFOUND, "no agent %s", name);
+        }
+        rec = agent->rec;
+    }
+    return agent_record_save(host->paths.records, &rec, err);
+}
+
+enum att_rc host_agent_event(struct host *host, const char *name, enum agent_event event,
+                             struct agent_record *ret_rec, struct att_err *err)
+{
+    HOST_LOCKED(host);
+    struct agent *agent = agent_registry_find(host->reg, name);
+    if (!agent) {
+        return att_fail(err, ATT_E_NOTFOUND, "no agent %s", name);
+    }
+    enum att_rc rc = agent_life_apply(&agent->rec.life, event, err);
+    if (rc == ATT_OK && ret_rec) {
+        *ret_rec = agent->rec;
+    }
+    return rc;
+}
+
+/* Names of agents whose record the sync changed, or of all where that is simpler to be sure of. */
+static enum att_rc save_all(struct host *host, struct att_err *err)
+{
+    for (size_t i = 0;; i++) {
+        char name[AGENT_NAME_MAX + 1];
+        {
+            HOST_LOCKED(host);
+            struct agent *agent = agent_registry_at(host->reg, i);
+            if (!agent) {
+                return ATT_OK;
+            }
+            if (!agent->unsaved) {
+                continue;
+            }
+            agent->unsaved = false;
+            memcpy(name, agent->rec.name, sizeof(name));
+        }
+        enum att_rc rc = host_agent_save(host, name, err);
+        if (rc != ATT_OK && rc != ATT_E_NOTFOUND) {
+            HOST_LOCKED(host);
+            struct agent *agent = agent_registry_find(host->reg, name);
+            if (agent) {
+                agent->unsaved = true;
+            }
+            return rc;
+        }
+    }
+}
+
+enum att_rc host_agents_sync(struct host *host, const struct host_view *view, struct att_err *err)
+{
+    struct agent_sync sync = {0};
+    {
+        HOST_LOCKED(host);
+        enum att_rc rc = agent_registry_sync(host->reg, view->entries, view->n_entries, &sync, err);
+        if (rc != ATT_OK) {
+            return rc;
+        }
+    }
+    if (sync.added || sync.changed || sync.removed) {
+        att_log(ATT_INFO, "agents.assigned", ATT_N("added", sync.added),
+                ATT_N("changed", sync.changed), ATT_N("removed", sync.removed));
+    }
+    return save_all(host, err);
+}
+
+/* ---- what is due -------------------------------------------------------------------------------
+ */
+
+static bool expired(const struct agent *agent, struct agent_now now)
+{
+    return agent_life_serving(&agent->rec.life) && agent_sched_expired(&agent->rec.dates, now);
+}
+
+static bool may_issue(const struct host *host)
+{
+    return host->phase == HOST_ENROLLED && !host->enrol_wanted && host->bundle &&
+           host->generation != 0;
+}
+
+bool host_agent_ready(struct host *host, const struct agent *agent, struct agent_now now)
+{
+    if (agent->busy) {
+        return false;
+    }
+    if (expired(agent, now)) {
+        return true;
+    }
+    if (now.boot_ms < agent->not_before_ms) {
+        return false;
+    }
+    enum agent_state state = agent->rec.life.state;
+    if (state == AGENT_REMOVED) {
+        return host->have_identity; /* its keys have to go, too */
+    }
+    if (agent->check_keys && host->have_identity) {
+        return true;
+    }
+    if (state == AGENT_FROZEN || !may_issue(host)) {
+        return false;
+    }
+    if (state == AGENT_VALID) {
+        return agent->forced || agent_sched_due(&agent->rec.dates, now);
+    }
+    /* A step to do, or a refusal whose back-off is over. */
+    return true;
+}
+
+int64_t host_agents_wait_ms(struct host *host, struct agent_now now)
+{
+    int64_t wait = 30000;
+    for (size_t i = 0; i < agent_registry_count(host->reg); i++) {
+        const struct agent *agent = agent_registry_at(host->reg, i);
+        if (agent->busy) {
+            continue; /* its worker wakes us */
+        }
+        int64_t own = wait;
+        if (agent_life_serving(&agent->rec.life)) {
+            own = agent_sched_wait_ms(&agent->rec.dates, now);
+        }
+        if (own == 0 && !host_agent_ready(host, agent, now)) {
+            own = wait;
+        }
+        int64_t back_off = agent->not_before_ms - now.boot_ms;
+        if (back_off > 0 && (own > back_off || agent->rec.life.state != AGENT_VALID)) {
+            own = own < back_off ? own : back_off;
+        }
+        wait = own < wait ? own : wait;
+    }
+    return wait < 1 ? 1 : wait;
+}

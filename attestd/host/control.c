@@ -1,0 +1,324 @@
+/* The control socket's operations; the table is docs/CONTROL.md. */
+#include "attestd/host/internal.h"
+#include "attestd/base/enc.h"
+#include "attestd/base/io.h"
+#include "certs/install.h"
+#include "certs/build.h"
+#include "certs/san.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define ROTATE_WAIT_MS 60000
+#define NONCE_MIN      8
+#define NONCE_MAX      64
+#define PCRS_DEFAULT   "sha256:0,1,2,3,4,5,6,7"
+
+struct call {
+    struct host *host;
+    const struct att_ctl_peer *peer;
+    const json_t *args;
+    char name[AGENT_NAME_MAX + 1];
+};
+
+static enum att_rc get_name(struct call *call, struct att_err *err)
+{
+    const char *name;
+    enum att_rc rc = att_json_str(call->args, "name", &name, err);
+    if (rc == ATT_OK) {
+        rc = agent_name_check(name, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    memcpy(call->name, name, strlen(name) + 1);
+    HOST_LOCKED(call->host);
+    if (!agent_registry_find(call->host->reg, name)) {
+        return att_fail(err, ATT_E_NOTFOUND, "no agent \"%s\" is assigned to this host", name);
+    }
+    return ATT_OK;
+}
+
+static enum att_rc show(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    HOST_LOCKED(call->host);
+    const struct agent *agent = agent_registry_find(call->host->reg, call->name);
+    if (!agent) {
+        return att_fail(err, ATT_E_NOTFOUND, "agent %s is gone", call->name);
+    }
+    *ret_result = host_agent_json(agent, host_now());
+    return ATT_OK;
+}
+
+static enum att_rc op_status(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    return host_status(call->host, ret_result, err);
+}
+
+static enum att_rc op_list(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    json_t *list = json_array();
+    struct agent_now now = host_now();
+    HOST_LOCKED(call->host);
+    for (size_t i = 0; i < agent_registry_count(call->host->reg); i++) {
+        json_array_append_new(list, host_agent_json(agent_registry_at(call->host->reg, i), now));
+    }
+    *ret_result = json_pack("{s:o}", "agents", list);
+    return *ret_result ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory for a list");
+}
+
+static enum att_rc op_show(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    enum att_rc rc = get_name(call, err);
+    return rc == ATT_OK ? show(call, ret_result, err) : rc;
+}
+
+/* ---- rotate ------------------------------------------------------------------------------------
+ */
+
+/* A new key and certificate as soon as a worker is free; a running back-off ends. */
+static enum att_rc rotate_begin(struct call *call, uint64_t *ret_issued, int64_t *ret_at,
+                                struct att_err *err)
+{
+    HOST_LOCKED(call->host);
+    struct agent *agent = agent_registry_find(call->host->reg, call->name);
+    if (!agent) {
+        return att_fail(err, ATT_E_NOTFOUND, "agent %s is gone", call->name);
+    }
+    enum agent_state state = agent->rec.life.state;
+    if (state == AGENT_FROZEN || state == AGENT_REMOVED) {
+        return att_fail(err, ATT_E_CONFLICT, "agent %s is %s", call->name, agent_state_name(state));
+    }
+    agent->forced = state == AGENT_VALID || agent->busy;
+    agent->not_before_ms = 0;
+    *ret_issued = agent->rec.issued;
+    *ret_at = att_now_utc_s();
+    return ATT_OK;
+}
+
+/* 1: issued; -1: failed, err says why; 0: not yet. */
+static int rotate_state(struct call *call, uint64_t issued, int64_t since, struct att_err *err)
+{
+    HOST_LOCKED(call->host);
+    const struct agent *agent = agent_registry_find(call->host->reg, call->name);
+    if (!agent) {
+        (void)!att_fail(err, ATT_E_GONE, "agent %s was removed", call->name);
+        return -1;
+    }
+    const struct agent_record *rec = &agent->rec;
+    if (rec->issued > issued) {
+        return 1;
+    }
+    if (!agent->busy && rec->last_error.at >= since && rec->attempts > 0) {
+        (void)!att_fail(err, ATT_E_DENIED, "%s", rec->last_error.message);
+        att_err_reason(err, rec->last_error.reason);
+        return -1;
+    }
+    return 0;
+}
+
+static enum att_rc op_rotate(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    uint64_t issued = 0;
+    int64_t since = 0, start = att_boottime_ms();
+    enum att_rc rc = get_name(call, err);
+    if (rc == ATT_OK) {
+        rc = rotate_begin(call, &issued, &since, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    att_log(ATT_INFO, "agent.rotateAsked", ATT_S("agent", call->name),
+            ATT_N("uid", call->peer->uid));
+    host_wake(call->host);
+    while (att_boottime_ms() - start < ROTATE_WAIT_MS && !atomic_load(&call->host->stop)) {
+        int state = rotate_state(call, issued, since, err);
+        if (state < 0) {
+            return ATT_E_DENIED;
+        }
+        if (state > 0) {
+            rc = show(call, ret_result, err);
+            if (rc == ATT_OK) {
+                json_object_set_new(*ret_result, "ms", json_integer(att_boottime_ms() - start));
+            }
+            return rc;
+        }
+        const struct timespec pause = {.tv_nsec = 2000000};
+        nanosleep(&pause, NULL);
+    }
+    return att_fail(err, ATT_E_TIMEOUT, "no new certificate for %s within %d s: see `agent show`",
+                    call->name, ROTATE_WAIT_MS / 1000);
+}
+
+/* ---- freeze, thaw ------------------------------------------------------------------------------
+ */
+
+static enum att_rc op_freeze(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    enum att_rc rc = get_name(call, err);
+    /* keyd first: from its answer on nothing is signed, whatever happens to us. */
+    if (rc == ATT_OK) {
+        rc = proc_keyd_freeze(call->host->keyd, call->name, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    struct att_err why = {0};
+    rc = host_agent_event(call->host, call->name, AGENT_EV_FREEZE, NULL, &why);
+    if (rc == ATT_OK) {
+        att_log(ATT_WARN, "agent.frozen", ATT_S("agent", call->name),
+                ATT_N("uid", call->peer->uid));
+        rc = host_agent_save(call->host, call->name, err);
+    } else if (rc == ATT_E_CONFLICT) {
+        rc = ATT_OK; /* frozen already: the same request twice is no error */
+    }
+    return rc == ATT_OK ? show(call, ret_result, err) : att_fail(err, rc, "%s", why.msg);
+}
+
+static enum att_rc op_thaw(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    enum att_rc rc = get_name(call, err);
+    if (rc == ATT_OK) {
+        rc = proc_keyd_thaw(call->host->keyd, call->name, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    struct att_err why = {0};
+    rc = host_agent_event(call->host, call->name, AGENT_EV_THAW, NULL, &why);
+    if (rc == ATT_OK) {
+        att_log(ATT_WARN, "agent.thawed", ATT_S("agent", call->name),
+                ATT_N("uid", call->peer->uid));
+        rc = host_agent_save(call->host, call->name, err);
+        host_wake(call->host);
+    } else if (rc == ATT_E_CONFLICT) {
+        rc = ATT_OK;
+    }
+    return rc == ATT_OK ? show(call, ret_result, err) : att_fail(err, rc, "%s", why.msg);
+}
+
+/* ---- cert.show ---------------------------------------------------------------------------------
+ */
+
+static enum att_rc cert_fields(json_t *json, const X509 *leaf, struct att_err *err)
+{
+    struct certs_cert_info info;
+    struct certs_key_holding holding = {0};
+    att_autobuf id = {0};
+    enum att_rc rc = certs_cert_info(leaf, &info, err);
+    if (rc == ATT_OK) {
+        rc = certs_san_spiffe(leaf, &id, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    char digest[2 * ATT_SHA256_LEN + 1], spki[2 * ATT_SHA256_LEN + 1];
+    att_hex(digest, ATT_SLICE_ARRAY(info.sha256));
+    att_hex(spki, ATT_SLICE_ARRAY(info.spki_sha256));
+    json_object_set_new(json, "spiffeId", json_stringn((const char *)id.ptr, id.len));
+    json_object_set_new(json, "serial", json_string(info.serial_hex));
+    json_object_set_new(json, "notBefore", host_time_json(info.not_before));
+    json_object_set_new(json, "notAfter", host_time_json(info.not_after));
+    json_object_set_new(json, "leftS", json_integer(info.not_after - att_now_utc_s()));
+    json_object_set_new(json, "sha256", json_string(digest));
+    json_object_set_new(json, "spkiSha256", json_string(spki));
+    if (certs_key_holding_get(leaf, &holding, NULL) == ATT_OK) {
+        char decision[2 * ATT_SHA256_LEN + 1];
+        att_hex(decision, ATT_SLICE_ARRAY(holding.decision));
+        json_object_set_new(json, "keyStore", json_string(certs_key_store_name(holding.store)));
+        json_object_set_new(json, "boot", json_string(holding.boot));
+        json_object_set_new(json, "decision", json_string(decision));
+    }
+    return ATT_OK;
+}
+
+static enum att_rc op_cert(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    att_autobuf pem = {0}, uri = {0};
+    certs_autostack *chain = NULL;
+    enum att_rc rc = get_name(call, err);
+    if (rc == ATT_OK) {
+        rc = certs_install_load(call->host->paths.agents, call->name, &pem, &uri, err);
+    }
+    if (rc == ATT_OK) {
+        rc = certs_pem_parse(att_buf_slice(&pem), &chain, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    json_t *json = json_pack("{s:s}", "name", call->name);
+    rc = cert_fields(json, sk_X509_value(chain, 0), err);
+    json_object_set_new(json, "chainLength", json_integer(sk_X509_num(chain)));
+    json_object_set_new(json, "keyUri", json_stringn((const char *)uri.ptr, uri.len));
+    json_object_set_new(json, "path",
+                        json_sprintf("%s/%s/chain.pem", call->host->paths.agents, call->name));
+    json_object_set_new(json, "pem", json_stringn((const char *)pem.ptr, pem.len));
+    if (rc != ATT_OK) {
+        json_decref(json);
+        return rc;
+    }
+    *ret_result = json;
+    return ATT_OK;
+}
+
+/* ---- quote -------------------------------------------------------------------------------------
+ */
+
+static enum att_rc op_quote(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    const char *text, *pcrs = PCRS_DEFAULT;
+    att_autobuf nonce = ATT_BUF_INIT(NONCE_MAX);
+    enum att_rc rc = att_json_str(call->args, "nonce", &text, err);
+    if (rc == ATT_OK) {
+        rc = att_unhex(&nonce, att_slice_str(text), err);
+    }
+    if (rc == ATT_OK && (nonce.len < NONCE_MIN || nonce.len > NONCE_MAX)) {
+        rc = att_fail(err, ATT_E_INVAL, "nonce: %zu bytes, expected %d to %d in hex", nonce.len,
+                      NONCE_MIN, NONCE_MAX);
+    }
+    if (rc == ATT_OK && json_object_get(call->args, "pcrs")) {
+        rc = att_json_str(call->args, "pcrs", &pcrs, err);
+    }
+    if (rc == ATT_OK) {
+        rc = conf_pcrs_check(pcrs, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    json_t *files = NULL;
+    char extra[2 * ATT_SHA256_LEN + 1];
+    rc = host_user_quote(call->host, att_buf_slice(&nonce), pcrs, &files, extra, err);
+    if (rc == ATT_OK) {
+        att_log(ATT_INFO, "quote", ATT_S("pcrs", pcrs), ATT_N("uid", call->peer->uid));
+        *ret_result = json_pack("{s:s, s:s, s:s, s:o}", "nonce", text, "pcrs", pcrs, "extraData",
+                                extra, "files", files);
+    }
+    return rc;
+}
+
+static enum att_rc op_doctor(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    return host_doctor(call->host, ret_result, err);
+}
+
+static const struct {
+    const char *op;
+    enum att_rc (*fn)(struct call *, json_t **, struct att_err *);
+} ops[] = {
+    {"status", op_status},       {"agent.list", op_list},     {"agent.show", op_show},
+    {"agent.rotate", op_rotate}, {"agent.freeze", op_freeze}, {"agent.thaw", op_thaw},
+    {"cert.show", op_cert},      {"quote", op_quote},         {"doctor", op_doctor},
+};
+
+enum att_rc host_control(void *user, const struct att_ctl_peer *peer, const char *op,
+                         const json_t *args, json_t **ret_result, struct att_err *err)
+{
+    struct call call = {.host = user, .peer = peer, .args = args};
+    for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
+        if (strcmp(op, ops[i].op) == 0) {
+            return ops[i].fn(&call, ret_result, err);
+        }
+    }
+    return att_fail(err, ATT_E_UNSUPPORTED, "no operation \"%.60s\"", op);
+}

@@ -1,0 +1,170 @@
+/* What this host lacks, and how to mend it. Facts that attestd can see from inside its sandbox. */
+#include "attestd/host/internal.h"
+#include "attestd/base/io.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/timex.h>
+
+struct doctor {
+    json_t *checks;
+};
+
+static void check(struct doctor *d, const char *name, bool ok, bool optional, const char *mend,
+                  const char *fmt, ...) ATT_PRINTF(6, 7);
+static void check(struct doctor *d, const char *name, bool ok, bool optional, const char *mend,
+                  const char *fmt, ...)
+{
+    char detail[400];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(detail, sizeof(detail), fmt, args);
+    va_end(args);
+    json_t *json = json_pack("{s:s, s:b, s:s}", "name", name, "ok", ok, "detail", detail);
+    if (optional) {
+        json_object_set_new(json, "optional", json_true());
+    }
+    if (!ok && mend) {
+        json_object_set_new(json, "mend", json_string(mend));
+    }
+    json_array_append_new(d->checks, json);
+}
+
+static void check_tpm(struct doctor *d, struct host *host)
+{
+    struct att_err err = {0};
+    att_autojson *info = NULL;
+    if (proc_keyd_info(host->keyd, &info, &err) != ATT_OK) {
+        check(d, "keyd", false, false, "start attestd-keyd with the same configuration", "%s",
+              err.msg);
+        return;
+    }
+    const char *state = json_string_value(json_object_get(info, "state"));
+    const char *reason = json_string_value(json_object_get(info, "reason"));
+    bool ready = state && strcmp(state, "ready") == 0;
+    check(d, "keyd", true, false, NULL, "answers on %s", host->paths.keyd);
+    check(d, "tpm", ready, false, "see tpm.tcti in the configuration and keyd's log", "%s%s%s",
+          att_log_text(state), reason ? ": " : "", att_log_text(reason));
+    const json_t *tpm = json_object_get(info, "tpm");
+    if (!json_is_object(tpm)) {
+        return;
+    }
+    check(d, "ekCertificate", json_is_true(json_object_get(tpm, "ekCertificate")), false,
+          "import this EK at the issuer and use an enrolment with `ek: inventory`",
+          "an EK certificate in the TPM's NV");
+    check(d, "tpmLockout", !json_is_true(json_object_get(tpm, "inLockout")), false,
+          "wait for the TPM's recovery time; do not reset it",
+          "dictionary-attack counter %lld of %lld",
+          (long long)json_integer_value(json_object_get(tpm, "lockoutCounter")),
+          (long long)json_integer_value(json_object_get(tpm, "lockoutMax")));
+    size_t bad = json_array_size(json_object_get(info, "bad"));
+    check(d, "keydState", bad == 0, false, "look at the .bad files in state_dir/keyd",
+          "%zu state files were set aside", bad);
+}
+
+/* A process that may use the device could recreate the AK. */
+static void check_device(struct doctor *d, struct host *host)
+{
+    const char *tcti;
+    {
+        HOST_LOCKED(host);
+        tcti = host->conf->tpm->tcti;
+    }
+    if (strncmp(tcti, "device:", 7) != 0) {
+        check(d, "tpmDevice", true, true, NULL, "not a device: %s", tcti);
+        return;
+    }
+    struct stat st;
+    if (stat(tcti + 7, &st) != 0) {
+        check(d, "tpmDevice", false, false, "is there a TPM, and is its driver loaded?", "%s: %s",
+              tcti + 7, strerror(errno));
+        return;
+    }
+    bool tight = (st.st_mode & 0007) == 0;
+    check(d, "tpmDevice", tight, false, "give it to keyd's user alone by a udev rule",
+          "%s has mode %o, owner %u, group %u", tcti + 7, (unsigned)st.st_mode & 07777U, st.st_uid,
+          st.st_gid);
+}
+
+static void check_clock(struct doctor *d, struct host *host)
+{
+    struct timex tx = {0};
+    int state = adjtimex(&tx);
+    bool synced = state >= 0 && state != TIME_ERROR;
+    check(d, "clockSync", synced, true, "run a time service (systemd-timesyncd, chrony)",
+          "the kernel says that the clock is %ssynchronised", synced ? "" : "not ");
+    HOST_LOCKED(host);
+    bool steady = host->clock_jump_at == 0 || att_now_utc_s() - host->clock_jump_at > 3600;
+    check(d, "clockSteady", steady, true, "find out who sets the clock", "last jump: %lld ms",
+          (long long)host->clock_jump_ms);
+}
+
+static void check_issuer(struct doctor *d, struct host *host)
+{
+    struct host_issuer issuer = {0};
+    struct att_err err = {0};
+    if (host_issuer_get(host, &issuer, &err) != ATT_OK) {
+        check(d, "issuer", false, false, "set issuer.url and ca_sha256, or give a ticket", "%s",
+              err.msg);
+        return;
+    }
+    HOST_LOCKED(host);
+    int64_t age = att_now_utc_s() - host->last_contact_at;
+    bool fresh = host->last_contact_at != 0 && age < 3 * HOST_VIEW_WAIT_S;
+    check(d, "issuer", fresh, false, "is it running, and does the network lead there?",
+          "%s, last answer %lld s ago%s%s", issuer.url,
+          (long long)(host->last_contact_at ? age : -1), host->last_error.at ? ": " : "",
+          host->last_error.at ? host->last_error.message : "");
+    check(d, "enrolled", host->phase == HOST_ENROLLED, false,
+          host->phase == HOST_PENDING ? "an operator approves it: attestctl host approve"
+                                      : "see lastError in `attestctl status`",
+          "%s", host_phase_name(host->phase));
+    bool pq = strstr(host->tls_group, "MLKEM") != NULL;
+    check(d, "postQuantumTls", pq, true, "OpenSSL 3.5 or later at both ends", "group %s",
+          host->tls_group[0] ? host->tls_group : "not known yet");
+}
+
+static void check_log(struct doctor *d, const char *name, const char *path, bool optional)
+{
+    att_autobuf bytes = ATT_BUF_INIT(EVIDENCE_LOG_MAX);
+    struct att_err err = {0};
+    enum att_rc rc = att_io_read_file(path, EVIDENCE_LOG_MAX, &bytes, &err);
+    if (rc == ATT_OK) {
+        check(d, name, bytes.len > 0, optional, "an empty log proves nothing", "%s, %zu bytes",
+              path, bytes.len);
+        return;
+    }
+    check(d, name, false, optional, "mount securityfs, or set logs in the configuration", "%s",
+          err.msg);
+}
+
+static void check_logs(struct doctor *d, struct host *host)
+{
+    const struct conf_attestd_logs *logs;
+    {
+        HOST_LOCKED(host);
+        logs = host->conf->logs; /* freed only at the end */
+    }
+    check_log(d, "firmwareLog", logs->firmware, false);
+    check_log(d, "systemdLog", logs->systemd, true);
+    check_log(d, "imaLog", logs->ima, true);
+}
+
+enum att_rc host_doctor(struct host *host, json_t **ret_result, struct att_err *err)
+{
+    struct doctor d = {.checks = json_array()};
+    if (!d.checks) {
+        return att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    check_tpm(&d, host);
+    check_device(&d, host);
+    check_clock(&d, host);
+    check_issuer(&d, host);
+    check_logs(&d, host);
+    *ret_result = json_pack("{s:o}", "checks", d.checks);
+    return ATT_OK;
+}

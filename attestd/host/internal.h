@@ -1,0 +1,235 @@
+/* What the files of attestd/host share. One mutex (lock) is around everything that changes; no
+ * blocking call is made under it. Threads: main (timers, signals), the host thread (enrolment,
+ * view), HOST_WORKERS that serve agents, and the control server's. */
+#ifndef ATTESTD_HOST_INTERNAL_H
+#define ATTESTD_HOST_INTERNAL_H
+
+#include "attestd/agent/registry.h"
+#include "attestd/base/clock.h"
+#include "attestd/base/ctl.h"
+#include "attestd/base/log.h"
+#include "attestd/host/host.h"
+#include "attestd/host/record.h"
+#include "attestd/host/ticket.h"
+#include "attestd/host/view.h"
+#include "attestd/proc/keyd_client.h"
+#include "attestd/proc/sandbox.h"
+#include "provision/acme/client.h"
+#include "provision/evidence/logs.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define HOST_WORKERS         4
+#define HOST_KEYD_TIMEOUT_MS 30000
+#define HOST_VIEW_WAIT_S     50
+#define HOST_BACKOFF_BASE_MS 500
+#define HOST_BACKOFF_CAP_MS  60000
+/* A refusal by policy will not change by itself soon. */
+#define HOST_REFUSED_BASE_MS 15000
+#define HOST_REFUSED_CAP_MS  600000
+
+enum host_phase {
+    HOST_STARTING = 0,
+    HOST_NO_KEYD,   /* keyd or the TPM is away */
+    HOST_NO_ISSUER, /* no account yet, or the issuer is away before the first enrolment */
+    HOST_ENROLLING,
+    HOST_PENDING, /* enrolled, waiting for an operator's approval */
+    HOST_ENROLLED,
+};
+const char *host_phase_name(enum host_phase phase);
+
+struct host_paths {
+    char *dir;       /* state_dir/host */
+    char *agents;    /* …/agents: NAME/{chain.pem,key.uri} */
+    char *records;   /* …/records: NAME.json */
+    char *withdrawn; /* …/withdrawn: NAME.pem, the last chain that was taken out of service */
+    char *evidence;  /* …/evidence */
+    char *record, *view, *bundle, *ak_chain, *lock;
+    char *control, *keyd; /* sockets */
+};
+
+/* The client of one thread, made anew when the issuer's address or the account changed. */
+struct host_client {
+    struct acme_client *acme;
+    uint64_t generation;
+};
+
+struct host {
+    const struct host_options *opts;
+    struct host_paths paths;
+    int lock_fd, wake_fd;
+    atomic_bool stop;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;    /* work for the workers, or for the host thread */
+    pthread_mutex_t save_lock; /* around writing agents' records */
+
+    /* under lock from here on */
+    struct conf_attestd *conf;
+    struct conf_attestd **old_confs; /* still read by other threads; freed at the end */
+    size_t n_old_confs;
+    struct host_record rec;
+    enum host_phase phase;
+    bool enrol_wanted;             /* a new AK record is needed */
+    bool nudge;                    /* the host thread shall look again at once */
+    struct agent_error last_error; /* of the host thread */
+    struct agent_registry *reg;
+    STACK_OF(X509) * bundle;
+    struct att_buf ak_pem; /* AK certificate and its intermediate */
+    uint64_t view_version;
+    char view_state[16];
+    char trust_domain[256];
+    char tls_group[32];
+    int64_t last_contact_at; /* the issuer answered */
+    int64_t clock_jump_ms, clock_jump_at;
+    char boot_id[40];
+    struct agent_clock clock;
+    int64_t tpm_p95_us; /* of one renewal: create, certify, quote, sign */
+
+    /* written by the host thread only, under lock */
+    struct proc_account account;
+    struct proc_identity identity;
+    bool have_identity;
+    int64_t identity_at_ms; /* CLOCK_BOOTTIME of the last look */
+    uint64_t generation;    /* of issuer and account key; 0: not known yet */
+
+    /* set before any thread starts */
+    struct proc_keyd *keyd;
+    struct host_client clients[HOST_WORKERS + 1];
+    struct att_ctl_server *ctl;
+    struct proc_sandbox_report sandbox;
+    int64_t started_at;
+    bool swept; /* keys of unknown agents were looked for */
+
+    pthread_t workers[HOST_WORKERS], host_thread;
+    unsigned n_workers;
+    bool host_thread_on;
+};
+
+/* paths.c */
+ATT_MUST_USE enum att_rc host_paths_init(struct host_paths *paths, const struct conf_attestd *conf,
+                                         struct att_err *err);
+ATT_MUST_USE enum att_rc host_paths_make(const struct host_paths *paths, struct att_err *err);
+void host_paths_done(struct host_paths *paths);
+/* The only attestd of this state folder; ATT_E_EXISTS names the other's pid. */
+ATT_MUST_USE enum att_rc host_lock_take(const char *path, int *ret_fd, struct att_err *err);
+
+/* errors.c */
+void host_error_note(struct agent_error *ret_error, const struct att_err *err);
+uint32_t host_random(void);
+
+/* client.c: which issuer, and a client for one thread */
+struct host_issuer {
+    char url[HOST_URL_MAX + 1];
+    char ca_file[4096]; /* or */
+    bool has_pin;
+    uint8_t ca_sha256[ATT_SHA256_LEN];
+    char ca_sha256_hex[65];
+};
+/* From the configuration, else the ticket, else what was enrolled with. ATT_E_NOTFOUND, reason
+ * "issuerUnknown". */
+ATT_MUST_USE enum att_rc host_issuer_get(struct host *host, struct host_issuer *ret_issuer,
+                                         struct att_err *err);
+/* Forgets what an earlier, other issuer had said, when the configuration names another now. */
+ATT_MUST_USE enum att_rc host_issuer_check(struct host *host, struct att_err *err);
+/* The thread's client (slot 0 … HOST_WORKERS), with the current account. */
+ATT_MUST_USE enum att_rc host_client_get(struct host *host, unsigned slot,
+                                         struct acme_client **ret_client, struct att_err *err);
+void host_clients_cancel(struct host *host, bool cancel);
+void host_clients_free(struct host *host);
+/* Notes group and time of contact. */
+void host_client_heard(struct host *host, const struct acme_client *client);
+
+/* logs.c */
+/* The logs that the issuer wants and this host has. */
+ATT_MUST_USE enum att_rc host_logs_collect(struct host *host, const struct acme_wanted *wanted,
+                                           struct evidence_logs *ret_logs, struct att_err *err);
+
+/* enrol.c: one round of the host thread's work up to an AK record; ATT_OK when there is one */
+ATT_MUST_USE enum att_rc host_keyd_ready(struct host *host, struct att_err *err);
+ATT_MUST_USE enum att_rc host_account_ready(struct host *host, struct acme_client *client,
+                                            struct att_err *err);
+bool host_enrol_needed(struct host *host);
+ATT_MUST_USE enum att_rc host_enrol(struct host *host, struct acme_client *client,
+                                    struct att_err *err);
+/* Forgets the account or the AK record; the host thread makes it anew. */
+void host_want_enrolment(struct host *host);
+void host_account_lost(struct host *host);
+
+/* viewing.c */
+ATT_MUST_USE enum att_rc host_view_load(struct host *host, struct att_err *err);
+ATT_MUST_USE enum att_rc host_view_poll(struct host *host, struct acme_client *client, int wait_s,
+                                        struct att_err *err);
+
+/* issue.c, install.c, dump.c: what a worker does for one agent */
+struct host_evidence { /* what the last accepted evidence of an order was */
+    struct proc_key_evidence made;
+    struct att_buf statement; /* CBOR */
+    struct evidence_logs logs;
+    struct att_buf key_authorization;
+};
+void host_evidence_done(struct host_evidence *evidence);
+void host_agent_work(struct host *host, unsigned slot, const char *name);
+/* Checks a downloaded chain in full; info and the boot policy's name for the record. */
+ATT_MUST_USE enum att_rc host_chain_check(struct host *host, struct att_slice pem,
+                                          const struct agent_record *rec, struct att_slice spki,
+                                          struct certs_cert_info *ret_info, char *ret_boot,
+                                          size_t boot_size, struct att_err *err);
+ATT_MUST_USE enum att_rc host_chain_install(struct host *host, const char *name,
+                                            struct att_slice pem, const char *key_id,
+                                            struct att_err *err);
+/* Takes the chain out of service; a copy is kept in withdrawn/. */
+ATT_MUST_USE enum att_rc host_chain_withdraw(struct host *host, const char *name,
+                                             struct att_err *err);
+ATT_MUST_USE enum att_rc host_evidence_dump(struct host *host, const char *name,
+                                            const struct host_evidence *evidence,
+                                            struct att_err *err);
+
+/* A quote over the operator's nonce; the files as base64url members, as evidence dumps name them.
+ * ret_extra_hex: 65 characters of room. */
+ATT_MUST_USE enum att_rc host_user_quote(struct host *host, struct att_slice nonce,
+                                         const char *pcr_selection, json_t **ret_files,
+                                         char *ret_extra_hex, struct att_err *err);
+
+/* agents.c: agents' records on disk and in memory */
+ATT_MUST_USE enum att_rc host_agents_load(struct host *host, struct att_err *err);
+/* Applies a view's entries and writes down what changed. */
+ATT_MUST_USE enum att_rc host_agents_sync(struct host *host, const struct host_view *view,
+                                          struct att_err *err);
+ATT_MUST_USE enum att_rc host_agent_save(struct host *host, const char *name, struct att_err *err);
+/* An event under the lock; ret_rec (may be NULL) gets the record after it. */
+ATT_MUST_USE enum att_rc host_agent_event(struct host *host, const char *name,
+                                          enum agent_event event, struct agent_record *ret_rec,
+                                          struct att_err *err);
+struct agent_now host_now(void);
+/* Something is to be done for this agent at this moment. Under lock. */
+bool host_agent_ready(struct host *host, const struct agent *agent, struct agent_now now);
+/* Until the next agent is ready, in ms. Under lock. */
+int64_t host_agents_wait_ms(struct host *host, struct agent_now now);
+
+/* pool.c */
+ATT_MUST_USE enum att_rc host_threads_start(struct host *host, struct att_err *err);
+void host_threads_join(struct host *host);
+void host_wake(struct host *host);  /* main and the workers look again */
+void host_nudge(struct host *host); /* the host thread begins a new round at once; under lock */
+
+/* control.c, status.c, doctor.c */
+att_ctl_handler host_control;
+ATT_MUST_USE enum att_rc host_status(struct host *host, json_t **ret_result, struct att_err *err);
+/* One line of agent.list. Under lock. */
+json_t *host_agent_json(const struct agent *agent, struct agent_now now);
+json_t *host_time_json(int64_t utc_s); /* RFC 3339, or null for 0 */
+json_t *host_error_json(const struct agent_error *error);
+ATT_MUST_USE enum att_rc host_doctor(struct host *host, json_t **ret_result, struct att_err *err);
+
+static inline void host_lock_done(pthread_mutex_t **mutex)
+{
+    pthread_mutex_unlock(*mutex);
+}
+/* Holds the lock to the end of the scope. */
+#define HOST_LOCKED(host)                                                                          \
+    ATT_CLEANUP(host_lock_done) pthread_mutex_t *locked_ = &(host)->lock;                          \
+    pthread_mutex_lock(locked_)
+
+#endif

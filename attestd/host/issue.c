@@ -1,0 +1,497 @@
+/* One worker, one agent: from "something is due" to an installed certificate, step by step as the
+ * life table says. What must survive a crash is on disk before finalize: the key and the order. */
+#include "attestd/host/internal.h"
+#include "attestd/host/issue.h"
+#include "provision/enrol/messages.h"
+#include "provision/evidence/attobj.h"
+#include "provision/evidence/statement.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ORDER_TIMEOUT_MS 20000
+#define STEPS_MAX        12 /* of one turn: a loop that the table does not foresee ends */
+
+void host_evidence_done(struct host_evidence *evidence)
+{
+    proc_key_evidence_done(&evidence->made);
+    att_buf_done(&evidence->statement);
+    evidence_logs_done(&evidence->logs);
+    att_buf_done(&evidence->key_authorization);
+    *evidence = (struct host_evidence){0};
+}
+
+static void issue_done(struct host_issue *job)
+{
+    if (job->have_order) {
+        acme_order_done(&job->order);
+    }
+    if (job->have_key) {
+        proc_key_done(&job->key);
+    }
+    if (job->have_evidence) {
+        host_evidence_done(&job->evidence);
+    }
+    att_buf_done(&job->ak_pem);
+}
+
+static void drop_order(struct host_issue *job)
+{
+    if (job->have_order) {
+        acme_order_done(&job->order);
+        job->order = (struct acme_order){0};
+        job->have_order = false;
+    }
+}
+
+/* The table's event, and whatever of rec goes with it, in one step under the lock. */
+static enum att_rc advance(struct host_issue *job, enum agent_event event, struct att_err *err)
+{
+    struct host *host = job->host;
+    HOST_LOCKED(host);
+    struct agent *agent = agent_registry_find(host->reg, job->rec.name);
+    if (!agent) {
+        return att_fail(err, ATT_E_NOTFOUND, "no agent %s", job->rec.name);
+    }
+    enum att_rc rc = agent_life_apply(&agent->rec.life, event, err);
+    if (rc != ATT_OK) {
+        agent->check_keys = true; /* frozen or removed meanwhile: what was made is left over */
+        return rc;
+    }
+    struct agent_life life = agent->rec.life;
+    memcpy(agent->rec.next_key_id, job->rec.next_key_id, sizeof(agent->rec.next_key_id));
+    memcpy(agent->rec.order_url, job->rec.order_url, sizeof(agent->rec.order_url));
+    job->rec = agent->rec;
+    job->rec.life = life;
+    return ATT_OK;
+}
+
+static enum att_rc from_keyd(struct host_issue *job, enum att_rc rc)
+{
+    if (rc != ATT_OK) {
+        job->where = HOST_AT_KEYD;
+    }
+    return rc;
+}
+
+static enum att_rc from_issuer(struct host_issue *job, enum att_rc rc)
+{
+    host_client_heard(job->host, job->client);
+    if (rc != ATT_OK) {
+        job->where = HOST_AT_ISSUER;
+    }
+    return rc;
+}
+
+/* ---- key ---------------------------------------------------------------------------------------
+ */
+
+static enum att_rc step_make_key(struct host_issue *job, struct att_err *err)
+{
+    enum att_rc rc =
+        from_keyd(job, proc_keyd_key_create(job->host->keyd, job->rec.name, &job->key, err));
+    if (rc == ATT_E_GONE) {
+        HOST_LOCKED(job->host);
+        struct agent *agent = agent_registry_find(job->host->reg, job->rec.name);
+        if (agent) {
+            agent->check_keys = true; /* it may have been made after all */
+        }
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    job->have_key = true;
+    memcpy(job->rec.next_key_id, job->key.key_id, sizeof(job->key.key_id));
+    return advance(job, AGENT_EV_KEY_MADE, err);
+}
+
+/* The next key's public half, for a job that did not make it itself. */
+static enum att_rc need_key(struct host_issue *job, struct att_err *err)
+{
+    if (job->have_key) {
+        return ATT_OK;
+    }
+    struct proc_key *keys = NULL;
+    size_t n = 0;
+    enum att_rc rc = from_keyd(job, proc_keyd_key_list(job->host->keyd, &keys, &n, err));
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    for (size_t i = 0; i < n && !job->have_key; i++) {
+        if (strcmp(keys[i].key_id, job->rec.next_key_id) == 0) {
+            job->key = keys[i];
+            keys[i] = (struct proc_key){0};
+            job->have_key = true;
+        }
+    }
+    proc_keys_free(keys, n);
+    if (!job->have_key) {
+        job->where = HOST_AT_KEYD;
+        return att_fail(err, ATT_E_NOTFOUND, "keyd has no key %s", job->rec.next_key_id);
+    }
+    return ATT_OK;
+}
+
+/* ---- order -------------------------------------------------------------------------------------
+ */
+
+static enum att_rc step_order(struct host_issue *job, struct att_err *err)
+{
+    struct acme_order_request request = {.n_identifiers = 1, .profile = job->rec.profile};
+    struct acme_identifier *id = &request.identifiers[0];
+    memcpy(id->type, ACME_ID_SPIFFE, sizeof(ACME_ID_SPIFFE));
+    if (strlen(job->rec.spiffe_id) >= sizeof(id->value)) {
+        return att_fail(err, ATT_E_LIMIT, "the SPIFFE ID is too long for an order");
+    }
+    memcpy(id->value, job->rec.spiffe_id, strlen(job->rec.spiffe_id) + 1);
+    char *url = NULL;
+    drop_order(job);
+    enum att_rc rc =
+        from_issuer(job, acme_client_new_order(job->client, &request, &job->order, &url, err));
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    job->have_order = true;
+    if (strlen(url) > AGENT_URL_MAX) {
+        rc = att_fail(err, ATT_E_PROTOCOL, "the order's URL is longer than %d", AGENT_URL_MAX);
+    } else {
+        memcpy(job->rec.order_url, url, strlen(url) + 1);
+        rc = advance(job, AGENT_EV_ORDER_MADE, err);
+    }
+    free(url);
+    return rc;
+}
+
+static enum att_rc need_order(struct host_issue *job, struct att_err *err)
+{
+    if (job->have_order) {
+        return ATT_OK;
+    }
+    enum att_rc rc =
+        from_issuer(job, acme_client_order(job->client, job->rec.order_url, &job->order, err));
+    job->have_order = rc == ATT_OK;
+    return rc;
+}
+
+/* The order as it is at the issuer may be ahead of, or behind, what we remember. */
+static enum att_rc order_died(struct host_issue *job, struct att_err *err)
+{
+    job->where = HOST_AT_ISSUER;
+    job->order_dead = true;
+    if (job->order.has_error) {
+        return acme_problem_to_err(&job->order.error, err);
+    }
+    return att_fail(err, ATT_E_RETRY, "the order is %s", acme_status_word(job->order.status));
+}
+
+/* ---- evidence ----------------------------------------------------------------------------------
+ */
+
+static enum att_rc build_statement(struct host_issue *job, struct att_err *err)
+{
+    struct host_evidence *ev = &job->evidence;
+    struct evidence_statement st = {.level = 0};
+    if (job->key.name.len > sizeof(st.key_name) ||
+        strlen(job->rec.spiffe_id) >= sizeof(st.identifier)) {
+        return att_fail(err, ATT_E_LIMIT, "the key's Name or the SPIFFE ID is too long");
+    }
+    memcpy(st.identifier, job->rec.spiffe_id, strlen(job->rec.spiffe_id) + 1);
+    memcpy(st.key_store, "tpm", sizeof("tpm"));
+    memcpy(st.key_name, job->key.name.ptr, job->key.name.len);
+    st.key_name_len = job->key.name.len;
+    st.logs = ev->logs; /* lent: encoding reads names, lengths, digests */
+    return evidence_statement_encode(&st, &ev->statement, err);
+}
+
+static enum att_rc build_attobj(struct host_issue *job, struct att_buf *ret_cbor,
+                                struct att_err *err)
+{
+    const struct proc_key_evidence *made = &job->evidence.made;
+    struct evidence_attobj att = {.alg = EVIDENCE_COSE_ES256,
+                                  .sig = att_buf_slice(&made->cert_sig),
+                                  .cert_info = att_buf_slice(&made->cert_info),
+                                  .pub_area = att_buf_slice(&made->pub_area)};
+    certs_autostack *certs = NULL;
+    struct att_buf ders[EVIDENCE_X5C_MAX] = {{0}};
+    enum att_rc rc = certs_pem_parse(att_buf_slice(&job->ak_pem), &certs, err);
+    for (int i = 0; rc == ATT_OK && i < sk_X509_num(certs) && i < EVIDENCE_X5C_MAX; i++) {
+        rc = certs_cert_der(sk_X509_value(certs, i), &ders[i], err);
+        att.x5c[att.x5c_len++] = att_buf_slice(&ders[i]);
+    }
+    if (rc == ATT_OK) {
+        rc = evidence_attobj_encode(&att, ret_cbor, err);
+    }
+    for (size_t i = 0; i < EVIDENCE_X5C_MAX; i++) {
+        att_buf_done(&ders[i]);
+    }
+    return rc;
+}
+
+/* Logs, statement, Certify and Quote for this challenge. */
+static enum att_rc make_evidence(struct host_issue *job, const struct acme_challenge *challenge,
+                                 struct att_err *err)
+{
+    if (job->have_evidence) {
+        host_evidence_done(&job->evidence);
+    }
+    job->have_evidence = true;
+    struct host_evidence *ev = &job->evidence;
+    enum att_rc rc = host_logs_collect(job->host, &challenge->wanted, &ev->logs, err);
+    if (rc == ATT_OK) {
+        rc = build_statement(job, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    acme_key_authorization(challenge->token, acme_client_thumbprint(job->client),
+                           &ev->key_authorization);
+    const char *text = att_buf_cstr(&ev->key_authorization);
+    if (!text) {
+        return att_fail(err, ATT_E_NOMEM, "no memory for a key authorization");
+    }
+    return from_keyd(job, proc_keyd_key_evidence(job->host->keyd, job->rec.next_key_id, text,
+                                                 att_buf_slice(&ev->statement),
+                                                 challenge->wanted.pcr_selection, &ev->made, err));
+}
+
+/* M4's payload; what request borrows of the evidence is given back before it is freed. */
+static enum att_rc build_m4(struct host_issue *job, const struct acme_challenge *challenge,
+                            struct att_buf *ret_payload, struct att_err *err)
+{
+    struct host_evidence *ev = &job->evidence;
+    struct att_buf attobj = {0};
+    struct enrol_m4_request m4 = {0};
+    enum att_rc rc = parse_pcr_set_from_json(ev->made.quote.pcrs, NULL, &m4.pcrs, err);
+    if (rc == ATT_OK) {
+        rc = build_attobj(job, &attobj, err);
+    }
+    if (rc == ATT_OK) {
+        m4.attobj = attobj;
+        m4.ak_url = job->ak_url;
+        m4.evidence = ev->statement;
+        m4.quote.attest = ev->made.quote.attest;
+        m4.quote.sig = ev->made.quote.sig;
+        m4.logs = ev->logs;
+        m4.srk_pub = ev->made.srk_pub;
+        m4.parent_pub = ev->made.parent_pub;
+        rc = enrol_m4_request_encode(&m4, challenge->wanted.known, challenge->wanted.n_known,
+                                     ret_payload, err);
+    }
+    att_buf_done(&attobj);
+    return rc;
+}
+
+static enum att_rc answer(struct host_issue *job, const struct acme_challenge *challenge,
+                          struct att_err *err)
+{
+    enum att_rc rc = need_key(job, err);
+    if (rc == ATT_OK) {
+        rc = make_evidence(job, challenge, err);
+    }
+    att_autobuf payload = ATT_BUF_INIT(ENROL_EVIDENCE_MAX);
+    if (rc == ATT_OK) {
+        rc = build_m4(job, challenge, &payload, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    struct acme_challenge after = {0};
+    rc = from_issuer(job, acme_client_challenge(job->client, challenge->url,
+                                                att_buf_slice(&payload), &after, err));
+    if (rc == ATT_OK) {
+        acme_challenge_done(&after);
+    } else if (rc != ATT_E_UNREACHABLE && rc != ATT_E_TIMEOUT && rc != ATT_E_GONE) {
+        job->order_dead = true; /* an authorization is judged once */
+    }
+    return rc;
+}
+
+static enum att_rc attest(struct host_issue *job, struct att_err *err)
+{
+    if (job->order.n_authorizations != 1) {
+        return att_fail(err, ATT_E_PROTOCOL, "the order has %zu authorizations, expected 1",
+                        job->order.n_authorizations);
+    }
+    struct acme_authz authz = {0};
+    enum att_rc rc =
+        from_issuer(job, acme_client_authz(job->client, job->order.authorizations[0], &authz, err));
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    const struct acme_challenge *challenge = acme_authz_find(&authz, ACME_CHALLENGE_DEVICE_ATTEST);
+    if (!challenge || !challenge->token || !challenge->url) {
+        rc = att_fail(err, ATT_E_UNSUPPORTED, "the issuer offers no %s challenge",
+                      ACME_CHALLENGE_DEVICE_ATTEST);
+        job->order_dead = true;
+    } else if (authz.status == ACME_S_PENDING && challenge->status == ACME_S_PENDING) {
+        rc = answer(job, challenge, err);
+    } else if (authz.status != ACME_S_VALID && challenge->status != ACME_S_PROCESSING) {
+        job->order_dead = true;
+        rc = att_fail(err, ATT_E_RETRY, "the authorization is %s", acme_status_word(authz.status));
+    }
+    acme_authz_done(&authz);
+    return rc;
+}
+
+/* After the answer the order's own word counts: ready, or not yet, or never. */
+static enum att_rc step_attest(struct host_issue *job, struct att_err *err)
+{
+    enum att_rc rc = need_order(job, err);
+    if (rc == ATT_OK && job->order.status == ACME_S_PENDING) {
+        rc = attest(job, err);
+        if (rc == ATT_OK) {
+            drop_order(job);
+            rc = from_issuer(job, acme_client_wait_order(job->client, job->rec.order_url, true,
+                                                         ORDER_TIMEOUT_MS, &job->order, err));
+            job->have_order = rc == ATT_OK;
+        }
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    switch (job->order.status) {
+    case ACME_S_READY:
+    case ACME_S_PROCESSING:
+    case ACME_S_VALID:
+        return advance(job, AGENT_EV_VERDICT, err);
+    default:
+        return order_died(job, err);
+    }
+}
+
+/* ---- finalize, download ------------------------------------------------------------------------
+ */
+
+static enum att_rc send_csr(struct host_issue *job, struct att_err *err)
+{
+    att_autobuf csr = {0};
+    enum att_rc rc = from_keyd(job, proc_keyd_key_csr(job->host->keyd, job->rec.next_key_id,
+                                                      job->rec.spiffe_id, &csr, err));
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    struct acme_order after = {0};
+    rc = from_issuer(job, acme_client_finalize(job->client, job->order.finalize,
+                                               att_buf_slice(&csr), &after, err));
+    drop_order(job);
+    if (rc == ATT_OK) {
+        job->order = after;
+        job->have_order = true;
+    }
+    return rc;
+}
+
+static enum att_rc step_finalize(struct host_issue *job, struct att_err *err)
+{
+    enum att_rc rc = need_order(job, err);
+    if (rc == ATT_OK) {
+        rc = advance(job, AGENT_EV_CSR_SENT, err);
+    }
+    /* On disk before the CSR leaves: after a crash the certificate is fetched, not made twice. */
+    if (rc == ATT_OK) {
+        rc = host_agent_save(job->host, job->rec.name, err);
+    }
+    if (rc == ATT_OK && job->order.status == ACME_S_READY) {
+        rc = send_csr(job, err);
+    }
+    return rc;
+}
+
+static enum att_rc step_download(struct host_issue *job, struct att_err *err)
+{
+    enum att_rc rc = need_order(job, err);
+    if (rc == ATT_OK && job->order.status == ACME_S_READY) {
+        rc = send_csr(job, err); /* the first one did not arrive */
+    }
+    if (rc == ATT_OK && job->order.status == ACME_S_PROCESSING) {
+        drop_order(job);
+        rc = from_issuer(job, acme_client_wait_order(job->client, job->rec.order_url, false,
+                                                     ORDER_TIMEOUT_MS, &job->order, err));
+        job->have_order = rc == ATT_OK;
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (job->order.status != ACME_S_VALID || !job->order.certificate) {
+        return order_died(job, err);
+    }
+    att_autobuf pem = ATT_BUF_INIT(ACME_CERT_MAX);
+    rc = from_issuer(job, acme_client_certificate(job->client, job->order.certificate, &pem, err));
+    if (rc == ATT_OK) {
+        rc = need_key(job, err);
+    }
+    return rc == ATT_OK ? host_issue_install(job, att_buf_slice(&pem), err) : rc;
+}
+
+/* ---- one turn ----------------------------------------------------------------------------------
+ */
+
+static enum att_rc do_step(struct host_issue *job, enum agent_step step, struct att_err *err)
+{
+    job->where = HOST_AT_SELF;
+    switch (step) {
+    case AGENT_STEP_MAKE_KEY:
+        return step_make_key(job, err);
+    case AGENT_STEP_ORDER:
+        return step_order(job, err);
+    case AGENT_STEP_ATTEST:
+        return step_attest(job, err);
+    case AGENT_STEP_FINALIZE:
+        return step_finalize(job, err);
+    case AGENT_STEP_DOWNLOAD:
+        return step_download(job, err);
+    case AGENT_STEP_NONE:
+        break;
+    }
+    return ATT_OK;
+}
+
+static enum att_rc prepare(struct host_issue *job, struct att_err *err)
+{
+    struct host *host = job->host;
+    {
+        HOST_LOCKED(host);
+        memcpy(job->ak_url, host->rec.ak_url, sizeof(job->ak_url));
+        att_buf_put_slice(&job->ak_pem, att_buf_slice(&host->ak_pem));
+    }
+    if (strcmp(job->rec.key_store, "tpm") != 0) {
+        enum att_rc rc =
+            att_fail(err, ATT_E_UNSUPPORTED,
+                     "keys of kind \"%s\" are not supported by this attestd", job->rec.key_store);
+        att_err_reason(err, "keyStore");
+        return rc;
+    }
+    return host_client_get(host, job->slot, &job->client, err);
+}
+
+/* Steps until nothing is left to do; the error is classified by the caller (job->where). */
+static enum att_rc run(struct host_issue *job, struct att_err *err)
+{
+    enum att_rc rc = prepare(job, err);
+    for (int i = 0; rc == ATT_OK && i < STEPS_MAX; i++) {
+        enum agent_step step = agent_life_step(job->rec.life.state);
+        if (step == AGENT_STEP_NONE) {
+            return ATT_OK;
+        }
+        rc = do_step(job, step, err);
+    }
+    return rc;
+}
+
+void host_issue_run(struct host *host, unsigned slot, const struct agent_record *rec)
+{
+    struct host_issue job = {.host = host, .slot = slot, .rec = *rec};
+    struct att_err err = {0};
+    job.started_ms = att_boottime_ms();
+    enum att_rc rc = run(&job, &err);
+    if (rc != ATT_OK) {
+        host_issue_failed(&job, &err);
+    }
+    if (job.installed && job.have_evidence && job.evidence.made.cert_info.len) {
+        struct att_err dump_err = {0};
+        if (host_evidence_dump(host, rec->name, &job.evidence, &dump_err) != ATT_OK) {
+            att_log_err(ATT_WARN, "evidence.notKept", &dump_err);
+        }
+    }
+    issue_done(&job);
+}

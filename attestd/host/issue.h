@@ -1,0 +1,46 @@
+/* A worker's job for one agent, shared by issue.c (the steps), install.c (the end) and work.c (what
+ * comes before and what a failure means). */
+#ifndef ATTESTD_HOST_ISSUE_H
+#define ATTESTD_HOST_ISSUE_H
+
+#include "attestd/host/internal.h"
+
+/* Who said no: the same code means different things. */
+enum host_where { HOST_AT_SELF = 0, HOST_AT_KEYD, HOST_AT_ISSUER };
+
+struct host_issue {
+    struct host *host;
+    unsigned slot;
+    struct agent_record rec;    /* as after the latest event */
+    struct acme_client *client; /* borrowed */
+    char ak_url[HOST_URL_MAX + 1];
+    struct att_buf ak_pem;
+    struct proc_key key; /* the next key */
+    bool have_key;
+    struct acme_order order;
+    bool have_order;
+    struct host_evidence evidence;
+    bool have_evidence;
+    enum host_where where; /* of the latest failure */
+    bool order_dead;       /* the failure ended the order */
+    bool installed;
+    int64_t started_ms;
+};
+
+/* Runs the steps of one issuance. */
+void host_issue_run(struct host *host, unsigned slot, const struct agent_record *rec);
+/* Check, install, write down, switch the key, destroy the old one. */
+ATT_MUST_USE enum att_rc host_issue_install(struct host_issue *job, struct att_slice pem,
+                                            struct att_err *err);
+/* Records the error, moves the life on, sets the back-off. */
+void host_issue_failed(struct host_issue *job, const struct att_err *err);
+
+/* Compares keyd's keys of one agent with its record: finishes a switch that a crash cut off, and
+ * destroys what no record speaks of. */
+ATT_MUST_USE enum att_rc host_keys_check(struct host *host, const char *name, struct att_err *err);
+/* Destroys keys of agents that this host does not have (any more). */
+ATT_MUST_USE enum att_rc host_keys_sweep(struct host *host, struct att_err *err);
+/* All keys of one agent, retired first. */
+ATT_MUST_USE enum att_rc host_keys_remove(struct host *host, const char *name, struct att_err *err);
+
+#endif

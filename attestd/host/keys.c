@@ -1,0 +1,160 @@
+/* keyd's keys against what the records say. A crash may leave a key that no record speaks of, or a
+ * switch half done; both are put right here. */
+#include "attestd/host/issue.h"
+
+#include <string.h>
+
+static bool is(const char *a, const char *b)
+{
+    return a[0] && strcmp(a, b) == 0;
+}
+
+static enum att_rc destroy(struct host *host, const struct proc_key *key, const char *why,
+                           struct att_err *err)
+{
+    enum att_rc rc = proc_keyd_key_destroy(host->keyd, key->key_id, err);
+    if (rc == ATT_OK) {
+        att_log(ATT_INFO, "key.destroyed", ATT_S("agent", key->agent), ATT_S("key", key->key_id),
+                ATT_S("state", key->state), ATT_S("why", why));
+    }
+    return rc;
+}
+
+static enum att_rc check_one(struct host *host, const struct agent_record *rec,
+                             const struct proc_key *key, struct att_err *err)
+{
+    if (is(rec->key_id, key->key_id)) {
+        return strcmp(key->state, "new") == 0 && rec->life.state != AGENT_FROZEN
+                   ? proc_keyd_key_activate(host->keyd, key->key_id, err)
+                   : ATT_OK;
+    }
+    if (is(rec->next_key_id, key->key_id)) {
+        return ATT_OK;
+    }
+    return destroy(host, key, is(rec->old_key_id, key->key_id) ? "replaced" : "orphan", err);
+}
+
+/* The next key is gone at keyd: the table knows what to do. */
+static enum att_rc next_lost(struct host *host, const char *name, struct att_err *err)
+{
+    HOST_LOCKED(host);
+    struct agent *agent = agent_registry_find(host->reg, name);
+    if (!agent || !agent_life_can(&agent->rec.life, AGENT_EV_KEY_LOST)) {
+        return ATT_OK;
+    }
+    agent->rec.next_key_id[0] = '\0';
+    agent->rec.order_url[0] = '\0';
+    return agent_life_apply(&agent->rec.life, AGENT_EV_KEY_LOST, err);
+}
+
+/* The record as it is, written down first where memory is ahead of the file. */
+static enum att_rc current(struct host *host, const char *name, struct agent_record *ret_rec,
+                           struct att_err *err)
+{
+    bool unsaved;
+    {
+        HOST_LOCKED(host);
+        struct agent *agent = agent_registry_find(host->reg, name);
+        if (!agent) {
+            return att_fail(err, ATT_E_NOTFOUND, "no agent %s", name);
+        }
+        unsaved = agent->unsaved;
+        agent->check_keys = false; /* set again by whoever finds a reason meanwhile */
+        *ret_rec = agent->rec;
+    }
+    if (!unsaved) {
+        return ATT_OK;
+    }
+    enum att_rc rc = host_agent_save(host, name, err);
+    HOST_LOCKED(host);
+    struct agent *agent = agent_registry_find(host->reg, name);
+    if (agent) {
+        agent->unsaved = rc != ATT_OK;
+    }
+    return rc;
+}
+
+static enum att_rc check_keys(struct host *host, const char *name, struct att_err *err)
+{
+    struct agent_record rec;
+    enum att_rc rc = current(host, name, &rec, err);
+    struct proc_key *keys = NULL;
+    size_t n = 0;
+    if (rc == ATT_OK) {
+        rc = proc_keyd_key_list(host->keyd, &keys, &n, err);
+    }
+    bool have_current = false, have_next = false;
+    for (size_t i = 0; rc == ATT_OK && i < n; i++) {
+        if (strcmp(keys[i].agent, name) == 0) {
+            have_current |= is(rec.key_id, keys[i].key_id);
+            have_next |= is(rec.next_key_id, keys[i].key_id);
+            rc = check_one(host, &rec, &keys[i], err);
+        }
+    }
+    proc_keys_free(keys, n);
+    if (rc == ATT_OK && rec.next_key_id[0] && !have_next) {
+        rc = next_lost(host, name, err);
+    }
+    if (rc == ATT_OK && rec.key_id[0] && agent_life_serving(&rec.life) && !have_current) {
+        /* A certificate whose key is gone serves nobody. */
+        att_log(ATT_WARN, "agent.keyLost", ATT_S("agent", name), ATT_S("key", rec.key_id));
+        HOST_LOCKED(host);
+        struct agent *agent = agent_registry_find(host->reg, name);
+        if (agent) {
+            agent->forced = true;
+        }
+    }
+    return rc;
+}
+
+enum att_rc host_keys_check(struct host *host, const char *name, struct att_err *err)
+{
+    enum att_rc rc = check_keys(host, name, err);
+    if (rc != ATT_OK) {
+        HOST_LOCKED(host);
+        struct agent *agent = agent_registry_find(host->reg, name);
+        if (agent) {
+            agent->check_keys = true;
+        }
+    }
+    return rc;
+}
+
+enum att_rc host_keys_sweep(struct host *host, struct att_err *err)
+{
+    struct proc_key *keys = NULL;
+    size_t n = 0;
+    enum att_rc rc = proc_keyd_key_list(host->keyd, &keys, &n, err);
+    for (size_t i = 0; rc == ATT_OK && i < n; i++) {
+        bool known;
+        {
+            HOST_LOCKED(host);
+            known = agent_registry_find(host->reg, keys[i].agent) != NULL;
+        }
+        if (!known) {
+            rc = destroy(host, &keys[i], "noAgent", err);
+        }
+    }
+    proc_keys_free(keys, n);
+    return rc;
+}
+
+enum att_rc host_keys_remove(struct host *host, const char *name, struct att_err *err)
+{
+    struct proc_key *keys = NULL;
+    size_t n = 0;
+    enum att_rc rc = proc_keyd_key_list(host->keyd, &keys, &n, err);
+    for (size_t i = 0; rc == ATT_OK && i < n; i++) {
+        if (strcmp(keys[i].agent, name) != 0) {
+            continue;
+        }
+        if (strcmp(keys[i].state, "active") == 0) {
+            rc = proc_keyd_key_retire(host->keyd, keys[i].key_id, err);
+        }
+        if (rc == ATT_OK) {
+            rc = destroy(host, &keys[i], "agentRemoved", err);
+        }
+    }
+    proc_keys_free(keys, n);
+    return rc;
+}

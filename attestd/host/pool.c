@@ -1,0 +1,288 @@
+/* The threads beside main: workers, which serve whatever agent is ready, and the host thread, which
+ * keeps account, AK record and view. */
+#include "attestd/host/issue.h"
+#include "attestd/proc/notify.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define VIEW_RETRY_MS 2000
+
+void host_wake(struct host *host)
+{
+    {
+        HOST_LOCKED(host);
+        pthread_cond_broadcast(&host->changed);
+    }
+    uint64_t one = 1;
+    if (write(host->wake_fd, &one, sizeof(one)) != (ssize_t)sizeof(one)) {
+        return; /* the counter is full: main will look anyway */
+    }
+}
+
+/* Waits on host->changed for at most ms; the lock is held. */
+static void wait_ms(struct host *host, int64_t ms)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_sec += (time_t)(ms / 1000);
+    at.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (at.tv_nsec >= 1000000000) {
+        at.tv_sec++;
+        at.tv_nsec -= 1000000000;
+    }
+    (void)pthread_cond_timedwait(&host->changed, &host->lock, &at);
+}
+
+/* ---- workers -----------------------------------------------------------------------------------
+ */
+
+/* Of the agents that are ready the one that waits longest: an expired certificate first. */
+static struct agent *pick(struct host *host)
+{
+    struct agent_now now = host_now();
+    struct agent *best = NULL;
+    int64_t best_at = 0;
+    for (size_t i = 0; i < agent_registry_count(host->reg); i++) {
+        struct agent *agent = agent_registry_at(host->reg, i);
+        if (!host_agent_ready(host, agent, now)) {
+            continue;
+        }
+        int64_t at = agent->rec.dates.not_after;
+        if (!best || at < best_at) {
+            best = agent;
+            best_at = at;
+        }
+    }
+    return best;
+}
+
+struct worker {
+    struct host *host;
+    unsigned slot;
+};
+
+static void *work(void *arg)
+{
+    struct worker self = *(struct worker *)arg;
+    struct host *host = self.host;
+    pthread_mutex_lock(&host->lock);
+    host->n_workers++;
+    pthread_cond_broadcast(&host->changed);
+    while (!atomic_load(&host->stop)) {
+        struct agent *agent = pick(host);
+        if (!agent) {
+            wait_ms(host, 30000);
+            continue;
+        }
+        char name[AGENT_NAME_MAX + 1];
+        memcpy(name, agent->rec.name, sizeof(name));
+        agent->busy = true;
+        pthread_mutex_unlock(&host->lock);
+        host_agent_work(host, self.slot, name);
+        pthread_mutex_lock(&host->lock);
+        agent = agent_registry_find(host->reg, name);
+        if (agent) {
+            agent->busy = false;
+        }
+        pthread_mutex_unlock(&host->lock);
+        host_wake(host);
+        pthread_mutex_lock(&host->lock);
+    }
+    pthread_mutex_unlock(&host->lock);
+    return NULL;
+}
+
+/* ---- the host thread ---------------------------------------------------------------------------
+ */
+
+static void set_phase(struct host *host, enum host_phase phase)
+{
+    HOST_LOCKED(host);
+    if (host->phase != phase) {
+        host->phase = phase;
+        att_log(ATT_INFO, "host.phase", ATT_S("phase", host_phase_name(phase)));
+    }
+}
+
+static enum att_rc sweep_once(struct host *host, struct att_err *err)
+{
+    if (host->swept) {
+        return ATT_OK;
+    }
+    enum att_rc rc = host_keys_sweep(host, err);
+    host->swept = rc == ATT_OK;
+    return rc;
+}
+
+/* One round: whatever is missing is made, then the view is waited for. */
+static enum att_rc round_of_host(struct host *host, struct att_err *err)
+{
+    enum att_rc rc = host_keyd_ready(host, err);
+    if (rc != ATT_OK) {
+        if (!host->have_identity) {
+            set_phase(host, HOST_NO_KEYD);
+        }
+        return rc;
+    }
+    struct acme_client *client;
+    rc = host_issuer_check(host, err);
+    if (rc == ATT_OK) {
+        rc = host_client_get(host, HOST_WORKERS, &client, err);
+    }
+    if (rc == ATT_OK) {
+        rc = host_account_ready(host, client, err);
+    }
+    if (rc != ATT_OK) {
+        bool known;
+        {
+            HOST_LOCKED(host);
+            known = host->rec.kid[0] != '\0';
+        }
+        if (!known) {
+            set_phase(host, HOST_NO_ISSUER);
+        }
+        return rc;
+    }
+    bool fresh = host_enrol_needed(host);
+    if (fresh) {
+        rc = host_enrol(host, client, err);
+        if (rc != ATT_OK) {
+            return rc;
+        }
+        host_wake(host);
+    }
+    set_phase(host, host->rec.approved ? HOST_ENROLLED : HOST_PENDING);
+    bool have_view = host->bundle != NULL && host->view_version != 0;
+    rc = host_view_poll(host, client, have_view && !fresh ? HOST_VIEW_WAIT_S : 0, err);
+    if (rc == ATT_OK && host->bundle) {
+        rc = sweep_once(host, err);
+    }
+    return rc;
+}
+
+static void note_failure(struct host *host, const struct att_err *err, int64_t wait)
+{
+    {
+        HOST_LOCKED(host);
+        host_error_note(&host->last_error, err);
+    }
+    att_log(ATT_WARN, "host.failed", ATT_S("phase", host_phase_name(host->phase)),
+            ATT_S("code", att_rc_name(err->rc)), ATT_S("reason", err->reason),
+            ATT_S("message", err->msg), ATT_N("nextMs", wait));
+}
+
+/* What the error asks for beyond waiting. */
+static bool react(struct host *host, const struct att_err *err)
+{
+    if (strcmp(err->reason, "accountDoesNotExist") == 0) {
+        host_account_lost(host);
+    } else if (err->rc == ATT_E_REENROL) {
+        HOST_LOCKED(host);
+        host->enrol_wanted = true;
+    }
+    return err->rc == ATT_E_DENIED;
+}
+
+void host_nudge(struct host *host)
+{
+    host->nudge = true;
+    if (host->clients[HOST_WORKERS].acme) {
+        acme_client_cancel(host->clients[HOST_WORKERS].acme, true);
+    }
+    pthread_cond_broadcast(&host->changed);
+}
+
+static bool nudged(struct host *host)
+{
+    HOST_LOCKED(host);
+    return host->nudge;
+}
+
+static void begin_round(struct host *host)
+{
+    HOST_LOCKED(host);
+    host->nudge = false;
+    if (host->clients[HOST_WORKERS].acme && !atomic_load(&host->stop)) {
+        acme_client_cancel(host->clients[HOST_WORKERS].acme, false);
+    }
+}
+
+static void *drive(void *arg)
+{
+    struct host *host = arg;
+    uint32_t attempt = 0;
+    while (!atomic_load(&host->stop)) {
+        struct att_err err = {0};
+        begin_round(host);
+        enum att_rc rc = round_of_host(host, &err);
+        if (atomic_load(&host->stop)) {
+            break;
+        }
+        if (rc == ATT_OK) {
+            attempt = 0;
+            HOST_LOCKED(host);
+            host->last_error = (struct agent_error){0};
+            continue;
+        }
+        if (err.rc == ATT_E_GONE && nudged(host)) {
+            continue; /* the long poll was ended on purpose */
+        }
+        bool refused = react(host, &err);
+        int64_t wait = agent_sched_backoff_ms(
+            attempt, refused ? HOST_REFUSED_BASE_MS : HOST_BACKOFF_BASE_MS,
+            refused ? HOST_REFUSED_CAP_MS : HOST_BACKOFF_CAP_MS, host_random());
+        attempt += attempt < 20;
+        note_failure(host, &err, wait);
+        host_wake(host); /* main refreshes the status line */
+        int64_t until = att_boottime_ms() + wait;
+        HOST_LOCKED(host);
+        for (int64_t left = wait; left > 0 && !host->nudge && !atomic_load(&host->stop);
+             left = until - att_boottime_ms()) {
+            wait_ms(host, left);
+        }
+    }
+    return NULL;
+}
+
+/* ---- start and end -----------------------------------------------------------------------------
+ */
+
+enum att_rc host_threads_start(struct host *host, struct att_err *err)
+{
+    int rc = pthread_create(&host->host_thread, NULL, drive, host);
+    if (rc != 0) {
+        errno = rc;
+        return att_fail_errno(err, ATT_E_IO, "cannot start the host thread");
+    }
+    host->host_thread_on = true;
+    for (unsigned i = 0; i < HOST_WORKERS; i++) {
+        struct worker self = {host, i};
+        pthread_mutex_lock(&host->lock);
+        rc = pthread_create(&host->workers[i], NULL, work, &self);
+        while (rc == 0 && host->n_workers == i) {
+            pthread_cond_wait(&host->changed, &host->lock);
+        }
+        pthread_mutex_unlock(&host->lock);
+        if (rc != 0) {
+            errno = rc;
+            return att_fail_errno(err, ATT_E_IO, "cannot start a worker thread");
+        }
+    }
+    return ATT_OK;
+}
+
+void host_threads_join(struct host *host)
+{
+    if (host->host_thread_on) {
+        pthread_join(host->host_thread, NULL);
+        host->host_thread_on = false;
+    }
+    for (unsigned i = 0; i < host->n_workers; i++) {
+        pthread_join(host->workers[i], NULL);
+    }
+    host->n_workers = 0;
+}

@@ -1,0 +1,133 @@
+#include "attestd/host/internal.h"
+#include "attestd/base/io.h"
+#include "certs/bundle.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The roots that a view's signer must chain to: those that TLS to the issuer is checked with. */
+static enum att_rc anchor_of(struct host *host, struct host_issuer *issuer,
+                             STACK_OF(X509) * *ret_roots, struct host_view_anchor *ret_anchor,
+                             struct att_err *err)
+{
+    enum att_rc rc = host_issuer_get(host, issuer, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (issuer->has_pin) {
+        *ret_anchor = (struct host_view_anchor){.root_sha256 = issuer->ca_sha256};
+        return ATT_OK;
+    }
+    rc = certs_bundle_load(issuer->ca_file, ret_roots, err);
+    if (rc == ATT_OK) {
+        *ret_anchor = (struct host_view_anchor){.roots = *ret_roots};
+    }
+    return rc;
+}
+
+/* Puts a judged view in force. */
+static enum att_rc apply(struct host *host, struct host_view *view, struct att_err *err)
+{
+    enum att_rc rc = host_agents_sync(host, view, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    HOST_LOCKED(host);
+    STACK_OF(X509) *old = host->bundle;
+    host->bundle = view->bundle;
+    view->bundle = old; /* freed with the view */
+    host->view_version = view->version;
+    memcpy(host->view_state, view->host_state, sizeof(host->view_state));
+    snprintf(host->trust_domain, sizeof(host->trust_domain), "%s", view->trust_domain);
+    bool approved = strcmp(view->host_state, "approved") == 0;
+    if (host->phase == HOST_PENDING || host->phase == HOST_ENROLLED) {
+        host->phase = approved ? HOST_ENROLLED : HOST_PENDING;
+    }
+    host->rec.approved = approved;
+    return ATT_OK;
+}
+
+enum att_rc host_view_load(struct host *host, struct att_err *err)
+{
+    att_autobuf text = ATT_BUF_INIT(HOST_VIEW_MAX);
+    enum att_rc rc = att_io_read_file(host->paths.view, HOST_VIEW_MAX, &text, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    struct host_issuer issuer;
+    certs_autostack *roots = NULL;
+    struct host_view_anchor anchor;
+    struct host_view view = {0};
+    rc = anchor_of(host, &issuer, &roots, &anchor, err);
+    if (rc != ATT_OK) {
+        return rc; /* nothing is known about the file */
+    }
+    rc = host_view_parse(att_buf_slice(&text), &anchor, 0, &view, err);
+    if (rc == ATT_OK) {
+        rc = apply(host, &view, err);
+        host_view_done(&view);
+        return rc;
+    }
+    struct att_err aside = {0};
+    att_err_prefix(err, "%s (kept as .bad)", host->paths.view);
+    if (att_io_set_aside(host->paths.view, &aside) != ATT_OK) {
+        att_err_prefix(err, "could not be set aside (%s)", aside.msg);
+    }
+    return rc;
+}
+
+static enum att_rc accept(struct host *host, struct att_slice text, uint64_t known,
+                          struct att_err *err)
+{
+    struct host_issuer issuer;
+    certs_autostack *roots = NULL;
+    struct host_view_anchor anchor;
+    struct host_view view = {0};
+    enum att_rc rc = anchor_of(host, &issuer, &roots, &anchor, err);
+    if (rc == ATT_OK) {
+        rc = host_view_parse(text, &anchor, att_now_utc_s(), &view, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (view.version < known) {
+        rc = att_fail(err, ATT_E_PROTOCOL, "hostView version %llu after %llu",
+                      (unsigned long long)view.version, (unsigned long long)known);
+        att_err_reason(err, "hostViewVersion");
+    }
+    if (rc == ATT_OK) {
+        rc = att_io_write_file(host->paths.bundle, view.bundle_pem, 0644, err);
+    }
+    if (rc == ATT_OK) {
+        rc = apply(host, &view, err);
+    }
+    if (rc == ATT_OK) {
+        /* Last: what is cached has been put in force in full. */
+        rc = att_io_write_file(host->paths.view, text, 0600, err);
+    }
+    if (rc == ATT_OK) {
+        att_log(ATT_INFO, "view.accepted", ATT_N("version", view.version),
+                ATT_S("hostState", view.host_state), ATT_N("entries", view.n_entries));
+    }
+    host_view_done(&view);
+    return rc;
+}
+
+enum att_rc host_view_poll(struct host *host, struct acme_client *client, int wait_s,
+                           struct att_err *err)
+{
+    uint64_t known;
+    {
+        HOST_LOCKED(host);
+        known = host->view_version;
+    }
+    att_autobuf text = ATT_BUF_INIT(HOST_VIEW_MAX);
+    bool changed = false;
+    enum att_rc rc = acme_client_host_view(client, known, wait_s, &changed, &text, err);
+    host_client_heard(host, client);
+    if (rc == ATT_OK && changed) {
+        rc = accept(host, att_buf_slice(&text), known, err);
+        host_wake(host);
+    }
+    return rc;
+}
