@@ -109,43 +109,36 @@ int swtpm_sh(const struct swtpm *tpm, const char *command)
 /* ---- making -----------------------------------------------------------------------------------
  */
 
-static enum att_rc write_text(const struct swtpm *tpm, const char *name, const char *fmt,
-                              struct att_err *err) __attribute__((format(printf, 3, 0)));
-
-/* fmt: every %1$s is the folder. */
-static enum att_rc write_text(const struct swtpm *tpm, const char *name, const char *fmt,
+static enum att_rc write_text(const struct swtpm *tpm, const char *name, const struct att_buf *text,
                               struct att_err *err)
 {
     char path[SWTPM_PATH + 32];
-    att_autobuf text = {0};
     (void)snprintf(path, sizeof(path), "%s/%s", tpm->dir, name);
-    att_buf_printf(&text, fmt, tpm->dir);
-    return att_io_write_file(path, att_buf_slice(&text), 0600, err);
+    enum att_rc rc = att_buf_ok(text, err);
+    return rc == ATT_OK ? att_io_write_file(path, att_buf_slice(text), 0600, err) : rc;
 }
 
 static enum att_rc write_configs(const struct swtpm *tpm, struct att_err *err)
 {
-    enum att_rc rc = write_text(tpm, "localca.conf",
-                                "statedir = %1$s/ca\n"
-                                "signingkey = %1$s/ca/signkey.pem\n"
-                                "issuercert = %1$s/ca/issuercert.pem\n"
-                                "certserial = %1$s/ca/certserial\n",
-                                err);
+    const char *d = tpm->dir;
+    att_autobuf ca = {0}, ca_options = {0}, setup = {0};
+    att_buf_printf(&ca,
+                   "statedir = %s/ca\nsigningkey = %s/ca/signkey.pem\n"
+                   "issuercert = %s/ca/issuercert.pem\ncertserial = %s/ca/certserial\n",
+                   d, d, d, d);
+    att_buf_put_str(&ca_options, "--platform-manufacturer attestd\n--platform-version 1\n"
+                                 "--platform-model swtpm\n");
+    att_buf_printf(&setup,
+                   "create_certs_tool = /usr/bin/swtpm_localca\n"
+                   "create_certs_tool_config = %s/localca.conf\n"
+                   "create_certs_tool_options = %s/localca.options\n"
+                   "active_pcr_banks = sha256\n",
+                   d, d);
+    enum att_rc rc = write_text(tpm, "localca.conf", &ca, err);
     if (rc == ATT_OK) {
-        rc = write_text(tpm, "localca.options",
-                        "--platform-manufacturer attestd\n--platform-version 1\n"
-                        "--platform-model test\n",
-                        err);
+        rc = write_text(tpm, "localca.options", &ca_options, err);
     }
-    if (rc == ATT_OK) {
-        rc = write_text(tpm, "setup.conf",
-                        "create_certs_tool = /usr/bin/swtpm_localca\n"
-                        "create_certs_tool_config = %1$s/localca.conf\n"
-                        "create_certs_tool_options = %1$s/localca.options\n"
-                        "active_pcr_banks = sha256\n",
-                        err);
-    }
-    return rc;
+    return rc == ATT_OK ? write_text(tpm, "setup.conf", &setup, err) : rc;
 }
 
 static enum att_rc write_roots(const struct swtpm *tpm, struct att_err *err)
@@ -183,8 +176,10 @@ static bool accepts(const char *path)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    (void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
-    bool ok = fd >= 0 && connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0;
+    size_t len = strlen(path);
+    bool ok = fd >= 0 && len < sizeof(addr.sun_path);
+    memcpy(addr.sun_path, path, ok ? len : 0);
+    ok = ok && connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0;
     att_close(&fd);
     return ok;
 }
