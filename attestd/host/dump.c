@@ -6,6 +6,7 @@
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 #include "provision/evidence/formula.h"
+#include "tpm/parse/pcr.h"
 #include "tpm/parse/public.h"
 
 #include <dirent.h>

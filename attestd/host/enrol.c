@@ -3,6 +3,7 @@
 #include "attestd/base/io.h"
 #include "certs/ekcert.h"
 #include "provision/enrol/messages.h"
+#include "tpm/parse/public.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,6 +4,7 @@
 #define ATTESTD_HOST_VIEW_H
 
 #include "attestd/agent/registry.h"
+#include "attestd/base/json.h"
 #include "certs/chain.h"
 #include "certs/oid.h"
 
