@@ -1,0 +1,52 @@
+/* Requests and replies of keyd's socket: a frame without its length word. What parses must encode
+ * to the same bytes again. */
+#include "attestd/proc/keyd_proto.h"
+
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check_again(const struct proc_shape *shape, const struct proc_msg *msg,
+                        struct att_slice from)
+{
+    att_autobuf again = ATT_BUF_INIT(PROC_FRAME_MAX);
+    if (proc_msg_encode(shape, msg->v, &again, NULL) != ATT_OK ||
+        !att_slice_eq(att_buf_slice(&again), from)) {
+        abort();
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct proc_msg msg, record;
+    struct proc_frame frame;
+    struct att_err err = {0};
+    if (proc_frame_parse(ATT_SLICE(data, size), &frame, &err) != ATT_OK) {
+        return 0;
+    }
+    const struct proc_op *op = proc_op_find(proc_keyd_table, frame.op & 0x7fff);
+    if (!op) {
+        return 0;
+    }
+    if (!(frame.op & PROC_REPLY)) {
+        if (proc_msg_parse(&op->request, frame.payload, &msg, &err) == ATT_OK) {
+            check_again(&op->request, &msg, frame.payload);
+            (void)proc_agent_name_ok(msg.v[0].bytes);
+            (void)proc_key_id_ok(msg.v[0].bytes);
+        }
+        return 0;
+    }
+    if (proc_reply_parse(op, frame.payload, &msg, &err) != ATT_OK) {
+        return 0;
+    }
+    check_again(&op->reply, &msg, ATT_SLICE(frame.payload.ptr + 1, frame.payload.len - 1));
+    if (op->op == PROC_KEYD_KEY_LIST) {
+        for (size_t i = 0; i < msg.v[0].item_count; i++) {
+            struct att_slice item = msg.v[0].items[i];
+            if (proc_msg_parse(&proc_key_record_shape, item, &record, NULL) == ATT_OK) {
+                check_again(&proc_key_record_shape, &record, item);
+            }
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,290 @@
+/* What is refused inside, tried for real: each probe runs in a child that has entered. */
+#include "attestd/proc/sandbox.h"
+
+#include "attestd/base/secret.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char folder[64];
+
+enum { WORKED = 0, REFUSED = 10, ODD = 20, NOT_ENTERED = 30, KILLED = 40 };
+
+static int entered(enum proc_profile profile, int (*probe)(void))
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        const struct proc_sandbox_path paths[] = {{folder, PROC_PATH_WRITE},
+                                                  {NULL, PROC_PATH_READ}};
+        const struct proc_sandbox_opts opts = {profile, paths, false};
+        struct proc_sandbox_report report;
+        struct att_err err = {0};
+        if (proc_sandbox_enter(&opts, &report, &err) != ATT_OK) {
+            fprintf(stderr, "sandbox: %s\n", err.msg);
+            _exit(NOT_ENTERED);
+        }
+        _exit(probe());
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    if (WIFSIGNALED(status)) {
+        return WTERMSIG(status) == SIGSYS ? KILLED : ODD;
+    }
+    return WEXITSTATUS(status);
+}
+
+static int outcome(long result, int wanted_errno)
+{
+    return result >= 0 ? WORKED : errno == wanted_errno ? REFUSED : ODD;
+}
+
+static int probe_exec(void)
+{
+    char *const none[] = {NULL};
+    return outcome(execve("/bin/true", none, none), EPERM);
+}
+static int probe_ptrace(void)
+{
+    return outcome(ptrace(PTRACE_TRACEME, 0, NULL, NULL), EPERM);
+}
+static int probe_read_memory(void)
+{
+    char mine[8];
+    struct iovec local = {mine, sizeof mine}, remote = {folder, sizeof mine};
+    return outcome(process_vm_readv(getppid(), &local, 1, &remote, 1, 0), EPERM);
+}
+static int probe_inet(void)
+{
+    return outcome(socket(AF_INET, SOCK_STREAM, 0), EPERM);
+}
+static int probe_inet6(void)
+{
+    return outcome(socket(AF_INET6, SOCK_DGRAM, 0), EPERM);
+}
+static int probe_unix(void)
+{
+    return outcome(socket(AF_UNIX, SOCK_STREAM, 0), EPERM);
+}
+static int probe_read_outside(void)
+{
+    return outcome(open("/etc/shadow", O_RDONLY), EACCES);
+}
+static int probe_list_outside(void)
+{
+    return outcome(open("/root", O_RDONLY | O_DIRECTORY), EACCES);
+}
+static int probe_write_outside(void)
+{
+    return outcome(open("/tmp/att-sandbox-must-not-be", O_WRONLY | O_CREAT, 0600), EACCES);
+}
+static int probe_write_system(void)
+{
+    return outcome(open("/usr/att-sandbox-must-not-be", O_WRONLY | O_CREAT, 0600), EACCES);
+}
+static int probe_write_inside(void)
+{
+    char from[96], to[96];
+    snprintf(from, sizeof from, "%s/x", folder);
+    snprintf(to, sizeof to, "%s/y", folder);
+    int fd = open(from, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    return fd >= 0 && write(fd, "1", 1) == 1 && fsync(fd) == 0 && rename(from, to) == 0 &&
+                   unlink(to) == 0
+               ? WORKED
+               : ODD;
+}
+static int probe_kill(void)
+{
+    return outcome(kill(getppid(), 0), EPERM);
+}
+static int probe_fork(void)
+{
+    long pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0) {
+        _exit(0);
+    }
+    return outcome(pid, EPERM);
+}
+static int probe_mount(void)
+{
+    return outcome(syscall(SYS_unshare, 0x10000000), EPERM);
+}
+static int probe_setuid(void)
+{
+    return outcome(syscall(SYS_setresuid, 1, 1, 1), EPERM);
+}
+static void *nothing(void *arg)
+{
+    return arg;
+}
+static int probe_thread(void)
+{
+    pthread_t thread;
+    return pthread_create(&thread, NULL, nothing, NULL) == 0 && pthread_join(thread, NULL) == 0
+               ? WORKED
+               : ODD;
+}
+static int probe_secret(void)
+{
+    struct att_secret secret = {0};
+    enum att_rc rc = att_secret_new(&secret, 32, NULL);
+    att_secret_done(&secret);
+    return rc == ATT_OK ? WORKED : ODD;
+}
+static int probe_limits(void)
+{
+    struct rlimit core;
+    getrlimit(RLIMIT_CORE, &core);
+    return prctl(PR_GET_DUMPABLE) == 0 && prctl(PR_GET_NO_NEW_PRIVS) >= -1 && core.rlim_cur == 0 &&
+                   core.rlim_max == 0
+               ? WORKED
+               : ODD;
+}
+static int probe_raise_limit(void)
+{
+    const struct rlimit some = {0, 0};
+    return outcome(setrlimit(RLIMIT_NOFILE, &some), EPERM);
+}
+
+/* Refused in every build. */
+static void hostile_calls_are_refused(void **state)
+{
+    (void)state;
+    int (*const probes[])(void) = {probe_exec, probe_ptrace, probe_read_memory};
+    for (int profile = PROC_PROFILE_KEYD; profile <= PROC_PROFILE_ISSUERD; profile++) {
+        for (size_t i = 0; i < 3; i++) {
+            assert_int_equal(entered((enum proc_profile)profile, probes[i]),
+                             ATT_SANITIZED ? REFUSED : KILLED);
+        }
+    }
+}
+
+static void keyd_has_no_network(void **state)
+{
+    (void)state;
+    assert_int_equal(entered(PROC_PROFILE_KEYD, probe_inet), REFUSED);
+    assert_int_equal(entered(PROC_PROFILE_KEYD, probe_inet6), REFUSED);
+    assert_int_equal(entered(PROC_PROFILE_KEYD, probe_unix), WORKED);
+    assert_int_equal(entered(PROC_PROFILE_ATTESTD, probe_inet), WORKED);
+    assert_int_equal(entered(PROC_PROFILE_ISSUERD, probe_inet6), WORKED);
+}
+
+static bool have_landlock(void)
+{
+    return syscall(444, NULL, (size_t)0, 1u) > 0;
+}
+
+static void files_outside_cannot_be_opened(void **state)
+{
+    (void)state;
+    if (!have_landlock()) {
+        skip();
+    }
+    /* As root: the file modes would let it. */
+    for (int profile = PROC_PROFILE_KEYD; profile <= PROC_PROFILE_ISSUERD; profile++) {
+        enum proc_profile p = (enum proc_profile)profile;
+        assert_int_equal(entered(p, probe_read_outside), REFUSED);
+        assert_int_equal(entered(p, probe_list_outside), REFUSED);
+        assert_int_equal(entered(p, probe_write_outside), REFUSED);
+        assert_int_equal(entered(p, probe_write_system), REFUSED);
+        assert_int_equal(entered(p, probe_write_inside), WORKED);
+    }
+    assert_int_not_equal(access("/tmp/att-sandbox-must-not-be", F_OK), 0);
+}
+
+static void unlisted_calls_are_refused(void **state)
+{
+    (void)state;
+    if (ATT_SANITIZED) {
+        skip(); /* the relaxed profile is a deny-list */
+    }
+    int (*const probes[])(void) = {probe_kill, probe_fork, probe_mount, probe_setuid,
+                                   probe_raise_limit};
+    for (int profile = PROC_PROFILE_KEYD; profile <= PROC_PROFILE_ISSUERD; profile++) {
+        for (size_t i = 0; i < sizeof probes / sizeof probes[0]; i++) {
+            assert_int_equal(entered((enum proc_profile)profile, probes[i]), REFUSED);
+        }
+    }
+}
+
+static void work_goes_on_inside(void **state)
+{
+    (void)state;
+    for (int profile = PROC_PROFILE_KEYD; profile <= PROC_PROFILE_ISSUERD; profile++) {
+        enum proc_profile p = (enum proc_profile)profile;
+        assert_int_equal(entered(p, probe_thread), WORKED);
+        assert_int_equal(entered(p, probe_secret), WORKED);
+        assert_int_equal(entered(p, probe_limits), WORKED);
+    }
+}
+
+static void small_memlock_is_an_error_where_needed(void **state)
+{
+    (void)state;
+    pid_t pid = fork();
+    if (pid == 0) {
+        const struct rlimit small = {65536, 65536};
+        const struct proc_sandbox_opts need = {PROC_PROFILE_KEYD, NULL, true};
+        const struct proc_sandbox_opts want = {PROC_PROFILE_KEYD, NULL, false};
+        struct proc_sandbox_report report;
+        struct att_err err = {0};
+        if (setrlimit(RLIMIT_MEMLOCK, &small) != 0 ||
+            proc_sandbox_enter(&need, &report, &err) != ATT_E_LIMIT ||
+            !strstr(err.msg, "RLIMIT_MEMLOCK")) {
+            _exit(1);
+        }
+        if (proc_sandbox_enter(&want, &report, NULL) != ATT_OK || report.memlock_ok ||
+            !strstr(report.reason, "RLIMIT_MEMLOCK") || report.dumpable) {
+            _exit(2);
+        }
+        _exit(0);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/att-sandbox.XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(hostile_calls_are_refused),
+        cmocka_unit_test(keyd_has_no_network),
+        cmocka_unit_test(files_outside_cannot_be_opened),
+        cmocka_unit_test(unlisted_calls_are_refused),
+        cmocka_unit_test(small_memlock_is_an_error_where_needed),
+        cmocka_unit_test(work_goes_on_inside),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
