@@ -1,0 +1,489 @@
+#include "attestd/conf/entries_json.h"
+
+#include "attestd/base/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOWER  "abcdefghijklmnopqrstuvwxyz"
+#define UPPER  "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define DIGITS "0123456789"
+
+/* Where we are, and whether memory ran out on the way. */
+struct decode {
+    struct conf_check *check;
+    bool nomem;
+};
+
+static const char *type_name(const json_t *json)
+{
+    switch (json_typeof(json)) {
+    case JSON_OBJECT:
+        return "a mapping";
+    case JSON_ARRAY:
+        return "a list";
+    case JSON_STRING:
+        return "text";
+    case JSON_INTEGER:
+    case JSON_REAL:
+        return "a number";
+    default:
+        return "true, false or null";
+    }
+}
+
+static struct conf_path sub(const char *path, const char *key)
+{
+    return *path ? conf_path("%.100s.%s", path, key) : conf_path("%s", key);
+}
+
+/* obj is a mapping with no keys but these (NULL-ended). */
+static bool check_keys(struct decode *d, const char *path, const json_t *obj,
+                       const char *const *keys)
+{
+    if (!json_is_object(obj)) {
+        conf_bad(d->check, path, "expected a mapping, found %s", obj ? type_name(obj) : "nothing");
+        return false;
+    }
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)obj, key, value)
+    {
+        size_t i = 0;
+        while (keys[i] && strcmp(keys[i], key) != 0) {
+            i++;
+        }
+        if (!keys[i]) {
+            char list[128] = "";
+            for (size_t k = 0, len = 0; keys[k] && len < sizeof list; k++) {
+                int n = snprintf(list + len, sizeof list - len, "%s%s", k ? ", " : "", keys[k]);
+                len += n > 0 ? (size_t)n : 0;
+            }
+            conf_bad(d->check, sub(path, key).text, "unknown key, expected one of: %s", list);
+        }
+    }
+    return true;
+}
+
+/* Borrowed text of a member; NULL when it is not there or not text (then noted). */
+static const char *text_of(struct decode *d, const char *path, const json_t *obj, const char *key,
+                           bool required)
+{
+    const json_t *value = json_object_get(obj, key);
+    if (!value) {
+        if (required) {
+            conf_bad(d->check, sub(path, key).text, "required, found nothing");
+        }
+        return NULL;
+    }
+    if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value)) {
+        conf_bad(d->check, sub(path, key).text, "expected text, found %s", type_name(value));
+        return NULL;
+    }
+    return json_string_value(value);
+}
+
+static char *copy(struct decode *d, const char *text)
+{
+    char *dup = text ? strdup(text) : NULL;
+    d->nomem |= text && !dup;
+    return dup;
+}
+
+/* An array of least … most members; NULL (noted when it was required or is wrong) otherwise. */
+static const json_t *list_of(struct decode *d, const char *path, const json_t *obj, const char *key,
+                             size_t least, size_t most, bool required)
+{
+    const json_t *value = json_object_get(obj, key);
+    struct conf_path at = sub(path, key);
+    if (!value) {
+        if (required) {
+            conf_bad(d->check, at.text, "required, found nothing");
+        }
+        return NULL;
+    }
+    if (!json_is_array(value)) {
+        conf_bad(d->check, at.text, "expected a list, found %s", type_name(value));
+        return NULL;
+    }
+    size_t n = json_array_size(value);
+    if (n < least || n > most) {
+        conf_bad(d->check, at.text, "expected a list of %zu … %zu, found %zu", least, most, n);
+        return NULL;
+    }
+    return value;
+}
+
+static void *alloc(struct decode *d, size_t n, size_t size)
+{
+    void *p = calloc(n ? n : 1, size);
+    d->nomem |= !p;
+    return p;
+}
+
+/* ---- hosts ---- */
+
+static bool label_value_ok(const char *text)
+{
+    size_t len = strlen(text);
+    return len > 0 && len <= 128 && strspn(text, LOWER UPPER DIGITS "._-") == len &&
+           !strchr("._-", text[0]);
+}
+
+static void decode_host(struct decode *d, const char *path, const json_t *json,
+                        struct conf_host_selector *ret)
+{
+    const char *text = json_string_value(json);
+    const char *eq = text ? strchr(text, '=') : NULL;
+    char key[CONF_NAME_MAX + 1] = "";
+    if (text && strncmp(text, "ek:", 3) == 0 && strlen(text) == 67 &&
+        strspn(text + 3, DIGITS "abcdef") == 64) {
+        ret->kind = CONF_HOST_EK;
+        ret->text = copy(d, text);
+        ret->key = copy(d, text + 3);
+        return;
+    }
+    if (eq && strncmp(text, "label:", 6) == 0 && (size_t)(eq - text - 6) < sizeof key) {
+        snprintf(key, sizeof key, "%.*s", (int)(eq - text - 6), text + 6);
+        if (conf_name_check(key, NULL) == ATT_OK && label_value_ok(eq + 1)) {
+            ret->kind = CONF_HOST_LABEL;
+            ret->text = copy(d, text);
+            ret->key = copy(d, key);
+            ret->value = copy(d, eq + 1);
+            return;
+        }
+    }
+    conf_bad(d->check, path,
+             "expected \"label:KEY=VALUE\" or \"ek:<64 hex digits>\", found %s%.80s",
+             text ? "" : type_name(json), text ? text : "");
+}
+
+/* ---- workloads ---- */
+
+static void decode_uid(struct decode *d, const char *path, const json_t *json,
+                       struct conf_workload *w)
+{
+    const json_t *uid = json_object_get(json, "uid");
+    if (!uid) {
+        return;
+    }
+    json_int_t value = json_is_integer(uid) ? json_integer_value(uid) : -1;
+    if (value < 0 || value >= UINT32_MAX) {
+        conf_bad(d->check, sub(path, "uid").text,
+                 "expected a user id, 0 … 4294967294, found %s%.60s",
+                 json_is_string(uid) ? "" : type_name(uid),
+                 json_is_string(uid) ? json_string_value(uid) : "");
+        return;
+    }
+    w->has_uid = true;
+    w->uid = (uint32_t)value;
+}
+
+/* systemd.unit(5): letters, digits and :-_.\@, with a suffix that holds processes. */
+static bool unit_ok(const char *unit)
+{
+    static const char *const suffixes[] = {".service", ".scope", ".slice"};
+    size_t len = strlen(unit);
+    if (len > 255 || strspn(unit, LOWER UPPER DIGITS ":-_.\\@") != len) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        size_t n = strlen(suffixes[i]);
+        if (len > n && strcmp(unit + len - n, suffixes[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void decode_exes(struct decode *d, const char *path, const json_t *json,
+                        struct conf_workload *w)
+{
+    const json_t *list = list_of(d, path, json, "exe_sha256", 1, CONF_EXES_MAX, false);
+    if (!list || !(w->exe_sha256 = alloc(d, json_array_size(list), sizeof *w->exe_sha256))) {
+        return;
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+        struct conf_path at = conf_path("%.90s.exe_sha256[%zu]", path, i);
+        if (conf_check_hex256(d->check, at.text, text ? text : "")) {
+            w->exe_sha256[w->n_exe_sha256++] = copy(d, text);
+        }
+    }
+}
+
+static void decode_manifest(struct decode *d, const char *path, const json_t *json,
+                            struct conf_workload *w)
+{
+    static const char *const keys[] = {"path", "sha256", NULL};
+    const json_t *manifest = json_object_get(json, "manifest");
+    struct conf_path at = sub(path, "manifest");
+    if (!manifest || !check_keys(d, at.text, manifest, keys)) {
+        return;
+    }
+    const char *file = text_of(d, at.text, manifest, "path", true);
+    const char *sha256 = text_of(d, at.text, manifest, "sha256", true);
+    (void)conf_check_path(d->check, sub(at.text, "path").text, file);
+    (void)conf_check_hex256(d->check, sub(at.text, "sha256").text, sha256);
+    w->manifest_path = copy(d, file);
+    w->manifest_sha256 = copy(d, sha256);
+}
+
+static void decode_workload(struct decode *d, const char *path, const json_t *json,
+                            struct conf_workload *w)
+{
+    static const char *const keys[] = {"uid", "unit", "exe_sha256", "manifest", NULL};
+    if (!check_keys(d, path, json, keys)) {
+        return;
+    }
+    decode_uid(d, path, json, w);
+    const char *unit = text_of(d, path, json, "unit", false);
+    if (unit && !unit_ok(unit)) {
+        conf_bad(d->check, sub(path, "unit").text,
+                 "expected a unit such as rebalancer.service, found \"%.80s\"", unit);
+    }
+    w->unit = copy(d, unit);
+    if (!json_object_get(json, "uid") && !json_object_get(json, "unit")) {
+        conf_bad(d->check, path,
+                 "expected uid or unit: exe_sha256 and manifest do not tell processes apart");
+    }
+    decode_exes(d, path, json, w);
+    decode_manifest(d, path, json, w);
+}
+
+/* ---- entries ---- */
+
+static void decode_key(struct decode *d, const char *path, const json_t *json,
+                       struct conf_entry *entry)
+{
+    static const char *const kinds[] = {"tpm", "hsm", "memory", "exportable", NULL};
+    const char *key = text_of(d, path, json, "key", true);
+    if (key && conf_check_word(d->check, sub(path, "key").text, key, kinds)) {
+        entry->key = conf_key_kind_parse(key);
+    }
+}
+
+static void decode_entry(struct decode *d, const char *path, const json_t *json,
+                         struct conf_entry *entry)
+{
+    static const char *const keys[] = {"name", "owner",   "hosts", "workload",
+                                       "key",  "profile", NULL};
+    if (!check_keys(d, path, json, keys)) {
+        return;
+    }
+    const char *name = text_of(d, path, json, "name", true);
+    const char *owner = text_of(d, path, json, "owner", true);
+    const char *profile = text_of(d, path, json, "profile", true);
+    (void)conf_check_name(d->check, sub(path, "name").text, name);
+    (void)conf_check_text(d->check, sub(path, "owner").text, owner, 256);
+    (void)conf_check_name(d->check, sub(path, "profile").text, profile);
+    entry->name = copy(d, name);
+    entry->owner = copy(d, owner);
+    entry->profile = copy(d, profile);
+    decode_key(d, path, json, entry);
+    const json_t *hosts = list_of(d, path, json, "hosts", 1, CONF_HOSTS_MAX, true);
+    if (hosts && (entry->hosts = alloc(d, json_array_size(hosts), sizeof *entry->hosts))) {
+        entry->n_hosts = json_array_size(hosts);
+        for (size_t i = 0; i < entry->n_hosts; i++) {
+            decode_host(d, conf_path("%.100s%shosts[%zu]", path, *path ? "." : "", i).text,
+                        json_array_get(hosts, i), &entry->hosts[i]);
+        }
+    }
+    const json_t *work = list_of(d, path, json, "workload", 1, CONF_WORKLOADS_MAX, true);
+    if (work && (entry->workload = alloc(d, json_array_size(work), sizeof *entry->workload))) {
+        entry->n_workload = json_array_size(work);
+        for (size_t i = 0; i < entry->n_workload; i++) {
+            decode_workload(d, conf_path("%.100s%sworkload[%zu]", path, *path ? "." : "", i).text,
+                            json_array_get(work, i), &entry->workload[i]);
+        }
+    }
+}
+
+static void check_duplicates(struct decode *d, const struct conf_entries *entries)
+{
+    json_t *seen = json_object();
+    d->nomem |= !seen;
+    for (size_t i = 0; seen && i < entries->n_agents; i++) {
+        const char *name = entries->agents[i].name;
+        if (!name) {
+            continue;
+        }
+        const json_t *first = json_object_get(seen, name);
+        if (first) {
+            conf_bad(d->check, conf_path("agents[%zu].name", i).text,
+                     "agent \"%.64s\" stands there twice, first as agents[%lld]", name,
+                     (long long)json_integer_value(first));
+        } else if (json_object_set_new(seen, name, json_integer((json_int_t)i)) != 0) {
+            d->nomem = true;
+        }
+    }
+    json_decref(seen);
+}
+
+enum att_rc conf_entries_decode(struct conf_check *check, const json_t *json,
+                                struct conf_entries **ret_entries, struct att_err *err)
+{
+    static const char *const keys[] = {"trust_domain", "agents", NULL};
+    struct decode d = {check, false};
+    if (!check_keys(&d, "", json, keys)) {
+        return ATT_OK;
+    }
+    struct conf_entries *entries = alloc(&d, 1, sizeof *entries);
+    if (!entries) {
+        return att_fail(err, ATT_E_NOMEM, "entries");
+    }
+    *ret_entries = entries;
+    const char *trust_domain = text_of(&d, "", json, "trust_domain", true);
+    (void)conf_check_trust_domain(check, "trust_domain", trust_domain);
+    entries->trust_domain = copy(&d, trust_domain);
+    const json_t *agents = list_of(&d, "", json, "agents", 0, CONF_AGENTS_MAX, true);
+    if (agents && (entries->agents = alloc(&d, json_array_size(agents), sizeof *entries->agents))) {
+        entries->n_agents = json_array_size(agents);
+        for (size_t i = 0; i < entries->n_agents; i++) {
+            decode_entry(&d, conf_path("agents[%zu]", i).text, json_array_get(agents, i),
+                         &entries->agents[i]);
+        }
+        check_duplicates(&d, entries);
+    }
+    return d.nomem ? att_fail(err, ATT_E_NOMEM, "entries") : ATT_OK;
+}
+
+enum att_rc conf_entries_from_json(const json_t *json, struct conf_entries **ret_entries,
+                                   struct att_err *err)
+{
+    struct conf_entries *entries = NULL;
+    struct conf_errors *errors = calloc(1, sizeof *errors);
+    if (!errors) {
+        return att_fail(err, ATT_E_NOMEM, "entries");
+    }
+    struct conf_check check = {errors, NULL};
+    enum att_rc rc = conf_entries_decode(&check, json, &entries, err);
+    if (rc == ATT_OK && errors->n) {
+        rc = att_fail(err, ATT_E_PARSE, "%s: %s", errors->v[0].field, errors->v[0].text);
+    }
+    free(errors);
+    if (rc != ATT_OK) {
+        conf_entries_free(entries);
+        return rc;
+    }
+    *ret_entries = entries;
+    return ATT_OK;
+}
+
+enum att_rc conf_entry_from_json(const json_t *json, struct conf_entry **ret_entry,
+                                 struct att_err *err)
+{
+    struct conf_errors *errors = calloc(1, sizeof *errors);
+    struct conf_entry *entry = calloc(1, sizeof *entry);
+    enum att_rc rc = errors && entry ? ATT_OK : att_fail(err, ATT_E_NOMEM, "entry");
+    if (rc == ATT_OK) {
+        struct conf_check check = {errors, NULL};
+        struct decode d = {&check, false};
+        decode_entry(&d, "", json, entry);
+        rc = d.nomem     ? att_fail(err, ATT_E_NOMEM, "entry")
+             : errors->n ? att_fail(err, ATT_E_PARSE, "entry: %s: %s", errors->v[0].field,
+                                    errors->v[0].text)
+                         : ATT_OK;
+    }
+    free(errors);
+    if (rc != ATT_OK) {
+        conf_entry_free(entry);
+        return rc;
+    }
+    *ret_entry = entry;
+    return ATT_OK;
+}
+
+/* ---- struct → JSON ---- */
+
+static json_t *workload_json(const struct conf_workload *w)
+{
+    json_t *json = json_object();
+    int bad = json == NULL;
+    if (w->has_uid) {
+        bad |= json_object_set_new(json, "uid", json_integer(w->uid));
+    }
+    if (w->unit) {
+        bad |= json_object_set_new(json, "unit", json_string(w->unit));
+    }
+    if (w->n_exe_sha256) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < w->n_exe_sha256; i++) {
+            bad |= json_array_append_new(list, json_string(w->exe_sha256[i]));
+        }
+        bad |= json_object_set_new(json, "exe_sha256", list);
+    }
+    if (w->manifest_path) {
+        bad |= json_object_set_new(
+            json, "manifest",
+            json_pack("{s:s, s:s}", "path", w->manifest_path, "sha256", w->manifest_sha256));
+    }
+    if (bad) {
+        json_decref(json);
+        return NULL;
+    }
+    return json;
+}
+
+enum att_rc conf_workloads_to_json(const struct conf_entry *entry, json_t **ret_json,
+                                   struct att_err *err)
+{
+    json_t *list = json_array();
+    int bad = list == NULL;
+    for (size_t i = 0; i < entry->n_workload; i++) {
+        bad |= json_array_append_new(list, workload_json(&entry->workload[i]));
+    }
+    if (bad) {
+        json_decref(list);
+        return att_fail(err, ATT_E_NOMEM, "entry \"%s\"", entry->name);
+    }
+    *ret_json = list;
+    return ATT_OK;
+}
+
+enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json,
+                               struct att_err *err)
+{
+    json_t *work = NULL, *hosts = json_array();
+    enum att_rc rc = conf_workloads_to_json(entry, &work, err);
+    int bad = hosts == NULL;
+    for (size_t i = 0; i < entry->n_hosts; i++) {
+        bad |= json_array_append_new(hosts, json_string(entry->hosts[i].text));
+    }
+    if (rc != ATT_OK || bad) {
+        json_decref(work);
+        json_decref(hosts);
+        return rc != ATT_OK ? rc : att_fail(err, ATT_E_NOMEM, "entry \"%s\"", entry->name);
+    }
+    json_t *json = json_pack("{s:s, s:s, s:o, s:o, s:s, s:s}", "name", entry->name, "owner",
+                             entry->owner, "hosts", hosts, "workload", work, "key",
+                             conf_key_kind_name(entry->key), "profile", entry->profile);
+    if (!json) {
+        return att_fail(err, ATT_E_NOMEM, "entry \"%s\"", entry->name);
+    }
+    *ret_json = json;
+    return ATT_OK;
+}
+
+enum att_rc conf_entries_to_json(const struct conf_entries *entries, json_t **ret_json,
+                                 struct att_err *err)
+{
+    att_autojson *list = json_array();
+    for (size_t i = 0; i < entries->n_agents; i++) {
+        json_t *entry = NULL;
+        enum att_rc rc = conf_entry_to_json(&entries->agents[i], &entry, err);
+        if (rc != ATT_OK) {
+            return rc;
+        }
+        if (json_array_append_new(list, entry) != 0) {
+            return att_fail(err, ATT_E_NOMEM, "entries");
+        }
+    }
+    json_t *json = json_pack("{s:s, s:O}", "trust_domain", entries->trust_domain, "agents", list);
+    if (!json) {
+        return att_fail(err, ATT_E_NOMEM, "entries");
+    }
+    *ret_json = json;
+    return ATT_OK;
+}

@@ -1,0 +1,14 @@
+/* The rules of entries, on their JSON form. Internal to attestd/conf. */
+#ifndef CONF_ENTRIES_JSON_H
+#define CONF_ENTRIES_JSON_H
+
+#include "attestd/conf/check.h"
+#include "attestd/conf/entries.h"
+
+/* ATT_OK also when errors were noted (*ret_entries may then be NULL or in part); another code only
+ * when it could not be judged at all. The caller frees *ret_entries either way. */
+ATT_MUST_USE enum att_rc conf_entries_decode(struct conf_check *check, const json_t *json,
+                                             struct conf_entries **ret_entries,
+                                             struct att_err *err);
+
+#endif

@@ -1,0 +1,409 @@
+#include "attestd/conf/issuer_conf.h"
+
+#include "attestd/base/enc.h"
+#include "attestd/conf/check.h"
+#include "attestd/conf/load.h"
+#include "attestd/conf/schema.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define PTR CYAML_FLAG_POINTER
+#define OPT (CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL)
+#define STR(type, member, flags)                                                                   \
+    CYAML_FIELD_STRING_PTR(#member, (flags), struct type, member, 0, 4096)
+#define STRS(type, member, flags, least, most)                                                     \
+    CYAML_FIELD_SEQUENCE_COUNT(#member, (flags), struct type, member, n_##member,                  \
+                               &conf_schema_string, (least), (most))
+
+static const cyaml_schema_field_t deny_fields[] = {
+    STR(conf_deny, manufacturer, PTR),
+    STRS(conf_deny, versions, OPT, 1, CONF_DENY_MAX),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t deny_entry = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct conf_deny, deny_fields),
+};
+static const cyaml_schema_field_t ek_fields[] = {
+    STR(conf_ek, roots_dir, PTR),
+    CYAML_FIELD_SEQUENCE_COUNT("deny", OPT, struct conf_ek, deny, n_deny, &deny_entry, 0,
+                               CONF_DENY_MAX),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t enrolment_fields[] = {
+    STR(conf_enrolment, boot, PTR),
+    STR(conf_enrolment, pcrs, PTR),
+    STRS(conf_enrolment, logs, OPT, 0, CONF_LOGS_MAX),
+    STR(conf_enrolment, ek, OPT),
+    STR(conf_enrolment, ak_lifetime, OPT),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t profile_fields[] = {
+    STR(conf_profile, name, PTR),
+    STR(conf_profile, description, OPT),
+    STR(conf_profile, lifetime, OPT),
+    STRS(conf_profile, keys, OPT, 1, 3),
+    STR(conf_profile, boot, PTR),
+    STR(conf_profile, pcrs, PTR),
+    STRS(conf_profile, logs, OPT, 0, CONF_LOGS_MAX),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t profile_entry = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct conf_profile, profile_fields),
+};
+static const cyaml_schema_field_t tls_fields[] = {
+    STR(conf_issuer_tls, cert_file, PTR),
+    STR(conf_issuer_tls, key_file, PTR),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_field_t fields[] = {
+    STR(conf_issuer, trust_domain, PTR),
+    STR(conf_issuer, listen, OPT),
+    STR(conf_issuer, url, PTR),
+    STR(conf_issuer, state_dir, OPT),
+    STR(conf_issuer, run_dir, OPT),
+    STR(conf_issuer, policies_dir, OPT),
+    CYAML_FIELD_UINT("threads", CYAML_FLAG_OPTIONAL, struct conf_issuer, threads),
+    CYAML_FIELD_BOOL_PTR("eab_required", OPT, struct conf_issuer, eab_required_set),
+    CYAML_FIELD_MAPPING_PTR("ek", PTR, struct conf_issuer, ek, ek_fields),
+    CYAML_FIELD_MAPPING_PTR("enrolment", PTR, struct conf_issuer, enrolment, enrolment_fields),
+    CYAML_FIELD_SEQUENCE_COUNT("profiles", PTR, struct conf_issuer, profiles, n_profiles,
+                               &profile_entry, 1, CONF_PROFILES_MAX),
+    CYAML_FIELD_MAPPING_PTR("tls", OPT, struct conf_issuer, tls, tls_fields),
+    STR(conf_issuer, log, OPT),
+    STR(conf_issuer, log_level, OPT),
+    STR(conf_issuer, control_group, OPT),
+    CYAML_FIELD_END,
+};
+static const cyaml_schema_value_t schema = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct conf_issuer, fields),
+};
+
+void conf_issuer_free(struct conf_issuer *conf)
+{
+    conf_schema_free(&schema, conf);
+}
+
+/* A list of one word, where the file has none. */
+static bool default_list(char ***list, unsigned *n, const struct conf_node *given, const char *word)
+{
+    if (given) {
+        return true;
+    }
+    *list = calloc(1, sizeof **list);
+    if (!*list || !((*list)[0] = strdup(word))) {
+        return false; /* cyaml_free frees by the count, which is still 0 */
+    }
+    *n = 1;
+    return true;
+}
+
+static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root)
+{
+    struct conf_enrolment *en = conf->enrolment;
+    conf->eab_required = !conf->eab_required_set || *conf->eab_required_set;
+    if (!conf_tree_get(root, "threads")) {
+        conf->threads = 2;
+    }
+    bool ok = conf_default(&conf->listen, "127.0.0.1:8443") &&
+              conf_default(&conf->state_dir, "/var/lib/attest-issuerd") &&
+              conf_default(&conf->run_dir, "/run/attest-issuerd") &&
+              conf_default(&conf->policies_dir, "/etc/attestd/policies") &&
+              conf_default(&conf->log, "text") && conf_default(&conf->log_level, "info") &&
+              conf_default(&conf->control_group, "attestd-admin") &&
+              conf_default(&en->ek, "certificate") && conf_default(&en->ak_lifetime, "7d") &&
+              default_list(&en->logs, &en->n_logs,
+                           conf_tree_get(conf_tree_get(root, "enrolment"), "logs"), "firmware");
+    const struct conf_node *list = conf_tree_get(root, "profiles");
+    const struct conf_node *given = list ? list->first : NULL;
+    for (unsigned i = 0; ok && i < conf->n_profiles; i++, given = given->next) {
+        struct conf_profile *p = &conf->profiles[i];
+        ok = conf_default(&p->description, p->name) && conf_default(&p->lifetime, "1h") &&
+             default_list(&p->keys, &p->n_keys, conf_tree_get(given, "keys"), "tpm") &&
+             default_list(&p->logs, &p->n_logs, conf_tree_get(given, "logs"), "firmware");
+    }
+    return ok;
+}
+
+static bool parse_port(const char *text, uint16_t *ret)
+{
+    size_t len = strlen(text);
+    if (len == 0 || len > 5 || strspn(text, "0123456789") != len || (len > 1 && *text == '0')) {
+        return false;
+    }
+    long port = strtol(text, NULL, 10);
+    *ret = (uint16_t)port;
+    return port <= 65535;
+}
+
+static void check_listen(struct conf_check *check, struct conf_issuer *conf)
+{
+    const char *colon = strrchr(conf->listen, ':');
+    const char *host = conf->listen;
+    size_t len = colon ? (size_t)(colon - host) : 0;
+    bool v6 = len > 2 && host[0] == '[' && host[len - 1] == ']';
+    if (v6) {
+        host++;
+        len -= 2;
+    }
+    uint8_t addr[16];
+    bool ok = colon && len < sizeof conf->listen_host;
+    if (ok) {
+        snprintf(conf->listen_host, sizeof conf->listen_host, "%.*s", (int)len, host);
+        ok = inet_pton(v6 ? AF_INET6 : AF_INET, conf->listen_host, addr) == 1 &&
+             parse_port(colon + 1, &conf->listen_port);
+    }
+    if (!ok) {
+        conf_bad(check, "listen",
+                 "expected ADDRESS:PORT such as 127.0.0.1:8443 or [::1]:8443, found \"%.80s\"",
+                 conf->listen);
+    }
+}
+
+/* ---- the deny list ---- */
+
+/* Hex digits of any spelling of a version: "a.b.c.d" (four 16-bit numbers), "id:HEX", or bare hex.
+ */
+static bool version_hex(const char *text, char ret[17])
+{
+    unsigned v[4];
+    char end = 0;
+    if (strchr(text, '.')) {
+        if (strspn(text, "0123456789.") != strlen(text) || strlen(text) > 23 ||
+            sscanf(text, "%5u.%5u.%5u.%5u%c", &v[0], &v[1], &v[2], &v[3], &end) != 4 ||
+            (v[0] | v[1] | v[2] | v[3]) > 0xffff) {
+            return false;
+        }
+        snprintf(ret, 17, "%04x%04x%04x%04x", v[0] & 0xffff, v[1] & 0xffff, v[2] & 0xffff,
+                 v[3] & 0xffff);
+        return true;
+    }
+    const char *hex = strncmp(text, "id:", 3) == 0 ? text + 3 : text;
+    size_t len = strlen(hex);
+    if ((len != 8 && len != 16) || strspn(hex, "0123456789abcdefABCDEF") != len) {
+        return false;
+    }
+    for (size_t i = 0; i <= len; i++) {
+        ret[i] = hex[i] >= 'A' && hex[i] <= 'F' ? (char)(hex[i] - 'A' + 'a') : hex[i];
+    }
+    return true;
+}
+
+static bool manufacturer_id(const char *text, char ret[12])
+{
+    size_t len = strlen(text);
+    if (len == 11 && strncmp(text, "id:", 3) == 0 &&
+        strspn(text + 3, "0123456789abcdefABCDEF") == 8) {
+        snprintf(ret, 12, "%s", text);
+        return true;
+    }
+    if (len == 0 || len > 4) {
+        return false;
+    }
+    uint8_t bytes[4] = {0};
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] < 0x20 || text[i] > 0x7e) {
+            return false;
+        }
+        bytes[i] = (uint8_t)text[i];
+    }
+    snprintf(ret, 12, "id:%02X%02X%02X%02X", bytes[0], bytes[1], bytes[2], bytes[3]);
+    return true;
+}
+
+static void check_deny(struct conf_check *check, struct conf_ek *ek)
+{
+    char hex[17];
+    for (unsigned i = 0; i < ek->n_deny; i++) {
+        struct conf_deny *deny = &ek->deny[i];
+        if (!manufacturer_id(deny->manufacturer, deny->manufacturer_id)) {
+            conf_bad(check, conf_path("ek.deny[%u].manufacturer", i).text,
+                     "expected the TPM's four characters such as \"STM \" or \"id:53544D20\", "
+                     "found \"%.40s\"",
+                     deny->manufacturer);
+        }
+        for (unsigned k = 0; k < deny->n_versions; k++) {
+            if (!version_hex(deny->versions[k], hex)) {
+                conf_bad(check, conf_path("ek.deny[%u].versions[%u]", i, k).text,
+                         "expected a version such as \"1.258.0.0\" or \"id:00010102\", found "
+                         "\"%.40s\"",
+                         deny->versions[k]);
+            }
+        }
+    }
+}
+
+static bool version_matches(const char *listed, const char *found)
+{
+    char a[17], b[17];
+    if (!version_hex(listed, a) || !version_hex(found, b)) {
+        return strcmp(listed, found) == 0;
+    }
+    /* An EK certificate says only the first half of the firmware's version. */
+    size_t la = strlen(a), lb = strlen(b);
+    return strncmp(a, b, la < lb ? la : lb) == 0;
+}
+
+bool conf_ek_denied(const struct conf_ek *ek, const char *manufacturer, const char *version)
+{
+    const char *hex = strncmp(manufacturer, "id:", 3) == 0 ? manufacturer + 3 : manufacturer;
+    for (unsigned i = 0; ek && i < ek->n_deny; i++) {
+        const struct conf_deny *deny = &ek->deny[i];
+        if (strcasecmp(hex, deny->manufacturer_id + 3) != 0) {
+            continue;
+        }
+        if (deny->n_versions == 0) {
+            return true;
+        }
+        for (unsigned k = 0; k < deny->n_versions; k++) {
+            if (version_matches(deny->versions[k], version)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* ---- all of it ---- */
+
+static void check_boot(struct conf_check *check, const char *path, const char *boot, bool *ret_none)
+{
+    *ret_none = strcmp(boot, "none") == 0;
+    (void)conf_check_name(check, path, boot);
+}
+
+static void check_enrolment(struct conf_check *check, struct conf_enrolment *en)
+{
+    static const char *const kinds[] = {"certificate", "inventory", NULL};
+    check_boot(check, "enrolment.boot", en->boot, &en->boot_none);
+    (void)conf_check_pcrs(check, "enrolment.pcrs", en->pcrs);
+    (void)conf_check_words(check, "enrolment.logs", en->logs, en->n_logs, conf_log_names);
+    (void)conf_check_word(check, "enrolment.ek", en->ek, kinds);
+    en->ek_inventory = strcmp(en->ek, "inventory") == 0;
+    (void)conf_check_duration(check, "enrolment.ak_lifetime", en->ak_lifetime, 600,
+                              &en->ak_lifetime_s);
+}
+
+static bool has_word(char *const *list, size_t n, const char *word)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(list[i], word) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void check_profile(struct conf_check *check, struct conf_issuer *conf, unsigned i)
+{
+    static const char *const kinds[] = {"tpm", "hsm", "memory", NULL};
+    struct conf_profile *p = &conf->profiles[i];
+    (void)conf_check_name(check, conf_path("profiles[%u].name", i).text, p->name);
+    for (unsigned k = 0; k < i; k++) {
+        if (strcmp(conf->profiles[k].name, p->name) == 0) {
+            conf_bad(check, conf_path("profiles[%u].name", i).text,
+                     "profile \"%.64s\" stands there twice", p->name);
+        }
+    }
+    (void)conf_check_text(check, conf_path("profiles[%u].description", i).text, p->description,
+                          256);
+    struct conf_path at = conf_path("profiles[%u].lifetime", i);
+    if (conf_check_duration(check, at.text, p->lifetime, CONF_LIFETIME_MIN_S, &p->lifetime_s) &&
+        has_word(p->keys, p->n_keys, "memory") && p->lifetime_s > 900) {
+        conf_bad(check, at.text,
+                 "expected at most 15m in a profile that allows memory keys, found \"%.40s\"",
+                 p->lifetime);
+    }
+    (void)conf_check_words(check, conf_path("profiles[%u].keys", i).text, p->keys, p->n_keys,
+                           kinds);
+    check_boot(check, conf_path("profiles[%u].boot", i).text, p->boot, &p->boot_none);
+    (void)conf_check_pcrs(check, conf_path("profiles[%u].pcrs", i).text, p->pcrs);
+    (void)conf_check_words(check, conf_path("profiles[%u].logs", i).text, p->logs, p->n_logs,
+                           conf_log_names);
+}
+
+static void check_all(struct conf_check *check, struct conf_issuer *conf)
+{
+    (void)conf_check_trust_domain(check, "trust_domain", conf->trust_domain);
+    check_listen(check, conf);
+    (void)conf_check_url(check, "url", conf->url);
+    (void)conf_check_path(check, "state_dir", conf->state_dir);
+    (void)conf_check_path(check, "run_dir", conf->run_dir);
+    (void)conf_check_path(check, "policies_dir", conf->policies_dir);
+    if (conf->threads < 1 || conf->threads > 64) {
+        conf_bad(check, "threads", "expected 1 … 64, found %u", conf->threads);
+    }
+    (void)conf_check_path(check, "ek.roots_dir", conf->ek->roots_dir);
+    check_deny(check, conf->ek);
+    check_enrolment(check, conf->enrolment);
+    for (unsigned i = 0; i < conf->n_profiles; i++) {
+        check_profile(check, conf, i);
+    }
+    if (conf->tls) {
+        (void)conf_check_path(check, "tls.cert_file", conf->tls->cert_file);
+        (void)conf_check_path(check, "tls.key_file", conf->tls->key_file);
+    }
+    conf_check_log(check, conf->log, conf->log_level, &conf->log_json, &conf->log_least);
+    (void)conf_check_group(check, &conf->control_group);
+}
+
+static enum att_rc parse(struct att_slice yaml, void **ret, struct conf_errors *errors,
+                         struct att_err *err)
+{
+    void *data = NULL;
+    struct conf_node *root = conf_tree_parse(yaml, errors);
+    enum att_rc rc = ATT_OK;
+    if (root && conf_schema_load(yaml, root, &schema, &data, errors)) {
+        struct conf_check check = {errors, root};
+        if (fill_defaults(data, root)) {
+            check_all(&check, data);
+        } else {
+            rc = att_fail(err, ATT_E_NOMEM, "configuration");
+        }
+    }
+    conf_tree_free(root);
+    if (rc == ATT_OK) {
+        rc = conf_errors_rc(errors, err);
+    }
+    if (rc != ATT_OK) {
+        conf_issuer_free(data);
+        return rc;
+    }
+    *ret = data;
+    return ATT_OK;
+}
+
+enum att_rc conf_issuer_parse(struct att_slice yaml, struct conf_issuer **ret_conf,
+                              struct conf_errors *errors, struct att_err *err)
+{
+    void *conf = NULL;
+    enum att_rc rc = conf_parse_with(parse, yaml, &conf, errors, err);
+    if (rc == ATT_OK) {
+        *ret_conf = conf;
+    }
+    return rc;
+}
+
+enum att_rc conf_issuer_load(const char *path, struct conf_issuer **ret_conf,
+                             struct conf_errors *errors, struct att_err *err)
+{
+    void *conf = NULL;
+    enum att_rc rc = conf_load_with(parse, path, &conf, errors, err);
+    if (rc == ATT_OK) {
+        *ret_conf = conf;
+    }
+    return rc;
+}
+
+const struct conf_profile *conf_issuer_profile(const struct conf_issuer *conf, const char *name)
+{
+    for (unsigned i = 0; i < conf->n_profiles; i++) {
+        if (strcmp(conf->profiles[i].name, name) == 0) {
+            return &conf->profiles[i];
+        }
+    }
+    return NULL;
+}
