@@ -243,7 +243,7 @@ static enum att_rc check_key(const struct judge *judge, const X509 *cert)
 static enum att_rc check_usage(const struct judge *judge, const X509 *cert)
 {
     X509 *mut = certs_mut_x509(cert);
-    if (X509_check_ca(mut) != 0 ||
+    if ((X509_get_extension_flags(mut) & EXFLAG_CA) || X509_check_ca(mut) != 0 ||
         X509_NAME_cmp(X509_get_subject_name(cert), X509_get_issuer_name(cert)) == 0) {
         return refuse(judge, CERTS_EK_IS_CA, "it is a CA's or self-issued");
     }
