@@ -1,5 +1,7 @@
 #include "provision/enrol/schedule.h"
 
+#include "attestd/base/buf.h"
+
 #include <string.h>
 
 #define THUMBPRINT_LEN 43
