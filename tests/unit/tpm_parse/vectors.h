@@ -41,7 +41,7 @@
 
 static inline void read_file_at(const char *folder, const char *name, struct att_buf *ret)
 {
-    char path[1024];
+    char path[4096];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     struct att_err err = {0};
     if (att_io_read_file(path, (size_t)8 << 20, ret, &err) != ATT_OK) {
