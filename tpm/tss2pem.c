@@ -221,7 +221,8 @@ static enum att_rc decode_der(struct att_slice der, TPMKEY **ret_key, struct att
     int len = ASN1_item_i2d((ASN1_VALUE *)key, &again, ASN1_ITEM_rptr(TPMKEY));
     bool same = len >= 0 && att_slice_eq(der, ATT_SLICE(again, (size_t)len));
     OPENSSL_free(again);
-    if (!same) {
+    /* A BOOLEAN is written back as it came; DER has one TRUE (X.690 §11.1). */
+    if (!same || (key->empty_auth > 0 && key->empty_auth != 0xff)) {
         return att_fail(err, ATT_E_PARSE, "sealed blob: TPMKey is not in DER");
     }
     if (key->policy || key->secret || key->auth_policy || key->description || key->rsa_parent) {
