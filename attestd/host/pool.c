@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define VIEW_RETRY_MS 2000
+#define ROUND_LEAST_MS 1000
 
 void host_wake(struct host *host)
 {
@@ -158,10 +158,10 @@ static enum att_rc round_of_host(struct host *host, struct att_err *err)
     set_phase(host, host->rec.approved ? HOST_ENROLLED : HOST_PENDING);
     bool have_view = host->bundle != NULL && host->view_version != 0;
     rc = host_view_poll(host, client, have_view && !fresh ? HOST_VIEW_WAIT_S : 0, err);
-    if (rc == ATT_OK && host->bundle) {
-        rc = sweep_once(host, err);
+    if (rc == ATT_OK && host->view_version == 0) {
+        return att_fail(err, ATT_E_RETRY, "the issuer has no view for this host yet");
     }
-    return rc;
+    return rc == ATT_OK ? sweep_once(host, err) : rc;
 }
 
 static void note_failure(struct host *host, const struct att_err *err, int64_t wait)
@@ -211,12 +211,31 @@ static void begin_round(struct host *host)
     }
 }
 
+/* Until then, or a nudge, or the end; the lock is held. */
+static void wait_until(struct host *host, int64_t boot_ms)
+{
+    for (int64_t left = boot_ms - att_boottime_ms();
+         left > 0 && !host->nudge && !atomic_load(&host->stop);
+         left = boot_ms - att_boottime_ms()) {
+        wait_ms(host, left);
+    }
+}
+
+/* After a round that went well: an issuer that does not hold a long poll is not asked in a loop. */
+static void rest(struct host *host, int64_t begun)
+{
+    HOST_LOCKED(host);
+    host->last_error = (struct agent_error){0};
+    wait_until(host, begun + ROUND_LEAST_MS);
+}
+
 static void *drive(void *arg)
 {
     struct host *host = arg;
     uint32_t attempt = 0;
     while (!atomic_load(&host->stop)) {
         struct att_err err = {0};
+        int64_t begun = att_boottime_ms();
         begin_round(host);
         enum att_rc rc = round_of_host(host, &err);
         if (atomic_load(&host->stop)) {
@@ -224,8 +243,7 @@ static void *drive(void *arg)
         }
         if (rc == ATT_OK) {
             attempt = 0;
-            HOST_LOCKED(host);
-            host->last_error = (struct agent_error){0};
+            rest(host, begun);
             continue;
         }
         if (err.rc == ATT_E_GONE && nudged(host)) {
@@ -238,12 +256,8 @@ static void *drive(void *arg)
         attempt += attempt < 20;
         note_failure(host, &err, wait);
         host_wake(host); /* main refreshes the status line */
-        int64_t until = att_boottime_ms() + wait;
         HOST_LOCKED(host);
-        for (int64_t left = wait; left > 0 && !host->nudge && !atomic_load(&host->stop);
-             left = until - att_boottime_ms()) {
-            wait_ms(host, left);
-        }
+        wait_until(host, att_boottime_ms() + wait);
     }
     return NULL;
 }

@@ -56,7 +56,7 @@ static enum att_rc parse_entry(const json_t *obj, const char *trust_domain,
         rc = att_json_str(obj, "profile", &entry.profile, err);
     }
     if (rc == ATT_OK) {
-        rc = int_member(obj, "lifetimeS", 1, &entry.lifetime_s, err);
+        rc = int_member(obj, "lifetimeS", 0, &entry.lifetime_s, err);
     }
     if (rc == ATT_OK) {
         rc = check_identity(&entry, trust_domain, err);

@@ -53,7 +53,7 @@ static void test_a_bad_entry_refuses_the_view(void **state)
     name[AGENT_NAME_MAX + 1] = '\0';
     refused_whole(reg, entry(name), ATT_E_INVAL);
     struct agent_entry bad = entry("b");
-    bad.lifetime_s = 0;
+    bad.lifetime_s = -1;
     refused_whole(reg, bad, ATT_E_INVAL);
     bad = entry("b");
     bad.profile = "";

@@ -1,0 +1,215 @@
+# shellcheck shell=bash
+# The main job with real processes, for integration tests: source this, call job_setup, then the
+# job_start_* functions. Everything lies in $dir; what was started is ended by job_cleanup.
+# Needs ATT_BIN_DIR and ATT_SOURCE_DIR. JOB_LIFETIME (default 1h) is the profile's.
+
+job_vectors=$ATT_SOURCE_DIR/tests/vectors/boot
+job_pcrs="sha256:0,1,2,3,4,5,6,7,8,9,14"
+job_failures=0
+
+job_skip() {
+    echo "skipped: $*"
+    exit 77
+}
+
+job_setup() {
+    local tool
+    for tool in swtpm swtpm_setup tpm2_pcrextend tpm2_checkquote openssl jq; do
+        command -v "$tool" > /dev/null || job_skip "no $tool"
+    done
+    dir=$(mktemp -d "${TMPDIR:-/tmp}/att-job.XXXXXX")
+    trap job_cleanup EXIT
+    # shellcheck source=../../scripts/lib/swtpm.sh
+    . "$ATT_SOURCE_DIR/scripts/lib/swtpm.sh"
+    bin=$ATT_BIN_DIR
+    mkdir -p "$dir/run" "$dir/issuer-run" "$dir/ek-roots" "$dir/log" "$dir/tmp"
+}
+
+job_cleanup() {
+    local status=$? name
+    for name in attestd keyd issuerd; do
+        job_stop "$name" KILL 2> /dev/null || true
+    done
+    [ ! -d "$dir/tpm" ] || swtpm_stop "$dir/tpm"
+    if [ "$status" -ne 0 ] && [ "$status" -ne 77 ]; then
+        echo "---- FAILED ($status): last lines of the logs in $dir/log"
+        tail -n 25 "$dir"/log/*.log 2> /dev/null
+    fi
+    [ -n "${JOB_KEEP:-}" ] || rm -rf "$dir"
+    exit "$status"
+}
+
+job_fail() {
+    echo "FAIL: $*"
+    return 1
+}
+
+# wait_for SECONDS COMMAND...
+wait_for() {
+    local until=$(($(date +%s) + $1))
+    shift
+    until "$@" > "$dir/tmp/wait" 2>&1; do
+        if [ "$(date +%s)" -ge "$until" ]; then
+            echo "waited in vain for: $*"
+            cat "$dir/tmp/wait"
+            return 1
+        fi
+        sleep 0.05
+    done
+}
+
+ctl() {
+    "$bin/attestctl" --socket "$dir/run/control.sock" --issuer "$dir/issuer-run/admin.sock" "$@"
+}
+
+# job_start NAME COMMAND...: pid in $dir/NAME.pid, output in $dir/log/NAME.log
+job_start() {
+    local name=$1
+    shift
+    "$@" < /dev/null >> "$dir/log/$name.log" 2>&1 &
+    echo $! > "$dir/$name.pid"
+    disown $!
+}
+
+job_pid() { cat "$dir/$1.pid"; }
+
+job_alive() { [ -d "/proc/$(job_pid "$1")" ] && [ "$(job_state "$1")" != Z ]; }
+job_state() { sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$(job_pid "$1")/status" 2> /dev/null; }
+
+# job_stop NAME [SIGNAL]: ends it and waits
+job_stop() {
+    local pid n=0
+    [ -f "$dir/$1.pid" ] || return 0
+    pid=$(job_pid "$1")
+    kill -s "${2:-TERM}" "$pid" 2> /dev/null || true
+    while [ -d "/proc/$pid" ] && [ "$(job_state "$1")" != Z ]; do
+        n=$((n + 1))
+        if [ "$n" -gt 600 ]; then
+            kill -s KILL "$pid"
+            job_fail "$1 did not end within 30 s of SIG${2:-TERM}" || return 1
+        fi
+        sleep 0.05
+    done
+    rm -f "$dir/$1.pid"
+}
+
+# A swtpm that booted: the recorded log's digests are extended into its PCRs.
+job_make_tpm() {
+    local line
+    swtpm_make "$dir/tpm"
+    swtpm_start "$dir/tpm" > /dev/null
+    cp "$dir/tpm/ek-roots.pem" "$dir/ek-roots/swtpm.pem"
+    cp "$job_vectors/eventlog.bin" "$dir/firmware.log"
+    job_boot_tpm
+}
+
+job_boot_tpm() {
+    "$bin/attestctl" --json eventlog show "$dir/firmware.log" |
+        jq -r '.events[] | select(.type != "EV_NO_ACTION") | "\(.pcr):sha256=\(.digests.sha256)"' > "$dir/tmp/extends"
+    xargs -a "$dir/tmp/extends" -n 40 env TPM2TOOLS_TCTI="$(cat "$dir/tpm/tcti")" tpm2_pcrextend
+}
+
+job_write_conf() {
+    port=$((20000 + RANDOM % 20000))
+    cat > "$dir/issuer.yaml" << END
+trust_domain: bank.example
+listen: "127.0.0.1:$port"
+url: "https://127.0.0.1:$port/acme"
+state_dir: $dir/issuer
+run_dir: $dir/issuer-run
+ek:
+  roots_dir: $dir/ek-roots
+enrolment:
+  boot: ovmf-guest
+  pcrs: "$job_pcrs"
+  logs: [firmware]
+profiles:
+  - name: trading
+    description: agents that trade, on hosts whose boot is known
+    lifetime: ${JOB_LIFETIME:-1h}
+    keys: [tpm]
+    boot: ovmf-guest
+    pcrs: "$job_pcrs"
+    logs: [firmware]
+END
+    cat > "$dir/attestd.yaml" << END
+issuer:
+  url: "https://127.0.0.1:$port/acme"
+  ca_file: $dir/issuer/ca/tls-root.pem
+tpm:
+  tcti: "$(cat "$dir/tpm/tcti")"
+state_dir: $dir/state
+run_dir: $dir/run
+ticket_file: $dir/ticket.json
+logs:
+  firmware: $dir/firmware.log
+END
+}
+
+job_start_issuer() {
+    job_start issuerd "$bin/attest-issuerd" --config "$dir/issuer.yaml"
+    wait_for 30 ctl issuer status
+}
+job_start_keyd() { job_start keyd "$bin/attestd-keyd" --config "$dir/attestd.yaml"; }
+job_start_attestd() {
+    job_start attestd "$bin/attestd" --config "$dir/attestd.yaml"
+    wait_for 30 ctl status
+}
+
+# An issuer with policy and ticket, and both daemons of the host.
+job_start_all() {
+    "$bin/attest-issuerd" --config "$dir/issuer.yaml" init > "$dir/log/init.log" 2>&1 ||
+        { cat "$dir/log/init.log"; job_fail "attest-issuerd init"; }
+    job_start_issuer
+    ctl policy apply -f "$job_vectors/policy.json" > /dev/null
+    ctl ticket create --host job --out "$dir/ticket.json" > /dev/null
+    job_start_keyd
+    job_start_attestd
+}
+
+job_host_known() { [ "$(ctl --json host list | jq '.hosts | length')" = 1 ]; }
+job_host_id() { ctl --json host list | jq -r '.hosts[0].id'; }
+
+# job_entries NAME...: exactly these agents
+job_entries() {
+    local name
+    {
+        echo "trust_domain: bank.example"
+        echo "agents:"
+        for name in "$@"; do
+            cat << END
+  - name: $name
+    owner: trading-platform@bank.example
+    hosts: [ "ek:$(job_host_id)" ]
+    workload:
+      uid: 1001
+    key: tpm
+    profile: trading
+END
+        done
+    } > "$dir/agents.yaml"
+    ctl entry apply -f "$dir/agents.yaml" > /dev/null
+}
+
+job_serial() { ctl --json agent show "$1" | jq -er '.serial | select(. != null and . != "")'; }
+job_state_of() { ctl --json agent show "$1" | jq -er .state; }
+job_is() { [ "$(job_state_of "$1")" = "$2" ]; }
+
+# An agent's installed chain, by stock tools: chain, one SPIFFE URI, its own.
+job_check_chain() {
+    local chain=$dir/state/host/agents/$1/chain.pem uris
+    openssl verify -x509_strict -CAfile "$dir/issuer/ca/bundle.pem" -untrusted "$chain" "$chain" > "$dir/tmp/verify" ||
+        { cat "$dir/tmp/verify"; job_fail "openssl verify $1"; }
+    uris=$(openssl x509 -in "$chain" -noout -ext subjectAltName | grep -o 'URI:[^,]*')
+    [ "$uris" = "URI:spiffe://bank.example/agent/$1" ] || job_fail "SAN of $1: $uris"
+}
+
+job_enrolled_with() { # agents...
+    wait_for 60 job_host_known
+    ctl host approve "$(job_host_id)" --label job > /dev/null
+    job_entries "$@"
+    local name
+    for name in "$@"; do
+        wait_for 60 job_serial "$name"
+    done
+}
