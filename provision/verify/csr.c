@@ -10,27 +10,27 @@ static void key_id(struct att_slice spki, char ret[VERIFY_ID_HEX])
     att_hex(ret, ATT_SLICE_ARRAY(digest));
 }
 
-/* The reading stops at the first fault; what kind it was tells which check failed. The CSR is read
- * before its signature is judged, and its names after. */
+/* The reading stops at the first fault; what kind it was tells which check failed: form, then
+ * signature, then names. */
 static bool check_form(struct att_slice der, const char *identifier, struct certs_csr *csr,
                        struct verify_verdict *verdict)
 {
     struct att_err err = {0};
     enum att_rc rc = certs_csr_verify(der, identifier, csr, &err);
     if (rc && rc != ATT_E_AUTH && rc != ATT_E_DENIED) {
-        verify_fail(verdict, VERIFY_REASON_MALFORMED, "CSR: %s", err.msg);
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "%s", err.msg);
         return false;
     }
     verify_pass(verdict, VERIFY_REASON_MALFORMED, "the CSR parses whole");
     if (rc == ATT_E_AUTH) {
-        verify_fail(verdict, VERIFY_REASON_CSR_SIGNATURE, "CSR: %s", err.msg);
-        return false;
-    }
-    if (rc == ATT_E_DENIED) {
-        verify_fail(verdict, VERIFY_REASON_CSR_NAME, "CSR: %s", err.msg);
+        verify_fail(verdict, VERIFY_REASON_CSR_SIGNATURE, "%s", err.msg);
         return false;
     }
     verify_pass(verdict, VERIFY_REASON_CSR_SIGNATURE, "the CSR is signed by its own key");
+    if (rc == ATT_E_DENIED) {
+        verify_fail(verdict, VERIFY_REASON_CSR_NAME, "%s", err.msg);
+        return false;
+    }
     verify_pass(verdict, VERIFY_REASON_CSR_NAME, "the CSR asks for no name but the order's");
     return true;
 }

@@ -31,7 +31,10 @@ static inline void print_verdict(const struct verify_verdict *verdict)
 static inline void assert_refused(const struct verify_verdict *verdict, enum verify_reason reason,
                                   const char *name)
 {
-    assert_int_equal(verify_verdict_result(verdict), VERIFY_REFUSED);
+    if (verify_verdict_result(verdict) != VERIFY_REFUSED) {
+        print_verdict(verdict);
+        fail_msg("%s: accepted, expected %s", name, verify_reason_word(reason));
+    }
     const struct verify_check *refusal = verify_verdict_refusal(verdict);
     assert_non_null(refusal);
     if (refusal->reason != reason || refusal->outcome != VERIFY_FAIL) {
