@@ -250,7 +250,11 @@ static json_t *event_json(const struct parse_eventlog_event *event)
     if (!ok) {
         return NULL;
     }
-    json_t *payload = parse_eventlog_payload_json(event);
+    struct parse_eventlog_event shown = *event;
+    if (cover == PARSE_EVENTLOG_COVERS_PART && event->type == PARSE_EV_EFI_VARIABLE_AUTHORITY) {
+        shown.data = measured; /* without shim's byte too many it is a variable */
+    }
+    json_t *payload = parse_eventlog_payload_json(&shown);
     if (payload && json_object_set_new(obj, "payload", payload) != 0) {
         return NULL;
     }

@@ -87,8 +87,8 @@ static json_t *text_json(struct att_slice bytes)
 /* Every second byte of ASCII in UTF-16LE is zero. */
 static bool looks_utf16(struct att_slice bytes)
 {
-    return bytes.len >= 4 && bytes.len % 2 == 0 && bytes.ptr[0] && !bytes.ptr[1] && bytes.ptr[2] &&
-           !bytes.ptr[3];
+    return bytes.len >= 4 && bytes.len % 2 == 0 && bytes.ptr[0] >= 0x20 && !bytes.ptr[1] &&
+           bytes.ptr[2] >= 0x20 && !bytes.ptr[3];
 }
 
 static void put_text(struct out *out, struct att_slice bytes)
@@ -248,10 +248,11 @@ static bool explain_image(struct out *out, struct att_slice payload)
     struct att_cur cur = att_cur_init(payload);
     uint64_t base = att_cur_le64(&cur), len = att_cur_le64(&cur), link = att_cur_le64(&cur);
     uint64_t path_len = att_cur_le64(&cur);
-    if (cur.failed || path_len != cur.left) {
+    /* Some loaders write a path's length of 0 and bytes after it. */
+    if (cur.failed || path_len > cur.left) {
         return false;
     }
-    struct att_slice path = att_cur_take(&cur, cur.left);
+    struct att_slice path = att_cur_take(&cur, (size_t)path_len);
     put_hex_num(out, "imageBase", base);
     put_num(out, "imageLength", len);
     put_hex_num(out, "linkTimeAddress", link);
@@ -381,14 +382,15 @@ static bool explain_spec_id(struct out *out, struct att_slice payload)
 
 static bool explain_no_action(struct out *out, struct att_slice payload)
 {
-    if (payload.len < 16) {
-        return false;
-    }
-    json_t *signature = text_json(ATT_SLICE(payload.ptr, 16));
+    json_t *signature = payload.len < 16 ? NULL : text_json(ATT_SLICE(payload.ptr, 16));
     if (!signature) {
-        return false;
+        put_bytes(out, payload);
+        return true;
     }
     put(out, "signature", signature);
+    if (out->failed) {
+        return false;
+    }
     const char *name = json_string_value(signature);
     struct att_slice rest = {payload.ptr + 16, payload.len - 16};
     if (strcmp(name, "Spec ID Event03") == 0) {
