@@ -6,6 +6,7 @@
 #include <event2/event.h>
 
 #include <errno.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -395,6 +396,17 @@ static void report_start(const struct host *host)
             ATT_S("agents", kinds), ATT_N("viewVersion", (int64_t)host->view_version));
 }
 
+/* A group that this machine lacks leaves the socket to root. */
+static const char *control_group(const struct conf_attestd *conf)
+{
+    if (conf->control_group && !getgrnam(conf->control_group)) {
+        att_log(ATT_WARN, "control.noGroup", ATT_S("group", conf->control_group),
+                ATT_S("access", "root only"));
+        return NULL;
+    }
+    return conf->control_group;
+}
+
 static enum att_rc run(struct host *host, struct loop *loop, struct att_err *err)
 {
     enum att_rc rc = start(host, err);
@@ -408,7 +420,7 @@ static enum att_rc run(struct host *host, struct loop *loop, struct att_err *err
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
-    rc = att_ctl_server_new(host->paths.control, host->conf->control_group, host_control, host,
+    rc = att_ctl_server_new(host->paths.control, control_group(host->conf), host_control, host,
                             &host->ctl, err);
     if (rc == ATT_OK) {
         rc = host_threads_start(host, err);

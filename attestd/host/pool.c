@@ -229,6 +229,18 @@ static void rest(struct host *host, int64_t begun)
     wait_until(host, begun + ROUND_LEAST_MS);
 }
 
+/* keyd is on this machine and comes up with us: short pauses. */
+static int64_t pause_ms(struct host *host, uint32_t attempt, bool refused)
+{
+    if (refused) {
+        return agent_sched_backoff_ms(attempt, HOST_REFUSED_BASE_MS, HOST_REFUSED_CAP_MS,
+                                      host_random());
+    }
+    bool local = host->phase == HOST_NO_KEYD;
+    return agent_sched_backoff_ms(attempt, local ? 50 : HOST_BACKOFF_BASE_MS,
+                                  local ? 5000 : HOST_BACKOFF_CAP_MS, host_random());
+}
+
 static void *drive(void *arg)
 {
     struct host *host = arg;
@@ -250,9 +262,7 @@ static void *drive(void *arg)
             continue; /* the long poll was ended on purpose */
         }
         bool refused = react(host, &err);
-        int64_t wait = agent_sched_backoff_ms(
-            attempt, refused ? HOST_REFUSED_BASE_MS : HOST_BACKOFF_BASE_MS,
-            refused ? HOST_REFUSED_CAP_MS : HOST_BACKOFF_CAP_MS, host_random());
+        int64_t wait = pause_ms(host, attempt, refused);
         attempt += attempt < 20;
         note_failure(host, &err, wait);
         host_wake(host); /* main refreshes the status line */

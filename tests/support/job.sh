@@ -5,7 +5,6 @@
 
 job_vectors=$ATT_SOURCE_DIR/tests/vectors/boot
 job_pcrs="sha256:0,1,2,3,4,5,6,7,8,9,14"
-job_failures=0
 
 job_skip() {
     echo "skipped: $*"
@@ -95,7 +94,6 @@ job_stop() {
 
 # A swtpm that booted: the recorded log's digests are extended into its PCRs.
 job_make_tpm() {
-    local line
     swtpm_make "$dir/tpm"
     swtpm_start "$dir/tpm" > /dev/null
     cp "$dir/tpm/ek-roots.pem" "$dir/ek-roots/swtpm.pem"

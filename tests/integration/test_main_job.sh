@@ -1,0 +1,210 @@
+#!/usr/bin/env bash
+# The main job with real processes: a swtpm with EK certificates, attest-issuerd, attestd-keyd,
+# attestd. Enrolment, two agents, certificates, forced rotation, what stock tools say of the results,
+# restarts of each process, freeze, removal, a second attestd, a full disk.
+set -euo pipefail
+# shellcheck disable=SC2154 # dir, bin and job_vectors come from job.sh
+# shellcheck source=../support/job.sh
+. "$ATT_SOURCE_DIR/tests/support/job.sh"
+job_setup
+ok() { echo "ok: $*"; }
+
+job_make_tpm
+job_write_conf
+
+# ---- --check and wrong use ----
+"$bin/attestd" --config "$dir/attestd.yaml" --check > /dev/null
+printf 'no_such_key: 1\n' > "$dir/bad.yaml"
+code=0
+"$bin/attestd" --config "$dir/bad.yaml" --check 2> "$dir/tmp/out" || code=$?
+[ "$code" = 1 ] && grep -q 'bad.yaml:1: no_such_key' "$dir/tmp/out" || job_fail "--check: $code, $(cat "$dir/tmp/out")"
+code=0
+"$bin/attestd" --no-such-option > /dev/null 2>&1 || code=$?
+[ "$code" = 2 ] || job_fail "usage: exit $code"
+ok "--check and usage"
+
+# ---- enrol, pending, approval, certificates ----
+job_start_all
+wait_for 60 job_host_known
+[ "$(ctl --json status | jq -r .enrolment.host)" = pending ] || [ "$(ctl --json status | jq -r .enrolment.host)" = approved ] ||
+    job_fail "host: $(ctl --json status | jq -c .enrolment)"
+agents=(portfolio-rebalancer market-data)
+job_enrolled_with "${agents[@]}"
+[ "$(ctl --json status | jq -r .enrolment.state)" = enrolled ] || job_fail "not enrolled"
+[ "$(ctl --json status | jq -r .enrolment.ekId)" = "$(job_host_id)" ] || job_fail "EK id"
+ok "enrolled, both agents have certificates"
+
+check_all() {
+    local name
+    for name in "${agents[@]}"; do
+        job_check_chain "$name"
+    done
+}
+check_all
+ok "openssl verify, one SPIFFE URI each"
+
+# ---- the stored evidence, by tpm2-tools ----
+check_quotes() {
+    local name e
+    for name in "${agents[@]}"; do
+        e=$dir/state/host/evidence/$name
+        TPM2TOOLS_TCTI=none tpm2_checkquote -u "$e/ak.pem" -m "$e/quote" -s "$e/quote.sig" -f "$e/pcrs" -g sha256 \
+            -q "$(cat "$e/nonce")" > "$dir/tmp/quote" 2>&1 || { cat "$dir/tmp/quote"; job_fail "tpm2_checkquote $name"; }
+        if TPM2TOOLS_TCTI=none tpm2_checkquote -u "$e/ak.pem" -m "$e/quote" -s "$e/quote.sig" -f "$e/pcrs" -g sha256 \
+            -q "$(printf '%064d' 0)" > /dev/null 2>&1; then
+            job_fail "tpm2_checkquote accepted another nonce for $name"
+        fi
+        cmp "$e/eventlog" "$dir/firmware.log" || job_fail "event log of $name"
+        [ ! -e "$e/ima" ] && [ ! -e "$e/systemd" ] || job_fail "a log that this host does not have"
+        [ "$(cat "$e/evidence.cbor" | sha256sum)" != "$(printf '' | sha256sum)" ] || job_fail "empty evidence"
+        # TPM2_Certify is about the certificate's key: the SPKI is in the certified public area.
+        local x
+        x=$(openssl x509 -in "$dir/state/host/agents/$name/chain.pem" -noout -pubkey |
+            openssl ec -pubin -outform DER 2> /dev/null | tail -c 64 | xxd -p -c 64)
+        xxd -p -c 4096 "$e/pubarea" | grep -q "${x:0:64}" || job_fail "pubarea of $name is another key's"
+    done
+}
+check_quotes
+ok "tpm2_checkquote accepts the evidence and refuses another nonce"
+
+# ---- the key cannot leave ----
+uri=$(cat "$dir/state/host/agents/market-data/key.uri")
+case $uri in
+pkcs11:token=attestd\;object=agent\;type=private\;id=%*) ;;
+*) job_fail "key.uri: $uri" ;;
+esac
+if grep -rlE 'BEGIN (EC |RSA )?PRIVATE KEY' "$dir/state" "$dir/run"; then
+    job_fail "a private key in the clear"
+fi
+for blob in "$dir"/state/keyd/keys/*.pem "$dir"/state/keyd/*.pem; do
+    [ -e "$blob" ] || continue
+    if openssl pkey -in "$blob" -noout 2> /dev/null; then
+        job_fail "openssl reads $blob"
+    fi
+done
+# Only keyd has TPM code in its address space at all.
+if grep -q libtss2 "/proc/$(job_pid attestd)/maps"; then
+    job_fail "attestd has TPM libraries loaded"
+fi
+grep -q libtss2 "/proc/$(job_pid keyd)/maps" || job_fail "keyd has no TPM libraries: is this test looking at the right file?"
+ok "no key in the clear on disk; attestd has no TPM code"
+
+# ---- forced rotation ----
+rotate() {
+    local before after
+    before=$(job_serial "$1")
+    ctl agent rotate "$1" > /dev/null
+    after=$(job_serial "$1")
+    [ "$before" != "$after" ] || job_fail "rotation of $1 gave the same serial"
+    job_check_chain "$1"
+}
+keys_of() { ctl --json status | jq -r '.tpm.keys'; }
+pub_before=$(openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -pubkey)
+rotate market-data
+[ "$pub_before" != "$(openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -pubkey)" ] ||
+    job_fail "rotation kept the key"
+wait_for 10 test "$(keys_of)" = 2
+wait_for 10 check_quotes
+ok "forced rotation: new serial, new key, the old one destroyed"
+
+# ---- a quote for an operator ----
+ctl quote --nonce 00112233445566778899aabbccddeeff --pcrs sha256:0,7 --out "$dir/quote" > "$dir/tmp/out"
+q=$dir/quote
+TPM2TOOLS_TCTI=none tpm2_checkquote -u "$q/ak.pem" -m "$q/quote" -s "$q/quote.sig" -f "$q/pcrs" -g sha256 -q "$(cat "$q/nonce")" > /dev/null
+ctl verify "$q" --nonce 00112233445566778899aabbccddeeff --ak-roots "$dir/issuer/ca/ak-roots.pem" \
+    --ek-roots "$dir/tpm/ek-roots.pem" > "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "verify of the quote"; }
+if ctl quote --nonce 00 --out "$dir/quote2" > /dev/null 2>&1; then job_fail "a nonce of one byte"; fi
+if ctl quote --nonce 0011223344556677 --pcrs sha1:0 --out "$dir/quote2" > /dev/null 2>&1; then job_fail "a SHA-1 bank"; fi
+ok "quote on request"
+for name in "${agents[@]}"; do
+    e=$dir/state/host/evidence/$name
+    ctl verify "$e" --nonce "$(cat "$e/nonce")" --ak-roots "$dir/issuer/ca/ak-roots.pem" --ek-roots "$dir/tpm/ek-roots.pem" \
+        --policy "$job_vectors/policy.json" > "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "attestctl verify $name"; }
+done
+ok "attestctl verify agrees"
+
+# ---- freeze and thaw ----
+ctl agent freeze market-data > /dev/null
+[ "$(job_state_of market-data)" = frozen ] || job_fail "not frozen"
+code=0
+ctl agent rotate market-data > "$dir/tmp/out" 2>&1 || code=$?
+[ "$code" = 1 ] && grep -q frozen "$dir/tmp/out" || job_fail "a frozen agent was rotated: $(cat "$dir/tmp/out")"
+ctl agent freeze market-data > /dev/null # twice is no error
+ctl agent thaw market-data > /dev/null
+[ "$(job_state_of market-data)" = valid ] || job_fail "not thawed"
+rotate market-data
+ok "freeze and thaw"
+
+# ---- unknown names and operations ----
+code=0
+ctl agent show nobody > "$dir/tmp/out" 2>&1 || code=$?
+[ "$code" = 1 ] && grep -q 'no agent "nobody"' "$dir/tmp/out" || job_fail "agent show nobody: $code"
+ctl cert show market-data --pem | cmp - "$dir/state/host/agents/market-data/chain.pem" || job_fail "cert show --pem"
+[ "$(ctl --json cert show market-data | jq -r '.keyStore, .boot' | tr '\n' ' ')" = "tpm ovmf-guest " ] ||
+    job_fail "cert show: $(ctl --json cert show market-data | jq -c 'del(.pem)')"
+ok "cert show"
+
+# ---- a second attestd on the same state ----
+code=0
+"$bin/attestd" --config "$dir/attestd.yaml" --run-dir "$dir/run2" > "$dir/tmp/out" 2>&1 || code=$?
+[ "$code" = 1 ] && grep -q "another attestd (pid $(job_pid attestd))" "$dir/tmp/out" || job_fail "second attestd: $code, $(cat "$dir/tmp/out")"
+ctl status > /dev/null
+ok "a second attestd is refused by name"
+
+# ---- restart of each process ----
+job_stop attestd
+wait "$(cat "$dir/attestd.pid" 2> /dev/null || echo 1)" 2> /dev/null || true
+serial=$(openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -serial)
+job_start_attestd
+wait_for 30 job_is market-data valid
+[ "$serial" = "$(openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -serial)" ] || job_fail "a restart issued anew"
+rotate market-data
+ok "attestd restarted: same certificates, then rotates"
+grep -c '"\?event"\?[=:]"\?host.enrolled' "$dir/log/attestd.log" > "$dir/tmp/enrolments" || true
+[ "$(cat "$dir/tmp/enrolments")" = 1 ] || job_fail "enrolled $(cat "$dir/tmp/enrolments") times, expected once"
+ok "the AK record outlived the restart"
+
+job_stop keyd
+ctl status > "$dir/tmp/out"
+grep -q keydAway "$dir/tmp/out" || job_fail "status does not say that keyd is away"
+job_start_keyd
+wait_for 60 ctl agent rotate market-data
+job_check_chain market-data
+ok "keyd restarted: rotates"
+
+job_stop issuerd
+code=0
+ctl agent rotate market-data > "$dir/tmp/out" 2>&1 || code=$?
+[ "$code" = 1 ] || job_fail "a rotation without an issuer: $code"
+job_check_chain market-data
+[ "$(ctl --json agent show market-data | jq -r .lastError.code)" != null ] || job_fail "no last error"
+job_start_issuer
+wait_for 60 ctl agent rotate market-data
+job_check_chain market-data
+ok "issuer restarted: the old certificate stayed, then rotates"
+
+# ---- the TPM is reset (a reboot): the AK is enrolled again, keys are loaded again ----
+job_stop keyd
+swtpm_stop "$dir/tpm"
+swtpm_start "$dir/tpm" > /dev/null
+job_boot_tpm
+job_start_keyd
+wait_for 90 ctl agent rotate market-data
+job_check_chain market-data
+[ "$(grep -c 'host.enrolled' "$dir/log/attestd.log")" -ge 2 ] || job_fail "no second enrolment after a reset"
+ok "reset of the TPM: enrolled again"
+
+# ---- an agent is removed ----
+job_entries market-data
+gone() { [ ! -e "$dir/state/host/agents/portfolio-rebalancer" ] && [ "$(keys_of)" = 1 ]; }
+wait_for 60 gone
+[ "$(ctl --json agent list | jq -r '.agents[].name')" = market-data ] || job_fail "agent list"
+job_check_chain market-data
+ok "an agent that is no longer assigned: certificate and key are gone"
+
+# ---- graceful end ----
+job_stop attestd
+grep -q 'event"\?[=:]"\?stopping' "$dir/log/attestd.log" || job_fail "no graceful end"
+! grep -E 'ERROR: AddressSanitizer|runtime error|LeakSanitizer' "$dir"/log/*.log || job_fail "sanitizer"
+ok "graceful end"
+echo "main job: all held"
