@@ -9,8 +9,8 @@
 
 struct issuer;
 
-/* Makes state_dir/ca: roots, intermediates, bundle.pem, ak-roots.pem, tls-root.pem, the TLS leaf and
- * the view signer. ATT_E_EXISTS (nothing changed) when there is a CA already. */
+/* Makes state_dir/ca: roots, intermediates, bundle.pem, ak-roots.pem, tls-root.pem, the TLS leaf
+ * and the view signer. ATT_E_EXISTS (nothing changed) when there is a CA already. */
 ATT_MUST_USE enum att_rc issuer_init(const char *config_path, struct att_err *err);
 
 /* Everything that is needed to serve is read and checked: configuration, CA, EK roots, store,

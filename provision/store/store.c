@@ -8,8 +8,9 @@
 
 static char *steal_text(struct att_buf *buf)
 {
+    size_t len = 0;
     att_buf_u8(buf, 0);
-    return buf->failed ? NULL : (char *)att_buf_steal(buf, NULL);
+    return buf->failed ? NULL : (char *)att_buf_steal(buf, &len);
 }
 
 static void put_columns(struct att_buf *sql, const struct store_table *t, const char *fmt)

@@ -105,8 +105,9 @@ struct store_host {
 };
 
 struct store_host_ek {
-    char *ek;   /* an EK id */
-    char *host; /* the host it belongs to */
+    char *ek;       /* an EK id */
+    char *host;     /* the host it belongs to */
+    int64_t proven; /* 1: this TPM activated a credential with it; 0: the host only listed it */
 };
 
 struct store_ticket {
@@ -134,6 +135,7 @@ struct store_ak {
     char *cert;                 /* PEM; empty until M2 */
     struct att_buf secret;      /* K, until M2; then empty */
     struct att_buf nonce, pub, name, ek_pub;
+    struct att_buf m1; /* M1's payload, until M2 moves it to the evidence */
     int64_t clock_ms, reset_count, restart_count, safe;
     struct att_buf firmware; /* 8 bytes, as attested */
     int64_t created_at, expires_at;
@@ -153,6 +155,7 @@ struct store_order {
     char *policy; /* "name/version" judged by, or "none" */
     char *entry;  /* entry name, or empty */
     int64_t entry_version;
+    char *clock;             /* JSON: the host's TPM clock when the token was made */
     char *decision;          /* hex hash of the verdict's audit record */
     char *cert;              /* id of the certificate */
     struct att_buf key_spki; /* the certified key */

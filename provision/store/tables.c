@@ -38,6 +38,7 @@ TABLE(store_hosts, "hosts", store_host, hosts);
 static const struct store_column host_eks[] = {
     TEXT(store_host_ek, ek),
     TEXT(store_host_ek, host),
+    INT(store_host_ek, proven),
 };
 TABLE(store_host_eks, "host_eks", store_host_ek, host_eks);
 
@@ -65,6 +66,7 @@ static const struct store_column aks[] = {
     BLOB(store_ak, pub),
     BLOB(store_ak, name),
     BLOB(store_ak, ek_pub),
+    BLOB(store_ak, m1),
     INT(store_ak, clock_ms),
     INT(store_ak, reset_count),
     INT(store_ak, restart_count),
@@ -92,6 +94,7 @@ static const struct store_column orders[] = {
     TEXT(store_order, policy),
     TEXT(store_order, entry),
     INT(store_order, entry_version),
+    TEXT(store_order, clock),
     TEXT(store_order, decision),
     TEXT(store_order, cert),
     BLOB(store_order, key_spki),

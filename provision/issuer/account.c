@@ -1,0 +1,248 @@
+/* Accounts and their external binding to a ticket (RFC 8555 §7.3). */
+#include "provision/issuer/context.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct opening {
+    struct issuer_call *call;
+    struct acme_account_request *request;
+    char thumbprint[ACME_THUMBPRINT_LEN];
+    struct store_account *account; /* found or made */
+    bool made;
+};
+
+static enum att_rc reply_account(struct issuer_call *call, const struct store_account *account,
+                                 int status, struct att_err *err)
+{
+    att_autojson *contact = issuer_json(account->contact);
+    att_autojson *eab = issuer_json(account->eab);
+    issuer_autofree *url = issuer_url(call->issuer, "account", account->id);
+    json_t *body = json_pack("{s:s, s:o}", "status", account->status, "orders",
+                             json_sprintf("%s/orders/%s", call->issuer->base_url, account->id));
+    if (json_is_array(contact) && json_array_size(contact)) {
+        json_object_set(body, "contact", contact);
+    }
+    if (json_object_size(eab)) {
+        json_object_set(body, "externalAccountBinding", eab);
+    }
+    if (url) {
+        snprintf(call->response->location, sizeof call->response->location, "%s", url);
+    }
+    return issuer_reply(call, status, body, err);
+}
+
+static enum att_rc bad_ticket(struct issuer_call *call, struct att_err *err, const char *what)
+{
+    return issuer_problem(call, err, ACME_P_UNAUTHORIZED, "ticketInvalid", "%s", what);
+}
+
+/* RFC 8555 §7.3.4: which ticket vouches for this key. It is spent at M2, not here. */
+static enum att_rc check_eab(struct opening *o, struct store_tx *tx,
+                             struct store_ticket *ret_ticket, struct att_err *err)
+{
+    struct issuer_call *call = o->call;
+    struct acme_jws eab = {0};
+    enum att_rc rc = acme_eab_parse(o->request->eab, &eab, err);
+    if (rc) {
+        return rc;
+    }
+    issuer_autofree *url = NULL;
+    if (asprintf(&url, "%s/newAccount", call->issuer->base_url) < 0) {
+        url = NULL;
+        rc = att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    if (!rc) {
+        rc = store_get(tx, &store_tickets, eab.kid, ret_ticket, NULL);
+        if (rc == ATT_E_NOTFOUND) {
+            rc = bad_ticket(call, err, "the enrolment ticket is not known");
+        } else if (rc) {
+            rc = att_fail(err, rc, "tickets cannot be read");
+        }
+    }
+    if (!rc) {
+        rc = acme_eab_verify(&eab, att_buf_slice(&ret_ticket->mac_key), url, call->jws.jwk, err);
+    }
+    if (!rc && ret_ticket->expires_at <= call->now) {
+        rc = bad_ticket(call, err, "the enrolment ticket has expired");
+    }
+    if (!rc && ret_ticket->uses_left < 1) {
+        rc = bad_ticket(call, err, "the enrolment ticket is used up");
+    }
+    acme_jws_done(&eab);
+    return rc;
+}
+
+static enum att_rc make_account(struct opening *o, struct store_tx *tx, struct att_err *err)
+{
+    struct issuer_call *call = o->call;
+    struct store_ticket ticket = {0};
+    char id[ISSUER_ID_LEN];
+    enum att_rc rc = issuer_new_id(id, err);
+    if (!rc && !o->request->eab && call->settings->conf->eab_required) {
+        rc = issuer_problem(call, err, ACME_P_EXTERNAL_ACCOUNT_REQUIRED, NULL,
+                            "an account needs an enrolment ticket (externalAccountBinding)");
+    } else if (!rc && o->request->eab) {
+        rc = check_eab(o, tx, &ticket, err);
+    }
+    if (!rc) {
+        issuer_autofree *jwk = issuer_json_text(call->jws.jwk);
+        issuer_autofree *contact = issuer_json_text(o->request->contact);
+        issuer_autofree *eab = issuer_json_text(o->request->eab);
+        struct store_account *a = o->account;
+        bool ok = jwk && issuer_set(&a->id, id) && issuer_set(&a->thumbprint, o->thumbprint) &&
+                  issuer_set(&a->jwk, jwk) && issuer_set(&a->status, STORE_ACCOUNT_VALID) &&
+                  issuer_set(&a->ticket, ticket.kid) && issuer_set(&a->eab, eab) &&
+                  issuer_set(&a->contact, contact);
+        a->created_at = call->now;
+        rc = ok ? store_insert(tx, &store_accounts, a, err)
+                : att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    if (!rc) {
+        json_t *record = issuer_record("account", "granted", NULL, NULL, o->thumbprint);
+        json_object_set_new(record, "account", json_string(id));
+        json_object_set_new(record, "ticket", json_string(ticket.kid ? ticket.kid : ""));
+        rc = issuer_audit(tx, call->now, record, NULL, err);
+    }
+    o->made = !rc;
+    store_record_done(&store_tickets, &ticket);
+    return rc;
+}
+
+static enum att_rc open_account(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct opening *o = user;
+    enum att_rc rc = store_find(tx, &store_accounts, "thumbprint", o->thumbprint, o->account, NULL);
+    if (rc != ATT_E_NOTFOUND) {
+        return rc ? att_fail(err, rc, "accounts cannot be read") : ATT_OK;
+    }
+    if (o->request->only_return_existing) {
+        return issuer_problem(o->call, err, ACME_P_ACCOUNT_DOES_NOT_EXIST, NULL,
+                              "no account has this key");
+    }
+    return make_account(o, tx, err);
+}
+
+enum att_rc issuer_new_account(struct issuer_call *call, struct att_err *err)
+{
+    struct acme_account_request request = {0};
+    struct opening o = {.call = call, .request = &request, .account = &call->account};
+    enum att_rc rc = acme_account_request_parse(att_buf_slice(&call->jws.payload), &request, err);
+    if (!rc) {
+        rc = acme_jwk_thumbprint(call->jws.jwk, o.thumbprint, err);
+    }
+    if (!rc) {
+        rc = store_run(call->issuer->store, true, open_account, &o, err);
+    }
+    if (!rc && strcmp(call->account.status, STORE_ACCOUNT_VALID) != 0) {
+        rc = issuer_problem(call, err, ACME_P_UNAUTHORIZED, NULL, "the account is %s",
+                            call->account.status);
+    }
+    if (!rc) {
+        rc = reply_account(call, &call->account, o.made ? 201 : 200, err);
+    }
+    if (!rc && o.made) {
+        att_log(ATT_INFO, "account.created", ATT_S("account", call->account.id),
+                ATT_S("ticket", call->account.ticket));
+    }
+    acme_account_request_done(&request);
+    return rc;
+}
+
+/* ---- the account's own URL: RFC 8555 §7.3.2, §7.3.6
+ * -------------------------------------------------------- */
+
+static enum att_rc put_account(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct issuer_call *call = user;
+    enum att_rc rc = store_put(tx, &store_accounts, &call->account, err);
+    if (!rc) {
+        json_t *record =
+            issuer_record("account", "done", NULL, call->account.status, call->account.thumbprint);
+        json_object_set_new(record, "account", json_string(call->account.id));
+        rc = issuer_audit(tx, call->now, record, NULL, err);
+    }
+    return rc;
+}
+
+static enum att_rc change_account(struct issuer_call *call, struct att_err *err)
+{
+    att_autojson *json = NULL;
+    enum att_rc rc = att_json_parse(att_buf_slice(&call->jws.payload), 65536, &json, err);
+    if (rc || !json_is_object(json)) {
+        return issuer_problem(call, err, ACME_P_MALFORMED, NULL, "expected a JSON object");
+    }
+    const json_t *status = json_object_get(json, "status"),
+                 *contact = json_object_get(json, "contact");
+    bool changed = false;
+    if (contact) {
+        for (size_t i = 0; i < json_array_size(contact); i++) {
+            if (!json_is_string(json_array_get(contact, i))) {
+                contact = NULL;
+                break;
+            }
+        }
+        if (!json_is_array(contact) || json_array_size(contact) > 8) {
+            return issuer_problem(call, err, ACME_P_INVALID_CONTACT, NULL,
+                                  "contact: expected at most 8 texts");
+        }
+        issuer_autofree *text = issuer_json_text(contact);
+        changed = text && issuer_set(&call->account.contact, text);
+    }
+    if (status) {
+        if (!json_is_string(status) || strcmp(json_string_value(status), "deactivated") != 0) {
+            return issuer_problem(call, err, ACME_P_MALFORMED, NULL,
+                                  "status: expected \"deactivated\"");
+        }
+        changed = issuer_set(&call->account.status, STORE_ACCOUNT_DEACTIVATED);
+    }
+    return changed ? store_run(call->issuer->store, true, put_account, call, err) : ATT_OK;
+}
+
+enum att_rc issuer_account(struct issuer_call *call, struct att_err *err)
+{
+    if (strcmp(call->id, call->account.id) != 0) {
+        return issuer_problem(call, err, ACME_P_UNAUTHORIZED, NULL, "another account's resource");
+    }
+    enum att_rc rc = call->jws.payload.len ? change_account(call, err) : ATT_OK;
+    return rc ? rc : reply_account(call, &call->account, 200, err);
+}
+
+struct orders {
+    struct issuer_call *call;
+    json_t *list;
+};
+
+static enum att_rc add_order(void *user, const void *record, struct att_err *err)
+{
+    struct orders *o = user;
+    const struct store_order *order = record;
+    issuer_autofree *url = issuer_url(o->call->issuer, "order", order->id);
+    (void)err;
+    if (json_array_size(o->list) < 1000 && strcmp(order->status, "invalid") != 0) {
+        json_array_append_new(o->list, json_string(url));
+    }
+    return ATT_OK;
+}
+
+static enum att_rc list_orders(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct orders *o = user;
+    return store_each(tx, &store_orders, "account", o->call->account.id, add_order, o, err);
+}
+
+/* RFC 8555 §7.1.2.1 */
+enum att_rc issuer_account_orders(struct issuer_call *call, struct att_err *err)
+{
+    if (strcmp(call->id, call->account.id) != 0) {
+        return issuer_problem(call, err, ACME_P_UNAUTHORIZED, NULL, "another account's resource");
+    }
+    struct orders o = {.call = call, .list = json_array()};
+    enum att_rc rc = store_run(call->issuer->store, false, list_orders, &o, err);
+    if (rc) {
+        json_decref(o.list);
+        return rc;
+    }
+    return issuer_reply(call, 200, json_pack("{s:o}", "orders", o.list), err);
+}

@@ -1,0 +1,377 @@
+/* Dispatch, argument checks, status. */
+#include "provision/issuer/admin.h"
+
+#include "certs/ekcert.h"
+#include "provision/issuer/ca.h"
+
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum arg_kind { ARG_TEXT, ARG_INT, ARG_BOOL, ARG_OBJECT };
+#define ARGS_MAX 6
+
+struct arg {
+    const char *name;
+    enum arg_kind kind;
+    bool required;
+};
+
+struct operation {
+    const char *op;
+    issuer_admin_fn fn;
+    enum { READ, WRITE, NONE } store;
+    struct arg args[ARGS_MAX];
+};
+
+#define ID                                                                                         \
+    {                                                                                              \
+        "id", ARG_TEXT, true                                                                       \
+    }
+#define NAME                                                                                       \
+    {                                                                                              \
+        "name", ARG_TEXT, true                                                                     \
+    }
+#define APPLY                                                                                      \
+    {"text", ARG_TEXT, true}, {"filename", ARG_TEXT, false},                                       \
+    {                                                                                              \
+        "dryRun", ARG_BOOL, false                                                                  \
+    }
+
+static const struct operation operations[] = {
+    {"status", issuer_admin_status, READ, {{0}}},
+    {"host.list", issuer_admin_host_list, READ, {{"state", ARG_TEXT, false}}},
+    {"host.show", issuer_admin_host_show, READ, {ID}},
+    {"host.import",
+     issuer_admin_host_import,
+     WRITE,
+     {{"text", ARG_TEXT, true}, {"filename", ARG_TEXT, false}}},
+    {"host.approve",
+     issuer_admin_host_approve,
+     WRITE,
+     {ID, {"label", ARG_TEXT, false}, {"labels", ARG_OBJECT, false}}},
+    {"host.ban", issuer_admin_host_ban, WRITE, {ID, {"reason", ARG_TEXT, true}}},
+    {"host.evict", issuer_admin_host_evict, WRITE, {ID}},
+    {"host.rebind", issuer_admin_host_rebind, WRITE, {ID}},
+    {"ticket.create",
+     issuer_admin_ticket_create,
+     WRITE,
+     {{"ek", ARG_TEXT, false},
+      {"host", ARG_TEXT, false},
+      {"uses", ARG_INT, false},
+      {"lifetime", ARG_TEXT, false}}},
+    {"entry.apply", issuer_admin_entry_apply, WRITE, {APPLY}},
+    {"entry.list", issuer_admin_entry_list, READ, {{0}}},
+    {"entry.show", issuer_admin_entry_show, READ, {NAME}},
+    {"entry.delete", issuer_admin_entry_delete, WRITE, {NAME}},
+    {"policy.apply", issuer_admin_policy_apply, NONE, {APPLY}},
+    {"policy.list", issuer_admin_policy_list, READ, {{0}}},
+    {"policy.show", issuer_admin_policy_show, READ, {NAME}},
+    {"cert.list",
+     issuer_admin_cert_list,
+     READ,
+     {{"host", ARG_TEXT, false},
+      {"name", ARG_TEXT, false},
+      {"status", ARG_TEXT, false},
+      {"kind", ARG_TEXT, false},
+      {"limit", ARG_INT, false}}},
+    {"ca.status", issuer_admin_ca_status, READ, {{0}}},
+    {"audit.list",
+     issuer_admin_audit_list,
+     READ,
+     {{"after", ARG_INT, false},
+      {"limit", ARG_INT, false},
+      {"kind", ARG_TEXT, false},
+      {"subject", ARG_TEXT, false}}},
+    {"audit.why", issuer_admin_audit_why, READ, {ID}},
+    {"audit.evidence", issuer_admin_audit_evidence, READ, {{"sha256", ARG_TEXT, true}}},
+    {"audit.verify", issuer_admin_audit_verify, NONE, {{0}}},
+};
+
+/* ---- arguments
+ * ------------------------------------------------------------------------------------------ */
+
+static bool kind_fits(const json_t *value, enum arg_kind kind)
+{
+    switch (kind) {
+    case ARG_TEXT:
+        return json_is_string(value);
+    case ARG_INT:
+        return json_is_integer(value);
+    case ARG_BOOL:
+        return json_is_boolean(value);
+    case ARG_OBJECT:
+        return json_is_object(value);
+    }
+    return false;
+}
+
+static const struct arg *find_arg(const struct operation *op, const char *name)
+{
+    for (size_t i = 0; i < ARGS_MAX && op->args[i].name; i++) {
+        if (strcmp(op->args[i].name, name) == 0) {
+            return &op->args[i];
+        }
+    }
+    return NULL;
+}
+
+static enum att_rc check_args(const struct operation *op, const json_t *args, struct att_err *err)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)args, name, value)
+    {
+        const struct arg *arg = find_arg(op, name);
+        if (!arg) {
+            return issuer_refuse(err, ATT_E_INVAL, "usage", "%s: unknown argument \"%.40s\"",
+                                 op->op, name);
+        }
+        if (!json_is_null(value) && !kind_fits(value, arg->kind)) {
+            static const char *const kinds[] = {"text", "a number", "true or false", "an object"};
+            return issuer_refuse(err, ATT_E_INVAL, "usage", "%s: %s: expected %s", op->op, name,
+                                 kinds[arg->kind]);
+        }
+    }
+    for (size_t i = 0; i < ARGS_MAX && op->args[i].name; i++) {
+        value = json_object_get(args, op->args[i].name);
+        if (op->args[i].required && (!value || json_is_null(value))) {
+            return issuer_refuse(err, ATT_E_INVAL, "usage", "%s: %s is missing", op->op,
+                                 op->args[i].name);
+        }
+    }
+    return ATT_OK;
+}
+
+const char *issuer_arg(const struct issuer_admin_call *call, const char *name)
+{
+    return json_string_value(json_object_get(call->args, name));
+}
+
+int64_t issuer_arg_int(const struct issuer_admin_call *call, const char *name, int64_t otherwise)
+{
+    const json_t *value = json_object_get(call->args, name);
+    return json_is_integer(value) ? json_integer_value(value) : otherwise;
+}
+
+enum att_rc issuer_admin_audit(struct issuer_admin_call *call, struct store_tx *tx, json_t *record,
+                               struct att_err *err)
+{
+    json_object_set_new(record, "uid", json_integer(call->uid));
+    return issuer_audit(tx, call->now, record, NULL, err);
+}
+
+/* ---- naming a host
+ * ---------------------------------------------------------------------------------------- */
+
+struct match {
+    const char *text;
+    size_t len;
+    bool hex;
+    char id[VERIFY_ID_HEX];
+    size_t n;
+};
+
+static enum att_rc match_host(void *user, const void *record, struct att_err *err)
+{
+    struct match *m = user;
+    const struct store_host *host = record;
+    (void)err;
+    bool prefix = m->hex && m->len >= 8 && strncmp(host->id, m->text, m->len) == 0;
+    if (prefix || strcmp(host->label, m->text) == 0) {
+        m->n++;
+        snprintf(m->id, sizeof m->id, "%s", host->id);
+    }
+    return ATT_OK;
+}
+
+enum att_rc issuer_arg_host(const struct issuer_admin_call *call, struct store_tx *tx,
+                            struct store_host *ret_host, struct att_err *err)
+{
+    const char *text = issuer_arg(call, "id");
+    text = text ? text : issuer_arg(call, "host");
+    struct match m = {.text = text, .len = strlen(text)};
+    m.hex = strspn(text, "0123456789abcdef") == m.len;
+    struct store_host_ek row = {0};
+    if (store_get(tx, &store_host_eks, text, &row, NULL) == ATT_OK) {
+        enum att_rc rc = store_get(tx, &store_hosts, row.host, ret_host, err);
+        store_record_done(&store_host_eks, &row);
+        return rc;
+    }
+    enum att_rc rc = store_each(tx, &store_hosts, NULL, NULL, match_host, &m, err);
+    if (rc) {
+        return rc;
+    }
+    if (m.n != 1 || !m.len) {
+        return issuer_refuse(
+            err, m.n ? ATT_E_CONFLICT : ATT_E_NOTFOUND, m.n ? "hostAmbiguous" : "hostUnknown",
+            m.n ? "%zu hosts match \"%.64s\"" : "%zu hosts are called \"%.64s\"", m.n, text);
+    }
+    return store_get(tx, &store_hosts, m.id, ret_host, err);
+}
+
+/* ---- status
+ * --------------------------------------------------------------------------------------------------
+ */
+
+struct count {
+    int64_t approved, pending, banned, entries;
+};
+
+static enum att_rc count_host(void *user, const void *record, struct att_err *err)
+{
+    struct count *c = user;
+    const struct store_host *host = record;
+    (void)err;
+    *(strcmp(host->state, STORE_HOST_APPROVED) == 0 ? &c->approved
+      : strcmp(host->state, STORE_HOST_BANNED) == 0 ? &c->banned
+                                                    : &c->pending) += 1;
+    return ATT_OK;
+}
+
+static enum att_rc count_entry(void *user, const void *record, struct att_err *err)
+{
+    struct count *c = user;
+    (void)record;
+    (void)err;
+    c->entries++;
+    return ATT_OK;
+}
+
+static json_t *profiles_json(const struct conf_issuer *conf)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < conf->n_profiles; i++) {
+        const struct conf_profile *p = &conf->profiles[i];
+        json_t *keys = json_array();
+        for (unsigned k = 0; k < p->n_keys; k++) {
+            json_array_append_new(keys, json_string(p->keys[k]));
+        }
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:I, s:o}", "name", p->name, "boot", p->boot,
+                                        "lifetimeS", (json_int_t)p->lifetime_s, "keys", keys));
+    }
+    return list;
+}
+
+static json_t *tls_json(struct issuer *issuer)
+{
+    pthread_mutex_lock(&issuer->lock);
+    json_t *groups = issuer_server_groups(issuer->server);
+    pthread_mutex_unlock(&issuer->lock);
+    const char *most = "", *name;
+    json_t *n;
+    json_int_t best = 0;
+    json_object_foreach(groups, name, n)
+    {
+        if (json_integer_value(n) > best) {
+            best = json_integer_value(n);
+            most = name;
+        }
+    }
+    return json_pack("{s:s, s:s, s:o, s:b}", "version", "TLSv1.3", "group", most, "groups", groups,
+                     "postQuantum", certs_tls_has_pq() ? 1 : 0);
+}
+
+enum att_rc issuer_admin_status(struct issuer_admin_call *call, struct store_tx *tx,
+                                struct att_err *err)
+{
+    struct issuer *issuer = call->issuer;
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    const struct conf_issuer *conf = settings->conf;
+    struct count c = {0};
+    struct store_audit head = {0};
+    enum att_rc rc = store_each(tx, &store_hosts, NULL, NULL, count_host, &c, err);
+    if (!rc) {
+        rc = store_each(tx, &store_entries, NULL, NULL, count_entry, &c, err);
+    }
+    if (!rc) {
+        rc = store_audit_head(tx, &head, err);
+    }
+    if (rc) {
+        return rc;
+    }
+    char hash[65];
+    att_hex(hash, ATT_SLICE_ARRAY(head.hash));
+    json_t *more = json_pack(
+        "{s:s, s:s, s:s, s:i, s:o, s:i, s:s, s:o, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I}, s:I}",
+        "version", ATT_VERSION, "url", issuer->base_url, "trustDomain", issuer->trust_domain, "pid",
+        (int)getpid(), "startedAt", issuer_time_json(issuer->started_at), "threads",
+        (int)conf->threads, "listen", conf->listen, "tls", tls_json(issuer), "connections",
+        (json_int_t)atomic_load(&issuer->counters.connections), "requests",
+        (json_int_t)atomic_load(&issuer->counters.requests), "refused",
+        (json_int_t)atomic_load(&issuer->counters.refused), "issued",
+        (json_int_t)atomic_load(&issuer->counters.issued), "hosts", "approved",
+        (json_int_t)c.approved, "pending", (json_int_t)c.pending, "banned", (json_int_t)c.banned,
+        "agents", (json_int_t)c.entries);
+    json_object_update(call->result, more);
+    json_decref(more);
+    more = json_pack("{s:{s:I, s:s}, s:I, s:o, s:I, s:s}", "audit", "seq", (json_int_t)head.seq,
+                     "hash", hash, "viewVersion", (json_int_t)atomic_load(&issuer->view_version),
+                     "profiles", profiles_json(conf), "ekRoots",
+                     (json_int_t)certs_ek_store_roots(settings->ek_roots), "opensslVersion",
+                     OpenSSL_version(OPENSSL_VERSION));
+    json_object_update(call->result, more);
+    json_decref(more);
+    return ATT_OK;
+}
+
+/* ---- dispatch
+ * --------------------------------------------------------------------------------------------------
+ */
+
+struct run {
+    struct issuer_admin_call *call;
+    const struct operation *op;
+};
+
+static enum att_rc run_tx(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct run *r = user;
+    return r->op->fn(r->call, tx, err);
+}
+
+enum att_rc issuer_admin(void *user, const struct att_ctl_peer *peer, const char *op,
+                         const json_t *args, json_t **ret_result, struct att_err *err)
+{
+    struct issuer *issuer = user;
+    const struct operation *found = NULL;
+    for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++) {
+        if (strcmp(operations[i].op, op) == 0) {
+            found = &operations[i];
+        }
+    }
+    if (!found) {
+        return issuer_refuse(err, ATT_E_UNSUPPORTED, "usage", "there is no operation \"%.60s\"",
+                             op);
+    }
+    enum att_rc rc = check_args(found, args, err);
+    if (rc) {
+        return rc;
+    }
+    struct issuer_admin_call call = {.issuer = issuer,
+                                     .args = args,
+                                     .uid = peer ? (int64_t)peer->uid : -1,
+                                     .now = issuer->clock(),
+                                     .result = json_object()};
+    struct run r = {&call, found};
+    rc = found->store == NONE ? found->fn(&call, NULL, err)
+                              : store_run(issuer->store, found->store == WRITE, run_tx, &r, err);
+    if (!rc && call.wake) {
+        issuer_view_wake(issuer);
+    }
+    if (found->store == WRITE || rc) {
+        att_log(rc ? ATT_WARN : ATT_INFO, "admin", ATT_S("op", op), ATT_N("uid", call.uid),
+                ATT_S("outcome", rc ? "refused" : "done"),
+                ATT_S("reason", rc && err ? err->reason : ""),
+                ATT_S("detail", rc && err ? err->msg : ""));
+    }
+    if (rc) {
+        json_decref(call.result);
+        return rc;
+    }
+    *ret_result = call.result;
+    return ATT_OK;
+}

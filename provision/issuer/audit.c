@@ -1,0 +1,178 @@
+/* Decision records, and the signed head that shows a chain cut short. */
+#include "provision/issuer/ca.h"
+
+#include "attestd/base/io.h"
+#include "certs/key.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEAD_MAX 4096
+
+json_t *issuer_record(const char *kind, const char *outcome, const char *reason, const char *detail,
+                      const char *subject)
+{
+    json_t *record = json_pack("{s:s, s:s}", "kind", kind, "outcome", outcome);
+    const char *const names[] = {"reason", "detail", "subject"};
+    const char *const values[] = {reason, detail, subject};
+    for (size_t i = 0; i < 3; i++) {
+        if (values[i] && values[i][0]) {
+            json_object_set_new(record, names[i], json_string(values[i]));
+        }
+    }
+    return record;
+}
+
+enum att_rc issuer_audit(struct store_tx *tx, int64_t now, json_t *record, char ret_digest[65],
+                         struct att_err *err)
+{
+    issuer_autofree *text = issuer_json_text(record);
+    json_decref(record);
+    if (!text) {
+        return att_fail(err, ATT_E_NOMEM, "audit: a record cannot be written");
+    }
+    enum att_rc rc = store_audit_append(tx, now, text, NULL, err);
+    if (!rc && ret_digest) {
+        uint8_t digest[ATT_SHA256_LEN];
+        att_sha256(digest, att_slice_str(text));
+        att_hex(ret_digest, ATT_SLICE_ARRAY(digest));
+    }
+    return rc;
+}
+
+/* ---- the head file: {"seq", "hash", "at", "sig"}
+ * ---------------------------------------------------------- */
+
+static void head_input(const struct store_audit *head, struct att_buf *ret_input)
+{
+    att_buf_put_str(ret_input, "attestd-audit-head/1");
+    att_buf_be64(ret_input, (uint64_t)head->seq);
+    att_buf_put(ret_input, head->hash, sizeof head->hash);
+}
+
+static enum att_rc head_path(const struct issuer *issuer, char **ret_path, struct att_err *err)
+{
+    if (asprintf(ret_path, "%s/audit.head", issuer->state_dir) < 0) {
+        *ret_path = NULL;
+        return att_fail(err, ATT_E_NOMEM, "audit: no memory");
+    }
+    return ATT_OK;
+}
+
+static enum att_rc read_head(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_audit_head(tx, user, err);
+}
+
+static enum att_rc write_head(struct issuer *issuer, const struct store_audit *head,
+                              struct att_err *err)
+{
+    att_autobuf input = {0}, sig = {0}, text = {0};
+    char hash[65];
+    head_input(head, &input);
+    enum att_rc rc = certs_sign(issuer->ca->view_key, att_buf_slice(&input), &sig, err);
+    att_autojson *json = NULL;
+    if (!rc) {
+        att_hex(hash, ATT_SLICE_ARRAY(head->hash));
+        json = json_pack("{s:I, s:s, s:o}", "seq", (json_int_t)head->seq, "hash", hash, "at",
+                         issuer_time_json(att_now_utc_s()));
+        rc = att_json_set_b64u(json, "sig", att_buf_slice(&sig), err);
+    }
+    if (!rc) {
+        rc = att_json_dump(json, false, &text, err);
+    }
+    issuer_autofree *path = NULL;
+    if (!rc) {
+        rc = head_path(issuer, &path, err);
+    }
+    return rc ? rc : att_io_write_file(path, att_buf_slice(&text), 0600, err);
+}
+
+enum att_rc issuer_audit_save_head(struct issuer *issuer, struct att_err *err)
+{
+    struct store_audit head = {0};
+    enum att_rc rc = store_run(issuer->store, false, read_head, &head, err);
+    if (rc || head.seq == issuer->written_head.seq) {
+        return rc;
+    }
+    rc = write_head(issuer, &head, err);
+    if (!rc) {
+        issuer->written_head = head;
+    }
+    return rc;
+}
+
+static enum att_rc bad_head(struct att_err *err, const char *path, const char *what)
+{
+    return issuer_refuse(err, ATT_E_AUTH, "auditHead", "%s: %s", path, what);
+}
+
+static enum att_rc load_head(struct issuer *issuer, const char *path, struct store_audit *ret_head,
+                             struct att_err *err)
+{
+    att_autobuf text = {0}, sig = {0}, input = {0};
+    att_autojson *json = NULL;
+    struct store_audit head = {0};
+    enum att_rc rc = att_io_read_file(path, HEAD_MAX, &text, NULL);
+    if (rc == ATT_E_NOTFOUND) {
+        return bad_head(err, path, "the signed head of the audit log is not there");
+    }
+    if (rc || att_json_parse(att_buf_slice(&text), HEAD_MAX, &json, NULL) ||
+        !json_is_integer(json_object_get(json, "seq")) ||
+        att_unhex_exact(head.hash, sizeof head.hash, issuer_string(json, "hash"), NULL) ||
+        att_json_b64u(json, "sig", CERTS_SIG_DER_MAX, &sig, NULL)) {
+        return bad_head(err, path, "is not a signed head");
+    }
+    head.seq = json_integer_value(json_object_get(json, "seq"));
+    head_input(&head, &input);
+    if (certs_sig_verify(issuer->ca->view_key, att_buf_slice(&input), att_buf_slice(&sig), NULL)) {
+        return bad_head(err, path, "its signature does not hold");
+    }
+    *ret_head = head;
+    return ATT_OK;
+}
+
+struct verify_audit {
+    struct store_audit expect, found;
+};
+
+static enum att_rc run_verify(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct verify_audit *v = user;
+    return store_audit_verify(tx, &v->expect, &v->found, err);
+}
+
+static json_t *head_json(const struct store_audit *head)
+{
+    char hash[65];
+    att_hex(hash, ATT_SLICE_ARRAY(head->hash));
+    return json_pack("{s:I, s:s}", "seq", (json_int_t)head->seq, "hash", hash);
+}
+
+enum att_rc issuer_audit_verify(struct issuer *issuer, json_t **ret_result, struct att_err *err)
+{
+    struct verify_audit v = {0};
+    issuer_autofree *path = NULL;
+    struct store_audit now = {0};
+    enum att_rc rc = store_run(issuer->store, false, read_head, &now, err);
+    if (!rc) {
+        rc = head_path(issuer, &path, err);
+    }
+    /* An empty log with no head is a new issuer; a head over an empty log is a cut one. */
+    if (!rc) {
+        att_autobuf text = {0};
+        bool absent = att_io_read_file(path, HEAD_MAX, &text, NULL) == ATT_E_NOTFOUND;
+        if (!(absent && now.seq == 0)) {
+            rc = load_head(issuer, path, &v.expect, err);
+        }
+    }
+    if (!rc) {
+        rc = store_run(issuer->store, false, run_verify, &v, err);
+    }
+    if (!rc) {
+        *ret_result = json_pack("{s:I, s:o, s:o}", "records", (json_int_t)v.found.seq, "head",
+                                head_json(&v.found), "signedHead", head_json(&v.expect));
+    }
+    return rc;
+}

@@ -1,0 +1,427 @@
+/* M4: the evidence of one order is judged. */
+#include "provision/issuer/order.h"
+
+#include "certs/chain.h"
+#include "certs/oid.h"
+#include "certs/san.h"
+#include "provision/enrol/messages.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct m4 {
+    struct issuer_call *call;
+    struct enrol_m4_request request;
+    struct store_order order;
+    struct store_host host;
+    struct store_ak ak;
+    struct store_entry entry;
+    struct verify_policy *policy;
+    struct verify_verdict *verdict;
+    struct verify_agent_facts facts;
+    bool judged;
+    const struct att_err *refusal;
+    char problem[4096];
+    json_t *known;
+};
+
+enum att_rc issuer_order_check(struct issuer_call *call, struct store_tx *tx,
+                               const struct store_order *order, const char *ak_id,
+                               struct store_host *ret_host, struct store_ak *ret_ak,
+                               struct store_entry *ret_entry, struct att_err *err)
+{
+    enum att_rc rc = store_get(tx, &store_hosts, order->host, ret_host, NULL);
+    if (rc) {
+        return issuer_refuse(err, ATT_E_DENIED, "hostUnknown", "the order's host is gone");
+    }
+    rc = issuer_host_check(ret_host, err);
+    if (!rc && strcmp(ret_host->account, call->account.thumbprint) != 0) {
+        rc = issuer_refuse(err, ATT_E_DENIED, "accountMismatch",
+                           "host %.12s belongs to another account", ret_host->id);
+    }
+    struct conf_entry *parsed = NULL;
+    if (!rc) {
+        rc = issuer_entry_for(tx, order->entry, ret_host, ret_entry, &parsed, err);
+    }
+    if (!rc && (strcmp(parsed->profile, order->profile) != 0 ||
+                strcmp(ret_entry->spiffe_id, order->identifier) != 0)) {
+        rc = issuer_refuse(err, ATT_E_DENIED, "notAssigned", "the entry of agent %s has changed",
+                           order->entry);
+    }
+    conf_entry_free(parsed);
+    if (rc) {
+        return rc;
+    }
+    rc = store_get(tx, &store_aks, ak_id, ret_ak, NULL);
+    if (rc && rc != ATT_E_NOTFOUND) {
+        return att_fail(err, rc, "AK records cannot be read");
+    }
+    if (rc || strcmp(ret_ak->state, STORE_AK_VALID) != 0 ||
+        strcmp(ret_ak->account, call->account.id) != 0 || strcmp(ret_ak->host, ret_host->id) != 0) {
+        return issuer_refuse(err, ATT_E_DENIED, "akUnknown",
+                             "the AK record is %s: the host has to enrol again",
+                             rc ? "not there" : ret_ak->state);
+    }
+    return ATT_OK;
+}
+
+static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct m4 *m = user;
+    struct issuer_call *call = m->call;
+    enum att_rc rc = issuer_order_load(call, tx, &m->order, err);
+    if (rc) {
+        return rc;
+    }
+    if (strcmp(issuer_order_status(&m->order, call->now), "pending") != 0 ||
+        strcmp(m->order.chall_status, "pending") != 0) {
+        return issuer_problem(call, err, ACME_P_MALFORMED, NULL,
+                              "the challenge is not pending: no authorization is used twice");
+    }
+    const char *ak = issuer_url_id(call->issuer, "ak", m->request.ak_url);
+    rc = issuer_order_check(call, tx, &m->order, ak ? ak : "", &m->host, &m->ak, &m->entry, err);
+    if (!rc) {
+        rc = issuer_policy_get(tx, m->order.policy, &m->policy, err);
+    }
+    if (!rc) {
+        att_autojson *notes = issuer_json(m->host.notes);
+        m->known = json_incref(json_object_get(notes, "logs"));
+        rc = issuer_logs_supply(tx, &m->host, &m->request.logs, err);
+    }
+    return rc;
+}
+
+static uint32_t key_stores(const struct conf_profile *profile)
+{
+    uint32_t bits = 0;
+    for (unsigned i = 0; i < profile->n_keys; i++) {
+        enum conf_key_kind kind = conf_key_kind_parse(profile->keys[i]);
+        bits |= kind == CONF_KEY_TPM      ? VERIFY_KEY_TPM
+                : kind == CONF_KEY_HSM    ? VERIFY_KEY_HSM
+                : kind == CONF_KEY_MEMORY ? VERIFY_KEY_MEMORY
+                                          : 0;
+    }
+    return bits;
+}
+
+static enum att_rc ak_cert_der(const struct store_ak *ak, struct att_buf *ret_der,
+                               struct att_err *err)
+{
+    certs_autostack *certs = NULL;
+    if (!ak->cert[0]) {
+        return ATT_OK; /* signed but not yet recorded: nothing to compare with */
+    }
+    enum att_rc rc = certs_pem_parse(att_slice_str(ak->cert), &certs, err);
+    return rc ? rc : certs_cert_der(sk_X509_value(certs, 0), ret_der, err);
+}
+
+static enum att_rc judge(struct m4 *m, struct att_err *err)
+{
+    struct issuer_call *call = m->call;
+    const struct conf_profile *profile =
+        conf_issuer_profile(call->settings->conf, m->order.profile);
+    if (!profile) {
+        return issuer_refuse(err, ATT_E_DENIED, "notAssigned", "profile %s is no more",
+                             m->order.profile);
+    }
+    att_autobuf key_auth = {0}, ak_cert = {0};
+    struct verify_clock clock = {0};
+    bool have_clock = issuer_order_clock(&m->order, &m->host, &clock);
+    acme_key_authorization(m->order.token, call->account.thumbprint, &key_auth);
+    struct verify_agent_in in = {
+        .att_obj = att_buf_slice(&m->request.attobj),
+        .evidence = att_buf_slice(&m->request.evidence),
+        .quoted = {att_buf_slice(&m->request.quote.attest), att_buf_slice(&m->request.quote.sig),
+                   &m->request.pcrs, &m->request.logs},
+        .srk_pub = att_buf_slice(&m->request.srk_pub),
+        .parent_pub = att_buf_slice(&m->request.parent_pub),
+        .key_authorization = att_buf_cstr(&key_auth),
+        .identifier = m->order.identifier,
+        .key_stores = key_stores(profile),
+        .ak = {.ak_pub = att_buf_slice(&m->ak.pub),
+               .clock = &clock,
+               .expires_at = m->ak.expires_at},
+        .boot = {.logs = issuer_logs_bits(m->order.logs),
+                 .boot_none = strcmp(m->order.policy, "none") == 0,
+                 .policy = m->policy,
+                 .now = call->now},
+    };
+    enum att_rc rc = ak_cert_der(&m->ak, &ak_cert, err);
+    if (!rc) {
+        in.ak.ak_cert = att_buf_slice(&ak_cert);
+        rc = parse_pcr_sel_parse(m->order.pcr_selection, &in.boot.selection, err);
+    }
+    if (!rc && (!have_clock || !in.key_authorization)) {
+        rc = issuer_refuse(err, ATT_E_DENIED, "akUnknown", "the host's clock is not on record");
+    }
+    if (rc) {
+        return rc;
+    }
+    m->judged = true;
+    enum verify_result result = verify_agent(&in, m->verdict, &m->facts);
+    if (result == VERIFY_ACCEPTED) {
+        result = verify_firmware(call->settings->deny, call->settings->n_deny, m->host.manufacturer,
+                                 m->facts.quote.clock.firmware_version, NULL, m->verdict);
+    }
+    return result == VERIFY_ACCEPTED ? ATT_OK : verify_verdict_err(m->verdict, err);
+}
+
+/* ---- the record
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome,
+                          const char *reason, const char *detail, const json_t *logs,
+                          char ret_digest[65], struct att_err *err)
+{
+    struct issuer_call *call = m->call;
+    char m4[65];
+    enum att_rc rc = store_blob_put(tx, att_buf_slice(&call->jws.payload), call->now, m4, err);
+    if (rc) {
+        return rc;
+    }
+    json_t *r = issuer_record("issue", outcome, reason, detail, m->order.identifier);
+    json_t *verdict = NULL;
+    const char *const names[] = {"order", "host",         "ak",    "profile",
+                                 "boot",  "pcrSelection", "token", "account"};
+    const char *const values[] = {
+        m->order.id,      m->order.host,           m->ak.id ? m->ak.id : "",
+        m->order.profile, m->order.policy,         m->order.pcr_selection,
+        m->order.token,   call->account.thumbprint};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        json_object_set_new(r, names[i], json_string(values[i]));
+    }
+    json_object_set_new(r, "entryVersion", json_integer(m->entry.version));
+    json_object_set_new(r, "policyVersion", json_integer(m->policy ? m->policy->version : 0));
+    json_object_set_new(r, "evidence", json_pack("{s:s, s:O*}", "m4", m4, "logs", logs));
+    if (m->judged && verify_verdict_json(m->verdict, &verdict, NULL) == ATT_OK) {
+        json_object_set_new(r, "verdict", verdict);
+    }
+    if (m->judged && m->facts.quote.resumed) {
+        json_object_set_new(r, "resumed", json_true());
+    }
+    return issuer_audit(tx, call->now, r, ret_digest, err);
+}
+
+static bool clock_newer(const struct verify_clock *a, const struct verify_clock *b)
+{
+    return a->reset_count != b->reset_count ? a->reset_count > b->reset_count
+                                            : a->clock_ms >= b->clock_ms;
+}
+
+/* The host's row as it is now, with what this verdict adds; several agents of a host may be judged
+ * at the same time, and the newest clock stays. */
+static enum att_rc note_host(struct m4 *m, struct store_tx *tx, const char *outcome,
+                             const char *reason, const json_t *logs, struct att_err *err)
+{
+    struct store_host host = {0};
+    struct verify_clock have = {0};
+    enum att_rc rc = store_get(tx, &store_hosts, m->order.host, &host, err);
+    if (!rc) {
+        bool granted = strcmp(outcome, "granted") == 0;
+        bool newer = granted && (!issuer_host_clock(&host, &have) ||
+                                 clock_newer(&m->facts.quote.clock, &have));
+        rc = issuer_host_note(&host, newer ? &m->facts.quote.clock : NULL, outcome, reason,
+                              m->order.identifier, logs, m->call->now, err);
+    }
+    if (!rc) {
+        rc = store_put(tx, &store_hosts, &host, err);
+    }
+    store_record_done(&store_hosts, &host);
+    return rc;
+}
+
+static enum att_rc still_pending(struct m4 *m, struct store_tx *tx, struct store_order *order,
+                                 struct att_err *err)
+{
+    enum att_rc rc = store_get(tx, &store_orders, m->order.id, order, err);
+    if (!rc && (strcmp(issuer_order_status(order, m->call->now), "pending") != 0 ||
+                strcmp(order->chall_status, "pending") != 0)) {
+        rc = issuer_problem(m->call, err, ACME_P_MALFORMED, NULL,
+                            "the challenge is not pending: no authorization is used twice");
+    }
+    return rc;
+}
+
+static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct m4 *m = user;
+    struct store_order order = {0};
+    struct store_host host = {0};
+    struct store_ak ak = {0};
+    struct store_entry entry = {0};
+    json_t *logs = NULL;
+    char digest[65];
+    enum att_rc rc = still_pending(m, tx, &order, err);
+    if (!rc) {
+        rc = issuer_order_check(m->call, tx, &order, m->ak.id, &host, &ak, &entry, err);
+    }
+    if (!rc) {
+        rc = issuer_logs_keep(tx, &m->request.logs, m->call->now, &logs, err);
+    }
+    if (!rc) {
+        rc = record(m, tx, "granted", NULL, NULL, logs, digest, err);
+    }
+    if (!rc) {
+        rc = note_host(m, tx, "granted", "", logs, err);
+    }
+    if (!rc) {
+        order.verdict_at = m->call->now;
+        order.expires_at = m->call->now + ISSUER_ORDER_S;
+        order.entry_version = entry.version;
+        att_buf_reset(&order.key_spki);
+        att_buf_put(&order.key_spki, m->facts.spki, m->facts.spki_len);
+        issuer_autofree *policy = NULL;
+        if (asprintf(&policy, "%s/%u", m->facts.quote.boot, m->facts.quote.policy_version) < 0) {
+            policy = NULL;
+        }
+        rc = policy && issuer_set(&order.status, "ready") &&
+                     issuer_set(&order.chall_status, "valid") && issuer_set(&order.ak, ak.id) &&
+                     issuer_set(&order.policy, policy) && issuer_set(&order.decision, digest) &&
+                     !order.key_spki.failed
+                 ? store_put(tx, &store_orders, &order, err)
+                 : att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    if (!rc) {
+        store_record_done(&store_orders, &m->order);
+        m->order = order;
+        order = (struct store_order){0};
+    }
+    json_decref(logs);
+    store_record_done(&store_orders, &order);
+    store_record_done(&store_hosts, &host);
+    store_record_done(&store_aks, &ak);
+    store_record_done(&store_entries, &entry);
+    return rc;
+}
+
+static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct m4 *m = user;
+    struct store_order order = {0};
+    const char *reason = m->refusal->reason;
+    enum att_rc rc = still_pending(m, tx, &order, err);
+    if (!rc) {
+        rc = record(m, tx, "refused", reason, m->refusal->msg, NULL, NULL, err);
+    }
+    if (!rc) {
+        rc = issuer_set(&order.status, "invalid") && issuer_set(&order.chall_status, "invalid") &&
+                     issuer_set(&order.error, m->problem)
+                 ? store_put(tx, &store_orders, &order, err)
+                 : att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    if (!rc && m->host.id) {
+        rc = note_host(m, tx, "refused", reason, NULL, err);
+    }
+    /* Signed by the enrolled AK: the verdict comes to this reason only after the signature. */
+    if (!rc && m->judged && strcmp(reason, "tpmCleared") == 0) {
+        struct store_host host = {0};
+        rc = store_get(tx, &store_hosts, m->order.host, &host, err);
+        if (!rc) {
+            rc = issuer_host_cleared(tx, &host, m->call->now, err);
+        }
+        store_record_done(&store_hosts, &host);
+    }
+    if (!rc) {
+        store_record_done(&store_orders, &m->order);
+        m->order = order;
+        order = (struct store_order){0};
+    }
+    store_record_done(&store_orders, &order);
+    return rc;
+}
+
+/* A verdict of "no" is an answer: the challenge comes back invalid, with the reason in it. */
+static enum att_rc settle_refusal(struct m4 *m, struct att_err *why, struct att_err *err)
+{
+    struct acme_problem problem = {0};
+    json_t *json = NULL;
+    acme_problem_set(&problem, ACME_P_BAD_ATTESTATION_STATEMENT, "%s", why->msg);
+    acme_problem_add(&problem, why->reason, why->msg);
+    m->refusal = why;
+    enum att_rc rc = acme_problem_encode(&problem, &json, err);
+    if (rc) {
+        return rc;
+    }
+    issuer_autofree *text = issuer_json_text(json);
+    json_decref(json);
+    snprintf(m->problem, sizeof m->problem, "%s", text ? text : "{}");
+    rc = store_run(m->call->issuer->store, true, refuse, m, err);
+    if (!rc) {
+        atomic_fetch_add(&m->call->issuer->counters.refused, 1);
+        issuer_view_wake(m->call->issuer);
+        att_log(ATT_WARN, "order.refused", ATT_S("agent", m->order.entry),
+                ATT_S("host", m->order.host), ATT_S("reason", why->reason),
+                ATT_S("detail", why->msg));
+    }
+    return rc;
+}
+
+static bool is_verdict(const struct m4 *m, enum att_rc rc, const struct att_err *why)
+{
+    bool denied = rc == ATT_E_DENIED || rc == ATT_E_AUTH || rc == ATT_E_PARSE;
+    return denied && !m->call->has_problem && why->reason[0];
+}
+
+static enum att_rc run(struct m4 *m, struct att_err *err)
+{
+    struct issuer_call *call = m->call;
+    struct store *store = call->issuer->store;
+    enum att_rc rc = enrol_m4_request_parse(att_buf_slice(&call->jws.payload), &m->request, err);
+    if (rc) {
+        return rc;
+    }
+    struct att_err why = {0};
+    rc = store_run(store, false, load, m, &why);
+    if (!rc) {
+        rc = judge(m, &why);
+    }
+    if (!rc) {
+        rc = store_run(store, true, grant, m, &why);
+    }
+    if (!rc) {
+        att_log(ATT_INFO, "order.ready", ATT_S("agent", m->order.entry),
+                ATT_S("host", m->order.host), ATT_S("boot", m->order.policy));
+    } else if (is_verdict(m, rc, &why)) {
+        rc = settle_refusal(m, &why, err);
+    } else if (err) {
+        *err = why;
+    }
+    if (rc) {
+        return rc;
+    }
+    snprintf(call->response->up, sizeof call->response->up, "%s/authz/%s", call->issuer->base_url,
+             m->order.id);
+    return issuer_reply(call, 200, issuer_challenge_json(call->issuer, &m->order, m->known), err);
+}
+
+enum att_rc issuer_challenge(struct issuer_call *call, struct att_err *err)
+{
+    if (!call->jws.payload.len) {
+        return issuer_challenge_show(call, err);
+    }
+    struct m4 *m = calloc(1, sizeof *m);
+    enum att_rc rc;
+    if (m) {
+        m->call = call;
+        m->verdict = verify_verdict_new();
+    }
+    if (!m || !m->verdict) {
+        rc = att_fail(err, ATT_E_NOMEM, "no memory");
+    } else {
+        rc = run(m, err);
+    }
+    if (m) {
+        verify_verdict_free(m->verdict);
+        verify_policy_free(m->policy);
+        enrol_m4_request_done(&m->request);
+        store_record_done(&store_orders, &m->order);
+        store_record_done(&store_hosts, &m->host);
+        store_record_done(&store_aks, &m->ak);
+        store_record_done(&store_entries, &m->entry);
+        json_decref(m->known);
+        free(m);
+    }
+    return rc;
+}

@@ -1,0 +1,293 @@
+/* Settings, and opening the issuer. */
+#include "provision/issuer/ca.h"
+
+#include "attestd/base/io.h"
+#include "certs/ekcert.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define NONCE_WINDOW ((size_t)1 << 20)
+
+/* ---- settings
+ * ------------------------------------------------------------------------------------ */
+
+static void settings_free(struct issuer_settings *s)
+{
+    if (!s) {
+        return;
+    }
+    for (size_t i = 0; i < s->n_deny; i++) {
+        free((void *)(uintptr_t)s->deny[i].versions);
+    }
+    free(s->deny);
+    certs_ek_store_free(s->ek_roots);
+    conf_issuer_free(s->conf);
+    free(s);
+}
+
+static enum att_rc make_deny(struct issuer_settings *s, struct att_err *err)
+{
+    const struct conf_ek *ek = s->conf->ek;
+    s->deny = calloc(ek->n_deny ? ek->n_deny : 1, sizeof *s->deny);
+    if (!s->deny) {
+        return att_fail(err, ATT_E_NOMEM, "no memory for ek.deny");
+    }
+    for (size_t i = 0; i < ek->n_deny; i++) {
+        const struct conf_deny *from = &ek->deny[i];
+        const char **versions = calloc(from->n_versions ? from->n_versions : 1, sizeof *versions);
+        if (!versions) {
+            return att_fail(err, ATT_E_NOMEM, "no memory for ek.deny");
+        }
+        for (size_t v = 0; v < from->n_versions; v++) {
+            versions[v] = from->versions[v];
+        }
+        s->deny[i] = (struct verify_deny){from->manufacturer, versions, from->n_versions};
+        s->n_deny = i + 1;
+        enum att_rc rc = verify_deny_check(&s->deny[i], err);
+        if (rc) {
+            att_err_prefix(err, "ek.deny[%zu]", i);
+            return rc;
+        }
+    }
+    return ATT_OK;
+}
+
+static void log_conf_errors(const char *path, const struct conf_errors *errors)
+{
+    for (size_t i = 0; i < errors->n; i++) {
+        att_autobuf text = {0};
+        conf_error_text(&errors->v[i], path, &text);
+        att_log(ATT_ERROR, "config.error", ATT_S("error", att_buf_cstr(&text)));
+    }
+}
+
+enum att_rc issuer_settings_load(const char *path, struct issuer_settings **ret_settings,
+                                 struct att_err *err)
+{
+    struct conf_errors *errors = calloc(1, sizeof *errors);
+    struct issuer_settings *s = calloc(1, sizeof *s);
+    if (!errors || !s) {
+        free(errors);
+        free(s);
+        return att_fail(err, ATT_E_NOMEM, "%s: no memory", path);
+    }
+    atomic_init(&s->refs, 1);
+    enum att_rc rc = conf_issuer_load(path, &s->conf, errors, err);
+    if (rc) {
+        log_conf_errors(path, errors);
+    }
+    free(errors);
+    if (!rc) {
+        rc = make_deny(s, err);
+    }
+    if (!rc) {
+        rc = certs_ek_store_load(s->conf->ek->roots_dir, &s->ek_roots, err);
+    }
+    if (!rc && !s->conf->enrolment->ek_inventory && certs_ek_store_roots(s->ek_roots) == 0) {
+        rc = att_fail(err, ATT_E_INVAL, "ek.roots_dir %s: holds no root certificate",
+                      s->conf->ek->roots_dir);
+    }
+    if (rc) {
+        settings_free(s);
+        return rc;
+    }
+    *ret_settings = s;
+    return ATT_OK;
+}
+
+struct issuer_settings *issuer_settings_get(struct issuer *issuer)
+{
+    pthread_mutex_lock(&issuer->lock);
+    struct issuer_settings *s = issuer->settings;
+    atomic_fetch_add(&s->refs, 1);
+    pthread_mutex_unlock(&issuer->lock);
+    return s;
+}
+
+void issuer_settings_put(struct issuer_settings *settings)
+{
+    if (settings && atomic_fetch_sub(&settings->refs, 1) == 1) {
+        settings_free(settings);
+    }
+}
+
+void issuer_settings_cleanup(struct issuer_settings **settings)
+{
+    issuer_settings_put(*settings);
+    *settings = NULL;
+}
+
+/* ---- opening
+ * ----------------------------------------------------------------------------------------- */
+
+static enum att_rc copy_fixed(struct issuer *issuer, const struct conf_issuer *conf,
+                              struct att_err *err)
+{
+    const char *host = strstr(conf->url, "://");
+    const char *path = host ? strchr(host + 3, '/') : NULL;
+    issuer->base_url = strdup(conf->url);
+    issuer->base_path = strdup(path ? path : "");
+    issuer->trust_domain = strdup(conf->trust_domain);
+    issuer->state_dir = strdup(conf->state_dir);
+    issuer->run_dir = strdup(conf->run_dir);
+    return issuer->base_url && issuer->base_path && issuer->trust_domain && issuer->state_dir &&
+                   issuer->run_dir
+               ? ATT_OK
+               : att_fail(err, ATT_E_NOMEM, "issuer: no memory");
+}
+
+/* A new store starts with view 1: 0 is what a host has that has none. */
+static enum att_rc first_view(void *user, struct store_tx *tx, struct att_err *err)
+{
+    att_autobuf value = {0};
+    (void)user;
+    return store_meta_get(tx, "view_version", &value, NULL) == ATT_OK ? ATT_OK
+                                                                      : issuer_view_bump(tx, err);
+}
+
+/* A profile that names a policy which is not there would refuse everything: said at start. */
+static enum att_rc check_policies(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct issuer *issuer = user;
+    const struct conf_issuer *conf = issuer->settings->conf;
+    for (unsigned i = 0; i <= conf->n_profiles; i++) {
+        const char *boot = i < conf->n_profiles ? conf->profiles[i].boot : conf->enrolment->boot;
+        struct verify_policy *policy = NULL;
+        enum att_rc rc = issuer_policy_get(tx, boot, &policy, err);
+        if (rc) {
+            return rc;
+        }
+        if (!policy && strcmp(boot, "none") != 0) {
+            att_log(ATT_WARN, "policy.missing", ATT_S("policy", boot),
+                    ATT_S("profile", i < conf->n_profiles ? conf->profiles[i].name : "enrolment"));
+        }
+        verify_policy_free(policy);
+    }
+    return ATT_OK;
+}
+
+static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
+{
+    issuer_autofree *path = NULL;
+    if (asprintf(&path, "%s/issuer.db", issuer->state_dir) < 0) {
+        path = NULL;
+        return att_fail(err, ATT_E_NOMEM, "issuer: no memory");
+    }
+    enum att_rc rc = att_io_mkdirs(issuer->state_dir, 0700, err);
+    if (!rc) {
+        rc = store_open(path, &issuer->store, err);
+    }
+    if (!rc) {
+        rc = store_run(issuer->store, true, first_view, NULL, err);
+    }
+    if (!rc) {
+        rc = issuer_policies_import(issuer, issuer->settings->conf->policies_dir, err);
+    }
+    if (!rc) {
+        rc = store_run(issuer->store, false, check_policies, issuer, err);
+    }
+    if (!rc) {
+        issuer_view_wake(issuer);
+    }
+    return rc;
+}
+
+enum att_rc issuer_open(const char *config_path, struct issuer **ret_issuer, struct att_err *err)
+{
+    struct issuer *issuer = calloc(1, sizeof *issuer);
+    if (!issuer) {
+        return att_fail(err, ATT_E_NOMEM, "issuer: no memory");
+    }
+    pthread_mutex_init(&issuer->lock, NULL);
+    issuer->clock = att_now_utc_s;
+    issuer->started_at = att_now_utc_s();
+    issuer->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    issuer->config_path = strdup(config_path);
+    enum att_rc rc = issuer->wake_fd >= 0 && issuer->config_path
+                         ? ATT_OK
+                         : att_fail_errno(err, ATT_E_IO, "issuer: eventfd");
+    if (!rc) {
+        rc = issuer_settings_load(config_path, &issuer->settings, err);
+    }
+    if (!rc) {
+        rc = copy_fixed(issuer, issuer->settings->conf, err);
+    }
+    if (!rc) {
+        rc = issuer_ca_load(issuer->settings->conf, &issuer->ca, err);
+    }
+    if (!rc) {
+        rc = acme_nonces_new(1, (uint64_t)att_now_utc_ms(), NONCE_WINDOW, &issuer->nonces, err);
+    }
+    if (!rc) {
+        rc = open_store(issuer, err);
+    }
+    if (!rc) {
+        rc = issuer_intent_recover(issuer, err);
+    }
+    if (rc) {
+        issuer_free(issuer);
+        return rc;
+    }
+    *ret_issuer = issuer;
+    return ATT_OK;
+}
+
+enum att_rc issuer_new(const char *config_path, struct issuer **ret_issuer, struct att_err *err)
+{
+    return issuer_open(config_path, ret_issuer, err);
+}
+
+void issuer_free(struct issuer *issuer)
+{
+    if (!issuer) {
+        return;
+    }
+    store_free(issuer->store);
+    issuer_ca_free(issuer->ca);
+    acme_nonces_free(issuer->nonces);
+    issuer_settings_put(issuer->settings);
+    if (issuer->wake_fd >= 0) {
+        close(issuer->wake_fd);
+    }
+    pthread_mutex_destroy(&issuer->lock);
+    free(issuer->config_path);
+    free(issuer->base_url);
+    free(issuer->base_path);
+    free(issuer->trust_domain);
+    free(issuer->state_dir);
+    free(issuer->run_dir);
+    free(issuer);
+}
+
+enum att_rc issuer_init(const char *config_path, struct att_err *err)
+{
+    issuer_autosettings *settings = NULL;
+    enum att_rc rc = issuer_settings_load(config_path, &settings, err);
+    return rc ? rc : issuer_ca_create(settings->conf, err);
+}
+
+static void poke(struct issuer *issuer)
+{
+    int saved = errno;
+    uint64_t one = 1;
+    ssize_t n = write(issuer->wake_fd, &one, sizeof one);
+    (void)n; /* full means it is awake already */
+    errno = saved;
+}
+
+void issuer_stop(struct issuer *issuer)
+{
+    atomic_store(&issuer->stop, 1);
+    poke(issuer);
+}
+
+void issuer_reload(struct issuer *issuer)
+{
+    atomic_store(&issuer->reload, 1);
+    poke(issuer);
+}

@@ -1,0 +1,286 @@
+/* What the issuer's files share: the issuer, its settings, one call, and small helpers. */
+#ifndef PROVISION_ISSUER_CONTEXT_H
+#define PROVISION_ISSUER_CONTEXT_H
+
+#include "attestd/base/clock.h"
+#include "attestd/base/ctl.h"
+#include "attestd/base/enc.h"
+#include "attestd/base/hash.h"
+#include "attestd/base/json.h"
+#include "attestd/base/log.h"
+#include "attestd/base/secret.h"
+#include "attestd/conf/entries.h"
+#include "attestd/conf/issuer_conf.h"
+#include "provision/acme/nonce.h"
+#include "provision/acme/objects.h"
+#include "provision/issuer/issuer.h"
+#include "provision/store/store.h"
+#include "provision/verify/agent.h"
+#include "provision/verify/enrol.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define ISSUER_ID_LEN       27 /* 19 random bytes as base64url, and a NUL */
+#define ISSUER_BODY_MAX     ((size_t)8 << 20)
+#define ISSUER_HEADERS_MAX  16384
+#define ISSUER_AK_PENDING_S 120 /* how long M1's challenge can be answered */
+#define ISSUER_ORDER_S      300 /* life of a token, and of a ready order after its verdict */
+#define ISSUER_WAIT_MAX_S   60
+
+struct issuer_ca;
+struct issuer_server;
+
+/* The part of the configuration that SIGHUP replaces; counted, immutable after load. */
+struct issuer_settings {
+    atomic_int refs;
+    struct conf_issuer *conf;
+    struct certs_ek_store *ek_roots;
+    struct verify_deny *deny;
+    size_t n_deny;
+};
+
+struct issuer_counters {
+    atomic_llong requests, refused, issued, connections;
+};
+
+struct issuer {
+    char *config_path;
+    char *base_url, *base_path; /* "https://host/acme", "/acme" */
+    char *trust_domain, *state_dir, *run_dir;
+    struct issuer_settings *settings; /* under lock; issuer_settings_get */
+    pthread_mutex_t lock;
+    struct store *store;
+    struct issuer_ca *ca;
+    struct acme_nonces *nonces;
+    struct issuer_counters counters;
+    atomic_llong view_version;
+    int64_t (*clock)(void); /* UTC seconds; tests set their own */
+    int64_t started_at;
+    struct issuer_server *server; /* while serving */
+    int wake_fd;                  /* eventfd of the main loop */
+    atomic_int stop, reload;
+    struct store_audit written_head; /* main thread: what audit.head says */
+};
+
+struct issuer_settings *issuer_settings_get(struct issuer *issuer); /* counted */
+void issuer_settings_put(struct issuer_settings *settings);
+void issuer_settings_cleanup(struct issuer_settings **settings);
+#define issuer_autosettings ATT_CLEANUP(issuer_settings_cleanup) struct issuer_settings
+
+/* Reads the configuration whole; every error it has stands in the log. */
+ATT_MUST_USE enum att_rc issuer_settings_load(const char *path,
+                                              struct issuer_settings **ret_settings,
+                                              struct att_err *err);
+/* Opens everything but listens on nothing; tests drive issuer_handle with it. */
+ATT_MUST_USE enum att_rc issuer_open(const char *config_path, struct issuer **ret_issuer,
+                                     struct att_err *err);
+
+/* ---- one request
+ * ---------------------------------------------------------------------------------- */
+
+enum issuer_method { ISSUER_GET, ISSUER_HEAD, ISSUER_POST, ISSUER_OTHER };
+
+struct issuer_request {
+    enum issuer_method method;
+    const char *path; /* raw, as in the request line, without query */
+    const char *content_type, *if_none_match, *prefer;
+    struct att_slice body;
+};
+
+struct issuer_response {
+    int status;
+    const char *content_type; /* static; NULL: no body */
+    struct att_buf body;
+    char nonce[ACME_NONCE_TEXT]; /* "" = none */
+    char location[ACME_URL_MAX];
+    char etag[32];
+    char up[ACME_URL_MAX]; /* Link rel="up" */
+    const char *allow;     /* 405 */
+    int retry_after_s;     /* 0 = none */
+    /* hostView with Prefer: wait: the server keeps the request until the view is newer than
+     * hold_version or hold_s passed, then calls issuer_view_answer. */
+    int hold_s;
+    int64_t hold_version;
+    char hold_host[VERIFY_ID_HEX];
+};
+void issuer_response_done(struct issuer_response *response);
+
+/* Answers any request; never fails: what goes wrong is a problem document. Thread-safe. */
+void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
+                   struct issuer_response *ret_response);
+
+/* An authenticated POST on its way through a handler. */
+struct issuer_call {
+    struct issuer *issuer;
+    struct issuer_settings *settings;
+    const struct issuer_request *request;
+    struct issuer_response *response;
+    struct acme_jws jws;
+    struct store_account account;
+    const char *id;              /* the path's last part, for routes that have one */
+    struct acme_problem problem; /* when a handler wants its own; else made from the error */
+    bool has_problem;
+    int64_t now;
+};
+
+typedef enum att_rc (*issuer_handler)(struct issuer_call *call, struct att_err *err);
+
+/* Handlers, one a route. */
+enum att_rc issuer_new_account(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_account(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_account_orders(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_new_attestation_key(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_attestation_key(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_new_order(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_order(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_authz(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_challenge(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_finalize(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_certificate(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_host_view(struct issuer_call *call, struct att_err *err);
+
+/* ---- helpers
+ * ---------------------------------------------------------------------------------------- */
+
+/* A refusal with its word. */
+enum att_rc issuer_refuse(struct att_err *err, enum att_rc rc, const char *reason, const char *fmt,
+                          ...) ATT_PRINTF(4, 5);
+/* The problem of a call, with type, the reason as a subproblem (may be NULL) and sentence. Returns
+ * ATT_E_DENIED. */
+enum att_rc issuer_problem(struct issuer_call *call, struct att_err *err,
+                           enum acme_problem_type type, const char *reason, const char *fmt, ...)
+    ATT_PRINTF(5, 6);
+/* Puts a JSON body (taken over) and a status into the response. */
+enum att_rc issuer_reply(struct issuer_call *call, int status, json_t *body, struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_new_id(char ret[ISSUER_ID_LEN], struct att_err *err);
+/* "<base>/<noun>/<id>", malloc'd. */
+char *issuer_url(const struct issuer *issuer, const char *noun, const char *id);
+/* The id in such a URL; NULL when it is not one. */
+const char *issuer_url_id(const struct issuer *issuer, const char *noun, const char *url);
+/* Replaces a heap string; false without memory. */
+bool issuer_set(char **text, const char *value);
+/* A buffer's content as malloc'd text; NULL where a write was lost. The buffer is empty then. */
+char *issuer_steal_text(struct att_buf *text);
+/* "firmware,ima" ↔ names; the set of VERIFY_LOG_* bits. */
+char *issuer_logs_join(char *const *names, size_t n);
+uint32_t issuer_logs_bits(const char *joined);
+ATT_MUST_USE enum att_rc issuer_wanted(const char *pcr_selection, const char *logs,
+                                       const json_t *known, struct acme_wanted *ret_wanted,
+                                       struct att_err *err);
+json_t *issuer_time_json(int64_t utc_s); /* RFC 3339 text; null for 0 */
+/* A record's JSON text as an object; an empty object where it is empty or damaged. */
+json_t *issuer_json(const char *text);
+char *issuer_json_text(const json_t *json);
+const char *issuer_string(const json_t *object, const char *name); /* "" when absent */
+
+#define issuer_autofree ATT_CLEANUP(issuer_free_text) char
+void issuer_free_text(char **text);
+
+/* ---- the audit log
+ * ------------------------------------------------------------------------------------ */
+
+/* Appends record (taken over; NULL is a failure). ret_digest (may be NULL): hex SHA-256 of its
+ * text. */
+ATT_MUST_USE enum att_rc issuer_audit(struct store_tx *tx, int64_t now, json_t *record,
+                                      char ret_digest[65], struct att_err *err);
+/* {"kind", "outcome", "reason", "detail", "subject"}; empty texts are left out. */
+json_t *issuer_record(const char *kind, const char *outcome, const char *reason, const char *detail,
+                      const char *subject);
+/* Writes audit.head when the chain has grown since; main thread. */
+ATT_MUST_USE enum att_rc issuer_audit_save_head(struct issuer *issuer, struct att_err *err);
+/* Chain and signed head; the refusal's reason says what was found. */
+ATT_MUST_USE enum att_rc issuer_audit_verify(struct issuer *issuer, json_t **ret_result,
+                                             struct att_err *err);
+
+/* ---- hosts
+ * --------------------------------------------------------------------------------------------- */
+
+/* Which host a TPM is that comes with this EK and lists others. */
+struct issuer_tpm {
+    const char *ek;       /* EK id it enrols with */
+    const json_t *others; /* array of further EK ids it listed */
+    const char *ak_name;  /* hex */
+};
+/* ATT_OK with ret_found false: a TPM never seen. hostBanned when any of its EKs belongs to a banned
+ * host; hostUnknown when it lists an EK that another host proved, or, as a host that enrolled
+ * before, one that it did not list then. */
+ATT_MUST_USE enum att_rc issuer_host_resolve(struct store_tx *tx, const struct issuer_tpm *tpm,
+                                             struct store_host *ret_host, bool *ret_found,
+                                             struct att_err *err);
+/* Records that this host proved tpm->ek and listed the others. */
+ATT_MUST_USE enum att_rc issuer_host_record_eks(struct store_tx *tx, const char *host,
+                                                const struct issuer_tpm *tpm, struct att_err *err);
+/* A new record with every text set. */
+ATT_MUST_USE enum att_rc issuer_host_new(const char *id, const char *state, const char *ek_source,
+                                         int64_t now, struct store_host *ret_host,
+                                         struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_host_by_account(struct store_tx *tx, const char *thumbprint,
+                                                struct store_host *ret_host, struct att_err *err);
+/* AK records of the host end with this reason; its certificates are revoked. */
+ATT_MUST_USE enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *reason,
+                                         int64_t now, int64_t *ret_revoked, struct att_err *err);
+/* What TPM2_Clear leads to: AK records end, host pending, certificates revoked, audit record. */
+ATT_MUST_USE enum att_rc issuer_host_cleared(struct store_tx *tx, struct store_host *host,
+                                             int64_t now, struct att_err *err);
+/* hostBanned, hostUnknown by the host's state. */
+ATT_MUST_USE enum att_rc issuer_host_check(const struct store_host *host, struct att_err *err);
+/* The clock of the host's last accepted statement; false when there is none. */
+bool issuer_host_clock(const struct store_host *host, struct verify_clock *ret_clock);
+/* The same as JSON text, malloc'd: "" when there is none. */
+char *issuer_host_clock_text(const struct store_host *host);
+/* What an order's quote is compared with: the clock when its token was made, since the quotes of
+ * several agents may come in another order than they were made; the present one when the host has
+ * enrolled anew since. */
+bool issuer_order_clock(const struct store_order *order, const struct store_host *host,
+                        struct verify_clock *ret_clock);
+/* Sets clock, verdict, known logs and seen_at in host->notes. */
+ATT_MUST_USE enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock *clock,
+                                          const char *outcome, const char *reason, const char *what,
+                                          const json_t *logs, int64_t now, struct att_err *err);
+/* Every host with its own view of the world hears of a change. */
+ATT_MUST_USE enum att_rc issuer_view_bump(struct store_tx *tx, struct att_err *err);
+/* To be called after the commit of a bump: wakes those who wait. */
+void issuer_view_wake(struct issuer *issuer);
+/* The answer to a hostView request, now. */
+ATT_MUST_USE enum att_rc issuer_view_answer(struct issuer *issuer, const char *host,
+                                            int64_t if_newer_than, struct issuer_response *response,
+                                            struct att_err *err);
+
+/* The entry of this agent name, checked to be assigned to this host (notAssigned). */
+ATT_MUST_USE enum att_rc issuer_entry_for(struct store_tx *tx, const char *name,
+                                          const struct store_host *host,
+                                          struct store_entry *ret_entry,
+                                          struct conf_entry **ret_parsed, struct att_err *err);
+/* The boot policy by name; NULL for "none" and for one that is not there (policyMissing follows).
+ */
+ATT_MUST_USE enum att_rc issuer_policy_get(struct store_tx *tx, const char *name,
+                                           struct verify_policy **ret_policy, struct att_err *err);
+/* Stores one (JSON text), when it is new or newer; ret_result as in docs/ADMIN.md. */
+ATT_MUST_USE enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text,
+                                             bool dry_run, int64_t uid, json_t **ret_result,
+                                             struct att_err *err);
+/* Applies every NAME.json of policies_dir; a folder that is not there is fine. */
+ATT_MUST_USE enum att_rc issuer_policies_import(struct issuer *issuer, const char *dir,
+                                                struct att_err *err);
+
+/* ---- logs that come with quotes
+ * --------------------------------------------------------------------------- */
+
+struct evidence_logs;
+/* Fills logs that came without data from the store, if this host sent them before. */
+ATT_MUST_USE enum att_rc issuer_logs_supply(struct store_tx *tx, const struct store_host *host,
+                                            struct evidence_logs *logs, struct att_err *err);
+/* Stores their bytes; {"firmware": "<sha256>"} for the record and for `known`. */
+ATT_MUST_USE enum att_rc issuer_logs_keep(struct store_tx *tx, const struct evidence_logs *logs,
+                                          int64_t now, json_t **ret_digests, struct att_err *err);
+
+/* ---- server, admin
+ * ------------------------------------------------------------------------------------------ */
+
+void issuer_server_wake(struct issuer_server *server);
+json_t *issuer_server_groups(struct issuer_server *server);
+enum att_rc issuer_admin(void *user, const struct att_ctl_peer *peer, const char *op,
+                         const json_t *args, json_t **ret_result, struct att_err *err);
+
+#endif

@@ -1,0 +1,173 @@
+/* Entries and boot policies, as the handlers see them. */
+#include "provision/issuer/context.h"
+
+#include "attestd/base/io.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum att_rc issuer_entry_for(struct store_tx *tx, const char *name, const struct store_host *host,
+                             struct store_entry *ret_entry, struct conf_entry **ret_parsed,
+                             struct att_err *err)
+{
+    struct store_entry entry = {0};
+    struct conf_entry *parsed = NULL;
+    enum att_rc rc = store_get(tx, &store_entries, name, &entry, NULL);
+    if (rc == ATT_E_NOTFOUND) {
+        return issuer_refuse(err, ATT_E_DENIED, "notAssigned", "there is no entry for agent %.64s",
+                             name);
+    }
+    if (rc) {
+        return att_fail(err, rc, "entries cannot be read");
+    }
+    att_autojson *json = issuer_json(entry.json), *labels = issuer_json(host->labels);
+    rc = conf_entry_from_json(json, &parsed, err);
+    if (!rc && !conf_entry_selects(parsed, host->id, labels)) {
+        rc = issuer_refuse(err, ATT_E_DENIED, "notAssigned",
+                           "agent %.64s is not assigned to host %.12s", name, host->id);
+    }
+    if (rc) {
+        conf_entry_free(parsed);
+        store_record_done(&store_entries, &entry);
+        return rc;
+    }
+    *ret_entry = entry;
+    *ret_parsed = parsed;
+    return ATT_OK;
+}
+
+enum att_rc issuer_policy_get(struct store_tx *tx, const char *name,
+                              struct verify_policy **ret_policy, struct att_err *err)
+{
+    *ret_policy = NULL;
+    if (strcmp(name, "none") == 0) {
+        return ATT_OK;
+    }
+    struct store_policy row = {0};
+    enum att_rc rc = store_get(tx, &store_policies, name, &row, NULL);
+    if (rc == ATT_E_NOTFOUND) {
+        return ATT_OK;
+    }
+    rc = rc ? att_fail(err, rc, "policies cannot be read")
+            : verify_policy_parse(att_slice_str(row.json), ret_policy, err);
+    store_record_done(&store_policies, &row);
+    return rc;
+}
+
+struct policy_apply {
+    struct issuer *issuer;
+    const struct verify_policy *policy;
+    char *text;
+    char sha256[65];
+    int64_t uid;
+    bool dry_run, changed;
+};
+
+static enum att_rc apply_tx(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct policy_apply *a = user;
+    struct store_policy row = {0};
+    int64_t now = a->issuer->clock();
+    enum att_rc rc = store_get(tx, &store_policies, a->policy->name, &row, NULL);
+    if (rc && rc != ATT_E_NOTFOUND) {
+        return att_fail(err, rc, "policies cannot be read");
+    }
+    bool there = !rc;
+    a->changed = !there || strcmp(row.json, a->text) != 0;
+    rc = ATT_OK;
+    /* Whoever changes a policy gives it a new version: a verdict names what it was judged by. */
+    if (a->changed && there && row.version >= (int64_t)a->policy->version) {
+        rc = att_fail(
+            err, ATT_E_CONFLICT,
+            "policy %s: version %lld is there with other content; give version %lld or more",
+            a->policy->name, (long long)row.version, (long long)row.version + 1);
+        att_err_reason(err, "policyVersion");
+    }
+    if (!rc && a->changed && !a->dry_run) {
+        row.version = a->policy->version;
+        row.updated_at = now;
+        rc = issuer_set(&row.name, a->policy->name) && issuer_set(&row.json, a->text)
+                 ? store_put(tx, &store_policies, &row, err)
+                 : att_fail(err, ATT_E_NOMEM, "no memory");
+        if (!rc) {
+            json_t *record = issuer_record("policy", "done", NULL, NULL, a->policy->name);
+            json_object_set_new(record, "version", json_integer(a->policy->version));
+            json_object_set_new(record, "sha256", json_string(a->sha256));
+            json_object_set_new(record, "uid", json_integer(a->uid));
+            json_object_set_new(record, "policy", json_string(a->text));
+            rc = issuer_audit(tx, now, record, NULL, err);
+        }
+        if (!rc) {
+            rc = issuer_view_bump(tx, err);
+        }
+    }
+    store_record_done(&store_policies, &row);
+    return rc;
+}
+
+enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text, bool dry_run,
+                                int64_t uid, json_t **ret_result, struct att_err *err)
+{
+    verify_autopolicy *policy = NULL;
+    enum att_rc rc = verify_policy_parse(text, &policy, err);
+    if (rc) {
+        return rc;
+    }
+    struct policy_apply a = {.issuer = issuer,
+                             .policy = policy,
+                             .text = strndup((const char *)text.ptr, text.len),
+                             .uid = uid,
+                             .dry_run = dry_run};
+    att_hex(a.sha256, ATT_SLICE_ARRAY(policy->digest));
+    rc = a.text ? store_run(issuer->store, true, apply_tx, &a, err)
+                : att_fail(err, ATT_E_NOMEM, "no memory");
+    free(a.text);
+    if (rc) {
+        return rc;
+    }
+    if (a.changed && !dry_run) {
+        issuer_view_wake(issuer);
+        att_log(ATT_INFO, "policy.applied", ATT_S("policy", policy->name),
+                ATT_N("version", policy->version));
+    }
+    if (ret_result) {
+        *ret_result = json_pack("{s:s, s:I, s:s, s:b, s:b}", "name", policy->name, "version",
+                                (json_int_t)policy->version, "sha256", a.sha256, "changed",
+                                a.changed ? 1 : 0, "dryRun", dry_run ? 1 : 0);
+    }
+    return ATT_OK;
+}
+
+enum att_rc issuer_policies_import(struct issuer *issuer, const char *dir, struct att_err *err)
+{
+    struct dirent **names = NULL;
+    int n = scandir(dir, &names, NULL, alphasort);
+    if (n < 0) {
+        return errno == ENOENT
+                   ? ATT_OK
+                   : att_fail_errno(err, ATT_E_IO, "policies_dir %s: cannot be read", dir);
+    }
+    enum att_rc rc = ATT_OK;
+    for (int i = 0; i < n; i++) {
+        size_t len = strlen(names[i]->d_name);
+        issuer_autofree *path = NULL;
+        att_autobuf text = {0};
+        if (!rc && len > 5 && strcmp(names[i]->d_name + len - 5, ".json") == 0) {
+            rc = asprintf(&path, "%s/%s", dir, names[i]->d_name) < 0
+                     ? att_fail(err, ATT_E_NOMEM, "no memory")
+                     : att_io_read_file(path, VERIFY_POLICY_BYTES_MAX, &text, err);
+            if (!rc) {
+                rc = issuer_policy_apply(issuer, att_buf_slice(&text), false, -1, NULL, err);
+                if (rc) {
+                    att_err_prefix(err, "%s", path);
+                }
+            }
+        }
+        free(names[i]);
+    }
+    free(names);
+    return rc;
+}

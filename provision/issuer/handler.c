@@ -1,0 +1,300 @@
+/* From a request to an answer: routes, methods, JWS discipline (RFC 8555 §6), problems. */
+#include "provision/issuer/context.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum key_kind { KEY_JWK, KEY_KID };
+
+struct route {
+    const char *noun;
+    bool has_id;
+    enum key_kind key;
+    issuer_handler handler;
+};
+
+static const struct route routes[] = {
+    {"newAccount", false, KEY_JWK, issuer_new_account},
+    {"newOrder", false, KEY_KID, issuer_new_order},
+    {"newAttestationKey", false, KEY_KID, issuer_new_attestation_key},
+    {"hostView", false, KEY_KID, issuer_host_view},
+    {"account", true, KEY_KID, issuer_account},
+    {"orders", true, KEY_KID, issuer_account_orders},
+    {"order", true, KEY_KID, issuer_order},
+    {"authz", true, KEY_KID, issuer_authz},
+    {"challenge", true, KEY_KID, issuer_challenge},
+    {"finalize", true, KEY_KID, issuer_finalize},
+    {"certificate", true, KEY_KID, issuer_certificate},
+    {"ak", true, KEY_KID, issuer_attestation_key},
+};
+
+/* ---- problems
+ * -------------------------------------------------------------------------------------------- */
+
+static void put_problem(struct issuer_response *response, const struct acme_problem *problem)
+{
+    json_t *json = NULL;
+    att_buf_reset(&response->body);
+    response->status = problem->status ? problem->status : 500;
+    response->content_type = ACME_PROBLEM_CONTENT_TYPE;
+    if (problem->retry_after_s > 0) {
+        response->retry_after_s = problem->retry_after_s;
+    }
+    if (acme_problem_encode(problem, &json, NULL) == ATT_OK) {
+        if (att_json_dump(json, false, &response->body, NULL)) {
+            att_buf_reset(&response->body);
+        }
+        json_decref(json);
+    }
+}
+
+/* Our own troubles are told to the log, not to the peer. */
+static void problem_of_err(const struct att_err *err, struct acme_problem *ret_problem)
+{
+    switch (err->rc) {
+    case ATT_E_IO:
+    case ATT_E_NOMEM:
+    case ATT_E_INTERNAL:
+    case ATT_E_CRYPTO:
+    case ATT_E_EXISTS:
+    case ATT_E_GONE:
+        acme_problem_set(ret_problem, ACME_P_SERVER_INTERNAL, "%s",
+                         strcmp(err->reason, "diskFull") == 0
+                             ? "the issuer's disk is full: nothing was changed"
+                             : "the issuer could not do its work: nothing was changed");
+        return;
+    case ATT_E_RETRY:
+        acme_problem_set(ret_problem, ACME_P_RATE_LIMITED, "try again");
+        ret_problem->retry_after_s = 1;
+        return;
+    case ATT_E_NOTFOUND:
+        acme_problem_set(ret_problem, ACME_P_MALFORMED, "there is no such thing here");
+        ret_problem->status = 404;
+        return;
+    default:
+        acme_problem_from_err(ret_problem, err);
+    }
+}
+
+static void refuse_plain(struct issuer_response *response, int status, enum acme_problem_type type,
+                         const char *text)
+{
+    struct acme_problem problem;
+    acme_problem_set(&problem, type, "%s", text);
+    problem.status = status;
+    put_problem(response, &problem);
+}
+
+/* ---- directory
+ * --------------------------------------------------------------------------------------------- */
+
+static enum att_rc add_profiles(json_t *meta, const struct conf_issuer *conf)
+{
+    json_t *profiles = json_object();
+    for (unsigned i = 0; i < conf->n_profiles; i++) {
+        const struct conf_profile *p = &conf->profiles[i];
+        json_object_set_new(profiles, p->name, json_string(p->description ? p->description : ""));
+    }
+    return json_object_set_new(meta, "profiles", profiles) == 0 ? ATT_OK : ATT_E_NOMEM;
+}
+
+static void directory(struct issuer *issuer, struct issuer_response *response)
+{
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    att_autojson *json = json_object();
+    static const char *const nouns[] = {"newNonce", "newAccount", "newOrder", "newAttestationKey",
+                                        "hostView"};
+    for (size_t i = 0; i < sizeof nouns / sizeof nouns[0]; i++) {
+        json_object_set_new(json, nouns[i], json_sprintf("%s/%s", issuer->base_url, nouns[i]));
+    }
+    json_t *meta = json_pack("{s:b, s:{s:i, s:s}}", "externalAccountRequired",
+                             settings->conf->eab_required ? 1 : 0, "attestd", "version", 1,
+                             "trustDomain", issuer->trust_domain);
+    if (add_profiles(meta, settings->conf) || json_object_set_new(json, "meta", meta) ||
+        att_json_dump(json, false, &response->body, NULL)) {
+        refuse_plain(response, 500, ACME_P_SERVER_INTERNAL, "no memory");
+        return;
+    }
+    response->status = 200;
+    response->content_type = "application/json";
+}
+
+/* ---- authentication
+ * ------------------------------------------------------------------------------------------ */
+
+struct find_account {
+    const char *column, *value;
+    struct store_account *account;
+};
+
+static enum att_rc find_account(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct find_account *f = user;
+    return store_find(tx, &store_accounts, f->column, f->value, f->account, err);
+}
+
+static enum att_rc by_kid(struct issuer_call *call, struct att_err *err)
+{
+    if (!call->jws.kid) {
+        return issuer_refuse(err, ATT_E_PARSE, "malformed", "this resource wants kid, not jwk");
+    }
+    const char *id = issuer_url_id(call->issuer, "account", call->jws.kid);
+    struct find_account f = {"id", id, &call->account};
+    enum att_rc rc =
+        id ? store_run(call->issuer->store, false, find_account, &f, NULL) : ATT_E_NOTFOUND;
+    if (rc == ATT_E_NOTFOUND) {
+        return issuer_problem(call, err, ACME_P_ACCOUNT_DOES_NOT_EXIST, NULL,
+                              "kid names no account of this issuer");
+    }
+    if (rc) {
+        return att_fail(err, rc, "account %s cannot be read", id);
+    }
+    att_autojson *jwk = issuer_json(call->account.jwk);
+    rc = acme_jws_verify_jwk(&call->jws, jwk, err);
+    if (!rc && strcmp(call->account.status, STORE_ACCOUNT_VALID) != 0) {
+        rc = issuer_problem(call, err, ACME_P_UNAUTHORIZED, NULL, "the account is %s",
+                            call->account.status);
+    }
+    return rc;
+}
+
+static enum att_rc by_jwk(struct issuer_call *call, struct att_err *err)
+{
+    if (!call->jws.jwk) {
+        return issuer_refuse(err, ATT_E_PARSE, "malformed", "newAccount wants jwk, not kid");
+    }
+    return acme_jws_verify_jwk(&call->jws, call->jws.jwk, err);
+}
+
+static enum att_rc authenticate(struct issuer_call *call, const struct route *route,
+                                struct att_err *err)
+{
+    const struct issuer_request *request = call->request;
+    enum att_rc rc = acme_jws_parse(request->body, ISSUER_BODY_MAX, &call->jws, err);
+    if (rc) {
+        return rc;
+    }
+    /* RFC 8555 §6.4: the signed url is compared with where we know ourselves to be, not with what
+     * the Host header says. */
+    size_t base = strlen(call->issuer->base_url), prefix = strlen(call->issuer->base_path);
+    if (strncmp(call->jws.url, call->issuer->base_url, base) != 0 ||
+        strcmp(call->jws.url + base, request->path + prefix) != 0) {
+        return issuer_problem(call, err, ACME_P_UNAUTHORIZED, NULL,
+                              "the signed url is not this resource's");
+    }
+    rc = acme_nonces_spend(call->issuer->nonces, call->jws.nonce, err);
+    if (rc) {
+        return rc;
+    }
+    return route->key == KEY_JWK ? by_jwk(call, err) : by_kid(call, err);
+}
+
+static bool jose_content(const char *type)
+{
+    static const char want[] = "application/jose+json";
+    if (!type || strncasecmp(type, want, sizeof want - 1) != 0) {
+        return false;
+    }
+    const char *rest = type + sizeof want - 1;
+    rest += strspn(rest, " \t");
+    return *rest == 0 || *rest == ';';
+}
+
+static void post(struct issuer *issuer, const struct route *route, const char *id,
+                 const struct issuer_request *request, struct issuer_response *response)
+{
+    acme_nonces_issue(issuer->nonces, response->nonce); /* RFC 8555 §6.5: on errors, too */
+    if (!jose_content(request->content_type)) {
+        refuse_plain(response, 415, ACME_P_MALFORMED,
+                     "expected Content-Type application/jose+json");
+        return;
+    }
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    struct issuer_call call = {.issuer = issuer,
+                               .settings = settings,
+                               .request = request,
+                               .response = response,
+                               .id = id,
+                               .now = issuer->clock()};
+    struct att_err err = {0};
+    enum att_rc rc = authenticate(&call, route, &err);
+    if (!rc) {
+        rc = route->handler(&call, &err);
+    }
+    if (rc) {
+        if (err.rc == ATT_OK) {
+            err.rc = rc;
+        }
+        if (!call.has_problem) {
+            problem_of_err(&err, &call.problem);
+        }
+        put_problem(response, &call.problem);
+        response->location[0] = response->etag[0] = response->up[0] = 0;
+        response->hold_s = 0;
+        atomic_fetch_add(&issuer->counters.refused, 1);
+        att_log(response->status >= 500 ? ATT_ERROR : ATT_INFO, "request.refused",
+                ATT_S("resource", route->noun), ATT_N("status", response->status),
+                ATT_S("type", acme_problem_word(call.problem.type)), ATT_S("reason", err.reason),
+                ATT_S("account", call.account.id), ATT_S("detail", err.msg));
+    }
+    acme_jws_done(&call.jws);
+    store_record_done(&store_accounts, &call.account);
+}
+
+/* ---- routing
+ * --------------------------------------------------------------------------------------------------
+ */
+
+static const struct route *find_route(const char *rest, const char **ret_id)
+{
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+        size_t n = strlen(routes[i].noun);
+        if (strncmp(rest, routes[i].noun, n) != 0) {
+            continue;
+        }
+        if (!routes[i].has_id && rest[n] == 0) {
+            *ret_id = NULL;
+            return &routes[i];
+        }
+        size_t len = routes[i].has_id && rest[n] == '/' ? strlen(rest + n + 1) : 0;
+        if (len > 0 && len <= 64 && !strchr(rest + n + 1, '/')) {
+            *ret_id = rest + n + 1;
+            return &routes[i];
+        }
+    }
+    return NULL;
+}
+
+void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
+                   struct issuer_response *ret_response)
+{
+    struct issuer_response *response = ret_response;
+    *response = (struct issuer_response){0};
+    response->body.max = (size_t)16 << 20;
+    atomic_fetch_add(&issuer->counters.requests, 1);
+    size_t prefix = strlen(issuer->base_path);
+    bool inside =
+        strncmp(request->path, issuer->base_path, prefix) == 0 && request->path[prefix] == '/';
+    const char *rest = inside ? request->path + prefix + 1 : "";
+    bool get = request->method == ISSUER_GET || request->method == ISSUER_HEAD;
+    const char *id = NULL;
+    const struct route *route = inside ? find_route(rest, &id) : NULL;
+    if (strcmp(rest, "directory") == 0 && get) {
+        directory(issuer, response);
+    } else if (strcmp(rest, "newNonce") == 0 && get) {
+        acme_nonces_issue(issuer->nonces, response->nonce);
+        response->status = request->method == ISSUER_HEAD ? 200 : 204; /* RFC 8555 §7.2 */
+    } else if (strcmp(rest, "directory") == 0 || strcmp(rest, "newNonce") == 0) {
+        response->allow = "GET, HEAD";
+        refuse_plain(response, 405, ACME_P_MALFORMED, "this resource is read with GET or HEAD");
+    } else if (!route) {
+        refuse_plain(response, 404, ACME_P_MALFORMED, "there is no such resource");
+    } else if (request->method != ISSUER_POST) {
+        response->allow = "POST"; /* RFC 8555 §6.3 */
+        refuse_plain(response, 405, ACME_P_MALFORMED, "this resource is read with POST-as-GET");
+    } else {
+        post(issuer, route, id, request, response);
+    }
+}

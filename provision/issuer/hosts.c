@@ -1,0 +1,374 @@
+/* The inventory: which TPM is which host, and what its state entails. */
+#include "provision/issuer/context.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum att_rc issuer_host_new(const char *id, const char *state, const char *ek_source, int64_t now,
+                            struct store_host *ret_host, struct att_err *err)
+{
+    struct store_host h = {.created_at = now, .updated_at = now};
+    bool ok = issuer_set(&h.id, id) && issuer_set(&h.label, "") && issuer_set(&h.labels, "{}") &&
+              issuer_set(&h.state, state) && issuer_set(&h.account, "") &&
+              issuer_set(&h.reason, "") && issuer_set(&h.manufacturer, "") &&
+              issuer_set(&h.model, "") && issuer_set(&h.version, "") &&
+              issuer_set(&h.ek_source, ek_source) && issuer_set(&h.notes, "{}");
+    if (!ok) {
+        store_record_done(&store_hosts, &h);
+        return att_fail(err, ATT_E_NOMEM, "host: no memory");
+    }
+    *ret_host = h;
+    return ATT_OK;
+}
+
+enum att_rc issuer_host_by_account(struct store_tx *tx, const char *thumbprint,
+                                   struct store_host *ret_host, struct att_err *err)
+{
+    enum att_rc rc = store_find(tx, &store_hosts, "account", thumbprint, ret_host, NULL);
+    if (rc == ATT_E_NOTFOUND) {
+        return issuer_refuse(err, ATT_E_DENIED, "hostUnknown",
+                             "no host has enrolled with this account");
+    }
+    return rc ? att_fail(err, rc, "hosts cannot be read") : ATT_OK;
+}
+
+enum att_rc issuer_host_check(const struct store_host *host, struct att_err *err)
+{
+    if (strcmp(host->state, STORE_HOST_APPROVED) == 0) {
+        return ATT_OK;
+    }
+    if (strcmp(host->state, STORE_HOST_BANNED) == 0) {
+        return issuer_refuse(err, ATT_E_DENIED, "hostBanned", "host %.12s is banned: %s", host->id,
+                             host->reason);
+    }
+    return issuer_refuse(err, ATT_E_DENIED, "hostUnknown",
+                         "host %.12s is pending: an operator has to approve it", host->id);
+}
+
+/* ---- one TPM, several EKs
+ * -------------------------------------------------------------------------------- */
+
+static enum att_rc host_of_row(struct store_tx *tx, const char *ek, struct store_host_ek *row,
+                               struct store_host *host, bool *ret_found, struct att_err *err)
+{
+    *ret_found = false;
+    enum att_rc rc = store_get(tx, &store_host_eks, ek, row, NULL);
+    if (rc == ATT_E_NOTFOUND) {
+        return ATT_OK;
+    }
+    rc = rc ? att_fail(err, rc, "EK ids cannot be read")
+            : store_get(tx, &store_hosts, row->host, host, err);
+    *ret_found = !rc;
+    return rc;
+}
+
+static enum att_rc banned(const struct store_host *host, const char *ek, struct att_err *err)
+{
+    return issuer_refuse(err, ATT_E_DENIED, "hostBanned",
+                         "EK %.12s belongs to the banned host %.12s: %s", ek, host->id,
+                         host->reason);
+}
+
+/* One EK that the TPM listed beside its own. mine: the host it is, or NULL for a new one. */
+static enum att_rc check_other(struct store_tx *tx, const char *ek, const struct store_host *mine,
+                               struct att_err *err)
+{
+    struct store_host_ek row = {0};
+    struct store_host other = {0};
+    bool found = false;
+    enum att_rc rc = host_of_row(tx, ek, &row, &other, &found, err);
+    bool same = found && mine && strcmp(other.id, mine->id) == 0;
+    if (!rc && found && strcmp(other.state, STORE_HOST_BANNED) == 0) {
+        rc = banned(&other, ek, err);
+    } else if (!rc && found && !same && (row.proven || strcmp(other.id, ek) == 0)) {
+        rc = issuer_refuse(err, ATT_E_DENIED, "hostUnknown",
+                           "the TPM lists EK %.12s, which host %.12s has proved to be its own", ek,
+                           other.id);
+    } else if (!rc && !same && mine && mine->account[0]) {
+        rc = issuer_refuse(err, ATT_E_DENIED, "hostUnknown",
+                           "host %.12s lists EK %.12s, which it did not have when it enrolled",
+                           mine->id, ek);
+    }
+    store_record_done(&store_host_eks, &row);
+    store_record_done(&store_hosts, &other);
+    return rc;
+}
+
+enum att_rc issuer_host_resolve(struct store_tx *tx, const struct issuer_tpm *tpm,
+                                struct store_host *ret_host, bool *ret_found, struct att_err *err)
+{
+    struct store_host_ek row = {0};
+    struct store_host host = {0};
+    bool found = false;
+    enum att_rc rc = host_of_row(tx, tpm->ek, &row, &host, &found, err);
+    if (!rc && found && strcmp(host.state, STORE_HOST_BANNED) == 0) {
+        rc = banned(&host, tpm->ek, err);
+    }
+    if (!rc && found && !row.proven && strcmp(host.id, tpm->ek) != 0) {
+        /* Another host once listed this EK. The AK is a primary of the endorsement hierarchy: with
+         * the same Name it is the same TPM; otherwise whoever proves an EK beats who listed it. */
+        att_autojson *notes = issuer_json(host.notes);
+        found = strcmp(issuer_string(notes, "akName"), tpm->ak_name) == 0;
+        if (!found) {
+            store_record_done(&store_hosts, &host);
+        }
+    }
+    size_t i;
+    json_t *other;
+    json_array_foreach(tpm->others, i, other)
+    {
+        if (!rc && strcmp(json_string_value(other), tpm->ek) != 0) {
+            rc = check_other(tx, json_string_value(other), found ? &host : NULL, err);
+        }
+    }
+    store_record_done(&store_host_eks, &row);
+    if (rc || !found) {
+        store_record_done(&store_hosts, &host);
+    }
+    if (!rc) {
+        *ret_found = found;
+        if (found) {
+            *ret_host = host;
+        }
+    }
+    return rc;
+}
+
+static enum att_rc put_ek(struct store_tx *tx, const char *ek, const char *host, bool proven,
+                          struct att_err *err)
+{
+    struct store_host_ek old = {0}, row = {.proven = proven};
+    enum att_rc rc = store_get(tx, &store_host_eks, ek, &old, NULL);
+    bool keep = rc == ATT_OK && !proven;
+    store_record_done(&store_host_eks, &old);
+    if (keep) {
+        return ATT_OK; /* what is recorded is never weakened by a claim */
+    }
+    rc = issuer_set(&row.ek, ek) && issuer_set(&row.host, host)
+             ? store_put(tx, &store_host_eks, &row, err)
+             : att_fail(err, ATT_E_NOMEM, "host: no memory");
+    store_record_done(&store_host_eks, &row);
+    return rc;
+}
+
+enum att_rc issuer_host_record_eks(struct store_tx *tx, const char *host,
+                                   const struct issuer_tpm *tpm, struct att_err *err)
+{
+    enum att_rc rc = put_ek(tx, tpm->ek, host, true, err);
+    size_t i;
+    json_t *other;
+    json_array_foreach(tpm->others, i, other)
+    {
+        if (!rc && strcmp(json_string_value(other), tpm->ek) != 0) {
+            rc = put_ek(tx, json_string_value(other), host, false, err);
+        }
+    }
+    return rc;
+}
+
+/* ---- endings
+ * ------------------------------------------------------------------------------------------------
+ */
+
+struct ending {
+    char (*keys)[72];
+    size_t n, room;
+    int64_t now;
+};
+
+static enum att_rc add_key(struct ending *e, const char *key, struct att_err *err)
+{
+    if (e->n == e->room) {
+        size_t room = e->room ? 2 * e->room : 64;
+        void *more = realloc(e->keys, room * sizeof *e->keys);
+        if (!more) {
+            return att_fail(err, ATT_E_NOMEM, "host: no memory");
+        }
+        e->keys = more;
+        e->room = room;
+    }
+    size_t len = strnlen(key, sizeof e->keys[0] - 1);
+    memcpy(e->keys[e->n], key, len);
+    e->keys[e->n++][len] = 0;
+    return ATT_OK;
+}
+
+static enum att_rc collect_ak(void *user, const void *record, struct att_err *err)
+{
+    const struct store_ak *ak = record;
+    return strcmp(ak->state, STORE_AK_ENDED) == 0 ? ATT_OK : add_key(user, ak->id, err);
+}
+
+static enum att_rc collect_cert(void *user, const void *record, struct att_err *err)
+{
+    const struct store_cert *cert = record;
+    bool live = (strcmp(cert->status, STORE_CERT_ISSUED) == 0 ||
+                 strcmp(cert->status, STORE_CERT_INTENT) == 0) &&
+                cert->not_after > ((struct ending *)user)->now;
+    return live ? add_key(user, cert->serial, err) : ATT_OK;
+}
+
+static enum att_rc end_ak(struct store_tx *tx, const char *id, const char *reason,
+                          struct att_err *err)
+{
+    struct store_ak ak = {0};
+    enum att_rc rc = store_get(tx, &store_aks, id, &ak, err);
+    if (!rc) {
+        att_buf_reset(&ak.secret);
+        rc = issuer_set(&ak.state, STORE_AK_ENDED) && issuer_set(&ak.ended_reason, reason)
+                 ? store_put(tx, &store_aks, &ak, err)
+                 : att_fail(err, ATT_E_NOMEM, "host: no memory");
+    }
+    store_record_done(&store_aks, &ak);
+    return rc;
+}
+
+static enum att_rc revoke_cert(struct store_tx *tx, const char *serial, const char *reason,
+                               int64_t now, struct att_err *err)
+{
+    struct store_cert cert = {0};
+    enum att_rc rc = store_get(tx, &store_certs, serial, &cert, err);
+    if (!rc) {
+        cert.ended_at = now;
+        rc = issuer_set(&cert.status, STORE_CERT_REVOKED) && issuer_set(&cert.reason, reason)
+                 ? store_put(tx, &store_certs, &cert, err)
+                 : att_fail(err, ATT_E_NOMEM, "host: no memory");
+    }
+    if (!rc) {
+        json_t *record = issuer_record("revoke", "done", reason, NULL, cert.subject);
+        json_object_set_new(record, "serial", json_string(serial));
+        json_object_set_new(record, "host", json_string(cert.host));
+        rc = issuer_audit(tx, now, record, NULL, err);
+    }
+    store_record_done(&store_certs, &cert);
+    return rc;
+}
+
+enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *reason, int64_t now,
+                            int64_t *ret_revoked, struct att_err *err)
+{
+    struct ending aks = {0}, certs = {.now = now};
+    enum att_rc rc = store_each(tx, &store_aks, "host", host, collect_ak, &aks, err);
+    if (!rc) {
+        rc = store_each(tx, &store_certs, "host", host, collect_cert, &certs, err);
+    }
+    for (size_t i = 0; i < aks.n && !rc; i++) {
+        rc = end_ak(tx, aks.keys[i], reason, err);
+    }
+    for (size_t i = 0; i < certs.n && !rc; i++) {
+        rc = revoke_cert(tx, certs.keys[i], reason, now, err);
+    }
+    if (!rc && ret_revoked) {
+        *ret_revoked = (int64_t)certs.n;
+    }
+    free(aks.keys);
+    free(certs.keys);
+    return rc;
+}
+
+enum att_rc issuer_host_cleared(struct store_tx *tx, struct store_host *host, int64_t now,
+                                struct att_err *err)
+{
+    int64_t revoked = 0;
+    enum att_rc rc = issuer_host_end(tx, host->id, "tpmCleared", now, &revoked, err);
+    if (rc) {
+        return rc;
+    }
+    /* The clock starts again: the next enrolment is judged as a first one, by an operator. */
+    att_autojson *notes = issuer_json(host->notes);
+    json_object_del(notes, "clock");
+    issuer_autofree *text = issuer_json_text(notes);
+    host->updated_at = now;
+    bool ok = text && issuer_set(&host->notes, text) &&
+              issuer_set(&host->state, STORE_HOST_PENDING) &&
+              issuer_set(&host->reason, "tpmCleared");
+    rc =
+        ok ? store_put(tx, &store_hosts, host, err) : att_fail(err, ATT_E_NOMEM, "host: no memory");
+    if (!rc) {
+        json_t *record = issuer_record("host", "done", "tpmCleared",
+                                       "the TPM was cleared: the host is pending", host->id);
+        json_object_set_new(record, "revoked", json_integer(revoked));
+        rc = issuer_audit(tx, now, record, NULL, err);
+    }
+    return rc ? rc : issuer_view_bump(tx, err);
+}
+
+/* ---- notes
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static bool read_clock(const json_t *c, struct verify_clock *ret_clock)
+{
+    uint8_t firmware[8];
+    if (!json_is_object(c) ||
+        att_unhex_exact(firmware, sizeof firmware, issuer_string(c, "firmware"), NULL)) {
+        return false;
+    }
+    struct att_cur cur = att_cur_init(ATT_SLICE_ARRAY(firmware));
+    *ret_clock = (struct verify_clock){
+        .clock_ms = (uint64_t)json_integer_value(json_object_get(c, "ms")),
+        .reset_count = (uint32_t)json_integer_value(json_object_get(c, "reset")),
+        .restart_count = (uint32_t)json_integer_value(json_object_get(c, "restart")),
+        .safe = json_is_true(json_object_get(c, "safe")),
+        .firmware_version = att_cur_be64(&cur),
+    };
+    return true;
+}
+
+bool issuer_host_clock(const struct store_host *host, struct verify_clock *ret_clock)
+{
+    att_autojson *notes = issuer_json(host->notes);
+    return read_clock(json_object_get(notes, "clock"), ret_clock);
+}
+
+char *issuer_host_clock_text(const struct store_host *host)
+{
+    att_autojson *notes = issuer_json(host->notes);
+    const json_t *clock = json_object_get(notes, "clock");
+    return clock ? issuer_json_text(clock) : strdup("");
+}
+
+bool issuer_order_clock(const struct store_order *order, const struct store_host *host,
+                        struct verify_clock *ret_clock)
+{
+    struct verify_clock now, then;
+    att_autojson *clock = issuer_json(order->clock);
+    if (!issuer_host_clock(host, &now)) {
+        return false;
+    }
+    bool same = read_clock(clock, &then) && then.reset_count == now.reset_count &&
+                then.restart_count == now.restart_count &&
+                then.firmware_version == now.firmware_version;
+    *ret_clock = same ? then : now;
+    return true;
+}
+
+enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock *clock,
+                             const char *outcome, const char *reason, const char *what,
+                             const json_t *logs, int64_t now, struct att_err *err)
+{
+    att_autojson *notes = issuer_json(host->notes);
+    if (clock) {
+        json_object_set_new(
+            notes, "clock",
+            json_pack("{s:I, s:I, s:I, s:b, s:o}", "ms", (json_int_t)clock->clock_ms, "reset",
+                      (json_int_t)clock->reset_count, "restart", (json_int_t)clock->restart_count,
+                      "safe", clock->safe ? 1 : 0, "firmware",
+                      json_sprintf("%016llx", (unsigned long long)clock->firmware_version)));
+    }
+    if (logs) {
+        json_t *known = json_object_get(notes, "logs");
+        if (!known) {
+            json_object_set_new(notes, "logs", json_object());
+            known = json_object_get(notes, "logs");
+        }
+        json_object_update(known, (json_t *)(uintptr_t)logs);
+    }
+    json_object_set_new(notes, "lastVerdict",
+                        json_pack("{s:o, s:s, s:s, s:s}", "at", issuer_time_json(now), "outcome",
+                                  outcome, "reason", reason, "what", what));
+    issuer_autofree *text = issuer_json_text(notes);
+    host->seen_at = now;
+    return text && issuer_set(&host->notes, text) ? ATT_OK
+                                                  : att_fail(err, ATT_E_NOMEM, "host: no memory");
+}

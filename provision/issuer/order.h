@@ -1,0 +1,26 @@
+/* Orders, between the files that move one from M3 to M6. */
+#ifndef PROVISION_ISSUER_ORDER_H
+#define PROVISION_ISSUER_ORDER_H
+
+#include "provision/issuer/context.h"
+
+/* The status to tell: "invalid" for one whose time is over. */
+const char *issuer_order_status(const struct store_order *order, int64_t now);
+json_t *issuer_order_json(const struct issuer *issuer, const struct store_order *order,
+                          int64_t now);
+/* known: {"firmware": "<sha256>"} of logs that the issuer has; may be NULL. */
+json_t *issuer_challenge_json(const struct issuer *issuer, const struct store_order *order,
+                              const json_t *known);
+/* The order call->id names, which must be the account's own. */
+ATT_MUST_USE enum att_rc issuer_order_load(struct issuer_call *call, struct store_tx *tx,
+                                           struct store_order *ret_order, struct att_err *err);
+enum att_rc issuer_challenge_show(struct issuer_call *call, struct att_err *err);
+
+/* Host, entry and AK of an order as they are now: hostBanned, hostUnknown, accountMismatch,
+ * notAssigned, akUnknown. Out-parameters (each may be NULL) are the caller's. */
+ATT_MUST_USE enum att_rc issuer_order_check(struct issuer_call *call, struct store_tx *tx,
+                                            const struct store_order *order, const char *ak_id,
+                                            struct store_host *ret_host, struct store_ak *ret_ak,
+                                            struct store_entry *ret_entry, struct att_err *err);
+
+#endif

@@ -1,0 +1,163 @@
+/* The main loop: sockets up, ready, reload, housekeeping, down. */
+#include "provision/issuer/ca.h"
+#include "provision/issuer/server.h"
+
+#include "attestd/base/io.h"
+#include "attestd/proc/notify.h"
+
+#include <openssl/crypto.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define HEAD_PERIOD_MS  1000
+#define SWEEP_PERIOD_MS 60000
+#define SWEEP_AGE_S     3600
+
+struct sweep {
+    int64_t before, removed;
+};
+
+static enum att_rc sweep_tx(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct sweep *s = user;
+    return store_sweep(tx, s->before, &s->removed, err);
+}
+
+static void housekeeping(struct issuer *issuer, int64_t *last_sweep_ms)
+{
+    struct att_err err = {0};
+    if (issuer_audit_save_head(issuer, &err)) {
+        att_log_err(ATT_ERROR, "audit.head", &err);
+        att_err_clear(&err);
+    }
+    int64_t now = att_boottime_ms();
+    if (now - *last_sweep_ms < SWEEP_PERIOD_MS) {
+        return;
+    }
+    *last_sweep_ms = now;
+    struct sweep s = {.before = att_now_utc_s() - SWEEP_AGE_S};
+    if (store_run(issuer->store, true, sweep_tx, &s, &err)) {
+        att_log_err(ATT_ERROR, "store.sweep", &err);
+    }
+}
+
+static bool same_fixed(const struct issuer *issuer, const struct conf_issuer *conf)
+{
+    return strcmp(conf->url, issuer->base_url) == 0 &&
+           strcmp(conf->trust_domain, issuer->trust_domain) == 0 &&
+           strcmp(conf->state_dir, issuer->state_dir) == 0 &&
+           strcmp(conf->run_dir, issuer->run_dir) == 0;
+}
+
+static void reload(struct issuer *issuer)
+{
+    struct att_err err = {0};
+    struct issuer_settings *fresh = NULL;
+    proc_notify_reloading();
+    enum att_rc rc = issuer_settings_load(issuer->config_path, &fresh, &err);
+    if (!rc && !same_fixed(issuer, fresh->conf)) {
+        rc = att_fail(&err, ATT_E_INVAL,
+                      "url, trust_domain, state_dir and run_dir need a restart to change");
+    }
+    if (!rc) {
+        rc = issuer_policies_import(issuer, fresh->conf->policies_dir, &err);
+    }
+    if (rc) {
+        issuer_settings_put(fresh);
+        att_log_err(ATT_ERROR, "reload.failed", &err);
+    } else {
+        pthread_mutex_lock(&issuer->lock);
+        struct issuer_settings *old = issuer->settings;
+        issuer->settings = fresh;
+        pthread_mutex_unlock(&issuer->lock);
+        issuer_settings_put(old);
+        att_log(ATT_INFO, "reload.done", ATT_S("config", issuer->config_path));
+    }
+    proc_notify_ready("serving");
+}
+
+static void loop(struct issuer *issuer)
+{
+    int64_t last_sweep_ms = 0, watchdog_ms = proc_notify_watchdog_period_ms();
+    int period =
+        watchdog_ms > 0 && watchdog_ms < HEAD_PERIOD_MS ? (int)watchdog_ms : HEAD_PERIOD_MS;
+    while (!atomic_load(&issuer->stop)) {
+        struct pollfd fd = {.fd = issuer->wake_fd, .events = POLLIN};
+        uint64_t n;
+        if (poll(&fd, 1, period) > 0 && read(issuer->wake_fd, &n, sizeof n) < 0) {
+            continue;
+        }
+        if (atomic_exchange(&issuer->reload, 0)) {
+            reload(issuer);
+        }
+        housekeeping(issuer, &last_sweep_ms);
+        proc_notify_watchdog();
+    }
+}
+
+static enum att_rc start_admin(struct issuer *issuer, struct att_ctl_server **ret_server,
+                               struct att_err *err)
+{
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    issuer_autofree *path = NULL;
+    if (asprintf(&path, "%s/admin.sock", issuer->run_dir) < 0) {
+        path = NULL;
+        return att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    enum att_rc rc = att_io_mkdirs(issuer->run_dir, 0755, err);
+    return rc ? rc
+              : att_ctl_server_new(path, settings->conf->control_group, issuer_admin, issuer,
+                                   ret_server, err);
+}
+
+static void tell_start(struct issuer *issuer, const struct issuer_server *server)
+{
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    char status[160];
+    att_log(ATT_INFO, "issuer.ready", ATT_S("version", ATT_VERSION),
+            ATT_S("listen", settings->conf->listen), ATT_N("port", issuer_server_port(server)),
+            ATT_S("url", issuer->base_url), ATT_S("openssl", OpenSSL_version(OPENSSL_VERSION)),
+            ATT_S("tls_groups", certs_tls_groups()),
+            ATT_S("post_quantum", certs_tls_has_pq() ? "X25519MLKEM768" : "not in this OpenSSL"));
+    for (unsigned i = 0; i < settings->conf->n_profiles; i++) {
+        if (settings->conf->profiles[i].boot_none) {
+            att_log(ATT_WARN, "profile.boot_none",
+                    ATT_S("profile", settings->conf->profiles[i].name));
+        }
+    }
+    snprintf(status, sizeof status, "serving %.120s", issuer->base_url);
+    proc_notify_ready(status);
+}
+
+enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
+{
+    struct issuer_server *server = NULL;
+    struct att_ctl_server *admin = NULL;
+    enum att_rc rc = issuer_server_new(issuer, &server, err);
+    if (!rc) {
+        pthread_mutex_lock(&issuer->lock);
+        issuer->server = server;
+        pthread_mutex_unlock(&issuer->lock);
+        rc = start_admin(issuer, &admin, err);
+    }
+    if (!rc) {
+        tell_start(issuer, server);
+        loop(issuer);
+        proc_notify_stopping("stopping");
+        att_log(ATT_INFO, "issuer.stopping", ATT_N("requests", issuer->counters.requests),
+                ATT_N("issued", issuer->counters.issued));
+    }
+    att_ctl_server_free(admin);
+    pthread_mutex_lock(&issuer->lock);
+    issuer->server = NULL;
+    pthread_mutex_unlock(&issuer->lock);
+    issuer_server_free(server);
+    struct att_err head = {0};
+    if (issuer_audit_save_head(issuer, &head)) {
+        att_log_err(ATT_ERROR, "audit.head", &head);
+    }
+    return rc;
+}

@@ -1,0 +1,215 @@
+/* M7: what a host may run, signed, with a version that only grows. */
+#include "provision/issuer/ca.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum att_rc issuer_view_bump(struct store_tx *tx, struct att_err *err)
+{
+    int64_t version = 0;
+    return store_meta_count(tx, "view_version", &version, err);
+}
+
+static enum att_rc read_version(void *user, struct store_tx *tx, struct att_err *err)
+{
+    int64_t *version = user;
+    att_autobuf value = {0};
+    enum att_rc rc = store_meta_get(tx, "view_version", &value, err);
+    if (!rc) {
+        struct att_cur cur = att_cur_init(att_buf_slice(&value));
+        *version = (int64_t)att_cur_be64(&cur);
+    }
+    return rc;
+}
+
+void issuer_view_wake(struct issuer *issuer)
+{
+    int64_t version = 0;
+    struct att_err err = {0};
+    if (store_run(issuer->store, false, read_version, &version, &err)) {
+        att_log_err(ATT_ERROR, "view.version", &err);
+        return;
+    }
+    pthread_mutex_lock(&issuer->lock);
+    if (version > atomic_load(&issuer->view_version)) {
+        atomic_store(&issuer->view_version, version);
+        if (issuer->server) {
+            issuer_server_wake(issuer->server);
+        }
+    }
+    pthread_mutex_unlock(&issuer->lock);
+}
+
+struct view {
+    struct issuer *issuer;
+    struct issuer_settings *settings;
+    const char *host_id;
+    struct store_host host;
+    json_t *labels, *entries, *policies;
+    int64_t version;
+};
+
+static enum att_rc add_entry(void *user, const void *record, struct att_err *err)
+{
+    struct view *v = user;
+    const struct store_entry *row = record;
+    struct conf_entry *entry = NULL;
+    att_autojson *json = issuer_json(row->json);
+    enum att_rc rc = conf_entry_from_json(json, &entry, err);
+    if (!rc && conf_entry_selects(entry, v->host.id, v->labels)) {
+        const struct conf_profile *profile = conf_issuer_profile(v->settings->conf, entry->profile);
+        json_t *workload = NULL;
+        rc = conf_workloads_to_json(entry, &workload, err);
+        if (!rc) {
+            json_array_append_new(
+                v->entries,
+                json_pack("{s:s, s:s, s:s, s:s, s:I, s:o}", "name", row->name, "spiffeId",
+                          row->spiffe_id, "key", conf_key_kind_name(entry->key), "profile",
+                          entry->profile, "lifetimeS",
+                          (json_int_t)(profile ? profile->lifetime_s : 0), "workload", workload));
+        }
+    }
+    conf_entry_free(entry);
+    return rc;
+}
+
+static enum att_rc add_policy(void *user, const void *record, struct att_err *err)
+{
+    struct view *v = user;
+    const struct store_policy *row = record;
+    (void)err;
+    json_array_append_new(v->policies, json_pack("{s:s, s:I}", "name", row->name, "version",
+                                                 (json_int_t)row->version));
+    return ATT_OK;
+}
+
+static enum att_rc gather(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct view *v = user;
+    att_autobuf version = {0};
+    enum att_rc rc = store_meta_get(tx, "view_version", &version, err);
+    if (!rc) {
+        struct att_cur cur = att_cur_init(att_buf_slice(&version));
+        v->version = (int64_t)att_cur_be64(&cur);
+        rc = store_get(tx, &store_hosts, v->host_id, &v->host, NULL);
+        if (rc) {
+            return issuer_refuse(err, ATT_E_DENIED, "hostUnknown", "the host is gone");
+        }
+    }
+    if (!rc && strcmp(v->host.state, STORE_HOST_BANNED) == 0) {
+        return issuer_host_check(&v->host, err);
+    }
+    v->labels = issuer_json(v->host.labels);
+    if (!rc && strcmp(v->host.state, STORE_HOST_APPROVED) == 0) {
+        rc = store_each(tx, &store_entries, NULL, NULL, add_entry, v, err);
+    }
+    return rc ? rc : store_each(tx, &store_policies, NULL, NULL, add_policy, v, err);
+}
+
+static enum att_rc sign_view(struct view *v, struct att_buf *ret_jws, struct att_err *err)
+{
+    const struct issuer_ca *ca = v->issuer->ca;
+    att_autojson *json =
+        json_pack("{s:I, s:o, s:s, s:{s:s, s:s}, s:O, s:s, s:O}", "version", (json_int_t)v->version,
+                  "issuedAt", issuer_time_json(att_now_utc_s()), "trustDomain",
+                  v->issuer->trust_domain, "host", "id", v->host.id, "state", v->host.state,
+                  "entries", v->entries, "bundle", ca->bundle, "policies", v->policies);
+    att_autobuf payload = {0}, header = {0};
+    if (!json) {
+        return att_fail(err, ATT_E_NOMEM, "host view: no memory");
+    }
+    const struct att_slice chain[] = {att_buf_slice(&ca->view_der),
+                                      att_buf_slice(&ca->tls_root_der)};
+    struct acme_signer signer = acme_signer_pkey(ca->view_key);
+    enum att_rc rc = att_json_dump(json, false, &payload, err);
+    if (!rc) {
+        rc = acme_jws_protected_x5c("attestd-hostview", chain, 2, &header, err);
+    }
+    return rc ? rc
+              : acme_jws_sign(&signer, att_buf_slice(&header), att_buf_slice(&payload), ret_jws,
+                              err);
+}
+
+enum att_rc issuer_view_answer(struct issuer *issuer, const char *host, int64_t if_newer_than,
+                               struct issuer_response *response, struct att_err *err)
+{
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    struct view v = {.issuer = issuer,
+                     .settings = settings,
+                     .host_id = host,
+                     .entries = json_array(),
+                     .policies = json_array()};
+    enum att_rc rc = store_run(issuer->store, false, gather, &v, err);
+    if (!rc) {
+        snprintf(response->etag, sizeof response->etag, "\"%lld\"", (long long)v.version);
+        if (v.version <= if_newer_than) {
+            response->status = 304;
+        } else {
+            response->status = 200;
+            response->content_type = "application/jose+json";
+            rc = sign_view(&v, &response->body, err);
+        }
+    }
+    json_decref(v.labels);
+    json_decref(v.entries);
+    json_decref(v.policies);
+    store_record_done(&store_hosts, &v.host);
+    return rc;
+}
+
+struct whose {
+    struct issuer_call *call;
+    struct store_host host;
+};
+
+static enum att_rc find_host(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct whose *w = user;
+    return issuer_host_by_account(tx, w->call->account.thumbprint, &w->host, err);
+}
+
+/* "\"17\"" or "17"; 0 when absent or not a number: then everything is newer. */
+static int64_t etag_version(const char *text)
+{
+    if (!text) {
+        return 0;
+    }
+    text += strspn(text, " \"W/");
+    return strtoll(text, NULL, 10);
+}
+
+static int wait_of(const char *prefer)
+{
+    const char *at = prefer ? strstr(prefer, "wait=") : NULL;
+    long s = at ? strtol(at + 5, NULL, 10) : 0;
+    return s <= 0 ? 0 : s > ISSUER_WAIT_MAX_S ? ISSUER_WAIT_MAX_S : (int)s;
+}
+
+enum att_rc issuer_host_view(struct issuer_call *call, struct att_err *err)
+{
+    if (call->jws.payload.len) {
+        return issuer_problem(call, err, ACME_P_MALFORMED, NULL,
+                              "this resource is read with POST-as-GET: expected an empty payload");
+    }
+    struct whose w = {.call = call};
+    struct att_err why = {0};
+    int64_t have = etag_version(call->request->if_none_match);
+    enum att_rc rc = store_run(call->issuer->store, false, find_host, &w, &why);
+    if (!rc) {
+        rc = issuer_view_answer(call->issuer, w.host.id, have, call->response, &why);
+    }
+    if (!rc && call->response->status == 304) {
+        call->response->hold_s = wait_of(call->request->prefer);
+        call->response->hold_version = have;
+        snprintf(call->response->hold_host, sizeof call->response->hold_host, "%s", w.host.id);
+    }
+    store_record_done(&store_hosts, &w.host);
+    if (rc == ATT_E_DENIED) {
+        return issuer_problem(call, err, ACME_P_UNAUTHORIZED, why.reason, "%s", why.msg);
+    }
+    if (rc && err) {
+        *err = why;
+    }
+    return rc;
+}
