@@ -273,12 +273,49 @@ static void test_a_tpm_activates_what_we_make(void **state)
     check_ek("ek.ctx", PARSE_EK_L2, 1);
 }
 
+/* The high range's RSA-3072 and P-256, which swtpm_setup does not make: from our own templates, as
+ * far as this TPM has them. */
+static void test_a_tpm_activates_for_high_range_templates(void **state)
+{
+    if (!*state) {
+        skip();
+    }
+    static const struct {
+        enum parse_ek_template which;
+        const char *alg, *hash;
+    } eks[] = {{PARSE_EK_H6, "rsa3072:null:aes256cfb", "sha384"},
+               {PARSE_EK_H2, "ecc256:null:aes128cfb", "sha256"},
+               {PARSE_EK_H1, "rsa2048:null:aes128cfb", "sha256"}};
+    int done = 0;
+    for (size_t i = 0; i < 3; i++) {
+        struct parse_public template;
+        assert_ok(parse_public_ek_template(eks[i].which, &template, err));
+        assert_ok(att_io_write_file("policy", ATT_SLICE(template.policy, template.policy_len), 0600,
+                                    err));
+        int failed = run_status(
+            ARGS("tpm2_createprimary", "-Q", "-C", "e", "-G", eks[i].alg, "-g", eks[i].hash, "-c",
+                 "high.ctx", "-L", "policy", "-a",
+                 "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|adminwithpolicy|restricted|"
+                 "decrypt"),
+            1);
+        assert_int_equal(run_status(ARGS("tpm2_flushcontext", "-Q", "-t"), 0), 0);
+        if (failed) {
+            print_message("this TPM has no %s: left out\n", eks[i].alg);
+            continue;
+        }
+        check_ek("high.ctx", eks[i].which, 0);
+        done++;
+    }
+    assert_true(done >= 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arguments_that_are_refused),
         cmocka_unit_test(test_sizes_and_freshness),
-        cmocka_unit_test_setup_teardown(test_a_tpm_activates_what_we_make, start_tpm, stop_tpm),
+        cmocka_unit_test(test_a_tpm_activates_what_we_make),
+        cmocka_unit_test(test_a_tpm_activates_for_high_range_templates),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, start_tpm, stop_tpm);
 }
