@@ -163,7 +163,12 @@ const char *att_buf_cstr(struct att_buf *buf)
 uint8_t *att_buf_steal(struct att_buf *buf, size_t *ret_len)
 {
     uint8_t *ptr = buf->ptr;
-    *ret_len = buf->len;
+    if (ret_len) {
+        *ret_len = buf->len;
+    }
+    if (ptr) {
+        ptr[buf->len] = 0; /* reserve() keeps a byte for it */
+    }
     *buf = (struct att_buf){0};
     return ptr;
 }
