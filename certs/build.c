@@ -8,9 +8,8 @@
 #include "certs/tbs.h"
 
 #include <arpa/inet.h>
+#include <openssl/x509v3.h>
 #include <string.h>
-
-#define DAY_S 86400
 
 struct certs_validity certs_validity_from(int64_t now_s, int64_t lifetime_s)
 {
@@ -277,4 +276,50 @@ enum att_rc certs_root_tbs(const struct certs_ca_spec *spec, struct att_buf *ret
     certs_ext_key_usage(&tbs.extensions, CERTS_KU_CA);
     certs_ext_basic_ca(&tbs.extensions, false);
     return certs_tbs_finish(&tbs, ret_tbs, ret_digest, err);
+}
+
+/* OtherName's content: type-id, [0] { PermanentIdentifier }. */
+static bool take_permanent_id(const GENERAL_NAME *name, char ret[2 * ATT_SHA256_LEN + 1])
+{
+    ASN1_OBJECT *oid = NULL;
+    ASN1_TYPE *value = NULL;
+    if (name->type != GEN_OTHERNAME || GENERAL_NAME_get0_otherName(name, &oid, &value) != 1 ||
+        !certs_oid_is(oid, CERTS_OID_PERMANENT_ID) || ASN1_TYPE_get(value) != V_ASN1_SEQUENCE) {
+        return false;
+    }
+    const ASN1_STRING *seq = value->value.sequence;
+    struct att_cur cur =
+        att_cur_init(ATT_SLICE(ASN1_STRING_get0_data(seq), (size_t)ASN1_STRING_length(seq)));
+    struct att_cur in = att_cur_init(certs_der_take(&cur, DER_SEQUENCE));
+    struct att_slice text = certs_der_take(&in, DER_UTF8);
+    char id[2 * ATT_SHA256_LEN + 1] = "";
+    if (!att_cur_done(&in) || !att_cur_done(&cur) || text.len != sizeof id - 1) {
+        return false;
+    }
+    memcpy(id, text.ptr, text.len);
+    if (!is_hex_id(id)) {
+        return false;
+    }
+    memcpy(ret, id, sizeof id);
+    return true;
+}
+
+enum att_rc certs_ak_ek_id(const X509 *ak_cert, char ret[2 * ATT_SHA256_LEN + 1],
+                           struct att_err *err)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(ak_cert, NID_subject_alt_name, NULL, NULL);
+    char id[2 * ATT_SHA256_LEN + 1] = "";
+    int found = 0;
+    for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+        found += take_permanent_id(sk_GENERAL_NAME_value(names, i), id);
+    }
+    GENERAL_NAMES_free(names);
+    if (found != 1) {
+        return att_fail(err, ATT_E_PARSE,
+                        "AK certificate: expected one PermanentIdentifier of 64 hex digits, found "
+                        "%d",
+                        found);
+    }
+    memcpy(ret, id, sizeof id);
+    return ATT_OK;
 }

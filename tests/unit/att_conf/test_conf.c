@@ -1,0 +1,417 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "attestd/base/io.h"
+#include "attestd/conf/issuer_conf.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct conf_errors errors;
+
+static struct att_slice text(const char *yaml)
+{
+    return att_slice_str(yaml);
+}
+
+/* An error at this line, for this field, with these words. */
+static void assert_error(int line, const char *field, const char *words)
+{
+    for (size_t i = 0; i < errors.n; i++) {
+        const struct conf_error *e = &errors.v[i];
+        if (e->line == line && strcmp(e->field, field) == 0 && strstr(e->text, words)) {
+            return;
+        }
+    }
+    for (size_t i = 0; i < errors.n; i++) {
+        print_message("  %d: %s: %s\n", errors.v[i].line, errors.v[i].field, errors.v[i].text);
+    }
+    fail_msg("no error at line %d, field %s: %s", line, field, words);
+}
+
+static void attestd_refused(const char *yaml, int line, const char *field, const char *words)
+{
+    struct conf_attestd *conf = NULL;
+    struct att_err err = {0};
+    assert_int_equal(conf_attestd_parse(text(yaml), &conf, &errors, &err), ATT_E_PARSE);
+    assert_null(conf);
+    assert_error(line, field, words);
+    assert_int_equal(conf_attestd_parse(text(yaml), &conf, NULL, NULL), ATT_E_PARSE);
+}
+
+static void test_yaml_refused(void **state)
+{
+    (void)state;
+    attestd_refused("", 0, "", "empty");
+    attestd_refused("# nothing\n", 0, "", "empty");
+    attestd_refused("just text\n", 1, "", "expected a mapping, found one value");
+    attestd_refused("- a\n- b\n", 1, "", "expected a mapping, found a list");
+    attestd_refused("log: text\nlog: json\n", 2, "log", "twice");
+    attestd_refused("log: &a text\n", 1, "", "no anchor");
+    attestd_refused("log: !!str text\n", 1, "", "no tag");
+    attestd_refused("log: text\nlog_level: *a\n", 2, "", "alias");
+    attestd_refused("a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n", 1, "", "no anchor");
+    attestd_refused("log: text\n---\nlog: json\n", 2, "", "one YAML document");
+    attestd_refused("log: \"a\\0b\"\n", 1, "", "NUL");
+    attestd_refused("? [a]\n: b\n", 1, "", "plain word as key");
+    attestd_refused("log: text\n\tlog_level: info\n", 2, "", "not YAML");
+    attestd_refused("a: [[[[[[[[[[[[[[[[x]]]]]]]]]]]]]]]]\n", 1, "", "too deep");
+
+    char *big = malloc(CONF_FILE_MAX + 2);
+    memset(big, ' ', CONF_FILE_MAX + 1);
+    struct conf_attestd *conf = NULL;
+    assert_int_equal(conf_attestd_parse(ATT_SLICE(big, CONF_FILE_MAX + 1), &conf, &errors, NULL),
+                     ATT_E_PARSE);
+    assert_error(0, "", "at most");
+    free(big);
+}
+
+static void test_attestd_refused(void **state)
+{
+    (void)state;
+    attestd_refused("log: text\nlogg: x\n", 2, "logg", "unknown key, expected one of: issuer");
+    attestd_refused("issuer:\n  urll: x\n", 2, "issuer.urll", "unknown key");
+    attestd_refused("issuer: x\n", 1, "issuer", "expected a mapping, found one value");
+    attestd_refused("log: [a]\n", 1, "log", "expected one value, found a list");
+    attestd_refused("log: xml\n", 1, "log", "text, json; found \"xml\"");
+    attestd_refused("\nlog_level: loud\n", 2, "log_level", "debug, info");
+    attestd_refused("state_dir: var/x\n", 1, "state_dir", "absolute path, found \"var/x\"");
+    attestd_refused("logs:\n  ima: x\n", 2, "logs.ima", "absolute path");
+    attestd_refused("tpm:\n  tcti: /dev/tpm0\n", 2, "tpm.tcti", "device:PATH");
+    attestd_refused("control_group: \"a b\"\n", 1, "control_group", "group's name");
+    attestd_refused("issuer:\n  url: https://a\n", 2, "issuer", "ca_file or ca_sha256");
+    attestd_refused("issuer:\n  ca_file: /a\n", 2, "issuer.url", "required");
+    attestd_refused("issuer:\n  url: https://a\n  ca_sha256: AB\n", 3, "issuer.ca_sha256",
+                    "64 lowercase hex digits, found \"AB\"");
+    attestd_refused("issuer:\n  url: https://a\n  ca_file: /a\n  ca_sha256: "
+                    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n",
+                    4, "issuer.ca_sha256", "found both");
+}
+
+static void test_url(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "http://a",
+        "https://",
+        "https:///x",
+        "https://a/",
+        "https://u@a/x",
+        "https://a/x?y",
+        "https://a/x#y",
+        "https://a:0/x",
+        "https://a:70000",
+        "https://a:80x",
+        "https://[::1",
+        "https://[::g]/x",
+        "https://a b/x",
+        "https://a//x",
+        "https://-a/x",
+        "https://a:/x",
+        "",
+        "HTTPS://a",
+    };
+    static const char *const good[] = {"https://127.0.0.1:8443/acme", "https://[::1]:8443/acme",
+                                       "https://issuer.bank.example", "https://a/b/c"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (conf_url_check(bad[i], NULL) != ATT_E_PARSE) {
+            fail_msg("accepted %s", bad[i]);
+        }
+    }
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_int_equal(conf_url_check(good[i], NULL), ATT_OK);
+    }
+}
+
+static void test_pcrs(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "",           "sha256:",     "sha256",    "sha1:0",         "sha256:24", "sha256:1,0",
+        "sha256:0,0", "sha256:0,",   "sha256:,0", "sha256:00",      "sha256: 0", "SHA256:0",
+        "sha256:0+1", "sha256:0 ,1", "sha256:-1", "sha256:0,1,100", "sm3:0",
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (conf_pcrs_check(bad[i], NULL) != ATT_E_PARSE) {
+            fail_msg("accepted %s", bad[i]);
+        }
+    }
+    assert_int_equal(conf_pcrs_check("sha256:0,1,2,7", NULL), ATT_OK);
+    assert_int_equal(conf_pcrs_check("sha384:23", NULL), ATT_OK);
+}
+
+static void test_all_errors_at_once(void **state)
+{
+    (void)state;
+    struct conf_attestd *conf = NULL;
+    struct att_err err = {0};
+    assert_int_equal(
+        conf_attestd_parse(text("log: xml\nlog_level: loud\nrun_dir: x\n"), &conf, &errors, &err),
+        ATT_E_PARSE);
+    assert_int_equal(errors.n, 3);
+    assert_non_null(strstr(err.msg, "and 2 more"));
+    assert_int_equal(conf_attestd_parse(text("a: 1\nb: 2\nissuer: [x]\n"), &conf, &errors, NULL),
+                     ATT_E_PARSE);
+    assert_int_equal(errors.n, 3);
+    att_autobuf line = {0};
+    conf_error_text(&errors.v[1], "attestd.yaml", &line);
+    assert_non_null(strstr(att_buf_cstr(&line), "attestd.yaml:2: b: unknown key"));
+
+    struct att_buf many = {0};
+    for (int i = 0; i < 60; i++) {
+        att_buf_printf(&many, "k%d: x\n", i);
+    }
+    att_buf_put_str(&many, "issuer:\n");
+    for (int i = 0; i < 20; i++) {
+        att_buf_printf(&many, "  k%d: x\n", i);
+    }
+    assert_int_equal(conf_attestd_parse(att_buf_slice(&many), &conf, &errors, NULL), ATT_E_PARSE);
+    assert_int_equal(errors.n, CONF_ERRORS_MAX);
+    assert_int_equal(errors.dropped, 80 - CONF_ERRORS_MAX);
+    att_buf_done(&many);
+}
+
+static void test_attestd_defaults(void **state)
+{
+    (void)state;
+    struct conf_attestd *conf = NULL;
+    struct att_err err = {0};
+    assert_int_equal(conf_attestd_parse(text("log: json\n"), &conf, &errors, &err), ATT_OK);
+    assert_null(conf->issuer);
+    assert_string_equal(conf->tpm->tcti, "device:/dev/tpmrm0");
+    assert_string_equal(conf->state_dir, "/var/lib/attestd");
+    assert_string_equal(conf->run_dir, "/run/attestd");
+    assert_string_equal(conf->control_group, "attestd-admin");
+    assert_null(conf->ticket_file);
+    assert_true(conf->log_json);
+    assert_int_equal(conf->log_least, ATT_INFO);
+    assert_int_equal(conf_path_set(&conf->run_dir, "x", NULL), ATT_E_INVAL);
+    assert_int_equal(conf_path_set(&conf->run_dir, "/x", NULL), ATT_OK);
+    assert_string_equal(conf->run_dir, "/x");
+    conf_attestd_free(conf);
+    conf_attestd_free(NULL);
+}
+
+static void test_attestd_load(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/att-conf-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    struct conf_attestd *conf = NULL;
+    struct att_err err = {0};
+    static const char yaml[] =
+        "issuer:\n  url: https://127.0.0.1:8443/acme\n  ca_sha256: "
+        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n"
+        "tpm: { tcti: \"swtpm:path=/abs/sock\" }\nticket_file: /t\nlog_level: debug\n"
+        "logs: { firmware: /f }\ncontrol_group: none\n";
+    assert_int_equal(att_io_write_file(path, att_slice_str(yaml), 0600, NULL), ATT_OK);
+    assert_int_equal(conf_attestd_load(path, &conf, &errors, &err), ATT_OK);
+    assert_string_equal(conf->issuer->url, "https://127.0.0.1:8443/acme");
+    assert_int_equal(conf->issuer->ca_sha256_bytes[1], 0x23);
+    assert_string_equal(conf->tpm->tcti, "swtpm:path=/abs/sock");
+    assert_string_equal(conf->logs->firmware, "/f");
+    assert_non_null(conf->logs->ima);
+    assert_string_equal(conf->ticket_file, "/t");
+    assert_null(conf->control_group);
+    assert_int_equal(conf->log_least, ATT_DEBUG);
+    conf_attestd_free(conf);
+    conf = NULL;
+    unlink(path);
+    assert_int_equal(conf_attestd_load(path, &conf, &errors, &err), ATT_E_NOTFOUND);
+    assert_int_equal(errors.n, 1);
+    assert_null(conf);
+}
+
+/* ---- issuer.yaml ---- */
+
+#define HEAD     "trust_domain: bank.example\nurl: https://127.0.0.1:8443/acme\nek: { roots_dir: /r }\n"
+#define ENROL    "enrolment: { boot: ovmf-guest, pcrs: \"sha256:0,7\" }\n"
+#define PROFILES "profiles:\n  - { name: trading, boot: none, pcrs: \"sha256:0\" }\n"
+
+static void issuer_refused(const char *yaml, int line, const char *field, const char *words)
+{
+    struct conf_issuer *conf = NULL;
+    assert_int_equal(conf_issuer_parse(text(yaml), &conf, &errors, NULL), ATT_E_PARSE);
+    assert_null(conf);
+    assert_error(line, field, words);
+}
+
+static void test_issuer_refused(void **state)
+{
+    (void)state;
+    issuer_refused("log: text\n", 1, "trust_domain", "required");
+    issuer_refused(HEAD ENROL "profiles: []\n", 5, "profiles", "list of 1");
+    issuer_refused(HEAD ENROL PROFILES "listen: localhost:1\n", 7, "listen", "ADDRESS:PORT");
+    issuer_refused(HEAD ENROL PROFILES "listen: 127.0.0.1:65536\n", 7, "listen", "ADDRESS:PORT");
+    issuer_refused(HEAD ENROL PROFILES "listen: \"[::1:1\"\n", 7, "listen", "ADDRESS:PORT");
+    issuer_refused(HEAD ENROL PROFILES "threads: 0\n", 7, "threads", "1 … 64, found 0");
+    issuer_refused(HEAD ENROL PROFILES "threads: 65\n", 7, "threads", "found 65");
+    issuer_refused(HEAD ENROL PROFILES "threads: two\n", 7, "threads", "whole number");
+    issuer_refused(HEAD ENROL PROFILES "eab_required: maybe\n", 7, "eab_required", "true or false");
+    issuer_refused(HEAD ENROL PROFILES "tls: { cert_file: /c }\n", 7, "tls.key_file", "required");
+    issuer_refused(HEAD PROFILES "enrolment: { boot: none }\n", 6, "enrolment.pcrs", "required");
+    issuer_refused(HEAD PROFILES "enrolment: { boot: X, pcrs: \"sha256:0\" }\n", 6,
+                   "enrolment.boot", "expected a name");
+    issuer_refused(HEAD PROFILES "enrolment: { boot: none, pcrs: \"sha1:0\" }\n", 6,
+                   "enrolment.pcrs", "BANK:PCR");
+    issuer_refused(HEAD PROFILES "enrolment: { boot: none, pcrs: \"sha256:0\", ek: any }\n", 6,
+                   "enrolment.ek", "certificate, inventory");
+    issuer_refused(HEAD PROFILES "enrolment: { boot: none, pcrs: \"sha256:0\", ak_lifetime: 1m }\n",
+                   6, "enrolment.ak_lifetime", "at least 600");
+    issuer_refused(HEAD PROFILES
+                   "enrolment: { boot: none, pcrs: \"sha256:0\", logs: [ima, ima] }\n",
+                   6, "enrolment.logs[1]", "twice");
+    issuer_refused("trust_domain: Bank\nurl: https://a\nek: { roots_dir: /r }\n" ENROL PROFILES, 1,
+                   "trust_domain", "SPIFFE trust domain");
+    issuer_refused("trust_domain: b\nurl: http://a\nek: { roots_dir: /r }\n" ENROL PROFILES, 2,
+                   "url", "https://HOST");
+    issuer_refused("trust_domain: b\nurl: https://a\nek:\n  roots_dir: /r\n  deny:\n"
+                   "    - { manufacturer: LONGER }\n" ENROL PROFILES,
+                   6, "ek.deny[0].manufacturer", "four characters");
+    issuer_refused("trust_domain: b\nurl: https://a\nek:\n  roots_dir: /r\n  deny:\n"
+                   "    - manufacturer: \"STM \"\n      versions: [\"1.2.3\"]\n" ENROL PROFILES,
+                   7, "ek.deny[0].versions[0]", "expected a version");
+}
+
+static void test_profiles_refused(void **state)
+{
+    (void)state;
+    const char *const yaml =
+        HEAD ENROL "profiles:\n"
+                   "  - { name: a, boot: none, pcrs: \"sha256:0\", lifetime: 1m }\n"   /* 6 */
+                   "  - { name: a, boot: none, pcrs: \"sha256:0\" }\n"                 /* 7 */
+                   "  - { name: B, boot: none, pcrs: \"sha256:0\" }\n"                 /* 8 */
+                   "  - { name: c, boot: none, pcrs: \"sha256:0\", keys: [usb] }\n"    /* 9 */
+                   "  - { name: d, boot: none, pcrs: \"sha256:0\", keys: [memory] }\n" /* 10 */
+                   "  - { name: e, boot: none, pcrs: \"sha256:0\", lifetime: soon }\n" /* 11 */
+                   "  - { name: f, boot: none, pcrs: \"sha256:0\", description: \"\" }\n";
+    issuer_refused(yaml, 6, "profiles[0].lifetime", "at least 120 s");
+    issuer_refused(yaml, 7, "profiles[1].name", "twice");
+    issuer_refused(yaml, 8, "profiles[2].name", "expected a name");
+    issuer_refused(yaml, 9, "profiles[3].keys[0]", "tpm, hsm, memory");
+    issuer_refused(yaml, 10, "profiles[4].lifetime", "at most 15m");
+    issuer_refused(yaml, 11, "profiles[5].lifetime", "found \"soon\"");
+    issuer_refused(yaml, 12, "profiles[6].description", "1 … 256 bytes");
+    issuer_refused(HEAD ENROL "profiles:\n  - { name: a, pcrs: \"sha256:0\" }\n", 6,
+                   "profiles[0].boot", "required");
+}
+
+static void test_issuer_accepts(void **state)
+{
+    (void)state;
+    struct conf_issuer *conf = NULL;
+    struct att_err err = {0};
+    if (conf_issuer_parse(text(HEAD ENROL PROFILES), &conf, &errors, &err) != ATT_OK) {
+        fail_msg("%s", err.msg);
+    }
+    assert_string_equal(conf->listen_host, "127.0.0.1");
+    assert_int_equal(conf->listen_port, 8443);
+    assert_int_equal(conf->threads, 2);
+    assert_true(conf->eab_required);
+    assert_false(conf->enrolment->boot_none);
+    assert_false(conf->enrolment->ek_inventory);
+    assert_int_equal(conf->enrolment->ak_lifetime_s, 7 * 86400);
+    assert_int_equal(conf->enrolment->n_logs, 1);
+    assert_string_equal(conf->enrolment->logs[0], "firmware");
+    const struct conf_profile *p = conf_issuer_profile(conf, "trading");
+    assert_non_null(p);
+    assert_null(conf_issuer_profile(conf, "tradin"));
+    assert_true(p->boot_none);
+    assert_int_equal(p->lifetime_s, 3600);
+    assert_string_equal(p->keys[0], "tpm");
+    assert_null(conf->tls);
+    conf_issuer_free(conf);
+
+    static const char full[] =
+        "trust_domain: bank.example\nlisten: \"[::1]:0\"\nurl: https://[::1]:8443/acme\n"
+        "state_dir: /s\nrun_dir: /r\npolicies_dir: /p\nthreads: 8\neab_required: false\n"
+        "ek:\n  roots_dir: /roots\n  deny:\n    - { manufacturer: \"STM \", versions: "
+        "[\"1.258.0.0\"] }\n"
+        "    - { manufacturer: INTC }\n"
+        "enrolment: { boot: none, pcrs: \"sha256:0\", logs: [], ek: inventory, ak_lifetime: 1h }\n"
+        "profiles:\n  - name: m\n    description: Memory keys\n    lifetime: 10m\n"
+        "    keys: [tpm, memory]\n    boot: ovmf-guest\n    pcrs: \"sha256:0,7\"\n"
+        "    logs: [firmware, ima]\n"
+        "tls: { cert_file: /c, key_file: /k }\nlog: json\nlog_level: error\ncontrol_group: wheel\n";
+    conf = NULL;
+    if (conf_issuer_parse(text(full), &conf, &errors, &err) != ATT_OK) {
+        fail_msg("%s", err.msg);
+    }
+    assert_string_equal(conf->listen_host, "::1");
+    assert_int_equal(conf->listen_port, 0);
+    assert_false(conf->eab_required);
+    assert_true(conf->enrolment->ek_inventory);
+    assert_int_equal(conf->enrolment->n_logs, 0);
+    assert_int_equal(conf->profiles[0].n_logs, 2);
+    assert_int_equal(conf->profiles[0].lifetime_s, 600);
+    assert_false(conf_ek_denied(conf->ek, "id:49465800", "id:00010102"));
+    assert_true(conf_ek_denied(conf->ek, "id:494E5443", "id:00010102"));
+    assert_true(conf_ek_denied(conf->ek, "494e5443", "anything"));
+    assert_true(conf_ek_denied(conf->ek, "53544d20", "0001010200000000"));
+    assert_false(conf_ek_denied(conf->ek, "53544d20", "0001010200000001"));
+    assert_true(conf_ek_denied(conf->ek, "id:53544D20", "id:00010102"));
+    assert_false(conf_ek_denied(conf->ek, "id:53544D20", "id:00010103"));
+    conf_issuer_free(conf);
+}
+
+/* The manuals' examples are configurations. */
+static char *example_of(const char *manual)
+{
+    const char *root = getenv("ATT_SOURCE_DIR");
+    att_autobuf path = {0}, page = {0};
+    att_buf_printf(&path, "%s/docs/man/%s", root ? root : ".", manual);
+    if (att_io_read_file(att_buf_cstr(&path), 65536, &page, NULL) != ATT_OK) {
+        return NULL;
+    }
+    const char *begin = strstr(att_buf_cstr(&page), ".Sh EXAMPLES");
+    begin = begin ? strstr(begin, ".Bd -literal") : NULL;
+    begin = begin ? strchr(begin, '\n') : NULL;
+    const char *end = begin ? strstr(begin, "\n.Ed") : NULL;
+    return end ? strndup(begin + 1, (size_t)(end - begin)) : NULL;
+}
+
+static void test_manual_examples(void **state)
+{
+    (void)state;
+    struct conf_attestd *host = NULL;
+    struct conf_issuer *issuer = NULL;
+    struct att_err err = {0};
+    char *yaml = example_of("attestd.yaml.5");
+    assert_non_null(yaml);
+    if (conf_attestd_parse(text(yaml), &host, &errors, &err) != ATT_OK) {
+        fail_msg("attestd.yaml.5: %s", err.msg);
+    }
+    free(yaml);
+    yaml = example_of("issuer.yaml.5");
+    assert_non_null(yaml);
+    if (conf_issuer_parse(text(yaml), &issuer, &errors, &err) != ATT_OK) {
+        fail_msg("issuer.yaml.5: %s", err.msg);
+    }
+    free(yaml);
+    conf_attestd_free(host);
+    conf_issuer_free(issuer);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_yaml_refused),
+        cmocka_unit_test(test_attestd_refused),
+        cmocka_unit_test(test_url),
+        cmocka_unit_test(test_pcrs),
+        cmocka_unit_test(test_all_errors_at_once),
+        cmocka_unit_test(test_attestd_defaults),
+        cmocka_unit_test(test_attestd_load),
+        cmocka_unit_test(test_issuer_refused),
+        cmocka_unit_test(test_profiles_refused),
+        cmocka_unit_test(test_issuer_accepts),
+        cmocka_unit_test(test_manual_examples),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
