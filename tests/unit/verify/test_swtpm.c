@@ -10,6 +10,7 @@
 #include "provision/evidence/formula.h"
 #include "tests/support/forge_parts.h"
 #include "tests/support/swtpm.h"
+#include "tpm/parse/sig.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -76,7 +77,8 @@ static void area_of(struct real *r, const char *name, struct att_buf *ret)
     att_buf_put_slice(ret, area);
 }
 
-static void command_head(struct att_buf *cmd, uint32_t code, const uint32_t *handles, size_t n)
+static void command_head(struct att_buf *cmd, uint32_t code, const uint32_t *handles, size_t n,
+                         size_t n_auth)
 {
     att_buf_be16(cmd, 0x8002); /* TPM_ST_SESSIONS */
     att_buf_be32(cmd, 0);      /* size, set at the end */
@@ -84,8 +86,8 @@ static void command_head(struct att_buf *cmd, uint32_t code, const uint32_t *han
     for (size_t i = 0; i < n; i++) {
         att_buf_be32(cmd, handles[i]);
     }
-    att_buf_be32(cmd, (uint32_t)(9 * n));
-    for (size_t i = 0; i < n; i++) {
+    att_buf_be32(cmd, (uint32_t)(9 * n_auth));
+    for (size_t i = 0; i < n_auth; i++) {
         att_buf_put(cmd, "\x40\0\0\x09\0\0\0\0\0", 9); /* empty password */
     }
 }
@@ -118,7 +120,7 @@ static void certify(struct real *r, uint32_t ak, struct att_slice extra)
 {
     att_autobuf cmd = {0};
     const uint32_t handles[] = {KEY_HANDLE, ak};
-    command_head(&cmd, 0x148, handles, 2);
+    command_head(&cmd, 0x148, handles, 2, 2);
     att_buf_field_be16(&cmd, extra);
     att_buf_be16(&cmd, PARSE_ALG_NULL);
     att_buf_reset(&r->cert_info);
@@ -130,7 +132,7 @@ static void quote(struct real *r, uint32_t ak, struct att_slice extra)
 {
     att_autobuf cmd = {0};
     uint8_t raw[PARSE_PCR_RAW_LEN];
-    command_head(&cmd, 0x158, &ak, 1);
+    command_head(&cmd, 0x158, &ak, 1, 1);
     att_buf_field_be16(&cmd, extra);
     att_buf_be16(&cmd, PARSE_ALG_NULL);
     assert_int_equal(parse_pcr_sel_raw(&r->forge->selection, raw, NULL), ATT_OK);
@@ -286,6 +288,59 @@ static void test_order(void **state)
     assert_refused(verdict, VERIFY_REASON_PCR_DIGEST, "PCR 14 was extended meanwhile");
 }
 
+/* The index holds what a quote says after its clock: the selection asked for and the digest of PCR
+ * values of the attacker's choice. The AK signs it, with the right nonce, as TPM2_NV_Certify. */
+static void nv_certify(struct real *r, struct att_slice extra)
+{
+    uint8_t raw[PARSE_PCR_RAW_LEN], digest[PARSE_DIGEST_MAX];
+    char path[300], line[200];
+    size_t len = 0;
+    att_autobuf contents = {0}, cmd = {0};
+    assert_int_equal(parse_pcr_sel_raw(&r->forge->selection, raw, NULL), ATT_OK);
+    assert_int_equal(parse_pcr_set_digest(&r->pcrs, PARSE_ALG_SHA256, digest, &len, NULL), ATT_OK);
+    att_buf_put(&contents, raw, sizeof(raw));
+    att_buf_field_be16(&contents, ATT_SLICE(digest, len));
+    (void)snprintf(path, sizeof(path), "%s/nv", r->tpm.dir);
+    assert_int_equal(att_io_write_file(path, att_buf_slice(&contents), 0600, NULL), ATT_OK);
+    (void)snprintf(line, sizeof(line),
+                   "tpm2_nvdefine -Q -C o -s %zu -a 'authread|authwrite' 0x01500001\n"
+                   "tpm2_nvwrite -Q -C 0x01500001 -i nv 0x01500001\n",
+                   contents.len);
+    sh(r, line);
+    const uint32_t handles[] = {AK_HANDLE, 0x01500001U, 0x01500001U};
+    command_head(&cmd, 0x184, handles, 3, 2);
+    att_buf_field_be16(&cmd, extra);
+    att_buf_be16(&cmd, PARSE_ALG_NULL);
+    att_buf_be16(&cmd, (uint16_t)contents.len);
+    att_buf_be16(&cmd, 0);
+    att_buf_reset(&r->quote);
+    att_buf_reset(&r->quote_sig);
+    attest(r, &cmd, &r->quote, &r->quote_sig);
+}
+
+static void test_nv_certify(void **state)
+{
+    struct real *r = *state;
+    if (!r->forge) {
+        skip();
+    }
+    uint8_t extra[ATT_SHA256_LEN];
+    make_order(r, "ak.pub", AK_HANDLE);
+    evidence_quote_extra(extra, att_slice_str(FORGE_KEYAUTH), att_buf_slice(&r->cert_info),
+                         att_buf_slice(&r->evidence));
+    nv_certify(r, ATT_SLICE_ARRAY(extra));
+    struct parse_attest attest_nv;
+    assert_int_equal(parse_attest_parse(att_buf_slice(&r->quote), &attest_nv, NULL), ATT_OK);
+    assert_int_equal(attest_nv.type, PARSE_ATTEST_NV);
+    assert_true(att_slice_eq(attest_nv.extra_data, ATT_SLICE_ARRAY(extra)));
+    assert_int_equal(parse_sig_verify(&r->forge->ak.pub, att_buf_slice(&r->quote_sig),
+                                      att_buf_slice(&r->quote), NULL),
+                     ATT_OK);
+    verify_autoverdict *verdict = verify_verdict_new();
+    judge_order(r, verdict);
+    assert_refused(verdict, VERIFY_REASON_QUOTE_TYPE, "a real NV_Certify that looks like PCRs");
+}
+
 static void test_owner_ak(void **state)
 {
     struct real *r = *state;
@@ -342,6 +397,7 @@ static void test_ek(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_ek), cmocka_unit_test(test_owner_ak),
+                                       cmocka_unit_test(test_nv_certify),
                                        cmocka_unit_test(test_order)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
