@@ -50,7 +50,9 @@ swtpm_start() {
         --tpmstate "dir=$_swtpm_dir/state" --pid "file=$_swtpm_dir/pid" \
         --log "file=$_swtpm_dir/swtpm.log,truncate" --daemon || return 1
     _swtpm_n=0
-    while [ ! -S "$_swtpm_dir/sock.ctrl" ] || [ ! -s "$_swtpm_dir/pid" ]; do
+    # Looked up, not tried out: swtpm turns a client away while it still has another.
+    until [ -s "$_swtpm_dir/pid" ] &&
+        [ "$(grep -cE " 00010000 .* $_swtpm_dir/sock(\\.ctrl)?\$" /proc/net/unix)" = 2 ]; do
         _swtpm_n=$((_swtpm_n + 1))
         if [ "$_swtpm_n" -gt 100 ]; then
             echo "swtpm_start: no socket in $_swtpm_dir" >&2

@@ -11,9 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -172,25 +170,41 @@ static enum att_rc manufacture(const struct swtpm *tpm, const struct swtpm_optio
     return options->no_ek_cert ? ATT_OK : write_roots(tpm, err);
 }
 
-static bool accepts(const char *path)
+/* Does somebody listen at this path? Looked up, not tried out: swtpm serves one client at a time
+ * and turns the next one away while it still has the probe. Flag 0x10000 is __SO_ACCEPTCON. */
+static bool listens(const char *table, const char *path)
 {
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     size_t len = strlen(path);
-    bool ok = fd >= 0 && len < sizeof(addr.sun_path);
-    memcpy(addr.sun_path, path, ok ? len : 0);
-    ok = ok && connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0;
-    att_close(&fd);
-    return ok;
+    for (const char *at = strstr(table, path); at; at = strstr(at + 1, path)) {
+        const char *line = at;
+        while (line > table && line[-1] != '\n') {
+            line--;
+        }
+        if ((at[len] == '\n' || at[len] == '\0') && strstr(line, " 00010000 ") &&
+            strstr(line, " 00010000 ") < at) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool ready(const struct swtpm *tpm)
+{
+    char data[SWTPM_PATH + 16], ctrl[SWTPM_PATH + 16];
+    att_autobuf table = {0};
+    (void)snprintf(data, sizeof(data), "%s/sock", tpm->dir);
+    (void)snprintf(ctrl, sizeof(ctrl), "%s/sock.ctrl", tpm->dir);
+    const char *text = att_io_read_file("/proc/net/unix", (size_t)4 << 20, &table, NULL) == ATT_OK
+                           ? att_buf_cstr(&table)
+                           : NULL;
+    return text && listens(text, data) && listens(text, ctrl);
 }
 
 static enum att_rc wait_socket(struct swtpm *tpm, struct att_err *err)
 {
-    char path[SWTPM_PATH + 16];
-    (void)snprintf(path, sizeof(path), "%s/sock.ctrl", tpm->dir);
     for (int n = 0; n < 2000; n++) {
         struct timespec pause = {.tv_nsec = 5000000};
-        if (accepts(path)) {
+        if (ready(tpm)) {
             return ATT_OK;
         }
         if (waitpid(tpm->pid, NULL, WNOHANG) == tpm->pid) {
@@ -199,7 +213,7 @@ static enum att_rc wait_socket(struct swtpm *tpm, struct att_err *err)
         }
         (void)nanosleep(&pause, NULL);
     }
-    return att_fail(err, ATT_E_TIMEOUT, "swtpm did not open %s", path);
+    return att_fail(err, ATT_E_TIMEOUT, "swtpm opened no sockets in %s", tpm->dir);
 }
 
 enum att_rc swtpm_start(struct swtpm *tpm, bool no_startup, struct att_err *err)

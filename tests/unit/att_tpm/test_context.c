@@ -184,12 +184,12 @@ static void knows_both_srk_variants(void **state)
     assert_false(srk_is_persistent(ctx, &transient));
     create_key(ctx, &blob2);
     tpm_context_free(ctx);
-    assert_int_equal(
-        swtpm_sh(&the_tpm, "{ printf '\\040\\000'; head -c 128 /dev/zero; "
-                           "printf '\\040\\000'; head -c 128 /dev/zero; } > unique\n"
-                           "tpm2_createprimary -C o -g sha256 -G ecc256:aes128cfb -u unique "
-                           "-c srk.ctx " SRK_ATTRS "\n" PERSIST),
-        0);
+    assert_int_equal(swtpm_sh(&the_tpm,
+                              "{ printf '\\040\\000'; head -c 128 /dev/zero; "
+                              "printf '\\040\\000'; head -c 128 /dev/zero; } > unique\n"
+                              "tpm2_createprimary -C o -g sha256 -G ecc256:aes128cfb -u unique "
+                              "-c srk.ctx " SRK_ATTRS "\n" PERSIST),
+                     0);
     ctx = open_tpm(&the_tpm);
     assert_true(srk_is_persistent(ctx, &zeros));
     assert_false(att_slice_eq(parse_name_slice(&zeros), parse_name_slice(&transient)));
@@ -259,11 +259,8 @@ static void never_flushes_what_is_not_ours(void **state)
                      0);
     struct tpm_context *ctx = open_tpm(&the_tpm);
     assert_int_equal(count(ctx, TPM_HANDLES_TRANSIENT), 2);
-    /* One slot is not enough for SRK and key; the caller is told to try again. */
-    create_key(ctx, &blob);
-    uint8_t digest[32] = {0};
-    struct tpm_signature sig;
-    assert_refused(tpm_key_sign(ctx, &blob, AUTH_A, digest, &sig, err), ATT_E_RETRY, "");
+    /* One slot is not enough for the SRK and a key beside it: the caller is told to try again. */
+    assert_refused(tpm_key_create(ctx, AUTH_A, &blob, err), ATT_E_RETRY, "");
     tpm_context_free(ctx);
     ctx = open_tpm(&the_tpm);
     assert_int_equal(count(ctx, TPM_HANDLES_TRANSIENT), 2);
