@@ -44,7 +44,7 @@ enum {
 #define RIGHTS_READ (FS_READ_FILE | FS_READ_DIR)
 #define RIGHTS_WRITE                                                                               \
     (RIGHTS_READ | FS_WRITE_FILE | FS_REMOVE_DIR | FS_REMOVE_FILE | FS_MAKE_DIR | FS_MAKE_REG |    \
-     FS_MAKE_SOCK | FS_REFER | FS_TRUNCATE)
+     FS_MAKE_SOCK | FS_MAKE_SYM | FS_REFER | FS_TRUNCATE)
 #define RIGHTS_DEVICE (FS_READ_FILE | FS_WRITE_FILE)
 /* The rights that a rule on a file, as opposed to a folder, may name. */
 #define RIGHTS_FILE (FS_EXECUTE | FS_WRITE_FILE | FS_READ_FILE | FS_TRUNCATE | FS_IOCTL_DEV)

@@ -152,8 +152,10 @@ static const char *const common_calls[] = {
 
 /* A server and a client of the network need a little more (libevent, libcurl, SQLite). */
 static const char *const network_calls[] = {
-    "sendmmsg", "recvmmsg",  "sendfile",   "epoll_create", "pipe",        "eventfd",
-    "fchown",   "utimensat", "socketpair", "truncate",     "getpriority",
+    "sendmmsg",  "recvmmsg",   "sendfile", "epoll_create", "pipe",    "eventfd",   "fchown",
+    "utimensat", "socketpair", "truncate", "getpriority",  "symlink", "symlinkat", /* certs/install
+                                                                                    */
+    "chown",     "fchownat", /* a control socket for a group */
 };
 
 /* Ends the process: no honest code of ours comes near these. */

@@ -115,6 +115,7 @@ listen: "127.0.0.1:$port"
 url: "https://127.0.0.1:$port/acme"
 state_dir: $dir/issuer
 run_dir: $dir/issuer-run
+control_group: none
 ek:
   roots_dir: $dir/ek-roots
 enrolment:
@@ -138,6 +139,7 @@ tpm:
   tcti: "$(cat "$dir/tpm/tcti")"
 state_dir: $dir/state
 run_dir: $dir/run
+control_group: none
 ticket_file: $dir/ticket.json
 logs:
   firmware: $dir/firmware.log
