@@ -99,7 +99,7 @@ static enum att_rc check_leaf(const X509 *leaf, enum certs_purpose purpose, stru
     if (!eku) {
         return att_fail(err, ATT_E_INVAL, "verify a chain for no purpose");
     }
-    if (X509_check_ca(cert) != 0) {
+    if ((X509_get_extension_flags(cert) & EXFLAG_CA) || X509_check_ca(cert) != 0) {
         return refuse(err, "chainCa", "the leaf is a CA certificate");
     }
     uint32_t usage = X509_get_key_usage(cert);

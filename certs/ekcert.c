@@ -133,14 +133,9 @@ static int wanted(const struct dirent *entry)
            (strcmp(dot, ".pem") == 0 || strcmp(dot, ".crt") == 0 || strcmp(dot, ".cer") == 0);
 }
 
-enum att_rc certs_ek_store_load(const char *dir, struct certs_ek_store **ret_store,
-                                struct att_err *err)
+static enum att_rc store_add_folder(struct certs_ek_store *store, const char *dir,
+                                    struct att_err *err)
 {
-    ATT_CLEANUP(store_cleanup) struct certs_ek_store *store = calloc(1, sizeof *store);
-    if (!store || !(store->roots = sk_X509_new_null()) ||
-        !(store->intermediates = sk_X509_new_null())) {
-        return att_fail(err, ATT_E_NOMEM, "EK roots");
-    }
     struct dirent **names = NULL;
     int n = scandir(dir, &names, wanted, alphasort);
     if (n < 0) {
@@ -157,9 +152,23 @@ enum att_rc certs_ek_store_load(const char *dir, struct certs_ek_store **ret_sto
         free(names[i]);
     }
     free(names);
+    return rc;
+}
+
+enum att_rc certs_ek_store_load(const char *path, struct certs_ek_store **ret_store,
+                                struct att_err *err)
+{
+    ATT_CLEANUP(store_cleanup) struct certs_ek_store *store = calloc(1, sizeof *store);
+    if (!store || !(store->roots = sk_X509_new_null()) ||
+        !(store->intermediates = sk_X509_new_null())) {
+        return att_fail(err, ATT_E_NOMEM, "EK roots");
+    }
+    struct stat st;
+    bool file = stat(path, &st) == 0 && S_ISREG(st.st_mode);
+    enum att_rc rc = file ? store_add_file(store, path, err) : store_add_folder(store, path, err);
     if (rc == ATT_OK && sk_X509_num(store->roots) == 0) {
-        rc =
-            att_fail(err, ATT_E_PARSE, "%s: no root certificate in any *.pem, *.crt or *.cer", dir);
+        rc = att_fail(err, ATT_E_PARSE, "%s: no root certificate%s", path,
+                      file ? "" : " in any *.pem, *.crt or *.cer");
     }
     if (rc == ATT_OK) {
         *ret_store = store;

@@ -19,11 +19,11 @@
 ATT_MUST_USE enum att_rc certs_ek_strip(struct att_slice nv, struct att_slice *ret_der,
                                         struct att_err *err);
 
-/* The makers' certificates that the operator trusts. Every *.pem, *.crt and *.cer file (PEM or DER)
- * of the folder is read; self-issued CAs become anchors, other CAs help building paths. Immutable
- * after load: share it between threads. */
+/* The makers' certificates that the operator trusts. path is a file (PEM or DER), or a folder of
+ * which every *.pem, *.crt and *.cer is read; self-issued CAs become anchors, other CAs help
+ * building paths. Immutable after load: share it between threads. */
 struct certs_ek_store;
-ATT_MUST_USE enum att_rc certs_ek_store_load(const char *dir, struct certs_ek_store **ret_store,
+ATT_MUST_USE enum att_rc certs_ek_store_load(const char *path, struct certs_ek_store **ret_store,
                                              struct att_err *err);
 void certs_ek_store_free(struct certs_ek_store *store);
 size_t certs_ek_store_roots(const struct certs_ek_store *store);

@@ -14,9 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GROUPS_PQ      "X25519MLKEM768:X25519:P-256"
-#define GROUPS_CLASSIC "X25519:P-256"
-#define SUITES         "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
+#define SUITES "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
+
+/* Not const: libssl's macro casts to char *, and only reads. */
+static char groups_pq[] = "X25519MLKEM768:X25519:P-256";
+static char groups_classic[] = "X25519:P-256";
 
 static bool has_pq;
 static int trust_index = -1;
@@ -46,7 +48,7 @@ static void trust_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int idx, lon
 static void setup_once(void)
 {
     SSL_CTX *ctx = SSL_CTX_new(TLS_method());
-    has_pq = ctx && SSL_CTX_set1_groups_list(ctx, GROUPS_PQ) == 1;
+    has_pq = ctx && SSL_CTX_set1_groups_list(ctx, groups_pq) == 1;
     SSL_CTX_free(ctx);
     ERR_clear_error();
     trust_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, trust_free);
@@ -60,7 +62,7 @@ bool certs_tls_has_pq(void)
 
 const char *certs_tls_groups(void)
 {
-    return certs_tls_has_pq() ? GROUPS_PQ : GROUPS_CLASSIC;
+    return certs_tls_has_pq() ? groups_pq : groups_classic;
 }
 
 const char *certs_tls_group(SSL *ssl)
@@ -80,7 +82,7 @@ static enum att_rc settings(SSL_CTX *ctx, struct att_err *err)
     bool ok = SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) == 1 &&
               SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) == 1 &&
               SSL_CTX_set_ciphersuites(ctx, SUITES) == 1 &&
-              SSL_CTX_set1_groups_list(ctx, certs_tls_groups()) == 1 &&
+              SSL_CTX_set1_groups_list(ctx, certs_tls_has_pq() ? groups_pq : groups_classic) == 1 &&
               SSL_CTX_set_num_tickets(ctx, 0) == 1;
     return ok ? ATT_OK : att_fail_openssl(err, ATT_E_CRYPTO, "TLS settings");
 }
