@@ -275,11 +275,26 @@ static enum att_rc check_certificates(struct input *in, int64_t now, struct veri
         slices[i] = att_buf_slice(&ders[i]);
     }
     char ek_id[VERIFY_ID_HEX] = "";
+    certs_autostack *ek = NULL;
+    att_autobuf ek_der = {0};
+    if (rc == ATT_OK) {
+        rc = certs_pem_parse(content(in, F_EK_CRT), &ek, err);
+        if (rc == ATT_OK && sk_X509_num(ek) != 1) {
+            rc = att_fail(err, ATT_E_PARSE, "expected one certificate, found %d", sk_X509_num(ek));
+        }
+        if (rc == ATT_OK) {
+            rc = certs_cert_der(sk_X509_value(ek, 0), &ek_der, err);
+        }
+        if (rc != ATT_OK) {
+            att_err_prefix(err, "ek.crt");
+            att_err_reason(err, "ekChain");
+        }
+    }
     if (rc == ATT_OK &&
         verify_ak_certificate(slices[0], slices + 1, (size_t)n - 1, content(in, F_AK_PUB),
                               in->ak_roots, now, verdict, ek_id) == VERIFY_ACCEPTED) {
         struct verify_ek_facts facts;
-        (void)!verify_ek_certificate(content(in, F_EK_CRT), in->ek_roots, ek_id, now, verdict,
+        (void)!verify_ek_certificate(att_buf_slice(&ek_der), in->ek_roots, ek_id, now, verdict,
                                      &facts);
     }
     for (int i = 0; i < n; i++) {

@@ -161,8 +161,8 @@ static enum att_rc sign_pem(struct issuer *issuer, const struct store_cert *cert
         rc = certs_pem_dump(x509, &pem, err);
     }
     X509_free(x509);
-    if (!rc && agent) {
-        att_buf_put_str(&pem, ca->workload_pem);
+    if (!rc) {
+        att_buf_put_str(&pem, agent ? ca->workload_pem : ca->attest_pem);
     }
     char *text = rc ? NULL : issuer_steal_text(&pem);
     if (!rc && !text) {
