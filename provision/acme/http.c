@@ -1,7 +1,6 @@
 #include "provision/acme/http.h"
 
 #include "attestd/base/clock.h"
-#include "attestd/base/enc.h"
 #include "provision/acme/member.h"
 #include "provision/acme/pin.h"
 
@@ -23,7 +22,7 @@ struct acme_http {
     CURL *easy;
     char *ca_file;
     struct acme_pin pin;
-    bool pinned, proxy_from_env;
+    bool proxy_from_env;
     int connect_timeout_ms;
     atomic_bool cancelled;
 };
@@ -52,7 +51,7 @@ static enum att_rc copy_config(const struct acme_http_config *config, struct acm
     http->connect_timeout_ms =
         config->connect_timeout_ms > 0 ? config->connect_timeout_ms : CONNECT_TIMEOUT_MS;
     if (config->ca_sha256) {
-        http->pinned = true;
+        http->pin.pinned = true;
         memcpy(http->pin.sha256, config->ca_sha256, sizeof http->pin.sha256);
         return ATT_OK;
     }
@@ -152,9 +151,7 @@ static CURLcode on_ssl_ctx(CURL *easy, void *ssl_ctx, void *user)
             return CURLE_SSL_CONNECT_ERROR;
         }
     }
-    if (http->pinned) {
-        SSL_CTX_set_cert_verify_callback(ssl_ctx, acme_pin_verify, &http->pin);
-    }
+    SSL_CTX_set_cert_verify_callback(ssl_ctx, acme_pin_verify, &http->pin);
     return CURLE_OK;
 }
 
@@ -188,11 +185,14 @@ static void keep(char *ret, size_t room, struct att_slice value)
     }
 }
 
+/* RFC 8555 §6.5.1: a client ignores a nonce with any other character. */
 static void keep_nonce(struct acme_http_response *response, struct att_slice value)
 {
-    att_autobuf raw = {0};
-    if (att_unb64u(&raw, value, NULL) == ATT_OK) {
-        keep(response->nonce, sizeof response->nonce, value);
+    static const char allowed[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    keep(response->nonce, sizeof response->nonce, value);
+    if (response->nonce[strspn(response->nonce, allowed)]) {
+        response->nonce[0] = 0;
     }
 }
 
@@ -355,7 +355,7 @@ static CURLcode set_trust(struct acme_http *http)
     bad |= curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
     /* NULL takes the distribution's defaults away: nothing but our anchor is trusted. */
     bad |= curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
-    bad |= curl_easy_setopt(easy, CURLOPT_CAINFO, http->pinned ? NULL : http->ca_file);
+    bad |= curl_easy_setopt(easy, CURLOPT_CAINFO, http->pin.pinned ? NULL : http->ca_file);
     bad |= curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
     bad |= curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, http);
     /* No resumption: every connection checks the certificate. */
@@ -410,6 +410,10 @@ static enum att_rc curl_error(CURLcode code, const char *text, const struct exch
         return att_fail(err, ATT_E_LIMIT, "%s: the answer has more than %zu bytes", url,
                         exchange->response.body.max);
     }
+    if (exchange->http->pin.why) { /* whatever libcurl makes of it */
+        code = CURLE_PEER_FAILED_VERIFICATION;
+        text = exchange->http->pin.why;
+    }
     switch (code) {
     case CURLE_OPERATION_TIMEDOUT:
         rc = ATT_E_TIMEOUT;
@@ -435,10 +439,6 @@ static enum att_rc curl_error(CURLcode code, const char *text, const struct exch
         break;
     default:
         break;
-    }
-    const char *why = exchange->http->pin.why;
-    if (rc == ATT_E_AUTH && exchange->http->pinned && why) {
-        text = why;
     }
     rc = att_fail_native(err, rc, ATT_DOM_CURL, code, "%s: %s", url,
                          text[0] ? text : curl_easy_strerror(code));

@@ -1,5 +1,6 @@
 #include "provision/acme/pin.h"
 
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509_vfy.h>
 #include <string.h>
@@ -26,14 +27,25 @@ static X509 *find_pinned(X509_STORE_CTX *store_ctx, const struct acme_pin *pin)
 
 static int refuse(X509_STORE_CTX *store_ctx, struct acme_pin *pin, int code, const char *why)
 {
+    /* What is left in the queue would hide from libcurl that this was a refusal. */
+    ERR_clear_error();
     X509_STORE_CTX_set_error(store_ctx, code);
     pin->why = why;
     return 0;
 }
 
-int acme_pin_verify(X509_STORE_CTX *store_ctx, void *arg)
+static int verify(X509_STORE_CTX *store_ctx, struct acme_pin *pin)
 {
-    struct acme_pin *pin = arg;
+    if (X509_verify_cert(store_ctx) == 1) {
+        return 1;
+    }
+    int code = X509_STORE_CTX_get_error(store_ctx);
+    code = code == X509_V_OK ? X509_V_ERR_UNSPECIFIED : code;
+    return refuse(store_ctx, pin, code, X509_verify_cert_error_string(code));
+}
+
+static int verify_pinned(X509_STORE_CTX *store_ctx, struct acme_pin *pin)
+{
     X509 *root = find_pinned(store_ctx, pin);
     if (!root) {
         return refuse(store_ctx, pin, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN,
@@ -45,7 +57,7 @@ int acme_pin_verify(X509_STORE_CTX *store_ctx, void *arg)
         return refuse(store_ctx, pin, X509_V_ERR_OUT_OF_MEM, "no memory");
     }
     X509_STORE_CTX_set0_trusted_stack(store_ctx, anchors);
-    int good = X509_verify_cert(store_ctx);
+    int good = verify(store_ctx, pin);
     if (good == 1) {
         STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(store_ctx);
         int n = sk_X509_num(chain);
@@ -53,13 +65,14 @@ int acme_pin_verify(X509_STORE_CTX *store_ctx, void *arg)
             good = refuse(store_ctx, pin, X509_V_ERR_CERT_UNTRUSTED,
                           "the server's chain does not end in the pinned root");
         }
-    } else {
-        int code = X509_STORE_CTX_get_error(store_ctx);
-        good = refuse(store_ctx, pin, code == X509_V_OK ? X509_V_ERR_UNSPECIFIED : code,
-                      X509_verify_cert_error_string(code));
     }
-    static STACK_OF(X509) *const none = NULL;
-    X509_STORE_CTX_set0_trusted_stack(store_ctx, none); /* the caller's context outlives anchors */
+    X509_STORE_CTX_set0_trusted_stack(store_ctx, NULL); /* the context outlives anchors */
     sk_X509_free(anchors);
     return good;
+}
+
+int acme_pin_verify(X509_STORE_CTX *store_ctx, void *arg)
+{
+    struct acme_pin *pin = arg;
+    return pin->pinned ? verify_pinned(store_ctx, pin) : verify(store_ctx, pin);
 }

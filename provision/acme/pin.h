@@ -1,5 +1,5 @@
-/* Trust by the SHA-256 of a root's DER: what a ticket carries instead of a file. Internal to this
- * folder. */
+/* Trust in the issuer's TLS certificate: by a CA file, or by the SHA-256 of a root's DER, which is
+ * what a ticket carries. Internal to this folder. */
 #ifndef ATTESTD_PROVISION_ACME_PIN_H
 #define ATTESTD_PROVISION_ACME_PIN_H
 
@@ -8,11 +8,12 @@
 #include <openssl/types.h>
 
 struct acme_pin {
+    bool pinned; /* otherwise the context's own store (the CA file) is the anchor */
     uint8_t sha256[ATT_SHA256_LEN];
     const char *why; /* set by a refusal: a sentence, static */
 };
 
-/* For SSL_CTX_set_cert_verify_callback; arg is a struct acme_pin. The pinned root must be among the
+/* For SSL_CTX_set_cert_verify_callback; arg is a struct acme_pin. A pinned root must be among the
  * certificates that the server sent; then it alone is the trust anchor of a full verification
  * (dates, signatures, purpose), and the verified chain must end in it. 1 = trusted. */
 int acme_pin_verify(X509_STORE_CTX *store_ctx, void *arg);
