@@ -65,7 +65,12 @@ bool tpm_again(struct tpm_context *ctx, TSS2_RC rc, unsigned *tries)
         }
         return true;
     default:
-        if (tpm_errors_map(rc) == ATT_E_GONE) {
+        if (rc != TSS2_RC_SUCCESS && tpm_errors_number(rc) == 0) {
+            /* Not the TPM's own answer: the connection broke, or ESYS did, which after an error of
+             * its own (a response whose HMAC is wrong, say) takes no further call. */
+            ctx->alive = false;
+            ctx->esys_stuck = (rc & TSS2_RC_LAYER_MASK) != TSS2_TCTI_RC_LAYER;
+        } else if (tpm_errors_map(rc) == ATT_E_GONE) {
             ctx->alive = false;
         }
         return false;
@@ -86,13 +91,36 @@ enum att_rc tpm_begin(struct tpm_context *ctx, struct att_err *err)
     return ATT_OK;
 }
 
+/* TPM2_FlushContext past a stuck ESYS, so that nothing of ours stays in a TPM without a resource
+ * manager. */
+static void flush_raw(struct tpm_context *ctx, ESYS_TR tr)
+{
+    uint8_t answer[64];
+    size_t len = sizeof(answer);
+    TPM2_HANDLE handle = 0;
+    att_autobuf command = {0};
+    if (Esys_TR_GetTpmHandle(ctx->esys, tr, &handle) != TSS2_RC_SUCCESS) {
+        return;
+    }
+    att_buf_be16(&command, TPM2_ST_NO_SESSIONS);
+    att_buf_be32(&command, 14);
+    att_buf_be32(&command, TPM2_CC_FlushContext);
+    att_buf_be32(&command, handle);
+    if (att_buf_ok(&command, NULL) == ATT_OK &&
+        Tss2_Tcti_Transmit(ctx->tcti_ctx, command.len, command.ptr) == TSS2_RC_SUCCESS) {
+        (void)Tss2_Tcti_Receive(ctx->tcti_ctx, &len, answer, TSS2_TCTI_TIMEOUT_BLOCK);
+    }
+}
+
 void tpm_obj_done(struct tpm_obj *obj)
 {
     if (obj->tr == ESYS_TR_NONE) {
         return;
     }
     /* On a dead context Esys_Finalize frees what ESYS holds. */
-    if (obj->ctx->alive) {
+    if (!obj->ctx->alive && obj->ctx->esys_stuck && !obj->persistent) {
+        flush_raw(obj->ctx, obj->tr);
+    } else if (obj->ctx->alive) {
         if (obj->persistent) {
             (void)Esys_TR_Close(obj->ctx->esys, &obj->tr);
         } else if (Esys_FlushContext(obj->ctx->esys, obj->tr) != TSS2_RC_SUCCESS) {
@@ -383,7 +411,7 @@ static void disconnect(struct tpm_context *ctx)
     }
     ctx->esys = NULL;
     ctx->tcti_ctx = NULL;
-    ctx->alive = false;
+    ctx->alive = ctx->esys_stuck = false;
 }
 
 /* A TPM that nobody has started (swtpm without its startup flag) is started here. */

@@ -42,6 +42,7 @@ struct tpm_context {
     TSS2_TCTI_CONTEXT *tcti_ctx;
     ESYS_CONTEXT *esys;
     bool alive;
+    bool esys_stuck; /* dead because of ESYS, while the connection is good */
     uint64_t generation;
 
     struct att_secret owner_auth, endorsement_auth;
