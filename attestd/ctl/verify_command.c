@@ -15,6 +15,7 @@
 #include "provision/verify/agent.h"
 #include "provision/verify/policy.h"
 #include "tpm/parse/attest.h"
+#include "tpm/parse/pcr_file.h"
 #include "tpm/parse/public.h"
 
 #include <openssl/pem.h>
@@ -60,7 +61,7 @@ static const struct {
 struct input {
     struct att_buf file[F_COUNT];
     struct evidence_logs logs;
-    struct att_buf nonce_arg;
+    struct att_buf nonce_arg, ak_der;
     bool agent; /* evidence of an issuance; else an operator's quote */
     struct verify_policy *policy;
     struct certs_ek_store *ek_roots;
@@ -75,6 +76,7 @@ static void input_done(struct input *in)
         att_buf_done(&in->file[i]);
     }
     att_buf_done(&in->nonce_arg);
+    att_buf_done(&in->ak_der);
     evidence_logs_done(&in->logs);
     evidence_statement_done(&in->statement);
     verify_policy_free(in->policy);
@@ -189,6 +191,11 @@ static enum att_rc take_pcrs(struct input *in, struct att_err *err)
         att_err_reason(err, "pcrSelection");
         return rc;
     }
+    /* As tpm2_checkquote reads it without a selection, or the bare values. */
+    struct parse_pcr_sel sel = in->pcrs.sel;
+    if (parse_pcr_file_parse(content(in, F_PCRS), &sel, &in->pcrs, NULL) == ATT_OK) {
+        return ATT_OK;
+    }
     in->pcrs.digest_len = parse_alg_digest_len(in->pcrs.sel.bank);
     struct att_cur cur = att_cur_init(content(in, F_PCRS));
     for (unsigned i = 0; i < PARSE_PCR_COUNT; i++) {
@@ -297,10 +304,11 @@ static enum att_rc check_certificates(struct input *in, int64_t now, struct veri
         (void)!verify_ek_certificate(att_buf_slice(&ek_der), in->ek_roots, ek_id, now, verdict,
                                      &facts);
     }
+    att_buf_put_slice(&in->ak_der, slices[0]);
     for (int i = 0; i < n; i++) {
         att_buf_done(&ders[i]);
     }
-    return rc;
+    return rc == ATT_OK ? att_buf_ok(&in->ak_der, err) : rc;
 }
 
 static void fill_boot(const struct input *in, int64_t now, struct verify_quoted *quoted,
@@ -341,6 +349,7 @@ static enum att_rc check_agent(struct input *in, const struct verify_quoted *quo
     snprintf(keyauth, sizeof keyauth, "%.*s", (int)text.len, (const char *)text.ptr);
     const char *id = json_string_value(json_object_get(args, "id"));
     struct verify_agent_in agent = {
+        .ak_cert = att_buf_slice(&in->ak_der),
         .certify_sig = content(in, F_CERTINFO_SIG),
         .cert_info = content(in, F_CERTINFO),
         .pub_area = content(in, F_PUBAREA),
