@@ -150,22 +150,57 @@ static json_t *head_json(const struct store_audit *head)
     return json_pack("{s:I, s:s}", "seq", (json_int_t)head->seq, "hash", hash);
 }
 
-enum att_rc issuer_audit_verify(struct issuer *issuer, json_t **ret_result, struct att_err *err)
+struct start_check {
+    int64_t now;
+    const struct att_err *what;
+};
+
+static enum att_rc record_bad_head(void *user, struct store_tx *tx, struct att_err *err)
 {
-    struct verify_audit v = {0};
+    struct start_check *c = user;
+    return issuer_audit(
+        tx, c->now, issuer_record("config", "done", "auditHead", c->what->msg, NULL), NULL, err);
+}
+
+/* From the first start on there is a signed head. One that is gone or does not fit the log is
+ * itself recorded, so that a later good head does not cover it up. */
+enum att_rc issuer_audit_start(struct issuer *issuer, struct att_err *err)
+{
     issuer_autofree *path = NULL;
-    struct store_audit now = {0};
+    struct store_audit now = {0}, head = {0};
+    struct att_err why = {0};
     enum att_rc rc = store_run(issuer->store, false, read_head, &now, err);
     if (!rc) {
         rc = head_path(issuer, &path, err);
     }
-    /* An empty log with no head is a new issuer; a head over an empty log is a cut one. */
+    if (rc) {
+        return rc;
+    }
+    att_autobuf text = {0};
+    if (now.seq == 0 && att_io_read_file(path, HEAD_MAX, &text, NULL) == ATT_E_NOTFOUND) {
+        return write_head(issuer, &now, err);
+    }
+    rc = load_head(issuer, path, &head, &why);
+    if (!rc && head.seq > now.seq) {
+        rc = issuer_refuse(&why, ATT_E_AUTH, "auditTruncated",
+                           "audit.head names record %lld, the log ends at %lld",
+                           (long long)head.seq, (long long)now.seq);
+    }
+    if (rc) {
+        att_log_err(ATT_ERROR, "audit.head", &why);
+        struct start_check check = {issuer->clock(), &why};
+        return store_run(issuer->store, true, record_bad_head, &check, err);
+    }
+    return ATT_OK;
+}
+
+enum att_rc issuer_audit_verify(struct issuer *issuer, json_t **ret_result, struct att_err *err)
+{
+    struct verify_audit v = {0};
+    issuer_autofree *path = NULL;
+    enum att_rc rc = head_path(issuer, &path, err);
     if (!rc) {
-        att_autobuf text = {0};
-        bool absent = att_io_read_file(path, HEAD_MAX, &text, NULL) == ATT_E_NOTFOUND;
-        if (!(absent && now.seq == 0)) {
-            rc = load_head(issuer, path, &v.expect, err);
-        }
+        rc = load_head(issuer, path, &v.expect, err);
     }
     if (!rc) {
         rc = store_run(issuer->store, false, run_verify, &v, err);

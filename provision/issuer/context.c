@@ -183,6 +183,9 @@ static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
         rc = store_open(path, &issuer->store, err);
     }
     if (!rc) {
+        rc = issuer_audit_start(issuer, err);
+    }
+    if (!rc) {
         rc = store_run(issuer->store, true, first_view, NULL, err);
     }
     if (!rc) {

@@ -187,6 +187,8 @@ ATT_MUST_USE enum att_rc issuer_audit(struct store_tx *tx, int64_t now, json_t *
 /* {"kind", "outcome", "reason", "detail", "subject"}; empty texts are left out. */
 json_t *issuer_record(const char *kind, const char *outcome, const char *reason, const char *detail,
                       const char *subject);
+/* At start: makes the first signed head, or looks at the one that is there. */
+ATT_MUST_USE enum att_rc issuer_audit_start(struct issuer *issuer, struct att_err *err);
 /* Writes audit.head when the chain has grown since; main thread. */
 ATT_MUST_USE enum att_rc issuer_audit_save_head(struct issuer *issuer, struct att_err *err);
 /* Chain and signed head; the refusal's reason says what was found. */
