@@ -6,7 +6,7 @@
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 #include "provision/evidence/formula.h"
-#include "tpm/parse/pcr.h"
+#include "tpm/parse/pcr_file.h"
 #include "tpm/parse/public.h"
 
 #include <dirent.h>
@@ -98,7 +98,7 @@ static void put_quote(struct dump *d, const struct proc_quote *quote, const uint
         d->rc = parse_pcr_set_from_json(quote->pcrs, NULL, &pcrs, d->err);
     }
     if (d->rc == ATT_OK) {
-        d->rc = parse_pcr_set_values(&pcrs, &values, d->err);
+        d->rc = parse_pcr_file_encode(&pcrs, &values, d->err);
     }
     put(d, "pcrs", att_buf_slice(&values));
     char nonce[2 * ATT_SHA256_LEN + 1];
