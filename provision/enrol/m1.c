@@ -209,6 +209,9 @@ enum att_rc enrol_m1_response_encode(const struct enrol_m1_response *response,
     if (!tpm2b(&response->credential_blob) || !tpm2b(&response->encrypted_secret)) {
         return att_fail(err, ATT_E_INVAL, "M1: credentialBlob or encryptedSecret is no TPM2B");
     }
+    if (!response->wanted.pcr_selection[0]) {
+        return att_fail(err, ATT_E_INVAL, "M1: enrolment always asks for a quote: no PCRs named");
+    }
     att_time_text(expires, response->expires_at);
     att_autojson *obj = json_pack("{s:s, s:s}", "status", "pending", "expires", expires);
     enum att_rc rc =
@@ -260,7 +263,13 @@ static enum att_rc take_response(const json_t *obj, struct enrol_m1_response *re
     if (rc == ATT_OK) {
         rc = enrol_member_exact(obj, "nonce", response->nonce, sizeof response->nonce, err);
     }
-    return rc == ATT_OK ? acme_wanted_parse(obj, &response->wanted, err) : rc;
+    if (rc == ATT_OK) {
+        rc = acme_wanted_parse(obj, &response->wanted, err);
+    }
+    if (rc == ATT_OK && !response->wanted.pcr_selection[0]) {
+        rc = att_fail(err, ATT_E_PARSE, "\"pcrSelection\" is missing");
+    }
+    return rc;
 }
 
 enum att_rc enrol_m1_response_parse(struct att_slice body, struct enrol_m1_response *ret_response,

@@ -49,7 +49,7 @@ struct enrol_m1_response {
     struct att_buf credential_blob;  /* TPM2B_ID_OBJECT, with its size prefix */
     struct att_buf encrypted_secret; /* TPM2B_ENCRYPTED_SECRET, with its size prefix */
     uint8_t nonce[ENROL_NONCE_LEN];
-    struct acme_wanted wanted; /* pcrSelection must be there unless the profile wants no quote */
+    struct acme_wanted wanted; /* pcrSelection is always there: M2 always has a quote */
 };
 ATT_MUST_USE enum att_rc enrol_m1_response_encode(const struct enrol_m1_response *response,
                                                   struct att_buf *ret_body, struct att_err *err);
@@ -103,7 +103,7 @@ ATT_MUST_USE enum att_rc enrol_m4_request_encode(const struct enrol_m4_request *
                                                  size_t n_known, struct att_buf *ret_payload,
                                                  struct att_err *err);
 /* Members other than attObj are draft-ietf-acme-device-attest extensions; unknown ones are ignored
- * here (the draft says so), missing ones of ours are "badAttestationStatement"-class refusals. */
+ * here (the draft says so), missing ones of ours are "malformed". */
 ATT_MUST_USE enum att_rc enrol_m4_request_parse(struct att_slice payload,
                                                 struct enrol_m4_request *ret_request,
                                                 struct att_err *err);

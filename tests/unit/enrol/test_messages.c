@@ -171,6 +171,7 @@ static void test_m1_answer(void **state)
     refuse_m1_answer("nonce", NULL, "\"nonce\"");
     refuse_m1_answer("credentialBlob", "\"AAVi\"", "TPM2B");  /* says 5 bytes, has 1 */
     refuse_m1_answer("encryptedSecret", "\"AABi\"", "TPM2B"); /* trailing byte */
+    refuse_m1_answer("pcrSelection", NULL, "\"pcrSelection\" is missing");
     refuse_m1_answer("known", "[\"zz\"]", "\"known\"");
     refuse_m1_answer("logs", "\"firmware\"", "\"logs\"");
     struct att_buf good = m1_answer();
