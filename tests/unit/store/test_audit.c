@@ -1,0 +1,121 @@
+/* The chain shows every way of rewriting it. */
+#include "provision/store/store_internal.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static enum att_rc fill(void *user, struct store_tx *tx, struct att_err *err)
+{
+    for (int i = 1; i <= 9; i++) {
+        char record[64];
+        snprintf(record, sizeof record, "{\"kind\":\"test\",\"n\":%d}", i);
+        enum att_rc rc = store_audit_append(tx, 1000 + i, record, user, err);
+        if (rc) {
+            return rc;
+        }
+    }
+    return ATT_OK;
+}
+
+static enum att_rc tamper(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return tx->store->ops->script(tx->con, user, err);
+}
+
+struct verification {
+    const struct store_audit *expect;
+    struct store_audit found;
+};
+
+static enum att_rc verify(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct verification *v = user;
+    return store_audit_verify(tx, v->expect, &v->found, err);
+}
+
+/* A chain of nine, the script run over it, and what is said then. reason NULL: nothing. */
+static void check(const char *script, bool with_head, const char *reason, const char *record)
+{
+    char dir[] = "/tmp/audit-test-XXXXXX", path[64], command[96];
+    struct store *store = NULL;
+    struct store_audit head = {0};
+    struct att_err err = {0};
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/t.db", dir);
+    assert_int_equal(store_open(path, &store, &err), ATT_OK);
+    assert_int_equal(store_run(store, true, fill, &head, &err), ATT_OK);
+    assert_int_equal(head.seq, 9);
+    if (script) {
+        assert_int_equal(store_run(store, true, tamper, (void *)(uintptr_t)script, &err), ATT_OK);
+    }
+    struct verification v = {.expect = with_head ? &head : NULL};
+    enum att_rc rc = store_run(store, false, verify, &v, &err);
+    if (reason) {
+        assert_int_equal(rc, ATT_E_AUTH);
+        assert_string_equal(err.reason, reason);
+        assert_non_null(strstr(err.msg, record));
+    } else {
+        assert_int_equal(rc, ATT_OK);
+    }
+    store_free(store);
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void edits(void **state)
+{
+    (void)state;
+    check("UPDATE audit SET record = '{\"kind\":\"test\",\"n\":7}' WHERE seq = 5", true,
+          "auditEdited", "record 5");
+    check("UPDATE audit SET at = at + 1 WHERE seq = 9", true, "auditEdited", "record 9");
+    check("UPDATE audit SET hash = x'00' WHERE seq = 3", true, "auditEdited", "record 3");
+}
+
+static void deletions(void **state)
+{
+    (void)state;
+    check("DELETE FROM audit WHERE seq = 4", true, "auditMissing", "record 4");
+    check("DELETE FROM audit WHERE seq = 1", true, "auditMissing", "record 1");
+    /* Cut off at the end: only the head knows. */
+    check("DELETE FROM audit WHERE seq >= 8", true, "auditTruncated", "record 9");
+    check("DELETE FROM audit", true, "auditTruncated", "record 9");
+}
+
+static void reorderings(void **state)
+{
+    (void)state;
+    check("UPDATE audit SET seq = 100 WHERE seq = 4; UPDATE audit SET seq = 4 WHERE seq = 5;"
+          "UPDATE audit SET seq = 5 WHERE seq = 100",
+          true, "auditEdited", "record 4");
+    /* Hashes made to fit their place, but not the place before. */
+    check("UPDATE audit SET prev = (SELECT prev FROM audit WHERE seq = 2) WHERE seq = 6", true,
+          "auditEdited", "record 6");
+}
+
+static void untouched(void **state)
+{
+    (void)state;
+    check(NULL, true, NULL, NULL);
+    check(NULL, false, NULL, NULL);
+    check("DELETE FROM audit WHERE seq >= 8", false, NULL,
+          NULL); /* without a head, unseen: so there is one */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(edits),
+        cmocka_unit_test(deletions),
+        cmocka_unit_test(reorderings),
+        cmocka_unit_test(untouched),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

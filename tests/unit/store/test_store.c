@@ -1,0 +1,368 @@
+/* The store: migrations, transactions, tickets under contention, crashes, a full disk. */
+#include "provision/store/store_internal.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct place {
+    char dir[128], path[160];
+    struct store *store;
+};
+
+#define ok(call)                                                                                   \
+    do {                                                                                           \
+        struct att_err err = {0};                                                                  \
+        enum att_rc got = (call);                                                                  \
+        if (got) {                                                                                 \
+            print_error("%s:%d: %s: %s\n", __FILE__, __LINE__, att_rc_name(got), err.msg);         \
+        }                                                                                          \
+        assert_int_equal(got, ATT_OK);                                                             \
+    } while (0)
+
+static int setup(void **state)
+{
+    static struct place p;
+    const char *tmp = getenv("TMPDIR");
+    memset(&p, 0, sizeof p);
+    snprintf(p.dir, sizeof p.dir, "%.80s/store-test-XXXXXX", tmp ? tmp : "/tmp");
+    if (!mkdtemp(p.dir)) {
+        return -1;
+    }
+    snprintf(p.path, sizeof p.path, "%s/t.db", p.dir);
+    *state = &p;
+    return store_open(p.path, &p.store, NULL) ? -1 : 0;
+}
+
+static int teardown(void **state)
+{
+    struct place *p = *state;
+    char command[200];
+    store_free(p->store);
+    snprintf(command, sizeof command, "rm -rf '%s'", p->dir);
+    return system(command);
+}
+
+static void reopen(struct place *p)
+{
+    store_free(p->store);
+    p->store = NULL;
+    ok(store_open(p->path, &p->store, &err));
+}
+
+/* ---- transactions
+ * ----------------------------------------------------------------------------------- */
+
+static enum att_rc put_ticket(void *user, struct store_tx *tx, struct att_err *err)
+{
+    char kid[] = "t1", empty[] = "";
+    struct store_ticket t = {.kid = kid,
+                             .ek = empty,
+                             .label = empty,
+                             .uses_left = *(int *)user,
+                             .expires_at = 1000,
+                             .created_at = 1};
+    uint8_t key[] = {0, 1, 2, 0, 255};
+    att_buf_put(&t.mac_key, key, sizeof key);
+    enum att_rc rc = store_insert(tx, &store_tickets, &t, err);
+    att_buf_done(&t.mac_key);
+    return rc;
+}
+
+static enum att_rc put_then_fail(void *user, struct store_tx *tx, struct att_err *err)
+{
+    enum att_rc rc = put_ticket(user, tx, err);
+    return rc ? rc : att_fail(err, ATT_E_DENIED, "no");
+}
+
+static enum att_rc get_ticket(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_get(tx, &store_tickets, "t1", user, err);
+}
+
+static void refused_leaves_nothing(void **state)
+{
+    struct place *p = *state;
+    int uses = 1;
+    struct store_ticket t = {0};
+    struct att_err why = {0};
+    assert_int_equal(store_run(p->store, true, put_then_fail, &uses, &why), ATT_E_DENIED);
+    assert_int_equal(store_run(p->store, false, get_ticket, &t, NULL), ATT_E_NOTFOUND);
+    assert_null(t.kid);
+    ok(store_run(p->store, true, put_ticket, &uses, &err));
+    att_err_clear(&why);
+    assert_int_equal(store_run(p->store, true, put_ticket, &uses, &why), ATT_E_EXISTS);
+    reopen(p);
+    ok(store_run(p->store, false, get_ticket, &t, &err));
+    assert_string_equal(t.kid, "t1");
+    assert_string_equal(t.ek, "");
+    assert_int_equal(t.mac_key.len, 5);
+    assert_memory_equal(t.mac_key.ptr, "\0\1\2\0\377", 5);
+    store_record_done(&store_tickets, &t);
+}
+
+static enum att_rc put_orphan(void *user, struct store_tx *tx, struct att_err *err)
+{
+    (void)user;
+    char ek[] = "aa", host[] = "nobody";
+    struct store_host_ek row = {.ek = ek, .host = host};
+    return store_insert(tx, &store_host_eks, &row, err);
+}
+
+static void foreign_keys_hold(void **state)
+{
+    struct place *p = *state;
+    assert_int_equal(store_run(p->store, true, put_orphan, NULL, NULL), ATT_E_CONFLICT);
+}
+
+static void private_file(void **state)
+{
+    struct place *p = *state;
+    struct stat st;
+    assert_int_equal(stat(p->path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+/* ---- tickets
+ * ------------------------------------------------------------------------------------------ */
+
+static enum att_rc spend(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_ticket_spend(tx, "t1", *(int64_t *)user, err);
+}
+
+static atomic_int spent;
+
+static void *spender(void *user)
+{
+    struct place *p = user;
+    for (int i = 0; i < 20; i++) {
+        int64_t now = 10;
+        struct att_err err = {0};
+        enum att_rc rc = store_run(p->store, true, spend, &now, &err);
+        if (rc == ATT_OK) {
+            atomic_fetch_add(&spent, 1);
+        } else if (rc != ATT_E_DENIED || strcmp(err.reason, "ticketInvalid") != 0) {
+            atomic_fetch_add(&spent, 1000);
+        }
+    }
+    return NULL;
+}
+
+static void ticket_race(void **state)
+{
+    struct place *p = *state;
+    int uses = 7;
+    pthread_t threads[8];
+    ok(store_run(p->store, true, put_ticket, &uses, &err));
+    atomic_store(&spent, 0);
+    for (size_t i = 0; i < 8; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, spender, p), 0);
+    }
+    for (size_t i = 0; i < 8; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    assert_int_equal(atomic_load(&spent), 7);
+}
+
+static void expired_ticket(void **state)
+{
+    struct place *p = *state;
+    int uses = 1;
+    int64_t late = 1000, early = 999;
+    struct att_err why = {0};
+    ok(store_run(p->store, true, put_ticket, &uses, &err));
+    assert_int_equal(store_run(p->store, true, spend, &late, &why), ATT_E_DENIED);
+    assert_string_equal(why.reason, "ticketInvalid");
+    ok(store_run(p->store, true, spend, &early, &err));
+}
+
+/* ---- schema
+ * --------------------------------------------------------------------------------------------- */
+
+static enum att_rc newer(void *user, struct store_tx *tx, struct att_err *err)
+{
+    (void)user;
+    return store_exec(tx, "INSERT INTO migrations (number, applied_at) VALUES (99, 0)", NULL, 0,
+                      NULL, NULL, NULL, err);
+}
+
+static void newer_schema_is_refused(void **state)
+{
+    struct place *p = *state;
+    ok(store_run(p->store, true, newer, NULL, &err));
+    store_free(p->store);
+    p->store = NULL;
+    struct att_err why = {0};
+    assert_int_equal(store_open(p->path, &p->store, &why), ATT_E_UNSUPPORTED);
+    assert_null(p->store);
+}
+
+static void not_a_database(void **state)
+{
+    struct place *p = *state;
+    char path[180];
+    struct store *other = NULL;
+    struct att_err why = {0};
+    snprintf(path, sizeof path, "%s/junk.db", p->dir);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    for (int i = 0; i < 500; i++) {
+        fputs("this is not a database\n", f);
+    }
+    fclose(f);
+    assert_int_equal(store_open(path, &other, &why), ATT_E_IO);
+    assert_string_equal(why.reason, "storeCorrupt");
+    assert_null(other);
+}
+
+/* ---- crash and full disk
+ * ----------------------------------------------------------------------------------- */
+
+static enum att_rc two_counters(void *user, struct store_tx *tx, struct att_err *err)
+{
+    int64_t *n = user;
+    enum att_rc rc = store_meta_count(tx, "a", &n[0], err);
+    return rc ? rc : store_meta_count(tx, "b", &n[1], err);
+}
+
+/* kill -9 at any instant: both counters moved or none, and what was reported is there. */
+static void killed(void **state)
+{
+    struct place *p = *state;
+    int64_t n[2] = {0}, last = 0;
+    store_free(p->store);
+    p->store = NULL;
+    for (int round = 0; round < 12; round++) {
+        int pipes[2];
+        assert_int_equal(pipe(pipes), 0);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            struct store *store = NULL;
+            int64_t m[2];
+            if (store_open(p->path, &store, NULL)) {
+                _exit(1);
+            }
+            while (!store_run(store, true, two_counters, m, NULL)) {
+                if (write(pipes[1], &m[0], sizeof m[0]) < 0) {
+                    _exit(1);
+                }
+            }
+            _exit(1);
+        }
+        close(pipes[1]);
+        int64_t seen = 0, value;
+        while (seen < 5 + round && read(pipes[0], &value, sizeof value) == sizeof value) {
+            last = value;
+            seen++;
+        }
+        usleep((useconds_t)(round * 137));
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        while (read(pipes[0], &value, sizeof value) == sizeof value) {
+            last = value;
+        }
+        close(pipes[0]);
+        ok(store_open(p->path, &p->store, &err));
+        ok(store_run(p->store, true, two_counters, n, &err));
+        assert_int_equal(n[0], n[1]);
+        assert_true(n[0] > last);
+        last = n[0];
+        store_free(p->store);
+        p->store = NULL;
+    }
+}
+
+static enum att_rc put_blob(void *user, struct store_tx *tx, struct att_err *err)
+{
+    char digest[65];
+    int64_t n;
+    enum att_rc rc = store_meta_count(tx, "before", &n, err);
+    return rc ? rc : store_blob_put(tx, *(struct att_slice *)user, 1, digest, err);
+}
+
+static enum att_rc read_before(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_meta_get(tx, "before", user, err);
+}
+
+static void disk_full(void **state)
+{
+    struct place *p = *state;
+    struct store_con *con = NULL;
+    struct att_err why = {0};
+    static uint8_t big[1 << 20];
+    struct att_slice bytes = ATT_SLICE_ARRAY(big);
+    ok(p->store->ops->acquire(p->store->db, &con, &err));
+    ok(p->store->ops->script(con, "PRAGMA max_page_count = 60", &err));
+    p->store->ops->release(p->store->db, con);
+    assert_int_equal(store_run(p->store, true, put_blob, &bytes, &why), ATT_E_IO);
+    assert_string_equal(why.reason, "diskFull");
+    att_autobuf before = {0};
+    assert_int_equal(store_run(p->store, false, read_before, &before, NULL), ATT_E_NOTFOUND);
+    ok(p->store->ops->acquire(p->store->db, &con, &err));
+    ok(p->store->ops->script(con, "PRAGMA max_page_count = 1000000", &err));
+    p->store->ops->release(p->store->db, con);
+    ok(store_run(p->store, true, put_blob, &bytes, &err));
+}
+
+/* ---- blobs
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static enum att_rc blob_twice(void *user, struct store_tx *tx, struct att_err *err)
+{
+    char a[65], b[65];
+    att_autobuf back = {0};
+    (void)user;
+    enum att_rc rc = store_blob_put(tx, ATT_SLICE_LIT("abc"), 1, a, err);
+    if (!rc) {
+        rc = store_blob_put(tx, ATT_SLICE_LIT("abc"), 2, b, err);
+    }
+    if (!rc) {
+        rc = store_blob_get(tx, a, &back, err);
+    }
+    assert_string_equal(a, b);
+    assert_string_equal(a, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_true(store_blob_has(tx, a));
+    a[0] = 'c';
+    assert_false(store_blob_has(tx, a));
+    assert_true(att_slice_eq(att_buf_slice(&back), ATT_SLICE_LIT("abc")));
+    return rc;
+}
+
+static void blobs(void **state)
+{
+    struct place *p = *state;
+    ok(store_run(p->store, true, blob_twice, NULL, &err));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(refused_leaves_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(foreign_keys_hold, setup, teardown),
+        cmocka_unit_test_setup_teardown(private_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(ticket_race, setup, teardown),
+        cmocka_unit_test_setup_teardown(expired_ticket, setup, teardown),
+        cmocka_unit_test_setup_teardown(newer_schema_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(not_a_database, setup, teardown),
+        cmocka_unit_test_setup_teardown(killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(disk_full, setup, teardown),
+        cmocka_unit_test_setup_teardown(blobs, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
