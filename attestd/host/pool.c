@@ -99,12 +99,18 @@ static void *work(void *arg)
 /* ---- the host thread ---------------------------------------------------------------------------
  */
 
+/* What workers may do depends on the phase: they look again. */
 static void set_phase(struct host *host, enum host_phase phase)
 {
-    HOST_LOCKED(host);
-    if (host->phase != phase) {
+    bool changed;
+    {
+        HOST_LOCKED(host);
+        changed = host->phase != phase;
         host->phase = phase;
+    }
+    if (changed) {
         att_log(ATT_INFO, "host.phase", ATT_S("phase", host_phase_name(phase)));
+        host_wake(host);
     }
 }
 
@@ -121,6 +127,7 @@ static enum att_rc sweep_once(struct host *host, struct att_err *err)
 /* One round: whatever is missing is made, then the view is waited for. */
 static enum att_rc round_of_host(struct host *host, struct att_err *err)
 {
+    bool first = !host->have_identity;
     enum att_rc rc = host_keyd_ready(host, err);
     if (rc != ATT_OK) {
         if (!host->have_identity) {
@@ -129,6 +136,9 @@ static enum att_rc round_of_host(struct host *host, struct att_err *err)
         return rc;
     }
     struct acme_client *client;
+    if (first) {
+        host_wake(host); /* the keys that wait to be compared, or to be destroyed */
+    }
     rc = host_issuer_check(host, err);
     if (rc == ATT_OK) {
         rc = host_client_get(host, HOST_WORKERS, &client, err);
