@@ -240,7 +240,9 @@ RIG int client_post(struct client *c, const char *url, bool jwk, struct att_slic
     char nonce[ACME_NONCE_TEXT];
     client_nonce(c, nonce);
     client_sign(c, url, nonce, jwk, payload, &text);
-    const char *path = strstr(url, "/acme");
+    char copy[256]; /* url may be part of the last answer */
+    rig_copy(copy, sizeof copy, url);
+    const char *path = strstr(copy, "/acme");
     int status = client_send(c, path, att_buf_slice(&text), "application/jose+json", NULL);
     assert_true(c->last.nonce[0] != 0); /* RFC 8555 §6.5: on every answer to a POST */
     return status;
@@ -331,16 +333,37 @@ struct tpm {
 
 static struct tpm *rig_tpm; /* of the forge being built */
 
-RIG void tpm_new(struct tpm *t)
+RIG void tpm_build(struct tpm *t, forge_mutate mutate)
 {
     *t = (struct tpm){.base = forge_new(FORGE_EK_RSA, FORGE_ENROL)};
-    forge_build(t->base, NULL);
+    forge_build(t->base, mutate);
     t->clock = t->base->clock;
     att_autobuf spki = {0};
     uint8_t digest[ATT_SHA256_LEN];
     forge_spki(t->base->ek.pkey, &spki);
     att_sha256(digest, att_buf_slice(&spki));
     att_hex(t->ek_id, ATT_SLICE_ARRAY(digest));
+}
+
+RIG void tpm_new(struct tpm *t)
+{
+    tpm_build(t, NULL);
+}
+
+RIG void tpm_own_ek(struct forge *f, enum forge_stage stage)
+{
+    if (stage == FORGE_KEYS) {
+        EVP_PKEY_free(f->ek.pkey);
+        f->ek.pkey = EVP_RSA_gen(2048);
+        assert_non_null(f->ek.pkey);
+        rig_ok(parse_public_set_pkey(&f->ek.pub, f->ek.pkey, &err));
+    }
+}
+
+/* With an EK of its own; the forge's RSA EK is otherwise one for all. */
+RIG void tpm_new_other(struct tpm *t)
+{
+    tpm_build(t, tpm_own_ek);
 }
 
 RIG void tpm_free(struct tpm *t)
