@@ -31,8 +31,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!(frame.op & PROC_REPLY)) {
         if (proc_msg_parse(&op->request, frame.payload, &msg, &err) == ATT_OK) {
             check_again(&op->request, &msg, frame.payload);
-            (void)proc_agent_name_ok(msg.v[0].bytes);
-            (void)proc_key_id_ok(msg.v[0].bytes);
+            if (msg.count) {
+                (void)proc_agent_name_ok(msg.v[0].bytes);
+                (void)proc_key_id_ok(msg.v[0].bytes);
+            }
         }
         return 0;
     }

@@ -83,7 +83,7 @@ static inline struct keyd_opts options(const struct fixture *f)
 /* The state that INFO names within ten seconds, or the last one seen. */
 static inline void wait_state(struct proc_keyd *client, const char *want)
 {
-    char seen[32] = "";
+    char seen[32] = "", reason[400] = "";
     for (int i = 0; i < 400; i++) {
         att_autojson *info = NULL;
         if (proc_keyd_info(client, &info, NULL) == ATT_OK) {
@@ -91,9 +91,12 @@ static inline void wait_state(struct proc_keyd *client, const char *want)
             if (strcmp(seen, want) == 0) {
                 return;
             }
+            const char *why = json_string_value(json_object_get(info, "reason"));
+            snprintf(reason, sizeof reason, "%s", why ? why : "");
         }
         usleep(50000);
     }
+    fprintf(stderr, "  %s: %s\n", seen, reason);
     assert_string_equal(seen, want);
 }
 
