@@ -11,6 +11,7 @@
 #include <event2/keyvalq_struct.h>
 #include <event2/listener.h>
 #include <event2/thread.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -384,6 +385,12 @@ static enum att_rc listen_worker(struct worker *w, const struct conf_issuer *con
                                           BACKLOG, (struct sockaddr *)&addr, (int)len);
     if (!w->listener) {
         return att_fail_errno(err, ATT_E_IO, "listen %s: cannot listen", conf->listen);
+    }
+    /* Accepted sockets inherit it. An answer is written in two pieces, head and body: with Nagle's
+     * algorithm the second waits for the peer's delayed acknowledgement of the first (40 ms). */
+    int on = 1;
+    if (setsockopt(evconnlistener_get_fd(w->listener), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)) {
+        return att_fail_errno(err, ATT_E_IO, "listen %s: TCP_NODELAY", conf->listen);
     }
     if (!evhttp_bind_listener(w->http, w->listener)) {
         evconnlistener_free(w->listener);
