@@ -26,8 +26,8 @@ ok "--check and usage"
 # ---- enrol, pending, approval, certificates ----
 job_start_all
 wait_for 60 job_host_known
-[ "$(ctl --json status | jq -r .enrolment.host)" = pending ] || [ "$(ctl --json status | jq -r .enrolment.host)" = approved ] ||
-    job_fail "host: $(ctl --json status | jq -c .enrolment)"
+pending() { [ "$(ctl --json status | jq -r .enrolment.state)" = pending ]; }
+wait_for 30 pending
 agents=(portfolio-rebalancer market-data)
 job_enrolled_with "${agents[@]}"
 [ "$(ctl --json status | jq -r .enrolment.state)" = enrolled ] || job_fail "not enrolled"
