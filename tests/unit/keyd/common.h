@@ -38,6 +38,17 @@ struct fixture {
     struct proc_keyd *client;
 };
 
+/* snprintf that must fit. */
+static inline void put(char *ret, size_t room, const char *fmt, ...) ATT_PRINTF(3, 4);
+static inline void put(char *ret, size_t room, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    int len = vsnprintf(ret, room, fmt, args);
+    va_end(args);
+    assert_in_range(len, 0, room - 1);
+}
+
 static inline void say(const struct att_err *err)
 {
     if (err->rc != ATT_OK) {

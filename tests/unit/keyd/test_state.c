@@ -12,13 +12,13 @@
 static void copy_state(const struct fixture *from, const struct fixture *to)
 {
     char command[512];
-    snprintf(command, sizeof command, "cp -a '%s' '%s'", from->dir, to->dir);
+    put(command, sizeof command, "cp -a '%s' '%s'", from->dir, to->dir);
     assert_int_equal(system(command), 0);
 }
 
 static void file_path(const struct fixture *f, const char *name, char ret[300])
 {
-    snprintf(ret, 300, "%s/%s", f->dir, name);
+    put(ret, 300, "%s/%s", f->dir, name);
 }
 
 static bool exists(const struct fixture *f, const char *name)
@@ -66,7 +66,7 @@ static void second_keyd_is_refused(void **state)
     struct keyd *second = NULL;
     struct keyd_opts opts = options(f);
     char elsewhere[200];
-    snprintf(elsewhere, sizeof elsewhere, "%s/other.sock", f->base);
+    put(elsewhere, sizeof elsewhere, "%s/other.sock", f->base);
     opts.socket_path = elsewhere;
     assert_int_equal(keyd_new(&opts, &second, &err), ATT_E_CONFLICT);
     assert_non_null(strstr(err.msg, "another keyd"));
@@ -165,8 +165,7 @@ static void no_secret_is_on_disk(void **state)
         assert_int_equal(secrets[i]->len, 32);
         assert_true(secrets[i]->locked);
         att_hex(hex, att_secret_slice(secrets[i]));
-        snprintf(
-            command, sizeof command,
+        put(command, sizeof command,
             "cd '%s' && test -z \"$(find . -type f -size +0 -exec sh -c 'xxd -p \"$1\" | tr -d "
             "\"\\n\" | grep -l %s' _ {} \\;)\"",
             f->dir, hex);
@@ -187,7 +186,7 @@ static void damaged_key_files_are_set_aside(void **state)
     char name[4][64];
     for (int i = 0; i < 4; i++) {
         assert_ok(proc_keyd_key_create(f->client, "a", &keys[i], &err));
-        snprintf(name[i], sizeof name[i], "agents/%s.%s", keys[i].key_id, i == 1 ? "json" : "pem");
+        put(name[i], sizeof name[i], "agents/%s.%s", keys[i].key_id, i == 1 ? "json" : "pem");
     }
     stop(f);
     att_autobuf sealed = {.max = 65536};
@@ -202,7 +201,7 @@ static void damaged_key_files_are_set_aside(void **state)
     assert_string_equal(list[0].key_id, keys[3].key_id);
     for (int i = 0; i < 3; i++) {
         char bad[80];
-        snprintf(bad, sizeof bad, "%s.bad", name[i]);
+        put(bad, sizeof bad, "%s.bad", name[i]);
         assert_false(exists(f, name[i]));
         assert_true(exists(f, bad));
         assert_true(reported_bad(f, keys[i].key_id));
@@ -298,8 +297,8 @@ static void what_a_kill_left_is_collected(void **state)
     char pem[64], json[64], path[300];
     assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
     stop(f);
-    snprintf(pem, sizeof pem, "agents/%s.pem", key.key_id);
-    snprintf(json, sizeof json, "agents/%s.json", key.key_id);
+    put(pem, sizeof pem, "agents/%s.pem", key.key_id);
+    put(json, sizeof json, "agents/%s.json", key.key_id);
     file_path(f, pem, path);
     assert_int_equal(unlink(path), 0); /* a sidecar alone: creation or destruction cut off */
     overwrite(f, "agents/00000000000000000000000000000000.pem.tmp.1.1", "half");
@@ -322,7 +321,7 @@ static void two_active_keys_are_settled(void **state)
     assert_ok(proc_keyd_key_create(f->client, "a", &first, &err));
     assert_ok(proc_keyd_key_create(f->client, "a", &second, &err));
     assert_ok(proc_keyd_key_activate(f->client, first.key_id, &err));
-    snprintf(name, sizeof name, "agents/%s.json", first.key_id);
+    put(name, sizeof name, "agents/%s.json", first.key_id);
     att_autobuf before = {0};
     read_whole(f, name, &before);
     assert_ok(proc_keyd_key_activate(f->client, second.key_id, &err));
@@ -407,7 +406,7 @@ static void the_ticket_names_the_issuer(void **state)
     char ticket[200];
     stop(f);
     struct keyd_opts opts = options(f);
-    snprintf(ticket, sizeof ticket, "%s/ticket.json", f->base);
+    put(ticket, sizeof ticket, "%s/ticket.json", f->base);
     opts.issuer_url = NULL;
     opts.ticket_path = ticket;
     start_opts(f, &opts, "ready");
@@ -448,7 +447,7 @@ static pid_t spawn(const struct fixture *f, const char *config)
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failing test leaves nobody behind */
         char option[] = "--config", program[] = "attestd-keyd", path[200];
         char *argv[] = {program, option, path, NULL};
-        snprintf(path, sizeof path, "%s", config);
+        put(path, sizeof path, "%s", config);
         if (!freopen("/dev/null", "w", stderr)) {
             _exit(99);
         }
@@ -462,7 +461,7 @@ static void write_config(const struct fixture *f, char config[200])
 {
     struct att_err err = {0};
     att_autobuf text = {0};
-    snprintf(config, 200, "%s/attestd.yaml", f->base);
+    put(config, 200, "%s/attestd.yaml", f->base);
     att_buf_printf(&text,
                    "issuer:\n  url: %s\n  ca_file: %s/ca.pem\ntpm:\n  tcti: \"%s\"\n"
                    "state_dir: %s\nrun_dir: %s\n",
@@ -496,11 +495,11 @@ static void work(struct proc_keyd *client, char told[64][PROC_KEY_ID_LEN + 1], s
     for (int i = 0; n < 60 && i < 100; i++) {
         struct proc_key key;
         char agent[16];
-        snprintf(agent, sizeof agent, "agent-%zu", n % 8);
+        put(agent, sizeof agent, "agent-%zu", n % 8);
         if (proc_keyd_key_create(client, agent, &key, NULL) != ATT_OK) {
             break;
         }
-        snprintf(told[n++], PROC_KEY_ID_LEN + 1, "%s", key.key_id);
+        put(told[n++], PROC_KEY_ID_LEN + 1, "%s", key.key_id);
         enum att_rc rc = proc_keyd_key_activate(client, key.key_id, NULL);
         proc_key_done(&key);
         if (n > 12) { /* the oldest goes; told or not, it is no longer expected */
@@ -570,7 +569,7 @@ static void killed_at_any_instant(void **state)
         char id[128];
         att_autobuf der = {0};
         struct certs_csr csr;
-        snprintf(id, sizeof id, SPIFFE("%s"), keys[i].agent);
+        put(id, sizeof id, SPIFFE("%s"), keys[i].agent);
         assert_ok(proc_keyd_key_csr(f->client, keys[i].key_id, id, &der, &err));
         assert_ok(certs_csr_verify(att_buf_slice(&der), id, &csr, &err));
     }
