@@ -438,6 +438,11 @@ static enum att_rc connect_tpm(struct tpm_context *ctx, struct att_err *err)
     TSS2_RC rc = Tss2_TctiLdr_Initialize(ctx->tcti, &ctx->tcti_ctx);
     if (rc == TSS2_RC_SUCCESS) {
         rc = Esys_Initialize(&ctx->esys, ctx->tcti_ctx, NULL);
+    } else {
+        /* tpm2-tss 4.1 leaves an empty context behind, which its Finalize does not know; before
+         * and after, the pointer is NULL. */
+        free(ctx->tcti_ctx);
+        ctx->tcti_ctx = NULL;
     }
     if (rc != TSS2_RC_SUCCESS) {
         enum att_rc mapped = tpm_errors_map(rc);

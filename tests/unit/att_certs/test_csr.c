@@ -10,13 +10,12 @@ struct recipe {
     const char *ext; /* a second extension: "keyUsage" value; NULL: none */
     bool challenge;  /* a challengePassword attribute */
     const EVP_MD *md;
-    long version;
 };
 
 static void build(const struct recipe *recipe, EVP_PKEY *key, struct att_buf *ret)
 {
     X509_REQ *req = X509_REQ_new();
-    X509_REQ_set_version(req, recipe->version);
+    X509_REQ_set_version(req, X509_REQ_VERSION_1);
     X509_REQ_set_pubkey(req, key);
     if (recipe->cn) {
         X509_NAME_add_entry_by_txt(X509_REQ_get_subject_name(req), "CN", MBSTRING_UTF8,
@@ -94,7 +93,14 @@ static void test_refuses_content(void **state)
     recipe_refused(&(struct recipe){.challenge = true}, key, ATT_E_DENIED, "no attribute");
     recipe_refused(&(struct recipe){.san = "URI:" ID, .challenge = true}, key, ATT_E_DENIED,
                    "no attribute");
-    recipe_refused(&(struct recipe){.version = 1}, key, ATT_E_PARSE, "version 1");
+    /* PKCS #10 version 2 does not exist, and OpenSSL 3.5 would not write it: by hand. */
+    static const uint8_t version_1[] = {0x02, 0x01, 0x00};
+    att_autobuf der = {0};
+    build(&plain, key, &der);
+    uint8_t *at = memmem(der.ptr, der.len, version_1, sizeof version_1);
+    assert_true(at && at - der.ptr < 10);
+    at[2] = 1;
+    refused(att_buf_slice(&der), ATT_E_PARSE, "version 1");
     EVP_PKEY_free(p384);
     EVP_PKEY_free(rsa);
 }

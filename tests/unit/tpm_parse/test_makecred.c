@@ -145,7 +145,7 @@ static int stop_tpm(void **state)
             kill(tpm->pid, SIGTERM);
             waitpid(tpm->pid, NULL, 0);
         }
-        (void)chdir("/");
+        (void)!chdir("/");
         nftw(tpm->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
         free(tpm);
     }
