@@ -91,17 +91,12 @@ enum att_rc tpm_begin(struct tpm_context *ctx, struct att_err *err)
     return ATT_OK;
 }
 
-/* TPM2_FlushContext past a stuck ESYS, so that nothing of ours stays in a TPM without a resource
- * manager. */
-static void flush_raw(struct tpm_context *ctx, ESYS_TR tr)
+/* TPM2_FlushContext past ESYS: a handle that it does not know, or ESYS is stuck. */
+static void flush_handle(struct tpm_context *ctx, TPM2_HANDLE handle)
 {
     uint8_t answer[64];
     size_t len = sizeof(answer);
-    TPM2_HANDLE handle = 0;
     att_autobuf command = {0};
-    if (Esys_TR_GetTpmHandle(ctx->esys, tr, &handle) != TSS2_RC_SUCCESS) {
-        return;
-    }
     att_buf_be16(&command, TPM2_ST_NO_SESSIONS);
     att_buf_be32(&command, 14);
     att_buf_be32(&command, TPM2_CC_FlushContext);
@@ -109,6 +104,15 @@ static void flush_raw(struct tpm_context *ctx, ESYS_TR tr)
     if (att_buf_ok(&command, NULL) == ATT_OK &&
         Tss2_Tcti_Transmit(ctx->tcti_ctx, command.len, command.ptr) == TSS2_RC_SUCCESS) {
         (void)Tss2_Tcti_Receive(ctx->tcti_ctx, &len, answer, TSS2_TCTI_TIMEOUT_BLOCK);
+    }
+}
+
+/* So that nothing of ours stays in a TPM without a resource manager. */
+static void flush_raw(struct tpm_context *ctx, ESYS_TR tr)
+{
+    TPM2_HANDLE handle = 0;
+    if (Esys_TR_GetTpmHandle(ctx->esys, tr, &handle) == TSS2_RC_SUCCESS) {
+        flush_handle(ctx, handle);
     }
 }
 
@@ -433,6 +437,39 @@ static enum att_rc ensure_started(struct tpm_context *ctx, struct att_err *err)
     return ATT_OK;
 }
 
+bool tpm_context_single_client(const char *tcti)
+{
+    return strncmp(tcti, "swtpm", 5) == 0 ||
+           (strncmp(tcti, "device:", 7) == 0 && !strstr(tcti, "tpmrm"));
+}
+
+static enum att_rc flush_leftovers(struct tpm_context *ctx, struct att_err *err)
+{
+    /* Constants, not expressions: TSS's macros shift into an int's sign. */
+    static const uint32_t transient_first = TPM2_TRANSIENT_FIRST;
+    static const uint32_t transient_last = TPM2_TRANSIENT_LAST;
+    TPM2_HANDLE handles[TPM_CACHE_MAX];
+    size_t n = 0;
+    enum att_rc rc =
+        tpm_handle_list(ctx, transient_first, transient_last, handles, TPM_CACHE_MAX, &n, err);
+    for (size_t i = 0; rc == ATT_OK && i < n && i < TPM_CACHE_MAX; i++) {
+        flush_handle(ctx, handles[i]);
+    }
+    static const uint32_t sessions[] = {TPM2_LOADED_SESSION_FIRST, TPM2_ACTIVE_SESSION_FIRST};
+    for (size_t kind = 0; rc == ATT_OK && kind < 2; kind++) {
+        tpm_autofree TPMS_CAPABILITY_DATA *data = NULL;
+        TSS2_RC trc =
+            capability(ctx, TPM2_CAP_HANDLES, sessions[kind], TPM2_MAX_CAP_HANDLES, NULL, &data);
+        if (trc != TSS2_RC_SUCCESS) {
+            return tpm_fail(err, trc, "listing the TPM's sessions");
+        }
+        for (UINT32 i = 0; i < data->data.handles.count; i++) {
+            flush_handle(ctx, data->data.handles.handle[i]);
+        }
+    }
+    return rc;
+}
+
 static enum att_rc connect_tpm(struct tpm_context *ctx, struct att_err *err)
 {
     TSS2_RC rc = Tss2_TctiLdr_Initialize(ctx->tcti, &ctx->tcti_ctx);
@@ -457,6 +494,9 @@ static enum att_rc connect_tpm(struct tpm_context *ctx, struct att_err *err)
     ctx->alive = true;
     enum att_rc result = ensure_started(ctx, err);
     struct tpm_info info;
+    if (result == ATT_OK && ctx->exclusive) {
+        result = flush_leftovers(ctx, err);
+    }
     if (result == ATT_OK) {
         result = tpm_context_info(ctx, &info, err);
     }
@@ -486,6 +526,7 @@ static enum att_rc apply_options(struct tpm_context *ctx, const struct tpm_optio
     ctx->srk_handle = options->srk_handle ? options->srk_handle : SRK_HANDLE_DEFAULT;
     ctx->ak_handle = options->ak_handle;
     ctx->ak_persist = options->ak_persist;
+    ctx->exclusive = options->exclusive;
     ctx->cache.slots_wanted =
         options->cache_slots > TPM_CACHE_MAX ? TPM_CACHE_MAX : options->cache_slots;
     if (options->srk_name.len != 0) {

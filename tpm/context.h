@@ -38,10 +38,16 @@ struct tpm_options {
      * ak_persist is set, the AK is stored there by the first use. */
     uint32_t ak_handle;
     bool ak_persist;
+    /* Nobody else uses this TPM, and no resource manager stands between
+     * (tpm_context_single_client): what is loaded when we connect was left by a process that was
+     * killed, and is flushed. */
+    bool exclusive;
     /* Loaded keys kept; 0: what the TPM guarantees, less what primaries and a load need. */
     uint32_t cache_slots;
 };
 
+/* True for TCTIs that serve one client at a time and lead to the bare TPM: swtpm, /dev/tpm0. */
+bool tpm_context_single_client(const char *tcti);
 /* Connects; sends TPM2_Startup(CLEAR) to a TPM that has had none. ATT_E_GONE when there is nobody
  * at the TCTI, ATT_E_INVAL for a string that names no known TCTI (device, swtpm, mssim,
  * tabrmd). Sets TSS2_LOG=all+NONE in the environment unless it is set: errors come back, they are

@@ -47,7 +47,7 @@ struct tpm_context {
 
     struct att_secret owner_auth, endorsement_auth;
     uint32_t srk_handle, ak_handle;
-    bool ak_persist;
+    bool ak_persist, exclusive;
     struct parse_name srk_pin;
 
     struct {
@@ -72,8 +72,12 @@ struct tpm_context {
  * for that or has no room (what we can spare is then flushed first). A lost connection marks the
  * context dead, and no call is made on a dead one. */
 bool tpm_again(struct tpm_context *ctx, TSS2_RC rc, unsigned *tries);
+/* ossl.c: around a call, so that ESYS gets one OpenSSL context for all its hashing. */
+void tpm_ossl_enter(void);
+TSS2_RC tpm_ossl_leave(TSS2_RC rc); /* rc, as it is */
 #define TPM_CALL(ctx, rc, call)                                                                    \
-    for (unsigned tries_ = 0; (rc) = (ctx)->alive ? (call) : TSS2_TCTI_RC_NO_CONNECTION,           \
+    for (unsigned tries_ = 0; (rc) = (ctx)->alive ? (tpm_ossl_enter(), tpm_ossl_leave(call))       \
+                                                  : TSS2_TCTI_RC_NO_CONNECTION,                    \
                   tpm_again((ctx), (rc), &tries_);) {                                              \
     }
 

@@ -156,8 +156,9 @@ static enum att_rc check_entry(const struct agent_entry *entry, struct att_err *
         rc = check_text("key", entry->key_store, sizeof(rec.key_store) - 1, entry->name, err);
     }
     if (rc == ATT_OK && (entry->lifetime_s < 0 || entry->lifetime_s > (int64_t)366 * 86400)) {
-        rc = att_fail(err, ATT_E_INVAL, "entry %s: lifetime of %lld s, expected 0 (unknown) to 366 days",
-                      entry->name, (long long)entry->lifetime_s);
+        rc = att_fail(err, ATT_E_INVAL,
+                      "entry %s: lifetime of %lld s, expected 0 (unknown) to 366 days", entry->name,
+                      (long long)entry->lifetime_s);
     }
     return rc;
 }

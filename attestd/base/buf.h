@@ -39,8 +39,8 @@ struct att_slice att_buf_slice(const struct att_buf *buf);
 ATT_MUST_USE enum att_rc att_buf_ok(const struct att_buf *buf, struct att_err *err);
 /* The content as a NUL-terminated string that the buffer keeps; NULL when there is no room. */
 const char *att_buf_cstr(struct att_buf *buf);
-/* Hands the bytes to the caller (free()), with a NUL behind them; buf becomes {0}. NULL when nothing
- * was ever written. ret_len may be NULL. */
+/* Hands the bytes to the caller (free()), with a NUL behind them; buf becomes {0}. NULL when
+ * nothing was ever written. ret_len may be NULL. */
 uint8_t *att_buf_steal(struct att_buf *buf, size_t *ret_len);
 
 #define att_autobuf ATT_CLEANUP(att_buf_done) struct att_buf

@@ -206,7 +206,9 @@ static enum att_rc open_tpm(struct keyd *keyd, struct att_err *err)
     if (rc != ATT_OK) {
         return rc;
     }
-    const struct tpm_options options = {.tcti = keyd->tcti, .srk_name = parse_name_slice(&pin)};
+    const struct tpm_options options = {.tcti = keyd->tcti,
+                                        .srk_name = parse_name_slice(&pin),
+                                        .exclusive = tpm_context_single_client(keyd->tcti)};
     struct tpm_context *ctx = NULL;
     struct tpm_info info;
     rc = tpm_context_open(&options, &ctx, err);

@@ -268,6 +268,30 @@ static void never_flushes_what_is_not_ours(void **state)
     assert_int_equal(swtpm_sh(&the_tpm, "tpm2_flushcontext -t"), 0);
 }
 
+/* A killed process leaves its objects in a TPM without a resource manager; who owns it alone starts
+ * over. */
+static void exclusive_flushes_what_a_killed_process_left(void **state)
+{
+    const struct tpm_options options = {.tcti = the_tpm.tcti, .exclusive = true};
+    struct tpm_context *ctx = NULL;
+    tpm_autoblob blob = {0};
+    (void)state;
+    assert_int_equal(swtpm_sh(&the_tpm, "tpm2_createprimary -C o -G ecc -c x.ctx; "
+                                        "tpm2_createprimary -C o -G ecc -c y.ctx; "
+                                        "tpm2_startauthsession -S s.ctx"),
+                     0);
+    assert_ok(tpm_context_open(&options, &ctx, err));
+    assert_int_equal(count(ctx, TPM_HANDLES_TRANSIENT), 0);
+    assert_int_equal(count(ctx, TPM_HANDLES_LOADED_SESSION), 0);
+    assert_int_equal(count(ctx, TPM_HANDLES_SAVED_SESSION), 0);
+    assert_ok(tpm_key_create(ctx, AUTH_A, &blob, err));
+    tpm_context_free(ctx);
+    assert_true(tpm_context_single_client("swtpm:path=/x"));
+    assert_true(tpm_context_single_client("device:/dev/tpm0"));
+    assert_false(tpm_context_single_client("device:/dev/tpmrm0"));
+    assert_false(tpm_context_single_client("tabrmd:bus_type=system"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +307,7 @@ int main(void)
         cmocka_unit_test(refuses_another_srk_than_pinned),
         cmocka_unit_test(wants_the_owners_authorisation),
         cmocka_unit_test(never_flushes_what_is_not_ours),
+        cmocka_unit_test(exclusive_flushes_what_a_killed_process_left),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
