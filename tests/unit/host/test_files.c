@@ -136,12 +136,16 @@ static void test_ticket(void **state)
         "{\"url\": \"https://issuer:1/acme\", \"caSha256\": \"" SHA
         "\", \"kid\": \"t1\", \"macKey\": \"AAEC\"}",
         "{\"url\": \"https://issuer:1/acme\", \"caSha256\": \"" SHA
-        "\", \"kid\": \"t1\", \"macKey\": \"" KEY "=\"}",
+        "\", \"kid\": \"t1\", \"macKey\": \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh=\"}",
         "{\"url\": \"https://issuer:1/acme\", \"caSha256\": \"" SHA "\", \"kid\": \"t1\"}",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         assert_int_equal(parse_ticket(bad[i]), ATT_E_PARSE);
     }
+    /* 44 characters are 33 bytes, whatever they say */
+    assert_int_equal(parse_ticket("{\"url\": \"https://issuer:1/acme\", \"caSha256\": \"" SHA
+                                  "\", \"kid\": \"t1\", \"macKey\": \"" KEY "=\"}"),
+                     ATT_E_LIMIT);
     assert_int_equal(parse_ticket("{" GOOD "}"), ATT_OK);
     assert_int_equal(parse_ticket("{" GOOD ", \"host\": \"rack 7\"}"), ATT_OK);
 }
