@@ -316,21 +316,17 @@ static enum att_rc enter_sandbox(struct host *host, struct att_err *err)
     const struct conf_attestd *conf = host->conf;
     const char *credentials = getenv("CREDENTIALS_DIRECTORY");
     const char *ca_file = conf->issuer ? conf->issuer->ca_file : NULL;
-    const struct {
-        const char *path;
-        int access;
-    } wanted[] = {{conf->state_dir, PROC_PATH_WRITE},      {conf->run_dir, PROC_PATH_WRITE},
-                  {host->opts->conf_path, PROC_PATH_READ}, {ca_file, PROC_PATH_READ},
-                  {conf->ticket_file, PROC_PATH_READ},     {credentials, PROC_PATH_READ},
-                  {conf->logs->firmware, PROC_PATH_READ},  {conf->logs->systemd, PROC_PATH_READ},
-                  {conf->logs->ima, PROC_PATH_READ}};
+    const struct proc_sandbox_path wanted[] = {
+        {conf->state_dir, PROC_PATH_WRITE},      {conf->run_dir, PROC_PATH_WRITE},
+        {host->opts->conf_path, PROC_PATH_READ}, {ca_file, PROC_PATH_READ},
+        {conf->ticket_file, PROC_PATH_READ},     {credentials, PROC_PATH_READ},
+        {conf->logs->firmware, PROC_PATH_READ},  {conf->logs->systemd, PROC_PATH_READ},
+        {conf->logs->ima, PROC_PATH_READ}};
     struct proc_sandbox_path paths[sizeof(wanted) / sizeof(wanted[0]) + 1];
     size_t n = 0;
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
         if (wanted[i].path) {
-            paths[n].path = wanted[i].path;
-            paths[n].access = wanted[i].access;
-            n++;
+            paths[n++] = wanted[i];
         }
     }
     paths[n].path = NULL;

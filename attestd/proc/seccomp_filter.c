@@ -8,6 +8,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* libseccomp's SCMP_A0 … leave the second datum out, of which clang warns. */
+#define ARG_EQ(n, value) SCMP_CMP64((n), SCMP_CMP_EQ, (scmp_datum_t)(value), 0)
+
 /* By name: a call that this architecture lacks (open on arm64) or this libseccomp does not know is
  * left out. */
 static const char *const common_calls[] = {
@@ -191,8 +194,7 @@ static int allow_sockets(scmp_filter_ctx ctx, enum proc_profile profile)
     static const unsigned families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
     size_t count = profile == PROC_PROFILE_KEYD ? 1 : 4; /* keyd: the TPM's socket, ours */
     for (size_t i = 0; i < count; i++) {
-        int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-                                  SCMP_A0(SCMP_CMP_EQ, families[i]));
+        int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, ARG_EQ(0, families[i]));
         if (rc != 0) {
             return rc;
         }
@@ -210,8 +212,7 @@ static int allow_threads(scmp_filter_ctx ctx)
             SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM));
     }
     if (rc == 0) { /* abort() and raise() signal their own process only */
-        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-                              SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, ARG_EQ(0, getpid()));
     }
     return rc;
 }
@@ -220,21 +221,19 @@ static int allow_some_arguments(scmp_filter_ctx ctx)
 {
     static const unsigned long prctls[] = {PR_SET_NAME, PR_GET_NAME, PR_GET_DUMPABLE, PR_SET_VMA};
     for (size_t i = 0; i < sizeof prctls / sizeof prctls[0]; i++) {
-        int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
-                                  SCMP_A0(SCMP_CMP_EQ, prctls[i]));
+        int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, ARG_EQ(0, prctls[i]));
         if (rc != 0) {
             return rc;
         }
     }
     /* Limits of ourselves may be read, not set. */
-    int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 2, SCMP_A0(SCMP_CMP_EQ, 0),
-                              SCMP_A2(SCMP_CMP_EQ, 0));
+    int rc =
+        seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 2, ARG_EQ(0, 0), ARG_EQ(2, 0));
     static const unsigned long ioctls[] = {
         0x541b /* FIONREAD */, 0x5421 /* FIONBIO */,
         0x5401 /* TCGETS: stdio asks whether it is a terminal */};
     for (size_t i = 0; rc == 0 && i < sizeof ioctls / sizeof ioctls[0]; i++) {
-        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-                              SCMP_A1(SCMP_CMP_EQ, ioctls[i]));
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, ARG_EQ(1, ioctls[i]));
     }
     return rc;
 }
@@ -271,7 +270,7 @@ static int fill_deny_list(scmp_filter_ctx ctx, enum proc_profile profile)
     static const unsigned families[] = {AF_INET, AF_INET6, AF_PACKET};
     for (size_t i = 0; rc == 0 && profile == PROC_PROFILE_KEYD && i < 3; i++) {
         rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(socket), 1,
-                              SCMP_A0(SCMP_CMP_EQ, families[i]));
+                              ARG_EQ(0, families[i]));
     }
     return rc;
 }

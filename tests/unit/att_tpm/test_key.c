@@ -211,7 +211,7 @@ static void creates_and_signs(void **state)
         digest[0] ^= 1;
         assert_false(verifies(&blob, digest, &sig));
         /* raw and DER are the same numbers */
-        att_autobuf tpmt = {0}, again = {0};
+        att_autobuf tpmt = {0};
         assert_ok(parse_sig_from_der(PARSE_ALG_ECDSA, PARSE_ALG_SHA256,
                                      ATT_SLICE(sig.der, sig.der_len), &tpmt, err));
         struct parse_sig parsed;
