@@ -16,8 +16,9 @@
 
 #define SUITES "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
 
-/* Not const: libssl's macro casts to char *, and only reads. */
-static char groups_pq[] = "X25519MLKEM768:X25519:P-256";
+/* Not const: libssl's macro casts to char *, and only reads. The slash (OpenSSL 3.5) makes a server
+ * ask a client for its hybrid key share, rather than take the classic one that it sent. */
+static char groups_pq[] = "X25519MLKEM768/X25519:P-256";
 static char groups_classic[] = "X25519:P-256";
 
 static bool has_pq;

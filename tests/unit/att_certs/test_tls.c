@@ -151,6 +151,47 @@ static bool try_client(SSL_CTX *server, const struct certs_tls_pin *pin, const c
     return ok;
 }
 
+/* What a client that offers these groups and ours come to: "" is no connection. */
+static void group_with(struct world *w, const char *groups, char ret[32])
+{
+    struct side s = {.ctx = w->server}, c = {.ctx = SSL_CTX_new(TLS_client_method())};
+    /* Not const: libssl's macro casts to char *, and only reads. */
+    assert_int_equal(SSL_CTX_set1_groups_list(c.ctx, (char *)(uintptr_t)groups), 1);
+    bool ok = connect_pair(&s, &c);
+    SSL_CTX_free(c.ctx);
+    assert_string_equal(c.group, s.group);
+    snprintf(ret, 32, "%s", ok ? s.group : "");
+}
+
+/* OpenSSL 3.5 has ML-KEM: there the hybrid group must be what both ends of ours come to, and with
+ * others wherever they can do it; who cannot is still served. */
+static void test_post_quantum_group(void **state)
+{
+    struct world *w = *state;
+    struct certs_tls_pin pin = {.ca_file = w->root};
+    char group[32];
+    group_with(w, "X25519", group);
+    assert_string_equal(group, "x25519");
+    group_with(w, "P-256", group);
+    assert_string_equal(group, "secp256r1");
+    group_with(w, "P-384", group);
+    assert_string_equal(group, ""); /* not in our list */
+    const bool expected = OpenSSL_version_num() >= 0x30500000UL;
+    assert_int_equal(certs_tls_has_pq(), expected);
+    assert_true(try_client(w->server, &pin, "localhost")); /* and looks at the group */
+    if (!expected) {
+        print_message("OpenSSL before 3.5: no X25519MLKEM768\n");
+        skip();
+    }
+    assert_int_equal(strncmp(certs_tls_groups(), "X25519MLKEM768", 14), 0);
+    group_with(w, "X25519MLKEM768", group);
+    assert_string_equal(group, "X25519MLKEM768");
+    group_with(w, "X25519MLKEM768:X25519", group);
+    assert_string_equal(group, "X25519MLKEM768");
+    group_with(w, "P-256:X25519:X25519MLKEM768", group); /* the server's preference */
+    assert_string_equal(group, "X25519MLKEM768");
+}
+
 static void test_client_refuses(void **state)
 {
     struct world *w = *state;
@@ -271,7 +312,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_client_refuses), cmocka_unit_test(test_client_accepts),
         cmocka_unit_test(test_server_refuses), cmocka_unit_test(test_remote_keys),
-        cmocka_unit_test(test_mutual),
+        cmocka_unit_test(test_mutual),         cmocka_unit_test(test_post_quantum_group),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, setup, teardown);
