@@ -9,6 +9,15 @@ struct agent_registry {
     uint64_t generation;
 };
 
+const char *agent_stage_name(enum agent_stage stage)
+{
+    static const char *const names[AGENT_STAGE_COUNT] = {
+        "tpmCreate", "netOrder",    "netAuthorization", "tpmEvidence", "netChallenge",
+        "tpmCsr",    "netFinalize", "netCertificate",   "install",     "switch",
+    };
+    return (unsigned)stage < AGENT_STAGE_COUNT ? names[stage] : "unknown";
+}
+
 enum att_rc agent_registry_new(struct agent_registry **ret_reg, struct att_err *err)
 {
     struct agent_registry *reg = calloc(1, sizeof(*reg));

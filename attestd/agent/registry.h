@@ -63,16 +63,34 @@ ATT_MUST_USE enum att_rc agent_record_load(const char *dir, const char *name,
 ATT_MUST_USE enum att_rc agent_record_remove(const char *dir, const char *name,
                                              struct att_err *err);
 
+/* What an issuance spends its time on; network stages hold the JWS's signature by keyd, too. */
+enum agent_stage {
+    AGENT_STAGE_TPM_CREATE,
+    AGENT_STAGE_NET_ORDER,
+    AGENT_STAGE_NET_AUTHORIZATION,
+    AGENT_STAGE_TPM_EVIDENCE,  /* Certify, Quote */
+    AGENT_STAGE_NET_CHALLENGE, /* the issuer's verdict in it, and the order's state after it */
+    AGENT_STAGE_TPM_CSR,
+    AGENT_STAGE_NET_FINALIZE,
+    AGENT_STAGE_NET_CERTIFICATE,
+    AGENT_STAGE_INSTALL, /* checks, files, record */
+    AGENT_STAGE_SWITCH,  /* keyd: the new key active, the old one destroyed */
+    AGENT_STAGE_COUNT,
+};
+/* Stable names: "tpmCreate", "netOrder" …; never NULL. */
+const char *agent_stage_name(enum agent_stage stage);
+
 /* One agent in memory. */
 struct agent {
     struct agent_record rec;
-    bool busy;             /* a worker has it */
-    bool forced;           /* rotate was asked for */
-    bool check_keys;       /* keyd's keys have to be compared with the record */
-    bool reassigned;       /* listed again while its removal is still to be done */
-    bool unsaved;          /* the record in memory is newer than the file */
-    int64_t not_before_ms; /* CLOCK_BOOTTIME: no attempt before (back-off) */
-    uint64_t generation;   /* of the view that last listed it */
+    int64_t stage_us[AGENT_STAGE_COUNT]; /* of the issuance that ended last */
+    bool busy;                           /* a worker has it */
+    bool forced;                         /* rotate was asked for */
+    bool check_keys;                     /* keyd's keys have to be compared with the record */
+    bool reassigned;                     /* listed again while its removal is still to be done */
+    bool unsaved;                        /* the record in memory is newer than the file */
+    int64_t not_before_ms;               /* CLOCK_BOOTTIME: no attempt before (back-off) */
+    uint64_t generation;                 /* of the view that last listed it */
 };
 
 struct agent_registry;

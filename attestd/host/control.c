@@ -8,9 +8,9 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define ROTATE_WAIT_MS 60000
+#define ROTATE_LOOK_MS 1000
 #define NONCE_MIN      8
 #define NONCE_MAX      64
 #define PCRS_DEFAULT   "sha256:0,1,2,3,4,5,6,7"
@@ -97,20 +97,22 @@ static enum att_rc rotate_begin(struct call *call, uint64_t *ret_issued, int64_t
     return ATT_OK;
 }
 
-/* 1: issued; -1: failed, err says why; 0: not yet. */
+/* 1: issued; -1: failed, err says why; 0: not yet. Under lock. */
 static int rotate_state(struct call *call, uint64_t issued, int64_t since, struct att_err *err)
 {
-    HOST_LOCKED(call->host);
     const struct agent *agent = agent_registry_find(call->host->reg, call->name);
     if (!agent) {
         (void)!att_fail(err, ATT_E_GONE, "agent %s was removed", call->name);
         return -1;
     }
     const struct agent_record *rec = &agent->rec;
+    if (agent->busy) {
+        return 0; /* what is installed is still to be written down, the old key to be destroyed */
+    }
     if (rec->issued > issued) {
         return 1;
     }
-    if (!agent->busy && rec->last_error.at >= since && rec->attempts > 0) {
+    if (rec->last_error.at >= since && rec->attempts > 0) {
         (void)!att_fail(err, ATT_E_DENIED, "%s", rec->last_error.message);
         att_err_reason(err, rec->last_error.reason);
         return -1;
@@ -118,10 +120,50 @@ static int rotate_state(struct call *call, uint64_t issued, int64_t since, struc
     return 0;
 }
 
+/* Until the worker is done with the agent, or the time is over. */
+static int rotate_wait(struct call *call, uint64_t issued, int64_t since, int64_t until_ms,
+                       struct att_err *err)
+{
+    HOST_LOCKED(call->host);
+    for (;;) {
+        int state = rotate_state(call, issued, since, err);
+        int64_t left = until_ms - att_boottime_ms();
+        if (state != 0 || left <= 0 || atomic_load(&call->host->stop)) {
+            return state;
+        }
+        host_wait(call->host, left < ROTATE_LOOK_MS ? left : ROTATE_LOOK_MS);
+    }
+}
+
+static enum att_rc rotate_result(struct call *call, int64_t start_us, json_t **ret_result,
+                                 struct att_err *err)
+{
+    int64_t stage_us[AGENT_STAGE_COUNT] = {0};
+    enum att_rc rc = show(call, ret_result, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    {
+        HOST_LOCKED(call->host);
+        const struct agent *agent = agent_registry_find(call->host->reg, call->name);
+        if (agent) {
+            memcpy(stage_us, agent->stage_us, sizeof(stage_us));
+        }
+    }
+    json_t *stages = json_object();
+    for (int i = 0; i < AGENT_STAGE_COUNT; i++) {
+        json_object_set_new(stages, agent_stage_name((enum agent_stage)i),
+                            json_real((double)stage_us[i] / 1000));
+    }
+    json_object_set_new(*ret_result, "ms", json_integer((att_boottime_us() - start_us) / 1000));
+    json_object_set_new(*ret_result, "stages", stages);
+    return ATT_OK;
+}
+
 static enum att_rc op_rotate(struct call *call, json_t **ret_result, struct att_err *err)
 {
     uint64_t issued = 0;
-    int64_t since = 0, start = att_boottime_ms();
+    int64_t since = 0, start_us = att_boottime_us();
     enum att_rc rc = get_name(call, err);
     if (rc == ATT_OK) {
         rc = rotate_begin(call, &issued, &since, err);
@@ -132,23 +174,14 @@ static enum att_rc op_rotate(struct call *call, json_t **ret_result, struct att_
     att_log(ATT_INFO, "agent.rotateAsked", ATT_S("agent", call->name),
             ATT_N("uid", call->peer->uid));
     host_wake(call->host);
-    while (att_boottime_ms() - start < ROTATE_WAIT_MS && !atomic_load(&call->host->stop)) {
-        int state = rotate_state(call, issued, since, err);
-        if (state < 0) {
-            return ATT_E_DENIED;
-        }
-        if (state > 0) {
-            rc = show(call, ret_result, err);
-            if (rc == ATT_OK) {
-                json_object_set_new(*ret_result, "ms", json_integer(att_boottime_ms() - start));
-            }
-            return rc;
-        }
-        const struct timespec pause = {.tv_nsec = 2000000};
-        nanosleep(&pause, NULL);
+    int state = rotate_wait(call, issued, since, start_us / 1000 + ROTATE_WAIT_MS, err);
+    if (state > 0) {
+        return rotate_result(call, start_us, ret_result, err);
     }
-    return att_fail(err, ATT_E_TIMEOUT, "no new certificate for %s within %d s: see `agent show`",
-                    call->name, ROTATE_WAIT_MS / 1000);
+    return state < 0 ? ATT_E_DENIED
+                     : att_fail(err, ATT_E_TIMEOUT,
+                                "no new certificate for %s within %d s: see `agent show`",
+                                call->name, ROTATE_WAIT_MS / 1000);
 }
 
 /* ---- freeze, thaw ------------------------------------------------------------------------------

@@ -234,7 +234,9 @@ enum att_rc host_issue_install(struct host_issue *job, struct att_slice pem, str
     }
     job->installed = true;
     struct att_err save_err = {0};
-    if (host_agent_save(host, job->rec.name, &save_err) != ATT_OK) {
+    rc = host_agent_save(host, job->rec.name, &save_err);
+    host_issue_lap(job, AGENT_STAGE_INSTALL);
+    if (rc != ATT_OK) {
         /* The certificate is in force; after a restart the order is fetched again. The old key is
          * kept until that is written down. */
         att_log_err(ATT_ERROR, "agent.recordNotSaved", &save_err);
@@ -247,6 +249,7 @@ enum att_rc host_issue_install(struct host_issue *job, struct att_slice pem, str
         }
     } else {
         switch_keys(job);
+        host_issue_lap(job, AGENT_STAGE_SWITCH);
     }
     char until[ATT_TIME_TEXT_LEN], next[ATT_TIME_TEXT_LEN];
     att_time_text(until, info.not_after);

@@ -211,6 +211,8 @@ int64_t host_agents_wait_ms(struct host *host, struct agent_now now);
 /* pool.c */
 ATT_MUST_USE enum att_rc host_threads_start(struct host *host, struct att_err *err);
 void host_threads_join(struct host *host);
+/* Until host_wake, or ms passed. Under lock, which it gives up meanwhile. */
+void host_wait(struct host *host, int64_t ms);
 void host_wake(struct host *host);  /* main and the workers look again */
 void host_nudge(struct host *host); /* the host thread begins a new round at once; under lock */
 

@@ -66,16 +66,25 @@ static enum att_rc advance(struct host_issue *job, enum agent_event event, struc
     return ATT_OK;
 }
 
-static enum att_rc from_keyd(struct host_issue *job, enum att_rc rc)
+void host_issue_lap(struct host_issue *job, enum agent_stage stage)
 {
+    int64_t now = att_boottime_us();
+    job->stage_us[stage] += now - job->lap_us;
+    job->lap_us = now;
+}
+
+static enum att_rc from_keyd(struct host_issue *job, enum agent_stage stage, enum att_rc rc)
+{
+    host_issue_lap(job, stage);
     if (rc != ATT_OK) {
         job->where = HOST_AT_KEYD;
     }
     return rc;
 }
 
-static enum att_rc from_issuer(struct host_issue *job, enum att_rc rc)
+static enum att_rc from_issuer(struct host_issue *job, enum agent_stage stage, enum att_rc rc)
 {
+    host_issue_lap(job, stage);
     host_client_heard(job->host, job->client);
     if (rc != ATT_OK) {
         job->where = HOST_AT_ISSUER;
@@ -89,7 +98,8 @@ static enum att_rc from_issuer(struct host_issue *job, enum att_rc rc)
 static enum att_rc step_make_key(struct host_issue *job, struct att_err *err)
 {
     enum att_rc rc =
-        from_keyd(job, proc_keyd_key_create(job->host->keyd, job->rec.name, &job->key, err));
+        from_keyd(job, AGENT_STAGE_TPM_CREATE,
+                  proc_keyd_key_create(job->host->keyd, job->rec.name, &job->key, err));
     if (rc == ATT_E_GONE) {
         HOST_LOCKED(job->host);
         struct agent *agent = agent_registry_find(job->host->reg, job->rec.name);
@@ -113,7 +123,8 @@ static enum att_rc need_key(struct host_issue *job, struct att_err *err)
     }
     struct proc_key *keys = NULL;
     size_t n = 0;
-    enum att_rc rc = from_keyd(job, proc_keyd_key_list(job->host->keyd, &keys, &n, err));
+    enum att_rc rc =
+        from_keyd(job, AGENT_STAGE_TPM_CREATE, proc_keyd_key_list(job->host->keyd, &keys, &n, err));
     if (rc != ATT_OK) {
         return rc;
     }
@@ -147,7 +158,8 @@ static enum att_rc step_order(struct host_issue *job, struct att_err *err)
     char *url = NULL;
     drop_order(job);
     enum att_rc rc =
-        from_issuer(job, acme_client_new_order(job->client, &request, &job->order, &url, err));
+        from_issuer(job, AGENT_STAGE_NET_ORDER,
+                    acme_client_new_order(job->client, &request, &job->order, &url, err));
     if (rc != ATT_OK) {
         return rc;
     }
@@ -168,7 +180,8 @@ static enum att_rc need_order(struct host_issue *job, struct att_err *err)
         return ATT_OK;
     }
     enum att_rc rc =
-        from_issuer(job, acme_client_order(job->client, job->rec.order_url, &job->order, err));
+        from_issuer(job, AGENT_STAGE_NET_ORDER,
+                    acme_client_order(job->client, job->rec.order_url, &job->order, err));
     job->have_order = rc == ATT_OK;
     return rc;
 }
@@ -249,9 +262,10 @@ static enum att_rc make_evidence(struct host_issue *job, const struct acme_chall
     if (!text) {
         return att_fail(err, ATT_E_NOMEM, "no memory for a key authorization");
     }
-    return from_keyd(job, proc_keyd_key_evidence(job->host->keyd, job->rec.next_key_id, text,
-                                                 att_buf_slice(&ev->statement),
-                                                 challenge->wanted.pcr_selection, &ev->made, err));
+    return from_keyd(job, AGENT_STAGE_TPM_EVIDENCE,
+                     proc_keyd_key_evidence(job->host->keyd, job->rec.next_key_id, text,
+                                            att_buf_slice(&ev->statement),
+                                            challenge->wanted.pcr_selection, &ev->made, err));
 }
 
 /* M4's payload; what request borrows of the evidence is given back before it is freed. */
@@ -296,8 +310,9 @@ static enum att_rc answer(struct host_issue *job, const struct acme_challenge *c
         return rc;
     }
     struct acme_challenge after = {0};
-    rc = from_issuer(job, acme_client_challenge(job->client, challenge->url,
-                                                att_buf_slice(&payload), &after, err));
+    rc = from_issuer(
+        job, AGENT_STAGE_NET_CHALLENGE,
+        acme_client_challenge(job->client, challenge->url, att_buf_slice(&payload), &after, err));
     if (rc == ATT_OK) {
         acme_challenge_done(&after);
     } else if (rc != ATT_E_UNREACHABLE && rc != ATT_E_TIMEOUT && rc != ATT_E_GONE) {
@@ -314,7 +329,8 @@ static enum att_rc attest(struct host_issue *job, struct att_err *err)
     }
     struct acme_authz authz = {0};
     enum att_rc rc =
-        from_issuer(job, acme_client_authz(job->client, job->order.authorizations[0], &authz, err));
+        from_issuer(job, AGENT_STAGE_NET_AUTHORIZATION,
+                    acme_client_authz(job->client, job->order.authorizations[0], &authz, err));
     if (rc != ATT_OK) {
         return rc;
     }
@@ -341,8 +357,9 @@ static enum att_rc step_attest(struct host_issue *job, struct att_err *err)
         rc = attest(job, err);
         if (rc == ATT_OK) {
             drop_order(job);
-            rc = from_issuer(job, acme_client_wait_order(job->client, job->rec.order_url, true,
-                                                         ORDER_TIMEOUT_MS, &job->order, err));
+            rc = from_issuer(job, AGENT_STAGE_NET_CHALLENGE,
+                             acme_client_wait_order(job->client, job->rec.order_url, true,
+                                                    ORDER_TIMEOUT_MS, &job->order, err));
             job->have_order = rc == ATT_OK;
         }
     }
@@ -365,14 +382,16 @@ static enum att_rc step_attest(struct host_issue *job, struct att_err *err)
 static enum att_rc send_csr(struct host_issue *job, struct att_err *err)
 {
     att_autobuf csr = {0};
-    enum att_rc rc = from_keyd(job, proc_keyd_key_csr(job->host->keyd, job->rec.next_key_id,
-                                                      job->rec.spiffe_id, &csr, err));
+    enum att_rc rc = from_keyd(
+        job, AGENT_STAGE_TPM_CSR,
+        proc_keyd_key_csr(job->host->keyd, job->rec.next_key_id, job->rec.spiffe_id, &csr, err));
     if (rc != ATT_OK) {
         return rc;
     }
     struct acme_order after = {0};
-    rc = from_issuer(job, acme_client_finalize(job->client, job->order.finalize,
-                                               att_buf_slice(&csr), &after, err));
+    rc = from_issuer(
+        job, AGENT_STAGE_NET_FINALIZE,
+        acme_client_finalize(job->client, job->order.finalize, att_buf_slice(&csr), &after, err));
     drop_order(job);
     if (rc == ATT_OK) {
         job->order = after;
@@ -405,8 +424,9 @@ static enum att_rc step_download(struct host_issue *job, struct att_err *err)
     }
     if (rc == ATT_OK && job->order.status == ACME_S_PROCESSING) {
         drop_order(job);
-        rc = from_issuer(job, acme_client_wait_order(job->client, job->rec.order_url, false,
-                                                     ORDER_TIMEOUT_MS, &job->order, err));
+        rc = from_issuer(job, AGENT_STAGE_NET_FINALIZE,
+                         acme_client_wait_order(job->client, job->rec.order_url, false,
+                                                ORDER_TIMEOUT_MS, &job->order, err));
         job->have_order = rc == ATT_OK;
     }
     if (rc != ATT_OK) {
@@ -416,7 +436,8 @@ static enum att_rc step_download(struct host_issue *job, struct att_err *err)
         return order_died(job, err);
     }
     att_autobuf pem = ATT_BUF_INIT(ACME_CERT_MAX);
-    rc = from_issuer(job, acme_client_certificate(job->client, job->order.certificate, &pem, err));
+    rc = from_issuer(job, AGENT_STAGE_NET_CERTIFICATE,
+                     acme_client_certificate(job->client, job->order.certificate, &pem, err));
     if (rc == ATT_OK) {
         rc = need_key(job, err);
     }
@@ -478,14 +499,28 @@ static enum att_rc run(struct host_issue *job, struct att_err *err)
     return rc;
 }
 
+/* For `agent rotate` and the benchmarks: what the time went to. */
+static void keep_stages(struct host_issue *job)
+{
+    HOST_LOCKED(job->host);
+    struct agent *agent = agent_registry_find(job->host->reg, job->rec.name);
+    if (agent) {
+        memcpy(agent->stage_us, job->stage_us, sizeof(agent->stage_us));
+    }
+}
+
 void host_issue_run(struct host *host, unsigned slot, const struct agent_record *rec)
 {
     struct host_issue job = {.host = host, .slot = slot, .rec = *rec};
     struct att_err err = {0};
     job.started_ms = att_boottime_ms();
+    job.lap_us = att_boottime_us();
     enum att_rc rc = run(&job, &err);
     if (rc != ATT_OK) {
         host_issue_failed(&job, &err);
+    }
+    if (job.installed) {
+        keep_stages(&job);
     }
     if (job.installed && job.have_evidence && job.evidence.made.cert_info.len) {
         struct att_err dump_err = {0};

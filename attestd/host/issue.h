@@ -25,10 +25,13 @@ struct host_issue {
     bool order_dead;       /* the failure ended the order */
     bool installed;
     int64_t started_ms;
+    int64_t lap_us, stage_us[AGENT_STAGE_COUNT];
 };
 
 /* Runs the steps of one issuance. */
 void host_issue_run(struct host *host, unsigned slot, const struct agent_record *rec);
+/* Counts the time since the lap before for this stage. */
+void host_issue_lap(struct host_issue *job, enum agent_stage stage);
 /* Check, install, write down, switch the key, destroy the old one. */
 ATT_MUST_USE enum att_rc host_issue_install(struct host_issue *job, struct att_slice pem,
                                             struct att_err *err);

@@ -23,8 +23,7 @@ void host_wake(struct host *host)
     }
 }
 
-/* Waits on host->changed for at most ms; the lock is held. */
-static void wait_ms(struct host *host, int64_t ms)
+void host_wait(struct host *host, int64_t ms)
 {
     struct timespec at;
     clock_gettime(CLOCK_MONOTONIC, &at);
@@ -75,7 +74,7 @@ static void *work(void *arg)
     while (!atomic_load(&host->stop)) {
         struct agent *agent = pick(host);
         if (!agent) {
-            wait_ms(host, 30000);
+            host_wait(host, 30000);
             continue;
         }
         char name[AGENT_NAME_MAX + 1];
@@ -227,7 +226,7 @@ static void wait_until(struct host *host, int64_t boot_ms)
     for (int64_t left = boot_ms - att_boottime_ms();
          left > 0 && !host->nudge && !atomic_load(&host->stop);
          left = boot_ms - att_boottime_ms()) {
-        wait_ms(host, left);
+        host_wait(host, left);
     }
 }
 
