@@ -89,7 +89,9 @@ static inline X509 *make_intermediate(EVP_PKEY *key, const char *trust_domain, c
     static int number;
     char name[40];
     snprintf(name, sizeof name, "test intermediate %d", ++number);
-    struct certs_ca_spec spec = {.validity = certs_validity_from(att_now_utc_s(), 365 * DAY),
+    /* Shorter each time: one under another must not outlive it, whatever second it is. */
+    int64_t lifetime_s = (3000 - number) * DAY;
+    struct certs_ca_spec spec = {.validity = certs_validity_from(att_now_utc_s(), lifetime_s),
                                  .spki = spki_of(key, buf),
                                  .common_name = name,
                                  .trust_domain = trust_domain};
