@@ -185,6 +185,19 @@ static bool wait_readable(const struct att_ctl_server *server, int fd)
     return n > 0 && fds[1].revents == 0;
 }
 
+/* What does not fit a frame (logs of megabytes in a quote) is refused, not dropped. */
+static bool send_reply(int fd, const json_t *reply)
+{
+    struct att_err err = {0};
+    enum att_rc rc = reply ? send_frame(fd, reply, &err) : att_fail(&err, ATT_E_NOMEM, "the reply");
+    if (rc == ATT_OK || rc == ATT_E_GONE || rc == ATT_E_TIMEOUT) {
+        return rc == ATT_OK;
+    }
+    att_err_prefix(&err, "the answer cannot be sent (at most %zu bytes)", ATT_CTL_FRAME_MAX);
+    att_autojson *refusal = error_reply(&err);
+    return refusal && send_frame(fd, refusal, NULL) == ATT_OK;
+}
+
 static void *serve_connection(void *arg)
 {
     struct connection *conn = arg;
@@ -197,7 +210,7 @@ static void *serve_connection(void *arg)
             break;
         }
         att_autojson *reply = rc == ATT_OK ? answer(conn, request) : error_reply(&err);
-        if (!reply || send_frame(conn->fd, reply, NULL) != ATT_OK || rc != ATT_OK) {
+        if (!send_reply(conn->fd, reply) || rc != ATT_OK) {
             break;
         }
     }

@@ -1,5 +1,7 @@
 #include "attestd/base/err.h"
 
+#include "attestd/base/text.h"
+
 #include <openssl/err.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -77,6 +79,7 @@ enum att_rc att_err_set(struct att_err *err, enum att_rc rc, enum att_domain dom
     vsnprintf(err->msg, sizeof err->msg, fmt, args);
     va_end(args);
     append_native(err, native);
+    att_text_clean(err->msg); /* it may quote a peer, and may have been cut within a character */
     return rc;
 }
 
@@ -84,6 +87,7 @@ void att_err_reason(struct att_err *err, const char *reason)
 {
     if (err) {
         snprintf(err->reason, sizeof err->reason, "%s", reason);
+        att_text_clean(err->reason);
     }
 }
 
@@ -101,6 +105,7 @@ void att_err_prefix(struct att_err *err, const char *fmt, ...)
     memcpy(old, err->msg, sizeof old);
     snprintf(err->msg, sizeof err->msg, "%s: %.*s", prefix,
              (int)(sizeof err->msg - strlen(prefix) - 3), old);
+    att_text_clean(err->msg);
 }
 
 void att_err_clear(struct att_err *err)

@@ -69,7 +69,8 @@ enum att_rc att_json_dump(const json_t *json, bool sorted, struct att_buf *ret_t
 {
     size_t flags = JSON_COMPACT | JSON_ENCODE_ANY | (sorted ? JSON_SORT_KEYS : 0u);
     if (json_dump_callback(json, dump_to_buf, ret_text, flags) != 0) {
-        return att_fail(err, ATT_E_NOMEM, "JSON could not be written");
+        enum att_rc rc = att_buf_ok(ret_text, err);
+        return rc != ATT_OK ? rc : att_fail(err, ATT_E_NOMEM, "JSON could not be written");
     }
     return att_buf_ok(ret_text, err);
 }

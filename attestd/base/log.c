@@ -2,6 +2,7 @@
 
 #include "attestd/base/buf.h"
 #include "attestd/base/clock.h"
+#include "attestd/base/text.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -22,16 +23,21 @@ void att_log_setup(const char *program, enum att_log_level least, bool json)
 static void put_quoted(struct att_buf *line, const char *s)
 {
     att_buf_u8(line, '"');
-    for (; *s; s++) {
+    while (*s) {
+        bool ok;
+        size_t len = att_text_next(s, &ok);
         unsigned char c = (unsigned char)*s;
         if (c == '"' || c == '\\') {
             att_buf_u8(line, '\\');
             att_buf_u8(line, c);
         } else if (c < 0x20 || c == 0x7f) {
             att_buf_printf(line, "\\u%04x", c);
+        } else if (!ok) {
+            att_buf_u8(line, '?'); /* no UTF-8, or it would steer whoever reads the journal */
         } else {
-            att_buf_u8(line, c);
+            att_buf_put(line, s, len);
         }
+        s += len;
     }
     att_buf_u8(line, '"');
 }

@@ -32,6 +32,21 @@ static enum att_rc handler(void *user, const struct att_ctl_peer *peer, const ch
         att_err_reason(err, "hostBanned");
         return rc;
     }
+    if (strcmp(op, "cut") == 0) { /* within a character, and with what would steer a terminal */
+        return att_fail(err, ATT_E_DENIED, "%.4s", "\xc3\xa9\xc3\xa9\xc3\xa9" + 1);
+    }
+    if (strcmp(op, "escape") == 0) {
+        return att_fail(err, ATT_E_DENIED,
+                        "a\x1b[31m\xc2\x9b"
+                        "31m\nb");
+    }
+    if (strcmp(op, "huge") == 0) {
+        char *text = malloc(ATT_CTL_FRAME_MAX);
+        memset(text, 'x', ATT_CTL_FRAME_MAX);
+        *ret_result = json_pack("{s:s#}", "text", text, (int)ATT_CTL_FRAME_MAX);
+        free(text);
+        return ATT_OK;
+    }
     return strcmp(op, "empty") == 0 ? ATT_OK : att_fail(err, ATT_E_NOTFOUND, "no operation %s", op);
 }
 
@@ -84,6 +99,29 @@ static void test_refusal_keeps_code_reason_and_message(void **state)
     assert_int_equal(att_ctl_call(path, "refuse", NULL, 5000, &result, &err), ATT_E_DENIED);
     assert_string_equal(err.reason, "hostBanned");
     assert_string_equal(err.msg, "because");
+    assert_null(result);
+}
+
+/* A message that is no UTF-8 is no JSON: the caller would only see the connection end. */
+static void test_refusal_with_broken_text_still_arrives(void **state)
+{
+    (void)state;
+    struct att_err err = {0};
+    json_t *result = NULL;
+    assert_int_equal(att_ctl_call(path, "cut", NULL, 5000, &result, &err), ATT_E_DENIED);
+    assert_string_equal(err.msg, "?\xc3\xa9?");
+    att_err_clear(&err);
+    assert_int_equal(att_ctl_call(path, "escape", NULL, 5000, &result, &err), ATT_E_DENIED);
+    assert_string_equal(err.msg, "a?[31m?31m?b");
+}
+
+static void test_answer_beyond_a_frame_is_refused(void **state)
+{
+    (void)state;
+    struct att_err err = {0};
+    json_t *result = NULL;
+    assert_int_equal(att_ctl_call(path, "huge", NULL, 20000, &result, &err), ATT_E_LIMIT);
+    assert_non_null(strstr(err.msg, "the answer cannot be sent"));
     assert_null(result);
 }
 
@@ -200,6 +238,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_call_gets_its_answer),
         cmocka_unit_test(test_refusal_keeps_code_reason_and_message),
+        cmocka_unit_test(test_refusal_with_broken_text_still_arrives),
+        cmocka_unit_test(test_answer_beyond_a_frame_is_refused),
         cmocka_unit_test(test_absent_daemon_is_unreachable),
         cmocka_unit_test(test_other_users_are_refused),
         cmocka_unit_test(test_socket_mode_is_closed),
