@@ -16,7 +16,8 @@ enum ctl_exit ctl_report(const struct att_err *err)
 {
     fprintf(stderr, "attestctl: %s%s%s%s\n", err->reason[0] ? err->reason : "",
             err->reason[0] ? ": " : "", err->msg[0] ? err->msg : att_rc_name(err->rc), "");
-    if (err->rc == ATT_E_UNREACHABLE) {
+    /* Ours has an errno; a daemon that says so of somebody behind it has been reached. */
+    if (err->rc == ATT_E_UNREACHABLE && err->domain == ATT_DOM_ERRNO) {
         return CTL_UNREACHABLE;
     }
     return err->rc == ATT_E_DENIED && strcmp(err->reason, "socket") == 0 ? CTL_FORBIDDEN
@@ -258,7 +259,20 @@ static enum ctl_exit run_command(const struct ctl_ctx *ctx, const struct ctl_com
     return CTL_OK;
 }
 
-/* Takes the global options, which may stand anywhere, out of argv. */
+static bool take_timeout(const char *word, struct ctl_ctx *ctx)
+{
+    char *end = NULL;
+    errno = 0;
+    long s = strtol(word, &end, 10);
+    if (errno || end == word || *end || s < 1 || s > 3600) {
+        fprintf(stderr, "attestctl: --timeout: expected 1 to 3600 seconds, found \"%s\"\n", word);
+        return false;
+    }
+    ctx->timeout_ms = (int)s * 1000;
+    return true;
+}
+
+/* Takes the global options, which may stand anywhere, out of argv. 0: one is wrong. */
 static int take_globals(int argc, char **argv, struct ctl_ctx *ctx)
 {
     int kept = 1;
@@ -266,13 +280,18 @@ static int take_globals(int argc, char **argv, struct ctl_ctx *ctx)
         const char **into = strcmp(argv[i], "--socket") == 0   ? &ctx->control_path
                             : strcmp(argv[i], "--issuer") == 0 ? &ctx->admin_path
                                                                : NULL;
+        bool timeout = strcmp(argv[i], "--timeout") == 0;
         if (strcmp(argv[i], "--json") == 0) {
             ctx->json = true;
-        } else if (into && i + 1 < argc) {
+        } else if ((into || timeout) && i + 1 == argc) {
+            fprintf(stderr, "attestctl: %s: expected a value\n", argv[i]);
+            return 0;
+        } else if (into) {
             *into = argv[++i];
-        } else if (strcmp(argv[i], "--timeout") == 0 && i + 1 < argc) {
-            int s = atoi(argv[++i]);
-            ctx->timeout_ms = s > 0 && s <= 3600 ? s * 1000 : ctx->timeout_ms;
+        } else if (timeout) {
+            if (!take_timeout(argv[++i], ctx)) {
+                return 0;
+            }
         } else {
             argv[kept++] = argv[i];
         }
@@ -304,6 +323,9 @@ int ctl_main(int argc, char **argv)
 {
     struct ctl_ctx ctx = {DEFAULT_CONTROL, DEFAULT_ADMIN, false, 60000};
     argc = take_globals(argc, argv, &ctx);
+    if (argc == 0) {
+        return CTL_USAGE;
+    }
     if (argc < 2) {
         print_help(stderr);
         return CTL_USAGE;

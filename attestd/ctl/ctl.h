@@ -79,7 +79,8 @@ enum ctl_exit ctl_call(const struct ctl_ctx *ctx, bool at_issuer, const char *op
 void ctl_print_json(const json_t *json);
 void ctl_print_list(const json_t *list, const struct ctl_column *columns);
 void ctl_print_object(const json_t *object, int indent);
-/* A member by path "a.b" as text; "-" where there is none. buf holds what is not a string. */
+/* A member by path "a.b" as text that is safe to print; "-" where there is none. buf holds what is
+ * not a string, or not a clean one. */
 const char *ctl_text(const json_t *object, const char *path, char *buf, size_t size);
 
 /* Commands with a file of their own. */

@@ -129,13 +129,26 @@ enum ctl_exit ctl_status_show(const struct ctl_ctx *ctx, const struct ctl_args *
     return CTL_OK;
 }
 
+/* PEM (RFC 7468) is ASCII in lines; anything else is not for a terminal or a file. */
+static enum ctl_exit print_pem(const char *pem)
+{
+    bool ok = pem && pem[0];
+    for (const char *c = pem; ok && *c; c++) {
+        ok = *c == '\n' || (*c >= 0x20 && *c <= 0x7e);
+    }
+    if (!ok) {
+        fputs("attestctl: the daemon's answer holds no PEM\n", stderr);
+        return CTL_FAILED;
+    }
+    fputs(pem, stdout);
+    return CTL_OK;
+}
+
 enum ctl_exit ctl_cert_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
                             const json_t *result)
 {
-    const char *pem = json_string_value(json_object_get(result, "pem"));
     if (json_object_get(args->json, "pem")) {
-        fputs(pem ? pem : "", stdout);
-        return pem ? CTL_OK : CTL_FAILED;
+        return print_pem(json_string_value(json_object_get(result, "pem")));
     }
     if (ctx->json) {
         ctl_print_json(result);

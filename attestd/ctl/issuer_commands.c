@@ -214,9 +214,9 @@ enum ctl_exit ctl_ticket_show(const struct ctl_ctx *ctx, const struct ctl_args *
     if (rc != ATT_OK) {
         return ctl_report(&err);
     }
-    char buf[64];
-    printf("ticket %s: written to %s, expires %s\n", ctl_text(ticket, "kid", buf, sizeof buf),
-           args->out, json_string_value(json_object_get(result, "expires")));
+    char kid[64], expires[64];
+    printf("ticket %s: written to %s, expires %s\n", ctl_text(ticket, "kid", kid, sizeof kid),
+           args->out, ctl_text(result, "expires", expires, sizeof expires));
     return CTL_OK;
 }
 

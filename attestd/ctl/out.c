@@ -1,13 +1,31 @@
 #include "attestd/ctl/ctl.h"
 
+#include "attestd/base/text.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #define CELL_MAX 512
 
+/* ASCII: then a control character of the C1 range is an escape, and so is DEL, which JSON allows.
+ */
+static int put_ascii(const char *bytes, size_t len, void *user)
+{
+    (void)user;
+    for (size_t i = 0; i < len; i++) {
+        if (bytes[i] == 0x7f) {
+            fputs("\\u007F", stdout);
+        } else {
+            putchar(bytes[i]);
+        }
+    }
+    return 0;
+}
+
 void ctl_print_json(const json_t *json)
 {
-    json_dumpf(json, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    (void)json_dump_callback(json, put_ascii, NULL,
+                             JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
     putchar('\n');
 }
 
@@ -60,12 +78,33 @@ static void join_object(const json_t *object, char *buf, size_t size)
     }
 }
 
+static bool is_clean(const char *text)
+{
+    bool ok = true;
+    while (*text && ok) {
+        text += att_text_next(text, &ok);
+    }
+    return ok;
+}
+
+/* Whatever a daemon passes on from elsewhere must not steer the terminal, nor begin a line. */
+static const char *clean_string(const json_t *value, char *buf, size_t size)
+{
+    const char *text = json_string_value(value);
+    if (!text[0] || is_clean(text)) {
+        return text[0] ? text : "-";
+    }
+    snprintf(buf, size, "%s", text);
+    att_text_clean(buf);
+    return buf;
+}
+
 const char *ctl_text(const json_t *object, const char *path, char *buf, size_t size)
 {
     const json_t *value = member_at(object, path);
     snprintf(buf, size, "-");
     if (json_is_string(value)) {
-        return json_string_length(value) ? json_string_value(value) : "-";
+        return clean_string(value, buf, size);
     }
     if (json_is_integer(value)) {
         snprintf(buf, size, "%lld", (long long)json_integer_value(value));
@@ -78,20 +117,31 @@ const char *ctl_text(const json_t *object, const char *path, char *buf, size_t s
     } else if (json_is_object(value) && json_object_size(value)) {
         join_object(value, buf, size);
     }
+    att_text_clean(buf);
     return buf;
 }
 
-/* Whatever a daemon passes on from elsewhere must not steer the terminal. */
 static void put_clean(const char *text, int width)
 {
     int put = 0;
-    for (; *text; text++, put++) {
-        unsigned char c = (unsigned char)*text;
-        putchar(c < 0x20 || c == 0x7f ? '?' : c);
+    for (; *text; put++) {
+        bool ok;
+        size_t len = att_text_next(text, &ok);
+        fwrite(ok ? text : "?", 1, ok ? len : 1, stdout);
+        text += len;
     }
     for (; put < width; put++) {
         putchar(' ');
     }
+}
+
+static int width_of(const char *text)
+{
+    int width = 0;
+    for (bool ok; *text; width++) {
+        text += att_text_next(text, &ok);
+    }
+    return width;
 }
 
 void ctl_print_list(const json_t *list, const struct ctl_column *columns)
@@ -104,7 +154,7 @@ void ctl_print_list(const json_t *list, const struct ctl_column *columns)
         for (size_t i = 0; i < n; i++) {
             const char *text =
                 ctl_text(json_array_get(list, i), columns[n_columns].member, cell, sizeof cell);
-            int len = (int)strlen(text);
+            int len = width_of(text);
             widths[n_columns] = len > widths[n_columns] ? len : widths[n_columns];
         }
         n_columns++;

@@ -33,6 +33,71 @@ expect 3 'connect to .*none.sock' ctl status
 expect 3 'connect to .*none.sock' ctl host list
 printf '\377\376' > "$dir/binary"
 expect 1 'expected UTF-8' ctl entry apply -f "$dir/binary"
+expect 2 '--timeout: expected 1 to 3600' ctl --timeout soon status
+expect 2 '--timeout: expected 1 to 3600' ctl --timeout 0 status
+expect 2 '--timeout: expected 1 to 3600' ctl --timeout 99999999999999999999 status
+expect 2 '--timeout: expected a value' ctl status --timeout
+expect 2 '--socket: expected a value' ctl status --socket
+for command in 'status x' 'agent' 'agent show' 'agent rotate' 'agent freeze' 'agent thaw' 'cert show' 'quote' \
+    'quote --nonce 00' 'verify' 'eventlog show' 'doctor x' 'host approve' 'host ban' 'host evict' 'host rebind' \
+    'host import' 'entry apply' 'entry show' 'entry delete' 'policy apply' 'policy show' 'audit why'; do
+    # shellcheck disable=SC2086
+    expect 2 'missing|unexpected|no command' ctl $command
+done
+
+# A hostile daemon: nothing it says steers the terminal or forges a line, in no form of output.
+cat > "$dir/hostile.py" << 'PY'
+import json, os, socket, struct, sys
+path, answers = sys.argv[1], 0
+s = socket.socket(socket.AF_UNIX); s.bind(path); s.listen(8)
+evil = "a\x1b]0;owned\x07\x1b[31m\u009b31m\u202e\nok      forged\r\x7f"
+bad = {k: evil for k in ("name", "state", "reason", "detail", "mend", "url", "operations", "extraData", "message", "code")}
+result = {**bad, "issuer": {**bad, "tls": bad}, "tpm": bad, "enrolment": bad, "lastError": bad, "agents": [bad],
+          evil: evil, "list": [evil, evil], "deep": {evil: {evil: [evil]}}, "pem": evil, "files": {}, "expires": evil,
+          "ticket": {"kid": evil}, "records": [{**bad, "record": {**bad, "subject": evil, "verdict": {"checks": [bad]}}}],
+          "checks": [{**bad, "ok": False}], "hosts": [bad], "entries": [bad], "certificates": [bad], "policies": [bad]}
+def take(c, n):
+    data = b""
+    while len(data) < n:
+        more = c.recv(n - len(data))
+        if not more: raise EOFError
+        data += more
+    return data
+while True:
+    c, _ = s.accept()
+    try:
+        request = json.loads(take(c, struct.unpack(">I", take(c, 4))[0]))
+        if request.get("args", {}).get("name") == "refused":
+            reply = {"ok": False, "error": {"code": "unreachable", "reason": evil, "message": evil}}
+        else:
+            reply = {"ok": True, "result": result}
+        data = json.dumps(reply, ensure_ascii=False).encode()
+        c.sendall(struct.pack(">I", len(data)) + data)
+    except EOFError:
+        pass
+    c.close()
+PY
+python3 "$dir/hostile.py" "$dir/hostile.sock" & hostile=$!
+trap 'kill "$hostile" 2> /dev/null; rm -rf "$dir"' EXIT
+for _ in $(seq 100); do [ -S "$dir/hostile.sock" ] && break; sleep 0.05; done
+evil() { "$bin/attestctl" --socket "$dir/hostile.sock" --issuer "$dir/hostile.sock" "$@"; }
+for command in 'status' 'agent list' 'agent show a' 'agent rotate a' 'agent freeze a' 'agent thaw a' 'cert show a' \
+    'cert show a --pem' "quote --nonce 0011223344556677 --out $dir/q" 'doctor' 'host list' 'host show aa' 'host approve aa' \
+    'host ban aa --reason x' "ticket create --out $dir/t" 'entry list' 'entry show a' 'policy list' 'cert list' 'ca status' \
+    'audit list' 'audit why 1' 'audit verify' 'agent show refused' 'host show refused'; do
+    for form in '' '--json'; do
+        # shellcheck disable=SC2086
+        evil $form $command > "$dir/out" 2>&1 < /dev/null || true
+        if LC_ALL=C grep -qP '[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]' "$dir/out" ||
+            grep -qE '^ok +forged' "$dir/out"; then
+            echo "FAIL: attestctl $form $command lets a daemon steer the terminal:"
+            cat -v "$dir/out" | head -5
+            failures=$((failures + 1))
+        fi
+    done
+done
+# Reached, and refused there: not "cannot reach the daemon".
+expect 1 'a\?' evil agent show refused
 
 # eventlog: the recorded boot replays to the PCRs that its guest read from its TPM
 expect 0 'EV_SEPARATOR' ctl eventlog show "$vectors/eventlog.bin"
