@@ -103,7 +103,8 @@ enum att_rc keyd_frozen_load(struct keyd *keyd, struct att_err *err)
     }
     rc = att_io_read_file(path, FROZEN_FILE_MAX, &text, &cause);
     if (rc == ATT_E_NOTFOUND) {
-        return ATT_OK;
+        /* Set aside by a start that was killed before it had written the new list? */
+        return keyd_state_was_bad(keyd, "frozen.json") ? freeze_all(keyd, err) : ATT_OK;
     }
     if (rc == ATT_OK) {
         rc = parse_file(keyd, att_buf_slice(&text), &cause);

@@ -58,7 +58,9 @@ enum att_rc keyd_deny(struct att_err *err, const char *reason, const char *fmt, 
 bool keyd_state_exists(const struct keyd *keyd, const char *name)
 {
     char path[KEYD_PATH_MAX];
-    return keyd_path(keyd, name, path, NULL) == ATT_OK && access(path, F_OK) == 0;
+    /* What cannot be looked at is not absent: nothing may be made, or removed, because of that. */
+    return keyd_path(keyd, name, path, NULL) == ATT_OK &&
+           (access(path, F_OK) == 0 || errno != ENOENT);
 }
 
 bool keyd_state_was_bad(const struct keyd *keyd, const char *name)
@@ -220,7 +222,8 @@ static enum att_rc load_one(struct keyd *keyd, const char *id, struct att_err *e
     char name[64];
     snprintf(name, sizeof name, "agents/%s.pem", id);
     if (!keyd_state_exists(keyd, name)) {
-        return keyd_keyfile_remove(keyd, id, err);
+        /* A PEM that was set aside may be restored: only the sidecar knows its authValue's seed. */
+        return keyd_state_was_bad(keyd, name) ? ATT_OK : keyd_keyfile_remove(keyd, id, err);
     }
     struct att_err cause = {0};
     struct keyd_key key = {0};

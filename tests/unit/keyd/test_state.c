@@ -191,6 +191,8 @@ static void damaged_key_files_are_set_aside(void **state)
     stop(f);
     att_autobuf sealed = {.max = 65536};
     read_whole(f, "host.pem", &sealed);
+    att_autobuf whole = {.max = 65536};
+    read_whole(f, name[0], &whole);
     overwrite(f, name[0],
               "-----BEGIN TSS2 PRIVATE KEY-----\nAAAA\n-----END TSS2 PRIVATE KEY-----\n");
     overwrite(f, name[1], "{\"version\":1}");
@@ -210,6 +212,15 @@ static void damaged_key_files_are_set_aside(void **state)
     stop(f);
     start(f); /* reported as long as it is there */
     assert_true(reported_bad(f, keys[0].key_id));
+    /* Restored from a backup it works again: the sidecar, with the authValue's seed, was kept. */
+    char sidecar[64];
+    put(sidecar, sizeof sidecar, "agents/%s.json", keys[0].key_id);
+    assert_true(exists(f, sidecar));
+    stop(f);
+    overwrite(f, name[0], att_buf_cstr(&whole));
+    start(f);
+    att_autobuf der = {0};
+    assert_ok(proc_keyd_key_csr(f->client, keys[0].key_id, SPIFFE("a"), &der, &err));
     for (int i = 0; i < 4; i++) {
         proc_key_done(&keys[i]);
     }
@@ -287,6 +298,48 @@ static void a_damaged_freeze_list_freezes_all(void **state)
     assert_ok(proc_keyd_thaw(f->client, "a", &err));
     assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
     proc_key_done(&key);
+}
+
+/* Killed after the damaged list was set aside and before the new one was written. */
+static void a_freeze_list_that_was_set_aside_freezes_all(void **state)
+{
+    struct fixture *f = *state;
+    struct proc_key key, none;
+    struct att_err err = {0};
+    char from[300], to[300];
+    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    proc_key_done(&key);
+    assert_ok(proc_keyd_freeze(f->client, "a", &err));
+    stop(f);
+    file_path(f, "frozen.json", from);
+    file_path(f, "frozen.json.bad", to);
+    assert_int_equal(rename(from, to), 0);
+    start(f);
+    assert_refused(proc_keyd_key_create(f->client, "a", &none, &err), ATT_E_DENIED, "frozen");
+    assert_ok(proc_keyd_thaw(f->client, "a", &err));
+    stop(f);
+    start(f); /* an operator has spoken since */
+    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    proc_key_done(&key);
+}
+
+/* There, but it cannot be looked at: that is not the same as absent. */
+static void an_unreadable_account_is_never_replaced(void **state)
+{
+    struct fixture *f = *state;
+    struct proc_account account;
+    struct att_err err = {0};
+    char path[300], target[16];
+    assert_ok(proc_keyd_account(f->client, &account, &err));
+    proc_account_done(&account);
+    stop(f);
+    file_path(f, "account.pem", path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink("account.pem", path), 0);
+    const struct keyd_opts opts = options(f);
+    start_opts(f, &opts, "tpmGone"); /* not ready: the file may come back */
+    assert_int_not_equal(proc_keyd_account(f->client, &account, &err), ATT_OK);
+    assert_int_equal(readlink(path, target, sizeof target), 11);
 }
 
 static void what_a_kill_left_is_collected(void **state)
@@ -630,6 +683,8 @@ int main(void)
         WITH_KEYD(a_missing_host_secret_is_not_made_beside_keys),
         WITH_KEYD(a_damaged_account_is_never_replaced),
         WITH_KEYD(a_damaged_freeze_list_freezes_all),
+        WITH_KEYD(a_freeze_list_that_was_set_aside_freezes_all),
+        WITH_KEYD(an_unreadable_account_is_never_replaced),
         WITH_KEYD(what_a_kill_left_is_collected),
         WITH_KEYD(two_active_keys_are_settled),
         WITH_KEYD(the_ticket_names_the_issuer),
