@@ -67,7 +67,7 @@ enum att_rc tpm_certify_create(struct tpm_context *ctx, const struct tpm_blob *k
                                struct tpm_certify *ret_certify, struct att_err *err)
 {
     tpm_autocertify out = {0};
-    ESYS_TR tr;
+    ESYS_TR tr = ESYS_TR_NONE;
     enum att_rc rc = tpm_begin(ctx, err);
     if (rc == ATT_OK) {
         rc = tpm_key_acquire(ctx, key, auth, &tr, err);

@@ -37,6 +37,9 @@ enum att_rc tpm_key_auth_derive(struct att_slice host_secret, struct att_slice s
     return att_fail(err, ATT_E_CRYPTO, "no authValue without a trailing zero byte");
 }
 
+static size_t slots_used(const struct tpm_context *ctx);
+static size_t slots_allowed(const struct tpm_context *ctx);
+
 /* ---- creating ----------------------------------------------------------------------------- */
 
 static enum att_rc take_created(const TPM2B_PUBLIC *pub, const TPM2B_PRIVATE *priv,
@@ -68,6 +71,10 @@ static enum att_rc create(struct tpm_context *ctx, const TPM2B_SENSITIVE_CREATE 
     }
     if (rc != ATT_OK) {
         return rc;
+    }
+    /* The TPM needs a transient slot for a moment; it would refuse first, and we flush then. */
+    if (slots_used(ctx) >= slots_allowed(ctx)) {
+        (void)tpm_cache_drop_lru(ctx);
     }
     TPM_CALL(ctx, trc,
              Esys_Create(ctx->esys, srk, session, ESYS_TR_NONE, ESYS_TR_NONE, sensitive, template,
@@ -439,7 +446,7 @@ enum att_rc tpm_key_sign(struct tpm_context *ctx, const struct tpm_blob *key, st
                                                 .hierarchy = TPM2_RH_NULL};
     TPM2B_DIGEST hash = {.size = 32};
     tpm_autofree TPMT_SIGNATURE *sig = NULL;
-    ESYS_TR tr, session;
+    ESYS_TR tr = ESYS_TR_NONE, session;
     TSS2_RC trc = TSS2_RC_SUCCESS;
     memcpy(hash.buffer, digest, 32);
     enum att_rc rc = tpm_begin(ctx, err);
