@@ -5,8 +5,10 @@
 #include "attestd/base/io.h"
 #include "tpm/parse/public.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SIDECAR_MAX 2048
 
@@ -236,17 +238,20 @@ enum att_rc keyd_keyfile_write(const struct keyd *keyd, const struct keyd_key *k
 
 enum att_rc keyd_keyfile_remove(const struct keyd *keyd, const char *id, struct att_err *err)
 {
-    static const char *const order[] = {"pem", "json"}; /* see load_one in state.c */
-    for (size_t i = 0; i < 2; i++) {
-        char name[64], path[KEYD_PATH_MAX];
-        file_name(id, order[i], name);
-        enum att_rc rc = keyd_path(keyd, name, path, err);
-        if (rc == ATT_OK) {
-            rc = att_io_unlink(path, err);
-        }
-        if (rc != ATT_OK) {
-            return rc;
-        }
+    char name[64], path[KEYD_PATH_MAX];
+    file_name(id, "pem", name); /* first: see load_one in state.c */
+    enum att_rc rc = keyd_path(keyd, name, path, err);
+    if (rc == ATT_OK) {
+        rc = att_io_unlink(path, err);
     }
-    return ATT_OK;
+    file_name(id, "json", name);
+    if (rc == ATT_OK) {
+        rc = keyd_path(keyd, name, path, err);
+    }
+    /* Not synced: the key is gone with its PEM, and a sidecar alone is removed at the next start.
+     */
+    if (rc == ATT_OK && unlink(path) != 0 && errno != ENOENT) {
+        rc = att_fail_errno(err, ATT_E_IO, "remove %s", path);
+    }
+    return rc;
 }
