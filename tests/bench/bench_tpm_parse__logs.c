@@ -1,0 +1,107 @@
+/* Area "logs": replay of a crypto-agile firmware log of 49 KB beside the hashing alone. The log is
+ * tests/vectors/boot/eventlog.bin, a guest's, with its events repeated up to that size. argv:
+ * samples, tests/vectors. */
+#include "attestd/base/hash.h"
+#include "attestd/base/io.h"
+#include "tests/bench/bench.h"
+#include "tpm/parse/eventlog.h"
+
+#include <openssl/evp.h>
+#include <string.h>
+
+#define LOG_LEN    (49u * 1024u)
+#define EVENTS_MAX 4096
+
+static struct bench ours, bare;
+
+/* What a replay extends. */
+static struct extend {
+    uint32_t pcr;
+    uint8_t digest[ATT_SHA256_LEN];
+} extends[EVENTS_MAX];
+static size_t n_extends;
+
+static void must(enum att_rc rc, const struct att_err *err, const char *what)
+{
+    if (rc != ATT_OK) {
+        fprintf(stderr, "bench_tpm_parse__logs: %s: %s: %s\n", what, att_rc_name(rc), err->msg);
+        exit(1);
+    }
+}
+
+/* Record 0 once, the rest again and again, but not what may stand there once only (EV_NO_ACTION).
+ */
+static void grow(struct att_slice log, struct att_buf *ret)
+{
+    struct att_err err = {0};
+    bool first_round = true;
+    while (ret->len < LOG_LEN) {
+        struct parse_eventlog it;
+        struct parse_eventlog_event event;
+        must(parse_eventlog_init(&it, log, &err), &err, "init");
+        while (ret->len < LOG_LEN && parse_eventlog_next(&it, &event, &err) == ATT_OK) {
+            bool no_action = event.type == PARSE_EV_NO_ACTION;
+            if (first_round || !no_action) {
+                att_buf_put(ret, log.ptr + event.offset, it.pos - event.offset);
+            }
+            struct att_slice digest = parse_eventlog_digest_of(&event, PARSE_ALG_SHA256);
+            if (!no_action && n_extends < EVENTS_MAX && digest.len == ATT_SHA256_LEN) {
+                extends[n_extends].pcr = event.pcr;
+                memcpy(extends[n_extends++].digest, digest.ptr, ATT_SHA256_LEN);
+            }
+        }
+        first_round = false;
+    }
+}
+
+static enum att_rc replay_once(struct att_slice log, struct parse_eventlog_pcrs *ret)
+{
+    return parse_eventlog_replay(log, PARSE_ALG_SHA256, ret, NULL);
+}
+
+static enum att_rc hash_once(EVP_MD_CTX *ctx, const EVP_MD *md,
+                             uint8_t pcrs[PARSE_PCR_COUNT][ATT_SHA256_LEN])
+{
+    memset(pcrs, 0, (size_t)PARSE_PCR_COUNT * ATT_SHA256_LEN);
+    for (size_t i = 0; i < n_extends; i++) {
+        uint8_t *pcr = pcrs[extends[i].pcr];
+        if (EVP_DigestInit_ex(ctx, md, NULL) != 1 ||
+            EVP_DigestUpdate(ctx, pcr, ATT_SHA256_LEN) != 1 ||
+            EVP_DigestUpdate(ctx, extends[i].digest, ATT_SHA256_LEN) != 1 ||
+            EVP_DigestFinal_ex(ctx, pcr, NULL) != 1) {
+            return ATT_E_CRYPTO;
+        }
+    }
+    return ATT_OK;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3) {
+        fprintf(stderr, "usage: %s SAMPLES VECTORS\n", argv[0]);
+        return 2;
+    }
+    size_t n = (size_t)strtoul(argv[1], NULL, 10);
+    char path[4096];
+    struct att_err err = {0};
+    att_autobuf small = {0}, log = {0};
+    snprintf(path, sizeof path, "%s/boot/eventlog.bin", argv[2]);
+    must(att_io_read_file(path, PARSE_EVENTLOG_MAX, &small, &err), &err, "the log");
+    grow(att_buf_slice(&small), &log);
+    uint8_t pcrs[PARSE_PCR_COUNT][ATT_SHA256_LEN];
+    struct parse_eventlog_pcrs replayed;
+    EVP_MD *md = EVP_MD_fetch(NULL, "SHA256", NULL);
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    BENCH_RUN(&bare, n, hash_once(ctx, md, pcrs));
+    BENCH_RUN(&ours, n, replay_once(att_buf_slice(&log), &replayed));
+    for (uint32_t i = 0; i < PARSE_PCR_COUNT; i++) {
+        if ((replayed.with_events & 1u << i) && memcmp(replayed.value[i], pcrs[i], 32) != 0) {
+            fprintf(stderr, "bench_tpm_parse__logs: PCR %u differs from the floor's\n", i);
+            return 1;
+        }
+    }
+    EVP_MD_CTX_free(ctx);
+    EVP_MD_free(md);
+    bench_row("logs/firmware-49k", &ours, &bare);
+    return 0;
+}
