@@ -57,6 +57,23 @@ static void setup_log(const char *config, const char *form)
     att_log_setup("attest-issuerd", least, json);
 }
 
+/* What an operator needs next: which file hosts pin, which one relying parties trust. */
+static int tell_init(const char *config)
+{
+    struct conf_issuer *conf = NULL;
+    struct att_err err = {0};
+    if (conf_issuer_load(config, &conf, NULL, &err)) {
+        return failed(&err, "init.failed");
+    }
+    printf("made the authorities in %s/ca\n"
+           "  hosts pin as issuer.ca_file:  %s/ca/tls-root.pem\n"
+           "  relying parties trust:        %s/ca/bundle.pem\n"
+           "  evidence is verified against: %s/ca/ak-roots.pem\n",
+           conf->state_dir, conf->state_dir, conf->state_dir, conf->state_dir);
+    conf_issuer_free(conf);
+    return EXIT_OK;
+}
+
 static int serve(const char *config, bool check)
 {
     struct att_err err = {0};
@@ -123,7 +140,7 @@ int main(int argc, char **argv)
     setup_log(config, form);
     if (init) {
         struct att_err err = {0};
-        return issuer_init(config, &err) ? failed(&err, "init.failed") : EXIT_OK;
+        return issuer_init(config, &err) ? failed(&err, "init.failed") : tell_init(config);
     }
     return serve(config, check);
 }

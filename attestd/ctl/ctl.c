@@ -73,6 +73,9 @@ static void print_synopsis(FILE *to, const struct ctl_command *command)
         case CTL_FLAG:
             fprintf(to, "--%s", p->name);
             break;
+        case CTL_LABELS:
+            fprintf(to, "--%s \"KEY=VALUE;…\"", p->name);
+            break;
         case CTL_FILE:
             fprintf(to, "-f FILE");
             break;
@@ -158,6 +161,29 @@ static enum ctl_exit set_number(const char *name, const char *word, const char *
     return CTL_OK;
 }
 
+/* "zone=trading;rack=7"; what a key and a value may be is for the issuer to say. */
+static enum ctl_exit set_labels(const char *name, const char *word, const char *key, json_t *args)
+{
+    json_t *labels = json_object();
+    json_object_set_new(args, key, labels);
+    while (*word) {
+        size_t len = strcspn(word, ";");
+        const char *equals = memchr(word, '=', len);
+        json_t *value = NULL;
+        if (equals && equals != word) {
+            value = json_stringn(equals + 1, len - (size_t)(equals + 1 - word));
+        }
+        if (!value ||
+            json_object_setn_new(labels, word, (size_t)(equals - word), value) != 0) {
+            fprintf(stderr, "attestctl: --%s: expected KEY=VALUE;KEY=VALUE, found \"%s\"\n", name,
+                    word);
+            return CTL_USAGE;
+        }
+        word += len + (word[len] ? 1 : 0);
+    }
+    return CTL_OK;
+}
+
 static enum ctl_exit set_param(const struct ctl_param *p, const char *word, struct ctl_args *args)
 {
     const char *key = p->key ? p->key : p->name;
@@ -167,6 +193,8 @@ static enum ctl_exit set_param(const struct ctl_param *p, const char *word, stru
         return CTL_OK;
     case CTL_NUMBER:
         return set_number(p->name, word, key, args->json);
+    case CTL_LABELS:
+        return set_labels(p->name, word, key, args->json);
     case CTL_FILE:
         args->file = word;
         return read_file_param(word, args->json);

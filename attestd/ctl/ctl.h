@@ -26,6 +26,7 @@ enum ctl_param_kind {
     CTL_OPTION,     /* --name WORD */
     CTL_NUMBER,     /* --name N */
     CTL_FLAG,       /* --name */
+    CTL_LABELS,     /* --name KEY=VALUE;KEY=VALUE, as an object */
     CTL_FILE,       /* -f FILE or a word: its content as "text", its name as "filename" */
 };
 

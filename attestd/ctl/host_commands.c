@@ -5,8 +5,10 @@
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define NAME                                                                                       \
     {                                                                                              \
@@ -74,7 +76,8 @@ const struct ctl_command ctl_host_commands[] = {
                 MUST("ak-roots"),
                 MUST("ek-roots"),
                 OPT("policy"),
-                OPT("cert")},
+                OPT("cert"),
+                OPT("id")},
      .show = ctl_verify_run},
     {.noun = "eventlog",
      .verb = "show",
@@ -112,7 +115,7 @@ enum ctl_exit ctl_status_show(const struct ctl_ctx *ctx, const struct ctl_args *
         {"last error", "lastError"},
     };
     static const char *const tpm[][2] = {
-        {"state", "tpm.state"},           {"maker", "tpm.manufacturer"},
+        {"state", "tpm.state"},           {"maker", "tpm.manufacturerText"},
         {"firmware", "tpm.firmware"},     {"lockout", "tpm.lockoutCounter"},
         {"operations", "tpm.operations"},
     };
@@ -202,12 +205,35 @@ static enum att_rc write_member(const char *dir, const char *file, const json_t 
     return att_io_write_file(path, att_buf_slice(&bytes), 0644, err);
 }
 
+/* What an earlier quote left there, and this one has not got, would be taken for a part of it. */
+static enum att_rc clear_folder(const char *dir, const json_t *files, struct att_err *err)
+{
+    static const char *const optional[] = {"ek.crt", "eventlog", "systemd", "ima"};
+    char path[4096];
+    if ((size_t)snprintf(path, sizeof path, "%s/evidence.cbor", dir) >= sizeof path) {
+        return att_fail(err, ATT_E_INVAL, "--out: the path is too long");
+    }
+    if (access(path, F_OK) == 0) {
+        return att_fail(err, ATT_E_CONFLICT, "--out: %s holds an agent's evidence", dir);
+    }
+    for (size_t i = 0; i < sizeof optional / sizeof optional[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, optional[i]);
+        if (!json_object_get(files, optional[i]) && unlink(path) != 0 && errno != ENOENT) {
+            return att_fail_errno(err, ATT_E_IO, "remove %s", path);
+        }
+    }
+    return ATT_OK;
+}
+
 enum ctl_exit ctl_quote_write(const struct ctl_ctx *ctx, const struct ctl_args *args,
                               const json_t *result)
 {
     const json_t *members = json_object_get(result, "files");
     struct att_err err = {0};
     enum att_rc rc = att_io_mkdirs(args->out, 0755, &err);
+    if (rc == ATT_OK) {
+        rc = clear_folder(args->out, members, &err);
+    }
     const char *file = NULL;
     json_t *value = NULL;
     json_object_foreach((json_t *)(uintptr_t)members, file, value)

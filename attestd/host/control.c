@@ -315,6 +315,9 @@ static enum att_rc op_quote(struct call *call, json_t **ret_result, struct att_e
     }
     if (rc == ATT_OK) {
         rc = conf_pcrs_check(pcrs, err);
+        if (rc != ATT_OK) {
+            att_err_prefix(err, "pcrs");
+        }
     }
     if (rc != ATT_OK) {
         return rc;

@@ -476,6 +476,12 @@ enum att_rc issuer_admin_audit_why(struct issuer_admin_call *call, struct store_
     }
     store_record_done(&store_certs, &cert);
     enum att_rc rc = store_audit_each(tx, 0, 0, why_record, &q, err);
+    struct store_host host = {0};
+    if (!rc && json_array_size(q.list) == 0 && issuer_arg_host(call, tx, &host, NULL) == ATT_OK) {
+        q.id = host.id; /* a host's label, or the beginning of its EK id */
+        rc = store_audit_each(tx, 0, 0, why_record, &q, err);
+    }
+    store_record_done(&store_hosts, &host);
     if (!rc && json_array_size(q.list) == 0) {
         rc = issuer_refuse(err, ATT_E_NOTFOUND, "auditUnknown", "no decision speaks of \"%.80s\"",
                            id);
