@@ -45,6 +45,40 @@ static enum att_rc load_one(struct host *host, const char *name, struct att_err 
     return rc;
 }
 
+static bool is_serving(struct host *host, const char *name)
+{
+    HOST_LOCKED(host);
+    const struct agent *agent = agent_registry_find(host->reg, name);
+    return agent && agent_life_serving(&agent->rec.life);
+}
+
+/* An installed chain that no record speaks for (its record was damaged, or a kill came between
+ * installing and writing that down) would stay in place beyond its end, and its key is an orphan
+ * that keyd will be told to destroy: it goes out of service now. */
+static enum att_rc withdraw_strangers(struct host *host, struct att_err *err)
+{
+    DIR *dir = opendir(host->paths.agents);
+    if (!dir) {
+        return att_fail_errno(err, ATT_E_IO, "cannot read %s", host->paths.agents);
+    }
+    struct dirent *entry;
+    while ((entry = readdir(dir)) != NULL) {
+        const char *name = entry->d_name;
+        if (agent_name_check(name, NULL) != ATT_OK || is_serving(host, name)) {
+            continue;
+        }
+        struct att_err why = {0};
+        if (host_chain_withdraw(host, name, &why) == ATT_OK) {
+            att_log(ATT_WARN, "chain.withoutRecord", ATT_S("agent", name));
+        } else {
+            att_err_prefix(&why, "%s", name);
+            att_log_err(ATT_ERROR, "chain.notWithdrawn", &why);
+        }
+    }
+    closedir(dir);
+    return ATT_OK;
+}
+
 enum att_rc host_agents_load(struct host *host, struct att_err *err)
 {
     DIR *dir = opendir(host->paths.records);
@@ -60,7 +94,7 @@ enum att_rc host_agents_load(struct host *host, struct att_err *err)
         }
     }
     closedir(dir);
-    return rc;
+    return rc == ATT_OK ? withdraw_strangers(host, err) : rc;
 }
 
 /* ---- changes -----------------------------------------------------------------------------------

@@ -311,22 +311,46 @@ static enum att_rc load_state(struct host *host, struct att_err *err)
     return ATT_OK;
 }
 
-static enum att_rc enter_sandbox(struct host *host, struct att_err *err)
+/* The folder that a file is in: who replaces a file atomically gives its name to another inode. */
+static const char *folder_of(const char *path, char ret[4096])
+{
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    if (!path || (slash && (size_t)(slash - path) >= 4096)) {
+        return NULL;
+    }
+    if (!slash || slash == path) {
+        return slash ? path : "."; /* a file in / is allowed alone */
+    }
+    memcpy(ret, path, (size_t)(slash - path));
+    ret[slash - path] = '\0';
+    return ret;
+}
+
+enum att_rc host_sandbox_enter(struct host *host, struct att_err *err)
 {
     const struct conf_attestd *conf = host->conf;
     const char *credentials = getenv("CREDENTIALS_DIRECTORY");
+    char conf_dir[4096], ca_dir[4096], ticket_dir[4096];
     const char *ca_file = conf->issuer ? conf->issuer->ca_file : NULL;
-    const struct proc_sandbox_path wanted[] = {
-        {conf->state_dir, PROC_PATH_WRITE},      {conf->run_dir, PROC_PATH_WRITE},
-        {host->opts->conf_path, PROC_PATH_READ}, {ca_file, PROC_PATH_READ},
-        {conf->ticket_file, PROC_PATH_READ},     {credentials, PROC_PATH_READ},
-        {conf->logs->firmware, PROC_PATH_READ},  {conf->logs->systemd, PROC_PATH_READ},
-        {conf->logs->ima, PROC_PATH_READ}};
+    const struct {
+        const char *path;
+        int access;
+    } wanted[] = {{host->paths.dir, PROC_PATH_WRITE},
+                  {conf->run_dir, PROC_PATH_WRITE},
+                  {folder_of(host->opts->conf_path, conf_dir), PROC_PATH_READ},
+                  {folder_of(ca_file, ca_dir), PROC_PATH_READ},
+                  {folder_of(conf->ticket_file, ticket_dir), PROC_PATH_READ},
+                  {credentials, PROC_PATH_READ},
+                  {conf->logs->firmware, PROC_PATH_READ},
+                  {conf->logs->systemd, PROC_PATH_READ},
+                  {conf->logs->ima, PROC_PATH_READ}};
     struct proc_sandbox_path paths[sizeof(wanted) / sizeof(wanted[0]) + 1];
     size_t n = 0;
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
         if (wanted[i].path) {
-            paths[n++] = wanted[i];
+            paths[n].path = wanted[i].path;
+            paths[n].access = wanted[i].access;
+            n++;
         }
     }
     paths[n].path = NULL;
@@ -375,7 +399,7 @@ static enum att_rc start(struct host *host, struct att_err *err)
     read_boot_id(host->boot_id, sizeof(host->boot_id));
     /* Before the first byte of anybody else's is read, and before there are threads. */
     if (rc == ATT_OK) {
-        rc = enter_sandbox(host, err);
+        rc = host_sandbox_enter(host, err);
     }
     if (rc == ATT_OK) {
         rc = load_state(host, err);

@@ -115,6 +115,10 @@ void host_paths_done(struct host_paths *paths);
 /* The only attestd of this state folder; ATT_E_EXISTS names the other's pid. */
 ATT_MUST_USE enum att_rc host_lock_take(const char *path, int *ret_fd, struct att_err *err);
 
+/* daemon.c: what attestd may reach from then on. Not keyd's folder, though state_dir and user are
+ * the same. */
+ATT_MUST_USE enum att_rc host_sandbox_enter(struct host *host, struct att_err *err);
+
 /* errors.c */
 void host_error_note(struct agent_error *ret_error, const struct att_err *err);
 uint32_t host_random(void);

@@ -235,6 +235,12 @@ enum att_rc host_view_parse(struct att_slice jws_text, const struct host_view_an
         rc = check_signer(&jws, anchor, view.issued_at, err);
     }
     acme_jws_done(&jws);
+    if (rc == ATT_OK && anchor->host_id && anchor->host_id[0] &&
+        strcmp(anchor->host_id, view.host_id) != 0) {
+        rc = att_fail(err, ATT_E_AUTH, "hostView is about host %.64s, not about this one",
+                      view.host_id);
+        att_err_reason(err, "hostViewHost");
+    }
     if (rc != ATT_OK) {
         host_view_done(&view);
         return rc;

@@ -30,9 +30,11 @@ void host_view_done(struct host_view *view);
 struct host_view_anchor {
     const STACK_OF(X509) * roots;
     const uint8_t *root_sha256;
+    const char *host_id; /* ours (EK id); NULL or empty: not known yet */
 };
 /* Chain (purpose hostView, at at_s; 0: at the document's own issuedAt, for a cached one),
- * signature, form. ATT_E_AUTH, reason "hostViewSigner" or "hostViewSignature"; ATT_E_PARSE. */
+ * signature, form, and that it is about this host. ATT_E_AUTH, reason "hostViewSigner",
+ * "hostViewSignature" or "hostViewHost"; ATT_E_PARSE. */
 ATT_MUST_USE enum att_rc host_view_parse(struct att_slice jws,
                                          const struct host_view_anchor *anchor, int64_t at_s,
                                          struct host_view *ret_view, struct att_err *err);

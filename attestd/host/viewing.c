@@ -7,20 +7,25 @@
 
 /* The roots that a view's signer must chain to: those that TLS to the issuer is checked with. */
 static enum att_rc anchor_of(struct host *host, struct host_issuer *issuer,
-                             STACK_OF(X509) * *ret_roots, struct host_view_anchor *ret_anchor,
-                             struct att_err *err)
+                             STACK_OF(X509) * *ret_roots, char ret_id[65],
+                             struct host_view_anchor *ret_anchor, struct att_err *err)
 {
     enum att_rc rc = host_issuer_get(host, issuer, err);
     if (rc != ATT_OK) {
         return rc;
     }
+    {
+        HOST_LOCKED(host);
+        memcpy(ret_id, host->rec.host_id, sizeof(host->rec.host_id));
+    }
     if (issuer->has_pin) {
-        *ret_anchor = (struct host_view_anchor){.root_sha256 = issuer->ca_sha256};
+        *ret_anchor =
+            (struct host_view_anchor){.root_sha256 = issuer->ca_sha256, .host_id = ret_id};
         return ATT_OK;
     }
     rc = certs_bundle_load(issuer->ca_file, ret_roots, err);
     if (rc == ATT_OK) {
-        *ret_anchor = (struct host_view_anchor){.roots = *ret_roots};
+        *ret_anchor = (struct host_view_anchor){.roots = *ret_roots, .host_id = ret_id};
     }
     return rc;
 }
@@ -57,8 +62,9 @@ enum att_rc host_view_load(struct host *host, struct att_err *err)
     struct host_issuer issuer;
     certs_autostack *roots = NULL;
     struct host_view_anchor anchor;
+    char id[65];
     struct host_view view = {0};
-    rc = anchor_of(host, &issuer, &roots, &anchor, err);
+    rc = anchor_of(host, &issuer, &roots, id, &anchor, err);
     if (rc != ATT_OK) {
         return rc; /* nothing is known about the file */
     }
@@ -82,8 +88,9 @@ static enum att_rc accept(struct host *host, struct att_slice text, uint64_t kno
     struct host_issuer issuer;
     certs_autostack *roots = NULL;
     struct host_view_anchor anchor;
+    char id[65];
     struct host_view view = {0};
-    enum att_rc rc = anchor_of(host, &issuer, &roots, &anchor, err);
+    enum att_rc rc = anchor_of(host, &issuer, &roots, id, &anchor, err);
     if (rc == ATT_OK) {
         rc = host_view_parse(text, &anchor, att_now_utc_s(), &view, err);
     }

@@ -183,6 +183,34 @@ static void test_signer(void **state)
     att_buf_done(&other.signer);
 }
 
+/* Signed by the right one, for another host: a mix-up at the issuer, or a replayed answer. */
+static void test_another_hosts_view(void **state)
+{
+    struct world *w = *state;
+    uint8_t pin[ATT_SHA256_LEN];
+    att_sha256(pin, att_buf_slice(&w->root));
+    att_autojson *json = payload(w); /* host.id is "aa" */
+    att_autobuf jws = {0};
+    sign(HOST_VIEW_TYP, w->signer_key, &w->signer, &w->root, json, &jws);
+    const struct {
+        const char *id;
+        enum att_rc rc;
+    } cases[] = {
+        {NULL, ATT_OK}, {"", ATT_OK}, {"aa", ATT_OK}, {"ab", ATT_E_AUTH}, {"a", ATT_E_AUTH}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        for (int cached = 0; cached < 2; cached++) {
+            struct host_view_anchor anchor = {.root_sha256 = pin, .host_id = cases[i].id};
+            struct host_view view = {0};
+            struct att_err err = {0};
+            assert_int_equal(host_view_parse(att_buf_slice(&jws), &anchor,
+                                             cached ? 0 : att_now_utc_s(), &view, &err),
+                             cases[i].rc);
+            assert_string_equal(err.reason, cases[i].rc == ATT_OK ? "" : "hostViewHost");
+            host_view_done(&view);
+        }
+    }
+}
+
 static enum att_rc parse_payload(const json_t *json)
 {
     att_autobuf text = {0};
@@ -229,6 +257,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_signer, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_hosts_view, setup, teardown),
         cmocka_unit_test_setup_teardown(test_form, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
