@@ -58,6 +58,8 @@ struct tpm_queue {
     bool stop, alive;
     uint64_t timeouts, refused, reopened;
     int64_t reopen_at_ms, reopen_pause_ms;
+    int64_t running_since_ms, stuck_ms; /* 0: nothing runs */
+    enum tpm_op running;
     struct samples ops[TPM_OP_COUNT];
 };
 
@@ -229,8 +231,30 @@ static void record(struct samples *s, int64_t wait_us, int64_t run_us, bool fail
     s->failed += failed;
 }
 
+/* With the lock held. 0: nothing runs. */
+static int64_t running_ms(const struct tpm_queue *q)
+{
+    int64_t ms = q->running_since_ms ? att_boottime_ms() - q->running_since_ms : 0;
+    return q->running_since_ms && ms < 1 ? 1 : ms;
+}
+
+static bool is_stuck(const struct tpm_queue *q)
+{
+    return running_ms(q) > q->stuck_ms;
+}
+
+static enum att_rc fail_stuck(const struct tpm_queue *q, struct att_err *err)
+{
+    enum att_rc rc = att_fail(err, ATT_E_TIMEOUT, "the TPM has not answered a %s for %lld s",
+                              tpm_op_name(q->running), (long long)(running_ms(q) / 1000));
+    att_err_reason(err, "tpmSilent");
+    return rc;
+}
+
 static void run_job(struct tpm_queue *q, struct job *job)
 {
+    q->running_since_ms = att_boottime_ms();
+    q->running = job->op;
     (void)pthread_mutex_unlock(&q->lock);
     uint64_t generation = tpm_context_generation(q->ctx);
     enum att_rc rc = revive(q, job->err);
@@ -241,6 +265,7 @@ static void run_job(struct tpm_queue *q, struct job *job)
     }
     int64_t ended = att_boottime_us();
     (void)pthread_mutex_lock(&q->lock);
+    q->running_since_ms = 0;
     q->reopened += reopened;
     q->alive = tpm_context_alive(q->ctx);
     record(&q->ops[job->op], started - job->queued_us, ended - started, rc != ATT_OK);
@@ -291,6 +316,7 @@ enum att_rc tpm_queue_new(struct tpm_context *ctx, size_t max_len, struct tpm_qu
     q->ctx = ctx;
     q->alive = tpm_context_alive(ctx);
     q->max_len = max_len ? max_len : TPM_QUEUE_LEN_DEFAULT;
+    q->stuck_ms = TPM_QUEUE_STUCK_MS;
     (void)pthread_mutex_init(&q->lock, NULL);
     cond_init(&q->work);
     int rc = pthread_create(&q->worker, NULL, worker, q);
@@ -327,10 +353,21 @@ void tpm_queue_free(struct tpm_queue *queue)
     free(queue);
 }
 
+void tpm_queue_set_stuck_ms(struct tpm_queue *queue, int64_t stuck_ms)
+{
+    (void)pthread_mutex_lock(&queue->lock);
+    queue->stuck_ms = stuck_ms;
+    (void)pthread_mutex_unlock(&queue->lock);
+}
+
 static enum att_rc enqueue(struct tpm_queue *q, struct job *job, struct att_err *err)
 {
     if (q->stop) {
         return att_fail(err, ATT_E_GONE, "the TPM queue is being closed");
+    }
+    if (is_stuck(q)) {
+        q->timeouts++;
+        return fail_stuck(q, err);
     }
     if (q->waiting >= q->max_len) {
         q->refused++;
@@ -384,8 +421,10 @@ enum att_rc tpm_queue_run(struct tpm_queue *queue, enum tpm_op op, enum tpm_prio
         if (job.state == JOB_WAITING && left <= 0) {
             queue->timeouts++;
             unlink_job(queue, &job);
-            rc = att_fail(err, ATT_E_TIMEOUT, "the TPM was busy until the deadline of this %s",
-                          tpm_op_name(op));
+            rc = is_stuck(queue)
+                     ? fail_stuck(queue, err)
+                     : att_fail(err, ATT_E_TIMEOUT,
+                                "the TPM was busy until the deadline of this %s", tpm_op_name(op));
         } else if (job.state == JOB_WAITING) {
             /* Boot time runs on during suspend, the condition's clock does not: look again. */
             struct timespec until = monotonic_after(left < 60000 ? left : 60000);
@@ -433,6 +472,9 @@ void tpm_queue_stats(struct tpm_queue *queue, struct tpm_queue_stats *ret_stats)
     stats.refused = queue->refused;
     stats.reopened = queue->reopened;
     stats.alive = queue->alive;
+    stats.stuck = is_stuck(queue);
+    stats.running = queue->running;
+    stats.running_ms = running_ms(queue);
     memcpy(copy, queue->ops, sizeof(copy));
     (void)pthread_mutex_unlock(&queue->lock);
     for (size_t i = 0; i < TPM_OP_COUNT; i++) {

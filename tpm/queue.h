@@ -48,13 +48,20 @@ void tpm_queue_free(struct tpm_queue *queue);
  * agent: any text that stands for whom it is done ("" for the host), copied, ≤ 63 bytes count.
  * deadline_ms: on att_boottime_ms()'s clock; a job that has not been started by then is taken out
  * and gives ATT_E_TIMEOUT. A job once started is waited for, since it uses arg: the TPM's own
- * answers bound that.
+ * answers bound that. While one has been running for longer than the stuck time (a TPM that does
+ * not answer: TSS has no time-out for it), further jobs get ATT_E_TIMEOUT, reason "tpmSilent", at
+ * once, and those that wait get it by their deadline.
  * ATT_E_LIMIT when the queue, or this agent's share of it, is full.
  * When fn returns ATT_E_GONE, or the context was dead, the worker reopens it before the next job,
  * with growing pauses; while that fails, jobs get ATT_E_GONE at once. A job is never run twice. */
 ATT_MUST_USE enum att_rc tpm_queue_run(struct tpm_queue *queue, enum tpm_op op, enum tpm_prio prio,
                                        const char *agent, int64_t deadline_ms, tpm_queue_fn *fn,
                                        void *arg, struct att_err *err);
+
+/* No command of a TPM that is in order takes so long (a slow one needs 22 s for an RSA key). */
+#define TPM_QUEUE_STUCK_MS 60000
+/* Another stuck time, for tests. */
+void tpm_queue_set_stuck_ms(struct tpm_queue *queue, int64_t stuck_ms);
 
 #define TPM_QUEUE_STATS_WINDOW 256u
 
@@ -68,6 +75,9 @@ struct tpm_queue_stats {
     size_t waiting, waiting_max;
     uint64_t timeouts, refused, reopened;
     bool alive;
+    bool stuck;          /* the job that runs now has been running for longer than the stuck time */
+    enum tpm_op running; /* which one, and for how long; 0 ms: none runs */
+    int64_t running_ms;
     struct tpm_op_stats ops[TPM_OP_COUNT];
 };
 

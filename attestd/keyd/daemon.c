@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <openssl/crypto.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #define CONFIG_DEFAULT   "/etc/attestd/attestd.yaml"
 #define SECURE_HEAP      65536 /* bytes, locked: where libcrypto keeps private numbers */
 #define STATUS_PERIOD_MS 10000
+#define END_S            10 /* for what is under way; a TPM that does not answer is not waited for */
 
 enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 
@@ -205,8 +207,10 @@ static enum att_rc start(const struct conf_attestd *conf, const char *config, st
     struct paths paths;
     struct keyd *keyd = NULL;
     enum att_rc rc = find_paths(conf, config, &paths, err);
-    if (rc == ATT_OK) {
+    if (rc == ATT_OK) { /* for all to enter: attestd's control socket may be a group's */
+        mode_t mask = umask(022);
         rc = att_io_mkdirs(conf->run_dir, 0755, err);
+        umask(mask);
     }
     if (rc == ATT_OK) {
         const struct keyd_opts opts = {
@@ -232,6 +236,25 @@ static enum att_rc start(const struct conf_attestd *conf, const char *config, st
     }
     *ret = keyd;
     return ATT_OK;
+}
+
+/* Whatever is on disk is whole at any instant, so an end without goodbye loses nothing. */
+static void *end_at_last(void *arg)
+{
+    struct timespec left = {.tv_sec = END_S};
+    (void)arg;
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+    }
+    att_log(ATT_ERROR, "keyd.end-forced", ATT_S("message", "the TPM did not answer until the end"));
+    _exit(EXIT_REFUSED);
+}
+
+static void bound_the_end(void)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, end_at_last, NULL) == 0) {
+        pthread_detach(thread);
+    }
 }
 
 static int run(const char *config)
@@ -264,6 +287,7 @@ static int run(const char *config)
     proc_notify_ready("waiting for the TPM");
     loop(config, keyd, &signals);
     proc_notify_stopping("stopping");
+    bound_the_end();
     keyd_free(keyd);
     return EXIT_SUCCESS;
 }

@@ -9,16 +9,17 @@
 #include <string.h>
 
 #define INFO_TIMEOUT_MS 1500
+#define BUSY_MS         1000 /* a TPM that is at something for so long is not asked for news */
 
 /* ---- INFO ---------------------------------------------------------------------------------- */
 
-static const char *phase_name(enum keyd_phase phase, bool alive)
+static const char *phase_name(enum keyd_phase phase, const struct tpm_queue_stats *stats)
 {
     switch (phase) {
     case KEYD_STARTING:
         return "starting";
     case KEYD_READY:
-        return alive ? "ready" : "tpmGone";
+        return stats->stuck ? "tpmSilent" : stats->alive ? "ready" : "tpmGone";
     case KEYD_TPM_GONE:
         return "tpmGone";
     case KEYD_FOREIGN_TPM:
@@ -92,11 +93,16 @@ static json_t *sandbox_json(const struct proc_sandbox_report *report)
 /* lock is held. */
 static json_t *info_json(const struct keyd *keyd, const struct tpm_queue_stats *stats)
 {
-    const char *state = phase_name(keyd->phase, stats->alive);
+    const char *state = phase_name(keyd->phase, stats);
     json_t *json =
         json_pack("{s:i, s:s, s:I, s:o}", "version", PROC_KEYD_VERSION, "state", state, "keys",
                   (json_int_t)keyd->keys_count, "sandbox", sandbox_json(&keyd->sandbox));
-    if (strcmp(state, "ready") != 0) {
+    if (strcmp(state, "tpmSilent") == 0) {
+        json_object_set_new(json, "reason",
+                            json_sprintf("the TPM has not answered a %s for %lld s",
+                                         tpm_op_name(stats->running),
+                                         (long long)(stats->running_ms / 1000)));
+    } else if (strcmp(state, "ready") != 0) {
         json_object_set_new(json, "reason",
                             json_string(keyd->why.msg[0] ? keyd->why.msg : "waiting for the TPM"));
     }
@@ -124,8 +130,11 @@ KEYD_OPERATION(info)
     struct tpm_queue *queue = keyd->queue;
     pthread_mutex_unlock(&keyd->lock);
     if (queue) {
-        refresh(keyd, queue);
         tpm_queue_stats(queue, &stats);
+        if (stats.running_ms < BUSY_MS) {
+            refresh(keyd, queue);
+            tpm_queue_stats(queue, &stats);
+        }
     }
     pthread_mutex_lock(&keyd->lock);
     att_autojson *json = info_json(keyd, &stats);
@@ -147,8 +156,8 @@ void keyd_status(struct keyd *keyd, char *ret, size_t room)
         tpm_queue_stats(queue, &stats);
     }
     pthread_mutex_lock(&keyd->lock);
-    snprintf(ret, room, "%s, %zu keys%s%.150s", phase_name(keyd->phase, stats.alive),
-             keyd->keys_count, keyd->why.msg[0] ? ": " : "", keyd->why.msg);
+    snprintf(ret, room, "%s, %zu keys%s%.150s", phase_name(keyd->phase, &stats), keyd->keys_count,
+             keyd->why.msg[0] ? ": " : "", keyd->why.msg);
     pthread_mutex_unlock(&keyd->lock);
 }
 

@@ -23,7 +23,7 @@
 #define KEYD_AGENT_KEYS_MAX 16
 #define KEYD_FROZEN_MAX     4096
 #define KEYD_BAD_MAX        64
-#define KEYD_OP_TIMEOUT_MS  30000
+#define KEYD_OP_TIMEOUT_MS  25000 /* below the client's, so that the caller hears why */
 #define KEYD_SECRET_LEN     32
 
 enum keyd_phase {

@@ -44,7 +44,8 @@ enum proc_keyd_op {
 };
 
 /* INFO: () → json. Always answers, also when the TPM is away or foreign. A JSON object:
- *   {"version": 1, "state": "ready" | "starting" | "tpmGone" | "foreignTpm" | "failed",
+ *   {"version": 1, "state": "ready" | "starting" | "tpmGone" | "tpmSilent" | "foreignTpm" |
+ *             "failed",                      tpmSilent: a command has had no answer for a minute
  *    "reason": text?                       why the state is not "ready"
  *    "tpm": {"manufacturer": "<8 hex>", "manufacturerText": "IBM", "firmware": "<16 hex>",
  *            "lockoutCounter": N, "lockoutMax": N, "inLockout": bool, "slotsFree": N,

@@ -140,6 +140,43 @@ static void deadlines_pass(void **state)
     tpm_queue_free(queue);
 }
 
+/* A command that is never answered: nobody else waits for it, and the statistics tell. */
+static void a_silent_tpm_is_said(void **state)
+{
+    struct tpm_queue *queue = new_queue(0);
+    struct call holder, waits;
+    struct tpm_queue_stats stats;
+    (void)state;
+    tpm_queue_set_stuck_ms(queue, 200);
+    tpm_queue_stats(queue, &stats);
+    assert_false(stats.stuck);
+    assert_int_equal(stats.running_ms, 0);
+    start(&holder, queue, TPM_PRIO_HANDSHAKE, "h", 100, hold, "");
+    start(&waits, queue, TPM_PRIO_HANDSHAKE, "a", 400, note, "never");
+    tpm_queue_stats(queue, &stats);
+    assert_false(stats.stuck);
+    assert_true(stats.running_ms > 0);
+    assert_int_equal(join(&waits), ATT_E_TIMEOUT);
+    assert_string_equal(waits.err.reason, "tpmSilent");
+    int64_t before = att_boottime_ms();
+    assert_refused(
+        tpm_queue_run(queue, TPM_OP_QUOTE, TPM_PRIO_RENEWAL, "b", before + 60000, note, "x", err),
+        ATT_E_TIMEOUT, "tpmSilent");
+    assert_true(att_boottime_ms() - before < 5000);
+    tpm_queue_stats(queue, &stats);
+    assert_true(stats.stuck);
+    assert_int_equal(stats.running, TPM_OP_SIGN);
+    assert_int_equal(stats.waiting, 0);
+    gate_open = true;
+    assert_int_equal(join(&holder), ATT_OK);
+    assert_ok(tpm_queue_run(queue, TPM_OP_SIGN, TPM_PRIO_RENEWAL, "b", att_boottime_ms() + 60000,
+                            note, "y", err));
+    assert_string_equal(order, "y");
+    tpm_queue_stats(queue, &stats);
+    assert_false(stats.stuck);
+    tpm_queue_free(queue);
+}
+
 static void limits_hold(void **state)
 {
     struct tpm_queue *queue = new_queue(3);
@@ -342,6 +379,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(deadlines_pass),
+        cmocka_unit_test(a_silent_tpm_is_said),
         cmocka_unit_test(limits_hold),
         cmocka_unit_test(one_agent_cannot_fill_it),
         cmocka_unit_test(order_is_priority_then_fairness_then_deadline),

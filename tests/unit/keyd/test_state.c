@@ -420,6 +420,39 @@ static void keyd_outlives_its_tpm(void **state)
     proc_key_done(&key);
 }
 
+/* The TPM stops to answer within a command. */
+static void a_silent_tpm_is_said(void **state)
+{
+    struct fixture *f = *state;
+    struct proc_key key, none, *list = NULL;
+    struct proc_keyd *hasty = NULL;
+    struct att_err err = {0};
+    size_t count = 0;
+    att_autobuf der = {0};
+    att_autojson *info = NULL;
+    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    tpm_queue_set_stuck_ms(f->keyd->queue, 1500);
+    assert_ok(proc_keyd_new(f->sock, 1000, &hasty, &err));
+    assert_int_equal(kill(f->tpm->pid, SIGSTOP), 0);
+    assert_int_equal(proc_keyd_key_csr(hasty, key.key_id, SPIFFE("a"), &der, &err), ATT_E_TIMEOUT);
+    att_err_clear(&err);
+    wait_state(f->client, "tpmSilent");
+    assert_ok(proc_keyd_info(f->client, &info, &err));
+    const char *reason = json_string_value(json_object_get(info, "reason"));
+    assert_non_null(reason);
+    assert_non_null(strstr(reason, "has not answered a sign for"));
+    assert_refused(proc_keyd_key_create(f->client, "a", &none, &err), ATT_E_TIMEOUT, "tpmSilent");
+    assert_ok(proc_keyd_key_list(f->client, &list, &count, &err)); /* needs no TPM */
+    assert_int_equal(count, 1);
+    proc_keys_free(list, count);
+    assert_ok(proc_keyd_freeze(f->client, "b", &err)); /* nor does this */
+    assert_int_equal(kill(f->tpm->pid, SIGCONT), 0);
+    wait_state(f->client, "ready");
+    assert_ok(proc_keyd_key_csr(f->client, key.key_id, SPIFFE("a"), &der, &err));
+    proc_keyd_free(hasty);
+    proc_key_done(&key);
+}
+
 static void keyd_starts_without_its_tpm(void **state)
 {
     struct fixture *f = *state;
@@ -672,6 +705,64 @@ static void the_program_ends_cleanly(void **state)
     assert_int_not_equal(access(f->sock, F_OK), 0);
 }
 
+static void the_program_ends_though_the_tpm_is_silent(void **state)
+{
+    struct fixture *f = *state;
+    struct proc_keyd *hasty = NULL;
+    struct proc_key key;
+    struct att_err err = {0};
+    char config[200];
+    int status = 0, waited = 0;
+    stop(f);
+    write_config(f, config);
+    pid_t pid = spawn(f, config);
+    wait_state(f->client, "ready");
+    assert_ok(proc_keyd_new(f->sock, 500, &hasty, &err));
+    assert_int_equal(kill(f->tpm->pid, SIGSTOP), 0);
+    assert_int_equal(proc_keyd_key_create(hasty, "a", &key, &err), ATT_E_TIMEOUT);
+    att_err_clear(&err);
+    assert_int_equal(kill(pid, SIGTERM), 0);
+    while (waitpid(pid, &status, WNOHANG) == 0 && waited++ < 300) {
+        usleep(100000);
+    }
+    assert_int_equal(kill(f->tpm->pid, SIGCONT), 0);
+    assert_true(waited < 300);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 1);
+    proc_keyd_free(hasty);
+    start(f);
+}
+
+/* Made for the group's sake: the control socket in it has its own mode. */
+static void the_run_folder_can_be_entered(void **state)
+{
+    struct fixture *f = *state;
+    struct stat st;
+    char config[200], run[200];
+    int status = 0;
+    stop(f);
+    write_config(f, config);
+    put(run, sizeof run, "%s/made/run", f->base);
+    att_autobuf text = {0};
+    struct att_err err = {0};
+    assert_ok(att_io_read_file(config, 65536, &text, &err));
+    char *line = strstr(att_buf_cstr(&text) ? (char *)text.ptr : "", "run_dir:");
+    assert_non_null(line);
+    text.len = (size_t)(line - (char *)text.ptr);
+    att_buf_printf(&text, "run_dir: %s\n", run);
+    assert_ok(att_io_write_file(config, att_buf_slice(&text), 0600, &err));
+    pid_t pid = spawn(f, config);
+    for (int i = 0; i < 200 && stat(run, &st) != 0; i++) {
+        usleep(50000);
+    }
+    assert_int_equal(stat(run, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0755);
+    usleep(200000);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    waitpid(pid, &status, 0);
+    start(f);
+}
+
 int main(void)
 {
     cmocka_set_test_filter(getenv("ATT_TEST_FILTER"));
@@ -691,6 +782,9 @@ int main(void)
         WITH_KEYD(no_secret_is_on_disk),
         WITH_KEYD(account_and_keys_survive_a_restart),
         WITH_KEYD(keyd_outlives_its_tpm),
+        WITH_KEYD(a_silent_tpm_is_said),
+        WITH_KEYD(the_program_ends_though_the_tpm_is_silent),
+        WITH_KEYD(the_run_folder_can_be_entered),
         WITH_KEYD(keyd_starts_without_its_tpm),
         WITH_KEYD(a_wrong_tcti_is_said),
         WITH_KEYD(the_program_ends_cleanly),
