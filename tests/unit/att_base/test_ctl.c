@@ -33,7 +33,7 @@ static enum att_rc handler(void *user, const struct att_ctl_peer *peer, const ch
         return rc;
     }
     if (strcmp(op, "cut") == 0) { /* within a character, and with what would steer a terminal */
-        return att_fail(err, ATT_E_DENIED, "%.4s", "\xc3\xa9\xc3\xa9\xc3\xa9" + 1);
+        return att_fail(err, ATT_E_DENIED, "%.4s", &"\xc3\xa9\xc3\xa9\xc3\xa9"[1]);
     }
     if (strcmp(op, "escape") == 0) {
         return att_fail(err, ATT_E_DENIED,
