@@ -1,5 +1,7 @@
 #include "attestd/base/io.h"
 
+#include "attestd/base/secret.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -24,24 +26,23 @@ enum att_rc att_io_read_file(const char *path, size_t max, struct att_buf *ret_b
         return att_fail_errno(err, errno == ENOENT ? ATT_E_NOTFOUND : ATT_E_IO, "%s", path);
     }
     size_t total = 0;
+    enum att_rc rc = ATT_OK;
     uint8_t chunk[16384];
-    for (;;) {
-        ssize_t got = read(fd, chunk, sizeof chunk);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
+    for (ssize_t got = 1; rc == ATT_OK && got != 0;) {
+        got = read(fd, chunk, sizeof chunk);
         if (got < 0) {
-            return att_fail_errno(err, ATT_E_IO, "read %s", path);
-        }
-        if (got == 0) {
-            return att_buf_ok(ret_bytes, err);
+            rc = errno == EINTR ? ATT_OK : att_fail_errno(err, ATT_E_IO, "read %s", path);
+            continue;
         }
         total += (size_t)got;
         if (total > max) {
-            return att_fail(err, ATT_E_LIMIT, "%s: more than %zu bytes", path, max);
+            rc = att_fail(err, ATT_E_LIMIT, "%s: more than %zu bytes", path, max);
+        } else {
+            att_buf_put(ret_bytes, chunk, (size_t)got);
         }
-        att_buf_put(ret_bytes, chunk, (size_t)got);
     }
+    att_wipe(chunk, sizeof chunk); /* it may have been a ticket */
+    return rc == ATT_OK ? att_buf_ok(ret_bytes, err) : rc;
 }
 
 enum att_rc att_io_write_all(int fd, struct att_slice bytes, struct att_err *err)

@@ -1,10 +1,28 @@
 #include "attestd/base/json.h"
 
 #include "attestd/base/enc.h"
+#include "attestd/base/secret.h"
 
+#include <malloc.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define NESTING_MAX 32
+
+/* What jansson frees may have held a ticket's MAC key. From before main on, so that no thread sees
+ * the change; what is freed is still malloc's, whoever frees it. */
+static void wipe_and_free(void *ptr)
+{
+    if (ptr) {
+        att_wipe(ptr, malloc_usable_size(ptr));
+        free(ptr);
+    }
+}
+
+__attribute__((constructor)) static void set_json_memory(void)
+{
+    json_set_alloc_funcs(malloc, wipe_and_free);
+}
 
 void att_json_done(json_t **json)
 {
