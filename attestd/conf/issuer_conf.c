@@ -165,31 +165,18 @@ static void check_listen(struct conf_check *check, struct conf_issuer *conf)
 
 /* ---- the deny list ---- */
 
-/* Hex digits of any spelling of a version: "a.b.c.d" (four 16-bit numbers), "id:HEX", or bare hex.
- */
-static bool version_hex(const char *text, char ret[17])
+/* "a.b.c.d" (four 16-bit numbers), or "id:" and 8 or 16 hex digits. */
+static bool version_form(const char *text)
 {
     unsigned v[4];
     char end = 0;
     if (strchr(text, '.')) {
-        if (strspn(text, "0123456789.") != strlen(text) || strlen(text) > 23 ||
-            sscanf(text, "%5u.%5u.%5u.%5u%c", &v[0], &v[1], &v[2], &v[3], &end) != 4 ||
-            (v[0] | v[1] | v[2] | v[3]) > 0xffff) {
-            return false;
-        }
-        snprintf(ret, 17, "%04x%04x%04x%04x", v[0] & 0xffff, v[1] & 0xffff, v[2] & 0xffff,
-                 v[3] & 0xffff);
-        return true;
+        return strspn(text, "0123456789.") == strlen(text) && strlen(text) <= 23 &&
+               sscanf(text, "%5u.%5u.%5u.%5u%c", &v[0], &v[1], &v[2], &v[3], &end) == 4 &&
+               (v[0] | v[1] | v[2] | v[3]) <= 0xffff;
     }
-    const char *hex = strncmp(text, "id:", 3) == 0 ? text + 3 : text;
-    size_t len = strlen(hex);
-    if ((len != 8 && len != 16) || strspn(hex, "0123456789abcdefABCDEF") != len) {
-        return false;
-    }
-    for (size_t i = 0; i <= len; i++) {
-        ret[i] = hex[i] >= 'A' && hex[i] <= 'F' ? (char)(hex[i] - 'A' + 'a') : hex[i];
-    }
-    return true;
+    size_t len = strncmp(text, "id:", 3) == 0 ? strlen(text + 3) : 0;
+    return (len == 8 || len == 16) && strspn(text + 3, "0123456789abcdefABCDEF") == len;
 }
 
 static bool manufacturer_id(const char *text, char ret[12])
@@ -216,7 +203,6 @@ static bool manufacturer_id(const char *text, char ret[12])
 
 static void check_deny(struct conf_check *check, struct conf_ek *ek)
 {
-    char hex[17];
     for (unsigned i = 0; i < ek->n_deny; i++) {
         struct conf_deny *deny = &ek->deny[i];
         if (!manufacturer_id(deny->manufacturer, deny->manufacturer_id)) {
@@ -226,7 +212,7 @@ static void check_deny(struct conf_check *check, struct conf_ek *ek)
                      deny->manufacturer);
         }
         for (unsigned k = 0; k < deny->n_versions; k++) {
-            if (!version_hex(deny->versions[k], hex)) {
+            if (!version_form(deny->versions[k])) {
                 conf_bad(check, conf_path("ek.deny[%u].versions[%u]", i, k).text,
                          "expected a version such as \"1.258.0.0\" or \"id:00010102\", found "
                          "\"%.40s\"",
@@ -236,38 +222,11 @@ static void check_deny(struct conf_check *check, struct conf_ek *ek)
     }
 }
 
-static bool version_matches(const char *listed, const char *found)
-{
-    char a[17], b[17];
-    if (!version_hex(listed, a) || !version_hex(found, b)) {
-        return strcmp(listed, found) == 0;
-    }
-    /* An EK certificate says only the first half of the firmware's version. */
-    size_t la = strlen(a), lb = strlen(b);
-    return strncmp(a, b, la < lb ? la : lb) == 0;
-}
-
-bool conf_ek_denied(const struct conf_ek *ek, const char *manufacturer, const char *version)
-{
-    const char *hex = strncmp(manufacturer, "id:", 3) == 0 ? manufacturer + 3 : manufacturer;
-    for (unsigned i = 0; ek && i < ek->n_deny; i++) {
-        const struct conf_deny *deny = &ek->deny[i];
-        if (strcasecmp(hex, deny->manufacturer_id + 3) != 0) {
-            continue;
-        }
-        if (deny->n_versions == 0) {
-            return true;
-        }
-        for (unsigned k = 0; k < deny->n_versions; k++) {
-            if (version_matches(deny->versions[k], version)) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 /* ---- all of it ---- */
+
+/* A log that cannot be replayed to the quoted PCRs proves nothing: asking for one would refuse
+ * every host. */
+static const char *const replayed[] = {"firmware", NULL};
 
 static void check_boot(struct conf_check *check, const char *path, const char *boot, bool *ret_none)
 {
@@ -280,7 +239,7 @@ static void check_enrolment(struct conf_check *check, struct conf_enrolment *en)
     static const char *const kinds[] = {"certificate", "inventory", NULL};
     check_boot(check, "enrolment.boot", en->boot, &en->boot_none);
     (void)conf_check_pcrs(check, "enrolment.pcrs", en->pcrs);
-    (void)conf_check_words(check, "enrolment.logs", en->logs, en->n_logs, conf_log_names);
+    (void)conf_check_words(check, "enrolment.logs", en->logs, en->n_logs, replayed);
     (void)conf_check_word(check, "enrolment.ek", en->ek, kinds);
     en->ek_inventory = strcmp(en->ek, "inventory") == 0;
     (void)conf_check_duration(check, "enrolment.ak_lifetime", en->ak_lifetime, 600,
@@ -322,7 +281,7 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
     check_boot(check, conf_path("profiles[%u].boot", i).text, p->boot, &p->boot_none);
     (void)conf_check_pcrs(check, conf_path("profiles[%u].pcrs", i).text, p->pcrs);
     (void)conf_check_words(check, conf_path("profiles[%u].logs", i).text, p->logs, p->n_logs,
-                           conf_log_names);
+                           replayed);
 }
 
 static void check_all(struct conf_check *check, struct conf_issuer *conf)

@@ -26,7 +26,7 @@ struct conf_ek {
 struct conf_enrolment {
     char *boot; /* boot policy's name, or "none" */
     char *pcrs;
-    char **logs; /* "firmware" "systemd" "ima"; none twice */
+    char **logs; /* "firmware": the only one that this version replays */
     unsigned n_logs;
     char *ek; /* "certificate" or "inventory" */
     char *ak_lifetime;
@@ -82,9 +82,5 @@ ATT_MUST_USE enum att_rc conf_issuer_parse(struct att_slice yaml, struct conf_is
 void conf_issuer_free(struct conf_issuer *conf);
 /* NULL when there is none of that name. */
 const struct conf_profile *conf_issuer_profile(const struct conf_issuer *conf, const char *name);
-/* Whether TCG text manufacturer and version ("id:53544D20", "id:00010102"), as in an EK
- * certificate, or a TPM's own words (manufacturer 8 hex digits, version 16 hex digits: the two
- * halves of TPM_PT_FIRMWARE_VERSION) are on the deny list. */
-bool conf_ek_denied(const struct conf_ek *ek, const char *manufacturer, const char *version);
 
 #endif

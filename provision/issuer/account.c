@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How many account keys may come with a ticket of so many uses; some are lost on the way. */
+#define TICKET_ACCOUNTS(uses) (8 + 4 * (uses))
+
 struct opening {
     struct issuer_call *call;
     struct acme_account_request *request;
@@ -69,6 +72,17 @@ static enum att_rc check_eab(struct opening *o, struct store_tx *tx,
     }
     if (!rc && ret_ticket->uses_left < 1) {
         rc = bad_ticket(call, err, "the enrolment ticket is used up");
+    }
+    int64_t opened = 0;
+    if (!rc) {
+        rc = store_ticket_accounts(tx, eab.kid, &opened, err);
+    }
+    /* A ticket is spent by enrolling. Keys that never get there must not fill the table. */
+    if (!rc && opened >= TICKET_ACCOUNTS(ret_ticket->uses)) {
+        rc = issuer_problem(call, err, ACME_P_RATE_LIMITED, "ticketInvalid",
+                            "%lld accounts were opened with this ticket and it is good for %lld "
+                            "enrolments",
+                            (long long)opened, (long long)ret_ticket->uses);
     }
     acme_jws_done(&eab);
     return rc;

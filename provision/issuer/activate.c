@@ -29,7 +29,7 @@ struct m2 {
 static struct issuer_tpm tpm_of(const struct m2 *m)
 {
     return (struct issuer_tpm){m->ak.ek, json_object_get(m->facts, "others"),
-                               issuer_string(m->facts, "akName")};
+                               issuer_string(m->facts, "akName"), ""};
 }
 
 /* What the verdict needs from the store. */
@@ -109,14 +109,65 @@ static enum att_rc judge(struct m2 *m, struct att_err *err)
 /* ---- granting
  * -------------------------------------------------------------------------------------------- */
 
+/* An account is one host's: orders and views are found by it. */
+static enum att_rc check_account(struct m2 *m, struct store_tx *tx, struct att_err *err)
+{
+    struct store_host other = {0};
+    enum att_rc rc =
+        store_find(tx, &store_hosts, "account", m->call->account.thumbprint, &other, NULL);
+    if (rc == ATT_E_NOTFOUND) {
+        return ATT_OK;
+    }
+    rc = rc ? att_fail(err, rc, "hosts cannot be read")
+            : issuer_refuse(err, ATT_E_DENIED, "accountMismatch",
+                            "the account is that of host %.12s: another host needs one of its own",
+                            other.id);
+    store_record_done(&store_hosts, &other);
+    return rc;
+}
+
+/* Without an EK certificate nothing says that the EK is a TPM's, unless an operator did. */
+static enum att_rc check_ek_source(const struct m2 *m, bool named, struct att_err *err)
+{
+    if (strcmp(issuer_string(m->facts, "ekSource"), "inventory") != 0) {
+        return ATT_OK;
+    }
+    if (m->host_found && strcmp(m->host.ek_source, "certificate") == 0) {
+        return issuer_refuse(err, ATT_E_DENIED, "ekChain",
+                             "host %.12s enrolled with an EK certificate and now sends none",
+                             m->host.id);
+    }
+    if (!m->host_found && !named) {
+        return issuer_refuse(err, ATT_E_DENIED, "hostUnknown",
+                             "EK %.12s has no certificate: an operator has to import it, or a "
+                             "ticket has to name it",
+                             m->ak.ek);
+    }
+    return ATT_OK;
+}
+
+/* The state of a host that this account is bound to only now. */
+static bool first_state(struct m2 *m, const struct issuer_tpm *tpm, bool named)
+{
+    struct store_host *host = &m->host;
+    char why[80];
+    if (tpm->disputed[0]) {
+        snprintf(why, sizeof why, "the banned host %.12s lists its EK", tpm->disputed);
+        return issuer_set(&host->state, STORE_HOST_PENDING) && issuer_set(&host->reason, why);
+    }
+    return !named || strcmp(host->state, STORE_HOST_PENDING) != 0 ||
+           issuer_set(&host->state, STORE_HOST_APPROVED);
+}
+
 /* Binds the host to this account, by ticket where it is not yet; decides its state. */
-static enum att_rc bind_host(struct m2 *m, struct store_tx *tx, struct att_err *err)
+static enum att_rc bind_host(struct m2 *m, struct store_tx *tx, const struct issuer_tpm *tpm,
+                             struct att_err *err)
 {
     struct issuer_call *call = m->call;
     const char *kid = call->account.ticket;
     struct store_host *host = &m->host;
     if (m->host_found && strcmp(host->account, call->account.thumbprint) == 0) {
-        return ATT_OK;
+        return check_ek_source(m, false, err);
     }
     struct store_ticket ticket = {0};
     enum att_rc rc = ATT_OK;
@@ -132,18 +183,22 @@ static enum att_rc bind_host(struct m2 *m, struct store_tx *tx, struct att_err *
         rc = issuer_refuse(err, ATT_E_DENIED, "accountMismatch",
                            "host %.12s belongs to another account", host->id);
     }
+    if (!rc) {
+        rc = check_account(m, tx, err);
+    }
+    if (!rc) {
+        rc = check_ek_source(m, named, err);
+    }
     if (!rc && kid[0]) {
         rc = store_ticket_spend(tx, kid, call->now, err);
     }
     if (!rc && !m->host_found) {
-        rc = issuer_host_new(m->ak.ek, named ? STORE_HOST_APPROVED : STORE_HOST_PENDING,
-                             issuer_string(m->facts, "ekSource"), call->now, host, err);
-    } else if (!rc && named && strcmp(host->state, STORE_HOST_PENDING) == 0 &&
-               !issuer_set(&host->state, STORE_HOST_APPROVED)) {
-        rc = att_fail(err, ATT_E_NOMEM, "no memory");
+        rc = issuer_host_new(m->ak.ek, STORE_HOST_PENDING, issuer_string(m->facts, "ekSource"),
+                             call->now, host, err);
     }
     if (!rc) {
-        bool ok = issuer_set(&host->account, call->account.thumbprint);
+        bool ok =
+            first_state(m, tpm, named) && issuer_set(&host->account, call->account.thumbprint);
         if (ok && ticket.label && ticket.label[0] && !host->label[0]) {
             ok = issuer_set(&host->label, ticket.label);
         }
@@ -299,7 +354,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         rc = issuer_host_resolve(tx, &tpm, &m->host, &m->host_found, err);
     }
     if (!rc) {
-        rc = bind_host(m, tx, err);
+        rc = bind_host(m, tx, &tpm, err);
     }
     json_t *logs = NULL;
     if (!rc) {

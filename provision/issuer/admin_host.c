@@ -72,6 +72,14 @@ static enum att_rc add_ek(void *user, const void *record, struct att_err *err)
     return ATT_OK;
 }
 
+static enum att_rc add_claim(void *user, const void *record, struct att_err *err)
+{
+    const struct store_ek_claim *claim = record;
+    (void)err;
+    json_array_append_new(user, json_string(claim->ek));
+    return ATT_OK;
+}
+
 static enum att_rc add_ak(void *user, const void *record, struct att_err *err)
 {
     (void)err;
@@ -111,11 +119,15 @@ enum att_rc issuer_admin_host_show(struct issuer_admin_call *call, struct store_
                                    struct att_err *err)
 {
     struct store_host host = {0};
-    json_t *eks = json_array(), *aks = json_array(), *certs = json_array();
+    json_t *eks = json_array(), *claimed = json_array();
+    json_t *aks = json_array(), *certs = json_array();
     enum att_rc rc = issuer_arg_host(call, tx, &host, err);
     if (!rc) {
         put_host(call, &host);
         rc = store_each(tx, &store_host_eks, "host", host.id, add_ek, eks, err);
+    }
+    if (!rc) {
+        rc = store_each(tx, &store_ek_claims, "host", host.id, add_claim, claimed, err);
     }
     if (!rc) {
         rc = store_each(tx, &store_aks, "host", host.id, add_ak, aks, err);
@@ -124,6 +136,7 @@ enum att_rc issuer_admin_host_show(struct issuer_admin_call *call, struct store_
         rc = store_each(tx, &store_certs, "host", host.id, add_cert, certs, err);
     }
     json_object_set_new(call->result, "eks", eks);
+    json_object_set_new(call->result, "claimedEks", claimed);
     json_object_set_new(call->result, "aks", aks);
     json_object_set_new(call->result, "certificates", certs);
     store_record_done(&store_hosts, &host);
@@ -216,7 +229,15 @@ static bool ek_form(const char *text)
 static enum att_rc put_new_host(struct store_tx *tx, struct store_host *host, struct att_err *err)
 {
     struct store_host_ek row = {0};
-    enum att_rc rc = store_insert(tx, &store_hosts, host, err);
+    enum att_rc rc = store_get(tx, &store_host_eks, host->id, &row, NULL);
+    if (rc != ATT_E_NOTFOUND) {
+        rc = rc ? att_fail(err, rc, "EK ids cannot be read")
+                : issuer_refuse(err, ATT_E_CONFLICT, "ekTaken", "EK %.12s is host %.12s's",
+                                host->id, row.host);
+        store_record_done(&store_host_eks, &row);
+        return rc;
+    }
+    rc = store_insert(tx, &store_hosts, host, err);
     if (!rc) {
         rc = issuer_set(&row.ek, host->id) && issuer_set(&row.host, host->id)
                  ? store_put(tx, &store_host_eks, &row, err)
@@ -334,6 +355,8 @@ static char *host_text(const struct store_host *host)
 struct import {
     json_t *added, *changed;
     int64_t unchanged;
+    json_t *seen; /* EK ids of earlier lines */
+    bool dry_run;
 };
 
 static enum att_rc import_line(struct issuer_admin_call *call, struct store_tx *tx,
@@ -350,6 +373,10 @@ static enum att_rc import_line(struct issuer_admin_call *call, struct store_tx *
         return att_fail(err, ATT_E_PARSE, "ek: expected 64 lowercase hex digits, found \"%.70s\"",
                         line);
     }
+    if (json_object_get(im->seen, line)) {
+        return att_fail(err, ATT_E_PARSE, "ek: %.12s... stands in an earlier line, too", line);
+    }
+    json_object_set_new(im->seen, line, json_true());
     struct store_host host = {0};
     att_autojson *labels = NULL;
     enum att_rc rc = parse_labels(labels_text ? labels_text : "", &labels, err);
@@ -374,10 +401,10 @@ static enum att_rc import_line(struct issuer_admin_call *call, struct store_tx *
         bool same = before && after && strcmp(before, after) == 0;
         im->unchanged += same;
         if (fresh) {
-            rc = put_new_host(tx, &host, err);
+            rc = im->dry_run ? ATT_OK : put_new_host(tx, &host, err);
             json_array_append_new(im->added, json_string(line));
         } else if (!same) {
-            rc = save_host(call, tx, &host, err);
+            rc = im->dry_run ? ATT_OK : save_host(call, tx, &host, err);
             json_array_append_new(im->changed, json_string(line));
         }
     }
@@ -390,7 +417,9 @@ enum att_rc issuer_admin_host_import(struct issuer_admin_call *call, struct stor
 {
     const char *file = issuer_arg(call, "filename");
     file = file ? file : "import";
-    struct import im = {json_array(), json_array(), 0};
+    att_autojson *seen = json_object();
+    struct import im = {json_array(), json_array(), 0, seen,
+                        json_is_true(json_object_get(call->args, "dryRun"))};
     json_object_set_new(call->result, "added", im.added);
     json_object_set_new(call->result, "changed", im.changed);
     issuer_autofree *text = strdup(issuer_arg(call, "text"));
@@ -416,7 +445,8 @@ enum att_rc issuer_admin_host_import(struct issuer_admin_call *call, struct stor
         }
     }
     json_object_set_new(call->result, "unchanged", json_integer(im.unchanged));
-    if (!rc && (json_array_size(im.added) || json_array_size(im.changed))) {
+    json_object_set_new(call->result, "dryRun", json_boolean(im.dry_run));
+    if (!rc && !im.dry_run && (json_array_size(im.added) || json_array_size(im.changed))) {
         json_t *record = issuer_record("host", "done", NULL, "imported", file);
         json_object_set(record, "added", im.added);
         json_object_set(record, "changed", im.changed);
@@ -462,6 +492,7 @@ static enum att_rc ticket_args(struct issuer_admin_call *call, struct store_tick
                              "uses: 1, or up to %d for a ticket that names no EK and no host",
                              TICKET_USES_MAX);
     }
+    t->uses = t->uses_left;
     t->created_at = call->now;
     t->expires_at = call->now + seconds;
     return issuer_set(&t->ek, ek) && issuer_set(&t->label, host)

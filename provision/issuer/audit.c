@@ -89,16 +89,35 @@ static enum att_rc write_head(struct issuer *issuer, const struct store_audit *h
     return rc ? rc : att_io_write_file(path, att_buf_slice(&text), 0600, err);
 }
 
+struct extend {
+    struct store_audit known, head;
+};
+
+static enum att_rc read_extension(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct extend *e = user;
+    return store_audit_continue(tx, &e->known, &e->head, err);
+}
+
+/* Only what follows the last head is signed: whoever rewrites the table would otherwise have the
+ * issuer itself vouch for it a second later. */
 enum att_rc issuer_audit_save_head(struct issuer *issuer, struct att_err *err)
 {
-    struct store_audit head = {0};
-    enum att_rc rc = store_run(issuer->store, false, read_head, &head, err);
-    if (rc || head.seq == issuer->written_head.seq) {
+    if (issuer->head_broken) {
+        return ATT_OK; /* said once; the last good head stays and audit.verify says what is wrong */
+    }
+    struct extend e = {.known = issuer->written_head};
+    enum att_rc rc = store_run(issuer->store, false, read_extension, &e, err);
+    if (rc == ATT_E_AUTH) {
+        issuer->head_broken = true;
+    }
+    if (rc || (e.head.seq == issuer->written_head.seq && !issuer->head_missing)) {
         return rc;
     }
-    rc = write_head(issuer, &head, err);
+    rc = write_head(issuer, &e.head, err);
     if (!rc) {
-        issuer->written_head = head;
+        issuer->written_head = e.head;
+        issuer->head_missing = false;
     }
     return rc;
 }
@@ -167,7 +186,7 @@ static enum att_rc record_bad_head(void *user, struct store_tx *tx, struct att_e
 enum att_rc issuer_audit_start(struct issuer *issuer, struct att_err *err)
 {
     issuer_autofree *path = NULL;
-    struct store_audit now = {0}, head = {0};
+    struct store_audit now = {0};
     struct att_err why = {0};
     enum att_rc rc = store_run(issuer->store, false, read_head, &now, err);
     if (!rc) {
@@ -180,18 +199,29 @@ enum att_rc issuer_audit_start(struct issuer *issuer, struct att_err *err)
     if (now.seq == 0 && att_io_read_file(path, HEAD_MAX, &text, NULL) == ATT_E_NOTFOUND) {
         return write_head(issuer, &now, err);
     }
-    rc = load_head(issuer, path, &head, &why);
-    if (!rc && head.seq > now.seq) {
-        rc = issuer_refuse(&why, ATT_E_AUTH, "auditTruncated",
-                           "audit.head names record %lld, the log ends at %lld",
-                           (long long)head.seq, (long long)now.seq);
+    struct extend e = {0};
+    rc = load_head(issuer, path, &e.known, &why);
+    if (!rc) {
+        rc = store_run(issuer->store, false, read_extension, &e, &why);
     }
-    if (rc) {
-        att_log_err(ATT_ERROR, "audit.head", &why);
-        struct start_check check = {issuer->clock(), &why};
-        return store_run(issuer->store, true, record_bad_head, &check, err);
+    if (!rc) {
+        issuer->written_head = e.known;
+        return ATT_OK;
     }
-    return ATT_OK;
+    if (rc != ATT_E_AUTH) {
+        if (err) {
+            *err = why;
+        }
+        return rc;
+    }
+    att_log_err(ATT_ERROR, "audit.head", &why);
+    struct start_check check = {issuer->clock(), &why};
+    rc = store_run(issuer->store, true, record_bad_head, &check, err);
+    if (!rc) {
+        rc = store_run(issuer->store, false, read_head, &issuer->written_head, err);
+    }
+    issuer->head_missing = true;
+    return rc;
 }
 
 enum att_rc issuer_audit_verify(struct issuer *issuer, json_t **ret_result, struct att_err *err)

@@ -60,7 +60,10 @@ struct issuer {
     struct issuer_server *server; /* while serving */
     int wake_fd;                  /* eventfd of the main loop */
     atomic_int stop, reload;
-    struct store_audit written_head; /* main thread: what audit.head says */
+    /* Main thread: what audit.head says; whether it has to be written anew (it was gone or did not
+     * fit at start), or never again, since the log no longer continues it. */
+    struct store_audit written_head;
+    bool head_missing, head_broken;
 };
 
 struct issuer_settings *issuer_settings_get(struct issuer *issuer); /* counted */
@@ -203,11 +206,14 @@ struct issuer_tpm {
     const char *ek;       /* EK id it enrols with */
     const json_t *others; /* array of further EK ids it listed */
     const char *ak_name;  /* hex */
+    /* Set by issuer_host_resolve: a banned host that claims one of these EKs without having proved
+     * it; "" when there is none. Only an operator can tell a liar's victim from the banned TPM. */
+    char disputed[VERIFY_ID_HEX];
 };
-/* ATT_OK with ret_found false: a TPM never seen. hostBanned when any of its EKs belongs to a banned
- * host; hostUnknown when it lists an EK that another host proved, or, as a host that enrolled
- * before, one that it did not list then. */
-ATT_MUST_USE enum att_rc issuer_host_resolve(struct store_tx *tx, const struct issuer_tpm *tpm,
+/* ATT_OK with ret_found false: a TPM never seen. hostBanned when any of its EKs was proved by (or
+ * imported for) a banned host; hostUnknown when it lists an EK that another host proved, or, as a
+ * host that enrolled before, one that it did not list then. */
+ATT_MUST_USE enum att_rc issuer_host_resolve(struct store_tx *tx, struct issuer_tpm *tpm,
                                              struct store_host *ret_host, bool *ret_found,
                                              struct att_err *err);
 /* Records that this host proved tpm->ek and listed the others. */

@@ -116,6 +116,12 @@ enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text, bo
     if (rc) {
         return rc;
     }
+    if (policy->logs & ~VERIFY_LOG_FIRMWARE) {
+        return issuer_refuse(err, ATT_E_INVAL, "logMissing",
+                             "boot policy %s: logs: only the firmware log is replayed by this "
+                             "version: it would refuse every host",
+                             policy->name);
+    }
     struct policy_apply a = {.issuer = issuer,
                              .policy = policy,
                              .text = strndup((const char *)text.ptr, text.len),

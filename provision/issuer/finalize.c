@@ -105,12 +105,43 @@ static enum att_rc check_policy(struct m5 *m, struct store_tx *tx, struct att_er
     }
     long long judged = slash ? atoll(slash + 1) : -1;
     long long now = strcmp(name, "none") == 0 ? 0 : policy ? (long long)policy->version : -1;
+    if (policy && policy->not_after && m->call->now > policy->not_after) {
+        now = -1;
+    }
     if (!profile || strcmp(profile->boot, name) != 0 || now != judged) {
         return issuer_refuse(err, ATT_E_DENIED, "policyExpired",
                              "the verdict rests on boot policy %s, which is not the current one",
                              m->order.policy);
     }
     return ATT_OK;
+}
+
+/* What the verdict rests on besides the policy: the profile's demands, the enrolment, and what is
+ * known of the TPM's firmware; any of them may have changed since. */
+static enum att_rc check_basis(const struct m5 *m, const struct store_host *host,
+                               const struct store_ak *ak, struct att_err *err)
+{
+    const struct issuer_settings *s = m->call->settings;
+    const struct conf_profile *profile = conf_issuer_profile(s->conf, m->order.profile);
+    issuer_autofree *logs = profile ? issuer_logs_join(profile->logs, profile->n_logs) : NULL;
+    if (!profile || !logs || strcmp(profile->pcrs, m->order.pcr_selection) != 0 ||
+        strcmp(logs, m->order.logs) != 0) {
+        return issuer_refuse(err, ATT_E_DENIED, "policyExpired",
+                             "profile %s asks for other evidence since the verdict",
+                             m->order.profile);
+    }
+    if (ak->expires_at <= m->call->now) {
+        return issuer_refuse(err, ATT_E_DENIED, "akStale", "the AK's enrolment expired");
+    }
+    struct att_cur cur = att_cur_init(att_buf_slice(&ak->firmware));
+    struct verify_verdict *verdict = verify_verdict_new();
+    enum att_rc rc = !verdict ? att_fail(err, ATT_E_NOMEM, "no memory")
+                     : verify_firmware(s->deny, s->n_deny, host->manufacturer, att_cur_be64(&cur),
+                                       NULL, verdict) == VERIFY_ACCEPTED
+                         ? ATT_OK
+                         : verify_verdict_err(verdict, err);
+    verify_verdict_free(verdict);
+    return rc;
 }
 
 static enum att_rc intend(struct m5 *m, struct store_tx *tx, struct att_err *err)
@@ -158,6 +189,9 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     }
     if (!rc) {
         rc = check_policy(m, tx, err);
+    }
+    if (!rc) {
+        rc = check_basis(m, &host, &ak, err);
     }
     if (!rc) {
         rc = check_accounts(m, tx, err);

@@ -1,6 +1,7 @@
 /* The inventory: which TPM is which host, and what its state entails. */
 #include "provision/issuer/context.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,18 +47,24 @@ enum att_rc issuer_host_check(const struct store_host *host, struct att_err *err
 }
 
 /* ---- one TPM, several EKs
- * -------------------------------------------------------------------------------- */
+ * --------------------------------------------------------------------------------
+ * An EK id belongs to the host that proved it (or that an operator made by it). What a host lists
+ * beside its own is a claim: certificates are no secret, so anybody may claim anybody's EK. A claim
+ * therefore takes nothing from others; it holds against the one who made it, and the claim of a
+ * banned host sends a newcomer to an operator. */
 
-static enum att_rc host_of_row(struct store_tx *tx, const char *ek, struct store_host_ek *row,
-                               struct store_host *host, bool *ret_found, struct att_err *err)
+static enum att_rc host_of_ek(struct store_tx *tx, const char *ek, struct store_host *ret_host,
+                              bool *ret_found, struct att_err *err)
 {
+    struct store_host_ek row = {0};
     *ret_found = false;
-    enum att_rc rc = store_get(tx, &store_host_eks, ek, row, NULL);
+    enum att_rc rc = store_get(tx, &store_host_eks, ek, &row, NULL);
     if (rc == ATT_E_NOTFOUND) {
         return ATT_OK;
     }
     rc = rc ? att_fail(err, rc, "EK ids cannot be read")
-            : store_get(tx, &store_hosts, row->host, host, err);
+            : store_get(tx, &store_hosts, row.host, ret_host, err);
+    store_record_done(&store_host_eks, &row);
     *ret_found = !rc;
     return rc;
 }
@@ -65,63 +72,116 @@ static enum att_rc host_of_row(struct store_tx *tx, const char *ek, struct store
 static enum att_rc banned(const struct store_host *host, const char *ek, struct att_err *err)
 {
     return issuer_refuse(err, ATT_E_DENIED, "hostBanned",
-                         "EK %.12s belongs to the banned host %.12s: %s", ek, host->id,
-                         host->reason);
+                         "EK %.12s belongs to the banned host %.12s", ek, host->id);
+}
+
+/* Who lists this EK. */
+struct claims {
+    struct store_tx *tx;
+    const struct store_host *mine;
+    const char *ak_name;
+    bool by_me;
+    char same[VERIFY_ID_HEX];   /* the claiming host with this very AK: it is this TPM */
+    char banned[VERIFY_ID_HEX]; /* a banned host that claims it */
+};
+
+static enum att_rc look_at_claim(void *user, const void *record, struct att_err *err)
+{
+    struct claims *c = user;
+    const struct store_ek_claim *claim = record;
+    struct store_host host = {0};
+    enum att_rc rc = store_get(c->tx, &store_hosts, claim->host, &host, err);
+    if (rc) {
+        return rc;
+    }
+    /* The AK is a primary of the endorsement hierarchy: one Name, one TPM. */
+    att_autojson *notes = issuer_json(host.notes);
+    if (strcmp(issuer_string(notes, "akName"), c->ak_name) == 0) {
+        snprintf(c->same, sizeof c->same, "%s", host.id);
+    }
+    if (strcmp(host.state, STORE_HOST_BANNED) == 0) {
+        snprintf(c->banned, sizeof c->banned, "%s", host.id);
+    }
+    c->by_me = c->by_me || (c->mine && strcmp(host.id, c->mine->id) == 0);
+    store_record_done(&store_hosts, &host);
+    return ATT_OK;
 }
 
 /* One EK that the TPM listed beside its own. mine: the host it is, or NULL for a new one. */
-static enum att_rc check_other(struct store_tx *tx, const char *ek, const struct store_host *mine,
+static enum att_rc check_other(struct store_tx *tx, const char *ek, const struct issuer_tpm *tpm,
+                               const struct store_host *mine, char disputed[VERIFY_ID_HEX],
                                struct att_err *err)
 {
-    struct store_host_ek row = {0};
-    struct store_host other = {0};
+    struct store_host owner = {0};
+    struct claims claims = {.tx = tx, .mine = mine, .ak_name = tpm->ak_name};
     bool found = false;
-    enum att_rc rc = host_of_row(tx, ek, &row, &other, &found, err);
-    bool same = found && mine && strcmp(other.id, mine->id) == 0;
-    if (!rc && found && strcmp(other.state, STORE_HOST_BANNED) == 0) {
-        rc = banned(&other, ek, err);
-    } else if (!rc && found && !same && (row.proven || strcmp(other.id, ek) == 0)) {
+    enum att_rc rc = host_of_ek(tx, ek, &owner, &found, err);
+    bool own = found && mine && strcmp(owner.id, mine->id) == 0;
+    if (!rc && found && strcmp(owner.state, STORE_HOST_BANNED) == 0) {
+        rc = banned(&owner, ek, err);
+    } else if (!rc && found && !own) {
         rc = issuer_refuse(err, ATT_E_DENIED, "hostUnknown",
                            "the TPM lists EK %.12s, which host %.12s has proved to be its own", ek,
-                           other.id);
-    } else if (!rc && !same && mine && mine->account[0]) {
-        rc = issuer_refuse(err, ATT_E_DENIED, "hostUnknown",
-                           "host %.12s lists EK %.12s, which it did not have when it enrolled",
-                           mine->id, ek);
+                           owner.id);
     }
-    store_record_done(&store_host_eks, &row);
-    store_record_done(&store_hosts, &other);
+    store_record_done(&store_hosts, &owner);
+    if (rc || own) {
+        return rc;
+    }
+    rc = store_each(tx, &store_ek_claims, "ek", ek, look_at_claim, &claims, err);
+    if (rc || claims.by_me) {
+        return rc;
+    }
+    if (mine && mine->account[0]) {
+        return issuer_refuse(err, ATT_E_DENIED, "hostUnknown",
+                             "host %.12s lists EK %.12s, which it did not have when it enrolled",
+                             mine->id, ek);
+    }
+    if (claims.banned[0]) {
+        memcpy(disputed, claims.banned, VERIFY_ID_HEX);
+    }
+    return ATT_OK;
+}
+
+/* The host that has the TPM's own EK, or that is the same TPM by its AK. */
+static enum att_rc find_own(struct store_tx *tx, const struct issuer_tpm *tpm,
+                            struct store_host *ret_host, bool *ret_found,
+                            char disputed[VERIFY_ID_HEX], struct att_err *err)
+{
+    enum att_rc rc = host_of_ek(tx, tpm->ek, ret_host, ret_found, err);
+    if (rc || *ret_found) {
+        return rc;
+    }
+    struct claims claims = {.tx = tx, .ak_name = tpm->ak_name};
+    rc = store_each(tx, &store_ek_claims, "ek", tpm->ek, look_at_claim, &claims, err);
+    if (!rc && claims.same[0]) {
+        rc = store_get(tx, &store_hosts, claims.same, ret_host, err);
+        *ret_found = !rc;
+    } else if (!rc && claims.banned[0]) {
+        memcpy(disputed, claims.banned, VERIFY_ID_HEX);
+    }
     return rc;
 }
 
-enum att_rc issuer_host_resolve(struct store_tx *tx, const struct issuer_tpm *tpm,
+enum att_rc issuer_host_resolve(struct store_tx *tx, struct issuer_tpm *tpm,
                                 struct store_host *ret_host, bool *ret_found, struct att_err *err)
 {
-    struct store_host_ek row = {0};
     struct store_host host = {0};
     bool found = false;
-    enum att_rc rc = host_of_row(tx, tpm->ek, &row, &host, &found, err);
+    tpm->disputed[0] = 0;
+    enum att_rc rc = find_own(tx, tpm, &host, &found, tpm->disputed, err);
     if (!rc && found && strcmp(host.state, STORE_HOST_BANNED) == 0) {
         rc = banned(&host, tpm->ek, err);
-    }
-    if (!rc && found && !row.proven && strcmp(host.id, tpm->ek) != 0) {
-        /* Another host once listed this EK. The AK is a primary of the endorsement hierarchy: with
-         * the same Name it is the same TPM; otherwise whoever proves an EK beats who listed it. */
-        att_autojson *notes = issuer_json(host.notes);
-        found = strcmp(issuer_string(notes, "akName"), tpm->ak_name) == 0;
-        if (!found) {
-            store_record_done(&store_hosts, &host);
-        }
     }
     size_t i;
     json_t *other;
     json_array_foreach(tpm->others, i, other)
     {
         if (!rc && strcmp(json_string_value(other), tpm->ek) != 0) {
-            rc = check_other(tx, json_string_value(other), found ? &host : NULL, err);
+            rc = check_other(tx, json_string_value(other), tpm, found ? &host : NULL, tpm->disputed,
+                             err);
         }
     }
-    store_record_done(&store_host_eks, &row);
     if (rc || !found) {
         store_record_done(&store_hosts, &host);
     }
@@ -134,33 +194,34 @@ enum att_rc issuer_host_resolve(struct store_tx *tx, const struct issuer_tpm *tp
     return rc;
 }
 
-static enum att_rc put_ek(struct store_tx *tx, const char *ek, const char *host, bool proven,
-                          struct att_err *err)
+static enum att_rc put_claim(struct store_tx *tx, const char *ek, const char *host,
+                             struct att_err *err)
 {
-    struct store_host_ek old = {0}, row = {.proven = proven};
-    enum att_rc rc = store_get(tx, &store_host_eks, ek, &old, NULL);
-    bool keep = rc == ATT_OK && !proven;
-    store_record_done(&store_host_eks, &old);
-    if (keep) {
-        return ATT_OK; /* what is recorded is never weakened by a claim */
-    }
-    rc = issuer_set(&row.ek, ek) && issuer_set(&row.host, host)
-             ? store_put(tx, &store_host_eks, &row, err)
-             : att_fail(err, ATT_E_NOMEM, "host: no memory");
-    store_record_done(&store_host_eks, &row);
+    struct store_ek_claim claim = {0};
+    char id[2 * VERIFY_ID_HEX];
+    snprintf(id, sizeof id, "%s@%s", ek, host);
+    enum att_rc rc =
+        issuer_set(&claim.id, id) && issuer_set(&claim.ek, ek) && issuer_set(&claim.host, host)
+            ? store_put(tx, &store_ek_claims, &claim, err)
+            : att_fail(err, ATT_E_NOMEM, "host: no memory");
+    store_record_done(&store_ek_claims, &claim);
     return rc;
 }
 
 enum att_rc issuer_host_record_eks(struct store_tx *tx, const char *host,
                                    const struct issuer_tpm *tpm, struct att_err *err)
 {
-    enum att_rc rc = put_ek(tx, tpm->ek, host, true, err);
+    struct store_host_ek row = {.proven = 1};
+    enum att_rc rc = issuer_set(&row.ek, tpm->ek) && issuer_set(&row.host, host)
+                         ? store_put(tx, &store_host_eks, &row, err)
+                         : att_fail(err, ATT_E_NOMEM, "host: no memory");
+    store_record_done(&store_host_eks, &row);
     size_t i;
     json_t *other;
     json_array_foreach(tpm->others, i, other)
     {
         if (!rc && strcmp(json_string_value(other), tpm->ek) != 0) {
-            rc = put_ek(tx, json_string_value(other), host, false, err);
+            rc = put_claim(tx, json_string_value(other), host, err);
         }
     }
     return rc;

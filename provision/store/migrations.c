@@ -62,6 +62,18 @@ const struct store_migration store_migrations[] = {
      " created_at BIGINT NOT NULL);"
      "CREATE TABLE audit (seq BIGINT PRIMARY KEY, at BIGINT NOT NULL, prev BLOB NOT NULL,"
      " hash BLOB NOT NULL UNIQUE, record TEXT NOT NULL);"},
+    /* What a host merely lists is a claim beside others' claims, never the owner of the EK id. */
+    {2, "CREATE TABLE ek_claims (id TEXT PRIMARY KEY, ek TEXT NOT NULL,"
+        " host TEXT NOT NULL REFERENCES hosts (id) ON DELETE CASCADE);"
+        "CREATE INDEX ek_claims_ek ON ek_claims (ek);"
+        "CREATE INDEX ek_claims_host ON ek_claims (host);"
+        "INSERT INTO ek_claims (id, ek, host)"
+        " SELECT ek || '@' || host, ek, host FROM host_eks WHERE proven = 0 AND ek <> host;"
+        "DELETE FROM host_eks WHERE proven = 0 AND ek <> host;"
+        "ALTER TABLE tickets ADD COLUMN uses BIGINT NOT NULL DEFAULT 1;"
+        "CREATE INDEX hosts_account ON hosts (account);"
+        "CREATE INDEX accounts_ticket ON accounts (ticket);"
+        "CREATE INDEX blobs_created ON blobs (created_at);"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

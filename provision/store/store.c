@@ -334,6 +334,7 @@ union any_record {
     struct store_account account;
     struct store_host host;
     struct store_host_ek host_ek;
+    struct store_ek_claim ek_claim;
     struct store_ticket ticket;
     struct store_ak ak;
     struct store_order order;

@@ -12,7 +12,7 @@
 
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 1
+#define STORE_SCHEMA_VERSION 2
 
 struct store;
 struct store_tx;
@@ -43,8 +43,8 @@ struct store_table {
     size_t record_size;
 };
 
-extern const struct store_table store_accounts, store_hosts, store_host_eks, store_tickets,
-    store_aks, store_orders, store_certs, store_entries, store_policies;
+extern const struct store_table store_accounts, store_hosts, store_host_eks, store_ek_claims,
+    store_tickets, store_aks, store_orders, store_certs, store_entries, store_policies;
 
 void store_record_done(const struct store_table *table, void *record);
 /* ATT_E_NOTFOUND when there is none; record must be zeroed and is filled only on success. */
@@ -107,7 +107,13 @@ struct store_host {
 struct store_host_ek {
     char *ek;       /* an EK id */
     char *host;     /* the host it belongs to */
-    int64_t proven; /* 1: this TPM activated a credential with it; 0: the host only listed it */
+    int64_t proven; /* 1: this TPM activated a credential with it; 0: an operator named it */
+};
+
+/* A host's word that it has this EK, too; any host may say so of any EK. */
+struct store_ek_claim {
+    char *id; /* "<ek>@<host>" */
+    char *ek, *host;
 };
 
 struct store_ticket {
@@ -116,6 +122,7 @@ struct store_ticket {
     char *ek;    /* EK id it names, or empty */
     char *label; /* host label it gives, or empty */
     int64_t uses_left, expires_at, created_at;
+    int64_t uses; /* as issued */
 };
 
 #define STORE_AK_PENDING "pending"
@@ -211,6 +218,9 @@ ATT_MUST_USE enum att_rc store_meta_count(struct store_tx *tx, const char *key, 
  * unknown, used up or expired. */
 ATT_MUST_USE enum att_rc store_ticket_spend(struct store_tx *tx, const char *kid, int64_t now,
                                             struct att_err *err);
+/* How many accounts were opened with this ticket. */
+ATT_MUST_USE enum att_rc store_ticket_accounts(struct store_tx *tx, const char *kid, int64_t *ret_n,
+                                               struct att_err *err);
 /* Ends every other record of this (account, EK) that is pending: one outstanding challenge. */
 ATT_MUST_USE enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account,
                                                   const char *ek, struct att_err *err);
@@ -247,6 +257,11 @@ ATT_MUST_USE enum att_rc store_audit_each(struct store_tx *tx, int64_t from, int
  * names the record. */
 ATT_MUST_USE enum att_rc store_audit_verify(struct store_tx *tx, const struct store_audit *expect,
                                             struct store_audit *ret_head, struct att_err *err);
+
+/* Walks the chain from a record known before (seq 0: from the start): its successors have to follow
+ * it. Refusals as above. ret_head gets the newest record. */
+ATT_MUST_USE enum att_rc store_audit_continue(struct store_tx *tx, const struct store_audit *known,
+                                              struct store_audit *ret_head, struct att_err *err);
 
 /* ---- evidence, by content -----------------------------------------------------------------------
  */

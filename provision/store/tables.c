@@ -42,10 +42,17 @@ static const struct store_column host_eks[] = {
 };
 TABLE(store_host_eks, "host_eks", store_host_ek, host_eks);
 
+static const struct store_column ek_claims[] = {
+    TEXT(store_ek_claim, id),
+    TEXT(store_ek_claim, ek),
+    TEXT(store_ek_claim, host),
+};
+TABLE(store_ek_claims, "ek_claims", store_ek_claim, ek_claims);
+
 static const struct store_column tickets[] = {
     TEXT(store_ticket, kid),       BLOB(store_ticket, mac_key),  TEXT(store_ticket, ek),
     TEXT(store_ticket, label),     INT(store_ticket, uses_left), INT(store_ticket, expires_at),
-    INT(store_ticket, created_at),
+    INT(store_ticket, created_at), INT(store_ticket, uses),
 };
 TABLE(store_tickets, "tickets", store_ticket, tickets);
 
@@ -129,6 +136,6 @@ static const struct store_column policies[] = {
 TABLE(store_policies, "policies", store_policy, policies);
 
 const struct store_table *const store_tables[STORE_TABLES] = {
-    &store_accounts, &store_hosts, &store_host_eks, &store_tickets,  &store_aks,
-    &store_orders,   &store_certs, &store_entries,  &store_policies,
+    &store_accounts, &store_hosts,  &store_host_eks, &store_ek_claims, &store_tickets,
+    &store_aks,      &store_orders, &store_certs,    &store_entries,   &store_policies,
 };

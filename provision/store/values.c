@@ -86,6 +86,32 @@ enum att_rc store_ticket_spend(struct store_tx *tx, const char *kid, int64_t now
     return rc;
 }
 
+struct number {
+    struct store *store;
+    int64_t value;
+};
+
+static enum att_rc take_number(void *user, const struct store_row *row, struct att_err *err)
+{
+    struct number *n = user;
+    (void)err;
+    n->value = n->store->ops->row_int(row, 0);
+    return ATT_OK;
+}
+
+enum att_rc store_ticket_accounts(struct store_tx *tx, const char *kid, int64_t *ret_n,
+                                  struct att_err *err)
+{
+    struct number n = {.store = tx->store};
+    const struct store_value arg = STORE_VTEXT(kid);
+    enum att_rc rc = store_exec(tx, "SELECT COUNT(*) FROM accounts WHERE ticket = ?1", &arg, 1,
+                                take_number, &n, NULL, err);
+    if (!rc) {
+        *ret_n = n.value;
+    }
+    return rc;
+}
+
 enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account, const char *ek,
                                      struct att_err *err)
 {

@@ -13,8 +13,10 @@
 
 /* A maker whose firmware is refused. No versions: all of them. */
 struct verify_deny {
-    const char *manufacturer;    /* 4 characters as in TPM_PT_MANUFACTURER: "STM ", "IFX" */
-    const char *const *versions; /* "a.b.c.d", each 0–65535; "a.b" denies every a.b.*.* */
+    /* 4 characters as in TPM_PT_MANUFACTURER, "STM ", "IFX", or the TCG's text "id:53544D20" */
+    const char *manufacturer;
+    /* "a.b.c.d", each 0–65535; "a.b", or "id:" and 8 hex digits, denies every a.b.*.* */
+    const char *const *versions;
     size_t n_versions;
 };
 

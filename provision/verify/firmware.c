@@ -7,7 +7,7 @@
 
 /* "a.b.c.d" or a prefix of it: the parts as 16-bit groups of the firmware version, most significant
  * first. 0: not of that form. */
-static size_t version_parts(const char *text, uint16_t ret_parts[4])
+static size_t dotted_parts(const char *text, uint16_t ret_parts[4])
 {
     size_t n = 0;
     while (n < 4) {
@@ -32,18 +32,47 @@ static size_t version_parts(const char *text, uint16_t ret_parts[4])
     return 0;
 }
 
+/* "53544D20" of "id:53544D20"; NULL when it is not of that form. */
+static const char *hex_of_id(const char *text)
+{
+    bool form = text && !strncmp(text, "id:", 3) && strlen(text) == 11 &&
+                strspn(text + 3, "0123456789abcdefABCDEF") == 8;
+    return form ? text + 3 : NULL;
+}
+
+/* "id:00010102" or "id:0001010200000000": the version's parts in hex, two or all four of them. */
+static size_t version_of_id(const char *text, uint16_t ret_parts[4])
+{
+    size_t len = !strncmp(text, "id:", 3) ? strlen(text + 3) : 0;
+    if ((len != 8 && len != 16) || strspn(text + 3, "0123456789abcdefABCDEF") != len) {
+        return 0;
+    }
+    unsigned long long value = strtoull(text + 3, NULL, 16);
+    for (size_t i = 0; i < len / 4; i++) {
+        ret_parts[i] = (uint16_t)(value >> (4 * (len - 4 * (i + 1))));
+    }
+    return len / 4;
+}
+
+static size_t version_parts(const char *text, uint16_t ret_parts[4])
+{
+    size_t n = version_of_id(text, ret_parts);
+    return n ? n : dotted_parts(text, ret_parts);
+}
+
 enum att_rc verify_deny_check(const struct verify_deny *deny, struct att_err *err)
 {
     size_t len = deny->manufacturer ? strlen(deny->manufacturer) : 0;
-    if (len < 1 || len > 4) {
-        return att_fail(err, ATT_E_PARSE, "deny list: manufacturer: expected 1-4 characters");
+    if ((len < 1 || len > 4) && !hex_of_id(deny->manufacturer)) {
+        return att_fail(err, ATT_E_PARSE,
+                        "deny list: manufacturer: expected 1-4 characters or id: and 8 hex digits");
     }
     for (size_t i = 0; i < deny->n_versions; i++) {
         uint16_t parts[4];
         if (!deny->versions[i] || !version_parts(deny->versions[i], parts)) {
             return att_fail(err, ATT_E_PARSE,
                             "deny list: versions[%zu]: expected a.b.c.d, each 0-65535, or its "
-                            "beginning, found \"%.40s\"",
+                            "beginning, or id: and 8 or 16 hex digits, found \"%.40s\"",
                             i, deny->versions[i] ? deny->versions[i] : "");
         }
     }
@@ -54,6 +83,9 @@ enum att_rc verify_deny_check(const struct verify_deny *deny, struct att_err *er
 static bool is_manufacturer(const char *name, const char *hex)
 {
     static const char pads[] = {' ', '\0'};
+    if (hex_of_id(name)) {
+        return !strcasecmp(hex_of_id(name), hex);
+    }
     size_t len = strlen(name);
     while (len > 0 && name[len - 1] == ' ') {
         len--;

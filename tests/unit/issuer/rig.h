@@ -329,6 +329,7 @@ struct tpm {
     struct verify_clock clock;
     struct att_buf ak_cert; /* DER, once issued */
     forge_mutate mutate;    /* what the test makes wrong */
+    bool no_ek_cert;        /* there is none in its NV */
 };
 
 static struct tpm *rig_tpm; /* of the forge being built */
@@ -476,10 +477,12 @@ RIG void put(struct att_buf *to, struct att_slice from)
 /* other: the EK certificate of a second EK it lists, or NULL. */
 RIG int rig_m1(struct client *c, struct tpm *t, const struct att_buf *other, struct enrolment *e)
 {
-    struct enrol_m1_request request = {.n_ek_chain = 1};
+    struct enrol_m1_request request = {.n_ek_chain = t->no_ek_cert ? 0 : 1};
     *e = (struct enrolment){0};
-    put(&request.ek_cert, att_buf_slice(&t->base->ek_cert));
-    put(&request.ek_chain[0], t->base->chain[0]);
+    if (!t->no_ek_cert) {
+        put(&request.ek_cert, att_buf_slice(&t->base->ek_cert));
+        put(&request.ek_chain[0], t->base->chain[0]);
+    }
     put(&request.ek_pub, att_buf_slice(&t->base->ek.area));
     put(&request.ak_pub, att_buf_slice(&t->base->ak.area));
     if (other) {
