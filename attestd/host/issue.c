@@ -314,6 +314,7 @@ static enum att_rc answer(struct host_issue *job, const struct acme_challenge *c
         job, AGENT_STAGE_NET_CHALLENGE,
         acme_client_challenge(job->client, challenge->url, att_buf_slice(&payload), &after, err));
     if (rc == ATT_OK) {
+        job->accepted = after.status == ACME_S_VALID;
         acme_challenge_done(&after);
     } else if (rc != ATT_E_UNREACHABLE && rc != ATT_E_TIMEOUT && rc != ATT_E_GONE) {
         job->order_dead = true; /* an authorization is judged once */
@@ -349,13 +350,25 @@ static enum att_rc attest(struct host_issue *job, struct att_err *err)
     return rc;
 }
 
+/* RFC 8555 §7.1.6: the order is ready once its authorizations are valid, and ours, of which there
+ * is one, is once the challenge is (§7.1.4): it need not be asked for. An issuer that is not so far
+ * yet says orderNotReady to finalize, and the next attempt looks at the order. */
+static bool became_ready(struct host_issue *job)
+{
+    bool ready = job->accepted && job->have_order && job->order.status == ACME_S_PENDING;
+    if (ready) {
+        job->order.status = ACME_S_READY;
+    }
+    return ready;
+}
+
 /* After the answer the order's own word counts: ready, or not yet, or never. */
 static enum att_rc step_attest(struct host_issue *job, struct att_err *err)
 {
     enum att_rc rc = need_order(job, err);
     if (rc == ATT_OK && job->order.status == ACME_S_PENDING) {
         rc = attest(job, err);
-        if (rc == ATT_OK) {
+        if (rc == ATT_OK && !became_ready(job)) {
             drop_order(job);
             rc = from_issuer(job, AGENT_STAGE_NET_CHALLENGE,
                              acme_client_wait_order(job->client, job->rec.order_url, true,

@@ -22,6 +22,7 @@ struct host_issue {
     struct host_evidence evidence;
     bool have_evidence;
     enum host_where where; /* of the latest failure */
+    bool accepted;         /* the issuer said that the challenge is valid */
     bool order_dead;       /* the failure ended the order */
     bool installed;
     int64_t started_ms;
