@@ -78,13 +78,15 @@ static int serve(const char *config, bool check)
 {
     struct att_err err = {0};
     struct issuer *issuer = NULL;
-    if (issuer_new(config, &issuer, &err)) {
-        return failed(&err, check ? "check.failed" : "start.failed");
-    }
     if (check) {
-        issuer_free(issuer);
+        if (issuer_check(config, &err)) {
+            return failed(&err, "check.failed");
+        }
         printf("%s: ok\n", config);
         return EXIT_OK;
+    }
+    if (issuer_new(config, &issuer, &err)) {
+        return failed(&err, "start.failed");
     }
     serving = issuer;
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};

@@ -194,6 +194,9 @@ enum att_rc tpm_errors_set(struct att_err *err, uint32_t tss_rc, const char *fil
         return att_err_set(err, ATT_E_INTERNAL, ATT_DOM_TSS, 0, file, line,
                            "%s: reported as a failure without an error code", what);
     }
-    return att_err_set(err, tpm_errors_map(tss_rc), ATT_DOM_TSS, tss_rc, file, line,
-                       "%s: %s (0x%06x)", what, Tss2_RC_Decode(tss_rc), tss_rc);
+    enum att_rc rc = tpm_errors_map(tss_rc);
+    /* What the TSS says of a lost connection ("wrong order") is no help to an operator. */
+    bool lost = rc == ATT_E_GONE && tpm_errors_number(tss_rc) == 0;
+    return att_err_set(err, rc, ATT_DOM_TSS, tss_rc, file, line, "%s: %s%s (0x%06x)", what,
+                       lost ? "the TPM does not answer: " : "", Tss2_RC_Decode(tss_rc), tss_rc);
 }

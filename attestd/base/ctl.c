@@ -299,14 +299,35 @@ static enum att_rc resolve_group(struct att_ctl_server *server, const char *name
     return ATT_OK;
 }
 
-static enum att_rc remove_old_socket(const char *path, struct att_err *err)
+/* A socket that still has a server is not taken away from it. */
+static enum att_rc refuse_live(const struct sockaddr_un *addr, struct att_err *err)
 {
+    att_autofd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        return att_fail_errno(err, ATT_E_IO, "socket");
+    }
+    if (connect(fd, (const struct sockaddr *)addr, sizeof *addr) == 0 || errno == EAGAIN) {
+        enum att_rc rc =
+            att_fail(err, ATT_E_EXISTS, "%s: another process serves this socket", addr->sun_path);
+        att_err_reason(err, "socketInUse");
+        return rc;
+    }
+    return ATT_OK;
+}
+
+static enum att_rc remove_old_socket(const struct sockaddr_un *addr, struct att_err *err)
+{
+    const char *path = addr->sun_path;
     struct stat st;
     if (lstat(path, &st) != 0) {
         return errno == ENOENT ? ATT_OK : att_fail_errno(err, ATT_E_IO, "%s", path);
     }
     if (!S_ISSOCK(st.st_mode)) {
         return att_fail(err, ATT_E_EXISTS, "%s is there and is not a socket", path);
+    }
+    enum att_rc rc = refuse_live(addr, err);
+    if (rc != ATT_OK) {
+        return rc;
     }
     return unlink(path) == 0 ? ATT_OK : att_fail_errno(err, ATT_E_IO, "remove %s", path);
 }
@@ -316,7 +337,7 @@ static enum att_rc listen_at(struct att_ctl_server *server, const char *path, st
     struct sockaddr_un addr;
     enum att_rc rc = fill_address(path, &addr, err);
     if (rc == ATT_OK) {
-        rc = remove_old_socket(path, err);
+        rc = remove_old_socket(&addr, err);
     }
     if (rc != ATT_OK) {
         return rc;

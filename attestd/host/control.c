@@ -92,9 +92,28 @@ static enum att_rc rotate_begin(struct call *call, uint64_t *ret_issued, int64_t
     }
     agent->forced = state == AGENT_VALID || agent->busy;
     agent->not_before_ms = 0;
+    if (call->host->phase <= HOST_NO_ISSUER) {
+        host_nudge(call->host); /* or its back-off would be ours */
+    }
     *ret_issued = agent->rec.issued;
     *ret_at = att_now_utc_s();
     return ATT_OK;
+}
+
+/* Nobody issues now, and why. Under lock. */
+static bool host_in_the_way(const struct host *host, int64_t since, struct att_err *err)
+{
+    if (host->phase == HOST_PENDING) {
+        (void)!att_fail(err, ATT_E_DENIED, "the host waits for an operator's approval");
+        att_err_reason(err, "hostPending");
+        return true;
+    }
+    if (host->phase <= HOST_NO_ISSUER && host->last_error.at >= since) {
+        (void)!att_fail(err, ATT_E_DENIED, "%s", host->last_error.message);
+        att_err_reason(err, host->last_error.reason);
+        return true;
+    }
+    return false;
 }
 
 /* 1: issued; -1: failed, err says why; 0: not yet. Under lock. */
@@ -111,6 +130,9 @@ static int rotate_state(struct call *call, uint64_t issued, int64_t since, struc
     }
     if (rec->issued > issued) {
         return 1;
+    }
+    if (host_in_the_way(call->host, since, err)) {
+        return -1;
     }
     if (rec->last_error.at >= since && rec->attempts > 0) {
         (void)!att_fail(err, ATT_E_DENIED, "%s", rec->last_error.message);

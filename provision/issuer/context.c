@@ -5,10 +5,12 @@
 #include "certs/ekcert.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #define NONCE_WINDOW ((size_t)1 << 20)
@@ -171,6 +173,31 @@ static enum att_rc check_policies(void *user, struct store_tx *tx, struct att_er
     return ATT_OK;
 }
 
+/* One process a state folder: another would complete or abandon this one's signatures, and know
+ * none of its nonces. */
+static enum att_rc take_lock(struct issuer *issuer, struct att_err *err)
+{
+    issuer_autofree *path = NULL;
+    if (asprintf(&path, "%s/lock", issuer->state_dir) < 0) {
+        path = NULL;
+        return att_fail(err, ATT_E_NOMEM, "issuer: no memory");
+    }
+    issuer->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (issuer->lock_fd < 0) {
+        return att_fail_errno(err, ATT_E_IO, "%s", path);
+    }
+    if (flock(issuer->lock_fd, LOCK_EX | LOCK_NB) == 0) {
+        return ATT_OK;
+    }
+    if (errno != EWOULDBLOCK) {
+        return att_fail_errno(err, ATT_E_IO, "lock %s", path);
+    }
+    enum att_rc rc = att_fail(err, ATT_E_EXISTS, "another attest-issuerd uses this state_dir: %s",
+                              issuer->state_dir);
+    att_err_reason(err, "stateDirInUse");
+    return rc;
+}
+
 static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
 {
     issuer_autofree *path = NULL;
@@ -200,7 +227,8 @@ static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
     return rc;
 }
 
-enum att_rc issuer_open(const char *config_path, struct issuer **ret_issuer, struct att_err *err)
+static enum att_rc open_issuer(const char *config_path, bool serve, struct issuer **ret_issuer,
+                               struct att_err *err)
 {
     struct issuer *issuer = calloc(1, sizeof *issuer);
     if (!issuer) {
@@ -209,6 +237,7 @@ enum att_rc issuer_open(const char *config_path, struct issuer **ret_issuer, str
     pthread_mutex_init(&issuer->lock, NULL);
     issuer->clock = att_now_utc_s;
     issuer->started_at = att_now_utc_s();
+    issuer->lock_fd = -1;
     issuer->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     issuer->config_path = strdup(config_path);
     enum att_rc rc = issuer->wake_fd >= 0 && issuer->config_path
@@ -226,10 +255,13 @@ enum att_rc issuer_open(const char *config_path, struct issuer **ret_issuer, str
     if (!rc) {
         rc = acme_nonces_new(1, (uint64_t)att_now_utc_ms(), NONCE_WINDOW, &issuer->nonces, err);
     }
+    if (!rc && serve) {
+        rc = take_lock(issuer, err);
+    }
     if (!rc) {
         rc = open_store(issuer, err);
     }
-    if (!rc) {
+    if (!rc && serve) {
         rc = issuer_intent_recover(issuer, err);
     }
     if (rc) {
@@ -238,6 +270,19 @@ enum att_rc issuer_open(const char *config_path, struct issuer **ret_issuer, str
     }
     *ret_issuer = issuer;
     return ATT_OK;
+}
+
+enum att_rc issuer_open(const char *config_path, struct issuer **ret_issuer, struct att_err *err)
+{
+    return open_issuer(config_path, true, ret_issuer, err);
+}
+
+enum att_rc issuer_check(const char *config_path, struct att_err *err)
+{
+    struct issuer *issuer = NULL;
+    enum att_rc rc = open_issuer(config_path, false, &issuer, err);
+    issuer_free(issuer);
+    return rc;
 }
 
 enum att_rc issuer_new(const char *config_path, struct issuer **ret_issuer, struct att_err *err)
@@ -257,6 +302,7 @@ void issuer_free(struct issuer *issuer)
     if (issuer->wake_fd >= 0) {
         close(issuer->wake_fd);
     }
+    att_close(&issuer->lock_fd); /* after the store: the folder may be another's now */
     pthread_mutex_destroy(&issuer->lock);
     free(issuer->config_path);
     free(issuer->base_url);

@@ -59,6 +59,7 @@ struct issuer {
     int64_t started_at;
     struct issuer_server *server; /* while serving */
     int wake_fd;                  /* eventfd of the main loop */
+    int lock_fd;                  /* state_dir/lock, held while serving; else -1 */
     atomic_int stop, reload;
     /* Main thread: what audit.head says; whether it has to be written anew (it was gone or did not
      * fit at start), or never again, since the log no longer continues it. */

@@ -15,9 +15,12 @@ ATT_MUST_USE enum att_rc issuer_init(const char *config_path, struct att_err *er
 
 /* Everything that is needed to serve is read and checked: configuration, CA, EK roots, store,
  * policies named by profiles. Interrupted signatures are completed or recorded as abandoned.
- * Nothing listens yet. */
+ * Nothing listens yet. ATT_E_EXISTS, reason "stateDirInUse": another process serves from this
+ * state_dir. */
 ATT_MUST_USE enum att_rc issuer_new(const char *config_path, struct issuer **ret_issuer,
                                     struct att_err *err);
+/* The same, beside a running issuer: nothing is signed, and the folder's lock is not wanted. */
+ATT_MUST_USE enum att_rc issuer_check(const char *config_path, struct att_err *err);
 /* Listens and serves until issuer_stop. Then connections are closed and the threads are gone. */
 ATT_MUST_USE enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err);
 /* Async-signal-safe; any thread. */

@@ -1,5 +1,6 @@
 #include "provision/issuer/server.h"
 
+#include "attestd/base/io.h"
 #include "provision/issuer/ca.h"
 
 #include <arpa/inet.h>
@@ -370,6 +371,25 @@ static enum att_rc address(const struct conf_issuer *conf, uint16_t port,
                     conf->listen_host);
 }
 
+/* The threads share the port by SO_REUSEPORT, and so could another process of this user, which
+ * would then get a part of our connections: a port that somebody has is refused. */
+static enum att_rc port_is_free(const struct conf_issuer *conf, struct att_err *err)
+{
+    struct sockaddr_storage addr;
+    socklen_t len = 0;
+    int on = 1;
+    enum att_rc rc = address(conf, conf->listen_port, &addr, &len, err);
+    if (rc) {
+        return rc;
+    }
+    att_autofd fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
+        bind(fd, (struct sockaddr *)&addr, len)) {
+        return att_fail_errno(err, ATT_E_IO, "listen %s: cannot listen", conf->listen);
+    }
+    return ATT_OK;
+}
+
 static enum att_rc listen_worker(struct worker *w, const struct conf_issuer *conf, uint16_t port,
                                  struct att_err *err)
 {
@@ -461,7 +481,7 @@ enum att_rc issuer_server_new(struct issuer *issuer, struct issuer_server **ret_
     }
     s->issuer = issuer;
     pthread_mutex_init(&s->lock, NULL);
-    enum att_rc rc = ATT_OK;
+    enum att_rc rc = port_is_free(conf, err);
     for (unsigned i = 0; i < conf->threads && !rc; i++) {
         s->workers[i] = (struct worker){.server = s, .wake_fd = -1};
         s->n_workers++;
