@@ -2,8 +2,6 @@
 #include "provision/issuer/ca.h"
 #include "provision/issuer/order.h"
 
-#include "certs/csr.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +11,6 @@ struct m5 {
     struct att_buf csr;
     struct store_order order;
     struct store_cert cert;
-    struct certs_csr read;
     bool refused; /* the order died of it */
 };
 
@@ -40,7 +37,9 @@ static enum att_rc bad_csr(struct issuer_call *call, const struct att_err *why, 
     return issuer_problem(call, err, ACME_P_BAD_CSR, word ? why->reason : NULL, "%s", why->msg);
 }
 
-/* The CSR is for the key that was certified, and for no account's key. */
+/* The CSR is for the key that was certified (order.key_spki from here on), and not for the
+ * account's.
+ */
 static enum att_rc check_csr(struct m5 *m, struct att_err *err)
 {
     struct issuer_call *call = m->call;
@@ -57,9 +56,6 @@ static enum att_rc check_csr(struct m5 *m, struct att_err *err)
             rc = verify_verdict_err(verdict, &why);
         }
     }
-    if (!rc) {
-        rc = certs_csr_verify(att_buf_slice(&m->csr), m->order.identifier, &m->read, &why);
-    }
     verify_verdict_free(verdict);
     if (rc == ATT_E_NOMEM || rc == ATT_E_INTERNAL || rc == ATT_E_CRYPTO) {
         if (err) {
@@ -75,8 +71,7 @@ static enum att_rc check_accounts(struct m5 *m, struct store_tx *tx, struct att_
 {
     char thumbprint[ACME_THUMBPRINT_LEN];
     struct store_account account = {0};
-    enum att_rc rc =
-        acme_spki_thumbprint(ATT_SLICE(m->read.spki, m->read.spki_len), thumbprint, err);
+    enum att_rc rc = acme_spki_thumbprint(att_buf_slice(&m->order.key_spki), thumbprint, err);
     if (rc) {
         return rc;
     }
@@ -152,7 +147,7 @@ static enum att_rc intend(struct m5 *m, struct store_tx *tx, struct att_err *err
     struct issuer_intent intent = {
         .kind = ISSUER_CA_AGENT,
         .leaf = {.validity = certs_validity_from(call->now, profile->lifetime_s),
-                 .spki = ATT_SLICE(m->read.spki, m->read.spki_len),
+                 .spki = att_buf_slice(&m->order.key_spki),
                  .spiffe_id = m->order.identifier,
                  .holding = {.store = CERTS_STORE_TPM}},
         .subject = m->order.identifier,
