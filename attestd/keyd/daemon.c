@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -238,6 +240,21 @@ static enum att_rc start(const struct conf_attestd *conf, const char *config, st
     return ATT_OK;
 }
 
+/* Our secrets have locked pages of their own; what ESYS copies to its heap (the authValue in its
+ * session, the response of an unseal) has not. Where the limit allows, nothing of this process is
+ * ever swapped; pages are locked as they are touched, so that this costs no memory. */
+static void lock_memory(void)
+{
+    struct rlimit limit;
+    bool may = getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY;
+    if (!may || mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0) {
+        att_log(ATT_INFO, "keyd.memory-not-locked",
+                ATT_S("message", may ? strerror(errno)
+                                     : "LimitMEMLOCK is not infinity: only our own secrets are "
+                                       "kept out of swap"));
+    }
+}
+
 /* Whatever is on disk is whole at any instant, so an end without goodbye loses nothing. */
 static void *end_at_last(void *arg)
 {
@@ -278,6 +295,7 @@ static int run(const char *config)
     if (CRYPTO_secure_malloc_init(SECURE_HEAP, 32) != 1) {
         att_log(ATT_WARN, "keyd.secure-heap", ATT_S("message", "libcrypto's heap is not locked"));
     }
+    lock_memory();
     enum att_rc rc = start(conf, config, &keyd, &err);
     conf_attestd_free(conf);
     if (rc != ATT_OK) {

@@ -216,6 +216,12 @@ static enum att_rc listen_at(struct proc_server *server, struct att_err *err)
     if (rc != ATT_OK) {
         return rc;
     }
+    struct stat st;
+    if (lstat(server->path, &st) == 0 && !S_ISSOCK(st.st_mode)) {
+        rc = att_fail(err, ATT_E_EXISTS, "%s is there and is not a socket", server->path);
+        server->path[0] = 0; /* not ours to remove */
+        return rc;
+    }
     if (unlink(server->path) != 0 && errno != ENOENT) {
         return att_fail_errno(err, ATT_E_IO, "%s", server->path);
     }

@@ -384,6 +384,31 @@ static void client_is_thread_safe(void **state)
     proc_keyd_free(keyd);
 }
 
+static void a_file_in_the_way_is_not_removed(void **state)
+{
+    struct fixture *f = *state;
+    char file[128], target[16];
+    const char *const kinds[] = {"file", "link"};
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(file, sizeof file, "%s/%s", f->dir, kinds[i]);
+        if (i == 0) {
+            assert_int_equal(att_io_write_file(file, ATT_SLICE_LIT("keep"), 0600, NULL), ATT_OK);
+        } else {
+            assert_int_equal(symlink("file", file), 0);
+        }
+        const struct proc_server_opts opts = {.path = file, .table = proc_keyd_table};
+        struct proc_server *server = NULL;
+        struct att_err err = {0};
+        assert_int_equal(proc_server_new(&opts, &server, &err), ATT_E_EXISTS);
+        assert_non_null(strstr(err.msg, "is not a socket"));
+        assert_int_equal(access(file, F_OK), 0);
+    }
+    assert_int_equal(readlink(file, target, sizeof target), 4);
+    unlink(file);
+    snprintf(file, sizeof file, "%s/file", f->dir);
+    unlink(file);
+}
+
 #define SERVED(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -394,6 +419,7 @@ int main(void)
         SERVED(unknown_operation_is_refused),
         SERVED(truncated_payload_is_refused_at_every_length),
         SERVED(second_server_is_refused),
+        SERVED(a_file_in_the_way_is_not_removed),
         SERVED(foreign_uid_is_turned_away),
         SERVED(connections_are_capped),
         SERVED(client_gets_results_and_reasons),
