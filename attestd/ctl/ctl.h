@@ -91,6 +91,7 @@ enum ctl_exit ctl_cert_show(const struct ctl_ctx *, const struct ctl_args *, con
 enum ctl_exit ctl_quote_write(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_verify_run(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_eventlog_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_enrol_run(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_doctor_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_why_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 

@@ -14,11 +14,12 @@ static bool put(char *ret, size_t size, const char *text)
 }
 
 /* What neither the configuration nor an earlier enrolment says is in the ticket. */
-static enum att_rc fill_from_ticket(const char *file, struct host_issuer *issuer,
+static enum att_rc fill_from_ticket(struct host *host, struct host_issuer *issuer,
                                     struct att_err *err)
 {
     struct host_ticket ticket = {0};
-    enum att_rc rc = host_ticket_load(file, &ticket, err);
+    uint64_t n;
+    enum att_rc rc = host_ticket_get(host, &ticket, &n, err);
     if (rc != ATT_OK) {
         return rc;
     }
@@ -65,18 +66,16 @@ static void fill_from_record(const struct host_record *rec, struct host_issuer *
 enum att_rc host_issuer_get(struct host *host, struct host_issuer *ret_issuer, struct att_err *err)
 {
     struct host_issuer issuer = {0};
-    const char *ticket_file;
     struct host_record rec;
     {
         HOST_LOCKED(host);
         fill_from_conf(host->conf, &issuer);
-        ticket_file = host->conf->ticket_file; /* freed only at the end */
         rec = host->rec;
     }
     bool complete = issuer.url[0] && (issuer.ca_file[0] || issuer.has_pin);
     if (!complete) {
         struct att_err ticket_err = {0};
-        enum att_rc rc = fill_from_ticket(ticket_file, &issuer, &ticket_err);
+        enum att_rc rc = fill_from_ticket(host, &issuer, &ticket_err);
         if (rc != ATT_OK) {
             fill_from_record(&rec, &issuer);
         }

@@ -355,6 +355,20 @@ static enum att_rc op_quote(struct call *call, json_t **ret_result, struct att_e
     return rc;
 }
 
+/* ---- host.enrol --------------------------------------------------------------------------------
+ */
+
+static enum att_rc op_enrol(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    const char *ticket;
+    enum att_rc rc = att_json_str(call->args, "ticket", &ticket, err);
+    if (rc == ATT_OK) {
+        att_log(ATT_INFO, "ticket.given", ATT_N("uid", call->peer->uid));
+        rc = host_given_enrol(call->host, att_slice_str(ticket), ret_result, err);
+    }
+    return rc;
+}
+
 static enum att_rc op_doctor(struct call *call, json_t **ret_result, struct att_err *err)
 {
     return host_doctor(call->host, ret_result, err);
@@ -367,6 +381,7 @@ static const struct {
     {"status", op_status},       {"agent.list", op_list},     {"agent.show", op_show},
     {"agent.rotate", op_rotate}, {"agent.freeze", op_freeze}, {"agent.thaw", op_thaw},
     {"cert.show", op_cert},      {"quote", op_quote},         {"doctor", op_doctor},
+    {"host.enrol", op_enrol},
 };
 
 enum att_rc host_control(void *user, const struct att_ctl_peer *peer, const char *op,

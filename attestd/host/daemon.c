@@ -473,6 +473,7 @@ static void finish(struct host *host)
     proc_keyd_free(host->keyd);
     proc_identity_done(&host->identity);
     proc_account_done(&host->account);
+    host_ticket_done(&host->given.ticket);
     agent_registry_free(host->reg);
     certs_stack_cleanup(&host->bundle);
     att_buf_done(&host->ak_pem);

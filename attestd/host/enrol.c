@@ -136,18 +136,17 @@ static enum att_rc save_record(struct host *host, struct att_err *err)
 static enum att_rc bind_account(struct host *host, struct acme_client *client, bool eab_required,
                                 struct att_err *err)
 {
-    const char *ticket_file;
-    {
-        HOST_LOCKED(host);
-        ticket_file = host->conf->ticket_file;
-    }
     struct host_ticket ticket = {0};
     struct att_err ticket_err = {0};
-    enum att_rc rc = host_ticket_load(ticket_file, &ticket, &ticket_err);
+    uint64_t n = 0;
+    enum att_rc rc = host_ticket_get(host, &ticket, &n, &ticket_err);
     if (rc == ATT_OK) {
         rc = acme_client_new_account(client, ticket.kid, att_secret_slice(&ticket.mac_key), false,
                                      err);
         host_ticket_done(&ticket);
+        if (n && rc != ATT_OK && rc != ATT_E_RETRY && acme_client_last(client)->has_problem) {
+            host_given_drop(host, n, err);
+        }
         return rc;
     }
     if (eab_required) {
@@ -190,7 +189,9 @@ static enum att_rc note_account(struct host *host, const char *kid, const char *
         HOST_LOCKED(host);
         memcpy(host->rec.kid, kid, strlen(kid) + 1);
         memcpy(host->rec.thumbprint, host->account.thumbprint, sizeof(host->rec.thumbprint));
+        host->last_error = (struct agent_error){0};
     }
+    host_given_drop(host, 0, NULL);
     att_log(ATT_INFO, "account.ready", ATT_S("kid", kid), ATT_S("how", how));
     return save_record(host, err);
 }

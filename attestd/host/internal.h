@@ -49,6 +49,14 @@ struct host_paths {
     char *control, *keyd; /* sockets */
 };
 
+/* A ticket that an operator gave on the control socket: in memory only. */
+struct host_given {
+    struct host_ticket ticket; /* empty mac_key: none */
+    uint64_t n;                /* how many were given; names the latest */
+    uint64_t refused_n;        /* the latest that the issuer refused, and why */
+    struct agent_error refused;
+};
+
 /* The client of one thread, made anew when the issuer's address or the account changed. */
 struct host_client {
     struct acme_client *acme;
@@ -77,6 +85,7 @@ struct host {
     struct agent_registry *reg;
     STACK_OF(X509) * bundle;
     struct att_buf ak_pem; /* AK certificate and its intermediate */
+    struct host_given given;
     uint64_t view_version;
     char view_state[16];
     char trust_domain[256];
@@ -122,6 +131,19 @@ ATT_MUST_USE enum att_rc host_sandbox_enter(struct host *host, struct att_err *e
 /* errors.c */
 void host_error_note(struct agent_error *ret_error, const struct att_err *err);
 uint32_t host_random(void);
+
+/* given.c */
+/* The ticket that was given, else the configured one (host_ticket_load). ret_n: what to tell
+ * host_given_drop; 0: not given. */
+ATT_MUST_USE enum att_rc host_ticket_get(struct host *host, struct host_ticket *ret_ticket,
+                                         uint64_t *ret_n, struct att_err *err);
+/* It was used (refused NULL: whichever is there), or the issuer refused number n. */
+void host_given_drop(struct host *host, uint64_t n, const struct att_err *refused);
+/* Takes a ticket's text and waits, not without end, for what comes of it. ATT_E_PARSE
+ * ticketMalformed; ATT_E_CONFLICT alreadyEnrolled, issuerOther; ATT_E_DENIED with the issuer's
+ * reason; ATT_E_TIMEOUT: attestd goes on with it. */
+ATT_MUST_USE enum att_rc host_given_enrol(struct host *host, struct att_slice text,
+                                          json_t **ret_result, struct att_err *err);
 
 /* client.c: which issuer, and a client for one thread */
 struct host_issuer {
@@ -223,6 +245,8 @@ void host_nudge(struct host *host); /* the host thread begins a new round at onc
 /* control.c, status.c, doctor.c */
 att_ctl_handler host_control;
 ATT_MUST_USE enum att_rc host_status(struct host *host, json_t **ret_result, struct att_err *err);
+/* The status's member "enrolment". Under lock. */
+json_t *host_enrolment_json(const struct host *host);
 /* One line of agent.list. Under lock. */
 json_t *host_agent_json(const struct agent *agent, struct agent_now now);
 json_t *host_time_json(int64_t utc_s); /* RFC 3339, or null for 0 */

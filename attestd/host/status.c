@@ -110,7 +110,7 @@ static json_t *issuer_json(struct host *host)
 }
 
 /* Under lock. */
-static json_t *enrolment_json(const struct host *host)
+json_t *host_enrolment_json(const struct host *host)
 {
     const struct host_record *rec = &host->rec;
     json_t *json =
@@ -148,7 +148,7 @@ enum att_rc host_status(struct host *host, json_t **ret_result, struct att_err *
     for (size_t i = 0; i < agent_registry_count(host->reg); i++) {
         json_array_append_new(agents, host_agent_json(agent_registry_at(host->reg, i), now));
     }
-    json_object_set_new(json, "enrolment", enrolment_json(host));
+    json_object_set_new(json, "enrolment", host_enrolment_json(host));
     json_object_set_new(json, "sandbox", sandbox_json(&host->sandbox));
     json_object_set_new(json, "clock",
                         json_pack("{s:o, s:I}", "lastJumpAt", host_time_json(host->clock_jump_at),

@@ -73,9 +73,11 @@ enum att_rc host_ticket_parse(struct att_slice text, struct host_ticket *ret_tic
                               struct att_err *err)
 {
     att_autojson *obj = NULL;
-    enum att_rc rc = att_json_parse(text, HOST_TICKET_MAX, &obj, err);
-    if (rc != ATT_OK) {
-        return rc;
+    enum att_rc rc = att_json_parse(text, HOST_TICKET_MAX, &obj, NULL);
+    if (rc != ATT_OK || !json_is_object(obj)) {
+        /* jansson would quote what it stumbled over, which may be the key. */
+        return att_fail(err, rc != ATT_OK ? rc : ATT_E_PARSE,
+                        "expected one JSON object of at most %zu bytes", HOST_TICKET_MAX);
     }
     const char *key;
     json_t *value;

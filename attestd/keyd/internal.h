@@ -218,6 +218,7 @@ KEYD_OPERATION(account_sign);
 KEYD_OPERATION(sign_start);
 KEYD_OPERATION(sign_part);
 KEYD_OPERATION(sign_end);
+KEYD_OPERATION(issuer);
 KEYD_OPERATION(enrol_prove);
 KEYD_OPERATION(key_create);
 KEYD_OPERATION(key_list);

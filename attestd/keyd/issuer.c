@@ -230,3 +230,43 @@ enum att_rc keyd_set_issuer(struct keyd *keyd, const char *url, struct att_err *
     pthread_mutex_unlock(&keyd->lock);
     return rc;
 }
+
+/* ---- ISSUER -------------------------------------------------------------------------------- */
+
+/* lock is held. */
+static enum att_rc learn(struct keyd *keyd, const char *url, struct att_err *err)
+{
+    if (!keyd->issuer_url) {
+        (void)!from_ticket(keyd, NULL);
+    }
+    if (keyd->issuer_url) {
+        if (strcmp(keyd->issuer_url, url) == 0) {
+            return ATT_OK;
+        }
+        enum att_rc rc = att_fail(err, ATT_E_CONFLICT, "the issuer is %.200s, not %.200s",
+                                  keyd->issuer_url, url);
+        att_err_reason(err, "issuerOther");
+        return rc;
+    }
+    char *copy = strdup(url);
+    enum att_rc rc = copy ? remember(keyd, url, err) : att_fail(err, ATT_E_NOMEM, "URL");
+    if (rc != ATT_OK) {
+        free(copy);
+        return rc;
+    }
+    keyd->issuer_url = copy;
+    return ATT_OK;
+}
+
+KEYD_OPERATION(issuer)
+{
+    char url[PROC_ISSUER_URL_MAX + 1];
+    KEYD_TEXT(request->v[PROC_ISSUER_REQ_URL].bytes, url);
+    enum att_rc rc = conf_url_check(url, err);
+    if (rc == ATT_OK) {
+        pthread_mutex_lock(&keyd->lock);
+        rc = learn(keyd, url, err);
+        pthread_mutex_unlock(&keyd->lock);
+    }
+    return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
+}

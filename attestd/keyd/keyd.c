@@ -22,6 +22,7 @@ static const struct {
     {PROC_KEYD_SIGN_START, keyd_op_sign_start},
     {PROC_KEYD_SIGN_PART, keyd_op_sign_part},
     {PROC_KEYD_SIGN_END, keyd_op_sign_end},
+    {PROC_KEYD_ISSUER, keyd_op_issuer},
     {PROC_KEYD_ENROL_PROVE, keyd_op_enrol_prove},
     {PROC_KEYD_KEY_CREATE, keyd_op_key_create},
     {PROC_KEYD_KEY_LIST, keyd_op_key_list},

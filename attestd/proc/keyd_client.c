@@ -677,6 +677,11 @@ enum att_rc proc_keyd_key_destroy(struct proc_keyd *keyd, const char *key_id, st
     return simple(keyd, PROC_KEYD_KEY_DESTROY, key_id, err);
 }
 
+enum att_rc proc_keyd_issuer(struct proc_keyd *keyd, const char *url, struct att_err *err)
+{
+    return simple(keyd, PROC_KEYD_ISSUER, url, err);
+}
+
 enum att_rc proc_keyd_freeze(struct proc_keyd *keyd, const char *agent, struct att_err *err)
 {
     return simple(keyd, PROC_KEYD_FREEZE, agent, err);

@@ -129,6 +129,9 @@ ATT_MUST_USE enum att_rc proc_keyd_user_quote(struct proc_keyd *keyd, struct att
                                               struct att_slice log_manifest,
                                               struct proc_quote *ret_quote,
                                               uint8_t ret_extra_data[32], struct att_err *err);
+/* The issuer that a ticket names. ATT_E_CONFLICT issuerOther: keyd knows another one. */
+ATT_MUST_USE enum att_rc proc_keyd_issuer(struct proc_keyd *keyd, const char *url,
+                                          struct att_err *err);
 ATT_MUST_USE enum att_rc proc_keyd_freeze(struct proc_keyd *keyd, const char *agent,
                                           struct att_err *err);
 ATT_MUST_USE enum att_rc proc_keyd_thaw(struct proc_keyd *keyd, const char *agent,

@@ -20,6 +20,7 @@
 #define PROC_EVIDENCE_MAX     65536
 #define PROC_KEYAUTH_MAX      512
 #define PROC_URL_MAX          1024
+#define PROC_ISSUER_URL_MAX   2048
 #define PROC_PCRS_MAX         8192
 
 enum proc_keyd_op {
@@ -31,6 +32,7 @@ enum proc_keyd_op {
     PROC_KEYD_SIGN_START = 6,
     PROC_KEYD_SIGN_PART = 7,
     PROC_KEYD_SIGN_END = 8,
+    PROC_KEYD_ISSUER = 9,
     PROC_KEYD_KEY_CREATE = 16,
     PROC_KEYD_KEY_LIST = 17,
     PROC_KEYD_KEY_EVIDENCE = 18,
@@ -96,6 +98,11 @@ enum { PROC_SIGN_START_REQ_PROTECTED };
 enum { PROC_SIGN_START_REP_HANDLE };
 enum { PROC_SIGN_PART_REQ_HANDLE, PROC_SIGN_PART_REQ_OFFSET, PROC_SIGN_PART_REQ_CHUNK };
 enum { PROC_SIGN_END_REQ_HANDLE, PROC_SIGN_END_REQ_LENGTH };
+
+/* ISSUER: url → (). The base URL that a ticket names which attestd was given on its control socket.
+ * Kept when none is known yet; ATT_E_CONFLICT issuerOther when another one is: a daemon cannot turn
+ * the account key to another issuer. */
+enum { PROC_ISSUER_REQ_URL };
 
 /* ENROL_PROVE (M2): credentialBlob, encryptedSecret, akUrl (under the issuer URL; else ATT_E_DENIED
  * akUrl), m1Sha256 (SHA-256 of the M1 payload bytes), m1ReplySha256 (of the response body), nonce

@@ -523,6 +523,35 @@ static void the_ticket_names_the_issuer(void **state)
                                      (struct att_slice){0}, sig, &err));
 }
 
+/* The daemon says once which issuer a ticket named that it was given; no daemon changes that. */
+static void the_daemon_names_the_issuer_once(void **state)
+{
+    struct fixture *f = *state;
+    struct att_err err = {0};
+    uint8_t sig[64];
+    stop(f);
+    struct keyd_opts opts = options(f);
+    opts.issuer_url = NULL;
+    start_opts(f, &opts, "ready");
+    assert_int_equal(proc_keyd_issuer(f->client, "http://one.example/acme", NULL), ATT_E_PARSE);
+    assert_refused(proc_keyd_account_sign(f->client, HEADER("https://one.example/acme"),
+                                          (struct att_slice){0}, sig, &err),
+                   ATT_E_CONFLICT, "issuerUnknown");
+    assert_ok(proc_keyd_issuer(f->client, "https://one.example/acme", &err));
+    assert_ok(proc_keyd_issuer(f->client, "https://one.example/acme", &err));
+    assert_refused(proc_keyd_issuer(f->client, "https://two.example/acme", &err), ATT_E_CONFLICT,
+                   "issuerOther");
+    stop(f);
+    start_opts(f, &opts, "ready");
+    assert_refused(proc_keyd_issuer(f->client, "https://two.example/acme", &err), ATT_E_CONFLICT,
+                   "issuerOther");
+    assert_ok(proc_keyd_account_sign(f->client, HEADER("https://one.example/acme"),
+                                     (struct att_slice){0}, sig, &err));
+    assert_refused(proc_keyd_account_sign(f->client, HEADER("https://two.example/acme"),
+                                          (struct att_slice){0}, sig, &err),
+                   ATT_E_DENIED, "jwsUrl");
+}
+
 /* ---- kill -9 ------------------------------------------------------------------------------- */
 
 /* The whole program, in a process of its own: configuration, sandbox, threads. */
@@ -779,6 +808,7 @@ int main(void)
         WITH_KEYD(what_a_kill_left_is_collected),
         WITH_KEYD(two_active_keys_are_settled),
         WITH_KEYD(the_ticket_names_the_issuer),
+        WITH_KEYD(the_daemon_names_the_issuer_once),
         WITH_KEYD(no_secret_is_on_disk),
         WITH_KEYD(account_and_keys_survive_a_restart),
         WITH_KEYD(keyd_outlives_its_tpm),
