@@ -1,14 +1,26 @@
 #include "attestd/base/buf.h"
 
+#include <openssl/crypto.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* Whatever small buffer may have held a ticket or a credential; what is larger holds logs. */
+#define WIPED_MAX 65536
+
+static void wipe_and_free(void *ptr, size_t len)
+{
+    if (ptr && len <= WIPED_MAX) {
+        OPENSSL_cleanse(ptr, len);
+    }
+    free(ptr);
+}
+
 void att_buf_done(struct att_buf *buf)
 {
     if (buf) {
-        free(buf->ptr);
+        wipe_and_free(buf->ptr, buf->cap);
         *buf = (struct att_buf){0};
     }
 }
@@ -17,6 +29,20 @@ void att_buf_reset(struct att_buf *buf)
 {
     buf->len = 0;
     buf->failed = false;
+}
+
+/* realloc() that leaves no copy behind. NULL: nothing changed. */
+static uint8_t *grow(struct att_buf *buf, size_t len)
+{
+    if (buf->cap > WIPED_MAX) {
+        return realloc(buf->ptr, len);
+    }
+    uint8_t *grown = malloc(len);
+    if (grown && buf->ptr) {
+        memcpy(grown, buf->ptr, buf->len);
+        wipe_and_free(buf->ptr, buf->cap);
+    }
+    return grown;
 }
 
 static bool reserve(struct att_buf *buf, size_t more)
@@ -34,7 +60,7 @@ static bool reserve(struct att_buf *buf, size_t more)
     while (cap < need) {
         cap = cap > max / 2 ? max : cap * 2;
     }
-    uint8_t *grown = realloc(buf->ptr, cap + 1); /* + 1 for att_buf_cstr */
+    uint8_t *grown = grow(buf, cap + 1); /* + 1 for att_buf_cstr */
     if (!grown) {
         buf->failed = true;
         return false;
@@ -85,7 +111,7 @@ void att_buf_printf(struct att_buf *buf, const char *fmt, ...)
         return;
     }
     att_buf_put(buf, text, (size_t)len);
-    free(text);
+    wipe_and_free(text, (size_t)len);
 }
 
 static void put_be(struct att_buf *buf, uint64_t v, size_t width)
