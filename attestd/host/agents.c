@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct agent_now host_now(void)
 {
@@ -79,8 +80,26 @@ static enum att_rc withdraw_strangers(struct host *host, struct att_err *err)
     return ATT_OK;
 }
 
+/* What a kill left of an atomic write; the lock says that nobody else writes here. */
+static void tidy(const char *path)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)) != NULL) {
+        if (strstr(entry->d_name, ".tmp.")) {
+            (void)unlinkat(dirfd(dir), entry->d_name, 0);
+        }
+    }
+    if (dir) {
+        closedir(dir);
+    }
+}
+
 enum att_rc host_agents_load(struct host *host, struct att_err *err)
 {
+    tidy(host->paths.dir);
+    tidy(host->paths.records);
+    tidy(host->paths.withdrawn);
     DIR *dir = opendir(host->paths.records);
     if (!dir) {
         return att_fail_errno(err, ATT_E_IO, "cannot read %s", host->paths.records);
