@@ -143,7 +143,13 @@ enum att_rc issuer_view_answer(struct issuer *issuer, const char *host, int64_t 
     enum att_rc rc = store_run(issuer->store, false, gather, &v, err);
     if (!rc) {
         snprintf(response->etag, sizeof response->etag, "\"%lld\"", (long long)v.version);
-        if (v.version <= if_newer_than) {
+        if (v.version < if_newer_than) {
+            /* The database is older than the host's view. It is answered, and the host refuses it
+             * by name: silence would look like health. */
+            att_log(ATT_ERROR, "view.older", ATT_S("host", host), ATT_N("version", v.version),
+                    ATT_N("hostHas", if_newer_than));
+        }
+        if (v.version == if_newer_than) {
             response->status = 304;
         } else {
             response->status = 200;

@@ -528,6 +528,9 @@ job_start_issuer
 expect 0 '' ctl audit verify
 [ "$(ctl --json host show web-17 | jq -r .labels.zone)" = trading ] || job_fail "the backup is not what runs"
 [ "$(openssl x509 -in "$dir/issuer/ca/tls.crt" -noout -serial)" != "$leaf" ] || job_fail "the TLS certificate is still the old one"
+# A host that has seen a later view says so rather than wait in silence; so does the issuer.
+wait_for 30 failed_with hostViewVersion
+grep -q 'event=view.older' "$dir/log/issuerd.log" || job_fail "the issuer does not say that a host has a later view"
 until [ "$(view_of_issuer)" -gt "$(view_of_host)" ]; do
     ctl host approve web-17 > /dev/null
 done
