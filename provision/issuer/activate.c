@@ -233,13 +233,29 @@ static enum att_rc put_host(struct m2 *m, struct store_tx *tx, const json_t *log
     return rc ? rc : issuer_host_record_eks(tx, host->id, &tpm, err);
 }
 
+static bool activated(const struct verify_verdict *verdict)
+{
+    for (size_t i = 0; i < verdict->n_checks; i++) {
+        if (verdict->checks[i].reason == VERIFY_REASON_ACTIVATION) {
+            return verdict->checks[i].outcome == VERIFY_PASS;
+        }
+    }
+    return false;
+}
+
 static enum att_rc evidence_record(struct m2 *m, struct store_tx *tx, const char *outcome,
                                    const char *reason, const char *detail, json_t *logs,
                                    char ret_digest[65], struct att_err *err)
 {
     char m1[65] = "", m2[65] = "";
     int64_t now = m->call->now;
-    enum att_rc rc = store_blob_put(tx, att_buf_slice(&m->call->jws.payload), now, m2, err);
+    /* Whose TPM did not solve the challenge gets no megabytes kept: the digest says what came. */
+    bool proven = strcmp(outcome, "granted") == 0 || (m->judged && activated(m->verdict));
+    uint8_t digest[ATT_SHA256_LEN];
+    att_sha256(digest, att_buf_slice(&m->call->jws.payload));
+    att_hex(m2, ATT_SLICE_ARRAY(digest));
+    enum att_rc rc =
+        proven ? store_blob_put(tx, att_buf_slice(&m->call->jws.payload), now, m2, err) : ATT_OK;
     if (!rc && m->ak.m1.len) {
         rc = store_blob_put(tx, att_buf_slice(&m->ak.m1), now, m1, err);
     }

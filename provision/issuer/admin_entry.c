@@ -474,12 +474,15 @@ enum att_rc issuer_admin_audit_why(struct issuer_admin_call *call, struct store_
     if (store_get(tx, &store_certs, id, &cert, NULL) == ATT_OK) {
         snprintf(q.decision, sizeof q.decision, "%s", cert.decision);
     }
+    /* The decision of a certificate names the order (or AK record) that the certificate is of. */
+    enum att_rc rc = q.seq ? store_audit_each(tx, q.seq, 1, why_record, &q, err)
+                           : store_audit_search(tx, id, cert.ord && cert.ord[0] ? cert.ord : id,
+                                                why_record, &q, err);
     store_record_done(&store_certs, &cert);
-    enum att_rc rc = store_audit_each(tx, 0, 0, why_record, &q, err);
     struct store_host host = {0};
     if (!rc && json_array_size(q.list) == 0 && issuer_arg_host(call, tx, &host, NULL) == ATT_OK) {
         q.id = host.id; /* a host's label, or the beginning of its EK id */
-        rc = store_audit_each(tx, 0, 0, why_record, &q, err);
+        rc = store_audit_search(tx, host.id, host.id, why_record, &q, err);
     }
     store_record_done(&store_hosts, &host);
     if (!rc && json_array_size(q.list) == 0) {

@@ -85,8 +85,7 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
         rc = issuer_policy_get(tx, m->order.policy, &m->policy, err);
     }
     if (!rc) {
-        att_autojson *notes = issuer_json(m->host.notes);
-        m->known = json_incref(json_object_get(notes, "logs"));
+        m->known = issuer_logs_known(tx, &m->host);
         rc = issuer_logs_supply(tx, &m->host, &m->request.logs, err);
     }
     return rc;

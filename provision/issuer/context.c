@@ -252,6 +252,10 @@ static enum att_rc open_issuer(const char *config_path, bool serve, struct issue
     if (!rc) {
         rc = issuer_ca_load(issuer->settings->conf, &issuer->ca, err);
     }
+    issuer->limit = issuer_limit_new();
+    if (!rc && !issuer->limit) {
+        rc = att_fail(err, ATT_E_NOMEM, "issuer: no memory");
+    }
     if (!rc) {
         rc = acme_nonces_new(1, (uint64_t)att_now_utc_ms(), NONCE_WINDOW, &issuer->nonces, err);
     }
@@ -298,6 +302,7 @@ void issuer_free(struct issuer *issuer)
     store_free(issuer->store);
     issuer_ca_free(issuer->ca);
     acme_nonces_free(issuer->nonces);
+    issuer_limit_free(issuer->limit);
     issuer_settings_put(issuer->settings);
     if (issuer->wake_fd >= 0) {
         close(issuer->wake_fd);

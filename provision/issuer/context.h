@@ -27,9 +27,16 @@
 #define ISSUER_AK_PENDING_S 120 /* how long M1's challenge can be answered */
 #define ISSUER_ORDER_S      300 /* life of a token, and of a ready order after its verdict */
 #define ISSUER_WAIT_MAX_S   60
+/* What one account may ask for in a time without getting it; beyond that, 429. Each leaves a row
+ * and its evidence. */
+#define ISSUER_RECENT_S        600
+#define ISSUER_RECENT_ORDERS   512
+#define ISSUER_RECENT_AKS      64
+#define ISSUER_RECENT_REFUSALS 300
 
 struct issuer_ca;
 struct issuer_server;
+struct issuer_limit;
 
 /* The part of the configuration that SIGHUP replaces; counted, immutable after load. */
 struct issuer_settings {
@@ -53,6 +60,7 @@ struct issuer {
     struct store *store;
     struct issuer_ca *ca;
     struct acme_nonces *nonces;
+    struct issuer_limit *limit;
     struct issuer_counters counters;
     atomic_llong view_version;
     int64_t (*clock)(void); /* UTC seconds; tests set their own */
@@ -157,6 +165,9 @@ enum att_rc issuer_problem(struct issuer_call *call, struct att_err *err,
     ATT_PRINTF(5, 6);
 /* Puts a JSON body (taken over) and a status into the response. */
 enum att_rc issuer_reply(struct issuer_call *call, int status, json_t *body, struct att_err *err);
+/* rateLimited, when the account made too many orders (or AK records) of late. */
+ATT_MUST_USE enum att_rc issuer_check_rate(struct issuer_call *call, struct store_tx *tx,
+                                           struct att_err *err);
 ATT_MUST_USE enum att_rc issuer_new_id(char ret[ISSUER_ID_LEN], struct att_err *err);
 /* "<base>/<noun>/<id>", malloc'd. */
 char *issuer_url(const struct issuer *issuer, const char *noun, const char *id);
@@ -180,6 +191,12 @@ const char *issuer_string(const json_t *object, const char *name); /* "" when ab
 
 #define issuer_autofree ATT_CLEANUP(issuer_free_text) char
 void issuer_free_text(char **text);
+
+/* Whether this account was refused ISSUER_RECENT_REFUSALS times within ISSUER_RECENT_S. */
+struct issuer_limit *issuer_limit_new(void); /* NULL without memory */
+void issuer_limit_free(struct issuer_limit *limit);
+bool issuer_limit_reached(struct issuer_limit *limit, const char *account, int64_t now);
+void issuer_limit_count(struct issuer_limit *limit, const char *account, int64_t now);
 
 /* ---- the audit log
  * ------------------------------------------------------------------------------------ */
@@ -277,6 +294,8 @@ ATT_MUST_USE enum att_rc issuer_policies_import(struct issuer *issuer, const cha
  * --------------------------------------------------------------------------- */
 
 struct evidence_logs;
+/* {"firmware": "<sha256>"} of what this host sent last and the store still has. */
+json_t *issuer_logs_known(struct store_tx *tx, const struct store_host *host);
 /* Fills logs that came without data from the store, if this host sent them before. */
 ATT_MUST_USE enum att_rc issuer_logs_supply(struct store_tx *tx, const struct store_host *host,
                                             struct evidence_logs *logs, struct att_err *err);

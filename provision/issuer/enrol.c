@@ -72,7 +72,11 @@ static enum att_rc check_state(void *user, struct store_tx *tx, struct att_err *
     struct issuer_tpm tpm = {m->ek.id, m->others, m->ak_name, ""};
     struct store_host host = {0};
     bool found = false;
-    enum att_rc rc = issuer_host_resolve(tx, &tpm, &host, &found, err);
+    enum att_rc rc = issuer_check_rate(call, tx, err);
+    if (rc) {
+        return rc;
+    }
+    rc = issuer_host_resolve(tx, &tpm, &host, &found, err);
     bool mine = !rc && found && strcmp(host.account, call->account.thumbprint) == 0;
     if (!rc && !mine && call->account.ticket[0]) {
         struct store_ticket ticket = {0};
@@ -86,10 +90,9 @@ static enum att_rc check_state(void *user, struct store_tx *tx, struct att_err *
     }
     if (!rc) {
         const struct conf_enrolment *e = call->settings->conf->enrolment;
-        att_autojson *notes = issuer_json(mine ? host.notes : "");
+        att_autojson *known = mine ? issuer_logs_known(tx, &host) : json_object();
         issuer_autofree *logs = issuer_logs_join(e->logs, e->n_logs);
-        rc = logs ? issuer_wanted(e->pcrs, logs, json_object_get(notes, "logs"), &m->answer.wanted,
-                                  err)
+        rc = logs ? issuer_wanted(e->pcrs, logs, known, &m->answer.wanted, err)
                   : att_fail(err, ATT_E_NOMEM, "no memory");
         if (!rc && !issuer_set(&m->record.logs, logs)) {
             rc = att_fail(err, ATT_E_NOMEM, "no memory");
@@ -212,7 +215,8 @@ static enum att_rc run(struct m1 *m, struct att_err *err)
             refusal = *err;
         }
         m->refusal = &refusal;
-        if (rc == ATT_E_DENIED || rc == ATT_E_AUTH || rc == ATT_E_PARSE) {
+        bool told = call->has_problem && call->problem.type == ACME_P_RATE_LIMITED;
+        if (!told && (rc == ATT_E_DENIED || rc == ATT_E_AUTH || rc == ATT_E_PARSE)) {
             struct att_err lost = {0};
             if (store_run(call->issuer->store, true, record_refusal, m, &lost)) {
                 att_log_err(ATT_ERROR, "audit.lost", &lost);

@@ -4,6 +4,21 @@
 
 #include <string.h>
 
+json_t *issuer_logs_known(struct store_tx *tx, const struct store_host *host)
+{
+    att_autojson *notes = issuer_json(host->notes);
+    json_t *known = json_object();
+    const char *name;
+    json_t *digest;
+    json_object_foreach(json_object_get(notes, "logs"), name, digest)
+    {
+        if (json_is_string(digest) && store_blob_has(tx, json_string_value(digest))) {
+            json_object_set(known, name, digest);
+        }
+    }
+    return known;
+}
+
 enum att_rc issuer_logs_supply(struct store_tx *tx, const struct store_host *host,
                                struct evidence_logs *logs, struct att_err *err)
 {

@@ -188,6 +188,9 @@ static enum att_rc open_order(void *user, struct store_tx *tx, struct att_err *e
         rc = choose_profile(m, parsed, err);
     }
     if (!rc) {
+        rc = issuer_check_rate(call, tx, err);
+    }
+    if (!rc) {
         rc = fill_order(m, &host, &entry, err);
     }
     if (!rc) {
@@ -244,7 +247,7 @@ enum att_rc issuer_new_order(struct issuer_call *call, struct att_err *err)
             rc = store_run(call->issuer->store, true, open_order, &m, err);
         }
         struct att_err lost = {0};
-        if (rc == ATT_E_DENIED && call->has_problem &&
+        if (rc == ATT_E_DENIED && call->has_problem && call->problem.type != ACME_P_RATE_LIMITED &&
             store_run(call->issuer->store, true, audit_refusal, &m, &lost)) {
             att_log_err(ATT_ERROR, "audit.lost", &lost);
         }
@@ -286,8 +289,7 @@ static enum att_rc read_order(void *user, struct store_tx *tx, struct att_err *e
     enum att_rc rc = issuer_order_load(r->call, tx, &r->order, err);
     struct store_host host = {0};
     if (!rc && store_get(tx, &store_hosts, r->order.host, &host, NULL) == ATT_OK) {
-        att_autojson *notes = issuer_json(host.notes);
-        r->known = json_incref(json_object_get(notes, "logs"));
+        r->known = issuer_logs_known(tx, &host);
     }
     store_record_done(&store_hosts, &host);
     return rc;

@@ -15,15 +15,17 @@
 #define HEAD_PERIOD_MS  1000
 #define SWEEP_PERIOD_MS 60000
 #define SWEEP_AGE_S     3600
+#define SWEEP_BLOBS     500 /* at a time: they are big, and requests wait */
 
 struct sweep {
-    int64_t before, removed;
+    int64_t before, evidence_before, removed;
 };
 
 static enum att_rc sweep_tx(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct sweep *s = user;
-    return store_sweep(tx, s->before, &s->removed, err);
+    enum att_rc rc = store_sweep(tx, s->before, &s->removed, err);
+    return rc ? rc : store_blob_sweep(tx, s->evidence_before, SWEEP_BLOBS, &s->removed, err);
 }
 
 static void housekeeping(struct issuer *issuer, int64_t *last_sweep_ms)
@@ -38,7 +40,10 @@ static void housekeeping(struct issuer *issuer, int64_t *last_sweep_ms)
         return;
     }
     *last_sweep_ms = now;
-    struct sweep s = {.before = att_now_utc_s() - SWEEP_AGE_S};
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    int64_t utc = att_now_utc_s();
+    struct sweep s = {.before = utc - SWEEP_AGE_S,
+                      .evidence_before = utc - settings->conf->evidence_lifetime_s};
     if (store_run(issuer->store, true, sweep_tx, &s, &err)) {
         att_log_err(ATT_ERROR, "store.sweep", &err);
     }

@@ -64,6 +64,21 @@ void issuer_response_done(struct issuer_response *response)
     *response = (struct issuer_response){0};
 }
 
+enum att_rc issuer_check_rate(struct issuer_call *call, struct store_tx *tx, struct att_err *err)
+{
+    int64_t orders = 0, aks = 0;
+    enum att_rc rc =
+        store_account_recent(tx, call->account.id, call->now - ISSUER_RECENT_S, &orders, &aks, err);
+    if (rc || (orders < ISSUER_RECENT_ORDERS && aks < ISSUER_RECENT_AKS)) {
+        return rc;
+    }
+    rc = issuer_problem(call, err, ACME_P_RATE_LIMITED, NULL,
+                        "%lld orders without a certificate and %lld enrolments in %d s",
+                        (long long)orders, (long long)aks, ISSUER_RECENT_S);
+    call->problem.retry_after_s = 60;
+    return rc;
+}
+
 enum att_rc issuer_new_id(char ret[ISSUER_ID_LEN], struct att_err *err)
 {
     uint8_t bytes[19]; /* 26 characters */

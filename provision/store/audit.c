@@ -107,6 +107,17 @@ enum att_rc store_audit_each(struct store_tx *tx, int64_t from, int64_t limit, s
                       read_row, &r, NULL, err);
 }
 
+enum att_rc store_audit_search(struct store_tx *tx, const char *text, const char *or_text,
+                               store_audit_fn each, void *user, struct att_err *err)
+{
+    struct reader r = {.store = tx->store, .each = each, .user = user};
+    const struct store_value values[] = {STORE_VTEXT(text), STORE_VTEXT(or_text)};
+    return store_exec(tx,
+                      AUDIT_COLUMNS " WHERE instr(record, ?1) > 0 OR instr(record, ?2) > 0"
+                                    " ORDER BY seq",
+                      values, 2, read_row, &r, NULL, err);
+}
+
 struct checker {
     struct store_audit last;
     const struct store_audit *expect;

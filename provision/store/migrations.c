@@ -74,6 +74,7 @@ const struct store_migration store_migrations[] = {
         "CREATE INDEX hosts_account ON hosts (account);"
         "CREATE INDEX accounts_ticket ON accounts (ticket);"
         "CREATE INDEX blobs_created ON blobs (created_at);"},
+    {3, "CREATE INDEX aks_account ON aks (account);"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

@@ -12,7 +12,7 @@
 
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 2
+#define STORE_SCHEMA_VERSION 3
 
 struct store;
 struct store_tx;
@@ -224,6 +224,10 @@ ATT_MUST_USE enum att_rc store_ticket_accounts(struct store_tx *tx, const char *
 /* Ends every other record of this (account, EK) that is pending: one outstanding challenge. */
 ATT_MUST_USE enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account,
                                                   const char *ek, struct att_err *err);
+/* How many orders without a certificate, and how many AK records, an account made since then. */
+ATT_MUST_USE enum att_rc store_account_recent(struct store_tx *tx, const char *account,
+                                              int64_t since, int64_t *ret_orders, int64_t *ret_aks,
+                                              struct att_err *err);
 /* Removes orders and pending AK records that ended before a time; gives how many. */
 ATT_MUST_USE enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_removed,
                                      struct att_err *err);
@@ -251,6 +255,10 @@ typedef enum att_rc (*store_audit_fn)(void *user, const struct store_audit *reco
 /* Records with seq ≥ from, upward (at most limit; 0: all). */
 ATT_MUST_USE enum att_rc store_audit_each(struct store_tx *tx, int64_t from, int64_t limit,
                                           store_audit_fn each, void *user, struct att_err *err);
+/* Records whose text has one of these in it, upward. The database looks; only those are read. */
+ATT_MUST_USE enum att_rc store_audit_search(struct store_tx *tx, const char *text,
+                                            const char *or_text, store_audit_fn each, void *user,
+                                            struct att_err *err);
 /* Walks the whole chain. ATT_E_AUTH with reason "auditEdited" (a record does not have its hash),
  * "auditReordered" (does not name the one before), "auditMissing" (a number is absent) or
  * "auditTruncated" (expect, which may be NULL, names a head that is not in the chain); the message
@@ -266,11 +274,15 @@ ATT_MUST_USE enum att_rc store_audit_continue(struct store_tx *tx, const struct 
 /* ---- evidence, by content -----------------------------------------------------------------------
  */
 
-/* Stores bytes under their SHA-256 (hex, 65 bytes into ret_sha256); twice is once. */
+/* Stores bytes under their SHA-256 (hex, 65 bytes into ret_sha256); twice is once, of the later
+ * time. */
 ATT_MUST_USE enum att_rc store_blob_put(struct store_tx *tx, struct att_slice bytes, int64_t now,
                                         char ret_sha256[65], struct att_err *err);
 ATT_MUST_USE enum att_rc store_blob_get(struct store_tx *tx, const char *sha256,
                                         struct att_buf *ret_bytes, struct att_err *err);
+/* Removes at most limit of those last stored before a time; gives how many. */
+ATT_MUST_USE enum att_rc store_blob_sweep(struct store_tx *tx, int64_t before, int64_t limit,
+                                          int64_t *ret_removed, struct att_err *err);
 bool store_blob_has(struct store_tx *tx, const char *sha256);
 
 #endif

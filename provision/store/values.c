@@ -112,6 +112,26 @@ enum att_rc store_ticket_accounts(struct store_tx *tx, const char *kid, int64_t 
     return rc;
 }
 
+enum att_rc store_account_recent(struct store_tx *tx, const char *account, int64_t since,
+                                 int64_t *ret_orders, int64_t *ret_aks, struct att_err *err)
+{
+    struct number orders = {.store = tx->store}, aks = {.store = tx->store};
+    const struct store_value args[] = {STORE_VTEXT(account), STORE_VINT(since)};
+    enum att_rc rc = store_exec(tx,
+                                "SELECT COUNT(*) FROM orders WHERE account = ?1"
+                                " AND created_at >= ?2 AND status <> 'valid'",
+                                args, 2, take_number, &orders, NULL, err);
+    if (!rc) {
+        rc = store_exec(tx, "SELECT COUNT(*) FROM aks WHERE account = ?1 AND created_at >= ?2",
+                        args, 2, take_number, &aks, NULL, err);
+    }
+    if (!rc) {
+        *ret_orders = orders.value;
+        *ret_aks = aks.value;
+    }
+    return rc;
+}
+
 enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account, const char *ek,
                                      struct att_err *err)
 {
@@ -153,7 +173,8 @@ enum att_rc store_blob_put(struct store_tx *tx, struct att_slice bytes, int64_t 
     const struct store_value args[] = {STORE_VTEXT(text), STORE_VBLOB(bytes), STORE_VINT(now)};
     enum att_rc rc = store_exec(tx,
                                 "INSERT INTO blobs (sha256, data, created_at) VALUES (?1, ?2, ?3)"
-                                " ON CONFLICT (sha256) DO NOTHING",
+                                " ON CONFLICT (sha256) DO UPDATE SET"
+                                " created_at = excluded.created_at",
                                 args, 3, NULL, NULL, NULL, err);
     for (size_t i = 0; !rc && i < sizeof text; i++) {
         ret_sha256[i] = text[i];
@@ -172,6 +193,16 @@ enum att_rc store_blob_get(struct store_tx *tx, const char *sha256, struct att_b
         rc = att_fail(err, ATT_E_NOTFOUND, "store: no evidence with SHA-256 %.64s", sha256);
     }
     return rc;
+}
+
+enum att_rc store_blob_sweep(struct store_tx *tx, int64_t before, int64_t limit,
+                             int64_t *ret_removed, struct att_err *err)
+{
+    const struct store_value args[] = {STORE_VINT(before), STORE_VINT(limit)};
+    return store_exec(tx,
+                      "DELETE FROM blobs WHERE sha256 IN"
+                      " (SELECT sha256 FROM blobs WHERE created_at < ?1 LIMIT ?2)",
+                      args, 2, NULL, NULL, ret_removed, err);
 }
 
 bool store_blob_has(struct store_tx *tx, const char *sha256)

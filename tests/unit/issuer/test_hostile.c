@@ -416,6 +416,174 @@ static void policy_that_no_host_can_meet(void **state)
     stage_free(&s);
 }
 
+/* ---- what is kept
+ * ------------------------------------------------------------------------------------------ */
+
+struct sweep {
+    int64_t before, removed;
+};
+
+static enum att_rc sweep_blobs(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct sweep *s = user;
+    return store_blob_sweep(tx, s->before, 1000, &s->removed, err);
+}
+
+/* Old evidence goes, its digests stay in the log; a log in use stays; a host whose log went is not
+ * told that it is known. */
+static void evidence_ends(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_enrolled(&s, "none");
+    int64_t start = rig_time;
+    rig_time += 1000;
+    s.tpm.clock.clock_ms += 1000;
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+    assert_string_equal(rig_m4(&s.client, &s.tpm, &o, s.ak), "valid");
+    struct sweep w = {.before = start + 500};
+    rig_ok(store_run(s.rig.issuer->store, true, sweep_blobs, &w, &err));
+    assert_int_equal(w.removed, 2); /* M1 and M2; the log came again with M4 */
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+    assert_int_equal(client_get(&s.client, o.authz), 200);
+    const json_t *challenge = json_array_get(json_object_get(s.client.body, "challenges"), 0);
+    assert_int_equal(json_array_size(json_object_get(challenge, "known")), 1);
+    w.before = rig_time + 1;
+    rig_ok(store_run(s.rig.issuer->store, true, sweep_blobs, &w, &err));
+    assert_true(w.removed >= 2);
+    assert_int_equal(client_get(&s.client, o.authz), 200);
+    challenge = json_array_get(json_object_get(s.client.body, "challenges"), 0);
+    assert_int_equal(json_array_size(json_object_get(challenge, "known")), 0);
+    rig_ok(issuer_audit_save_head(s.rig.issuer, &err));
+    rig_admin_done(&s.rig, "audit.verify", json_object());
+    stage_free(&s);
+}
+
+static enum att_rc count_blobs(void *user, const struct store_row *row, struct att_err *err)
+{
+    (void)row;
+    (void)err;
+    ++*(int *)user;
+    return ATT_OK;
+}
+
+static int blobs(struct rig *r)
+{
+    int n = 0;
+    struct store_tx tx = {.store = r->issuer->store};
+    rig_ok(tx.store->ops->acquire(tx.store->db, &tx.con, &err));
+    rig_ok(store_exec(&tx, "SELECT sha256 FROM blobs", NULL, 0, count_blobs, &n, NULL, &err));
+    tx.store->ops->release(tx.store->db, tx.con);
+    return n;
+}
+
+struct supply {
+    const char *notes;
+    struct evidence_logs *logs;
+};
+
+static enum att_rc supply_tx(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct supply *s = user;
+    char digest[65];
+    enum att_rc rc = store_blob_put(tx, ATT_SLICE_LIT("a log"), rig_time, digest, err);
+    struct store_host host = {.notes = (char *)(uintptr_t)s->notes};
+    return rc ? rc : issuer_logs_supply(tx, s->notes ? &host : NULL, s->logs, err);
+}
+
+/* A log that is named by its digest comes from the store only for the host that sent it, under the
+ * name it was sent with. */
+static void logs_of_others(void **state)
+{
+    (void)state;
+    struct stage s;
+    uint8_t digest[ATT_SHA256_LEN];
+    char hex[65], mine[128], as_ima[128], text[200];
+    att_sha256(digest, ATT_SLICE_LIT("a log"));
+    att_hex(hex, ATT_SLICE_ARRAY(digest));
+    snprintf(mine, sizeof mine, "{\"logs\": {\"firmware\": \"%s\"}}", hex);
+    snprintf(as_ima, sizeof as_ima, "{\"logs\": {\"ima\": \"%s\"}}", hex);
+    snprintf(text, sizeof text, "[{\"name\": \"firmware\", \"length\": 5, \"sha256\": \"%s\"}]",
+             hex);
+    const char *const notes[] = {NULL, "", "{}", as_ima, mine};
+    stage_new(&s, "none");
+    for (size_t i = 0; i < sizeof notes / sizeof notes[0]; i++) {
+        struct evidence_logs logs = {0};
+        att_autojson *json = json_loads(text, 0, NULL);
+        rig_ok(evidence_logs_parse(json, &logs, &err));
+        struct supply u = {notes[i], &logs};
+        rig_ok(store_run(s.rig.issuer->store, true, supply_tx, &u, &err));
+        assert_true(logs.log[0].has_data == (notes[i] == mine));
+        evidence_logs_done(&logs);
+    }
+    stage_free(&s);
+}
+
+/* A ticket and no TPM: neither rows nor evidence without end. */
+static void tries_without_end(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct enrolment e;
+    stage_new(&s, "none");
+    json_t *ticket = rig_ticket(&s.rig, NULL, 1);
+    assert_int_equal(client_account(&s.client, ticket), 201);
+    json_decref(ticket);
+    int status = 201, n = 0;
+    for (; status == 201 && n < 100; n++) {
+        status = rig_m1(&s.client, &s.tpm, NULL, &e);
+        if (status == 201 && n == 0) {
+            e.cv[0] ^= 1;
+            assert_int_not_equal(rig_m2(&s.client, &s.tpm, &e), 200);
+            client_refused(&s.client, "activation");
+            assert_int_equal(blobs(&s.rig), 1); /* M1 alone */
+        }
+        enrolment_done(&e);
+    }
+    assert_int_equal(status, 429);
+    assert_int_equal(n, ISSUER_RECENT_AKS + 1);
+    assert_int_equal(s.client.last.retry_after_s, 60);
+    rig_time += ISSUER_RECENT_S + 1;
+    assert_int_equal(enrol(&s.client, &s.tpm, NULL), 200);
+    stage_free(&s);
+}
+
+/* Each refusal is a record that stays: their number has an end. */
+static void refusals_without_end(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_enrolled(&s, "none");
+    int refused = 0;
+    for (int i = 0; i < ISSUER_RECENT_REFUSALS + 50; i++) {
+        refused += rig_order(&s.client, "elsewhere", &o) == 403;
+    }
+    assert_int_equal(refused, ISSUER_RECENT_REFUSALS);
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 429);
+    rig_time += ISSUER_RECENT_S + 1;
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+    stage_free(&s);
+}
+
+static void orders_without_end(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_enrolled(&s, "none");
+    int status = 201, n = 0;
+    for (; status == 201 && n < 2000; n++) {
+        status = rig_order(&s.client, RIG_NAME, &o);
+    }
+    assert_int_equal(status, 429);
+    assert_int_equal(n, ISSUER_RECENT_ORDERS + 1);
+    rig_time += ISSUER_RECENT_S + 1;
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+    stage_free(&s);
+}
+
 /* ---- the audit log
  * ---------------------------------------------------------------------------------------- */
 
@@ -530,6 +698,11 @@ int main(void)
         cmocka_unit_test(imported_ek_without_certificate),
         cmocka_unit_test(basis_changes_before_finalize),
         cmocka_unit_test(policy_that_no_host_can_meet),
+        cmocka_unit_test(evidence_ends),
+        cmocka_unit_test(logs_of_others),
+        cmocka_unit_test(tries_without_end),
+        cmocka_unit_test(orders_without_end),
+        cmocka_unit_test(refusals_without_end),
         cmocka_unit_test(rewritten_log_is_not_signed),
         cmocka_unit_test(import_dry_run),
     };
