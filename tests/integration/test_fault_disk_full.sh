@@ -16,7 +16,7 @@ fi
 . "$ATT_SOURCE_DIR/tests/support/fault.sh"
 job_setup
 trap 'status=$?; for name in attestd keyd issuerd; do job_stop "$name" KILL 2> /dev/null || true; done
-    umount "$dir/state" "$dir/issuer" 2> /dev/null || true; (exit "$status"); job_cleanup' EXIT
+    umount "$dir/state" "$dir/issuer" 2> /dev/null || true; set +e; (exit "$status"); job_cleanup' EXIT
 mkdir -p "$dir/state" "$dir/issuer"
 mount -t tmpfs -o size=4m,mode=755 tmpfs "$dir/state" || job_skip "no tmpfs"
 mount -t tmpfs -o size=8m,mode=700 tmpfs "$dir/issuer"

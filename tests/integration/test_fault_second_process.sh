@@ -6,7 +6,7 @@ set -euo pipefail
 # shellcheck source=../support/fault.sh
 . "$ATT_SOURCE_DIR/tests/support/fault.sh"
 job_setup
-trap 'status=$?; job_stop keyd2 KILL; (exit "$status"); job_cleanup' EXIT
+trap 'status=$?; job_stop keyd2 KILL; set +e; (exit "$status"); job_cleanup' EXIT
 job_make_tpm
 job_write_conf
 job_start_all

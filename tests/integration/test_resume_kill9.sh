@@ -28,7 +28,7 @@ stop_rotator() {
     kill "$rotator" 2> /dev/null || true
     wait "$rotator" 2> /dev/null || true
 }
-trap 'status=$?; stop_rotator; (exit "$status"); job_cleanup' EXIT
+trap 'status=$?; stop_rotator; set +e; (exit "$status"); job_cleanup' EXIT
 
 issued() { ctl --json agent list | jq '[.agents[].issued] | add'; }
 more_than() { [ "$(issued)" -gt "$1" ]; }
