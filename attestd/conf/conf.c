@@ -169,7 +169,10 @@ enum att_rc conf_load_with(conf_parse_fn *fn, const char *path, void **ret,
     enum att_rc rc = att_io_read_file(path, CONF_FILE_MAX, &yaml, &why);
     if (rc != ATT_OK) {
         if (errors) {
-            conf_error_add(errors, 0, "", "%s", why.msg);
+            /* Where it is shown, the path stands before it. */
+            size_t n = strlen(path);
+            bool twice = strncmp(why.msg, path, n) == 0 && strncmp(why.msg + n, ": ", 2) == 0;
+            conf_error_add(errors, 0, "", "%s", why.msg + (twice ? n + 2 : 0));
         }
         return att_fail(err, rc, "%s", why.msg);
     }

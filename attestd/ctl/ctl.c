@@ -173,8 +173,7 @@ static enum ctl_exit set_labels(const char *name, const char *word, const char *
         if (equals && equals != word) {
             value = json_stringn(equals + 1, len - (size_t)(equals + 1 - word));
         }
-        if (!value ||
-            json_object_setn_new(labels, word, (size_t)(equals - word), value) != 0) {
+        if (!value || json_object_setn_new(labels, word, (size_t)(equals - word), value) != 0) {
             fprintf(stderr, "attestctl: --%s: expected KEY=VALUE;KEY=VALUE, found \"%s\"\n", name,
                     word);
             return CTL_USAGE;
