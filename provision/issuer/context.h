@@ -114,7 +114,7 @@ struct issuer_response {
      * hold_version or hold_s passed, then calls issuer_view_answer. */
     int hold_s;
     int64_t hold_version;
-    char hold_host[VERIFY_ID_HEX];
+    char hold_host[VERIFY_ID_HEX], hold_account[ACME_THUMBPRINT_LEN];
 };
 void issuer_response_done(struct issuer_response *response);
 
@@ -268,10 +268,11 @@ ATT_MUST_USE enum att_rc issuer_host_note(struct store_host *host, const struct 
 ATT_MUST_USE enum att_rc issuer_view_bump(struct store_tx *tx, struct att_err *err);
 /* To be called after the commit of a bump: wakes those who wait. */
 void issuer_view_wake(struct issuer *issuer);
-/* The answer to a hostView request, now. */
+/* The answer to a hostView request, now. ATT_E_DENIED when the host is not (any longer) the
+ * account's: a request may have waited through a rebind. */
 ATT_MUST_USE enum att_rc issuer_view_answer(struct issuer *issuer, const char *host,
-                                            int64_t if_newer_than, struct issuer_response *response,
-                                            struct att_err *err);
+                                            const char *account, int64_t if_newer_than,
+                                            struct issuer_response *response, struct att_err *err);
 
 /* The entry of this agent name, checked to be assigned to this host (notAssigned). */
 ATT_MUST_USE enum att_rc issuer_entry_for(struct store_tx *tx, const char *name,

@@ -28,7 +28,7 @@
 /* A hostView request that waits for something new. */
 struct hold {
     struct evhttp_request *request;
-    char host[VERIFY_ID_HEX];
+    char host[VERIFY_ID_HEX], account[ACME_THUMBPRINT_LEN];
     int64_t version, until_ms;
     struct hold *next;
 };
@@ -213,6 +213,7 @@ static bool hold_request(struct worker *w, struct evhttp_request *request,
     hold->version = response->hold_version;
     hold->until_ms = att_boottime_ms() + (int64_t)response->hold_s * 1000;
     snprintf(hold->host, sizeof hold->host, "%s", response->hold_host);
+    snprintf(hold->account, sizeof hold->account, "%s", response->hold_account);
     hold->next = w->holds;
     w->holds = hold;
     set_timeout(request, ISSUER_WAIT_MAX_S + IDLE_S);
@@ -270,7 +271,7 @@ static void answer_hold(struct worker *w, struct hold *hold)
     struct issuer_response response = {0};
     acme_nonces_issue(issuer->nonces, response.nonce);
     struct att_err err = {0};
-    if (issuer_view_answer(issuer, hold->host, hold->version, &response, &err)) {
+    if (issuer_view_answer(issuer, hold->host, hold->account, hold->version, &response, &err)) {
         /* Banned meanwhile, most likely: it learns that from its next request. */
         att_buf_reset(&response.body);
         response.status = 304;

@@ -44,7 +44,7 @@ void issuer_view_wake(struct issuer *issuer)
 struct view {
     struct issuer *issuer;
     struct issuer_settings *settings;
-    const char *host_id;
+    const char *host_id, *account;
     struct store_host host;
     json_t *labels, *entries, *policies;
     int64_t version;
@@ -97,6 +97,10 @@ static enum att_rc gather(void *user, struct store_tx *tx, struct att_err *err)
             return issuer_refuse(err, ATT_E_DENIED, "hostUnknown", "the host is gone");
         }
     }
+    if (!rc && strcmp(v->host.account, v->account) != 0) {
+        return issuer_refuse(err, ATT_E_DENIED, "accountMismatch",
+                             "host %.12s belongs to another account", v->host.id);
+    }
     if (!rc && strcmp(v->host.state, STORE_HOST_BANNED) == 0) {
         return issuer_host_check(&v->host, err);
     }
@@ -131,13 +135,15 @@ static enum att_rc sign_view(struct view *v, struct att_buf *ret_jws, struct att
                               err);
 }
 
-enum att_rc issuer_view_answer(struct issuer *issuer, const char *host, int64_t if_newer_than,
-                               struct issuer_response *response, struct att_err *err)
+enum att_rc issuer_view_answer(struct issuer *issuer, const char *host, const char *account,
+                               int64_t if_newer_than, struct issuer_response *response,
+                               struct att_err *err)
 {
     issuer_autosettings *settings = issuer_settings_get(issuer);
     struct view v = {.issuer = issuer,
                      .settings = settings,
                      .host_id = host,
+                     .account = account,
                      .entries = json_array(),
                      .policies = json_array()};
     enum att_rc rc = store_run(issuer->store, false, gather, &v, err);
@@ -203,12 +209,15 @@ enum att_rc issuer_host_view(struct issuer_call *call, struct att_err *err)
     int64_t have = etag_version(call->request->if_none_match);
     enum att_rc rc = store_run(call->issuer->store, false, find_host, &w, &why);
     if (!rc) {
-        rc = issuer_view_answer(call->issuer, w.host.id, have, call->response, &why);
+        rc = issuer_view_answer(call->issuer, w.host.id, call->account.thumbprint, have,
+                                call->response, &why);
     }
     if (!rc && call->response->status == 304) {
         call->response->hold_s = wait_of(call->request->prefer);
         call->response->hold_version = have;
         snprintf(call->response->hold_host, sizeof call->response->hold_host, "%s", w.host.id);
+        snprintf(call->response->hold_account, sizeof call->response->hold_account, "%s",
+                 call->account.thumbprint);
     }
     store_record_done(&store_hosts, &w.host);
     if (rc == ATT_E_DENIED) {

@@ -261,6 +261,26 @@ static void accounts_of_a_ticket(void **state)
     stage_free(&s);
 }
 
+/* A request that waits for a new view is woken by the very rebind that takes the host away. */
+static void view_after_rebind(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct issuer_response answer = {0};
+    struct att_err why = {0};
+    stage_enrolled(&s, "none");
+    rig_ok(issuer_view_answer(s.rig.issuer, s.tpm.ek_id, s.client.thumbprint, 0, &answer, &err));
+    assert_int_equal(answer.status, 200);
+    issuer_response_done(&answer);
+    rig_admin_done(&s.rig, "host.rebind", json_pack("{s:s}", "id", s.tpm.ek_id));
+    assert_int_equal(
+        issuer_view_answer(s.rig.issuer, s.tpm.ek_id, s.client.thumbprint, 0, &answer, &why),
+        ATT_E_DENIED);
+    assert_int_equal(answer.body.len, 0);
+    issuer_response_done(&answer);
+    stage_free(&s);
+}
+
 /* ---- the deny list
  * ---------------------------------------------------------------------------------------- */
 
@@ -693,6 +713,7 @@ int main(void)
         cmocka_unit_test(import_and_ban_take_nothing),
         cmocka_unit_test(second_host_of_an_account),
         cmocka_unit_test(accounts_of_a_ticket),
+        cmocka_unit_test(view_after_rebind),
         cmocka_unit_test(maker_and_firmware_denied),
         cmocka_unit_test(inventory_is_the_operators),
         cmocka_unit_test(imported_ek_without_certificate),

@@ -199,6 +199,66 @@ static enum att_rc newer(void *user, struct store_tx *tx, struct att_err *err)
                       NULL, NULL, NULL, err);
 }
 
+struct old_rows {
+    int claims, eks;
+};
+
+static enum att_rc see_claim(void *user, const void *record, struct att_err *err)
+{
+    const struct store_ek_claim *claim = record;
+    (void)err;
+    assert_string_equal(claim->id, "listed@h1");
+    assert_string_equal(claim->ek, "listed");
+    assert_string_equal(claim->host, "h1");
+    ((struct old_rows *)user)->claims++;
+    return ATT_OK;
+}
+
+static enum att_rc see_ek(void *user, const void *record, struct att_err *err)
+{
+    const struct store_host_ek *row = record;
+    (void)err;
+    assert_string_not_equal(row->ek, "listed");
+    ((struct old_rows *)user)->eks++;
+    return ATT_OK;
+}
+
+/* Back to the first schema, with a host that proved one EK, was made by another and lists a third.
+ */
+static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err *err)
+{
+    (void)user;
+    return tx->store->ops->script(
+        tx->con,
+        "DROP TABLE ek_claims; ALTER TABLE tickets DROP COLUMN uses; DROP INDEX hosts_account;"
+        "DROP INDEX accounts_ticket; DROP INDEX blobs_created; DROP INDEX aks_account;"
+        "DELETE FROM migrations WHERE number > 1;"
+        "INSERT INTO hosts (id, label, labels, state, account, reason, manufacturer, model, "
+        "version,"
+        " ek_source, notes, created_at, updated_at, seen_at)"
+        " VALUES ('h1', '', '{}', 'pending', '', '', '', '', '', 'certificate', '{}', 1, 1, 1);"
+        "INSERT INTO host_eks (ek, host, proven) VALUES ('h1', 'h1', 0), ('second', 'h1', 1),"
+        " ('listed', 'h1', 0);",
+        err);
+}
+
+static enum att_rc read_rows(void *user, struct store_tx *tx, struct att_err *err)
+{
+    enum att_rc rc = store_each(tx, &store_ek_claims, NULL, NULL, see_claim, user, err);
+    return rc ? rc : store_each(tx, &store_host_eks, NULL, NULL, see_ek, user, err);
+}
+
+static void old_listings_become_claims(void **state)
+{
+    struct place *p = *state;
+    struct old_rows rows = {0};
+    ok(store_run(p->store, true, first_schema, NULL, &err));
+    reopen(p);
+    ok(store_run(p->store, false, read_rows, &rows, &err));
+    assert_int_equal(rows.claims, 1);
+    assert_int_equal(rows.eks, 2);
+}
+
 static void newer_schema_is_refused(void **state)
 {
     struct place *p = *state;
@@ -358,6 +418,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(private_file, setup, teardown),
         cmocka_unit_test_setup_teardown(ticket_race, setup, teardown),
         cmocka_unit_test_setup_teardown(expired_ticket, setup, teardown),
+        cmocka_unit_test_setup_teardown(old_listings_become_claims, setup, teardown),
         cmocka_unit_test_setup_teardown(newer_schema_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(not_a_database, setup, teardown),
         cmocka_unit_test_setup_teardown(killed, setup, teardown),
