@@ -134,6 +134,11 @@ static inline X509 *make_leaf_as(const struct ca *ca, EVP_PKEY *key, const char 
     struct att_buf tbs = {0};
     struct certs_leaf_spec spec = leaf_spec(spki_of(key, buf));
     spec.spiffe_id = id;
+    struct certs_cert_info issuer; /* made seconds ago on a slow machine */
+    assert_ok(certs_cert_info(ca->cert, &issuer, err));
+    if (spec.validity.not_after > issuer.not_after) {
+        spec.validity.not_after = issuer.not_after;
+    }
     assert_ok(certs_leaf_tbs(&spec, ca->cert, &tbs, digest, err));
     X509 *cert = sign(&tbs, ca->cert, ca->key);
     att_buf_done(&tbs);
