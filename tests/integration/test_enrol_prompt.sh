@@ -18,6 +18,15 @@ enrol() {
     grep -qE -- "$pattern" "$dir/tmp/enrol" || { cat "$dir/tmp/enrol"; job_fail "no /$pattern/"; }
 }
 
+restart() {
+    job_stop attestd
+    job_stop keyd
+    job_start_keyd
+    job_start_attestd
+    wait_for 30 ready
+}
+ready() { ctl --json status | jq -e '.tpm.state == "ready" and .enrolment.state == "enrolled"'; }
+
 job_make_tpm
 job_write_conf
 sed -i '/^ticket_file/d' "$dir/attestd.yaml"
@@ -45,7 +54,7 @@ enrol 1 '^attestctl: ticketMalformed: .*macKey' < <(jq -c 'del(.macKey)' "$dir/g
 secret=$(jq -r .macKey "$dir/good.json")
 # Cut in the middle of the key: the answer does not repeat what it stumbled over.
 enrol 1 ticketMalformed < <(jq -c '{macKey, url}' "$dir/good.json" | head -c 40)
-! grep -q "${secret:0:12}" "$dir/tmp/enrol" || job_fail "a broken ticket's key is repeated"
+! grep -qF -e "${secret:0:12}" "$dir/tmp/enrol" || job_fail "a broken ticket's key is repeated"
 enrol 1 '^attestctl: issuerOther: .*other.example' < <(jq -c '.url = "https://other.example/acme"' "$dir/good.json")
 enrol 1 '^attestctl: ticketInvalid: the issuer refused .*not known' < <(jq -c '.kid = "nobody"' "$dir/good.json")
 enrol 1 '^attestctl: .*refused' < <(jq -c '.macKey = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"' "$dir/good.json")
@@ -62,16 +71,13 @@ job_check_chain by-prompt
 ok "enrolled by a pipe; a second ticket is refused"
 
 # ---- no trace of it on the host's disk, in logs, in attestd's environment and arguments ----
-if grep -rlF "$secret" "$dir/state" "$dir/run" "$dir/log" "/proc/$(job_pid attestd)/cmdline" "/proc/$(job_pid attestd)/environ"; then
+if grep -rlF -e "$secret" "$dir/state" "$dir/run" "$dir/log" "/proc/$(job_pid attestd)/cmdline" "/proc/$(job_pid attestd)/environ"; then
     job_fail "the ticket's key was written down"
 fi
 ok "the ticket's key is in no file"
 
 # ---- a restart needs no ticket ----
-job_stop attestd
-job_stop keyd
-job_start_keyd
-job_start_attestd
+restart
 serial=$(job_serial by-prompt)
 ctl agent rotate by-prompt > /dev/null
 [ "$(job_serial by-prompt)" != "$serial" ] || job_fail "no rotation after a restart"
@@ -130,14 +136,11 @@ typed=0
 python3 "$dir/type.py" "$dir/typed.json" "$bin/attestctl" --socket "$dir/run/control.sock" enrol > "$dir/tmp/typed" 2>&1 || typed=$?
 [ "$typed" = 0 ] || { cat "$dir/tmp/typed"; job_fail "typed at a terminal: $typed"; }
 grep -q pending "$dir/tmp/typed" || { cat "$dir/tmp/typed"; job_fail "typed, not pending"; }
-! grep -qF "$(jq -r .macKey "$dir/typed.json")" "$dir/tmp/typed" || job_fail "the terminal showed the ticket"
+! grep -qF -e "$(jq -r .macKey "$dir/typed.json")" "$dir/tmp/typed" || job_fail "the terminal showed the ticket"
 [ "$(jq -r .url "$dir/state/keyd/issuer.json")" = "https://127.0.0.1:$port/acme" ] || job_fail "keyd's issuer"
 job_enrolled_with typed-in
 job_check_chain typed-in
-job_stop attestd
-job_stop keyd
-job_start_keyd
-job_start_attestd
+restart
 serial=$(job_serial typed-in)
 ctl agent rotate typed-in > /dev/null
 [ "$(job_serial typed-in)" != "$serial" ] || job_fail "no rotation after a restart"
