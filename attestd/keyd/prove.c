@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+_Static_assert(PROC_AGENT_MAX == CERTS_AGENT_NAME_MAX, "an agent that may be named has its keys");
+
 /* ---- quotes -------------------------------------------------------------------------------- */
 
 static enum att_rc selection(struct att_slice text, struct parse_pcr_sel *ret, struct att_err *err)

@@ -12,7 +12,7 @@
 
 #define PROC_KEYD_VERSION     1
 #define PROC_KEY_ID_LEN       32 /* lowercase hex of 16 random bytes */
-#define PROC_AGENT_MAX        63 /* [a-z0-9] and inner '-', as in an entry's name */
+#define PROC_AGENT_MAX        64 /* as an entry's name (certs/san.h) */
 #define PROC_TPM_STRUCT_MAX   2048
 #define PROC_CERT_MAX         8192
 #define PROC_JWS_PAYLOAD_MAX  ((uint32_t)192 << 10)
