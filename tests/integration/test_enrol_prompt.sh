@@ -74,7 +74,35 @@ ok "enrolled by a pipe; a second ticket is refused"
 if grep -rlF -e "$secret" "$dir/state" "$dir/run" "$dir/log" "/proc/$(job_pid attestd)/cmdline" "/proc/$(job_pid attestd)/environ"; then
     job_fail "the ticket's key was written down"
 fi
-ok "the ticket's key is in no file"
+cat > "$dir/scan.py" << 'END'
+# scan.py PID KEY: 1 if the process has the key, as text or as bytes, anywhere in its memory
+import base64
+import sys
+pid, text = sys.argv[1:]
+needles = [text.encode(), base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))]
+with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
+    for line in maps:
+        where, mode = line.split()[:2]
+        start, end = (int(x, 16) for x in where.split("-"))
+        if "w" not in mode or end - start > 1 << 30:
+            continue
+        try:
+            mem.seek(start)
+            content = mem.read(end - start)
+        except (OSError, ValueError, OverflowError):
+            continue
+        if any(n in content for n in needles):
+            print("found in", line.strip())
+            sys.exit(1)
+END
+if [ "$(id -u)" -eq 0 ]; then
+    account=$(ctl --json status | jq -r .enrolment.account)
+    if python3 "$dir/scan.py" "$(job_pid attestd)" "${account##*/}" > /dev/null; then
+        job_fail "the account's id is not found in memory: the search is blind"
+    fi
+    python3 "$dir/scan.py" "$(job_pid attestd)" "$secret" || job_fail "attestd still has the ticket's key in memory"
+fi
+ok "the ticket's key is in no file and no longer in memory"
 
 # ---- a restart needs no ticket ----
 restart
