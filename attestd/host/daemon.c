@@ -332,25 +332,21 @@ enum att_rc host_sandbox_enter(struct host *host, struct att_err *err)
     const char *credentials = getenv("CREDENTIALS_DIRECTORY");
     char conf_dir[4096], ca_dir[4096], ticket_dir[4096];
     const char *ca_file = conf->issuer ? conf->issuer->ca_file : NULL;
-    const struct {
-        const char *path;
-        int access;
-    } wanted[] = {{host->paths.dir, PROC_PATH_WRITE},
-                  {conf->run_dir, PROC_PATH_WRITE},
-                  {folder_of(host->opts->conf_path, conf_dir), PROC_PATH_READ},
-                  {folder_of(ca_file, ca_dir), PROC_PATH_READ},
-                  {folder_of(conf->ticket_file, ticket_dir), PROC_PATH_READ},
-                  {credentials, PROC_PATH_READ},
-                  {conf->logs->firmware, PROC_PATH_READ},
-                  {conf->logs->systemd, PROC_PATH_READ},
-                  {conf->logs->ima, PROC_PATH_READ}};
+    const struct proc_sandbox_path wanted[] = {
+        {host->paths.dir, PROC_PATH_WRITE},
+        {conf->run_dir, PROC_PATH_WRITE},
+        {folder_of(host->opts->conf_path, conf_dir), PROC_PATH_READ},
+        {folder_of(ca_file, ca_dir), PROC_PATH_READ},
+        {folder_of(conf->ticket_file, ticket_dir), PROC_PATH_READ},
+        {credentials, PROC_PATH_READ},
+        {conf->logs->firmware, PROC_PATH_READ},
+        {conf->logs->systemd, PROC_PATH_READ},
+        {conf->logs->ima, PROC_PATH_READ}};
     struct proc_sandbox_path paths[sizeof(wanted) / sizeof(wanted[0]) + 1];
     size_t n = 0;
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
         if (wanted[i].path) {
-            paths[n].path = wanted[i].path;
-            paths[n].access = wanted[i].access;
-            n++;
+            paths[n++] = wanted[i];
         }
     }
     paths[n].path = NULL;
