@@ -173,3 +173,20 @@ serial=$(job_serial typed-in)
 ctl agent rotate typed-in > /dev/null
 [ "$(job_serial typed-in)" != "$serial" ] || job_fail "no rotation after a restart"
 ok "typed at a terminal without echo; issuer and root from the ticket alone"
+
+# ---- the issuer is away: attestctl gives up waiting, attestd keeps the ticket and goes on ----
+job_stop attestd
+job_stop keyd
+rm -rf "$dir/state"
+ctl host evict "$(job_host_id)" > /dev/null
+ticket "$dir/late.json" --host late
+job_stop issuerd
+job_start_keyd
+job_start_attestd
+wait_for 30 sh -c "\"$bin/attestctl\" --json --socket \"$dir/run/control.sock\" status | jq -e '.tpm.state == \"ready\"'"
+enrol 1 'Resource temporarily unavailable|timed out|deadline' --timeout 3 < "$dir/late.json"
+job_start_issuer
+wait_for 60 job_host_known
+pending() { ctl --json status | jq -e '.enrolment.state == "pending"'; }
+wait_for 60 pending
+ok "the issuer was away: enrolled when it came back"
