@@ -8,7 +8,6 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #define TICKET_MAX 65536
 
@@ -83,9 +82,8 @@ enum att_rc keyd_url_under(const char *base, struct att_slice url, struct att_er
     if (b.path.len && b.path.ptr[b.path.len - 1] == '/') {
         b.path.len--;
     }
-    bool same = u.host.len == b.host.len &&
-                strncasecmp((const char *)u.host.ptr, (const char *)b.host.ptr, b.host.len) == 0 &&
-                att_slice_eq(u.port, b.port);
+    /* As text, like the client: one spelling, the configured one. */
+    bool same = att_slice_eq(u.host, b.host) && att_slice_eq(u.port, b.port);
     bool below = u.path.len >= b.path.len &&
                  att_slice_eq(ATT_SLICE(u.path.ptr, b.path.len), b.path) &&
                  (u.path.len == b.path.len || u.path.ptr[b.path.len] == '/');
