@@ -65,7 +65,7 @@ def keyd_frame(ident, op, payload):
 GARBAGE_KEYD = [
     b"\0\0\0\0", b"\xff\xff\xff\xff", frame(b"x"), frame(b"xxxxx"), keyd_frame(1, 0, b""), keyd_frame(1, 0xffff, b""),
     keyd_frame(1, 0x8001, b""), keyd_frame(1, 1, b"trailing"), keyd_frame(1, 16, b""),
-    keyd_frame(1, 16, b"\xff\xff\xff\xff"), keyd_frame(1, 16, frame(b"../../x")), keyd_frame(1, 16, frame(b"a" * 64)),
+    keyd_frame(1, 16, b"\xff\xff\xff\xff"), keyd_frame(1, 16, frame(b"../../x")), keyd_frame(1, 16, frame(b"a" * 65)),
     keyd_frame(1, 19, frame(b"0" * 32) + frame(b"spiffe://x/agent/y")), keyd_frame(1, 22, frame(b"../" * 11)),
     keyd_frame(1, 4, frame(b"{}") + frame(b"x" * 196609)), keyd_frame(1, 7, b"\xff" * 16),
     keyd_frame(1, 5, frame(b"\0" * 10) * 8), keyd_frame(1, 32, frame(b"12345678") + frame(b"sha1:0") + frame(b"\x80")),
