@@ -20,6 +20,7 @@ struct agent_error {
     char code[16];   /* att_rc_name */
     char reason[40]; /* a reason word, or empty */
     char message[400];
+    uint64_t number; /* counts the errors of this process; 0: from an earlier one. Not on disk */
 };
 
 /* Everything that outlives the process. Strings are NUL-terminated and empty when unknown. */

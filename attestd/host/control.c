@@ -78,7 +78,7 @@ static enum att_rc op_show(struct call *call, json_t **ret_result, struct att_er
  */
 
 /* A new key and certificate as soon as a worker is free; a running back-off ends. */
-static enum att_rc rotate_begin(struct call *call, uint64_t *ret_issued, int64_t *ret_at,
+static enum att_rc rotate_begin(struct call *call, uint64_t *ret_issued, uint64_t *ret_since,
                                 struct att_err *err)
 {
     HOST_LOCKED(call->host);
@@ -92,23 +92,23 @@ static enum att_rc rotate_begin(struct call *call, uint64_t *ret_issued, int64_t
     }
     agent->forced = state == AGENT_VALID || agent->busy;
     agent->not_before_ms = 0;
-    if (call->host->phase <= HOST_NO_ISSUER) {
+    if (call->host->phase <= HOST_ENROLLING) {
         host_nudge(call->host); /* or its back-off would be ours */
     }
     *ret_issued = agent->rec.issued;
-    *ret_at = att_now_utc_s();
+    *ret_since = host_error_newest();
     return ATT_OK;
 }
 
-/* Nobody issues now, and why. Under lock. */
-static bool host_in_the_way(const struct host *host, int64_t since, struct att_err *err)
+/* Nobody issues now, and why; since: errors up to this one are old. Under lock. */
+static bool host_in_the_way(const struct host *host, uint64_t since, struct att_err *err)
 {
     if (host->phase == HOST_PENDING) {
         (void)!att_fail(err, ATT_E_DENIED, "the host waits for an operator's approval");
         att_err_reason(err, "hostPending");
         return true;
     }
-    if (host->phase <= HOST_NO_ISSUER && host->last_error.at >= since) {
+    if (host->phase <= HOST_ENROLLING && host->last_error.number > since) {
         (void)!att_fail(err, ATT_E_DENIED, "%s", host->last_error.message);
         att_err_reason(err, host->last_error.reason);
         return true;
@@ -117,7 +117,7 @@ static bool host_in_the_way(const struct host *host, int64_t since, struct att_e
 }
 
 /* 1: issued; -1: failed, err says why; 0: not yet. Under lock. */
-static int rotate_state(struct call *call, uint64_t issued, int64_t since, struct att_err *err)
+static int rotate_state(struct call *call, uint64_t issued, uint64_t since, struct att_err *err)
 {
     const struct agent *agent = agent_registry_find(call->host->reg, call->name);
     if (!agent) {
@@ -134,7 +134,7 @@ static int rotate_state(struct call *call, uint64_t issued, int64_t since, struc
     if (host_in_the_way(call->host, since, err)) {
         return -1;
     }
-    if (rec->last_error.at >= since && rec->attempts > 0) {
+    if (rec->last_error.number > since && rec->attempts > 0) {
         (void)!att_fail(err, ATT_E_DENIED, "%s", rec->last_error.message);
         att_err_reason(err, rec->last_error.reason);
         return -1;
@@ -143,7 +143,7 @@ static int rotate_state(struct call *call, uint64_t issued, int64_t since, struc
 }
 
 /* Until the worker is done with the agent, or the time is over. */
-static int rotate_wait(struct call *call, uint64_t issued, int64_t since, int64_t until_ms,
+static int rotate_wait(struct call *call, uint64_t issued, uint64_t since, int64_t until_ms,
                        struct att_err *err)
 {
     HOST_LOCKED(call->host);
@@ -184,8 +184,8 @@ static enum att_rc rotate_result(struct call *call, int64_t start_us, json_t **r
 
 static enum att_rc op_rotate(struct call *call, json_t **ret_result, struct att_err *err)
 {
-    uint64_t issued = 0;
-    int64_t since = 0, start_us = att_boottime_us();
+    uint64_t issued = 0, since = 0;
+    int64_t start_us = att_boottime_us();
     enum att_rc rc = get_name(call, err);
     if (rc == ATT_OK) {
         rc = rotate_begin(call, &issued, &since, err);

@@ -1,5 +1,6 @@
 #include "attestd/host/internal.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,8 +27,16 @@ static void copy_text(char *ret, size_t size, const char *text)
     ret[i] = '\0';
 }
 
+static atomic_uint_fast64_t noted;
+
+uint64_t host_error_newest(void)
+{
+    return atomic_load(&noted);
+}
+
 void host_error_note(struct agent_error *ret_error, const struct att_err *err)
 {
+    ret_error->number = atomic_fetch_add(&noted, 1) + 1;
     ret_error->at = att_now_utc_s();
     copy_text(ret_error->code, sizeof(ret_error->code), att_rc_name(err->rc));
     copy_text(ret_error->reason, sizeof(ret_error->reason), err->reason);

@@ -130,6 +130,8 @@ ATT_MUST_USE enum att_rc host_sandbox_enter(struct host *host, struct att_err *e
 
 /* errors.c */
 void host_error_note(struct agent_error *ret_error, const struct att_err *err);
+/* The number of the newest error noted: those after it have a greater one. */
+uint64_t host_error_newest(void);
 uint32_t host_random(void);
 
 /* given.c */
