@@ -23,6 +23,9 @@ void att_secret_done(struct att_secret *secret); /* wipes, unmaps; secret become
 struct att_slice att_secret_slice(const struct att_secret *secret);
 /* Wipes ordinary memory in a way the compiler keeps. */
 void att_wipe(void *bytes, size_t len);
+/* Wipes the 64 KiB of stack below the caller: what libraries left there that were given a secret.
+ */
+void att_wipe_stack(void);
 
 #define att_autosecret ATT_CLEANUP(att_secret_done) struct att_secret
 

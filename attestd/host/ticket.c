@@ -123,6 +123,7 @@ enum att_rc host_ticket_load(const char *file, struct host_ticket *ret_ticket, s
     if (text.ptr) {
         att_wipe(text.ptr, text.cap);
     }
+    att_wipe_stack();
     if (rc != ATT_OK) {
         att_err_prefix(err, "ticket %s", file);
     }
