@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job with real processes: a swtpm with EK certificates, attest-issuerd, attestd-keyd,
 # attestd. Enrolment, two agents, certificates, forced rotation, what stock tools say of the results,
-# restarts of each process, freeze, removal, a second attestd, a full disk.
+# restarts of each process, freeze, removal, a second attestd.
 set -euo pipefail
 # shellcheck disable=SC2154 # dir, bin and job_vectors come from job.sh
 # shellcheck source=../support/job.sh
