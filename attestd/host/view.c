@@ -109,7 +109,7 @@ static enum att_rc parse_host(struct host_view *view, struct att_err *err)
 
 static enum att_rc parse_members(struct host_view *view, struct att_err *err)
 {
-    int64_t version;
+    int64_t version = 0;
     const char *issued_at, *bundle;
     enum att_rc rc = int_member(view->json, "version", 1, &version, err);
     if (rc == ATT_OK) {
