@@ -255,6 +255,8 @@ ATT_MUST_USE enum att_rc issuer_host_check(const struct store_host *host, struct
 bool issuer_host_clock(const struct store_host *host, struct verify_clock *ret_clock);
 /* The same as JSON text, malloc'd: "" when there is none. */
 char *issuer_host_clock_text(const struct store_host *host);
+/* That of the statement by which this AK was enrolled (M2). */
+struct verify_clock issuer_ak_clock(const struct store_ak *ak);
 /* What an order's quote is compared with: the clock when its token was made, since the quotes of
  * several agents may come in another order than they were made; the present one when the host has
  * enrolled anew since. */

@@ -389,6 +389,16 @@ char *issuer_host_clock_text(const struct store_host *host)
     return clock ? issuer_json_text(clock) : strdup("");
 }
 
+struct verify_clock issuer_ak_clock(const struct store_ak *ak)
+{
+    struct att_cur cur = att_cur_init(att_buf_slice(&ak->firmware));
+    return (struct verify_clock){.clock_ms = (uint64_t)ak->clock_ms,
+                                 .reset_count = (uint32_t)ak->reset_count,
+                                 .restart_count = (uint32_t)ak->restart_count,
+                                 .safe = ak->safe != 0,
+                                 .firmware_version = att_cur_be64(&cur)};
+}
+
 bool issuer_order_clock(const struct store_order *order, const struct store_host *host,
                         struct verify_clock *ret_clock)
 {
