@@ -43,10 +43,22 @@ ATT_MUST_USE enum att_rc issuer_intent_make(struct issuer *issuer, struct store_
                                             struct issuer_intent *intent, int64_t now,
                                             struct store_cert *ret_cert, struct att_err *err);
 /* After that transaction has committed: signs, stores the outcome, completes the order or AK record
- * that it is for. cert->pem is filled. Does nothing twice. */
+ * that it is for. cert->pem is filled. Does nothing twice: while one thread works on an intent
+ * another waits for it, and takes its outcome. What fails here is left to issuer_intent_tick. */
 ATT_MUST_USE enum att_rc issuer_intent_sign(struct issuer *issuer, struct store_cert *cert,
                                             struct att_err *err);
-/* At start: every intent without an outcome is signed as it was meant, or recorded as abandoned. */
-ATT_MUST_USE enum att_rc issuer_intent_recover(struct issuer *issuer, struct att_err *err);
+/* Every intent without an outcome is signed as it was meant, or recorded as abandoned when nobody
+ * can use it any more. ret_left: how many could be neither; why is in *err then, though the result
+ * is ATT_OK. Fails when the store cannot be read. */
+ATT_MUST_USE enum att_rc issuer_intent_recover(struct issuer *issuer, size_t *ret_left,
+                                               struct att_err *err);
+/* The same in a running issuer, when something was left: with pauses that grow from 1 to 60 s.
+ * Main thread. */
+void issuer_intent_tick(struct issuer *issuer);
+/* In the transaction that ends a certificate which was only intended: its order, if it has one,
+ * becomes invalid and says why. */
+ATT_MUST_USE enum att_rc issuer_intent_void(struct store_tx *tx, const struct store_cert *cert,
+                                            const char *reason, const char *detail,
+                                            struct att_err *err);
 
 #endif

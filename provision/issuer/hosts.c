@@ -1,5 +1,5 @@
 /* The inventory: which TPM is which host, and what its state entails. */
-#include "provision/issuer/context.h"
+#include "provision/issuer/ca.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -289,6 +289,7 @@ static enum att_rc revoke_cert(struct store_tx *tx, const char *serial, const ch
 {
     struct store_cert cert = {0};
     enum att_rc rc = store_get(tx, &store_certs, serial, &cert, err);
+    bool intended = !rc && strcmp(cert.status, STORE_CERT_INTENT) == 0;
     if (!rc) {
         cert.ended_at = now;
         rc = issuer_set(&cert.status, STORE_CERT_REVOKED) && issuer_set(&cert.reason, reason)
@@ -300,6 +301,9 @@ static enum att_rc revoke_cert(struct store_tx *tx, const char *serial, const ch
         json_object_set_new(record, "serial", json_string(serial));
         json_object_set_new(record, "host", json_string(cert.host));
         rc = issuer_audit(tx, now, record, NULL, err);
+    }
+    if (!rc && intended) {
+        rc = issuer_intent_void(tx, &cert, reason, "the host was ended before it was signed", err);
     }
     store_record_done(&store_certs, &cert);
     return rc;

@@ -98,6 +98,7 @@ static void loop(struct issuer *issuer)
         if (atomic_exchange(&issuer->reload, 0)) {
             reload(issuer);
         }
+        issuer_intent_tick(issuer);
         housekeeping(issuer, &last_sweep_ms);
         proc_notify_watchdog();
     }
