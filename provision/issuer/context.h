@@ -80,6 +80,7 @@ struct issuer {
      * fit at start), or never again, since the log no longer continues it. */
     struct store_audit written_head;
     bool head_missing, head_broken;
+    bool status_changed; /* main thread: what systemd is told is no longer so */
 };
 
 struct issuer_settings *issuer_settings_get(struct issuer *issuer); /* counted */

@@ -58,7 +58,10 @@ enum att_rc issuer_intent_make(struct issuer *issuer, struct store_tx *tx,
         rc = fill_cert(&cert, intent, hex, id) ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory");
     }
     if (!rc) {
-        const struct certs_validity *v = agent ? &intent->leaf.validity : &intent->ak.validity;
+        struct certs_validity *v = agent ? &intent->leaf.validity : &intent->ak.validity;
+        /* Towards the end of a CA's life a shorter certificate is better than none; below the
+         * least lifetime there is none. */
+        v->not_after = issuer_ca_clamp(issuer->ca, agent, v->not_after);
         cert.not_before = v->not_before;
         cert.not_after = v->not_after;
         rc = agent ? certs_leaf_tbs(&intent->leaf, issuer->ca->workload_ca, &cert.tbs, digest, err)
