@@ -309,12 +309,12 @@ enum att_rc issuer_admin_status(struct issuer_admin_call *call, struct store_tx 
         "agents", (json_int_t)c.entries);
     json_object_update(call->result, more);
     json_decref(more);
-    more = json_pack("{s:{s:I, s:s}, s:I, s:o, s:I, s:s, s:o}", "audit", "seq", (json_int_t)head.seq,
-                     "hash", hash, "viewVersion", (json_int_t)atomic_load(&issuer->view_version),
-                     "profiles", profiles_json(conf), "ekRoots",
-                     (json_int_t)certs_ek_store_roots(settings->ek_roots), "opensslVersion",
-                     OpenSSL_version(OPENSSL_VERSION), "warnings",
-                     issuer_ca_warnings(issuer->ca, conf, call->now));
+    more = json_pack(
+        "{s:{s:I, s:s}, s:I, s:o, s:I, s:s, s:o}", "audit", "seq", (json_int_t)head.seq, "hash",
+        hash, "viewVersion", (json_int_t)atomic_load(&issuer->view_version), "profiles",
+        profiles_json(conf), "ekRoots", (json_int_t)certs_ek_store_roots(settings->ek_roots),
+        "opensslVersion", OpenSSL_version(OPENSSL_VERSION), "warnings",
+        issuer_ca_warnings(issuer->ca, conf, call->now));
     json_object_update(call->result, more);
     json_decref(more);
     return ATT_OK;

@@ -406,10 +406,9 @@ static void warn_end(struct warnings *w, const X509 *cert, const char *name, int
         return;
     }
     int64_t days = (end - w->now) / DAY_S;
-    json_array_append_new(
-        w->list, end <= w->now
-                     ? json_sprintf("%s has ended: %s", name, what)
-                     : json_sprintf("%s ends in %lld days: %s", name, (long long)days, what));
+    json_array_append_new(w->list, end <= w->now ? json_sprintf("%s has ended: %s", name, what)
+                                                 : json_sprintf("%s ends in %lld days: %s", name,
+                                                                (long long)days, what));
 }
 
 json_t *issuer_ca_warnings(struct issuer_ca *ca, const struct conf_issuer *conf, int64_t now)

@@ -30,9 +30,9 @@ struct issuer_ca {
     struct att_buf tls_root_der;
     pthread_mutex_t lock;
     struct issuer_endpoints *endpoints; /* under lock; issuer_endpoints_get */
-    int64_t failed_at;                  /* under lock: the last renewal failed then; 0: it did not */
-    struct att_err failure;             /* under lock */
-    int64_t try_ms, pause_ms, warn_ms;  /* main thread, by the boot clock */
+    int64_t failed_at;                 /* under lock: the last renewal failed then; 0: it did not */
+    struct att_err failure;            /* under lock */
+    int64_t try_ms, pause_ms, warn_ms; /* main thread, by the boot clock */
 };
 
 struct issuer_endpoints *issuer_endpoints_get(struct issuer_ca *ca); /* counted */

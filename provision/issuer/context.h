@@ -74,7 +74,7 @@ struct issuer {
     pthread_mutex_t claim_lock;
     pthread_cond_t claim_gone;
     struct issuer_claim *claims;
-    atomic_int intents_left; /* there are intents to complete that no thread has */
+    atomic_int intents_left;                /* there are intents to complete that no thread has */
     int64_t intent_try_ms, intent_pause_ms; /* main thread: when next, by the boot clock */
     /* Main thread: what audit.head says; whether it has to be written anew (it was gone or did not
      * fit at start), or never again, since the log no longer continues it. */

@@ -1,6 +1,6 @@
-/* What is renewed while we serve: the TLS certificate and the signer of host views. Nothing waits for
- * it: connections keep the context that they began with, new ones get the new one, and hosts pin the
- * root. */
+/* What is renewed while we serve: the TLS certificate and the signer of host views. Nothing waits
+ * for it: connections keep the context that they began with, new ones get the new one, and hosts
+ * pin the root. */
 #include "provision/issuer/ca_files.h"
 
 #include "attestd/base/io.h"
@@ -430,8 +430,7 @@ enum att_rc issuer_endpoints_refresh(struct issuer_ca *ca, const struct conf_iss
 static bool any_due(struct issuer_ca *ca, int64_t now)
 {
     issuer_autoendpoints *e = issuer_endpoints_get(ca);
-    return (!e->given && due(e->tls, ca->tls_root_end, now)) ||
-           due(e->view, ca->tls_root_end, now);
+    return (!e->given && due(e->tls, ca->tls_root_end, now)) || due(e->view, ca->tls_root_end, now);
 }
 
 static void note_result(struct issuer_ca *ca, enum att_rc rc, const struct att_err *err,
@@ -479,8 +478,7 @@ void issuer_ca_tick(struct issuer *issuer, bool at_once)
         note_result(ca, rc, &err, now);
         issuer_autoendpoints *after = issuer_endpoints_get(ca);
         /* The head is signed by the new signer at once. */
-        issuer->head_missing =
-            issuer->head_missing || X509_cmp(before->view, after->view) != 0;
+        issuer->head_missing = issuer->head_missing || X509_cmp(before->view, after->view) != 0;
         issuer->status_changed = true;
     }
     if (at_once || now_ms >= ca->warn_ms) {

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FOREIGN       "foreignIntent"
+#define FOREIGN        "foreignIntent"
 #define PAUSE_LEAST_MS 1000
 #define PAUSE_MOST_MS  60000
 #define BATCH          64
@@ -190,8 +190,7 @@ static enum att_rc complete_ak(const struct outcome *o, struct store_tx *tx, str
     return rc;
 }
 
-static enum att_rc complete_order(const struct outcome *o, struct store_tx *tx,
-                                  struct att_err *err)
+static enum att_rc complete_order(const struct outcome *o, struct store_tx *tx, struct att_err *err)
 {
     struct store_order order = {0};
     enum att_rc rc = store_get(tx, &store_orders, o->cert->ord, &order, err);
@@ -209,8 +208,8 @@ static enum att_rc complete(const struct outcome *o, struct store_tx *tx, struct
     if (o->reason) {
         return issuer_intent_void(tx, o->cert, o->reason, o->detail, err);
     }
-    enum att_rc rc = strcmp(o->cert->kind, "ak") == 0 ? complete_ak(o, tx, err)
-                                                      : complete_order(o, tx, err);
+    enum att_rc rc =
+        strcmp(o->cert->kind, "ak") == 0 ? complete_ak(o, tx, err) : complete_order(o, tx, err);
     /* What it was for may have been swept away since; then nobody waits for it. */
     if (rc == ATT_E_NOTFOUND) {
         att_err_clear(err);
@@ -357,12 +356,11 @@ static enum att_rc take_outcome(struct issuer *issuer, struct store_cert *cert, 
     if (!rc) {
         *ret_open = strcmp(now.status, STORE_CERT_INTENT) == 0;
         if (strcmp(now.status, STORE_CERT_ISSUED) == 0) {
-            rc = issuer_set(&cert->pem, now.pem) ? ATT_OK
-                                                 : att_fail(err, ATT_E_NOMEM, "no memory");
+            rc = issuer_set(&cert->pem, now.pem) ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory");
         } else if (!*ret_open) {
-            rc = issuer_refuse(err, ATT_E_DENIED, "hostBanned",
-                               "certificate %s: is %s before it was issued", now.serial,
-                               now.status);
+            rc =
+                issuer_refuse(err, ATT_E_DENIED, "hostBanned",
+                              "certificate %s: is %s before it was issued", now.serial, now.status);
         }
     }
     store_record_done(&store_certs, &now);
@@ -420,8 +418,7 @@ static enum att_rc abandon(struct issuer *issuer, struct store_cert *cert, const
     enum att_rc rc = store_run(issuer->store, true, write_outcome, &o, err);
     if (!rc) {
         att_log(ATT_WARN, "intent.abandoned", ATT_S("serial", cert->serial),
-                ATT_S("subject", cert->subject), ATT_S("reason", reason),
-                ATT_S("detail", detail));
+                ATT_S("subject", cert->subject), ATT_S("reason", reason), ATT_S("detail", detail));
     }
     return rc;
 }

@@ -8,9 +8,9 @@
 const char *verify_change_word(enum verify_change change)
 {
     static const char *const words[] = {
-        [VERIFY_CHANGE_FIRST] = "first",           [VERIFY_CHANGE_SAME_BOOT] = "sameBoot",
-        [VERIFY_CHANGE_RESUMED] = "resumed",       [VERIFY_CHANGE_HIBERNATED] = "hibernated",
-        [VERIFY_CHANGE_RESTARTED] = "restarted",   [VERIFY_CHANGE_REBOOTED] = "rebooted",
+        [VERIFY_CHANGE_FIRST] = "first",         [VERIFY_CHANGE_SAME_BOOT] = "sameBoot",
+        [VERIFY_CHANGE_RESUMED] = "resumed",     [VERIFY_CHANGE_HIBERNATED] = "hibernated",
+        [VERIFY_CHANGE_RESTARTED] = "restarted", [VERIFY_CHANGE_REBOOTED] = "rebooted",
     };
     return words[change];
 }
@@ -37,8 +37,7 @@ static enum verify_change by_pcrs(const struct parse_pcr_set *before,
 {
     const struct parse_pcr_set *now = quoted->pcrs;
     uint32_t passed = 0;
-    if (!before || before->sel.bank != now->sel.bank ||
-        (now->sel.mask & ~before->sel.mask) != 0) {
+    if (!before || before->sel.bank != now->sel.bank || (now->sel.mask & ~before->sel.mask) != 0) {
         return VERIFY_CHANGE_RESTARTED;
     }
     uint32_t differ = differing(before, now);

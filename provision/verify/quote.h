@@ -38,11 +38,12 @@ struct verify_quoted {
  * resume from a hibernation: only the PCRs do (TCG TPM 2.0 Part 1, clause 12.2: a TPM Resume keeps
  * them, a TPM Restart starts them again). */
 enum verify_change {
-    VERIFY_CHANGE_FIRST,      /* there is no earlier statement */
-    VERIFY_CHANGE_SAME_BOOT,  /* both counters as before */
-    VERIFY_CHANGE_RESUMED,    /* restartCount rose; the PCRs are as they were, or go on from there */
+    VERIFY_CHANGE_FIRST,     /* there is no earlier statement */
+    VERIFY_CHANGE_SAME_BOOT, /* both counters as before */
+    VERIFY_CHANGE_RESUMED,   /* restartCount rose; the PCRs are as they were, or go on from there */
     VERIFY_CHANGE_HIBERNATED, /* restartCount rose; the log shows that PCRs started again */
-    VERIFY_CHANGE_RESTARTED,  /* restartCount rose; earlier PCRs or a log are lacking to tell which */
+    VERIFY_CHANGE_RESTARTED,  /* restartCount rose; earlier PCRs or a log are lacking to tell which
+                               */
     VERIFY_CHANGE_REBOOTED,   /* resetCount rose */
 };
 /* "first", "sameBoot", "resumed", "hibernated", "restarted", "rebooted". */

@@ -327,9 +327,9 @@ struct tpm {
     struct forge *base;
     char ek_id[VERIFY_ID_HEX];
     struct verify_clock clock;
-    struct att_buf ak_cert; /* DER, once issued */
-    forge_mutate mutate;    /* what the test makes wrong */
-    bool no_ek_cert;        /* there is none in its NV */
+    struct att_buf ak_cert;   /* DER, once issued */
+    forge_mutate mutate;      /* what the test makes wrong */
+    bool no_ek_cert;          /* there is none in its NV */
     const uint8_t *k, *nonce; /* while it answers M1 */
 };
 

@@ -1,5 +1,5 @@
-/* TLS certificate and view signer are renewed while the issuer runs, by a clock that the test moves;
- * what fails is told and tried again; and nothing outlives what signed it. */
+/* TLS certificate and view signer are renewed while the issuer runs, by a clock that the test
+ * moves; what fails is told and tried again; and nothing outlives what signed it. */
 #include "tests/unit/issuer/rig.h"
 
 #include <signal.h>
@@ -290,7 +290,8 @@ static void warned_from_the_configured_time(void **state)
     close_rig(&r, &t);
 }
 
-/* A leaf never outlives what signed it: it gets shorter, and below the least lifetime there is none. */
+/* A leaf never outlives what signed it: it gets shorter, and below the least lifetime there is
+ * none. */
 static void leaf_within_its_ca(void **state)
 {
     (void)state;

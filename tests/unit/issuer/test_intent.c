@@ -1,6 +1,6 @@
-/* Between intent and outcome: what the store or the signing refuses there is completed by the running
- * issuer, with the same bytes to sign, once; or abandoned, and the order says why. The failures are
- * the database's own: a trigger that a second connection puts into it. */
+/* Between intent and outcome: what the store or the signing refuses there is completed by the
+ * running issuer, with the same bytes to sign, once; or abandoned, and the order says why. The
+ * failures are the database's own: a trigger that a second connection puts into it. */
 #include "tests/unit/issuer/rig.h"
 
 #include <sqlite3.h>
@@ -199,8 +199,7 @@ static void abandoned_when_too_late(void **state)
     tick(&s);
     assert_string_equal(status_of(&s, &o), "invalid");
     const json_t *error = json_object_get(s.client.body, "error");
-    assert_string_equal(issuer_string(error, "type"),
-                        "urn:ietf:params:acme:error:serverInternal");
+    assert_string_equal(issuer_string(error, "type"), "urn:ietf:params:acme:error:serverInternal");
     assert_non_null(strstr(issuer_string(error, "detail"), "order again"));
     assert_string_equal(client_reason(&s.client), "expired");
     assert_null(json_object_get(s.client.body, "certificate"));
@@ -258,7 +257,8 @@ static void banned_meanwhile(void **state)
     sql(&s, FAIL_ISSUED);
     stuck(&s, &o);
     sql(&s, MEND);
-    rig_admin_done(&s.rig, "host.ban", json_pack("{s:s, s:s}", "id", s.tpm.ek_id, "reason", "lost"));
+    rig_admin_done(&s.rig, "host.ban",
+                   json_pack("{s:s, s:s}", "id", s.tpm.ek_id, "reason", "lost"));
     tick(&s);
     assert_string_equal(status_of(&s, &o), "invalid");
     assert_non_null(json_object_get(s.client.body, "error"));
@@ -410,9 +410,12 @@ static void one_outcome(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(completed_without_restart), cmocka_unit_test(abandoned_when_too_late),
-        cmocka_unit_test(start_goes_on),             cmocka_unit_test(banned_meanwhile),
-        cmocka_unit_test(ca_replaced_meanwhile),     cmocka_unit_test(attestation_keys),
+        cmocka_unit_test(completed_without_restart),
+        cmocka_unit_test(abandoned_when_too_late),
+        cmocka_unit_test(start_goes_on),
+        cmocka_unit_test(banned_meanwhile),
+        cmocka_unit_test(ca_replaced_meanwhile),
+        cmocka_unit_test(attestation_keys),
         cmocka_unit_test(one_outcome),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
