@@ -73,6 +73,7 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_SEQUENCE_COUNT("profiles", PTR, struct conf_issuer, profiles, n_profiles,
                                &profile_entry, 1, CONF_PROFILES_MAX),
     CYAML_FIELD_MAPPING_PTR("tls", OPT, struct conf_issuer, tls, tls_fields),
+    STR(conf_issuer, ca_warning, OPT),
     STR(conf_issuer, evidence_lifetime, OPT),
     STR(conf_issuer, log, OPT),
     STR(conf_issuer, log_level, OPT),
@@ -113,6 +114,7 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
               conf_default(&conf->state_dir, "/var/lib/attest-issuerd") &&
               conf_default(&conf->run_dir, "/run/attest-issuerd") &&
               conf_default(&conf->policies_dir, "/etc/attestd/policies") &&
+              conf_default(&conf->ca_warning, "90d") &&
               conf_default(&conf->evidence_lifetime, "400d") && conf_default(&conf->log, "text") &&
               conf_default(&conf->log_level, "info") &&
               conf_default(&conf->control_group, "attestd-admin") &&
@@ -294,6 +296,7 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     (void)conf_check_path(check, "state_dir", conf->state_dir);
     (void)conf_check_path(check, "run_dir", conf->run_dir);
     (void)conf_check_path(check, "policies_dir", conf->policies_dir);
+    (void)conf_check_duration(check, "ca_warning", conf->ca_warning, 86400, &conf->ca_warning_s);
     (void)conf_check_duration(check, "evidence_lifetime", conf->evidence_lifetime, 86400,
                               &conf->evidence_lifetime_s);
     if (conf->threads < 1 || conf->threads > 64) {

@@ -66,10 +66,11 @@ struct conf_issuer {
     struct conf_profile *profiles; /* at least one; names differ */
     unsigned n_profiles;
     struct conf_issuer_tls *tls;           /* NULL: issued under the issuer's own TLS root */
+    char *ca_warning;                      /* 90d; a CA that ends sooner is warned of */
     char *evidence_lifetime;               /* 400d; messages and logs that were judged */
     char *log, *log_level, *control_group; /* as in attestd.yaml */
     /* derived */
-    int64_t evidence_lifetime_s;
+    int64_t evidence_lifetime_s, ca_warning_s;
     bool eab_required;    /* true unless the file says false */
     char listen_host[64]; /* address without brackets */
     uint16_t listen_port; /* 0: any free port */

@@ -14,12 +14,15 @@ struct m2 {
     struct enrol_m2_request request;
     struct verify_verdict *verdict;
     struct verify_quote_facts quote;
+    enum verify_change change;
     struct verify_policy *policy;
     json_t *facts; /* of M1 */
     struct store_host host;
     bool host_found;
     struct verify_clock previous;
     bool have_previous;
+    struct parse_pcr_set previous_pcrs; /* of the enrolment that holds now */
+    bool have_previous_pcrs;
     bool judged;
     struct store_cert cert;
     char decision[65];
@@ -30,6 +33,21 @@ static struct issuer_tpm tpm_of(const struct m2 *m)
 {
     return (struct issuer_tpm){m->ak.ek, json_object_get(m->facts, "others"),
                                issuer_string(m->facts, "akName"), ""};
+}
+
+/* The PCRs that were quoted when the host's present AK was enrolled. */
+static enum att_rc take_previous_pcrs(void *user, const void *record, struct att_err *err)
+{
+    struct m2 *m = user;
+    const struct store_ak *ak = record;
+    (void)err;
+    if (strcmp(ak->state, STORE_AK_VALID) == 0) {
+        att_autojson *facts = issuer_json(ak->facts);
+        const json_t *pcrs = json_object_get(facts, "pcrs");
+        m->have_previous_pcrs =
+            pcrs && parse_pcr_set_from_json(pcrs, NULL, &m->previous_pcrs, NULL) == ATT_OK;
+    }
+    return ATT_OK;
 }
 
 /* What the verdict needs from the store. */
@@ -57,6 +75,7 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
     rc = issuer_host_resolve(tx, &tpm, &m->host, &m->host_found, err);
     if (!rc && m->host_found) {
         m->have_previous = issuer_host_clock(&m->host, &m->previous);
+        rc = store_each(tx, &store_aks, "host", m->host.id, take_previous_pcrs, m, err);
     }
     if (!rc) {
         rc = issuer_policy_get(tx, m->ak.profile_boot, &m->policy, err);
@@ -92,8 +111,9 @@ static enum att_rc judge(struct m2 *m, struct att_err *err)
     in.boot.policy = m->policy;
     in.boot.now = m->call->now;
     in.previous = m->have_previous ? &m->previous : NULL;
+    in.previous_pcrs = m->have_previous_pcrs ? &m->previous_pcrs : NULL;
     m->judged = true;
-    enum verify_result result = verify_enrol(&in, m->verdict, &m->quote);
+    enum verify_result result = verify_enrol(&in, m->verdict, &m->quote, &m->change);
     att_wipe(proof, sizeof proof);
     if (result == VERIFY_ACCEPTED) {
         const char *claimed = issuer_string(m->facts, "claimedVersion");
@@ -275,8 +295,8 @@ static enum att_rc evidence_record(struct m2 *m, struct store_tx *tx, const char
     if (m->judged && verify_verdict_json(m->verdict, &verdict, NULL) == ATT_OK) {
         json_object_set_new(record, "verdict", verdict);
     }
-    if (m->judged && m->quote.resumed) {
-        json_object_set_new(record, "resumed", json_true());
+    if (strcmp(outcome, "granted") == 0) {
+        json_object_set_new(record, "since", json_string(verify_change_word(m->change)));
     }
     json_object_set(record, "m1", m->facts);
     return issuer_audit(tx, now, record, ret_digest, err);
@@ -295,9 +315,18 @@ static enum att_rc put_ak(struct m2 *m, struct store_tx *tx, struct att_err *err
     a->reset_count = c->reset_count;
     a->restart_count = c->restart_count;
     a->safe = c->safe;
-    a->expires_at = m->call->now + m->call->settings->conf->enrolment->ak_lifetime_s;
-    return issuer_set(&a->state, STORE_AK_VALID) && issuer_set(&a->host, m->host.id) &&
-                   !a->firmware.failed
+    a->expires_at =
+        issuer_ca_clamp(m->call->issuer->ca, false,
+                        m->call->now + m->call->settings->conf->enrolment->ak_lifetime_s);
+    json_t *pcrs = NULL;
+    enum att_rc rc = parse_pcr_set_json(&m->request.pcrs, &pcrs, err);
+    if (rc) {
+        return rc;
+    }
+    json_object_set_new(m->facts, "pcrs", pcrs);
+    issuer_autofree *facts = issuer_json_text(m->facts);
+    return issuer_set(&a->state, STORE_AK_VALID) && issuer_set(&a->host, m->host.id) && facts &&
+                   issuer_set(&a->facts, facts) && !a->firmware.failed
                ? store_put(tx, &store_aks, a, err)
                : att_fail(err, ATT_E_NOMEM, "no memory");
 }
@@ -484,7 +513,8 @@ static enum att_rc run(struct m2 *m, struct att_err *err)
     }
     issuer_view_wake(call->issuer);
     att_log(ATT_INFO, "host.enrolled", ATT_S("host", m->host.id), ATT_S("state", m->host.state),
-            ATT_S("label", m->host.label), ATT_S("ak", m->ak.id), ATT_S("boot", m->quote.boot));
+            ATT_S("label", m->host.label), ATT_S("ak", m->ak.id), ATT_S("boot", m->quote.boot),
+            ATT_S("since", verify_change_word(m->change)));
     rc = issuer_intent_sign(call->issuer, &m->cert, err);
     return rc ? rc : answer(m, err);
 }

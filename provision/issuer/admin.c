@@ -268,8 +268,12 @@ static json_t *tls_json(struct issuer *issuer)
             most = name;
         }
     }
-    return json_pack("{s:s, s:s, s:o, s:b}", "version", "TLSv1.3", "group", most, "groups", groups,
-                     "postQuantum", certs_tls_has_pq() ? 1 : 0);
+    issuer_autoendpoints *endpoints = issuer_endpoints_get(issuer->ca);
+    struct certs_cert_info info = {0};
+    (void)!certs_cert_info(endpoints->tls, &info, NULL);
+    return json_pack("{s:s, s:s, s:o, s:b, s:o}", "version", "TLSv1.3", "group", most, "groups",
+                     groups, "postQuantum", certs_tls_has_pq() ? 1 : 0, "notAfter",
+                     issuer_time_json(info.not_after));
 }
 
 enum att_rc issuer_admin_status(struct issuer_admin_call *call, struct store_tx *tx,
@@ -305,11 +309,12 @@ enum att_rc issuer_admin_status(struct issuer_admin_call *call, struct store_tx 
         "agents", (json_int_t)c.entries);
     json_object_update(call->result, more);
     json_decref(more);
-    more = json_pack("{s:{s:I, s:s}, s:I, s:o, s:I, s:s}", "audit", "seq", (json_int_t)head.seq,
-                     "hash", hash, "viewVersion", (json_int_t)atomic_load(&issuer->view_version),
-                     "profiles", profiles_json(conf), "ekRoots",
-                     (json_int_t)certs_ek_store_roots(settings->ek_roots), "opensslVersion",
-                     OpenSSL_version(OPENSSL_VERSION));
+    more = json_pack(
+        "{s:{s:I, s:s}, s:I, s:o, s:I, s:s, s:o}", "audit", "seq", (json_int_t)head.seq, "hash",
+        hash, "viewVersion", (json_int_t)atomic_load(&issuer->view_version), "profiles",
+        profiles_json(conf), "ekRoots", (json_int_t)certs_ek_store_roots(settings->ek_roots),
+        "opensslVersion", OpenSSL_version(OPENSSL_VERSION), "warnings",
+        issuer_ca_warnings(issuer->ca, conf, call->now));
     json_object_update(call->result, more);
     json_decref(more);
     return ATT_OK;

@@ -1,6 +1,8 @@
 /* entry.*, policy.*, audit.* */
 #include "provision/issuer/admin.h"
 
+#include "provision/issuer/ca.h"
+
 #include "certs/san.h"
 
 #include <stdio.h>
@@ -245,6 +247,7 @@ static enum att_rc revoke_one(struct issuer_admin_call *call, struct store_tx *t
 {
     struct store_cert cert = {0};
     enum att_rc rc = store_get(tx, &store_certs, serial, &cert, err);
+    bool intended = !rc && strcmp(cert.status, STORE_CERT_INTENT) == 0;
     if (!rc) {
         cert.ended_at = call->now;
         rc = issuer_set(&cert.status, STORE_CERT_REVOKED) && issuer_set(&cert.reason, "notAssigned")
@@ -255,6 +258,10 @@ static enum att_rc revoke_one(struct issuer_admin_call *call, struct store_tx *t
         json_t *record = issuer_record("revoke", "done", "notAssigned", NULL, cert.subject);
         json_object_set_new(record, "serial", json_string(serial));
         rc = issuer_admin_audit(call, tx, record, err);
+    }
+    if (!rc && intended) {
+        rc = issuer_intent_void(tx, &cert, "notAssigned",
+                                "the agent was taken from the host before it was signed", err);
     }
     store_record_done(&store_certs, &cert);
     return rc;

@@ -520,8 +520,9 @@ enum att_rc issuer_admin_ticket_create(struct issuer_admin_call *call, struct st
                  : att_fail(err, ATT_E_NOMEM, "no memory");
     }
     if (!rc) {
+        issuer_autoendpoints *endpoints = issuer_endpoints_get(call->issuer->ca);
         json_t *ticket = json_pack("{s:s, s:s, s:s}", "url", call->issuer->base_url, "caSha256",
-                                   call->issuer->ca->ca_sha256, "kid", kid);
+                                   endpoints->ca_sha256, "kid", kid);
         rc = att_json_set_b64u(ticket, "macKey", ATT_SLICE_ARRAY(key), err);
         if (t.label[0]) {
             json_object_set_new(ticket, "host", json_string(t.label));
@@ -630,11 +631,16 @@ enum att_rc issuer_admin_ca_status(struct issuer_admin_call *call, struct store_
                                    struct att_err *err)
 {
     struct cert_count n = {0};
+    struct issuer_ca *ca = call->issuer->ca;
+    issuer_autosettings *settings = issuer_settings_get(call->issuer);
+    issuer_autoendpoints *endpoints = issuer_endpoints_get(ca);
     enum att_rc rc = store_each(tx, &store_certs, NULL, NULL, count_cert, &n, err);
     json_object_set_new(call->result, "authorities",
-                        issuer_ca_status(call->issuer->ca, call->issuer->state_dir));
+                        issuer_ca_status(ca, call->issuer->state_dir, call->now));
     json_object_set_new(call->result, "issued", json_integer(n.issued));
     json_object_set_new(call->result, "pendingIntents", json_integer(n.intents));
-    json_object_set_new(call->result, "caSha256", json_string(call->issuer->ca->ca_sha256));
+    json_object_set_new(call->result, "caSha256", json_string(endpoints->ca_sha256));
+    json_object_set_new(call->result, "warnings",
+                        issuer_ca_warnings(ca, settings->conf, call->now));
     return rc;
 }

@@ -71,7 +71,8 @@ static enum att_rc write_head(struct issuer *issuer, const struct store_audit *h
     att_autobuf input = {0}, sig = {0}, text = {0};
     char hash[65];
     head_input(head, &input);
-    enum att_rc rc = certs_sign(issuer->ca->view_key, att_buf_slice(&input), &sig, err);
+    issuer_autoendpoints *endpoints = issuer_endpoints_get(issuer->ca);
+    enum att_rc rc = certs_sign(endpoints->view_key, att_buf_slice(&input), &sig, err);
     att_autojson *json = NULL;
     if (!rc) {
         att_hex(hash, ATT_SLICE_ARRAY(head->hash));
@@ -128,7 +129,7 @@ static enum att_rc bad_head(struct att_err *err, const char *path, const char *w
 }
 
 static enum att_rc load_head(struct issuer *issuer, const char *path, struct store_audit *ret_head,
-                             struct att_err *err)
+                             bool *ret_old, struct att_err *err)
 {
     att_autobuf text = {0}, sig = {0}, input = {0};
     att_autojson *json = NULL;
@@ -145,9 +146,15 @@ static enum att_rc load_head(struct issuer *issuer, const char *path, struct sto
     }
     head.seq = json_integer_value(json_object_get(json, "seq"));
     head_input(&head, &input);
-    if (certs_sig_verify(issuer->ca->view_key, att_buf_slice(&input), att_buf_slice(&sig), NULL)) {
+    issuer_autoendpoints *endpoints = issuer_endpoints_get(issuer->ca);
+    struct att_slice what = att_buf_slice(&input), by = att_buf_slice(&sig);
+    bool now = certs_sig_verify(endpoints->view_key, what, by, NULL) == ATT_OK;
+    /* The signer was renewed and has not written it anew yet. */
+    if (!now && (!endpoints->view_before ||
+                 certs_sig_verify(endpoints->view_before, what, by, NULL) != ATT_OK)) {
         return bad_head(err, path, "its signature does not hold");
     }
+    *ret_old = !now;
     *ret_head = head;
     return ATT_OK;
 }
@@ -200,12 +207,14 @@ enum att_rc issuer_audit_start(struct issuer *issuer, struct att_err *err)
         return write_head(issuer, &now, err);
     }
     struct extend e = {0};
-    rc = load_head(issuer, path, &e.known, &why);
+    bool old = false;
+    rc = load_head(issuer, path, &e.known, &old, &why);
     if (!rc) {
         rc = store_run(issuer->store, false, read_extension, &e, &why);
     }
     if (!rc) {
         issuer->written_head = e.known;
+        issuer->head_missing = old;
         return ATT_OK;
     }
     if (rc != ATT_E_AUTH) {
@@ -230,7 +239,8 @@ enum att_rc issuer_audit_verify(struct issuer *issuer, json_t **ret_result, stru
     issuer_autofree *path = NULL;
     enum att_rc rc = head_path(issuer, &path, err);
     if (!rc) {
-        rc = load_head(issuer, path, &v.expect, err);
+        bool old = false;
+        rc = load_head(issuer, path, &v.expect, &old, err);
     }
     if (!rc) {
         rc = store_run(issuer->store, false, run_verify, &v, err);

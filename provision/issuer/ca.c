@@ -1,5 +1,5 @@
 /* state_dir/ca: three roots apart, workload and attestation intermediates, TLS and view signer. */
-#include "provision/issuer/ca.h"
+#include "provision/issuer/ca_files.h"
 
 #include "attestd/base/io.h"
 #include "certs/bundle.h"
@@ -17,15 +17,11 @@
 #define DAY_S            ((int64_t)86400)
 #define ROOT_S           (3652 * DAY_S)
 #define INTERMEDIATE_S   (1826 * DAY_S)
-#define ENDPOINT_S       (397 * DAY_S)
-#define ENDPOINT_RENEW_S (30 * DAY_S)
-#define PATH_ROOM        4096
-#define SERVER_NAMES_MAX 3
 #define COMMON_NAME_ROOM 128
 
-static void ca_path(char ret[PATH_ROOM], const char *state_dir, const char *file)
+void issuer_ca_path(char ret[ISSUER_CA_PATH], const char *state_dir, const char *file)
 {
-    snprintf(ret, PATH_ROOM, "%s/ca/%s", state_dir, file);
+    snprintf(ret, ISSUER_CA_PATH, "%s/ca/%s", state_dir, file);
 }
 
 /* ---- making
@@ -40,8 +36,8 @@ struct maker {
 static enum att_rc save_cert(const struct maker *m, const char *file, const X509 *cert,
                              struct att_err *err)
 {
-    char path[PATH_ROOM];
-    ca_path(path, m->state_dir, file);
+    char path[ISSUER_CA_PATH];
+    issuer_ca_path(path, m->state_dir, file);
     att_autobuf pem = {0};
     enum att_rc rc = certs_pem_dump(cert, &pem, err);
     return rc ? rc : att_io_write_file(path, att_buf_slice(&pem), 0644, err);
@@ -50,8 +46,8 @@ static enum att_rc save_cert(const struct maker *m, const char *file, const X509
 static enum att_rc save_key(const struct maker *m, const char *file, EVP_PKEY *key,
                             struct att_err *err)
 {
-    char path[PATH_ROOM];
-    ca_path(path, m->state_dir, file);
+    char path[ISSUER_CA_PATH];
+    issuer_ca_path(path, m->state_dir, file);
     return certs_key_save(key, path, err);
 }
 
@@ -113,63 +109,6 @@ static enum att_rc make_ca(const struct maker *m, const char *name, const char *
     return ATT_OK;
 }
 
-/* Host names and addresses that the TLS certificate must stand for. */
-static size_t server_names(const struct conf_issuer *conf, char url_host[256],
-                           const char *names[SERVER_NAMES_MAX])
-{
-    const char *start = strstr(conf->url, "://");
-    start = start ? start + 3 : conf->url;
-    size_t len = *start == '[' ? strcspn(++start, "]") : strcspn(start, ":/");
-    snprintf(url_host, 256, "%.*s", (int)(len < 255 ? len : 255), start);
-    size_t n = 0;
-    names[n++] = url_host;
-    if (strcmp(conf->listen_host, url_host) != 0 && strcmp(conf->listen_host, "0.0.0.0") != 0 &&
-        strcmp(conf->listen_host, "::") != 0) {
-        names[n++] = conf->listen_host;
-    }
-    return n;
-}
-
-static enum att_rc make_endpoint(const struct maker *m, const struct conf_issuer *conf, bool tls,
-                                 const X509 *ca, EVP_PKEY *ca_key, struct att_err *err)
-{
-    certs_autokey *key = NULL;
-    certs_autox509 *cert = NULL;
-    att_autobuf spki = {0}, tbs = {0};
-    uint8_t digest[ATT_SHA256_LEN], serial[CERTS_SERIAL_LEN];
-    char url_host[256];
-    const char *names[SERVER_NAMES_MAX];
-    size_t n_names = server_names(conf, url_host, names);
-    enum att_rc rc = certs_key_generate(&key, err);
-    if (!rc) {
-        rc = certs_key_spki(key, &spki, err);
-    }
-    if (!rc) {
-        rc = certs_serial_new(serial, err);
-    }
-    struct certs_validity validity = certs_validity_from(m->now, ENDPOINT_S);
-    if (!rc && tls) {
-        struct certs_server_spec spec = {
-            .validity = validity, .spki = att_buf_slice(&spki), .names = names, .n_names = n_names};
-        memcpy(spec.serial, serial, sizeof serial);
-        rc = certs_server_tbs(&spec, ca, &tbs, digest, err);
-    } else if (!rc) {
-        struct certs_signer_spec spec = {.validity = validity,
-                                         .spki = att_buf_slice(&spki),
-                                         .common_name = "attestd host view signer"};
-        memcpy(spec.serial, serial, sizeof serial);
-        rc = certs_view_signer_tbs(&spec, ca, &tbs, digest, err);
-    }
-    if (!rc) {
-        rc = sign_cert(att_buf_slice(&tbs), ca_key, &cert, err);
-    }
-    /* Key first: a crash in between leaves a pair that does not match, which loading makes anew. */
-    if (!rc) {
-        rc = save_key(m, tls ? "tls.key" : "view.key", key, err);
-    }
-    return rc ? rc : save_cert(m, tls ? "tls.crt" : "view.crt", cert, err);
-}
-
 static enum att_rc make_all(const struct maker *m, const struct conf_issuer *conf,
                             struct att_err *err)
 {
@@ -193,10 +132,10 @@ static enum att_rc make_all(const struct maker *m, const struct conf_issuer *con
         rc = make_ca(m, "tls-root", "Issuer TLS Root", NULL, NULL, false, &troot, &troot_key, err);
     }
     if (!rc) {
-        rc = make_endpoint(m, conf, true, troot, troot_key, err);
+        rc = issuer_endpoint_make(m->state_dir, conf, true, troot, troot_key, m->now, err);
     }
     if (!rc) {
-        rc = make_endpoint(m, conf, false, troot, troot_key, err);
+        rc = issuer_endpoint_make(m->state_dir, conf, false, troot, troot_key, m->now, err);
     }
     if (!rc) {
         rc = save_cert(m, "bundle.pem", wroot, err);
@@ -209,8 +148,8 @@ static enum att_rc make_all(const struct maker *m, const struct conf_issuer *con
 
 enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct att_err *err)
 {
-    char dir[PATH_ROOM], tmp[PATH_ROOM + 32], tmp_ca[PATH_ROOM + 40];
-    ca_path(dir, conf->state_dir, "");
+    char dir[ISSUER_CA_PATH], tmp[ISSUER_CA_PATH + 32], tmp_ca[ISSUER_CA_PATH + 40];
+    issuer_ca_path(dir, conf->state_dir, "");
     dir[strlen(dir) - 1] = 0;
     if (access(dir, F_OK) == 0) {
         return att_fail(err, ATT_E_EXISTS, "%s: there is a CA already", dir);
@@ -237,11 +176,11 @@ enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct att_err *err
 /* ---- loading
  * -------------------------------------------------------------------------------------------- */
 
-static enum att_rc load_cert(const char *state_dir, const char *file, X509 **ret_cert,
-                             struct att_err *err)
+enum att_rc issuer_ca_load_cert(const char *state_dir, const char *file, X509 **ret_cert,
+                                struct att_err *err)
 {
-    char path[PATH_ROOM];
-    ca_path(path, state_dir, file);
+    char path[ISSUER_CA_PATH];
+    issuer_ca_path(path, state_dir, file);
     att_autobuf pem = {0};
     certs_autostack *certs = NULL;
     enum att_rc rc = att_io_read_file(path, CERTS_CHAIN_MAX_LEN, &pem, err);
@@ -260,17 +199,17 @@ static enum att_rc load_cert(const char *state_dir, const char *file, X509 **ret
     return rc;
 }
 
-static enum att_rc load_pair(const char *state_dir, const char *name, X509 **ret_cert,
-                             EVP_PKEY **ret_key, struct att_err *err)
+enum att_rc issuer_ca_load_pair(const char *state_dir, const char *name, X509 **ret_cert,
+                                EVP_PKEY **ret_key, struct att_err *err)
 {
-    char file[64], path[PATH_ROOM];
+    char file[64], path[ISSUER_CA_PATH];
     snprintf(file, sizeof file, "%s.crt", name);
-    enum att_rc rc = load_cert(state_dir, file, ret_cert, err);
+    enum att_rc rc = issuer_ca_load_cert(state_dir, file, ret_cert, err);
     if (rc) {
         return rc;
     }
     snprintf(file, sizeof file, "%s.key", name);
-    ca_path(path, state_dir, file);
+    issuer_ca_path(path, state_dir, file);
     rc = certs_key_load(path, ret_key, err);
     return rc ? rc : certs_cert_matches_key(*ret_cert, *ret_key, err);
 }
@@ -288,106 +227,32 @@ static enum att_rc pem_text(const X509 *cert, char **ret_pem, struct att_err *er
     return ATT_OK;
 }
 
-/* Whether an endpoint's pair is there, matches, lasts, and stands for the names. */
-static bool endpoint_good(const struct conf_issuer *conf, const char *name, bool tls, int64_t now)
+int64_t issuer_ca_end(const X509 *cert)
 {
-    certs_autox509 *cert = NULL;
-    certs_autokey *key = NULL;
     struct certs_cert_info info;
-    if (load_pair(conf->state_dir, name, &cert, &key, NULL) || certs_cert_info(cert, &info, NULL) ||
-        info.not_after < now + ENDPOINT_RENEW_S || info.not_before > now) {
-        return false;
-    }
-    char url_host[256];
-    const char *names[SERVER_NAMES_MAX];
-    size_t n = tls ? server_names(conf, url_host, names) : 0;
-    for (size_t i = 0; i < n; i++) {
-        if (X509_check_ip_asc(cert, names[i], 0) != 1 &&
-            X509_check_host(cert, names[i], strlen(names[i]), 0, NULL) != 1) {
-            return false;
-        }
-    }
-    return true;
+    return cert && certs_cert_info(cert, &info, NULL) == ATT_OK ? info.not_after : 0;
 }
 
-static enum att_rc refresh_endpoints(const struct conf_issuer *conf, struct att_err *err)
+int64_t issuer_ca_clamp(const struct issuer_ca *ca, bool agent, int64_t not_after)
 {
-    struct maker m = {conf->state_dir, conf->trust_domain, att_now_utc_s()};
-    certs_autox509 *root = NULL;
-    certs_autokey *key = NULL;
-    bool tls = !conf->tls && !endpoint_good(conf, "tls", true, m.now);
-    bool view = !endpoint_good(conf, "view", false, m.now);
-    if (!tls && !view) {
+    int64_t end = agent ? ca->workload_end : ca->attest_end;
+    return not_after < end ? not_after : end;
+}
+
+/* A renewal that fails (a full disk, a key that is kept elsewhere) keeps nobody from serving with
+ * certificates that are still good. */
+static enum att_rc first_endpoints(struct issuer_ca *ca, const struct conf_issuer *conf,
+                                   int64_t now, struct att_err *err)
+{
+    struct att_err why = {0};
+    enum att_rc rc = issuer_endpoints_refresh(ca, conf, now, &why);
+    const struct issuer_endpoints *e = ca->endpoints;
+    if (rc && e && issuer_ca_end(e->tls) > now && issuer_ca_end(e->view) > now) {
+        att_log_err(ATT_ERROR, "tls.renewalFailed", &why);
         return ATT_OK;
     }
-    enum att_rc rc = load_pair(conf->state_dir, "tls-root", &root, &key, err);
-    if (!rc && tls) {
-        rc = make_endpoint(&m, conf, true, root, key, err);
-    }
-    if (!rc && view) {
-        rc = make_endpoint(&m, conf, false, root, key, err);
-    }
-    return rc;
-}
-
-static enum att_rc own_chain(struct issuer_ca *ca, const char *state_dir,
-                             STACK_OF(X509) * *ret_chain, struct att_err *err)
-{
-    enum att_rc rc = load_pair(state_dir, "tls", &ca->tls, &ca->tls_key, err);
-    if (rc) {
-        return rc;
-    }
-    /* The root goes along: hosts that pin it by digest must see it. */
-    certs_autostack *chain = sk_X509_new_null();
-    X509 *const certs[] = {ca->tls, ca->tls_root};
-    for (size_t i = 0; i < 2; i++) {
-        if (!chain || !X509_up_ref(certs[i])) {
-            return att_fail(err, ATT_E_NOMEM, "TLS chain: no memory");
-        }
-        if (!sk_X509_push(chain, certs[i])) {
-            X509_free(certs[i]);
-            return att_fail(err, ATT_E_NOMEM, "TLS chain: no memory");
-        }
-    }
-    *ret_chain = chain;
-    chain = NULL;
-    return ATT_OK;
-}
-
-static enum att_rc given_chain(struct issuer_ca *ca, const struct conf_issuer_tls *tls,
-                               STACK_OF(X509) * *ret_chain, struct att_err *err)
-{
-    att_autobuf pem = {0};
-    enum att_rc rc = att_io_read_file(tls->cert_file, CERTS_CHAIN_MAX_LEN, &pem, err);
-    if (!rc) {
-        rc = certs_pem_parse(att_buf_slice(&pem), ret_chain, err);
-    }
-    if (rc) {
-        att_err_prefix(err, "tls.cert_file %s", tls->cert_file);
-        return rc;
-    }
-    X509 *leaf = sk_X509_value(*ret_chain, 0);
-    X509_up_ref(leaf);
-    ca->tls = leaf;
-    return certs_key_load(tls->key_file, &ca->tls_key, err);
-}
-
-static enum att_rc load_tls(struct issuer_ca *ca, const struct conf_issuer *conf,
-                            struct att_err *err)
-{
-    certs_autostack *chain = NULL;
-    enum att_rc rc = conf->tls ? given_chain(ca, conf->tls, &chain, err)
-                               : own_chain(ca, conf->state_dir, &chain, err);
-    if (rc) {
-        return rc;
-    }
-    /* Tickets pin the last certificate of what is sent: ours is our own root. */
-    uint8_t digest[ATT_SHA256_LEN];
-    X509 *last = sk_X509_value(chain, sk_X509_num(chain) - 1);
-    rc = certs_cert_sha256(last, digest, err);
-    if (!rc) {
-        att_hex(ca->ca_sha256, ATT_SLICE_ARRAY(digest));
-        rc = certs_tls_server_new(chain, ca->tls_key, &ca->ssl, err);
+    if (rc && err) {
+        *err = why;
     }
     return rc;
 }
@@ -396,27 +261,18 @@ static enum att_rc load_all(struct issuer_ca *ca, const struct conf_issuer *conf
                             struct att_err *err)
 {
     const char *dir = conf->state_dir;
-    enum att_rc rc = load_cert(dir, "workload-root.crt", &ca->workload_root, err);
+    enum att_rc rc = issuer_ca_load_cert(dir, "workload-root.crt", &ca->workload_root, err);
     if (!rc) {
-        rc = load_pair(dir, "workload-ca", &ca->workload_ca, &ca->workload_key, err);
+        rc = issuer_ca_load_pair(dir, "workload-ca", &ca->workload_ca, &ca->workload_key, err);
     }
     if (!rc) {
-        rc = load_cert(dir, "attest-root.crt", &ca->attest_root, err);
+        rc = issuer_ca_load_cert(dir, "attest-root.crt", &ca->attest_root, err);
     }
     if (!rc) {
-        rc = load_pair(dir, "attest-ca", &ca->attest_ca, &ca->attest_key, err);
+        rc = issuer_ca_load_pair(dir, "attest-ca", &ca->attest_ca, &ca->attest_key, err);
     }
     if (!rc) {
-        rc = load_cert(dir, "tls-root.crt", &ca->tls_root, err);
-    }
-    if (!rc) {
-        rc = refresh_endpoints(conf, err);
-    }
-    if (!rc) {
-        rc = load_pair(dir, "view", &ca->view, &ca->view_key, err);
-    }
-    if (!rc) {
-        rc = load_tls(ca, conf, err);
+        rc = issuer_ca_load_cert(dir, "tls-root.crt", &ca->tls_root, err);
     }
     if (!rc) {
         rc = pem_text(ca->workload_root, &ca->bundle, err);
@@ -428,9 +284,14 @@ static enum att_rc load_all(struct issuer_ca *ca, const struct conf_issuer *conf
         rc = pem_text(ca->attest_ca, &ca->attest_pem, err);
     }
     if (!rc) {
-        rc = certs_cert_der(ca->view, &ca->view_der, err);
+        rc = certs_cert_der(ca->tls_root, &ca->tls_root_der, err);
     }
-    return rc ? rc : certs_cert_der(ca->tls_root, &ca->tls_root_der, err);
+    if (!rc) {
+        ca->workload_end = issuer_ca_end(ca->workload_ca);
+        ca->attest_end = issuer_ca_end(ca->attest_ca);
+        ca->tls_root_end = issuer_ca_end(ca->tls_root);
+    }
+    return rc ? rc : first_endpoints(ca, conf, att_now_utc_s(), err);
 }
 
 enum att_rc issuer_ca_load(const struct conf_issuer *conf, struct issuer_ca **ret_ca,
@@ -440,6 +301,7 @@ enum att_rc issuer_ca_load(const struct conf_issuer *conf, struct issuer_ca **re
     if (!ca) {
         return att_fail(err, ATT_E_NOMEM, "CA: no memory");
     }
+    pthread_mutex_init(&ca->lock, NULL);
     enum att_rc rc = load_all(ca, conf, err);
     if (rc) {
         att_err_prefix(err, "CA (made by `attest-issuerd init`)");
@@ -456,19 +318,17 @@ void issuer_ca_free(struct issuer_ca *ca)
         return;
     }
     X509 *const certs[] = {ca->workload_root, ca->workload_ca, ca->attest_root, ca->attest_ca,
-                           ca->tls_root,      ca->tls,         ca->view};
+                           ca->tls_root};
     for (size_t i = 0; i < sizeof certs / sizeof certs[0]; i++) {
         X509_free(certs[i]);
     }
     EVP_PKEY_free(ca->workload_key);
     EVP_PKEY_free(ca->attest_key);
-    EVP_PKEY_free(ca->tls_key);
-    EVP_PKEY_free(ca->view_key);
-    SSL_CTX_free(ca->ssl);
+    issuer_endpoints_put(ca->endpoints);
+    pthread_mutex_destroy(&ca->lock);
     free(ca->bundle);
     free(ca->workload_pem);
     free(ca->attest_pem);
-    att_buf_done(&ca->view_der);
     att_buf_done(&ca->tls_root_der);
     free(ca);
 }
@@ -488,10 +348,10 @@ static void name_text(const X509_NAME *name, char ret[256])
     BIO_free(bio);
 }
 
-static json_t *authority(const X509 *cert, const char *name, const char *state_dir)
+static json_t *authority(const X509 *cert, const char *name, const char *state_dir, int64_t now)
 {
     struct certs_cert_info info;
-    char subject[256], issuer[256], sha256[65], path[PATH_ROOM], file[64];
+    char subject[256], issuer[256], sha256[65], path[ISSUER_CA_PATH], file[64];
     if (certs_cert_info(cert, &info, NULL)) {
         return json_null();
     }
@@ -499,28 +359,85 @@ static json_t *authority(const X509 *cert, const char *name, const char *state_d
     name_text(X509_get_issuer_name(cert), issuer);
     att_hex(sha256, ATT_SLICE_ARRAY(info.sha256));
     snprintf(file, sizeof file, "%s.crt", name);
-    ca_path(path, state_dir, file);
-    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:s, s:s}", "name", name, "subject", subject,
-                     "issuer", issuer, "serial", info.serial_hex, "notBefore",
+    issuer_ca_path(path, state_dir, file);
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:s, s:s}", "name", name, "subject",
+                     subject, "issuer", issuer, "serial", info.serial_hex, "notBefore",
                      issuer_time_json(info.not_before), "notAfter",
-                     issuer_time_json(info.not_after), "sha256", sha256, "file", path);
+                     issuer_time_json(info.not_after), "endsInS",
+                     (json_int_t)(info.not_after - now), "sha256", sha256, "file", path);
 }
 
-json_t *issuer_ca_status(const struct issuer_ca *ca, const char *state_dir)
+json_t *issuer_ca_status(struct issuer_ca *ca, const char *state_dir, int64_t now)
 {
+    issuer_autoendpoints *e = issuer_endpoints_get(ca);
     const struct {
         const char *name;
         const X509 *cert;
-    } all[] = {{"workload-root", ca->workload_root},
+        bool renewed;
+    } all[] = {{"workload-root", ca->workload_root, false},
+               {"workload-ca", ca->workload_ca, false},
+               {"attest-root", ca->attest_root, false},
+               {"attest-ca", ca->attest_ca, false},
+               {"tls-root", ca->tls_root, false},
+               {"tls", e->tls, !e->given},
+               {"view", e->view, true}};
+    json_t *list = json_array();
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        json_t *one = authority(all[i].cert, all[i].name, state_dir, now);
+        if (all[i].renewed) {
+            json_object_set_new(one, "renewAt",
+                                issuer_time_json(issuer_endpoint_renew_at(all[i].cert)));
+        }
+        json_array_append_new(list, one);
+    }
+    return list;
+}
+
+struct warnings {
+    json_t *list;
+    int64_t now;
+};
+
+static void warn_end(struct warnings *w, const X509 *cert, const char *name, int64_t from,
+                     const char *what)
+{
+    int64_t end = issuer_ca_end(cert);
+    if (w->now < from) {
+        return;
+    }
+    int64_t days = (end - w->now) / DAY_S;
+    json_array_append_new(w->list, end <= w->now ? json_sprintf("%s has ended: %s", name, what)
+                                                 : json_sprintf("%s ends in %lld days: %s", name,
+                                                                (long long)days, what));
+}
+
+json_t *issuer_ca_warnings(struct issuer_ca *ca, const struct conf_issuer *conf, int64_t now)
+{
+    issuer_autoendpoints *e = issuer_endpoints_get(ca);
+    struct warnings w = {json_array(), now};
+    const struct {
+        const char *name;
+        const X509 *cert;
+    } cas[] = {{"workload-root", ca->workload_root},
                {"workload-ca", ca->workload_ca},
                {"attest-root", ca->attest_root},
                {"attest-ca", ca->attest_ca},
-               {"tls-root", ca->tls_root},
-               {"tls", ca->tls},
-               {"view", ca->view}};
-    json_t *list = json_array();
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        json_array_append_new(list, authority(all[i].cert, all[i].name, state_dir));
+               {"tls-root", ca->tls_root}};
+    for (size_t i = 0; i < sizeof cas / sizeof cas[0]; i++) {
+        warn_end(&w, cas[i].cert, cas[i].name, issuer_ca_end(cas[i].cert) - conf->ca_warning_s,
+                 "nothing that it signs lasts longer; it has to be replaced");
     }
-    return list;
+    if (e->given) {
+        warn_end(&w, e->tls, "tls", issuer_endpoint_renew_at(e->tls),
+                 "replace tls.cert_file and tls.key_file, then SIGHUP");
+    }
+    pthread_mutex_lock(&ca->lock);
+    if (ca->failed_at) {
+        json_array_append_new(
+            w.list, json_sprintf("renewing TLS certificate or view signer failed: %s; the old ones "
+                                 "stay in use",
+                                 ca->failure.msg));
+    }
+    pthread_mutex_unlock(&ca->lock);
+    return w.list;
 }

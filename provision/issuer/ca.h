@@ -7,26 +7,64 @@
 #include "certs/tls.h"
 #include "provision/issuer/context.h"
 
+/* What is renewed while it is in use: the TLS certificate and the signer of host views. Counted,
+ * immutable; a connection keeps the SSL_CTX that it began with. */
+struct issuer_endpoints {
+    atomic_int refs;
+    X509 *tls, *view;
+    EVP_PKEY *tls_key, *view_key;
+    EVP_PKEY *view_before; /* the signer before; NULL when this is the first */
+    struct att_buf view_der;
+    char ca_sha256[65]; /* of the DER of the last certificate sent: what a ticket pins */
+    SSL_CTX *ssl;
+    bool given; /* tls: the operator's (cert_file), who renews it */
+};
+
 struct issuer_ca {
-    X509 *workload_root, *workload_ca, *attest_root, *attest_ca, *tls_root, *tls, *view;
-    EVP_PKEY *workload_key, *attest_key, *tls_key, *view_key;
+    X509 *workload_root, *workload_ca, *attest_root, *attest_ca, *tls_root;
+    EVP_PKEY *workload_key, *attest_key;
+    int64_t workload_end, attest_end, tls_root_end;
     char *bundle;       /* PEM: workload root */
     char *workload_pem; /* PEM: workload intermediate, sent after each leaf */
     char *attest_pem;
-    struct att_buf view_der, tls_root_der;
-    char ca_sha256[65]; /* of the TLS root's DER: what a ticket pins */
-    SSL_CTX *ssl;
+    struct att_buf tls_root_der;
+    pthread_mutex_t lock;
+    struct issuer_endpoints *endpoints; /* under lock; issuer_endpoints_get */
+    int64_t failed_at;                 /* under lock: the last renewal failed then; 0: it did not */
+    struct att_err failure;            /* under lock */
+    int64_t try_ms, pause_ms, warn_ms; /* main thread, by the boot clock */
 };
+
+struct issuer_endpoints *issuer_endpoints_get(struct issuer_ca *ca); /* counted */
+void issuer_endpoints_put(struct issuer_endpoints *endpoints);
+void issuer_endpoints_cleanup(struct issuer_endpoints **endpoints);
+#define issuer_autoendpoints ATT_CLEANUP(issuer_endpoints_cleanup) struct issuer_endpoints
+
+/* When two thirds of a certificate's life are over. */
+int64_t issuer_endpoint_renew_at(const X509 *cert);
+/* Makes what is due, by the files in ca/, and puts what is there into use. On failure what was in
+ * use stays, if there was something. */
+ATT_MUST_USE enum att_rc issuer_endpoints_refresh(struct issuer_ca *ca,
+                                                  const struct conf_issuer *conf, int64_t now,
+                                                  struct att_err *err);
+/* Renews what is due, with pauses that grow from 1 to 60 min after failures; warns once a day of
+ * authorities that end. at_once: looks at the files and the configuration, too, and does not wait.
+ * Main thread. */
+void issuer_ca_tick(struct issuer *issuer, bool at_once);
+/* The latest end of what this CA signs. */
+int64_t issuer_ca_clamp(const struct issuer_ca *ca, bool agent, int64_t not_after);
+/* What an operator has to see to: sentences. The caller owns it. */
+json_t *issuer_ca_warnings(struct issuer_ca *ca, const struct conf_issuer *conf, int64_t now);
 
 /* Makes the folder <state_dir>/ca; ATT_E_EXISTS when it is there. */
 ATT_MUST_USE enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct att_err *err);
-/* Loads and checks it; issues TLS and view-signer certificates anew when they near their end or
- * their names no longer fit. */
+/* Loads and checks it; issues TLS and view-signer certificates anew when two thirds of their life
+ * are over or their names no longer fit. Where that fails, those that are still valid will do. */
 ATT_MUST_USE enum att_rc issuer_ca_load(const struct conf_issuer *conf, struct issuer_ca **ret_ca,
                                         struct att_err *err);
 void issuer_ca_free(struct issuer_ca *ca);
 /* For ca.status. */
-json_t *issuer_ca_status(const struct issuer_ca *ca, const char *state_dir);
+json_t *issuer_ca_status(struct issuer_ca *ca, const char *state_dir, int64_t now);
 
 enum issuer_ca_kind { ISSUER_CA_AGENT, ISSUER_CA_AK };
 
@@ -43,10 +81,22 @@ ATT_MUST_USE enum att_rc issuer_intent_make(struct issuer *issuer, struct store_
                                             struct issuer_intent *intent, int64_t now,
                                             struct store_cert *ret_cert, struct att_err *err);
 /* After that transaction has committed: signs, stores the outcome, completes the order or AK record
- * that it is for. cert->pem is filled. Does nothing twice. */
+ * that it is for. cert->pem is filled. Does nothing twice: while one thread works on an intent
+ * another waits for it, and takes its outcome. What fails here is left to issuer_intent_tick. */
 ATT_MUST_USE enum att_rc issuer_intent_sign(struct issuer *issuer, struct store_cert *cert,
                                             struct att_err *err);
-/* At start: every intent without an outcome is signed as it was meant, or recorded as abandoned. */
-ATT_MUST_USE enum att_rc issuer_intent_recover(struct issuer *issuer, struct att_err *err);
+/* Every intent without an outcome is signed as it was meant, or recorded as abandoned when nobody
+ * can use it any more. ret_left: how many could be neither; why is in *err then, though the result
+ * is ATT_OK. Fails when the store cannot be read. */
+ATT_MUST_USE enum att_rc issuer_intent_recover(struct issuer *issuer, size_t *ret_left,
+                                               struct att_err *err);
+/* The same in a running issuer, when something was left: with pauses that grow from 1 to 60 s.
+ * Main thread. */
+void issuer_intent_tick(struct issuer *issuer);
+/* In the transaction that ends a certificate which was only intended: its order, if it has one,
+ * becomes invalid and says why. */
+ATT_MUST_USE enum att_rc issuer_intent_void(struct store_tx *tx, const struct store_cert *cert,
+                                            const char *reason, const char *detail,
+                                            struct att_err *err);
 
 #endif

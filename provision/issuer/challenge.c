@@ -127,6 +127,7 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
     att_autobuf key_auth = {0}, ak_cert = {0};
     struct verify_clock clock = {0};
     bool have_clock = issuer_order_clock(&m->order, &m->host, &clock);
+    struct verify_clock enrolled = issuer_ak_clock(&m->ak);
     acme_key_authorization(m->order.token, call->account.thumbprint, &key_auth);
     struct verify_agent_in in = {
         .att_obj = att_buf_slice(&m->request.attobj),
@@ -140,6 +141,7 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
         .key_stores = key_stores(profile),
         .ak = {.ak_pub = att_buf_slice(&m->ak.pub),
                .clock = &clock,
+               .enrolled = &enrolled,
                .expires_at = m->ak.expires_at},
         .boot = {.logs = issuer_logs_bits(m->order.logs),
                  .boot_none = strcmp(m->order.policy, "none") == 0,
@@ -196,9 +198,6 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
     json_object_set_new(r, "evidence", json_pack("{s:s, s:O*}", "m4", m4, "logs", logs));
     if (m->judged && verify_verdict_json(m->verdict, &verdict, NULL) == ATT_OK) {
         json_object_set_new(r, "verdict", verdict);
-    }
-    if (m->judged && m->facts.quote.resumed) {
-        json_object_set_new(r, "resumed", json_true());
     }
     return issuer_audit(tx, call->now, r, ret_digest, err);
 }

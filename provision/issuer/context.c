@@ -227,6 +227,25 @@ static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
     return rc;
 }
 
+/* What cannot be completed now is tried again while we serve. */
+static enum att_rc first_recovery(struct issuer *issuer, struct att_err *err)
+{
+    size_t left = 0;
+    struct att_err why = {0};
+    enum att_rc rc = issuer_intent_recover(issuer, &left, &why);
+    if (rc) {
+        if (err) {
+            *err = why;
+        }
+        return rc;
+    }
+    if (left) {
+        att_log_err(ATT_WARN, "intent.left", &why);
+        atomic_store(&issuer->intents_left, 1);
+    }
+    return ATT_OK;
+}
+
 static enum att_rc open_issuer(const char *config_path, bool serve, struct issuer **ret_issuer,
                                struct att_err *err)
 {
@@ -235,6 +254,8 @@ static enum att_rc open_issuer(const char *config_path, bool serve, struct issue
         return att_fail(err, ATT_E_NOMEM, "issuer: no memory");
     }
     pthread_mutex_init(&issuer->lock, NULL);
+    pthread_mutex_init(&issuer->claim_lock, NULL);
+    pthread_cond_init(&issuer->claim_gone, NULL);
     issuer->clock = att_now_utc_s;
     issuer->started_at = att_now_utc_s();
     issuer->lock_fd = -1;
@@ -266,7 +287,7 @@ static enum att_rc open_issuer(const char *config_path, bool serve, struct issue
         rc = open_store(issuer, err);
     }
     if (!rc && serve) {
-        rc = issuer_intent_recover(issuer, err);
+        rc = first_recovery(issuer, err);
     }
     if (rc) {
         issuer_free(issuer);
@@ -309,6 +330,8 @@ void issuer_free(struct issuer *issuer)
     }
     att_close(&issuer->lock_fd); /* after the store: the folder may be another's now */
     pthread_mutex_destroy(&issuer->lock);
+    pthread_cond_destroy(&issuer->claim_gone);
+    pthread_mutex_destroy(&issuer->claim_lock);
     free(issuer->config_path);
     free(issuer->base_url);
     free(issuer->base_path);
@@ -325,7 +348,7 @@ enum att_rc issuer_init(const char *config_path, struct att_err *err)
     return rc ? rc : issuer_ca_create(settings->conf, err);
 }
 
-static void poke(struct issuer *issuer)
+void issuer_poke(struct issuer *issuer)
 {
     int saved = errno;
     uint64_t one = 1;
@@ -337,11 +360,11 @@ static void poke(struct issuer *issuer)
 void issuer_stop(struct issuer *issuer)
 {
     atomic_store(&issuer->stop, 1);
-    poke(issuer);
+    issuer_poke(issuer);
 }
 
 void issuer_reload(struct issuer *issuer)
 {
     atomic_store(&issuer->reload, 1);
-    poke(issuer);
+    issuer_poke(issuer);
 }

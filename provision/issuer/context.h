@@ -37,6 +37,7 @@
 struct issuer_ca;
 struct issuer_server;
 struct issuer_limit;
+struct issuer_claim;
 
 /* The part of the configuration that SIGHUP replaces; counted, immutable after load. */
 struct issuer_settings {
@@ -69,10 +70,17 @@ struct issuer {
     int wake_fd;                  /* eventfd of the main loop */
     int lock_fd;                  /* state_dir/lock, held while serving; else -1 */
     atomic_int stop, reload;
+    /* Intents that somebody is working on; who finds another's waits for claim_gone. */
+    pthread_mutex_t claim_lock;
+    pthread_cond_t claim_gone;
+    struct issuer_claim *claims;
+    atomic_int intents_left;                /* there are intents to complete that no thread has */
+    int64_t intent_try_ms, intent_pause_ms; /* main thread: when next, by the boot clock */
     /* Main thread: what audit.head says; whether it has to be written anew (it was gone or did not
      * fit at start), or never again, since the log no longer continues it. */
     struct store_audit written_head;
     bool head_missing, head_broken;
+    bool status_changed; /* main thread: what systemd is told is no longer so */
 };
 
 struct issuer_settings *issuer_settings_get(struct issuer *issuer); /* counted */
@@ -255,6 +263,8 @@ ATT_MUST_USE enum att_rc issuer_host_check(const struct store_host *host, struct
 bool issuer_host_clock(const struct store_host *host, struct verify_clock *ret_clock);
 /* The same as JSON text, malloc'd: "" when there is none. */
 char *issuer_host_clock_text(const struct store_host *host);
+/* That of the statement by which this AK was enrolled (M2). */
+struct verify_clock issuer_ak_clock(const struct store_ak *ak);
 /* What an order's quote is compared with: the clock when its token was made, since the quotes of
  * several agents may come in another order than they were made; the present one when the host has
  * enrolled anew since. */
@@ -303,6 +313,9 @@ ATT_MUST_USE enum att_rc issuer_logs_supply(struct store_tx *tx, const struct st
 /* Stores their bytes; {"firmware": "<sha256>"} for the record and for `known`. */
 ATT_MUST_USE enum att_rc issuer_logs_keep(struct store_tx *tx, const struct evidence_logs *logs,
                                           int64_t now, json_t **ret_digests, struct att_err *err);
+
+/* Wakes the main loop; async-signal-safe. */
+void issuer_poke(struct issuer *issuer);
 
 /* ---- server, admin
  * ------------------------------------------------------------------------------------------ */

@@ -234,6 +234,39 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
     return rc;
 }
 
+static enum att_rc answer(struct m5 *m, struct att_err *err)
+{
+    struct issuer_call *call = m->call;
+    store_record_done(&store_orders, &m->order);
+    enum att_rc rc = store_run(call->issuer->store, false, load, m, err);
+    if (rc) {
+        return rc;
+    }
+    if (strcmp(m->order.status, "processing") == 0) {
+        call->response->retry_after_s = 1;
+    }
+    snprintf(call->response->location, sizeof call->response->location, "%s/order/%s",
+             call->issuer->base_url, m->order.id);
+    return issuer_reply(call, 200, issuer_order_json(call->issuer, &m->order, call->now), err);
+}
+
+/* The intent stands and is tried again (issuer_intent_tick): the order is processing, which the
+ * client polls (RFC 8555 §7.4), and it is not told that it failed. */
+static enum att_rc late(struct m5 *m, const struct att_err *why, struct att_err *err)
+{
+    if (why->rc == ATT_E_DENIED) {
+        if (err) {
+            *err = *why;
+        }
+        return why->rc;
+    }
+    att_log(ATT_ERROR, "certificate.late", ATT_S("agent", m->order.entry),
+            ATT_S("serial", m->cert.serial), ATT_S("order", m->order.id),
+            ATT_S("code", att_rc_name(why->rc)), ATT_S("reason", why->reason),
+            ATT_S("detail", why->msg));
+    return answer(m, err);
+}
+
 static enum att_rc run(struct m5 *m, struct att_err *err)
 {
     struct issuer_call *call = m->call;
@@ -266,20 +299,14 @@ static enum att_rc run(struct m5 *m, struct att_err *err)
         }
         return rc;
     }
-    rc = issuer_intent_sign(call->issuer, &m->cert, err);
-    if (!rc) {
-        att_log(ATT_INFO, "certificate.issued", ATT_S("agent", m->order.entry),
-                ATT_S("host", m->order.host), ATT_S("serial", m->cert.serial),
-                ATT_S("profile", m->order.profile), ATT_N("not_after", m->cert.not_after));
-        store_record_done(&store_orders, &m->order);
-        rc = store_run(store, false, load, m, err);
-    }
+    rc = issuer_intent_sign(call->issuer, &m->cert, &why);
     if (rc) {
-        return rc;
+        return late(m, &why, err);
     }
-    snprintf(call->response->location, sizeof call->response->location, "%s/order/%s",
-             call->issuer->base_url, m->order.id);
-    return issuer_reply(call, 200, issuer_order_json(call->issuer, &m->order, call->now), err);
+    att_log(ATT_INFO, "certificate.issued", ATT_S("agent", m->order.entry),
+            ATT_S("host", m->order.host), ATT_S("serial", m->cert.serial),
+            ATT_S("profile", m->order.profile), ATT_N("not_after", m->cert.not_after));
+    return answer(m, err);
 }
 
 enum att_rc issuer_finalize(struct issuer_call *call, struct att_err *err)

@@ -1,5 +1,5 @@
 /* The inventory: which TPM is which host, and what its state entails. */
-#include "provision/issuer/context.h"
+#include "provision/issuer/ca.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -289,6 +289,7 @@ static enum att_rc revoke_cert(struct store_tx *tx, const char *serial, const ch
 {
     struct store_cert cert = {0};
     enum att_rc rc = store_get(tx, &store_certs, serial, &cert, err);
+    bool intended = !rc && strcmp(cert.status, STORE_CERT_INTENT) == 0;
     if (!rc) {
         cert.ended_at = now;
         rc = issuer_set(&cert.status, STORE_CERT_REVOKED) && issuer_set(&cert.reason, reason)
@@ -300,6 +301,9 @@ static enum att_rc revoke_cert(struct store_tx *tx, const char *serial, const ch
         json_object_set_new(record, "serial", json_string(serial));
         json_object_set_new(record, "host", json_string(cert.host));
         rc = issuer_audit(tx, now, record, NULL, err);
+    }
+    if (!rc && intended) {
+        rc = issuer_intent_void(tx, &cert, reason, "the host was ended before it was signed", err);
     }
     store_record_done(&store_certs, &cert);
     return rc;
@@ -387,6 +391,16 @@ char *issuer_host_clock_text(const struct store_host *host)
     att_autojson *notes = issuer_json(host->notes);
     const json_t *clock = json_object_get(notes, "clock");
     return clock ? issuer_json_text(clock) : strdup("");
+}
+
+struct verify_clock issuer_ak_clock(const struct store_ak *ak)
+{
+    struct att_cur cur = att_cur_init(att_buf_slice(&ak->firmware));
+    return (struct verify_clock){.clock_ms = (uint64_t)ak->clock_ms,
+                                 .reset_count = (uint32_t)ak->reset_count,
+                                 .restart_count = (uint32_t)ak->restart_count,
+                                 .safe = ak->safe != 0,
+                                 .firmware_version = att_cur_be64(&cur)};
 }
 
 bool issuer_order_clock(const struct store_order *order, const struct store_host *host,

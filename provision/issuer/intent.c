@@ -1,9 +1,15 @@
 /* Signing with a record before and a record after. */
 #include "provision/issuer/ca.h"
 
+#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define FOREIGN        "foreignIntent"
+#define PAUSE_LEAST_MS 1000
+#define PAUSE_MOST_MS  60000
+#define BATCH          64
 
 static bool fill_cert(struct store_cert *cert, const struct issuer_intent *intent,
                       const char *serial, const char *id)
@@ -52,7 +58,10 @@ enum att_rc issuer_intent_make(struct issuer *issuer, struct store_tx *tx,
         rc = fill_cert(&cert, intent, hex, id) ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory");
     }
     if (!rc) {
-        const struct certs_validity *v = agent ? &intent->leaf.validity : &intent->ak.validity;
+        struct certs_validity *v = agent ? &intent->leaf.validity : &intent->ak.validity;
+        /* Towards the end of a CA's life a shorter certificate is better than none; below the
+         * least lifetime there is none. */
+        v->not_after = issuer_ca_clamp(issuer->ca, agent, v->not_after);
         cert.not_before = v->not_before;
         cert.not_after = v->not_after;
         rc = agent ? certs_leaf_tbs(&intent->leaf, issuer->ca->workload_ca, &cert.tbs, digest, err)
@@ -73,36 +82,150 @@ enum att_rc issuer_intent_make(struct issuer *issuer, struct store_tx *tx,
     return ATT_OK;
 }
 
+/* ---- one thread an intent
+ * ------------------------------------------------------------------------------------ */
+
+/* On the stack of the thread that works on it. */
+struct issuer_claim {
+    const char *serial;
+    struct issuer_claim *next;
+};
+
+static bool claimed(const struct issuer *issuer, const char *serial)
+{
+    for (const struct issuer_claim *c = issuer->claims; c; c = c->next) {
+        if (strcmp(c->serial, serial) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* wait: until nobody else has it. False: somebody has. ret_waited: somebody had. */
+static bool claim(struct issuer *issuer, struct issuer_claim *mine, bool wait, bool *ret_waited)
+{
+    pthread_mutex_lock(&issuer->claim_lock);
+    bool taken = claimed(issuer, mine->serial);
+    *ret_waited = taken;
+    while (taken && wait) {
+        pthread_cond_wait(&issuer->claim_gone, &issuer->claim_lock);
+        taken = claimed(issuer, mine->serial);
+    }
+    if (!taken) {
+        mine->next = issuer->claims;
+        issuer->claims = mine;
+    }
+    pthread_mutex_unlock(&issuer->claim_lock);
+    return !taken;
+}
+
+static void unclaim(struct issuer *issuer, struct issuer_claim *mine)
+{
+    pthread_mutex_lock(&issuer->claim_lock);
+    struct issuer_claim **at = &issuer->claims;
+    while (*at != mine) {
+        at = &(*at)->next;
+    }
+    *at = mine->next;
+    pthread_cond_broadcast(&issuer->claim_gone);
+    pthread_mutex_unlock(&issuer->claim_lock);
+}
+
+/* ---- outcomes
+ * ------------------------------------------------------------------------------------------------
+ */
+
 struct outcome {
     struct issuer *issuer;
     struct store_cert *cert;
     const char *pem;
-    const char *reason; /* abandoned, when not NULL */
+    const char *reason, *detail; /* abandoned, when reason is not NULL */
+    bool ended;                  /* it was not an intent any more: nothing was written */
 };
 
-static enum att_rc complete(struct outcome *o, struct store_tx *tx, struct att_err *err)
+static bool set_problem(struct store_order *order, const char *reason, const char *detail)
 {
-    bool issued = o->reason == NULL;
-    if (strcmp(o->cert->kind, "ak") == 0) {
-        struct store_ak ak = {0};
-        enum att_rc rc = store_get(tx, &store_aks, o->cert->ord, &ak, err);
-        if (!rc && issued) {
-            rc = issuer_set(&ak.cert, o->pem) ? store_put(tx, &store_aks, &ak, err)
-                                              : att_fail(err, ATT_E_NOMEM, "no memory");
-        }
-        store_record_done(&store_aks, &ak);
-        return rc;
+    struct acme_problem problem = {0};
+    json_t *json = NULL;
+    acme_problem_set(&problem, ACME_P_SERVER_INTERNAL, "the certificate was not issued: %s",
+                     detail);
+    acme_problem_add(&problem, reason, detail);
+    if (acme_problem_encode(&problem, &json, NULL)) {
+        return false;
     }
+    issuer_autofree *text = issuer_json_text(json);
+    json_decref(json);
+    return text && issuer_set(&order->error, text);
+}
+
+enum att_rc issuer_intent_void(struct store_tx *tx, const struct store_cert *cert,
+                               const char *reason, const char *detail, struct att_err *err)
+{
+    struct store_order order = {0};
+    enum att_rc rc = strcmp(cert->kind, "ak") == 0
+                         ? ATT_E_NOTFOUND
+                         : store_get(tx, &store_orders, cert->ord, &order, err);
+    if (!rc && strcmp(order.status, "processing") == 0) {
+        rc = issuer_set(&order.status, "invalid") && set_problem(&order, reason, detail)
+                 ? store_put(tx, &store_orders, &order, err)
+                 : att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    store_record_done(&store_orders, &order);
+    if (rc == ATT_E_NOTFOUND) {
+        att_err_clear(err); /* an AK's, or swept away since: nobody waits */
+        rc = ATT_OK;
+    }
+    return rc;
+}
+
+static enum att_rc complete_ak(const struct outcome *o, struct store_tx *tx, struct att_err *err)
+{
+    struct store_ak ak = {0};
+    enum att_rc rc = store_get(tx, &store_aks, o->cert->ord, &ak, err);
+    if (!rc) {
+        rc = issuer_set(&ak.cert, o->pem) ? store_put(tx, &store_aks, &ak, err)
+                                          : att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    store_record_done(&store_aks, &ak);
+    return rc;
+}
+
+static enum att_rc complete_order(const struct outcome *o, struct store_tx *tx, struct att_err *err)
+{
     struct store_order order = {0};
     enum att_rc rc = store_get(tx, &store_orders, o->cert->ord, &order, err);
     if (!rc) {
-        rc = issuer_set(&order.status, issued ? "valid" : "invalid") &&
-                     issuer_set(&order.cert, issued ? o->cert->id : "")
+        rc = issuer_set(&order.status, "valid") && issuer_set(&order.cert, o->cert->id)
                  ? store_put(tx, &store_orders, &order, err)
                  : att_fail(err, ATT_E_NOMEM, "no memory");
     }
     store_record_done(&store_orders, &order);
     return rc;
+}
+
+static enum att_rc complete(const struct outcome *o, struct store_tx *tx, struct att_err *err)
+{
+    if (o->reason) {
+        return issuer_intent_void(tx, o->cert, o->reason, o->detail, err);
+    }
+    enum att_rc rc =
+        strcmp(o->cert->kind, "ak") == 0 ? complete_ak(o, tx, err) : complete_order(o, tx, err);
+    /* What it was for may have been swept away since; then nobody waits for it. */
+    if (rc == ATT_E_NOTFOUND) {
+        att_err_clear(err);
+        rc = ATT_OK;
+    }
+    return rc;
+}
+
+static json_t *outcome_record(const struct outcome *o, const struct store_cert *row)
+{
+    json_t *record = cert_record(row, o->reason ? "abandoned" : "issued", "done");
+    if (o->reason) {
+        json_object_set_new(record, "reason", json_string(o->reason));
+        json_object_set_new(record, "detail", json_string(o->detail));
+    }
+    return record;
 }
 
 static enum att_rc write_outcome(void *user, struct store_tx *tx, struct att_err *err)
@@ -116,6 +239,7 @@ static enum att_rc write_outcome(void *user, struct store_tx *tx, struct att_err
     }
     if (strcmp(row.status, STORE_CERT_INTENT) != 0) {
         /* Revoked (a ban) between intent and signature: the signature is thrown away. */
+        o->ended = true;
         rc = issuer_refuse(err, ATT_E_DENIED, "hostBanned",
                            "certificate %s: is %s before it was issued", row.serial, row.status);
         store_record_done(&store_certs, &row);
@@ -127,18 +251,9 @@ static enum att_rc write_outcome(void *user, struct store_tx *tx, struct att_err
     rc = ok ? store_put(tx, &store_certs, &row, err) : att_fail(err, ATT_E_NOMEM, "no memory");
     if (!rc) {
         rc = complete(o, tx, err);
-        /* What it was for may have been swept away since; then nobody waits for it. */
-        if (rc == ATT_E_NOTFOUND) {
-            att_err_clear(err);
-            rc = ATT_OK;
-        }
     }
     if (!rc) {
-        json_t *record = cert_record(&row, o->reason ? "abandoned" : "issued", "done");
-        if (o->reason) {
-            json_object_set_new(record, "reason", json_string(o->reason));
-        }
-        rc = issuer_audit(tx, now, record, NULL, err);
+        rc = issuer_audit(tx, now, outcome_record(o, &row), NULL, err);
     }
     store_record_done(&store_certs, &row);
     return rc;
@@ -157,6 +272,12 @@ static enum att_rc sign_pem(struct issuer *issuer, const struct store_cert *cert
     if (!rc) {
         rc = certs_cert_parse(att_buf_slice(&der), &x509, err);
     }
+    /* Made before the CA was replaced: nobody could verify it. */
+    if (!rc && X509_check_issued(agent ? ca->workload_ca : ca->attest_ca, x509) != X509_V_OK) {
+        rc = att_fail(err, ATT_E_INVAL, "certificate %s: was to be issued by another CA",
+                      cert->serial);
+        att_err_reason(err, FOREIGN);
+    }
     if (!rc) {
         rc = certs_pem_dump(x509, &pem, err);
     }
@@ -174,7 +295,9 @@ static enum att_rc sign_pem(struct issuer *issuer, const struct store_cert *cert
     return rc;
 }
 
-enum att_rc issuer_intent_sign(struct issuer *issuer, struct store_cert *cert, struct att_err *err)
+/* The intent is the calling thread's. */
+static enum att_rc sign_claimed(struct issuer *issuer, struct store_cert *cert, bool *ret_ended,
+                                struct att_err *err)
 {
     issuer_autofree *pem = NULL;
     enum att_rc rc = sign_pem(issuer, cert, &pem, err);
@@ -188,6 +311,76 @@ enum att_rc issuer_intent_sign(struct issuer *issuer, struct store_cert *cert, s
     if (!rc) {
         atomic_fetch_add(&issuer->counters.issued, 1);
     }
+    *ret_ended = o.ended;
+    return rc;
+}
+
+struct look {
+    const char *serial;
+    struct store_cert *cert;
+    bool useless; /* what it is for is over */
+};
+
+static enum att_rc load_intent(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct look *l = user;
+    struct store_ak ak = {0};
+    struct store_order order = {0};
+    enum att_rc rc = store_get(tx, &store_certs, l->serial, l->cert, err);
+    if (rc || strcmp(l->cert->status, STORE_CERT_INTENT) != 0) {
+        return rc;
+    }
+    if (strcmp(l->cert->kind, "ak") == 0) {
+        rc = store_get(tx, &store_aks, l->cert->ord, &ak, err);
+        l->useless = rc || strcmp(ak.state, STORE_AK_VALID) != 0;
+    } else {
+        rc = store_get(tx, &store_orders, l->cert->ord, &order, err);
+        l->useless = rc || strcmp(order.status, "processing") != 0;
+    }
+    store_record_done(&store_aks, &ak);
+    store_record_done(&store_orders, &order);
+    if (rc == ATT_E_NOTFOUND) {
+        att_err_clear(err);
+        rc = ATT_OK;
+    }
+    return rc;
+}
+
+/* A recovery was quicker than the request: its outcome is ours. */
+static enum att_rc take_outcome(struct issuer *issuer, struct store_cert *cert, bool *ret_open,
+                                struct att_err *err)
+{
+    struct store_cert now = {0};
+    struct look look = {.serial = cert->serial, .cert = &now};
+    enum att_rc rc = store_run(issuer->store, false, load_intent, &look, err);
+    if (!rc) {
+        *ret_open = strcmp(now.status, STORE_CERT_INTENT) == 0;
+        if (strcmp(now.status, STORE_CERT_ISSUED) == 0) {
+            rc = issuer_set(&cert->pem, now.pem) ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory");
+        } else if (!*ret_open) {
+            rc =
+                issuer_refuse(err, ATT_E_DENIED, "hostBanned",
+                              "certificate %s: is %s before it was issued", now.serial, now.status);
+        }
+    }
+    store_record_done(&store_certs, &now);
+    return rc;
+}
+
+enum att_rc issuer_intent_sign(struct issuer *issuer, struct store_cert *cert, struct att_err *err)
+{
+    struct issuer_claim mine = {.serial = cert->serial};
+    bool waited = false, open = true, ended = false;
+    (void)claim(issuer, &mine, true, &waited);
+    enum att_rc rc = waited ? take_outcome(issuer, cert, &open, err) : ATT_OK;
+    if (!rc && open) {
+        rc = sign_claimed(issuer, cert, &ended, err);
+    }
+    unclaim(issuer, &mine);
+    if (rc && !ended) {
+        atomic_store(&issuer->intents_left, 1);
+        issuer_poke(issuer);
+    }
     return rc;
 }
 
@@ -195,18 +388,18 @@ enum att_rc issuer_intent_sign(struct issuer *issuer, struct store_cert *cert, s
  * -------------------------------------------------------------------------------------------- */
 
 struct pending {
-    char serial[64][2 * CERTS_SERIAL_LEN + 1];
+    char serial[BATCH][2 * CERTS_SERIAL_LEN + 1];
+    char after[2 * CERTS_SERIAL_LEN + 1]; /* those up to here were looked at */
     size_t n;
-    struct store_cert *one;
-    const char *want;
 };
 
+/* In the order of serial numbers. */
 static enum att_rc collect(void *user, const void *record, struct att_err *err)
 {
     (void)err;
     struct pending *p = user;
     const struct store_cert *cert = record;
-    if (p->n < 64) {
+    if (p->n < BATCH && strcmp(cert->serial, p->after) > 0) {
         snprintf(p->serial[p->n++], sizeof p->serial[0], "%s", cert->serial);
     }
     return ATT_OK;
@@ -217,52 +410,113 @@ static enum att_rc list_intents(void *user, struct store_tx *tx, struct att_err 
     return store_each(tx, &store_certs, "status", STORE_CERT_INTENT, collect, user, err);
 }
 
-static enum att_rc load_intent(void *user, struct store_tx *tx, struct att_err *err)
+static enum att_rc abandon(struct issuer *issuer, struct store_cert *cert, const char *reason,
+                           const char *detail, struct att_err *err)
 {
-    struct pending *p = user;
-    return store_get(tx, &store_certs, p->want, p->one, err);
-}
-
-static enum att_rc finish_one(struct issuer *issuer, struct store_cert *cert, struct att_err *err)
-{
-    /* Its order has died long since, or the certificate would be of no use. */
-    if (cert->created_at + ISSUER_ORDER_S > issuer->clock()) {
-        enum att_rc rc = issuer_intent_sign(issuer, cert, err);
-        if (!rc) {
-            att_log(ATT_INFO, "intent.completed", ATT_S("serial", cert->serial),
-                    ATT_S("subject", cert->subject));
-        }
-        return rc;
-    }
-    struct outcome o = {.issuer = issuer, .cert = cert, .pem = "", .reason = "expired"};
+    struct outcome o = {
+        .issuer = issuer, .cert = cert, .pem = "", .reason = reason, .detail = detail};
     enum att_rc rc = store_run(issuer->store, true, write_outcome, &o, err);
     if (!rc) {
         att_log(ATT_WARN, "intent.abandoned", ATT_S("serial", cert->serial),
-                ATT_S("subject", cert->subject));
+                ATT_S("subject", cert->subject), ATT_S("reason", reason), ATT_S("detail", detail));
     }
     return rc;
 }
 
-enum att_rc issuer_intent_recover(struct issuer *issuer, struct att_err *err)
+static enum att_rc finish(struct issuer *issuer, const struct look *look, struct att_err *err)
+{
+    struct store_cert *cert = look->cert;
+    bool ended = false;
+    if (look->useless) {
+        return abandon(issuer, cert, "superseded", "what it was for has ended", err);
+    }
+    /* The client has given up long since, and its evidence is old. */
+    if (cert->created_at + ISSUER_ORDER_S <= issuer->clock()) {
+        return abandon(issuer, cert, "expired",
+                       "it could not be signed and stored within 300 s: order again", err);
+    }
+    struct att_err why = {0};
+    enum att_rc rc = sign_claimed(issuer, cert, &ended, &why);
+    if (!rc) {
+        att_log(ATT_INFO, "intent.completed", ATT_S("serial", cert->serial),
+                ATT_S("subject", cert->subject));
+        return ATT_OK;
+    }
+    if (strcmp(why.reason, FOREIGN) == 0) {
+        return abandon(issuer, cert, "caReplaced",
+                       "the CA was replaced before it was signed: order again", err);
+    }
+    if (err) {
+        *err = why;
+    }
+    return ended ? ATT_OK : rc;
+}
+
+/* One intent, unless somebody works on it, who will say when it is left. */
+static enum att_rc finish_one(struct issuer *issuer, const char *serial, struct att_err *err)
+{
+    struct store_cert cert = {0};
+    struct look look = {.serial = serial, .cert = &cert};
+    struct issuer_claim mine = {.serial = serial};
+    bool busy = false;
+    if (!claim(issuer, &mine, false, &busy)) {
+        return ATT_OK;
+    }
+    enum att_rc rc = store_run(issuer->store, false, load_intent, &look, err);
+    if (!rc && strcmp(cert.status, STORE_CERT_INTENT) == 0) {
+        rc = finish(issuer, &look, err);
+    }
+    unclaim(issuer, &mine);
+    store_record_done(&store_certs, &cert);
+    return rc;
+}
+
+enum att_rc issuer_intent_recover(struct issuer *issuer, size_t *ret_left, struct att_err *err)
 {
     struct pending p = {0};
+    size_t left = 0;
     do {
         p.n = 0;
         enum att_rc rc = store_run(issuer->store, false, list_intents, &p, err);
-        for (size_t i = 0; i < p.n && !rc; i++) {
-            struct store_cert cert = {0};
-            p.one = &cert;
-            p.want = p.serial[i];
-            rc = store_run(issuer->store, false, load_intent, &p, err);
-            if (!rc) {
-                rc = finish_one(issuer, &cert, err);
-            }
-            store_record_done(&store_certs, &cert);
-        }
         if (rc) {
             att_err_prefix(err, "completing interrupted signatures");
             return rc;
         }
-    } while (p.n == 64);
+        for (size_t i = 0; i < p.n; i++) {
+            struct att_err why = {0};
+            if (finish_one(issuer, p.serial[i], &why)) {
+                left++;
+                if (err) {
+                    *err = why;
+                }
+            }
+            memcpy(p.after, p.serial[i], sizeof p.after);
+        }
+        /* What fails for 64 in a row fails for all. */
+    } while (p.n == BATCH && left < BATCH);
+    *ret_left = left;
     return ATT_OK;
+}
+
+void issuer_intent_tick(struct issuer *issuer)
+{
+    int64_t now = att_boottime_ms();
+    if (now < issuer->intent_try_ms || !atomic_exchange(&issuer->intents_left, 0)) {
+        return;
+    }
+    struct att_err err = {0};
+    size_t left = 0;
+    enum att_rc rc = issuer_intent_recover(issuer, &left, &err);
+    if (!rc && !left) {
+        issuer->intent_pause_ms = 0;
+        return;
+    }
+    int64_t pause = 2 * issuer->intent_pause_ms;
+    pause = pause < PAUSE_LEAST_MS ? PAUSE_LEAST_MS : pause > PAUSE_MOST_MS ? PAUSE_MOST_MS : pause;
+    issuer->intent_pause_ms = pause;
+    issuer->intent_try_ms = att_boottime_ms() + pause;
+    atomic_store(&issuer->intents_left, 1);
+    att_log(ATT_WARN, "intent.left", ATT_N("intents", (int64_t)left),
+            ATT_S("code", att_rc_name(err.rc)), ATT_S("reason", err.reason),
+            ATT_S("message", err.msg), ATT_N("nextMs", pause));
 }

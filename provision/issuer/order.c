@@ -60,7 +60,8 @@ json_t *issuer_challenge_json(const struct issuer *issuer, const struct store_or
     if (strcmp(order->chall_status, "valid") == 0) {
         json_object_set_new(c, "validated", issuer_time_json(order->verdict_at));
     }
-    if (order->error[0]) {
+    /* An order that fails after its verdict leaves the challenge as it was. */
+    if (order->error[0] && strcmp(order->chall_status, "invalid") == 0) {
         json_object_set_new(c, "error", issuer_json(order->error));
     }
     return c;

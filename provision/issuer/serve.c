@@ -57,6 +57,29 @@ static bool same_fixed(const struct issuer *issuer, const struct conf_issuer *co
            strcmp(conf->run_dir, issuer->run_dir) == 0;
 }
 
+#define STATUS_ROOM 240
+
+static void status_line(struct issuer *issuer, char ret[STATUS_ROOM])
+{
+    issuer_autoendpoints *endpoints = issuer_endpoints_get(issuer->ca);
+    struct certs_cert_info info = {0};
+    (void)!certs_cert_info(endpoints->tls, &info, NULL);
+    att_autojson *end = issuer_time_json(info.not_after);
+    const char *text = json_string_value(end);
+    snprintf(ret, STATUS_ROOM, "serving %.120s, TLS certificate until %.30s", issuer->base_url,
+             text ? text : "?");
+}
+
+static void tell_status(struct issuer *issuer)
+{
+    char status[STATUS_ROOM];
+    if (issuer->status_changed) {
+        issuer->status_changed = false;
+        status_line(issuer, status);
+        proc_notify_status(status);
+    }
+}
+
 static void reload(struct issuer *issuer)
 {
     struct att_err err = {0};
@@ -80,8 +103,11 @@ static void reload(struct issuer *issuer)
         pthread_mutex_unlock(&issuer->lock);
         issuer_settings_put(old);
         att_log(ATT_INFO, "reload.done", ATT_S("config", issuer->config_path));
+        issuer_ca_tick(issuer, true);
     }
-    proc_notify_ready("serving");
+    char status[STATUS_ROOM];
+    status_line(issuer, status);
+    proc_notify_ready(status);
 }
 
 static void loop(struct issuer *issuer)
@@ -98,6 +124,9 @@ static void loop(struct issuer *issuer)
         if (atomic_exchange(&issuer->reload, 0)) {
             reload(issuer);
         }
+        issuer_ca_tick(issuer, false);
+        tell_status(issuer);
+        issuer_intent_tick(issuer);
         housekeeping(issuer, &last_sweep_ms);
         proc_notify_watchdog();
     }
@@ -121,7 +150,7 @@ static enum att_rc start_admin(struct issuer *issuer, struct att_ctl_server **re
 static void tell_start(struct issuer *issuer, const struct issuer_server *server)
 {
     issuer_autosettings *settings = issuer_settings_get(issuer);
-    char status[160];
+    char status[STATUS_ROOM];
     att_log(ATT_INFO, "issuer.ready", ATT_S("version", ATT_VERSION),
             ATT_S("listen", settings->conf->listen), ATT_N("port", issuer_server_port(server)),
             ATT_S("url", issuer->base_url), ATT_S("openssl", OpenSSL_version(OPENSSL_VERSION)),
@@ -133,7 +162,7 @@ static void tell_start(struct issuer *issuer, const struct issuer_server *server
                     ATT_S("profile", settings->conf->profiles[i].name));
         }
     }
-    snprintf(status, sizeof status, "serving %.120s", issuer->base_url);
+    status_line(issuer, status);
     proc_notify_ready(status);
 }
 

@@ -93,7 +93,8 @@ static struct bufferevent *new_connection(struct event_base *base, void *user)
     struct worker *w = user;
     struct issuer_server *server = w->server;
     /* Never NULL from here: evhttp would fall back to talking HTTP in the clear. */
-    SSL *ssl = SSL_new(server->issuer->ca->ssl);
+    issuer_autoendpoints *endpoints = issuer_endpoints_get(server->issuer->ca);
+    SSL *ssl = SSL_new(endpoints->ssl);
     if (!ssl) {
         abort();
     }

@@ -113,7 +113,8 @@ static enum att_rc gather(void *user, struct store_tx *tx, struct att_err *err)
 
 static enum att_rc sign_view(struct view *v, struct att_buf *ret_jws, struct att_err *err)
 {
-    const struct issuer_ca *ca = v->issuer->ca;
+    struct issuer_ca *ca = v->issuer->ca;
+    issuer_autoendpoints *endpoints = issuer_endpoints_get(ca);
     att_autojson *json =
         json_pack("{s:I, s:o, s:s, s:{s:s, s:s}, s:O, s:s, s:O}", "version", (json_int_t)v->version,
                   "issuedAt", issuer_time_json(att_now_utc_s()), "trustDomain",
@@ -123,9 +124,9 @@ static enum att_rc sign_view(struct view *v, struct att_buf *ret_jws, struct att
     if (!json) {
         return att_fail(err, ATT_E_NOMEM, "host view: no memory");
     }
-    const struct att_slice chain[] = {att_buf_slice(&ca->view_der),
+    const struct att_slice chain[] = {att_buf_slice(&endpoints->view_der),
                                       att_buf_slice(&ca->tls_root_der)};
-    struct acme_signer signer = acme_signer_pkey(ca->view_key);
+    struct acme_signer signer = acme_signer_pkey(endpoints->view_key);
     enum att_rc rc = att_json_dump(json, false, &payload, err);
     if (!rc) {
         rc = acme_jws_protected_x5c("attestd-hostview", chain, 2, &header, err);

@@ -242,7 +242,7 @@ static bool check_stale(const struct verify_agent_in *in, const struct read *rea
 {
     struct verify_clock now = verify_clock_of(&read->quote.attest);
     struct verify_clock certify = verify_clock_of(&read->certify.attest);
-    const struct verify_clock *before = in->ak.clock;
+    const struct verify_clock *before = in->ak.enrolled;
     const char *why = NULL;
     if (in->ak.expires_at && in->boot.now >= in->ak.expires_at) {
         why = "the AK's enrolment expired";
@@ -252,22 +252,27 @@ static bool check_stale(const struct verify_agent_in *in, const struct read *rea
         why = "certInfo and the quote are of different boots or firmware";
     } else if (before && before->reset_count != now.reset_count) {
         why = "the host rebooted since its AK was enrolled";
+    } else if (before && before->restart_count != now.restart_count) {
+        /* A hibernation starts the PCRs again and leaves resetCount alone. */
+        why = "the host was suspended or hibernated since its AK was enrolled";
     } else if (before && before->firmware_version != now.firmware_version) {
         why = "the TPM's firmware changed since its AK was enrolled";
     }
     if (why) {
         verify_fail(verdict, VERIFY_REASON_AK_STALE,
-                    "%s: resetCount %u, firmware %016llx enrolled; now %u, %016llx", why,
-                    before ? before->reset_count : 0U,
+                    "%s: it has to enrol again (resetCount %u, restartCount %u, firmware %016llx "
+                    "enrolled; now %u, %u, %016llx)",
+                    why, before ? before->reset_count : 0U, before ? before->restart_count : 0U,
                     before ? (unsigned long long)before->firmware_version : 0ULL, now.reset_count,
-                    (unsigned long long)now.firmware_version);
+                    now.restart_count, (unsigned long long)now.firmware_version);
         return false;
     }
     if (!before) {
         verify_skip(verdict, VERIFY_REASON_AK_STALE, "there is no enrolment record here");
     } else {
         verify_pass(verdict, VERIFY_REASON_AK_STALE,
-                    "the AK was enrolled in this boot (resetCount %u)", now.reset_count);
+                    "the AK was enrolled in this boot (resetCount %u, restartCount %u)",
+                    now.reset_count, now.restart_count);
     }
     return true;
 }
@@ -346,8 +351,7 @@ static bool judge(const struct verify_agent_in *in, struct read *read,
     struct verify_agent_facts facts = {0};
     if (!read_all(in, read, verdict) || !judge_key(in, read, verdict) ||
         !judge_quote(in, read, verdict) ||
-        !verify_step_facts(&in->boot, &in->quoted, &read->quote, in->ak.clock, &facts.quote,
-                           verdict) ||
+        !verify_step_facts(&in->boot, &in->quoted, &read->quote, &facts.quote, verdict) ||
         verify_verdict_result(verdict) != VERIFY_ACCEPTED) {
         return false;
     }

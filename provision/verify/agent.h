@@ -21,6 +21,9 @@ struct verify_ak_record {
     /* The clock of the last statement accepted from this AK; NULL only in `attestctl verify`, which
      * has no record: the three clock checks are then reported as skipped. */
     const struct verify_clock *clock;
+    /* That of the AK's enrolment (M2): an AK speaks for one (resetCount, restartCount) and one
+     * firmware. NULL together with clock. */
+    const struct verify_clock *enrolled;
     int64_t expires_at; /* 0: not judged */
 };
 

@@ -44,11 +44,11 @@ static bool judge(const struct verify_enrol_in *in, struct verify_verdict *verdi
     return verify_step_clock(in->previous, "this is the first statement of this host's TPM", &clock,
                              verdict) &&
            verify_step_boot(&in->boot, &in->quoted, verdict) &&
-           verify_step_facts(&in->boot, &in->quoted, &quote, in->previous, facts, verdict);
+           verify_step_facts(&in->boot, &in->quoted, &quote, facts, verdict);
 }
 
 enum verify_result verify_enrol(const struct verify_enrol_in *in, struct verify_verdict *verdict,
-                                struct verify_quote_facts *ret)
+                                struct verify_quote_facts *ret, enum verify_change *ret_change)
 {
     struct verify_quote_facts facts;
     if (verify_verdict_failed(verdict)) {
@@ -57,6 +57,10 @@ enum verify_result verify_enrol(const struct verify_enrol_in *in, struct verify_
     verify_plan(verdict, enrol_plan, sizeof(enrol_plan) / sizeof(enrol_plan[0]));
     if (!judge(in, verdict, &facts) || verify_verdict_result(verdict) != VERIFY_ACCEPTED) {
         return VERIFY_REFUSED;
+    }
+    if (ret_change) {
+        *ret_change =
+            verify_change_since(in->previous, in->previous_pcrs, &facts.clock, &in->quoted);
     }
     if (ret) {
         *ret = facts;

@@ -15,11 +15,13 @@ struct verify_enrol_in {
     struct att_slice expected_extra; /* HMAC(K, "quote" ‖ nonce ‖ SHA-256(log manifest)) */
     struct verify_quoted quoted;
     struct verify_boot boot;
-    const struct verify_clock *previous; /* this host's last AK record; NULL at first contact */
+    const struct verify_clock *previous; /* this host's last statement; NULL at first contact */
+    const struct parse_pcr_set *previous_pcrs; /* of its last enrolment; NULL: not on record */
 };
 
 ATT_MUST_USE enum verify_result verify_enrol(const struct verify_enrol_in *in,
                                              struct verify_verdict *verdict,
-                                             struct verify_quote_facts *ret);
+                                             struct verify_quote_facts *ret,
+                                             enum verify_change *ret_change);
 
 #endif

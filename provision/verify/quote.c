@@ -217,8 +217,8 @@ bool verify_step_boot(const struct verify_boot *boot, const struct verify_quoted
 }
 
 bool verify_step_facts(const struct verify_boot *boot, const struct verify_quoted *quoted,
-                       const struct verify_statement *quote, const struct verify_clock *previous,
-                       struct verify_quote_facts *ret, struct verify_verdict *verdict)
+                       const struct verify_statement *quote, struct verify_quote_facts *ret,
+                       struct verify_verdict *verdict)
 {
     struct verify_quote_facts facts = {.clock = verify_clock_of(&quote->attest)};
     struct att_err err = {0};
@@ -226,8 +226,6 @@ bool verify_step_facts(const struct verify_boot *boot, const struct verify_quote
         verify_fail(verdict, VERIFY_REASON_INTERNAL, "log manifest: %s", err.msg);
         return false;
     }
-    facts.resumed = previous && previous->reset_count == facts.clock.reset_count &&
-                    previous->restart_count < facts.clock.restart_count;
     (void)snprintf(facts.boot, sizeof(facts.boot), "%s",
                    boot->boot_none ? "none" : boot->policy->name);
     facts.policy_version = boot->boot_none ? 0 : boot->policy->version;
@@ -260,7 +258,7 @@ enum verify_result verify_quote(const struct verify_quoted *quoted, struct att_s
     if (!verify_step_ak(&ak, verdict) ||
         !verify_step_quote(quoted, &quote, NULL, &ak, extra_data, &boot->selection, verdict) ||
         !verify_step_boot(boot, quoted, verdict) ||
-        !verify_step_facts(boot, quoted, &quote, NULL, &facts, verdict) ||
+        !verify_step_facts(boot, quoted, &quote, &facts, verdict) ||
         verify_verdict_result(verdict) != VERIFY_ACCEPTED) {
         return VERIFY_REFUSED;
     }

@@ -34,9 +34,29 @@ struct verify_quoted {
     const struct evidence_logs *logs;
 };
 
+/* What happened to the TPM since an earlier statement. A rising restartCount alone does not tell a
+ * resume from a hibernation: only the PCRs do (TCG TPM 2.0 Part 1, clause 12.2: a TPM Resume keeps
+ * them, a TPM Restart starts them again). */
+enum verify_change {
+    VERIFY_CHANGE_FIRST,     /* there is no earlier statement */
+    VERIFY_CHANGE_SAME_BOOT, /* both counters as before */
+    VERIFY_CHANGE_RESUMED,   /* restartCount rose; the PCRs are as they were, or go on from there */
+    VERIFY_CHANGE_HIBERNATED, /* restartCount rose; the log shows that PCRs started again */
+    VERIFY_CHANGE_RESTARTED,  /* restartCount rose; earlier PCRs or a log are lacking to tell which
+                               */
+    VERIFY_CHANGE_REBOOTED,   /* resetCount rose */
+};
+/* "first", "sameBoot", "resumed", "hibernated", "restarted", "rebooted". */
+const char *verify_change_word(enum verify_change change);
+/* before: the PCRs quoted then, NULL when they are not on record. quoted: a quote whose log, where
+ * there is one, was found to replay to its PCRs. */
+enum verify_change verify_change_since(const struct verify_clock *previous,
+                                       const struct parse_pcr_set *before,
+                                       const struct verify_clock *now,
+                                       const struct verify_quoted *quoted);
+
 struct verify_quote_facts {
     struct verify_clock clock;
-    bool resumed;                            /* restartCount rose: suspend or hibernation */
     char boot[VERIFY_POLICY_NAME_MAX + 1];   /* policy's name, or "none" */
     uint32_t policy_version;                 /* 0 with "none" */
     uint8_t manifest_sha256[ATT_SHA256_LEN]; /* of the log manifest */

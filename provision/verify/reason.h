@@ -23,7 +23,7 @@
     X(KEY_PARENT, "keyParent", "the key stands under the parent that was sent")                    \
     X(KEY_STORE, "keyStore", "the profile allows this kind of key")                                \
     X(AK_UNKNOWN, "akUnknown", "the AK is one that this host enrolled")                            \
-    X(AK_STALE, "akStale", "the AK was enrolled in this boot and on this firmware")                \
+    X(AK_STALE, "akStale", "the AK was enrolled since the last start or resume, on this firmware") \
     X(ACCOUNT_MISMATCH, "accountMismatch", "the host belongs to this account")                     \
     X(QUOTE_SIGNATURE, "quoteSignature", "the quote is signed by the AK")                          \
     X(QUOTE_MAGIC, "quoteMagic", "the quote was made inside a TPM")                                \

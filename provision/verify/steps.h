@@ -47,8 +47,8 @@ bool verify_step_boot(const struct verify_boot *boot, const struct verify_quoted
                       struct verify_verdict *verdict);
 /* The facts of a quote whose checks all passed. False: VERIFY_REASON_INTERNAL was added. */
 bool verify_step_facts(const struct verify_boot *boot, const struct verify_quoted *quoted,
-                       const struct verify_statement *quote, const struct verify_clock *previous,
-                       struct verify_quote_facts *ret, struct verify_verdict *verdict);
+                       const struct verify_statement *quote, struct verify_quote_facts *ret,
+                       struct verify_verdict *verdict);
 struct verify_clock verify_clock_of(const struct parse_attest *attest);
 
 /* firmwareDenied, of what M1 and the certificate say. */

@@ -100,10 +100,18 @@ whole_files
 survived
 ctl issuer status > /dev/null || job_fail "the admin socket is silent"
 ok "issuer, full: said, certificates stay"
-job_stop issuerd KILL
+# No restart: what was begun is completed, or given up, and the next ones are issued.
+issuerd_pid=$(job_pid issuerd)
 rm -f "$dir/issuer/ballast"
+fault_rotates "${agents[@]}"
+settled() { [ "$(ctl --json ca status | jq .pendingIntents)" = 0 ]; }
+wait_for 90 settled || job_fail "signatures are still open: $(ctl --json ca status | jq .pendingIntents)"
+fault_whole "${agents[@]}"
+[ "$(job_pid issuerd)" = "$issuerd_pid" ] && job_alive issuerd
+ok "issuer, room again: issues, without a restart"
+job_stop issuerd KILL
 job_start_issuer
 fault_rotates "${agents[@]}"
 fault_whole "${agents[@]}"
-ok "issuer, room again: issues"
+ok "issuer, started again: issues"
 echo "full disks: all held"

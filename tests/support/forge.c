@@ -379,6 +379,7 @@ static void derive_inputs(struct forge *forge)
         .ak = {.ak_pub = att_buf_slice(&forge->ak.area),
                .ak_cert = att_buf_slice(&forge->ak_cert),
                .clock = previous,
+               .enrolled = previous,
                .expires_at = FORGE_NOW + 3600},
         .boot = boot};
 }

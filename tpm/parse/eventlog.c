@@ -260,25 +260,43 @@ static enum att_rc extend(struct parse_eventlog_pcrs *pcrs,
     return ATT_OK;
 }
 
+/* Values that are looked for on the way. */
+struct watch {
+    const struct parse_pcr_set *at;
+    uint32_t passed; /* bit i: PCR i held its value of at */
+};
+
+static void look(struct watch *watch, const struct parse_eventlog_pcrs *pcrs, uint32_t pcr)
+{
+    if (watch && pcr < PARSE_PCR_COUNT && (watch->at->sel.mask >> pcr & 1) &&
+        memcmp(pcrs->value[pcr], watch->at->value[pcr], pcrs->digest_len) == 0) {
+        watch->passed |= (uint32_t)1 << pcr;
+    }
+}
+
 static enum att_rc replay_all(struct parse_eventlog *log, struct parse_eventlog_pcrs *pcrs,
-                              struct att_err *err)
+                              struct watch *watch, struct att_err *err)
 {
     bool locality_seen = false;
     struct parse_eventlog_event event;
     enum att_rc rc;
+    for (uint32_t pcr = 0; pcr < PARSE_PCR_COUNT; pcr++) {
+        look(watch, pcrs, pcr);
+    }
     while ((rc = parse_eventlog_next(log, &event, err)) == ATT_OK) {
         rc = event.type == PARSE_EV_NO_ACTION ? take_locality(pcrs, &event, &locality_seen, err)
                                               : extend(pcrs, &event, err);
         if (rc != ATT_OK) {
             return rc;
         }
+        look(watch, pcrs, event.type == PARSE_EV_NO_ACTION ? 0 : event.pcr);
         pcrs->n_events++;
     }
     return rc == ATT_E_NOTFOUND ? ATT_OK : rc;
 }
 
-enum att_rc parse_eventlog_replay(struct att_slice bytes, uint16_t bank,
-                                  struct parse_eventlog_pcrs *ret_pcrs, struct att_err *err)
+static enum att_rc replay(struct att_slice bytes, uint16_t bank, struct watch *watch,
+                          struct parse_eventlog_pcrs *ret_pcrs, struct att_err *err)
 {
     struct parse_eventlog log;
     enum att_rc rc = parse_eventlog_init(&log, bytes, err);
@@ -295,9 +313,27 @@ enum att_rc parse_eventlog_replay(struct att_slice bytes, uint16_t bank,
     pcrs.digest_len = parse_alg_digest_len(bank);
     pcrs.crypto_agile = log.crypto_agile;
     reset_values(&pcrs);
-    rc = replay_all(&log, &pcrs, err);
+    rc = replay_all(&log, &pcrs, watch, err);
     if (rc == ATT_OK) {
         *ret_pcrs = pcrs;
+    }
+    return rc;
+}
+
+enum att_rc parse_eventlog_replay(struct att_slice bytes, uint16_t bank,
+                                  struct parse_eventlog_pcrs *ret_pcrs, struct att_err *err)
+{
+    return replay(bytes, bank, NULL, ret_pcrs, err);
+}
+
+enum att_rc parse_eventlog_passes(struct att_slice bytes, const struct parse_pcr_set *at,
+                                  uint32_t *ret_mask, struct att_err *err)
+{
+    struct parse_eventlog_pcrs pcrs;
+    struct watch watch = {.at = at};
+    enum att_rc rc = replay(bytes, at->sel.bank, &watch, &pcrs, err);
+    if (rc == ATT_OK) {
+        *ret_mask = watch.passed;
     }
     return rc;
 }

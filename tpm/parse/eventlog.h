@@ -113,6 +113,12 @@ struct parse_eventlog_pcrs {
 ATT_MUST_USE enum att_rc parse_eventlog_replay(struct att_slice bytes, uint16_t bank,
                                                struct parse_eventlog_pcrs *ret_pcrs,
                                                struct att_err *err);
+/* Bit i of ret_mask: at some point of the replay, start and end included, PCR i held its value of
+ * at (PCRs outside at's selection: 0). So a log goes on from earlier values, or starts again.
+ * Errors as in parse_eventlog_replay, whose bank is at's. */
+ATT_MUST_USE enum att_rc parse_eventlog_passes(struct att_slice bytes,
+                                               const struct parse_pcr_set *at, uint32_t *ret_mask,
+                                               struct att_err *err);
 /* Do these PCRs (quoted and selected, those in mask) have the replayed values? A PCR without events
  * must hold its reset value. ATT_E_DENIED, reason "logReplay", message like "pcr7 event 41: after
  * this last event the log replays to …, the quote has …"; ATT_E_INVAL when the banks differ. A

@@ -256,6 +256,7 @@ static void test_issuer_refused(void **state)
     issuer_refused(HEAD ENROL PROFILES "eab_required: maybe\n", 7, "eab_required", "true or false");
     issuer_refused(HEAD ENROL PROFILES "evidence_lifetime: 1h\n", 7, "evidence_lifetime",
                    "at least 86400");
+    issuer_refused(HEAD ENROL PROFILES "ca_warning: 1h\n", 7, "ca_warning", "at least 86400");
     issuer_refused(HEAD ENROL PROFILES "tls: { cert_file: /c }\n", 7, "tls.key_file", "required");
     issuer_refused(HEAD PROFILES "enrolment: { boot: none }\n", 6, "enrolment.pcrs", "required");
     issuer_refused(HEAD PROFILES "enrolment: { boot: X, pcrs: \"sha256:0\" }\n", 6,

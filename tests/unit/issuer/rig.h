@@ -327,9 +327,10 @@ struct tpm {
     struct forge *base;
     char ek_id[VERIFY_ID_HEX];
     struct verify_clock clock;
-    struct att_buf ak_cert; /* DER, once issued */
-    forge_mutate mutate;    /* what the test makes wrong */
-    bool no_ek_cert;        /* there is none in its NV */
+    struct att_buf ak_cert;   /* DER, once issued */
+    forge_mutate mutate;      /* what the test makes wrong */
+    bool no_ek_cert;          /* there is none in its NV */
+    const uint8_t *k, *nonce; /* while it answers M1 */
 };
 
 static struct tpm *rig_tpm; /* of the forge being built */
@@ -396,6 +397,11 @@ RIG void tpm_stage(struct forge *f, enum forge_stage stage)
     if (stage == FORGE_EVIDENCE && t->ak_cert.len) {
         att_buf_reset(&f->ak_cert);
         att_buf_put_slice(&f->ak_cert, att_buf_slice(&t->ak_cert));
+    }
+    if (stage == FORGE_QUOTE && t->k) {
+        att_autobuf manifest = {0};
+        rig_ok(evidence_manifest_encode(&f->logs, &manifest, &err));
+        enrol_schedule_quote_extra(t->k, t->nonce, att_buf_slice(&manifest), f->extra);
     }
     if (t->mutate) {
         t->mutate(f, stage);
@@ -508,15 +514,15 @@ RIG void rig_m2_payload(struct client *c, struct tpm *t, struct enrolment *e,
                         struct att_buf *ret_payload)
 {
     uint8_t k[ENROL_K_LEN];
-    att_autobuf manifest = {0};
     struct enrol_transcript transcript = {e->url, c->thumbprint, att_buf_slice(&e->payload),
                                           att_buf_slice(&e->body)};
     rig_ok(enrol_schedule_k(ATT_SLICE_ARRAY(e->cv), &transcript, k, &err));
     struct forge *f = forge_new(FORGE_EK_RSA, FORGE_ENROL);
     rig_tpm = t;
-    rig_ok(evidence_manifest_encode(&t->base->logs, &manifest, &err));
-    enrol_schedule_quote_extra(k, e->response.nonce, att_buf_slice(&manifest), f->extra);
+    t->k = k;
+    t->nonce = e->response.nonce;
     forge_build(f, tpm_stage);
+    t->k = NULL;
     struct enrol_m2_request request = {.pcrs = f->pcrs};
     enrol_schedule_proof(k, request.proof);
     put(&request.quote.attest, att_buf_slice(&f->quote_bytes));

@@ -477,7 +477,7 @@ static void evidence_refused(void **state)
     } cases[] = {
         {mutate_clock_back, "clockRollback"},
         {mutate_reboot, "akStale"},
-
+        {mutate_resume, "akStale"},
         {mutate_imported, "keyAttributes"},
         {mutate_agent_name, "evidenceMismatch"},
         {mutate_pcr, "logReplay"},
@@ -728,42 +728,6 @@ static void certificate(void **state)
     stage_free(&s);
 }
 
-/* Reboot: the old AK record is stale, a new enrolment under the same account and no ticket makes it
- * good again; logs that the issuer has need not be sent twice. */
-static void reboot(void **state)
-{
-    (void)state;
-    struct stage s;
-    struct order o;
-    struct enrolment e;
-    stage_enrolled(&s, "none");
-    s.tpm.clock.reset_count++;
-    s.tpm.clock.restart_count = 0;
-    s.tpm.clock.clock_ms += 60000;
-    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
-    assert_string_equal(rig_m4(&s.client, &s.tpm, &o, s.ak), "invalid");
-    client_refused(&s.client, "akStale");
-    assert_int_equal(rig_m1(&s.client, &s.tpm, NULL, &e), 201);
-    assert_int_equal(e.response.wanted.n_known, 1);
-    assert_int_equal(rig_m2(&s.client, &s.tpm, &e), 200);
-    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
-    assert_string_equal(rig_m4(&s.client, &s.tpm, &o, s.ak), "invalid"); /* the record that ended */
-    client_refused(&s.client, "akUnknown");
-    snprintf(s.ak, sizeof s.ak, "%s", e.url);
-    ready_order(&s, &o);
-    /* A resume is no reboot: restartCount rises, the PCRs are the same, nothing to enrol. It is in
-     * the record. */
-    s.tpm.mutate = mutate_resume;
-    ready_order(&s, &o);
-    json_t *audit = rig_admin(&s.rig, "audit.list", json_pack("{s:i}", "limit", 1));
-    assert_true(json_is_true(json_object_get(
-        json_object_get(json_array_get(json_object_get(audit, "records"), 0), "record"),
-        "resumed")));
-    json_decref(audit);
-    enrolment_done(&e);
-    stage_free(&s);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -785,7 +749,6 @@ int main(void)
         cmocka_unit_test(token_expires),
         cmocka_unit_test(finalize_refused),
         cmocka_unit_test(certificate),
-        cmocka_unit_test(reboot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -299,7 +299,14 @@ static enum att_rc intend(void *user, struct store_tx *tx, struct att_err *err)
                                    .ord = cut->order,
                                    .profile = "trading",
                                    .decision = decision};
-    return issuer_intent_make(issuer, tx, &intent, rig_time, &cut->cert, err);
+    struct store_order order = {0};
+    enum att_rc rc = store_get(tx, &store_orders, cut->order, &order, err);
+    if (!rc) {
+        assert_true(issuer_set(&order.status, "processing"));
+        rc = store_put(tx, &store_orders, &order, err);
+    }
+    store_record_done(&store_orders, &order);
+    return rc ? rc : issuer_intent_make(issuer, tx, &intent, rig_time, &cut->cert, err);
 }
 
 static json_t *only_cert(struct world *w)

@@ -19,10 +19,20 @@ static void honest_policy_parent(struct forge *f, enum forge_stage stage)
     f->agent_in.parent_policy = ATT_SLICE(f->parent.pub.policy, f->parent.pub.policy_len);
 }
 
-static void honest_resumed(struct forge *f, enum forge_stage stage)
+static void resumed(struct forge *f, enum forge_stage stage)
 {
     AT(FORGE_KEYS)
     f->clock.restart_count++;
+}
+
+/* The pair of the last statement does not count, only that of the enrolment. */
+static void resumed_on_record(struct forge *f, enum forge_stage stage)
+{
+    static struct verify_clock enrolled;
+    AT(FORGE_DONE)
+    enrolled = f->previous;
+    enrolled.restart_count--;
+    f->agent_in.ak.enrolled = &enrolled;
 }
 
 static void honest_no_record(struct forge *f, enum forge_stage stage)
@@ -51,7 +61,6 @@ static const struct forged_case cases[] = {
     {"honest", NULL, VERIFY_REASON_NONE},
     {"honest, key right under the SRK", honest_no_parent, VERIFY_REASON_NONE},
     {"honest, parent's policy demanded", honest_policy_parent, VERIFY_REASON_NONE},
-    {"honest, resumed from suspend", honest_resumed, VERIFY_REASON_NONE},
     {"honest, no record", honest_no_record, VERIFY_REASON_NONE},
     {"honest, boot none", honest_boot_none, VERIFY_REASON_NONE},
     {"honest, SRK of the other template", honest_srk_zero_unique_key, VERIFY_REASON_NONE},
@@ -147,6 +156,9 @@ static const struct forged_case cases[] = {
     {"resetCount 0 and clock back", cleared_from_0, VERIFY_REASON_TPM_CLEARED},
     {"quote of an earlier boot", earlier_boot, VERIFY_REASON_TPM_CLEARED},
     {"rebooted since the enrolment", rebooted, VERIFY_REASON_AK_STALE},
+    {"resumed since the enrolment", resumed, VERIFY_REASON_AK_STALE},
+    {"hibernated since the enrolment", hibernated, VERIFY_REASON_AK_STALE},
+    {"resumed since the enrolment, and accepted since", resumed_on_record, VERIFY_REASON_AK_STALE},
     {"firmware changed", firmware_changed, VERIFY_REASON_AK_STALE},
     {"enrolment expired", ak_expired, VERIFY_REASON_AK_STALE},
     {"certify of another boot than the quote", certify_of_other_boot, VERIFY_REASON_AK_STALE},
@@ -174,7 +186,6 @@ static const struct forged_case cases[] = {
     {"no separator", log_separator_missing, VERIFY_REASON_LOG_REPLAY},
     {"separator of an error", log_separator_error, VERIFY_REASON_LOG_REPLAY},
     {"PCR without events, but with a value", pcr_without_events, VERIFY_REASON_LOG_REPLAY},
-    {"hibernated", hibernated, VERIFY_REASON_LOG_REPLAY},
 
     {"no policy", policy_missing, VERIFY_REASON_POLICY_MISSING},
     {"policy expired", policy_expired, VERIFY_REASON_POLICY_EXPIRED},
@@ -216,13 +227,28 @@ static void test_cases(void **state)
     }
 }
 
+/* What the refusal says is what to do about it. */
+static void test_stale_says_what_to_do(void **state)
+{
+    (void)state;
+    struct forge *forge = forge_new(FORGE_EK_P256, FORGE_ORDER);
+    verify_autoverdict *verdict = verify_verdict_new();
+    forge_build(forge, resumed);
+    assert_int_equal(verify_agent(&forge->agent_in, verdict, NULL), VERIFY_REFUSED);
+    const struct verify_check *refusal = verify_verdict_refusal(verdict);
+    assert_non_null(strstr(refusal->detail, "it has to enrol again"));
+    assert_non_null(strstr(refusal->detail, "resetCount 7, restartCount 1"));
+    assert_non_null(strstr(refusal->detail, "now 7, 2"));
+    forge_free(forge);
+}
+
 static void test_facts(void **state)
 {
     (void)state;
     struct forge *forge = forge_new(FORGE_EK_P256, FORGE_ORDER);
     verify_autoverdict *verdict = verify_verdict_new();
     struct verify_agent_facts facts = {0};
-    forge_build(forge, honest_resumed);
+    forge_build(forge, NULL);
     assert_int_equal(verify_agent(&forge->agent_in, verdict, &facts), VERIFY_ACCEPTED);
     att_autobuf spki = {0};
     forge_spki(forge->agent.pkey, &spki);
@@ -230,7 +256,6 @@ static void test_facts(void **state)
     assert_string_equal(facts.key_store, "tpm");
     assert_string_equal(facts.quote.boot, "forge");
     assert_int_equal(facts.quote.policy_version, 3);
-    assert_true(facts.quote.resumed);
     assert_int_equal(facts.level, 1);
     assert_true(facts.have_manifest_root);
     assert_memory_equal(facts.manifest_root, forge->statement.manifest_root, ATT_SHA256_LEN);
@@ -249,7 +274,7 @@ static void test_skips_say_why(void **state)
     forge_build(forge, honest_boot_none);
     forge->agent_in.boot.logs = 0;
     forge->agent_in.no_parents = true;
-    forge->agent_in.ak.clock = NULL;
+    forge->agent_in.ak.clock = forge->agent_in.ak.enrolled = NULL;
     struct verify_agent_facts facts;
     assert_int_equal(verify_agent(&forge->agent_in, verdict, &facts), VERIFY_ACCEPTED);
     assert_string_equal(facts.quote.boot, "none");
@@ -335,6 +360,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cases),
         cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_stale_says_what_to_do),
         cmocka_unit_test(test_skips_say_why),
         cmocka_unit_test(test_findings),
         cmocka_unit_test(test_replay_names_event),

@@ -1,6 +1,8 @@
 /* verify_enrol (M2): one thing wrong at a time. */
 #include "tests/unit/verify/harness.h"
 
+#include "tests/support/forge_parts.h"
+
 #define AT(s)                                                                                      \
     if (stage != (s)) {                                                                            \
         return;                                                                                    \
@@ -220,6 +222,20 @@ static void new_firmware(struct forge *f, enum forge_stage stage)
     f->clock.firmware_version++;
 }
 
+static void after_restart(struct forge *f, enum forge_stage stage)
+{
+    AT(FORGE_KEYS)
+    f->clock.restart_count++;
+}
+
+/* Hibernation: the PCRs start anew, and the log is of before. */
+static void hibernated_old_log(struct forge *f, enum forge_stage stage)
+{
+    after_restart(f, stage);
+    AT(FORGE_PCRS)
+    memset(f->pcrs.value, 0, sizeof(f->pcrs.value));
+}
+
 static void boot_none(struct forge *f, enum forge_stage stage)
 {
     AT(FORGE_DONE)
@@ -232,6 +248,7 @@ static const struct forged_case cases[] = {
     {"after a reboot", after_reboot, VERIFY_REASON_NONE},
     {"after loss of power", after_power_loss, VERIFY_REASON_NONE},
     {"with new firmware", new_firmware, VERIFY_REASON_NONE},
+    {"after a resume or hibernation, log replayed", after_restart, VERIFY_REASON_NONE},
     {"boot none", boot_none, VERIFY_REASON_NONE},
 
     {"wrong activation value", proof_wrong, VERIFY_REASON_ACTIVATION},
@@ -257,6 +274,7 @@ static const struct forged_case cases[] = {
     {"clock backwards", clock_back, VERIFY_REASON_CLOCK_ROLLBACK},
     {"log missing", log_missing, VERIFY_REASON_LOG_MISSING},
     {"log of another boot", log_other, VERIFY_REASON_LOG_REPLAY},
+    {"hibernated, with the log of before", hibernated_old_log, VERIFY_REASON_LOG_REPLAY},
     {"no policy", policy_missing, VERIFY_REASON_POLICY_MISSING},
     {"policy expired", policy_expired, VERIFY_REASON_POLICY_EXPIRED},
     {"boot not allowed", boot_not_allowed, VERIFY_REASON_BOOT_POLICY},
@@ -271,7 +289,7 @@ static void test_cases(void **state)
         struct verify_quote_facts facts;
         memset(&facts, 0x5a, sizeof(facts));
         forge_build(forge, cases[i].mutate);
-        enum verify_result result = verify_enrol(&forge->enrol_in, verdict, &facts);
+        enum verify_result result = verify_enrol(&forge->enrol_in, verdict, &facts, NULL);
         if (cases[i].reason == VERIFY_REASON_NONE) {
             assert_accepted(verdict, cases[i].name);
             assert_int_equal(result, VERIFY_ACCEPTED);
@@ -285,6 +303,78 @@ static void test_cases(void **state)
         }
         forge_free(forge);
     }
+}
+
+/* ---- what happened since ----------------------------------------------------------------------
+ */
+
+struct since {
+    struct verify_clock previous;
+    struct parse_pcr_set before;
+    bool no_before;
+};
+
+/* By a verdict that accepts. */
+static enum verify_change change_of(struct forge *forge, const struct since *since)
+{
+    verify_autoverdict *verdict = verify_verdict_new();
+    enum verify_change change = VERIFY_CHANGE_FIRST;
+    forge->enrol_in.previous = &since->previous;
+    forge->enrol_in.previous_pcrs = since->no_before ? NULL : &since->before;
+    (void)!verify_enrol(&forge->enrol_in, verdict, NULL, &change);
+    assert_accepted(verdict, "since");
+    return change;
+}
+
+/* The PCRs as they were before the last n events of the log. */
+static void before_last(const struct forge *forge, size_t n, struct parse_pcr_set *ret)
+{
+    struct forge *copy = forge_new(FORGE_EK_P256, FORGE_ENROL);
+    memcpy(copy->events, forge->events, sizeof(copy->events));
+    copy->n_events = forge->n_events - n;
+    forge_extend(copy);
+    *ret = copy->pcrs;
+    forge_free(copy);
+}
+
+static void test_change(void **state)
+{
+    (void)state;
+    struct forge *forge = forge_new(FORGE_EK_P256, FORGE_ENROL);
+    forge_build(forge, NULL);
+    struct since since = {.previous = forge->clock, .before = forge->pcrs};
+    assert_int_equal(change_of(forge, &since), VERIFY_CHANGE_SAME_BOOT);
+    since.previous.restart_count--;
+    assert_int_equal(change_of(forge, &since), VERIFY_CHANGE_RESUMED);
+    /* Something was measured meanwhile: the log goes on from the values of before. */
+    before_last(forge, 5, &since.before);
+    assert_memory_not_equal(since.before.value, forge->pcrs.value, sizeof(since.before.value));
+    assert_int_equal(change_of(forge, &since), VERIFY_CHANGE_RESUMED);
+    /* A value that this log never passes through: the PCRs started again. */
+    since.before = forge->pcrs;
+    since.before.value[4][31] ^= 1;
+    assert_int_equal(change_of(forge, &since), VERIFY_CHANGE_HIBERNATED);
+    since.no_before = true;
+    assert_int_equal(change_of(forge, &since), VERIFY_CHANGE_RESTARTED);
+    since.no_before = false;
+    /* Fewer PCRs than now, or another bank: nothing to compare. */
+    since.before = forge->pcrs;
+    since.before.sel.mask &= ~1U;
+    assert_int_equal(change_of(forge, &since), VERIFY_CHANGE_RESTARTED);
+    since.before.sel = (struct parse_pcr_sel){PARSE_ALG_SHA384, forge->pcrs.sel.mask};
+    assert_int_equal(change_of(forge, &since), VERIFY_CHANGE_RESTARTED);
+    since.before = forge->pcrs;
+    since.previous.reset_count--;
+    assert_int_equal(change_of(forge, &since), VERIFY_CHANGE_REBOOTED);
+    /* Without a log nothing says where other values come from. */
+    since.previous.reset_count++;
+    since.before.value[4][31] ^= 1;
+    forge->enrol_in.boot.logs = 0;
+    forge->enrol_in.boot.boot_none = true;
+    static const struct evidence_logs none;
+    forge->enrol_in.quoted.logs = &none;
+    assert_int_equal(change_of(forge, &since), VERIFY_CHANGE_RESTARTED);
+    forge_free(forge);
 }
 
 /* An operator's quote is judged by the same steps. */
@@ -329,7 +419,7 @@ static int teardown(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases), cmocka_unit_test(test_change),
                                        cmocka_unit_test(test_user_quote)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

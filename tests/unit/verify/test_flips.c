@@ -11,7 +11,7 @@ static enum verify_result judge_agent(struct forge *forge, struct verify_verdict
 
 static enum verify_result judge_enrol(struct forge *forge, struct verify_verdict *verdict)
 {
-    return verify_enrol(&forge->enrol_in, verdict, NULL);
+    return verify_enrol(&forge->enrol_in, verdict, NULL, NULL);
 }
 
 static enum verify_result judge_ek(struct forge *forge, struct verify_verdict *verdict)
@@ -116,7 +116,7 @@ static void test_log_digests(void **state)
         struct forge *f = forge_new(FORGE_EK_P256, FORGE_ENROL);
         forge_build(f, change_log);
         verify_autoverdict *verdict = verify_verdict_new();
-        assert_int_equal(verify_enrol(&f->enrol_in, verdict, NULL), VERIFY_REFUSED);
+        assert_int_equal(verify_enrol(&f->enrol_in, verdict, NULL, NULL), VERIFY_REFUSED);
         assert_refused(verdict, VERIFY_REASON_LOG_REPLAY, "digest of an event");
         forge_free(f);
     }

@@ -1,0 +1,24 @@
+/* The files of state_dir/ca, between ca.c and endpoints.c. */
+#ifndef PROVISION_ISSUER_CA_FILES_H
+#define PROVISION_ISSUER_CA_FILES_H
+
+#include "provision/issuer/ca.h"
+
+#define ISSUER_CA_PATH 4096
+
+void issuer_ca_path(char ret[ISSUER_CA_PATH], const char *state_dir, const char *file);
+ATT_MUST_USE enum att_rc issuer_ca_load_cert(const char *state_dir, const char *file,
+                                             X509 **ret_cert, struct att_err *err);
+/* NAME.crt and NAME.key, which must belong together. */
+ATT_MUST_USE enum att_rc issuer_ca_load_pair(const char *state_dir, const char *name,
+                                             X509 **ret_cert, EVP_PKEY **ret_key,
+                                             struct att_err *err);
+/* notAfter; 0 for NULL. */
+int64_t issuer_ca_end(const X509 *cert);
+/* Makes tls.crt and tls.key, or view.crt and view.key, by the TLS root. Both files are written
+ * beside the old ones before either is put in place: a full disk leaves the old pair. */
+ATT_MUST_USE enum att_rc issuer_endpoint_make(const char *state_dir, const struct conf_issuer *conf,
+                                              bool tls, const X509 *ca, EVP_PKEY *ca_key,
+                                              int64_t now, struct att_err *err);
+
+#endif
