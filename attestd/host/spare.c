@@ -7,7 +7,7 @@
 
 /* A key that waited longer is given up for a new one. A certificate that lives long gets its next
  * key half that long before its renewal. */
-#define AGE_MAX_S 86400
+#define AGE_MAX_S INT64_C(86400)
 #define RETRY_MS  20000
 
 static struct host_spare *find(struct host *host, const char *agent)
@@ -25,7 +25,7 @@ bool host_spare_wanted(const struct host *host, const struct agent *agent, struc
     return agent->rec.life.state == AGENT_VALID && agent->rec.next_key_id[0] == '\0' &&
            !agent->busy && !agent->check_keys && !agent->forced && host->have_identity &&
            strcmp(agent->rec.key_store, "tpm") == 0 && now.boot_ms >= agent->spare_not_before_ms &&
-           agent->rec.dates.renew_at - now.utc_s <= AGE_MAX_S / 2;
+           agent_sched_wait_ms(&agent->rec.dates, now) <= AGE_MAX_S / 2 * 1000;
 }
 
 bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec)

@@ -44,7 +44,11 @@ static void test_made_only_when_nothing_is_due(void **state)
     struct agent_now now = {.utc_s = 1000000, .boot_ms = 50000};
     const struct agent idle = {.rec = {.key_store = "tpm",
                                        .life = {.state = AGENT_VALID},
-                                       .dates = {.renew_at = 1000000 + 1700}}};
+                                       .dates = {.not_after = 1000000 + 3540,
+                                                 .renew_at = 1000000 + 1700,
+                                                 .installed_at = 1000000,
+                                                 .installed_boot_ms = 50000,
+                                                 .same_boot = true}}};
     struct agent agent = idle;
     assert_true(host_spare_wanted(&host, &agent, now));
     agent.rec.next_key_id[0] = 'a'; /* there is one */
@@ -62,8 +66,11 @@ static void test_made_only_when_nothing_is_due(void **state)
     agent.rec.life.state = AGENT_RENEWING;
     assert_false(host_spare_wanted(&host, &agent, now));
     agent = idle;
+    agent.rec.dates.not_after = now.utc_s + 30 * 86400;
     agent.rec.dates.renew_at = now.utc_s + 15 * 86400; /* it would be old by then */
     assert_false(host_spare_wanted(&host, &agent, now));
+    struct agent_now behind = {.utc_s = now.utc_s - 86400, .boot_ms = now.boot_ms};
+    assert_true(host_spare_wanted(&host, &idle, behind)); /* the clock that never jumps knows */
     agent = idle;
     agent.spare_not_before_ms = now.boot_ms + 1; /* it failed just now */
     assert_false(host_spare_wanted(&host, &agent, now));
