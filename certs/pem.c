@@ -135,6 +135,16 @@ enum att_rc certs_pem_parse_max(struct att_slice pem, size_t max_len, int max_ce
     return ATT_OK;
 }
 
+enum att_rc certs_pem_first(struct att_slice pem, struct att_buf *ret_der, struct att_err *err)
+{
+    if (pem.len > CERTS_CHAIN_MAX_LEN) {
+        return att_fail(err, ATT_E_LIMIT, "PEM of %zu bytes, at most %d are read", pem.len,
+                        CERTS_CHAIN_MAX_LEN);
+    }
+    skip_space(&pem);
+    return take_block(&pem, ret_der, err);
+}
+
 enum att_rc certs_pem_parse(struct att_slice pem, STACK_OF(X509) * *ret_certs, struct att_err *err)
 {
     return certs_pem_parse_max(pem, CERTS_CHAIN_MAX_LEN, CERTS_CHAIN_MAX_CERTS, ret_certs, err);
@@ -165,15 +175,11 @@ enum att_rc certs_der_parse(const struct att_slice *ders, size_t n, STACK_OF(X50
     return ATT_OK;
 }
 
-enum att_rc certs_pem_dump(const X509 *cert, struct att_buf *ret_pem, struct att_err *err)
+enum att_rc certs_pem_put(struct att_slice der, struct att_buf *ret_pem, struct att_err *err)
 {
-    att_autobuf der = {0}, b64 = {0};
-    enum att_rc rc = certs_cert_der(cert, &der, err);
-    if (rc != ATT_OK) {
-        return rc;
-    }
-    att_buf_b64(&b64, att_buf_slice(&der));
-    rc = att_buf_ok(&b64, err);
+    att_autobuf b64 = {0};
+    att_buf_b64(&b64, der);
+    enum att_rc rc = att_buf_ok(&b64, err);
     if (rc != ATT_OK) {
         return rc;
     }
@@ -184,6 +190,13 @@ enum att_rc certs_pem_dump(const X509 *cert, struct att_buf *ret_pem, struct att
     }
     att_buf_put_str(ret_pem, END "\n");
     return att_buf_ok(ret_pem, err);
+}
+
+enum att_rc certs_pem_dump(const X509 *cert, struct att_buf *ret_pem, struct att_err *err)
+{
+    att_autobuf der = {0};
+    enum att_rc rc = certs_cert_der(cert, &der, err);
+    return rc == ATT_OK ? certs_pem_put(att_buf_slice(&der), ret_pem, err) : rc;
 }
 
 enum att_rc certs_pem_dump_all(const STACK_OF(X509) * certs, struct att_buf *ret_pem,
