@@ -332,7 +332,7 @@ struct tpm {
     bool no_ek_cert;        /* there is none in its NV */
 };
 
-static struct tpm *rig_tpm; /* of the forge being built */
+static _Thread_local struct tpm *rig_tpm; /* of the forge being built */
 
 RIG void tpm_build(struct tpm *t, forge_mutate mutate)
 {
