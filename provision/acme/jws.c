@@ -457,6 +457,12 @@ enum att_rc acme_jws_verify_jwk(const struct acme_jws *jws, const json_t *jwk, s
     return rc;
 }
 
+enum att_rc acme_jws_verify_key(const struct acme_jws *jws, EVP_PKEY *key, struct att_err *err)
+{
+    enum att_rc rc = acme_jwk_accept(key, err);
+    return rc == ATT_OK ? verify_pkey(jws, key, err) : rc;
+}
+
 enum att_rc acme_jws_verify_cert(const struct acme_jws *jws, struct att_err *err)
 {
     if (jws->x5c_len == 0) {
@@ -470,8 +476,7 @@ enum att_rc acme_jws_verify_cert(const struct acme_jws *jws, struct att_err *err
         ERR_clear_error();
         rc = malformed(err, "x5c[0] is not a certificate");
     } else {
-        rc = acme_jwk_accept(pkey, err);
-        rc = rc == ATT_OK ? verify_pkey(jws, pkey, err) : rc;
+        rc = acme_jws_verify_key(jws, pkey, err);
     }
     X509_free(cert);
     return rc;
