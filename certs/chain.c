@@ -1,6 +1,7 @@
 #include "certs/chain.h"
 
 #include "attestd/base/enc.h"
+#include "certs/der.h"
 #include "certs/key.h"
 #include "certs/mut.h"
 #include "certs/oid.h"
@@ -156,6 +157,35 @@ enum att_rc certs_cert_matches_spki(const X509 *cert, struct att_slice spki, str
         return rc;
     }
     if (spki.len == 0 || !att_slice_eq(att_buf_slice(&own), spki)) {
+        return refuse(err, "chainKey", "the certificate is for another key");
+    }
+    return ATT_OK;
+}
+
+/* TBSCertificate, RFC 5280 §4.1: version (v3), serialNumber, signature, issuer, validity, subject,
+ * subjectPublicKeyInfo. */
+static struct att_slice spki_within(struct att_slice cert_der)
+{
+    struct att_cur outer = att_cur_init(cert_der);
+    struct att_cur cert = att_cur_init(certs_der_take(&outer, DER_SEQUENCE));
+    struct att_cur tbs = att_cur_init(certs_der_take(&cert, DER_SEQUENCE));
+    (void)certs_der_take(&tbs, DER_CONTEXT_C(0));
+    (void)certs_der_take(&tbs, DER_INTEGER);
+    for (int i = 0; i < 4; i++) {
+        (void)certs_der_take(&tbs, DER_SEQUENCE);
+    }
+    struct att_slice spki = certs_der_take_whole(&tbs, DER_SEQUENCE);
+    return att_cur_done(&outer) ? spki : ATT_SLICE(NULL, 0);
+}
+
+enum att_rc certs_der_matches_spki(struct att_slice cert_der, struct att_slice spki,
+                                   struct att_err *err)
+{
+    struct att_slice own = spki_within(cert_der);
+    if (own.len == 0) {
+        return att_fail(err, ATT_E_PARSE, "expected a DER certificate of version 3");
+    }
+    if (!att_slice_eq(own, spki)) {
         return refuse(err, "chainKey", "the certificate is for another key");
     }
     return ATT_OK;

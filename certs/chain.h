@@ -37,6 +37,8 @@ ATT_MUST_USE enum att_rc certs_pem_encode(const char *label, struct att_slice de
                                           struct att_buf *ret_pem, struct att_err *err);
 ATT_MUST_USE enum att_rc certs_pem_dump(const X509 *cert, struct att_buf *ret_pem,
                                         struct att_err *err);
+ATT_MUST_USE enum att_rc certs_pem_first(struct att_slice pem, struct att_buf *ret_der,
+                                         struct att_err *err);
 ATT_MUST_USE enum att_rc certs_pem_dump_all(const STACK_OF(X509) * certs, struct att_buf *ret_pem,
                                             struct att_err *err);
 
@@ -63,6 +65,10 @@ ATT_MUST_USE enum att_rc certs_cert_matches_key(const X509 *cert, const EVP_PKEY
                                                 struct att_err *err);
 ATT_MUST_USE enum att_rc certs_cert_matches_spki(const X509 *cert, struct att_slice spki,
                                                  struct att_err *err);
+/* The same of DER bytes: walks to the SubjectPublicKeyInfo and looks at nothing else, so it is for
+ * certificates that are known by their bytes. ATT_E_PARSE when it does not find its way. */
+ATT_MUST_USE enum att_rc certs_der_matches_spki(struct att_slice cert_der, struct att_slice spki,
+                                                struct att_err *err);
 
 struct certs_cert_info {
     char serial_hex[2 * 20 + 1]; /* lowercase, without sign byte */

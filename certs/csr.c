@@ -4,6 +4,7 @@
 #include "certs/key.h"
 #include "certs/oid.h"
 #include "certs/san.h"
+#include "certs/tbs.h"
 
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
@@ -74,111 +75,159 @@ enum att_rc certs_csr_create(EVP_PKEY *key, const char *san_uri, struct att_buf 
     return att_buf_ok(ret_der, err);
 }
 
-/* ---- a stranger's ---- */
+/* ---- a stranger's ----
+ *
+ * Read by the strict cursor of der.h and not by d2i_X509_REQ, which builds a decoder for the key in
+ * it (twice the time of the signature's verification), takes some BER, and would have to be asked
+ * to encode again what it understood. The signature is over the very bytes that came. */
+
+#define OID_CN                "2.5.4.3"
+#define OID_EXTENSION_REQUEST "1.2.840.113549.1.9.14" /* RFC 2985 §5.4.2 */
+
+/* The parts of a CertificationRequest (RFC 2986 §4.2), all within what was sent. */
+struct request {
+    struct att_slice info, alg, sig; /* info and alg with their headers */
+    struct att_slice version, spki;  /* spki with its header */
+    struct att_slice subject;        /* the RDNs */
+    struct att_slice attributes;     /* the Attributes */
+};
 
 static enum att_rc bad(struct att_err *err, enum att_rc rc, const char *what)
 {
     return att_fail(err, rc, "CSR: %s", what);
 }
 
-/* d2i accepts some BER; what it understood must encode to what was sent. */
-static enum att_rc read_exact(struct att_slice der, X509_REQ **ret_req, struct att_err *err)
+/* Each member is an element with this tag, whole and in its shortest form. */
+static bool all_tagged(struct att_slice members, uint8_t tag)
+{
+    struct att_cur cur = att_cur_init(members);
+    while (cur.left && !cur.failed) {
+        (void)certs_der_take(&cur, tag);
+    }
+    return !cur.failed;
+}
+
+static bool read_info(struct att_slice info, struct request *ret)
+{
+    struct att_cur outer = att_cur_init(info);
+    struct att_cur cur = att_cur_init(certs_der_take(&outer, DER_SEQUENCE));
+    ret->version = certs_der_take(&cur, DER_INTEGER);
+    ret->subject = certs_der_take(&cur, DER_SEQUENCE);
+    ret->spki = certs_der_take_whole(&cur, DER_SEQUENCE);
+    /* Not OPTIONAL in RFC 2986, but some leave it out when there is none. */
+    ret->attributes =
+        cur.left ? certs_der_take(&cur, DER_CONTEXT_C(0)) : (struct att_slice){NULL, 0};
+    return att_cur_done(&cur) && all_tagged(ret->subject, DER_SET) &&
+           all_tagged(ret->attributes, DER_SEQUENCE);
+}
+
+static enum att_rc read_request(struct att_slice der, struct request *ret, struct att_err *err)
 {
     if (der.len > CERTS_CSR_MAX) {
         return att_fail(err, ATT_E_LIMIT, "CSR: %zu bytes, at most %d are read", der.len,
                         CERTS_CSR_MAX);
     }
-    const uint8_t *p = der.ptr;
-    ATT_CLEANUP(req_cleanup) X509_REQ *req = d2i_X509_REQ(NULL, &p, (long)der.len);
-    if (!req) {
-        return att_fail_openssl(err, ATT_E_PARSE, "CSR: expected a DER CertificationRequest");
+    struct att_cur outer = att_cur_init(der);
+    struct att_cur cur = att_cur_init(certs_der_take(&outer, DER_SEQUENCE));
+    struct request request = {0};
+    request.info = certs_der_take_whole(&cur, DER_SEQUENCE);
+    request.alg = certs_der_take_whole(&cur, DER_SEQUENCE);
+    request.sig = certs_der_take(&cur, DER_BITS);
+    if (!att_cur_done(&cur) || outer.failed || !read_info(request.info, &request)) {
+        return bad(err, ATT_E_PARSE, "expected a DER CertificationRequest");
     }
-    if (p != der.ptr + der.len) {
+    if (outer.left) {
         return bad(err, ATT_E_PARSE, "bytes follow the CertificationRequest");
     }
-    uint8_t *tbs = NULL, *again = NULL;
-    int tbs_len = i2d_re_X509_REQ_tbs(req, &tbs); /* drops the cached encoding */
-    int len = i2d_X509_REQ(req, &again);
-    bool same = tbs_len > 0 && len > 0 && att_slice_eq(der, ATT_SLICE(again, (size_t)len));
-    OPENSSL_free(tbs);
-    OPENSSL_free(again);
-    if (!same) {
-        return bad(err, ATT_E_PARSE, "not DER: it does not re-encode to the same bytes");
-    }
-    *ret_req = req;
-    req = NULL;
+    *ret = request;
     return ATT_OK;
 }
 
-static enum att_rc check_key(X509_REQ *req, struct certs_csr *csr, struct att_err *err)
+static enum att_rc check_key(const struct request *request, EVP_PKEY **ret_key,
+                             struct certs_csr *csr, struct att_err *err)
 {
-    uint8_t *der = NULL;
-    int len = i2d_X509_PUBKEY(X509_REQ_get_X509_PUBKEY(req), &der);
-    if (len <= 0) {
-        return att_fail_openssl(err, ATT_E_PARSE, "CSR: public key");
-    }
-    certs_autokey *key = NULL;
-    enum att_rc rc = certs_key_from_spki(ATT_SLICE(der, (size_t)len), &key, err);
-    if (rc == ATT_OK) { /* its length is fixed and fits */
-        memcpy(csr->spki, der, (size_t)len);
-        csr->spki_len = (size_t)len;
-        att_sha256(csr->spki_sha256, ATT_SLICE(der, (size_t)len));
-    } else {
-        att_err_prefix(err, "CSR");
-    }
-    OPENSSL_free(der);
+    enum att_rc rc = certs_key_from_spki(request->spki, ret_key, err);
     if (rc != ATT_OK) {
+        att_err_prefix(err, "CSR");
         return rc;
     }
-    const X509_ALGOR *alg = NULL;
-    X509_REQ_get0_signature(req, NULL, &alg);
-    uint8_t *alg_der = NULL;
-    int alg_len = i2d_X509_ALGOR(alg, &alg_der);
-    bool ecdsa =
-        alg_len > 0 && att_slice_eq(ATT_SLICE(alg_der, (size_t)alg_len), certs_der_ecdsa_sha256);
-    OPENSSL_free(alg_der);
-    if (!ecdsa) {
-        return bad(err, ATT_E_PARSE, "expected ecdsa-with-SHA256 as the signature algorithm");
-    }
-    if (X509_REQ_verify(req, key) != 1) {
-        return att_fail_openssl(err, ATT_E_AUTH, "CSR: its self-signature does not hold");
-    }
+    memcpy(csr->spki, request->spki.ptr, request->spki.len); /* its length is fixed and fits */
+    csr->spki_len = request->spki.len;
+    att_sha256(csr->spki_sha256, request->spki);
     return ATT_OK;
 }
 
-static enum att_rc check_subject(X509_REQ *req, const char *expected, struct att_err *err)
+static enum att_rc check_signature(const struct request *request, EVP_PKEY *key,
+                                   struct att_err *err)
 {
-    const X509_NAME *subject = X509_REQ_get_subject_name(req);
-    int n = X509_NAME_entry_count(subject);
-    if (n == 0) {
-        return ATT_OK;
+    if (!att_slice_eq(request->alg, certs_der_ecdsa_sha256)) {
+        return bad(err, ATT_E_PARSE, "expected ecdsa-with-SHA256 as the signature algorithm");
     }
-    const X509_NAME_ENTRY *entry = X509_NAME_get_entry(subject, 0);
-    const ASN1_STRING *value = X509_NAME_ENTRY_get_data(entry);
+    /* The first byte counts unused bits: a signature has none. */
+    if (request->sig.len < 2 || request->sig.ptr[0] != 0) {
+        return bad(err, ATT_E_PARSE, "expected a signature of whole bytes");
+    }
+    struct att_slice sig = ATT_SLICE(request->sig.ptr + 1, request->sig.len - 1);
+    return certs_sig_verify(key, request->info, sig, err) == ATT_OK
+               ? ATT_OK
+               : bad(err, ATT_E_AUTH, "its self-signature does not hold");
+}
+
+/* The next element is this object identifier. */
+static bool take_oid(struct att_cur *cur, const char *dotted)
+{
+    att_autobuf want = {0};
+    certs_der_put_oid(&want, dotted);
+    return att_buf_ok(&want, NULL) == ATT_OK &&
+           att_slice_eq(certs_der_take_whole(cur, DER_OID), att_buf_slice(&want));
+}
+
+/* One RDN of one attribute: CN, as a text of either kind that RFC 5280 §4.1.2.4 has for it. */
+static bool is_common_name(struct att_slice rdns, const char *expected)
+{
+    struct att_cur subject = att_cur_init(rdns);
+    struct att_cur rdn = att_cur_init(certs_der_take(&subject, DER_SET));
+    struct att_cur cur = att_cur_init(certs_der_take(&rdn, DER_SEQUENCE));
+    bool named = take_oid(&cur, OID_CN) && cur.left > 0;
+    uint8_t tag = named && cur.ptr[0] == DER_PRINTABLE ? DER_PRINTABLE : DER_UTF8;
+    struct att_slice text = certs_der_take(&cur, tag);
+    return named && att_cur_done(&cur) && att_cur_done(&rdn) && att_cur_done(&subject) &&
+           att_slice_eq(text, att_slice_str(expected));
+}
+
+static enum att_rc check_subject(const struct request *request, const char *expected,
+                                 struct att_err *err)
+{
     bool fits =
-        n == 1 && OBJ_obj2nid(X509_NAME_ENTRY_get_object(entry)) == NID_commonName && expected &&
-        att_slice_eq(ATT_SLICE(ASN1_STRING_get0_data(value), (size_t)ASN1_STRING_length(value)),
-                     att_slice_str(expected));
+        request->subject.len == 0 || (expected && is_common_name(request->subject, expected));
     return fits ? ATT_OK
                 : bad(err, ATT_E_DENIED,
                       "expected an empty subject, or the ordered identifier as its only CN");
 }
 
-static enum att_rc check_san(STACK_OF(X509_EXTENSION) * exts, const char *expected,
-                             struct certs_csr *csr, struct att_err *err)
+/* exts: the Extensions of an extensionRequest. */
+static enum att_rc check_san(struct att_slice exts, const char *expected, struct certs_csr *csr,
+                             struct att_err *err)
 {
-    X509_EXTENSION *ext = sk_X509_EXTENSION_value(exts, 0);
-    if (sk_X509_EXTENSION_num(exts) != 1 ||
-        OBJ_obj2nid(X509_EXTENSION_get_object(ext)) != NID_subject_alt_name) {
+    struct att_cur list = att_cur_init(exts);
+    struct att_cur cur = att_cur_init(certs_der_take(&list, DER_SEQUENCE));
+    if (list.failed || list.left || !take_oid(&cur, CERTS_EXT_SAN)) {
         return bad(err, ATT_E_DENIED,
                    "expected no requested extension but a subject alternative name");
     }
-    const ASN1_OCTET_STRING *value = X509_EXTENSION_get_data(ext);
+    if (cur.left && cur.ptr[0] == DER_BOOLEAN) {
+        struct att_slice critical = certs_der_take(&cur, DER_BOOLEAN);
+        if (critical.len != 1 || critical.ptr[0] != 0xff) { /* X.690 §11.1, §11.5 */
+            return bad(err, ATT_E_PARSE, "requested extensions cannot be read");
+        }
+    }
+    struct att_slice value = certs_der_take(&cur, DER_OCTETS);
+    if (!att_cur_done(&cur)) {
+        return bad(err, ATT_E_PARSE, "requested extensions cannot be read");
+    }
     att_autobuf want = {0};
     put_san(&want, expected ? expected : "");
-    if (!expected || want.failed ||
-        !att_slice_eq(att_buf_slice(&want),
-                      ATT_SLICE(ASN1_STRING_get0_data(value), (size_t)ASN1_STRING_length(value)))) {
+    if (!expected || want.failed || !att_slice_eq(att_buf_slice(&want), value)) {
         return att_fail(err, ATT_E_DENIED,
                         "CSR: expected exactly one SAN, the URI %.200s, or none at all",
                         expected ? expected : "(none)");
@@ -187,49 +236,47 @@ static enum att_rc check_san(STACK_OF(X509_EXTENSION) * exts, const char *expect
     return ATT_OK;
 }
 
-static enum att_rc check_extensions(X509_REQ *req, const char *expected, struct certs_csr *csr,
-                                    struct att_err *err)
+static enum att_rc check_attributes(const struct request *request, const char *expected,
+                                    struct certs_csr *csr, struct att_err *err)
 {
-    int n = X509_REQ_get_attr_count(req);
-    if (n == 0) {
+    if (request->attributes.len == 0) {
         return ATT_OK;
     }
-    X509_ATTRIBUTE *attr = X509_REQ_get_attr(req, 0);
-    if (n != 1 || OBJ_obj2nid(X509_ATTRIBUTE_get0_object(attr)) != NID_ext_req ||
-        X509_ATTRIBUTE_count(attr) != 1) {
+    struct att_cur list = att_cur_init(request->attributes);
+    struct att_cur cur = att_cur_init(certs_der_take(&list, DER_SEQUENCE));
+    bool asks = take_oid(&cur, OID_EXTENSION_REQUEST);
+    struct att_cur values = att_cur_init(certs_der_take(&cur, DER_SET));
+    if (!asks || list.left || !att_cur_done(&cur)) {
         return bad(err, ATT_E_DENIED, "expected no attribute but one extensionRequest");
     }
-    const ASN1_TYPE *value = X509_ATTRIBUTE_get0_type(attr, 0);
-    if (!value || ASN1_TYPE_get(value) != V_ASN1_SEQUENCE) {
-        return bad(err, ATT_E_PARSE, "extensionRequest is not a SEQUENCE");
+    struct att_slice exts = certs_der_take(&values, DER_SEQUENCE);
+    if (!att_cur_done(&values)) {
+        return bad(err, ATT_E_PARSE, "extensionRequest is not one SEQUENCE");
     }
-    const ASN1_STRING *seq = value->value.sequence;
-    const uint8_t *p = ASN1_STRING_get0_data(seq), *end = p + ASN1_STRING_length(seq);
-    STACK_OF(X509_EXTENSION) *exts = d2i_X509_EXTENSIONS(NULL, &p, end - p);
-    enum att_rc rc = exts && p == end
-                         ? check_san(exts, expected, csr, err)
-                         : bad(err, ATT_E_PARSE, "requested extensions cannot be read");
-    sk_X509_EXTENSION_pop_free(exts, X509_EXTENSION_free);
-    return rc;
+    return check_san(exts, expected, csr, err);
 }
 
 enum att_rc certs_csr_verify(struct att_slice der, const char *expected_uri,
                              struct certs_csr *ret_csr, struct att_err *err)
 {
-    ATT_CLEANUP(req_cleanup) X509_REQ *req = NULL;
+    struct request request = {0};
     struct certs_csr csr = {0};
-    enum att_rc rc = read_exact(der, &req, err);
-    if (rc == ATT_OK && X509_REQ_get_version(req) != X509_REQ_VERSION_1) {
+    certs_autokey *key = NULL;
+    enum att_rc rc = read_request(der, &request, err);
+    if (rc == ATT_OK && (request.version.len != 1 || request.version.ptr[0] != 0)) {
         rc = bad(err, ATT_E_PARSE, "expected version 1");
     }
     if (rc == ATT_OK) {
-        rc = check_key(req, &csr, err);
+        rc = check_key(&request, &key, &csr, err);
     }
     if (rc == ATT_OK) {
-        rc = check_subject(req, expected_uri, err);
+        rc = check_signature(&request, key, err);
     }
     if (rc == ATT_OK) {
-        rc = check_extensions(req, expected_uri, &csr, err);
+        rc = check_subject(&request, expected_uri, err);
+    }
+    if (rc == ATT_OK) {
+        rc = check_attributes(&request, expected_uri, &csr, err);
     }
     if (rc == ATT_OK) {
         *ret_csr = csr;

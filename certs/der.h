@@ -11,6 +11,7 @@
 #define DER_OCTETS       0x04
 #define DER_OID          0x06
 #define DER_UTF8         0x0c
+#define DER_PRINTABLE    0x13
 #define DER_SEQUENCE     0x30
 #define DER_SET          0x31
 #define DER_CONTEXT(n)   (0x80 | (n)) /* primitive */

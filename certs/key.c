@@ -1,6 +1,7 @@
 #include "certs/key.h"
 
 #include "attestd/base/io.h"
+#include "attestd/base/p256.h"
 #include "attestd/base/secret.h"
 #include "certs/oid.h"
 
@@ -8,17 +9,9 @@
 #include <openssl/bio.h>
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
-#include <openssl/ec.h>
-#include <openssl/param_build.h>
 #include <openssl/pem.h>
 #include <string.h>
 #include <sys/stat.h>
-
-/* SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING { 04 … } }: RFC 5480 §2.1.1. With
- * a curve this fixed the whole structure is a constant in front of the two coordinates. */
-static const uint8_t spki_head[] = {0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
-                                    0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
-                                    0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04};
 
 bool certs_key_is_p256(const EVP_PKEY *key)
 {
@@ -136,8 +129,9 @@ enum att_rc certs_key_spki(const EVP_PKEY *key, struct att_buf *ret_der, struct 
         if (rc != ATT_OK) {
             return rc;
         }
-        att_buf_put(ret_der, spki_head, sizeof spki_head);
-        att_buf_put(ret_der, xy, sizeof xy);
+        uint8_t spki[ATT_P256_SPKI_LEN];
+        att_p256_spki(spki, xy);
+        att_buf_put(ret_der, spki, sizeof spki);
         return att_buf_ok(ret_der, err);
     }
     uint8_t *der = NULL;
@@ -161,18 +155,28 @@ enum att_rc certs_key_spki_sha256(const EVP_PKEY *key, uint8_t ret[ATT_SHA256_LE
     return rc;
 }
 
+static enum att_rc take_spki(struct att_slice der, const uint8_t **ret_xy, struct att_err *err)
+{
+    *ret_xy = att_p256_of_spki(der);
+    return *ret_xy ? ATT_OK
+                   : att_fail(err, ATT_E_PARSE,
+                              "expected the %d bytes of a P-256 SubjectPublicKeyInfo (named curve, "
+                              "uncompressed point), found %zu bytes of something else",
+                              ATT_P256_SPKI_LEN, der.len);
+}
+
 enum att_rc certs_key_from_spki(struct att_slice der, EVP_PKEY **ret_key, struct att_err *err)
 {
-    const size_t len = sizeof spki_head + 2 * CERTS_P256_LEN;
-    if (der.len != len || memcmp(der.ptr, spki_head, sizeof spki_head) != 0) {
-        return att_fail(err, ATT_E_PARSE,
-                        "expected the %zu bytes of a P-256 SubjectPublicKeyInfo (named curve, "
-                        "uncompressed point), found %zu bytes of something else",
-                        len, der.len);
-    }
-    const uint8_t *xy = der.ptr + sizeof spki_head;
-    return certs_key_from_point(ATT_SLICE(xy, CERTS_P256_LEN),
-                                ATT_SLICE(xy + CERTS_P256_LEN, CERTS_P256_LEN), ret_key, err);
+    const uint8_t *xy = NULL;
+    enum att_rc rc = take_spki(der, &xy, err);
+    return rc == ATT_OK ? att_p256_key(xy, ret_key, err) : rc;
+}
+
+enum att_rc certs_key_check_spki(struct att_slice der, struct att_err *err)
+{
+    const uint8_t *xy = NULL;
+    enum att_rc rc = take_spki(der, &xy, err);
+    return rc == ATT_OK ? att_p256_check(xy, err) : rc;
 }
 
 static bool put_coordinate(uint8_t ret[CERTS_P256_LEN], struct att_slice n)
@@ -192,26 +196,10 @@ static bool put_coordinate(uint8_t ret[CERTS_P256_LEN], struct att_slice n)
 enum att_rc certs_key_from_point(struct att_slice x, struct att_slice y, EVP_PKEY **ret_key,
                                  struct att_err *err)
 {
-    uint8_t point[1 + 2 * CERTS_P256_LEN] = {POINT_CONVERSION_UNCOMPRESSED};
-    if (!put_coordinate(point + 1, x) || !put_coordinate(point + 1 + CERTS_P256_LEN, y)) {
+    uint8_t xy[ATT_P256_XY_LEN];
+    if (!put_coordinate(xy, x) || !put_coordinate(xy + CERTS_P256_LEN, y)) {
         return att_fail(err, ATT_E_PARSE, "P-256 coordinates of %zu and %zu bytes, expected 1 … 32",
                         x.len, y.len);
     }
-    char group[] = "P-256";
-    OSSL_PARAM params[] = {
-        OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, group, 0),
-        OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, point, sizeof point),
-        OSSL_PARAM_construct_end(),
-    };
-    EVP_PKEY *key = NULL;
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
-    bool ok = ctx && EVP_PKEY_fromdata_init(ctx) == 1 &&
-              EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, params) == 1;
-    EVP_PKEY_CTX_free(ctx);
-    if (!ok) {
-        EVP_PKEY_free(key);
-        return att_fail_openssl(err, ATT_E_PARSE, "the point is not on P-256");
-    }
-    *ret_key = key;
-    return ATT_OK;
+    return att_p256_key(xy, ret_key, err);
 }

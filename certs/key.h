@@ -31,6 +31,8 @@ ATT_MUST_USE enum att_rc certs_key_spki_sha256(const EVP_PKEY *key, uint8_t ret[
  * so is any encoding other than the one we would write. */
 ATT_MUST_USE enum att_rc certs_key_from_spki(struct att_slice der, EVP_PKEY **ret_key,
                                              struct att_err *err);
+/* Whether that would give a key, without one being made. */
+ATT_MUST_USE enum att_rc certs_key_check_spki(struct att_slice der, struct att_err *err);
 /* A public key from the affine point (a TPM's TPMS_ECC_POINT); ATT_E_PARSE when not on the curve.
  * Coordinates shorter than 32 bytes are padded on the left. */
 ATT_MUST_USE enum att_rc certs_key_from_point(struct att_slice x, struct att_slice y,

@@ -157,8 +157,7 @@ static void put_issuer(struct att_buf *buf, const struct certs_tbs *tbs)
 
 static enum att_rc check_common(const struct certs_tbs *tbs, struct att_err *err)
 {
-    certs_autokey *key = NULL;
-    enum att_rc rc = certs_key_from_spki(tbs->spki, &key, err);
+    enum att_rc rc = certs_key_check_spki(tbs->spki, err);
     if (rc != ATT_OK) {
         return rc;
     }

@@ -1,4 +1,4 @@
-/* Hex and base64url (RFC 4648 §5, unpadded, by libjose) to and from text. Decoders are strict:
+/* Hex and base64url (RFC 4648 §5, unpadded) to and from text. Decoders are strict:
  * no white space, no padding, no stray bits, exact length. */
 #ifndef ATTESTD_BASE_ENC_H
 #define ATTESTD_BASE_ENC_H

@@ -2,6 +2,7 @@
 
 #include "attestd/base/enc.h"
 #include "attestd/base/hash.h"
+#include "attestd/base/p256.h"
 #include "provision/acme/jws.h"
 
 #include <openssl/bn.h>
@@ -12,7 +13,6 @@
 #include <openssl/x509.h>
 #include <string.h>
 
-#define COORD_LEN    ((size_t)32) /* P-256 */
 #define RSA_BITS_MIN 2048
 #define RSA_BITS_MAX 4096
 #define SPKI_MAX     ((size_t)1024)
@@ -68,11 +68,10 @@ enum att_rc acme_jwk_accept(EVP_PKEY *pkey, struct att_err *err)
 
 /* ---- JWK to key --------------------------------------------------------------------------------
  */
-static enum att_rc from_params(const char *type, OSSL_PARAM_BLD *build, EVP_PKEY **ret_pkey,
-                               struct att_err *err)
+static enum att_rc rsa_of(OSSL_PARAM_BLD *build, EVP_PKEY **ret_pkey, struct att_err *err)
 {
     OSSL_PARAM *params = OSSL_PARAM_BLD_to_param(build);
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
     EVP_PKEY *pkey = NULL;
     int ok = params && ctx && EVP_PKEY_fromdata_init(ctx) == 1
                  ? EVP_PKEY_fromdata(ctx, &pkey, EVP_PKEY_PUBLIC_KEY, params)
@@ -82,7 +81,7 @@ static enum att_rc from_params(const char *type, OSSL_PARAM_BLD *build, EVP_PKEY
     if (ok != 1) {
         EVP_PKEY_free(pkey);
         ERR_clear_error();
-        return bad_key(err, "not a key of its type (is the point on the curve?)");
+        return bad_key(err, "not an RSA key");
     }
     enum att_rc rc = acme_jwk_accept(pkey, err);
     if (rc != ATT_OK) {
@@ -93,41 +92,38 @@ static enum att_rc from_params(const char *type, OSSL_PARAM_BLD *build, EVP_PKEY
     return ATT_OK;
 }
 
-static enum att_rc coordinate(const json_t *jwk, const char *name, struct att_buf *point,
+static enum att_rc coordinate(const json_t *jwk, const char *name, uint8_t ret[ATT_P256_LEN],
                               struct att_err *err)
 {
-    size_t before = point->len;
-    if (att_json_b64u(jwk, name, COORD_LEN, point, NULL) != ATT_OK ||
-        point->len - before != COORD_LEN) {
+    att_autobuf raw = {0};
+    if (att_json_b64u(jwk, name, ATT_P256_LEN, &raw, NULL) != ATT_OK || raw.len != ATT_P256_LEN) {
         return bad_key(err, "\"x\" and \"y\" must be 32 bytes of base64url each");
     }
+    memcpy(ret, raw.ptr, ATT_P256_LEN);
     return ATT_OK;
 }
 
-static enum att_rc ec_pkey(const json_t *jwk, EVP_PKEY **ret_pkey, struct att_err *err)
+static enum att_rc ec_point(const json_t *jwk, uint8_t ret_xy[ATT_P256_XY_LEN], struct att_err *err)
 {
     const char *crv = json_string_value(json_object_get(jwk, "crv"));
     if (!crv || strcmp(crv, "P-256") != 0) {
         return bad_key(err, "an EC key must have crv P-256");
     }
-    att_autobuf point = {0};
-    att_buf_u8(&point, 4); /* uncompressed, SEC 1 §2.3.3 */
-    enum att_rc rc = coordinate(jwk, "x", &point, err);
-    if (rc == ATT_OK) {
-        rc = coordinate(jwk, "y", &point, err);
-    }
-    if (rc != ATT_OK) {
-        return rc;
-    }
-    OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
-    bool ok =
-        build &&
-        OSSL_PARAM_BLD_push_utf8_string(build, OSSL_PKEY_PARAM_GROUP_NAME, SN_X9_62_prime256v1,
-                                        0) == 1 &&
-        OSSL_PARAM_BLD_push_octet_string(build, OSSL_PKEY_PARAM_PUB_KEY, point.ptr, point.len) == 1;
-    rc = ok ? from_params("EC", build, ret_pkey, err) : no_memory(err);
-    OSSL_PARAM_BLD_free(build);
-    return rc;
+    enum att_rc rc = coordinate(jwk, "x", ret_xy, err);
+    return rc == ATT_OK ? coordinate(jwk, "y", ret_xy + ATT_P256_LEN, err) : rc;
+}
+
+/* What att_p256_key or att_p256_check says, in the words of this file. */
+static enum att_rc ec_result(enum att_rc rc, struct att_err *err)
+{
+    return rc == ATT_E_PARSE ? bad_key(err, "the point is not on P-256") : rc;
+}
+
+static enum att_rc ec_pkey(const json_t *jwk, EVP_PKEY **ret_pkey, struct att_err *err)
+{
+    uint8_t xy[ATT_P256_XY_LEN];
+    enum att_rc rc = ec_point(jwk, xy, err);
+    return rc == ATT_OK ? ec_result(att_p256_key(xy, ret_pkey, err), err) : rc;
 }
 
 /* RFC 7518 §6.3.1: Base64urlUInt, no leading zero octets. */
@@ -154,7 +150,7 @@ static enum att_rc rsa_pkey(const json_t *jwk, EVP_PKEY **ret_pkey, struct att_e
         OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
         bool ok = build && OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, n) == 1 &&
                   OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_E, e) == 1;
-        rc = ok ? from_params("RSA", build, ret_pkey, err) : no_memory(err);
+        rc = ok ? rsa_of(build, ret_pkey, err) : no_memory(err);
         OSSL_PARAM_BLD_free(build);
     }
     BN_free(n);
@@ -162,7 +158,9 @@ static enum att_rc rsa_pkey(const json_t *jwk, EVP_PKEY **ret_pkey, struct att_e
     return rc;
 }
 
-enum att_rc acme_jwk_pkey(const json_t *jwk, EVP_PKEY **ret_pkey, struct att_err *err)
+enum kind { KIND_NONE, KIND_EC, KIND_RSA };
+
+static enum att_rc kind_of(const json_t *jwk, enum kind *ret_kind, struct att_err *err)
 {
     static const char *const private_members[] = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"};
     for (size_t i = 0; i < sizeof private_members / sizeof private_members[0]; i++) {
@@ -171,18 +169,30 @@ enum att_rc acme_jwk_pkey(const json_t *jwk, EVP_PKEY **ret_pkey, struct att_err
         }
     }
     const char *kty = json_string_value(json_object_get(jwk, "kty"));
-    if (kty && strcmp(kty, "EC") == 0) {
-        return ec_pkey(jwk, ret_pkey, err);
+    *ret_kind = !kty                      ? KIND_NONE
+                : strcmp(kty, "EC") == 0  ? KIND_EC
+                : strcmp(kty, "RSA") == 0 ? KIND_RSA
+                                          : KIND_NONE;
+    return *ret_kind ? ATT_OK : bad_key(err, "\"kty\" must be EC or RSA");
+}
+
+enum att_rc acme_jwk_pkey(const json_t *jwk, EVP_PKEY **ret_pkey, struct att_err *err)
+{
+    enum kind kind = KIND_NONE;
+    enum att_rc rc = kind_of(jwk, &kind, err);
+    if (rc != ATT_OK) {
+        return rc;
     }
-    if (kty && strcmp(kty, "RSA") == 0) {
-        return rsa_pkey(jwk, ret_pkey, err);
-    }
-    return bad_key(err, "\"kty\" must be EC or RSA");
+    return kind == KIND_EC ? ec_pkey(jwk, ret_pkey, err) : rsa_pkey(jwk, ret_pkey, err);
 }
 
 enum att_rc acme_jwk_pkey_from_spki(struct att_slice spki_der, EVP_PKEY **ret_pkey,
                                     struct att_err *err)
 {
+    const uint8_t *xy = att_p256_of_spki(spki_der);
+    if (xy) {
+        return ec_result(att_p256_key(xy, ret_pkey, err), err);
+    }
     const unsigned char *at = spki_der.ptr;
     EVP_PKEY *pkey =
         spki_der.len && spki_der.len <= SPKI_MAX ? d2i_PUBKEY(NULL, &at, (long)spki_der.len) : NULL;
@@ -202,10 +212,30 @@ enum att_rc acme_jwk_pkey_from_spki(struct att_slice spki_der, EVP_PKEY **ret_pk
 
 /* ---- key to SPKI and JWK -----------------------------------------------------------------------
  */
+static enum att_rc ec_spki(const json_t *jwk, struct att_buf *ret_spki_der, struct att_err *err)
+{
+    uint8_t xy[ATT_P256_XY_LEN], spki[ATT_P256_SPKI_LEN];
+    enum att_rc rc = ec_point(jwk, xy, err);
+    if (rc == ATT_OK) {
+        rc = ec_result(att_p256_check(xy, err), err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    att_p256_spki(spki, xy);
+    att_buf_put(ret_spki_der, spki, sizeof spki);
+    return att_buf_ok(ret_spki_der, err);
+}
+
 enum att_rc acme_jwk_to_spki(const json_t *jwk, struct att_buf *ret_spki_der, struct att_err *err)
 {
+    enum kind kind = KIND_NONE;
+    enum att_rc rc = kind_of(jwk, &kind, err);
+    if (rc != ATT_OK || kind == KIND_EC) {
+        return rc == ATT_OK ? ec_spki(jwk, ret_spki_der, err) : rc;
+    }
     EVP_PKEY *pkey = NULL;
-    enum att_rc rc = acme_jwk_pkey(jwk, &pkey, err);
+    rc = rsa_pkey(jwk, &pkey, err);
     if (rc != ATT_OK) {
         return rc;
     }
@@ -246,8 +276,8 @@ static enum att_rc pkey_to_jwk(EVP_PKEY *pkey, json_t **ret_jwk, struct att_err 
     }
     enum att_rc rc;
     if (ec) {
-        rc = set_number(pkey, OSSL_PKEY_PARAM_EC_PUB_X, COORD_LEN, jwk, "x", err);
-        rc = rc == ATT_OK ? set_number(pkey, OSSL_PKEY_PARAM_EC_PUB_Y, COORD_LEN, jwk, "y", err)
+        rc = set_number(pkey, OSSL_PKEY_PARAM_EC_PUB_X, ATT_P256_LEN, jwk, "x", err);
+        rc = rc == ATT_OK ? set_number(pkey, OSSL_PKEY_PARAM_EC_PUB_Y, ATT_P256_LEN, jwk, "y", err)
                           : rc;
     } else {
         rc = set_number(pkey, OSSL_PKEY_PARAM_RSA_N, 0, jwk, "n", err);
@@ -260,8 +290,34 @@ static enum att_rc pkey_to_jwk(EVP_PKEY *pkey, json_t **ret_jwk, struct att_err 
     return rc;
 }
 
+static enum att_rc point_to_jwk(const uint8_t xy[ATT_P256_XY_LEN], json_t **ret_jwk,
+                                struct att_err *err)
+{
+    enum att_rc rc = ec_result(att_p256_check(xy, err), err);
+    att_autojson *jwk = NULL;
+    if (rc == ATT_OK) {
+        jwk = json_pack("{s:s, s:s}", "kty", "EC", "crv", "P-256");
+        rc = jwk ? ATT_OK : att_fail(err, ATT_E_NOMEM, "JWK: no memory");
+    }
+    if (rc == ATT_OK) {
+        rc = att_json_set_b64u(jwk, "x", ATT_SLICE(xy, ATT_P256_LEN), err);
+    }
+    if (rc == ATT_OK) {
+        rc = att_json_set_b64u(jwk, "y", ATT_SLICE(xy + ATT_P256_LEN, ATT_P256_LEN), err);
+    }
+    if (rc == ATT_OK) {
+        *ret_jwk = jwk;
+        jwk = NULL;
+    }
+    return rc;
+}
+
 enum att_rc acme_spki_to_jwk(struct att_slice spki_der, json_t **ret_jwk, struct att_err *err)
 {
+    const uint8_t *xy = att_p256_of_spki(spki_der);
+    if (xy) {
+        return point_to_jwk(xy, ret_jwk, err);
+    }
     EVP_PKEY *pkey = NULL;
     enum att_rc rc = acme_jwk_pkey_from_spki(spki_der, &pkey, err);
     if (rc == ATT_OK) {
@@ -273,14 +329,10 @@ enum att_rc acme_spki_to_jwk(struct att_slice spki_der, json_t **ret_jwk, struct
 
 /* RFC 7638 §3: the required members only, sorted, no white space. Computed from the key and not
  * from the text, so that one key has one thumbprint. */
-static enum att_rc thumbprint(EVP_PKEY *pkey, char ret[ACME_THUMBPRINT_LEN], struct att_err *err)
+static enum att_rc thumbprint(const json_t *jwk, char ret[ACME_THUMBPRINT_LEN], struct att_err *err)
 {
-    att_autojson *jwk = NULL;
     att_autobuf text = {0}, b64 = {0};
-    enum att_rc rc = pkey_to_jwk(pkey, &jwk, err);
-    if (rc == ATT_OK) {
-        rc = att_json_dump(jwk, true, &text, err);
-    }
+    enum att_rc rc = att_json_dump(jwk, true, &text, err);
     if (rc != ATT_OK) {
         return rc;
     }
@@ -295,26 +347,18 @@ static enum att_rc thumbprint(EVP_PKEY *pkey, char ret[ACME_THUMBPRINT_LEN], str
     return rc;
 }
 
-enum att_rc acme_jwk_thumbprint(const json_t *jwk, char ret[ACME_THUMBPRINT_LEN],
-                                struct att_err *err)
-{
-    EVP_PKEY *pkey = NULL;
-    enum att_rc rc = acme_jwk_pkey(jwk, &pkey, err);
-    if (rc == ATT_OK) {
-        rc = thumbprint(pkey, ret, err);
-        EVP_PKEY_free(pkey);
-    }
-    return rc;
-}
-
 enum att_rc acme_spki_thumbprint(struct att_slice spki_der, char ret[ACME_THUMBPRINT_LEN],
                                  struct att_err *err)
 {
-    EVP_PKEY *pkey = NULL;
-    enum att_rc rc = acme_jwk_pkey_from_spki(spki_der, &pkey, err);
-    if (rc == ATT_OK) {
-        rc = thumbprint(pkey, ret, err);
-        EVP_PKEY_free(pkey);
-    }
-    return rc;
+    att_autojson *jwk = NULL;
+    enum att_rc rc = acme_spki_to_jwk(spki_der, &jwk, err);
+    return rc == ATT_OK ? thumbprint(jwk, ret, err) : rc;
+}
+
+enum att_rc acme_jwk_thumbprint(const json_t *jwk, char ret[ACME_THUMBPRINT_LEN],
+                                struct att_err *err)
+{
+    att_autobuf spki = {0};
+    enum att_rc rc = acme_jwk_to_spki(jwk, &spki, err);
+    return rc == ATT_OK ? acme_spki_thumbprint(att_buf_slice(&spki), ret, err) : rc;
 }

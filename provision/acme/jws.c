@@ -189,47 +189,53 @@ static enum att_rc take_header(struct att_slice text, enum form form, const char
 }
 
 /* ---- outer object ---------------------------------------------------------------------------- */
-static enum att_rc take_b64u(const json_t *outer, const char *name, size_t max,
+/* The three members as texts, where they stand. */
+struct outer {
+    struct att_slice part[3];
+};
+enum part { PROTECTED, PAYLOAD, SIGNATURE };
+static const char *const part_names[] = {"protected", "payload", "signature"};
+
+static enum att_rc take_b64u(const struct outer *outer, enum part part, size_t max,
                              struct att_buf *ret_bytes, struct att_err *err)
 {
+    struct att_slice text = outer->part[part];
     *ret_bytes = ATT_BUF_INIT(max);
-    enum att_rc rc = att_json_b64u(outer, name, max, ret_bytes, err);
+    enum att_rc rc = text.len / 4 * 3 > max ? att_fail(err, ATT_E_LIMIT, "more than %zu bytes", max)
+                                            : att_unb64u(ret_bytes, text, err);
     if (rc != ATT_OK) {
-        att_err_prefix(err, "JWS");
+        att_err_prefix(err, "JWS: \"%s\"", part_names[part]);
         att_err_reason(err, MALFORMED);
     }
     return rc;
 }
 
-static enum att_rc take_outer(const json_t *outer, enum form form, const char *typ,
+static enum att_rc take_outer(const struct outer *outer, enum form form, const char *typ,
                               struct acme_jws *jws, struct att_err *err)
 {
-    if (!json_is_object(outer) || json_object_size(outer) != 3) {
-        return malformed(err, "expected an object with protected, payload and signature only");
-    }
     att_autobuf header = {0};
-    enum att_rc rc = take_b64u(outer, "protected", ACME_PROTECTED_MAX, &header, err);
+    enum att_rc rc = take_b64u(outer, PROTECTED, ACME_PROTECTED_MAX, &header, err);
     if (rc == ATT_OK) {
         rc = take_header(att_buf_slice(&header), form, typ, jws, err);
     }
     if (rc == ATT_OK) {
-        rc = take_b64u(outer, "payload", ACME_JWS_MAX, &jws->payload, err);
+        rc = take_b64u(outer, PAYLOAD, ACME_JWS_MAX, &jws->payload, err);
     }
     if (rc == ATT_OK) {
-        rc = take_b64u(outer, "signature", SIGNATURE_MAX, &jws->signature, err);
+        rc = take_b64u(outer, SIGNATURE, SIGNATURE_MAX, &jws->signature, err);
     }
     if (rc != ATT_OK) {
         return rc;
     }
     jws->input = ATT_BUF_INIT(2 * ACME_JWS_MAX);
-    att_buf_put_str(&jws->input, json_string_value(json_object_get(outer, "protected")));
+    att_buf_put_slice(&jws->input, outer->part[PROTECTED]);
     att_buf_u8(&jws->input, '.');
-    att_buf_put_str(&jws->input, json_string_value(json_object_get(outer, "payload")));
+    att_buf_put_slice(&jws->input, outer->part[PAYLOAD]);
     return att_buf_ok(&jws->input, err);
 }
 
-static enum att_rc parse_json(const json_t *outer, enum form form, const char *typ,
-                              struct acme_jws *ret_jws, struct att_err *err)
+static enum att_rc parse_outer(const struct outer *outer, enum form form, const char *typ,
+                               struct acme_jws *ret_jws, struct att_err *err)
 {
     struct acme_jws jws = {0};
     enum att_rc rc = take_outer(outer, form, typ, &jws, err);
@@ -241,17 +247,99 @@ static enum att_rc parse_json(const json_t *outer, enum form form, const char *t
     return ATT_OK;
 }
 
+static enum att_rc parse_json(const json_t *json, enum form form, const char *typ,
+                              struct acme_jws *ret_jws, struct att_err *err)
+{
+    struct outer outer;
+    if (!json_is_object(json) || json_object_size(json) != 3) {
+        return malformed(err, "expected an object with protected, payload and signature only");
+    }
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *member = json_object_get(json, part_names[i]);
+        if (!json_is_string(member)) {
+            return malformed(err, "protected, payload and signature: expected a text each");
+        }
+        outer.part[i] = ATT_SLICE(json_string_value(member), json_string_length(member));
+    }
+    return parse_outer(&outer, form, typ, ret_jws, err);
+}
+
+static void skip_space(struct att_slice *text)
+{
+    while (text->len && memchr(" \t\r\n", text->ptr[0], 4)) {
+        text->ptr++;
+        text->len--;
+    }
+}
+
+static bool skip_char(struct att_slice *text, char c)
+{
+    skip_space(text);
+    if (!text->len || text->ptr[0] != (uint8_t)c) {
+        return false;
+    }
+    text->ptr++;
+    text->len--;
+    return true;
+}
+
+/* A string without escapes; what else JSON forbids in it, base64url and our names do, too. */
+static bool take_string(struct att_slice *text, struct att_slice *ret)
+{
+    const uint8_t *end = skip_char(text, '"') ? memchr(text->ptr, '"', text->len) : NULL;
+    if (!end) {
+        return false;
+    }
+    *ret = ATT_SLICE(text->ptr, (size_t)(end - text->ptr));
+    text->ptr = end + 1;
+    text->len -= ret->len + 1;
+    return !ret->len || !memchr(ret->ptr, '\\', ret->len);
+}
+
+/* The form that everybody sends, without building JSON values of it: a body is nearly all base64url
+ * and jansson looks at it character by character. Whatever is not exactly three different members
+ * of plain strings is left to jansson to judge. */
+static bool scan_outer(struct att_slice text, struct outer *ret)
+{
+    struct outer outer = {0};
+    bool have[3] = {false, false, false};
+    for (size_t n = 0; n < 3; n++) {
+        struct att_slice name, value;
+        if (!skip_char(&text, n ? ',' : '{') || !take_string(&text, &name) ||
+            !skip_char(&text, ':') || !take_string(&text, &value)) {
+            return false;
+        }
+        size_t i = 0;
+        while (i < 3 && !att_slice_eq_str(name, part_names[i])) {
+            i++;
+        }
+        if (i == 3 || have[i]) {
+            return false;
+        }
+        have[i] = true;
+        outer.part[i] = value;
+    }
+    bool whole = skip_char(&text, '}');
+    skip_space(&text);
+    *ret = outer;
+    return whole && text.len == 0;
+}
+
 static enum att_rc parse_text(struct att_slice text, size_t max, enum form form, const char *typ,
                               struct acme_jws *ret_jws, struct att_err *err)
 {
-    att_autojson *outer = NULL;
-    enum att_rc rc = att_json_parse(text, max, &outer, err);
+    struct outer outer;
+    if (text.len <= max && scan_outer(text, &outer)) {
+        return parse_outer(&outer, form, typ, ret_jws, err);
+    }
+    att_autojson *json = NULL;
+    enum att_rc rc = att_json_parse(text, max, &json, err);
     if (rc != ATT_OK) {
         att_err_prefix(err, "JWS");
         att_err_reason(err, MALFORMED);
         return rc;
     }
-    return parse_json(outer, form, typ, ret_jws, err);
+    return parse_json(json, form, typ, ret_jws, err);
 }
 
 enum att_rc acme_jws_parse(struct att_slice text, size_t max, struct acme_jws *ret_jws,
@@ -369,6 +457,12 @@ enum att_rc acme_jws_verify_jwk(const struct acme_jws *jws, const json_t *jwk, s
     return rc;
 }
 
+enum att_rc acme_jws_verify_key(const struct acme_jws *jws, EVP_PKEY *key, struct att_err *err)
+{
+    enum att_rc rc = acme_jwk_accept(key, err);
+    return rc == ATT_OK ? verify_pkey(jws, key, err) : rc;
+}
+
 enum att_rc acme_jws_verify_cert(const struct acme_jws *jws, struct att_err *err)
 {
     if (jws->x5c_len == 0) {
@@ -382,8 +476,7 @@ enum att_rc acme_jws_verify_cert(const struct acme_jws *jws, struct att_err *err
         ERR_clear_error();
         rc = malformed(err, "x5c[0] is not a certificate");
     } else {
-        rc = acme_jwk_accept(pkey, err);
-        rc = rc == ATT_OK ? verify_pkey(jws, pkey, err) : rc;
+        rc = acme_jws_verify_key(jws, pkey, err);
     }
     X509_free(cert);
     return rc;

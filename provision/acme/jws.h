@@ -65,6 +65,8 @@ ATT_MUST_USE enum att_rc acme_jws_verify_spki(const struct acme_jws *jws, struct
                                               struct att_err *err);
 ATT_MUST_USE enum att_rc acme_jws_verify_jwk(const struct acme_jws *jws, const json_t *jwk,
                                              struct att_err *err);
+ATT_MUST_USE enum att_rc acme_jws_verify_key(const struct acme_jws *jws, EVP_PKEY *key,
+                                             struct att_err *err);
 /* By the public key of x5c[0]. Says nothing about the chain. */
 ATT_MUST_USE enum att_rc acme_jws_verify_cert(const struct acme_jws *jws, struct att_err *err);
 

@@ -2,7 +2,6 @@
 #include "provision/issuer/order.h"
 
 #include "certs/chain.h"
-#include "certs/oid.h"
 #include "certs/san.h"
 #include "provision/enrol/messages.h"
 
@@ -107,12 +106,10 @@ static uint32_t key_stores(const struct conf_profile *profile)
 static enum att_rc ak_cert_der(const struct store_ak *ak, struct att_buf *ret_der,
                                struct att_err *err)
 {
-    certs_autostack *certs = NULL;
     if (!ak->cert[0]) {
         return ATT_OK; /* signed but not yet recorded: nothing to compare with */
     }
-    enum att_rc rc = certs_pem_parse(att_slice_str(ak->cert), &certs, err);
-    return rc ? rc : certs_cert_der(sk_X509_value(certs, 0), ret_der, err);
+    return certs_pem_first(att_slice_str(ak->cert), ret_der, err);
 }
 
 static enum att_rc judge(struct m4 *m, struct att_err *err)

@@ -274,7 +274,8 @@ static enum att_rc open_issuer(const char *config_path, bool serve, struct issue
         rc = issuer_ca_load(issuer->settings->conf, &issuer->ca, err);
     }
     issuer->limit = issuer_limit_new();
-    if (!rc && !issuer->limit) {
+    issuer->keys = acme_keys_new();
+    if (!rc && (!issuer->limit || !issuer->keys)) {
         rc = att_fail(err, ATT_E_NOMEM, "issuer: no memory");
     }
     if (!rc) {
@@ -323,6 +324,7 @@ void issuer_free(struct issuer *issuer)
     store_free(issuer->store);
     issuer_ca_free(issuer->ca);
     acme_nonces_free(issuer->nonces);
+    acme_keys_free(issuer->keys);
     issuer_limit_free(issuer->limit);
     issuer_settings_put(issuer->settings);
     if (issuer->wake_fd >= 0) {

@@ -11,6 +11,7 @@
 #include "attestd/base/secret.h"
 #include "attestd/conf/entries.h"
 #include "attestd/conf/issuer_conf.h"
+#include "provision/acme/keys.h"
 #include "provision/acme/nonce.h"
 #include "provision/acme/objects.h"
 #include "provision/issuer/issuer.h"
@@ -61,6 +62,7 @@ struct issuer {
     struct store *store;
     struct issuer_ca *ca;
     struct acme_nonces *nonces;
+    struct acme_keys *keys;
     struct issuer_limit *limit;
     struct issuer_counters counters;
     atomic_llong view_version;

@@ -1,6 +1,7 @@
 /* From a request to an answer: routes, methods, JWS discipline (RFC 8555 §6), problems. */
 #include "provision/issuer/context.h"
 
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,8 +152,12 @@ static enum att_rc by_kid(struct issuer_call *call, struct att_err *err)
     if (rc) {
         return att_fail(err, rc, "account %s cannot be read", id);
     }
-    att_autojson *jwk = issuer_json(call->account.jwk);
-    rc = acme_jws_verify_jwk(&call->jws, jwk, err);
+    EVP_PKEY *key = NULL;
+    rc = acme_keys_get(call->issuer->keys, call->account.jwk, &key, err);
+    if (!rc) {
+        rc = acme_jws_verify_key(&call->jws, key, err);
+    }
+    EVP_PKEY_free(key);
     if (!rc && strcmp(call->account.status, STORE_ACCOUNT_VALID) != 0) {
         rc = issuer_problem(call, err, ACME_P_UNAUTHORIZED, NULL, "the account is %s",
                             call->account.status);

@@ -264,13 +264,12 @@ static enum att_rc sign_pem(struct issuer *issuer, const struct store_cert *cert
 {
     bool agent = strcmp(cert->kind, "ak") != 0;
     const struct issuer_ca *ca = issuer->ca;
-    X509 *x509 = NULL;
     att_autobuf der = {0}, pem = {0};
     enum att_rc rc =
         certs_tbs_sign_for(att_buf_slice(&cert->tbs), agent ? ca->workload_ca : ca->attest_ca,
                            agent ? ca->workload_key : ca->attest_key, &der, err);
     if (!rc) {
-        rc = certs_cert_parse(att_buf_slice(&der), &x509, err);
+        rc = certs_pem_encode("CERTIFICATE", att_buf_slice(&der), &pem, err);
     }
     /* Made before the CA was replaced: nobody could verify it. */
     if (!rc && X509_check_issued(agent ? ca->workload_ca : ca->attest_ca, x509) != X509_V_OK) {
@@ -278,10 +277,6 @@ static enum att_rc sign_pem(struct issuer *issuer, const struct store_cert *cert
                       cert->serial);
         att_err_reason(err, FOREIGN);
     }
-    if (!rc) {
-        rc = certs_pem_dump(x509, &pem, err);
-    }
-    X509_free(x509);
     if (!rc) {
         att_buf_put_str(&pem, agent ? ca->workload_pem : ca->attest_pem);
     }

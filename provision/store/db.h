@@ -20,7 +20,7 @@ struct store_value {
 #define STORE_VTEXT(s)     ((struct store_value){STORE_TEXT, 0, att_slice_str(s)})
 #define STORE_VBLOB(slice) ((struct store_value){STORE_BLOB, 0, (slice)})
 
-struct store_db;  /* the whole: path, options, spare connections */
+struct store_db;  /* the whole: path, options, connections */
 struct store_con; /* one connection, used by one thread at a time */
 struct store_row; /* the row a callback is looking at */
 
@@ -29,10 +29,14 @@ typedef enum att_rc (*store_row_fn)(void *user, const struct store_row *row, str
 
 struct store_db_ops {
     const char *name;
-    /* Transactions: a writer sees no other writer until its end. rollback never fails. */
-    enum att_rc (*begin)(struct store_con *con, bool write, struct att_err *err);
+    /* Transactions, each on a connection that is its own from begin to commit or rollback. A writer
+     * sees what writers before it wrote, and no other; commit returns when all is durable, and
+     * several may share one. rollback never fails; why (may be NULL) is for those who have to fail
+     * with it, where the database gave up more than this transaction. */
+    enum att_rc (*begin)(struct store_db *db, bool write, struct store_con **ret_con,
+                         struct att_err *err);
     enum att_rc (*commit)(struct store_con *con, struct att_err *err);
-    void (*rollback)(struct store_con *con);
+    void (*rollback)(struct store_con *con, const struct att_err *why);
     /* Runs one statement; sql must be a string that lives as long as the connection does
      * (statements are kept prepared under its address). on_row may be NULL. */
     enum att_rc (*exec)(struct store_con *con, const char *sql, const struct store_value *values,
@@ -40,9 +44,6 @@ struct store_db_ops {
                         struct att_err *err);
     /* Runs a script of statements without parameters: migrations. */
     enum att_rc (*script)(struct store_con *con, const char *sql, struct att_err *err);
-    /* A connection for this thread, and its return. */
-    enum att_rc (*acquire)(struct store_db *db, struct store_con **ret_con, struct att_err *err);
-    void (*release)(struct store_db *db, struct store_con *con);
     /* Columns of a row: valid only inside the callback. */
     int64_t (*row_int)(const struct store_row *row, int column);
     struct att_slice (*row_bytes)(const struct store_row *row, int column);

@@ -1,46 +1,17 @@
-#include "provision/store/db.h"
+#include "provision/store/sqlite.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define BUSY_TIMEOUT_MS 10000
-#define STATEMENTS_MAX  192
 #define IDLE_MAX        16
 
-struct statement {
-    const char *sql; /* the key is the address */
-    sqlite3_stmt *stmt;
-    bool busy;
-};
-
-struct store_con {
-    struct store_db *db;
-    sqlite3 *sqlite;
-    bool writing; /* holds db->writer */
-    struct statement statements[STATEMENTS_MAX];
-    size_t n_statements;
-    struct store_con *next;
-};
-
-struct store_row {
-    sqlite3_stmt *stmt;
-};
-
-struct store_db {
-    char *path;
-    pthread_mutex_t lock;   /* idle list */
-    pthread_mutex_t writer; /* one writer of this process at a time: no polling for SQLite's lock */
-    struct store_con *idle;
-    size_t n_idle;
-};
-
-static enum att_rc map_error(struct store_con *con, int code, const char *what, struct att_err *err)
+enum att_rc store_sqlite_fail(struct store_con *con, int code, const char *what,
+                              struct att_err *err)
 {
     int extended = con->sqlite ? sqlite3_extended_errcode(con->sqlite) : code;
     const char *text = con->sqlite ? sqlite3_errmsg(con->sqlite) : sqlite3_errstr(code);
@@ -78,7 +49,7 @@ static enum att_rc map_error(struct store_con *con, int code, const char *what, 
     return rc;
 }
 
-static void con_free(struct store_con *con)
+void store_sqlite_con_free(struct store_con *con)
 {
     if (!con) {
         return;
@@ -105,7 +76,8 @@ static enum att_rc touch_private(const char *path, struct att_err *err)
     return ok ? ATT_OK : att_fail(err, ATT_E_IO, "store %s: not a private regular file", path);
 }
 
-static enum att_rc con_open(struct store_db *db, struct store_con **ret_con, struct att_err *err)
+enum att_rc store_sqlite_con_open(struct store_db *db, struct store_con **ret_con,
+                                  struct att_err *err)
 {
     struct store_con *con = calloc(1, sizeof *con);
     if (!con) {
@@ -121,20 +93,20 @@ static enum att_rc con_open(struct store_db *db, struct store_con **ret_con, str
         sqlite3_extended_result_codes(con->sqlite, 1);
         code = sqlite3_exec(con->sqlite,
                             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-                            "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;",
+                            "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;"
+                            "PRAGMA wal_autocheckpoint=0;",
                             NULL, NULL, NULL);
     }
     if (code != SQLITE_OK) {
-        enum att_rc rc = map_error(con, code, "opening", err);
-        con_free(con);
+        enum att_rc rc = store_sqlite_fail(con, code, "opening", err);
+        store_sqlite_con_free(con);
         return rc;
     }
     *ret_con = con;
     return ATT_OK;
 }
 
-static enum att_rc sqlite_acquire(struct store_db *db, struct store_con **ret_con,
-                                  struct att_err *err)
+static enum att_rc acquire(struct store_db *db, struct store_con **ret_con, struct att_err *err)
 {
     pthread_mutex_lock(&db->lock);
     struct store_con *con = db->idle;
@@ -147,10 +119,10 @@ static enum att_rc sqlite_acquire(struct store_db *db, struct store_con **ret_co
         *ret_con = con;
         return ATT_OK;
     }
-    return con_open(db, ret_con, err);
+    return store_sqlite_con_open(db, ret_con, err);
 }
 
-static void sqlite_release(struct store_db *db, struct store_con *con)
+static void release(struct store_db *db, struct store_con *con)
 {
     pthread_mutex_lock(&db->lock);
     bool keep = db->n_idle < IDLE_MAX;
@@ -161,14 +133,14 @@ static void sqlite_release(struct store_db *db, struct store_con *con)
     }
     pthread_mutex_unlock(&db->lock);
     if (!keep) {
-        con_free(con);
+        store_sqlite_con_free(con);
     }
 }
 
 static enum att_rc prepare(struct store_con *con, const char *sql, sqlite3_stmt **ret_stmt,
-                           struct statement **ret_cached, struct att_err *err)
+                           struct store_statement **ret_cached, struct att_err *err)
 {
-    struct statement *slot = NULL;
+    struct store_statement *slot = NULL;
     for (size_t i = 0; i < con->n_statements; i++) {
         if (con->statements[i].sql == sql) {
             slot = &con->statements[i];
@@ -184,14 +156,14 @@ static enum att_rc prepare(struct store_con *con, const char *sql, sqlite3_stmt 
     sqlite3_stmt *stmt = NULL;
     int code = sqlite3_prepare_v3(con->sqlite, sql, -1, SQLITE_PREPARE_PERSISTENT, &stmt, NULL);
     if (code != SQLITE_OK) {
-        return map_error(con, code, sql, err);
+        return store_sqlite_fail(con, code, sql, err);
     }
     *ret_stmt = stmt;
     *ret_cached = NULL;
     /* A nested run of a statement that is in use gets one of its own, not cached. */
-    if (!slot && con->n_statements < STATEMENTS_MAX) {
+    if (!slot && con->n_statements < STORE_STATEMENTS_MAX) {
         slot = &con->statements[con->n_statements++];
-        *slot = (struct statement){.sql = sql, .stmt = stmt, .busy = true};
+        *slot = (struct store_statement){.sql = sql, .stmt = stmt, .busy = true};
         *ret_cached = slot;
     }
     return ATT_OK;
@@ -226,7 +198,7 @@ static enum att_rc step_all(struct store_con *con, sqlite3_stmt *stmt, const cha
             return ATT_OK;
         }
         if (code != SQLITE_ROW) {
-            return map_error(con, code, sql, err);
+            return store_sqlite_fail(con, code, sql, err);
         }
         struct store_row row = {.stmt = stmt};
         enum att_rc rc = on_row ? on_row(user, &row, err) : ATT_OK;
@@ -236,20 +208,19 @@ static enum att_rc step_all(struct store_con *con, sqlite3_stmt *stmt, const cha
     }
 }
 
-static enum att_rc sqlite_run(struct store_con *con, const char *sql,
-                              const struct store_value *values, size_t n_values,
-                              store_row_fn on_row, void *user, int64_t *ret_changed,
-                              struct att_err *err)
+enum att_rc store_sqlite_run(struct store_con *con, const char *sql,
+                             const struct store_value *values, size_t n_values, store_row_fn on_row,
+                             void *user, int64_t *ret_changed, struct att_err *err)
 {
     sqlite3_stmt *stmt = NULL;
-    struct statement *cached = NULL;
+    struct store_statement *cached = NULL;
     enum att_rc rc = prepare(con, sql, &stmt, &cached, err);
     if (rc) {
         return rc;
     }
     int code = bind_values(stmt, values, n_values);
     rc = code == SQLITE_OK ? step_all(con, stmt, sql, on_row, user, err)
-                           : map_error(con, code, sql, err);
+                           : store_sqlite_fail(con, code, sql, err);
     if (!rc && ret_changed) {
         *ret_changed = sqlite3_changes64(con->sqlite);
     }
@@ -266,50 +237,58 @@ static enum att_rc sqlite_run(struct store_con *con, const char *sql,
 static enum att_rc sqlite_script(struct store_con *con, const char *sql, struct att_err *err)
 {
     int code = sqlite3_exec(con->sqlite, sql, NULL, NULL, NULL);
-    return code == SQLITE_OK ? ATT_OK : map_error(con, code, "script", err);
+    return code == SQLITE_OK ? ATT_OK : store_sqlite_fail(con, code, "script", err);
 }
 
-static enum att_rc sqlite_begin(struct store_con *con, bool write, struct att_err *err)
+static enum att_rc sqlite_begin(struct store_db *db, bool write, struct store_con **ret_con,
+                                struct att_err *err)
 {
     if (write) {
-        pthread_mutex_lock(&con->db->writer);
-        con->writing = true;
+        return store_batch_enter(db, ret_con, err);
     }
-    enum att_rc rc =
-        sqlite_run(con, write ? "BEGIN IMMEDIATE" : "BEGIN", NULL, 0, NULL, NULL, NULL, err);
-    if (rc && write) {
-        con->writing = false;
-        pthread_mutex_unlock(&con->db->writer);
+    struct store_con *con = NULL;
+    enum att_rc rc = acquire(db, &con, err);
+    if (!rc) {
+        rc = store_sqlite_run(con, "BEGIN", NULL, 0, NULL, NULL, NULL, err);
+        if (rc) {
+            release(db, con);
+        }
+    }
+    if (!rc) {
+        *ret_con = con;
     }
     return rc;
 }
 
-static void end_writing(struct store_con *con)
-{
-    if (con->writing) {
-        con->writing = false;
-        pthread_mutex_unlock(&con->db->writer);
-    }
-}
-
-static void sqlite_rollback(struct store_con *con)
+void store_sqlite_rollback(struct store_con *con)
 {
     /* A failed write may have rolled back by itself; there is then nothing to end. */
     if (!sqlite3_get_autocommit(con->sqlite)) {
         sqlite3_exec(con->sqlite, "ROLLBACK", NULL, NULL, NULL);
     }
-    end_writing(con);
+}
+
+static void sqlite_rollback(struct store_con *con, const struct att_err *why)
+{
+    if (con == con->db->writer.con) {
+        store_batch_undo(con->db, why);
+        return;
+    }
+    store_sqlite_rollback(con);
+    release(con->db, con);
 }
 
 static enum att_rc sqlite_commit(struct store_con *con, struct att_err *err)
 {
-    enum att_rc rc = sqlite_run(con, "COMMIT", NULL, 0, NULL, NULL, NULL, err);
-    if (rc) {
-        sqlite_rollback(con);
-        return rc;
+    if (con == con->db->writer.con) {
+        return store_batch_leave(con->db, err);
     }
-    end_writing(con);
-    return ATT_OK;
+    enum att_rc rc = store_sqlite_run(con, "COMMIT", NULL, 0, NULL, NULL, NULL, err);
+    if (rc) {
+        store_sqlite_rollback(con);
+    }
+    release(con->db, con);
+    return rc;
 }
 
 static int64_t sqlite_row_int(const struct store_row *row, int column)
@@ -331,13 +310,13 @@ static void sqlite_close(struct store_db *db)
     if (!db) {
         return;
     }
+    store_batch_done(db);
     while (db->idle) {
         struct store_con *con = db->idle;
         db->idle = con->next;
-        con_free(con);
+        store_sqlite_con_free(con);
     }
     pthread_mutex_destroy(&db->lock);
-    pthread_mutex_destroy(&db->writer);
     free(db->path);
     free(db);
 }
@@ -347,10 +326,8 @@ static const struct store_db_ops ops = {
     .begin = sqlite_begin,
     .commit = sqlite_commit,
     .rollback = sqlite_rollback,
-    .exec = sqlite_run,
+    .exec = store_sqlite_run,
     .script = sqlite_script,
-    .acquire = sqlite_acquire,
-    .release = sqlite_release,
     .row_int = sqlite_row_int,
     .row_bytes = sqlite_row_bytes,
     .close = sqlite_close,
@@ -372,14 +349,11 @@ enum att_rc store_sqlite_open(const char *path, struct store_db **ret_db,
         return att_fail(err, ATT_E_NOMEM, "store %s: no memory", path);
     }
     pthread_mutex_init(&db->lock, NULL);
-    pthread_mutex_init(&db->writer, NULL);
-    struct store_con *con = NULL;
-    rc = con_open(db, &con, err);
+    rc = store_batch_init(db, err);
     if (rc) {
         sqlite_close(db);
         return rc;
     }
-    sqlite_release(db, con);
     *ret_db = db;
     *ret_ops = &ops;
     return ATT_OK;

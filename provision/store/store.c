@@ -132,21 +132,18 @@ void store_free(struct store *store)
 enum att_rc store_run(struct store *store, bool write, store_fn fn, void *user, struct att_err *err)
 {
     struct store_tx tx = {.store = store};
-    enum att_rc rc = store->ops->acquire(store->db, &tx.con, err);
+    struct att_err own = {0};
+    struct att_err *why = err ? err : &own;
+    enum att_rc rc = store->ops->begin(store->db, write, &tx.con, why);
     if (rc) {
         return rc;
     }
-    rc = store->ops->begin(tx.con, write, err);
-    if (!rc) {
-        rc = fn(user, &tx, err);
-        if (rc) {
-            store->ops->rollback(tx.con);
-        } else {
-            rc = store->ops->commit(tx.con, err);
-        }
+    rc = fn(user, &tx, why);
+    if (rc) {
+        store->ops->rollback(tx.con, why);
+        return rc;
     }
-    store->ops->release(store->db, tx.con);
-    return rc;
+    return store->ops->commit(tx.con, why);
 }
 
 enum att_rc store_exec(struct store_tx *tx, const char *sql, const struct store_value *values,

@@ -143,13 +143,17 @@ static bool check_known(const struct verify_agent_in *in, const struct read *rea
 {
     struct att_err err = {0};
     certs_autox509 *cert = NULL;
-    if (in->ak.ak_cert.len > 0 && !att_slice_eq(read->ak_cert, in->ak.ak_cert)) {
+    struct att_slice spki = ATT_SLICE(read->ak_spki, read->ak_spki_len);
+    bool issued = in->ak.ak_cert.len > 0;
+    if (issued && !att_slice_eq(read->ak_cert, in->ak.ak_cert)) {
         verify_fail(verdict, VERIFY_REASON_AK_UNKNOWN,
                     "x5c[0] is not the AK certificate that this host's enrolment was given");
         return false;
     }
-    if (certs_cert_parse(read->ak_cert, &cert, &err) ||
-        certs_cert_matches_spki(cert, ATT_SLICE(read->ak_spki, read->ak_spki_len), &err)) {
+    /* What was issued is known byte by byte and is not read again. */
+    if (issued ? certs_der_matches_spki(read->ak_cert, spki, &err)
+               : certs_cert_parse(read->ak_cert, &cert, &err) ||
+                     certs_cert_matches_spki(cert, spki, &err)) {
         verify_fail(verdict, VERIFY_REASON_AK_UNKNOWN, "x5c[0] is not for the AK on record: %s",
                     err.msg);
         return false;

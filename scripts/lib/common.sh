@@ -6,7 +6,7 @@ ATT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export ATT_ROOT
 
 ATT_PACKAGES_BUILD=(gcc libc6-dev cmake ninja-build pkg-config libtss2-dev libssl-dev libevent-dev
-    libcurl4-openssl-dev libjansson-dev libjose-dev libcbor-dev libcyaml-dev libyaml-dev libsqlite3-dev
+    libcurl4-openssl-dev libjansson-dev libcbor-dev libcyaml-dev libyaml-dev libsqlite3-dev
     libseccomp-dev libsystemd-dev zlib1g-dev)
 ATT_PACKAGES_RUN=(swtpm swtpm-tools tpm2-tools openssl jq xxd procps)
 ATT_PACKAGES_TEST=(libcmocka-dev python3 python3-acme python3-cryptography curl sqlite3)

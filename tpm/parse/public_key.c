@@ -1,6 +1,8 @@
 /* TPMT_PUBLIC to and from OpenSSL's keys. */
 #include "tpm/parse/public.h"
 
+#include "attestd/base/p256.h"
+
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
 #include <openssl/param_build.h>
@@ -51,18 +53,43 @@ static enum att_rc key_from(const char *type, OSSL_PARAM *params, EVP_PKEY **ret
     return ATT_OK;
 }
 
-static enum att_rc ecc_pkey(const struct parse_public *pub, EVP_PKEY **ret_pkey,
-                            struct att_err *err)
+/* x ‖ y, padded on the left to the field's length. */
+static enum att_rc put_point(const struct parse_public *pub, uint8_t *ret_xy, size_t field,
+                             struct att_err *err)
 {
-    size_t field = pub->curve == PARSE_ECC_P256 ? 32 : 48;
     if (pub->x_len == 0 || pub->x_len > field || pub->y_len == 0 || pub->y_len > field) {
         return att_fail(err, ATT_E_PARSE, "public area: it has no point: a template, not a key");
     }
+    memset(ret_xy, 0, 2 * field);
+    memcpy(ret_xy + field - pub->x_len, pub->x, pub->x_len);
+    memcpy(ret_xy + 2 * field - pub->y_len, pub->y, pub->y_len);
+    return ATT_OK;
+}
+
+static enum att_rc p256_pkey(const struct parse_public *pub, EVP_PKEY **ret_pkey,
+                             struct att_err *err)
+{
+    uint8_t xy[ATT_P256_XY_LEN];
+    enum att_rc rc = put_point(pub, xy, ATT_P256_LEN, err);
+    if (rc == ATT_OK) {
+        rc = att_p256_key(xy, ret_pkey, err);
+        if (rc != ATT_OK) {
+            att_err_prefix(err, "public area");
+        }
+    }
+    return rc;
+}
+
+static enum att_rc p384_pkey(const struct parse_public *pub, EVP_PKEY **ret_pkey,
+                             struct att_err *err)
+{
+    const size_t field = 48;
     uint8_t point[1 + 2 * PARSE_COORD_MAX] = {4}; /* SEC 1 §2.3.3, uncompressed */
-    memcpy(point + 1 + field - pub->x_len, pub->x, pub->x_len);
-    memcpy(point + 1 + 2 * field - pub->y_len, pub->y, pub->y_len);
-    char group[8];
-    memcpy(group, pub->curve == PARSE_ECC_P256 ? "P-256" : "P-384", 6);
+    enum att_rc rc = put_point(pub, point + 1, field, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    char group[] = "P-384";
     OSSL_PARAM params[] = {
         OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, group, 0),
         OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, point, 1 + 2 * field),
@@ -100,7 +127,8 @@ enum att_rc parse_public_pkey(const struct parse_public *pub, EVP_PKEY **ret_pke
 {
     switch (pub->type) {
     case PARSE_ALG_ECC:
-        return ecc_pkey(pub, ret_pkey, err);
+        return pub->curve == PARSE_ECC_P256 ? p256_pkey(pub, ret_pkey, err)
+                                            : p384_pkey(pub, ret_pkey, err);
     case PARSE_ALG_RSA:
         return rsa_pkey(pub, ret_pkey, err);
     default:
@@ -109,9 +137,31 @@ enum att_rc parse_public_pkey(const struct parse_public *pub, EVP_PKEY **ret_pke
     }
 }
 
+/* The form is fixed; libcrypto's encoder would cost as much as a verification. */
+static enum att_rc p256_spki(const struct parse_public *pub, struct att_buf *ret_der,
+                             struct att_err *err)
+{
+    uint8_t xy[ATT_P256_XY_LEN], spki[ATT_P256_SPKI_LEN];
+    enum att_rc rc = put_point(pub, xy, ATT_P256_LEN, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    rc = att_p256_check(xy, err);
+    if (rc != ATT_OK) {
+        att_err_prefix(err, "public area");
+        return rc;
+    }
+    att_p256_spki(spki, xy);
+    att_buf_put(ret_der, spki, sizeof spki);
+    return att_buf_ok(ret_der, err);
+}
+
 enum att_rc parse_public_spki(const struct parse_public *pub, struct att_buf *ret_der,
                               struct att_err *err)
 {
+    if (pub->type == PARSE_ALG_ECC && pub->curve == PARSE_ECC_P256) {
+        return p256_spki(pub, ret_der, err);
+    }
     ATT_CLEANUP(pkey_done) EVP_PKEY *pkey = NULL;
     enum att_rc rc = parse_public_pkey(pub, &pkey, err);
     if (rc != ATT_OK) {

@@ -103,7 +103,15 @@ static void test_outer_form(void **state)
     refuse_text("[]", ATT_E_PARSE, "malformed", "protected, payload and signature only");
     refuse_text("{\"payload\":\"\",\"signatures\":[]}", ATT_E_PARSE, "malformed", "only");
     refuse_text("{\"payload\":\"\",\"signatures\":[],\"protected\":\"\"}", ATT_E_PARSE, "malformed",
-                "protected header");
+                "a text each");
+    refuse_text("{\"payload\":\"\",\"signature\":\"\",\"protected\":\"\"}", ATT_E_PARSE,
+                "malformed", "protected header");
+    refuse_text("{\"payload\":\"\",\"signature\":\"\",\"protected\":\"\",}", ATT_E_PARSE,
+                "malformed", "JWS");
+    refuse_text("{\"payload\":\"\" \"signature\":\"\",\"protected\":\"\"}", ATT_E_PARSE,
+                "malformed", "JWS");
+    refuse_text("{\"payload\":\"\",\"signature\":\"\",\"protected\":\"", ATT_E_PARSE, "malformed",
+                "JWS");
     /* detached: no payload */
     refuse_text("{\"protected\":\"e30\",\"signature\":\"\",\"x\":\"\"}", ATT_E_PARSE, "malformed",
                 "");
@@ -116,6 +124,41 @@ static void test_outer_form(void **state)
     refuse_text(KID_REQUEST " x", ATT_E_PARSE, "malformed", "JWS");
     struct acme_jws jws = {0};
     assert_int_equal(acme_jws_parse(att_slice_str(KID_REQUEST), 100, &jws, NULL), ATT_E_LIMIT);
+}
+
+/* The usual form is read without jansson, others by it: the same comes out. */
+static void test_outer_spellings(void **state)
+{
+    (void)state;
+    char *request = request_of("{\"alg\":\"ES256\",\"nonce\":\"AQID\",\"url\":\"https://x/y\","
+                               "\"kid\":\"https://x/1\"}",
+                               "");
+    struct acme_jws usual = {0};
+    assert_int_equal(acme_jws_parse(att_slice_str(request), 1 << 20, &usual, NULL), ATT_OK);
+    const char *head = strstr(request, "eyJ"), *signature = strstr(request, "AAAA");
+    struct att_slice parts[] = {ATT_SLICE(head, strcspn(head, "\"")),
+                                ATT_SLICE(signature, strcspn(signature, "\""))};
+    static const char *const forms[][3] = {
+        {"\n{ \"protected\"\t:\r\n\"", "\" , \"payload\": \"e30\",\"signature\":\"", "\" } "},
+        {"{\"protected\":\"", "\",\"payload\":\"\\u0065\\u00330\",\"signature\":\"", "\"}"},
+        {"{\"\\u0070rotected\":\"", "\",\"signature\":\"", "\",\"payload\":\"e30\"}"},
+    };
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        att_autobuf text = {0};
+        struct acme_jws jws = {0};
+        att_buf_put_str(&text, forms[i][0]);
+        att_buf_put_slice(&text, parts[0]);
+        att_buf_put_str(&text, forms[i][1]);
+        att_buf_put_slice(&text, parts[1]);
+        att_buf_put_str(&text, forms[i][2]);
+        assert_int_equal(acme_jws_parse(att_buf_slice(&text), 1 << 20, &jws, NULL), ATT_OK);
+        assert_true(att_slice_eq(att_buf_slice(&jws.input), att_buf_slice(&usual.input)));
+        assert_true(att_slice_eq(att_buf_slice(&jws.payload), att_buf_slice(&usual.payload)));
+        assert_true(att_slice_eq(att_buf_slice(&jws.signature), att_buf_slice(&usual.signature)));
+        acme_jws_done(&jws);
+    }
+    acme_jws_done(&usual);
+    free(request);
 }
 
 #define N "\"nonce\":\"AQID\","
@@ -648,13 +691,21 @@ static void test_key_change(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_outer_form),    cmocka_unit_test(test_header_form),
-        cmocka_unit_test(test_algorithms),    cmocka_unit_test(test_bad_keys),
-        cmocka_unit_test(test_rsa_limits),    cmocka_unit_test(test_spki),
-        cmocka_unit_test(test_rfc7638),       cmocka_unit_test(test_rfc7515_es256),
-        cmocka_unit_test(test_rfc7515_rs256), cmocka_unit_test(test_python_requests),
-        cmocka_unit_test(test_eab),           cmocka_unit_test(test_eab_form),
-        cmocka_unit_test(test_sign),          cmocka_unit_test(test_signed_document),
+        cmocka_unit_test(test_outer_form),
+        cmocka_unit_test(test_outer_spellings),
+        cmocka_unit_test(test_header_form),
+        cmocka_unit_test(test_algorithms),
+        cmocka_unit_test(test_bad_keys),
+        cmocka_unit_test(test_rsa_limits),
+        cmocka_unit_test(test_spki),
+        cmocka_unit_test(test_rfc7638),
+        cmocka_unit_test(test_rfc7515_es256),
+        cmocka_unit_test(test_rfc7515_rs256),
+        cmocka_unit_test(test_python_requests),
+        cmocka_unit_test(test_eab),
+        cmocka_unit_test(test_eab_form),
+        cmocka_unit_test(test_sign),
+        cmocka_unit_test(test_signed_document),
         cmocka_unit_test(test_key_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -81,11 +81,39 @@ static void test_base64url_refuses(void **state)
 {
     (void)state;
     /* padding, foreign alphabet, white space, impossible length, stray bits (RFC 4648 §3.5) */
-    static const char *const bad[] = {"YQ==", "ab+/", "YQ\n", "A", "YR", "Y Q"};
+    static const char *const bad[] = {"YQ==", "ab+/", "YQ\n", "A", "YR", "Y Q", "YWJ", "AAAAA"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         att_autobuf out = {0};
         assert_int_equal(att_unb64u(&out, att_slice_str(bad[i]), NULL), ATT_E_PARSE);
         assert_int_equal(out.len, 0);
+    }
+}
+
+/* Every byte in every place of a group, and beyond the length that is decoded at a time. */
+static void test_base64url_alphabet(void **state)
+{
+    (void)state;
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    for (size_t len = 4; len <= 1024; len *= 16) {
+        for (size_t i = 0; i < 4 * 256; i++) {
+            uint8_t text[1024];
+            memset(text, 'A', len);
+            size_t place = len - 4 + i / 256;
+            text[place] = (uint8_t)i;
+            att_autobuf out = {0}, again = {0};
+            const char *known = (uint8_t)i ? strchr(alphabet, (int)(i & 255)) : NULL;
+            enum att_rc rc = att_unb64u(&out, ATT_SLICE(text, len), NULL);
+            assert_int_equal(rc, known ? ATT_OK : ATT_E_PARSE);
+            if (known) {
+                uint32_t group = (uint32_t)(known - alphabet) << (18 - 6 * (i / 256));
+                const uint8_t *last = out.ptr + out.len - 3;
+                assert_int_equal(out.len, len / 4 * 3);
+                assert_int_equal((uint32_t)last[0] << 16 | (uint32_t)last[1] << 8 | last[2], group);
+                att_buf_b64u(&again, att_buf_slice(&out));
+                assert_true(att_slice_eq(att_buf_slice(&again), ATT_SLICE(text, len)));
+            }
+        }
     }
 }
 
@@ -103,7 +131,7 @@ static void test_base64_refuses(void **state)
 static void test_encodings_round_trip(void **state)
 {
     (void)state;
-    uint8_t bytes[67];
+    uint8_t bytes[451]; /* more than two chunks */
     for (size_t len = 0; len <= sizeof bytes; len++) {
         for (size_t i = 0; i < len; i++) {
             bytes[i] = (uint8_t)(i * 37 + len);
@@ -196,6 +224,7 @@ int main(void)
         cmocka_unit_test(test_buf_refuses_to_outgrow_its_maximum),
         cmocka_unit_test(test_hex_refuses),
         cmocka_unit_test(test_base64url_refuses),
+        cmocka_unit_test(test_base64url_alphabet),
         cmocka_unit_test(test_base64_refuses),
         cmocka_unit_test(test_encodings_round_trip),
         cmocka_unit_test(test_hashes_match_their_standards),

@@ -333,7 +333,7 @@ struct tpm {
     const uint8_t *k, *nonce; /* while it answers M1 */
 };
 
-static struct tpm *rig_tpm; /* of the forge being built */
+static _Thread_local struct tpm *rig_tpm; /* of the forge being built */
 
 RIG void tpm_build(struct tpm *t, forge_mutate mutate)
 {

@@ -198,6 +198,11 @@ static void claim_of_a_second_ek(void **state)
     claim_free(&c);
 }
 
+static enum att_rc put_ek(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_put(tx, &store_host_eks, user, err);
+}
+
 /* An operator's import neither takes an EK from a host that proved it. */
 static void import_and_ban_take_nothing(void **state)
 {
@@ -207,10 +212,7 @@ static void import_and_ban_take_nothing(void **state)
     stage_enrolled(&s, "none");
     static const char second[] = "1111111111111111111111111111111111111111111111111111111111111111";
     struct store_host_ek row = {.ek = (char *)(uintptr_t)second, .host = s.tpm.ek_id, .proven = 1};
-    struct store_tx tx = {.store = s.rig.issuer->store};
-    rig_ok(tx.store->ops->acquire(tx.store->db, &tx.con, &err));
-    rig_ok(store_put(&tx, &store_host_eks, &row, &err));
-    tx.store->ops->release(tx.store->db, tx.con);
+    rig_ok(store_run(s.rig.issuer->store, true, put_ek, &row, &err));
     snprintf(csv, sizeof csv, "ek,label,labels\n%s,x,\n", second);
     rig_admin_refused(&s.rig, "host.import", json_pack("{s:s}", "text", csv), "ekTaken");
     rig_admin_done(&s.rig, "host.ban", json_pack("{s:s, s:s}", "id", second, "reason", "x"));
@@ -488,13 +490,15 @@ static enum att_rc count_blobs(void *user, const struct store_row *row, struct a
     return ATT_OK;
 }
 
+static enum att_rc list_blobs(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_exec(tx, "SELECT sha256 FROM blobs", NULL, 0, count_blobs, user, NULL, err);
+}
+
 static int blobs(struct rig *r)
 {
     int n = 0;
-    struct store_tx tx = {.store = r->issuer->store};
-    rig_ok(tx.store->ops->acquire(tx.store->db, &tx.con, &err));
-    rig_ok(store_exec(&tx, "SELECT sha256 FROM blobs", NULL, 0, count_blobs, &n, NULL, &err));
-    tx.store->ops->release(tx.store->db, tx.con);
+    rig_ok(store_run(r->issuer->store, false, list_blobs, &n, &err));
     return n;
 }
 

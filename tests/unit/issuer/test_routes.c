@@ -196,6 +196,49 @@ static void accounts(void **state)
     world_free(&w);
 }
 
+struct roll {
+    const char *thumbprint, *jwk;
+};
+
+static enum att_rc roll_key(void *user, struct store_tx *tx, struct att_err *err)
+{
+    const struct roll *r = user;
+    struct store_account account = {0};
+    enum att_rc rc = store_find(tx, &store_accounts, "thumbprint", r->thumbprint, &account, err);
+    if (!rc) {
+        rc = issuer_set(&account.jwk, r->jwk) ? store_put(tx, &store_accounts, &account, err)
+                                              : ATT_E_NOMEM;
+    }
+    store_record_done(&store_accounts, &account);
+    return rc;
+}
+
+/* The key that counts is the one in the account's row at this moment, however often another was
+ * used and remembered before. */
+static void old_key_is_not_remembered(void **state)
+{
+    (void)state;
+    struct world w;
+    world_new(&w, true);
+    struct client *c = &w.client, fresh;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(client_get(c, c->kid), 200);
+    }
+    client_new(&fresh, &w.rig);
+    rig_copy(fresh.kid, sizeof fresh.kid, c->kid);
+    assert_int_equal(client_get(&fresh, fresh.kid), 403);
+    json_t *jwk = client_jwk(&fresh);
+    issuer_autofree *text = issuer_json_text(jwk);
+    json_decref(jwk);
+    struct roll roll = {c->thumbprint, text};
+    rig_ok(store_run(w.rig.issuer->store, true, roll_key, &roll, &err));
+    assert_int_not_equal(client_get(c, c->kid), 200);
+    client_refused(c, "unauthorized");
+    assert_int_equal(client_get(&fresh, fresh.kid), 200);
+    client_free(&fresh);
+    world_free(&w);
+}
+
 /* ---- one ticket, many hosts at once
  * --------------------------------------------------------------------- */
 
@@ -455,13 +498,10 @@ static void admin_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(methods),
-        cmocka_unit_test(jws_rules),
-        cmocka_unit_test(accounts),
-        cmocka_unit_test(ticket_race),
-        cmocka_unit_test(interrupted_signature),
-        cmocka_unit_test(signed_head),
-        cmocka_unit_test(admin_refusals),
+        cmocka_unit_test(methods),     cmocka_unit_test(jws_rules),
+        cmocka_unit_test(accounts),    cmocka_unit_test(old_key_is_not_remembered),
+        cmocka_unit_test(ticket_race), cmocka_unit_test(interrupted_signature),
+        cmocka_unit_test(signed_head), cmocka_unit_test(admin_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -359,23 +359,31 @@ static enum att_rc read_before(void *user, struct store_tx *tx, struct att_err *
     return store_meta_get(tx, "before", user, err);
 }
 
+static enum att_rc pragma(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return tx->store->ops->script(tx->con, user, err);
+}
+
+/* On the connection that writes. */
+static void limit_pages(struct place *p, int pages)
+{
+    char sql[64];
+    snprintf(sql, sizeof sql, "PRAGMA max_page_count = %d", pages);
+    ok(store_run(p->store, true, pragma, sql, &err));
+}
+
 static void disk_full(void **state)
 {
     struct place *p = *state;
-    struct store_con *con = NULL;
     struct att_err why = {0};
     static uint8_t big[1 << 20];
     struct att_slice bytes = ATT_SLICE_ARRAY(big);
-    ok(p->store->ops->acquire(p->store->db, &con, &err));
-    ok(p->store->ops->script(con, "PRAGMA max_page_count = 60", &err));
-    p->store->ops->release(p->store->db, con);
+    limit_pages(p, 60);
     assert_int_equal(store_run(p->store, true, put_blob, &bytes, &why), ATT_E_IO);
     assert_string_equal(why.reason, "diskFull");
     att_autobuf before = {0};
     assert_int_equal(store_run(p->store, false, read_before, &before, NULL), ATT_E_NOTFOUND);
-    ok(p->store->ops->acquire(p->store->db, &con, &err));
-    ok(p->store->ops->script(con, "PRAGMA max_page_count = 1000000", &err));
-    p->store->ops->release(p->store->db, con);
+    limit_pages(p, 1000000);
     ok(store_run(p->store, true, put_blob, &bytes, &err));
 }
 
