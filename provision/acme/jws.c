@@ -12,8 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SIGNATURE_MAX ((size_t)512) /* RSA 4096 */
-#define CERT_MAX      ((size_t)16 << 10)
+#define OUTER_VALUES_MAX 8 /* of three members; what is wrong with more is said by count */
+#define SIGNATURE_MAX    ((size_t)512) /* RSA 4096 */
+#define CERT_MAX         ((size_t)16 << 10)
 
 #define MALFORMED "malformed"
 
@@ -245,7 +246,7 @@ static enum att_rc parse_text(struct att_slice text, size_t max, enum form form,
                               struct acme_jws *ret_jws, struct att_err *err)
 {
     att_autojson *outer = NULL;
-    enum att_rc rc = att_json_parse(text, max, &outer, err);
+    enum att_rc rc = att_json_parse_few(text, max, OUTER_VALUES_MAX, &outer, err);
     if (rc != ATT_OK) {
         att_err_prefix(err, "JWS");
         att_err_reason(err, MALFORMED);

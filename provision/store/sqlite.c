@@ -121,7 +121,8 @@ static enum att_rc con_open(struct store_db *db, struct store_con **ret_con, str
         sqlite3_extended_result_codes(con->sqlite, 1);
         code = sqlite3_exec(con->sqlite,
                             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-                            "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;",
+                            "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;"
+                            "PRAGMA temp_store=MEMORY;",
                             NULL, NULL, NULL);
     }
     if (code != SQLITE_OK) {
