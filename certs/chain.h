@@ -37,8 +37,6 @@ ATT_MUST_USE enum att_rc certs_pem_encode(const char *label, struct att_slice de
                                           struct att_buf *ret_pem, struct att_err *err);
 ATT_MUST_USE enum att_rc certs_pem_dump(const X509 *cert, struct att_buf *ret_pem,
                                         struct att_err *err);
-ATT_MUST_USE enum att_rc certs_pem_first(struct att_slice pem, struct att_buf *ret_der,
-                                         struct att_err *err);
 ATT_MUST_USE enum att_rc certs_pem_dump_all(const STACK_OF(X509) * certs, struct att_buf *ret_pem,
                                             struct att_err *err);
 

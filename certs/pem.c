@@ -143,16 +143,6 @@ enum att_rc certs_pem_parse_max(struct att_slice pem, size_t max_len, int max_ce
     return ATT_OK;
 }
 
-enum att_rc certs_pem_first(struct att_slice pem, struct att_buf *ret_der, struct att_err *err)
-{
-    if (pem.len > CERTS_CHAIN_MAX_LEN) {
-        return att_fail(err, ATT_E_LIMIT, "PEM of %zu bytes, at most %d are read", pem.len,
-                        CERTS_CHAIN_MAX_LEN);
-    }
-    skip_space(&pem);
-    return take_block(&pem, ret_der, err);
-}
-
 enum att_rc certs_pem_parse(struct att_slice pem, STACK_OF(X509) * *ret_certs, struct att_err *err)
 {
     return certs_pem_parse_max(pem, CERTS_CHAIN_MAX_LEN, CERTS_CHAIN_MAX_CERTS, ret_certs, err);

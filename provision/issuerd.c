@@ -85,7 +85,7 @@ static int serve(const char *config, bool check)
         printf("%s: ok\n", config);
         return EXIT_OK;
     }
-    if (issuer_new(config, &issuer, &err)) {
+    if (issuer_confine(config, &err) || issuer_new(config, &issuer, &err)) {
         return failed(&err, "start.failed");
     }
     serving = issuer;

@@ -30,10 +30,12 @@ void att_json_done(json_t **json)
     *json = NULL;
 }
 
-/* jansson recurses on nesting with a cap of its own (2048); ours is checked before it runs. */
-static bool too_deep(struct att_slice text)
+/* jansson recurses on nesting with a cap of its own (2048) and builds whatever it is given; our
+ * bounds are checked before it runs. ret_values: not fewer than there are. */
+static bool too_deep(struct att_slice text, size_t *ret_values)
 {
     int depth = 0;
+    size_t values = 1;
     bool in_string = false;
     for (size_t i = 0; i < text.len; i++) {
         uint8_t c = text.ptr[i];
@@ -45,7 +47,10 @@ static bool too_deep(struct att_slice text)
             }
         } else if (c == '"') {
             in_string = true;
+        } else if (c == ',') {
+            values++;
         } else if (c == '{' || c == '[') {
+            values++;
             if (++depth > NESTING_MAX) {
                 return true;
             }
@@ -53,17 +58,29 @@ static bool too_deep(struct att_slice text)
             depth--;
         }
     }
+    *ret_values = values;
     return false;
 }
 
 enum att_rc att_json_parse(struct att_slice text, size_t max, json_t **ret_json,
                            struct att_err *err)
 {
+    return att_json_parse_few(text, max, ATT_JSON_VALUES_MAX, ret_json, err);
+}
+
+enum att_rc att_json_parse_few(struct att_slice text, size_t max, size_t values_max,
+                               json_t **ret_json, struct att_err *err)
+{
+    size_t values = 0;
     if (text.len > max) {
         return att_fail(err, ATT_E_LIMIT, "JSON of %zu bytes, at most %zu are read", text.len, max);
     }
-    if (too_deep(text)) {
+    if (too_deep(text, &values)) {
         return att_fail(err, ATT_E_LIMIT, "JSON nested deeper than %d", NESTING_MAX);
+    }
+    if (values > values_max) {
+        return att_fail(err, ATT_E_LIMIT, "JSON of %zu values, at most %zu are read", values,
+                        values_max);
     }
     json_error_t where;
     json_t *json = json_loadb((const char *)text.ptr, text.len, JSON_REJECT_DUPLICATES, &where);

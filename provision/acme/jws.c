@@ -12,8 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SIGNATURE_MAX ((size_t)512) /* RSA 4096 */
-#define CERT_MAX      ((size_t)16 << 10)
+#define OUTER_VALUES_MAX 8 /* of three members; what is wrong with more is said by count */
+#define SIGNATURE_MAX    ((size_t)512) /* RSA 4096 */
+#define CERT_MAX         ((size_t)16 << 10)
 
 #define MALFORMED "malformed"
 
@@ -333,7 +334,7 @@ static enum att_rc parse_text(struct att_slice text, size_t max, enum form form,
         return parse_outer(&outer, form, typ, ret_jws, err);
     }
     att_autojson *json = NULL;
-    enum att_rc rc = att_json_parse(text, max, &json, err);
+    enum att_rc rc = att_json_parse_few(text, max, OUTER_VALUES_MAX, &json, err);
     if (rc != ATT_OK) {
         att_err_prefix(err, "JWS");
         att_err_reason(err, MALFORMED);

@@ -146,7 +146,7 @@ enum att_rc acme_malformed(enum att_rc rc, struct att_err *err)
 enum att_rc acme_request_object(struct att_slice payload, json_t **ret_obj, struct att_err *err)
 {
     json_t *obj = NULL;
-    enum att_rc rc = att_json_parse(payload, ACME_OBJECT_MAX, &obj, err);
+    enum att_rc rc = att_json_parse_few(payload, ACME_OBJECT_MAX, ACME_VALUES_MAX, &obj, err);
     if (rc == ATT_OK && !json_is_object(obj)) {
         json_decref(obj);
         rc = att_fail(err, ATT_E_PARSE, "payload: expected an object");

@@ -10,6 +10,7 @@
 #include "provision/acme/problem.h"
 
 #define ACME_OBJECT_MAX      ((size_t)1 << 20)
+#define ACME_VALUES_MAX      4096 /* JSON values in a request */
 #define ACME_IDENTIFIERS_MAX 4
 #define ACME_CHALLENGES_MAX  16
 #define ACME_KNOWN_MAX       16 /* log digests in `known` */

@@ -16,7 +16,7 @@ enum att_rc enrol_member_object(struct att_slice text, size_t max, json_t **ret_
                                 struct att_err *err)
 {
     json_t *obj = NULL;
-    enum att_rc rc = att_json_parse(text, max, &obj, err);
+    enum att_rc rc = att_json_parse_few(text, max, ENROL_VALUES_MAX, &obj, err);
     if (rc != ATT_OK) {
         return rc;
     }

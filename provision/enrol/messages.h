@@ -16,6 +16,7 @@
 #define ENROL_CERTS_MAX    8                 /* in ekChain and in otherEkCerts each */
 #define ENROL_TPM_MAX      ((size_t)2 << 10) /* bytes of any one TPM structure */
 #define ENROL_M1_MAX       ((size_t)192 << 10)
+#define ENROL_VALUES_MAX   4096         /* JSON values in a message */
 #define ENROL_EVIDENCE_MAX ACME_JWS_MAX /* payload of M2 and M4: logs are in it */
 #define ENROL_URL_MAX      ACME_URL_MAX
 

@@ -109,7 +109,8 @@ static enum att_rc ak_cert_der(const struct store_ak *ak, struct att_buf *ret_de
     if (!ak->cert[0]) {
         return ATT_OK; /* signed but not yet recorded: nothing to compare with */
     }
-    return certs_pem_first(att_slice_str(ak->cert), ret_der, err);
+    struct att_slice pem = att_slice_str(ak->cert);
+    return certs_pem_take(&pem, ret_der, err);
 }
 
 static enum att_rc judge(struct m4 *m, struct att_err *err)

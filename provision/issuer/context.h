@@ -22,12 +22,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define ISSUER_ID_LEN       27 /* 19 random bytes as base64url, and a NUL */
-#define ISSUER_BODY_MAX     ((size_t)8 << 20)
-#define ISSUER_HEADERS_MAX  16384
-#define ISSUER_AK_PENDING_S 120 /* how long M1's challenge can be answered */
-#define ISSUER_ORDER_S      300 /* life of a token, and of a ready order after its verdict */
-#define ISSUER_WAIT_MAX_S   60
+#define ISSUER_ID_LEN         27 /* 19 random bytes as base64url, and a NUL */
+#define ISSUER_BODY_MAX       ((size_t)8 << 20)
+#define ISSUER_PLAIN_BODY_MAX ((size_t)272 << 10) /* where no logs are: an M1 as base64url */
+#define ISSUER_HEADERS_MAX    16384
+#define ISSUER_AK_PENDING_S   120 /* how long M1's challenge can be answered */
+#define ISSUER_ORDER_S        300 /* life of a token, and of a ready order after its verdict */
+#define ISSUER_WAIT_MAX_S     60
 /* What one account may ask for in a time without getting it; beyond that, 429. Each leaves a row
  * and its evidence. */
 #define ISSUER_RECENT_S        600

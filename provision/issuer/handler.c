@@ -14,21 +14,22 @@ struct route {
     bool has_id;
     enum key_kind key;
     issuer_handler handler;
+    bool evidence; /* logs may be in it */
 };
 
 static const struct route routes[] = {
-    {"newAccount", false, KEY_JWK, issuer_new_account},
-    {"newOrder", false, KEY_KID, issuer_new_order},
-    {"newAttestationKey", false, KEY_KID, issuer_new_attestation_key},
-    {"hostView", false, KEY_KID, issuer_host_view},
-    {"account", true, KEY_KID, issuer_account},
-    {"orders", true, KEY_KID, issuer_account_orders},
-    {"order", true, KEY_KID, issuer_order},
-    {"authz", true, KEY_KID, issuer_authz},
-    {"challenge", true, KEY_KID, issuer_challenge},
-    {"finalize", true, KEY_KID, issuer_finalize},
-    {"certificate", true, KEY_KID, issuer_certificate},
-    {"ak", true, KEY_KID, issuer_attestation_key},
+    {"newAccount", false, KEY_JWK, issuer_new_account, false},
+    {"newOrder", false, KEY_KID, issuer_new_order, false},
+    {"newAttestationKey", false, KEY_KID, issuer_new_attestation_key, false},
+    {"hostView", false, KEY_KID, issuer_host_view, false},
+    {"account", true, KEY_KID, issuer_account, false},
+    {"orders", true, KEY_KID, issuer_account_orders, false},
+    {"order", true, KEY_KID, issuer_order, false},
+    {"authz", true, KEY_KID, issuer_authz, false},
+    {"challenge", true, KEY_KID, issuer_challenge, true},
+    {"finalize", true, KEY_KID, issuer_finalize, false},
+    {"certificate", true, KEY_KID, issuer_certificate, false},
+    {"ak", true, KEY_KID, issuer_attestation_key, true},
 };
 
 /* ---- problems
@@ -177,7 +178,15 @@ static enum att_rc authenticate(struct issuer_call *call, const struct route *ro
                                 struct att_err *err)
 {
     const struct issuer_request *request = call->request;
-    enum att_rc rc = acme_jws_parse(request->body, ISSUER_BODY_MAX, &call->jws, err);
+    size_t most = route->evidence ? ISSUER_BODY_MAX : ISSUER_PLAIN_BODY_MAX;
+    if (request->body.len > most) {
+        enum att_rc rc = issuer_problem(call, err, ACME_P_MALFORMED, NULL,
+                                        "a request of %zu bytes; at most %zu are read here",
+                                        request->body.len, most);
+        call->problem.status = 413;
+        return rc;
+    }
+    enum att_rc rc = acme_jws_parse(request->body, most, &call->jws, err);
     if (rc) {
         return rc;
     }

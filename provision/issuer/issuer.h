@@ -13,6 +13,10 @@ struct issuer;
  * and the view signer. ATT_E_EXISTS (nothing changed) when there is a CA already. */
 ATT_MUST_USE enum att_rc issuer_init(const char *config_path, struct att_err *err);
 
+/* Raises the limit of open descriptors and enters the sandbox, with the folders that the
+ * configuration names. Before any thread is made. */
+ATT_MUST_USE enum att_rc issuer_confine(const char *config_path, struct att_err *err);
+
 /* Everything that is needed to serve is read and checked: configuration, CA, EK roots, store,
  * policies named by profiles. Interrupted signatures are completed or recorded as abandoned.
  * Nothing listens yet. ATT_E_EXISTS, reason "stateDirInUse": another process serves from this

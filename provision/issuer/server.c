@@ -2,6 +2,7 @@
 
 #include "attestd/base/io.h"
 #include "provision/issuer/ca.h"
+#include "provision/issuer/conns.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,11 +20,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define IDLE_S       30
-#define DRAIN_MS     300
-#define GROUPS_MAX   16
-#define BACKLOG      512
-#define ACCEPT_RETRY 100 /* ms between looks when all connections are taken */
+#define IDLE_S         30
+#define DRAIN_MS       300
+#define GROUPS_MAX     16
+#define BACKLOG        512
+#define ACCEPT_RETRY   100 /* ms between looks at the connections */
+#define ACCEPT_TELL_MS 10000
 
 /* A hostView request that waits for something new. */
 struct hold {
@@ -43,7 +45,9 @@ struct worker {
     struct event *wake, *tick;
     int wake_fd;
     struct hold *holds;
-    bool paused; /* not accepting: too many connections */
+    struct issuer_conns *conns;
+    bool paused; /* not accepting: too many connections, or no descriptors */
+    int64_t accept_told_ms;
 };
 
 struct group {
@@ -56,6 +60,7 @@ struct issuer_server {
     struct worker *workers;
     unsigned n_workers;
     uint16_t port;
+    unsigned most; /* connections */
     atomic_int stopping;
     pthread_mutex_t lock; /* groups */
     struct group groups[GROUPS_MAX];
@@ -64,28 +69,11 @@ struct issuer_server {
 /* ---- connections
  * ------------------------------------------------------------------------------------------ */
 
-/* Called when an SSL object goes, with whatever was set in its slot. */
-static void connection_gone(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl,
-                            void *argp)
-{
-    (void)parent;
-    (void)ad;
-    (void)index;
-    (void)argl;
-    (void)argp;
-    struct issuer_server *server = ptr;
-    if (server) {
-        atomic_fetch_sub(&server->issuer->counters.connections, 1);
-    }
-}
+static pthread_once_t threads_once = PTHREAD_ONCE_INIT;
 
-static int ssl_slot;
-static pthread_once_t ssl_slot_once = PTHREAD_ONCE_INIT;
-
-static void make_slot(void)
+static void use_threads(void)
 {
     evthread_use_pthreads();
-    ssl_slot = SSL_get_ex_new_index(0, NULL, NULL, NULL, connection_gone);
 }
 
 static struct bufferevent *new_connection(struct event_base *base, void *user)
@@ -98,27 +86,29 @@ static struct bufferevent *new_connection(struct event_base *base, void *user)
     if (!ssl) {
         abort();
     }
-    long long n = atomic_fetch_add(&server->issuer->counters.connections, 1) + 1;
-    SSL_set_ex_data(ssl, ssl_slot, server);
-    if (n >= ISSUER_CONNECTIONS_MAX) {
-        w->paused = true;
-        evconnlistener_disable(w->listener);
-    }
     struct bufferevent *bev = bufferevent_openssl_socket_new(
         base, -1, ssl, BUFFEREVENT_SSL_ACCEPTING, BEV_OPT_CLOSE_ON_FREE);
-    if (!bev) {
+    if (!bev || issuer_conns_add(w->conns, ssl, bev, NULL)) {
         abort();
+    }
+    if (issuer_conns_full(w->conns)) {
+        w->paused = true;
+        evconnlistener_disable(w->listener);
     }
     /* Peers that close without close_notify are common; HTTP has lengths of its own. */
     bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
     return bev;
 }
 
-static void note_group(struct issuer_server *server, struct evhttp_request *request)
+static SSL *ssl_of(struct evhttp_request *request)
 {
     struct evhttp_connection *connection = evhttp_request_get_connection(request);
     struct bufferevent *bev = connection ? evhttp_connection_get_bufferevent(connection) : NULL;
-    SSL *ssl = bev ? bufferevent_openssl_get_ssl(bev) : NULL;
+    return bev ? bufferevent_openssl_get_ssl(bev) : NULL;
+}
+
+static void note_group(struct issuer_server *server, SSL *ssl)
+{
     if (!ssl || SSL_get_app_data(ssl)) {
         return;
     }
@@ -252,11 +242,15 @@ static void on_request(struct evhttp_request *request, void *user)
     default:
         break;
     }
-    note_group(w->server, request);
+    SSL *ssl = ssl_of(request);
+    note_group(w->server, ssl);
     struct issuer_response response;
     issuer_handle(issuer, &in, &response);
     bool held = response.hold_s > 0 && !atomic_load(&w->server->stopping) &&
                 hold_request(w, request, &response);
+    if (ssl) {
+        issuer_conn_request(ssl, held);
+    }
     if (!held) {
         send_response(issuer, request, &response);
     }
@@ -278,6 +272,10 @@ static void answer_hold(struct worker *w, struct hold *hold)
         response.status = 304;
     }
     set_timeout(hold->request, IDLE_S);
+    SSL *ssl = ssl_of(hold->request);
+    if (ssl) {
+        issuer_conn_request(ssl, false);
+    }
     send_response(issuer, hold->request, &response);
     issuer_response_done(&response);
 }
@@ -322,9 +320,8 @@ static void on_tick(evutil_socket_t fd, short what, void *user)
     (void)fd;
     (void)what;
     look_at_holds(w, false);
-    if (w->paused &&
-        atomic_load(&w->server->issuer->counters.connections) < ISSUER_CONNECTIONS_MAX - 16 &&
-        !atomic_load(&w->server->stopping)) {
+    issuer_conns_look(w->conns, att_boottime_ms());
+    if (w->paused && !issuer_conns_full(w->conns) && !atomic_load(&w->server->stopping)) {
         w->paused = false;
         evconnlistener_enable(w->listener);
     }
@@ -345,9 +342,15 @@ void issuer_server_wake(struct issuer_server *server)
 
 static void on_accept_error(struct evconnlistener *listener, void *user)
 {
-    (void)listener;
-    (void)user;
-    att_log(ATT_WARN, "accept.failed", ATT_S("error", strerror(errno)));
+    struct worker *w = user;
+    int failed = errno;
+    int64_t now = att_boottime_ms();
+    w->paused = true; /* the next tick tries again */
+    evconnlistener_disable(listener);
+    if (!w->accept_told_ms || now - w->accept_told_ms >= ACCEPT_TELL_MS) {
+        w->accept_told_ms = now;
+        att_log(ATT_WARN, "accept.failed", ATT_S("error", strerror(failed)));
+    }
 }
 
 static enum att_rc address(const struct conf_issuer *conf, uint16_t port,
@@ -447,7 +450,18 @@ static enum att_rc setup_worker(struct worker *w, const struct conf_issuer *conf
     evhttp_set_allowed_methods(w->http, EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD |
                                             EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE |
                                             EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
-    enum att_rc rc = listen_worker(w, conf, port, err);
+    const struct issuer_conns_opts opts = {
+        .most = w->server->most,
+        .threads = conf->threads,
+        .unread_max = ISSUER_UNREAD_MAX,
+        .handshake_ms = ISSUER_HANDSHAKE_MS,
+        .request_ms = ISSUER_REQUEST_MS,
+        .connections = &w->server->issuer->counters.connections,
+    };
+    enum att_rc rc = issuer_conns_new(&opts, &w->conns, err);
+    if (!rc) {
+        rc = listen_worker(w, conf, port, err);
+    }
     if (rc) {
         return rc;
     }
@@ -470,7 +484,7 @@ static void *run_worker(void *user)
 enum att_rc issuer_server_new(struct issuer *issuer, struct issuer_server **ret_server,
                               struct att_err *err)
 {
-    pthread_once(&ssl_slot_once, make_slot);
+    pthread_once(&threads_once, use_threads);
     issuer_autosettings *settings = issuer_settings_get(issuer);
     const struct conf_issuer *conf = settings->conf;
     struct issuer_server *s = calloc(1, sizeof *s);
@@ -483,7 +497,10 @@ enum att_rc issuer_server_new(struct issuer *issuer, struct issuer_server **ret_
     }
     s->issuer = issuer;
     pthread_mutex_init(&s->lock, NULL);
-    enum att_rc rc = port_is_free(conf, err);
+    enum att_rc rc = issuer_conns_room(&s->most, err);
+    if (!rc) {
+        rc = port_is_free(conf, err);
+    }
     for (unsigned i = 0; i < conf->threads && !rc; i++) {
         s->workers[i] = (struct worker){.server = s, .wake_fd = -1};
         s->n_workers++;
@@ -536,6 +553,7 @@ void issuer_server_free(struct issuer_server *server)
         if (w->wake_fd >= 0) {
             close(w->wake_fd);
         }
+        issuer_conns_free(w->conns);
     }
     pthread_mutex_destroy(&server->lock);
     free(server->workers);

@@ -4,8 +4,6 @@
 
 #include "provision/issuer/context.h"
 
-#define ISSUER_CONNECTIONS_MAX 2048
-
 /* Listens on the configured address and starts the threads. */
 ATT_MUST_USE enum att_rc issuer_server_new(struct issuer *issuer, struct issuer_server **ret_server,
                                            struct att_err *err);

@@ -94,7 +94,8 @@ enum att_rc store_sqlite_con_open(struct store_db *db, struct store_con **ret_co
         code = sqlite3_exec(con->sqlite,
                             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
                             "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;"
-                            "PRAGMA wal_autocheckpoint=0;",
+                            "PRAGMA wal_autocheckpoint=0;"
+                            "PRAGMA temp_store=MEMORY;",
                             NULL, NULL, NULL);
     }
     if (code != SQLITE_OK) {

@@ -1,0 +1,83 @@
+/* The sandbox of attest-issuerd, entered before it makes a thread or reads a byte from anybody. */
+#include "provision/issuer/issuer.h"
+
+#include "attestd/base/io.h"
+#include "attestd/conf/issuer_conf.h"
+#include "attestd/proc/sandbox.h"
+#include "provision/issuer/conns.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define FOLDERS 8
+
+struct folders {
+    struct proc_sandbox_path list[FOLDERS + 1];
+    char parents[3][4096];
+    size_t n, n_parents;
+};
+
+static void add(struct folders *folders, const char *path, int access)
+{
+    if (path && path[0]) {
+        folders->list[folders->n].path = path;
+        folders->list[folders->n++].access = access;
+    }
+}
+
+/* The folder of a file that is read again later, perhaps as another file of this name. */
+static void add_folder_of(struct folders *folders, const char *file)
+{
+    char *parent = folders->parents[folders->n_parents];
+    if (!file || (size_t)snprintf(parent, sizeof folders->parents[0], "%s", file) >=
+                     sizeof folders->parents[0]) {
+        return;
+    }
+    char *slash = strrchr(parent, '/');
+    if (slash) {
+        slash[slash == parent] = 0;
+    } else {
+        strcpy(parent, ".");
+    }
+    folders->n_parents++;
+    add(folders, parent, PROC_PATH_READ);
+}
+
+static enum att_rc enter(const struct conf_issuer *conf, const char *config, struct att_err *err)
+{
+    struct folders folders = {0};
+    struct proc_sandbox_report report;
+    add(&folders, conf->state_dir, PROC_PATH_WRITE);
+    add(&folders, conf->run_dir, PROC_PATH_WRITE);
+    add(&folders, conf->ek->roots_dir, PROC_PATH_READ);
+    add(&folders, conf->policies_dir, PROC_PATH_READ);
+    add_folder_of(&folders, config);
+    add_folder_of(&folders, conf->tls ? conf->tls->cert_file : NULL);
+    add_folder_of(&folders, conf->tls ? conf->tls->key_file : NULL);
+    const struct proc_sandbox_opts opts = {.profile = PROC_PROFILE_ISSUERD, .paths = folders.list};
+    enum att_rc rc = proc_sandbox_enter(&opts, &report, err);
+    if (!rc) {
+        att_log(ATT_INFO, "issuer.sandbox", ATT_S("profile", report.profile),
+                ATT_S("seccomp", report.seccomp), ATT_N("landlock", report.landlock_abi),
+                ATT_S("reason", report.reason));
+    }
+    return rc;
+}
+
+enum att_rc issuer_confine(const char *config, struct att_err *err)
+{
+    struct conf_issuer *conf = NULL;
+    unsigned most = 0;
+    enum att_rc rc = conf_issuer_load(config, &conf, NULL, err);
+    if (!rc) {
+        rc = issuer_conns_room(&most, err); /* no limit is raised in there */
+    }
+    if (!rc) {
+        rc = att_io_mkdirs(conf->run_dir, 0755, err); /* a rule is for what is there */
+    }
+    if (!rc) {
+        rc = enter(conf, config, err);
+    }
+    conf_issuer_free(conf);
+    return rc;
+}
