@@ -23,6 +23,11 @@ static const cyaml_schema_field_t tpm_fields[] = {
     STR(conf_attestd_tpm, tcti, OPT),
     CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t signatures_fields[] = {
+    CYAML_FIELD_UINT("per_second", CYAML_FLAG_OPTIONAL, struct conf_attestd_signatures, per_second),
+    CYAML_FIELD_UINT("burst", CYAML_FLAG_OPTIONAL, struct conf_attestd_signatures, burst),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t logs_fields[] = {
     STR(conf_attestd_logs, firmware, OPT),
     STR(conf_attestd_logs, systemd, OPT),
@@ -36,6 +41,7 @@ static const cyaml_schema_field_t fields[] = {
     STR(conf_attestd, run_dir, OPT),
     STR(conf_attestd, ticket_file, OPT),
     CYAML_FIELD_MAPPING_PTR("logs", OPT, struct conf_attestd, logs, logs_fields),
+    CYAML_FIELD_MAPPING_PTR("signatures", OPT, struct conf_attestd, signatures, signatures_fields),
     STR(conf_attestd, log, OPT),
     STR(conf_attestd, log_level, OPT),
     STR(conf_attestd, control_group, OPT),
@@ -54,7 +60,9 @@ static bool fill_defaults(struct conf_attestd *conf)
 {
     conf->tpm = conf->tpm ? conf->tpm : calloc(1, sizeof *conf->tpm);
     conf->logs = conf->logs ? conf->logs : calloc(1, sizeof *conf->logs);
-    return conf->tpm && conf->logs && conf_default(&conf->tpm->tcti, "device:/dev/tpmrm0") &&
+    conf->signatures = conf->signatures ? conf->signatures : calloc(1, sizeof *conf->signatures);
+    return conf->tpm && conf->logs && conf->signatures &&
+           conf_default(&conf->tpm->tcti, "device:/dev/tpmrm0") &&
            conf_default(&conf->logs->firmware,
                         "/sys/kernel/security/tpm0/binary_bios_measurements") &&
            conf_default(&conf->logs->systemd, "/run/log/systemd/tpm2-measure.log") &&
@@ -100,12 +108,31 @@ static void check_tcti(struct conf_check *check, const char *tcti)
              "expected device:PATH, swtpm:…, tabrmd:… or mssim:…, found \"%.80s\"", tcti);
 }
 
+static void check_signatures(struct conf_check *check, struct conf_attestd_signatures *signatures)
+{
+    if (signatures->per_second > CONF_SIGNATURES_MAX) {
+        conf_bad(check, "signatures.per_second", "expected at most %d, found %u",
+                 CONF_SIGNATURES_MAX, signatures->per_second);
+    }
+    if (signatures->burst > CONF_SIGNATURES_MAX) {
+        conf_bad(check, "signatures.burst", "expected at most %d, found %u", CONF_SIGNATURES_MAX,
+                 signatures->burst);
+    }
+    if (signatures->burst && !signatures->per_second) {
+        conf_bad(check, "signatures.burst", "expected per_second beside it, found none");
+    }
+    if (signatures->burst == 0) {
+        signatures->burst = 2 * signatures->per_second;
+    }
+}
+
 static void check_all(struct conf_check *check, struct conf_attestd *conf)
 {
     if (conf->issuer) {
         check_issuer(check, conf->issuer);
     }
     check_tcti(check, conf->tpm->tcti);
+    check_signatures(check, conf->signatures);
     (void)conf_check_path(check, "state_dir", conf->state_dir);
     (void)conf_check_path(check, "run_dir", conf->run_dir);
     (void)conf_check_path(check, "ticket_file", conf->ticket_file);

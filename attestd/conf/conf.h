@@ -46,6 +46,11 @@ struct conf_attestd_issuer {
 struct conf_attestd_tpm {
     char *tcti; /* "device:/dev/tpmrm0" unless set */
 };
+#define CONF_SIGNATURES_MAX 1000000
+struct conf_attestd_signatures { /* of each agent, by keyd */
+    uint32_t per_second;         /* 0: any number */
+    uint32_t burst;              /* 0 in the file: twice per_second */
+};
 struct conf_attestd_logs {
     char *firmware, *systemd, *ima; /* paths; never NULL; an absent file is a log not sent */
 };
@@ -57,6 +62,7 @@ struct conf_attestd {
     char *run_dir;                      /* /run/attestd */
     char *ticket_file;                  /* NULL: none configured */
     struct conf_attestd_logs *logs;
+    struct conf_attestd_signatures *signatures;
     char *log;           /* "text" or "json" */
     char *log_level;     /* "debug" "info" "warn" "error" */
     char *control_group; /* "attestd-admin"; "" or "none" in the file: NULL, root only */

@@ -82,7 +82,7 @@ static void print_synopsis(FILE *to, const struct ctl_command *command)
         }
         fputs(p->required ? "" : "]", to);
     }
-    fputc('\n', to);
+    fputs(command->takes_rest ? " -- CMD…\n" : "\n", to);
 }
 
 static void print_help(FILE *to)
@@ -235,6 +235,10 @@ static enum ctl_exit parse_args(const struct ctl_command *command, int argc, cha
                                 struct ctl_args *args)
 {
     for (int i = 0; i < argc; i++) {
+        if (command->takes_rest && strcmp(argv[i], "--") == 0) {
+            args->rest = argv + i + 1;
+            break;
+        }
         const struct ctl_param *p = match_param(command, argv[i], args->json);
         if (!p) {
             fprintf(stderr, "attestctl: unexpected argument \"%s\"\n", argv[i]);
@@ -303,7 +307,13 @@ static bool take_timeout(const char *word, struct ctl_ctx *ctx)
 static int take_globals(int argc, char **argv, struct ctl_ctx *ctx)
 {
     int kept = 1;
+    bool ours = true; /* what stands behind "--" is another program's */
     for (int i = 1; i < argc; i++) {
+        ours = ours && strcmp(argv[i], "--") != 0;
+        if (!ours) {
+            argv[kept++] = argv[i];
+            continue;
+        }
         const char **into = strcmp(argv[i], "--socket") == 0   ? &ctx->control_path
                             : strcmp(argv[i], "--issuer") == 0 ? &ctx->admin_path
                                                                : NULL;

@@ -50,6 +50,7 @@ struct ctl_args {
     json_t *json;     /* the args object, borrowed */
     const char *file; /* of a CTL_FILE parameter, or NULL */
     const char *out;  /* --out, or NULL */
+    char **rest;      /* what stands behind "--", NULL-terminated; NULL: no "--" */
 };
 
 struct ctl_command {
@@ -58,6 +59,7 @@ struct ctl_command {
     bool at_issuer;
     const char *op; /* NULL: local says what to do without asking a daemon first */
     struct ctl_param params[CTL_PARAMS_MAX];
+    bool takes_rest;  /* "-- CMD…" follows */
     const char *list; /* the member that is a list; NULL: one object */
     struct ctl_column columns[CTL_COLUMNS_MAX];
     /* Instead of the generic output, or instead of everything where op is NULL. */
@@ -92,6 +94,7 @@ enum ctl_exit ctl_quote_write(const struct ctl_ctx *, const struct ctl_args *, c
 enum ctl_exit ctl_verify_run(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_eventlog_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_enrol_run(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_run_run(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_doctor_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_why_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 

@@ -28,7 +28,8 @@
 enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 
 struct paths {
-    char dir[1024], socket[1024], ticket[1024], ticket_dir[1024], config_dir[1024], device[1024];
+    char dir[1024], socket[1024], sign_socket[1024], ticket[1024], ticket_dir[1024],
+        config_dir[1024], device[1024];
 };
 
 static void usage(FILE *to)
@@ -119,6 +120,10 @@ static enum att_rc find_paths(const struct conf_attestd *conf, const char *confi
     enum att_rc rc = join(paths->dir, sizeof paths->dir, conf->state_dir, "/keyd", err);
     if (rc == ATT_OK) {
         rc = join(paths->socket, sizeof paths->socket, conf->run_dir, "/keyd.sock", err);
+    }
+    if (rc == ATT_OK) {
+        rc = join(paths->sign_socket, sizeof paths->sign_socket, conf->run_dir, "/keyd-sign.sock",
+                  err);
     }
     if (rc == ATT_OK && conf->ticket_file) {
         rc = join(paths->ticket, sizeof paths->ticket, conf->ticket_file, "", err);
@@ -222,6 +227,9 @@ static enum att_rc start(const struct conf_attestd *conf, const char *config, st
             .issuer_url = conf->issuer ? conf->issuer->url : NULL,
             .ticket_path = paths.ticket[0] ? paths.ticket : NULL,
             .peer_uid = geteuid(),
+            .sign_socket_path = paths.sign_socket,
+            .sign_uid = geteuid(),
+            .quota = {conf->signatures->per_second, conf->signatures->burst},
             .on_event = log_event,
         };
         rc = keyd_new(&opts, &keyd, err);

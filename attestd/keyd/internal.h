@@ -8,6 +8,7 @@
 #include "attestd/base/json.h"
 #include "attestd/base/secret.h"
 #include "attestd/proc/keyd_proto.h"
+#include "attestd/proc/sign_proto.h"
 #include "provision/acme/jws.h"
 #include "tpm/ak.h"
 #include "tpm/ek.h"
@@ -61,6 +62,8 @@ struct keyd_series {
     int64_t used_ms;
 };
 
+struct keyd_bucket; /* sign.c */
+
 /* What only the queue's worker touches. */
 struct keyd_worker {
     bool known;
@@ -78,7 +81,7 @@ struct keyd {
                      const struct att_err *err);
     void *user;
     int lock_fd;
-    struct proc_server *server;
+    struct proc_server *server, *sign_server; /* sign_server: NULL where nobody signs */
     struct proc_sandbox_report sandbox;
     pthread_t starter;
     bool starter_runs;
@@ -107,6 +110,11 @@ struct keyd {
     /* Set before the phase is READY, constant from then on. */
     struct tpm_queue *queue;
     struct att_secret host_secret;
+
+    struct keyd_quota quota; /* constant */
+    pthread_mutex_t quota_lock;
+    struct keyd_bucket *buckets;
+    size_t bucket_count;
 
     pthread_mutex_t account_lock; /* the account key */
     bool account_known;
@@ -202,6 +210,15 @@ ATT_MUST_USE enum att_rc keyd_account_load(struct keyd *keyd, struct att_err *er
 /* The thumbprint, making the key at first use. */
 ATT_MUST_USE enum att_rc keyd_account_need(struct keyd *keyd, char ret_thumb[ACME_THUMBPRINT_LEN],
                                            struct att_err *err);
+
+/* ---- prove.c -------------------------------------------------------------------------------- */
+/* Signs with the agent's key, on the TPM's worker; a frozen agent's key does not sign. */
+ATT_MUST_USE enum att_rc keyd_sign_digest(struct keyd *keyd, const struct keyd_key *key,
+                                          enum tpm_prio prio, const uint8_t digest[ATT_SHA256_LEN],
+                                          struct tpm_signature *ret_sig, struct att_err *err);
+
+/* ---- sign.c --------------------------------------------------------------------------------- */
+proc_handler_fn keyd_sign_serve;
 
 /* ---- jws.c ---------------------------------------------------------------------------------- */
 void keyd_series_done(struct keyd *keyd);

@@ -56,6 +56,24 @@ static enum att_rc serve(void *user, const struct proc_peer *peer, const struct 
     return rc;
 }
 
+static enum att_rc listen_for_signers(struct keyd *keyd, const struct keyd_opts *opts,
+                                      struct att_err *err)
+{
+    keyd->quota = opts->quota;
+    if (!opts->sign_socket_path) {
+        return ATT_OK;
+    }
+    const struct proc_server_opts server = {
+        .path = opts->sign_socket_path,
+        .uid = opts->sign_uid,
+        .table = proc_sign_table,
+        .handler = keyd_sign_serve,
+        .user = keyd,
+        .frame_timeout_ms = FRAME_TIMEOUT_MS,
+    };
+    return proc_server_new(&server, &keyd->sign_server, err);
+}
+
 static enum att_rc copy_text(const char *from, char **ret, struct att_err *err)
 {
     if (!from) {
@@ -71,6 +89,7 @@ static void init_locks(struct keyd *keyd)
     pthread_mutex_init(&keyd->lock, NULL);
     pthread_mutex_init(&keyd->files, NULL);
     pthread_mutex_init(&keyd->account_lock, NULL);
+    pthread_mutex_init(&keyd->quota_lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&keyd->changed, &attr);
@@ -117,6 +136,9 @@ enum att_rc keyd_new(const struct keyd_opts *opts, struct keyd **ret_keyd, struc
         };
         rc = proc_server_new(&server, &keyd->server, err);
     }
+    if (rc == ATT_OK) {
+        rc = listen_for_signers(keyd, opts, err);
+    }
     if (rc != ATT_OK) {
         keyd_free(keyd);
         return rc;
@@ -138,7 +160,8 @@ enum att_rc keyd_start(struct keyd *keyd, struct att_err *err)
         return att_fail_errno(err, ATT_E_IO, "start a thread");
     }
     keyd->starter_runs = true;
-    return proc_server_start(keyd->server, err);
+    enum att_rc rc = proc_server_start(keyd->server, err);
+    return rc == ATT_OK && keyd->sign_server ? proc_server_start(keyd->sign_server, err) : rc;
 }
 
 void keyd_free(struct keyd *keyd)
@@ -150,6 +173,7 @@ void keyd_free(struct keyd *keyd)
     keyd->stopping = true;
     pthread_cond_broadcast(&keyd->changed);
     pthread_mutex_unlock(&keyd->lock);
+    proc_server_free(keyd->sign_server);
     proc_server_free(keyd->server); /* first nobody asks any more … */
     if (keyd->starter_runs) {
         pthread_join(keyd->starter, NULL);
@@ -161,6 +185,7 @@ void keyd_free(struct keyd *keyd)
     }
     free(keyd->keys);
     free(keyd->frozen);
+    free(keyd->buckets);
     for (size_t i = 0; i < keyd->bad_count; i++) {
         free(keyd->bad[i]);
     }
@@ -175,6 +200,7 @@ void keyd_free(struct keyd *keyd)
     att_close(&keyd->lock_fd); /* … and the folder is free last */
     pthread_cond_destroy(&keyd->changed);
     pthread_mutex_destroy(&keyd->account_lock);
+    pthread_mutex_destroy(&keyd->quota_lock);
     pthread_mutex_destroy(&keyd->files);
     pthread_mutex_destroy(&keyd->lock);
     free(keyd);

@@ -29,6 +29,11 @@ enum keyd_event {
     KEYD_EVENT_CREATED, /* something was created; what: "hostSecret", "account", "key <id>" */
 };
 
+/* How many signatures an agent may ask for; burst of them at once. per_second 0: any number. */
+struct keyd_quota {
+    uint32_t per_second, burst;
+};
+
 struct keyd_opts {
     const char *tcti;
     const char *dir;         /* state_dir/keyd; made if absent, mode 0700 */
@@ -36,6 +41,9 @@ struct keyd_opts {
     const char *issuer_url;  /* NULL: from the ticket, or from issuer.json */
     const char *ticket_path; /* NULL: none */
     uid_t peer_uid;
+    const char *sign_socket_path; /* run_dir/keyd-sign.sock; NULL: no such socket */
+    uid_t sign_uid;               /* tokend's */
+    struct keyd_quota quota;      /* of each agent on that socket */
     /* Called from several threads; may be NULL. what and err may be NULL. */
     void (*on_event)(void *user, enum keyd_event event, const char *what,
                      const struct att_err *err);

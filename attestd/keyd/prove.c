@@ -401,19 +401,24 @@ static enum att_rc run_sign(struct tpm_context *ctx, void *arg, struct att_err *
     return rc;
 }
 
+enum att_rc keyd_sign_digest(struct keyd *keyd, const struct keyd_key *key, enum tpm_prio prio,
+                             const uint8_t digest[ATT_SHA256_LEN], struct tpm_signature *ret_sig,
+                             struct att_err *err)
+{
+    struct sign_job job = {.keyd = keyd, .key = key, .digest = digest, .sig = ret_sig};
+    return keyd_run(keyd, TPM_OP_SIGN, prio, key->agent, run_sign, &job, err);
+}
+
 /* The signer behind the CSR's EVP_PKEY. */
 static enum att_rc sign_with_tpm(void *user, struct att_slice digest, struct att_buf *ret_der_sig,
                                  struct att_err *err)
 {
-    struct sign_job job = *(const struct sign_job *)user;
+    const struct sign_job *job = user;
     struct tpm_signature sig;
     if (digest.len != ATT_SHA256_LEN) {
         return att_fail(err, ATT_E_INTERNAL, "a digest of %zu bytes", digest.len);
     }
-    job.digest = digest.ptr;
-    job.sig = &sig;
-    enum att_rc rc =
-        keyd_run(job.keyd, TPM_OP_SIGN, TPM_PRIO_RENEWAL, job.key->agent, run_sign, &job, err);
+    enum att_rc rc = keyd_sign_digest(job->keyd, job->key, TPM_PRIO_RENEWAL, digest.ptr, &sig, err);
     if (rc == ATT_OK) {
         att_buf_put(ret_der_sig, sig.der, sig.der_len);
         rc = att_buf_ok(ret_der_sig, err);

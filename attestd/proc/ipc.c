@@ -3,6 +3,16 @@
 
 #include <string.h>
 
+const struct proc_op *proc_op_find(const struct proc_op *table, uint16_t op)
+{
+    for (; table->name; table++) {
+        if (table->op == op) {
+            return table;
+        }
+    }
+    return NULL;
+}
+
 /* RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF; no control characters. */
 static bool text_ok(struct att_slice text)
 {

@@ -14,7 +14,7 @@
 #define PROC_FRAME_MAX  ((size_t)256 << 10) /* bytes after the length word */
 #define PROC_HEADER_LEN 6                   /* id, operation */
 #define PROC_REPLY      0x8000u
-#define PROC_FIELDS_MAX 12
+#define PROC_FIELDS_MAX 18
 #define PROC_ITEMS_MAX  256
 
 /* How a field travels. BYTES and TEXT: be32 length and the bytes; TEXT holds no NUL and no control
@@ -38,6 +38,7 @@ struct proc_shape {
 
 enum proc_op_flag {
     PROC_OP_AGAIN = 1, /* harmless to repeat: the client may resend it when the peer went away */
+    PROC_OP_FD = 2,    /* exactly one descriptor travels with the request (SCM_RIGHTS) */
 };
 
 struct proc_op {
@@ -46,6 +47,8 @@ struct proc_op {
     const char *name;
     struct proc_shape request, reply;
 };
+/* table ends at the first without a name. NULL: none. */
+const struct proc_op *proc_op_find(const struct proc_op *table, uint16_t op);
 
 /* One field's value: num for numbers, bytes for BYTES and TEXT, items for LIST. */
 struct proc_value {
@@ -104,9 +107,17 @@ enum att_rc proc_rc_by_name(struct att_slice name);
  * ATT_E_LIMIT when it announces more than PROC_FRAME_MAX. deadline_ms < 0 waits for ever. */
 ATT_MUST_USE enum att_rc proc_frame_send(int fd, struct att_slice frame, int64_t deadline_ms,
                                          struct att_err *err);
+/* The same; passed (borrowed; -1: none) travels with the first byte. */
+ATT_MUST_USE enum att_rc proc_frame_send_fd(int fd, struct att_slice frame, int passed,
+                                            int64_t deadline_ms, struct att_err *err);
 /* The frame without its length word replaces the content of ret_bytes. */
 ATT_MUST_USE enum att_rc proc_frame_recv(int fd, struct att_buf *ret_bytes, int64_t deadline_ms,
                                          struct att_err *err);
+
+/* The same; a descriptor that came with it is the caller's to close (-1: none came). More than one
+ * is ATT_E_PROTOCOL, and none of them stays open. */
+ATT_MUST_USE enum att_rc proc_frame_recv_fd(int fd, struct att_buf *ret_bytes, int *ret_passed,
+                                            int64_t deadline_ms, struct att_err *err);
 
 /* ---- server: one thread per connection, at most PROC_CONNECTIONS_MAX ---- */
 
@@ -118,6 +129,7 @@ struct proc_peer {
     uid_t uid;
     gid_t gid;
     pid_t pid;
+    int passed; /* the descriptor that came with this request (PROC_OP_FD), the server's; else -1 */
 };
 
 /* Answers one decoded request: writes the reply's payload by proc_reply_encode, or returns an

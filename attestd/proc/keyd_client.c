@@ -1,213 +1,49 @@
 #include "attestd/proc/keyd_client.h"
 
-#include "attestd/base/clock.h"
+#include "attestd/proc/caller.h"
 
-#include <errno.h>
-#include <poll.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
-#define POOL_MAX 8
 
 struct proc_keyd {
-    struct sockaddr_un addr;
-    int64_t timeout_ms;
-    atomic_uint next_id;
-    pthread_mutex_t lock;
-    int idle[POOL_MAX]; /* connections nobody uses now */
-    size_t idle_count;
+    struct proc_caller *caller;
 };
 
 enum att_rc proc_keyd_new(const char *socket_path, int64_t timeout_ms, struct proc_keyd **ret_keyd,
                           struct att_err *err)
 {
-    size_t len = strlen(socket_path);
     struct proc_keyd *keyd = calloc(1, sizeof *keyd);
     if (!keyd) {
         return att_fail(err, ATT_E_NOMEM, "client");
     }
-    if (len == 0 || len >= sizeof keyd->addr.sun_path || timeout_ms <= 0) {
+    enum att_rc rc =
+        proc_caller_new(socket_path, "keyd", proc_keyd_table, timeout_ms, &keyd->caller, err);
+    if (rc != ATT_OK) {
         free(keyd);
-        return att_fail(err, ATT_E_INVAL, "socket path of %zu bytes or time-out of %lld ms", len,
-                        (long long)timeout_ms);
+        return rc;
     }
-    keyd->addr.sun_family = AF_UNIX;
-    memcpy(keyd->addr.sun_path, socket_path, len);
-    keyd->timeout_ms = timeout_ms;
-    pthread_mutex_init(&keyd->lock, NULL);
     *ret_keyd = keyd;
     return ATT_OK;
 }
 
 void proc_keyd_free(struct proc_keyd *keyd)
 {
-    if (!keyd) {
-        return;
+    if (keyd) {
+        proc_caller_free(keyd->caller);
+        free(keyd);
     }
-    for (size_t i = 0; i < keyd->idle_count; i++) {
-        close(keyd->idle[i]);
-    }
-    pthread_mutex_destroy(&keyd->lock);
-    free(keyd);
-}
-
-/* ---- connections --------------------------------------------------------------------------- */
-
-/* Nothing may come on an idle connection: readable means that keyd has gone. */
-static bool still_open(int fd)
-{
-    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
-    return poll(&poll_fd, 1, 0) == 0;
-}
-
-static int take_idle(struct proc_keyd *keyd)
-{
-    int fd = -1;
-    pthread_mutex_lock(&keyd->lock);
-    while (fd < 0 && keyd->idle_count) {
-        fd = keyd->idle[--keyd->idle_count];
-        if (!still_open(fd)) {
-            close(fd);
-            fd = -1;
-        }
-    }
-    pthread_mutex_unlock(&keyd->lock);
-    return fd;
-}
-
-static void give_idle(struct proc_keyd *keyd, int fd)
-{
-    pthread_mutex_lock(&keyd->lock);
-    if (keyd->idle_count < POOL_MAX) {
-        keyd->idle[keyd->idle_count++] = fd;
-        fd = -1;
-    }
-    pthread_mutex_unlock(&keyd->lock);
-    if (fd >= 0) {
-        close(fd);
-    }
-}
-
-static enum att_rc make_connection(const struct proc_keyd *keyd, int *ret_fd, struct att_err *err)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        return att_fail_errno(err, ATT_E_IO, "socket");
-    }
-    if (connect(fd, (const struct sockaddr *)&keyd->addr, sizeof keyd->addr) != 0) {
-        int failed = errno;
-        close(fd);
-        errno = failed;
-        return att_fail_errno(err, failed == EACCES ? ATT_E_DENIED : ATT_E_UNREACHABLE,
-                              "keyd at %s", keyd->addr.sun_path);
-    }
-    *ret_fd = fd;
-    return ATT_OK;
-}
-
-/* ---- calls --------------------------------------------------------------------------------- */
-
-/* What a call's reply borrows from. */
-struct reply {
-    struct att_buf frame;
-    struct proc_msg msg;
-};
-
-static void reply_done(struct reply *reply)
-{
-    att_buf_done(&reply->frame);
-}
-#define autoreply ATT_CLEANUP(reply_done) struct reply
-
-static enum att_rc exchange(int fd, uint32_t id, const struct proc_op *op, struct att_slice frame,
-                            int64_t deadline_ms, struct reply *reply, struct att_err *err)
-{
-    enum att_rc rc = proc_frame_send(fd, frame, deadline_ms, err);
-    if (rc == ATT_OK) {
-        rc = proc_frame_recv(fd, &reply->frame, deadline_ms, err);
-    }
-    struct proc_frame head;
-    if (rc == ATT_OK) {
-        rc = proc_frame_parse(att_buf_slice(&reply->frame), &head, err);
-    }
-    if (rc == ATT_OK && (head.id != id || head.op != (op->op | PROC_REPLY))) {
-        rc = att_fail(err, ATT_E_PROTOCOL, "%s: keyd answered another request", op->name);
-    }
-    return rc;
-}
-
-/* ATT_E_GONE stands here for the connection only; keyd's own "gone" (the TPM) comes by the reply.
- */
-static enum att_rc one_try(struct proc_keyd *keyd, const struct proc_op *op,
-                           struct att_slice payload, int64_t deadline_ms, struct reply *reply,
-                           struct att_err *err)
-{
-    uint32_t id = atomic_fetch_add(&keyd->next_id, 1);
-    att_autobuf frame = ATT_BUF_INIT(PROC_FRAME_MAX + 4);
-    enum att_rc rc = proc_frame_encode(id, op->op, payload, &frame, err);
-    int fd = take_idle(keyd);
-    if (rc == ATT_OK && fd < 0) {
-        rc = make_connection(keyd, &fd, err);
-    }
-    if (rc == ATT_OK) {
-        rc = exchange(fd, id, op, att_buf_slice(&frame), deadline_ms, reply, err);
-    }
-    if (rc == ATT_OK) {
-        give_idle(keyd, fd);
-    } else if (fd >= 0) {
-        close(fd);
-    }
-    return rc;
 }
 
 static enum att_rc call(struct proc_keyd *keyd, enum proc_keyd_op which,
-                        const struct proc_value *values, struct reply *reply, struct att_err *err)
+                        const struct proc_value *values, struct proc_answer *answer,
+                        struct att_err *err)
 {
-    const struct proc_op *op = proc_op_find(proc_keyd_table, (uint16_t)which);
-    att_autobuf payload = ATT_BUF_INIT(PROC_FRAME_MAX);
-    enum att_rc rc = proc_msg_encode(&op->request, values, &payload, err);
-    if (rc != ATT_OK) {
-        att_err_prefix(err, "%s", op->name);
-        return rc == ATT_E_PARSE ? ATT_E_INVAL : rc;
-    }
-    reply->frame = ATT_BUF_INIT(PROC_FRAME_MAX);
-    int64_t deadline = att_boottime_ms() + keyd->timeout_ms;
-    struct att_err first = {0};
-    rc = one_try(keyd, op, att_buf_slice(&payload), deadline, reply, &first);
-    if (rc == ATT_E_GONE && (op->flags & PROC_OP_AGAIN)) {
-        att_err_clear(&first);
-        rc = one_try(keyd, op, att_buf_slice(&payload), deadline, reply, &first);
-    }
-    if (rc != ATT_OK) {
-        if (err) {
-            *err = first;
-        }
-        att_err_prefix(err, "keyd %s", op->name);
-        return rc;
-    }
-    struct att_slice body = {reply->frame.ptr + PROC_HEADER_LEN,
-                             reply->frame.len - PROC_HEADER_LEN};
-    return proc_reply_parse(op, body, &reply->msg, err);
+    return proc_call(keyd->caller, (uint16_t)which, values, -1, answer, err);
 }
 
-static struct att_slice field(const struct reply *reply, size_t i)
+static struct att_slice field(const struct proc_answer *reply, size_t i)
 {
     return reply->msg.v[i].bytes;
-}
-
-static struct proc_value text(const char *s)
-{
-    return (struct proc_value){.bytes = att_slice_str(s)};
-}
-
-static struct proc_value bytes(struct att_slice slice)
-{
-    return (struct proc_value){.bytes = slice};
 }
 
 static enum att_rc take_copy(struct att_slice from, struct att_buf *ret, struct att_err *err)
@@ -227,21 +63,11 @@ static enum att_rc take_json(struct att_slice from, json_t **ret, struct att_err
     return ATT_OK;
 }
 
-/* room includes the NUL; the table's bounds make it fit. */
-static void take_text(struct att_slice from, char *ret, size_t room)
-{
-    size_t len = from.len < room ? from.len : room - 1;
-    if (len) {
-        memcpy(ret, from.ptr, len);
-    }
-    ret[len] = 0;
-}
-
 /* ---- host ---------------------------------------------------------------------------------- */
 
 enum att_rc proc_keyd_info(struct proc_keyd *keyd, json_t **ret_info, struct att_err *err)
 {
-    autoreply reply = {0};
+    proc_autoanswer reply = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_INFO, NULL, &reply, err);
     return rc == ATT_OK ? take_json(field(&reply, PROC_INFO_REP_JSON), ret_info, err) : rc;
 }
@@ -264,7 +90,7 @@ static enum att_rc copy_items(const struct proc_value *value, struct att_slice *
 enum att_rc proc_keyd_identity(struct proc_keyd *keyd, struct proc_identity *ret_identity,
                                struct att_err *err)
 {
-    autoreply reply = {0};
+    proc_autoanswer reply = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_IDENTITY, NULL, &reply, err);
     if (rc != ATT_OK) {
         return rc;
@@ -279,8 +105,9 @@ enum att_rc proc_keyd_identity(struct proc_keyd *keyd, struct proc_identity *ret
         .reset_count = (uint32_t)v[PROC_IDENTITY_REP_RESET_COUNT].num,
         .restart_count = (uint32_t)v[PROC_IDENTITY_REP_RESTART_COUNT].num,
     };
-    take_text(v[PROC_IDENTITY_REP_MANUFACTURER].bytes, id.manufacturer, sizeof id.manufacturer);
-    take_text(v[PROC_IDENTITY_REP_FIRMWARE].bytes, id.firmware, sizeof id.firmware);
+    proc_take_text(v[PROC_IDENTITY_REP_MANUFACTURER].bytes, id.manufacturer,
+                   sizeof id.manufacturer);
+    proc_take_text(v[PROC_IDENTITY_REP_FIRMWARE].bytes, id.firmware, sizeof id.firmware);
     rc = copy_items(&v[PROC_IDENTITY_REP_EK_CERTS], &id.ek_certs, &id.ek_cert_count, err);
     if (rc == ATT_OK) {
         rc = copy_items(&v[PROC_IDENTITY_REP_EK_CHAIN], &id.ek_chain, &id.ek_chain_count, err);
@@ -308,14 +135,14 @@ void proc_identity_done(struct proc_identity *identity)
 enum att_rc proc_keyd_account(struct proc_keyd *keyd, struct proc_account *ret_account,
                               struct att_err *err)
 {
-    autoreply reply = {0};
+    proc_autoanswer reply = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_ACCOUNT, NULL, &reply, err);
     if (rc != ATT_OK) {
         return rc;
     }
     struct proc_account account = {0};
-    take_text(field(&reply, PROC_ACCOUNT_REP_THUMBPRINT), account.thumbprint,
-              sizeof account.thumbprint);
+    proc_take_text(field(&reply, PROC_ACCOUNT_REP_THUMBPRINT), account.thumbprint,
+                   sizeof account.thumbprint);
     rc = take_copy(field(&reply, PROC_ACCOUNT_REP_SPKI), &account.spki, err);
     if (rc == ATT_OK) {
         rc = take_json(field(&reply, PROC_ACCOUNT_REP_JWK), &account.jwk, err);
@@ -341,8 +168,8 @@ void proc_account_done(struct proc_account *account)
 static enum att_rc sign_in_parts(struct proc_keyd *keyd, struct att_slice protected_json,
                                  struct att_slice payload, uint8_t ret_sig[64], struct att_err *err)
 {
-    struct proc_value values[] = {bytes(protected_json), {0}, {0}};
-    autoreply start = {0};
+    struct proc_value values[] = {proc_bytes(protected_json), {0}, {0}};
+    proc_autoanswer start = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_SIGN_START, values, &start, err);
     if (rc != ATT_OK) {
         return rc;
@@ -353,8 +180,8 @@ static enum att_rc sign_in_parts(struct proc_keyd *keyd, struct att_slice protec
         size_t step = payload.len - at;
         step = step < PROC_JWS_PAYLOAD_MAX ? step : PROC_JWS_PAYLOAD_MAX;
         values[PROC_SIGN_PART_REQ_OFFSET].num = at;
-        values[PROC_SIGN_PART_REQ_CHUNK] = bytes(ATT_SLICE(payload.ptr + at, step));
-        autoreply part = {0};
+        values[PROC_SIGN_PART_REQ_CHUNK] = proc_bytes(ATT_SLICE(payload.ptr + at, step));
+        proc_autoanswer part = {0};
         rc = call(keyd, PROC_KEYD_SIGN_PART, values, &part, err);
         if (rc != ATT_OK) {
             return rc;
@@ -362,7 +189,7 @@ static enum att_rc sign_in_parts(struct proc_keyd *keyd, struct att_slice protec
         at += step;
     }
     values[PROC_SIGN_END_REQ_LENGTH].num = payload.len;
-    autoreply last = {0};
+    proc_autoanswer last = {0};
     rc = call(keyd, PROC_KEYD_SIGN_END, values, &last, err);
     if (rc == ATT_OK) {
         memcpy(ret_sig, field(&last, PROC_ACCOUNT_SIGN_REP_SIGNATURE).ptr, 64);
@@ -378,10 +205,10 @@ enum att_rc proc_keyd_account_sign(struct proc_keyd *keyd, struct att_slice prot
         return sign_in_parts(keyd, protected_json, payload, ret_sig, err);
     }
     const struct proc_value values[] = {
-        [PROC_ACCOUNT_SIGN_REQ_PROTECTED] = bytes(protected_json),
-        [PROC_ACCOUNT_SIGN_REQ_PAYLOAD] = bytes(payload),
+        [PROC_ACCOUNT_SIGN_REQ_PROTECTED] = proc_bytes(protected_json),
+        [PROC_ACCOUNT_SIGN_REQ_PAYLOAD] = proc_bytes(payload),
     };
-    autoreply reply = {0};
+    proc_autoanswer reply = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_ACCOUNT_SIGN, values, &reply, err);
     if (rc == ATT_OK) {
         memcpy(ret_sig, field(&reply, PROC_ACCOUNT_SIGN_REP_SIGNATURE).ptr, 64);
@@ -425,16 +252,16 @@ enum att_rc proc_keyd_enrol_prove(struct proc_keyd *keyd, const struct proc_enro
                                   struct att_err *err)
 {
     const struct proc_value values[] = {
-        [PROC_ENROL_PROVE_REQ_CREDENTIAL_BLOB] = bytes(args->credential_blob),
-        [PROC_ENROL_PROVE_REQ_ENCRYPTED_SECRET] = bytes(args->encrypted_secret),
-        [PROC_ENROL_PROVE_REQ_AK_URL] = text(args->ak_url),
-        [PROC_ENROL_PROVE_REQ_M1_SHA256] = bytes(ATT_SLICE(args->m1_sha256, 32)),
-        [PROC_ENROL_PROVE_REQ_M1_REPLY_SHA256] = bytes(ATT_SLICE(args->m1_reply_sha256, 32)),
-        [PROC_ENROL_PROVE_REQ_NONCE] = bytes(args->nonce),
-        [PROC_ENROL_PROVE_REQ_PCR_SELECTION] = text(args->pcr_selection),
-        [PROC_ENROL_PROVE_REQ_LOG_MANIFEST] = bytes(args->log_manifest),
+        [PROC_ENROL_PROVE_REQ_CREDENTIAL_BLOB] = proc_bytes(args->credential_blob),
+        [PROC_ENROL_PROVE_REQ_ENCRYPTED_SECRET] = proc_bytes(args->encrypted_secret),
+        [PROC_ENROL_PROVE_REQ_AK_URL] = proc_text(args->ak_url),
+        [PROC_ENROL_PROVE_REQ_M1_SHA256] = proc_bytes(ATT_SLICE(args->m1_sha256, 32)),
+        [PROC_ENROL_PROVE_REQ_M1_REPLY_SHA256] = proc_bytes(ATT_SLICE(args->m1_reply_sha256, 32)),
+        [PROC_ENROL_PROVE_REQ_NONCE] = proc_bytes(args->nonce),
+        [PROC_ENROL_PROVE_REQ_PCR_SELECTION] = proc_text(args->pcr_selection),
+        [PROC_ENROL_PROVE_REQ_LOG_MANIFEST] = proc_bytes(args->log_manifest),
     };
-    autoreply reply = {0};
+    proc_autoanswer reply = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_ENROL_PROVE, values, &reply, err);
     if (rc == ATT_OK) {
         rc = take_quote(field(&reply, PROC_ENROL_PROVE_REP_ATTEST),
@@ -453,11 +280,11 @@ enum att_rc proc_keyd_user_quote(struct proc_keyd *keyd, struct att_slice nonce,
                                  struct att_err *err)
 {
     const struct proc_value values[] = {
-        [PROC_USER_QUOTE_REQ_NONCE] = bytes(nonce),
-        [PROC_USER_QUOTE_REQ_PCR_SELECTION] = text(pcr_selection),
-        [PROC_USER_QUOTE_REQ_LOG_MANIFEST] = bytes(log_manifest),
+        [PROC_USER_QUOTE_REQ_NONCE] = proc_bytes(nonce),
+        [PROC_USER_QUOTE_REQ_PCR_SELECTION] = proc_text(pcr_selection),
+        [PROC_USER_QUOTE_REQ_LOG_MANIFEST] = proc_bytes(log_manifest),
     };
-    autoreply reply = {0};
+    proc_autoanswer reply = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_USER_QUOTE, values, &reply, err);
     if (rc == ATT_OK) {
         rc = take_quote(field(&reply, PROC_USER_QUOTE_REP_ATTEST),
@@ -486,9 +313,9 @@ static enum att_rc take_key(const struct proc_value *v, struct proc_key *ret_key
                             struct att_err *err)
 {
     struct proc_key key = {.created_at = (int64_t)v[PROC_KEY_REC_CREATED_AT].num};
-    take_text(v[PROC_KEY_REC_KEY_ID].bytes, key.key_id, sizeof key.key_id);
-    take_text(v[PROC_KEY_REC_AGENT].bytes, key.agent, sizeof key.agent);
-    take_text(v[PROC_KEY_REC_STATE].bytes, key.state, sizeof key.state);
+    proc_take_text(v[PROC_KEY_REC_KEY_ID].bytes, key.key_id, sizeof key.key_id);
+    proc_take_text(v[PROC_KEY_REC_AGENT].bytes, key.agent, sizeof key.agent);
+    proc_take_text(v[PROC_KEY_REC_STATE].bytes, key.state, sizeof key.state);
     enum att_rc rc = take_copy(v[PROC_KEY_REC_PUB_AREA].bytes, &key.pub_area, err);
     if (rc == ATT_OK) {
         rc = take_copy(v[PROC_KEY_REC_NAME].bytes, &key.name, err);
@@ -507,8 +334,8 @@ static enum att_rc take_key(const struct proc_value *v, struct proc_key *ret_key
 enum att_rc proc_keyd_key_create(struct proc_keyd *keyd, const char *agent,
                                  struct proc_key *ret_key, struct att_err *err)
 {
-    const struct proc_value values[] = {[PROC_KEY_CREATE_REQ_AGENT] = text(agent)};
-    autoreply reply = {0};
+    const struct proc_value values[] = {[PROC_KEY_CREATE_REQ_AGENT] = proc_text(agent)};
+    proc_autoanswer reply = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_KEY_CREATE, values, &reply, err);
     return rc == ATT_OK ? take_key(reply.msg.v, ret_key, err) : rc;
 }
@@ -551,8 +378,8 @@ enum att_rc proc_keyd_key_list(struct proc_keyd *keyd, struct proc_key **ret_key
     size_t count = 0;
     for (;;) {
         const struct proc_value values[] = {[PROC_KEY_LIST_REQ_AFTER] =
-                                                text(count ? keys[count - 1].key_id : "")};
-        autoreply reply = {0};
+                                                proc_text(count ? keys[count - 1].key_id : "")};
+        proc_autoanswer reply = {0};
         enum att_rc rc = call(keyd, PROC_KEYD_KEY_LIST, values, &reply, err);
         const struct proc_value *page = &reply.msg.v[PROC_KEY_LIST_REP_RECORDS];
         if (rc == ATT_OK && page->item_count == 0) {
@@ -588,7 +415,7 @@ void proc_key_evidence_done(struct proc_key_evidence *evidence)
     }
 }
 
-static enum att_rc take_evidence(const struct reply *reply, struct proc_key_evidence *ev,
+static enum att_rc take_evidence(const struct proc_answer *reply, struct proc_key_evidence *ev,
                                  struct att_err *err)
 {
     const struct {
@@ -618,12 +445,12 @@ enum att_rc proc_keyd_key_evidence(struct proc_keyd *keyd, const char *key_id,
                                    struct proc_key_evidence *ret_evidence, struct att_err *err)
 {
     const struct proc_value values[] = {
-        [PROC_KEY_EVIDENCE_REQ_KEY_ID] = text(key_id),
-        [PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION] = text(key_authorization),
-        [PROC_KEY_EVIDENCE_REQ_EVIDENCE] = bytes(evidence_cbor),
-        [PROC_KEY_EVIDENCE_REQ_PCR_SELECTION] = text(pcr_selection),
+        [PROC_KEY_EVIDENCE_REQ_KEY_ID] = proc_text(key_id),
+        [PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION] = proc_text(key_authorization),
+        [PROC_KEY_EVIDENCE_REQ_EVIDENCE] = proc_bytes(evidence_cbor),
+        [PROC_KEY_EVIDENCE_REQ_PCR_SELECTION] = proc_text(pcr_selection),
     };
-    autoreply reply = {0};
+    proc_autoanswer reply = {0};
     struct proc_key_evidence evidence = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_KEY_EVIDENCE, values, &reply, err);
     if (rc == ATT_OK) {
@@ -641,10 +468,10 @@ enum att_rc proc_keyd_key_csr(struct proc_keyd *keyd, const char *key_id, const 
                               struct att_buf *ret_der, struct att_err *err)
 {
     const struct proc_value values[] = {
-        [PROC_KEY_CSR_REQ_KEY_ID] = text(key_id),
-        [PROC_KEY_CSR_REQ_SPIFFE_ID] = text(spiffe_id),
+        [PROC_KEY_CSR_REQ_KEY_ID] = proc_text(key_id),
+        [PROC_KEY_CSR_REQ_SPIFFE_ID] = proc_text(spiffe_id),
     };
-    autoreply reply = {0};
+    proc_autoanswer reply = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_KEY_CSR, values, &reply, err);
     if (rc != ATT_OK) {
         return rc;
@@ -657,8 +484,8 @@ enum att_rc proc_keyd_key_csr(struct proc_keyd *keyd, const char *key_id, const 
 static enum att_rc simple(struct proc_keyd *keyd, enum proc_keyd_op op, const char *arg,
                           struct att_err *err)
 {
-    const struct proc_value values[] = {text(arg)};
-    autoreply reply = {0};
+    const struct proc_value values[] = {proc_text(arg)};
+    proc_autoanswer reply = {0};
     return call(keyd, op, values, &reply, err);
 }
 

@@ -154,16 +154,6 @@ const struct proc_op proc_keyd_table[] = {
     {0, 0, NULL, {{{0}}}, {{{0}}}},
 };
 
-const struct proc_op *proc_op_find(const struct proc_op *table, uint16_t op)
-{
-    for (; table->name; table++) {
-        if (table->op == op) {
-            return table;
-        }
-    }
-    return NULL;
-}
-
 static bool alnum(uint8_t c)
 {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');

@@ -202,7 +202,6 @@ enum { PROC_FREEZE_REQ_AGENT };
 
 /* The table; ends with a NULL name. */
 extern const struct proc_op proc_keyd_table[];
-const struct proc_op *proc_op_find(const struct proc_op *table, uint16_t op); /* NULL: none */
 
 /* "[a-z0-9][a-z0-9._-]*", at most PROC_AGENT_MAX; and 32 lowercase hex digits. */
 bool proc_agent_name_ok(struct att_slice name);

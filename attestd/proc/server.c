@@ -52,10 +52,20 @@ static bool wait_for_request(const struct connection *conn)
     }
 }
 
-static void answer(const struct connection *conn, const struct proc_frame *frame,
+static enum att_rc check_passed(const struct proc_op *op, int passed, struct att_err *err)
+{
+    bool wanted = (op->flags & PROC_OP_FD) != 0;
+    return wanted == (passed >= 0) ? ATT_OK
+                                   : att_fail(err, ATT_E_PARSE, "%s: %s descriptor expected",
+                                              op->name, wanted ? "a" : "no");
+}
+
+static void answer(const struct connection *conn, const struct proc_frame *frame, int passed,
                    struct proc_msg *msg, struct att_buf *ret_payload)
 {
     const struct proc_server_opts *opts = &conn->server->opts;
+    struct proc_peer peer = conn->peer;
+    peer.passed = passed;
     struct att_err err = {0};
     enum att_rc rc;
     const struct proc_op *op = proc_op_find(opts->table, frame->op);
@@ -63,9 +73,12 @@ static void answer(const struct connection *conn, const struct proc_frame *frame
         rc = att_fail(&err, ATT_E_UNSUPPORTED, "no operation %u", frame->op);
         att_err_reason(&err, "unknownOperation");
     } else {
-        rc = proc_msg_parse(&op->request, frame->payload, msg, &err);
+        rc = check_passed(op, passed, &err);
         if (rc == ATT_OK) {
-            rc = opts->handler(opts->user, &conn->peer, op, msg, ret_payload, &err);
+            rc = proc_msg_parse(&op->request, frame->payload, msg, &err);
+        }
+        if (rc == ATT_OK) {
+            rc = opts->handler(opts->user, &peer, op, msg, ret_payload, &err);
         } else {
             att_err_prefix(&err, "%s", op->name);
         }
@@ -81,12 +94,13 @@ static bool serve_one(const struct connection *conn, struct att_buf *in, struct 
 {
     int64_t deadline = att_boottime_ms() + conn->server->opts.frame_timeout_ms;
     struct proc_frame frame;
-    if (proc_frame_recv(conn->fd, in, deadline, NULL) != ATT_OK ||
+    att_autofd passed = -1;
+    if (proc_frame_recv_fd(conn->fd, in, &passed, deadline, NULL) != ATT_OK ||
         proc_frame_parse(att_buf_slice(in), &frame, NULL) != ATT_OK) {
         return false;
     }
     att_buf_reset(payload);
-    answer(conn, &frame, msg, payload);
+    answer(conn, &frame, passed, msg, payload);
     att_autobuf out = ATT_BUF_INIT(PROC_FRAME_MAX + 4);
     uint16_t reply = (uint16_t)(frame.op | PROC_REPLY);
     if (proc_frame_encode(frame.id, reply, att_buf_slice(payload), &out, NULL) != ATT_OK) {
@@ -126,7 +140,7 @@ static bool peer_allowed(int fd, uid_t uid, struct proc_peer *ret_peer)
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0 || len != sizeof cred) {
         return false;
     }
-    *ret_peer = (struct proc_peer){cred.uid, cred.gid, cred.pid};
+    *ret_peer = (struct proc_peer){cred.uid, cred.gid, cred.pid, -1};
     return cred.uid == uid || cred.uid == 0;
 }
 

@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define GROW_STEP 65536 /* a peer that only announces a length gets no memory for it */
 
@@ -31,28 +33,111 @@ static enum att_rc wait_for(int fd, short events, int64_t deadline_ms, struct at
     }
 }
 
-enum att_rc proc_frame_send(int fd, struct att_slice frame, int64_t deadline_ms,
-                            struct att_err *err)
+/* One descriptor beside the bytes, as SCM_RIGHTS (unix(7)). */
+union passing {
+    char room[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr align;
+};
+
+static ssize_t send_some(int fd, struct att_slice bytes, int passed)
+{
+    union passing control = {.room = {0}};
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes.ptr, .iov_len = bytes.len};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (passed >= 0) {
+        msg.msg_control = control.room;
+        msg.msg_controllen = sizeof control.room;
+        struct cmsghdr *head = CMSG_FIRSTHDR(&msg);
+        *head = (struct cmsghdr){
+            .cmsg_len = CMSG_LEN(sizeof passed), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        memcpy(CMSG_DATA(head), &passed, sizeof passed);
+    }
+    return sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+enum att_rc proc_frame_send_fd(int fd, struct att_slice frame, int passed, int64_t deadline_ms,
+                               struct att_err *err)
 {
     while (frame.len) {
         enum att_rc rc = wait_for(fd, POLLOUT, deadline_ms, err);
         if (rc != ATT_OK) {
             return rc;
         }
-        ssize_t put = send(fd, frame.ptr, frame.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t put = send_some(fd, frame, passed);
         if (put < 0) {
             if (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK) {
                 continue;
             }
             return att_fail_errno(err, ATT_E_GONE, "send");
         }
+        passed = -1;
         frame.ptr += put;
         frame.len -= (size_t)put;
     }
     return ATT_OK;
 }
 
-static enum att_rc receive(int fd, uint8_t *at, size_t len, int64_t deadline_ms,
+enum att_rc proc_frame_send(int fd, struct att_slice frame, int64_t deadline_ms,
+                            struct att_err *err)
+{
+    return proc_frame_send_fd(fd, frame, -1, deadline_ms, err);
+}
+
+/* Where a descriptor that comes is kept: -1 none yet, -2 more than one came. */
+#define PASSED_MANY (-2)
+
+static void keep_passed(int *passed, int came)
+{
+    if (*passed == -1) {
+        *passed = came;
+        return;
+    }
+    close(came);
+    if (*passed >= 0) {
+        close(*passed);
+    }
+    *passed = PASSED_MANY;
+}
+
+static void take_passed(struct msghdr *msg, int *passed)
+{
+    for (struct cmsghdr *head = CMSG_FIRSTHDR(msg); head; head = CMSG_NXTHDR(msg, head)) {
+        if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS) {
+            continue;
+        }
+        size_t count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < count; i++) {
+            int came;
+            memcpy(&came, CMSG_DATA(head) + i * sizeof came, sizeof came);
+            keep_passed(passed, came);
+        }
+    }
+    if (msg->msg_flags & MSG_CTRUNC) { /* the kernel has closed what did not fit */
+        if (*passed >= 0) {
+            close(*passed);
+        }
+        *passed = PASSED_MANY;
+    }
+}
+
+/* passed NULL: descriptors are not taken; the kernel drops them. */
+static ssize_t receive_some(int fd, uint8_t *at, size_t len, int *passed)
+{
+    union passing control;
+    struct iovec iov = {.iov_base = at, .iov_len = len};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (passed) {
+        msg.msg_control = control.room;
+        msg.msg_controllen = sizeof control.room;
+    }
+    ssize_t got = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got >= 0 && passed) {
+        take_passed(&msg, passed);
+    }
+    return got;
+}
+
+static enum att_rc receive(int fd, uint8_t *at, size_t len, int *passed, int64_t deadline_ms,
                            struct att_err *err)
 {
     while (len) {
@@ -60,7 +145,7 @@ static enum att_rc receive(int fd, uint8_t *at, size_t len, int64_t deadline_ms,
         if (rc != ATT_OK) {
             return rc;
         }
-        ssize_t got = recv(fd, at, len, MSG_DONTWAIT);
+        ssize_t got = receive_some(fd, at, len, passed);
         if (got < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK)) {
             continue;
         }
@@ -76,11 +161,11 @@ static enum att_rc receive(int fd, uint8_t *at, size_t len, int64_t deadline_ms,
     return ATT_OK;
 }
 
-enum att_rc proc_frame_recv(int fd, struct att_buf *ret_bytes, int64_t deadline_ms,
-                            struct att_err *err)
+static enum att_rc receive_frame(int fd, struct att_buf *ret_bytes, int *passed,
+                                 int64_t deadline_ms, struct att_err *err)
 {
     uint8_t head[4];
-    enum att_rc rc = receive(fd, head, sizeof head, deadline_ms, err);
+    enum att_rc rc = receive(fd, head, sizeof head, passed, deadline_ms, err);
     if (rc != ATT_OK) {
         return rc;
     }
@@ -98,10 +183,33 @@ enum att_rc proc_frame_recv(int fd, struct att_buf *ret_bytes, int64_t deadline_
         if (!at) {
             return att_buf_ok(ret_bytes, err);
         }
-        rc = receive(fd, at, step, deadline_ms, err);
+        rc = receive(fd, at, step, passed, deadline_ms, err);
         if (rc != ATT_OK) {
             return rc;
         }
     }
     return ATT_OK;
+}
+
+enum att_rc proc_frame_recv(int fd, struct att_buf *ret_bytes, int64_t deadline_ms,
+                            struct att_err *err)
+{
+    return receive_frame(fd, ret_bytes, NULL, deadline_ms, err);
+}
+
+enum att_rc proc_frame_recv_fd(int fd, struct att_buf *ret_bytes, int *ret_passed,
+                               int64_t deadline_ms, struct att_err *err)
+{
+    int passed = -1;
+    enum att_rc rc = receive_frame(fd, ret_bytes, &passed, deadline_ms, err);
+    if (rc == ATT_OK && passed == PASSED_MANY) {
+        rc = att_fail(err, ATT_E_PROTOCOL, "more than one descriptor came with a frame");
+    }
+    if (rc != ATT_OK && passed >= 0) {
+        close(passed);
+    }
+    if (rc == ATT_OK) {
+        *ret_passed = passed;
+    }
+    return rc;
 }

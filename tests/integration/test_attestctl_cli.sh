@@ -45,6 +45,33 @@ for command in 'status x' 'agent' 'agent show' 'agent rotate' 'agent freeze' 'ag
     expect 2 'missing|unexpected|no command' ctl $command
 done
 
+# run: an environment, and nothing else.
+mkdir -p "$dir/state/host/agents/alpha" "$dir/run/public"
+touch "$dir/state/host/agents/alpha/chain.pem" "$dir/run/public/api.sock"
+printf '#!/bin/sh\n' > "$dir/not-executable"
+run() { ctl run "$@"; }
+dirs=(--run-dir "$dir/run" --state-dir "$dir/state")
+expect 2 'NAME is missing' run -- true
+expect 2 'expected "-- CMD' run alpha
+expect 2 'expected "-- CMD' run alpha --
+expect 2 'unexpected argument "--json=x"' ctl run alpha --json=x -- true
+expect 2 'expected an agent' run ../alpha "${dirs[@]}" -- true
+expect 2 '--run-dir: expected an absolute path, found "here"' run alpha --run-dir here -- true
+expect 2 '--wait: expected 0 to 3600 seconds, found -1' run alpha --wait -1 -- true
+expect 1 'agent beta has no certificate here: .*/beta/chain.pem: No such file' run beta "${dirs[@]}" -- true
+expect 127 'no-such-command: No such file' run alpha "${dirs[@]}" -- no-such-command
+expect 126 'not-executable: Permission denied' run alpha "${dirs[@]}" -- "$dir/not-executable"
+expect 7 '^out$' run alpha "${dirs[@]}" -- sh -c 'echo out; exit 7'
+expect 0 "^ATTESTD_CHAIN_FILE=$dir/state/host/agents/alpha/chain.pem$" run alpha "${dirs[@]}" -- env
+expect 0 "^P11_KIT_SERVER_ADDRESS=unix:path=$dir/run/public/pkcs11.sock$" run alpha "${dirs[@]}" -- env
+expect 0 "^SPIFFE_ENDPOINT_SOCKET=unix://$dir/run/public/api.sock$" run alpha "${dirs[@]}" -- env
+expect 0 '^PKCS11_PROVIDER_MODULE=/.*/p11-kit-client.so$' run alpha "${dirs[@]}" -- env
+expect 0 '^--json --timeout -- x$' run alpha "${dirs[@]}" -- echo --json --timeout -- x
+expect 0 '^OPENSSL_CONF=/mine$' env OPENSSL_CONF=/mine "$bin/attestctl" run alpha "${dirs[@]}" -- env
+(sleep 1; mkdir -p "$dir/state/host/agents/late"; touch "$dir/state/host/agents/late/chain.pem") &
+expect 0 '^came$' run late --wait 30 "${dirs[@]}" -- echo came
+wait
+
 # A hostile daemon: nothing it says steers the terminal or forges a line, in no form of output.
 cat > "$dir/hostile.py" << 'PY'
 import json, os, socket, struct, sys

@@ -83,6 +83,11 @@ static void test_attestd_refused(void **state)
     attestd_refused("logs:\n  ima: x\n", 2, "logs.ima", "absolute path");
     attestd_refused("tpm:\n  tcti: /dev/tpm0\n", 2, "tpm.tcti", "device:PATH");
     attestd_refused("control_group: \"a b\"\n", 1, "control_group", "group's name");
+    attestd_refused("signatures: { per_second: 1000001 }\n", 1, "signatures.per_second", "at most");
+    attestd_refused("signatures:\n  per_second: 9\n  burst: 1000001\n", 3, "signatures.burst",
+                    "at most 1000000, found 1000001");
+    attestd_refused("signatures: { burst: 5 }\n", 1, "signatures.burst", "per_second beside it");
+    attestd_refused("signatures: { per_second: -1 }\n", 1, "signatures.per_second", "expected");
     attestd_refused("issuer:\n  url: https://a\n", 2, "issuer", "ca_file or ca_sha256");
     attestd_refused("issuer:\n  ca_file: /a\n", 2, "issuer.url", "required");
     attestd_refused("issuer:\n  url: https://a\n  ca_sha256: AB\n", 3, "issuer.ca_sha256",
@@ -186,6 +191,7 @@ static void test_attestd_defaults(void **state)
     assert_string_equal(conf->state_dir, "/var/lib/attestd");
     assert_string_equal(conf->run_dir, "/run/attestd");
     assert_string_equal(conf->control_group, "attestd-admin");
+    assert_int_equal(conf->signatures->per_second, 0);
     assert_null(conf->ticket_file);
     assert_true(conf->log_json);
     assert_int_equal(conf->log_least, ATT_INFO);
@@ -209,7 +215,7 @@ static void test_attestd_load(void **state)
         "issuer:\n  url: https://127.0.0.1:8443/acme\n  ca_sha256: "
         "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n"
         "tpm: { tcti: \"swtpm:path=/abs/sock\" }\nticket_file: /t\nlog_level: debug\n"
-        "logs: { firmware: /f }\ncontrol_group: none\n";
+        "logs: { firmware: /f }\ncontrol_group: none\nsignatures: { per_second: 20 }\n";
     assert_int_equal(att_io_write_file(path, att_slice_str(yaml), 0600, NULL), ATT_OK);
     assert_int_equal(conf_attestd_load(path, &conf, &errors, &err), ATT_OK);
     assert_string_equal(conf->issuer->url, "https://127.0.0.1:8443/acme");
@@ -219,6 +225,8 @@ static void test_attestd_load(void **state)
     assert_non_null(conf->logs->ima);
     assert_string_equal(conf->ticket_file, "/t");
     assert_null(conf->control_group);
+    assert_int_equal(conf->signatures->per_second, 20);
+    assert_int_equal(conf->signatures->burst, 40);
     assert_int_equal(conf->log_least, ATT_DEBUG);
     conf_attestd_free(conf);
     conf = NULL;

@@ -1,0 +1,166 @@
+/* Signatures for agents: the one request of tokend (attestd/proc/sign_proto.h), on a socket of its
+ * own. Whose signature it is was decided when tokend accepted the connection; here it is held
+ * against the key, the frozen agents and the agent's quota. */
+#include "attestd/keyd/internal.h"
+
+#include "attestd/base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- quotas: a token bucket an agent -------------------------------------------------------- */
+
+#define MILLI         1000 /* a signature in a bucket's unit */
+#define BUCKETS_MAX   KEYD_KEYS_MAX
+#define REFUSAL_PAUSE 1000 /* ms: of refusals for want of quota one a second is told */
+
+struct keyd_bucket {
+    char agent[PROC_AGENT_MAX + 1];
+    int64_t at_ms;
+    uint64_t left; /* thousandths of a signature */
+    int64_t told_ms;
+};
+
+static struct keyd_bucket *bucket_of(struct keyd *keyd, const char *agent, int64_t now_ms)
+{
+    struct keyd_bucket *oldest = NULL;
+    for (size_t i = 0; i < keyd->bucket_count; i++) {
+        struct keyd_bucket *bucket = &keyd->buckets[i];
+        if (strcmp(bucket->agent, agent) == 0) {
+            return bucket;
+        }
+        oldest = !oldest || bucket->at_ms < oldest->at_ms ? bucket : oldest;
+    }
+    if (keyd->bucket_count < BUCKETS_MAX) {
+        struct keyd_bucket *more = realloc(keyd->buckets, (keyd->bucket_count + 1) * sizeof *more);
+        if (!more) {
+            return NULL;
+        }
+        keyd->buckets = more;
+        oldest = &more[keyd->bucket_count++];
+    }
+    *oldest = (struct keyd_bucket){.at_ms = now_ms,
+                                   .left = (uint64_t)keyd->quota.burst * MILLI,
+                                   .told_ms = now_ms - REFUSAL_PAUSE};
+    memcpy(oldest->agent, agent, strlen(agent) + 1);
+    return oldest;
+}
+
+static void refill(struct keyd_bucket *bucket, const struct keyd_quota *quota, int64_t now_ms)
+{
+    uint64_t most = (uint64_t)quota->burst * MILLI;
+    uint64_t passed = now_ms > bucket->at_ms ? (uint64_t)(now_ms - bucket->at_ms) : 0;
+    passed = passed < 3600000 ? passed : 3600000;
+    bucket->left += passed * quota->per_second; /* thousandths: ms × signatures/s */
+    bucket->left = bucket->left < most ? bucket->left : most;
+    bucket->at_ms = now_ms;
+}
+
+/* Takes one signature out of the agent's bucket. ret_tell: whether this refusal is worth a line. */
+static enum att_rc take_quota(struct keyd *keyd, const char *agent, bool *ret_tell,
+                              struct att_err *err)
+{
+    if (keyd->quota.per_second == 0) {
+        return ATT_OK;
+    }
+    int64_t now_ms = att_boottime_ms();
+    enum att_rc rc = ATT_OK;
+    pthread_mutex_lock(&keyd->quota_lock);
+    struct keyd_bucket *bucket = bucket_of(keyd, agent, now_ms);
+    if (!bucket) {
+        rc = att_fail(err, ATT_E_NOMEM, "quota");
+    } else {
+        refill(bucket, &keyd->quota, now_ms);
+        if (bucket->left >= MILLI) {
+            bucket->left -= MILLI;
+        } else {
+            *ret_tell = now_ms - bucket->told_ms >= REFUSAL_PAUSE;
+            bucket->told_ms = *ret_tell ? now_ms : bucket->told_ms;
+            rc = att_fail(err, ATT_E_LIMIT,
+                          "agent %s has used its %u signatures per second (burst %u)", agent,
+                          keyd->quota.per_second, keyd->quota.burst);
+            att_err_reason(err, "quota");
+        }
+    }
+    pthread_mutex_unlock(&keyd->quota_lock);
+    return rc;
+}
+
+/* ---- SIGN ----------------------------------------------------------------------------------- */
+
+static enum att_rc check_key(const struct keyd_key *key, const char *agent, struct att_err *err)
+{
+    if (strcmp(key->agent, agent) != 0) {
+        return keyd_deny(err, "keyAgent", "key %s is agent %s's, not %s's", key->id, key->agent,
+                         agent);
+    }
+    if (key->state == KEYD_KEY_NEW) {
+        return keyd_deny(err, "keyState", "key %s has no certificate yet", key->id);
+    }
+    return ATT_OK;
+}
+
+/* ECDSA takes the leftmost 256 bits of a longer digest, and a shorter one as the number that it is
+ * (FIPS 186-5 §6.4.1, SEC 1 §4.1.3), which is what TPM2_Sign does with 32 bytes. */
+static void fit_digest(struct att_slice digest, uint8_t ret[ATT_SHA256_LEN])
+{
+    size_t len = digest.len < ATT_SHA256_LEN ? digest.len : ATT_SHA256_LEN;
+    memset(ret, 0, ATT_SHA256_LEN);
+    memcpy(ret + ATT_SHA256_LEN - len, digest.ptr, len);
+}
+
+static enum att_rc sign(struct keyd *keyd, const struct proc_msg *request, uint8_t ret_raw[64],
+                        bool *ret_tell, struct att_err *err)
+{
+    struct att_slice agent_text = request->v[PROC_SIGN_REQ_AGENT].bytes;
+    char agent[PROC_AGENT_MAX + 1];
+    uint8_t digest[ATT_SHA256_LEN];
+    keyd_autokey key = {0};
+    struct tpm_signature sig;
+    if (!proc_agent_name_ok(agent_text)) {
+        return att_fail(err, ATT_E_INVAL, "agent: a name as [a-z0-9][a-z0-9._-]* expected");
+    }
+    KEYD_TEXT(agent_text, agent);
+    fit_digest(request->v[PROC_SIGN_REQ_DIGEST].bytes, digest);
+    enum att_rc rc = keyd_ready(keyd, err);
+    if (rc == ATT_OK) {
+        rc = keyd_frozen_check(keyd, agent, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_keys_get(keyd, request->v[PROC_SIGN_REQ_KEY_ID].bytes, &key, err);
+    }
+    if (rc == ATT_OK) {
+        rc = check_key(&key, agent, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_quota(keyd, agent, ret_tell, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_sign_digest(keyd, &key, TPM_PRIO_HANDSHAKE, digest, &sig, err);
+    }
+    if (rc == ATT_OK) {
+        memcpy(ret_raw, sig.raw, sizeof sig.raw);
+    }
+    return rc;
+}
+
+enum att_rc keyd_sign_serve(void *user, const struct proc_peer *peer, const struct proc_op *op,
+                            const struct proc_msg *request, struct att_buf *ret_payload,
+                            struct att_err *err)
+{
+    struct keyd *keyd = user;
+    uint8_t raw[64];
+    bool tell = true;
+    (void)peer;
+    att_err_clear(err);
+    enum att_rc rc = sign(keyd, request, raw, &tell, err);
+    if (rc != ATT_OK) {
+        if (tell) {
+            keyd_tell(keyd, KEYD_EVENT_REFUSED, op->name, err);
+        }
+        return rc;
+    }
+    const struct proc_value values[] = {
+        [PROC_SIGN_REP_SIGNATURE] = {.bytes = ATT_SLICE_ARRAY(raw)}};
+    return proc_reply_encode(op, values, ret_payload, err);
+}

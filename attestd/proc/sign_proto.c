@@ -1,0 +1,13 @@
+#include "attestd/proc/sign_proto.h"
+
+/* name, type, least, most, longest item */
+const struct proc_op proc_sign_table[] = {
+    {PROC_SIGN_SIGN,
+     PROC_OP_AGAIN,
+     "SIGN",
+     {{{"agent", PROC_TEXT, 1, PROC_AGENT_MAX, 0},
+       {"keyId", PROC_TEXT, PROC_KEY_ID_LEN, PROC_KEY_ID_LEN, 0},
+       {"digest", PROC_BYTES, 20, 64, 0}}},
+     {{{"signature", PROC_BYTES, 64, 64, 0}}}},
+    {0, 0, NULL, {{{0}}}, {{{0}}}},
+};

@@ -1,0 +1,23 @@
+/* The one thing that tokend can ask keyd (run_dir/keyd-sign.sock, a socket of its own, so that
+ * tokend can ask nothing else and attestd cannot ask this). */
+#ifndef ATTESTD_PROC_SIGN_PROTO_H
+#define ATTESTD_PROC_SIGN_PROTO_H
+
+#include "attestd/proc/ipc.h"
+#include "attestd/proc/keyd_proto.h"
+
+enum proc_sign_op {
+    PROC_SIGN_SIGN = 1,
+};
+
+/* SIGN: agent (recorded by tokend when it accepted the connection, never one that the peer named),
+ * keyId, digest (20 to 64 bytes; ECDSA takes the leftmost 32, FIPS 186-5 §6.4.1) → signature
+ * (r ‖ s, 64 bytes). ATT_E_DENIED: frozen, keyAgent (another agent's key), keyState (a key that has
+ * no certificate yet). ATT_E_NOTFOUND: the key is gone. ATT_E_LIMIT quota: the agent has used its
+ * signatures per second. */
+enum { PROC_SIGN_REQ_AGENT, PROC_SIGN_REQ_KEY_ID, PROC_SIGN_REQ_DIGEST };
+enum { PROC_SIGN_REP_SIGNATURE };
+
+extern const struct proc_op proc_sign_table[];
+
+#endif

@@ -1,0 +1,32 @@
+#include "attestd/proc/who_proto.h"
+
+/* name, type, least, most, longest item */
+const struct proc_op proc_who_table[] = {
+    {PROC_WHO_WHO,
+     PROC_OP_AGAIN | PROC_OP_FD,
+     "WHO",
+     {{{"pid", PROC_U32, 1, INT32_MAX, 0},
+       {"acceptedMs", PROC_U64, 0, 0, 0},
+       {"files", PROC_LIST, 0, PROC_WHO_FILES_MAX, PROC_WHO_PATH_MAX}}},
+     {{{"identity", PROC_BYTES, 32, 32, 0},
+       {"pid", PROC_U32, 1, INT32_MAX, 0},
+       {"uid", PROC_U32, 0, UINT32_MAX, 0},
+       {"euid", PROC_U32, 0, UINT32_MAX, 0},
+       {"gid", PROC_U32, 0, UINT32_MAX, 0},
+       {"parentPid", PROC_U32, 0, INT32_MAX, 0},
+       {"startTime", PROC_U64, 0, 0, 0},
+       {"unit", PROC_TEXT, 0, PROC_WHO_UNIT_MAX, 0},
+       {"invocationId", PROC_TEXT, 0, 32, 0},
+       {"cgroup", PROC_TEXT, 0, PROC_WHO_CGROUP_MAX, 0},
+       {"exePath", PROC_TEXT, 0, PROC_WHO_PATH_MAX, 0},
+       {"exeSha256", PROC_BYTES, 32, 32, 0},
+       {"scriptPath", PROC_TEXT, 0, PROC_WHO_PATH_MAX, 0},
+       {"scriptSha256", PROC_BYTES, 0, 32, 0},
+       {"fileSha256", PROC_LIST, 0, PROC_WHO_FILES_MAX, 32}}}},
+    {PROC_WHO_SAME,
+     PROC_OP_AGAIN | PROC_OP_FD,
+     "SAME",
+     {{{"pid", PROC_U32, 1, INT32_MAX, 0}, {"identity", PROC_BYTES, 32, 32, 0}}},
+     {{{"same", PROC_U32, 0, 1, 0}}}},
+    {0, 0, NULL, {{{0}}}, {{{0}}}},
+};

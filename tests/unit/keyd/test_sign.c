@@ -1,0 +1,193 @@
+/* The socket on which tokend asks for signatures: each refusal with its reason, and signatures that
+ * OpenSSL accepts, by keys in a (software) TPM. */
+#include "tests/unit/keyd/common.h"
+
+#include "attestd/proc/caller.h"
+#include "attestd/proc/sign_proto.h"
+#include "certs/csr.h"
+#include "certs/key.h"
+
+#include <openssl/core_names.h>
+#include <openssl/ec.h>
+
+static char sign_sock[200];
+
+static struct keyd_opts with_sign(const struct fixture *f)
+{
+    put(sign_sock, sizeof sign_sock, "%s/keyd-sign.sock", f->base);
+    struct keyd_opts opts = options(f);
+    opts.sign_socket_path = sign_sock;
+    opts.sign_uid = getuid();
+    return opts;
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    f->tpm = *state;
+    make_folder(f);
+    const struct keyd_opts opts = with_sign(f);
+    start_opts(f, &opts, "ready");
+    *state = f;
+    return 0;
+}
+
+static struct proc_caller *signer(void)
+{
+    struct proc_caller *caller = NULL;
+    assert_int_equal(proc_caller_new(sign_sock, "keyd", proc_sign_table, 30000, &caller, NULL),
+                     ATT_OK);
+    return caller;
+}
+
+static enum att_rc sign(struct proc_caller *caller, const char *agent, const char *key_id,
+                        struct att_slice digest, uint8_t ret_raw[64], struct att_err *err)
+{
+    proc_autoanswer answer = {0};
+    const struct proc_value values[] = {
+        [PROC_SIGN_REQ_AGENT] = proc_text(agent),
+        [PROC_SIGN_REQ_KEY_ID] = proc_text(key_id),
+        [PROC_SIGN_REQ_DIGEST] = proc_bytes(digest),
+    };
+    enum att_rc rc = proc_call(caller, PROC_SIGN_SIGN, values, -1, &answer, err);
+    if (rc == ATT_OK) {
+        memcpy(ret_raw, answer.msg.v[PROC_SIGN_REP_SIGNATURE].bytes.ptr, 64);
+    }
+    return rc;
+}
+
+/* libcrypto's own reading of a digest of this length. */
+static bool verifies(const struct proc_key *key, struct att_slice digest, const uint8_t raw[64])
+{
+    struct att_err err = {0};
+    EVP_PKEY *pkey = NULL;
+    att_autobuf der = {0};
+    assert_ok(certs_key_from_spki(att_buf_slice(&key->spki), &pkey, &err));
+    assert_ok(certs_sig_der(ATT_SLICE(raw, 32), ATT_SLICE(raw + 32, 32), &der, &err));
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(pkey, NULL);
+    assert_int_equal(EVP_PKEY_verify_init(ctx), 1);
+    bool good = EVP_PKEY_verify(ctx, der.ptr, der.len, digest.ptr, digest.len) == 1;
+    EVP_PKEY_CTX_free(ctx);
+    EVP_PKEY_free(pkey);
+    return good;
+}
+
+static void refuses_what_is_not_the_agents(void **state)
+{
+    struct fixture *f = *state;
+    struct att_err err = {0};
+    struct proc_key key = {0};
+    struct proc_caller *caller = signer();
+    uint8_t digest[32] = {7}, raw[64];
+    struct att_slice d = ATT_SLICE_ARRAY(digest);
+    assert_ok(proc_keyd_key_create(f->client, "alpha", &key, &err));
+    assert_refused(sign(caller, "alpha", key.key_id, d, raw, &err), ATT_E_DENIED, "keyState");
+    assert_ok(proc_keyd_key_activate(f->client, key.key_id, &err));
+    assert_refused(sign(caller, "beta", key.key_id, d, raw, &err), ATT_E_DENIED, "keyAgent");
+    assert_int_equal(sign(caller, "Alpha", key.key_id, d, raw, NULL), ATT_E_INVAL);
+    assert_int_equal(sign(caller, "alpha", "00000000000000000000000000000000", d, raw, NULL),
+                     ATT_E_NOTFOUND);
+    assert_int_equal(sign(caller, "alpha", key.key_id, ATT_SLICE(digest, 19), raw, NULL),
+                     ATT_E_INVAL);
+    assert_ok(proc_keyd_freeze(f->client, "alpha", &err));
+    assert_refused(sign(caller, "alpha", key.key_id, d, raw, &err), ATT_E_DENIED, "frozen");
+    assert_ok(proc_keyd_thaw(f->client, "alpha", &err));
+    assert_ok(sign(caller, "alpha", key.key_id, d, raw, &err));
+    assert_ok(proc_keyd_key_retire(f->client, key.key_id, &err));
+    assert_ok(sign(caller, "alpha", key.key_id, d, raw, &err)); /* until it is destroyed */
+    assert_ok(proc_keyd_key_destroy(f->client, key.key_id, &err));
+    assert_int_equal(sign(caller, "alpha", key.key_id, d, raw, NULL), ATT_E_NOTFOUND);
+    proc_key_done(&key);
+    proc_caller_free(caller);
+}
+
+static void signs_digests_of_every_length(void **state)
+{
+    struct fixture *f = *state;
+    struct att_err err = {0};
+    struct proc_key key = {0};
+    struct proc_caller *caller = signer();
+    static const size_t lengths[] = {20, 28, 32, 48, 64};
+    uint8_t digest[64], raw[64];
+    assert_ok(proc_keyd_key_create(f->client, "alpha", &key, &err));
+    assert_ok(proc_keyd_key_activate(f->client, key.key_id, &err));
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        assert_ok(att_random(digest, sizeof digest, &err));
+        struct att_slice d = ATT_SLICE(digest, lengths[i]);
+        assert_ok(sign(caller, "alpha", key.key_id, d, raw, &err));
+        assert_true(verifies(&key, d, raw));
+        digest[0] ^= 1;
+        assert_false(verifies(&key, d, raw));
+    }
+    proc_key_done(&key);
+    proc_caller_free(caller);
+}
+
+static void each_socket_has_its_own_table(void **state)
+{
+    struct fixture *f = *state;
+    struct att_err err = {0};
+    struct proc_keyd *attestds = NULL;
+    att_autojson *info = NULL;
+    struct proc_key *keys = NULL;
+    size_t count = 0;
+    assert_ok(proc_keyd_new(sign_sock, 3000, &attestds, &err));
+    assert_refused(proc_keyd_key_list(attestds, &keys, &count, &err), ATT_E_UNSUPPORTED,
+                   "unknownOperation");
+    proc_keyd_free(attestds);
+    /* And attestd's socket signs nothing: operation 1 is another thing there. */
+    struct proc_caller *caller = NULL;
+    uint8_t digest[32] = {1}, raw[64];
+    assert_ok(proc_caller_new(f->sock, "keyd", proc_sign_table, 3000, &caller, &err));
+    assert_int_not_equal(sign(caller, "alpha", "00000000000000000000000000000000",
+                              ATT_SLICE_ARRAY(digest), raw, NULL),
+                         ATT_OK);
+    proc_caller_free(caller);
+}
+
+static void quota_bounds_one_agent_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct att_err err = {0};
+    struct proc_key alpha = {0}, beta = {0};
+    uint8_t digest[32] = {7}, raw[64];
+    struct att_slice d = ATT_SLICE_ARRAY(digest);
+    stop(f);
+    struct keyd_opts opts = with_sign(f);
+    opts.quota = (struct keyd_quota){.per_second = 1, .burst = 5};
+    start_opts(f, &opts, "ready");
+    struct proc_caller *caller = signer();
+    assert_ok(proc_keyd_key_create(f->client, "alpha", &alpha, &err));
+    assert_ok(proc_keyd_key_activate(f->client, alpha.key_id, &err));
+    assert_ok(proc_keyd_key_create(f->client, "beta", &beta, &err));
+    assert_ok(proc_keyd_key_activate(f->client, beta.key_id, &err));
+    int64_t begun = att_boottime_ms();
+    enum att_rc rc = ATT_OK;
+    int granted = 0;
+    for (; granted < 100 && rc == ATT_OK; granted += rc == ATT_OK) {
+        att_err_clear(&err);
+        rc = sign(caller, "alpha", alpha.key_id, d, raw, &err);
+    }
+    int64_t seconds = (att_boottime_ms() - begun) / 1000;
+    assert_int_equal(rc, ATT_E_LIMIT);
+    assert_string_equal(err.reason, "quota");
+    assert_in_range(granted, 5, 6 + seconds);
+    att_err_clear(&err);
+    assert_ok(sign(caller, "beta", beta.key_id, d, raw, &err)); /* another's bucket */
+    usleep(1100000);
+    assert_ok(sign(caller, "alpha", alpha.key_id, d, raw, &err)); /* it fills again */
+    proc_key_done(&alpha);
+    proc_key_done(&beta);
+    proc_caller_free(caller);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(refuses_what_is_not_the_agents, setup, keyd_teardown),
+        cmocka_unit_test_setup_teardown(signs_digests_of_every_length, setup, keyd_teardown),
+        cmocka_unit_test_setup_teardown(each_socket_has_its_own_table, setup, keyd_teardown),
+        cmocka_unit_test_setup_teardown(quota_bounds_one_agent_alone, setup, keyd_teardown),
+    };
+    return cmocka_run_group_tests(tests, tpm_setup, tpm_teardown);
+}
