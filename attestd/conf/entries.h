@@ -89,16 +89,15 @@ void conf_workloads_free(struct conf_workload *workloads, size_t n);
  */
 bool conf_entry_selects(const struct conf_entry *entry, const char *ek_id, const json_t *labels);
 
-/* Two agents that one host may run as the same user without telling them apart by unit: what
- * exe_sha256, script_sha256 and manifest say is under the control of that user's processes. */
-struct conf_entries_clash {
-    const char *first, *second; /* agents' names, borrowed */
-    bool by_unit;               /* the same unit; else the same uid */
+/* Two agents that one host may run as the same user (or in the same unit) without telling them
+ * apart by unit: exe_sha256, script_sha256 and manifest are in the hands of that user's own
+ * processes. */
+struct conf_entry_clash {
+    bool by_unit; /* the same unit; else the same uid */
     uint32_t uid;
-    const char *unit;
+    const char *unit; /* borrowed */
 };
-/* The first max of them, in the file's order; the total is returned. */
-size_t conf_entries_clashes(const struct conf_entries *entries, struct conf_entries_clash *ret,
-                            size_t max);
+bool conf_entry_clashes(const struct conf_entry *a, const struct conf_entry *b,
+                        struct conf_entry_clash *ret_clash);
 
 #endif

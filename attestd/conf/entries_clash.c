@@ -28,54 +28,31 @@ static bool may_meet(const struct conf_entry *a, const struct conf_entry *b)
     return false;
 }
 
-/* A process that fits one could make itself fit the other: nothing but digests stands between. A
- * uid beside a unit of its own keeps them apart only if both name a unit. */
+/* What uid and unit say of both keeps them apart, or one process may be made to fit both. A uid
+ * here and a unit there are taken to be different things. */
 static bool clash(const struct conf_workload *a, const struct conf_workload *b,
-                  struct conf_entries_clash *ret)
+                  struct conf_entry_clash *ret)
 {
     bool uids = a->has_uid && b->has_uid;
     bool units = a->unit && b->unit;
     if ((uids && a->uid != b->uid) || (units && strcmp(a->unit, b->unit) != 0)) {
         return false;
     }
-    if (uids) {
-        ret->by_unit = false;
-        ret->uid = a->uid;
-        return true;
-    }
-    ret->by_unit = units;
-    ret->unit = a->unit;
-    return units;
+    *ret = (struct conf_entry_clash){.by_unit = !uids, .uid = a->uid, .unit = a->unit};
+    return uids || units;
 }
 
-static bool entries_clash(const struct conf_entry *a, const struct conf_entry *b,
-                          struct conf_entries_clash *ret)
+bool conf_entry_clashes(const struct conf_entry *a, const struct conf_entry *b,
+                        struct conf_entry_clash *ret_clash)
 {
     for (size_t i = 0; i < a->n_workload; i++) {
         for (size_t k = 0; k < b->n_workload; k++) {
-            if (clash(&a->workload[i], &b->workload[k], ret)) {
-                return may_meet(a, b);
+            struct conf_entry_clash found;
+            if (clash(&a->workload[i], &b->workload[k], &found) && may_meet(a, b)) {
+                *ret_clash = found;
+                return true;
             }
         }
     }
     return false;
-}
-
-size_t conf_entries_clashes(const struct conf_entries *entries, struct conf_entries_clash *ret,
-                            size_t max)
-{
-    size_t total = 0;
-    for (size_t i = 0; i < entries->n_agents; i++) {
-        for (size_t k = i + 1; k < entries->n_agents; k++) {
-            struct conf_entries_clash found = {.first = entries->agents[i].name,
-                                               .second = entries->agents[k].name};
-            if (entries_clash(&entries->agents[i], &entries->agents[k], &found)) {
-                if (total < max) {
-                    ret[total] = found;
-                }
-                total++;
-            }
-        }
-    }
-    return total;
 }

@@ -86,11 +86,11 @@ enum att_rc host_chain_check(struct host *host, struct att_slice pem,
  */
 
 /* RFC 7512; id is the key id's 16 bytes. Names the key, opens nothing by itself. */
-static void key_uri(const char *key_id, struct att_buf *ret)
+void host_key_uri(const char *key_id, struct att_buf *ret_uri)
 {
-    att_buf_put_str(ret, "pkcs11:token=attestd;object=agent;type=private;id=");
+    att_buf_put_str(ret_uri, "pkcs11:token=attestd;object=agent;type=private;id=");
     for (size_t i = 0; key_id[i] && key_id[i + 1]; i += 2) {
-        att_buf_printf(ret, "%%%.2s", key_id + i);
+        att_buf_printf(ret_uri, "%%%.2s", key_id + i);
     }
 }
 
@@ -98,7 +98,7 @@ enum att_rc host_chain_install(struct host *host, const char *name, struct att_s
                                const char *key_id, struct att_err *err)
 {
     att_autobuf uri = {0};
-    key_uri(key_id, &uri);
+    host_key_uri(key_id, &uri);
     const char *text = att_buf_cstr(&uri);
     if (!text) {
         return att_fail(err, ATT_E_NOMEM, "no memory for a key's URI");

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* In the order in which they are compared: a later one is nearer. */
+/* In the order in which they are compared. */
 static const char *const members[] = {"uid", "unit", "exe_sha256", "script_sha256", "manifest"};
 enum { UID, UNIT, EXE, SCRIPT, MANIFEST, FITS };
 
@@ -226,7 +226,19 @@ static enum att_rc not_assigned(const char *agent, const struct workload_misfit 
     return ATT_E_DENIED;
 }
 
-/* How far the best alternative of a rule comes. */
+/* How many of the members that it gives hold before the first that does not. */
+static int members_held(const struct conf_workload *w, int at)
+{
+    const bool given[] = {w->has_uid, w->unit != NULL, w->n_exe_sha256 > 0, w->n_script_sha256 > 0,
+                          w->manifest_path != NULL};
+    int held = 0;
+    for (int i = 0; i < at; i++) {
+        held += given[i];
+    }
+    return held;
+}
+
+/* FITS, or how far the best alternative of a rule comes. */
 static int best_of(const struct workload_rule *rule, const struct workload_caller *caller,
                    const struct workload_wanted *wanted, struct workload_misfit *ret_misfit)
 {
@@ -234,8 +246,12 @@ static int best_of(const struct workload_rule *rule, const struct workload_calle
     for (size_t k = 0; k < rule->n; k++) {
         struct workload_misfit misfit = {0};
         int at = compare(&rule->workload[k], caller, wanted, &misfit);
-        if (at > best) {
-            best = at;
+        if (at == FITS) {
+            return FITS;
+        }
+        int held = members_held(&rule->workload[k], at);
+        if (held > best) {
+            best = held;
             *ret_misfit = misfit;
         }
     }
