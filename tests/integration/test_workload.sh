@@ -201,6 +201,7 @@ refused("invalid", "notPidfd", whod.who, pid, 0)
 # another process (a forked child, say) that was handed the connection is not the same
 assert whod.same(os.getpid(), os.pidfd_open(os.getpid()), seen["identity"]) == {"same": 0}
 os.kill(pid, signal.SIGKILL)
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 refused("gone", "", whod.same, pid, pidfd, seen["identity"])  # a zombie
 os.waitpid(pid, 0)
 refused("gone", "", whod.who, pid, pidfd)
