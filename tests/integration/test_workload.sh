@@ -216,7 +216,7 @@ caller 61999 "$sleep" 600
 ask whod flood "$caller" 1500 > "$dir/tmp/flood"
 jq -e '.rateLimited > 500 and .ok >= 200' "$dir/tmp/flood" > /dev/null || job_fail "flood: $(cat "$dir/tmp/flood")"
 stormy=$caller
-ask whod flood "$stormy" 1000000 > /dev/null &
+/usr/bin/python3 "$ATT_SOURCE_DIR/tests/support/ask.py" "$dir/run/whod.sock" flood "$stormy" 1000000 > /dev/null 2>&1 &
 callers+=("$!")
 disown "$!"
 limited() {
@@ -246,10 +246,13 @@ ok "VIEW before and after a rotation"
 
 # ---- whod away, and back; the issuer away at start ----
 job_stop whod
+doctor_says() { ctl --json doctor | jq -e ".checks[] | select(.name == \"whod\") | .ok == $1" > /dev/null; }
+doctor_says false || job_fail "doctor finds whod"
 identify "$caller"
 [ "$(jq -r .error "$dir/tmp/answer")" = unreachable ] || job_fail "whod away: $(cat "$dir/tmp/answer")"
 start_whod
 is_agent alpha "$caller"
+doctor_says true || job_fail "doctor does not find whod"
 job_stop attestd
 job_stop issuerd
 job_start attestd "$bin/attestd" --config "$dir/attestd.yaml"
