@@ -256,8 +256,11 @@ static bool unit_ok(struct att_slice name, bool slice)
             return false;
         }
     }
-    /* "name@.service" is a template */
+    /* "name@.service" is a template; a slice has no instances at all */
     const uint8_t *at = memchr(name.ptr, '@', name.len);
+    if (slice) {
+        return !at;
+    }
     return !at || at[1] != '.' || memrchr(name.ptr, '.', name.len) != at + 1;
 }
 

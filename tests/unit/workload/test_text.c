@@ -175,6 +175,7 @@ static const struct {
     {"/../../system.slice/rebalancer.service", ""},
     {"/system.slice/rebalancer.service (deleted)", ""},
     {"/system.slice/template@.service", ""},
+    {"/user@1.slice/rebalancer.service", ""}, /* a slice has no instances */
     {"/system.slice/@x.service", ""},
     {"/system.slice/.service", ""},
     {"/system.slice/a b.service", ""},
