@@ -72,7 +72,7 @@ static void end(struct child *c)
 }
 
 #define READY "import os,time; os.write(1, b'.'); time.sleep(60)"
-static const char *const python[] = {"python3", "-c", READY, NULL};
+static const char *const python[] = {"/usr/bin/python3", "-c", READY, NULL};
 
 struct fixture {
     struct workload_cache *cache;
@@ -261,7 +261,7 @@ static void test_process_tells_a_stopped_one(void **state)
 /* exec of another program, and of the same one with another script, are other callers. */
 static void check_exec(struct fixture *f, const char *code)
 {
-    const char *const argv[] = {"python3", "-c", code, NULL};
+    const char *const argv[] = {"/usr/bin/python3", "-c", code, NULL};
     struct child c = spawn(argv);
     struct workload_caller before, after;
     assert_int_equal(who(f, &c, NULL, &before, NULL), ATT_OK);
@@ -277,12 +277,12 @@ static void check_exec(struct fixture *f, const char *code)
 static void test_process_exec_is_another_caller(void **state)
 {
     check_exec(*state, "import os,signal,time\n"
-                       "def go(*a): os.execvp('sh', ['sh', '-c', 'echo .; sleep 60; :'])\n"
+                       "def go(*a): os.execvp('sh', ['sh', '-c', 'echo .; kill -STOP $$; :'])\n"
                        "signal.signal(signal.SIGUSR1, go)\n"
                        "os.write(1, b'.')\n"
                        "time.sleep(60)");
     check_exec(*state, "import os,signal,sys,time\n"
-                       "def go(*a): os.execvp('python3', ['python3', '-c', "
+                       "def go(*a): os.execvp('/usr/bin/python3', ['python3', '-c', "
                        "'import os,time; os.write(1, b\".\"); time.sleep(60)'])\n"
                        "signal.signal(signal.SIGUSR1, go)\n"
                        "os.write(1, b'.')\n"
@@ -292,7 +292,7 @@ static void test_process_exec_is_another_caller(void **state)
 static void test_process_fork_is_another_caller(void **state)
 {
     struct fixture *f = *state;
-    const char *const argv[] = {"python3", "-c",
+    const char *const argv[] = {"/usr/bin/python3", "-c",
                                 "import os,time\nr=os.fork()\n"
                                 "os.write(1, b'%d\\n' % r) if r else time.sleep(60)\n"
                                 "time.sleep(60)",
@@ -332,7 +332,7 @@ static void test_process_tells_what_runs_not_what_lies_there(void **state)
     in_dir(f, "other", other);
     copy_program("/bin/dash", program);
     digest_of(program, sha256);
-    const char *const argv[] = {program, "-c", "echo .; sleep 60; :", NULL};
+    const char *const argv[] = {program, "-c", "echo .; kill -STOP $$; :", NULL};
     struct child c = spawn(argv);
     copy_program("/bin/cat", other);
     assert_int_equal(rename(other, program), 0); /* replaced while it runs */
@@ -350,7 +350,7 @@ static void test_process_sees_a_program_changed_between_runs(void **state)
     struct workload_caller first, second;
     in_dir(f, "agent", program);
     copy_program("/bin/dash", program);
-    const char *const argv[] = {program, "-c", "echo .; sleep 60; :", NULL};
+    const char *const argv[] = {program, "-c", "echo .; kill -STOP $$; :", NULL};
     struct child c = spawn(argv);
     assert_int_equal(who(f, &c, NULL, &first, NULL), ATT_OK);
     end(&c);
@@ -397,11 +397,11 @@ static void test_process_tells_the_script(void **state)
     write_text(script, SCRIPT, 0644);
     write_text(exec, "#!/usr/bin/python3 -u\n" SCRIPT, 0755);
     assert_int_equal(mkdir(sub, 0755), 0);
-    const char *const plain[] = {"python3", "-u", "-W", "ignore", script, NULL};
-    const char *const relative[] = {"python3", "./a.py", "x", NULL};
-    const char *const above[] = {"python3", "../a.py", NULL};
+    const char *const plain[] = {"/usr/bin/python3", "-u", "-W", "ignore", script, NULL};
+    const char *const relative[] = {"/usr/bin/python3", "./a.py", "x", NULL};
+    const char *const above[] = {"/usr/bin/python3", "../a.py", NULL};
     const char *const shebang[] = {exec, NULL};
-    const char *const module[] = {"python3", "-c", READY, script, NULL};
+    const char *const module[] = {"/usr/bin/python3", "-c", READY, script, NULL};
     check_script(f, plain, NULL, SCRIPT);
     check_script(f, relative, f->dir, SCRIPT);
     check_script(f, above, sub, SCRIPT);
@@ -419,7 +419,7 @@ static void test_process_does_not_see_what_is_loaded_into_a_program(void **state
     in_dir(f, "sitecustomize.py", module);
     write_text(script, SCRIPT, 0644);
     write_text(module, "import os\nos.write(1, b'!')\n", 0644);
-    const char *const argv[] = {"python3", script, NULL};
+    const char *const argv[] = {"/usr/bin/python3", script, NULL};
     struct child honest = spawn(argv);
     snprintf(path, sizeof path, "%s", f->dir);
     assert_int_equal(setenv("PYTHONPATH", path, 1), 0);
@@ -541,7 +541,7 @@ static void test_process_reads_in_the_callers_root(void **state)
         command, sizeof command,
         "mount -t tmpfs none %s && mkdir -p %s%s %s/old && printf 'its own' > %s%s/manifest && "
         "ln -s %s/manifest %s/link && cp /bin/busybox %s/agent 2>/dev/null; "
-        "cd %s && exec env -i python3 -c 'import os,time\n"
+        "cd %s && exec env -i /usr/bin/python3 -c 'import os,time\n"
         "os.chroot(\".\"); os.chdir(\"/\"); os.write(1, b\".\"); time.sleep(60)'",
         root, root, f->dir, root, root, f->dir, f->dir, root, root, root);
     const char *const argv[] = {"unshare", "--mount", "--pid", "--fork", "--propagation",
