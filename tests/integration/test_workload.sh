@@ -20,7 +20,7 @@ end_callers() {
     done
     callers=()
 }
-trap 'status=$?; end_callers; (exit $status); job_cleanup' EXIT
+trap 'status=$?; set +e; end_callers; (exit $status); job_cleanup' EXIT
 
 # caller UID COMMAND...: starts it as that user; pid in $caller
 caller() {
