@@ -119,15 +119,29 @@ enum att_rc conf_entries_load(const char *path, struct conf_entries **ret_entrie
 
 /* ---- structs ---- */
 
+static void texts_free(char **texts, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(texts[i]);
+    }
+    free(texts);
+}
+
 static void workload_done(struct conf_workload *w)
 {
     free(w->unit);
-    for (size_t i = 0; i < w->n_exe_sha256; i++) {
-        free(w->exe_sha256[i]);
-    }
-    free(w->exe_sha256);
+    texts_free(w->exe_sha256, w->n_exe_sha256);
+    texts_free(w->script_sha256, w->n_script_sha256);
     free(w->manifest_path);
     free(w->manifest_sha256);
+}
+
+void conf_workloads_free(struct conf_workload *workloads, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        workload_done(&workloads[i]);
+    }
+    free(workloads);
 }
 
 static void entry_done(struct conf_entry *entry)
@@ -141,10 +155,7 @@ static void entry_done(struct conf_entry *entry)
         free(entry->hosts[i].value);
     }
     free(entry->hosts);
-    for (size_t i = 0; i < entry->n_workload; i++) {
-        workload_done(&entry->workload[i]);
-    }
-    free(entry->workload);
+    conf_workloads_free(entry->workload, entry->n_workload);
 }
 
 void conf_entry_free(struct conf_entry *entry)

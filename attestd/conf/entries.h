@@ -24,6 +24,8 @@ struct conf_workload {
     char *unit;        /* NULL: any; uid or unit is always given */
     char **exe_sha256; /* 64 lowercase hex digits each; any of them */
     size_t n_exe_sha256;
+    char **script_sha256; /* of the file that an interpreter runs; any of them */
+    size_t n_script_sha256;
     char *manifest_path;   /* both or neither */
     char *manifest_sha256; /* 64 lowercase hex digits */
 };
@@ -61,8 +63,8 @@ void conf_entries_free(struct conf_entries *entries);
 
 /* {"name", "owner", "hosts": ["label:zone=trading"], "workload": [{"uid": 1001, "unit"?,
  * "exe_sha256"?:
- * ["<hex>"], "manifest"?: {"path", "sha256"}}], "key": "tpm", "profile"}. The same entry gives the
- * same JSON, byte for byte when dumped sorted. */
+ * ["<hex>"], "script_sha256"?: ["<hex>"], "manifest"?: {"path", "sha256"}}], "key": "tpm",
+ * "profile"}. The same entry gives the same JSON, byte for byte when dumped sorted. */
 ATT_MUST_USE enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json,
                                             struct att_err *err);
 /* Strict: unknown members, wrong types and every rule of the file are errors. */
@@ -78,8 +80,24 @@ ATT_MUST_USE enum att_rc conf_entries_from_json(const json_t *json,
 /* The workload array alone, as hostView carries it. */
 ATT_MUST_USE enum att_rc conf_workloads_to_json(const struct conf_entry *entry, json_t **ret_json,
                                                 struct att_err *err);
+/* Its reader: strict, as entries are. */
+ATT_MUST_USE enum att_rc conf_workloads_from_json(const json_t *json,
+                                                  struct conf_workload **ret_workloads,
+                                                  size_t *ret_n, struct att_err *err);
+void conf_workloads_free(struct conf_workload *workloads, size_t n);
 /* Whether a host with this EK id and these labels ({"zone": "trading"}, may be NULL) is selected.
  */
 bool conf_entry_selects(const struct conf_entry *entry, const char *ek_id, const json_t *labels);
+
+/* Two agents that one host may run as the same user (or in the same unit) without telling them
+ * apart by unit: exe_sha256, script_sha256 and manifest are in the hands of that user's own
+ * processes. */
+struct conf_entry_clash {
+    bool by_unit; /* the same unit; else the same uid */
+    uint32_t uid;
+    const char *unit; /* borrowed */
+};
+bool conf_entry_clashes(const struct conf_entry *a, const struct conf_entry *b,
+                        struct conf_entry_clash *ret_clash);
 
 #endif

@@ -197,18 +197,19 @@ static bool unit_ok(const char *unit)
     return false;
 }
 
-static void decode_exes(struct decode *d, const char *path, const json_t *json,
-                        struct conf_workload *w)
+/* A list of SHA-256 digests under this key, where there is one. */
+static void decode_digests(struct decode *d, const char *path, const json_t *json, const char *key,
+                           char ***ret_list, size_t *ret_n)
 {
-    const json_t *list = list_of(d, path, json, "exe_sha256", 1, CONF_EXES_MAX, false);
-    if (!list || !(w->exe_sha256 = alloc(d, json_array_size(list), sizeof *w->exe_sha256))) {
+    const json_t *list = list_of(d, path, json, key, 1, CONF_EXES_MAX, false);
+    if (!list || !(*ret_list = alloc(d, json_array_size(list), sizeof **ret_list))) {
         return;
     }
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *text = json_string_value(json_array_get(list, i));
-        struct conf_path at = conf_path("%.90s.exe_sha256[%zu]", path, i);
+        struct conf_path at = conf_path("%.90s.%s[%zu]", path, key, i);
         if (conf_check_hex256(d->check, at.text, text ? text : "")) {
-            w->exe_sha256[w->n_exe_sha256++] = copy(d, text);
+            (*ret_list)[(*ret_n)++] = copy(d, text);
         }
     }
 }
@@ -233,7 +234,8 @@ static void decode_manifest(struct decode *d, const char *path, const json_t *js
 static void decode_workload(struct decode *d, const char *path, const json_t *json,
                             struct conf_workload *w)
 {
-    static const char *const keys[] = {"uid", "unit", "exe_sha256", "manifest", NULL};
+    static const char *const keys[] = {"uid",           "unit",     "exe_sha256",
+                                       "script_sha256", "manifest", NULL};
     if (!check_keys(d, path, json, keys)) {
         return;
     }
@@ -246,9 +248,11 @@ static void decode_workload(struct decode *d, const char *path, const json_t *js
     w->unit = copy(d, unit);
     if (!json_object_get(json, "uid") && !json_object_get(json, "unit")) {
         conf_bad(d->check, path,
-                 "expected uid or unit: exe_sha256 and manifest do not tell processes apart");
+                 "expected uid or unit: exe_sha256, script_sha256 and manifest do not tell "
+                 "processes apart");
     }
-    decode_exes(d, path, json, w);
+    decode_digests(d, path, json, "exe_sha256", &w->exe_sha256, &w->n_exe_sha256);
+    decode_digests(d, path, json, "script_sha256", &w->script_sha256, &w->n_script_sha256);
     decode_manifest(d, path, json, w);
 }
 
@@ -395,7 +399,52 @@ enum att_rc conf_entry_from_json(const json_t *json, struct conf_entry **ret_ent
     return ATT_OK;
 }
 
+enum att_rc conf_workloads_from_json(const json_t *json, struct conf_workload **ret_workloads,
+                                     size_t *ret_n, struct att_err *err)
+{
+    size_t n = json_array_size(json);
+    struct conf_errors *errors = calloc(1, sizeof *errors);
+    struct conf_workload *list = calloc(n ? n : 1, sizeof *list);
+    enum att_rc rc = errors && list ? ATT_OK : att_fail(err, ATT_E_NOMEM, "workload");
+    if (rc == ATT_OK && (n == 0 || n > CONF_WORKLOADS_MAX)) {
+        rc = att_fail(err, ATT_E_PARSE, "workload: expected a list of 1 … %d", CONF_WORKLOADS_MAX);
+        n = 0;
+    }
+    if (rc == ATT_OK) {
+        struct conf_check check = {errors, NULL};
+        struct decode d = {&check, false};
+        for (size_t i = 0; i < n; i++) {
+            decode_workload(&d, conf_path("workload[%zu]", i).text, json_array_get(json, i),
+                            &list[i]);
+        }
+        rc = d.nomem ? att_fail(err, ATT_E_NOMEM, "workload")
+             : errors->n
+                 ? att_fail(err, ATT_E_PARSE, "%s: %s", errors->v[0].field, errors->v[0].text)
+                 : ATT_OK;
+    }
+    free(errors);
+    if (rc != ATT_OK) {
+        conf_workloads_free(list, list ? n : 0);
+        return rc;
+    }
+    *ret_workloads = list;
+    *ret_n = n;
+    return ATT_OK;
+}
+
 /* ---- struct → JSON ---- */
+
+static json_t *digests_json(char *const *digests, size_t n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < n; i++) {
+        if (json_array_append_new(list, json_string(digests[i])) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
 
 static json_t *workload_json(const struct conf_workload *w)
 {
@@ -408,11 +457,12 @@ static json_t *workload_json(const struct conf_workload *w)
         bad |= json_object_set_new(json, "unit", json_string(w->unit));
     }
     if (w->n_exe_sha256) {
-        json_t *list = json_array();
-        for (size_t i = 0; i < w->n_exe_sha256; i++) {
-            bad |= json_array_append_new(list, json_string(w->exe_sha256[i]));
-        }
-        bad |= json_object_set_new(json, "exe_sha256", list);
+        bad |=
+            json_object_set_new(json, "exe_sha256", digests_json(w->exe_sha256, w->n_exe_sha256));
+    }
+    if (w->n_script_sha256) {
+        bad |= json_object_set_new(json, "script_sha256",
+                                   digests_json(w->script_sha256, w->n_script_sha256));
     }
     if (w->manifest_path) {
         bad |= json_object_set_new(

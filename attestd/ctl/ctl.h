@@ -96,6 +96,8 @@ enum ctl_exit ctl_eventlog_show(const struct ctl_ctx *, const struct ctl_args *,
 enum ctl_exit ctl_enrol_run(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_run_run(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_doctor_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_who_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_apply_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_why_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 
 #endif

@@ -94,7 +94,8 @@ const struct ctl_command ctl_issuer_commands[] = {
      .help = "applies a file of agents; --dry-run prints the difference",
      .at_issuer = true,
      .op = "entry.apply",
-     .params = {FILE_ARG, FLAG("dry-run", "dryRun")}},
+     .params = {FILE_ARG, FLAG("dry-run", "dryRun")},
+     .show = ctl_apply_show},
     {.noun = "entry",
      .verb = "list",
      .help = "the agents and the hosts that may run them",
@@ -253,5 +254,25 @@ enum ctl_exit ctl_why_show(const struct ctl_ctx *ctx, const struct ctl_args *arg
                ctl_text(record, "detail", detail, sizeof detail));
         print_checks(record);
     }
+    return CTL_OK;
+}
+
+enum ctl_exit ctl_apply_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
+                             const json_t *result)
+{
+    const json_t *warnings = json_object_get(result, "warnings");
+    (void)args;
+    if (ctx->json) {
+        ctl_print_json(result);
+        return CTL_OK;
+    }
+    for (size_t i = 0; i < json_array_size(warnings); i++) {
+        att_autojson *one = json_pack("{s:O}", "text", json_array_get(warnings, i));
+        char cell[600];
+        fprintf(stderr, "attestctl: warning: %s\n", ctl_text(one, "text", cell, sizeof cell));
+    }
+    att_autojson *rest = json_copy((json_t *)(uintptr_t)result);
+    json_object_del(rest, "warnings");
+    ctl_print_object(rest, 0);
     return CTL_OK;
 }

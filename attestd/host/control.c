@@ -374,14 +374,26 @@ static enum att_rc op_doctor(struct call *call, json_t **ret_result, struct att_
     return host_doctor(call->host, ret_result, err);
 }
 
+static enum att_rc op_who(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    return host_who(call->host, call->args, ret_result, err);
+}
+
 static const struct {
     const char *op;
     enum att_rc (*fn)(struct call *, json_t **, struct att_err *);
 } ops[] = {
-    {"status", op_status},       {"agent.list", op_list},     {"agent.show", op_show},
-    {"agent.rotate", op_rotate}, {"agent.freeze", op_freeze}, {"agent.thaw", op_thaw},
-    {"cert.show", op_cert},      {"quote", op_quote},         {"doctor", op_doctor},
+    {"status", op_status},
+    {"agent.list", op_list},
+    {"agent.show", op_show},
+    {"agent.rotate", op_rotate},
+    {"agent.freeze", op_freeze},
+    {"agent.thaw", op_thaw},
+    {"cert.show", op_cert},
+    {"quote", op_quote},
+    {"doctor", op_doctor},
     {"host.enrol", op_enrol},
+    {"who", op_who},
 };
 
 enum att_rc host_control(void *user, const struct att_ctl_peer *peer, const char *op,

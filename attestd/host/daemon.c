@@ -2,6 +2,7 @@
 #include "attestd/host/internal.h"
 #include "attestd/base/io.h"
 #include "attestd/proc/notify.h"
+#include "attestd/proc/who_proto.h"
 
 #include <event2/event.h>
 
@@ -394,6 +395,10 @@ static enum att_rc start(struct host *host, struct att_err *err)
     if (rc == ATT_OK) {
         rc = proc_keyd_new(host->paths.keyd, HOST_KEYD_TIMEOUT_MS, &host->keyd, err);
     }
+    if (rc == ATT_OK) {
+        rc = proc_caller_new(host->paths.whod, "whod", proc_who_table, HOST_WHOD_TIMEOUT_MS,
+                             &host->whod, err);
+    }
     read_boot_id(host->boot_id, sizeof(host->boot_id));
     /* Before the first byte of anybody else's is read, and before there are threads. */
     if (rc == ATT_OK) {
@@ -441,6 +446,9 @@ static enum att_rc run(struct host *host, struct loop *loop, struct att_err *err
     rc = att_ctl_server_new(host->paths.control, control_group(host->conf), host_control, host,
                             &host->ctl, err);
     if (rc == ATT_OK) {
+        rc = host_workload_start(host, err);
+    }
+    if (rc == ATT_OK) {
         rc = host_threads_start(host, err);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -466,9 +474,12 @@ static void finish(struct host *host)
         host_wake(host);
     }
     att_ctl_server_free(host->ctl);
+    proc_server_free(host->workload_server);
     host_threads_join(host);
     host_clients_free(host);
     proc_keyd_free(host->keyd);
+    proc_caller_free(host->whod);
+    host_selectors_unref(&host->selectors);
     proc_identity_done(&host->identity);
     proc_account_done(&host->account);
     host_ticket_done(&host->given.ticket);

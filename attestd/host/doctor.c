@@ -1,14 +1,18 @@
 /* What this host lacks, and how to mend it. Facts that attestd can see from inside its sandbox. */
 #include "attestd/host/internal.h"
 #include "attestd/base/io.h"
+#include "attestd/workload/wire.h"
 
 #include <errno.h>
 #include <grp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/timex.h>
+#include <unistd.h>
 
 struct doctor {
     json_t *checks;
@@ -133,6 +137,21 @@ static void check_issuer(struct doctor *d, struct host *host)
           host->tls_group[0] ? host->tls_group : "not known yet");
 }
 
+/* Can whod tell us, a process of another user, who we are? Only what calls us locally needs it. */
+static void check_whod(struct doctor *d, struct host *host)
+{
+    att_autofd self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    struct workload_caller *caller = calloc(1, sizeof(*caller));
+    struct att_err err = {0};
+    enum att_rc rc = caller
+                         ? workload_wire_who(host->whod, self, getpid(), 0, NULL, 0, caller, &err)
+                         : att_fail(&err, ATT_E_NOMEM, "no memory");
+    check(d, "whod", rc == ATT_OK, true,
+          "start attestd-whod with the same configuration, its two capabilities and --peer", "%s%s",
+          rc == ATT_OK ? "answers on " : "", rc == ATT_OK ? host->paths.whod : err.msg);
+    free(caller);
+}
+
 static void check_log(struct doctor *d, const char *name, const char *path, bool optional)
 {
     att_autobuf bytes = ATT_BUF_INIT(EVIDENCE_LOG_MAX);
@@ -169,6 +188,7 @@ enum att_rc host_doctor(struct host *host, json_t **ret_result, struct att_err *
     check_device(&d, host);
     check_clock(&d, host);
     check_issuer(&d, host);
+    check_whod(&d, host);
     check_logs(&d, host);
     *ret_result = json_pack("{s:o}", "checks", d.checks);
     return ATT_OK;

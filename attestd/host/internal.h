@@ -10,8 +10,10 @@
 #include "attestd/base/log.h"
 #include "attestd/host/host.h"
 #include "attestd/host/record.h"
+#include "attestd/host/selectors.h"
 #include "attestd/host/ticket.h"
 #include "attestd/host/view.h"
+#include "attestd/proc/caller.h"
 #include "attestd/proc/keyd_client.h"
 #include "attestd/proc/sandbox.h"
 #include "provision/acme/client.h"
@@ -23,6 +25,7 @@
 #define HOST_WORKERS         4
 #define HOST_SAVE_LOCKS      16
 #define HOST_KEYD_TIMEOUT_MS 30000
+#define HOST_WHOD_TIMEOUT_MS 15000 /* a large executable is read once */
 #define HOST_VIEW_WAIT_S     50
 #define HOST_BACKOFF_BASE_MS 500
 #define HOST_BACKOFF_CAP_MS  60000
@@ -47,7 +50,7 @@ struct host_paths {
     char *withdrawn; /* …/withdrawn: NAME.pem, the last chain that was taken out of service */
     char *evidence;  /* …/evidence */
     char *record, *view, *bundle, *ak_chain, *lock;
-    char *control, *keyd; /* sockets */
+    char *control, *keyd, *whod, *workload; /* sockets */
 };
 
 /* A ticket that an operator gave on the control socket: in memory only. */
@@ -56,6 +59,13 @@ struct host_given {
     uint64_t n;                /* how many were given; names the latest */
     uint64_t refused_n;        /* the latest that the issuer refused, and why */
     struct agent_error refused;
+};
+
+/* What became of callers, for status. */
+struct host_workload_counts {
+    uint64_t granted, refused, limited; /* limited: of refused, those over their rate */
+    int64_t told_ms;                    /* the last line about one over its rate; 0: none */
+    uint64_t left_out;                  /* lines since then */
 };
 
 /* The client of one thread, made anew when the issuer's address or the account changed. */
@@ -95,6 +105,8 @@ struct host {
     struct host_spare *spares;
     size_t n_spares;
     STACK_OF(X509) * bundle;
+    struct host_selectors *selectors; /* of the view in force; NULL: none yet */
+    struct host_workload_counts workload_counts;
     struct att_buf ak_pem; /* AK certificate and its intermediate */
     struct host_given given;
     uint64_t view_version;
@@ -118,6 +130,8 @@ struct host {
     struct proc_keyd *keyd;
     struct host_client clients[HOST_WORKERS + 1];
     struct att_ctl_server *ctl;
+    struct proc_caller *whod;
+    struct proc_server *workload_server;
     struct proc_sandbox_report sandbox;
     int64_t started_at;
     bool swept; /* keys of unknown agents were looked for */
@@ -272,6 +286,12 @@ void host_threads_join(struct host *host);
 void host_wait(struct host *host, int64_t ms);
 void host_wake(struct host *host);  /* main and the workers look again */
 void host_nudge(struct host *host); /* the host thread begins a new round at once; under lock */
+
+/* workload.c: which agent is a caller; run_dir/workload.sock */
+ATT_MUST_USE enum att_rc host_workload_start(struct host *host, struct att_err *err);
+/* who.c: the control socket's "who" */
+ATT_MUST_USE enum att_rc host_who(struct host *host, const json_t *args, json_t **ret_result,
+                                  struct att_err *err);
 
 /* control.c, status.c, doctor.c */
 att_ctl_handler host_control;

@@ -153,6 +153,11 @@ enum att_rc host_status(struct host *host, json_t **ret_result, struct att_err *
     json_object_set_new(json, "clock",
                         json_pack("{s:o, s:I}", "lastJumpAt", host_time_json(host->clock_jump_at),
                                   "lastJumpMs", (json_int_t)host->clock_jump_ms));
+    json_object_set_new(json, "callers",
+                        json_pack("{s:I, s:I, s:I}", "granted",
+                                  (json_int_t)host->workload_counts.granted, "refused",
+                                  (json_int_t)host->workload_counts.refused, "limited",
+                                  (json_int_t)host->workload_counts.limited));
     json_object_set_new(json, "lastError", host_error_json(&host->last_error));
     json_object_set_new(json, "agents", agents);
     if (!json || !agents) {

@@ -30,14 +30,33 @@ static enum att_rc anchor_of(struct host *host, struct host_issuer *issuer,
     return rc;
 }
 
+static void report_bad(const struct host_selectors *selectors)
+{
+    for (size_t i = 0; i < selectors->n; i++) {
+        if (selectors->bad[i].rc != ATT_OK) {
+            att_log(ATT_ERROR, "workload.unusable", ATT_S("agent", selectors->rules[i].agent),
+                    ATT_S("message", selectors->bad[i].msg),
+                    ATT_S("effect", "no caller will be this agent"));
+        }
+    }
+}
+
 /* Puts a judged view in force. */
 static enum att_rc apply(struct host *host, struct host_view *view, struct att_err *err)
 {
-    enum att_rc rc = host_agents_sync(host, view, err);
+    ATT_CLEANUP(host_selectors_unref) struct host_selectors *selectors = NULL;
+    enum att_rc rc = host_selectors_new(json_object_get(view->json, "entries"), &selectors, err);
+    if (rc == ATT_OK) {
+        rc = host_agents_sync(host, view, err);
+    }
     if (rc != ATT_OK) {
         return rc;
     }
+    report_bad(selectors);
     HOST_LOCKED(host);
+    struct host_selectors *before = host->selectors;
+    host->selectors = selectors;
+    selectors = before; /* let go at the end */
     STACK_OF(X509) *old = host->bundle;
     host->bundle = view->bundle;
     view->bundle = old; /* freed with the view */

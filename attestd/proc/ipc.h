@@ -139,16 +139,19 @@ typedef enum att_rc proc_handler_fn(void *user, const struct proc_peer *peer,
                                     struct att_buf *ret_payload, struct att_err *err);
 
 struct proc_server_opts {
-    const char *path; /* unix socket; a stale one is replaced, a live one is ATT_E_CONFLICT */
-    uid_t uid;        /* peers with this uid, and root, may connect (SO_PEERCRED) */
+    const char *path;       /* unix socket; a stale one is replaced, a live one is ATT_E_CONFLICT */
+    uid_t uid;              /* peers with this uid, and root, may connect (SO_PEERCRED) */
+    const uid_t *peer_uids; /* and these; borrowed. The socket then is our group's, too (0660) */
+    size_t n_peer_uids;
     const struct proc_op *table; /* ends at the first without a name */
     proc_handler_fn *handler;
     void *user;
     int64_t frame_timeout_ms; /* how long a frame may take from its first byte to its last */
 };
 
-/* Binds and listens (mode 0600); serving starts with proc_server_start, so that a process can enter
- * its sandbox in between. */
+/* Binds and listens (mode 0600), or takes over the socket of this path that systemd listens on
+ * (then its mode is the unit's, and the socket stays when the server ends). Serving starts with
+ * proc_server_start, so that a process can enter its sandbox in between. */
 ATT_MUST_USE enum att_rc proc_server_new(const struct proc_server_opts *opts,
                                          struct proc_server **ret_server, struct att_err *err);
 ATT_MUST_USE enum att_rc proc_server_start(struct proc_server *server, struct att_err *err);

@@ -1,6 +1,8 @@
 #include "attestd/proc/notify.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
@@ -55,4 +57,16 @@ int64_t proc_notify_watchdog_period_ms(void)
 {
     uint64_t usec = 0;
     return sd_watchdog_enabled(0, &usec) > 0 ? (int64_t)(usec / 2000) : 0;
+}
+
+int proc_notify_socket(const char *path)
+{
+    int n = sd_listen_fds(0);
+    for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + n; fd++) {
+        if (sd_is_socket_unix(fd, SOCK_STREAM, 1, path, 0) > 0) {
+            int flags = fcntl(fd, F_GETFL);
+            return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 ? fd : -1;
+        }
+    }
+    return -1;
 }

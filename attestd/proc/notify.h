@@ -11,5 +11,8 @@ void proc_notify_stopping(const char *status);
 void proc_notify_watchdog(void);
 /* How often the watchdog wants to hear from us: half of WATCHDOG_USEC; 0 when there is none. */
 int64_t proc_notify_watchdog_period_ms(void);
+/* The listening unix socket of this path that systemd handed over (LISTEN_FDS), made non-blocking;
+ * the caller's to close. -1: none. */
+int proc_notify_socket(const char *path);
 
 #endif

@@ -68,7 +68,8 @@ enum att_rc proc_sandbox_enter(const struct proc_sandbox_opts *opts,
 {
     static const char *const names[][2] = {[PROC_PROFILE_KEYD] = {"keyd", "keyd-relaxed"},
                                            [PROC_PROFILE_ATTESTD] = {"attestd", "attestd-relaxed"},
-                                           [PROC_PROFILE_ISSUERD] = {"issuerd", "issuerd-relaxed"}};
+                                           [PROC_PROFILE_ISSUERD] = {"issuerd", "issuerd-relaxed"},
+                                           [PROC_PROFILE_WHOD] = {"whod", "whod-relaxed"}};
     bool relaxed = ATT_SANITIZED;
     struct proc_sandbox_report report = {
         .profile = names[opts->profile][relaxed],
@@ -79,7 +80,9 @@ enum att_rc proc_sandbox_enter(const struct proc_sandbox_opts *opts,
         rc = give_up_privileges(err);
     }
     char why[96] = "";
-    if (rc == ATT_OK) {
+    if (rc == ATT_OK && opts->profile == PROC_PROFILE_WHOD) {
+        remark(&report, "no Landlock: it hides other processes");
+    } else if (rc == ATT_OK) {
         rc = proc_landlock_enter(opts->paths, &report.landlock_abi, why, sizeof why, err);
     }
     if (rc == ATT_OK) {

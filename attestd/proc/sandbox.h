@@ -13,6 +13,8 @@ enum proc_profile {
     PROC_PROFILE_KEYD,    /* the TPM, its state folder, its socket; no network */
     PROC_PROFILE_ATTESTD, /* network, state, control socket; no TPM */
     PROC_PROFILE_ISSUERD, /* network, state */
+    PROC_PROFILE_WHOD,    /* reads; no network, no file is written or made. Without Landlock, which
+                             would forbid it to look at any process outside of its domain */
 };
 
 /* A file or folder that stays reachable. A path that is not there is skipped. */
@@ -35,7 +37,8 @@ struct proc_sandbox_opts {
 
 /* What was put in force, for logs and INFO. */
 struct proc_sandbox_report {
-    const char *profile; /* "keyd", "attestd", "issuerd", with "-relaxed" in sanitizer builds */
+    const char
+        *profile; /* "keyd", "attestd", "issuerd", "whod", with "-relaxed" in sanitizer builds */
     const char *seccomp; /* "allow-list", "deny-list" */
     int landlock_abi;    /* 0: not in force */
     bool dumpable, memlock_ok;

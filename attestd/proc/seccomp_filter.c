@@ -1,8 +1,10 @@
 #include "attestd/proc/seccomp_filter.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -45,16 +47,11 @@ static const char *const common_calls[] = {
     "flock",
     "fsync",
     "fdatasync",
-    "ftruncate",
-    "fallocate",
     "fadvise64",
     "fstat",
     "fstatfs",
-    "fchmod",
     "pipe2",
     /* files by name: Landlock and the file modes say which */
-    "open",
-    "openat",
     "stat",
     "lstat",
     "newfstatat",
@@ -67,19 +64,7 @@ static const char *const common_calls[] = {
     "readlinkat",
     "getdents64",
     "getcwd",
-    "rename",
-    "renameat",
-    "renameat2",
-    "unlink",
-    "unlinkat",
-    "rmdir",
-    "mkdir",
-    "mkdirat",
-    "chmod",
-    "fchmodat",
     "umask",
-    "link",
-    "linkat",
     /* waiting */
     "poll",
     "ppoll",
@@ -153,6 +138,19 @@ static const char *const common_calls[] = {
     "getrlimit",
 };
 
+/* Opening files for writing too, and changing names: not for whod. */
+static const char *const file_calls[] = {
+    "open",     "openat",    "ftruncate", "fallocate", "fchmod", "rename",
+    "renameat", "renameat2", "unlink",    "unlinkat",  "rmdir",  "mkdir",
+    "mkdirat",  "chmod",     "fchmodat",  "link",      "linkat",
+};
+
+/* What whod reads besides. The flags of openat2 stand in memory, out of a filter's sight. */
+static const char *const look_calls[] = {"openat2", "getxattr"};
+
+/* attestd asks whod about a pid that an operator names. */
+static const char *const attestd_calls[] = {"pidfd_open"};
+
 /* A server and a client of the network need a little more (libevent, libcurl, SQLite). */
 static const char *const network_calls[] = {
     "sendmmsg",  "recvmmsg",   "sendfile", "epoll_create", "pipe",    "eventfd",   "fchown",
@@ -170,7 +168,7 @@ static const char *const hostile_calls[] = {
 
 static const char *profile_of(enum proc_profile profile)
 {
-    static const char *const names[] = {"keyd", "attestd", "issuerd"};
+    static const char *const names[] = {"keyd", "attestd", "issuerd", "whod"};
     return names[profile];
 }
 
@@ -189,10 +187,15 @@ static int add_calls(scmp_filter_ctx ctx, uint32_t action, const char *const *na
     return 0;
 }
 
+static bool has_network(enum proc_profile profile)
+{
+    return profile == PROC_PROFILE_ATTESTD || profile == PROC_PROFILE_ISSUERD;
+}
+
 static int allow_sockets(scmp_filter_ctx ctx, enum proc_profile profile)
 {
     static const unsigned families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
-    size_t count = profile == PROC_PROFILE_KEYD ? 1 : 4; /* keyd: the TPM's socket, ours */
+    size_t count = has_network(profile) ? 4 : 1; /* keyd: the TPM's socket, ours */
     for (size_t i = 0; i < count; i++) {
         int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, ARG_EQ(0, families[i]));
         if (rc != 0) {
@@ -238,13 +241,37 @@ static int allow_some_arguments(scmp_filter_ctx ctx)
     return rc;
 }
 
+#define ADD_ALL(ctx, action, names)                                                                \
+    add_calls((ctx), (action), (names), sizeof(names) / sizeof *(names))
+
+/* open and openat as far as they do not write, make or cut a file. */
+static int allow_reading(scmp_filter_ctx ctx)
+{
+    const scmp_datum_t writing = O_ACCMODE | O_CREAT | O_TRUNC;
+    int rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, look_calls);
+    int number = seccomp_syscall_resolve_name("open");
+    if (rc == 0 && number != __NR_SCMP_ERROR) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, number, 1,
+                              SCMP_CMP64(1, SCMP_CMP_MASKED_EQ, writing, 0));
+        rc = rc == -EDOM ? 0 : rc;
+    }
+    return rc ? rc
+              : seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
+                                 SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, writing, 0));
+}
+
 static int fill_allow_list(scmp_filter_ctx ctx, enum proc_profile profile)
 {
-    int rc =
-        add_calls(ctx, SCMP_ACT_ALLOW, common_calls, sizeof common_calls / sizeof common_calls[0]);
-    if (rc == 0 && profile != PROC_PROFILE_KEYD) {
-        rc = add_calls(ctx, SCMP_ACT_ALLOW, network_calls,
-                       sizeof network_calls / sizeof network_calls[0]);
+    int rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, common_calls);
+    if (rc == 0) {
+        rc = profile == PROC_PROFILE_WHOD ? allow_reading(ctx)
+                                          : ADD_ALL(ctx, SCMP_ACT_ALLOW, file_calls);
+    }
+    if (rc == 0 && has_network(profile)) {
+        rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, network_calls);
+    }
+    if (rc == 0 && profile == PROC_PROFILE_ATTESTD) {
+        rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, attestd_calls);
     }
     if (rc == 0) {
         rc = allow_sockets(ctx, profile);
@@ -256,8 +283,7 @@ static int fill_allow_list(scmp_filter_ctx ctx, enum proc_profile profile)
         rc = allow_some_arguments(ctx);
     }
     if (rc == 0) {
-        rc = add_calls(ctx, SCMP_ACT_KILL_PROCESS, hostile_calls,
-                       sizeof hostile_calls / sizeof hostile_calls[0]);
+        rc = ADD_ALL(ctx, SCMP_ACT_KILL_PROCESS, hostile_calls);
     }
     return rc;
 }
@@ -265,10 +291,9 @@ static int fill_allow_list(scmp_filter_ctx ctx, enum proc_profile profile)
 /* Sanitizers need calls that nobody lists; the hostile ones stay refused for them too. */
 static int fill_deny_list(scmp_filter_ctx ctx, enum proc_profile profile)
 {
-    int rc = add_calls(ctx, SCMP_ACT_ERRNO(EPERM), hostile_calls,
-                       sizeof hostile_calls / sizeof hostile_calls[0]);
+    int rc = ADD_ALL(ctx, SCMP_ACT_ERRNO(EPERM), hostile_calls);
     static const unsigned families[] = {AF_INET, AF_INET6, AF_PACKET};
-    for (size_t i = 0; rc == 0 && profile == PROC_PROFILE_KEYD && i < 3; i++) {
+    for (size_t i = 0; rc == 0 && !has_network(profile) && i < 3; i++) {
         rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(socket), 1,
                               ARG_EQ(0, families[i]));
     }

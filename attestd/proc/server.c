@@ -4,6 +4,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
 #include "attestd/base/secret.h"
+#include "attestd/proc/notify.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -22,7 +23,7 @@ struct proc_server {
     char path[sizeof((struct sockaddr_un *)0)->sun_path];
     int listen_fd, stop_fd; /* stop_fd becomes readable, and stays so, when the server ends */
     pthread_t acceptor;
-    bool started;
+    bool started, inherited; /* inherited: from systemd */
     pthread_mutex_t lock;
     pthread_cond_t idle;
     unsigned connections;
@@ -133,7 +134,7 @@ static void *connection_thread(void *arg)
 
 /* ---- accepting ----------------------------------------------------------------------------- */
 
-static bool peer_allowed(int fd, uid_t uid, struct proc_peer *ret_peer)
+static bool peer_allowed(int fd, const struct proc_server_opts *opts, struct proc_peer *ret_peer)
 {
     struct ucred cred;
     socklen_t len = sizeof cred;
@@ -141,7 +142,11 @@ static bool peer_allowed(int fd, uid_t uid, struct proc_peer *ret_peer)
         return false;
     }
     *ret_peer = (struct proc_peer){cred.uid, cred.gid, cred.pid, -1};
-    return cred.uid == uid || cred.uid == 0;
+    bool allowed = cred.uid == opts->uid || cred.uid == 0;
+    for (size_t i = 0; !allowed && i < opts->n_peer_uids; i++) {
+        allowed = cred.uid == opts->peer_uids[i];
+    }
+    return allowed;
 }
 
 static bool take_place(struct proc_server *server)
@@ -165,7 +170,7 @@ static void start_connection(struct proc_server *server, int fd)
 {
     struct proc_peer peer;
     struct connection *conn = NULL;
-    if (!peer_allowed(fd, server->opts.uid, &peer) || !take_place(server)) {
+    if (!peer_allowed(fd, &server->opts, &peer) || !take_place(server)) {
         close(fd);
         return;
     }
@@ -245,11 +250,12 @@ static enum att_rc listen_at(struct proc_server *server, struct att_err *err)
     }
     /* On Linux a socket's file takes its mode from the descriptor's before bind: there is no
      * instant at which others could connect. */
-    if (fchmod(server->listen_fd, 0600) != 0 ||
+    mode_t mode = server->opts.n_peer_uids ? 0660 : 0600;
+    if (fchmod(server->listen_fd, mode) != 0 ||
         bind(server->listen_fd, (const struct sockaddr *)&addr, sizeof addr) != 0) {
         return att_fail_errno(err, ATT_E_IO, "bind %s", server->path);
     }
-    if (chmod(server->path, 0600) != 0 || listen(server->listen_fd, PROC_CONNECTIONS_MAX) != 0) {
+    if (chmod(server->path, mode) != 0 || listen(server->listen_fd, PROC_CONNECTIONS_MAX) != 0) {
         return att_fail_errno(err, ATT_E_IO, "listen on %s", server->path);
     }
     return ATT_OK;
@@ -275,8 +281,11 @@ enum att_rc proc_server_new(const struct proc_server_opts *opts, struct proc_ser
     pthread_mutex_init(&server->lock, NULL);
     pthread_cond_init(&server->idle, NULL);
     server->stop_fd = eventfd(0, EFD_CLOEXEC);
-    enum att_rc rc =
-        server->stop_fd < 0 ? att_fail_errno(err, ATT_E_IO, "eventfd") : listen_at(server, err);
+    server->listen_fd = proc_notify_socket(server->path);
+    server->inherited = server->listen_fd >= 0;
+    enum att_rc rc = server->stop_fd < 0 ? att_fail_errno(err, ATT_E_IO, "eventfd")
+                     : server->inherited ? ATT_OK
+                                         : listen_at(server, err);
     if (rc != ATT_OK) {
         if (rc == ATT_E_CONFLICT) {
             server->path[0] = 0; /* not ours to remove */
@@ -317,7 +326,7 @@ void proc_server_free(struct proc_server *server)
     pthread_mutex_unlock(&server->lock);
     if (server->listen_fd >= 0) {
         close(server->listen_fd);
-        if (server->path[0]) {
+        if (server->path[0] && !server->inherited) {
             unlink(server->path);
         }
     }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define AUDIT_LIMIT_MAX 1000
+#define WARNINGS_MAX    32
 
 /* ---- entries
  * -----------------------------------------------------------------------------------------------
@@ -127,6 +128,74 @@ static enum att_rc parse_entries(struct issuer_admin_call *call, struct conf_ent
     return rc;
 }
 
+/* ---- agents that only digests tell apart ---- */
+
+struct clashes {
+    const struct conf_entries *entries; /* of the file */
+    json_t *named;                      /* its names */
+    json_t *warnings;
+    size_t more; /* beyond WARNINGS_MAX */
+};
+
+static void note_clash(struct clashes *c, const struct conf_entry *a, const struct conf_entry *b)
+{
+    struct conf_entry_clash clash;
+    char what[280];
+    if (!conf_entry_clashes(a, b, &clash)) {
+        return;
+    }
+    if (json_array_size(c->warnings) == WARNINGS_MAX) {
+        c->more++;
+        return;
+    }
+    if (clash.by_unit) {
+        snprintf(what, sizeof what, "unit %s", clash.unit);
+    } else {
+        snprintf(what, sizeof what, "uid %u without different units", clash.uid);
+    }
+    json_array_append_new(
+        c->warnings,
+        json_sprintf("agents %s and %s share %s and may meet on a host: digests narrow, "
+                     "they do not isolate one from the other",
+                     a->name, b->name, what));
+}
+
+static enum att_rc note_stored(void *user, const void *record, struct att_err *err)
+{
+    struct clashes *c = user;
+    const struct store_entry *row = record;
+    struct conf_entry *entry = NULL;
+    if (json_object_get(c->named, row->name)) {
+        return ATT_OK; /* as the file has it */
+    }
+    att_autojson *json = issuer_json(row->json);
+    enum att_rc rc = conf_entry_from_json(json, &entry, err);
+    for (size_t i = 0; !rc && i < c->entries->n_agents; i++) {
+        note_clash(c, &c->entries->agents[i], entry);
+    }
+    conf_entry_free(entry);
+    return rc;
+}
+
+static enum att_rc warn_of_clashes(struct issuer_admin_call *call, struct store_tx *tx,
+                                   const struct conf_entries *entries, struct att_err *err)
+{
+    att_autojson *named = json_object();
+    struct clashes c = {entries, named, json_array(), 0};
+    json_object_set_new(call->result, "warnings", c.warnings);
+    for (size_t i = 0; i < entries->n_agents; i++) {
+        json_object_set_new(named, entries->agents[i].name, json_true());
+        for (size_t k = i + 1; k < entries->n_agents; k++) {
+            note_clash(&c, &entries->agents[i], &entries->agents[k]);
+        }
+    }
+    enum att_rc rc = store_each(tx, &store_entries, NULL, NULL, note_stored, &c, err);
+    if (c.more) {
+        json_array_append_new(c.warnings, json_sprintf("and %zu more pairs of agents", c.more));
+    }
+    return rc;
+}
+
 enum att_rc issuer_admin_entry_apply(struct issuer_admin_call *call, struct store_tx *tx,
                                      struct att_err *err)
 {
@@ -143,6 +212,9 @@ enum att_rc issuer_admin_entry_apply(struct issuer_admin_call *call, struct stor
     if (!rc && strcmp(entries->trust_domain, call->issuer->trust_domain) != 0) {
         rc = issuer_refuse(err, ATT_E_INVAL, "trustDomain", "trust_domain: expected %s, found %s",
                            call->issuer->trust_domain, entries->trust_domain);
+    }
+    if (!rc) {
+        rc = warn_of_clashes(call, tx, entries, err);
     }
     for (size_t i = 0; !rc && i < entries->n_agents; i++) {
         rc = apply_one(&a, tx, &entries->agents[i], err);

@@ -72,6 +72,12 @@ static void test_refused(void **state)
             "rebalancer.service");
     refused(A(HOSTS "    workload:\n      uid: 1\n      exe_sha256: [ab]\n" KEY), 8,
             "agents[0].workload[0].exe_sha256[0]", "64 lowercase hex");
+    refused(A(HOSTS "    workload:\n      uid: 1\n      script_sha256: [ab]\n" KEY), 8,
+            "agents[0].workload[0].script_sha256[0]", "64 lowercase hex");
+    refused(A(HOSTS "    workload:\n      uid: 1\n      script_sha256: " HEX "\n" KEY), 8,
+            "agents[0].workload[0].script_sha256", "expected a list");
+    refused(A(HOSTS "    workload:\n      - script_sha256: [\"" HEX "\"]\n" KEY), 7,
+            "agents[0].workload[0]", "expected uid or unit");
     refused(A(HOSTS "    workload:\n      uid: 1\n      manifest: { path: /m }\n" KEY), 8,
             "agents[0].workload[0].manifest.sha256", "required");
     refused(
@@ -116,6 +122,7 @@ static const char design[] =
     "    hosts: [ \"label:zone=trading\", \"ek:" HEX "\" ]\n"
     "    workload:\n      uid: 1001\n      unit: rebalancer.service\n"
     "      exe_sha256: [ \"" HEX "\" ]\n"
+    "      script_sha256: [ \"" HEX "\" ]\n"
     "      manifest: { path: /opt/rebalancer/manifest.json, sha256: \"" HEX "\" }\n"
     "    key: tpm\n    profile: trading\n"
     "  - name: market-data\n    owner: md\n    hosts: [\"label:zone=trading\"]\n"
@@ -137,6 +144,8 @@ static void test_accepted(void **state)
     assert_true(a->workload[0].has_uid);
     assert_int_equal(a->workload[0].uid, 1001);
     assert_string_equal(a->workload[0].manifest_path, "/opt/rebalancer/manifest.json");
+    assert_int_equal(a->workload[0].n_script_sha256, 1);
+    assert_string_equal(a->workload[0].script_sha256[0], HEX);
     assert_int_equal(a->key, CONF_KEY_TPM);
     assert_int_equal(e->agents[1].n_workload, 2);
     assert_true(e->agents[1].workload[0].has_uid);
@@ -205,13 +214,85 @@ static void test_json(void **state)
     conf_entry_free(entry);
 }
 
+/* The list alone, as hostView carries it. */
+static void test_workloads_json(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"[]", "{}", "[{}]", "[{\"uid\":1},1]",
+                                      "[{\"uid\":1,\"later_sha256\":[]}]"};
+    struct conf_workload *list = NULL;
+    size_t n = 77;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        json_t *json = json_loads(bad[i], 0, NULL);
+        assert_int_equal(conf_workloads_from_json(json, &list, &n, NULL), ATT_E_PARSE);
+        assert_int_equal(n, 77);
+        json_decref(json);
+    }
+    assert_int_equal(conf_workloads_from_json(NULL, &list, &n, NULL), ATT_E_PARSE);
+    json_t *json = json_loads("[{\"uid\":1},{\"unit\":\"a.service\"}]", 0, NULL);
+    assert_int_equal(conf_workloads_from_json(json, &list, &n, NULL), ATT_OK);
+    assert_int_equal(n, 2);
+    assert_string_equal(list[1].unit, "a.service");
+    conf_workloads_free(list, n);
+    json_decref(json);
+}
+
+/* Which pairs share a host and what only digests tell apart. */
+static void test_clashes(void **state)
+{
+    (void)state;
+#define E(hosts, work)                                                                             \
+    "{\"name\":\"a\",\"owner\":\"o\",\"hosts\":[\"" hosts "\"],\"workload\":[" work                \
+    "],\"key\":\"tpm\",\"profile\":\"p\"}"
+#define EK_A "ek:" HEX
+#define EK_B                                                                                       \
+    "ek:1"                                                                                         \
+    "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+    static const struct {
+        const char *a, *b;
+        bool clash;
+    } cases[] = {
+        {E("label:z=t", "{\"uid\":1}"), E("label:z=t", "{\"uid\":2}"), false},
+        {E("label:z=t", "{\"uid\":1}"), E("label:z=u", "{\"uid\":1}"), false},
+        {E(EK_A, "{\"uid\":1}"), E(EK_B, "{\"uid\":1}"), false},
+        {E("label:z=t", "{\"uid\":1,\"unit\":\"a.service\"}"),
+         E("label:z=t", "{\"uid\":1,\"unit\":\"b.service\"}"), false},
+        {E("label:z=t", "{\"uid\":1}"), E("label:z=t", "{\"unit\":\"b.service\"}"), false},
+        {E("label:z=t", "{\"uid\":1,\"unit\":\"a.service\"}"),
+         E("label:z=t", "{\"uid\":2,\"unit\":\"a.service\"}"), false},
+        {E("label:z=t", "{\"uid\":1}"), E("label:z=t", "{\"uid\":1}"), true},
+        {E("label:z=t", "{\"uid\":1}"), E("label:rack=7", "{\"uid\":1}"), true},
+        {E("label:z=t", "{\"uid\":1}"), E(EK_A, "{\"uid\":1}"), true},
+        {E("label:z=t", "{\"uid\":1,\"exe_sha256\":[\"" HEX "\"]}"),
+         E("label:z=t", "{\"uid\":1,\"unit\":\"b.service\"}"), true},
+        {E("label:z=t", "{\"unit\":\"a.service\"}"), E("label:z=t", "{\"unit\":\"a.service\"}"),
+         true},
+        {E("label:z=t", "{\"uid\":7},{\"uid\":1}"), E("label:z=t", "{\"uid\":3},{\"uid\":1}"),
+         true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct conf_entry *a = NULL, *b = NULL;
+        struct conf_entry_clash clash;
+        json_t *ja = json_loads(cases[i].a, 0, NULL), *jb = json_loads(cases[i].b, 0, NULL);
+        assert_int_equal(conf_entry_from_json(ja, &a, NULL), ATT_OK);
+        assert_int_equal(conf_entry_from_json(jb, &b, NULL), ATT_OK);
+        if (conf_entry_clashes(a, b, &clash) != cases[i].clash ||
+            conf_entry_clashes(b, a, &clash) != cases[i].clash) {
+            fail_msg("%s %s", cases[i].a, cases[i].b);
+        }
+        conf_entry_free(a);
+        conf_entry_free(b);
+        json_decref(ja);
+        json_decref(jb);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_too_many),
-        cmocka_unit_test(test_accepted),
-        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_refused),        cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_accepted),       cmocka_unit_test(test_json),
+        cmocka_unit_test(test_workloads_json), cmocka_unit_test(test_clashes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

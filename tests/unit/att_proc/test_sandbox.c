@@ -100,6 +100,27 @@ static int probe_write_system(void)
 {
     return outcome(open("/usr/att-sandbox-must-not-be", O_WRONLY | O_CREAT, 0600), EACCES);
 }
+static int probe_write_as_whod(void)
+{
+    char path[96];
+    snprintf(path, sizeof path, "%s/x", folder);
+    return outcome(open(path, O_WRONLY | O_CREAT, 0600), EPERM);
+}
+static int probe_cut_as_whod(void)
+{
+    return outcome(open("/etc/hostname", O_RDONLY | O_TRUNC), EPERM);
+}
+static int probe_unlink_as_whod(void)
+{
+    return outcome(unlink("/tmp/att-sandbox-is-not-there"), EPERM);
+}
+static int probe_look(void)
+{
+    char path[64], target[8];
+    snprintf(path, sizeof path, "/proc/%d/exe", (int)getppid());
+    int fd = open(path, O_RDONLY);
+    return fd >= 0 && readlink(path, target, sizeof target) > 0 ? WORKED : ODD;
+}
 static int probe_write_inside(void)
 {
     char from[96], to[96];
@@ -169,7 +190,7 @@ static void hostile_calls_are_refused(void **state)
 {
     (void)state;
     int (*const probes[])(void) = {probe_exec, probe_ptrace, probe_read_memory};
-    for (int profile = PROC_PROFILE_KEYD; profile <= PROC_PROFILE_ISSUERD; profile++) {
+    for (int profile = PROC_PROFILE_KEYD; profile <= PROC_PROFILE_WHOD; profile++) {
         for (size_t i = 0; i < 3; i++) {
             assert_int_equal(entered((enum proc_profile)profile, probes[i]),
                              ATT_SANITIZED ? REFUSED : KILLED);
@@ -185,6 +206,23 @@ static void keyd_has_no_network(void **state)
     assert_int_equal(entered(PROC_PROFILE_KEYD, probe_unix), WORKED);
     assert_int_equal(entered(PROC_PROFILE_ATTESTD, probe_inet), WORKED);
     assert_int_equal(entered(PROC_PROFILE_ISSUERD, probe_inet6), WORKED);
+}
+
+/* whod looks at other processes, and changes nothing. */
+static void whod_reads_and_does_not_write(void **state)
+{
+    (void)state;
+    assert_int_equal(entered(PROC_PROFILE_WHOD, probe_inet), REFUSED);
+    assert_int_equal(entered(PROC_PROFILE_WHOD, probe_inet6), REFUSED);
+    assert_int_equal(entered(PROC_PROFILE_WHOD, probe_look), WORKED);
+    assert_int_equal(entered(PROC_PROFILE_WHOD, probe_thread), WORKED);
+    assert_int_equal(entered(PROC_PROFILE_WHOD, probe_limits), WORKED);
+    if (ATT_SANITIZED) {
+        skip(); /* the relaxed profile is a deny-list */
+    }
+    assert_int_equal(entered(PROC_PROFILE_WHOD, probe_write_as_whod), REFUSED);
+    assert_int_equal(entered(PROC_PROFILE_WHOD, probe_cut_as_whod), REFUSED);
+    assert_int_equal(entered(PROC_PROFILE_WHOD, probe_unlink_as_whod), REFUSED);
 }
 
 static bool have_landlock(void)
@@ -218,7 +256,7 @@ static void unlisted_calls_are_refused(void **state)
     }
     int (*const probes[])(void) = {probe_kill, probe_fork, probe_mount, probe_setuid,
                                    probe_raise_limit};
-    for (int profile = PROC_PROFILE_KEYD; profile <= PROC_PROFILE_ISSUERD; profile++) {
+    for (int profile = PROC_PROFILE_KEYD; profile <= PROC_PROFILE_WHOD; profile++) {
         for (size_t i = 0; i < sizeof probes / sizeof probes[0]; i++) {
             assert_int_equal(entered((enum proc_profile)profile, probes[i]), REFUSED);
         }
@@ -281,6 +319,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hostile_calls_are_refused),
         cmocka_unit_test(keyd_has_no_network),
+        cmocka_unit_test(whod_reads_and_does_not_write),
         cmocka_unit_test(files_outside_cannot_be_opened),
         cmocka_unit_test(unlisted_calls_are_refused),
         cmocka_unit_test(small_memlock_is_an_error_where_needed),

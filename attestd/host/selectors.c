@@ -1,0 +1,82 @@
+#include "attestd/host/selectors.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The list is the rule's from here on; only this file gives it back. */
+static void rule_done(struct workload_rule *rule)
+{
+    free((char *)(uintptr_t)rule->agent);
+    conf_workloads_free((struct conf_workload *)(uintptr_t)rule->workload, rule->n);
+}
+
+static void selectors_free(struct host_selectors *selectors)
+{
+    for (size_t i = 0; i < selectors->n; i++) {
+        rule_done(&selectors->rules[i]);
+    }
+    free(selectors->rules);
+    free(selectors->bad);
+    free(selectors);
+}
+
+static enum att_rc add(struct host_selectors *selectors, const json_t *entry, struct att_err *err)
+{
+    const char *name;
+    enum att_rc rc = att_json_str(entry, "name", &name, err);
+    char *copy = rc == ATT_OK ? strdup(name) : NULL;
+    if (rc != ATT_OK || !copy) {
+        return rc != ATT_OK ? rc : att_fail(err, ATT_E_NOMEM, "selectors");
+    }
+    struct workload_rule *rule = &selectors->rules[selectors->n];
+    struct att_err *bad = &selectors->bad[selectors->n++];
+    struct conf_workload *list = NULL;
+    rule->agent = copy;
+    rc = conf_workloads_from_json(json_object_get(entry, "workload"), &list, &rule->n, bad);
+    rule->workload = list;
+    if (rc != ATT_OK) {
+        att_err_reason(bad, "workloadUnknown");
+    }
+    return rc == ATT_E_NOMEM ? att_fail(err, rc, "selectors") : ATT_OK;
+}
+
+enum att_rc host_selectors_new(const json_t *entries, struct host_selectors **ret_selectors,
+                               struct att_err *err)
+{
+    size_t n = json_array_size(entries);
+    struct host_selectors *selectors = calloc(1, sizeof(*selectors));
+    if (!selectors) {
+        return att_fail(err, ATT_E_NOMEM, "selectors");
+    }
+    selectors->refs = 1;
+    selectors->rules = calloc(n ? n : 1, sizeof(*selectors->rules));
+    selectors->bad = calloc(n ? n : 1, sizeof(*selectors->bad));
+    enum att_rc rc =
+        selectors->rules && selectors->bad ? ATT_OK : att_fail(err, ATT_E_NOMEM, "selectors");
+    for (size_t i = 0; rc == ATT_OK && i < n; i++) {
+        rc = add(selectors, json_array_get(entries, i), err);
+    }
+    if (rc != ATT_OK) {
+        selectors_free(selectors);
+        return rc;
+    }
+    *ret_selectors = selectors;
+    return ATT_OK;
+}
+
+struct host_selectors *host_selectors_ref(struct host_selectors *selectors)
+{
+    if (selectors) {
+        __atomic_add_fetch(&selectors->refs, 1, __ATOMIC_RELAXED);
+    }
+    return selectors;
+}
+
+void host_selectors_unref(struct host_selectors **selectors)
+{
+    struct host_selectors *gone = *selectors;
+    *selectors = NULL;
+    if (gone && __atomic_sub_fetch(&gone->refs, 1, __ATOMIC_ACQ_REL) == 0) {
+        selectors_free(gone);
+    }
+}

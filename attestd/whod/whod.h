@@ -1,0 +1,54 @@
+/* attestd-whod: tells attestd and tokend who a process is. The only process with CAP_SYS_PTRACE and
+ * CAP_DAC_READ_SEARCH, and with nothing else: no network, no keys, no file that it writes. */
+#ifndef ATTESTD_WHOD_WHOD_H
+#define ATTESTD_WHOD_WHOD_H
+
+#include "attestd/base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+int whod_main(int argc, char **argv);
+
+/* ---- the server ---- */
+
+#define WHOD_PEERS_MAX 8
+
+struct whod_opts {
+    const char *socket_path;
+    const uid_t *peers; /* besides our own user and root; borrowed */
+    size_t n_peers;
+};
+struct whod;
+/* Binds; serving begins with whod_start, so that the sandbox is entered in between. */
+ATT_MUST_USE enum att_rc whod_new(const struct whod_opts *opts, struct whod **ret_whod,
+                                  struct att_err *err);
+ATT_MUST_USE enum att_rc whod_start(struct whod *whod, struct att_err *err);
+void whod_free(struct whod *whod);
+void whod_status(struct whod *whod, char *ret, size_t room);
+
+/* ---- limits: of each user, before anything is hashed ---- */
+
+#define WHOD_PER_SECOND 50
+#define WHOD_BURST      200
+#define WHOD_AT_ONCE    6   /* of one user's processes looked at side by side */
+#define WHOD_USERS_MAX  256 /* remembered */
+
+struct whod_limits;
+ATT_MUST_USE enum att_rc whod_limits_new(struct whod_limits **ret_limits, struct att_err *err);
+void whod_limits_free(struct whod_limits *limits);
+/* Takes one request out of the user's bucket and one of its places; whod_limits_leave gives the
+ * place back. ATT_E_LIMIT rateLimited, then no place was taken. */
+ATT_MUST_USE enum att_rc whod_limits_enter(struct whod_limits *limits, uid_t uid, int64_t now_ms,
+                                           struct att_err *err);
+void whod_limits_leave(struct whod_limits *limits, uid_t uid);
+
+/* ---- privileges ---- */
+
+/* Gives up every capability but CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, in all five sets.
+ * ret_ptrace, ret_read: which of the two were there to keep. */
+ATT_MUST_USE enum att_rc whod_caps_drop(bool *ret_ptrace, bool *ret_read, struct att_err *err);
+
+#endif
