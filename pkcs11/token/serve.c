@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STACK_LEN 65536
+#define STACK_LEN 262144 /* libcrypto verifies on it */
 
 struct relay {
     int client, to_server;
@@ -26,8 +26,7 @@ struct relay {
     char why[160]; /* empty: the client closed */
 };
 
-/* In the process image, not on the heap: only the pages that are used become this process's own,
- * and a second thread that never calls malloc gets no arena. */
+/* In the process image, not on the heap: only the pages that are used become this process's own. */
 static uint8_t frame[TOKEN_FRAME_MAX];
 static char stack[STACK_LEN] __attribute__((aligned(16)));
 
@@ -142,9 +141,8 @@ static bool relay_one(struct relay *relay, struct token_frame_state *state)
     return false;
 }
 
-static void *relay_thread(void *arg)
+static void run_relay(struct relay *relay)
 {
-    struct relay *relay = arg;
     struct token_frame_state state = {0};
     uint8_t version;
     if (read_exact(relay, &version, 1, true) && pass(relay, ATT_SLICE(&version, 1))) {
@@ -157,21 +155,38 @@ static void *relay_thread(void *arg)
     if (relay->why[0]) {
         shutdown(relay->client, SHUT_RDWR);
     }
+}
+
+/* ---- p11-kit's server --------------------------------------------------------------------------- */
+
+/* In the second thread, since that one gets a heap of its own: what it allocates then lies together
+ * on a few fresh pages, and not in the gaps of the heap that was inherited from the process that
+ * forked, each of which would cost a page. The relay allocates nothing. */
+struct server {
+    int from_relay, client;
+};
+
+static void *server_thread(void *arg)
+{
+    const struct server *server = arg;
+    p11_kit_be_quiet();
+    (void)p11_kit_remote_serve_module(token_module_functions(), server->from_relay, server->client);
+    close(server->from_relay);
+    shutdown(server->client, SHUT_RDWR); /* where p11-kit gave up first: wakes the relay */
     return NULL;
 }
 
-static bool start(struct relay *relay, pthread_t *ret_thread)
+static bool start(struct server *server, pthread_t *ret_thread)
 {
     pthread_attr_t attr;
-    bool ok = pthread_attr_init(&attr) == 0 &&
-              pthread_attr_setstack(&attr, stack, sizeof stack) == 0 &&
-              pthread_create(ret_thread, &attr, relay_thread, relay) == 0;
-    return ok;
+    return pthread_attr_init(&attr) == 0 && pthread_attr_setstack(&attr, stack, sizeof stack) == 0 &&
+           pthread_create(ret_thread, &attr, server_thread, server) == 0;
 }
 
 const char *token_serve(const struct token_serve_opts *opts)
 {
     static struct relay relay;
+    static struct server server;
     pthread_t thread;
     int ends[2];
     relay = (struct relay){.client = opts->client, .pid = opts->pid};
@@ -180,15 +195,13 @@ const char *token_serve(const struct token_serve_opts *opts)
         return "no pipe";
     }
     relay.to_server = ends[1];
-    if (!start(&relay, &thread)) {
+    server = (struct server){ends[0], opts->client};
+    if (!start(&server, &thread)) {
         close(ends[0]);
         close(ends[1]);
         return "no thread";
     }
-    p11_kit_be_quiet();
-    (void)p11_kit_remote_serve_module(token_module_functions(), ends[0], opts->client);
-    close(ends[0]);
-    shutdown(opts->client, SHUT_RDWR); /* where p11-kit gave up first: wakes the relay */
+    run_relay(&relay);
     pthread_join(thread, NULL);
     token_module_reset(opts->store);
     return relay.why[0] ? relay.why : NULL;
