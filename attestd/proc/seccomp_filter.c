@@ -172,14 +172,14 @@ static const char *const tokend_calls[] = {
 
 /* All that a token does: it reads, writes and waits on what it was given. */
 static const char *const token_calls[] = {
-    "brk",        "mmap",          "munmap",          "mprotect",        "mremap",
-    "madvise",    "read",          "write",           "readv",           "writev",
-    "close",      "recvfrom",      "recvmsg",         "sendto",          "sendmsg",
-    "shutdown",   "poll",          "ppoll",           "pipe2",           "futex",
-    "rseq",       "rt_sigprocmask", "rt_sigreturn",   "set_robust_list", "sched_yield",
-    "gettid",     "getpid",        "nanosleep",       "clock_nanosleep", "clock_gettime",
-    "getrandom",  "exit",          "exit_group",      "restart_syscall", "sigaltstack",
-    "membarrier", "gettimeofday",  "time",
+    "brk",        "mmap",           "munmap",       "mprotect",        "mremap",
+    "madvise",    "read",           "write",        "readv",           "writev",
+    "close",      "recvfrom",       "recvmsg",      "sendto",          "sendmsg",
+    "shutdown",   "poll",           "ppoll",        "pipe2",           "futex",
+    "rseq",       "rt_sigprocmask", "rt_sigreturn", "set_robust_list", "sched_yield",
+    "gettid",     "getpid",         "nanosleep",    "clock_nanosleep", "clock_gettime",
+    "getrandom",  "exit",           "exit_group",   "restart_syscall", "sigaltstack",
+    "membarrier", "gettimeofday",   "time",
 };
 
 /* Ends the process: no honest code of ours comes near these. */
@@ -265,8 +265,8 @@ static int allow_children(scmp_filter_ctx ctx)
 {
     const scmp_datum_t no = CLONE_VM | CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET |
                             CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
-    int rc = add_calls(ctx, SCMP_ACT_ALLOW, tokend_calls,
-                       sizeof tokend_calls / sizeof tokend_calls[0]);
+    int rc =
+        add_calls(ctx, SCMP_ACT_ALLOW, tokend_calls, sizeof tokend_calls / sizeof tokend_calls[0]);
     if (rc == 0) {
         rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
                               SCMP_CMP64(0, SCMP_CMP_MASKED_EQ, no, 0));

@@ -3,8 +3,8 @@
 #include "attestd/tokend/internal.h"
 
 #include "attestd/base/clock.h"
+#include "attestd/tokend/own.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 struct agent *tokend_agent_join(struct tokend *tokend, struct att_slice name)
@@ -14,14 +14,13 @@ struct agent *tokend_agent_join(struct tokend *tokend, struct att_slice name)
         agent = agent->next;
     }
     if (!agent) {
-        agent = calloc(1, sizeof *agent);
-        if (!agent || name.len >= sizeof agent->name) {
-            free(agent);
+        agent = name.len < sizeof agent->name ? tokend_own_new(sizeof *agent) : NULL;
+        if (!agent) {
             return NULL;
         }
         memcpy(agent->name, name.ptr, name.len);
         agent->tokend = tokend;
-        agent->view = ATT_BUF_INIT(PROC_FRAME_MAX);
+        agent->view = tokend_own_buf(PROC_FRAME_MAX);
         agent->next = tokend->agents;
         tokend->agents = agent;
     }
@@ -40,11 +39,12 @@ void tokend_agent_leave(struct agent *agent)
     }
     *at = agent->next;
     tokend_call_forget(agent->asking);
-    att_buf_done(&agent->view);
-    free(agent);
+    tokend_own_buf_free(&agent->view);
+    tokend_own_free(agent, sizeof *agent);
 }
 
-/* ---- answering ---------------------------------------------------------------------------------- */
+/* ---- answering ----------------------------------------------------------------------------------
+ */
 
 static void answer_none(struct conn *conn)
 {
@@ -84,7 +84,8 @@ static void answer_all(struct agent *agent, enum att_rc rc, const struct att_err
     }
 }
 
-/* ---- asking -------------------------------------------------------------------------------------- */
+/* ---- asking
+ * -------------------------------------------------------------------------------------- */
 
 static bool keep(struct agent *agent, const struct proc_msg *reply)
 {
@@ -142,8 +143,9 @@ void tokend_agent_view(struct conn *conn)
         return;
     }
     const struct proc_value values[] = {{.bytes = att_slice_str(agent->name)}};
-    enum att_rc rc = tokend_upstream_call(tokend->attestd, PROC_WORKLOAD_VIEW, values, -1,
-                                          &agent->fair, VIEW_MS, viewed, agent, &agent->asking, &err);
+    enum att_rc rc =
+        tokend_upstream_call(tokend->attestd, PROC_WORKLOAD_VIEW, values, -1, &agent->fair, VIEW_MS,
+                             viewed, agent, &agent->asking, &err);
     if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, &err);
     }

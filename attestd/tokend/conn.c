@@ -4,6 +4,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
 #include "attestd/base/log.h"
+#include "attestd/tokend/own.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +20,8 @@
 #define SO_PEERPIDFD 77 /* Linux 6.5 */
 #endif
 
-/* ---- a user's share ------------------------------------------------------------------------------ */
+/* ---- a user's share
+ * ------------------------------------------------------------------------------ */
 
 static struct uid_share *share_of(struct tokend *tokend, uid_t uid)
 {
@@ -29,8 +31,8 @@ static struct uid_share *share_of(struct tokend *tokend, uid_t uid)
         if (share->used && share->uid == uid) {
             return share;
         }
-        bool idle = !share->used || (share->connections == 0 &&
-                                     att_boottime_ms() - share->filled_at_ms > 60000);
+        bool idle = !share->used ||
+                    (share->connections == 0 && att_boottime_ms() - share->filled_at_ms > 60000);
         empty = !empty && idle ? share : empty;
     }
     if (empty) {
@@ -63,7 +65,10 @@ static const char *refusal(struct tokend *tokend, struct uid_share *share)
     return NULL;
 }
 
-/* ---- the end --------------------------------------------------------------------------------------- */
+static struct tokend_slab conn_slab = {sizeof(struct conn), NULL};
+
+/* ---- the end
+ * --------------------------------------------------------------------------------------- */
 
 void tokend_conn_end(struct conn *conn)
 {
@@ -99,7 +104,7 @@ static void conn_free(struct conn *conn)
         tokend_agent_leave(conn->agent);
     }
     att_buf_done(&conn->out);
-    free(conn);
+    tokend_slab_give(&conn_slab, conn);
 }
 
 void tokend_conn_sweep(struct tokend *tokend)
@@ -175,68 +180,89 @@ void tokend_conn_tick(struct tokend *tokend)
     }
 }
 
-/* ---- the token's requests ----------------------------------------------------------------------------- */
+/* ---- the token's requests
+ * ----------------------------------------------------------------------------- */
 
-static void flush_out(struct conn *conn)
+/* True when all of it went; what did not stays for flush_out. */
+static bool send_now(struct conn *conn, struct att_slice bytes, size_t *ret_sent)
 {
-    while (conn->out_at < conn->out.len) {
-        ssize_t put = send(conn->channel, conn->out.ptr + conn->out_at, conn->out.len - conn->out_at,
-                           MSG_DONTWAIT | MSG_NOSIGNAL);
+    size_t sent = 0;
+    while (sent < bytes.len) {
+        ssize_t put =
+            send(conn->channel, bytes.ptr + sent, bytes.len - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (put < 0 && errno == EINTR) {
             continue;
         }
-        if (put < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            tokend_loop_change(&conn->tokend->loop, &conn->channel_source, EPOLLIN | EPOLLOUT);
-            return;
-        }
         if (put < 0) {
-            tokend_conn_end(conn);
-            return;
+            *ret_sent = sent;
+            return false;
         }
-        conn->out_at += (size_t)put;
+        sent += (size_t)put;
     }
-    if (conn->out.cap > 4096) { /* a view; signatures fit */
+    return true;
+}
+
+static void flush_out(struct conn *conn)
+{
+    size_t sent = 0;
+    struct att_slice rest = {conn->out.ptr + conn->out_at, conn->out.len - conn->out_at};
+    if (send_now(conn, rest, &sent)) {
         att_buf_done(&conn->out);
+        conn->out_at = 0;
+        tokend_loop_change(&conn->tokend->loop, &conn->channel_source, EPOLLIN);
+        return;
     }
-    conn->out.max = PROC_FRAME_MAX + 4;
-    att_buf_reset(&conn->out);
-    conn->out_at = 0;
-    tokend_loop_change(&conn->tokend->loop, &conn->channel_source, EPOLLIN);
+    conn->out_at += sent;
+    if (errno != EAGAIN && errno != EWOULDBLOCK) {
+        tokend_conn_end(conn);
+    }
 }
 
 static void reply_payload(struct conn *conn, struct att_slice payload)
 {
+    struct att_buf *frame = &conn->tokend->frame;
+    size_t sent = 0;
     conn->wait = WAIT_NOTHING;
-    uint16_t op = (uint16_t)(conn->frame_op | PROC_REPLY);
-    if (proc_frame_encode(conn->frame_id, op, payload, &conn->out, NULL) != ATT_OK) {
+    att_buf_reset(frame);
+    if (proc_frame_encode(conn->frame_id, (uint16_t)(conn->frame_op | PROC_REPLY), payload, frame,
+                          NULL) != ATT_OK) {
         tokend_conn_end(conn);
         return;
     }
-    flush_out(conn);
+    if (send_now(conn, att_buf_slice(frame), &sent)) {
+        return;
+    }
+    bool later = errno == EAGAIN || errno == EWOULDBLOCK;
+    conn->out = ATT_BUF_INIT(PROC_FRAME_MAX + 4);
+    att_buf_put(&conn->out, frame->ptr + sent, frame->len - sent);
+    if (!later || att_buf_ok(&conn->out, NULL) != ATT_OK) {
+        tokend_conn_end(conn);
+        return;
+    }
+    tokend_loop_change(&conn->tokend->loop, &conn->channel_source, EPOLLIN | EPOLLOUT);
 }
 
 void tokend_conn_reply(struct conn *conn, const struct proc_value *values)
 {
-    att_autobuf payload = ATT_BUF_INIT(PROC_FRAME_MAX);
+    struct att_buf *payload = &conn->tokend->payload;
     struct att_err err = {0};
     const struct proc_op *op = proc_op_find(tokend_inner_table, conn->frame_op);
-    enum att_rc rc = proc_reply_encode(op, values, &payload, &err);
+    enum att_rc rc = proc_reply_encode(op, values, payload, &err);
     if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, &err);
         return;
     }
-    reply_payload(conn, att_buf_slice(&payload));
+    reply_payload(conn, att_buf_slice(payload));
 }
 
 void tokend_conn_reply_err(struct conn *conn, enum att_rc rc, const struct att_err *err)
 {
-    att_autobuf payload = ATT_BUF_INIT(PROC_FRAME_MAX);
-    att_log(rc == ATT_E_NOTFOUND ? ATT_DEBUG : ATT_INFO, "tokend.refused",
-            ATT_N("pid", conn->pid), ATT_S("agent", conn->agent ? conn->agent->name : ""),
-            ATT_S("code", att_rc_name(rc)), ATT_S("reason", err ? err->reason : ""),
-            ATT_S("message", err ? err->msg : ""));
-    proc_reply_encode_err(rc, err, &payload);
-    reply_payload(conn, att_buf_slice(&payload));
+    struct att_buf *payload = &conn->tokend->payload;
+    att_log(rc == ATT_E_NOTFOUND ? ATT_DEBUG : ATT_INFO, "tokend.refused", ATT_N("pid", conn->pid),
+            ATT_S("agent", conn->agent ? conn->agent->name : ""), ATT_S("code", att_rc_name(rc)),
+            ATT_S("reason", err ? err->reason : ""), ATT_S("message", err ? err->msg : ""));
+    proc_reply_encode_err(rc, err, payload);
+    reply_payload(conn, att_buf_slice(payload));
 }
 
 /* One request at a time: false ends the connection. */
@@ -265,7 +291,7 @@ static bool take_requests(struct conn *conn)
 static void channel_ready(struct tokend_source *source, uint32_t events)
 {
     struct conn *conn = source->owner;
-    if (events & EPOLLOUT) {
+    if ((events & EPOLLOUT) && conn->out.len) {
         flush_out(conn);
     }
     if (conn->dead || !(events & (EPOLLIN | EPOLLHUP | EPOLLERR))) {
@@ -293,7 +319,8 @@ static void pid_ready(struct tokend_source *source, uint32_t events)
     tokend_conn_end(source->owner);
 }
 
-/* ---- the token's birth ------------------------------------------------------------------------------------ */
+/* ---- the token's birth
+ * ------------------------------------------------------------------------------------ */
 
 static void start_token(struct conn *conn)
 {
@@ -305,9 +332,12 @@ static void start_token(struct conn *conn)
         return;
     }
     conn->channel = ends[0];
+    /* The child has neither conn nor tokend (own.h). */
+    const struct tokend_token token = {tokend->token_sandbox, conn->client, ends[1], conn->pid,
+                                       conn->unknown};
     pid_t child = fork();
     if (child == 0) {
-        tokend_token_main(&tokend->token_sandbox, conn->client, ends[1], conn->pid, conn->unknown);
+        tokend_token_main(&token);
     }
     close(ends[1]);
     if (child < 0 || tokend_loop_add(&tokend->loop, &conn->channel_source, conn->channel, EPOLLIN,
@@ -363,7 +393,9 @@ static void identified(void *user, enum att_rc rc, const struct proc_msg *reply,
     start_token(conn);
 }
 
-/* ---- accepting ----------------------------------------------------------------------------------------------- */
+/* ---- accepting
+ * -----------------------------------------------------------------------------------------------
+ */
 
 /* The socket's own pidfd where the kernel has it; else one by number, with the time of accept, so
  * that a process that began later under the same number is not taken for the caller. */
@@ -386,7 +418,7 @@ static int pidfd_of(int client, pid_t pid, int64_t *ret_accepted_ms)
 static struct conn *conn_new(struct tokend *tokend, int client, const struct ucred *cred,
                              struct uid_share *share)
 {
-    struct conn *conn = calloc(1, sizeof *conn);
+    struct conn *conn = tokend_slab_take(&conn_slab);
     if (!conn) {
         return NULL;
     }
@@ -398,7 +430,6 @@ static struct conn *conn_new(struct tokend *tokend, int client, const struct ucr
     conn->channel = conn->pidfd = -1;
     conn->channel_source = (struct tokend_source){-1, channel_ready, conn};
     conn->pid_source = (struct tokend_source){-1, pid_ready, conn};
-    conn->out = ATT_BUF_INIT(PROC_FRAME_MAX + 4);
     conn->next = tokend->conns;
     tokend->conns = conn;
     tokend->connections++;
@@ -415,9 +446,9 @@ static void identify(struct conn *conn)
         {.num = (uint64_t)conn->accepted_ms},
         {.bytes = ATT_SLICE_LIT("pkcs11")},
     };
-    enum att_rc rc = tokend_upstream_call(tokend->attestd, PROC_WORKLOAD_IDENTIFY, values,
-                                          conn->pidfd, &conn->share->fair, IDENTIFY_MS, identified,
-                                          conn, &conn->call, &err);
+    enum att_rc rc =
+        tokend_upstream_call(tokend->attestd, PROC_WORKLOAD_IDENTIFY, values, conn->pidfd,
+                             &conn->share->fair, IDENTIFY_MS, identified, conn, &conn->call, &err);
     if (rc != ATT_OK) {
         att_log_err(ATT_ERROR, "tokend.identify", &err);
         linger(conn);
@@ -453,8 +484,8 @@ void tokend_conn_accepted(struct tokend *tokend, int client)
         return;
     }
     conn->pidfd = pidfd_of(client, conn->pid, &conn->accepted_ms);
-    if (conn->pidfd < 0 || tokend_loop_add(&tokend->loop, &conn->pid_source, conn->pidfd, EPOLLIN,
-                                           NULL) != ATT_OK) {
+    if (conn->pidfd < 0 ||
+        tokend_loop_add(&tokend->loop, &conn->pid_source, conn->pidfd, EPOLLIN, NULL) != ATT_OK) {
         tokend_conn_end(conn); /* the caller has ended already */
         return;
     }

@@ -90,8 +90,8 @@ static enum att_rc find_paths(const struct conf_attestd *conf, const struct sett
         char *ret;
         const char *name;
     } list[] = {
-        {paths->public_dir, "/public"},       {paths->socket, "/public/pkcs11.sock"},
-        {paths->workload, "/workload.sock"},  {paths->whod, "/whod.sock"},
+        {paths->public_dir, "/public"},      {paths->socket, "/public/pkcs11.sock"},
+        {paths->workload, "/workload.sock"}, {paths->whod, "/whod.sock"},
         {paths->keyd, "/keyd-sign.sock"},
     };
     enum att_rc rc = ATT_OK;
@@ -148,7 +148,8 @@ static unsigned fit_files(unsigned connections)
     return connections;
 }
 
-/* ---- the loop ---------------------------------------------------------------------------------------- */
+/* ---- the loop
+ * ---------------------------------------------------------------------------------------- */
 
 static void reload(const struct settings *set)
 {
@@ -275,8 +276,9 @@ static bool number(const char *text, unsigned *ret)
     char *end;
     unsigned long value = strtoul(text, &end, 10);
     if (*text < '0' || *text > '9' || *end || value < 1 || value > 100000) {
-        fprintf(stderr, "attestd-tokend: a number of connections from 1 to 100000 expected, found "
-                        "\"%s\"\n",
+        fprintf(stderr,
+                "attestd-tokend: a number of connections from 1 to 100000 expected, found "
+                "\"%s\"\n",
                 text);
         return false;
     }
@@ -296,11 +298,14 @@ static int check(const struct settings *set)
 
 int tokend_main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},      {"run-dir", required_argument, NULL, 'r'},
-        {"connections", required_argument, NULL, 'n'}, {"per-uid", required_argument, NULL, 'u'},
-        {"check", no_argument, NULL, 'k'},             {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},           {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"run-dir", required_argument, NULL, 'r'},
+                                            {"connections", required_argument, NULL, 'n'},
+                                            {"per-uid", required_argument, NULL, 'u'},
+                                            {"check", no_argument, NULL, 'k'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'v'},
+                                            {NULL, 0, NULL, 0}};
     struct settings set = {CONFIG_DEFAULT, NULL, CONNECTIONS_DEFAULT, PER_UID_DEFAULT, false};
     bool ok = true;
     for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {

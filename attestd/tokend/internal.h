@@ -11,18 +11,18 @@
 
 #include <sys/types.h>
 
-#define UIDS_MAX        1024 /* users with connections at one time */
-#define LINGERING_MAX   256
-#define LINGER_MS       5000
-#define IDENTIFY_MS     5000 /* attestd may have to hash an executable */
-#define VIEW_MS         3000
-#define VIEW_FRESH_MS   1000 /* a rotation is seen at most this late */
-#define SAME_MS         2000
-#define SAME_FRESH_MS   1000
-#define SIGN_MS         15000 /* a slow TPM with a queue */
-#define GAP_MS          2000  /* how long a request waits for a restarting process */
-#define UID_RATE        50    /* new connections of a user in a second, on average */
-#define UID_BURST       200
+#define UIDS_MAX      1024 /* users with connections at one time */
+#define LINGERING_MAX 256
+#define LINGER_MS     5000
+#define IDENTIFY_MS   5000 /* attestd may have to hash an executable */
+#define VIEW_MS       3000
+#define VIEW_FRESH_MS 1000 /* a rotation is seen at most this late */
+#define SAME_MS       2000
+#define SAME_FRESH_MS 1000
+#define SIGN_MS       15000 /* a slow TPM with a queue */
+#define GAP_MS        2000  /* how long a request waits for a restarting process */
+#define UID_RATE      50    /* new connections of a user in a second, on average */
+#define UID_BURST     200
 
 /* A user's share. */
 struct uid_share {
@@ -77,7 +77,7 @@ struct conn {
     struct tokend_source channel_source, pid_source;
     uint8_t in[TOKEND_INNER_REQUEST_MAX];
     size_t in_len;
-    struct att_buf out;
+    struct att_buf out; /* what the channel did not take at once */
     size_t out_at;
     /* its request */
     enum conn_wait wait;
@@ -102,6 +102,7 @@ struct tokend {
     bool any_dead, stopping;
     struct proc_sandbox_ready token_sandbox;
     struct proc_msg msg;
+    struct att_buf payload, frame; /* of a reply under construction */
 };
 
 /* ---- conn.c ---- */
@@ -125,8 +126,12 @@ void tokend_agent_leave(struct agent *agent);
 void tokend_agent_view(struct conn *conn);
 
 /* ---- token.c: the forked process ---- */
-/* Never returns. */
-_Noreturn void tokend_token_main(const struct proc_sandbox_ready *sandbox, int client, int channel,
-                                 pid_t pid, bool unknown);
+struct tokend_token {
+    struct proc_sandbox_ready sandbox;
+    int client, channel;
+    pid_t pid;    /* the caller's */
+    bool unknown; /* nobody's agent: no slot */
+};
+_Noreturn void tokend_token_main(const struct tokend_token *token);
 
 #endif

@@ -14,7 +14,8 @@ bool tokend_caller_alive(const struct conn *conn)
     return poll(&poll_fd, 1, 0) == 0; /* readable: the process has ended */
 }
 
-/* ---- the signature ---------------------------------------------------------------------------------- */
+/* ---- the signature
+ * ---------------------------------------------------------------------------------- */
 
 static void signed_by_keyd(void *user, enum att_rc rc, const struct proc_msg *reply,
                            const struct att_err *err)
@@ -47,12 +48,14 @@ static void ask_keyd(struct conn *conn)
     }
 }
 
-/* ---- is it still the one? ----------------------------------------------------------------------------- */
+/* ---- is it still the one?
+ * ----------------------------------------------------------------------------- */
 
 static void refuse_changed(struct conn *conn)
 {
     struct att_err err = {0};
-    enum att_rc rc = att_fail(&err, ATT_E_DENIED, "the caller is another program, unit or user now");
+    enum att_rc rc =
+        att_fail(&err, ATT_E_DENIED, "the caller is another program, unit or user now");
     att_err_reason(&err, "callerChanged");
     tokend_conn_reply_err(conn, rc, &err);
 }
@@ -115,7 +118,8 @@ static bool begin_signature(struct conn *conn, const struct proc_msg *request)
     return true;
 }
 
-/* ---- dispatch ------------------------------------------------------------------------------------------- */
+/* ---- dispatch
+ * ------------------------------------------------------------------------------------------- */
 
 static void say_why(const struct conn *conn, struct att_slice why)
 {

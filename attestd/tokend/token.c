@@ -15,13 +15,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define ANSWER_MS   20000 /* beyond every time-out of tokend's */
-#define AS_BYTES    ((rlim_t)256 << 20)
-#define FD_CLIENT   3
-#define FD_CHANNEL  4
-#define FD_LIMIT    8 /* the two, the relay's pipe, standard error */
+#define ANSWER_MS  20000 /* beyond every time-out of tokend's */
+#define AS_BYTES   ((rlim_t)256 << 20)
+#define FD_CLIENT  3
+#define FD_CHANNEL 4
+#define FD_LIMIT   8 /* the two, the relay's pipe, standard error */
 
-/* ---- the store behind the token: tokend ------------------------------------------------------- */
+/* ---- the store behind the token: tokend -------------------------------------------------------
+ */
 
 static struct {
     int channel;
@@ -123,7 +124,8 @@ static struct token_store store = {
     .random = store_random,
 };
 
-/* ---- the process -------------------------------------------------------------------------------- */
+/* ---- the process --------------------------------------------------------------------------------
+ */
 
 /* client and channel become 3 and 4; everything else of tokend's is closed. */
 static bool keep_two(int client, int channel)
@@ -149,23 +151,22 @@ static bool set_limits(void)
            (ATT_SANITIZED || setrlimit(RLIMIT_AS, &memory) == 0); /* ASan reserves terabytes */
 }
 
-_Noreturn void tokend_token_main(const struct proc_sandbox_ready *sandbox, int client, int channel,
-                                 pid_t pid, bool unknown)
+_Noreturn void tokend_token_main(const struct tokend_token *token)
 {
     sigset_t all;
     sigemptyset(&all);
-    if (!keep_two(client, channel) || !set_limits()) {
+    if (!keep_two(token->client, token->channel) || !set_limits()) {
         _exit(EXIT_FAILURE);
     }
     sigprocmask(SIG_SETMASK, &all, NULL);
     (void)prctl(PR_SET_NAME, "attestd-token", 0, 0, 0);
-    if (proc_sandbox_enter_ready(sandbox, NULL) != ATT_OK) {
+    if (proc_sandbox_enter_ready(&token->sandbox, NULL) != ATT_OK) {
         _exit(EXIT_FAILURE);
     }
-    store.no_slots = unknown;
+    store.no_slots = token->unknown;
     store_state.channel = FD_CHANNEL;
     store_state.in = ATT_BUF_INIT(PROC_FRAME_MAX);
-    const struct token_serve_opts opts = {FD_CLIENT, pid, &store};
+    const struct token_serve_opts opts = {FD_CLIENT, token->pid, &store};
     const char *why = token_serve(&opts);
     if (why) {
         const struct proc_value values[] = {{.bytes = att_slice_str(why)}};

@@ -3,12 +3,12 @@
 
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
+#include "attestd/tokend/own.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,9 +31,8 @@ static void listen_ready(struct tokend_source *source, uint32_t events)
 
 static enum att_rc make_upstreams(struct tokend *tokend, struct att_err *err)
 {
-    struct tokend_upstream_opts attestd = {&tokend->loop,       tokend->opts.workload_path,
-                                           "attestd",           proc_workload_table,
-                                           4,                   GAP_MS};
+    struct tokend_upstream_opts attestd = {
+        &tokend->loop, tokend->opts.workload_path, "attestd", proc_workload_table, 4, GAP_MS};
     struct tokend_upstream_opts whod = {
         &tokend->loop, tokend->opts.whod_path, "whod", proc_who_table, 2, GAP_MS};
     struct tokend_upstream_opts keyd = {
@@ -59,16 +58,19 @@ static void warm_up(void)
 enum att_rc tokend_new(const struct tokend_opts *opts, struct tokend **ret_tokend,
                        struct att_err *err)
 {
-    struct tokend *tokend = calloc(1, sizeof *tokend);
+    struct tokend *tokend = tokend_own_new(sizeof *tokend);
     const int on = 1;
     if (!tokend) {
         return att_fail(err, ATT_E_NOMEM, "tokend");
     }
     tokend->opts = *opts;
+    tokend->payload = tokend_own_buf(PROC_FRAME_MAX);
+    tokend->frame = tokend_own_buf(PROC_FRAME_MAX + 4);
     tokend->loop.epoll = -1;
     tokend->listen_source = (struct tokend_source){-1, listen_ready, tokend};
     warm_up();
-    /* Accepted sockets inherit it: each write comes with its writer's pid from the first byte on. */
+    /* Accepted sockets inherit it: each write comes with its writer's pid from the first byte on.
+     */
     enum att_rc rc = setsockopt(opts->listen_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0
                          ? tokend_loop_init(&tokend->loop, err)
                          : att_fail_errno(err, ATT_E_IO, "SO_PASSCRED");
@@ -111,7 +113,9 @@ void tokend_free(struct tokend *tokend)
     tokend_loop_remove(&tokend->loop, &tokend->listen_source);
     tokend_loop_done(&tokend->loop);
     proc_sandbox_ready_done(&tokend->token_sandbox);
-    free(tokend);
+    tokend_own_buf_free(&tokend->payload);
+    tokend_own_buf_free(&tokend->frame);
+    tokend_own_free(tokend, sizeof *tokend);
 }
 
 static void nothing(struct tokend_source *source, uint32_t events)

@@ -2,6 +2,7 @@
 
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
+#include "attestd/tokend/own.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,14 +12,16 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define RETRY_MS  100
-#define TRIES_MAX 2
+#define RETRY_MS       100
+#define TRIES_MAX      2
+#define CALL_FRAME_MAX 512 /* bytes; every request of the tables that are used here fits */
 
 struct tokend_call {
     struct tokend_call *next; /* in the queue */
     const struct proc_op *op;
     uint32_t id;
-    struct att_buf frame;
+    uint8_t frame[CALL_FRAME_MAX];
+    size_t frame_len;
     int passed; /* own copy; -1: none, or sent */
     struct tokend_fair *fair;
     int64_t made_ms, deadline_ms;
@@ -45,15 +48,17 @@ struct tokend_upstream {
     uint32_t next_id;
     int64_t retry_at_ms; /* nobody listened: not before then */
     struct proc_msg msg;
+    struct att_buf payload, frame; /* of a request under construction */
 };
 
 static void pump(struct tokend_upstream *up);
 
+static struct tokend_slab call_slab = {sizeof(struct tokend_call), NULL};
+
 static void call_free(struct tokend_call *call)
 {
-    att_buf_done(&call->frame);
     att_close(&call->passed);
-    free(call);
+    tokend_slab_give(&call_slab, call);
 }
 
 static void finish(struct tokend_call *call, enum att_rc rc, const struct proc_msg *reply,
@@ -106,7 +111,8 @@ static struct tokend_call *dequeue(struct tokend_upstream *up)
     return call;
 }
 
-/* ---- links ------------------------------------------------------------------------------------- */
+/* ---- links -------------------------------------------------------------------------------------
+ */
 
 static void link_close(struct link *link)
 {
@@ -151,8 +157,8 @@ static ssize_t send_some(int fd, struct att_slice bytes, int passed)
 static void link_send(struct link *link)
 {
     struct tokend_call *call = link->call;
-    while (link->sent < call->frame.len) {
-        struct att_slice rest = {call->frame.ptr + link->sent, call->frame.len - link->sent};
+    while (link->sent < call->frame_len) {
+        struct att_slice rest = {call->frame + link->sent, call->frame_len - link->sent};
         ssize_t put = send_some(link->fd, rest, link->sent == 0 ? call->passed : -1);
         if (put < 0 && errno == EINTR) {
             continue;
@@ -182,8 +188,8 @@ static void link_answer(struct link *link)
     struct tokend_upstream *up = link->up;
     struct proc_frame frame;
     struct att_err err = {0};
-    if (!call || proc_frame_parse(ATT_SLICE(link->in.ptr + 4, link->in.len - 4), &frame, &err) !=
-                     ATT_OK ||
+    if (!call ||
+        proc_frame_parse(ATT_SLICE(link->in.ptr + 4, link->in.len - 4), &frame, &err) != ATT_OK ||
         frame.id != call->id || frame.op != (call->op->op | PROC_REPLY)) {
         call = link->call;
         link->call = NULL;
@@ -285,31 +291,37 @@ static void pump(struct tokend_upstream *up)
     }
 }
 
-/* ---- calls -------------------------------------------------------------------------------------- */
+/* ---- calls --------------------------------------------------------------------------------------
+ */
 
 enum att_rc tokend_upstream_call(struct tokend_upstream *upstream, uint16_t op,
                                  const struct proc_value *values, int passed,
                                  struct tokend_fair *fair, int64_t timeout_ms, tokend_done_fn *done,
                                  void *user, struct tokend_call **ret_call, struct att_err *err)
 {
-    att_autobuf payload = ATT_BUF_INIT(PROC_FRAME_MAX);
-    struct tokend_call *call = calloc(1, sizeof *call);
+    att_buf_reset(&upstream->payload);
+    att_buf_reset(&upstream->frame);
+    struct tokend_call *call = tokend_slab_take(&call_slab);
     if (!call) {
         return att_fail(err, ATT_E_NOMEM, "call");
     }
     int64_t now = att_boottime_ms();
-    *call = (struct tokend_call){.op = proc_op_find(upstream->opts.table, op),
-                                 .id = ++upstream->next_id,
-                                 .frame = ATT_BUF_INIT(PROC_FRAME_MAX + 4),
-                                 .passed = -1,
-                                 .fair = fair,
-                                 .made_ms = now,
-                                 .deadline_ms = now + timeout_ms,
-                                 .done = done,
-                                 .user = user};
-    enum att_rc rc = proc_msg_encode(&call->op->request, values, &payload, err);
+    call->op = proc_op_find(upstream->opts.table, op);
+    call->id = ++upstream->next_id;
+    call->passed = -1;
+    call->fair = fair;
+    call->made_ms = now;
+    call->deadline_ms = now + timeout_ms;
+    call->done = done;
+    call->user = user;
+    enum att_rc rc = proc_msg_encode(&call->op->request, values, &upstream->payload, err);
     if (rc == ATT_OK) {
-        rc = proc_frame_encode(call->id, op, att_buf_slice(&payload), &call->frame, err);
+        rc = proc_frame_encode(call->id, op, att_buf_slice(&upstream->payload), &upstream->frame,
+                               err);
+    }
+    if (rc == ATT_OK) {
+        memcpy(call->frame, upstream->frame.ptr, upstream->frame.len);
+        call->frame_len = upstream->frame.len;
     }
     if (rc == ATT_OK && passed >= 0 && (call->passed = fcntl(passed, F_DUPFD_CLOEXEC, 3)) < 0) {
         rc = att_fail_errno(err, ATT_E_IO, "copy a descriptor");
@@ -339,11 +351,11 @@ static const char *overdue(const struct tokend_upstream *up, const struct tokend
     for (unsigned i = 0; i < up->opts.links; i++) {
         connected = connected || up->links[i].fd >= 0;
     }
-    return !call->done                                          ? "forgotten"
-           : call->tries >= TRIES_MAX                           ? "the connection was lost"
-           : now >= call->deadline_ms                           ? "no answer in time"
+    return !call->done                                            ? "forgotten"
+           : call->tries >= TRIES_MAX                             ? "the connection was lost"
+           : now >= call->deadline_ms                             ? "no answer in time"
            : !connected && now >= call->made_ms + up->opts.gap_ms ? "nobody listens"
-                                                                : NULL;
+                                                                  : NULL;
 }
 
 void tokend_upstream_tick(struct tokend_upstream *up)
@@ -358,8 +370,9 @@ void tokend_upstream_tick(struct tokend_upstream *up)
             continue;
         }
         *at = call->next;
-        fail(up, call, call->tries < TRIES_MAX && now >= call->deadline_ms ? ATT_E_TIMEOUT
-                                                                           : ATT_E_UNREACHABLE,
+        fail(up, call,
+             call->tries < TRIES_MAX && now >= call->deadline_ms ? ATT_E_TIMEOUT
+                                                                 : ATT_E_UNREACHABLE,
              why);
         at = &up->queue; /* done may have made calls */
     }
@@ -382,28 +395,31 @@ bool tokend_upstream_busy(const struct tokend_upstream *up)
     return busy;
 }
 
-/* ---- birth --------------------------------------------------------------------------------------- */
+/* ---- birth
+ * --------------------------------------------------------------------------------------- */
 
 enum att_rc tokend_upstream_new(const struct tokend_upstream_opts *opts,
                                 struct tokend_upstream **ret_upstream, struct att_err *err)
 {
-    struct tokend_upstream *up = calloc(1, sizeof *up);
+    struct tokend_upstream *up = tokend_own_new(sizeof *up);
     size_t len = strlen(opts->path);
     if (!up) {
         return att_fail(err, ATT_E_NOMEM, "client");
     }
     if (len == 0 || len >= sizeof up->addr.sun_path) {
-        free(up);
+        tokend_own_free(up, sizeof *up);
         return att_fail(err, ATT_E_INVAL, "socket path of %zu bytes: %.80s", len, opts->path);
     }
     up->opts = *opts;
+    up->payload = tokend_own_buf(CALL_FRAME_MAX);
+    up->frame = tokend_own_buf(CALL_FRAME_MAX);
     up->addr.sun_family = AF_UNIX;
     memcpy(up->addr.sun_path, opts->path, len);
     for (unsigned i = 0; i < TOKEND_UPSTREAM_LINKS_MAX; i++) {
         up->links[i] = (struct link){.source = {-1, link_ready, &up->links[i]},
                                      .up = up,
                                      .fd = -1,
-                                     .in = ATT_BUF_INIT(PROC_FRAME_MAX + 4)};
+                                     .in = tokend_own_buf(PROC_FRAME_MAX + 4)};
     }
     *ret_upstream = up;
     return ATT_OK;
@@ -416,7 +432,7 @@ void tokend_upstream_free(struct tokend_upstream *up)
     }
     for (unsigned i = 0; i < TOKEND_UPSTREAM_LINKS_MAX; i++) {
         link_close(&up->links[i]);
-        att_buf_done(&up->links[i].in);
+        tokend_own_buf_free(&up->links[i].in);
         if (up->links[i].call) {
             call_free(up->links[i].call);
         }
@@ -426,5 +442,7 @@ void tokend_upstream_free(struct tokend_upstream *up)
         up->queue = call->next;
         call_free(call);
     }
-    free(up);
+    tokend_own_buf_free(&up->payload);
+    tokend_own_buf_free(&up->frame);
+    tokend_own_free(up, sizeof *up);
 }

@@ -2,7 +2,8 @@
 
 enum { SEQUENCE = 0x30, INTEGER = 0x02, OID = 0x06, BIT_STRING = 0x03, VERSION = 0xa0 };
 
-/* One element: DER, definite length of at most 4 bytes (X.690 §10.1). ret_whole includes the head. */
+/* One element: DER, definite length of at most 4 bytes (X.690 §10.1). ret_whole includes the head.
+ */
 static bool element(struct att_cur *cur, uint8_t tag, struct att_slice *ret_whole,
                     struct att_slice *ret_content)
 {

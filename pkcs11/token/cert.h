@@ -1,6 +1,7 @@
 /* The few parts of a certificate that PKCS#11 shows as attributes of their own, as they stand in
  * it. libcrypto would build the whole object tree for them in each connection's process. What is
- * read here was checked by attestd; a certificate that does not parse is still served by its value. */
+ * read here was checked by attestd; a certificate that does not parse is still served by its value.
+ */
 #ifndef TOKEN_CERT_H
 #define TOKEN_CERT_H
 

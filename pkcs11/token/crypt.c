@@ -34,7 +34,8 @@ unsigned long token_module_rv(enum att_rc rc)
     }
 }
 
-/* ---- signing ----------------------------------------------------------------------------------- */
+/* ---- signing -----------------------------------------------------------------------------------
+ */
 
 static CK_RV check_ecdsa(const CK_MECHANISM *mechanism)
 {
@@ -141,7 +142,8 @@ CK_RV token_C_SignFinal(CK_SESSION_HANDLE session, CK_BYTE *signature, CK_ULONG 
     return token_C_SignUpdate(session, NULL, 0);
 }
 
-/* ---- verifying --------------------------------------------------------------------------------- */
+/* ---- verifying ---------------------------------------------------------------------------------
+ */
 
 CK_RV token_C_VerifyInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
 {
@@ -162,7 +164,7 @@ CK_RV token_C_VerifyInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_
     if (rv == CKR_OK && !token_peer_of(key)) {
         rv = !token_set_of(key, &index) || index > INDEX_PUBLIC ? CKR_KEY_HANDLE_INVALID
              : index == INDEX_PUBLIC                            ? CKR_OK
-                                     : CKR_KEY_FUNCTION_NOT_PERMITTED;
+                                                                : CKR_KEY_FUNCTION_NOT_PERMITTED;
     }
     if (rv == CKR_OK) {
         s->verify_key = key;
@@ -220,7 +222,8 @@ CK_RV token_C_VerifyFinal(CK_SESSION_HANDLE session, CK_BYTE *signature, CK_ULON
     return token_C_VerifyUpdate(session, NULL, 0);
 }
 
-/* ---- digests ------------------------------------------------------------------------------------ */
+/* ---- digests ------------------------------------------------------------------------------------
+ */
 
 static const EVP_MD *digest_of(CK_MECHANISM_TYPE type)
 {
@@ -336,7 +339,8 @@ CK_RV token_C_Digest(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG len, CK_
     return rv == CKR_OK ? token_C_DigestFinal(session, digest, digest_len) : rv;
 }
 
-/* ---- random ------------------------------------------------------------------------------------- */
+/* ---- random -------------------------------------------------------------------------------------
+ */
 
 CK_RV token_C_SeedRandom(CK_SESSION_HANDLE session, CK_BYTE *seed, CK_ULONG len)
 {

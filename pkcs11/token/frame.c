@@ -49,7 +49,7 @@ static const struct call calls[] = {
     [65] = {"C_WaitForSlotEvent", "u"},
 };
 #define CALL_INITIALIZE 1
-#define CALL_STUB       16 /* C_GetOperationState */
+#define CALL_STUB       16  /* C_GetOperationState */
 #define CALL_KNOWN_MAX  255 /* beyond: no version of the protocol has it */
 
 #define NONE 0xffffffffu /* the length of an array that is not there */
@@ -340,7 +340,8 @@ enum token_frame_verdict token_frame_check(struct token_frame_state *state,
     }
     if ((number == CALL_INITIALIZE) == state->initialized) {
         return refuse(err, ATT_E_PROTOCOL,
-                      state->initialized ? "C_Initialize comes again" : "a call before C_Initialize");
+                      state->initialized ? "C_Initialize comes again"
+                                         : "a call before C_Initialize");
     }
     const struct call *call = number < sizeof calls / sizeof calls[0] ? &calls[number] : NULL;
     if (!call || !call->name) {

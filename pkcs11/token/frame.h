@@ -16,8 +16,8 @@
 #define TOKEN_FRAME_OPTIONS_MAX 256u   /* the client's name of the module */
 #define TOKEN_FRAME_MESSAGE_MAX 65536u /* bytes */
 #define TOKEN_FRAME_MAX         (TOKEN_FRAME_HEAD + TOKEN_FRAME_OPTIONS_MAX + TOKEN_FRAME_MESSAGE_MAX)
-#define TOKEN_FRAME_ATTRS_MAX   128u   /* attributes of a template */
-#define TOKEN_FRAME_ROOM_MAX    65536u /* bytes of room that a client offers for one answer */
+#define TOKEN_FRAME_ATTRS_MAX   128u    /* attributes of a template */
+#define TOKEN_FRAME_ROOM_MAX    65536u  /* bytes of room that a client offers for one answer */
 #define TOKEN_FRAME_ROOMS_MAX   262144u /* … and in one call, together */
 #define TOKEN_FRAME_LIST_MAX    16384u /* handles, slots, mechanisms at once; GnuTLS asks for 8192 */
 #define TOKEN_FRAME_STUB_LEN    35

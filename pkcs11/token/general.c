@@ -79,13 +79,14 @@ CK_RV token_C_GetInfo(CK_INFO *info)
     return CKR_OK;
 }
 
-/* ---- slot and token --------------------------------------------------------------------------- */
+/* ---- slot and token ---------------------------------------------------------------------------
+ */
 
 static CK_RV check_slot(CK_SLOT_ID slot)
 {
-    return !token_self.initialized                       ? CKR_CRYPTOKI_NOT_INITIALIZED
+    return !token_self.initialized                      ? CKR_CRYPTOKI_NOT_INITIALIZED
            : slot != SLOT || token_self.store->no_slots ? CKR_SLOT_ID_INVALID
-                                                         : CKR_OK;
+                                                        : CKR_OK;
 }
 
 /* Lists: the length alone, or as much as there is room for. */
@@ -176,9 +177,8 @@ CK_RV token_C_GetMechanismInfo(CK_SLOT_ID slot, CK_MECHANISM_TYPE type, CK_MECHA
     }
     switch (type) {
     case CKM_ECDSA: /* verifying: up to P-521 */
-        *info = (CK_MECHANISM_INFO){256, 521,
-                                    CKF_SIGN | CKF_VERIFY | CKF_EC_F_P | CKF_EC_NAMEDCURVE |
-                                        CKF_EC_UNCOMPRESS};
+        *info = (CK_MECHANISM_INFO){
+            256, 521, CKF_SIGN | CKF_VERIFY | CKF_EC_F_P | CKF_EC_NAMEDCURVE | CKF_EC_UNCOMPRESS};
         return CKR_OK;
     case CKM_SHA_1:
     case CKM_SHA256:
@@ -202,7 +202,8 @@ CK_RV token_C_WaitForSlotEvent(CK_FLAGS flags, CK_SLOT_ID *slot, void *reserved)
     return flags & CKF_DONT_BLOCK ? CKR_NO_EVENT : CKR_FUNCTION_NOT_SUPPORTED;
 }
 
-/* ---- sessions --------------------------------------------------------------------------------- */
+/* ---- sessions ---------------------------------------------------------------------------------
+ */
 
 CK_RV token_session(CK_SESSION_HANDLE handle, struct session **ret_session)
 {

@@ -27,7 +27,7 @@ struct token_set {
     char spiffe_id[TOKEN_SPIFFE_MAX + 1];
     struct att_slice certs[TOKEN_CHAIN_MAX + TOKEN_BUNDLE_MAX];
     size_t chain_count, bundle_count;
-    uint8_t *bytes;     /* where the certificates are */
+    uint8_t *bytes;                /* where the certificates are */
     uint8_t point[PEER_POINT_MAX]; /* CKA_EC_POINT: OCTET STRING around the leaf's point */
     size_t point_len;
     struct token_cert leaf;
@@ -38,7 +38,7 @@ struct token_set {
 struct peer_key {
     CK_OBJECT_HANDLE handle; /* 0: empty place */
     CK_SESSION_HANDLE session;
-    int curve; /* index into the curves of peer.c */
+    int curve;                     /* index into the curves of peer.c */
     uint8_t point[PEER_POINT_MAX]; /* OCTET STRING, as it came */
     size_t point_len;
     uint8_t label[PEER_TEXT_MAX], id[PEER_TEXT_MAX];
@@ -46,7 +46,7 @@ struct peer_key {
 };
 
 struct session {
-    CK_SESSION_HANDLE handle; /* 0: empty place */
+    CK_SESSION_HANDLE handle;              /* 0: empty place */
     CK_OBJECT_HANDLE sign_key, verify_key; /* 0: no operation */
     EVP_MD_CTX *digest;
     bool digest_updated;

@@ -11,10 +11,10 @@
 #include "attestd/base/err.h"
 #include "attestd/base/slice.h"
 
-#define TOKEN_KEY_ID_LEN 32 /* hex digits */
-#define TOKEN_SPIFFE_MAX 512
-#define TOKEN_CHAIN_MAX  8
-#define TOKEN_BUNDLE_MAX 32
+#define TOKEN_KEY_ID_LEN    32 /* hex digits */
+#define TOKEN_SPIFFE_MAX    512
+#define TOKEN_CHAIN_MAX     8
+#define TOKEN_BUNDLE_MAX    32
 #define TOKEN_SIGNATURE_LEN 64
 
 /* What the agent has now. Borrows until the next call of the store. */

@@ -223,7 +223,7 @@ static enum attr_result cert_attr(const struct token_set *set, size_t index, CK_
         cert_id(set, index, ret);
         return ATTR_OK;
     case CKA_LABEL:
-        token_attr_bytes(ret, text(index == 0                  ? LABEL_AGENT
+        token_attr_bytes(ret, text(index == 0                 ? LABEL_AGENT
                                    : index < set->chain_count ? "intermediate"
                                                               : "root"));
         return ATTR_OK;
@@ -371,7 +371,8 @@ static bool matches(CK_OBJECT_HANDLE object, const CK_ATTRIBUTE *templ, CK_ULONG
     for (CK_ULONG i = 0; i < count; i++) {
         if (token_object_attr(object, templ[i].type, &value) != ATTR_OK ||
             templ[i].ulValueLen != value.len ||
-            (value.len && (!templ[i].pValue || memcmp(templ[i].pValue, value.ptr, value.len) != 0))) {
+            (value.len &&
+             (!templ[i].pValue || memcmp(templ[i].pValue, value.ptr, value.len) != 0))) {
             return false;
         }
     }

@@ -270,7 +270,8 @@ enum attr_result token_peer_attr(const struct peer_key *peer, CK_ATTRIBUTE_TYPE 
         token_attr_bytes(ret, ATT_SLICE(peer->id, peer->id_len));
         return ATTR_OK;
     case CKA_EC_PARAMS:
-        token_attr_bytes(ret, ATT_SLICE(curves[peer->curve].params, curves[peer->curve].params_len));
+        token_attr_bytes(ret,
+                         ATT_SLICE(curves[peer->curve].params, curves[peer->curve].params_len));
         return ATTR_OK;
     case CKA_EC_POINT:
         token_attr_bytes(ret, ATT_SLICE(peer->point, peer->point_len));

@@ -35,7 +35,8 @@ static void say(struct relay *relay, const char *why)
     snprintf(relay->why, sizeof relay->why, "%.159s", why);
 }
 
-/* ---- reading, with the writer's pid beside every piece (unix(7), SCM_CREDENTIALS) ------------- */
+/* ---- reading, with the writer's pid beside every piece (unix(7), SCM_CREDENTIALS) -------------
+ */
 
 static bool by_the_caller(struct msghdr *msg, pid_t pid)
 {
@@ -84,7 +85,8 @@ static bool read_exact(struct relay *relay, uint8_t *at, size_t len, bool first)
     return true;
 }
 
-/* ---- rate ------------------------------------------------------------------------------------- */
+/* ---- rate -------------------------------------------------------------------------------------
+ */
 
 static void wait_for_turn(struct relay *relay)
 {
@@ -100,7 +102,8 @@ static void wait_for_turn(struct relay *relay)
     }
 }
 
-/* ---- frames ------------------------------------------------------------------------------------ */
+/* ---- frames ------------------------------------------------------------------------------------
+ */
 
 static bool pass(struct relay *relay, struct att_slice bytes)
 {
@@ -157,7 +160,8 @@ static void run_relay(struct relay *relay)
     }
 }
 
-/* ---- p11-kit's server --------------------------------------------------------------------------- */
+/* ---- p11-kit's server ---------------------------------------------------------------------------
+ */
 
 /* In the second thread, since that one gets a heap of its own: what it allocates then lies together
  * on a few fresh pages, and not in the gaps of the heap that was inherited from the process that
@@ -179,7 +183,8 @@ static void *server_thread(void *arg)
 static bool start(struct server *server, pthread_t *ret_thread)
 {
     pthread_attr_t attr;
-    return pthread_attr_init(&attr) == 0 && pthread_attr_setstack(&attr, stack, sizeof stack) == 0 &&
+    return pthread_attr_init(&attr) == 0 &&
+           pthread_attr_setstack(&attr, stack, sizeof stack) == 0 &&
            pthread_create(ret_thread, &attr, server_thread, server) == 0;
 }
 

@@ -76,7 +76,8 @@ static struct token_set *set_new(const struct token_view *view)
     copy_certs(set, view->bundle, view->bundle_count, view->chain_count, &used);
     set->chain_count = view->chain_count;
     set->bundle_count = view->bundle_count;
-    if (token_cert_parse(set->certs[0], &set->leaf, NULL) != ATT_OK || set->leaf.ec_point.len == 0) {
+    if (token_cert_parse(set->certs[0], &set->leaf, NULL) != ATT_OK ||
+        set->leaf.ec_point.len == 0) {
         set_free(set);
         return NULL;
     }
@@ -105,8 +106,8 @@ CK_RV token_set_refresh(void)
     static struct token_view view; /* half a kilobyte of names that need not be on the stack */
     struct token_set *held = token_self.current;
     view = (struct token_view){0};
-    enum att_rc rc = token_self.store->view(token_self.store->user, held ? held->generation : 0,
-                                            &view, NULL);
+    enum att_rc rc =
+        token_self.store->view(token_self.store->user, held ? held->generation : 0, &view, NULL);
     if (rc == ATT_E_NOTFOUND) {
         token_self.current = NULL;
         return CKR_OK;

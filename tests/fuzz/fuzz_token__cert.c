@@ -7,8 +7,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void inside(struct att_slice part, const uint8_t *data, size_t size)
 {
-    if (part.len && (part.ptr < data || part.len > size ||
-                     (size_t)(part.ptr - data) > size - part.len)) {
+    if (part.len &&
+        (part.ptr < data || part.len > size || (size_t)(part.ptr - data) > size - part.len)) {
         abort();
     }
 }

@@ -80,15 +80,15 @@ static CK_RV sign(struct client *c, CK_OBJECT_HANDLE key, const CK_BYTE digest[3
     CK_MECHANISM ecdsa = {CKM_ECDSA, NULL, 0};
     CK_ULONG len = 64;
     CK_RV rv = c->f->C_SignInit(c->session, &ecdsa, key);
-    return rv == CKR_OK ? c->f->C_Sign(c->session, (CK_BYTE *)(uintptr_t)digest, 32, sig, &len) : rv;
+    return rv == CKR_OK ? c->f->C_Sign(c->session, (CK_BYTE *)(uintptr_t)digest, 32, sig, &len)
+                        : rv;
 }
 
 static EVP_PKEY *public_key(struct client *c)
 {
     CK_BYTE der[256];
     CK_ATTRIBUTE attr = {0x129 /* CKA_PUBLIC_KEY_INFO */, der, sizeof der};
-    must("public key",
-         c->f->C_GetAttributeValue(c->session, find(c, CKO_PUBLIC_KEY), &attr, 1));
+    must("public key", c->f->C_GetAttributeValue(c->session, find(c, CKO_PUBLIC_KEY), &attr, 1));
     const unsigned char *at = der;
     return d2i_PUBKEY(NULL, &at, (long)attr.ulValueLen);
 }
@@ -100,8 +100,8 @@ static bool good(EVP_PKEY *key, const CK_BYTE digest[32], const CK_BYTE raw[64])
     ECDSA_SIG_set0(sig, BN_bin2bn(raw, 32, NULL), BN_bin2bn(raw + 32, 32, NULL));
     int len = i2d_ECDSA_SIG(sig, &der);
     EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
-    bool ok = EVP_PKEY_verify_init(ctx) == 1 &&
-              EVP_PKEY_verify(ctx, der, (size_t)len, digest, 32) == 1;
+    bool ok =
+        EVP_PKEY_verify_init(ctx) == 1 && EVP_PKEY_verify(ctx, der, (size_t)len, digest, 32) == 1;
     EVP_PKEY_CTX_free(ctx);
     OPENSSL_free(der);
     ECDSA_SIG_free(sig);
@@ -223,7 +223,8 @@ static int connection(void)
 static int cmd_inherit(void)
 {
     /* C_GetInfo, well formed */
-    static const unsigned char frame[] = {0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 3, 0, 0, 0, 0};
+    static const unsigned char frame[] = {0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
+                                          0, 8, 0, 0, 0, 3, 0, 0, 0, 0};
     int fd = connection();
     pid_t pid = fork();
     if (pid == 0) {

@@ -129,12 +129,9 @@ static enum att_rc view(const struct proc_op *op, const struct proc_msg *request
     uint64_t generation;
     memcpy(&generation, digest, sizeof generation);
     const struct proc_value values[] = {
-        {.bytes = att_slice_str(spiffe_id)},
-        {.bytes = att_slice_str(key_id)},
-        {.num = (uint64_t)att_now_utc_s() + 3600},
-        {.items = chain, .item_count = n},
-        {.items = bundle, .item_count = roots},
-        {.num = generation | 1},
+        {.bytes = att_slice_str(spiffe_id)},       {.bytes = att_slice_str(key_id)},
+        {.num = (uint64_t)att_now_utc_s() + 3600}, {.items = chain, .item_count = n},
+        {.items = bundle, .item_count = roots},    {.num = generation | 1},
     };
     enum att_rc rc = proc_reply_encode(op, values, ret_payload, err);
     for (size_t i = 0; i < n; i++) {
@@ -156,7 +153,8 @@ static enum att_rc attestd(void *user, const struct proc_peer *peer, const struc
                                             : view(op, request, ret_payload, err);
 }
 
-/* ---- whod ------------------------------------------------------------------------------------- */
+/* ---- whod -------------------------------------------------------------------------------------
+ */
 
 static enum att_rc whod(void *user, const struct proc_peer *peer, const struct proc_op *op,
                         const struct proc_msg *request, struct att_buf *ret_payload,
@@ -170,14 +168,15 @@ static enum att_rc whod(void *user, const struct proc_peer *peer, const struct p
     uint8_t identity[ATT_SHA256_LEN];
     uint64_t pid = request->v[PROC_WHO_SAME_REQ_PID].num;
     att_sha256(identity, ATT_SLICE(&pid, sizeof pid));
-    bool same = att_slice_eq(ATT_SLICE_ARRAY(identity),
-                             request->v[PROC_WHO_SAME_REQ_IDENTITY].bytes) &&
-                !there("changed");
+    bool same =
+        att_slice_eq(ATT_SLICE_ARRAY(identity), request->v[PROC_WHO_SAME_REQ_IDENTITY].bytes) &&
+        !there("changed");
     const struct proc_value values[] = {{.num = same}};
     return proc_reply_encode(op, values, ret_payload, err);
 }
 
-/* ---- keyd ------------------------------------------------------------------------------------- */
+/* ---- keyd -------------------------------------------------------------------------------------
+ */
 
 static enum att_rc sign_with(const char *path, struct att_slice digest, uint8_t signature[64],
                              struct att_err *err)

@@ -136,7 +136,8 @@ static void another_calls_signature_is_refused(void **state)
 static void calls_that_are_not_served_become_stubs(void **state)
 {
     (void)state;
-    /* InitToken, SetPIN, Encrypt, GenerateKey, WrapKey, DeriveKey, SessionCancel (3.0), a later one */
+    /* InitToken, SetPIN, Encrypt, GenerateKey, WrapKey, DeriveKey, SessionCancel (3.0), a later one
+     */
     static const uint32_t numbers[] = {9, 15, 30, 58, 60, 62, 67, 255};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         att_autobuf buf = {0};
@@ -178,8 +179,8 @@ static void a_value_longer_than_announced_never_passes(void **state)
         uint32_t type, announced;
         size_t value; /* bytes behind the announced length */
     } cases[] = {
-        {0x100, 0, 8}, {0x100, 4, 8}, {0x100, 9, 8}, {0x001, 0, 1},
-        {0x001, 8, 1}, {0x100, 0x7fffffff, 8},
+        {0x100, 0, 8}, {0x100, 4, 8}, {0x100, 9, 8},
+        {0x001, 0, 1}, {0x001, 8, 1}, {0x100, 0x7fffffff, 8},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         att_autobuf buf = {0};

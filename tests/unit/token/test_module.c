@@ -23,7 +23,7 @@ struct agent_key {
 
 static struct fixture {
     struct agent_key keys[2];
-    int now;              /* which of keys is in force; -1: none */
+    int now; /* which of keys is in force; -1: none */
     enum att_rc view_rc, sign_rc;
     unsigned views, signatures;
 } fx;
@@ -152,7 +152,8 @@ static CK_RV sign_once(CK_OBJECT_HANDLE key, CK_BYTE *digest, CK_ULONG len, CK_B
     return rv == CKR_OK ? f->C_Sign(session, digest, len, sig, &sig_len) : rv;
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------- */
+/* ---- refusals ----------------------------------------------------------------------------------
+ */
 
 static void every_pointer_is_filled(void **state)
 {
@@ -176,7 +177,8 @@ static void what_is_not_served_says_so(void **state)
     assert_int_equal(f->C_SetPIN(session, bytes, 4, bytes, 4), CKR_FUNCTION_NOT_SUPPORTED);
     assert_int_equal(f->C_EncryptInit(session, &ecdsa, key), CKR_FUNCTION_NOT_SUPPORTED);
     assert_int_equal(f->C_DecryptInit(session, &ecdsa, key), CKR_FUNCTION_NOT_SUPPORTED);
-    assert_int_equal(f->C_GenerateKey(session, &ecdsa, NULL, 0, &other), CKR_FUNCTION_NOT_SUPPORTED);
+    assert_int_equal(f->C_GenerateKey(session, &ecdsa, NULL, 0, &other),
+                     CKR_FUNCTION_NOT_SUPPORTED);
     assert_int_equal(f->C_GenerateKeyPair(session, &ecdsa, NULL, 0, NULL, 0, &other, &other),
                      CKR_FUNCTION_NOT_SUPPORTED);
     assert_int_equal(f->C_WrapKey(session, &ecdsa, key, key, bytes, &len),
@@ -236,7 +238,8 @@ static void private_and_foreign_objects_are_not_taken(void **state)
     CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
     CK_KEY_TYPE type = CKK_EC, rsa = CKK_RSA;
     CK_BBOOL yes = CK_TRUE;
-    CK_BYTE params[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}, point[67] = {0};
+    CK_BYTE params[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07},
+            point[67] = {0};
     CK_OBJECT_HANDLE object;
     CK_ATTRIBUTE templ[] = {{CKA_CLASS, &class, sizeof class},
                             {CKA_KEY_TYPE, &type, sizeof type},
@@ -260,8 +263,7 @@ static void private_and_foreign_objects_are_not_taken(void **state)
 static void signing_is_refused_out_of_order_and_by_length(void **state)
 {
     (void)state;
-    CK_OBJECT_HANDLE key = find(CKO_PRIVATE_KEY), pub = find(CKO_PUBLIC_KEY),
-                     data = find(CKO_DATA);
+    CK_OBJECT_HANDLE key = find(CKO_PRIVATE_KEY), pub = find(CKO_PUBLIC_KEY), data = find(CKO_DATA);
     CK_BYTE digest[65] = {1}, sig[64];
     CK_ULONG len = 64;
     CK_MECHANISM rsa = {CKM_RSA_PKCS, NULL, 0}, odd = {CKM_ECDSA, digest, 4};
@@ -321,10 +323,10 @@ static void errors_of_the_store_have_their_codes(void **state)
         enum att_rc rc;
         CK_RV rv;
     } cases[] = {
-        {ATT_E_DENIED, CKR_FUNCTION_REJECTED},  {ATT_E_NOTFOUND, CKR_KEY_HANDLE_INVALID},
-        {ATT_E_LIMIT, CKR_FUNCTION_FAILED},     {ATT_E_UNREACHABLE, CKR_DEVICE_ERROR},
-        {ATT_E_TIMEOUT, CKR_DEVICE_ERROR},      {ATT_E_GONE, CKR_DEVICE_REMOVED},
-        {ATT_E_NOMEM, CKR_HOST_MEMORY},         {ATT_E_INTERNAL, CKR_GENERAL_ERROR},
+        {ATT_E_DENIED, CKR_FUNCTION_REJECTED}, {ATT_E_NOTFOUND, CKR_KEY_HANDLE_INVALID},
+        {ATT_E_LIMIT, CKR_FUNCTION_FAILED},    {ATT_E_UNREACHABLE, CKR_DEVICE_ERROR},
+        {ATT_E_TIMEOUT, CKR_DEVICE_ERROR},     {ATT_E_GONE, CKR_DEVICE_REMOVED},
+        {ATT_E_NOMEM, CKR_HOST_MEMORY},        {ATT_E_INTERNAL, CKR_GENERAL_ERROR},
     };
     CK_BYTE digest[32] = {1}, sig[64];
     CK_OBJECT_HANDLE key = find(CKO_PRIVATE_KEY);
@@ -366,7 +368,8 @@ static void nobodys_agent_has_no_slot(void **state)
     assert_int_equal(fx.views, 0);
 }
 
-/* ---- what works --------------------------------------------------------------------------------- */
+/* ---- what works ---------------------------------------------------------------------------------
+ */
 
 static void signature_verifies_here_and_elsewhere(void **state)
 {
@@ -442,7 +445,9 @@ static void digests_are_openssls(void **state)
     static const struct {
         CK_MECHANISM_TYPE type;
         const char *name;
-    } all[] = {{CKM_SHA_1, "SHA1"}, {CKM_SHA256, "SHA256"}, {CKM_SHA384, "SHA384"},
+    } all[] = {{CKM_SHA_1, "SHA1"},
+               {CKM_SHA256, "SHA256"},
+               {CKM_SHA384, "SHA384"},
                {CKM_SHA512, "SHA512"}};
     CK_BYTE data[] = "abc", want[64], got[64];
     for (size_t i = 0; i < 4; i++) {
