@@ -21,6 +21,8 @@ fail() {
     exit 1
 }
 have() { command -v "$1" > /dev/null; }
+# p11-kit reads a user's own drop-ins for anybody but root
+as_user() { if [ "$(id -u)" = 0 ]; then setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; else "$@"; fi; }
 run() { timeout 60 "$@" < /dev/null; }
 
 rig_store market-data
@@ -93,10 +95,11 @@ if have gnutls-cli; then
 else
     skipped "gnutls-cli"
 fi
+folder=$(dirname "$module")
 engine=$(openssl version -e | sed 's/.*"\(.*\)"/\1/')/pkcs11.so
 provider=$(openssl version -m | sed 's/.*"\(.*\)"/\1/')/pkcs11.so
 if [ -e "$engine" ]; then
-    sed "s,@ENGINE@,$engine,; s,@MODULE@,$module," "$ATT_SOURCE_DIR/scripts/pkcs11/openssl-engine.cnf" > "$RIG/engine.cnf"
+    sed "s,@ATT_PKCS11_DIR@,$folder," "$ATT_SOURCE_DIR/scripts/pkcs11/openssl-engine.cnf" > "$RIG/engine.cnf"
     export OPENSSL_CONF=$RIG/engine.cnf
     echo Q | timeout 30 openssl s_client -connect "127.0.0.1:$port" -engine pkcs11 -keyform engine -key "$key" -cert "$chain" \
         -CAfile "$RIG/ca.pem" -verify_return_error -brief > "$RIG/out" 2>&1 || { cat "$RIG/out"; fail "s_client with the engine"; }
@@ -111,12 +114,25 @@ else
     skipped "OpenSSL engine (package libengine-pkcs11-openssl)"
 fi
 if [ -e "$provider" ]; then
-    sed "s,@PROVIDER@,$provider,; s,@MODULE@,$module," "$ATT_SOURCE_DIR/scripts/pkcs11/openssl-agent.cnf" > "$RIG/provider.cnf"
+    sed "s,@ATT_PKCS11_DIR@,$folder," "$ATT_SOURCE_DIR/scripts/pkcs11/openssl-agent.cnf" > "$RIG/provider.cnf"
     echo Q | OPENSSL_CONF=$RIG/provider.cnf timeout 30 openssl s_client -connect "127.0.0.1:$port" -key "$key" -cert "$chain" \
         -CAfile "$RIG/ca.pem" -verify_return_error -brief > "$RIG/out" 2>&1 || { cat "$RIG/out"; fail "s_client with the provider"; }
     ok "OpenSSL's provider: s_client"
 else
     skipped "OpenSSL provider (package pkcs11-provider)"
+fi
+
+# ---- p11-kit's drop-in: no environment variable, no path of a module ----
+if have p11tool; then
+    mkdir -p "$RIG/home/.config/pkcs11/modules"
+    sed "s,/run/attestd/public/pkcs11.sock,$RIG_SOCKET," "$ATT_SOURCE_DIR/scripts/pkcs11/attestd.module" \
+        > "$RIG/home/.config/pkcs11/modules/attestd.module"
+    as_user env -u P11_KIT_SERVER_ADDRESS HOME="$RIG/home" timeout 30 p11tool --list-tokens > "$RIG/out" 2>&1 < /dev/null || fail "drop-in"
+    grep -q 'token=attestd' "$RIG/out" || { cat "$RIG/out"; fail "no token by the drop-in"; }
+    echo 'enable-in: curl' >> "$RIG/home/.config/pkcs11/modules/attestd.module"
+    as_user env -u P11_KIT_SERVER_ADDRESS HOME="$RIG/home" timeout 30 p11tool --list-tokens > "$RIG/out" 2>&1 < /dev/null || true
+    ! grep -q 'token=attestd' "$RIG/out" || fail "enable-in: curl, and p11tool still connects"
+    ok "p11-kit's drop-in, enable-in"
 fi
 
 # ---- who ------------------------------------------------------------------------------------------------------
@@ -214,7 +230,7 @@ mkfifo "$RIG/fifo"
 timeout 300 "$client" "$module" idle "$n" < "$RIG/fifo" > "$RIG/idle" 2>&1 &
 idle=$!
 exec 8> "$RIG/fifo"
-for i in $(seq 1200); do
+for _ in $(seq 1200); do
     grep -q idle "$RIG/idle" && break
     sleep 0.1
 done

@@ -178,6 +178,7 @@ static int cmd_idle(size_t n)
         CK_BYTE digest[32] = {0}, sig[64];
         must("Sign at the end", sign(&all[i], all[i].key, digest, sig));
     }
+    free(all);
     return 0;
 }
 
@@ -191,6 +192,7 @@ static int cmd_rotate(struct client *c, bool old_must_fail)
     (void)getchar();
     CK_RV rv = sign(c, c->key, digest, sig);
     if (old_must_fail) {
+        EVP_PKEY_free(was);
         printf("old 0x%lx\n", rv);
         return rv == CKR_KEY_HANDLE_INVALID ? 0 : 1;
     }

@@ -58,8 +58,8 @@ YAML
 
 # rig_wait COMMAND…: until it succeeds, 10 s at most
 rig_wait() {
-    local i
-    for i in $(seq 200); do
+
+    for _ in $(seq 200); do
         "$@" > /dev/null 2>&1 && return 0
         sleep 0.05
     done
