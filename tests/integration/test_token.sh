@@ -225,6 +225,9 @@ wait "$loop" || { cat "$RIG/loop"; fail "a neighbour of a killed token"; }
 ok "a token process killed: its neighbour signs on"
 
 # ---- memory ----------------------------------------------------------------------------------------------------------------
+sed -i 's/^log_level: debug/log_level: info/' "$RIG/attestd.yaml"
+kill -HUP "$RIG_TOKEND"
+rig_wait grep -q tokend.reloaded "$RIG/tokend.log"
 n=${TOKEN_IDLE:-100}
 mkfifo "$RIG/fifo"
 timeout 300 "$client" "$module" idle "$n" < "$RIG/fifo" > "$RIG/idle" 2>&1 &
@@ -245,8 +248,10 @@ rig_wait sh -c "! pgrep -P $RIG_TOKEND"
 ok "no process is left of them"
 
 # ---- the end ----------------------------------------------------------------------------------------------------------------
+echo 'no_such_key: 1' >> "$RIG/attestd.yaml"
 kill -HUP "$RIG_TOKEND"
-rig_wait grep -q tokend.reloaded "$RIG/tokend.log"
+rig_wait grep -q tokend.reload-refused "$RIG/tokend.log"
+[ -d "/proc/$RIG_TOKEND" ] || fail "a bad configuration at SIGHUP ended tokend"
 kill "$RIG_TOKEND"
 wait "$RIG_TOKEND" || fail "tokend's exit status"
 [ ! -e "$RIG_SOCKET" ] || fail "the socket's file stayed"
