@@ -88,9 +88,9 @@ enum att_rc host_chain_check(struct host *host, struct att_slice pem,
 /* RFC 7512; id is the key id's 16 bytes. Names the key, opens nothing by itself. */
 enum att_rc host_key_uri(const char *key_id, struct att_buf *ret, struct att_err *err)
 {
-    att_buf_put_str(ret_uri, "pkcs11:token=attestd;object=agent;type=private;id=");
+    att_buf_put_str(ret, "pkcs11:token=attestd;object=agent;type=private;id=");
     for (size_t i = 0; key_id[i] && key_id[i + 1]; i += 2) {
-        att_buf_printf(ret_uri, "%%%.2s", key_id + i);
+        att_buf_printf(ret, "%%%.2s", key_id + i);
     }
     return att_buf_ok(ret, err);
 }

@@ -4,11 +4,16 @@
 #include "attestd/proc/seccomp_filter.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #if ATT_SANITIZED
 /* LeakSanitizer's check at exit traces its own process, which the sandbox refuses: processes that
@@ -69,7 +74,9 @@ enum att_rc proc_sandbox_enter(const struct proc_sandbox_opts *opts,
     static const char *const names[][2] = {[PROC_PROFILE_KEYD] = {"keyd", "keyd-relaxed"},
                                            [PROC_PROFILE_ATTESTD] = {"attestd", "attestd-relaxed"},
                                            [PROC_PROFILE_ISSUERD] = {"issuerd", "issuerd-relaxed"},
-                                           [PROC_PROFILE_WHOD] = {"whod", "whod-relaxed"}};
+                                           [PROC_PROFILE_WHOD] = {"whod", "whod-relaxed"},
+                                           [PROC_PROFILE_TOKEND] = {"tokend", "tokend-relaxed"},
+                                           [PROC_PROFILE_TOKEN] = {"token", "token-relaxed"}};
     bool relaxed = ATT_SANITIZED;
     struct proc_sandbox_report report = {
         .profile = names[opts->profile][relaxed],
@@ -103,4 +110,34 @@ enum att_rc proc_sandbox_enter(const struct proc_sandbox_opts *opts,
 #endif
     *ret_report = report;
     return ATT_OK;
+}
+
+enum att_rc proc_sandbox_prepare(enum proc_profile profile, struct proc_sandbox_ready *ret_ready,
+                                 struct att_err *err)
+{
+    return proc_seccomp_export(profile, ATT_SANITIZED, &ret_ready->filter, &ret_ready->len, err);
+}
+
+enum att_rc proc_sandbox_enter_ready(const struct proc_sandbox_ready *ready, struct att_err *err)
+{
+    struct sock_fprog program = {
+        .len = (unsigned short)(ready->len / sizeof(struct sock_filter)),
+        .filter = (struct sock_filter *)(void *)ready->filter,
+    };
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
+        return att_fail_errno(err, ATT_E_UNSUPPORTED, "prctl");
+    }
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) {
+        return att_fail_errno(err, ATT_E_UNSUPPORTED, "seccomp filter made ahead");
+    }
+#if ATT_SANITIZED
+    atomic_store(&entered, true);
+#endif
+    return ATT_OK;
+}
+
+void proc_sandbox_ready_done(struct proc_sandbox_ready *ready)
+{
+    free(ready->filter);
+    *ready = (struct proc_sandbox_ready){0};
 }

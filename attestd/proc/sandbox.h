@@ -15,6 +15,8 @@ enum proc_profile {
     PROC_PROFILE_ISSUERD, /* network, state */
     PROC_PROFILE_WHOD,    /* reads; no network, no file is written or made. Without Landlock, which
                              would forbid it to look at any process outside of its domain */
+    PROC_PROFILE_TOKEND,  /* unix sockets; makes processes, of profile TOKEN; no network */
+    PROC_PROFILE_TOKEN,   /* what is open already, and threads: opens nothing, makes nothing */
 };
 
 /* A file or folder that stays reachable. A path that is not there is skipped. */
@@ -37,8 +39,7 @@ struct proc_sandbox_opts {
 
 /* What was put in force, for logs and INFO. */
 struct proc_sandbox_report {
-    const char
-        *profile; /* "keyd", "attestd", "issuerd", "whod", with "-relaxed" in sanitizer builds */
+    const char *profile; /* "keyd", "attestd", …, with "-relaxed" in sanitizer builds */
     const char *seccomp; /* "allow-list", "deny-list" */
     int landlock_abi;    /* 0: not in force */
     bool dumpable, memlock_ok;
@@ -51,5 +52,19 @@ struct proc_sandbox_report {
 ATT_MUST_USE enum att_rc proc_sandbox_enter(const struct proc_sandbox_opts *opts,
                                             struct proc_sandbox_report *ret_report,
                                             struct att_err *err);
+
+/* For processes that are made often: the seccomp filter is built once, before its maker enters its
+ * own sandbox (which must allow seccomp(2)); each of them then puts it in force with one call. It
+ * keeps what it inherited: no new privileges, no dumps, Landlock. */
+struct proc_sandbox_ready {
+    uint8_t *filter; /* BPF instructions */
+    size_t len;
+};
+ATT_MUST_USE enum att_rc proc_sandbox_prepare(enum proc_profile profile,
+                                              struct proc_sandbox_ready *ret_ready,
+                                              struct att_err *err);
+ATT_MUST_USE enum att_rc proc_sandbox_enter_ready(const struct proc_sandbox_ready *ready,
+                                                  struct att_err *err);
+void proc_sandbox_ready_done(struct proc_sandbox_ready *ready);
 
 #endif

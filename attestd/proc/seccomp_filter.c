@@ -1,11 +1,15 @@
 #include "attestd/proc/seccomp_filter.h"
 
+#include "attestd/base/io.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -159,6 +163,23 @@ static const char *const network_calls[] = {
     "chown",     "fchownat", /* a control socket for a group */
 };
 
+/* tokend makes processes and gives them their own, narrower sandbox; clone has its own rule. */
+static const char *const tokend_calls[] = {
+    "wait4", "waitid", "kill", "pidfd_open", "seccomp", "setrlimit", "socketpair",
+};
+
+/* All that a token does: it reads, writes and waits on what it was given. */
+static const char *const token_calls[] = {
+    "brk",        "mmap",           "munmap",       "mprotect",        "mremap",
+    "madvise",    "read",           "write",        "readv",           "writev",
+    "close",      "recvfrom",       "recvmsg",      "sendto",          "sendmsg",
+    "shutdown",   "poll",           "ppoll",        "pipe2",           "futex",
+    "rseq",       "rt_sigprocmask", "rt_sigreturn", "set_robust_list", "sched_yield",
+    "gettid",     "getpid",         "nanosleep",    "clock_nanosleep", "clock_gettime",
+    "getrandom",  "exit",           "exit_group",   "restart_syscall", "sigaltstack",
+    "membarrier", "gettimeofday",   "time",
+};
+
 /* Ends the process: no honest code of ours comes near these. */
 static const char *const hostile_calls[] = {
     "execve",      "execveat",   "ptrace",      "process_vm_readv", "process_vm_writev",
@@ -168,7 +189,7 @@ static const char *const hostile_calls[] = {
 
 static const char *profile_of(enum proc_profile profile)
 {
-    static const char *const names[] = {"keyd", "attestd", "issuerd", "whod"};
+    static const char *const names[] = {"keyd", "attestd", "issuerd", "whod", "tokend", "token"};
     return names[profile];
 }
 
@@ -195,7 +216,7 @@ static bool has_network(enum proc_profile profile)
 static int allow_sockets(scmp_filter_ctx ctx, enum proc_profile profile)
 {
     static const unsigned families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
-    size_t count = has_network(profile) ? 4 : 1; /* keyd: the TPM's socket, ours */
+    size_t count = has_network(profile) ? 4 : 1; /* keyd: the TPM's socket, ours; tokend: ours */
     for (size_t i = 0; i < count; i++) {
         int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, ARG_EQ(0, families[i]));
         if (rc != 0) {
@@ -260,8 +281,47 @@ static int allow_reading(scmp_filter_ctx ctx)
                                  SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, writing, 0));
 }
 
+/* fork(): its own memory, no new namespace. */
+static int allow_children(scmp_filter_ctx ctx)
+{
+    const scmp_datum_t no = CLONE_VM | CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET |
+                            CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+    int rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, tokend_calls);
+    if (rc == 0) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+                              SCMP_CMP64(0, SCMP_CMP_MASKED_EQ, no, 0));
+    }
+    if (rc == 0) { /* limits of the new process, by itself */
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, ARG_EQ(0, 0));
+    }
+    static const unsigned long prctls[] = {PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE, PR_SET_PDEATHSIG};
+    for (size_t i = 0; rc == 0 && i < sizeof prctls / sizeof prctls[0]; i++) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, ARG_EQ(0, prctls[i]));
+    }
+    return rc;
+}
+
+/* No call that names a file or makes a socket; clone for threads, without the signal of abort(),
+ * which then ends by its trap. */
+static int fill_token_list(scmp_filter_ctx ctx)
+{
+    int rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, token_calls);
+    if (rc == 0) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+    }
+    if (rc == 0) {
+        rc = seccomp_rule_add(
+            ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+            SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM));
+    }
+    return rc == 0 ? ADD_ALL(ctx, SCMP_ACT_KILL_PROCESS, hostile_calls) : rc;
+}
+
 static int fill_allow_list(scmp_filter_ctx ctx, enum proc_profile profile)
 {
+    if (profile == PROC_PROFILE_TOKEN) {
+        return fill_token_list(ctx);
+    }
     int rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, common_calls);
     if (rc == 0) {
         rc = profile == PROC_PROFILE_WHOD ? allow_reading(ctx)
@@ -269,6 +329,9 @@ static int fill_allow_list(scmp_filter_ctx ctx, enum proc_profile profile)
     }
     if (rc == 0 && has_network(profile)) {
         rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, network_calls);
+    }
+    if (rc == 0 && profile == PROC_PROFILE_TOKEND) {
+        rc = allow_children(ctx);
     }
     if (rc == 0 && profile == PROC_PROFILE_ATTESTD) {
         rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, attestd_calls);
@@ -300,7 +363,8 @@ static int fill_deny_list(scmp_filter_ctx ctx, enum proc_profile profile)
     return rc;
 }
 
-enum att_rc proc_seccomp_load(enum proc_profile profile, bool relaxed, struct att_err *err)
+static enum att_rc build(enum proc_profile profile, bool relaxed, scmp_filter_ctx *ret_ctx,
+                         struct att_err *err)
 {
     scmp_filter_ctx ctx = seccomp_init(relaxed ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO(EPERM));
     if (!ctx) {
@@ -311,13 +375,48 @@ enum att_rc proc_seccomp_load(enum proc_profile profile, bool relaxed, struct at
     if (rc == 0) {
         rc = relaxed ? fill_deny_list(ctx, profile) : fill_allow_list(ctx, profile);
     }
-    if (rc == 0) {
-        rc = seccomp_load(ctx);
-    }
-    seccomp_release(ctx);
     if (rc != 0) {
+        seccomp_release(ctx);
         return att_fail(err, ATT_E_UNSUPPORTED, "seccomp filter of %s: %s", profile_of(profile),
                         strerror(-rc));
     }
+    *ret_ctx = ctx;
+    return ATT_OK;
+}
+
+enum att_rc proc_seccomp_load(enum proc_profile profile, bool relaxed, struct att_err *err)
+{
+    scmp_filter_ctx ctx = NULL;
+    enum att_rc rc = build(profile, relaxed, &ctx, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    int failed = seccomp_load(ctx);
+    seccomp_release(ctx);
+    return failed == 0 ? ATT_OK
+                       : att_fail(err, ATT_E_UNSUPPORTED, "seccomp filter of %s: %s",
+                                  profile_of(profile), strerror(-failed));
+}
+
+enum att_rc proc_seccomp_export(enum proc_profile profile, bool relaxed, uint8_t **ret_filter,
+                                size_t *ret_len, struct att_err *err)
+{
+    scmp_filter_ctx ctx = NULL;
+    enum att_rc rc = build(profile, relaxed, &ctx, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    att_autofd fd = memfd_create("filter", MFD_CLOEXEC);
+    int failed = fd < 0 ? -errno : seccomp_export_bpf(ctx, fd);
+    seccomp_release(ctx);
+    off_t len = failed == 0 ? lseek(fd, 0, SEEK_END) : 0;
+    uint8_t *filter = len > 0 ? malloc((size_t)len) : NULL;
+    if (!filter || pread(fd, filter, (size_t)len, 0) != len) {
+        free(filter);
+        return att_fail(err, ATT_E_UNSUPPORTED, "seccomp filter of %s: %s", profile_of(profile),
+                        strerror(failed ? -failed : ENOMEM));
+    }
+    *ret_filter = filter;
+    *ret_len = (size_t)len;
     return ATT_OK;
 }

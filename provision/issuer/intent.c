@@ -259,8 +259,8 @@ static enum att_rc write_outcome(void *user, struct store_tx *tx, struct att_err
     return rc;
 }
 
-/* A TBS of our own names the authority that it was made for by subject and key id: not looked for by
- * reading it (0.2 ms of libcrypto's for each certificate), as nothing else has these bytes. */
+/* A TBS of our own names the authority that it was made for by subject and key id: not looked for
+ * by reading it (0.2 ms of libcrypto's for each certificate), as nothing else has these bytes. */
 static bool made_for(struct att_slice tbs, X509 *ca)
 {
     const uint8_t *name = NULL;

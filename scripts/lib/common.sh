@@ -9,7 +9,10 @@ ATT_PACKAGES_BUILD=(gcc libc6-dev cmake ninja-build pkg-config libtss2-dev libss
     libcurl4-openssl-dev libjansson-dev libcbor-dev libcyaml-dev libyaml-dev libsqlite3-dev
     libseccomp-dev libsystemd-dev zlib1g-dev libp11-kit-dev)
 ATT_PACKAGES_RUN=(swtpm swtpm-tools tpm2-tools openssl jq xxd procps p11-kit-modules)
-ATT_PACKAGES_TEST=(libcmocka-dev python3 python3-acme python3-cryptography curl sqlite3)
+ATT_PACKAGES_TEST=(libcmocka-dev python3 python3-acme python3-cryptography curl sqlite3
+    p11-kit p11-kit-modules gnutls-bin opensc libengine-pkcs11-openssl)
+# Where this Debian has them (13, or 12 with backports); without them their part of a test is left out.
+ATT_PACKAGES_MAYBE=(pkcs11-provider)
 ATT_PACKAGES_VALGRIND=(valgrind)
 # On a host with a TPM, tpm2-abrmd is a service that takes it: for CI and throw-away systems only; without it
 # its test skips.
@@ -47,6 +50,15 @@ install_packages() {
     as_root apt-get update -qq > /dev/null
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
         > /dev/null || die "apt-get could not install: ${missing[*]}"
+}
+
+# install_packages_maybe NAME...: those that this Debian's sources have.
+install_packages_maybe() {
+    local known=() name
+    for name in "$@"; do
+        apt-cache policy "$name" 2> /dev/null | grep -q 'Candidate: [0-9]' && known+=("$name")
+    done
+    [ ${#known[@]} -eq 0 ] || install_packages "${known[@]}"
 }
 
 # build_tree DIR [cmake options...]: configures if need be, builds everything.

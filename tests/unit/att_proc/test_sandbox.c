@@ -301,6 +301,75 @@ static void small_memlock_is_an_error_where_needed(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* Made ahead in the parent, inside tokend's own profile, as tokend does. */
+static int entered_token(int (*probe)(void))
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        const struct proc_sandbox_path paths[] = {{folder, PROC_PATH_WRITE},
+                                                  {NULL, PROC_PATH_READ}};
+        const struct proc_sandbox_opts opts = {PROC_PROFILE_TOKEND, paths, false};
+        struct proc_sandbox_ready ready = {0};
+        struct proc_sandbox_report report;
+        if (proc_sandbox_prepare(PROC_PROFILE_TOKEN, &ready, NULL) != ATT_OK ||
+            proc_sandbox_enter(&opts, &report, NULL) != ATT_OK) {
+            _exit(NOT_ENTERED);
+        }
+        pid_t inner = fork();
+        if (inner == 0) {
+            _exit(proc_sandbox_enter_ready(&ready, NULL) == ATT_OK ? probe() : NOT_ENTERED);
+        }
+        int status = 0;
+        waitpid(inner, &status, 0);
+        _exit(WIFSIGNALED(status) ? (WTERMSIG(status) == SIGSYS ? KILLED : ODD)
+                                  : WEXITSTATUS(status));
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : ODD;
+}
+
+static int probe_open_null(void)
+{
+    return outcome(open("/dev/null", O_RDONLY), EPERM);
+}
+static int probe_pipe(void)
+{
+    int ends[2];
+    return pipe(ends) == 0 && write(ends[1], "1", 1) == 1 ? WORKED : ODD;
+}
+
+static void a_token_opens_and_makes_nothing(void **state)
+{
+    (void)state;
+    assert_int_equal(entered_token(probe_exec), ATT_SANITIZED ? REFUSED : KILLED);
+    assert_int_equal(entered_token(probe_read_memory), ATT_SANITIZED ? REFUSED : KILLED);
+    assert_int_equal(entered_token(probe_inet), REFUSED);
+    assert_int_equal(entered_token(probe_thread), WORKED);
+    assert_int_equal(entered_token(probe_pipe), WORKED);
+    if (ATT_SANITIZED) {
+        skip();
+    }
+    int (*const probes[])(void) = {probe_open_null, probe_write_inside, probe_unix,  probe_fork,
+                                   probe_kill,      probe_mount,        probe_setuid};
+    for (size_t i = 0; i < sizeof probes / sizeof probes[0]; i++) {
+        assert_int_equal(entered_token(probes[i]), probes[i] == probe_write_inside ? ODD : REFUSED);
+    }
+}
+
+static void tokend_makes_processes_and_no_network(void **state)
+{
+    (void)state;
+    assert_int_equal(entered(PROC_PROFILE_TOKEND, probe_exec), ATT_SANITIZED ? REFUSED : KILLED);
+    assert_int_equal(entered(PROC_PROFILE_TOKEND, probe_inet), REFUSED);
+    assert_int_equal(entered(PROC_PROFILE_TOKEND, probe_unix), WORKED);
+    assert_int_equal(entered(PROC_PROFILE_TOKEND, probe_fork), WORKED);
+    if (!ATT_SANITIZED) {
+        assert_int_equal(entered(PROC_PROFILE_TOKEND, probe_mount), REFUSED);
+        assert_int_equal(entered(PROC_PROFILE_TOKEND, probe_setuid), REFUSED);
+    }
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -324,6 +393,8 @@ int main(void)
         cmocka_unit_test(unlisted_calls_are_refused),
         cmocka_unit_test(small_memlock_is_an_error_where_needed),
         cmocka_unit_test(work_goes_on_inside),
+        cmocka_unit_test(a_token_opens_and_makes_nothing),
+        cmocka_unit_test(tokend_makes_processes_and_no_network),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

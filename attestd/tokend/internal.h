@@ -1,0 +1,137 @@
+/* What the files of tokend share. One thread; a connection's life is in conn.c. */
+#ifndef TOKEND_INTERNAL_H
+#define TOKEND_INTERNAL_H
+
+#include "attestd/proc/sandbox.h"
+#include "attestd/proc/sign_proto.h"
+#include "attestd/proc/who_proto.h"
+#include "attestd/tokend/inner_proto.h"
+#include "attestd/tokend/tokend.h"
+#include "attestd/tokend/upstream.h"
+
+#include <sys/types.h>
+
+#define UIDS_MAX      1024 /* users with connections at one time */
+#define LINGERING_MAX 256
+#define LINGER_MS     5000
+#define IDENTIFY_MS   5000 /* attestd may have to hash an executable */
+#define VIEW_MS       3000
+#define VIEW_FRESH_MS 1000 /* a rotation is seen at most this late */
+#define SAME_MS       2000
+#define SAME_FRESH_MS 1000
+#define SIGN_MS       15000 /* a slow TPM with a queue */
+#define GAP_MS        2000  /* how long a request waits for a restarting process */
+#define UID_RATE      50    /* new connections of a user in a second, on average */
+#define UID_BURST     200
+
+/* A user's share. */
+struct uid_share {
+    uid_t uid;
+    unsigned connections, unknown; /* with and without an agent; connections counts both */
+    int64_t filled_at_ms;
+    int64_t saved_ms; /* 1000 / UID_RATE for each new connection */
+    struct tokend_fair fair;
+    bool used;
+};
+
+/* An agent with connections, and what attestd last said that it has. */
+struct agent {
+    struct agent *next;
+    char name[PROC_AGENT_MAX + 1];
+    unsigned connections;
+    struct tokend_fair fair;
+    struct tokend *tokend;
+    struct tokend_call *asking; /* VIEW under way */
+    /* the cached view: the fields of an inner VIEW's reply; empty: none */
+    struct att_buf view;
+    uint64_t generation;
+    int64_t not_after, fetched_at_ms;
+    bool fetched; /* attestd has answered once, also with "no certificate" */
+};
+
+enum conn_state { CONN_IDENTIFYING, CONN_SERVING, CONN_LINGERING };
+enum conn_wait { WAIT_NOTHING, WAIT_VIEW, WAIT_SAME, WAIT_SIGN };
+
+struct conn {
+    struct conn *next;
+    struct tokend *tokend;
+    enum conn_state state;
+    bool dead; /* freed when the loop's batch is over */
+    /* who */
+    pid_t pid;
+    uid_t uid;
+    int pidfd;
+    int64_t accepted_ms; /* 0: the pidfd is the socket's own */
+    struct uid_share *share;
+    struct agent *agent; /* NULL: nobody's agent */
+    bool unknown;
+    uint8_t identity[32];
+    int64_t same_at_ms; /* when whod (or attestd) last said that it is still the one */
+    bool changed;       /* it is another by now: nothing is signed any more */
+    /* the socket, until the token has it */
+    int client;
+    int64_t since_ms;
+    /* the token process */
+    pid_t child;
+    int channel;
+    struct tokend_source channel_source, pid_source;
+    uint8_t in[TOKEND_INNER_REQUEST_MAX];
+    size_t in_len;
+    struct att_buf out; /* what the channel did not take at once */
+    size_t out_at;
+    /* its request */
+    enum conn_wait wait;
+    struct tokend_call *call;
+    uint32_t frame_id;
+    uint16_t frame_op;
+    uint64_t known;
+    char key_id[PROC_KEY_ID_LEN + 1];
+    uint8_t digest[64];
+    size_t digest_len;
+};
+
+struct tokend {
+    struct tokend_opts opts;
+    struct tokend_loop loop;
+    struct tokend_source listen_source;
+    struct tokend_upstream *attestd, *whod, *keyd;
+    struct conn *conns;
+    struct agent *agents;
+    struct uid_share shares[UIDS_MAX];
+    unsigned connections, lingering;
+    bool any_dead, stopping;
+    struct proc_sandbox_ready token_sandbox;
+    struct proc_msg msg;
+    struct att_buf payload, frame; /* of a reply under construction */
+};
+
+/* ---- conn.c ---- */
+void tokend_conn_accepted(struct tokend *tokend, int client);
+void tokend_conn_end(struct conn *conn);
+void tokend_conn_reap(struct tokend *tokend); /* children that ended */
+void tokend_conn_tick(struct tokend *tokend);
+void tokend_conn_sweep(struct tokend *tokend); /* frees the dead */
+/* The token's request is answered. */
+void tokend_conn_reply(struct conn *conn, const struct proc_value *values);
+void tokend_conn_reply_err(struct conn *conn, enum att_rc rc, const struct att_err *err);
+
+/* ---- request.c: what a token asks ---- */
+bool tokend_request(struct conn *conn, const struct proc_frame *frame);
+bool tokend_caller_alive(const struct conn *conn);
+
+/* ---- agents.c ---- */
+struct agent *tokend_agent_join(struct tokend *tokend, struct att_slice name);
+void tokend_agent_leave(struct agent *agent);
+/* conn waits for its agent's view: answered now, or when attestd has answered. */
+void tokend_agent_view(struct conn *conn);
+
+/* ---- token.c: the forked process ---- */
+struct tokend_token {
+    struct proc_sandbox_ready sandbox;
+    int client, channel;
+    pid_t pid;    /* the caller's */
+    bool unknown; /* nobody's agent: no slot */
+};
+_Noreturn void tokend_token_main(const struct tokend_token *token);
+
+#endif

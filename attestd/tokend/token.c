@@ -1,0 +1,176 @@
+/* The token process: one connection, no file, no socket but two, nothing that outlasts it. */
+#include "attestd/tokend/internal.h"
+
+#include "attestd/base/clock.h"
+#include "attestd/base/hash.h"
+#include "pkcs11/token/serve.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define ANSWER_MS  20000 /* beyond every time-out of tokend's */
+#define AS_BYTES   ((rlim_t)256 << 20)
+#define FD_CLIENT  3
+#define FD_CHANNEL 4
+#define FD_LIMIT   8 /* the two, the relay's pipe, standard error */
+
+/* ---- the store behind the token: tokend -------------------------------------------------------
+ */
+
+static struct {
+    int channel;
+    uint32_t id;
+    struct att_buf in;
+    struct proc_msg msg;
+} store_state;
+
+static enum att_rc ask(uint16_t which, const struct proc_value *values, struct att_err *err)
+{
+    const struct proc_op *op = proc_op_find(tokend_inner_table, which);
+    att_autobuf payload = ATT_BUF_INIT(TOKEND_INNER_REQUEST_MAX);
+    att_autobuf out = ATT_BUF_INIT(TOKEND_INNER_REQUEST_MAX);
+    struct proc_frame frame;
+    int64_t deadline = att_boottime_ms() + ANSWER_MS;
+    enum att_rc rc = proc_msg_encode(&op->request, values, &payload, err);
+    if (rc == ATT_OK) {
+        rc = proc_frame_encode(++store_state.id, which, att_buf_slice(&payload), &out, err);
+    }
+    if (rc == ATT_OK) {
+        rc = proc_frame_send(store_state.channel, att_buf_slice(&out), deadline, err);
+    }
+    if (rc == ATT_OK && which != TOKEND_INNER_BYE) {
+        rc = proc_frame_recv(store_state.channel, &store_state.in, deadline, err);
+        if (rc == ATT_OK) {
+            rc = proc_frame_parse(att_buf_slice(&store_state.in), &frame, err);
+        }
+        if (rc == ATT_OK && (frame.id != store_state.id || frame.op != (which | PROC_REPLY))) {
+            rc = ATT_E_GONE;
+        }
+        if (rc == ATT_OK) {
+            rc = proc_reply_parse(op, frame.payload, &store_state.msg, err);
+        }
+    }
+    return rc;
+}
+
+static void take_text(struct att_slice from, char *ret, size_t room)
+{
+    size_t len = from.len < room ? from.len : room - 1;
+    memcpy(ret, from.ptr, len);
+    ret[len] = 0;
+}
+
+static enum att_rc store_view(void *user, uint64_t known, struct token_view *ret_view,
+                              struct att_err *err)
+{
+    const struct proc_value values[] = {{.num = known}}, *v = store_state.msg.v;
+    (void)user;
+    enum att_rc rc = ask(TOKEND_INNER_VIEW, values, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    ret_view->same = v[TOKEND_VIEW_REP_SAME].num == 1;
+    ret_view->generation = v[TOKEND_VIEW_REP_GENERATION].num;
+    if (!ret_view->same) {
+        take_text(v[TOKEND_VIEW_REP_SPIFFE_ID].bytes, ret_view->spiffe_id,
+                  sizeof ret_view->spiffe_id);
+        take_text(v[TOKEND_VIEW_REP_KEY_ID].bytes, ret_view->key_id, sizeof ret_view->key_id);
+        ret_view->chain = v[TOKEND_VIEW_REP_CHAIN].items;
+        ret_view->chain_count = v[TOKEND_VIEW_REP_CHAIN].item_count;
+        ret_view->bundle = v[TOKEND_VIEW_REP_BUNDLE].items;
+        ret_view->bundle_count = v[TOKEND_VIEW_REP_BUNDLE].item_count;
+    }
+    return ATT_OK;
+}
+
+static enum att_rc store_sign(void *user, const char *key_id, struct att_slice digest,
+                              uint8_t ret_signature[TOKEN_SIGNATURE_LEN], struct att_err *err)
+{
+    const struct proc_value values[] = {{.bytes = att_slice_str(key_id)}, {.bytes = digest}};
+    (void)user;
+    enum att_rc rc = ask(TOKEND_INNER_SIGN, values, err);
+    if (rc == ATT_OK) { /* 64 bytes: the table's shape */
+        memcpy(ret_signature, store_state.msg.v[TOKEND_SIGN_REP_SIGNATURE].bytes.ptr,
+               TOKEN_SIGNATURE_LEN);
+    }
+    return rc;
+}
+
+/* The kernel's generator: libcrypto's would seed one for each process. */
+static enum att_rc store_random(void *user, uint8_t *ret, size_t len, struct att_err *err)
+{
+    (void)user;
+    while (len) {
+        ssize_t got = getrandom(ret, len, 0);
+        if (got < 0 && errno != EINTR) {
+            return att_fail_errno(err, ATT_E_IO, "getrandom");
+        }
+        ret += got > 0 ? got : 0;
+        len -= got > 0 ? (size_t)got : 0;
+    }
+    return ATT_OK;
+}
+
+static struct token_store store = {
+    .view = store_view,
+    .sign = store_sign,
+    .random = store_random,
+};
+
+/* ---- the process --------------------------------------------------------------------------------
+ */
+
+/* client and channel become 3 and 4; everything else of tokend's is closed. */
+static bool keep_two(int client, int channel)
+{
+    int high_client = fcntl(client, F_DUPFD_CLOEXEC, 64);
+    int high_channel = fcntl(channel, F_DUPFD_CLOEXEC, 64);
+    bool ok = high_client >= 0 && high_channel >= 0 && dup2(high_client, FD_CLIENT) == FD_CLIENT &&
+              dup2(high_channel, FD_CHANNEL) == FD_CHANNEL &&
+              close_range(FD_CHANNEL + 1, ~0u, 0) == 0;
+    if (!ATT_SANITIZED) { /* whoever took a token over writes no line in tokend's name */
+        close(STDERR_FILENO);
+    }
+    close(STDIN_FILENO);
+    close(STDOUT_FILENO);
+    return ok;
+}
+
+static bool set_limits(void)
+{
+    static const struct rlimit none = {0, 0}, files = {FD_LIMIT, FD_LIMIT},
+                               memory = {AS_BYTES, AS_BYTES};
+    return setrlimit(RLIMIT_NOFILE, &files) == 0 && setrlimit(RLIMIT_FSIZE, &none) == 0 &&
+           (ATT_SANITIZED || setrlimit(RLIMIT_AS, &memory) == 0); /* ASan reserves terabytes */
+}
+
+_Noreturn void tokend_token_main(const struct tokend_token *token)
+{
+    sigset_t all;
+    sigemptyset(&all);
+    if (!keep_two(token->client, token->channel) || !set_limits()) {
+        _exit(EXIT_FAILURE);
+    }
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    (void)prctl(PR_SET_NAME, "attestd-token", 0, 0, 0);
+    if (proc_sandbox_enter_ready(&token->sandbox, NULL) != ATT_OK) {
+        _exit(EXIT_FAILURE);
+    }
+    store.no_slots = token->unknown;
+    store_state.channel = FD_CHANNEL;
+    store_state.in = ATT_BUF_INIT(PROC_FRAME_MAX);
+    const struct token_serve_opts opts = {FD_CLIENT, token->pid, &store};
+    const char *why = token_serve(&opts);
+    if (why) {
+        const struct proc_value values[] = {{.bytes = att_slice_str(why)}};
+        (void)!ask(TOKEND_INNER_BYE, values, NULL);
+    }
+    _exit(EXIT_SUCCESS);
+}

@@ -1,0 +1,166 @@
+/* Birth, turns and end of a tokend. */
+#include "attestd/tokend/internal.h"
+
+#include "attestd/base/clock.h"
+#include "attestd/base/io.h"
+#include "attestd/tokend/own.h"
+
+#include <errno.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define ACCEPT_BATCH 16
+#define TICK_BUSY_MS 50
+#define TICK_IDLE_MS 1000
+
+static void listen_ready(struct tokend_source *source, uint32_t events)
+{
+    struct tokend *tokend = source->owner;
+    (void)events;
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        int client = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC);
+        if (client < 0) {
+            return;
+        }
+        tokend_conn_accepted(tokend, client);
+    }
+}
+
+static enum att_rc make_upstreams(struct tokend *tokend, struct att_err *err)
+{
+    struct tokend_upstream_opts attestd = {
+        &tokend->loop, tokend->opts.workload_path, "attestd", proc_workload_table, 4, GAP_MS};
+    struct tokend_upstream_opts whod = {
+        &tokend->loop, tokend->opts.whod_path, "whod", proc_who_table, 2, GAP_MS};
+    struct tokend_upstream_opts keyd = {
+        &tokend->loop, tokend->opts.keyd_path, "keyd", proc_sign_table, 4, GAP_MS};
+    enum att_rc rc = tokend_upstream_new(&attestd, &tokend->attestd, err);
+    if (rc == ATT_OK) {
+        rc = tokend_upstream_new(&whod, &tokend->whod, err);
+    }
+    return rc == ATT_OK ? tokend_upstream_new(&keyd, &tokend->keyd, err) : rc;
+}
+
+/* What a token process would otherwise set up for itself, in memory of its own. */
+static void warm_up(void)
+{
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT | OPENSSL_INIT_LOAD_CRYPTO_STRINGS, NULL);
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    if (ctx) {
+        (void)EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
+    }
+    EVP_MD_CTX_free(ctx);
+}
+
+enum att_rc tokend_new(const struct tokend_opts *opts, struct tokend **ret_tokend,
+                       struct att_err *err)
+{
+    struct tokend *tokend = tokend_own_new(sizeof *tokend);
+    const int on = 1;
+    if (!tokend) {
+        return att_fail(err, ATT_E_NOMEM, "tokend");
+    }
+    tokend->opts = *opts;
+    tokend->payload = tokend_own_buf(PROC_FRAME_MAX);
+    tokend->frame = tokend_own_buf(PROC_FRAME_MAX + 4);
+    tokend->loop.epoll = -1;
+    tokend->listen_source = (struct tokend_source){-1, listen_ready, tokend};
+    warm_up();
+    /* Accepted sockets inherit it: each write comes with its writer's pid from the first byte on.
+     */
+    enum att_rc rc = setsockopt(opts->listen_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0
+                         ? tokend_loop_init(&tokend->loop, err)
+                         : att_fail_errno(err, ATT_E_IO, "SO_PASSCRED");
+    if (rc == ATT_OK) {
+        rc = make_upstreams(tokend, err);
+    }
+    if (rc == ATT_OK) {
+        rc = proc_sandbox_prepare(PROC_PROFILE_TOKEN, &tokend->token_sandbox, err);
+    }
+    if (rc == ATT_OK) {
+        rc = tokend_loop_add(&tokend->loop, &tokend->listen_source, opts->listen_fd, EPOLLIN, err);
+    }
+    if (rc != ATT_OK) {
+        tokend_free(tokend);
+        return rc;
+    }
+    *ret_tokend = tokend;
+    return ATT_OK;
+}
+
+void tokend_free(struct tokend *tokend)
+{
+    if (!tokend) {
+        return;
+    }
+    for (struct conn *conn = tokend->conns; conn; conn = conn->next) {
+        tokend_conn_end(conn);
+    }
+    for (int i = 0; i < 100 && tokend->conns; i++) { /* killed: they are gone in no time */
+        tokend_conn_reap(tokend);
+        tokend->any_dead = true;
+        tokend_conn_sweep(tokend);
+        if (tokend->conns) {
+            usleep(10000);
+        }
+    }
+    tokend_upstream_free(tokend->attestd);
+    tokend_upstream_free(tokend->whod);
+    tokend_upstream_free(tokend->keyd);
+    tokend_loop_remove(&tokend->loop, &tokend->listen_source);
+    tokend_loop_done(&tokend->loop);
+    proc_sandbox_ready_done(&tokend->token_sandbox);
+    tokend_own_buf_free(&tokend->payload);
+    tokend_own_buf_free(&tokend->frame);
+    tokend_own_free(tokend, sizeof *tokend);
+}
+
+static void nothing(struct tokend_source *source, uint32_t events)
+{
+    (void)source;
+    (void)events;
+}
+
+enum att_rc tokend_wake_by(struct tokend *tokend, int fd, struct att_err *err)
+{
+    static struct tokend_source source = {-1, nothing, NULL};
+    return tokend_loop_add(&tokend->loop, &source, fd, EPOLLIN, err);
+}
+
+static bool busy(const struct tokend *tokend)
+{
+    return tokend->lingering || tokend_upstream_busy(tokend->attestd) ||
+           tokend_upstream_busy(tokend->whod) || tokend_upstream_busy(tokend->keyd);
+}
+
+void tokend_turn(struct tokend *tokend)
+{
+    static int64_t ticked_at_ms;
+    tokend_loop_run(&tokend->loop, busy(tokend) ? TICK_BUSY_MS : TICK_IDLE_MS);
+    int64_t now = att_boottime_ms();
+    if (now - ticked_at_ms >= TICK_BUSY_MS) {
+        ticked_at_ms = now;
+        tokend_upstream_tick(tokend->attestd);
+        tokend_upstream_tick(tokend->whod);
+        tokend_upstream_tick(tokend->keyd);
+        tokend_conn_tick(tokend);
+    }
+    tokend_conn_sweep(tokend);
+}
+
+void tokend_child_signal(struct tokend *tokend)
+{
+    tokend_conn_reap(tokend);
+}
+
+void tokend_status(const struct tokend *tokend, char *ret, unsigned long room)
+{
+    unsigned agents = 0;
+    for (const struct agent *agent = tokend->agents; agent; agent = agent->next) {
+        agents++;
+    }
+    snprintf(ret, room, "%u connections, %u agents", tokend->connections, agents);
+}

@@ -1,0 +1,278 @@
+/* The processes that tokend asks, small but real: their sockets, tables and server are those of the
+ * product; the agents come from a folder, the keys are OpenSSL's.
+ *
+ * token-servers RUN_DIR STORE attestd|whod|keyd…
+ * STORE/agent          the agent's name; absent: every caller is nobody's agent
+ * STORE/<agent>/       spiffe_id, key_id, chain.pem, bundle.pem; key_id absent: no certificate
+ * STORE/keys/<id>.pem  private keys; absent: the key is gone
+ * STORE/strangers      names of programs (comm) that are nobody's agent, one a line
+ * STORE/frozen, STORE/changed, STORE/quota  when there, keyd or whod answers so */
+#include "attestd/base/clock.h"
+#include "attestd/base/hash.h"
+#include "attestd/base/io.h"
+#include "attestd/proc/caller.h"
+#include "attestd/proc/sign_proto.h"
+#include "attestd/proc/who_proto.h"
+#include "attestd/proc/workload_proto.h"
+
+#include <openssl/ecdsa.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *folder;
+
+static bool there(const char *name)
+{
+    char path[1024];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return stat(path, &st) == 0;
+}
+
+/* The file's text without its last newline. */
+static bool text_of(const char *name, char *ret, size_t room)
+{
+    char path[1024];
+    att_autobuf bytes = {0};
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (att_io_read_file(path, 65536, &bytes, NULL) != ATT_OK || bytes.len >= room) {
+        return false;
+    }
+    memcpy(ret, bytes.ptr, bytes.len);
+    ret[bytes.len] = 0;
+    ret[strcspn(ret, "\n")] = 0;
+    return true;
+}
+
+static size_t certs_of(const char *agent, const char *file, struct att_slice *items, size_t max)
+{
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s/%s", folder, agent, file);
+    FILE *f = fopen(path, "r");
+    size_t n = 0;
+    X509 *cert;
+    while (f && n < max && (cert = PEM_read_X509(f, NULL, NULL, NULL))) {
+        unsigned char *der = NULL;
+        int len = i2d_X509(cert, &der);
+        items[n++] = ATT_SLICE(der, (size_t)len);
+        X509_free(cert);
+    }
+    if (f) {
+        fclose(f);
+    }
+    return n;
+}
+
+/* ---- attestd --------------------------------------------------------------------------------- */
+
+static bool stranger(uint64_t pid)
+{
+    char path[64], comm[64] = "", list[4096] = "";
+    att_autobuf bytes = {0};
+    snprintf(path, sizeof path, "/proc/%u/comm", (unsigned)pid);
+    if (att_io_read_file(path, 63, &bytes, NULL) == ATT_OK && bytes.len) {
+        memcpy(comm, bytes.ptr, bytes.len); /* with its newline */
+    }
+    snprintf(path, sizeof path, "%s", "strangers");
+    char full[1024];
+    snprintf(full, sizeof full, "%s/%s", folder, path);
+    att_autobuf names = {0};
+    if (att_io_read_file(full, sizeof list - 1, &names, NULL) != ATT_OK) {
+        return false;
+    }
+    memcpy(list, names.ptr, names.len);
+    return comm[0] && strstr(list, comm);
+}
+
+static enum att_rc identify(const struct proc_op *op, const struct proc_msg *request,
+                            struct att_buf *ret_payload, struct att_err *err)
+{
+    char agent[128];
+    uint8_t identity[ATT_SHA256_LEN];
+    uint64_t pid = request->v[PROC_WORKLOAD_IDENTIFY_REQ_PID].num;
+    if (!text_of("agent", agent, sizeof agent) || stranger(pid)) {
+        enum att_rc rc = att_fail(err, ATT_E_DENIED, "no entry fits");
+        att_err_reason(err, "notAssigned");
+        return rc;
+    }
+    att_sha256(identity, ATT_SLICE(&pid, sizeof pid));
+    const struct proc_value values[] = {{.bytes = att_slice_str(agent)},
+                                        {.bytes = ATT_SLICE_ARRAY(identity)}};
+    return proc_reply_encode(op, values, ret_payload, err);
+}
+
+static enum att_rc view(const struct proc_op *op, const struct proc_msg *request,
+                        struct att_buf *ret_payload, struct att_err *err)
+{
+    char agent[128], name[256], spiffe_id[512], key_id[64];
+    struct att_slice chain[PROC_CHAIN_MAX], bundle[PROC_BUNDLE_MAX];
+    proc_take_text(request->v[0].bytes, agent, sizeof agent);
+    snprintf(name, sizeof name, "%s/spiffe_id", agent);
+    bool ok = text_of(name, spiffe_id, sizeof spiffe_id);
+    snprintf(name, sizeof name, "%s/key_id", agent);
+    if (!ok || !text_of(name, key_id, sizeof key_id)) {
+        enum att_rc rc = att_fail(err, ATT_E_NOTFOUND, "nothing is in force");
+        att_err_reason(err, "noCertificate");
+        return rc;
+    }
+    size_t n = certs_of(agent, "chain.pem", chain, PROC_CHAIN_MAX);
+    size_t roots = certs_of(agent, "bundle.pem", bundle, PROC_BUNDLE_MAX);
+    uint8_t digest[ATT_SHA256_LEN];
+    const struct att_slice parts[] = {att_slice_str(key_id), chain[0]};
+    att_sha256_v(digest, parts, n ? 2 : 1);
+    uint64_t generation;
+    memcpy(&generation, digest, sizeof generation);
+    const struct proc_value values[] = {
+        {.bytes = att_slice_str(spiffe_id)},       {.bytes = att_slice_str(key_id)},
+        {.num = (uint64_t)att_now_utc_s() + 3600}, {.items = chain, .item_count = n},
+        {.items = bundle, .item_count = roots},    {.num = generation | 1},
+    };
+    enum att_rc rc = proc_reply_encode(op, values, ret_payload, err);
+    for (size_t i = 0; i < n; i++) {
+        OPENSSL_free((void *)(uintptr_t)chain[i].ptr);
+    }
+    for (size_t i = 0; i < roots; i++) {
+        OPENSSL_free((void *)(uintptr_t)bundle[i].ptr);
+    }
+    return rc;
+}
+
+static enum att_rc attestd(void *user, const struct proc_peer *peer, const struct proc_op *op,
+                           const struct proc_msg *request, struct att_buf *ret_payload,
+                           struct att_err *err)
+{
+    (void)user;
+    (void)peer;
+    return op->op == PROC_WORKLOAD_IDENTIFY ? identify(op, request, ret_payload, err)
+                                            : view(op, request, ret_payload, err);
+}
+
+/* ---- whod -------------------------------------------------------------------------------------
+ */
+
+static enum att_rc whod(void *user, const struct proc_peer *peer, const struct proc_op *op,
+                        const struct proc_msg *request, struct att_buf *ret_payload,
+                        struct att_err *err)
+{
+    (void)user;
+    (void)peer;
+    if (op->op != PROC_WHO_SAME) {
+        return att_fail(err, ATT_E_UNSUPPORTED, "only SAME");
+    }
+    uint8_t identity[ATT_SHA256_LEN];
+    uint64_t pid = request->v[PROC_WHO_SAME_REQ_PID].num;
+    att_sha256(identity, ATT_SLICE(&pid, sizeof pid));
+    bool same =
+        att_slice_eq(ATT_SLICE_ARRAY(identity), request->v[PROC_WHO_SAME_REQ_IDENTITY].bytes) &&
+        !there("changed");
+    const struct proc_value values[] = {{.num = same}};
+    return proc_reply_encode(op, values, ret_payload, err);
+}
+
+/* ---- keyd -------------------------------------------------------------------------------------
+ */
+
+static enum att_rc sign_with(const char *path, struct att_slice digest, uint8_t signature[64],
+                             struct att_err *err)
+{
+    FILE *f = fopen(path, "r");
+    EVP_PKEY *key = f ? PEM_read_PrivateKey(f, NULL, NULL, NULL) : NULL;
+    if (f) {
+        fclose(f);
+    }
+    if (!key) {
+        return att_fail(err, ATT_E_NOTFOUND, "the key is gone");
+    }
+    uint8_t der[128];
+    size_t len = sizeof der;
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
+    bool ok = ctx && EVP_PKEY_sign_init(ctx) == 1 &&
+              EVP_PKEY_sign(ctx, der, &len, digest.ptr, digest.len) == 1;
+    const uint8_t *at = der;
+    ECDSA_SIG *sig = ok ? d2i_ECDSA_SIG(NULL, &at, (long)len) : NULL;
+    ok = sig && BN_bn2binpad(ECDSA_SIG_get0_r(sig), signature, 32) == 32 &&
+         BN_bn2binpad(ECDSA_SIG_get0_s(sig), signature + 32, 32) == 32;
+    ECDSA_SIG_free(sig);
+    EVP_PKEY_CTX_free(ctx);
+    EVP_PKEY_free(key);
+    return ok ? ATT_OK : att_fail(err, ATT_E_CRYPTO, "sign");
+}
+
+static enum att_rc keyd(void *user, const struct proc_peer *peer, const struct proc_op *op,
+                        const struct proc_msg *request, struct att_buf *ret_payload,
+                        struct att_err *err)
+{
+    char key_id[64], path[1024];
+    uint8_t signature[64];
+    (void)user;
+    (void)peer;
+    if (there("frozen")) {
+        enum att_rc rc = att_fail(err, ATT_E_DENIED, "the agent is frozen");
+        att_err_reason(err, "frozen");
+        return rc;
+    }
+    if (there("quota")) {
+        enum att_rc rc = att_fail(err, ATT_E_LIMIT, "too many signatures");
+        att_err_reason(err, "quota");
+        return rc;
+    }
+    proc_take_text(request->v[PROC_SIGN_REQ_KEY_ID].bytes, key_id, sizeof key_id);
+    snprintf(path, sizeof path, "%s/keys/%s.pem", folder, key_id);
+    enum att_rc rc = sign_with(path, request->v[PROC_SIGN_REQ_DIGEST].bytes, signature, err);
+    const struct proc_value values[] = {{.bytes = ATT_SLICE_ARRAY(signature)}};
+    return rc == ATT_OK ? proc_reply_encode(op, values, ret_payload, err) : rc;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name, *socket;
+        const struct proc_op *table;
+        proc_handler_fn *handler;
+    } all[] = {
+        {"attestd", "workload.sock", proc_workload_table, attestd},
+        {"whod", "whod.sock", proc_who_table, whod},
+        {"keyd", "keyd-sign.sock", proc_sign_table, keyd},
+    };
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    folder = argc > 3 ? argv[2] : ".";
+    struct proc_server *servers[3] = {NULL};
+    for (int i = 3; i < argc; i++) {
+        for (size_t k = 0; k < 3; k++) {
+            char path[108];
+            struct att_err err = {0};
+            if (strcmp(argv[i], all[k].name) != 0) {
+                continue;
+            }
+            snprintf(path, sizeof path, "%s/%s", argv[1], all[k].socket);
+            const struct proc_server_opts opts = {.path = path,
+                                                  .uid = geteuid(),
+                                                  .table = all[k].table,
+                                                  .handler = all[k].handler,
+                                                  .frame_timeout_ms = 5000};
+            if (proc_server_new(&opts, &servers[k], &err) != ATT_OK ||
+                proc_server_start(servers[k], &err) != ATT_OK) {
+                fprintf(stderr, "token-servers: %s\n", err.msg);
+                return 1;
+            }
+        }
+    }
+    puts("ready");
+    fflush(stdout);
+    int got;
+    sigwait(&signals, &got);
+    for (size_t k = 0; k < 3; k++) {
+        proc_server_free(servers[k]);
+    }
+    return 0;
+}

@@ -1,0 +1,258 @@
+/* The non-blocking client: refusals, restarts and fairness, against the product's own server. */
+#include "attestd/tokend/upstream.h"
+
+#include "attestd/base/clock.h"
+#include "attestd/proc/sign_proto.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char folder[64], path[96];
+static struct tokend_loop loop;
+static struct tokend_upstream *up;
+static struct proc_server *server;
+static atomic_int served, slow_ms;
+static char order[64];
+
+static enum att_rc sign(void *user, const struct proc_peer *peer, const struct proc_op *op,
+                        const struct proc_msg *request, struct att_buf *ret_payload,
+                        struct att_err *err)
+{
+    static const uint8_t signature[64] = {1};
+    (void)user;
+    (void)peer;
+    usleep((useconds_t)slow_ms * 1000);
+    int n = atomic_fetch_add(&served, 1);
+    struct att_slice agent = request->v[PROC_SIGN_REQ_AGENT].bytes;
+    if (n < (int)sizeof order - 1) {
+        order[n] = (char)agent.ptr[0];
+    }
+    if (agent.ptr[0] == 'x') {
+        enum att_rc rc = att_fail(err, ATT_E_DENIED, "no");
+        att_err_reason(err, "frozen");
+        return rc;
+    }
+    const struct proc_value values[] = {{.bytes = ATT_SLICE_ARRAY(signature)}};
+    return proc_reply_encode(op, values, ret_payload, err);
+}
+
+static void start_server(void)
+{
+    const struct proc_server_opts opts = {.path = path,
+                                          .uid = geteuid(),
+                                          .table = proc_sign_table,
+                                          .handler = sign,
+                                          .frame_timeout_ms = 1000};
+    assert_int_equal(proc_server_new(&opts, &server, NULL), ATT_OK);
+    assert_int_equal(proc_server_start(server, NULL), ATT_OK);
+}
+
+static void stop_server(void)
+{
+    proc_server_free(server);
+    server = NULL;
+}
+
+static void make_upstream(unsigned links)
+{
+    const struct tokend_upstream_opts opts = {&loop, path, "keyd", proc_sign_table, links, 400};
+    assert_int_equal(tokend_upstream_new(&opts, &up, NULL), ATT_OK);
+}
+
+struct answer {
+    int count;
+    enum att_rc rc;
+    char reason[40];
+};
+
+static void done(void *user, enum att_rc rc, const struct proc_msg *reply,
+                 const struct att_err *err)
+{
+    struct answer *answer = user;
+    answer->count++;
+    answer->rc = rc;
+    assert_true((rc == ATT_OK) == (reply != NULL));
+    snprintf(answer->reason, sizeof answer->reason, "%s", rc == ATT_OK ? "" : err->reason);
+}
+
+static struct tokend_call *call(const char *agent, struct tokend_fair *fair, int64_t timeout_ms,
+                                struct answer *answer)
+{
+    static const uint8_t digest[32];
+    struct tokend_call *made = NULL;
+    const struct proc_value values[] = {
+        {.bytes = att_slice_str(agent)},
+        {.bytes = ATT_SLICE_LIT("00000000000000000000000000000000")},
+        {.bytes = ATT_SLICE_ARRAY(digest)},
+    };
+    assert_int_equal(tokend_upstream_call(up, PROC_SIGN_SIGN, values, -1, fair, timeout_ms, done,
+                                          answer, &made, NULL),
+                     ATT_OK);
+    assert_int_equal(answer->count, 0); /* never from inside the call */
+    return made;
+}
+
+static void turn_until(const int *count, int want, int64_t most_ms)
+{
+    int64_t end = att_boottime_ms() + most_ms;
+    while (*count < want && att_boottime_ms() < end) {
+        tokend_loop_run(&loop, 20);
+        tokend_upstream_tick(up);
+    }
+    assert_int_equal(*count, want);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/att-upstream.XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/keyd-sign.sock", folder);
+    atomic_store(&served, 0);
+    atomic_store(&slow_ms, 0);
+    memset(order, 0, sizeof order);
+    return tokend_loop_init(&loop, NULL) == ATT_OK ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    tokend_upstream_free(up);
+    stop_server();
+    tokend_loop_done(&loop);
+    return rmdir(folder);
+}
+
+static void nobody_listens(void **state)
+{
+    (void)state;
+    struct answer answer = {0};
+    make_upstream(2);
+    int64_t began = att_boottime_ms();
+    call("agent", NULL, 5000, &answer);
+    turn_until(&answer.count, 1, 3000);
+    assert_int_equal(answer.rc, ATT_E_UNREACHABLE);
+    assert_true(att_boottime_ms() - began >= 400); /* it waited for a restart */
+}
+
+static void a_bad_request_is_not_sent(void **state)
+{
+    (void)state;
+    struct tokend_call *made = NULL;
+    const struct proc_value values[3] = {0};
+    make_upstream(1);
+    assert_int_not_equal(
+        tokend_upstream_call(up, PROC_SIGN_SIGN, values, -1, NULL, 1000, done, NULL, &made, NULL),
+        ATT_OK);
+    assert_null(made);
+    assert_false(tokend_upstream_busy(up));
+}
+
+static void the_peers_error_comes_through(void **state)
+{
+    (void)state;
+    struct answer answer = {0};
+    start_server();
+    make_upstream(2);
+    call("x", NULL, 5000, &answer);
+    turn_until(&answer.count, 1, 3000);
+    assert_int_equal(answer.rc, ATT_E_DENIED);
+    assert_string_equal(answer.reason, "frozen");
+}
+
+static void no_answer_in_time(void **state)
+{
+    (void)state;
+    struct answer slow = {0}, next = {0};
+    start_server();
+    make_upstream(1);
+    atomic_store(&slow_ms, 600);
+    call("agent", NULL, 200, &slow);
+    turn_until(&slow.count, 1, 2000);
+    assert_int_equal(slow.rc, ATT_E_TIMEOUT);
+    atomic_store(&slow_ms, 0);
+    call("agent", NULL, 3000, &next); /* the late answer is not taken for this one's */
+    turn_until(&next.count, 1, 3000);
+    assert_int_equal(next.rc, ATT_OK);
+}
+
+static void a_restart_within_the_gap_is_not_noticed(void **state)
+{
+    (void)state;
+    struct answer first = {0}, second = {0};
+    start_server();
+    make_upstream(2);
+    call("agent", NULL, 5000, &first);
+    turn_until(&first.count, 1, 3000);
+    stop_server();
+    call("agent", NULL, 5000, &second);
+    int64_t until = att_boottime_ms() + 150;
+    while (att_boottime_ms() < until) {
+        tokend_loop_run(&loop, 20);
+        tokend_upstream_tick(up);
+    }
+    assert_int_equal(second.count, 0);
+    start_server();
+    turn_until(&second.count, 1, 3000);
+    assert_int_equal(second.rc, ATT_OK);
+}
+
+static void a_forgotten_call_answers_nobody(void **state)
+{
+    (void)state;
+    struct answer forgotten = {0}, next = {0};
+    start_server();
+    make_upstream(1);
+    atomic_store(&slow_ms, 100);
+    tokend_call_forget(call("agent", NULL, 5000, &forgotten));
+    call("agent", NULL, 5000, &next);
+    turn_until(&next.count, 1, 3000);
+    assert_int_equal(next.rc, ATT_OK);
+    assert_int_equal(forgotten.count, 0);
+}
+
+/* One agent with many requests does not hold up another's single one. */
+static void the_queue_is_fair(void **state)
+{
+    (void)state;
+    struct tokend_fair loud = {0}, quiet = {0};
+    struct answer answers[9] = {{0}};
+    start_server();
+    make_upstream(1);
+    atomic_store(&slow_ms, 20);
+    for (int i = 0; i < 8; i++) {
+        call("loud", &loud, 5000, &answers[i]);
+    }
+    call("quiet", &quiet, 5000, &answers[8]);
+    for (int i = 0; i < 9; i++) {
+        turn_until(&answers[i].count, 1, 3000);
+    }
+    const char *at = strchr(order, 'q');
+    assert_non_null(at);
+    assert_true(at - order <= 1);
+}
+
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(nobody_listens),
+        TEST(a_bad_request_is_not_sent),
+        TEST(the_peers_error_comes_through),
+        TEST(no_answer_in_time),
+        TEST(a_restart_within_the_gap_is_not_noticed),
+        TEST(a_forgotten_call_answers_nobody),
+        TEST(the_queue_is_fair),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
