@@ -29,10 +29,17 @@ struct m2 {
     const struct att_err *refusal;
 };
 
+static bool certified(const struct m2 *m)
+{
+    return strcmp(issuer_string(m->facts, "ekSource"), "certificate") == 0;
+}
+
 static struct issuer_tpm tpm_of(const struct m2 *m)
 {
-    return (struct issuer_tpm){m->ak.ek, json_object_get(m->facts, "others"),
-                               issuer_string(m->facts, "akName"), ""};
+    return (struct issuer_tpm){.ek = m->ak.ek,
+                               .others = json_object_get(m->facts, "others"),
+                               .ak_name = issuer_string(m->facts, "akName"),
+                               .certified = certified(m)};
 }
 
 /* The PCRs that were quoted when the host's present AK was enrolled. */
@@ -146,10 +153,12 @@ static enum att_rc check_account(struct m2 *m, struct store_tx *tx, struct att_e
     return rc;
 }
 
-/* Without an EK certificate nothing says that the EK is a TPM's, unless an operator did. */
+/* Without an EK certificate nothing says that the EK is a TPM's, unless an operator did: of this
+ * very EK, by import or ticket. issuer_host_resolve finds no host for another one that is merely
+ * listed. */
 static enum att_rc check_ek_source(const struct m2 *m, bool named, struct att_err *err)
 {
-    if (strcmp(issuer_string(m->facts, "ekSource"), "inventory") != 0) {
+    if (certified(m)) {
         return ATT_OK;
     }
     if (m->host_found && strcmp(m->host.ek_source, "certificate") == 0) {

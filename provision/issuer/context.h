@@ -232,6 +232,7 @@ struct issuer_tpm {
     const char *ek;       /* EK id it enrols with */
     const json_t *others; /* array of further EK ids it listed */
     const char *ak_name;  /* hex */
+    bool certified;       /* an EK certificate says that ek is a TPM's */
     /* Set by issuer_host_resolve: a banned host that claims one of these EKs without having proved
      * it; "" when there is none. Only an operator can tell a liar's victim from the banned TPM. */
     char disputed[VERIFY_ID_HEX];

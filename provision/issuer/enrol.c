@@ -69,7 +69,10 @@ static enum att_rc check_state(void *user, struct store_tx *tx, struct att_err *
 {
     struct m1 *m = user;
     struct issuer_call *call = m->call;
-    struct issuer_tpm tpm = {m->ek.id, m->others, m->ak_name, ""};
+    struct issuer_tpm tpm = {.ek = m->ek.id,
+                             .others = m->others,
+                             .ak_name = m->ak_name,
+                             .certified = m->ek.from_certificate};
     struct store_host host = {0};
     bool found = false;
     enum att_rc rc = issuer_check_rate(call, tx, err);

@@ -143,7 +143,9 @@ static enum att_rc check_other(struct store_tx *tx, const char *ek, const struct
     return ATT_OK;
 }
 
-/* The host that has the TPM's own EK, or that is the same TPM by its AK. */
+/* The host that has the TPM's own EK, or that is the same TPM by its AK. The AK proves that only
+ * beside an EK which is a TPM's: a key on disk "activates" credentials for any AK. Against a banned
+ * host's AK it counts all the same. */
 static enum att_rc find_own(struct store_tx *tx, const struct issuer_tpm *tpm,
                             struct store_host *ret_host, bool *ret_found,
                             char disputed[VERIFY_ID_HEX], struct att_err *err)
@@ -154,7 +156,7 @@ static enum att_rc find_own(struct store_tx *tx, const struct issuer_tpm *tpm,
     }
     struct claims claims = {.tx = tx, .ak_name = tpm->ak_name};
     rc = store_each(tx, &store_ek_claims, "ek", tpm->ek, look_at_claim, &claims, err);
-    if (!rc && claims.same[0]) {
+    if (!rc && claims.same[0] && (tpm->certified || strcmp(claims.same, claims.banned) == 0)) {
         rc = store_get(tx, &store_hosts, claims.same, ret_host, err);
         *ret_found = !rc;
     } else if (!rc && claims.banned[0]) {
