@@ -391,17 +391,31 @@ static enum att_rc intend(struct m2 *m, struct store_tx *tx, struct att_err *err
     return rc ? rc : issuer_intent_make(call->issuer, tx, &intent, call->now, &m->cert, err);
 }
 
-static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
+/* The record as it is now takes the place of the one that was read to judge. */
+static enum att_rc take_ak(struct m2 *m, struct store_tx *tx, struct att_err *err)
 {
-    struct m2 *m = user;
     struct store_ak now = {0};
-    /* Everything that was read before judging may have changed: look again, in this transaction. */
     enum att_rc rc = store_get(tx, &store_aks, m->ak.id, &now, err);
     if (!rc && strcmp(now.state, STORE_AK_PENDING) != 0) {
         rc = issuer_refuse(err, ATT_E_DENIED, "activation",
                            "the AK record is %s: a challenge is answered once", now.state);
     }
+    if (!rc) {
+        att_wipe(m->ak.secret.ptr, m->ak.secret.len);
+        store_record_done(&store_aks, &m->ak);
+        m->ak = now;
+        return ATT_OK;
+    }
+    att_wipe(now.secret.ptr, now.secret.len);
     store_record_done(&store_aks, &now);
+    return rc;
+}
+
+static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct m2 *m = user;
+    /* Everything that was read before judging may have changed: look again, in this transaction. */
+    enum att_rc rc = take_ak(m, tx, err);
     struct issuer_tpm tpm = tpm_of(m);
     store_record_done(&store_hosts, &m->host);
     if (!rc) {
@@ -458,7 +472,7 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
     }
     /* Only a TPM that solved the challenge gets as far as this reason. */
     if (!rc && m->judged && m->host_found && strcmp(m->refusal->reason, "tpmCleared") == 0) {
-        rc = issuer_host_cleared(tx, &m->host, m->call->now, err);
+        rc = issuer_host_cleared(tx, m->host.id, m->call->now, err);
     }
     return rc;
 }

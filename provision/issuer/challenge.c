@@ -314,12 +314,7 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
     }
     /* Signed by the enrolled AK: the verdict comes to this reason only after the signature. */
     if (!rc && m->judged && strcmp(reason, "tpmCleared") == 0) {
-        struct store_host host = {0};
-        rc = store_get(tx, &store_hosts, m->order.host, &host, err);
-        if (!rc) {
-            rc = issuer_host_cleared(tx, &host, m->call->now, err);
-        }
-        store_record_done(&store_hosts, &host);
+        rc = issuer_host_cleared(tx, m->order.host, m->call->now, err);
     }
     if (!rc) {
         store_record_done(&store_orders, &m->order);

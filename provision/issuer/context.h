@@ -255,9 +255,11 @@ ATT_MUST_USE enum att_rc issuer_host_by_account(struct store_tx *tx, const char 
 /* AK records of the host end with this reason; its certificates are revoked. */
 ATT_MUST_USE enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *reason,
                                          int64_t now, int64_t *ret_revoked, struct att_err *err);
-/* What TPM2_Clear leads to: AK records end, host pending, certificates revoked, audit record. */
-ATT_MUST_USE enum att_rc issuer_host_cleared(struct store_tx *tx, struct store_host *host,
-                                             int64_t now, struct att_err *err);
+/* What TPM2_Clear leads to: AK records end, host pending, certificates revoked, audit record. The
+ * row is that of this transaction: a host that was banned meanwhile stays banned, one that was
+ * evicted stays gone. */
+ATT_MUST_USE enum att_rc issuer_host_cleared(struct store_tx *tx, const char *host_id, int64_t now,
+                                             struct att_err *err);
 /* hostBanned, hostUnknown by the host's state. */
 ATT_MUST_USE enum att_rc issuer_host_check(const struct store_host *host, struct att_err *err);
 /* The clock of the host's last accepted statement; false when there is none. */

@@ -333,30 +333,44 @@ enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *r
     return rc;
 }
 
-enum att_rc issuer_host_cleared(struct store_tx *tx, struct store_host *host, int64_t now,
-                                struct att_err *err)
+/* The clock starts again: the next enrolment is judged as a first one, by an operator. */
+static enum att_rc put_cleared(struct store_tx *tx, struct store_host *host, int64_t now,
+                               struct att_err *err)
 {
-    int64_t revoked = 0;
-    enum att_rc rc = issuer_host_end(tx, host->id, "tpmCleared", now, &revoked, err);
-    if (rc) {
-        return rc;
-    }
-    /* The clock starts again: the next enrolment is judged as a first one, by an operator. */
     att_autojson *notes = issuer_json(host->notes);
     json_object_del(notes, "clock");
     issuer_autofree *text = issuer_json_text(notes);
+    bool ok = text && issuer_set(&host->notes, text);
     host->updated_at = now;
-    bool ok = text && issuer_set(&host->notes, text) &&
-              issuer_set(&host->state, STORE_HOST_PENDING) &&
-              issuer_set(&host->reason, "tpmCleared");
-    rc =
-        ok ? store_put(tx, &store_hosts, host, err) : att_fail(err, ATT_E_NOMEM, "host: no memory");
+    if (ok && strcmp(host->state, STORE_HOST_BANNED) != 0) {
+        ok =
+            issuer_set(&host->state, STORE_HOST_PENDING) && issuer_set(&host->reason, "tpmCleared");
+    }
+    return ok ? store_put(tx, &store_hosts, host, err)
+              : att_fail(err, ATT_E_NOMEM, "host: no memory");
+}
+
+enum att_rc issuer_host_cleared(struct store_tx *tx, const char *host_id, int64_t now,
+                                struct att_err *err)
+{
+    int64_t revoked = 0;
+    struct store_host host = {0};
+    enum att_rc rc = store_get(tx, &store_hosts, host_id, &host, NULL);
+    if (rc) {
+        return rc == ATT_E_NOTFOUND ? ATT_OK : att_fail(err, rc, "hosts cannot be read");
+    }
+    rc = issuer_host_end(tx, host.id, "tpmCleared", now, &revoked, err);
     if (!rc) {
-        json_t *record = issuer_record("host", "done", "tpmCleared",
-                                       "the TPM was cleared: the host is pending", host->id);
+        rc = put_cleared(tx, &host, now, err);
+    }
+    if (!rc) {
+        char what[64];
+        snprintf(what, sizeof what, "the TPM was cleared: the host is %s", host.state);
+        json_t *record = issuer_record("host", "done", "tpmCleared", what, host.id);
         json_object_set_new(record, "revoked", json_integer(revoked));
         rc = issuer_audit(tx, now, record, NULL, err);
     }
+    store_record_done(&store_hosts, &host);
     return rc ? rc : issuer_view_bump(tx, err);
 }
 
