@@ -81,7 +81,8 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
     struct issuer_tpm tpm = tpm_of(m);
     rc = issuer_host_resolve(tx, &tpm, &m->host, &m->host_found, err);
     if (!rc && m->host_found) {
-        m->have_previous = issuer_host_clock(&m->host, &m->previous);
+        m->have_previous =
+            issuer_clock_then(m->ak.clock, call->now - m->ak.created_at, &m->host, &m->previous);
         rc = store_each(tx, &store_aks, "host", m->host.id, take_previous_pcrs, m, err);
     }
     if (!rc) {
@@ -254,7 +255,10 @@ static enum att_rc put_host(struct m2 *m, struct store_tx *tx, const json_t *log
     if (!ok) {
         return att_fail(err, ATT_E_NOMEM, "no memory");
     }
-    enum att_rc rc = issuer_host_note(host, &m->quote.clock, "granted", "", "enrolment", logs,
+    /* A renewal that was quoted later may have come first. */
+    struct verify_clock have = {0}, *quoted = &m->quote.clock;
+    bool newer = !issuer_host_clock(host, &have) || issuer_clock_newer(quoted, &have);
+    enum att_rc rc = issuer_host_note(host, newer ? quoted : NULL, "granted", "", "enrolment", logs,
                                       m->call->now, err);
     if (!rc) {
         rc = store_put(tx, &store_hosts, host, err);

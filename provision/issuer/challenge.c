@@ -126,7 +126,8 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
     }
     att_autobuf key_auth = {0}, ak_cert = {0};
     struct verify_clock clock = {0};
-    bool have_clock = issuer_order_clock(&m->order, &m->host, &clock);
+    bool have_clock =
+        issuer_clock_then(m->order.clock, call->now - m->order.created_at, &m->host, &clock);
     struct verify_clock enrolled = issuer_ak_clock(&m->ak);
     acme_key_authorization(m->order.token, call->account.thumbprint, &key_auth);
     struct verify_agent_in in = {
@@ -202,12 +203,6 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
     return issuer_audit(tx, call->now, r, ret_digest, err);
 }
 
-static bool clock_newer(const struct verify_clock *a, const struct verify_clock *b)
-{
-    return a->reset_count != b->reset_count ? a->reset_count > b->reset_count
-                                            : a->clock_ms >= b->clock_ms;
-}
-
 /* The host's row as it is now, with what this verdict adds; several agents of a host may be judged
  * at the same time, and the newest clock stays. */
 static enum att_rc note_host(struct m4 *m, struct store_tx *tx, const char *outcome,
@@ -219,7 +214,7 @@ static enum att_rc note_host(struct m4 *m, struct store_tx *tx, const char *outc
     if (!rc) {
         bool granted = strcmp(outcome, "granted") == 0;
         bool newer = granted && (!issuer_host_clock(&host, &have) ||
-                                 clock_newer(&m->facts.quote.clock, &have));
+                                 issuer_clock_newer(&m->facts.quote.clock, &have));
         rc = issuer_host_note(&host, newer ? &m->facts.quote.clock : NULL, outcome, reason,
                               m->order.identifier, logs, m->call->now, err);
     }

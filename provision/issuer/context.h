@@ -268,11 +268,13 @@ bool issuer_host_clock(const struct store_host *host, struct verify_clock *ret_c
 char *issuer_host_clock_text(const struct store_host *host);
 /* That of the statement by which this AK was enrolled (M2). */
 struct verify_clock issuer_ak_clock(const struct store_ak *ak);
-/* What an order's quote is compared with: the clock when its token was made, since the quotes of
- * several agents may come in another order than they were made; the present one when the host has
- * enrolled anew since. */
-bool issuer_order_clock(const struct store_order *order, const struct store_host *host,
-                        struct verify_clock *ret_clock);
+/* What a quote is compared with: the clock (text as above) when its token or challenge was made,
+ * elapsed_s ago, since the quotes of several agents, or of an agent and an enrolment, may come in
+ * another order than they were made; never one further back than that time allows; the present one
+ * when the host was reset or has resumed since. False when the host has no clock. */
+bool issuer_clock_then(const char *text, int64_t elapsed_s, const struct store_host *host,
+                       struct verify_clock *ret_clock);
+bool issuer_clock_newer(const struct verify_clock *a, const struct verify_clock *b);
 /* Sets clock, verdict, known logs and seen_at in host->notes. */
 ATT_MUST_USE enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock *clock,
                                           const char *outcome, const char *reason, const char *what,

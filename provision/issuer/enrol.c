@@ -97,7 +97,9 @@ static enum att_rc check_state(void *user, struct store_tx *tx, struct att_err *
         issuer_autofree *logs = issuer_logs_join(e->logs, e->n_logs);
         rc = logs ? issuer_wanted(e->pcrs, logs, known, &m->answer.wanted, err)
                   : att_fail(err, ATT_E_NOMEM, "no memory");
-        if (!rc && !issuer_set(&m->record.logs, logs)) {
+        issuer_autofree *clock = found ? issuer_host_clock_text(&host) : strdup("");
+        if (!rc && (!clock || !issuer_set(&m->record.clock, clock) ||
+                    !issuer_set(&m->record.logs, logs))) {
             rc = att_fail(err, ATT_E_NOMEM, "no memory");
         }
     }

@@ -419,19 +419,37 @@ struct verify_clock issuer_ak_clock(const struct store_ak *ak)
                                  .firmware_version = att_cur_be64(&cur)};
 }
 
-bool issuer_order_clock(const struct store_order *order, const struct store_host *host,
-                        struct verify_clock *ret_clock)
+/* How far a TPM's clock may have come in this time: TPM2_ClockRateAdjust leaves it within a third
+ * of the truth, and our own seconds are whole ones. */
+static uint64_t clock_room_ms(int64_t seconds)
+{
+    return (uint64_t)(seconds > 0 ? seconds : 0) * 1500 + 5000;
+}
+
+bool issuer_clock_then(const char *text, int64_t elapsed_s, const struct store_host *host,
+                       struct verify_clock *ret_clock)
 {
     struct verify_clock now, then;
-    att_autojson *clock = issuer_json(order->clock);
+    att_autojson *clock = issuer_json(text);
+    uint64_t room = clock_room_ms(elapsed_s);
     if (!issuer_host_clock(host, &now)) {
         return false;
     }
     bool same = read_clock(clock, &then) && then.reset_count == now.reset_count &&
                 then.restart_count == now.restart_count &&
                 then.firmware_version == now.firmware_version;
+    /* Who waited with a quote is behind the newest by no more than the time he waited. */
+    if (same && now.clock_ms > room && then.clock_ms < now.clock_ms - room) {
+        then.clock_ms = now.clock_ms - room;
+    }
     *ret_clock = same ? then : now;
     return true;
+}
+
+bool issuer_clock_newer(const struct verify_clock *a, const struct verify_clock *b)
+{
+    return a->reset_count != b->reset_count ? a->reset_count > b->reset_count
+                                            : a->clock_ms >= b->clock_ms;
 }
 
 enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock *clock,

@@ -75,6 +75,7 @@ const struct store_migration store_migrations[] = {
         "CREATE INDEX accounts_ticket ON accounts (ticket);"
         "CREATE INDEX blobs_created ON blobs (created_at);"},
     {3, "CREATE INDEX aks_account ON aks (account);"},
+    {4, "ALTER TABLE aks ADD COLUMN clock TEXT NOT NULL DEFAULT '';"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

@@ -12,7 +12,7 @@
 
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 3
+#define STORE_SCHEMA_VERSION 4
 
 struct store;
 struct store_tx;
@@ -140,6 +140,7 @@ struct store_ak {
     char *profile_boot;         /* boot policy the enrolment is judged by, or "none" */
     char *facts;                /* JSON: what M1 stated, for M2 and the record */
     char *cert;                 /* PEM; empty until M2 */
+    char *clock;                /* JSON: the host's TPM clock when M1 was answered; or empty */
     struct att_buf secret;      /* K, until M2; then empty */
     struct att_buf nonce, pub, name, ek_pub;
     struct att_buf m1; /* M1's payload, until M2 moves it to the evidence */

@@ -28,13 +28,19 @@ RIG void stage_free(struct stage *s)
     tpm_free(&s->tpm);
 }
 
-RIG void stage_enrolled(struct stage *s, const char *boot)
+/* Enrolled and approved, with an entry for its agent. */
+RIG void stage_enrol(struct stage *s)
 {
     char selector[80];
-    stage_new(s, boot);
     rig_enrol(&s->client, &s->tpm, s->ak);
     snprintf(selector, sizeof selector, "ek:%s", s->tpm.ek_id);
     rig_entries(&s->rig, selector);
+}
+
+RIG void stage_enrolled(struct stage *s, const char *boot)
+{
+    stage_new(s, boot);
+    stage_enrol(s);
 }
 
 RIG void reload(struct rig *r)

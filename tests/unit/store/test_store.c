@@ -232,6 +232,7 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
         tx->con,
         "DROP TABLE ek_claims; ALTER TABLE tickets DROP COLUMN uses; DROP INDEX hosts_account;"
         "DROP INDEX accounts_ticket; DROP INDEX blobs_created; DROP INDEX aks_account;"
+        "ALTER TABLE aks DROP COLUMN clock;"
         "DELETE FROM migrations WHERE number > 1;"
         "INSERT INTO hosts (id, label, labels, state, account, reason, manufacturer, model, "
         "version,"
