@@ -305,6 +305,8 @@ ATT_MUST_USE enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_s
 /* Applies every NAME.json of policies_dir; a folder that is not there is fine. */
 ATT_MUST_USE enum att_rc issuer_policies_import(struct issuer *issuer, const char *dir,
                                                 struct att_err *err);
+/* Reads them, and no more. */
+ATT_MUST_USE enum att_rc issuer_policies_check(const char *dir, struct att_err *err);
 
 /* ---- logs that come with quotes
  * --------------------------------------------------------------------------- */
