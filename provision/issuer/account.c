@@ -83,6 +83,9 @@ static enum att_rc check_eab(struct opening *o, struct store_tx *tx,
                             "%lld accounts were opened with this ticket and it is good for %lld "
                             "enrolments",
                             (long long)opened, (long long)ret_ticket->uses);
+        /* It does not get better while the ticket lives. */
+        int64_t left = ret_ticket->expires_at - call->now;
+        call->problem.retry_after_s = left < 3600 ? (int)left : 3600;
     }
     acme_jws_done(&eab);
     return rc;
@@ -171,6 +174,7 @@ struct change {
     struct issuer_call *call;
     const char *contact; /* NULL: as it was */
     bool deactivate;
+    bool changed;
 };
 
 /* The account as it is in this transaction, which may have been deactivated since the request was
@@ -193,7 +197,7 @@ static enum att_rc take_account(struct issuer_call *call, struct store_tx *tx, s
 
 static enum att_rc put_account(void *user, struct store_tx *tx, struct att_err *err)
 {
-    const struct change *c = user;
+    struct change *c = user;
     struct issuer_call *call = c->call;
     enum att_rc rc = take_account(call, tx, err);
     bool same = !rc && !c->deactivate && strcmp(c->contact, call->account.contact) == 0;
@@ -209,6 +213,27 @@ static enum att_rc put_account(void *user, struct store_tx *tx, struct att_err *
             issuer_record("account", "done", NULL, call->account.status, call->account.thumbprint);
         json_object_set_new(record, "account", json_string(call->account.id));
         rc = issuer_audit(tx, call->now, record, NULL, err);
+    }
+    c->changed = !rc;
+    return rc;
+}
+
+/* Each change is a record in a log that is never cut. */
+static enum att_rc store_change(struct change *c, struct att_err *err)
+{
+    struct issuer_call *call = c->call;
+    struct issuer_limit *limit = call->issuer->limit;
+    if (!c->deactivate &&
+        issuer_limit_reached(limit, ISSUER_LIMIT_CHANGES, call->account.id, call->now)) {
+        enum att_rc rc = issuer_problem(call, err, ACME_P_RATE_LIMITED, NULL,
+                                        "%d changes of the account within %d s",
+                                        ISSUER_RECENT_CHANGES, ISSUER_RECENT_S);
+        call->problem.retry_after_s = ISSUER_RECENT_S / 2;
+        return rc;
+    }
+    enum att_rc rc = store_run(call->issuer->store, true, put_account, c, err);
+    if (!rc && c->changed) {
+        issuer_limit_count(limit, ISSUER_LIMIT_CHANGES, call->account.id, call->now);
     }
     return rc;
 }
@@ -238,8 +263,8 @@ static enum att_rc change_account(struct issuer_call *call, struct att_err *err)
     if (contact && !text) {
         return att_fail(err, ATT_E_NOMEM, "no memory");
     }
-    struct change change = {call, text, status != NULL};
-    return store_run(call->issuer->store, true, put_account, &change, err);
+    struct change change = {.call = call, .contact = text, .deactivate = status != NULL};
+    return store_change(&change, err);
 }
 
 enum att_rc issuer_account(struct issuer_call *call, struct att_err *err)

@@ -88,6 +88,9 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
     if (!rc) {
         rc = issuer_policy_get(tx, m->ak.profile_boot, &m->policy, err);
     }
+    if (!rc) {
+        rc = issuer_logs_asked(&m->request.logs, m->ak.logs, err);
+    }
     return rc ? rc : issuer_logs_supply(tx, m->host_found ? &m->host : NULL, &m->request.logs, err);
 }
 
@@ -276,19 +279,31 @@ static bool activated(const struct verify_verdict *verdict)
     return false;
 }
 
+/* What was judged; logs are kept by themselves. Whose TPM did not solve the challenge gets nothing
+ * kept: the digest says what came. */
+static enum att_rc keep_m2(struct m2 *m, struct store_tx *tx, bool proven, char ret_digest[65],
+                           struct att_err *err)
+{
+    uint8_t digest[ATT_SHA256_LEN], digests[EVIDENCE_LOGS_MAX][ATT_SHA256_LEN];
+    if (!proven) {
+        att_sha256(digest, att_buf_slice(&m->call->jws.payload));
+        att_hex(ret_digest, ATT_SLICE_ARRAY(digest));
+        return ATT_OK;
+    }
+    att_autobuf bytes = {0};
+    size_t n = issuer_logs_digests(&m->request.logs, digests);
+    enum att_rc rc = enrol_m2_request_encode(&m->request, (const uint8_t(*)[ATT_SHA256_LEN])digests,
+                                             n, &bytes, err);
+    return rc ? rc : store_blob_put(tx, att_buf_slice(&bytes), m->call->now, ret_digest, err);
+}
+
 static enum att_rc evidence_record(struct m2 *m, struct store_tx *tx, const char *outcome,
-                                   const char *reason, const char *detail, json_t *logs,
-                                   char ret_digest[65], struct att_err *err)
+                                   const char *reason, const char *detail, bool proven,
+                                   json_t *logs, char ret_digest[65], struct att_err *err)
 {
     char m1[65] = "", m2[65] = "";
     int64_t now = m->call->now;
-    /* Whose TPM did not solve the challenge gets no megabytes kept: the digest says what came. */
-    bool proven = strcmp(outcome, "granted") == 0 || (m->judged && activated(m->verdict));
-    uint8_t digest[ATT_SHA256_LEN];
-    att_sha256(digest, att_buf_slice(&m->call->jws.payload));
-    att_hex(m2, ATT_SLICE_ARRAY(digest));
-    enum att_rc rc =
-        proven ? store_blob_put(tx, att_buf_slice(&m->call->jws.payload), now, m2, err) : ATT_OK;
+    enum att_rc rc = keep_m2(m, tx, proven, m2, err);
     if (!rc && m->ak.m1.len) {
         rc = store_blob_put(tx, att_buf_slice(&m->ak.m1), now, m1, err);
     }
@@ -436,7 +451,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         rc = put_host(m, tx, logs, err);
     }
     if (!rc) {
-        rc = evidence_record(m, tx, "granted", NULL, NULL, logs, m->decision, err);
+        rc = evidence_record(m, tx, "granted", NULL, NULL, true, logs, m->decision, err);
     }
     struct old_aks old = {tx, m->ak.id};
     if (!rc) {
@@ -470,10 +485,16 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
                  : att_fail(err, ATT_E_NOMEM, "no memory");
     }
     store_record_done(&store_aks, &ak);
-    if (!rc) {
-        rc =
-            evidence_record(m, tx, "refused", m->refusal->reason, m->refusal->msg, NULL, NULL, err);
+    json_t *logs = NULL;
+    bool proven = m->judged && activated(m->verdict);
+    if (!rc && proven) {
+        rc = issuer_logs_keep_refused(m->call, tx, &m->request.logs, &logs, err);
     }
+    if (!rc) {
+        rc = evidence_record(m, tx, "refused", m->refusal->reason, m->refusal->msg, proven, logs,
+                             NULL, err);
+    }
+    json_decref(logs);
     /* Only a TPM that solved the challenge gets as far as this reason. */
     if (!rc && m->judged && m->host_found && strcmp(m->refusal->reason, "tpmCleared") == 0) {
         rc = issuer_host_cleared(tx, m->host.id, m->call->now, err);

@@ -79,6 +79,10 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
         return issuer_problem(call, err, ACME_P_MALFORMED, NULL,
                               "the challenge is not pending: no authorization is used twice");
     }
+    rc = issuer_logs_asked(&m->request.logs, m->order.logs, err);
+    if (rc) {
+        return issuer_problem(call, err, ACME_P_MALFORMED, NULL, "%s", err->msg);
+    }
     const char *ak = issuer_url_id(call->issuer, "ak", m->request.ak_url);
     rc = issuer_order_check(call, tx, &m->order, ak ? ak : "", &m->host, &m->ak, &m->entry, err);
     if (!rc) {
@@ -179,7 +183,15 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
 {
     struct issuer_call *call = m->call;
     char m4[65];
-    enum att_rc rc = store_blob_put(tx, att_buf_slice(&call->jws.payload), call->now, m4, err);
+    uint8_t digests[EVIDENCE_LOGS_MAX][ATT_SHA256_LEN];
+    size_t n_digests = issuer_logs_digests(&m->request.logs, digests);
+    att_autobuf bytes = {0};
+    /* What was judged, not what else came along; logs are kept by themselves. */
+    enum att_rc rc = enrol_m4_request_encode(&m->request, (const uint8_t(*)[ATT_SHA256_LEN])digests,
+                                             n_digests, &bytes, err);
+    if (!rc) {
+        rc = store_blob_put(tx, att_buf_slice(&bytes), call->now, m4, err);
+    }
     if (rc) {
         return rc;
     }
@@ -294,10 +306,15 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
     struct m4 *m = user;
     struct store_order order = {0};
     const char *reason = m->refusal->reason;
+    json_t *logs = NULL;
     enum att_rc rc = still_pending(m, tx, &order, err);
     if (!rc) {
-        rc = record(m, tx, "refused", reason, m->refusal->msg, NULL, NULL, err);
+        rc = issuer_logs_keep_refused(m->call, tx, &m->request.logs, &logs, err);
     }
+    if (!rc) {
+        rc = record(m, tx, "refused", reason, m->refusal->msg, logs, NULL, err);
+    }
+    json_decref(logs);
     if (!rc) {
         rc = issuer_set(&order.status, "invalid") && issuer_set(&order.chall_status, "invalid") &&
                      issuer_set(&order.error, m->problem)
@@ -337,7 +354,9 @@ static enum att_rc settle_refusal(struct m4 *m, struct att_err *why, struct att_
     snprintf(m->problem, sizeof m->problem, "%s", text ? text : "{}");
     rc = store_run(m->call->issuer->store, true, refuse, m, err);
     if (!rc) {
-        atomic_fetch_add(&m->call->issuer->counters.refused, 1);
+        struct issuer_call *call = m->call;
+        issuer_limit_count(call->issuer->limit, ISSUER_LIMIT_REFUSALS, call->account.id, call->now);
+        atomic_fetch_add(&call->issuer->counters.refused, 1);
         issuer_view_wake(m->call->issuer);
         att_log(ATT_WARN, "order.refused", ATT_S("agent", m->order.entry),
                 ATT_S("host", m->order.host), ATT_S("reason", why->reason),

@@ -29,10 +29,16 @@
 #define ISSUER_WAIT_MAX_S   60
 /* What one account may ask for in a time without getting it; beyond that, 429. Each leaves a row
  * and its evidence. */
-#define ISSUER_RECENT_S        600
-#define ISSUER_RECENT_ORDERS   512
-#define ISSUER_RECENT_AKS      64
-#define ISSUER_RECENT_REFUSALS 300
+#define ISSUER_RECENT_S            600
+#define ISSUER_RECENT_ORDERS       512
+#define ISSUER_RECENT_AKS          64
+#define ISSUER_RECENT_REFUSALS     512
+#define ISSUER_RECENT_CHANGES      16 /* of the account itself */
+#define ISSUER_RECENT_REFUSED_LOGS 8  /* refused statements whose logs are kept */
+/* And with getting it: 100 agents of a host with lifetimes of 2 minutes make 750, by 80 s each. */
+#define ISSUER_RECENT_ALL_ORDERS 2048
+/* A refused M1 is kept up to this; beyond, and for what it says besides, there is its digest. */
+#define ISSUER_REFUSED_M1_MAX ((size_t)16 << 10)
 
 struct issuer_ca;
 struct issuer_server;
@@ -200,11 +206,19 @@ const char *issuer_string(const json_t *object, const char *name); /* "" when ab
 #define issuer_autofree ATT_CLEANUP(issuer_free_text) char
 void issuer_free_text(char **text);
 
-/* Whether this account was refused ISSUER_RECENT_REFUSALS times within ISSUER_RECENT_S. */
+enum issuer_limit_kind {
+    ISSUER_LIMIT_REFUSALS,
+    ISSUER_LIMIT_CHANGES,
+    ISSUER_LIMIT_LOGS,
+    ISSUER_LIMITS /* how many */
+};
+/* Whether this account did it ISSUER_RECENT_… times within ISSUER_RECENT_S. */
 struct issuer_limit *issuer_limit_new(void); /* NULL without memory */
 void issuer_limit_free(struct issuer_limit *limit);
-bool issuer_limit_reached(struct issuer_limit *limit, const char *account, int64_t now);
-void issuer_limit_count(struct issuer_limit *limit, const char *account, int64_t now);
+bool issuer_limit_reached(struct issuer_limit *limit, enum issuer_limit_kind kind,
+                          const char *account, int64_t now);
+void issuer_limit_count(struct issuer_limit *limit, enum issuer_limit_kind kind,
+                        const char *account, int64_t now);
 
 /* ---- the audit log
  * ------------------------------------------------------------------------------------ */
@@ -317,9 +331,20 @@ json_t *issuer_logs_known(struct store_tx *tx, const struct store_host *host);
 /* Fills logs that came without data from the store, if this host sent them before. */
 ATT_MUST_USE enum att_rc issuer_logs_supply(struct store_tx *tx, const struct store_host *host,
                                             struct evidence_logs *logs, struct att_err *err);
+/* malformed, when there is one that was not asked for: "firmware,ima" was. */
+ATT_MUST_USE enum att_rc issuer_logs_asked(const struct evidence_logs *logs, const char *asked,
+                                           struct att_err *err);
 /* Stores their bytes; {"firmware": "<sha256>"} for the record and for `known`. */
 ATT_MUST_USE enum att_rc issuer_logs_keep(struct store_tx *tx, const struct evidence_logs *logs,
                                           int64_t now, json_t **ret_digests, struct att_err *err);
+
+/* The same for a refusal: NULL when this account had logs of enough refusals kept of late. */
+ATT_MUST_USE enum att_rc issuer_logs_keep_refused(struct issuer_call *call, struct store_tx *tx,
+                                                  const struct evidence_logs *logs,
+                                                  json_t **ret_digests, struct att_err *err);
+/* Their digests, for an encoder that leaves the bytes out; room for EVIDENCE_LOGS_MAX. */
+size_t issuer_logs_digests(const struct evidence_logs *logs,
+                           uint8_t (*ret_digests)[ATT_SHA256_LEN]);
 
 /* Wakes the main loop; async-signal-safe. */
 void issuer_poke(struct issuer *issuer);

@@ -1,6 +1,7 @@
 /* Measurement logs: sent once, kept by content, named by digest afterwards. */
 #include "provision/evidence/logs.h"
 #include "provision/issuer/context.h"
+#include "provision/verify/logs.h"
 
 #include <string.h>
 
@@ -62,4 +63,39 @@ enum att_rc issuer_logs_keep(struct store_tx *tx, const struct evidence_logs *lo
     }
     *ret_digests = digests;
     return ATT_OK;
+}
+
+enum att_rc issuer_logs_asked(const struct evidence_logs *logs, const char *asked,
+                              struct att_err *err)
+{
+    uint32_t bits = issuer_logs_bits(asked);
+    for (size_t i = 0; i < logs->n; i++) {
+        if (!(verify_log_bit(att_slice_str(logs->log[i].name)) & bits)) {
+            return issuer_refuse(err, ATT_E_PARSE, "malformed", "logs: %s was not asked for",
+                                 logs->log[i].name);
+        }
+    }
+    return ATT_OK;
+}
+
+/* Why a log is not what was quoted is seen in the log; but a refusal costs its sender nothing. */
+enum att_rc issuer_logs_keep_refused(struct issuer_call *call, struct store_tx *tx,
+                                     const struct evidence_logs *logs, json_t **ret_digests,
+                                     struct att_err *err)
+{
+    struct issuer_limit *limit = call->issuer->limit;
+    *ret_digests = NULL;
+    if (issuer_limit_reached(limit, ISSUER_LIMIT_LOGS, call->account.id, call->now)) {
+        return ATT_OK;
+    }
+    issuer_limit_count(limit, ISSUER_LIMIT_LOGS, call->account.id, call->now);
+    return issuer_logs_keep(tx, logs, call->now, ret_digests, err);
+}
+
+size_t issuer_logs_digests(const struct evidence_logs *logs, uint8_t (*ret_digests)[ATT_SHA256_LEN])
+{
+    for (size_t i = 0; i < logs->n; i++) {
+        memcpy(ret_digests[i], logs->log[i].sha256, ATT_SHA256_LEN);
+    }
+    return logs->n;
 }

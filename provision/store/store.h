@@ -225,9 +225,12 @@ ATT_MUST_USE enum att_rc store_ticket_accounts(struct store_tx *tx, const char *
 /* Ends every other record of this (account, EK) that is pending: one outstanding challenge. */
 ATT_MUST_USE enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account,
                                                   const char *ek, struct att_err *err);
-/* How many orders without a certificate, and how many AK records, an account made since then. */
+/* What an account made since then: orders, those among them without a certificate, AK records. */
+struct store_recent {
+    int64_t orders, fruitless, aks;
+};
 ATT_MUST_USE enum att_rc store_account_recent(struct store_tx *tx, const char *account,
-                                              int64_t since, int64_t *ret_orders, int64_t *ret_aks,
+                                              int64_t since, struct store_recent *ret_recent,
                                               struct att_err *err);
 /* Removes orders and pending AK records that ended before a time; gives how many. */
 ATT_MUST_USE enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_removed,
