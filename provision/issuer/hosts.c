@@ -236,7 +236,6 @@ enum att_rc issuer_host_record_eks(struct store_tx *tx, const char *host,
 struct ending {
     char (*keys)[72];
     size_t n, room;
-    int64_t now;
 };
 
 static enum att_rc add_key(struct ending *e, const char *key, struct att_err *err)
@@ -264,11 +263,7 @@ static enum att_rc collect_ak(void *user, const void *record, struct att_err *er
 
 static enum att_rc collect_cert(void *user, const void *record, struct att_err *err)
 {
-    const struct store_cert *cert = record;
-    bool live = (strcmp(cert->status, STORE_CERT_ISSUED) == 0 ||
-                 strcmp(cert->status, STORE_CERT_INTENT) == 0) &&
-                cert->not_after > ((struct ending *)user)->now;
-    return live ? add_key(user, cert->serial, err) : ATT_OK;
+    return add_key(user, ((const struct store_cert *)record)->serial, err);
 }
 
 static enum att_rc end_ak(struct store_tx *tx, const char *id, const char *reason,
@@ -314,10 +309,10 @@ static enum att_rc revoke_cert(struct store_tx *tx, const char *serial, const ch
 enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *reason, int64_t now,
                             int64_t *ret_revoked, struct att_err *err)
 {
-    struct ending aks = {0}, certs = {.now = now};
+    struct ending aks = {0}, certs = {0};
     enum att_rc rc = store_each(tx, &store_aks, "host", host, collect_ak, &aks, err);
     if (!rc) {
-        rc = store_each(tx, &store_certs, "host", host, collect_cert, &certs, err);
+        rc = store_cert_live(tx, STORE_CERT_OF_HOST, host, now, -1, collect_cert, &certs, err);
     }
     for (size_t i = 0; i < aks.n && !rc; i++) {
         rc = end_ak(tx, aks.keys[i], reason, err);

@@ -190,6 +190,29 @@ struct store_cert {
     int64_t not_before, not_after, created_at, ended_at;
 };
 
+/* Newest first, at most limit (-1: all). pem and tbs stay empty. Texts may be NULL: any. name: a
+ * subject, or its last part. */
+struct store_cert_query {
+    const char *host, *name, *status, *kind;
+    int64_t limit;
+};
+ATT_MUST_USE enum att_rc store_cert_list(struct store_tx *tx, const struct store_cert_query *query,
+                                         store_each_fn each, void *user, struct att_err *err);
+/* Those of a host or a subject that are issued, or will be, and end after now; likewise. */
+enum store_cert_of { STORE_CERT_OF_HOST, STORE_CERT_OF_SUBJECT };
+ATT_MUST_USE enum att_rc store_cert_live(struct store_tx *tx, enum store_cert_of of,
+                                         const char *value, int64_t now, int64_t limit,
+                                         store_each_fn each, void *user, struct att_err *err);
+/* All that a host ever had. */
+ATT_MUST_USE enum att_rc store_cert_count(struct store_tx *tx, const char *host, int64_t *ret_n,
+                                          struct att_err *err);
+/* Issued (or issued and revoked), and intended. */
+ATT_MUST_USE enum att_rc store_cert_states(struct store_tx *tx, int64_t *ret_issued,
+                                           int64_t *ret_intents, struct att_err *err);
+/* Empties pem and tbs of at most limit that ended before a time; the rows stay: serial numbers. */
+ATT_MUST_USE enum att_rc store_cert_sweep(struct store_tx *tx, int64_t before, int64_t limit,
+                                          int64_t *ret_emptied, struct att_err *err);
+
 struct store_entry {
     char *name;
     char *spiffe_id;

@@ -317,6 +317,113 @@ static void certificates_without_end(void **state)
     stage_free(&s);
 }
 
+/* ---- what stays
+ * -------------------------------------------------------------------------------------------------
+ */
+
+/* n more certificates of the same kind, ended ones. */
+static void history(struct rig *r, int n)
+{
+    static char sql[640];
+    snprintf(sql, sizeof sql,
+             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)"
+             " INSERT INTO certs SELECT printf('%%032x', i), 'x' || i, kind, status, subject,"
+             " account, host, ord, profile, pem, decision, reason, tbs, not_before,"
+             " not_before + 1, created_at - i, ended_at"
+             " FROM n, (SELECT * FROM certs WHERE kind = 'agent' LIMIT 1)",
+             n);
+    number(r, sql);
+}
+
+static void issue(struct stage *s, struct order *ret_order)
+{
+    assert_int_equal(rig_order(&s->client, RIG_NAME, ret_order), 201);
+    s->tpm.clock.clock_ms += 1000;
+    assert_string_equal(rig_m4(&s->client, &s->tpm, ret_order, s->ak), "valid");
+    assert_int_equal(rig_finalize(&s->client, ret_order, s->tpm.base->agent.pkey,
+                                  "spiffe://bank.example/agent/" RIG_NAME),
+                     200);
+}
+
+static size_t listed(struct rig *r, json_t *args)
+{
+    json_t *result = rig_admin(r, "cert.list", args);
+    size_t n = json_array_size(json_object_get(result, "certificates"));
+    json_decref(result);
+    return n;
+}
+
+static void long_history_of_a_host(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_enrolled(&s, "none");
+    issue(&s, &o);
+    history(&s.rig, 20000);
+    json_t *host = rig_admin(&s.rig, "host.show", json_pack("{s:s}", "id", s.tpm.ek_id));
+    char *text = json_dumps(host, JSON_COMPACT);
+    assert_true(strlen(text) < 8192);
+    free(text);
+    /* The agent's and the AK's. */
+    assert_int_equal(json_array_size(json_object_get(host, "certificates")), 2);
+    assert_int_equal(json_integer_value(json_object_get(host, "certificatesEver")), 20002);
+    json_decref(host);
+    json_t *newest =
+        rig_admin(&s.rig, "cert.list", json_pack("{s:s, s:i}", "kind", "agent", "limit", 1));
+    const json_t *first = json_array_get(json_object_get(newest, "certificates"), 0);
+    assert_int_equal(json_array_size(json_object_get(newest, "certificates")), 1);
+    assert_int_not_equal(strspn(issuer_string(first, "serial"), "0"), 28);
+    json_decref(newest);
+    assert_int_equal(listed(&s.rig, json_object()), 200);
+    assert_int_equal(listed(&s.rig, json_pack("{s:s}", "kind", "ak")), 1);
+    assert_int_equal(listed(&s.rig, json_pack("{s:s, s:i}", "name", RIG_NAME, "limit", 5000)),
+                     5000);
+    assert_int_equal(listed(&s.rig, json_pack("{s:s}", "name", "rebalancer")), 0);
+    assert_int_equal(listed(&s.rig, json_pack("{s:s}", "name", "%")), 0);
+    assert_int_equal(
+        listed(&s.rig, json_pack("{s:s, s:s}", "host", s.tpm.ek_id, "status", "revoked")), 0);
+    rig_admin_refused(&s.rig, "cert.list", json_pack("{s:i}", "limit", 0), "usage");
+    /* A ban revokes what is live, not what ended. */
+    json_t *ban = rig_admin(&s.rig, "host.ban",
+                            json_pack("{s:s, s:s}", "id", s.tpm.ek_id, "reason", "stolen"));
+    assert_int_equal(json_integer_value(json_object_get(ban, "revoked")), 2);
+    json_decref(ban);
+    stage_free(&s);
+}
+
+static enum att_rc sweep_tx(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_cert_sweep(tx, rig_time, 1000, user, err);
+}
+
+static void bytes_of_ended_certificates(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    int64_t emptied = 0;
+    static const char certificate[] = "certificate";
+    stage_enrolled(&s, "none");
+    issue(&s, &o);
+    history(&s.rig, 1500);
+    rig_ok(store_run(s.rig.issuer->store, true, sweep_tx, &emptied, &err));
+    assert_int_equal(emptied, 1000);
+    rig_ok(store_run(s.rig.issuer->store, true, sweep_tx, &emptied, &err));
+    assert_int_equal(emptied, 500);
+    assert_int_equal(number(&s.rig, "SELECT COUNT(*) FROM certs WHERE tbs <> x''"), 2);
+    assert_int_equal(number(&s.rig, "SELECT COUNT(DISTINCT serial) FROM certs"), 1502);
+    assert_int_equal(client_get(&s.client, o.url), 200);
+    char url[256];
+    rig_copy(url, sizeof url, client_text(&s.client, certificate));
+    assert_int_equal(client_get(&s.client, url), 200);
+    rig_time += 2 * 3600; /* the profile's hour */
+    rig_ok(store_run(s.rig.issuer->store, true, sweep_tx, &emptied, &err));
+    assert_int_equal(emptied, 1);
+    assert_int_equal(client_get(&s.client, url), 404);
+    stage_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -329,6 +436,8 @@ int main(void)
         cmocka_unit_test(verdicts_count_as_refusals),
         cmocka_unit_test(logs_of_refusals),
         cmocka_unit_test(certificates_without_end),
+        cmocka_unit_test(long_history_of_a_host),
+        cmocka_unit_test(bytes_of_ended_certificates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
