@@ -366,6 +366,7 @@ static char *host_text(const struct store_host *host)
 
 struct import {
     json_t *added, *changed;
+    json_t *pending; /* stay so, for a reason that only host.approve overrides */
     int64_t unchanged;
     json_t *seen; /* EK ids of earlier lines */
     bool dry_run;
@@ -402,6 +403,10 @@ static enum att_rc import_line(struct issuer_admin_call *call, struct store_tx *
         rc = issuer_host_new(line, STORE_HOST_APPROVED, "inventory", call->now, &host, err);
     } else if (!rc && strcmp(host.state, STORE_HOST_BANNED) == 0) {
         rc = issuer_refuse(err, ATT_E_CONFLICT, "hostBanned", "host %.12s is banned", line);
+    } else if (!rc && strcmp(host.state, STORE_HOST_PENDING) == 0 && host.reason[0]) {
+        /* tpmCleared, a dispute: the same file again is no answer to that. */
+        json_array_append_new(im->pending,
+                              json_pack("{s:s, s:s}", "id", line, "reason", host.reason));
     } else if (!rc) {
         rc = issuer_set(&host.state, STORE_HOST_APPROVED) ? ATT_OK : ATT_E_NOMEM;
     }
@@ -430,10 +435,14 @@ enum att_rc issuer_admin_host_import(struct issuer_admin_call *call, struct stor
     const char *file = issuer_arg(call, "filename");
     file = file ? file : "import";
     att_autojson *seen = json_object();
-    struct import im = {json_array(), json_array(), 0, seen,
-                        json_is_true(json_object_get(call->args, "dryRun"))};
+    struct import im = {.added = json_array(),
+                        .changed = json_array(),
+                        .pending = json_array(),
+                        .seen = seen,
+                        .dry_run = json_is_true(json_object_get(call->args, "dryRun"))};
     json_object_set_new(call->result, "added", im.added);
     json_object_set_new(call->result, "changed", im.changed);
+    json_object_set_new(call->result, "pending", im.pending);
     issuer_autofree *text = strdup(issuer_arg(call, "text"));
     if (!text) {
         return att_fail(err, ATT_E_NOMEM, "no memory");

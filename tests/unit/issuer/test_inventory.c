@@ -130,6 +130,50 @@ static void listed_key_of_a_banned_host(void **state)
     pair_free(&p);
 }
 
+/* ---- import
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static json_t *import(struct rig *r, const char *ek)
+{
+    char csv[256];
+    snprintf(csv, sizeof csv, "ek,label,labels\n%s,web-17,zone=trading\n", ek);
+    return rig_admin(r, "host.import", json_pack("{s:s}", "text", csv));
+}
+
+static void assert_state(struct rig *r, const char *ek, const char *state)
+{
+    json_t *host = rig_admin(r, "host.show", json_pack("{s:s}", "id", ek));
+    assert_string_equal(issuer_string(host, "state"), state);
+    json_decref(host);
+}
+
+/* The same file again does not approve a host whose TPM was cleared; an operator does. */
+static void import_after_a_cleared_tpm(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_enrolled(&s, "none");
+    json_decref(import(&s.rig, s.tpm.ek_id));
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+    s.tpm.clock.reset_count--;
+    assert_string_equal(rig_m4(&s.client, &s.tpm, &o, s.ak), "invalid");
+    assert_state(&s.rig, s.tpm.ek_id, "pending");
+    json_t *result = import(&s.rig, s.tpm.ek_id);
+    const json_t *pending = json_array_get(json_object_get(result, "pending"), 0);
+    assert_string_equal(issuer_string(pending, "id"), s.tpm.ek_id);
+    assert_string_equal(issuer_string(pending, "reason"), "tpmCleared");
+    json_decref(result);
+    assert_state(&s.rig, s.tpm.ek_id, "pending");
+    rig_admin_done(&s.rig, "host.approve", json_pack("{s:s}", "id", s.tpm.ek_id));
+    result = import(&s.rig, s.tpm.ek_id);
+    assert_int_equal(json_array_size(json_object_get(result, "pending")), 0);
+    json_decref(result);
+    assert_state(&s.rig, s.tpm.ek_id, "approved");
+    stage_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -137,6 +181,7 @@ int main(void)
         cmocka_unit_test(listed_key_needs_an_operator),
         cmocka_unit_test(named_key_is_another_host),
         cmocka_unit_test(listed_key_of_a_banned_host),
+        cmocka_unit_test(import_after_a_cleared_tpm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
