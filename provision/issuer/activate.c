@@ -445,7 +445,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     }
     json_t *logs = NULL;
     if (!rc) {
-        rc = issuer_logs_keep(tx, &m->request.logs, m->call->now, &logs, err);
+        rc = issuer_logs_keep(m->call, tx, &m->request.logs, &logs, err);
     }
     if (!rc) {
         rc = put_host(m, tx, logs, err);

@@ -263,7 +263,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         rc = issuer_order_check(m->call, tx, &order, m->ak.id, &host, &ak, &entry, err);
     }
     if (!rc) {
-        rc = issuer_logs_keep(tx, &m->request.logs, m->call->now, &logs, err);
+        rc = issuer_logs_keep(m->call, tx, &m->request.logs, &logs, err);
     }
     if (!rc) {
         rc = record(m, tx, "granted", NULL, NULL, logs, digest, err);

@@ -35,6 +35,7 @@
 #define ISSUER_RECENT_REFUSALS     512
 #define ISSUER_RECENT_CHANGES      16 /* of the account itself */
 #define ISSUER_RECENT_REFUSED_LOGS 8  /* refused statements whose logs are kept */
+#define ISSUER_RECENT_NEW_LOGS     64 /* logs not seen before, of up to 4 MiB each */
 /* And with getting it: 100 agents of a host with lifetimes of 2 minutes make 750, by 80 s each. */
 #define ISSUER_RECENT_ALL_ORDERS 2048
 /* A refused M1 is kept up to this; beyond, and for what it says besides, there is its digest. */
@@ -209,7 +210,8 @@ void issuer_free_text(char **text);
 enum issuer_limit_kind {
     ISSUER_LIMIT_REFUSALS,
     ISSUER_LIMIT_CHANGES,
-    ISSUER_LIMIT_LOGS,
+    ISSUER_LIMIT_REFUSED_LOGS,
+    ISSUER_LIMIT_NEW_LOGS,
     ISSUER_LIMITS /* how many */
 };
 /* Whether this account did it ISSUER_RECENT_… times within ISSUER_RECENT_S. */
@@ -334,9 +336,12 @@ ATT_MUST_USE enum att_rc issuer_logs_supply(struct store_tx *tx, const struct st
 /* malformed, when there is one that was not asked for: "firmware,ima" was. */
 ATT_MUST_USE enum att_rc issuer_logs_asked(const struct evidence_logs *logs, const char *asked,
                                            struct att_err *err);
-/* Stores their bytes; {"firmware": "<sha256>"} for the record and for `known`. */
-ATT_MUST_USE enum att_rc issuer_logs_keep(struct store_tx *tx, const struct evidence_logs *logs,
-                                          int64_t now, json_t **ret_digests, struct att_err *err);
+/* Stores their bytes; {"firmware": "<sha256>"} for the record and for `known`. A log is one a boot,
+ * but not every byte of it is in a PCR: of an account that sends ever new ones only so many are
+ * kept; the statement has their digests. */
+ATT_MUST_USE enum att_rc issuer_logs_keep(struct issuer_call *call, struct store_tx *tx,
+                                          const struct evidence_logs *logs, json_t **ret_digests,
+                                          struct att_err *err);
 
 /* The same for a refusal: NULL when this account had logs of enough refusals kept of late. */
 ATT_MUST_USE enum att_rc issuer_logs_keep_refused(struct issuer_call *call, struct store_tx *tx,

@@ -25,7 +25,9 @@ struct issuer_limit {
 
 static const unsigned most[ISSUER_LIMITS] = {[ISSUER_LIMIT_REFUSALS] = ISSUER_RECENT_REFUSALS,
                                              [ISSUER_LIMIT_CHANGES] = ISSUER_RECENT_CHANGES,
-                                             [ISSUER_LIMIT_LOGS] = ISSUER_RECENT_REFUSED_LOGS};
+                                             [ISSUER_LIMIT_REFUSED_LOGS] =
+                                                 ISSUER_RECENT_REFUSED_LOGS,
+                                             [ISSUER_LIMIT_NEW_LOGS] = ISSUER_RECENT_NEW_LOGS};
 
 struct issuer_limit *issuer_limit_new(void)
 {

@@ -214,6 +214,41 @@ static void junk_in_a_statement_is_not_kept(void **state)
     stage_free(&s);
 }
 
+/* A blob that the newest record's evidence names; path: its member, or the member of its logs. */
+static void evidence(struct rig *r, bool log, const char *name, struct att_buf *ret)
+{
+    json_t *list = rig_admin(r, "audit.list", json_pack("{s:s, s:i}", "kind", "issue", "limit", 1));
+    const json_t *record =
+        json_object_get(json_array_get(json_object_get(list, "records"), 0), "record");
+    const json_t *at = json_object_get(record, "evidence");
+    at = log ? json_object_get(at, "logs") : at;
+    json_t *blob =
+        rig_admin(r, "audit.evidence", json_pack("{s:s}", "sha256", issuer_string(at, name)));
+    rig_ok(att_json_b64u(blob, "data", 8 << 20, ret, &err));
+    json_decref(blob);
+    json_decref(list);
+}
+
+/* What is kept is enough to judge again: the statement, and the logs that it names by digest. */
+static void kept_statement_is_whole(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct enrol_m4_request m4 = {0};
+    att_autobuf text = {0}, log = {.max = 8 << 20};
+    stage_enrolled(&s, "none");
+    assert_int_equal(m4_with_junk(&s, 100), 200);
+    evidence(&s.rig, false, "m4", &text);
+    evidence(&s.rig, true, "firmware", &log);
+    rig_ok(enrol_m4_request_parse(att_buf_slice(&text), &m4, &err));
+    assert_int_equal(m4.logs.n, 1);
+    assert_false(m4.logs.log[0].has_data);
+    rig_ok(evidence_logs_supply(&m4.logs, "firmware", att_buf_slice(&log), &err));
+    assert_true(m4.quote.sig.len && m4.attobj.len && m4.evidence.len && m4.srk_pub.len);
+    enrol_m4_request_done(&m4);
+    stage_free(&s);
+}
+
 static void more_logs(struct forge *f, enum forge_stage stage)
 {
     static const uint8_t log[1000];
@@ -281,6 +316,33 @@ static void logs_of_refusals(void **state)
         const json_t *logs = json_object_get(json_object_get(record, "evidence"), "logs");
         assert_int_equal(json_object_get(logs, "firmware") != NULL, i < ISSUER_RECENT_REFUSED_LOGS);
         json_decref(result);
+    }
+    stage_free(&s);
+}
+
+/* Ever new logs are judged, and not kept. */
+static void new_logs_without_end(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_new(&s, "none");
+    for (int full = 0; full < 2; full++) {
+        if (full) {
+            const char *account = strrchr(s.client.kid, '/') + 1;
+            for (int i = 0; i < ISSUER_RECENT_NEW_LOGS; i++) {
+                issuer_limit_count(s.rig.issuer->limit, ISSUER_LIMIT_NEW_LOGS, account, rig_time);
+            }
+            number(&s.rig, "DELETE FROM blobs");
+            s.tpm.clock.clock_ms += 1000;
+        } else {
+            stage_enrol(&s);
+        }
+        assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+        assert_string_equal(rig_m4(&s.client, &s.tpm, &o, s.ak), "valid");
+        assert_int_equal(
+            number(&s.rig, full ? "SELECT COUNT(*) FROM blobs" : "SELECT COUNT(*) >= 2 FROM blobs"),
+            1);
     }
     stage_free(&s);
 }
@@ -432,9 +494,11 @@ int main(void)
         cmocka_unit_test(accounts_that_meet),
         cmocka_unit_test(padding_of_m1_is_not_kept),
         cmocka_unit_test(junk_in_a_statement_is_not_kept),
+        cmocka_unit_test(kept_statement_is_whole),
         cmocka_unit_test(logs_that_nobody_asked_for),
         cmocka_unit_test(verdicts_count_as_refusals),
         cmocka_unit_test(logs_of_refusals),
+        cmocka_unit_test(new_logs_without_end),
         cmocka_unit_test(certificates_without_end),
         cmocka_unit_test(long_history_of_a_host),
         cmocka_unit_test(bytes_of_ended_certificates),
