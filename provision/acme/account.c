@@ -5,13 +5,8 @@
 
 #define CONTACTS_MAX 8
 
-static enum att_rc copy_contact(const json_t *obj, json_t **ret_contact, struct att_err *err)
+enum att_rc acme_contact_check(const json_t *contact, struct att_err *err)
 {
-    const json_t *contact = json_object_get(obj, "contact");
-    if (!contact) {
-        *ret_contact = NULL;
-        return ATT_OK;
-    }
     if (!json_is_array(contact) || json_array_size(contact) > CONTACTS_MAX) {
         return att_fail(err, ATT_E_PARSE, "\"contact\": expected an array of at most %d",
                         CONTACTS_MAX);
@@ -22,6 +17,20 @@ static enum att_rc copy_contact(const json_t *obj, json_t **ret_contact, struct 
             !acme_text_ok(json_string_value(one))) {
             return att_fail(err, ATT_E_PARSE, "\"contact\": entry %zu is no URL", i);
         }
+    }
+    return ATT_OK;
+}
+
+static enum att_rc copy_contact(const json_t *obj, json_t **ret_contact, struct att_err *err)
+{
+    const json_t *contact = json_object_get(obj, "contact");
+    if (!contact) {
+        *ret_contact = NULL;
+        return ATT_OK;
+    }
+    enum att_rc rc = acme_contact_check(contact, err);
+    if (rc) {
+        return rc;
     }
     *ret_contact = json_deep_copy(contact);
     return *ret_contact ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory");

@@ -93,6 +93,9 @@ ATT_MUST_USE enum att_rc acme_account_encode(const struct acme_account *account,
                                              struct att_err *err);
 void acme_account_done(struct acme_account *account);
 
+/* RFC 8555 §7.3: at most 8 texts of at most ACME_TEXT_MAX bytes without control characters. */
+ATT_MUST_USE enum att_rc acme_contact_check(const json_t *contact, struct att_err *err);
+
 /* newAccount's payload, RFC 8555 §7.3. */
 struct acme_account_request {
     bool only_return_existing, terms_agreed;

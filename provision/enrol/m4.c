@@ -89,12 +89,30 @@ static enum att_rc take_request(const json_t *obj, struct enrol_m4_request *requ
                         : rc;
 }
 
+/* As compact JSON: white space is not kept by anybody. */
+static enum att_rc check_rest(const json_t *obj, struct att_err *err)
+{
+    att_autojson *rest = json_copy((json_t *)(uintptr_t)obj);
+    if (!rest) {
+        return att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    json_object_del(rest, "logs");
+    size_t len = json_dumpb(rest, NULL, 0, JSON_COMPACT);
+    return len && len <= ENROL_M4_REST_MAX
+               ? ATT_OK
+               : att_fail(err, ATT_E_PARSE, "%zu bytes outside \"logs\", at most %zu are read", len,
+                          ENROL_M4_REST_MAX);
+}
+
 enum att_rc enrol_m4_request_parse(struct att_slice payload, struct enrol_m4_request *ret_request,
                                    struct att_err *err)
 {
     att_autojson *obj = NULL;
     struct enrol_m4_request request = {0};
     enum att_rc rc = enrol_member_object(payload, ENROL_EVIDENCE_MAX, &obj, err);
+    if (rc == ATT_OK) {
+        rc = check_rest(obj, err);
+    }
     if (rc == ATT_OK) {
         rc = take_request(obj, &request, err);
     }

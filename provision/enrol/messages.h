@@ -18,6 +18,7 @@
 #define ENROL_M1_MAX       ((size_t)192 << 10)
 #define ENROL_VALUES_MAX   4096         /* JSON values in a message */
 #define ENROL_EVIDENCE_MAX ACME_JWS_MAX /* payload of M2 and M4: logs are in it */
+#define ENROL_M4_REST_MAX  ((size_t)64 << 10)
 #define ENROL_URL_MAX      ACME_URL_MAX
 
 /* {"attest": b64u(TPMS_ATTEST), "sig": b64u(TPMT_SIGNATURE)} */
@@ -104,7 +105,8 @@ ATT_MUST_USE enum att_rc enrol_m4_request_encode(const struct enrol_m4_request *
                                                  size_t n_known, struct att_buf *ret_payload,
                                                  struct att_err *err);
 /* Members other than attObj are draft-ietf-acme-device-attest extensions; unknown ones are ignored
- * here (the draft says so), missing ones of ours are "malformed". */
+ * here (the draft says so), missing ones of ours are "malformed", and so is more than
+ * ENROL_M4_REST_MAX outside logs. */
 ATT_MUST_USE enum att_rc enrol_m4_request_parse(struct att_slice payload,
                                                 struct enrol_m4_request *ret_request,
                                                 struct att_err *err);

@@ -83,6 +83,9 @@ static enum att_rc check_eab(struct opening *o, struct store_tx *tx,
                             "%lld accounts were opened with this ticket and it is good for %lld "
                             "enrolments",
                             (long long)opened, (long long)ret_ticket->uses);
+        /* It does not get better while the ticket lives. */
+        int64_t left = ret_ticket->expires_at - call->now;
+        call->problem.retry_after_s = left < 3600 ? (int)left : 3600;
     }
     acme_jws_done(&eab);
     return rc;
@@ -167,15 +170,70 @@ enum att_rc issuer_new_account(struct issuer_call *call, struct att_err *err)
 /* ---- the account's own URL: RFC 8555 §7.3.2, §7.3.6
  * -------------------------------------------------------- */
 
+struct change {
+    struct issuer_call *call;
+    const char *contact; /* NULL: as it was */
+    bool deactivate;
+    bool changed;
+};
+
+/* The account as it is in this transaction, which may have been deactivated since the request was
+ * authenticated. */
+static enum att_rc take_account(struct issuer_call *call, struct store_tx *tx, struct att_err *err)
+{
+    struct store_account now = {0};
+    enum att_rc rc = store_get(tx, &store_accounts, call->account.id, &now, err);
+    if (!rc && strcmp(now.status, STORE_ACCOUNT_VALID) != 0) {
+        rc = issuer_problem(call, err, ACME_P_UNAUTHORIZED, NULL, "the account is %s", now.status);
+    }
+    if (!rc) {
+        store_record_done(&store_accounts, &call->account);
+        call->account = now;
+        return ATT_OK;
+    }
+    store_record_done(&store_accounts, &now);
+    return rc;
+}
+
 static enum att_rc put_account(void *user, struct store_tx *tx, struct att_err *err)
 {
-    struct issuer_call *call = user;
-    enum att_rc rc = store_put(tx, &store_accounts, &call->account, err);
+    struct change *c = user;
+    struct issuer_call *call = c->call;
+    enum att_rc rc = take_account(call, tx, err);
+    bool same = !rc && !c->deactivate && strcmp(c->contact, call->account.contact) == 0;
+    if (rc || same) {
+        return rc;
+    }
+    bool ok = (!c->contact || issuer_set(&call->account.contact, c->contact)) &&
+              (!c->deactivate || issuer_set(&call->account.status, STORE_ACCOUNT_DEACTIVATED));
+    rc = ok ? store_put(tx, &store_accounts, &call->account, err)
+            : att_fail(err, ATT_E_NOMEM, "no memory");
     if (!rc) {
         json_t *record =
             issuer_record("account", "done", NULL, call->account.status, call->account.thumbprint);
         json_object_set_new(record, "account", json_string(call->account.id));
         rc = issuer_audit(tx, call->now, record, NULL, err);
+    }
+    c->changed = !rc;
+    return rc;
+}
+
+/* Each change is a record in a log that is never cut. */
+static enum att_rc store_change(struct change *c, struct att_err *err)
+{
+    struct issuer_call *call = c->call;
+    struct issuer_limit *limit = call->issuer->limit;
+    if (!c->deactivate &&
+        issuer_limit_reached(limit, ISSUER_LIMIT_CHANGES, call->account.id, call->now)) {
+        enum att_rc rc = issuer_problem(call, err, ACME_P_RATE_LIMITED, NULL,
+                                        "%d changes of the account within %d s",
+                                        ISSUER_RECENT_CHANGES, ISSUER_RECENT_S);
+        call->problem.retry_after_s = ISSUER_RECENT_S / 2;
+        return rc;
+    }
+    enum att_rc rc = store_run(call->issuer->store, true, put_account, c, err);
+    if (!rc && c->changed) {
+        issuer_limit_count(limit, ISSUER_LIMIT_CHANGES, call->account.id, call->now);
     }
     return rc;
 }
@@ -189,29 +247,24 @@ static enum att_rc change_account(struct issuer_call *call, struct att_err *err)
     }
     const json_t *status = json_object_get(json, "status"),
                  *contact = json_object_get(json, "contact");
-    bool changed = false;
-    if (contact) {
-        for (size_t i = 0; i < json_array_size(contact); i++) {
-            if (!json_is_string(json_array_get(contact, i))) {
-                contact = NULL;
-                break;
-            }
-        }
-        if (!json_is_array(contact) || json_array_size(contact) > 8) {
-            return issuer_problem(call, err, ACME_P_INVALID_CONTACT, NULL,
-                                  "contact: expected at most 8 texts");
-        }
-        issuer_autofree *text = issuer_json_text(contact);
-        changed = text && issuer_set(&call->account.contact, text);
+    struct att_err why = {0};
+    if (contact && acme_contact_check(contact, &why)) {
+        return issuer_problem(call, err, ACME_P_INVALID_CONTACT, NULL, "%s", why.msg);
     }
-    if (status) {
-        if (!json_is_string(status) || strcmp(json_string_value(status), "deactivated") != 0) {
-            return issuer_problem(call, err, ACME_P_MALFORMED, NULL,
-                                  "status: expected \"deactivated\"");
-        }
-        changed = issuer_set(&call->account.status, STORE_ACCOUNT_DEACTIVATED);
+    if (status &&
+        (!json_is_string(status) || strcmp(json_string_value(status), "deactivated") != 0)) {
+        return issuer_problem(call, err, ACME_P_MALFORMED, NULL,
+                              "status: expected \"deactivated\"");
     }
-    return changed ? store_run(call->issuer->store, true, put_account, call, err) : ATT_OK;
+    if (!contact && !status) {
+        return ATT_OK;
+    }
+    issuer_autofree *text = contact ? issuer_json_text(contact) : NULL;
+    if (contact && !text) {
+        return att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    struct change change = {.call = call, .contact = text, .deactivate = status != NULL};
+    return store_change(&change, err);
 }
 
 enum att_rc issuer_account(struct issuer_call *call, struct att_err *err)

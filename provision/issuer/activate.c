@@ -29,10 +29,17 @@ struct m2 {
     const struct att_err *refusal;
 };
 
+static bool certified(const struct m2 *m)
+{
+    return strcmp(issuer_string(m->facts, "ekSource"), "certificate") == 0;
+}
+
 static struct issuer_tpm tpm_of(const struct m2 *m)
 {
-    return (struct issuer_tpm){m->ak.ek, json_object_get(m->facts, "others"),
-                               issuer_string(m->facts, "akName"), ""};
+    return (struct issuer_tpm){.ek = m->ak.ek,
+                               .others = json_object_get(m->facts, "others"),
+                               .ak_name = issuer_string(m->facts, "akName"),
+                               .certified = certified(m)};
 }
 
 /* The PCRs that were quoted when the host's present AK was enrolled. */
@@ -74,11 +81,15 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
     struct issuer_tpm tpm = tpm_of(m);
     rc = issuer_host_resolve(tx, &tpm, &m->host, &m->host_found, err);
     if (!rc && m->host_found) {
-        m->have_previous = issuer_host_clock(&m->host, &m->previous);
+        m->have_previous =
+            issuer_clock_then(m->ak.clock, call->now - m->ak.created_at, &m->host, &m->previous);
         rc = store_each(tx, &store_aks, "host", m->host.id, take_previous_pcrs, m, err);
     }
     if (!rc) {
         rc = issuer_policy_get(tx, m->ak.profile_boot, &m->policy, err);
+    }
+    if (!rc) {
+        rc = issuer_logs_asked(&m->request.logs, m->ak.logs, err);
     }
     return rc ? rc : issuer_logs_supply(tx, m->host_found ? &m->host : NULL, &m->request.logs, err);
 }
@@ -146,10 +157,12 @@ static enum att_rc check_account(struct m2 *m, struct store_tx *tx, struct att_e
     return rc;
 }
 
-/* Without an EK certificate nothing says that the EK is a TPM's, unless an operator did. */
+/* Without an EK certificate nothing says that the EK is a TPM's, unless an operator did: of this
+ * very EK, by import or ticket. issuer_host_resolve finds no host for another one that is merely
+ * listed. */
 static enum att_rc check_ek_source(const struct m2 *m, bool named, struct att_err *err)
 {
-    if (strcmp(issuer_string(m->facts, "ekSource"), "inventory") != 0) {
+    if (certified(m)) {
         return ATT_OK;
     }
     if (m->host_found && strcmp(m->host.ek_source, "certificate") == 0) {
@@ -245,7 +258,10 @@ static enum att_rc put_host(struct m2 *m, struct store_tx *tx, const json_t *log
     if (!ok) {
         return att_fail(err, ATT_E_NOMEM, "no memory");
     }
-    enum att_rc rc = issuer_host_note(host, &m->quote.clock, "granted", "", "enrolment", logs,
+    /* A renewal that was quoted later may have come first. */
+    struct verify_clock have = {0}, *quoted = &m->quote.clock;
+    bool newer = !issuer_host_clock(host, &have) || issuer_clock_newer(quoted, &have);
+    enum att_rc rc = issuer_host_note(host, newer ? quoted : NULL, "granted", "", "enrolment", logs,
                                       m->call->now, err);
     if (!rc) {
         rc = store_put(tx, &store_hosts, host, err);
@@ -263,19 +279,31 @@ static bool activated(const struct verify_verdict *verdict)
     return false;
 }
 
+/* What was judged; logs are kept by themselves. Whose TPM did not solve the challenge gets nothing
+ * kept: the digest says what came. */
+static enum att_rc keep_m2(struct m2 *m, struct store_tx *tx, bool proven, char ret_digest[65],
+                           struct att_err *err)
+{
+    uint8_t digest[ATT_SHA256_LEN], digests[EVIDENCE_LOGS_MAX][ATT_SHA256_LEN];
+    if (!proven) {
+        att_sha256(digest, att_buf_slice(&m->call->jws.payload));
+        att_hex(ret_digest, ATT_SLICE_ARRAY(digest));
+        return ATT_OK;
+    }
+    att_autobuf bytes = {0};
+    size_t n = issuer_logs_digests(&m->request.logs, digests);
+    enum att_rc rc = enrol_m2_request_encode(&m->request, (const uint8_t(*)[ATT_SHA256_LEN])digests,
+                                             n, &bytes, err);
+    return rc ? rc : store_blob_put(tx, att_buf_slice(&bytes), m->call->now, ret_digest, err);
+}
+
 static enum att_rc evidence_record(struct m2 *m, struct store_tx *tx, const char *outcome,
-                                   const char *reason, const char *detail, json_t *logs,
-                                   char ret_digest[65], struct att_err *err)
+                                   const char *reason, const char *detail, bool proven,
+                                   json_t *logs, char ret_digest[65], struct att_err *err)
 {
     char m1[65] = "", m2[65] = "";
     int64_t now = m->call->now;
-    /* Whose TPM did not solve the challenge gets no megabytes kept: the digest says what came. */
-    bool proven = strcmp(outcome, "granted") == 0 || (m->judged && activated(m->verdict));
-    uint8_t digest[ATT_SHA256_LEN];
-    att_sha256(digest, att_buf_slice(&m->call->jws.payload));
-    att_hex(m2, ATT_SLICE_ARRAY(digest));
-    enum att_rc rc =
-        proven ? store_blob_put(tx, att_buf_slice(&m->call->jws.payload), now, m2, err) : ATT_OK;
+    enum att_rc rc = keep_m2(m, tx, proven, m2, err);
     if (!rc && m->ak.m1.len) {
         rc = store_blob_put(tx, att_buf_slice(&m->ak.m1), now, m1, err);
     }
@@ -382,17 +410,31 @@ static enum att_rc intend(struct m2 *m, struct store_tx *tx, struct att_err *err
     return rc ? rc : issuer_intent_make(call->issuer, tx, &intent, call->now, &m->cert, err);
 }
 
-static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
+/* The record as it is now takes the place of the one that was read to judge. */
+static enum att_rc take_ak(struct m2 *m, struct store_tx *tx, struct att_err *err)
 {
-    struct m2 *m = user;
     struct store_ak now = {0};
-    /* Everything that was read before judging may have changed: look again, in this transaction. */
     enum att_rc rc = store_get(tx, &store_aks, m->ak.id, &now, err);
     if (!rc && strcmp(now.state, STORE_AK_PENDING) != 0) {
         rc = issuer_refuse(err, ATT_E_DENIED, "activation",
                            "the AK record is %s: a challenge is answered once", now.state);
     }
+    if (!rc) {
+        att_wipe(m->ak.secret.ptr, m->ak.secret.len);
+        store_record_done(&store_aks, &m->ak);
+        m->ak = now;
+        return ATT_OK;
+    }
+    att_wipe(now.secret.ptr, now.secret.len);
     store_record_done(&store_aks, &now);
+    return rc;
+}
+
+static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct m2 *m = user;
+    /* Everything that was read before judging may have changed: look again, in this transaction. */
+    enum att_rc rc = take_ak(m, tx, err);
     struct issuer_tpm tpm = tpm_of(m);
     store_record_done(&store_hosts, &m->host);
     if (!rc) {
@@ -403,13 +445,13 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     }
     json_t *logs = NULL;
     if (!rc) {
-        rc = issuer_logs_keep(tx, &m->request.logs, m->call->now, &logs, err);
+        rc = issuer_logs_keep(m->call, tx, &m->request.logs, &logs, err);
     }
     if (!rc) {
         rc = put_host(m, tx, logs, err);
     }
     if (!rc) {
-        rc = evidence_record(m, tx, "granted", NULL, NULL, logs, m->decision, err);
+        rc = evidence_record(m, tx, "granted", NULL, NULL, true, logs, m->decision, err);
     }
     struct old_aks old = {tx, m->ak.id};
     if (!rc) {
@@ -443,13 +485,19 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
                  : att_fail(err, ATT_E_NOMEM, "no memory");
     }
     store_record_done(&store_aks, &ak);
-    if (!rc) {
-        rc =
-            evidence_record(m, tx, "refused", m->refusal->reason, m->refusal->msg, NULL, NULL, err);
+    json_t *logs = NULL;
+    bool proven = m->judged && activated(m->verdict);
+    if (!rc && proven) {
+        rc = issuer_logs_keep_refused(m->call, tx, &m->request.logs, &logs, err);
     }
+    if (!rc) {
+        rc = evidence_record(m, tx, "refused", m->refusal->reason, m->refusal->msg, proven, logs,
+                             NULL, err);
+    }
+    json_decref(logs);
     /* Only a TPM that solved the challenge gets as far as this reason. */
     if (!rc && m->judged && m->host_found && strcmp(m->refusal->reason, "tpmCleared") == 0) {
-        rc = issuer_host_cleared(tx, &m->host, m->call->now, err);
+        rc = issuer_host_cleared(tx, m->host.id, m->call->now, err);
     }
     return rc;
 }

@@ -288,7 +288,6 @@ enum att_rc issuer_admin_entry_show(struct issuer_admin_call *call, struct store
 }
 
 struct doomed {
-    int64_t now;
     char (*serials)[72];
     size_t n, room;
 };
@@ -297,10 +296,6 @@ static enum att_rc doom(void *user, const void *record, struct att_err *err)
 {
     struct doomed *d = user;
     const struct store_cert *c = record;
-    if (c->not_after <= d->now ||
-        (strcmp(c->status, STORE_CERT_ISSUED) != 0 && strcmp(c->status, STORE_CERT_INTENT) != 0)) {
-        return ATT_OK;
-    }
     if (d->n == d->room) {
         size_t room = d->room ? 2 * d->room : 32;
         void *more = realloc(d->serials, room * sizeof *d->serials);
@@ -343,11 +338,12 @@ enum att_rc issuer_admin_entry_delete(struct issuer_admin_call *call, struct sto
                                       struct att_err *err)
 {
     struct store_entry row = {0};
-    struct doomed d = {.now = call->now};
+    struct doomed d = {0};
     const char *name = issuer_arg(call, "name");
     enum att_rc rc = store_get(tx, &store_entries, name, &row, err);
     if (!rc) {
-        rc = store_each(tx, &store_certs, "subject", row.spiffe_id, doom, &d, err);
+        rc =
+            store_cert_live(tx, STORE_CERT_OF_SUBJECT, row.spiffe_id, call->now, -1, doom, &d, err);
     }
     if (!rc) {
         rc = store_delete(tx, &store_entries, name, err);

@@ -9,6 +9,8 @@
 #define IMPORT_LINES_MAX 100000
 #define TICKET_USES_MAX  100000
 #define TICKET_MAX_S     (90 * 86400)
+#define LISTED_MAX       5000
+#define SHOWN_MAX        2000 /* rows of a kind in an answer: a frame has 4 MiB */
 
 /* ---- telling
  * --------------------------------------------------------------------------------------------- */
@@ -82,8 +84,12 @@ static enum att_rc add_claim(void *user, const void *record, struct att_err *err
 
 static enum att_rc add_ak(void *user, const void *record, struct att_err *err)
 {
+    const struct store_ak *ak = record;
     (void)err;
-    json_array_append_new(user, ak_json(record));
+    /* Ended ones are swept when they would have expired; until then there may be many. */
+    if (strcmp(ak->state, STORE_AK_ENDED) != 0 || json_array_size(user) < SHOWN_MAX) {
+        json_array_append_new(user, ak_json(ak));
+    }
     return ATT_OK;
 }
 
@@ -133,12 +139,18 @@ enum att_rc issuer_admin_host_show(struct issuer_admin_call *call, struct store_
         rc = store_each(tx, &store_aks, "host", host.id, add_ak, aks, err);
     }
     if (!rc) {
-        rc = store_each(tx, &store_certs, "host", host.id, add_cert, certs, err);
+        rc = store_cert_live(tx, STORE_CERT_OF_HOST, host.id, call->now, SHOWN_MAX, add_cert, certs,
+                             err);
+    }
+    int64_t n = 0;
+    if (!rc) {
+        rc = store_cert_count(tx, host.id, &n, err);
     }
     json_object_set_new(call->result, "eks", eks);
     json_object_set_new(call->result, "claimedEks", claimed);
     json_object_set_new(call->result, "aks", aks);
     json_object_set_new(call->result, "certificates", certs);
+    json_object_set_new(call->result, "certificatesEver", json_integer(n));
     store_record_done(&store_hosts, &host);
     return rc;
 }
@@ -354,6 +366,7 @@ static char *host_text(const struct store_host *host)
 
 struct import {
     json_t *added, *changed;
+    json_t *pending; /* stay so, for a reason that only host.approve overrides */
     int64_t unchanged;
     json_t *seen; /* EK ids of earlier lines */
     bool dry_run;
@@ -390,6 +403,10 @@ static enum att_rc import_line(struct issuer_admin_call *call, struct store_tx *
         rc = issuer_host_new(line, STORE_HOST_APPROVED, "inventory", call->now, &host, err);
     } else if (!rc && strcmp(host.state, STORE_HOST_BANNED) == 0) {
         rc = issuer_refuse(err, ATT_E_CONFLICT, "hostBanned", "host %.12s is banned", line);
+    } else if (!rc && strcmp(host.state, STORE_HOST_PENDING) == 0 && host.reason[0]) {
+        /* tpmCleared, a dispute: the same file again is no answer to that. */
+        json_array_append_new(im->pending,
+                              json_pack("{s:s, s:s}", "id", line, "reason", host.reason));
     } else if (!rc) {
         rc = issuer_set(&host.state, STORE_HOST_APPROVED) ? ATT_OK : ATT_E_NOMEM;
     }
@@ -418,10 +435,14 @@ enum att_rc issuer_admin_host_import(struct issuer_admin_call *call, struct stor
     const char *file = issuer_arg(call, "filename");
     file = file ? file : "import";
     att_autojson *seen = json_object();
-    struct import im = {json_array(), json_array(), 0, seen,
-                        json_is_true(json_object_get(call->args, "dryRun"))};
+    struct import im = {.added = json_array(),
+                        .changed = json_array(),
+                        .pending = json_array(),
+                        .seen = seen,
+                        .dry_run = json_is_true(json_object_get(call->args, "dryRun"))};
     json_object_set_new(call->result, "added", im.added);
     json_object_set_new(call->result, "changed", im.changed);
+    json_object_set_new(call->result, "pending", im.pending);
     issuer_autofree *text = strdup(issuer_arg(call, "text"));
     if (!text) {
         return att_fail(err, ATT_E_NOMEM, "no memory");
@@ -551,94 +572,43 @@ enum att_rc issuer_admin_ticket_create(struct issuer_admin_call *call, struct st
  * --------------------------------------------------------------------------------------------------
  */
 
-struct cert_query {
-    json_t *array;
-    const char *host, *subject, *status, *kind;
-};
-
-static enum att_rc pick_cert(void *user, const void *record, struct att_err *err)
-{
-    struct cert_query *q = user;
-    const struct store_cert *c = record;
-    (void)err;
-    const char *name = strrchr(c->subject, '/');
-    bool fits = (!q->host || strcmp(c->host, q->host) == 0) &&
-                (!q->subject || strcmp(c->subject, q->subject) == 0 ||
-                 (name && strcmp(name + 1, q->subject) == 0)) &&
-                (!q->status || strcmp(c->status, q->status) == 0) &&
-                (!q->kind || strcmp(c->kind, q->kind) == 0);
-    if (fits) {
-        json_array_append_new(q->array, issuer_cert_json(c));
-    }
-    return ATT_OK;
-}
-
-static int newest_first(const void *a, const void *b)
-{
-    const json_t *const *x = a, *const *y = b;
-    return strcmp(issuer_string(*y, "createdAt"), issuer_string(*x, "createdAt"));
-}
-
 enum att_rc issuer_admin_cert_list(struct issuer_admin_call *call, struct store_tx *tx,
                                    struct att_err *err)
 {
     struct store_host host = {0};
-    struct cert_query q = {json_array(), NULL, issuer_arg(call, "name"), issuer_arg(call, "status"),
-                           issuer_arg(call, "kind")};
+    struct store_cert_query q = {.name = issuer_arg(call, "name"),
+                                 .status = issuer_arg(call, "status"),
+                                 .kind = issuer_arg(call, "kind"),
+                                 .limit = issuer_arg_int(call, "limit", 200)};
+    json_t *list = json_array();
+    json_object_set_new(call->result, "certificates", list);
+    if (q.limit < 1 || q.limit > LISTED_MAX) {
+        return issuer_refuse(err, ATT_E_INVAL, "usage", "limit: 1 to %d", LISTED_MAX);
+    }
     enum att_rc rc = ATT_OK;
     if (issuer_arg(call, "host")) {
         rc = issuer_arg_host(call, tx, &host, err);
         q.host = host.id;
     }
     if (!rc) {
-        rc = store_each(tx, &store_certs, q.host ? "host" : NULL, q.host, pick_cert, &q, err);
+        rc = store_cert_list(tx, &q, add_cert, list, err);
     }
-    size_t n = json_array_size(q.array), limit = (size_t)issuer_arg_int(call, "limit", 200);
-    json_t **all = calloc(n ? n : 1, sizeof(json_t *));
-    json_t *list = json_array();
-    for (size_t i = 0; all && i < n; i++) {
-        all[i] = json_array_get(q.array, i);
-    }
-    if (all) {
-        qsort(all, n, sizeof(json_t *), newest_first);
-        for (size_t i = 0; i < n && i < limit; i++) {
-            json_array_append(list, all[i]);
-        }
-    }
-    free(all);
-    json_decref(q.array);
-    json_object_set_new(call->result, "certificates", list);
     store_record_done(&store_hosts, &host);
     return rc;
-}
-
-struct cert_count {
-    int64_t issued, intents;
-};
-
-static enum att_rc count_cert(void *user, const void *record, struct att_err *err)
-{
-    struct cert_count *n = user;
-    const struct store_cert *c = record;
-    (void)err;
-    n->issued +=
-        strcmp(c->status, STORE_CERT_ISSUED) == 0 || strcmp(c->status, STORE_CERT_REVOKED) == 0;
-    n->intents += strcmp(c->status, STORE_CERT_INTENT) == 0;
-    return ATT_OK;
 }
 
 enum att_rc issuer_admin_ca_status(struct issuer_admin_call *call, struct store_tx *tx,
                                    struct att_err *err)
 {
-    struct cert_count n = {0};
+    int64_t issued = 0, intents = 0;
     struct issuer_ca *ca = call->issuer->ca;
     issuer_autosettings *settings = issuer_settings_get(call->issuer);
     issuer_autoendpoints *endpoints = issuer_endpoints_get(ca);
-    enum att_rc rc = store_each(tx, &store_certs, NULL, NULL, count_cert, &n, err);
+    enum att_rc rc = store_cert_states(tx, &issued, &intents, err);
     json_object_set_new(call->result, "authorities",
                         issuer_ca_status(ca, call->issuer->state_dir, call->now));
-    json_object_set_new(call->result, "issued", json_integer(n.issued));
-    json_object_set_new(call->result, "pendingIntents", json_integer(n.intents));
+    json_object_set_new(call->result, "issued", json_integer(issued));
+    json_object_set_new(call->result, "pendingIntents", json_integer(intents));
     json_object_set_new(call->result, "caSha256", json_string(endpoints->ca_sha256));
     json_object_set_new(call->result, "warnings",
                         issuer_ca_warnings(ca, settings->conf, call->now));

@@ -257,7 +257,7 @@ static enum att_rc first_endpoints(struct issuer_ca *ca, const struct conf_issue
     return rc;
 }
 
-static enum att_rc load_all(struct issuer_ca *ca, const struct conf_issuer *conf,
+static enum att_rc load_all(struct issuer_ca *ca, const struct conf_issuer *conf, bool renew,
                             struct att_err *err)
 {
     const char *dir = conf->state_dir;
@@ -291,10 +291,14 @@ static enum att_rc load_all(struct issuer_ca *ca, const struct conf_issuer *conf
         ca->attest_end = issuer_ca_end(ca->attest_ca);
         ca->tls_root_end = issuer_ca_end(ca->tls_root);
     }
-    return rc ? rc : first_endpoints(ca, conf, att_now_utc_s(), err);
+    if (rc) {
+        return rc;
+    }
+    return renew ? first_endpoints(ca, conf, att_now_utc_s(), err)
+                 : issuer_endpoints_load(ca, conf, err);
 }
 
-enum att_rc issuer_ca_load(const struct conf_issuer *conf, struct issuer_ca **ret_ca,
+enum att_rc issuer_ca_load(const struct conf_issuer *conf, bool renew, struct issuer_ca **ret_ca,
                            struct att_err *err)
 {
     struct issuer_ca *ca = calloc(1, sizeof *ca);
@@ -302,7 +306,7 @@ enum att_rc issuer_ca_load(const struct conf_issuer *conf, struct issuer_ca **re
         return att_fail(err, ATT_E_NOMEM, "CA: no memory");
     }
     pthread_mutex_init(&ca->lock, NULL);
-    enum att_rc rc = load_all(ca, conf, err);
+    enum att_rc rc = load_all(ca, conf, renew, err);
     if (rc) {
         att_err_prefix(err, "CA (made by `attest-issuerd init`)");
         issuer_ca_free(ca);

@@ -47,6 +47,9 @@ int64_t issuer_endpoint_renew_at(const X509 *cert);
 ATT_MUST_USE enum att_rc issuer_endpoints_refresh(struct issuer_ca *ca,
                                                   const struct conf_issuer *conf, int64_t now,
                                                   struct att_err *err);
+/* Puts what is there into use; writes nothing. */
+ATT_MUST_USE enum att_rc issuer_endpoints_load(struct issuer_ca *ca, const struct conf_issuer *conf,
+                                               struct att_err *err);
 /* Renews what is due, with pauses that grow from 1 to 60 min after failures; warns once a day of
  * authorities that end. at_once: looks at the files and the configuration, too, and does not wait.
  * Main thread. */
@@ -58,10 +61,11 @@ json_t *issuer_ca_warnings(struct issuer_ca *ca, const struct conf_issuer *conf,
 
 /* Makes the folder <state_dir>/ca; ATT_E_EXISTS when it is there. */
 ATT_MUST_USE enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct att_err *err);
-/* Loads and checks it; issues TLS and view-signer certificates anew when two thirds of their life
- * are over or their names no longer fit. Where that fails, those that are still valid will do. */
-ATT_MUST_USE enum att_rc issuer_ca_load(const struct conf_issuer *conf, struct issuer_ca **ret_ca,
-                                        struct att_err *err);
+/* Loads and checks it. renew: issues TLS and view-signer certificates anew when two thirds of their
+ * life are over or their names no longer fit; where that fails, those that are still valid will do.
+ * Otherwise nothing is written. */
+ATT_MUST_USE enum att_rc issuer_ca_load(const struct conf_issuer *conf, bool renew,
+                                        struct issuer_ca **ret_ca, struct att_err *err);
 void issuer_ca_free(struct issuer_ca *ca);
 /* For ca.status. */
 json_t *issuer_ca_status(struct issuer_ca *ca, const char *state_dir, int64_t now);

@@ -78,6 +78,10 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
         return issuer_problem(call, err, ACME_P_MALFORMED, NULL,
                               "the challenge is not pending: no authorization is used twice");
     }
+    rc = issuer_logs_asked(&m->request.logs, m->order.logs, err);
+    if (rc) {
+        return issuer_problem(call, err, ACME_P_MALFORMED, NULL, "%s", err->msg);
+    }
     const char *ak = issuer_url_id(call->issuer, "ak", m->request.ak_url);
     rc = issuer_order_check(call, tx, &m->order, ak ? ak : "", &m->host, &m->ak, &m->entry, err);
     if (!rc) {
@@ -124,7 +128,8 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
     }
     att_autobuf key_auth = {0}, ak_cert = {0};
     struct verify_clock clock = {0};
-    bool have_clock = issuer_order_clock(&m->order, &m->host, &clock);
+    bool have_clock =
+        issuer_clock_then(m->order.clock, call->now - m->order.created_at, &m->host, &clock);
     struct verify_clock enrolled = issuer_ak_clock(&m->ak);
     acme_key_authorization(m->order.token, call->account.thumbprint, &key_auth);
     struct verify_agent_in in = {
@@ -176,7 +181,15 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
 {
     struct issuer_call *call = m->call;
     char m4[65];
-    enum att_rc rc = store_blob_put(tx, att_buf_slice(&call->jws.payload), call->now, m4, err);
+    uint8_t digests[EVIDENCE_LOGS_MAX][ATT_SHA256_LEN];
+    size_t n_digests = issuer_logs_digests(&m->request.logs, digests);
+    att_autobuf bytes = {0};
+    /* What was judged, not what else came along; logs are kept by themselves. */
+    enum att_rc rc = enrol_m4_request_encode(&m->request, (const uint8_t(*)[ATT_SHA256_LEN])digests,
+                                             n_digests, &bytes, err);
+    if (!rc) {
+        rc = store_blob_put(tx, att_buf_slice(&bytes), call->now, m4, err);
+    }
     if (rc) {
         return rc;
     }
@@ -200,12 +213,6 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
     return issuer_audit(tx, call->now, r, ret_digest, err);
 }
 
-static bool clock_newer(const struct verify_clock *a, const struct verify_clock *b)
-{
-    return a->reset_count != b->reset_count ? a->reset_count > b->reset_count
-                                            : a->clock_ms >= b->clock_ms;
-}
-
 /* The host's row as it is now, with what this verdict adds; several agents of a host may be judged
  * at the same time, and the newest clock stays. */
 static enum att_rc note_host(struct m4 *m, struct store_tx *tx, const char *outcome,
@@ -217,7 +224,7 @@ static enum att_rc note_host(struct m4 *m, struct store_tx *tx, const char *outc
     if (!rc) {
         bool granted = strcmp(outcome, "granted") == 0;
         bool newer = granted && (!issuer_host_clock(&host, &have) ||
-                                 clock_newer(&m->facts.quote.clock, &have));
+                                 issuer_clock_newer(&m->facts.quote.clock, &have));
         rc = issuer_host_note(&host, newer ? &m->facts.quote.clock : NULL, outcome, reason,
                               m->order.identifier, logs, m->call->now, err);
     }
@@ -254,7 +261,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         rc = issuer_order_check(m->call, tx, &order, m->ak.id, &host, &ak, &entry, err);
     }
     if (!rc) {
-        rc = issuer_logs_keep(tx, &m->request.logs, m->call->now, &logs, err);
+        rc = issuer_logs_keep(m->call, tx, &m->request.logs, &logs, err);
     }
     if (!rc) {
         rc = record(m, tx, "granted", NULL, NULL, logs, digest, err);
@@ -297,10 +304,15 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
     struct m4 *m = user;
     struct store_order order = {0};
     const char *reason = m->refusal->reason;
+    json_t *logs = NULL;
     enum att_rc rc = still_pending(m, tx, &order, err);
     if (!rc) {
-        rc = record(m, tx, "refused", reason, m->refusal->msg, NULL, NULL, err);
+        rc = issuer_logs_keep_refused(m->call, tx, &m->request.logs, &logs, err);
     }
+    if (!rc) {
+        rc = record(m, tx, "refused", reason, m->refusal->msg, logs, NULL, err);
+    }
+    json_decref(logs);
     if (!rc) {
         rc = issuer_set(&order.status, "invalid") && issuer_set(&order.chall_status, "invalid") &&
                      issuer_set(&order.error, m->problem)
@@ -312,12 +324,7 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
     }
     /* Signed by the enrolled AK: the verdict comes to this reason only after the signature. */
     if (!rc && m->judged && strcmp(reason, "tpmCleared") == 0) {
-        struct store_host host = {0};
-        rc = store_get(tx, &store_hosts, m->order.host, &host, err);
-        if (!rc) {
-            rc = issuer_host_cleared(tx, &host, m->call->now, err);
-        }
-        store_record_done(&store_hosts, &host);
+        rc = issuer_host_cleared(tx, m->order.host, m->call->now, err);
     }
     if (!rc) {
         store_record_done(&store_orders, &m->order);
@@ -345,7 +352,9 @@ static enum att_rc settle_refusal(struct m4 *m, struct att_err *why, struct att_
     snprintf(m->problem, sizeof m->problem, "%s", text ? text : "{}");
     rc = store_run(m->call->issuer->store, true, refuse, m, err);
     if (!rc) {
-        atomic_fetch_add(&m->call->issuer->counters.refused, 1);
+        struct issuer_call *call = m->call;
+        issuer_limit_count(call->issuer->limit, ISSUER_LIMIT_REFUSALS, call->account.id, call->now);
+        atomic_fetch_add(&call->issuer->counters.refused, 1);
         issuer_view_wake(m->call->issuer);
         att_log(ATT_WARN, "order.refused", ATT_S("agent", m->order.entry),
                 ATT_S("host", m->order.host), ATT_S("reason", why->reason),

@@ -183,6 +183,12 @@ static enum att_rc take_lock(struct issuer *issuer, struct att_err *err)
         return att_fail(err, ATT_E_NOMEM, "issuer: no memory");
     }
     issuer->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (issuer->lock_fd < 0 && errno == ENOENT) {
+        return att_fail(err, ATT_E_NOTFOUND,
+                        "state_dir %s: is not there (made by "
+                        "`attest-issuerd init`)",
+                        issuer->state_dir);
+    }
     if (issuer->lock_fd < 0) {
         return att_fail_errno(err, ATT_E_IO, "%s", path);
     }
@@ -246,8 +252,9 @@ static enum att_rc first_recovery(struct issuer *issuer, struct att_err *err)
     return ATT_OK;
 }
 
-static enum att_rc open_issuer(const char *config_path, bool serve, struct issuer **ret_issuer,
-                               struct att_err *err)
+/* With settings, and nothing that could be shared with another process. */
+static enum att_rc new_issuer(const char *config_path, struct issuer **ret_issuer,
+                              struct att_err *err)
 {
     struct issuer *issuer = calloc(1, sizeof *issuer);
     if (!issuer) {
@@ -270,25 +277,42 @@ static enum att_rc open_issuer(const char *config_path, bool serve, struct issue
     if (!rc) {
         rc = copy_fixed(issuer, issuer->settings->conf, err);
     }
-    if (!rc) {
-        rc = issuer_ca_load(issuer->settings->conf, &issuer->ca, err);
+    if (rc) {
+        issuer_free(issuer);
+        return rc;
     }
-    issuer->limit = issuer_limit_new();
-    issuer->keys = acme_keys_new();
-    if (!rc && (!issuer->limit || !issuer->keys)) {
-        rc = att_fail(err, ATT_E_NOMEM, "issuer: no memory");
+    *ret_issuer = issuer;
+    return ATT_OK;
+}
+
+/* The lock first: whoever has not got it must not even renew a key of the one who has. */
+static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
+{
+    enum att_rc rc = take_lock(issuer, err);
+    if (!rc) {
+        rc = issuer_ca_load(issuer->settings->conf, true, &issuer->ca, err);
+    }
+    if (!rc) {
+        issuer->limit = issuer_limit_new();
+        issuer->keys = acme_keys_new();
+        rc = issuer->limit && issuer->keys ? ATT_OK
+                                           : att_fail(err, ATT_E_NOMEM, "issuer: no memory");
     }
     if (!rc) {
         rc = acme_nonces_new(1, (uint64_t)att_now_utc_ms(), NONCE_WINDOW, &issuer->nonces, err);
     }
-    if (!rc && serve) {
-        rc = take_lock(issuer, err);
-    }
     if (!rc) {
         rc = open_store(issuer, err);
     }
-    if (!rc && serve) {
-        rc = first_recovery(issuer, err);
+    return rc ? rc : first_recovery(issuer, err);
+}
+
+enum att_rc issuer_open(const char *config_path, struct issuer **ret_issuer, struct att_err *err)
+{
+    struct issuer *issuer = NULL;
+    enum att_rc rc = new_issuer(config_path, &issuer, err);
+    if (!rc) {
+        rc = open_all(issuer, err);
     }
     if (rc) {
         issuer_free(issuer);
@@ -298,15 +322,43 @@ static enum att_rc open_issuer(const char *config_path, bool serve, struct issue
     return ATT_OK;
 }
 
-enum att_rc issuer_open(const char *config_path, struct issuer **ret_issuer, struct att_err *err)
+/* The database is not opened, since SQLite writes beside it even to read: it is there and looks
+ * like one, or it will be made. */
+static enum att_rc check_database(const struct issuer *issuer, struct att_err *err)
 {
-    return open_issuer(config_path, true, ret_issuer, err);
+    static const char magic[16] = "SQLite format 3";
+    char start[sizeof magic];
+    issuer_autofree *path = NULL;
+    if (asprintf(&path, "%s/issuer.db", issuer->state_dir) < 0) {
+        path = NULL;
+        return att_fail(err, ATT_E_NOMEM, "issuer: no memory");
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        return errno == ENOENT ? ATT_OK : att_fail_errno(err, ATT_E_IO, "%s", path);
+    }
+    ssize_t n = read(fd, start, sizeof start);
+    att_close(&fd);
+    if (n < 0) {
+        return att_fail_errno(err, ATT_E_IO, "%s", path);
+    }
+    bool good = n == 0 || (n == sizeof start && memcmp(start, magic, sizeof magic) == 0);
+    return good ? ATT_OK : att_fail(err, ATT_E_PARSE, "%s: is no SQLite database", path);
 }
 
 enum att_rc issuer_check(const char *config_path, struct att_err *err)
 {
     struct issuer *issuer = NULL;
-    enum att_rc rc = open_issuer(config_path, false, &issuer, err);
+    enum att_rc rc = new_issuer(config_path, &issuer, err);
+    if (!rc) {
+        rc = issuer_ca_load(issuer->settings->conf, false, &issuer->ca, err);
+    }
+    if (!rc) {
+        rc = issuer_policies_check(issuer->settings->conf->policies_dir, err);
+    }
+    if (!rc) {
+        rc = check_database(issuer, err);
+    }
     issuer_free(issuer);
     return rc;
 }

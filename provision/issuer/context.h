@@ -31,10 +31,17 @@
 #define ISSUER_WAIT_MAX_S     60
 /* What one account may ask for in a time without getting it; beyond that, 429. Each leaves a row
  * and its evidence. */
-#define ISSUER_RECENT_S        600
-#define ISSUER_RECENT_ORDERS   512
-#define ISSUER_RECENT_AKS      64
-#define ISSUER_RECENT_REFUSALS 300
+#define ISSUER_RECENT_S            600
+#define ISSUER_RECENT_ORDERS       512
+#define ISSUER_RECENT_AKS          64
+#define ISSUER_RECENT_REFUSALS     512
+#define ISSUER_RECENT_CHANGES      16 /* of the account itself */
+#define ISSUER_RECENT_REFUSED_LOGS 8  /* refused statements whose logs are kept */
+#define ISSUER_RECENT_NEW_LOGS     64 /* logs not seen before, of up to 4 MiB each */
+/* And with getting it: 100 agents of a host with lifetimes of 2 minutes make 750, by 80 s each. */
+#define ISSUER_RECENT_ALL_ORDERS 2048
+/* A refused M1 is kept up to this; beyond, and for what it says besides, there is its digest. */
+#define ISSUER_REFUSED_M1_MAX ((size_t)16 << 10)
 
 struct issuer_ca;
 struct issuer_server;
@@ -203,11 +210,20 @@ const char *issuer_string(const json_t *object, const char *name); /* "" when ab
 #define issuer_autofree ATT_CLEANUP(issuer_free_text) char
 void issuer_free_text(char **text);
 
-/* Whether this account was refused ISSUER_RECENT_REFUSALS times within ISSUER_RECENT_S. */
+enum issuer_limit_kind {
+    ISSUER_LIMIT_REFUSALS,
+    ISSUER_LIMIT_CHANGES,
+    ISSUER_LIMIT_REFUSED_LOGS,
+    ISSUER_LIMIT_NEW_LOGS,
+    ISSUER_LIMITS /* how many */
+};
+/* Whether this account did it ISSUER_RECENT_… times within ISSUER_RECENT_S. */
 struct issuer_limit *issuer_limit_new(void); /* NULL without memory */
 void issuer_limit_free(struct issuer_limit *limit);
-bool issuer_limit_reached(struct issuer_limit *limit, const char *account, int64_t now);
-void issuer_limit_count(struct issuer_limit *limit, const char *account, int64_t now);
+bool issuer_limit_reached(struct issuer_limit *limit, enum issuer_limit_kind kind,
+                          const char *account, int64_t now);
+void issuer_limit_count(struct issuer_limit *limit, enum issuer_limit_kind kind,
+                        const char *account, int64_t now);
 
 /* ---- the audit log
  * ------------------------------------------------------------------------------------ */
@@ -235,6 +251,7 @@ struct issuer_tpm {
     const char *ek;       /* EK id it enrols with */
     const json_t *others; /* array of further EK ids it listed */
     const char *ak_name;  /* hex */
+    bool certified;       /* an EK certificate says that ek is a TPM's */
     /* Set by issuer_host_resolve: a banned host that claims one of these EKs without having proved
      * it; "" when there is none. Only an operator can tell a liar's victim from the banned TPM. */
     char disputed[VERIFY_ID_HEX];
@@ -257,9 +274,11 @@ ATT_MUST_USE enum att_rc issuer_host_by_account(struct store_tx *tx, const char 
 /* AK records of the host end with this reason; its certificates are revoked. */
 ATT_MUST_USE enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *reason,
                                          int64_t now, int64_t *ret_revoked, struct att_err *err);
-/* What TPM2_Clear leads to: AK records end, host pending, certificates revoked, audit record. */
-ATT_MUST_USE enum att_rc issuer_host_cleared(struct store_tx *tx, struct store_host *host,
-                                             int64_t now, struct att_err *err);
+/* What TPM2_Clear leads to: AK records end, host pending, certificates revoked, audit record. The
+ * row is that of this transaction: a host that was banned meanwhile stays banned, one that was
+ * evicted stays gone. */
+ATT_MUST_USE enum att_rc issuer_host_cleared(struct store_tx *tx, const char *host_id, int64_t now,
+                                             struct att_err *err);
 /* hostBanned, hostUnknown by the host's state. */
 ATT_MUST_USE enum att_rc issuer_host_check(const struct store_host *host, struct att_err *err);
 /* The clock of the host's last accepted statement; false when there is none. */
@@ -268,11 +287,13 @@ bool issuer_host_clock(const struct store_host *host, struct verify_clock *ret_c
 char *issuer_host_clock_text(const struct store_host *host);
 /* That of the statement by which this AK was enrolled (M2). */
 struct verify_clock issuer_ak_clock(const struct store_ak *ak);
-/* What an order's quote is compared with: the clock when its token was made, since the quotes of
- * several agents may come in another order than they were made; the present one when the host has
- * enrolled anew since. */
-bool issuer_order_clock(const struct store_order *order, const struct store_host *host,
-                        struct verify_clock *ret_clock);
+/* What a quote is compared with: the clock (text as above) when its token or challenge was made,
+ * elapsed_s ago, since the quotes of several agents, or of an agent and an enrolment, may come in
+ * another order than they were made; never one further back than that time allows; the present one
+ * when the host was reset or has resumed since. False when the host has no clock. */
+bool issuer_clock_then(const char *text, int64_t elapsed_s, const struct store_host *host,
+                       struct verify_clock *ret_clock);
+bool issuer_clock_newer(const struct verify_clock *a, const struct verify_clock *b);
 /* Sets clock, verdict, known logs and seen_at in host->notes. */
 ATT_MUST_USE enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock *clock,
                                           const char *outcome, const char *reason, const char *what,
@@ -303,6 +324,8 @@ ATT_MUST_USE enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_s
 /* Applies every NAME.json of policies_dir; a folder that is not there is fine. */
 ATT_MUST_USE enum att_rc issuer_policies_import(struct issuer *issuer, const char *dir,
                                                 struct att_err *err);
+/* Reads them, and no more. */
+ATT_MUST_USE enum att_rc issuer_policies_check(const char *dir, struct att_err *err);
 
 /* ---- logs that come with quotes
  * --------------------------------------------------------------------------- */
@@ -313,9 +336,23 @@ json_t *issuer_logs_known(struct store_tx *tx, const struct store_host *host);
 /* Fills logs that came without data from the store, if this host sent them before. */
 ATT_MUST_USE enum att_rc issuer_logs_supply(struct store_tx *tx, const struct store_host *host,
                                             struct evidence_logs *logs, struct att_err *err);
-/* Stores their bytes; {"firmware": "<sha256>"} for the record and for `known`. */
-ATT_MUST_USE enum att_rc issuer_logs_keep(struct store_tx *tx, const struct evidence_logs *logs,
-                                          int64_t now, json_t **ret_digests, struct att_err *err);
+/* malformed, when there is one that was not asked for: "firmware,ima" was. */
+ATT_MUST_USE enum att_rc issuer_logs_asked(const struct evidence_logs *logs, const char *asked,
+                                           struct att_err *err);
+/* Stores their bytes; {"firmware": "<sha256>"} for the record and for `known`. A log is one a boot,
+ * but not every byte of it is in a PCR: of an account that sends ever new ones only so many are
+ * kept; the statement has their digests. */
+ATT_MUST_USE enum att_rc issuer_logs_keep(struct issuer_call *call, struct store_tx *tx,
+                                          const struct evidence_logs *logs, json_t **ret_digests,
+                                          struct att_err *err);
+
+/* The same for a refusal: NULL when this account had logs of enough refusals kept of late. */
+ATT_MUST_USE enum att_rc issuer_logs_keep_refused(struct issuer_call *call, struct store_tx *tx,
+                                                  const struct evidence_logs *logs,
+                                                  json_t **ret_digests, struct att_err *err);
+/* Their digests, for an encoder that leaves the bytes out; room for EVIDENCE_LOGS_MAX. */
+size_t issuer_logs_digests(const struct evidence_logs *logs,
+                           uint8_t (*ret_digests)[ATT_SHA256_LEN]);
 
 /* Wakes the main loop; async-signal-safe. */
 void issuer_poke(struct issuer *issuer);

@@ -407,6 +407,17 @@ static void put_into_use(struct issuer_ca *ca, struct issuer_endpoints *fresh)
     issuer_endpoints_put(old);
 }
 
+enum att_rc issuer_endpoints_load(struct issuer_ca *ca, const struct conf_issuer *conf,
+                                  struct att_err *err)
+{
+    struct issuer_endpoints *e = NULL;
+    enum att_rc rc = load_endpoints(ca, conf, &e, err);
+    if (!rc) {
+        put_into_use(ca, e);
+    }
+    return rc;
+}
+
 enum att_rc issuer_endpoints_refresh(struct issuer_ca *ca, const struct conf_issuer *conf,
                                      int64_t now, struct att_err *err)
 {

@@ -24,6 +24,35 @@ struct m1 {
     const struct att_err *refusal;
 };
 
+static bool ticket_good(const struct issuer_call *call, const struct store_ticket *ticket)
+{
+    return ticket->uses_left > 0 && ticket->expires_at > call->now;
+}
+
+/* Before anything of the message is looked at: an account that is nobody's yet has a ticket that is
+ * good for something. */
+static enum att_rc check_caller(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct issuer_call *call = ((struct m1 *)user)->call;
+    struct store_host host = {0};
+    struct store_ticket ticket = {0};
+    enum att_rc rc = issuer_check_rate(call, tx, err);
+    if (rc || !call->account.ticket[0]) {
+        return rc;
+    }
+    rc = store_find(tx, &store_hosts, "account", call->account.thumbprint, &host, NULL);
+    store_record_done(&store_hosts, &host);
+    if (rc == ATT_E_NOTFOUND) {
+        rc = store_get(tx, &store_tickets, call->account.ticket, &ticket, NULL);
+        rc = !rc && ticket_good(call, &ticket)
+                 ? ATT_OK
+                 : issuer_refuse(err, ATT_E_DENIED, "ticketInvalid",
+                                 "the account's ticket is used up or expired");
+        store_record_done(&store_tickets, &ticket);
+    }
+    return rc;
+}
+
 static enum att_rc judge(struct m1 *m, struct att_err *err)
 {
     const struct enrol_m1_request *r = &m->request;
@@ -69,19 +98,18 @@ static enum att_rc check_state(void *user, struct store_tx *tx, struct att_err *
 {
     struct m1 *m = user;
     struct issuer_call *call = m->call;
-    struct issuer_tpm tpm = {m->ek.id, m->others, m->ak_name, ""};
+    struct issuer_tpm tpm = {.ek = m->ek.id,
+                             .others = m->others,
+                             .ak_name = m->ak_name,
+                             .certified = m->ek.from_certificate};
     struct store_host host = {0};
     bool found = false;
-    enum att_rc rc = issuer_check_rate(call, tx, err);
-    if (rc) {
-        return rc;
-    }
-    rc = issuer_host_resolve(tx, &tpm, &host, &found, err);
+    enum att_rc rc = issuer_host_resolve(tx, &tpm, &host, &found, err);
     bool mine = !rc && found && strcmp(host.account, call->account.thumbprint) == 0;
     if (!rc && !mine && call->account.ticket[0]) {
         struct store_ticket ticket = {0};
         rc = store_get(tx, &store_tickets, call->account.ticket, &ticket, NULL);
-        bool good = !rc && ticket.uses_left > 0 && ticket.expires_at > call->now &&
+        bool good = !rc && ticket_good(call, &ticket) &&
                     (!ticket.ek[0] || strcmp(ticket.ek, m->ek.id) == 0);
         store_record_done(&store_tickets, &ticket);
         rc = good ? ATT_OK
@@ -94,7 +122,9 @@ static enum att_rc check_state(void *user, struct store_tx *tx, struct att_err *
         issuer_autofree *logs = issuer_logs_join(e->logs, e->n_logs);
         rc = logs ? issuer_wanted(e->pcrs, logs, known, &m->answer.wanted, err)
                   : att_fail(err, ATT_E_NOMEM, "no memory");
-        if (!rc && !issuer_set(&m->record.logs, logs)) {
+        issuer_autofree *clock = found ? issuer_host_clock_text(&host) : strdup("");
+        if (!rc && (!clock || !issuer_set(&m->record.clock, clock) ||
+                    !issuer_set(&m->record.logs, logs))) {
             rc = att_fail(err, ATT_E_NOMEM, "no memory");
         }
     }
@@ -187,13 +217,21 @@ static enum att_rc record_refusal(void *user, struct store_tx *tx, struct att_er
     if (m->verdict->n_checks && verify_verdict_json(m->verdict, &verdict, NULL) == ATT_OK) {
         json_object_set_new(record, "verdict", verdict);
     }
-    enum att_rc rc =
-        store_blob_put(tx, att_buf_slice(&m->call->jws.payload), m->call->now, digest, err);
+    /* The digest says what came; what it says is kept, when it is no more than it need be. */
+    uint8_t sha256[ATT_SHA256_LEN];
+    att_autobuf bytes = {0};
+    att_sha256(sha256, att_buf_slice(&m->call->jws.payload));
+    att_hex(digest, ATT_SLICE_ARRAY(sha256));
+    json_object_set_new(record, "received", json_string(digest));
+    enum att_rc rc = enrol_m1_request_encode(&m->request, &bytes, err);
+    if (!rc && bytes.len <= ISSUER_REFUSED_M1_MAX) {
+        rc = store_blob_put(tx, att_buf_slice(&bytes), m->call->now, digest, err);
+        json_object_set_new(record, "evidence", json_pack("{s:s}", "m1", digest));
+    }
     if (rc) {
         json_decref(record);
         return rc;
     }
-    json_object_set_new(record, "evidence", json_pack("{s:s}", "m1", digest));
     return issuer_audit(tx, m->call->now, record, NULL, err);
 }
 
@@ -205,7 +243,10 @@ static enum att_rc run(struct m1 *m, struct att_err *err)
     if (rc) {
         return rc;
     }
-    rc = judge(m, err);
+    rc = store_run(call->issuer->store, false, check_caller, m, err);
+    if (!rc) {
+        rc = judge(m, err);
+    }
     if (!rc) {
         rc = store_run(call->issuer->store, false, check_state, m, err);
     }

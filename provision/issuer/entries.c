@@ -108,8 +108,8 @@ static enum att_rc apply_tx(void *user, struct store_tx *tx, struct att_err *err
     return rc;
 }
 
-enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text, bool dry_run,
-                                int64_t uid, json_t **ret_result, struct att_err *err)
+static enum att_rc read_policy(struct att_slice text, struct verify_policy **ret_policy,
+                               struct att_err *err)
 {
     verify_autopolicy *policy = NULL;
     enum att_rc rc = verify_policy_parse(text, &policy, err);
@@ -121,6 +121,19 @@ enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text, bo
                              "boot policy %s: logs: only the firmware log is replayed by this "
                              "version: it would refuse every host",
                              policy->name);
+    }
+    *ret_policy = policy;
+    policy = NULL;
+    return ATT_OK;
+}
+
+enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text, bool dry_run,
+                                int64_t uid, json_t **ret_result, struct att_err *err)
+{
+    verify_autopolicy *policy = NULL;
+    enum att_rc rc = read_policy(text, &policy, err);
+    if (rc) {
+        return rc;
     }
     struct policy_apply a = {.issuer = issuer,
                              .policy = policy,
@@ -147,7 +160,23 @@ enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text, bo
     return ATT_OK;
 }
 
-enum att_rc issuer_policies_import(struct issuer *issuer, const char *dir, struct att_err *err)
+/* issuer NULL: nothing is applied. */
+static enum att_rc take_policy(struct issuer *issuer, const char *path, struct att_err *err)
+{
+    att_autobuf text = {0};
+    verify_autopolicy *policy = NULL;
+    enum att_rc rc = att_io_read_file(path, VERIFY_POLICY_BYTES_MAX, &text, err);
+    if (!rc) {
+        rc = issuer ? issuer_policy_apply(issuer, att_buf_slice(&text), false, -1, NULL, err)
+                    : read_policy(att_buf_slice(&text), &policy, err);
+        if (rc) {
+            att_err_prefix(err, "%s", path);
+        }
+    }
+    return rc;
+}
+
+static enum att_rc take_policies(struct issuer *issuer, const char *dir, struct att_err *err)
 {
     struct dirent **names = NULL;
     int n = scandir(dir, &names, NULL, alphasort);
@@ -160,20 +189,23 @@ enum att_rc issuer_policies_import(struct issuer *issuer, const char *dir, struc
     for (int i = 0; i < n; i++) {
         size_t len = strlen(names[i]->d_name);
         issuer_autofree *path = NULL;
-        att_autobuf text = {0};
         if (!rc && len > 5 && strcmp(names[i]->d_name + len - 5, ".json") == 0) {
             rc = asprintf(&path, "%s/%s", dir, names[i]->d_name) < 0
                      ? att_fail(err, ATT_E_NOMEM, "no memory")
-                     : att_io_read_file(path, VERIFY_POLICY_BYTES_MAX, &text, err);
-            if (!rc) {
-                rc = issuer_policy_apply(issuer, att_buf_slice(&text), false, -1, NULL, err);
-                if (rc) {
-                    att_err_prefix(err, "%s", path);
-                }
-            }
+                     : take_policy(issuer, path, err);
         }
         free(names[i]);
     }
     free(names);
     return rc;
+}
+
+enum att_rc issuer_policies_import(struct issuer *issuer, const char *dir, struct att_err *err)
+{
+    return take_policies(issuer, dir, err);
+}
+
+enum att_rc issuer_policies_check(const char *dir, struct att_err *err)
+{
+    return take_policies(NULL, dir, err);
 }

@@ -1,6 +1,7 @@
 /* Measurement logs: sent once, kept by content, named by digest afterwards. */
 #include "provision/evidence/logs.h"
 #include "provision/issuer/context.h"
+#include "provision/verify/logs.h"
 
 #include <string.h>
 
@@ -44,22 +45,75 @@ enum att_rc issuer_logs_supply(struct store_tx *tx, const struct store_host *hos
     return ATT_OK;
 }
 
-enum att_rc issuer_logs_keep(struct store_tx *tx, const struct evidence_logs *logs, int64_t now,
-                             json_t **ret_digests, struct att_err *err)
+/* Whether there is room for it, which is taken. */
+static bool has_room(struct issuer_call *call, struct store_tx *tx, const struct evidence_log *log)
+{
+    struct issuer_limit *limit = call->issuer->limit;
+    char digest[65];
+    att_hex(digest, ATT_SLICE_ARRAY(log->sha256));
+    if (store_blob_has(tx, digest)) {
+        return true;
+    }
+    if (issuer_limit_reached(limit, ISSUER_LIMIT_NEW_LOGS, call->account.id, call->now)) {
+        return false;
+    }
+    issuer_limit_count(limit, ISSUER_LIMIT_NEW_LOGS, call->account.id, call->now);
+    return true;
+}
+
+enum att_rc issuer_logs_keep(struct issuer_call *call, struct store_tx *tx,
+                             const struct evidence_logs *logs, json_t **ret_digests,
+                             struct att_err *err)
 {
     json_t *digests = json_object();
     for (size_t i = 0; i < logs->n; i++) {
+        const struct evidence_log *log = &logs->log[i];
         char digest[65];
-        if (!logs->log[i].has_data) {
+        if (!log->has_data || !has_room(call, tx, log)) {
             continue;
         }
-        enum att_rc rc = store_blob_put(tx, att_buf_slice(&logs->log[i].data), now, digest, err);
+        enum att_rc rc = store_blob_put(tx, att_buf_slice(&log->data), call->now, digest, err);
         if (rc) {
             json_decref(digests);
             return rc;
         }
-        json_object_set_new(digests, logs->log[i].name, json_string(digest));
+        json_object_set_new(digests, log->name, json_string(digest));
     }
     *ret_digests = digests;
     return ATT_OK;
+}
+
+enum att_rc issuer_logs_asked(const struct evidence_logs *logs, const char *asked,
+                              struct att_err *err)
+{
+    uint32_t bits = issuer_logs_bits(asked);
+    for (size_t i = 0; i < logs->n; i++) {
+        if (!(verify_log_bit(att_slice_str(logs->log[i].name)) & bits)) {
+            return issuer_refuse(err, ATT_E_PARSE, "malformed", "logs: %s was not asked for",
+                                 logs->log[i].name);
+        }
+    }
+    return ATT_OK;
+}
+
+/* Why a log is not what was quoted is seen in the log; but a refusal costs its sender nothing. */
+enum att_rc issuer_logs_keep_refused(struct issuer_call *call, struct store_tx *tx,
+                                     const struct evidence_logs *logs, json_t **ret_digests,
+                                     struct att_err *err)
+{
+    struct issuer_limit *limit = call->issuer->limit;
+    *ret_digests = NULL;
+    if (issuer_limit_reached(limit, ISSUER_LIMIT_REFUSED_LOGS, call->account.id, call->now)) {
+        return ATT_OK;
+    }
+    issuer_limit_count(limit, ISSUER_LIMIT_REFUSED_LOGS, call->account.id, call->now);
+    return issuer_logs_keep(call, tx, logs, ret_digests, err);
+}
+
+size_t issuer_logs_digests(const struct evidence_logs *logs, uint8_t (*ret_digests)[ATT_SHA256_LEN])
+{
+    for (size_t i = 0; i < logs->n; i++) {
+        memcpy(ret_digests[i], logs->log[i].sha256, ATT_SHA256_LEN);
+    }
+    return logs->n;
 }

@@ -354,6 +354,11 @@ enum att_rc issuer_certificate(struct issuer_call *call, struct att_err *err)
         rc = issuer_problem(call, err, ACME_P_MALFORMED, NULL, "the certificate is %s",
                             m.cert.status);
     }
+    if (!rc && !m.cert.pem[0]) {
+        rc = issuer_problem(call, err, ACME_P_MALFORMED, NULL,
+                            "the certificate ended long since and is not kept");
+        call->problem.status = 404;
+    }
     if (!rc) {
         att_buf_put_str(&call->response->body, m.cert.pem);
         call->response->status = 200;

@@ -235,7 +235,8 @@ static void post(struct issuer *issuer, const struct route *route, const char *i
     struct att_err err = {0};
     enum att_rc rc = authenticate(&call, route, &err);
     bool known = !rc && route->key == KEY_KID;
-    if (known && issuer_limit_reached(issuer->limit, call.account.id, call.now)) {
+    if (known &&
+        issuer_limit_reached(issuer->limit, ISSUER_LIMIT_REFUSALS, call.account.id, call.now)) {
         rc = issuer_problem(&call, &err, ACME_P_RATE_LIMITED, NULL,
                             "%d refusals within %d s: find out why first", ISSUER_RECENT_REFUSALS,
                             ISSUER_RECENT_S);
@@ -246,7 +247,7 @@ static void post(struct issuer *issuer, const struct route *route, const char *i
         rc = route->handler(&call, &err);
     }
     if (rc && known) {
-        issuer_limit_count(issuer->limit, call.account.id, call.now);
+        issuer_limit_count(issuer->limit, ISSUER_LIMIT_REFUSALS, call.account.id, call.now);
     }
     if (rc) {
         if (err.rc == ATT_OK) {

@@ -143,7 +143,9 @@ static enum att_rc check_other(struct store_tx *tx, const char *ek, const struct
     return ATT_OK;
 }
 
-/* The host that has the TPM's own EK, or that is the same TPM by its AK. */
+/* The host that has the TPM's own EK, or that is the same TPM by its AK. The AK proves that only
+ * beside an EK which is a TPM's: a key on disk "activates" credentials for any AK. Against a banned
+ * host's AK it counts all the same. */
 static enum att_rc find_own(struct store_tx *tx, const struct issuer_tpm *tpm,
                             struct store_host *ret_host, bool *ret_found,
                             char disputed[VERIFY_ID_HEX], struct att_err *err)
@@ -154,7 +156,7 @@ static enum att_rc find_own(struct store_tx *tx, const struct issuer_tpm *tpm,
     }
     struct claims claims = {.tx = tx, .ak_name = tpm->ak_name};
     rc = store_each(tx, &store_ek_claims, "ek", tpm->ek, look_at_claim, &claims, err);
-    if (!rc && claims.same[0]) {
+    if (!rc && claims.same[0] && (tpm->certified || strcmp(claims.same, claims.banned) == 0)) {
         rc = store_get(tx, &store_hosts, claims.same, ret_host, err);
         *ret_found = !rc;
     } else if (!rc && claims.banned[0]) {
@@ -234,7 +236,6 @@ enum att_rc issuer_host_record_eks(struct store_tx *tx, const char *host,
 struct ending {
     char (*keys)[72];
     size_t n, room;
-    int64_t now;
 };
 
 static enum att_rc add_key(struct ending *e, const char *key, struct att_err *err)
@@ -262,11 +263,7 @@ static enum att_rc collect_ak(void *user, const void *record, struct att_err *er
 
 static enum att_rc collect_cert(void *user, const void *record, struct att_err *err)
 {
-    const struct store_cert *cert = record;
-    bool live = (strcmp(cert->status, STORE_CERT_ISSUED) == 0 ||
-                 strcmp(cert->status, STORE_CERT_INTENT) == 0) &&
-                cert->not_after > ((struct ending *)user)->now;
-    return live ? add_key(user, cert->serial, err) : ATT_OK;
+    return add_key(user, ((const struct store_cert *)record)->serial, err);
 }
 
 static enum att_rc end_ak(struct store_tx *tx, const char *id, const char *reason,
@@ -312,10 +309,10 @@ static enum att_rc revoke_cert(struct store_tx *tx, const char *serial, const ch
 enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *reason, int64_t now,
                             int64_t *ret_revoked, struct att_err *err)
 {
-    struct ending aks = {0}, certs = {.now = now};
+    struct ending aks = {0}, certs = {0};
     enum att_rc rc = store_each(tx, &store_aks, "host", host, collect_ak, &aks, err);
     if (!rc) {
-        rc = store_each(tx, &store_certs, "host", host, collect_cert, &certs, err);
+        rc = store_cert_live(tx, STORE_CERT_OF_HOST, host, now, -1, collect_cert, &certs, err);
     }
     for (size_t i = 0; i < aks.n && !rc; i++) {
         rc = end_ak(tx, aks.keys[i], reason, err);
@@ -331,30 +328,44 @@ enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *r
     return rc;
 }
 
-enum att_rc issuer_host_cleared(struct store_tx *tx, struct store_host *host, int64_t now,
-                                struct att_err *err)
+/* The clock starts again: the next enrolment is judged as a first one, by an operator. */
+static enum att_rc put_cleared(struct store_tx *tx, struct store_host *host, int64_t now,
+                               struct att_err *err)
 {
-    int64_t revoked = 0;
-    enum att_rc rc = issuer_host_end(tx, host->id, "tpmCleared", now, &revoked, err);
-    if (rc) {
-        return rc;
-    }
-    /* The clock starts again: the next enrolment is judged as a first one, by an operator. */
     att_autojson *notes = issuer_json(host->notes);
     json_object_del(notes, "clock");
     issuer_autofree *text = issuer_json_text(notes);
+    bool ok = text && issuer_set(&host->notes, text);
     host->updated_at = now;
-    bool ok = text && issuer_set(&host->notes, text) &&
-              issuer_set(&host->state, STORE_HOST_PENDING) &&
-              issuer_set(&host->reason, "tpmCleared");
-    rc =
-        ok ? store_put(tx, &store_hosts, host, err) : att_fail(err, ATT_E_NOMEM, "host: no memory");
+    if (ok && strcmp(host->state, STORE_HOST_BANNED) != 0) {
+        ok =
+            issuer_set(&host->state, STORE_HOST_PENDING) && issuer_set(&host->reason, "tpmCleared");
+    }
+    return ok ? store_put(tx, &store_hosts, host, err)
+              : att_fail(err, ATT_E_NOMEM, "host: no memory");
+}
+
+enum att_rc issuer_host_cleared(struct store_tx *tx, const char *host_id, int64_t now,
+                                struct att_err *err)
+{
+    int64_t revoked = 0;
+    struct store_host host = {0};
+    enum att_rc rc = store_get(tx, &store_hosts, host_id, &host, NULL);
+    if (rc) {
+        return rc == ATT_E_NOTFOUND ? ATT_OK : att_fail(err, rc, "hosts cannot be read");
+    }
+    rc = issuer_host_end(tx, host.id, "tpmCleared", now, &revoked, err);
     if (!rc) {
-        json_t *record = issuer_record("host", "done", "tpmCleared",
-                                       "the TPM was cleared: the host is pending", host->id);
+        rc = put_cleared(tx, &host, now, err);
+    }
+    if (!rc) {
+        char what[64];
+        snprintf(what, sizeof what, "the TPM was cleared: the host is %s", host.state);
+        json_t *record = issuer_record("host", "done", "tpmCleared", what, host.id);
         json_object_set_new(record, "revoked", json_integer(revoked));
         rc = issuer_audit(tx, now, record, NULL, err);
     }
+    store_record_done(&store_hosts, &host);
     return rc ? rc : issuer_view_bump(tx, err);
 }
 
@@ -403,19 +414,37 @@ struct verify_clock issuer_ak_clock(const struct store_ak *ak)
                                  .firmware_version = att_cur_be64(&cur)};
 }
 
-bool issuer_order_clock(const struct store_order *order, const struct store_host *host,
-                        struct verify_clock *ret_clock)
+/* How far a TPM's clock may have come in this time: TPM2_ClockRateAdjust leaves it within a third
+ * of the truth, and our own seconds are whole ones. */
+static uint64_t clock_room_ms(int64_t seconds)
+{
+    return (uint64_t)(seconds > 0 ? seconds : 0) * 1500 + 5000;
+}
+
+bool issuer_clock_then(const char *text, int64_t elapsed_s, const struct store_host *host,
+                       struct verify_clock *ret_clock)
 {
     struct verify_clock now, then;
-    att_autojson *clock = issuer_json(order->clock);
+    att_autojson *clock = issuer_json(text);
+    uint64_t room = clock_room_ms(elapsed_s);
     if (!issuer_host_clock(host, &now)) {
         return false;
     }
     bool same = read_clock(clock, &then) && then.reset_count == now.reset_count &&
                 then.restart_count == now.restart_count &&
                 then.firmware_version == now.firmware_version;
+    /* Who waited with a quote is behind the newest by no more than the time he waited. */
+    if (same && now.clock_ms > room && then.clock_ms < now.clock_ms - room) {
+        then.clock_ms = now.clock_ms - room;
+    }
     *ret_clock = same ? then : now;
     return true;
+}
+
+bool issuer_clock_newer(const struct verify_clock *a, const struct verify_clock *b)
+{
+    return a->reset_count != b->reset_count ? a->reset_count > b->reset_count
+                                            : a->clock_ms >= b->clock_ms;
 }
 
 enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock *clock,

@@ -23,7 +23,8 @@ ATT_MUST_USE enum att_rc issuer_confine(const char *config_path, struct att_err 
  * state_dir. */
 ATT_MUST_USE enum att_rc issuer_new(const char *config_path, struct issuer **ret_issuer,
                                     struct att_err *err);
-/* The same, beside a running issuer: nothing is signed, and the folder's lock is not wanted. */
+/* Configuration, CA and the policies of policies_dir are read as issuer_new would, beside a running
+ * issuer, too: nothing is written, and the database is not opened. */
 ATT_MUST_USE enum att_rc issuer_check(const char *config_path, struct att_err *err);
 /* Listens and serves until issuer_stop. Then connections are closed and the threads are gone. */
 ATT_MUST_USE enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err);

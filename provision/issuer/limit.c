@@ -1,12 +1,16 @@
-/* Refusals of one account within a time: each leaves an audit record, and that log is never cut. In
- * memory, lossy (accounts whose hashes meet share a place by turns), so that it cannot be filled.
- */
+/* What one account may do within a time that leaves something for ever: refusals and changes are
+ * audit records, and that log is never cut. In memory, of a fixed size. Who is not in a full set
+ * takes the place of its least and goes on from that one's count: a count may be too high when a
+ * set of eight is full of offenders, and is never too low, so that accounts which meet do not reset
+ * each other. */
 #include "provision/issuer/context.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define PLACES 4096
+#define SETS 1024
+#define WAYS 8
 
 struct place {
     char account[ISSUER_ID_LEN];
@@ -16,8 +20,14 @@ struct place {
 
 struct issuer_limit {
     pthread_mutex_t lock;
-    struct place places[PLACES];
+    struct place places[ISSUER_LIMITS][SETS][WAYS];
 };
+
+static const unsigned most[ISSUER_LIMITS] = {[ISSUER_LIMIT_REFUSALS] = ISSUER_RECENT_REFUSALS,
+                                             [ISSUER_LIMIT_CHANGES] = ISSUER_RECENT_CHANGES,
+                                             [ISSUER_LIMIT_REFUSED_LOGS] =
+                                                 ISSUER_RECENT_REFUSED_LOGS,
+                                             [ISSUER_LIMIT_NEW_LOGS] = ISSUER_RECENT_NEW_LOGS};
 
 struct issuer_limit *issuer_limit_new(void)
 {
@@ -37,37 +47,65 @@ void issuer_limit_free(struct issuer_limit *limit)
 }
 
 /* Account ids are random, ours, and base64url: their characters are as good as a hash. */
-static struct place *place_of(struct issuer_limit *limit, const char *account)
+static struct place *set_of(struct issuer_limit *limit, enum issuer_limit_kind kind,
+                            const char *account)
 {
     size_t at = 0;
     for (size_t i = 0; account[i] && i < 8; i++) {
         at = at * 31 + (unsigned char)account[i];
     }
-    return &limit->places[at % PLACES];
+    return limit->places[kind][at % SETS];
 }
 
-static bool is_of(const struct place *p, const char *account, int64_t now)
+static bool live(const struct place *p, int64_t now)
 {
-    return strcmp(p->account, account) == 0 && now - p->since < ISSUER_RECENT_S;
+    return p->n && now - p->since < ISSUER_RECENT_S;
 }
 
-bool issuer_limit_reached(struct issuer_limit *limit, const char *account, int64_t now)
+/* NULL when it is not there. */
+static struct place *find(struct place *set, const char *account, int64_t now)
+{
+    for (size_t i = 0; i < WAYS; i++) {
+        if (live(&set[i], now) && strcmp(set[i].account, account) == 0) {
+            return &set[i];
+        }
+    }
+    return NULL;
+}
+
+/* The place to take: one that is free, or else the least, whose count whoever is not here may have
+ * had. */
+static struct place *least_of(struct place *set, int64_t now)
+{
+    struct place *least = &set[0];
+    for (size_t i = 0; i < WAYS; i++) {
+        if (!live(&set[i], now)) {
+            set[i] = (struct place){.since = now};
+        }
+        least = set[i].n < least->n ? &set[i] : least;
+    }
+    return least;
+}
+
+bool issuer_limit_reached(struct issuer_limit *limit, enum issuer_limit_kind kind,
+                          const char *account, int64_t now)
 {
     pthread_mutex_lock(&limit->lock);
-    const struct place *p = place_of(limit, account);
-    bool reached = is_of(p, account, now) && p->n >= ISSUER_RECENT_REFUSALS;
+    struct place *set = set_of(limit, kind, account), *p = find(set, account, now);
+    p = p ? p : least_of(set, now);
+    bool reached = p->n >= most[kind];
     pthread_mutex_unlock(&limit->lock);
     return reached;
 }
 
-void issuer_limit_count(struct issuer_limit *limit, const char *account, int64_t now)
+void issuer_limit_count(struct issuer_limit *limit, enum issuer_limit_kind kind,
+                        const char *account, int64_t now)
 {
     pthread_mutex_lock(&limit->lock);
-    struct place *p = place_of(limit, account);
-    if (!is_of(p, account, now)) {
-        *p = (struct place){.since = now};
-        size_t len = strnlen(account, sizeof p->account - 1);
-        memcpy(p->account, account, len);
+    struct place *set = set_of(limit, kind, account), *p = find(set, account, now);
+    if (!p) {
+        p = least_of(set, now);
+        snprintf(p->account, sizeof p->account, "%s", account);
     }
     p->n++;
     pthread_mutex_unlock(&limit->lock);

@@ -16,6 +16,7 @@
 #define SWEEP_PERIOD_MS 60000
 #define SWEEP_AGE_S     3600
 #define SWEEP_BLOBS     500 /* at a time: they are big, and requests wait */
+#define SWEEP_CERTS     5000
 
 struct sweep {
     int64_t before, evidence_before, removed;
@@ -25,6 +26,9 @@ static enum att_rc sweep_tx(void *user, struct store_tx *tx, struct att_err *err
 {
     struct sweep *s = user;
     enum att_rc rc = store_sweep(tx, s->before, &s->removed, err);
+    if (!rc) {
+        rc = store_cert_sweep(tx, s->evidence_before, SWEEP_CERTS, &s->removed, err);
+    }
     return rc ? rc : store_blob_sweep(tx, s->evidence_before, SWEEP_BLOBS, &s->removed, err);
 }
 

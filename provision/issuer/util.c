@@ -66,15 +66,18 @@ void issuer_response_done(struct issuer_response *response)
 
 enum att_rc issuer_check_rate(struct issuer_call *call, struct store_tx *tx, struct att_err *err)
 {
-    int64_t orders = 0, aks = 0;
+    struct store_recent n = {0};
     enum att_rc rc =
-        store_account_recent(tx, call->account.id, call->now - ISSUER_RECENT_S, &orders, &aks, err);
-    if (rc || (orders < ISSUER_RECENT_ORDERS && aks < ISSUER_RECENT_AKS)) {
+        store_account_recent(tx, call->account.id, call->now - ISSUER_RECENT_S, &n, err);
+    if (rc || (n.orders < ISSUER_RECENT_ALL_ORDERS && n.fruitless < ISSUER_RECENT_ORDERS &&
+               n.aks < ISSUER_RECENT_AKS)) {
         return rc;
     }
     rc = issuer_problem(call, err, ACME_P_RATE_LIMITED, NULL,
-                        "%lld orders without a certificate and %lld enrolments in %d s",
-                        (long long)orders, (long long)aks, ISSUER_RECENT_S);
+                        "%lld orders, %lld of them without a certificate, and %lld enrolments in "
+                        "%d s",
+                        (long long)n.orders, (long long)n.fruitless, (long long)n.aks,
+                        ISSUER_RECENT_S);
     call->problem.retry_after_s = 60;
     return rc;
 }

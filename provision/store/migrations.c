@@ -75,6 +75,13 @@ const struct store_migration store_migrations[] = {
         "CREATE INDEX accounts_ticket ON accounts (ticket);"
         "CREATE INDEX blobs_created ON blobs (created_at);"},
     {3, "CREATE INDEX aks_account ON aks (account);"},
+    {4, "ALTER TABLE aks ADD COLUMN clock TEXT NOT NULL DEFAULT '';"
+        "CREATE INDEX certs_created ON certs (created_at);"
+        "CREATE INDEX certs_host_created ON certs (host, created_at);"
+        "CREATE INDEX certs_host_end ON certs (host, not_after);"
+        "CREATE INDEX certs_subject_end ON certs (subject, not_after);"
+        "CREATE INDEX certs_bytes ON certs (not_after) WHERE tbs <> x'';"
+        "DROP INDEX certs_host; DROP INDEX certs_subject;"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

@@ -353,17 +353,24 @@ static enum att_rc walk_row(void *user, const struct store_row *row, struct att_
     return rc;
 }
 
+enum att_rc store_walk(struct store_tx *tx, const struct store_table *table, const char *sql,
+                       const struct store_value *values, size_t n_values, store_each_fn each,
+                       void *user, struct att_err *err)
+{
+    struct walk w = {.tx = tx, .table = table, .each = each, .user = user};
+    return store_exec(tx, sql, values, n_values, walk_row, &w, NULL, err);
+}
+
 enum att_rc store_each(struct store_tx *tx, const struct store_table *table, const char *column,
                        const char *value, store_each_fn each, void *user, struct att_err *err)
 {
-    struct walk w = {.tx = tx, .table = table, .each = each, .user = user};
     if (!column) {
-        return store_exec(tx, sql_of(tx, table)->list, NULL, 0, walk_row, &w, NULL, err);
+        return store_walk(tx, table, sql_of(tx, table)->list, NULL, 0, each, user, err);
     }
     size_t c = column_of(table, column);
     if (c == table->n_columns) {
         return att_fail(err, ATT_E_INTERNAL, "store: %s has no column %s", table->name, column);
     }
     struct store_value key = STORE_VTEXT(value);
-    return store_exec(tx, sql_of(tx, table)->where[c], &key, 1, walk_row, &w, NULL, err);
+    return store_walk(tx, table, sql_of(tx, table)->where[c], &key, 1, each, user, err);
 }

@@ -12,7 +12,7 @@
 
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 3
+#define STORE_SCHEMA_VERSION 4
 
 struct store;
 struct store_tx;
@@ -140,6 +140,7 @@ struct store_ak {
     char *profile_boot;         /* boot policy the enrolment is judged by, or "none" */
     char *facts;                /* JSON: what M1 stated, for M2 and the record */
     char *cert;                 /* PEM; empty until M2 */
+    char *clock;                /* JSON: the host's TPM clock when M1 was answered; or empty */
     struct att_buf secret;      /* K, until M2; then empty */
     struct att_buf nonce, pub, name, ek_pub;
     struct att_buf m1; /* M1's payload, until M2 moves it to the evidence */
@@ -189,6 +190,29 @@ struct store_cert {
     int64_t not_before, not_after, created_at, ended_at;
 };
 
+/* Newest first, at most limit (-1: all). pem and tbs stay empty. Texts may be NULL: any. name: a
+ * subject, or its last part. */
+struct store_cert_query {
+    const char *host, *name, *status, *kind;
+    int64_t limit;
+};
+ATT_MUST_USE enum att_rc store_cert_list(struct store_tx *tx, const struct store_cert_query *query,
+                                         store_each_fn each, void *user, struct att_err *err);
+/* Those of a host or a subject that are issued, or will be, and end after now; likewise. */
+enum store_cert_of { STORE_CERT_OF_HOST, STORE_CERT_OF_SUBJECT };
+ATT_MUST_USE enum att_rc store_cert_live(struct store_tx *tx, enum store_cert_of of,
+                                         const char *value, int64_t now, int64_t limit,
+                                         store_each_fn each, void *user, struct att_err *err);
+/* All that a host ever had. */
+ATT_MUST_USE enum att_rc store_cert_count(struct store_tx *tx, const char *host, int64_t *ret_n,
+                                          struct att_err *err);
+/* Issued (or issued and revoked), and intended. */
+ATT_MUST_USE enum att_rc store_cert_states(struct store_tx *tx, int64_t *ret_issued,
+                                           int64_t *ret_intents, struct att_err *err);
+/* Empties pem and tbs of at most limit that ended before a time; the rows stay: serial numbers. */
+ATT_MUST_USE enum att_rc store_cert_sweep(struct store_tx *tx, int64_t before, int64_t limit,
+                                          int64_t *ret_emptied, struct att_err *err);
+
 struct store_entry {
     char *name;
     char *spiffe_id;
@@ -224,9 +248,12 @@ ATT_MUST_USE enum att_rc store_ticket_accounts(struct store_tx *tx, const char *
 /* Ends every other record of this (account, EK) that is pending: one outstanding challenge. */
 ATT_MUST_USE enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account,
                                                   const char *ek, struct att_err *err);
-/* How many orders without a certificate, and how many AK records, an account made since then. */
+/* What an account made since then: orders, those among them without a certificate, AK records. */
+struct store_recent {
+    int64_t orders, fruitless, aks;
+};
 ATT_MUST_USE enum att_rc store_account_recent(struct store_tx *tx, const char *account,
-                                              int64_t since, int64_t *ret_orders, int64_t *ret_aks,
+                                              int64_t since, struct store_recent *ret_recent,
                                               struct att_err *err);
 /* Removes orders and pending AK records that ended before a time; gives how many. */
 ATT_MUST_USE enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_removed,

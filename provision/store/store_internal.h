@@ -31,6 +31,12 @@ enum att_rc store_exec(struct store_tx *tx, const char *sql, const struct store_
                        size_t n_values, store_row_fn on_row, void *user, int64_t *ret_changed,
                        struct att_err *err);
 
+/* Each row of a statement that selects a table's columns in their order. sql lives as long as the
+ * store does: statements are cached under their address. */
+enum att_rc store_walk(struct store_tx *tx, const struct store_table *table, const char *sql,
+                       const struct store_value *values, size_t n_values, store_each_fn each,
+                       void *user, struct att_err *err);
+
 struct store_migration {
     int number;
     const char *sql;

@@ -68,6 +68,7 @@ static const struct store_column aks[] = {
     TEXT(store_ak, profile_boot),
     TEXT(store_ak, facts),
     TEXT(store_ak, cert),
+    TEXT(store_ak, clock),
     BLOB(store_ak, secret),
     BLOB(store_ak, nonce),
     BLOB(store_ak, pub),

@@ -113,21 +113,26 @@ enum att_rc store_ticket_accounts(struct store_tx *tx, const char *kid, int64_t 
 }
 
 enum att_rc store_account_recent(struct store_tx *tx, const char *account, int64_t since,
-                                 int64_t *ret_orders, int64_t *ret_aks, struct att_err *err)
+                                 struct store_recent *ret_recent, struct att_err *err)
 {
-    struct number orders = {.store = tx->store}, aks = {.store = tx->store};
+    struct number orders = {.store = tx->store}, fruitless = orders, aks = orders;
     const struct store_value args[] = {STORE_VTEXT(account), STORE_VINT(since)};
     enum att_rc rc = store_exec(tx,
                                 "SELECT COUNT(*) FROM orders WHERE account = ?1"
-                                " AND created_at >= ?2 AND status <> 'valid'",
+                                " AND created_at >= ?2",
                                 args, 2, take_number, &orders, NULL, err);
+    if (!rc) {
+        rc = store_exec(tx,
+                        "SELECT COUNT(*) FROM orders WHERE account = ?1"
+                        " AND created_at >= ?2 AND status <> 'valid'",
+                        args, 2, take_number, &fruitless, NULL, err);
+    }
     if (!rc) {
         rc = store_exec(tx, "SELECT COUNT(*) FROM aks WHERE account = ?1 AND created_at >= ?2",
                         args, 2, take_number, &aks, NULL, err);
     }
     if (!rc) {
-        *ret_orders = orders.value;
-        *ret_aks = aks.value;
+        *ret_recent = (struct store_recent){orders.value, fruitless.value, aks.value};
     }
     return rc;
 }

@@ -632,6 +632,12 @@ RIG void rig_m4_payload(struct client *c, struct tpm *t, const struct order *o, 
     put(&request.srk_pub, att_buf_slice(&f->srk.area));
     put(&request.parent_pub, att_buf_slice(&f->parent.area));
     rig_ok(evidence_logs_add(&request.logs, "firmware", att_buf_slice(&f->log_bytes), &err));
+    for (size_t i = 0; i < f->logs.n; i++) {
+        const struct evidence_log *log = &f->logs.log[i];
+        if (log->has_data && strcmp(log->name, "firmware") != 0) {
+            rig_ok(evidence_logs_add(&request.logs, log->name, att_buf_slice(&log->data), &err));
+        }
+    }
     rig_ok(enrol_m4_request_encode(&request, NULL, 0, ret_payload, &err));
     enrol_m4_request_done(&request);
     forge_free(f);

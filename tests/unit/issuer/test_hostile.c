@@ -1,65 +1,6 @@
 /* What an enrolled attacker, or one who can write the database, tries against others. */
 #include "provision/store/store_internal.h"
-#include "tests/unit/issuer/rig.h"
-
-struct stage {
-    struct rig rig;
-    struct tpm tpm;
-    struct client client;
-    char ak[256];
-};
-
-static void stage_new(struct stage *s, const char *boot)
-{
-    tpm_new(&s->tpm);
-    rig_new(&s->rig, s->tpm.base->maker_root, boot);
-    client_new(&s->client, &s->rig);
-    if (strcmp(boot, "none") != 0) {
-        rig_policy(&s->rig, &s->tpm);
-    }
-}
-
-static void stage_free(struct stage *s)
-{
-    client_free(&s->client);
-    rig_free(&s->rig);
-    tpm_free(&s->tpm);
-}
-
-static void stage_enrolled(struct stage *s, const char *boot)
-{
-    char selector[80];
-    stage_new(s, boot);
-    rig_enrol(&s->client, &s->tpm, s->ak);
-    snprintf(selector, sizeof selector, "ek:%s", s->tpm.ek_id);
-    rig_entries(&s->rig, selector);
-}
-
-static void reload(struct rig *r)
-{
-    struct issuer_settings *fresh = NULL;
-    char path[192];
-    snprintf(path, sizeof path, "%s/issuer.yaml", r->dir);
-    rig_ok(issuer_settings_load(path, &fresh, &err));
-    issuer_settings_put(r->issuer->settings);
-    r->issuer->settings = fresh;
-}
-
-/* The configuration with one text in it replaced, in force. */
-static void reconfigure(struct rig *r, const char *old, const char *new)
-{
-    char path[192];
-    att_autobuf text = {0}, out = {0};
-    snprintf(path, sizeof path, "%s/issuer.yaml", r->dir);
-    rig_ok(att_io_read_file(path, 65536, &text, &err));
-    const char *all = att_buf_cstr(&text), *at = strstr(all, old);
-    assert_non_null(at);
-    att_buf_put(&out, all, (size_t)(at - all));
-    att_buf_put_str(&out, new);
-    att_buf_put_str(&out, at + strlen(old));
-    rig_ok(att_io_write_file(path, att_buf_slice(&out), 0644, &err));
-    reload(r);
-}
+#include "tests/unit/issuer/stage.h"
 
 static void trust_maker_of(struct rig *r, const struct tpm *t, const char *name)
 {

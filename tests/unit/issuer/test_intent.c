@@ -261,13 +261,35 @@ static void banned_meanwhile(void **state)
                    json_pack("{s:s, s:s}", "id", s.tpm.ek_id, "reason", "lost"));
     tick(&s);
     assert_string_equal(status_of(&s, &o), "invalid");
-    assert_non_null(json_object_get(s.client.body, "error"));
+    assert_string_equal(client_reason(&s.client), "hostBanned");
     struct store_cert row = row_of(&s, "agent", o.url);
     assert_string_equal(row.status, STORE_CERT_REVOKED);
     assert_string_equal(row.pem, "");
     assert_int_equal(records(&s, "issued", row.serial), 0);
     assert_int_equal(records(&s, "abandoned", row.serial), 0);
     assert_int_equal(records(&s, "revoke", row.serial), 1);
+    audit_holds(&s);
+    store_record_done(&store_certs, &row);
+    stage_free(&s);
+}
+
+/* Nobody retries what an operator took away: the order says so at once. */
+static void entry_deleted_meanwhile(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_new(&s);
+    sql(&s, FAIL_ISSUED);
+    stuck(&s, &o);
+    sql(&s, MEND);
+    rig_admin_done(&s.rig, "entry.delete", json_pack("{s:s}", "name", RIG_NAME));
+    assert_string_equal(status_of(&s, &o), "invalid");
+    assert_string_equal(client_reason(&s.client), "notAssigned");
+    tick(&s);
+    struct store_cert row = row_of(&s, "agent", o.url);
+    assert_string_equal(row.status, STORE_CERT_REVOKED);
+    assert_int_equal(records(&s, "abandoned", row.serial), 0);
     audit_holds(&s);
     store_record_done(&store_certs, &row);
     stage_free(&s);
@@ -414,6 +436,7 @@ int main(void)
         cmocka_unit_test(abandoned_when_too_late),
         cmocka_unit_test(start_goes_on),
         cmocka_unit_test(banned_meanwhile),
+        cmocka_unit_test(entry_deleted_meanwhile),
         cmocka_unit_test(ca_replaced_meanwhile),
         cmocka_unit_test(attestation_keys),
         cmocka_unit_test(one_outcome),
