@@ -7,6 +7,8 @@
 #include "tpm/seal.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -76,7 +78,7 @@ enum att_rc keyd_worker_identity(struct keyd *keyd, struct tpm_context *ctx, str
         rc = tpm_ek_read_certs(ctx, &worker->certs, err);
     }
     if (rc == ATT_OK) {
-        rc = tpm_ek_find(ctx, PARSE_EK_NONE, &worker->ek, err);
+        rc = tpm_ek_find(ctx, &worker->certs, PARSE_EK_NONE, &worker->ek, err);
     }
     if (rc != ATT_OK) {
         keyd_worker_done(worker);
@@ -86,7 +88,14 @@ enum att_rc keyd_worker_identity(struct keyd *keyd, struct tpm_context *ctx, str
     pthread_mutex_lock(&keyd->lock);
     keyd->srk_persistent = persistent;
     keyd->ek_certificate = worker->ek.cert.len > 0;
+    keyd->nv_skipped_count = worker->certs.skipped_count;
+    memcpy(keyd->nv_skipped, worker->certs.skipped, sizeof keyd->nv_skipped);
     pthread_mutex_unlock(&keyd->lock);
+    for (size_t i = 0; i < worker->certs.skipped_count; i++) {
+        char index[16];
+        snprintf(index, sizeof index, "0x%08" PRIx32, worker->certs.skipped[i]);
+        keyd_tell(keyd, KEYD_EVENT_SKIPPED, index, NULL);
+    }
     return ATT_OK;
 }
 

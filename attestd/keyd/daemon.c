@@ -85,6 +85,11 @@ static void log_event(void *user, enum keyd_event event, const char *what,
                 ATT_S("operation", what), ATT_S("code", att_rc_name(e->rc)),
                 ATT_S("reason", e->reason), ATT_S("message", e->msg));
         break;
+    case KEYD_EVENT_SKIPPED:
+        att_log(ATT_WARN, "keyd.nv-skipped", ATT_S("index", what),
+                ATT_S("message", "not read: expected a written index with OWNERREAD, or with "
+                                 "AUTHREAD and NO_DA"));
+        break;
     case KEYD_EVENT_CREATED:
         att_log(ATT_INFO, "keyd.created", ATT_S("what", what));
         break;

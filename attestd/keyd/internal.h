@@ -99,6 +99,8 @@ struct keyd {
     char *bad[KEYD_BAD_MAX];
     size_t bad_count;
     bool info_known, srk_persistent, ek_certificate;
+    uint32_t nv_skipped[TPM_EK_SKIPPED_MAX]; /* certificates in NV that were not read */
+    size_t nv_skipped_count;
     struct tpm_info info;
     struct keyd_series series[KEYD_SERIES_MAX];
 

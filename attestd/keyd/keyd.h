@@ -26,6 +26,7 @@ enum keyd_event {
     KEYD_EVENT_FAILED,  /* will not work without an operator. err says why */
     KEYD_EVENT_BAD,     /* a file was set aside; what: its name */
     KEYD_EVENT_REFUSED, /* a request was refused; what: the operation */
+    KEYD_EVENT_SKIPPED, /* an EK certificate in NV was not read; what: the index */
     KEYD_EVENT_CREATED, /* something was created; what: "hostSecret", "account", "key <id>" */
 };
 

@@ -51,7 +51,8 @@ enum proc_keyd_op {
  *    "reason": text?                       why the state is not "ready"
  *    "tpm": {"manufacturer": "<8 hex>", "manufacturerText": "IBM", "firmware": "<16 hex>",
  *            "lockoutCounter": N, "lockoutMax": N, "inLockout": bool, "slotsFree": N,
- *            "banks": ["sha256", …], "srk": "persistent" | "transient", "ekCertificate": bool}
+ *            "banks": ["sha256", …], "srk": "persistent" | "transient", "ekCertificate": bool,
+ *            "nvSkipped": [NV index of an EK certificate that was not read …]}
  *            (absent before the TPM answered for the first time)
  *    "ops": {"<operation>": {"n": N, "p50Us": N, "p95Us": N}, …},
  *    "keys": N, "bad": ["<file set aside>", …], "frozen": ["<agent>", …],
