@@ -101,8 +101,9 @@ enum { PROC_SIGN_PART_REQ_HANDLE, PROC_SIGN_PART_REQ_OFFSET, PROC_SIGN_PART_REQ_
 enum { PROC_SIGN_END_REQ_HANDLE, PROC_SIGN_END_REQ_LENGTH };
 
 /* ISSUER: url → (). The base URL that a ticket names which attestd was given on its control socket.
- * Kept when none is known yet; ATT_E_CONFLICT issuerOther when another one is: a daemon cannot turn
- * the account key to another issuer. */
+ * In force until another ticket names another, and for good once the account key has signed as an
+ * account there. ATT_E_CONFLICT issuerOther when the configuration or the account is another one's:
+ * a daemon cannot turn the account key to another issuer. */
 enum { PROC_ISSUER_REQ_URL };
 
 /* ENROL_PROVE (M2): credentialBlob, encryptedSecret, akUrl (under the issuer URL; else ATT_E_DENIED
