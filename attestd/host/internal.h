@@ -127,6 +127,9 @@ ATT_MUST_USE enum att_rc host_lock_take(const char *path, int *ret_fd, struct at
 /* daemon.c: what attestd may reach from then on. Not keyd's folder, though state_dir and user are
  * the same. */
 ATT_MUST_USE enum att_rc host_sandbox_enter(struct host *host, struct att_err *err);
+/* Can attestd run with conf as it is? ATT_E_CONFLICT for what only a restart can change. */
+ATT_MUST_USE enum att_rc host_reload_check(const struct host *host, const struct conf_attestd *conf,
+                                           struct att_err *err);
 
 /* errors.c */
 void host_error_note(struct agent_error *ret_error, const struct att_err *err);

@@ -258,6 +258,19 @@ enum att_rc keyd_issuer_keep(struct keyd *keyd, const char *url, struct att_err 
     return rc;
 }
 
+enum att_rc keyd_set_ticket(struct keyd *keyd, const char *path, struct att_err *err)
+{
+    char *copy = path ? strdup(path) : NULL;
+    if (path && !copy) {
+        return att_fail(err, ATT_E_NOMEM, "the ticket's path");
+    }
+    pthread_mutex_lock(&keyd->lock);
+    free(keyd->ticket_path);
+    keyd->ticket_path = copy;
+    pthread_mutex_unlock(&keyd->lock);
+    return ATT_OK;
+}
+
 enum att_rc keyd_set_issuer(struct keyd *keyd, const char *url, struct att_err *err)
 {
     enum att_rc rc = url ? conf_url_check(url, err) : ATT_OK;

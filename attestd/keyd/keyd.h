@@ -62,6 +62,8 @@ ATT_MUST_USE enum att_rc keyd_start(struct keyd *keyd, struct att_err *err);
 /* Another issuer URL from now on (a reloaded configuration); NULL: as in issuer.json, or the
  * ticket. */
 ATT_MUST_USE enum att_rc keyd_set_issuer(struct keyd *keyd, const char *url, struct att_err *err);
+/* Another ticket file from now on; NULL: none. */
+ATT_MUST_USE enum att_rc keyd_set_ticket(struct keyd *keyd, const char *path, struct att_err *err);
 /* A sentence for systemd's status line. */
 void keyd_status(struct keyd *keyd, char *ret, size_t room);
 void keyd_free(struct keyd *keyd);
