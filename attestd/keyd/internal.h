@@ -22,7 +22,7 @@
 #define KEYD_PATH_MAX       1024
 #define KEYD_KEYS_MAX       4096
 #define KEYD_AGENT_KEYS_MAX 16
-#define KEYD_FROZEN_MAX     4096
+#define KEYD_FROZEN_MAX     3000 /* whose names fit into INFO */
 #define KEYD_BAD_MAX        64
 #define KEYD_OP_TIMEOUT_MS  25000 /* below the client's, so that the caller hears why */
 #define KEYD_SECRET_LEN     32

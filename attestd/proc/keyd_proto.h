@@ -58,6 +58,7 @@ enum proc_keyd_op {
  *    "keys": N, "bad": ["<file set aside>", …], "frozen": ["<agent>", …],
  *    "sandbox": {"profile", "seccomp", "landlock", "reason"?}}                                   */
 enum { PROC_INFO_REP_JSON };
+#define PROC_INFO_MAX 250000 /* below a frame; holds all names that can be frozen */
 
 /* IDENTITY: () → ekCerts (every EK certificate in NV, DER), ekChain (DER; makers' chain in NV),
  * ekCert (the chosen one, DER; empty where the TPM has none), ekPub, akPub, srkPub (TPMT_PUBLIC),
