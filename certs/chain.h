@@ -28,6 +28,13 @@ ATT_MUST_USE enum att_rc certs_pem_parse(struct att_slice pem, STACK_OF(X509) * 
 /* n DER certificates, as in an x5c header or an attestation statement. */
 ATT_MUST_USE enum att_rc certs_der_parse(const struct att_slice *ders, size_t n,
                                          STACK_OF(X509) * *ret_certs, struct att_err *err);
+/* The first block of text decoded, not parsed; text is what follows it. For PEM that was parsed
+ * when it came. */
+ATT_MUST_USE enum att_rc certs_pem_take(struct att_slice *text, struct att_buf *ret_der,
+                                        struct att_err *err);
+/* RFC 7468; label: "CERTIFICATE", "PUBLIC KEY". */
+ATT_MUST_USE enum att_rc certs_pem_encode(const char *label, struct att_slice der,
+                                          struct att_buf *ret_pem, struct att_err *err);
 ATT_MUST_USE enum att_rc certs_pem_dump(const X509 *cert, struct att_buf *ret_pem,
                                         struct att_err *err);
 ATT_MUST_USE enum att_rc certs_pem_dump_all(const STACK_OF(X509) * certs, struct att_buf *ret_pem,

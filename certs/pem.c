@@ -100,6 +100,14 @@ static enum att_rc take_block(struct att_slice *text, struct att_buf *ret_der, s
     return rc == ATT_OK ? att_unb64(ret_der, att_buf_slice(&b64), err) : rc;
 }
 
+enum att_rc certs_pem_take(struct att_slice *text, struct att_buf *ret_der, struct att_err *err)
+{
+    skip_space(text);
+    enum att_rc rc = take_block(text, ret_der, err);
+    skip_space(text);
+    return rc;
+}
+
 enum att_rc certs_pem_parse_max(struct att_slice pem, size_t max_len, int max_certs,
                                 STACK_OF(X509) * *ret_certs, struct att_err *err)
 {
@@ -165,25 +173,29 @@ enum att_rc certs_der_parse(const struct att_slice *ders, size_t n, STACK_OF(X50
     return ATT_OK;
 }
 
-enum att_rc certs_pem_dump(const X509 *cert, struct att_buf *ret_pem, struct att_err *err)
+enum att_rc certs_pem_encode(const char *label, struct att_slice der, struct att_buf *ret_pem,
+                             struct att_err *err)
 {
-    att_autobuf der = {0}, b64 = {0};
-    enum att_rc rc = certs_cert_der(cert, &der, err);
+    att_autobuf b64 = {0};
+    att_buf_b64(&b64, der);
+    enum att_rc rc = att_buf_ok(&b64, err);
     if (rc != ATT_OK) {
         return rc;
     }
-    att_buf_b64(&b64, att_buf_slice(&der));
-    rc = att_buf_ok(&b64, err);
-    if (rc != ATT_OK) {
-        return rc;
-    }
-    att_buf_put_str(ret_pem, BEGIN "\n");
+    att_buf_printf(ret_pem, "-----BEGIN %s-----\n", label);
     for (size_t at = 0; at < b64.len; at += 64) {
         att_buf_put(ret_pem, b64.ptr + at, b64.len - at < 64 ? b64.len - at : 64);
         att_buf_put_str(ret_pem, "\n");
     }
-    att_buf_put_str(ret_pem, END "\n");
+    att_buf_printf(ret_pem, "-----END %s-----\n", label);
     return att_buf_ok(ret_pem, err);
+}
+
+enum att_rc certs_pem_dump(const X509 *cert, struct att_buf *ret_pem, struct att_err *err)
+{
+    att_autobuf der = {0};
+    enum att_rc rc = certs_cert_der(cert, &der, err);
+    return rc == ATT_OK ? certs_pem_encode("CERTIFICATE", att_buf_slice(&der), ret_pem, err) : rc;
 }
 
 enum att_rc certs_pem_dump_all(const STACK_OF(X509) * certs, struct att_buf *ret_pem,

@@ -236,6 +236,17 @@ static enum att_rc path_of(const char *dir, const char *name, char ret[PATH_ROOM
 
 enum att_rc agent_record_save(const char *dir, const struct agent_record *rec, struct att_err *err)
 {
+    struct att_io_staged staged = {0};
+    enum att_rc rc = agent_record_stage(dir, rec, &staged, err);
+    if (rc == ATT_OK) {
+        rc = agent_record_commit(dir, rec->name, &staged, err);
+    }
+    return rc == ATT_OK ? agent_record_sync(dir, rec->name, err) : rc;
+}
+
+enum att_rc agent_record_stage(const char *dir, const struct agent_record *rec,
+                               struct att_io_staged *ret_staged, struct att_err *err)
+{
     char path[PATH_ROOM];
     enum att_rc rc = path_of(dir, rec->name, path, err);
     if (rc != ATT_OK) {
@@ -243,10 +254,22 @@ enum att_rc agent_record_save(const char *dir, const struct agent_record *rec, s
     }
     att_autobuf text = ATT_BUF_INIT(AGENT_STATE_MAX);
     rc = agent_record_encode(rec, &text, err);
-    if (rc != ATT_OK) {
-        return rc;
-    }
-    return att_io_write_file(path, att_buf_slice(&text), 0600, err);
+    return rc == ATT_OK ? att_io_stage(path, att_buf_slice(&text), 0600, ret_staged, err) : rc;
+}
+
+enum att_rc agent_record_commit(const char *dir, const char *name, struct att_io_staged *staged,
+                                struct att_err *err)
+{
+    char path[PATH_ROOM];
+    enum att_rc rc = path_of(dir, name, path, err);
+    return rc == ATT_OK ? att_io_commit(staged, path, err) : rc;
+}
+
+enum att_rc agent_record_sync(const char *dir, const char *name, struct att_err *err)
+{
+    char path[PATH_ROOM];
+    enum att_rc rc = path_of(dir, name, path, err);
+    return rc == ATT_OK ? att_io_sync_folder_of(path, err) : rc;
 }
 
 enum att_rc agent_record_load(const char *dir, const char *name, struct agent_record *ret_rec,

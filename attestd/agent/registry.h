@@ -5,7 +5,7 @@
 
 #include "attestd/agent/life.h"
 #include "attestd/agent/sched.h"
-#include "attestd/base/buf.h"
+#include "attestd/base/io.h"
 
 #define AGENT_MAX           1024 /* agents of one host */
 #define AGENT_NAME_MAX      64
@@ -32,7 +32,7 @@ struct agent_record {
     int64_t lifetime_s;
     struct agent_life life;
     char key_id[AGENT_KEY_ID_MAX + 1];      /* key of the certificate in force */
-    char next_key_id[AGENT_KEY_ID_MAX + 1]; /* key of the order in progress */
+    char next_key_id[AGENT_KEY_ID_MAX + 1]; /* of the order in progress, or made ahead */
     char old_key_id[AGENT_KEY_ID_MAX + 1];  /* replaced, to be destroyed */
     char order_url[AGENT_URL_MAX + 1];
     char serial[65]; /* hex */
@@ -57,6 +57,12 @@ ATT_MUST_USE enum att_rc agent_record_parse(struct att_slice text, struct agent_
 /* <dir>/<name>.json, atomically, mode 0600. */
 ATT_MUST_USE enum att_rc agent_record_save(const char *dir, const struct agent_record *rec,
                                            struct att_err *err);
+/* The same in steps (attestd/base/io.h): stage, commit, sync of the folder. */
+ATT_MUST_USE enum att_rc agent_record_stage(const char *dir, const struct agent_record *rec,
+                                            struct att_io_staged *ret_staged, struct att_err *err);
+ATT_MUST_USE enum att_rc agent_record_commit(const char *dir, const char *name,
+                                             struct att_io_staged *staged, struct att_err *err);
+ATT_MUST_USE enum att_rc agent_record_sync(const char *dir, const char *name, struct att_err *err);
 /* ATT_E_NOTFOUND when there is none. A file that does not parse, or is another agent's, is set
  * aside as .bad and reported as ATT_E_PARSE. */
 ATT_MUST_USE enum att_rc agent_record_load(const char *dir, const char *name,
@@ -86,11 +92,13 @@ struct agent {
     struct agent_record rec;
     int64_t stage_us[AGENT_STAGE_COUNT]; /* of the issuance that ended last */
     bool busy;                           /* a worker has it */
+    bool settled;                        /* … for nothing that anybody waits for */
     bool forced;                         /* rotate was asked for */
     bool check_keys;                     /* keyd's keys have to be compared with the record */
     bool reassigned;                     /* listed again while its removal is still to be done */
     bool unsaved;                        /* the record in memory is newer than the file */
     int64_t not_before_ms;               /* CLOCK_BOOTTIME: no attempt before (back-off) */
+    int64_t spare_not_before_ms;         /* the same for the next key */
     uint64_t generation;                 /* of the view that last listed it */
 };
 

@@ -81,7 +81,7 @@ enum att_rc att_io_read_exact(int fd, uint8_t *ret, size_t len, struct att_err *
     return ATT_OK;
 }
 
-static enum att_rc sync_folder_of(const char *path, struct att_err *err)
+enum att_rc att_io_sync_folder_of(const char *path, struct att_err *err)
 {
     char *copy = strdup(path);
     if (!copy) {
@@ -114,27 +114,55 @@ static enum att_rc write_temporary(const char *tmp, struct att_slice bytes, mode
     return rc;
 }
 
-enum att_rc att_io_write_file(const char *path, struct att_slice bytes, mode_t mode,
-                              struct att_err *err)
+enum att_rc att_io_stage(const char *path, struct att_slice bytes, mode_t mode,
+                         struct att_io_staged *ret_staged, struct att_err *err)
 {
     static unsigned serial;
-    char tmp[4096];
+    struct att_io_staged staged;
     unsigned mine = __atomic_add_fetch(&serial, 1, __ATOMIC_RELAXED);
-    int len = snprintf(tmp, sizeof tmp, "%s.tmp.%ld.%u", path, (long)getpid(), mine);
-    if (len < 0 || (size_t)len >= sizeof tmp) {
+    int len = snprintf(staged.tmp, sizeof staged.tmp, "%s.tmp.%ld.%u", path, (long)getpid(), mine);
+    if (len < 0 || (size_t)len >= sizeof staged.tmp) {
         return att_fail(err, ATT_E_INVAL, "path too long: %.60s…", path);
     }
-    (void)unlink(tmp); /* left by an earlier process of this pid */
-    enum att_rc rc = write_temporary(tmp, bytes, mode, err);
-    if (rc == ATT_OK && rename(tmp, path) != 0) {
-        rc = att_fail_errno(err, ATT_E_IO, "rename %s", path);
-    }
+    (void)unlink(staged.tmp); /* left by an earlier process of this pid */
+    enum att_rc rc = write_temporary(staged.tmp, bytes, mode, err);
     if (rc != ATT_OK) {
-        (void)unlink(tmp);
+        (void)unlink(staged.tmp);
         att_err_prefix(err, "%s", path);
         return rc;
     }
-    return sync_folder_of(path, err);
+    *ret_staged = staged;
+    return ATT_OK;
+}
+
+enum att_rc att_io_commit(struct att_io_staged *staged, const char *path, struct att_err *err)
+{
+    enum att_rc rc = ATT_OK;
+    if (rename(staged->tmp, path) != 0) {
+        rc = att_fail_errno(err, ATT_E_IO, "rename %s", path);
+        (void)unlink(staged->tmp);
+    }
+    staged->tmp[0] = 0;
+    return rc;
+}
+
+void att_io_unstage(struct att_io_staged *staged)
+{
+    if (staged->tmp[0]) {
+        (void)unlink(staged->tmp);
+        staged->tmp[0] = 0;
+    }
+}
+
+enum att_rc att_io_write_file(const char *path, struct att_slice bytes, mode_t mode,
+                              struct att_err *err)
+{
+    struct att_io_staged staged;
+    enum att_rc rc = att_io_stage(path, bytes, mode, &staged, err);
+    if (rc == ATT_OK) {
+        rc = att_io_commit(&staged, path, err);
+    }
+    return rc == ATT_OK ? att_io_sync_folder_of(path, err) : rc;
 }
 
 enum att_rc att_io_mkdirs(const char *path, mode_t mode, struct att_err *err)
@@ -168,7 +196,7 @@ enum att_rc att_io_unlink(const char *path, struct att_err *err)
     if (unlink(path) != 0) {
         return errno == ENOENT ? ATT_OK : att_fail_errno(err, ATT_E_IO, "remove %s", path);
     }
-    return sync_folder_of(path, err);
+    return att_io_sync_folder_of(path, err);
 }
 
 enum att_rc att_io_set_aside(const char *path, struct att_err *err)

@@ -14,6 +14,18 @@ ATT_MUST_USE enum att_rc att_io_read_file(const char *path, size_t max, struct a
  * of the folder. After a crash at any instant the old content or the new is there, never a part. */
 ATT_MUST_USE enum att_rc att_io_write_file(const char *path, struct att_slice bytes, mode_t mode,
                                            struct att_err *err);
+/* The same in steps, for whoever has other syncs to do at the same time: stage writes and syncs the
+ * temporary file; commit puts it in place, from where on readers see it, and which a loss of power
+ * may undo until sync_folder_of(path). Never is a part of it seen. unstage gives it up. */
+struct att_io_staged {
+    char tmp[4096]; /* empty: nothing staged */
+};
+ATT_MUST_USE enum att_rc att_io_stage(const char *path, struct att_slice bytes, mode_t mode,
+                                      struct att_io_staged *ret_staged, struct att_err *err);
+ATT_MUST_USE enum att_rc att_io_commit(struct att_io_staged *staged, const char *path,
+                                       struct att_err *err);
+void att_io_unstage(struct att_io_staged *staged);
+ATT_MUST_USE enum att_rc att_io_sync_folder_of(const char *path, struct att_err *err);
 /* Like mkdir -p with mode for every folder made. */
 ATT_MUST_USE enum att_rc att_io_mkdirs(const char *path, mode_t mode, struct att_err *err);
 /* Removes a file and syncs its folder; absent is ATT_OK. */

@@ -1,5 +1,6 @@
 #include "attestd/host/internal.h"
 #include "attestd/base/io.h"
+#include "certs/install.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -26,6 +27,28 @@ static bool json_name(const char *file, char ret[AGENT_NAME_MAX + 1])
     return agent_name_check(ret, NULL) == ATT_OK;
 }
 
+/* The record decides which key is in force. A loss of power may have kept it and lost the switch of
+ * the link, which is synced after it: the generation is there, since it was synced before. False:
+ * none is there after all. */
+static bool settle_chain(struct host *host, const struct agent_record *rec)
+{
+    att_autobuf uri = {0};
+    struct att_err why = {0};
+    bool changed = false;
+    enum att_rc rc = host_key_uri(rec->key_id, &uri, &why);
+    const char *text = att_buf_cstr(&uri);
+    if (rc == ATT_OK && text) {
+        rc = certs_install_settle(host->paths.agents, rec->name, text, &changed, &why);
+    }
+    if (rc == ATT_OK && changed) {
+        att_log(ATT_WARN, "chain.settled", ATT_S("agent", rec->name), ATT_S("key", rec->key_id));
+    } else if (rc != ATT_OK) {
+        att_err_prefix(&why, "%s", rec->name);
+        att_log_err(ATT_ERROR, "chain.notSettled", &why);
+    }
+    return rc == ATT_OK;
+}
+
 static enum att_rc load_one(struct host *host, const char *name, struct att_err *err)
 {
     struct agent_record rec = {0};
@@ -37,11 +60,13 @@ static enum att_rc load_one(struct host *host, const char *name, struct att_err 
         return rc == ATT_E_PARSE ? ATT_OK : att_fail(err, rc, "%s", why.msg);
     }
     rec.dates.same_boot = strcmp(rec.boot_id, host->boot_id) == 0;
+    bool settled = !agent_life_serving(&rec.life) || settle_chain(host, &rec);
     HOST_LOCKED(host);
     struct agent *agent;
     rc = agent_registry_add(host->reg, &rec, &agent, err);
     if (rc == ATT_OK) {
         agent->check_keys = true;
+        agent->forced = !settled; /* what readers find is not of the key in force */
     }
     return rc;
 }
@@ -119,9 +144,18 @@ enum att_rc host_agents_load(struct host *host, struct att_err *err)
 /* ---- changes -----------------------------------------------------------------------------------
  */
 
+pthread_mutex_t *host_save_lock(struct host *host, const char *name)
+{
+    uint32_t hash = 2166136261U; /* FNV-1a */
+    for (; *name; name++) {
+        hash = (hash ^ (unsigned char)*name) * 16777619U;
+    }
+    return &host->save_locks[hash % HOST_SAVE_LOCKS];
+}
+
 enum att_rc host_agent_save(struct host *host, const char *name, struct att_err *err)
 {
-    ATT_CLEANUP(host_lock_done) pthread_mutex_t *saving = &host->save_lock;
+    ATT_CLEANUP(host_lock_done) pthread_mutex_t *saving = host_save_lock(host, name);
     pthread_mutex_lock(saving);
     struct agent_record rec;
     {

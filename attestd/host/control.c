@@ -125,7 +125,7 @@ static int rotate_state(struct call *call, uint64_t issued, uint64_t since, stru
         return -1;
     }
     const struct agent_record *rec = &agent->rec;
-    if (agent->busy) {
+    if (agent->busy && !agent->settled) {
         return 0; /* what is installed is still to be written down, the old key to be destroyed */
     }
     if (rec->issued > issued) {

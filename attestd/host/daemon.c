@@ -409,7 +409,9 @@ static enum att_rc init_locks(struct host *host, struct att_err *err)
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&host->lock, NULL);
-    pthread_mutex_init(&host->save_lock, NULL);
+    for (size_t i = 0; i < HOST_SAVE_LOCKS; i++) {
+        pthread_mutex_init(&host->save_locks[i], NULL);
+    }
     pthread_cond_init(&host->changed, &attr);
     pthread_condattr_destroy(&attr);
     host->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -513,6 +515,7 @@ static void finish(struct host *host)
     proc_account_done(&host->account);
     host_ticket_done(&host->given.ticket);
     agent_registry_free(host->reg);
+    host_spares_free(host);
     certs_stack_cleanup(&host->bundle);
     att_buf_done(&host->ak_pem);
     host_paths_done(&host->paths);
@@ -524,7 +527,9 @@ static void finish(struct host *host)
     att_close(&host->wake_fd);
     att_close(&host->lock_fd); /* last: the folder may be another's now */
     pthread_cond_destroy(&host->changed);
-    pthread_mutex_destroy(&host->save_lock);
+    for (size_t i = 0; i < HOST_SAVE_LOCKS; i++) {
+        pthread_mutex_destroy(&host->save_locks[i]);
+    }
     pthread_mutex_destroy(&host->lock);
 }
 

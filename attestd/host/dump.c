@@ -5,6 +5,7 @@
 #include "attestd/host/issue.h"
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
+#include "certs/chain.h"
 #include "provision/evidence/formula.h"
 #include "tpm/parse/pcr_file.h"
 #include "tpm/parse/public.h"
@@ -16,8 +17,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <openssl/pem.h>
 
 struct dump {
     int dir;        /* files go here, */
@@ -52,39 +51,27 @@ static void put_log(struct dump *d, const char *file, const struct evidence_logs
     }
 }
 
+static void put_pem(struct dump *d, const char *name, const char *label, struct att_slice der)
+{
+    att_autobuf pem = {0};
+    if (d->rc == ATT_OK) {
+        d->rc = certs_pem_encode(label, der, &pem, d->err);
+        put(d, name, att_buf_slice(&pem));
+    }
+}
+
 static void put_ak(struct dump *d, struct att_slice ak_pub)
 {
     put(d, "ak.pub", ak_pub);
     struct parse_public ak;
-    certs_autokey *key = NULL;
+    att_autobuf spki = {0};
     if (d->rc == ATT_OK) {
         d->rc = parse_public_parse(ak_pub, &ak, d->err);
     }
     if (d->rc == ATT_OK) {
-        d->rc = parse_public_pkey(&ak, &key, d->err);
+        d->rc = parse_public_spki(&ak, &spki, d->err);
     }
-    BIO *bio = d->rc == ATT_OK ? BIO_new(BIO_s_mem()) : NULL;
-    char *pem = NULL;
-    if (bio && PEM_write_bio_PUBKEY(bio, key)) {
-        long len = BIO_get_mem_data(bio, &pem);
-        put(d, "ak.pem", ATT_SLICE(pem, (size_t)len));
-    } else if (d->rc == ATT_OK) {
-        d->rc = att_fail_openssl(d->err, ATT_E_CRYPTO, "cannot write the AK as PEM");
-    }
-    BIO_free(bio);
-}
-
-static void put_cert_pem(struct dump *d, const char *name, struct att_slice der)
-{
-    certs_autox509 *cert = NULL;
-    att_autobuf pem = {0};
-    if (d->rc == ATT_OK && der.len) {
-        d->rc = certs_cert_parse(der, &cert, d->err);
-        if (d->rc == ATT_OK) {
-            d->rc = certs_pem_dump(cert, &pem, d->err);
-        }
-        put(d, name, att_buf_slice(&pem));
-    }
+    put_pem(d, "ak.pem", "PUBLIC KEY", att_buf_slice(&spki));
 }
 
 static void put_quote(struct dump *d, const struct proc_quote *quote, const uint8_t *extra,
@@ -138,7 +125,9 @@ static void put_host(struct dump *d, struct host *host)
     }
     put(d, "ak.crt", att_buf_slice(&ak_pem));
     put_ak(d, att_buf_slice(&ak_pub));
-    put_cert_pem(d, "ek.crt", att_buf_slice(&ek_cert));
+    if (ek_cert.len) {
+        put_pem(d, "ek.crt", "CERTIFICATE", att_buf_slice(&ek_cert));
+    }
 }
 
 /* One level of plain files is all that we ever put there. */
@@ -158,28 +147,27 @@ static void remove_tree(const char *path)
     (void)rmdir(path);
 }
 
-static enum att_rc switch_dirs(const char *fresh, const char *path, const char *old,
-                               struct att_err *err)
+static void path_for(const struct host *host, const char *name, const char *before,
+                     const char *after, char ret[4096])
 {
-    remove_tree(old);
-    if (rename(path, old) != 0 && errno != ENOENT) {
-        return att_fail_errno(err, ATT_E_IO, "cannot move %s aside", path);
-    }
-    if (rename(fresh, path) != 0) {
-        return att_fail_errno(err, ATT_E_IO, "cannot put %s in place", path);
-    }
-    remove_tree(old);
-    return ATT_OK;
+    snprintf(ret, 4096, "%s/%s%s%s", host->paths.evidence, before, name, after);
 }
 
-enum att_rc host_evidence_dump(struct host *host, const char *name,
-                               const struct host_evidence *evidence, struct att_err *err)
+void host_evidence_tidy(struct host *host, const char *name)
 {
-    char fresh[4096], path[4096], old[4096];
-    snprintf(fresh, sizeof(fresh), "%s/.%s.new", host->paths.evidence, name);
-    snprintf(old, sizeof(old), "%s/.%s.old", host->paths.evidence, name);
-    snprintf(path, sizeof(path), "%s/%s", host->paths.evidence, name);
-    remove_tree(fresh);
+    char path[4096];
+    path_for(host, name, ".", ".new", path);
+    remove_tree(path);
+    path_for(host, name, ".", ".old", path);
+    remove_tree(path);
+}
+
+enum att_rc host_evidence_write(struct host *host, const char *name,
+                                const struct host_evidence *evidence, struct att_err *err)
+{
+    char fresh[4096];
+    host_evidence_tidy(host, name); /* what a kill left */
+    path_for(host, name, ".", ".new", fresh);
     if (mkdir(fresh, 0700) != 0) {
         return att_fail_errno(err, ATT_E_IO, "cannot make %s", fresh);
     }
@@ -192,9 +180,21 @@ enum att_rc host_evidence_dump(struct host *host, const char *name,
     put_host(&d, host);
     if (d.rc != ATT_OK) {
         remove_tree(fresh);
-        return d.rc;
     }
-    return switch_dirs(fresh, path, old, err);
+    return d.rc;
+}
+
+enum att_rc host_evidence_show(struct host *host, const char *name, struct att_err *err)
+{
+    char fresh[4096], path[4096], old[4096];
+    path_for(host, name, ".", ".new", fresh);
+    path_for(host, name, ".", ".old", old);
+    path_for(host, name, "", "", path);
+    if (rename(path, old) != 0 && errno != ENOENT) {
+        return att_fail_errno(err, ATT_E_IO, "cannot move %s aside", path);
+    }
+    return rename(fresh, path) == 0 ? ATT_OK
+                                    : att_fail_errno(err, ATT_E_IO, "cannot put %s in place", path);
 }
 
 enum att_rc host_user_quote(struct host *host, struct att_slice nonce, const char *pcr_selection,

@@ -86,32 +86,78 @@ enum att_rc host_chain_check(struct host *host, struct att_slice pem,
  */
 
 /* RFC 7512; id is the key id's 16 bytes. Names the key, opens nothing by itself. */
-static void key_uri(const char *key_id, struct att_buf *ret)
+enum att_rc host_key_uri(const char *key_id, struct att_buf *ret, struct att_err *err)
 {
     att_buf_put_str(ret, "pkcs11:token=attestd;object=agent;type=private;id=");
     for (size_t i = 0; key_id[i] && key_id[i + 1]; i += 2) {
         att_buf_printf(ret, "%%%.2s", key_id + i);
     }
+    return att_buf_ok(ret, err);
 }
 
-enum att_rc host_chain_install(struct host *host, const char *name, struct att_slice pem,
-                               const char *key_id, struct att_err *err)
+static enum att_rc begin_files(struct host_issue_ahead *ahead, struct att_err *err)
 {
     att_autobuf uri = {0};
-    key_uri(key_id, &uri);
+    enum att_rc rc = host_key_uri(ahead->key_id, &uri, err);
     const char *text = att_buf_cstr(&uri);
-    if (!text) {
-        return att_fail(err, ATT_E_NOMEM, "no memory for a key's URI");
+    if (rc == ATT_OK && !text) {
+        rc = att_fail(err, ATT_E_NOMEM, "no memory for a key's URI");
     }
-    enum att_rc rc = certs_install(host->paths.agents, name, pem, text, err);
-    if (rc != ATT_OK) {
-        return rc;
+    return rc == ATT_OK
+               ? certs_install_begin(ahead->host->paths.agents, ahead->name, text, &ahead->gen, err)
+               : rc;
+}
+
+static enum att_rc write_ahead(void *arg, struct att_err *err)
+{
+    struct host_issue_ahead *ahead = arg;
+    enum att_rc rc = host_agent_save(ahead->host, ahead->name, err);
+    if (rc == ATT_OK) {
+        rc = begin_files(ahead, err);
     }
-    /* Proof before the old key goes: what readers will get is what was checked. */
-    att_autobuf seen_pem = {0}, seen_uri = {0};
-    rc = certs_install_load(host->paths.agents, name, &seen_pem, &seen_uri, err);
+    /* Where this fails the worker asks again, and hears why. */
+    if (rc == ATT_OK && proc_keyd_key_csr(ahead->host->keyd, ahead->key_id, ahead->spiffe_id,
+                                          &ahead->csr, NULL) != ATT_OK) {
+        att_buf_done(&ahead->csr);
+    }
+    return rc;
+}
+
+static void fill_ahead(struct host_issue *job)
+{
+    struct host_issue_ahead *ahead = &job->ahead;
+    (void)!host_aside_join(&ahead->aside, NULL); /* of an order before, which died */
+    certs_install_gen_done(&ahead->gen);
+    att_buf_done(&ahead->csr);
+    ahead->host = job->host;
+    memcpy(ahead->name, job->rec.name, sizeof(ahead->name));
+    memcpy(ahead->key_id, job->rec.next_key_id, sizeof(ahead->key_id));
+    memcpy(ahead->spiffe_id, job->rec.spiffe_id, sizeof(ahead->spiffe_id));
+}
+
+void host_issue_ahead(struct host_issue *job)
+{
+    fill_ahead(job);
+    host_aside_start(&job->ahead.aside, write_ahead, &job->ahead);
+}
+
+enum att_rc host_issue_written(struct host_issue *job, struct att_err *err)
+{
+    return job->ahead.aside.started ? host_aside_join(&job->ahead.aside, err)
+                                    : host_agent_save(job->host, job->rec.name, err);
+}
+
+/* Proof before the old key goes: what readers will get is what was checked. */
+static enum att_rc read_back(struct host *host, const char *name, struct att_slice pem,
+                             const char *key_id, struct att_err *err)
+{
+    att_autobuf seen_pem = {0}, seen_uri = {0}, uri = {0};
+    enum att_rc rc = host_key_uri(key_id, &uri, err);
+    if (rc == ATT_OK) {
+        rc = certs_install_load(host->paths.agents, name, &seen_pem, &seen_uri, err);
+    }
     if (rc == ATT_OK && (!att_slice_eq(att_buf_slice(&seen_pem), pem) ||
-                         !att_slice_eq_str(att_buf_slice(&seen_uri), text))) {
+                         !att_slice_eq(att_buf_slice(&seen_uri), att_buf_slice(&uri)))) {
         rc = att_fail(err, ATT_E_IO, "what was installed for %s reads back differently", name);
     }
     return rc;
@@ -163,9 +209,9 @@ static void fill_record(struct host *host, struct agent_record *rec,
     rec->last_error = (struct agent_error){0};
 }
 
-/* The record with the new certificate in it, in memory. */
-static enum att_rc put_in_force(struct host_issue *job, const struct certs_cert_info *info,
-                                const char *boot, struct att_err *err)
+/* The record as it will be with the new certificate, while the one in memory stays as it is. */
+static enum att_rc plan_record(struct host_issue *job, const struct certs_cert_info *info,
+                               const char *boot, struct agent_record *ret_plan, struct att_err *err)
 {
     struct host *host = job->host;
     HOST_LOCKED(host);
@@ -173,7 +219,8 @@ static enum att_rc put_in_force(struct host_issue *job, const struct certs_cert_
     if (!agent) {
         return att_fail(err, ATT_E_NOTFOUND, "no agent %s", job->rec.name);
     }
-    enum att_rc rc = agent_life_apply(&agent->rec.life, AGENT_EV_INSTALLED, err);
+    *ret_plan = agent->rec;
+    enum att_rc rc = agent_life_apply(&ret_plan->life, AGENT_EV_INSTALLED, err);
     if (rc != ATT_OK) {
         agent->check_keys = true;
         return rc;
@@ -182,28 +229,150 @@ static enum att_rc put_in_force(struct host_issue *job, const struct certs_cert_
     while (slot + 1 < slots && agent_registry_at(host->reg, slot) != agent) {
         slot++;
     }
-    fill_record(host, &agent->rec, info, boot, slot, slots);
+    fill_record(host, ret_plan, info, boot, slot, slots);
+    return ATT_OK;
+}
+
+/* What a view may have changed since the plan. */
+static bool same_entry(const struct agent_record *a, const struct agent_record *b)
+{
+    return strcmp(a->spiffe_id, b->spiffe_id) == 0 && strcmp(a->profile, b->profile) == 0 &&
+           strcmp(a->key_store, b->key_store) == 0 && a->lifetime_s == b->lifetime_s;
+}
+
+static void copy_entry(struct agent_record *to, const struct agent_record *from)
+{
+    memcpy(to->spiffe_id, from->spiffe_id, sizeof(to->spiffe_id));
+    memcpy(to->profile, from->profile, sizeof(to->profile));
+    memcpy(to->key_store, from->key_store, sizeof(to->key_store));
+    to->lifetime_s = from->lifetime_s;
+}
+
+/* The plan, in memory. ret_same: the file that was staged says just what memory says now. */
+static enum att_rc put_in_force(struct host_issue *job, const struct agent_record *plan,
+                                bool *ret_same, struct att_err *err)
+{
+    struct host *host = job->host;
+    HOST_LOCKED(host);
+    struct agent *agent = agent_registry_find(host->reg, job->rec.name);
+    if (!agent) {
+        return att_fail(err, ATT_E_NOTFOUND, "no agent %s", job->rec.name);
+    }
+    struct agent_life life = agent->rec.life;
+    enum att_rc rc = agent_life_apply(&life, AGENT_EV_INSTALLED, err);
+    if (rc != ATT_OK) {
+        agent->check_keys = true; /* frozen or removed meanwhile */
+        return rc;
+    }
+    struct agent_record fresh = *plan;
+    fresh.life = life;
+    *ret_same = same_entry(&agent->rec, plan);
+    copy_entry(&fresh, &agent->rec);
+    agent->rec = fresh;
     agent->forced = false;
     agent->not_before_ms = 0;
     job->rec = agent->rec;
     return ATT_OK;
 }
 
-/* keyd's side of the switch. A failure here loses nothing: the record is on disk, and the keys are
- * compared with it later. */
-static void switch_keys(struct host_issue *job)
+/* The record is on its way and not to be waited for alone; name: of the agent. */
+struct record_file {
+    struct host *host;
+    const struct agent_record *rec;
+    struct att_io_staged staged;
+    struct certs_install_gen *gen;
+};
+
+static enum att_rc stage_record(void *arg, struct att_err *err)
+{
+    struct record_file *file = arg;
+    return agent_record_stage(file->host->paths.records, file->rec, &file->staged, err);
+}
+
+/* First the record, which says that the old key may go, then the link. */
+static enum att_rc sync_both(void *arg, struct att_err *err)
+{
+    struct record_file *file = arg;
+    enum att_rc rc = agent_record_sync(file->host->paths.records, file->rec->name, err);
+    return rc == ATT_OK ? certs_install_end(file->gen, err) : rc;
+}
+
+/* Everything that can be written without anybody seeing it, chain and record side by side. */
+static enum att_rc write_both(struct host_issue *job, struct att_slice pem,
+                              struct record_file *file, struct att_err *err)
+{
+    enum att_rc rc = ATT_OK;
+    if (!job->ahead.gen.number) {
+        fill_ahead(job); /* the order is an earlier job's */
+        rc = begin_files(&job->ahead, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    struct host_aside aside;
+    host_aside_start(&aside, stage_record, file);
+    rc = certs_install_fill(&job->ahead.gen, pem, err);
+    enum att_rc staged = host_aside_join(&aside, rc == ATT_OK ? err : NULL);
+    return rc == ATT_OK ? staged : rc;
+}
+
+/* Both in force: the link for readers, then the record for us. A kill between the two leaves the
+ * record with the order, from which the same certificate is fetched again. */
+static enum att_rc show_both(struct host_issue *job, struct att_slice pem, struct record_file *file,
+                             bool *ret_saved, struct att_err *err)
 {
     struct host *host = job->host;
-    struct att_err err = {0};
-    enum att_rc rc = proc_keyd_key_activate(host->keyd, job->rec.key_id, &err);
+    bool same = false;
+    enum att_rc rc = certs_install_switch(&job->ahead.gen, err);
+    if (rc == ATT_OK) {
+        rc = read_back(host, job->rec.name, pem, job->rec.next_key_id, err);
+    }
+    if (rc == ATT_OK) {
+        rc = put_in_force(job, file->rec, &same, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    job->installed = true;
+    struct att_err why = {0};
+    if (same) {
+        *ret_saved =
+            agent_record_commit(host->paths.records, job->rec.name, &file->staged, &why) == ATT_OK;
+    } else {
+        *ret_saved = agent_record_save(host->paths.records, &job->rec, &why) == ATT_OK;
+    }
+    if (!*ret_saved) {
+        att_log_err(ATT_ERROR, "agent.recordNotSaved", &why);
+    }
+    return ATT_OK;
+}
+
+/* The certificate is in force, and that is not written down: after a restart the order is fetched
+ * again. The old key is kept until it is. */
+static void keep_old_key(struct host_issue *job)
+{
+    HOST_LOCKED(job->host);
+    struct agent *agent = agent_registry_find(job->host->reg, job->rec.name);
+    if (agent) {
+        agent->unsaved = true;
+        agent->check_keys = true;
+        agent->not_before_ms = att_boottime_ms() + HOST_BACKOFF_BASE_MS * 4;
+    }
+}
+
+/* keyd's side of the switch. A failure here loses nothing: the record is on disk, and the keys are
+ * compared with it later. */
+static void destroy_old(struct host_issue *job, enum att_rc rc, struct att_err *err)
+{
+    struct host *host = job->host;
     if (rc == ATT_OK && job->rec.old_key_id[0]) {
-        rc = proc_keyd_key_destroy(host->keyd, job->rec.old_key_id, &err);
+        rc = proc_keyd_key_destroy(host->keyd, job->rec.old_key_id, err);
     }
     HOST_LOCKED(host);
     struct agent *agent = agent_registry_find(host->reg, job->rec.name);
     if (rc != ATT_OK) {
-        att_err_prefix(&err, "%s", job->rec.name);
-        att_log_err(ATT_WARN, "agent.keySwitch", &err);
+        att_err_prefix(err, "%s", job->rec.name);
+        att_log_err(ATT_WARN, "agent.keySwitch", err);
         if (agent) {
             agent->check_keys = true;
         }
@@ -213,50 +382,78 @@ static void switch_keys(struct host_issue *job)
     }
 }
 
-enum att_rc host_issue_install(struct host_issue *job, struct att_slice pem, struct att_err *err)
+/* The switch is made to last, and keyd's new key active, at the same time; then the old key goes.
+ */
+static void make_last(struct host_issue *job, struct record_file *file, bool saved)
 {
-    struct host *host = job->host;
-    struct certs_cert_info info;
-    char boot[CERTS_BOOT_NAME_MAX + 1];
-    enum att_rc rc = host_chain_check(host, pem, &job->rec, att_buf_slice(&job->key.spki), &info,
-                                      boot, sizeof(boot), err);
-    if (rc != ATT_OK) {
-        att_err_prefix(err, "the certificate that the issuer sent");
-        job->order_dead = true;
-        return rc;
+    struct att_err err = {0}, why = {0};
+    struct host_aside aside;
+    host_aside_start(&aside, sync_both, file);
+    enum att_rc rc = proc_keyd_key_activate(job->host->keyd, job->rec.key_id, &err);
+    if (host_aside_join(&aside, &why) != ATT_OK) {
+        att_log_err(ATT_ERROR, "agent.recordNotSaved", &why);
+        saved = false;
     }
-    rc = host_chain_install(host, job->rec.name, pem, job->rec.next_key_id, err);
-    if (rc == ATT_OK) {
-        rc = put_in_force(job, &info, boot, err);
-    }
-    if (rc != ATT_OK) {
-        return rc;
-    }
-    job->installed = true;
-    struct att_err save_err = {0};
-    rc = host_agent_save(host, job->rec.name, &save_err);
-    host_issue_lap(job, AGENT_STAGE_INSTALL);
-    if (rc != ATT_OK) {
-        /* The certificate is in force; after a restart the order is fetched again. The old key is
-         * kept until that is written down. */
-        att_log_err(ATT_ERROR, "agent.recordNotSaved", &save_err);
-        HOST_LOCKED(host);
-        struct agent *agent = agent_registry_find(host->reg, job->rec.name);
-        if (agent) {
-            agent->unsaved = true;
-            agent->check_keys = true;
-            agent->not_before_ms = att_boottime_ms() + HOST_BACKOFF_BASE_MS * 4;
-        }
+    if (saved) {
+        destroy_old(job, rc, &err);
     } else {
-        switch_keys(job);
-        host_issue_lap(job, AGENT_STAGE_SWITCH);
+        keep_old_key(job);
     }
+}
+
+static void report(const struct host_issue *job, const struct certs_cert_info *info)
+{
     char until[ATT_TIME_TEXT_LEN], next[ATT_TIME_TEXT_LEN];
-    att_time_text(until, info.not_after);
+    att_time_text(until, info->not_after);
     att_time_text(next, job->rec.dates.renew_at);
     att_log(ATT_INFO, "agent.certificate", ATT_S("agent", job->rec.name),
             ATT_S("serial", job->rec.serial), ATT_S("key", job->rec.key_id),
             ATT_S("boot", job->rec.boot), ATT_S("notAfter", until), ATT_S("renewAt", next),
             ATT_N("ms", att_boottime_ms() - job->started_ms));
-    return ATT_OK;
+}
+
+static enum att_rc install(struct host_issue *job, struct att_slice pem,
+                           const struct certs_cert_info *info, const char *boot,
+                           struct att_err *err)
+{
+    ATT_CLEANUP(host_lock_done) pthread_mutex_t *saving = host_save_lock(job->host, job->rec.name);
+    pthread_mutex_lock(saving);
+    struct agent_record plan;
+    struct record_file file = {.host = job->host, .rec = &plan, .gen = &job->ahead.gen};
+    bool saved = false;
+    enum att_rc rc = plan_record(job, info, boot, &plan, err);
+    if (rc == ATT_OK) {
+        rc = write_both(job, pem, &file, err);
+    }
+    if (rc == ATT_OK) {
+        rc = show_both(job, pem, &file, &saved, err);
+    }
+    att_io_unstage(&file.staged);
+    host_issue_lap(job, AGENT_STAGE_INSTALL);
+    if (rc == ATT_OK) {
+        make_last(job, &file, saved);
+        host_issue_lap(job, AGENT_STAGE_SWITCH);
+    }
+    return rc;
+}
+
+enum att_rc host_issue_install(struct host_issue *job, struct att_slice pem, struct att_err *err)
+{
+    struct certs_cert_info info;
+    char boot[CERTS_BOOT_NAME_MAX + 1];
+    enum att_rc rc = host_chain_check(job->host, pem, &job->rec, att_buf_slice(&job->key.spki),
+                                      &info, boot, sizeof(boot), err);
+    if (rc != ATT_OK) {
+        att_err_prefix(err, "the certificate that the issuer sent");
+        job->order_dead = true;
+        return rc;
+    }
+    rc = host_aside_join(&job->ahead.aside, err); /* it takes the lock that install holds */
+    if (rc == ATT_OK) {
+        rc = install(job, pem, &info, boot, err);
+    }
+    if (rc == ATT_OK) {
+        report(job, &info);
+    }
+    return rc;
 }

@@ -21,6 +21,7 @@
 #include <stdatomic.h>
 
 #define HOST_WORKERS         4
+#define HOST_SAVE_LOCKS      16
 #define HOST_KEYD_TIMEOUT_MS 30000
 #define HOST_VIEW_WAIT_S     50
 #define HOST_BACKOFF_BASE_MS 500
@@ -63,6 +64,12 @@ struct host_client {
     uint64_t generation;
 };
 
+/* A next key that waits, as keyd described it. */
+struct host_spare {
+    char agent[AGENT_NAME_MAX + 1];
+    struct proc_key key;
+};
+
 struct host {
     const struct host_options *opts;
     struct host_paths paths;
@@ -70,8 +77,10 @@ struct host {
     atomic_bool stop;
 
     pthread_mutex_t lock;
-    pthread_cond_t changed;    /* work for the workers, or for the host thread */
-    pthread_mutex_t save_lock; /* around writing agents' records */
+    pthread_cond_t changed; /* work for the workers, or for the host thread */
+    /* Around writing an agent's record; agents share them by their names' hash, so that syncs of
+     * different agents go on side by side. */
+    pthread_mutex_t save_locks[HOST_SAVE_LOCKS];
 
     /* under lock from here on */
     struct conf_attestd *conf;
@@ -83,6 +92,8 @@ struct host {
     bool nudge;                    /* the host thread shall look again at once */
     struct agent_error last_error; /* of the host thread */
     struct agent_registry *reg;
+    struct host_spare *spares;
+    size_t n_spares;
     STACK_OF(X509) * bundle;
     struct att_buf ak_pem; /* AK certificate and its intermediate */
     struct host_given given;
@@ -207,15 +218,19 @@ ATT_MUST_USE enum att_rc host_chain_check(struct host *host, struct att_slice pe
                                           const struct agent_record *rec, struct att_slice spki,
                                           struct certs_cert_info *ret_info, char *ret_boot,
                                           size_t boot_size, struct att_err *err);
-ATT_MUST_USE enum att_rc host_chain_install(struct host *host, const char *name,
-                                            struct att_slice pem, const char *key_id,
-                                            struct att_err *err);
+/* pkcs11:… for key.uri. */
+ATT_MUST_USE enum att_rc host_key_uri(const char *key_id, struct att_buf *ret, struct att_err *err);
 /* Takes the chain out of service; a copy is kept in withdrawn/. */
 ATT_MUST_USE enum att_rc host_chain_withdraw(struct host *host, const char *name,
                                              struct att_err *err);
-ATT_MUST_USE enum att_rc host_evidence_dump(struct host *host, const char *name,
-                                            const struct host_evidence *evidence,
+/* Writes the files aside; show puts them in place of those of the issuance before; tidy removes
+ * what is not in place. One at a time for an agent. */
+ATT_MUST_USE enum att_rc host_evidence_write(struct host *host, const char *name,
+                                             const struct host_evidence *evidence,
+                                             struct att_err *err);
+ATT_MUST_USE enum att_rc host_evidence_show(struct host *host, const char *name,
                                             struct att_err *err);
+void host_evidence_tidy(struct host *host, const char *name);
 
 /* A quote over the operator's nonce; the files as base64url members, as evidence dumps name them.
  * ret_extra_hex: 65 characters of room. */
@@ -229,6 +244,8 @@ ATT_MUST_USE enum att_rc host_agents_load(struct host *host, struct att_err *err
 ATT_MUST_USE enum att_rc host_agents_sync(struct host *host, const struct host_view *view,
                                           struct att_err *err);
 ATT_MUST_USE enum att_rc host_agent_save(struct host *host, const char *name, struct att_err *err);
+/* Who writes an agent's record holds this from reading what to write until it is in place. */
+pthread_mutex_t *host_save_lock(struct host *host, const char *name);
 /* An event under the lock; ret_rec (may be NULL) gets the record after it. */
 ATT_MUST_USE enum att_rc host_agent_event(struct host *host, const char *name,
                                           enum agent_event event, struct agent_record *ret_rec,
@@ -238,6 +255,18 @@ struct agent_now host_now(void);
 bool host_agent_ready(struct host *host, const struct agent *agent, struct agent_now now);
 /* Until the next agent is ready, in ms. Under lock. */
 int64_t host_agents_wait_ms(struct host *host, struct agent_now now);
+
+/* spare.c: each agent's next key, made ahead while nothing is due. It belongs to its agent: the
+ * record of a valid agent names it (nextKeyId). */
+bool host_spare_wanted(const struct host *host, const struct agent *agent,
+                       struct agent_now now); /* under lock */
+void host_spare_make(struct host *host, const char *name);
+/* What keyd said of this key, if it is remembered; the caller's from then on. */
+bool host_spare_take(struct host *host, const char *key_id, struct proc_key *ret_key);
+/* Not used, not retired, and not older than the certificate's lifetime or a day. */
+bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec);
+void host_spare_forget(struct host *host, const char *agent);
+void host_spares_free(struct host *host);
 
 /* pool.c */
 ATT_MUST_USE enum att_rc host_threads_start(struct host *host, struct att_err *err);

@@ -29,10 +29,14 @@ static void issue_done(struct host_issue *job)
     if (job->have_key) {
         proc_key_done(&job->key);
     }
+    (void)!host_aside_join(&job->dump, NULL);
     if (job->have_evidence) {
         host_evidence_done(&job->evidence);
     }
     att_buf_done(&job->ak_pem);
+    (void)!host_aside_join(&job->ahead.aside, NULL);
+    certs_install_gen_done(&job->ahead.gen);
+    att_buf_done(&job->ahead.csr);
 }
 
 static void drop_order(struct host_issue *job)
@@ -95,8 +99,37 @@ static enum att_rc from_issuer(struct host_issue *job, enum agent_stage stage, e
 /* ---- key ---------------------------------------------------------------------------------------
  */
 
+static enum att_rc need_key(struct host_issue *job, struct att_err *err);
+
+/* The key that was made ahead, if it is there and good. One that is not is destroyed with the next
+ * comparison of keys and records. */
+static bool have_spare(struct host_issue *job)
+{
+    if (!job->rec.next_key_id[0]) {
+        return false;
+    }
+    job->have_key = host_spare_take(job->host, job->rec.next_key_id, &job->key);
+    struct att_err ignored = {0};
+    if (need_key(job, &ignored) == ATT_OK && host_spare_fresh(&job->key, &job->rec)) {
+        return true;
+    }
+    if (job->have_key) {
+        proc_key_done(&job->key);
+        job->have_key = false;
+    }
+    HOST_LOCKED(job->host);
+    struct agent *agent = agent_registry_find(job->host->reg, job->rec.name);
+    if (agent) {
+        agent->check_keys = true;
+    }
+    return false;
+}
+
 static enum att_rc step_make_key(struct host_issue *job, struct att_err *err)
 {
+    if (have_spare(job)) {
+        return advance(job, AGENT_EV_KEY_MADE, err);
+    }
     enum att_rc rc =
         from_keyd(job, AGENT_STAGE_TPM_CREATE,
                   proc_keyd_key_create(job->host->keyd, job->rec.name, &job->key, err));
@@ -170,6 +203,9 @@ static enum att_rc step_order(struct host_issue *job, struct att_err *err)
         memcpy(job->rec.order_url, url, strlen(url) + 1);
         rc = advance(job, AGENT_EV_ORDER_MADE, err);
     }
+    if (rc == ATT_OK) {
+        host_issue_ahead(job);
+    }
     free(url);
     return rc;
 }
@@ -224,11 +260,11 @@ static enum att_rc build_attobj(struct host_issue *job, struct att_buf *ret_cbor
                                   .sig = att_buf_slice(&made->cert_sig),
                                   .cert_info = att_buf_slice(&made->cert_info),
                                   .pub_area = att_buf_slice(&made->pub_area)};
-    certs_autostack *certs = NULL;
     struct att_buf ders[EVIDENCE_X5C_MAX] = {{0}};
-    enum att_rc rc = certs_pem_parse(att_buf_slice(&job->ak_pem), &certs, err);
-    for (int i = 0; rc == ATT_OK && i < sk_X509_num(certs) && i < EVIDENCE_X5C_MAX; i++) {
-        rc = certs_cert_der(sk_X509_value(certs, i), &ders[i], err);
+    struct att_slice pem = att_buf_slice(&job->ak_pem); /* parsed when it came */
+    enum att_rc rc = ATT_OK;
+    for (size_t i = 0; rc == ATT_OK && pem.len && i < EVIDENCE_X5C_MAX; i++) {
+        rc = certs_pem_take(&pem, &ders[i], err);
         att.x5c[att.x5c_len++] = att_buf_slice(&ders[i]);
     }
     if (rc == ATT_OK) {
@@ -244,6 +280,7 @@ static enum att_rc build_attobj(struct host_issue *job, struct att_buf *ret_cbor
 static enum att_rc make_evidence(struct host_issue *job, const struct acme_challenge *challenge,
                                  struct att_err *err)
 {
+    (void)!host_aside_join(&job->dump, NULL);
     if (job->have_evidence) {
         host_evidence_done(&job->evidence);
     }
@@ -295,6 +332,12 @@ static enum att_rc build_m4(struct host_issue *job, const struct acme_challenge 
     return rc;
 }
 
+static enum att_rc write_dump(void *arg, struct att_err *err)
+{
+    struct host_issue *job = arg;
+    return host_evidence_write(job->host, job->name, &job->evidence, err);
+}
+
 static enum att_rc answer(struct host_issue *job, const struct acme_challenge *challenge,
                           struct att_err *err)
 {
@@ -309,6 +352,7 @@ static enum att_rc answer(struct host_issue *job, const struct acme_challenge *c
     if (rc != ATT_OK) {
         return rc;
     }
+    host_aside_start(&job->dump, write_dump, job);
     struct acme_challenge after = {0};
     rc = from_issuer(
         job, AGENT_STAGE_NET_CHALLENGE,
@@ -394,15 +438,18 @@ static enum att_rc step_attest(struct host_issue *job, struct att_err *err)
 
 static enum att_rc send_csr(struct host_issue *job, struct att_err *err)
 {
-    att_autobuf csr = {0};
-    enum att_rc rc = from_keyd(
-        job, AGENT_STAGE_TPM_CSR,
-        proc_keyd_key_csr(job->host->keyd, job->rec.next_key_id, job->rec.spiffe_id, &csr, err));
-    if (rc != ATT_OK) {
-        return rc;
+    att_autobuf csr = job->ahead.csr;
+    job->ahead.csr = (struct att_buf){0};
+    if (!csr.len) {
+        enum att_rc made = from_keyd(job, AGENT_STAGE_TPM_CSR,
+                                     proc_keyd_key_csr(job->host->keyd, job->rec.next_key_id,
+                                                       job->rec.spiffe_id, &csr, err));
+        if (made != ATT_OK) {
+            return made;
+        }
     }
     struct acme_order after = {0};
-    rc = from_issuer(
+    enum att_rc rc = from_issuer(
         job, AGENT_STAGE_NET_FINALIZE,
         acme_client_finalize(job->client, job->order.finalize, att_buf_slice(&csr), &after, err));
     drop_order(job);
@@ -421,7 +468,8 @@ static enum att_rc step_finalize(struct host_issue *job, struct att_err *err)
     }
     /* On disk before the CSR leaves: after a crash the certificate is fetched, not made twice. */
     if (rc == ATT_OK) {
-        rc = host_agent_save(job->host, job->rec.name, err);
+        rc = host_issue_written(job, err);
+        host_issue_lap(job, AGENT_STAGE_TPM_CSR);
     }
     if (rc == ATT_OK && job->order.status == ACME_S_READY) {
         rc = send_csr(job, err);
@@ -522,10 +570,38 @@ static void keep_stages(struct host_issue *job)
     }
 }
 
+/* The evidence's files are of the certificate that is installed, or stay what they were. */
+static void show_dump(struct host_issue *job)
+{
+    struct att_err err = {0};
+    if (!job->dump.started) {
+        return;
+    }
+    enum att_rc rc = host_aside_join(&job->dump, &err);
+    if (rc == ATT_OK && job->installed) {
+        rc = host_evidence_show(job->host, job->name, &err);
+    }
+    if (rc != ATT_OK) {
+        att_log_err(ATT_WARN, "evidence.notKept", &err);
+    }
+}
+
+/* Whoever waits for the certificate waits no longer; the rest is tidying up. */
+static void settled(struct host_issue *job)
+{
+    HOST_LOCKED(job->host);
+    struct agent *agent = agent_registry_find(job->host->reg, job->rec.name);
+    if (agent) {
+        agent->settled = true;
+    }
+    pthread_cond_broadcast(&job->host->changed);
+}
+
 void host_issue_run(struct host *host, unsigned slot, const struct agent_record *rec)
 {
     struct host_issue job = {.host = host, .slot = slot, .rec = *rec};
     struct att_err err = {0};
+    memcpy(job.name, rec->name, sizeof(job.name));
     job.started_ms = att_boottime_ms();
     job.lap_us = att_boottime_us();
     enum att_rc rc = run(&job, &err);
@@ -535,11 +611,12 @@ void host_issue_run(struct host *host, unsigned slot, const struct agent_record 
     if (job.installed) {
         keep_stages(&job);
     }
-    if (job.installed && job.have_evidence && job.evidence.made.cert_info.len) {
-        struct att_err dump_err = {0};
-        if (host_evidence_dump(host, rec->name, &job.evidence, &dump_err) != ATT_OK) {
-            att_log_err(ATT_WARN, "evidence.notKept", &dump_err);
-        }
+    show_dump(&job);
+    if (job.installed) {
+        settled(&job);
+    }
+    if (job.dump.started) {
+        host_evidence_tidy(host, job.name);
     }
     issue_done(&job);
 }

@@ -3,7 +3,9 @@
 #ifndef ATTESTD_HOST_ISSUE_H
 #define ATTESTD_HOST_ISSUE_H
 
+#include "attestd/host/aside.h"
 #include "attestd/host/internal.h"
+#include "certs/install.h"
 
 /* Who said no: the same code means different things. */
 enum host_where { HOST_AT_SELF = 0, HOST_AT_KEYD, HOST_AT_ISSUER };
@@ -25,6 +27,16 @@ struct host_issue {
     bool accepted;         /* the issuer said that the challenge is valid */
     bool order_dead;       /* the failure ended the order */
     bool installed;
+    struct host_issue_ahead {
+        struct host_aside aside;
+        struct host *host;
+        char name[AGENT_NAME_MAX + 1], key_id[AGENT_KEY_ID_MAX + 1];
+        char spiffe_id[AGENT_SPIFFE_ID_MAX + 1];
+        struct certs_install_gen gen;
+        struct att_buf csr; /* empty: keyd is still to be asked */
+    } ahead; /* done while the issuer judges; the worker looks at gen and csr after the join */
+    struct host_aside dump; /* writes the evidence's files meanwhile; reads name and evidence */
+    char name[AGENT_NAME_MAX + 1];
     int64_t started_ms;
     int64_t lap_us, stage_us[AGENT_STAGE_COUNT];
 };
@@ -33,6 +45,10 @@ struct host_issue {
 void host_issue_run(struct host *host, unsigned slot, const struct agent_record *rec);
 /* Counts the time since the lap before for this stage. */
 void host_issue_lap(struct host_issue *job, enum agent_stage stage);
+/* Writes down key and order, and prepares the files of the certificate to come, beside the job. */
+void host_issue_ahead(struct host_issue *job);
+/* ATT_OK: key and order are on disk, synced. */
+ATT_MUST_USE enum att_rc host_issue_written(struct host_issue *job, struct att_err *err);
 /* Check, install, write down, switch the key, destroy the old one. */
 ATT_MUST_USE enum att_rc host_issue_install(struct host_issue *job, struct att_slice pem,
                                             struct att_err *err);

@@ -24,7 +24,7 @@ static enum att_rc check_one(struct host *host, const struct agent_record *rec,
                              const struct proc_key *key, struct att_err *err)
 {
     if (is(rec->key_id, key->key_id)) {
-        return strcmp(key->state, "new") == 0 && rec->life.state != AGENT_FROZEN
+        return strcmp(key->state, "active") != 0 && rec->life.state != AGENT_FROZEN
                    ? proc_keyd_key_activate(host->keyd, key->key_id, err)
                    : ATT_OK;
     }
@@ -39,7 +39,14 @@ static enum att_rc next_lost(struct host *host, const char *name, struct att_err
 {
     HOST_LOCKED(host);
     struct agent *agent = agent_registry_find(host->reg, name);
-    if (!agent || !agent_life_can(&agent->rec.life, AGENT_EV_KEY_LOST)) {
+    if (!agent) {
+        return ATT_OK;
+    }
+    if (agent->rec.life.state == AGENT_VALID) {
+        agent->rec.next_key_id[0] = '\0'; /* made ahead, and missed by nobody */
+        return ATT_OK;
+    }
+    if (!agent_life_can(&agent->rec.life, AGENT_EV_KEY_LOST)) {
         return ATT_OK;
     }
     agent->rec.next_key_id[0] = '\0';

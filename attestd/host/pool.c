@@ -59,6 +59,19 @@ static struct agent *pick(struct host *host)
     return best;
 }
 
+/* When no agent waits: one whose next key can be made ahead. */
+static struct agent *pick_spare(struct host *host)
+{
+    struct agent_now now = host_now();
+    for (size_t i = 0; i < agent_registry_count(host->reg); i++) {
+        struct agent *agent = agent_registry_at(host->reg, i);
+        if (host_spare_wanted(host, agent, now)) {
+            return agent;
+        }
+    }
+    return NULL;
+}
+
 struct worker {
     struct host *host;
     unsigned slot;
@@ -73,6 +86,10 @@ static void *work(void *arg)
     pthread_cond_broadcast(&host->changed);
     while (!atomic_load(&host->stop)) {
         struct agent *agent = pick(host);
+        bool spare = !agent;
+        if (spare) {
+            agent = pick_spare(host);
+        }
         if (!agent) {
             host_wait(host, 30000);
             continue;
@@ -80,12 +97,17 @@ static void *work(void *arg)
         char name[AGENT_NAME_MAX + 1];
         memcpy(name, agent->rec.name, sizeof(name));
         agent->busy = true;
+        agent->settled = spare;
         pthread_mutex_unlock(&host->lock);
-        host_agent_work(host, self.slot, name);
+        if (spare) {
+            host_spare_make(host, name);
+        } else {
+            host_agent_work(host, self.slot, name);
+        }
         pthread_mutex_lock(&host->lock);
         agent = agent_registry_find(host->reg, name);
         if (agent) {
-            agent->busy = false;
+            agent->busy = agent->settled = false;
         }
         pthread_mutex_unlock(&host->lock);
         host_wake(host);

@@ -189,6 +189,7 @@ static enum att_rc remove_agent(struct host *host, const char *name, struct att_
     if (rc == ATT_OK) {
         rc = host_keys_remove(host, name, err);
     }
+    host_spare_forget(host, name);
     if (rc != ATT_OK) {
         return rc;
     }

@@ -54,17 +54,23 @@ static enum att_rc build_pkey(const BIGNUM *scalar, const uint8_t point[POINT_LE
     return ATT_OK;
 }
 
-/* An EVP_PKEY for one use: between uses the scalar is in its own locked page only. */
-static enum att_rc open_pkey(const struct att_secret *scalar, EVP_PKEY **ret, struct att_err *err)
+/* An EVP_PKEY for one use: between uses the scalar is in its own locked page only. point: the
+ * public half, NULL where it is not known yet. */
+static enum att_rc open_pkey(const struct att_secret *scalar, const uint8_t *point, EVP_PKEY **ret,
+                             struct att_err *err)
 {
-    uint8_t point[POINT_LEN];
+    uint8_t made[POINT_LEN];
     BIGNUM *number = BN_secure_new();
     if (!number || !BN_bin2bn(scalar->ptr, (int)scalar->len, number)) {
         BN_clear_free(number);
         return att_fail_openssl(err, ATT_E_NOMEM, "account key");
     }
     BN_set_flags(number, BN_FLG_CONSTTIME);
-    enum att_rc rc = public_point(number, point, err);
+    enum att_rc rc = ATT_OK;
+    if (!point) {
+        rc = public_point(number, made, err);
+        point = made;
+    }
     if (rc == ATT_OK) {
         rc = build_pkey(number, point, ret, err);
     }
@@ -96,7 +102,7 @@ static enum att_rc adopt(struct keyd *keyd, struct att_secret *scalar, struct at
     EVP_PKEY *pkey = NULL;
     enum att_rc rc =
         scalar->len == KEYD_SECRET_LEN
-            ? open_pkey(scalar, &pkey, err)
+            ? open_pkey(scalar, NULL, &pkey, err)
             : att_fail(err, ATT_E_CONFLICT, "account.pem holds %zu bytes", scalar->len);
     att_autobuf spki = ATT_BUF_INIT(CERTS_SPKI_MAX);
     att_autojson *jwk = NULL;
@@ -259,8 +265,12 @@ enum att_rc keyd_account_sign(struct keyd *keyd, const uint8_t digest[ATT_SHA256
 {
     EVP_PKEY *pkey = NULL;
     pthread_mutex_lock(&keyd->account_lock);
-    enum att_rc rc = keyd->account_known ? open_pkey(&keyd->account_priv, &pkey, err)
-                                         : att_fail(err, ATT_E_INTERNAL, "no account key");
+    /* The point is the SubjectPublicKeyInfo's end (RFC 5480 §2). */
+    enum att_rc rc =
+        keyd->account_known && keyd->account_spki.len > POINT_LEN
+            ? open_pkey(&keyd->account_priv,
+                        keyd->account_spki.ptr + keyd->account_spki.len - POINT_LEN, &pkey, err)
+            : att_fail(err, ATT_E_INTERNAL, "no account key");
     pthread_mutex_unlock(&keyd->account_lock);
     if (rc != ATT_OK) {
         return rc;

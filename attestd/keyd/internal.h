@@ -24,6 +24,7 @@
 #define KEYD_AGENT_KEYS_MAX 16
 #define KEYD_FROZEN_MAX     3000 /* whose names fit into INFO */
 #define KEYD_BAD_MAX        64
+#define KEYD_DROPPED_MAX    64
 #define KEYD_OP_TIMEOUT_MS  25000 /* below the client's, so that the caller hears why */
 #define KEYD_SECRET_LEN     32
 
@@ -107,6 +108,8 @@ struct keyd {
     struct keyd_series series[KEYD_SERIES_MAX];
 
     pthread_mutex_t files; /* held while key files, frozen.json or account.pem are written */
+    char dropped[KEYD_DROPPED_MAX][PROC_KEY_ID_LEN + 1]; /* keys whose sidecars are still there */
+    size_t dropped_count;
 
     /* Set before the phase is READY, constant from then on. */
     struct tpm_queue *queue;
@@ -155,8 +158,18 @@ ATT_MUST_USE enum att_rc keyd_sidecar_parse(struct att_slice text, struct keyd_k
                                             struct att_err *err);
 ATT_MUST_USE enum att_rc keyd_keyfile_load(struct keyd *keyd, const char *id,
                                            struct keyd_key *ret_key, struct att_err *err);
-ATT_MUST_USE enum att_rc keyd_keyfile_write(const struct keyd *keyd, const struct keyd_key *key,
-                                            bool with_blob, struct att_err *err);
+/* Both files of a new key, synced. files is held for this and what follows. */
+ATT_MUST_USE enum att_rc keyd_keyfile_write(struct keyd *keyd, const struct keyd_key *key,
+                                            struct att_err *err);
+/* The sidecar anew, for a change of state. Whole at any instant, but a loss of power may bring the
+ * state before back: who told keyd of it (attestd, whose record is on disk) tells it again. */
+ATT_MUST_USE enum att_rc keyd_keyfile_write_state(const struct keyd *keyd,
+                                                  const struct keyd_key *key, struct att_err *err);
+/* Takes the PEM away, not synced: a loss of power may bring the key back, as one that no record
+ * speaks of, and attestd destroys it again. The sidecar goes after the next sync of the folder, for
+ * a PEM that came back without it would be a riddle. */
+ATT_MUST_USE enum att_rc keyd_keyfile_drop(struct keyd *keyd, const char *id, struct att_err *err);
+/* Removes both, synced. */
 ATT_MUST_USE enum att_rc keyd_keyfile_remove(const struct keyd *keyd, const char *id,
                                              struct att_err *err);
 const char *keyd_key_state_name(enum keyd_key_state state);

@@ -216,22 +216,77 @@ enum att_rc keyd_keyfile_load(struct keyd *keyd, const char *id, struct keyd_key
     return ATT_OK;
 }
 
-enum att_rc keyd_keyfile_write(const struct keyd *keyd, const struct keyd_key *key, bool with_blob,
-                               struct att_err *err)
+static enum att_rc stage_sidecar(const struct keyd *keyd, const struct keyd_key *key,
+                                 char ret_path[KEYD_PATH_MAX], struct att_io_staged *ret_staged,
+                                 struct att_err *err)
 {
-    char name[64], path[KEYD_PATH_MAX];
+    char name[64];
     att_autobuf text = ATT_BUF_INIT(SIDECAR_MAX);
     file_name(key->id, "json", name);
-    enum att_rc rc = keyd_path(keyd, name, path, err);
+    enum att_rc rc = keyd_path(keyd, name, ret_path, err);
     if (rc == ATT_OK) {
         rc = sidecar_text(key, &text, err);
     }
-    if (rc == ATT_OK) {
-        rc = att_io_write_file(path, att_buf_slice(&text), 0600, err);
+    return rc == ATT_OK ? att_io_stage(ret_path, att_buf_slice(&text), 0600, ret_staged, err) : rc;
+}
+
+/* The folder was synced after their PEMs were removed: without these nothing is missed. */
+static void remove_sidecars(struct keyd *keyd)
+{
+    for (size_t i = 0; i < keyd->dropped_count; i++) {
+        char name[64], path[KEYD_PATH_MAX];
+        file_name(keyd->dropped[i], "json", name);
+        if (keyd_path(keyd, name, path, NULL) == ATT_OK) {
+            (void)unlink(path); /* a sidecar alone is removed at the next start, too */
+        }
     }
-    if (rc == ATT_OK && with_blob) {
+    keyd->dropped_count = 0;
+}
+
+enum att_rc keyd_keyfile_write(struct keyd *keyd, const struct keyd_key *key, struct att_err *err)
+{
+    char name[64], path[KEYD_PATH_MAX];
+    struct att_io_staged staged;
+    enum att_rc rc = stage_sidecar(keyd, key, path, &staged, err);
+    if (rc == ATT_OK) {
+        rc = att_io_commit(&staged, path, err);
+    }
+    if (rc == ATT_OK) { /* before the PEM: one without its sidecar could never be used */
+        rc = att_io_sync_folder_of(path, err);
+    }
+    if (rc == ATT_OK) {
+        remove_sidecars(keyd);
         file_name(key->id, "pem", name);
         rc = keyd_state_write_blob(keyd, name, &key->blob, err);
+    }
+    return rc;
+}
+
+enum att_rc keyd_keyfile_write_state(const struct keyd *keyd, const struct keyd_key *key,
+                                     struct att_err *err)
+{
+    char path[KEYD_PATH_MAX];
+    struct att_io_staged staged;
+    enum att_rc rc = stage_sidecar(keyd, key, path, &staged, err);
+    return rc == ATT_OK ? att_io_commit(&staged, path, err) : rc;
+}
+
+enum att_rc keyd_keyfile_drop(struct keyd *keyd, const char *id, struct att_err *err)
+{
+    char name[64], path[KEYD_PATH_MAX];
+    file_name(id, "pem", name);
+    enum att_rc rc = keyd_path(keyd, name, path, err);
+    if (rc == ATT_OK && keyd->dropped_count == KEYD_DROPPED_MAX) {
+        rc = att_io_sync_folder_of(path, err);
+        if (rc == ATT_OK) {
+            remove_sidecars(keyd);
+        }
+    }
+    if (rc == ATT_OK && unlink(path) != 0 && errno != ENOENT) {
+        rc = att_fail_errno(err, ATT_E_IO, "remove %s", path);
+    }
+    if (rc == ATT_OK) {
+        memcpy(keyd->dropped[keyd->dropped_count++], id, PROC_KEY_ID_LEN + 1);
     }
     return rc;
 }

@@ -103,6 +103,17 @@ enum att_rc keyd_key_auth(const struct keyd *keyd, const struct keyd_key *key,
                                ret_auth, err);
 }
 
+static void show_state(struct keyd *keyd, const char *id, enum keyd_key_state state, uint64_t seq)
+{
+    pthread_mutex_lock(&keyd->lock);
+    struct keyd_key *key = find(keyd, id);
+    if (key) {
+        key->state = state;
+        key->active_seq = seq;
+    }
+    pthread_mutex_unlock(&keyd->lock);
+}
+
 /* The key is written before the registry shows it changed. files is held. */
 static enum att_rc set_state(struct keyd *keyd, const char *id, enum keyd_key_state state,
                              uint64_t active_seq, struct att_err *err)
@@ -114,23 +125,16 @@ static enum att_rc set_state(struct keyd *keyd, const char *id, enum keyd_key_st
     }
     copy.state = state;
     copy.active_seq = active_seq;
-    rc = keyd_keyfile_write(keyd, &copy, false, err);
-    if (rc != ATT_OK) {
-        return rc;
+    rc = keyd_keyfile_write_state(keyd, &copy, err);
+    if (rc == ATT_OK) {
+        show_state(keyd, id, state, active_seq);
     }
-    pthread_mutex_lock(&keyd->lock);
-    struct keyd_key *key = find(keyd, id);
-    if (key) {
-        key->state = state;
-        key->active_seq = active_seq;
-    }
-    pthread_mutex_unlock(&keyd->lock);
-    return ATT_OK;
+    return rc;
 }
 
 /* Another active key of the same agent as id that is older; its id in ret. */
 static bool older_active(struct keyd *keyd, const char *agent, const char *id, uint64_t seq,
-                         char ret[PROC_KEY_ID_LEN + 1])
+                         char ret[PROC_KEY_ID_LEN + 1], uint64_t *ret_seq)
 {
     bool found = false;
     pthread_mutex_lock(&keyd->lock);
@@ -140,6 +144,7 @@ static bool older_active(struct keyd *keyd, const char *agent, const char *id, u
                 strcmp(key->id, id) != 0 && key->active_seq <= seq;
         if (found) {
             memcpy(ret, key->id, sizeof key->id);
+            *ret_seq = key->active_seq;
         }
     }
     pthread_mutex_unlock(&keyd->lock);
@@ -157,21 +162,15 @@ static uint64_t highest_seq(struct keyd *keyd)
     return highest;
 }
 
-/* Retires the agent's other active keys that are not newer. */
-static enum att_rc retire_older(struct keyd *keyd, const struct keyd_key *than, struct att_err *err)
+/* Retires the agent's other active keys that are not newer: in memory. On disk the sequence numbers
+ * say the same, and keyd_keys_settle reads them so. */
+static void retire_older(struct keyd *keyd, const struct keyd_key *than)
 {
     char id[PROC_KEY_ID_LEN + 1];
-    while (older_active(keyd, than->agent, than->id, than->active_seq, id)) {
-        keyd_autokey other = {0};
-        enum att_rc rc = keyd_keys_get(keyd, att_slice_str(id), &other, err);
-        if (rc == ATT_OK) {
-            rc = set_state(keyd, id, KEYD_KEY_RETIRED, other.active_seq, err);
-        }
-        if (rc != ATT_OK) {
-            return rc;
-        }
+    uint64_t seq = 0;
+    while (older_active(keyd, than->agent, than->id, than->active_seq, id, &seq)) {
+        show_state(keyd, id, KEYD_KEY_RETIRED, seq);
     }
-    return ATT_OK;
 }
 
 enum att_rc keyd_keys_settle(struct keyd *keyd, struct att_err *err)
@@ -179,11 +178,11 @@ enum att_rc keyd_keys_settle(struct keyd *keyd, struct att_err *err)
     for (size_t i = 0; i < keyd->keys_count; i++) { /* no other thread yet */
         keyd_autokey key = {0};
         enum att_rc rc = copy_key(&keyd->keys[i], &key, err);
-        if (rc == ATT_OK && key.state == KEYD_KEY_ACTIVE) {
-            rc = retire_older(keyd, &key, err);
-        }
         if (rc != ATT_OK) {
             return rc;
+        }
+        if (key.state == KEYD_KEY_ACTIVE) {
+            retire_older(keyd, &key);
         }
     }
     return ATT_OK;
@@ -281,7 +280,7 @@ static enum att_rc keep_key(struct keyd *keyd, const struct proc_op *op, struct 
     char what[PROC_KEY_ID_LEN + 8] = "key ";
     memcpy(what + 4, key->id, sizeof key->id);
     pthread_mutex_lock(&keyd->files);
-    rc = keyd_keyfile_write(keyd, key, true, err);
+    rc = keyd_keyfile_write(keyd, key, err);
     if (rc == ATT_OK) {
         rc = keyd_keys_add(keyd, key, err);
     }
@@ -383,7 +382,7 @@ KEYD_OPERATION(key_activate)
     key.active_seq = highest_seq(keyd) + 1;
     rc = set_state(keyd, key.id, KEYD_KEY_ACTIVE, key.active_seq, err);
     if (rc == ATT_OK) {
-        rc = retire_older(keyd, &key, err);
+        retire_older(keyd, &key);
     }
     pthread_mutex_unlock(&keyd->files);
     return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
@@ -431,7 +430,7 @@ KEYD_OPERATION(key_destroy)
         att_err_clear(err);
         rc = ATT_OK;
     } else if (rc == ATT_OK) {
-        rc = keyd_keyfile_remove(keyd, key.id, err);
+        rc = keyd_keyfile_drop(keyd, key.id, err);
         if (rc == ATT_OK) {
             forget(keyd, key.id);
         }

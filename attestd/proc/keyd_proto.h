@@ -181,7 +181,8 @@ enum { PROC_KEY_CSR_REP_CSR };
 
 /* KEY_ACTIVATE: keyId → (). The key becomes its agent's active one; an earlier active one becomes
  * "retired" in the same step. KEY_RETIRE: keyId → (): active → retired. KEY_DESTROY: keyId → ():
- * the key's files are gone when it answers; absent is ATT_OK. */
+ * the key is gone when it answers; absent is ATT_OK. A loss of power may undo KEY_ACTIVATE and
+ * KEY_DESTROY: the caller compares KEY_LIST with its own records when it starts. */
 enum { PROC_KEY_STATE_REQ_KEY_ID };
 
 /* USER_QUOTE: nonce (8–64 bytes), pcrSelection, logManifest → attest, sig, pcrs (JSON text),

@@ -99,12 +99,16 @@ rotate() {
     job_check_chain "$1"
 }
 keys_of() { ctl --json status | jq -r '.tpm.keys'; }
+next_key() { ctl --json agent show "$1" | jq -er '.nextKeyId | select(. != null)'; }
+wait_for 10 next_key market-data
+next_before=$(next_key market-data)
 pub_before=$(openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -pubkey)
 rotate market-data
 [ "$pub_before" != "$(openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -pubkey)" ] ||
     job_fail "rotation kept the key"
-two_keys() { [ "$(keys_of)" = 2 ]; }
-wait_for 10 two_keys
+[ "$(ctl --json agent show market-data | jq -r .keyId)" = "$next_before" ] || job_fail "the key that was made ahead was not used"
+four_keys() { [ "$(keys_of)" = 4 ]; } # of each agent the one in force and the next
+wait_for 10 four_keys
 wait_for 10 check_quotes
 ok "forced rotation: new serial, new key, the old one destroyed"
 
@@ -197,7 +201,7 @@ ok "reset of the TPM: enrolled again"
 
 # ---- an agent is removed ----
 ctl entry delete portfolio-rebalancer > /dev/null
-gone() { [ ! -e "$dir/state/host/agents/portfolio-rebalancer" ] && [ "$(keys_of)" = 1 ]; }
+gone() { [ ! -e "$dir/state/host/agents/portfolio-rebalancer" ] && [ "$(keys_of)" = 2 ]; }
 wait_for 60 gone
 [ "$(ctl --json agent list | jq -r '.agents[].name')" = market-data ] || job_fail "agent list"
 job_check_chain market-data

@@ -11,11 +11,11 @@ fault_sanitizers() {
         job_fail "a sanitizer spoke"
 }
 
-# fault_settled AGENT...: all have certificates and nothing is under way
+# fault_idle AGENT...: all have certificates and a next key made ahead, and nothing is under way
 fault_idle() {
     local want=$#
-    [ "$(ctl --json agent list | jq '[.agents[] | select(.state == "valid" and .busy == false)] | length')" = "$want" ] &&
-        [ "$(ctl --json status | jq .tpm.keys)" = "$want" ]
+    [ "$(ctl --json agent list | jq '[.agents[] | select(.state == "valid" and .busy == false and .nextKeyId != null)] | length')" = "$want" ] &&
+        [ "$(ctl --json status | jq .tpm.keys)" = "$((2 * want))" ]
 }
 
 # fault_whole AGENT...: everything that must hold when the accident is over

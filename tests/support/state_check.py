@@ -5,7 +5,8 @@ usage: state_check.py DIR AGENT...   (DIR as tests/support/job.sh lays it out)
 
 Issuer: every intent has one outcome, serial numbers are unique, every issued certificate is the one
 its row speaks of. Host: every JSON file parses, no half files, every key that keyd lists loads in
-the TPM and signs, is on disk, and is the one its agent's record and installed chain speak of.
+the TPM and signs, is on disk, and is the one that its agent's record and installed chain speak of, or
+the agent's next.
 """
 import glob
 import json
@@ -105,9 +106,9 @@ def check_host(base, agents):
     on_disk = {os.path.basename(p)[:-4] for p in glob.glob(state + "/keyd/agents/*.pem")}
     sidecars = {os.path.basename(p)[:-5] for p in glob.glob(state + "/keyd/agents/*.json")}
     check(on_disk == set(keys) == sidecars, f"keys listed {set(keys)}, on disk {on_disk}, {sidecars}")
-    check(len(keys) == len(agents), f"{len(keys)} keys for {len(agents)} agents")
+    # Of each agent the key in force and the next one, made ahead.
+    check(len(keys) == 2 * len(agents), f"{len(keys)} keys for {len(agents)} agents")
     for key_id, (agent, status, spki) in keys.items():
-        check(status == "active", f"key {key_id} of {agent} is {status}")
         try:
             csr, _ = take(keyd.call(KEY_CSR, key_id.encode(), b"spiffe://bank.example/agent/" + agent.encode()))
             openssl("req", "-inform", "DER", "-verify", "-noout", data=csr)
@@ -116,13 +117,15 @@ def check_host(base, agents):
     serials = {}
     for agent in agents:
         record = json.load(open(f"{state}/host/records/{agent}.json", encoding="utf-8"))
-        text = json.dumps(record)
-        mine = [k for k, v in keys.items() if v[0] == agent]
-        check(len(mine) == 1 and mine[0] in text, f"{agent}: keys {mine}, record {text}")
+        mine = {k: v[1] for k, v in keys.items() if v[0] == agent}
+        check(mine == {record["keyId"]: "active", record["nextKeyId"]: "new"}, f"{agent}: keys {mine}, record {record}")
         chain = f"{state}/host/agents/{agent}/chain.pem"
         spki = openssl("pkey", "-pubin", "-outform", "DER",
                        data=openssl("x509", "-in", chain, "-noout", "-pubkey"))
-        check(len(mine) == 1 and spki == keys[mine[0]][2], f"{agent}: the chain is for another key")
+        check(spki == keys[record["keyId"]][2], f"{agent}: the chain is for another key")
+        with open(f"{state}/host/agents/{agent}/key.uri", encoding="ascii") as uri:
+            check(uri.read().rstrip("\n").endswith("id=" + "".join("%" + record["keyId"][i:i + 2] for i in range(0, 32, 2))),
+                  f"{agent}: key.uri names another key")
         serials[agent] = openssl("x509", "-in", chain, "-noout", "-serial").decode().split("=")[1].strip().lower()
         check(subprocess.run(["openssl", "x509", "-in", chain, "-noout", "-checkend", "0"],
                              capture_output=True).returncode == 0, f"{agent}: expired")

@@ -53,6 +53,33 @@ static void test_read_refuses_absent_and_large(void **state)
     assert_int_equal(buf.len, 10);
 }
 
+static void test_staged_is_not_seen(void **state)
+{
+    (void)state;
+    struct att_io_staged staged = {0};
+    char path[256], tmp[sizeof staged.tmp];
+    att_autobuf buf = {0};
+    snprintf(path, sizeof path, "%s", at("staged"));
+    assert_int_equal(att_io_stage(at("no/folder"), ATT_SLICE_LIT("x"), 0600, &staged, NULL),
+                     ATT_E_IO);
+    assert_int_equal(staged.tmp[0], 0);
+    assert_int_equal(att_io_stage(path, ATT_SLICE_LIT("given up"), 0600, &staged, NULL), ATT_OK);
+    memcpy(tmp, staged.tmp, sizeof tmp);
+    assert_int_equal(access(path, F_OK), -1);
+    att_io_unstage(&staged);
+    att_io_unstage(&staged);
+    assert_int_equal(access(tmp, F_OK), -1);
+    assert_int_equal(att_io_stage(path, ATT_SLICE_LIT("kept"), 0640, &staged, NULL), ATT_OK);
+    assert_int_equal(att_io_commit(&staged, path, NULL), ATT_OK);
+    att_io_unstage(&staged); /* nothing is staged any more */
+    assert_int_equal(att_io_sync_folder_of(path, NULL), ATT_OK);
+    assert_int_equal(att_io_read_file(path, 10, &buf, NULL), ATT_OK);
+    assert_true(att_slice_eq_str(att_buf_slice(&buf), "kept"));
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0640);
+}
+
 static void test_write_replaces_whole_or_not_at_all(void **state)
 {
     (void)state;
@@ -195,6 +222,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read_refuses_absent_and_large),
+        cmocka_unit_test(test_staged_is_not_seen),
         cmocka_unit_test(test_write_replaces_whole_or_not_at_all),
         cmocka_unit_test(test_set_aside_never_overwrites),
         cmocka_unit_test(test_json_refuses),

@@ -70,7 +70,9 @@ static int setup(void **state)
     r->host.opts = &r->opts;
     r->host.conf = r->conf;
     pthread_mutex_init(&r->host.lock, NULL);
-    pthread_mutex_init(&r->host.save_lock, NULL);
+    for (int i = 0; i < HOST_SAVE_LOCKS; i++) {
+        pthread_mutex_init(&r->host.save_locks[i], NULL);
+    }
     assert_int_equal(host_paths_init(&r->host.paths, r->conf, &err), ATT_OK);
     assert_int_equal(host_paths_make(&r->host.paths, &err), ATT_OK);
     assert_int_equal(agent_registry_new(&r->host.reg, &err), ATT_OK);

@@ -206,4 +206,49 @@ static inline void statement(const struct proc_key *key, const char *identifier,
     assert_ok(evidence_statement_encode(&st, ret_cbor, &err));
 }
 
+/* ---- files of the state folder, and what the keys are ---- */
+
+static inline void file_path(const struct fixture *f, const char *name, char ret[300])
+{
+    put(ret, 300, "%s/%s", f->dir, name);
+}
+
+static inline bool exists(const struct fixture *f, const char *name)
+{
+    char path[300];
+    file_path(f, name, path);
+    return access(path, F_OK) == 0;
+}
+
+static inline void overwrite(const struct fixture *f, const char *name, const char *text)
+{
+    char path[300];
+    struct att_err err = {0};
+    file_path(f, name, path);
+    assert_ok(att_io_write_file(path, att_slice_str(text), 0600, &err));
+}
+
+static inline void read_whole(const struct fixture *f, const char *name, struct att_buf *ret)
+{
+    char path[300];
+    struct att_err err = {0};
+    file_path(f, name, path);
+    assert_ok(att_io_read_file(path, 65536, ret, &err));
+}
+
+/* Two keys are listed: this one in one state, the other in another. */
+static inline void two_keys(struct fixture *f, const char *id, const char *state,
+                            const char *others)
+{
+    struct proc_key *list = NULL;
+    struct att_err err = {0};
+    size_t count = 0;
+    assert_ok(proc_keyd_key_list(f->client, &list, &count, &err));
+    assert_int_equal(count, 2);
+    for (size_t i = 0; i < count; i++) {
+        assert_string_equal(list[i].state, strcmp(list[i].key_id, id) == 0 ? state : others);
+    }
+    proc_keys_free(list, count);
+}
+
 #endif

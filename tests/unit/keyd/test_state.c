@@ -16,34 +16,6 @@ static void copy_state(const struct fixture *from, const struct fixture *to)
     assert_int_equal(system(command), 0);
 }
 
-static void file_path(const struct fixture *f, const char *name, char ret[300])
-{
-    put(ret, 300, "%s/%s", f->dir, name);
-}
-
-static bool exists(const struct fixture *f, const char *name)
-{
-    char path[300];
-    file_path(f, name, path);
-    return access(path, F_OK) == 0;
-}
-
-static void overwrite(const struct fixture *f, const char *name, const char *text)
-{
-    char path[300];
-    struct att_err err = {0};
-    file_path(f, name, path);
-    assert_ok(att_io_write_file(path, att_slice_str(text), 0600, &err));
-}
-
-static void read_whole(const struct fixture *f, const char *name, struct att_buf *ret)
-{
-    char path[300];
-    struct att_err err = {0};
-    file_path(f, name, path);
-    assert_ok(att_io_read_file(path, 65536, ret, &err));
-}
-
 static bool reported_bad(struct fixture *f, const char *name)
 {
     att_autojson *info = NULL;
@@ -367,9 +339,8 @@ static void what_a_kill_left_is_collected(void **state)
 static void two_active_keys_are_settled(void **state)
 {
     struct fixture *f = *state;
-    struct proc_key first, second, *list = NULL;
+    struct proc_key first, second;
     struct att_err err = {0};
-    size_t count = 0;
     char name[64];
     assert_ok(proc_keyd_key_create(f->client, "a", &first, &err));
     assert_ok(proc_keyd_key_create(f->client, "a", &second, &err));
@@ -381,13 +352,7 @@ static void two_active_keys_are_settled(void **state)
     stop(f);
     overwrite(f, name, att_buf_cstr(&before)); /* as if killed between the two files */
     start(f);
-    assert_ok(proc_keyd_key_list(f->client, &list, &count, &err));
-    assert_int_equal(count, 2);
-    for (size_t i = 0; i < count; i++) {
-        assert_string_equal(list[i].state,
-                            strcmp(list[i].key_id, second.key_id) == 0 ? "active" : "retired");
-    }
-    proc_keys_free(list, count);
+    two_keys(f, second.key_id, "active", "retired");
     proc_key_done(&first);
     proc_key_done(&second);
 }
