@@ -409,6 +409,7 @@ static enum att_rc init_locks(struct host *host, struct att_err *err)
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&host->lock, NULL);
+    pthread_mutex_init(&host->freeze_lock, NULL);
     for (size_t i = 0; i < HOST_SAVE_LOCKS; i++) {
         pthread_mutex_init(&host->save_locks[i], NULL);
     }
@@ -530,6 +531,7 @@ static void finish(struct host *host)
     for (size_t i = 0; i < HOST_SAVE_LOCKS; i++) {
         pthread_mutex_destroy(&host->save_locks[i]);
     }
+    pthread_mutex_destroy(&host->freeze_lock);
     pthread_mutex_destroy(&host->lock);
 }
 

@@ -35,10 +35,12 @@ void host_account_lost(struct host *host)
 static enum att_rc check_info(struct host *host, struct att_err *err)
 {
     att_autojson *info = NULL;
+    uint64_t seen = host_freeze_seen(host);
     enum att_rc rc = proc_keyd_info(host->keyd, &info, err);
     if (rc != ATT_OK) {
         return rc;
     }
+    host_freeze_settle(host, json_object_get(info, "frozen"), seen);
     const char *state;
     rc = att_json_str(info, "state", &state, err);
     if (rc != ATT_OK) {

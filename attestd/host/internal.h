@@ -82,6 +82,9 @@ struct host {
      * different agents go on side by side. */
     pthread_mutex_t save_locks[HOST_SAVE_LOCKS];
 
+    pthread_mutex_t freeze_lock; /* around freezing and thawing; taken before lock */
+    uint64_t freeze_seq;         /* under freeze_lock: counts them */
+
     /* under lock from here on */
     struct conf_attestd *conf;
     struct conf_attestd **old_confs; /* still read by other threads; freed at the end */
@@ -267,6 +270,17 @@ bool host_spare_take(struct host *host, const char *key_id, struct proc_key *ret
 bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec);
 void host_spare_forget(struct host *host, const char *agent);
 void host_spares_free(struct host *host);
+
+/* freeze.c: keyd's list of frozen agents and the records */
+/* Holds freeze_lock to the end of the scope, and counts. */
+pthread_mutex_t *host_freeze_begin(struct host *host);
+#define HOST_FREEZING(host)                                                                        \
+    ATT_CLEANUP(host_lock_done) pthread_mutex_t *freezing_ = host_freeze_begin(host)
+/* Before INFO is asked for. */
+uint64_t host_freeze_seen(struct host *host);
+/* keyd's list as INFO said it after seen: what a kill left half done is completed, to the frozen
+ * side. Nothing when somebody froze or thawed meanwhile. */
+void host_freeze_settle(struct host *host, const json_t *list, uint64_t seen);
 
 /* pool.c */
 ATT_MUST_USE enum att_rc host_threads_start(struct host *host, struct att_err *err);
