@@ -99,6 +99,7 @@ struct agent {
     bool unsaved;                        /* the record in memory is newer than the file */
     int64_t not_before_ms;               /* CLOCK_BOOTTIME: no attempt before (back-off) */
     int64_t spare_not_before_ms;         /* the same for the next key */
+    int64_t expire_not_before_ms;        /* the same for taking away what has expired */
     uint64_t generation;                 /* of the view that last listed it */
 };
 

@@ -130,6 +130,8 @@ static void arm(struct loop *loop)
     {
         HOST_LOCKED(loop->host);
         wait = host_agents_wait_ms(loop->host, host_now());
+        /* With the same look at the clock: who is ready now is in no timer. */
+        pthread_cond_broadcast(&loop->host->changed);
     }
     struct itimerspec at = {
         .it_value = {.tv_sec = (time_t)(wait / 1000), .tv_nsec = (long)(wait % 1000) * 1000000}};

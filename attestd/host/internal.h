@@ -254,9 +254,12 @@ ATT_MUST_USE enum att_rc host_agent_event(struct host *host, const char *name,
                                           enum agent_event event, struct agent_record *ret_rec,
                                           struct att_err *err);
 struct agent_now host_now(void);
+/* What it has in service has to be taken away at this moment. Under lock. */
+bool host_agent_expired(const struct agent *agent, struct agent_now now);
 /* Something is to be done for this agent at this moment. Under lock. */
 bool host_agent_ready(struct host *host, const struct agent *agent, struct agent_now now);
-/* Until the next agent is ready, in ms. Under lock. */
+/* Until the next agent becomes ready, in ms; those that are wait for a worker, not for time. Under
+ * lock. */
 int64_t host_agents_wait_ms(struct host *host, struct agent_now now);
 
 /* spare.c: each agent's next key, made ahead while nothing is due. It belongs to its agent: the
