@@ -46,7 +46,8 @@ static struct verdict judge(struct host *host, const struct host_issue *job,
     case HOST_AT_ISSUER:
         return judge_issuer(host, job, err);
     case HOST_AT_KEYD:
-        v.key_lost = err->rc == ATT_E_NOTFOUND;
+        /* One that was made ahead does not outlive a TPM2_Clear, of which the issuer shall hear. */
+        v.key_lost = err->rc == ATT_E_NOTFOUND || reason_is(err, "foreignParent");
         break;
     case HOST_AT_SELF:
         v.refused = err->rc == ATT_E_UNSUPPORTED;
@@ -75,6 +76,7 @@ static void move_on(struct agent *agent, const struct verdict *v)
             rec->order_url[0] = '\0';
             if (events[i] == AGENT_EV_KEY_LOST) {
                 rec->next_key_id[0] = '\0';
+                agent->check_keys = true; /* if keyd has it after all it is of no use */
             }
             return;
         }
