@@ -113,5 +113,15 @@ ok "a withdrawal that fails is tried with pauses ($tries in 6 s)"
 
 fault_clock "$clock" 0 9500
 job_start_issuer
+
+# ---- a damaged AK certificate is kept, and made anew ----
+job_stop attestd
+echo garbage > "$dir/state/host/ak.pem"
+start_attestd
+ak_again() { openssl x509 -in "$dir/state/host/ak.pem" -noout 2> /dev/null; }
+wait_for 30 ak_again || job_fail "no AK certificate: $(ctl --json status | jq -c .enrolment)"
+[ "$(cat "$dir/state/host/ak.pem.bad")" = garbage ] || job_fail "the damaged ak.pem is not kept"
+rm "$dir/state/host/ak.pem.bad"
+ok "a damaged ak.pem is kept as .bad"
 fault_whole "${agents[@]}"
 echo "host repairs: all held"
