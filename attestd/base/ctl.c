@@ -61,7 +61,7 @@ static enum att_rc wait_for(int fd, short what, int64_t deadline_ms, struct att_
             return att_fail_errno(err, ATT_E_IO, "poll");
         }
         if (left <= 0) {
-            return att_fail(err, ATT_E_TIMEOUT, "no whole message in time");
+            return att_fail(err, ATT_E_TIMEOUT, "timed out: no whole message came");
         }
     }
 }
