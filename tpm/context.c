@@ -463,6 +463,10 @@ static enum att_rc flush_leftovers(struct tpm_context *ctx, struct att_err *err)
         if (trc != TSS2_RC_SUCCESS) {
             return tpm_fail(err, trc, "listing the TPM's sessions");
         }
+        if (data->capability != TPM2_CAP_HANDLES ||
+            data->data.handles.count > TPM2_MAX_CAP_HANDLES) {
+            return att_fail(err, ATT_E_PROTOCOL, "the TPM answered GetCapability with another one");
+        }
         for (UINT32 i = 0; i < data->data.handles.count; i++) {
             flush_handle(ctx, data->data.handles.handle[i]);
         }

@@ -31,8 +31,9 @@ struct tpm_options {
     /* Persistent handle at which an SRK is looked for; 0 means 0x81000001. Used only when its
      * public area is one of ours and its authValue is empty; else a transient primary is made. */
     uint32_t srk_handle;
-    /* The SRK's Name as recorded at an earlier start, copied; empty: not pinned. Another SRK (TPM
-     * cleared, TPM swapped, somebody on the bus) is then ATT_E_DENIED, reason "srkName". */
+    /* The SRK's Name as recorded at an earlier start, copied; empty: the first one that this
+     * context uses, over reopenings. Another SRK (TPM cleared, TPM swapped, somebody on the bus) is
+     * then ATT_E_DENIED, reason "srkName". */
     struct att_slice srk_name;
     /* Persistent handle of the AK; 0: the AK is a transient primary. When nothing is there and
      * ak_persist is set, the AK is stored there by the first use. */

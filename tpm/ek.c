@@ -33,7 +33,7 @@ void tpm_ek_certs_done(struct tpm_ek_certs *certs)
     for (size_t i = 0; i < TPM_EK_CHAIN_MAX; i++) {
         att_buf_done(&certs->chain[i]);
     }
-    certs->certs_count = certs->chain_count = 0;
+    certs->certs_count = certs->chain_count = certs->skipped_count = 0;
 }
 
 void tpm_ek_done(struct tpm_ek *ek)
@@ -65,10 +65,18 @@ static enum parse_ek_template kind_of_index(uint32_t nv_index)
     return PARSE_EK_NONE;
 }
 
+static void skip(struct tpm_ek_certs *certs, uint32_t index)
+{
+    if (certs->skipped_count < TPM_EK_SKIPPED_MAX) {
+        certs->skipped[certs->skipped_count++] = index;
+    }
+}
+
 /* An index that cannot be read, or holds something else, does not keep us from the others; a TPM
  * that is gone does. */
 static enum att_rc read_certificate(struct tpm_context *ctx, uint32_t index,
-                                    struct att_buf *ret_der, struct att_err *err)
+                                    struct tpm_ek_certs *certs, struct att_buf *ret_der,
+                                    struct att_err *err)
 {
     att_autobuf bytes = {0};
     struct att_err why = {0};
@@ -81,6 +89,7 @@ static enum att_rc read_certificate(struct tpm_context *ctx, uint32_t index,
         att_buf_put(ret_der, bytes.ptr, len);
         return att_buf_ok(ret_der, err);
     }
+    skip(certs, index);
     return ATT_OK;
 }
 
@@ -98,7 +107,7 @@ static enum att_rc read_leaves(struct tpm_context *ctx, struct tpm_ek_certs *cer
         if (!low && (indices[i] < 0x01c00012 || indices[i] % 2 != 0)) {
             continue;
         }
-        rc = read_certificate(ctx, indices[i], &cert->der, err);
+        rc = read_certificate(ctx, indices[i], certs, &cert->der, err);
         if (rc == ATT_OK && cert->der.len != 0) {
             cert->nv_index = indices[i];
             cert->kind = kind_of_index(indices[i]);
@@ -118,8 +127,11 @@ static enum att_rc read_chain(struct tpm_context *ctx, struct tpm_ek_certs *cert
     enum att_rc rc = tpm_nv_list(ctx, NV_CHAIN_FIRST, NV_CHAIN_LAST, indices, 16, &count, err);
     for (size_t i = 0; rc == ATT_OK && i < count; i++) {
         struct att_err why = {0};
-        if (indices[i] != NV_CHAIN_FIRST + i ||
-            tpm_nv_read(ctx, indices[i], CHAIN_BYTES - bytes.len, &bytes, &why) != ATT_OK) {
+        if (indices[i] != NV_CHAIN_FIRST + i) {
+            break;
+        }
+        if (tpm_nv_read(ctx, indices[i], CHAIN_BYTES - bytes.len, &bytes, &why) != ATT_OK) {
+            skip(certs, indices[i]);
             if (why.rc == ATT_E_GONE || why.rc == ATT_E_NOMEM) {
                 return att_fail_native(err, why.rc, why.domain, why.native, "%s", why.msg);
             }
@@ -334,20 +346,16 @@ static enum att_rc find(struct tpm_context *ctx, const struct tpm_ek_certs *cert
     return rc;
 }
 
-enum att_rc tpm_ek_find(struct tpm_context *ctx, enum parse_ek_template only, struct tpm_ek *ret_ek,
-                        struct att_err *err)
+enum att_rc tpm_ek_find(struct tpm_context *ctx, const struct tpm_ek_certs *certs,
+                        enum parse_ek_template only, struct tpm_ek *ret_ek, struct att_err *err)
 {
-    tpm_autoekcerts certs = {0};
     enum att_rc rc = tpm_begin(ctx, err);
-    if (rc == ATT_OK) {
-        rc = tpm_ek_read_certs(ctx, &certs, err);
-    }
     if (rc != ATT_OK) {
         return rc;
     }
-    rc = find(ctx, &certs, only, true, ret_ek, err);
+    rc = find(ctx, certs, only, true, ret_ek, err);
     if (rc == ATT_E_NOTFOUND) {
-        rc = find(ctx, &certs, only, false, ret_ek, err);
+        rc = find(ctx, certs, only, false, ret_ek, err);
     }
     return rc == ATT_E_NOTFOUND ? att_fail(err, rc, "the TPM has no endorsement key of this kind")
                                 : rc;

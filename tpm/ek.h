@@ -5,9 +5,10 @@
 #include "tpm/context.h"
 #include "tpm/parse/public.h"
 
-#define TPM_EK_CERT_MAX  4096u /* bytes of one certificate in NV */
-#define TPM_EK_CERTS_MAX 8u
-#define TPM_EK_CHAIN_MAX 8u
+#define TPM_EK_CERT_MAX    4096u /* bytes of one certificate in NV */
+#define TPM_EK_CERTS_MAX   8u
+#define TPM_EK_CHAIN_MAX   8u
+#define TPM_EK_SKIPPED_MAX 16u
 
 /* One EK certificate found in NV: exact DER, padding stripped by its length. */
 struct tpm_ek_cert {
@@ -17,12 +18,16 @@ struct tpm_ek_cert {
     struct att_buf der;
 };
 
-/* Owns everything; {0} is empty. chain: certificates from 0x01c00100 on, in NV order. */
+/* Owns everything; {0} is empty. chain: certificates from 0x01c00100 on, in NV order. skipped: the
+ * defined indices of certificates that could not be read (no authorisation that may be tried, never
+ * written, too large …). */
 struct tpm_ek_certs {
     struct tpm_ek_cert certs[TPM_EK_CERTS_MAX];
     size_t certs_count;
     struct att_buf chain[TPM_EK_CHAIN_MAX];
     size_t chain_count;
+    uint32_t skipped[TPM_EK_SKIPPED_MAX];
+    size_t skipped_count;
 };
 
 void tpm_ek_certs_done(struct tpm_ek_certs *certs);
@@ -47,9 +52,10 @@ void tpm_ek_done(struct tpm_ek *ek);
  * persistent handle (0x81010001, 0x81010002, 0x81010012, 14, 16, 1c) or is created from its
  * template, and must have the certificate's public key: ATT_E_DENIED, reason "ekCertMismatch",
  * otherwise; then the next kind is tried, and the error stands when none is left. ATT_E_NOTFOUND
- * when there is no EK of that kind. */
-ATT_MUST_USE enum att_rc tpm_ek_find(struct tpm_context *ctx, enum parse_ek_template only,
-                                     struct tpm_ek *ret_ek, struct att_err *err);
+ * when there is no EK of that kind. certs: as tpm_ek_read_certs() gave them. */
+ATT_MUST_USE enum att_rc tpm_ek_find(struct tpm_context *ctx, const struct tpm_ek_certs *certs,
+                                     enum parse_ek_template only, struct tpm_ek *ret_ek,
+                                     struct att_err *err);
 /* TPM2_ActivateCredential with this EK for our AK (tpm/ak.h). credential: TPM2B_ID_OBJECT, secret:
  * TPM2B_ENCRYPTED_SECRET, both with their size prefix, exactly. ret_value: what was in it (≤ 64
  * bytes, appended). ATT_E_AUTH when it was made for another EK or AK, or altered. */

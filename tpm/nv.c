@@ -14,12 +14,14 @@ enum att_rc tpm_nv_list(struct tpm_context *ctx, uint32_t first, uint32_t last,
     return rc == ATT_OK ? tpm_handle_list(ctx, first, last, ret_indices, max, ret_count, err) : rc;
 }
 
-/* Who authorises the reading: the index itself where it may, else the owner. */
+/* Who authorises the reading: the index itself, else the owner. The index's authValue is not ours
+ * to know: the empty one is tried only where a wrong guess costs nothing. Without NO_DA each guess
+ * counts as a dictionary attack, and the TPM locks out (Part 1 §19.8). */
 static enum att_rc choose_auth(struct tpm_context *ctx, const TPMS_NV_PUBLIC *pub, ESYS_TR index,
                                struct tpm_obj *tmp, ESYS_TR *ret_auth, ESYS_TR *ret_session,
                                struct att_err *err)
 {
-    if (pub->attributes & TPMA_NV_AUTHREAD) {
+    if ((pub->attributes & TPMA_NV_AUTHREAD) && (pub->attributes & TPMA_NV_NO_DA)) {
         *ret_auth = index;
         *ret_session = ESYS_TR_PASSWORD;
         return ATT_OK;
@@ -28,7 +30,9 @@ static enum att_rc choose_auth(struct tpm_context *ctx, const TPMS_NV_PUBLIC *pu
         *ret_auth = ESYS_TR_RH_OWNER;
         return tpm_hierarchy_session(ctx, ESYS_TR_RH_OWNER, tmp, ret_session, err);
     }
-    return att_fail(err, ATT_E_DENIED, "NV index 0x%08x can be read by neither itself nor owner",
+    return att_fail(err, ATT_E_DENIED,
+                    "NV index 0x%08x: expected OWNERREAD, or AUTHREAD with NO_DA (without NO_DA a "
+                    "guess of its authValue would count towards the TPM's lockout)",
                     pub->nvIndex);
 }
 

@@ -225,6 +225,9 @@ enum att_rc tpm_srk_get(struct tpm_context *ctx, ESYS_TR *ret_tr, struct att_err
         if (rc == ATT_OK) {
             rc = adopt(&ctx->srk, &obj, &area, err);
         }
+        if (rc == ATT_OK) { /* the first one is the one, also where no record named it */
+            ctx->srk_pin = ctx->srk.name;
+        }
     }
     if (rc == ATT_OK) {
         ctx->srk.pinned = true;

@@ -95,10 +95,12 @@ struct agent {
     bool settled;                        /* … for nothing that anybody waits for */
     bool forced;                         /* rotate was asked for */
     bool check_keys;                     /* keyd's keys have to be compared with the record */
+    bool create_lost;                    /* keyd may have made a key whose answer did not arrive */
     bool reassigned;                     /* listed again while its removal is still to be done */
     bool unsaved;                        /* the record in memory is newer than the file */
     int64_t not_before_ms;               /* CLOCK_BOOTTIME: no attempt before (back-off) */
     int64_t spare_not_before_ms;         /* the same for the next key */
+    int64_t expire_not_before_ms;        /* the same for taking away what has expired */
     uint64_t generation;                 /* of the view that last listed it */
 };
 

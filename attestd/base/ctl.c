@@ -1,5 +1,6 @@
 #include "attestd/base/ctl.h"
 
+#include "attestd/base/clock.h"
 #include "attestd/base/io.h"
 
 #include <errno.h>
@@ -16,8 +17,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define IDLE_TIMEOUT_MS 30000
-#define GROUPS_MAX      256
+#define IDLE_TIMEOUT_MS  30000
+#define FRAME_TIMEOUT_MS 30000 /* for the whole of one, however it trickles */
+#define STOP_GRACE_MS    2000  /* for answers on their way when the server stops */
+#define GROUPS_MAX       256
 
 struct att_ctl_server {
     char path[sizeof((struct sockaddr_un *)0)->sun_path];
@@ -30,6 +33,8 @@ struct att_ctl_server {
     pthread_mutex_t lock;
     pthread_cond_t idle;
     unsigned connections;
+    struct connection *first;
+    int frame_timeout_ms;
 };
 
 struct connection {
@@ -37,11 +42,31 @@ struct connection {
     int fd;
     struct att_ctl_peer peer;
     bool allowed;
+    struct connection *next; /* under the server's lock */
 };
 
 /* ---- frames -------------------------------------------------------------------------------- */
 
-static enum att_rc send_frame(int fd, const json_t *json, struct att_err *err)
+/* Until fd is ready for what (POLLIN, POLLOUT), or the deadline of the whole frame. */
+static enum att_rc wait_for(int fd, short what, int64_t deadline_ms, struct att_err *err)
+{
+    for (;;) {
+        int64_t left = deadline_ms - att_boottime_ms();
+        struct pollfd pfd = {fd, what, 0};
+        int n = left > 0 ? poll(&pfd, 1, left < 1000000 ? (int)left : 1000000) : 0;
+        if (n > 0) {
+            return ATT_OK;
+        }
+        if (n < 0 && errno != EINTR) {
+            return att_fail_errno(err, ATT_E_IO, "poll");
+        }
+        if (left <= 0) {
+            return att_fail(err, ATT_E_TIMEOUT, "timed out: no whole message came");
+        }
+    }
+}
+
+static enum att_rc send_frame(int fd, const json_t *json, int64_t deadline_ms, struct att_err *err)
 {
     att_autobuf text = ATT_BUF_INIT(ATT_CTL_FRAME_MAX + 4);
     att_buf_be32(&text, 0);
@@ -55,13 +80,16 @@ static enum att_rc send_frame(int fd, const json_t *json, struct att_err *err)
     }
     struct att_slice left = att_buf_slice(&text);
     while (left.len) {
-        ssize_t put = send(fd, left.ptr, left.len, MSG_NOSIGNAL);
-        if (put < 0 && errno == EINTR) {
+        rc = wait_for(fd, POLLOUT, deadline_ms, err);
+        if (rc != ATT_OK) {
+            return rc;
+        }
+        ssize_t put = send(fd, left.ptr, left.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (put < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK)) {
             continue;
         }
         if (put < 0) {
-            bool late = errno == EAGAIN || errno == EWOULDBLOCK;
-            return att_fail_errno(err, late ? ATT_E_TIMEOUT : ATT_E_GONE, "send");
+            return att_fail_errno(err, ATT_E_GONE, "send");
         }
         left.ptr += put;
         left.len -= (size_t)put;
@@ -69,10 +97,35 @@ static enum att_rc send_frame(int fd, const json_t *json, struct att_err *err)
     return ATT_OK;
 }
 
-static enum att_rc receive_frame(int fd, json_t **ret_json, struct att_err *err)
+static enum att_rc receive(int fd, uint8_t *ret, size_t len, int64_t deadline_ms,
+                           struct att_err *err)
+{
+    while (len) {
+        enum att_rc rc = wait_for(fd, POLLIN, deadline_ms, err);
+        if (rc != ATT_OK) {
+            return rc;
+        }
+        ssize_t got = recv(fd, ret, len, MSG_DONTWAIT);
+        if (got < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK)) {
+            continue;
+        }
+        if (got < 0) {
+            return att_fail_errno(err, ATT_E_IO, "read");
+        }
+        if (got == 0) {
+            return att_fail(err, ATT_E_GONE, "the peer closed the connection");
+        }
+        ret += got;
+        len -= (size_t)got;
+    }
+    return ATT_OK;
+}
+
+static enum att_rc receive_frame(int fd, int64_t deadline_ms, json_t **ret_json,
+                                 struct att_err *err)
 {
     uint8_t head[4];
-    enum att_rc rc = att_io_read_exact(fd, head, sizeof head, err);
+    enum att_rc rc = receive(fd, head, sizeof head, deadline_ms, err);
     if (rc != ATT_OK) {
         return rc;
     }
@@ -87,22 +140,12 @@ static enum att_rc receive_frame(int fd, json_t **ret_json, struct att_err *err)
     while (text.len < len) {
         size_t step = len - text.len < 65536 ? len - text.len : 65536;
         uint8_t *at = att_buf_extend(&text, step);
-        rc = at ? att_io_read_exact(fd, at, step, err) : att_buf_ok(&text, err);
+        rc = at ? receive(fd, at, step, deadline_ms, err) : att_buf_ok(&text, err);
         if (rc != ATT_OK) {
             return rc;
         }
     }
     return att_json_parse(att_buf_slice(&text), ATT_CTL_FRAME_MAX, ret_json, err);
-}
-
-static enum att_rc set_timeouts(int fd, int timeout_ms, struct att_err *err)
-{
-    struct timeval tv = {timeout_ms / 1000, (timeout_ms % 1000) * 1000};
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) != 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv) != 0) {
-        return att_fail_errno(err, ATT_E_IO, "socket timeouts");
-    }
-    return ATT_OK;
 }
 
 static enum att_rc fill_address(const char *path, struct sockaddr_un *ret_addr, struct att_err *err)
@@ -186,16 +229,35 @@ static bool wait_readable(const struct att_ctl_server *server, int fd)
 }
 
 /* What does not fit a frame (logs of megabytes in a quote) is refused, not dropped. */
-static bool send_reply(int fd, const json_t *reply)
+static bool send_reply(const struct connection *conn, const json_t *reply)
 {
     struct att_err err = {0};
-    enum att_rc rc = reply ? send_frame(fd, reply, &err) : att_fail(&err, ATT_E_NOMEM, "the reply");
+    int64_t deadline_ms = att_boottime_ms() + conn->server->frame_timeout_ms;
+    enum att_rc rc = reply ? send_frame(conn->fd, reply, deadline_ms, &err)
+                           : att_fail(&err, ATT_E_NOMEM, "the reply");
     if (rc == ATT_OK || rc == ATT_E_GONE || rc == ATT_E_TIMEOUT) {
         return rc == ATT_OK;
     }
     att_err_prefix(&err, "the answer cannot be sent (at most %zu bytes)", ATT_CTL_FRAME_MAX);
     att_autojson *refusal = error_reply(&err);
-    return refusal && send_frame(fd, refusal, NULL) == ATT_OK;
+    return refusal && send_frame(conn->fd, refusal, deadline_ms, NULL) == ATT_OK;
+}
+
+/* Out of the list before the descriptor is closed: its number may be another's at once. */
+static void end_connection(struct connection *conn)
+{
+    struct att_ctl_server *server = conn->server;
+    pthread_mutex_lock(&server->lock);
+    struct connection **at = &server->first;
+    while (*at != conn) {
+        at = &(*at)->next;
+    }
+    *at = conn->next;
+    close(conn->fd);
+    server->connections--;
+    pthread_cond_broadcast(&server->idle);
+    pthread_mutex_unlock(&server->lock);
+    free(conn);
 }
 
 static void *serve_connection(void *arg)
@@ -205,29 +267,31 @@ static void *serve_connection(void *arg)
     while (wait_readable(server, conn->fd)) {
         att_autojson *request = NULL;
         struct att_err err = {0};
-        enum att_rc rc = receive_frame(conn->fd, &request, &err);
+        enum att_rc rc =
+            receive_frame(conn->fd, att_boottime_ms() + server->frame_timeout_ms, &request, &err);
         if (rc == ATT_E_GONE || rc == ATT_E_TIMEOUT || rc == ATT_E_IO) {
             break;
         }
         att_autojson *reply = rc == ATT_OK ? answer(conn, request) : error_reply(&err);
-        if (!send_reply(conn->fd, reply) || rc != ATT_OK) {
+        if (!send_reply(conn, reply) || rc != ATT_OK) {
             break;
         }
     }
-    close(conn->fd);
-    free(conn);
-    pthread_mutex_lock(&server->lock);
-    server->connections--;
-    pthread_cond_broadcast(&server->idle);
-    pthread_mutex_unlock(&server->lock);
+    end_connection(conn);
     return NULL;
 }
 
-static bool take_place(struct att_ctl_server *server)
+/* Some places are root's alone: a freeze must not wait until a group's idle connections end. */
+static bool take_place(struct att_ctl_server *server, struct connection *conn)
 {
+    unsigned max = ATT_CTL_CONNECTIONS_MAX + (conn->peer.uid == 0 ? ATT_CTL_CONNECTIONS_ROOT : 0);
     pthread_mutex_lock(&server->lock);
-    bool room = server->connections < ATT_CTL_CONNECTIONS_MAX;
-    server->connections += room;
+    bool room = server->connections < max;
+    if (room) {
+        server->connections++;
+        conn->next = server->first;
+        server->first = conn;
+    }
     pthread_mutex_unlock(&server->lock);
     return room;
 }
@@ -236,29 +300,27 @@ static void start_connection(struct att_ctl_server *server, int fd)
 {
     struct ucred cred = {0};
     socklen_t len = sizeof cred;
-    struct connection *conn = NULL;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0 ||
-        set_timeouts(fd, IDLE_TIMEOUT_MS, NULL) != ATT_OK || !take_place(server)) {
+    struct connection *conn = calloc(1, sizeof *conn);
+    if (!conn || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0) {
+        free(conn);
         close(fd);
         return;
     }
-    conn = calloc(1, sizeof *conn);
-    if (conn) {
-        conn->server = server;
-        conn->fd = fd;
-        conn->peer = (struct att_ctl_peer){cred.uid, cred.gid, cred.pid};
-        conn->allowed = cred.uid == 0 || cred.uid == geteuid() || in_group(server, &conn->peer, fd);
-        pthread_t thread;
-        if (pthread_create(&thread, NULL, serve_connection, conn) == 0) {
-            pthread_detach(thread);
-            return;
-        }
+    conn->server = server;
+    conn->fd = fd;
+    conn->peer = (struct att_ctl_peer){cred.uid, cred.gid, cred.pid};
+    conn->allowed = cred.uid == 0 || cred.uid == geteuid() || in_group(server, &conn->peer, fd);
+    if (!take_place(server, conn)) {
+        free(conn);
+        close(fd);
+        return;
     }
-    free(conn);
-    close(fd);
-    pthread_mutex_lock(&server->lock);
-    server->connections--;
-    pthread_mutex_unlock(&server->lock);
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, serve_connection, conn) == 0) {
+        pthread_detach(thread);
+    } else {
+        end_connection(conn);
+    }
 }
 
 static void *accept_loop(void *arg)
@@ -368,8 +430,13 @@ enum att_rc att_ctl_server_new(const char *path, const char *group, att_ctl_hand
     server->listen_fd = -1;
     server->handler = handler;
     server->user = user;
+    server->frame_timeout_ms = FRAME_TIMEOUT_MS;
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&server->lock, NULL);
-    pthread_cond_init(&server->idle, NULL);
+    pthread_cond_init(&server->idle, &attr);
+    pthread_condattr_destroy(&attr);
     server->stop_fd = eventfd(0, EFD_CLOEXEC);
     enum att_rc rc = server->stop_fd >= 0 ? ATT_OK : att_fail_errno(err, ATT_E_IO, "eventfd");
     if (rc == ATT_OK) {
@@ -391,6 +458,37 @@ enum att_rc att_ctl_server_new(const char *path, const char *group, att_ctl_hand
     return ATT_OK;
 }
 
+void att_ctl_server_frame_timeout(struct att_ctl_server *server, int timeout_ms)
+{
+    server->frame_timeout_ms = timeout_ms;
+}
+
+/* lock is held. */
+static void shutdown_all(struct att_ctl_server *server, int how)
+{
+    for (struct connection *conn = server->first; conn; conn = conn->next) {
+        (void)shutdown(conn->fd, how);
+    }
+}
+
+/* Nothing more is read at once; answers on their way have a moment; handlers are waited for. */
+static void end_connections(struct att_ctl_server *server)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += STOP_GRACE_MS / 1000;
+    pthread_mutex_lock(&server->lock);
+    shutdown_all(server, SHUT_RD);
+    while (server->connections &&
+           pthread_cond_timedwait(&server->idle, &server->lock, &until) != ETIMEDOUT) {
+    }
+    shutdown_all(server, SHUT_RDWR);
+    while (server->connections) {
+        pthread_cond_wait(&server->idle, &server->lock);
+    }
+    pthread_mutex_unlock(&server->lock);
+}
+
 void att_ctl_server_free(struct att_ctl_server *server)
 {
     if (!server) {
@@ -402,11 +500,7 @@ void att_ctl_server_free(struct att_ctl_server *server)
     pthread_join(server->acceptor, NULL);
     att_close(&server->listen_fd);
     unlink(server->path);
-    pthread_mutex_lock(&server->lock);
-    while (server->connections) {
-        pthread_cond_wait(&server->idle, &server->lock);
-    }
-    pthread_mutex_unlock(&server->lock);
+    end_connections(server);
     att_close(&server->stop_fd);
     pthread_cond_destroy(&server->idle);
     pthread_mutex_destroy(&server->lock);
@@ -467,10 +561,8 @@ enum att_rc att_ctl_call(const char *path, const char *op, const json_t *args, i
                          json_t **ret_result, struct att_err *err)
 {
     att_autofd fd = -1;
+    int64_t deadline_ms = att_boottime_ms() + timeout_ms;
     enum att_rc rc = connect_to(path, &fd, err);
-    if (rc == ATT_OK) {
-        rc = set_timeouts(fd, timeout_ms, err);
-    }
     if (rc != ATT_OK) {
         return rc;
     }
@@ -478,10 +570,10 @@ enum att_rc att_ctl_call(const char *path, const char *op, const json_t *args, i
     if (!request) {
         return att_fail(err, ATT_E_NOMEM, "request");
     }
-    rc = send_frame(fd, request, err);
+    rc = send_frame(fd, request, deadline_ms, err);
     att_autojson *reply = NULL;
     if (rc == ATT_OK) {
-        rc = receive_frame(fd, &reply, err);
+        rc = receive_frame(fd, deadline_ms, &reply, err);
     }
     if (rc != ATT_OK) {
         att_err_prefix(err, "%s", path);

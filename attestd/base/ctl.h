@@ -7,8 +7,9 @@
 
 #include <sys/types.h>
 
-#define ATT_CTL_FRAME_MAX       ((size_t)8 << 20)
-#define ATT_CTL_CONNECTIONS_MAX 32
+#define ATT_CTL_FRAME_MAX        ((size_t)8 << 20)
+#define ATT_CTL_CONNECTIONS_MAX  32
+#define ATT_CTL_CONNECTIONS_ROOT 4 /* beyond those, for uid 0 alone */
 
 struct att_ctl_server;
 
@@ -32,12 +33,16 @@ ATT_MUST_USE enum att_rc att_ctl_server_new(const char *path, const char *group,
                                             att_ctl_handler *handler, void *user,
                                             struct att_ctl_server **ret_server,
                                             struct att_err *err);
+/* How long one frame may take, from its first byte to its last: 30 s unless set, before the first
+ * connection. */
+void att_ctl_server_frame_timeout(struct att_ctl_server *server, int timeout_ms);
 /* Stops accepting, ends the connections, waits for handlers, removes the socket. NULL is fine. */
 void att_ctl_server_free(struct att_ctl_server *server);
 
 /* One request, one reply. ATT_E_UNREACHABLE when nothing listens, ATT_E_DENIED (reason "socket")
  * when the socket's mode or the server refuses this user; a refusal by the handler comes back with
- * the handler's own code, reason and message. args may be NULL. */
+ * the handler's own code, reason and message; ATT_E_TIMEOUT after timeout_ms in all. args may be
+ * NULL. */
 ATT_MUST_USE enum att_rc att_ctl_call(const char *path, const char *op, const json_t *args,
                                       int timeout_ms, json_t **ret_result, struct att_err *err);
 

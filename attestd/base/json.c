@@ -62,6 +62,33 @@ static bool too_deep(struct att_slice text, size_t *ret_values)
     return false;
 }
 
+/* In our words: jansson quotes what it stumbled over, which may be a ticket's MAC key, and errors
+ * go into logs and replies. */
+static const char *what_is_wrong(const json_error_t *where)
+{
+    switch (json_error_code(where)) {
+    case json_error_out_of_memory:
+        return "out of memory";
+    case json_error_stack_overflow:
+        return "nested too deep";
+    case json_error_invalid_utf8:
+        return "not UTF-8";
+    case json_error_premature_end_of_input:
+        return "ends too early";
+    case json_error_end_of_input_expected:
+        return "something follows the end";
+    case json_error_null_character:
+    case json_error_null_byte_in_key:
+        return "a NUL in a string";
+    case json_error_duplicate_key:
+        return "a member occurs twice";
+    case json_error_numeric_overflow:
+        return "a number is too large";
+    default:
+        return "not JSON from here on";
+    }
+}
+
 enum att_rc att_json_parse(struct att_slice text, size_t max, json_t **ret_json,
                            struct att_err *err)
 {
@@ -86,7 +113,7 @@ enum att_rc att_json_parse_few(struct att_slice text, size_t max, size_t values_
     json_t *json = json_loadb((const char *)text.ptr, text.len, JSON_REJECT_DUPLICATES, &where);
     if (!json) {
         return att_fail(err, ATT_E_PARSE, "JSON line %d column %d: %s", where.line, where.column,
-                        where.text);
+                        what_is_wrong(&where));
     }
     *ret_json = json;
     return ATT_OK;

@@ -94,18 +94,25 @@ static void check_issuer(struct conf_check *check, struct conf_attestd_issuer *i
     }
 }
 
+/* What attestd-keyd can open: it has no network, and its folder is not the one it was started in.
+ */
 static void check_tcti(struct conf_check *check, const char *tcti)
 {
-    static const char *const kinds[] = {"device", "swtpm", "tabrmd", "mssim"};
-    size_t len = strcspn(tcti, ":");
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        if (strlen(kinds[i]) == len && strncmp(tcti, kinds[i], len) == 0) {
+    static const char *const good[] = {"device:/", "swtpm:path=/", "tabrmd:"};
+    static const char *const network[] = {"mssim", "swtpm:host=", "swtpm:port="};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        if (strncmp(tcti, good[i], strlen(good[i])) == 0) {
             (void)conf_check_text(check, "tpm.tcti", tcti, 1024);
             return;
         }
     }
+    bool tcp = false;
+    for (size_t i = 0; i < sizeof network / sizeof *network; i++) {
+        tcp = tcp || strncmp(tcti, network[i], strlen(network[i])) == 0;
+    }
     conf_bad(check, "tpm.tcti",
-             "expected device:PATH, swtpm:…, tabrmd:… or mssim:…, found \"%.80s\"", tcti);
+             "expected device:/PATH, swtpm:path=/SOCKET or tabrmd:…, found \"%.80s\"%s", tcti,
+             tcp ? " (over TCP: attestd-keyd has no network)" : "");
 }
 
 static void check_signatures(struct conf_check *check, struct conf_attestd_signatures *signatures)

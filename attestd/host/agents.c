@@ -233,9 +233,12 @@ enum att_rc host_agents_sync(struct host *host, const struct host_view *view, st
 /* ---- what is due -------------------------------------------------------------------------------
  */
 
-static bool expired(const struct agent *agent, struct agent_now now)
+/* A failed issuance's back-off keeps no expired chain in service; that of a failed withdrawal does,
+ * or it would be tried without end. */
+bool host_agent_expired(const struct agent *agent, struct agent_now now)
 {
-    return agent_life_serving(&agent->rec.life) && agent_sched_expired(&agent->rec.dates, now);
+    return agent_life_serving(&agent->rec.life) && agent_sched_expired(&agent->rec.dates, now) &&
+           now.boot_ms >= agent->expire_not_before_ms;
 }
 
 static bool may_issue(const struct host *host)
@@ -249,7 +252,7 @@ bool host_agent_ready(struct host *host, const struct agent *agent, struct agent
     if (agent->busy) {
         return false;
     }
-    if (expired(agent, now)) {
+    if (host_agent_expired(agent, now)) {
         return true;
     }
     if (now.boot_ms < agent->not_before_ms) {
@@ -277,14 +280,14 @@ int64_t host_agents_wait_ms(struct host *host, struct agent_now now)
     int64_t wait = 30000;
     for (size_t i = 0; i < agent_registry_count(host->reg); i++) {
         const struct agent *agent = agent_registry_at(host->reg, i);
-        if (agent->busy) {
-            continue; /* its worker wakes us */
+        if (agent->busy || host_agent_ready(host, agent, now)) {
+            continue; /* the worker that has it wakes us, or the one that takes it next */
         }
         int64_t own = wait;
         if (agent_life_serving(&agent->rec.life)) {
             own = agent_sched_wait_ms(&agent->rec.dates, now);
         }
-        if (own == 0 && !host_agent_ready(host, agent, now)) {
+        if (own == 0) { /* held up by something else than time */
             own = wait;
         }
         int64_t back_off = agent->not_before_ms - now.boot_ms;

@@ -13,8 +13,9 @@ static bool put(char *ret, size_t size, const char *text)
     return true;
 }
 
-/* What neither the configuration nor an earlier enrolment says is in the ticket. */
-static enum att_rc fill_from_ticket(struct host *host, struct host_issuer *issuer,
+/* What the configuration does not say is in the ticket; but a host that has an account (at home;
+ * NULL: it has none) does not follow a ticket to another issuer. */
+static enum att_rc fill_from_ticket(struct host *host, const char *home, struct host_issuer *issuer,
                                     struct att_err *err)
 {
     struct host_ticket ticket = {0};
@@ -22,6 +23,10 @@ static enum att_rc fill_from_ticket(struct host *host, struct host_issuer *issue
     enum att_rc rc = host_ticket_get(host, &ticket, &n, err);
     if (rc != ATT_OK) {
         return rc;
+    }
+    if (home && strcmp(home, ticket.url) != 0) {
+        host_ticket_done(&ticket);
+        return att_fail(err, ATT_E_NOTFOUND, "the ticket is another issuer's than the account");
     }
     if (issuer->url[0] == '\0') {
         put(issuer->url, sizeof(issuer->url), ticket.url);
@@ -75,7 +80,8 @@ enum att_rc host_issuer_get(struct host *host, struct host_issuer *ret_issuer, s
     bool complete = issuer.url[0] && (issuer.ca_file[0] || issuer.has_pin);
     if (!complete) {
         struct att_err ticket_err = {0};
-        enum att_rc rc = fill_from_ticket(host, &issuer, &ticket_err);
+        const char *home = rec.kid[0] && issuer.url[0] == '\0' ? rec.issuer_url : NULL;
+        enum att_rc rc = fill_from_ticket(host, home, &issuer, &ticket_err);
         if (rc != ATT_OK) {
             fill_from_record(&rec, &issuer);
         }

@@ -211,6 +211,7 @@ static enum att_rc op_rotate(struct call *call, json_t **ret_result, struct att_
 
 static enum att_rc op_freeze(struct call *call, json_t **ret_result, struct att_err *err)
 {
+    HOST_FREEZING(call->host);
     enum att_rc rc = get_name(call, err);
     /* keyd first: from its answer on nothing is signed, whatever happens to us. */
     if (rc == ATT_OK) {
@@ -233,6 +234,7 @@ static enum att_rc op_freeze(struct call *call, json_t **ret_result, struct att_
 
 static enum att_rc op_thaw(struct call *call, json_t **ret_result, struct att_err *err)
 {
+    HOST_FREEZING(call->host);
     enum att_rc rc = get_name(call, err);
     if (rc == ATT_OK) {
         rc = proc_keyd_thaw(call->host->keyd, call->name, err);

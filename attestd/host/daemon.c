@@ -85,9 +85,8 @@ static void reload(struct host *host)
     if (kept) {
         host->old_confs = kept;
     }
-    if (rc == ATT_OK && (strcmp(conf->state_dir, host->conf->state_dir) != 0 ||
-                         strcmp(conf->run_dir, host->conf->run_dir) != 0)) {
-        rc = att_fail(&err, ATT_E_CONFLICT, "state_dir and run_dir cannot change while running");
+    if (rc == ATT_OK) {
+        rc = host_reload_check(host, conf, &err);
     }
     if (rc != ATT_OK) {
         att_log_err(ATT_ERROR, "conf.notReloaded", &err);
@@ -132,6 +131,8 @@ static void arm(struct loop *loop)
     {
         HOST_LOCKED(loop->host);
         wait = host_agents_wait_ms(loop->host, host_now());
+        /* With the same look at the clock: who is ready now is in no timer. */
+        pthread_cond_broadcast(&loop->host->changed);
     }
     struct itimerspec at = {
         .it_value = {.tv_sec = (time_t)(wait / 1000), .tv_nsec = (long)(wait % 1000) * 1000000}};
@@ -280,6 +281,9 @@ static enum att_rc load_ak(struct host *host, struct att_err *err)
     if (rc == ATT_OK) {
         certs_autostack *certs = NULL;
         rc = certs_pem_parse(att_buf_slice(&host->ak_pem), &certs, err);
+        if (rc == ATT_E_PARSE && att_io_set_aside(host->paths.ak_chain, NULL) == ATT_OK) {
+            att_err_prefix(err, "%s (kept as .bad)", host->paths.ak_chain);
+        }
     }
     if (rc != ATT_OK) {
         att_buf_reset(&host->ak_pem); /* enrolment makes another */
@@ -287,12 +291,16 @@ static enum att_rc load_ak(struct host *host, struct att_err *err)
     return rc;
 }
 
-/* Everything on disk. Only an unreadable folder is an error: bad files were set aside. */
+/* Everything on disk. Only what cannot be read is an error (a record is written again, and must not
+ * take the place of one that a disk would not give): bad files were set aside. */
 static enum att_rc load_state(struct host *host, struct att_err *err)
 {
     struct att_err why = {0};
     enum att_rc rc = host_record_load(host->paths.record, &host->rec, &why);
-    if (rc != ATT_OK && rc != ATT_E_NOTFOUND) {
+    if (rc != ATT_OK && rc != ATT_E_NOTFOUND && rc != ATT_E_PARSE) {
+        return att_fail(err, rc, "%s", why.msg);
+    }
+    if (rc == ATT_E_PARSE) {
         att_log_err(ATT_ERROR, "host.recordBad", &why);
     }
     att_err_clear(&why);
@@ -327,31 +335,67 @@ static const char *folder_of(const char *path, char ret[4096])
     return ret;
 }
 
-enum att_rc host_sandbox_enter(struct host *host, struct att_err *err)
-{
-    const struct conf_attestd *conf = host->conf;
-    const char *credentials = getenv("CREDENTIALS_DIRECTORY");
+struct reach {
     char conf_dir[4096], ca_dir[4096], ticket_dir[4096];
+    struct proc_sandbox_path paths[10];
+};
+
+static void find_reach(const struct host *host, const struct conf_attestd *conf, struct reach *ret)
+{
     const char *ca_file = conf->issuer ? conf->issuer->ca_file : NULL;
     const struct proc_sandbox_path wanted[] = {
         {host->paths.dir, PROC_PATH_WRITE},
         {conf->run_dir, PROC_PATH_WRITE},
-        {folder_of(host->opts->conf_path, conf_dir), PROC_PATH_READ},
-        {folder_of(ca_file, ca_dir), PROC_PATH_READ},
-        {folder_of(conf->ticket_file, ticket_dir), PROC_PATH_READ},
-        {credentials, PROC_PATH_READ},
+        {folder_of(host->opts->conf_path, ret->conf_dir), PROC_PATH_READ},
+        {folder_of(ca_file, ret->ca_dir), PROC_PATH_READ},
+        {folder_of(conf->ticket_file, ret->ticket_dir), PROC_PATH_READ},
+        {getenv("CREDENTIALS_DIRECTORY"), PROC_PATH_READ},
         {conf->logs->firmware, PROC_PATH_READ},
         {conf->logs->systemd, PROC_PATH_READ},
         {conf->logs->ima, PROC_PATH_READ}};
-    struct proc_sandbox_path paths[sizeof(wanted) / sizeof(wanted[0]) + 1];
     size_t n = 0;
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
         if (wanted[i].path) {
-            paths[n++] = wanted[i];
+            ret->paths[n++] = wanted[i];
         }
     }
-    paths[n].path = NULL;
-    struct proc_sandbox_opts opts = {.profile = PROC_PROFILE_ATTESTD, .paths = paths};
+    ret->paths[n].path = NULL;
+}
+
+enum att_rc host_reload_check(const struct host *host, const struct conf_attestd *conf,
+                              struct att_err *err)
+{
+    const struct conf_attestd *first = host->n_old_confs ? host->old_confs[0] : host->conf;
+    const struct {
+        const char *key, *path;
+    } named[] = {{"issuer.ca_file", conf->issuer ? conf->issuer->ca_file : NULL},
+                 {"ticket_file", conf->ticket_file},
+                 {"logs.firmware", conf->logs->firmware},
+                 {"logs.systemd", conf->logs->systemd},
+                 {"logs.ima", conf->logs->ima}};
+    struct reach reach;
+    if (strcmp(conf->state_dir, first->state_dir) != 0 ||
+        strcmp(conf->run_dir, first->run_dir) != 0) {
+        return att_fail(err, ATT_E_CONFLICT,
+                        "state_dir and run_dir cannot change while running: restart attestd");
+    }
+    find_reach(host, first, &reach);
+    for (size_t i = 0; i < sizeof(named) / sizeof(named[0]); i++) {
+        if (!proc_sandbox_covers(reach.paths, named[i].path)) {
+            return att_fail(err, ATT_E_CONFLICT,
+                            "%s: %.300s is in a folder that attestd gave up access to when it "
+                            "started: restart attestd",
+                            named[i].key, named[i].path);
+        }
+    }
+    return ATT_OK;
+}
+
+enum att_rc host_sandbox_enter(struct host *host, struct att_err *err)
+{
+    struct reach reach;
+    find_reach(host, host->conf, &reach);
+    struct proc_sandbox_opts opts = {.profile = PROC_PROFILE_ATTESTD, .paths = reach.paths};
     enum att_rc rc = proc_sandbox_enter(&opts, &host->sandbox, err);
     if (rc == ATT_OK) {
         att_log(ATT_INFO, "sandbox", ATT_S("profile", host->sandbox.profile),
@@ -368,6 +412,7 @@ static enum att_rc init_locks(struct host *host, struct att_err *err)
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&host->lock, NULL);
+    pthread_mutex_init(&host->freeze_lock, NULL);
     for (size_t i = 0; i < HOST_SAVE_LOCKS; i++) {
         pthread_mutex_init(&host->save_locks[i], NULL);
     }
@@ -499,6 +544,7 @@ static void finish(struct host *host)
     for (size_t i = 0; i < HOST_SAVE_LOCKS; i++) {
         pthread_mutex_destroy(&host->save_locks[i]);
     }
+    pthread_mutex_destroy(&host->freeze_lock);
     pthread_mutex_destroy(&host->lock);
 }
 

@@ -35,10 +35,12 @@ void host_account_lost(struct host *host)
 static enum att_rc check_info(struct host *host, struct att_err *err)
 {
     att_autojson *info = NULL;
+    uint64_t seen = host_freeze_seen(host);
     enum att_rc rc = proc_keyd_info(host->keyd, &info, err);
     if (rc != ATT_OK) {
         return rc;
     }
+    host_freeze_settle(host, json_object_get(info, "frozen"), seen);
     const char *state;
     rc = att_json_str(info, "state", &state, err);
     if (rc != ATT_OK) {
@@ -196,6 +198,20 @@ static enum att_rc note_account(struct host *host, const char *kid, const char *
     return save_record(host, err);
 }
 
+/* keyd keeps an issuer only once there is an account: if it was started again since it was told
+ * which one the ticket names that we were given, it does not know. */
+static enum att_rc tell_keyd(struct host *host, struct att_err *err)
+{
+    struct host_ticket ticket = {0};
+    uint64_t n = 0;
+    if (host_ticket_get(host, &ticket, &n, NULL) != ATT_OK) {
+        return ATT_OK; /* said when it is needed */
+    }
+    enum att_rc rc = n ? proc_keyd_issuer(host->keyd, ticket.url, err) : ATT_OK;
+    host_ticket_done(&ticket);
+    return rc;
+}
+
 enum att_rc host_account_ready(struct host *host, struct acme_client *client, struct att_err *err)
 {
     {
@@ -204,8 +220,12 @@ enum att_rc host_account_ready(struct host *host, struct acme_client *client, st
             return ATT_OK;
         }
     }
+    enum att_rc rc = tell_keyd(host, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
     const struct acme_directory *dir;
-    enum att_rc rc = acme_client_directory(client, true, &dir, err);
+    rc = acme_client_directory(client, true, &dir, err);
     host_client_heard(host, client);
     if (rc != ATT_OK) {
         return rc;

@@ -92,6 +92,9 @@ struct host {
      * different agents go on side by side. */
     pthread_mutex_t save_locks[HOST_SAVE_LOCKS];
 
+    pthread_mutex_t freeze_lock; /* around freezing and thawing; taken before lock */
+    uint64_t freeze_seq;         /* under freeze_lock: counts them */
+
     /* under lock from here on */
     struct conf_attestd *conf;
     struct conf_attestd **old_confs; /* still read by other threads; freed at the end */
@@ -152,6 +155,9 @@ ATT_MUST_USE enum att_rc host_lock_take(const char *path, int *ret_fd, struct at
 /* daemon.c: what attestd may reach from then on. Not keyd's folder, though state_dir and user are
  * the same. */
 ATT_MUST_USE enum att_rc host_sandbox_enter(struct host *host, struct att_err *err);
+/* Can attestd run with conf as it is? ATT_E_CONFLICT for what only a restart can change. */
+ATT_MUST_USE enum att_rc host_reload_check(const struct host *host, const struct conf_attestd *conf,
+                                           struct att_err *err);
 
 /* errors.c */
 void host_error_note(struct agent_error *ret_error, const struct att_err *err);
@@ -262,9 +268,12 @@ ATT_MUST_USE enum att_rc host_agent_event(struct host *host, const char *name,
                                           enum agent_event event, struct agent_record *ret_rec,
                                           struct att_err *err);
 struct agent_now host_now(void);
+/* What it has in service has to be taken away at this moment. Under lock. */
+bool host_agent_expired(const struct agent *agent, struct agent_now now);
 /* Something is to be done for this agent at this moment. Under lock. */
 bool host_agent_ready(struct host *host, const struct agent *agent, struct agent_now now);
-/* Until the next agent is ready, in ms. Under lock. */
+/* Until the next agent becomes ready, in ms; those that are wait for a worker, not for time. Under
+ * lock. */
 int64_t host_agents_wait_ms(struct host *host, struct agent_now now);
 
 /* spare.c: each agent's next key, made ahead while nothing is due. It belongs to its agent: the
@@ -278,6 +287,17 @@ bool host_spare_take(struct host *host, const char *key_id, struct proc_key *ret
 bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec);
 void host_spare_forget(struct host *host, const char *agent);
 void host_spares_free(struct host *host);
+
+/* freeze.c: keyd's list of frozen agents and the records */
+/* Holds freeze_lock to the end of the scope, and counts. */
+pthread_mutex_t *host_freeze_begin(struct host *host);
+#define HOST_FREEZING(host)                                                                        \
+    ATT_CLEANUP(host_lock_done) pthread_mutex_t *freezing_ = host_freeze_begin(host)
+/* Before INFO is asked for. */
+uint64_t host_freeze_seen(struct host *host);
+/* keyd's list as INFO said it after seen: what a kill left half done is completed, to the frozen
+ * side. Nothing when somebody froze or thawed meanwhile. */
+void host_freeze_settle(struct host *host, const json_t *list, uint64_t seen);
 
 /* pool.c */
 ATT_MUST_USE enum att_rc host_threads_start(struct host *host, struct att_err *err);

@@ -133,13 +133,7 @@ static enum att_rc step_make_key(struct host_issue *job, struct att_err *err)
     enum att_rc rc =
         from_keyd(job, AGENT_STAGE_TPM_CREATE,
                   proc_keyd_key_create(job->host->keyd, job->rec.name, &job->key, err));
-    if (rc == ATT_E_GONE) {
-        HOST_LOCKED(job->host);
-        struct agent *agent = agent_registry_find(job->host->reg, job->rec.name);
-        if (agent) {
-            agent->check_keys = true; /* it may have been made after all */
-        }
-    }
+    host_keys_created(job->host, job->rec.name, rc);
     if (rc != ATT_OK) {
         return rc;
     }

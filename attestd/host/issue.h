@@ -58,6 +58,11 @@ void host_issue_failed(struct host_issue *job, const struct att_err *err);
 /* Compares keyd's keys of one agent with its record: finishes a switch that a crash cut off, and
  * destroys what no record speaks of. */
 ATT_MUST_USE enum att_rc host_keys_check(struct host *host, const char *name, struct att_err *err);
+/* After a KEY_CREATE that answered this: may there be a key that no record speaks of? Also beyond
+ * the limit of keys: then there are some. */
+bool host_keys_left_over(enum att_rc create);
+/* What KEY_CREATE for this agent answered: keys and record are compared where there may be one. */
+void host_keys_created(struct host *host, const char *name, enum att_rc rc);
 /* Destroys keys of agents that this host does not have (any more). */
 ATT_MUST_USE enum att_rc host_keys_sweep(struct host *host, struct att_err *err);
 /* All keys of one agent, retired first. */

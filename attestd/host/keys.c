@@ -114,6 +114,28 @@ static enum att_rc check_keys(struct host *host, const char *name, struct att_er
     return rc;
 }
 
+bool host_keys_left_over(enum att_rc create)
+{
+    return create != ATT_OK && create != ATT_E_DENIED && create != ATT_E_INVAL &&
+           create != ATT_E_UNSUPPORTED;
+}
+
+void host_keys_created(struct host *host, const char *name, enum att_rc rc)
+{
+    HOST_LOCKED(host);
+    struct agent *agent = agent_registry_find(host->reg, name);
+    if (!agent) {
+        return;
+    }
+    if (host_keys_left_over(rc)) {
+        agent->check_keys = agent->create_lost = true;
+    } else if (rc == ATT_OK && agent->create_lost) {
+        /* keyd may have come to the lost request only after keys and record were compared. */
+        agent->check_keys = true;
+        agent->create_lost = false;
+    }
+}
+
 enum att_rc host_keys_check(struct host *host, const char *name, struct att_err *err)
 {
     enum att_rc rc = check_keys(host, name, err);

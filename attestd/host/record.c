@@ -113,8 +113,10 @@ enum att_rc host_record_load(const char *path, struct host_record *ret_rec, stru
     if (rc == ATT_E_PARSE || rc == ATT_E_LIMIT) {
         att_err_prefix(err, "%s (kept as .bad)", path);
         struct att_err aside = {0};
-        if (att_io_set_aside(path, &aside) != ATT_OK) {
+        rc = att_io_set_aside(path, &aside);
+        if (rc != ATT_OK) {
             att_err_prefix(err, "could not be set aside (%s)", aside.msg);
+            return rc;
         }
         return ATT_E_PARSE;
     }

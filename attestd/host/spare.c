@@ -111,6 +111,7 @@ static enum att_rc make(struct host *host, const char *name, struct att_err *err
 {
     struct proc_key key = {0};
     enum att_rc rc = proc_keyd_key_create(host->keyd, name, &key, err);
+    host_keys_created(host, name, rc);
     if (rc == ATT_OK && assign(host, name, &key)) {
         /* A kill before this leaves a key that no record speaks of: the next start destroys it. */
         rc = host_agent_save(host, name, err);
@@ -132,7 +133,6 @@ void host_spare_make(struct host *host, const char *name)
     struct agent *agent = agent_registry_find(host->reg, name);
     if (agent) {
         agent->spare_not_before_ms = att_boottime_ms() + RETRY_MS;
-        agent->check_keys |= rc == ATT_E_GONE; /* it may have been made after all */
         agent->unsaved |= agent->rec.next_key_id[0] != '\0';
     }
 }

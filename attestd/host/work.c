@@ -147,6 +147,7 @@ static void failed(struct host *host, const char *name, const char *event,
             att_boottime_ms() + agent_sched_backoff_ms(agent->rec.attempts, HOST_BACKOFF_BASE_MS,
                                                        HOST_BACKOFF_CAP_MS, host_random());
         agent->rec.attempts += agent->rec.attempts < 1000;
+        agent->expire_not_before_ms = agent->not_before_ms;
     }
 }
 
@@ -229,7 +230,7 @@ static enum turn next_turn(struct host *host, const char *name, struct agent_rec
     }
     *ret_rec = agent->rec;
     const struct agent_life *life = &agent->rec.life;
-    if (agent_life_serving(life) && agent_sched_expired(&agent->rec.dates, now)) {
+    if (host_agent_expired(agent, now)) {
         return TURN_EXPIRE;
     }
     bool busy = agent->busy;

@@ -246,12 +246,16 @@ enum att_rc keyd_account_check_header(struct keyd *keyd, struct att_slice protec
     if (rc != ATT_OK) {
         return rc;
     }
+    bool kid = false;
     pthread_mutex_lock(&keyd->account_lock);
     rc = need(keyd, err);
     if (rc == ATT_OK) {
-        rc = keyd_jws_check(protected_json, issuer, keyd->account_jwk, err);
+        rc = keyd_jws_check(protected_json, issuer, keyd->account_jwk, &kid, err);
     }
     pthread_mutex_unlock(&keyd->account_lock);
+    if (rc == ATT_OK && kid) {
+        rc = keyd_issuer_keep(keyd, issuer, err);
+    }
     free(issuer);
     return rc;
 }

@@ -7,6 +7,8 @@
 #include "tpm/seal.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -42,11 +44,37 @@ enum att_rc keyd_ready(struct keyd *keyd, struct att_err *err)
     return rc;
 }
 
+/* The TPM that came back is another one, or was cleared meanwhile: as if found at the start. */
+static void note_swapped(struct keyd *keyd, struct att_err *err)
+{
+    att_err_prefix(err, "the TPM was swapped or cleared while keyd ran");
+    att_err_reason(err, "foreignTpm");
+    pthread_mutex_lock(&keyd->lock);
+    bool news = keyd->phase == KEYD_READY;
+    if (news) {
+        keyd->phase = KEYD_FOREIGN_TPM;
+        keyd->why = *err;
+    }
+    pthread_mutex_unlock(&keyd->lock);
+    if (news) {
+        keyd_tell(keyd, KEYD_EVENT_FAILED, NULL, err);
+    }
+}
+
 enum att_rc keyd_run(struct keyd *keyd, enum tpm_op op, enum tpm_prio prio, const char *agent,
                      tpm_queue_fn *fn, void *arg, struct att_err *err)
 {
+    struct att_err none = {0};
     int64_t deadline = att_boottime_ms() + KEYD_OP_TIMEOUT_MS;
-    return tpm_queue_run(keyd->queue, op, prio, agent, deadline, fn, arg, err);
+    err = err ? err : &none;
+    enum att_rc rc = tpm_queue_run(keyd->queue, op, prio, agent, deadline, fn, arg, err);
+    pthread_mutex_lock(&keyd->lock);
+    bool ready = keyd->phase == KEYD_READY;
+    pthread_mutex_unlock(&keyd->lock);
+    if (ready && rc == ATT_E_DENIED && strcmp(err->reason, "srkName") == 0) {
+        note_swapped(keyd, err);
+    }
+    return rc;
 }
 
 void keyd_worker_done(struct keyd_worker *worker)
@@ -76,7 +104,7 @@ enum att_rc keyd_worker_identity(struct keyd *keyd, struct tpm_context *ctx, str
         rc = tpm_ek_read_certs(ctx, &worker->certs, err);
     }
     if (rc == ATT_OK) {
-        rc = tpm_ek_find(ctx, PARSE_EK_NONE, &worker->ek, err);
+        rc = tpm_ek_find(ctx, &worker->certs, PARSE_EK_NONE, &worker->ek, err);
     }
     if (rc != ATT_OK) {
         keyd_worker_done(worker);
@@ -86,7 +114,14 @@ enum att_rc keyd_worker_identity(struct keyd *keyd, struct tpm_context *ctx, str
     pthread_mutex_lock(&keyd->lock);
     keyd->srk_persistent = persistent;
     keyd->ek_certificate = worker->ek.cert.len > 0;
+    keyd->nv_skipped_count = worker->certs.skipped_count;
+    memcpy(keyd->nv_skipped, worker->certs.skipped, sizeof keyd->nv_skipped);
     pthread_mutex_unlock(&keyd->lock);
+    for (size_t i = 0; i < worker->certs.skipped_count; i++) {
+        char index[16];
+        snprintf(index, sizeof index, "0x%08" PRIx32, worker->certs.skipped[i]);
+        keyd_tell(keyd, KEYD_EVENT_SKIPPED, index, NULL);
+    }
     return ATT_OK;
 }
 

@@ -85,6 +85,11 @@ static void log_event(void *user, enum keyd_event event, const char *what,
                 ATT_S("operation", what), ATT_S("code", att_rc_name(e->rc)),
                 ATT_S("reason", e->reason), ATT_S("message", e->msg));
         break;
+    case KEYD_EVENT_SKIPPED:
+        att_log(ATT_WARN, "keyd.nv-skipped", ATT_S("index", what),
+                ATT_S("message", "not read: expected a written index with OWNERREAD, or with "
+                                 "AUTHREAD and NO_DA"));
+        break;
     case KEYD_EVENT_CREATED:
         att_log(ATT_INFO, "keyd.created", ATT_S("what", what));
         break;
@@ -140,21 +145,28 @@ static enum att_rc find_paths(const struct conf_attestd *conf, const char *confi
     return rc;
 }
 
-static enum att_rc enter_sandbox(const struct conf_attestd *conf, const struct paths *paths,
-                                 struct keyd *keyd, struct att_err *err)
+/* What keyd may reach, for good. list: 8 places. */
+static void find_reach(const struct conf_attestd *conf, const struct paths *paths,
+                       struct proc_sandbox_path list[8])
 {
-    struct proc_sandbox_path list[8] = {
-        {paths->dir, PROC_PATH_WRITE},
-        {conf->run_dir, PROC_PATH_WRITE},
-        {paths->config_dir, PROC_PATH_READ}, /* SIGHUP reads it again */
-    };
-    size_t n = 3;
+    size_t n = 0;
+    list[n++] = (struct proc_sandbox_path){paths->dir, PROC_PATH_WRITE};
+    list[n++] = (struct proc_sandbox_path){conf->run_dir, PROC_PATH_WRITE};
+    list[n++] = (struct proc_sandbox_path){paths->config_dir, PROC_PATH_READ}; /* SIGHUP */
     if (paths->ticket_dir[0]) {
         list[n++] = (struct proc_sandbox_path){paths->ticket_dir, PROC_PATH_READ};
     }
     if (paths->device[0]) {
         list[n++] = (struct proc_sandbox_path){paths->device, PROC_PATH_DEVICE};
     }
+    list[n].path = NULL;
+}
+
+static enum att_rc enter_sandbox(const struct conf_attestd *conf, const struct paths *paths,
+                                 struct keyd *keyd, struct att_err *err)
+{
+    struct proc_sandbox_path list[8];
+    find_reach(conf, paths, list);
     const struct proc_sandbox_opts opts = {PROC_PROFILE_KEYD, list, true};
     struct proc_sandbox_report report;
     enum att_rc rc = proc_sandbox_enter(&opts, &report, err);
@@ -169,12 +181,57 @@ static enum att_rc enter_sandbox(const struct conf_attestd *conf, const struct p
 
 /* ---- the loop ------------------------------------------------------------------------------ */
 
-static void reload(const char *config, struct keyd *keyd)
+/* first: what keyd was started with. */
+static enum att_rc check_reload(const struct conf_attestd *first, const struct conf_attestd *conf,
+                                const char *config, const struct paths *paths, struct att_err *err)
+{
+    const struct {
+        const char *key;
+        bool changed;
+    } fixed[] = {
+        {"tpm.tcti", strcmp(conf->tpm->tcti, first->tpm->tcti) != 0},
+        {"state_dir", strcmp(conf->state_dir, first->state_dir) != 0},
+        {"run_dir", strcmp(conf->run_dir, first->run_dir) != 0},
+        {"signatures", conf->signatures->per_second != first->signatures->per_second ||
+                           conf->signatures->burst != first->signatures->burst},
+    };
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++) {
+        if (fixed[i].changed) {
+            return att_fail(err, ATT_E_CONFLICT,
+                            "%s cannot change while running: restart attestd-keyd", fixed[i].key);
+        }
+    }
+    struct paths at_start;
+    struct proc_sandbox_path list[8];
+    enum att_rc rc = find_paths(first, config, &at_start, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    find_reach(first, &at_start, list);
+    return !paths->ticket[0] || proc_sandbox_covers(list, paths->ticket)
+               ? ATT_OK
+               : att_fail(err, ATT_E_CONFLICT,
+                          "ticket_file: %.300s is in a folder that attestd-keyd gave up access to "
+                          "when it started: restart attestd-keyd",
+                          paths->ticket);
+}
+
+static void reload(const char *config, const struct conf_attestd *first, struct keyd *keyd)
 {
     struct conf_attestd *conf = NULL;
+    struct paths paths;
     struct att_err err = {0};
     proc_notify_reloading();
     enum att_rc rc = load_config(config, &conf, &err);
+    if (rc == ATT_OK) {
+        rc = find_paths(conf, config, &paths, &err);
+    }
+    if (rc == ATT_OK) {
+        rc = check_reload(first, conf, config, &paths, &err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_set_ticket(keyd, paths.ticket[0] ? paths.ticket : NULL, &err);
+    }
     if (rc == ATT_OK) {
         att_log_setup("attestd-keyd", conf->log_least, conf->log_json);
         rc = keyd_set_issuer(keyd, conf->issuer ? conf->issuer->url : NULL, &err);
@@ -188,7 +245,8 @@ static void reload(const char *config, struct keyd *keyd)
     proc_notify_ready(NULL);
 }
 
-static void loop(const char *config, struct keyd *keyd, const sigset_t *signals)
+static void loop(const char *config, const struct conf_attestd *conf, struct keyd *keyd,
+                 const sigset_t *signals)
 {
     int64_t period = proc_notify_watchdog_period_ms();
     period = period > 0 && period < STATUS_PERIOD_MS ? period : STATUS_PERIOD_MS;
@@ -200,7 +258,7 @@ static void loop(const char *config, struct keyd *keyd, const sigset_t *signals)
         proc_notify_watchdog();
         int got = sigtimedwait(signals, NULL, &wait);
         if (got == SIGHUP) {
-            reload(config, keyd);
+            reload(config, conf, keyd);
         } else if (got == SIGTERM || got == SIGINT) {
             att_log(ATT_INFO, "keyd.stopping", ATT_S("signal", got == SIGTERM ? "TERM" : "INT"));
             return;
@@ -299,22 +357,25 @@ static int run(const char *config)
     sigaddset(&signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &signals, NULL); /* before threads: they inherit it */
     signal(SIGPIPE, SIG_IGN);
+    /* Traces of TSS hold what goes to the TPM: whoever starts us does not turn them on. */
+    (void)setenv("TSS2_LOG", "all+NONE", 1);
     umask(077);
     if (CRYPTO_secure_malloc_init(SECURE_HEAP, 32) != 1) {
         att_log(ATT_WARN, "keyd.secure-heap", ATT_S("message", "libcrypto's heap is not locked"));
     }
     lock_memory();
     enum att_rc rc = start(conf, config, &keyd, &err);
-    conf_attestd_free(conf);
     if (rc != ATT_OK) {
+        conf_attestd_free(conf);
         att_log_err(ATT_ERROR, "keyd.start", &err);
         return EXIT_REFUSED;
     }
     proc_notify_ready("waiting for the TPM");
-    loop(config, keyd, &signals);
+    loop(config, conf, keyd, &signals);
     proc_notify_stopping("stopping");
     bound_the_end();
     keyd_free(keyd);
+    conf_attestd_free(conf);
     return EXIT_SUCCESS;
 }
 

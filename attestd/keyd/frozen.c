@@ -146,7 +146,10 @@ static enum att_rc change(struct keyd *keyd, const struct proc_msg *request, boo
     if (rc == ATT_OK) {
         rc = write_file(keyd, err);
         if (rc != ATT_OK && !freeze) {
+            /* The new list may be there already, only not safe from a loss of power: what answers
+             * failure must not be thawed by the next start. */
             (void)!add(keyd, agent, NULL);
+            (void)!write_file(keyd, NULL);
         }
     }
     pthread_mutex_unlock(&keyd->lock);

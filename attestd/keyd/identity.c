@@ -58,14 +58,18 @@ static json_t *tpm_json(const struct keyd *keyd)
         const char *name = parse_alg_name(info->banks[i]);
         json_array_append_new(banks, json_string(name ? name : "unknown"));
     }
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:o, s:s, s:b}", "manufacturer",
+    json_t *skipped = json_array();
+    for (size_t i = 0; i < keyd->nv_skipped_count; i++) {
+        json_array_append_new(skipped, json_sprintf("0x%08" PRIx32, keyd->nv_skipped[i]));
+    }
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:o, s:s, s:b, s:o}", "manufacturer",
                      manufacturer, "manufacturerText", info->manufacturer_text, "vendor",
                      info->vendor, "firmware", firmware, "lockoutCounter",
                      (json_int_t)info->lockout_counter, "lockoutMax", (json_int_t)info->lockout_max,
                      "inLockout", (int)info->in_lockout, "slotsFree",
                      (json_int_t)info->transient_avail, "banks", banks, "srk",
                      keyd->srk_persistent ? "persistent" : "transient", "ekCertificate",
-                     (int)keyd->ek_certificate);
+                     (int)keyd->ek_certificate, "nvSkipped", skipped);
 }
 
 static json_t *ops_json(const struct tpm_queue_stats *stats)

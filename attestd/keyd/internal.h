@@ -22,7 +22,7 @@
 #define KEYD_PATH_MAX       1024
 #define KEYD_KEYS_MAX       4096
 #define KEYD_AGENT_KEYS_MAX 16
-#define KEYD_FROZEN_MAX     4096
+#define KEYD_FROZEN_MAX     3000 /* whose names fit into INFO */
 #define KEYD_BAD_MAX        64
 #define KEYD_DROPPED_MAX    64
 #define KEYD_OP_TIMEOUT_MS  25000 /* below the client's, so that the caller hears why */
@@ -92,7 +92,9 @@ struct keyd {
     enum keyd_phase phase;
     struct att_err why;    /* why the phase is not READY */
     char *issuer_url;      /* NULL: unknown */
+    char *issuer_kept;     /* issuer.json: where the account is; NULL: there is none yet */
     bool issuer_fixed;     /* by the configuration, not by a ticket */
+    bool issuer_given;     /* by ISSUER: a ticket that attestd was given */
     struct keyd_key *keys; /* sorted by id */
     size_t keys_count;
     char (*frozen)[PROC_AGENT_MAX + 1];
@@ -100,6 +102,8 @@ struct keyd {
     char *bad[KEYD_BAD_MAX];
     size_t bad_count;
     bool info_known, srk_persistent, ek_certificate;
+    uint32_t nv_skipped[TPM_EK_SKIPPED_MAX]; /* certificates in NV that were not read */
+    size_t nv_skipped_count;
     struct tpm_info info;
     struct keyd_series series[KEYD_SERIES_MAX];
 
@@ -191,18 +195,21 @@ ATT_MUST_USE enum att_rc keyd_frozen_check(struct keyd *keyd, const char *agent,
 
 /* ---- issuer.c ------------------------------------------------------------------------------- */
 ATT_MUST_USE enum att_rc keyd_issuer_load(struct keyd *keyd, struct att_err *err);
-/* A copy for the caller to free(); reads the ticket when nothing is known yet. ATT_E_CONFLICT
- * issuerUnknown. */
+/* A copy for the caller to free(); while there is no account, what the ticket names now.
+ * ATT_E_CONFLICT issuerUnknown. */
 ATT_MUST_USE enum att_rc keyd_issuer_get(struct keyd *keyd, char **ret_url, struct att_err *err);
+/* The account key is about to sign as an account there: from now on no ticket leads elsewhere. */
+ATT_MUST_USE enum att_rc keyd_issuer_keep(struct keyd *keyd, const char *url, struct att_err *err);
 /* Is url at or below base: same scheme, host, port, path prefix? Neither may have user, query,
  * fragment, dot segments, percent escapes of dots or slashes, or backslashes. */
 ATT_MUST_USE enum att_rc keyd_url_under(const char *base, struct att_slice url,
                                         struct att_err *err);
 
 /* ---- jwsguard.c ----------------------------------------------------------------------------- */
-/* May this protected header be signed? Reasons: jwsHeader, jwsAlg, jwsUrl, jwsKid, jwsJwk. */
+/* May this protected header be signed? Reasons: jwsHeader, jwsAlg, jwsUrl, jwsKid, jwsJwk. ret_kid:
+ * it names an account by kid. */
 ATT_MUST_USE enum att_rc keyd_jws_check(struct att_slice protected_json, const char *issuer_url,
-                                        const json_t *own_jwk, struct att_err *err);
+                                        const json_t *own_jwk, bool *ret_kid, struct att_err *err);
 
 /* ---- account.c ------------------------------------------------------------------------------ */
 /* Loads account.pem when it is there (on the bring-up). */

@@ -1,5 +1,6 @@
-/* The issuer URL, under which alone the account key signs: from the configuration, else from the
- * ticket, else as an earlier ticket said. */
+/* The issuer URL, under which alone the account key signs: from the configuration, else where the
+ * account is (issuer.json), else from a ticket. A ticket that nobody has accepted yet binds
+ * nothing: the next one takes its place. */
 #include "attestd/keyd/internal.h"
 
 #include "attestd/base/io.h"
@@ -119,7 +120,7 @@ static enum att_rc read_url(const char *path, char **ret_url, struct att_err *er
     return rc;
 }
 
-static enum att_rc remember(const struct keyd *keyd, const char *url, struct att_err *err)
+static enum att_rc write_kept(const struct keyd *keyd, const char *url, struct att_err *err)
 {
     char path[KEYD_PATH_MAX];
     att_autojson *json = json_pack("{s:s}", "url", url);
@@ -132,6 +133,17 @@ static enum att_rc remember(const struct keyd *keyd, const char *url, struct att
     return rc == ATT_OK ? att_io_write_file(path, att_buf_slice(&text), 0600, err) : rc;
 }
 
+static enum att_rc set_url(char **url, const char *to, struct att_err *err)
+{
+    char *copy = strdup(to);
+    if (!copy) {
+        return att_fail(err, ATT_E_NOMEM, "URL");
+    }
+    free(*url);
+    *url = copy;
+    return ATT_OK;
+}
+
 /* lock need not be held: only at start, or with it. */
 static enum att_rc from_ticket(struct keyd *keyd, struct att_err *err)
 {
@@ -140,38 +152,65 @@ static enum att_rc from_ticket(struct keyd *keyd, struct att_err *err)
         return att_fail(err, ATT_E_NOTFOUND, "no ticket");
     }
     enum att_rc rc = read_url(keyd->ticket_path, &url, err);
-    if (rc == ATT_OK && (!keyd->issuer_url || strcmp(url, keyd->issuer_url) != 0)) {
-        rc = remember(keyd, url, err);
+    if (rc == ATT_OK) {
+        free(keyd->issuer_url);
+        keyd->issuer_url = url;
     }
-    if (rc != ATT_OK) {
-        free(url);
-        return rc;
-    }
-    free(keyd->issuer_url);
-    keyd->issuer_url = url;
-    return ATT_OK;
+    return rc;
 }
 
-enum att_rc keyd_issuer_load(struct keyd *keyd, struct att_err *err)
+/* Where the account is, else the ticket. lock as above. */
+static enum att_rc from_files(struct keyd *keyd, struct att_err *err)
+{
+    keyd->issuer_given = false;
+    return keyd->issuer_kept ? set_url(&keyd->issuer_url, keyd->issuer_kept, err)
+                             : from_ticket(keyd, err);
+}
+
+/* Who lays down another issuer's ticket beside an account should hear why nothing comes of it. */
+static void tell_other_ticket(struct keyd *keyd)
+{
+    char *url = NULL;
+    struct att_err why = {0};
+    if (keyd->ticket_path && read_url(keyd->ticket_path, &url, NULL) == ATT_OK &&
+        strcmp(url, keyd->issuer_kept) != 0) {
+        (void)att_fail(&why, ATT_E_CONFLICT,
+                       "names %.200s, but the account is at %.200s: ignored (issuer.url in the "
+                       "configuration moves the host)",
+                       url, keyd->issuer_kept);
+        att_err_reason(&why, "issuerOther");
+        keyd_tell(keyd, KEYD_EVENT_BAD, "ticket", &why);
+    }
+    free(url);
+}
+
+static enum att_rc load_kept(struct keyd *keyd, struct att_err *err)
 {
     char path[KEYD_PATH_MAX];
-    struct att_err cause = {0};
-    if (keyd->issuer_fixed) {
-        return ATT_OK;
-    }
     enum att_rc rc = keyd_path(keyd, "issuer.json", path, err);
     if (rc != ATT_OK) {
         return rc;
     }
-    rc = read_url(path, &keyd->issuer_url, &cause);
+    struct att_err cause = {0};
+    rc = read_url(path, &keyd->issuer_kept, &cause);
     if (rc == ATT_E_PARSE || rc == ATT_E_LIMIT || rc == ATT_E_INVAL) {
-        rc = keyd_state_bad(keyd, "issuer.json", err);
-        if (rc != ATT_OK) {
-            return rc;
-        }
+        return keyd_state_bad(keyd, "issuer.json", err);
     }
-    att_err_clear(&cause);
-    rc = from_ticket(keyd, &cause);
+    /* What cannot be read is not "no account": a ticket must not take its place. */
+    return rc == ATT_OK || rc == ATT_E_NOTFOUND ? ATT_OK : att_fail(err, rc, "%s", cause.msg);
+}
+
+enum att_rc keyd_issuer_load(struct keyd *keyd, struct att_err *err)
+{
+    enum att_rc rc = load_kept(keyd, err);
+    if (rc != ATT_OK || keyd->issuer_fixed) {
+        return rc;
+    }
+    if (keyd->issuer_kept) {
+        tell_other_ticket(keyd);
+    }
+    struct att_err cause = {0};
+    rc = from_files(keyd, &cause);
     if (rc != ATT_OK && rc != ATT_E_NOTFOUND) {
         /* A bad ticket is its owner's trouble: it is tried again, and said, when it is needed. */
         keyd_tell(keyd, KEYD_EVENT_BAD, "ticket", &cause);
@@ -183,8 +222,8 @@ enum att_rc keyd_issuer_get(struct keyd *keyd, char **ret_url, struct att_err *e
 {
     struct att_err cause = {0};
     pthread_mutex_lock(&keyd->lock);
-    if (!keyd->issuer_url) {
-        (void)!from_ticket(keyd, &cause);
+    if (!keyd->issuer_fixed && !keyd->issuer_kept && !keyd->issuer_given) {
+        (void)!from_ticket(keyd, &cause); /* perhaps another one by now */
     }
     char *url = keyd->issuer_url ? strdup(keyd->issuer_url) : NULL;
     bool known = keyd->issuer_url;
@@ -202,29 +241,52 @@ enum att_rc keyd_issuer_get(struct keyd *keyd, char **ret_url, struct att_err *e
     return ATT_OK;
 }
 
-enum att_rc keyd_set_issuer(struct keyd *keyd, const char *url, struct att_err *err)
+enum att_rc keyd_issuer_keep(struct keyd *keyd, const char *url, struct att_err *err)
 {
-    char *copy = NULL;
-    if (url) {
-        enum att_rc rc = conf_url_check(url, err);
-        if (rc != ATT_OK) {
-            return rc;
+    enum att_rc rc = ATT_OK;
+    pthread_mutex_lock(&keyd->lock);
+    if (!keyd->issuer_kept || strcmp(keyd->issuer_kept, url) != 0) {
+        /* Another request may have named another issuer since url was looked up. */
+        rc = keyd->issuer_url && strcmp(keyd->issuer_url, url) == 0
+                 ? write_kept(keyd, url, err)
+                 : att_fail(err, ATT_E_RETRY, "the issuer's URL has just changed");
+        if (rc == ATT_OK) {
+            rc = set_url(&keyd->issuer_kept, url, err);
         }
-        copy = strdup(url);
-        if (!copy) {
-            return att_fail(err, ATT_E_NOMEM, "URL");
-        }
+    }
+    pthread_mutex_unlock(&keyd->lock);
+    return rc;
+}
+
+enum att_rc keyd_set_ticket(struct keyd *keyd, const char *path, struct att_err *err)
+{
+    char *copy = path ? strdup(path) : NULL;
+    if (path && !copy) {
+        return att_fail(err, ATT_E_NOMEM, "the ticket's path");
     }
     pthread_mutex_lock(&keyd->lock);
-    enum att_rc rc = ATT_OK;
+    free(keyd->ticket_path);
+    keyd->ticket_path = copy;
+    pthread_mutex_unlock(&keyd->lock);
+    return ATT_OK;
+}
+
+enum att_rc keyd_set_issuer(struct keyd *keyd, const char *url, struct att_err *err)
+{
+    enum att_rc rc = url ? conf_url_check(url, err) : ATT_OK;
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    pthread_mutex_lock(&keyd->lock);
     if (url) {
-        free(keyd->issuer_url);
-        keyd->issuer_url = copy;
+        rc = set_url(&keyd->issuer_url, url, err);
     } else {
-        rc = from_ticket(keyd, err);
+        rc = from_files(keyd, err);
         rc = rc == ATT_E_NOTFOUND && keyd->issuer_url ? ATT_OK : rc;
     }
-    keyd->issuer_fixed = url != NULL;
+    if (rc == ATT_OK) {
+        keyd->issuer_fixed = url != NULL;
+    }
     pthread_mutex_unlock(&keyd->lock);
     return rc;
 }
@@ -234,26 +296,18 @@ enum att_rc keyd_set_issuer(struct keyd *keyd, const char *url, struct att_err *
 /* lock is held. */
 static enum att_rc learn(struct keyd *keyd, const char *url, struct att_err *err)
 {
-    if (!keyd->issuer_url) {
-        (void)!from_ticket(keyd, NULL);
-    }
-    if (keyd->issuer_url) {
-        if (strcmp(keyd->issuer_url, url) == 0) {
-            return ATT_OK;
-        }
-        enum att_rc rc = att_fail(err, ATT_E_CONFLICT, "the issuer is %.200s, not %.200s",
-                                  keyd->issuer_url, url);
+    const char *settled = keyd->issuer_fixed ? keyd->issuer_url : keyd->issuer_kept;
+    if (settled && strcmp(settled, url) != 0) {
+        enum att_rc rc = att_fail(err, ATT_E_CONFLICT, "the issuer is %.200s, not %.200s%s",
+                                  settled, url, keyd->issuer_fixed ? "" : ": the account is there");
         att_err_reason(err, "issuerOther");
         return rc;
     }
-    char *copy = strdup(url);
-    enum att_rc rc = copy ? remember(keyd, url, err) : att_fail(err, ATT_E_NOMEM, "URL");
-    if (rc != ATT_OK) {
-        free(copy);
-        return rc;
+    enum att_rc rc = set_url(&keyd->issuer_url, url, err);
+    if (rc == ATT_OK) {
+        keyd->issuer_given = true;
     }
-    keyd->issuer_url = copy;
-    return ATT_OK;
+    return rc;
 }
 
 KEYD_OPERATION(issuer)

@@ -26,7 +26,7 @@ static enum att_rc check_key_member(const json_t *header, const char *issuer_url
 }
 
 enum att_rc keyd_jws_check(struct att_slice protected_json, const char *issuer_url,
-                           const json_t *own_jwk, struct att_err *err)
+                           const json_t *own_jwk, bool *ret_kid, struct att_err *err)
 {
     att_autojson *header = NULL;
     struct att_err cause = {0};
@@ -49,5 +49,9 @@ enum att_rc keyd_jws_check(struct att_slice protected_json, const char *issuer_u
     if (keyd_url_under(issuer_url, att_slice_str(url), &cause) != ATT_OK) {
         return keyd_deny(err, "jwsUrl", "url %.80s: %s", url, cause.msg);
     }
-    return check_key_member(header, issuer_url, own_jwk, err);
+    rc = check_key_member(header, issuer_url, own_jwk, err);
+    if (rc == ATT_OK) {
+        *ret_kid = json_object_get(header, "kid") != NULL;
+    }
+    return rc;
 }

@@ -195,6 +195,7 @@ void keyd_free(struct keyd *keyd)
     att_buf_done(&keyd->account_spki);
     att_json_done(&keyd->account_jwk);
     free(keyd->issuer_url);
+    free(keyd->issuer_kept);
     free(keyd->ticket_path);
     free(keyd->tcti);
     att_close(&keyd->lock_fd); /* … and the folder is free last */

@@ -7,7 +7,7 @@
  *   account.pem          the ACME account key, sealed, with an authValue
  *   agents/<id>.pem      an agent's key (TSS2 PEM), agents/<id>.json what we know of it
  *   frozen.json          agents that are frozen
- *   issuer.json          the issuer URL that a ticket named, for when the ticket is gone
+ *   issuer.json          the issuer where the account is: no ticket leads elsewhere any more
  * A file that does not parse is set aside as .bad and reported in INFO. Files sealed in another TPM
  * (or before this one was cleared) are never replaced: keyd says so and refuses. */
 #ifndef ATTESTD_KEYD_KEYD_H
@@ -26,6 +26,7 @@ enum keyd_event {
     KEYD_EVENT_FAILED,  /* will not work without an operator. err says why */
     KEYD_EVENT_BAD,     /* a file was set aside; what: its name */
     KEYD_EVENT_REFUSED, /* a request was refused; what: the operation */
+    KEYD_EVENT_SKIPPED, /* an EK certificate in NV was not read; what: the index */
     KEYD_EVENT_CREATED, /* something was created; what: "hostSecret", "account", "key <id>" */
 };
 
@@ -38,7 +39,7 @@ struct keyd_opts {
     const char *tcti;
     const char *dir;         /* state_dir/keyd; made if absent, mode 0700 */
     const char *socket_path; /* run_dir/keyd.sock */
-    const char *issuer_url;  /* NULL: from the ticket, or from issuer.json */
+    const char *issuer_url;  /* NULL: from issuer.json, or the ticket */
     const char *ticket_path; /* NULL: none */
     uid_t peer_uid;
     const char *sign_socket_path; /* run_dir/keyd-sign.sock; NULL: no such socket */
@@ -58,8 +59,11 @@ ATT_MUST_USE enum att_rc keyd_new(const struct keyd_opts *opts, struct keyd **re
 void keyd_set_sandbox(struct keyd *keyd, const struct proc_sandbox_report *report);
 /* Starts to serve and to bring up the TPM, each in threads of its own. */
 ATT_MUST_USE enum att_rc keyd_start(struct keyd *keyd, struct att_err *err);
-/* Another issuer URL from now on (a reloaded configuration); NULL: as in the ticket. */
+/* Another issuer URL from now on (a reloaded configuration); NULL: as in issuer.json, or the
+ * ticket. */
 ATT_MUST_USE enum att_rc keyd_set_issuer(struct keyd *keyd, const char *url, struct att_err *err);
+/* Another ticket file from now on; NULL: none. */
+ATT_MUST_USE enum att_rc keyd_set_ticket(struct keyd *keyd, const char *path, struct att_err *err);
 /* A sentence for systemd's status line. */
 void keyd_status(struct keyd *keyd, char *ret, size_t room);
 void keyd_free(struct keyd *keyd);

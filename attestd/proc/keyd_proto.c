@@ -61,7 +61,7 @@
 const struct proc_shape proc_key_record_shape = KEY_RECORD;
 
 const struct proc_op proc_keyd_table[] = {
-    {PROC_KEYD_INFO, PROC_OP_AGAIN, "INFO", {{{0}}}, {{{"json", PROC_TEXT, 2, 200000, 0}}}},
+    {PROC_KEYD_INFO, PROC_OP_AGAIN, "INFO", {{{0}}}, {{{"json", PROC_TEXT, 2, PROC_INFO_MAX, 0}}}},
     {PROC_KEYD_IDENTITY,
      PROC_OP_AGAIN,
      "IDENTITY",

@@ -51,12 +51,14 @@ enum proc_keyd_op {
  *    "reason": text?                       why the state is not "ready"
  *    "tpm": {"manufacturer": "<8 hex>", "manufacturerText": "IBM", "firmware": "<16 hex>",
  *            "lockoutCounter": N, "lockoutMax": N, "inLockout": bool, "slotsFree": N,
- *            "banks": ["sha256", …], "srk": "persistent" | "transient", "ekCertificate": bool}
+ *            "banks": ["sha256", …], "srk": "persistent" | "transient", "ekCertificate": bool,
+ *            "nvSkipped": [NV index of an EK certificate that was not read …]}
  *            (absent before the TPM answered for the first time)
  *    "ops": {"<operation>": {"n": N, "p50Us": N, "p95Us": N}, …},
  *    "keys": N, "bad": ["<file set aside>", …], "frozen": ["<agent>", …],
  *    "sandbox": {"profile", "seccomp", "landlock", "reason"?}}                                   */
 enum { PROC_INFO_REP_JSON };
+#define PROC_INFO_MAX 250000 /* below a frame; holds all names that can be frozen */
 
 /* IDENTITY: () → ekCerts (every EK certificate in NV, DER), ekChain (DER; makers' chain in NV),
  * ekCert (the chosen one, DER; empty where the TPM has none), ekPub, akPub, srkPub (TPMT_PUBLIC),
@@ -100,8 +102,9 @@ enum { PROC_SIGN_PART_REQ_HANDLE, PROC_SIGN_PART_REQ_OFFSET, PROC_SIGN_PART_REQ_
 enum { PROC_SIGN_END_REQ_HANDLE, PROC_SIGN_END_REQ_LENGTH };
 
 /* ISSUER: url → (). The base URL that a ticket names which attestd was given on its control socket.
- * Kept when none is known yet; ATT_E_CONFLICT issuerOther when another one is: a daemon cannot turn
- * the account key to another issuer. */
+ * In force until another ticket names another, and for good once the account key has signed as an
+ * account there. ATT_E_CONFLICT issuerOther when the configuration or the account is another one's:
+ * a daemon cannot turn the account key to another issuer. */
 enum { PROC_ISSUER_REQ_URL };
 
 /* ENROL_PROVE (M2): credentialBlob, encryptedSecret, akUrl (under the issuer URL; else ATT_E_DENIED

@@ -68,6 +68,19 @@ static enum att_rc check_memlock(bool needed, struct proc_sandbox_report *report
     return ATT_OK;
 }
 
+bool proc_sandbox_covers(const struct proc_sandbox_path *paths, const char *path)
+{
+    for (size_t i = 0; path && paths[i].path; i++) {
+        size_t len = strlen(paths[i].path);
+        bool below = strncmp(path, paths[i].path, len) == 0 &&
+                     (path[len] == '/' || path[len] == '\0' || (len && path[len - 1] == '/'));
+        if (below && !strstr(path + len, "/..")) {
+            return true;
+        }
+    }
+    return !path;
+}
+
 enum att_rc proc_sandbox_enter(const struct proc_sandbox_opts *opts,
                                struct proc_sandbox_report *ret_report, struct att_err *err)
 {

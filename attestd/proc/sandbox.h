@@ -46,6 +46,9 @@ struct proc_sandbox_report {
     char reason[160]; /* why less than everything is in force; empty when all is */
 };
 
+/* Is path one of those of the list (as proc_sandbox_opts.paths), or below one? By its text; what a
+ * reloaded configuration names newly is out of reach where this says no. NULL is covered. */
+bool proc_sandbox_covers(const struct proc_sandbox_path *paths, const char *path);
 /* Enters. Cannot be undone and holds for every thread that exists or comes (call it before threads
  * are made: Landlock binds the calling thread and its children only). ATT_E_UNSUPPORTED when the
  * kernel refuses seccomp. */

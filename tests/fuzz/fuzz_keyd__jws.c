@@ -21,12 +21,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     att_autojson *own =
         json_pack("{s:s, s:s, s:s, s:s}", "kty", "EC", "crv", "P-256", "x", "AA", "y", "AA");
     att_autojson *header = NULL;
-    if (own && keyd_jws_check(ATT_SLICE(data, size), ISSUER, own, NULL) == ATT_OK) {
+    bool kid = false;
+    if (own && keyd_jws_check(ATT_SLICE(data, size), ISSUER, own, &kid, NULL) == ATT_OK) {
         const char *url = NULL, *alg = NULL;
         if (att_json_parse(ATT_SLICE(data, size), size, &header, NULL) != ATT_OK ||
             att_json_str(header, "url", &url, NULL) != ATT_OK ||
             att_json_str(header, "alg", &alg, NULL) != ATT_OK || strcmp(alg, "ES256") != 0 ||
-            !is_ours(att_slice_str(url)) || strstr(url, "/../")) {
+            !is_ours(att_slice_str(url)) || strstr(url, "/../") ||
+            kid != (json_object_get(header, "kid") != NULL)) {
             abort();
         }
     }

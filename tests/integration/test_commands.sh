@@ -467,6 +467,28 @@ sed -i '/colour/d' "$conf"
 kill -HUP "$(job_pid attestd)"
 twice() { [ "$(grep -c 'event=conf.reloaded' "$dir/log/attestd.log")" -ge 2 ]; }
 wait_for 10 twice
+# What the sandbox has closed for good is refused, by both, with the word that helps.
+elsewhere=$(mktemp -d "${TMPDIR:-/tmp}/att-elsewhere.XXXXXX") # not below a folder that they may read
+cp "$dir/issuer/ca/tls-root.pem" "$elsewhere/root.pem"
+cp "$conf" "$dir/pinned.good"
+# refused_reload PROCESS PATTERN SED
+refused_reload() {
+    sed -i "$3" "$conf"
+    ! cmp -s "$conf" "$dir/pinned.good" || job_fail "the test changed nothing: $3"
+    kill -HUP "$(job_pid "$1")"
+    said() { grep -qE "$2.*restart" "$dir/log/$1.log"; }
+    wait_for 10 said "$1" "$2"
+    cp "$dir/pinned.good" "$conf"
+}
+refused_reload attestd 'conf.notReloaded.*logs.firmware: .*elsewhere' "s|firmware: .*|firmware: $elsewhere/log|"
+refused_reload attestd 'conf.notReloaded.*ticket_file: .*elsewhere' "/^ticket_file/d; \$a ticket_file: $elsewhere/ticket.json"
+refused_reload keyd 'reload-refused.*ticket_file: .*elsewhere' "/^ticket_file/d; \$a ticket_file: $elsewhere/ticket.json"
+refused_reload keyd 'reload-refused.*tpm.tcti' 's|tcti: .*|tcti: "device:/dev/tpm7"|'
+rm -r "$elsewhere"
+kill -HUP "$(job_pid keyd)"
+keyd_reloaded() { grep -q 'keyd.reloaded' "$dir/log/keyd.log"; }
+wait_for 10 keyd_reloaded
+ctl agent rotate rebalancer > /dev/null
 ok "SIGHUP: both go on serving, a wrong file is reported and the old one stays"
 
 # ---- an entry is deleted ---------------------------------------------------------------------------------

@@ -69,7 +69,12 @@ failures=$(fault_log_count attestd 'agent.(failed|refused|certificate)')
 wait_for 30 fault_log_more attestd 'agent.expired' 0 || job_fail "a day ahead: no expiry"
 wait_for 30 fault_log_more attestd 'agent.(failed|refused|certificate)' "$((failures + 1))" || job_fail "a day ahead: it stopped trying"
 job_alive attestd || job_fail "attestd ended"
-[ ! -e "$chain" ] || true_valid || job_fail "a day ahead: an expired certificate is served"
+# What the issuer gives, with its right clock, is expired by this one, too: it is not installed.
+wait_for 10 gone || job_fail "a day ahead: an expired certificate is served"
+for _ in 1 2 3 4 5 6; do
+    gone || job_fail "a day ahead: an expired certificate was installed"
+    sleep 0.5
+done
 ok "a day ahead: out of service, tries on"
 fault_clock "$clock" 0 5700
 wait_for 120 job_is alpha valid || job_fail "no certificate after the clock was mended: $(ctl --json agent show alpha | jq -c .)"
@@ -81,8 +86,7 @@ ok "the clock is right again: certificate"
 job_stop attestd
 fault_clock "$clock" $day 5700
 start_attestd
-sleep 2
-[ ! -e "$chain" ] || ! openssl x509 -in "$chain" -noout -checkend 0 -attime $(($(date +%s) + day)) > /dev/null 2>&1 || true_valid || job_fail "started a day ahead: an expired certificate is served"
+wait_for 10 gone || job_fail "started a day ahead: an expired certificate is served"
 job_stop attestd
 fault_clock "$clock" -$day 5700
 start_attestd

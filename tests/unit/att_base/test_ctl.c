@@ -3,8 +3,10 @@
 #include "attestd/base/io.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -70,13 +73,18 @@ static int stop(void **state)
     return access(path, F_OK) == 0 || rmdir(dir) != 0;
 }
 
-static int raw_connect(void)
+static int raw_connect_to(const char *where)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    snprintf(addr.sun_path, sizeof addr.sun_path, "%s", path);
+    snprintf(addr.sun_path, sizeof addr.sun_path, "%s", where);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof addr), 0);
     return fd;
+}
+
+static int raw_connect(void)
+{
+    return raw_connect_to(path);
 }
 
 static void test_call_gets_its_answer(void **state)
@@ -206,7 +214,8 @@ static void test_connections_are_bounded(void **state)
     for (size_t i = 0; i < n; i++) {
         fds[i] = raw_connect();
     }
-    for (int look = 0; look < 200 && closed < 8; look++) {
+    size_t over = 8 - (getuid() == 0 ? (size_t)ATT_CTL_CONNECTIONS_ROOT : 0);
+    for (int look = 0; look < 200 && closed < over; look++) {
         usleep(50000);
         closed = 0;
         for (size_t i = 0; i < n; i++) {
@@ -217,11 +226,124 @@ static void test_connections_are_bounded(void **state)
     for (size_t i = 0; i < n; i++) {
         close(fds[i]);
     }
-    assert_true(closed >= 8);
+    assert_true(closed >= over);
     usleep(200000);
     json_t *result = NULL;
     assert_int_equal(att_ctl_call(path, "empty", NULL, 5000, &result, NULL), ATT_OK);
     json_decref(result);
+}
+
+/* Who may use the socket but keeps 40 connections open does not keep root out. */
+static void test_idle_connections_leave_root_a_place(void **state)
+{
+    (void)state;
+    if (getuid() != 0) {
+        skip();
+    }
+    int from_child[2], to_child[2];
+    char c = 0;
+    assert_int_equal(pipe(from_child) | pipe(to_child), 0);
+    assert_int_equal(chmod(dir, 0755), 0);
+    assert_int_equal(chmod(path, 0666), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (setgid(65534) != 0 || setuid(65534) != 0) {
+            _exit(9);
+        }
+        for (int i = 0; i < ATT_CTL_CONNECTIONS_MAX + 8; i++) {
+            (void)!raw_connect();
+        }
+        (void)!write(from_child[1], "x", 1);
+        (void)!read(to_child[0], &c, 1);
+        _exit(0);
+    }
+    assert_int_equal(read(from_child[0], &c, 1), 1);
+    usleep(300000); /* all of them are accepted or refused */
+    json_t *result = NULL;
+    struct att_err err = {0};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(att_ctl_call(path, "empty", NULL, 5000, &result, &err), ATT_OK);
+        json_decref(result);
+    }
+    assert_int_equal(write(to_child[1], "x", 1), 1);
+    close(to_child[1]);
+    close(to_child[0]);
+    close(from_child[0]);
+    close(from_child[1]);
+    waitpid(pid, NULL, 0);
+    assert_int_equal(chmod(path, 0600), 0);
+    usleep(200000);
+}
+
+struct trickle {
+    int fd;
+    atomic_bool stop;
+};
+
+/* A byte each 50 ms of a frame that would take 200 s. */
+static void *trickle_on(void *arg)
+{
+    struct trickle *trickle = arg;
+    (void)!write(trickle->fd, "\x00\x00\x10\x00", 4);
+    while (!atomic_load(&trickle->stop) && send(trickle->fd, " ", 1, MSG_NOSIGNAL) == 1) {
+        usleep(50000);
+    }
+    return NULL;
+}
+
+static long elapsed_ms(const struct timespec *since)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (now.tv_sec - since->tv_sec) * 1000 + (now.tv_nsec - since->tv_nsec) / 1000000;
+}
+
+static struct att_ctl_server *second_server(char second[80])
+{
+    struct att_ctl_server *other = NULL;
+    snprintf(second, 80, "%s/t.sock", dir);
+    assert_int_equal(
+        att_ctl_server_new(second, NULL, handler, (void *)(uintptr_t) "user", &other, NULL),
+        ATT_OK);
+    return other;
+}
+
+static void test_a_frame_has_one_deadline(void **state)
+{
+    (void)state;
+    char second[80];
+    struct att_ctl_server *other = second_server(second);
+    att_ctl_server_frame_timeout(other, 600);
+    struct trickle trickle = {.fd = raw_connect_to(second)};
+    struct timespec since;
+    clock_gettime(CLOCK_MONOTONIC, &since);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, trickle_on, &trickle), 0);
+    char c;
+    assert_true(recv(trickle.fd, &c, 1, 0) <= 0); /* ended by the server */
+    assert_in_range(elapsed_ms(&since), 500, 10000);
+    atomic_store(&trickle.stop, true);
+    pthread_join(thread, NULL);
+    close(trickle.fd);
+    att_ctl_server_free(other);
+}
+
+static void test_the_end_waits_for_no_trickling_peer(void **state)
+{
+    (void)state;
+    char second[80];
+    struct att_ctl_server *other = second_server(second);
+    struct trickle trickle = {.fd = raw_connect_to(second)};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, trickle_on, &trickle), 0);
+    usleep(300000);
+    struct timespec since;
+    clock_gettime(CLOCK_MONOTONIC, &since);
+    att_ctl_server_free(other);
+    assert_in_range(elapsed_ms(&since), 0, 5000);
+    atomic_store(&trickle.stop, true);
+    pthread_join(thread, NULL);
+    close(trickle.fd);
 }
 
 static void test_a_file_in_the_way_is_not_removed(void **state)
@@ -250,6 +372,9 @@ int main(void)
         cmocka_unit_test(test_socket_mode_is_closed),
         cmocka_unit_test(test_hostile_frames_end_the_connection_only),
         cmocka_unit_test(test_connections_are_bounded),
+        cmocka_unit_test(test_idle_connections_leave_root_a_place),
+        cmocka_unit_test(test_a_frame_has_one_deadline),
+        cmocka_unit_test(test_the_end_waits_for_no_trickling_peer),
         cmocka_unit_test(test_a_file_in_the_way_is_not_removed),
     };
     return cmocka_run_group_tests(tests, start, stop);

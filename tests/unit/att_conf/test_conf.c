@@ -81,7 +81,23 @@ static void test_attestd_refused(void **state)
     attestd_refused("\nlog_level: loud\n", 2, "log_level", "debug, info");
     attestd_refused("state_dir: var/x\n", 1, "state_dir", "absolute path, found \"var/x\"");
     attestd_refused("logs:\n  ima: x\n", 2, "logs.ima", "absolute path");
-    attestd_refused("tpm:\n  tcti: /dev/tpm0\n", 2, "tpm.tcti", "device:PATH");
+    static const char *const tcti[] = {
+        "/dev/tpm0",         "device", "device:",       "device:tpm0",
+        "device: /dev/tpm0", "swtpm",  "swtpm:",        "swtpm:path=",
+        "swtpm:path=sock",   "tabrmd", "cmd:tpm2_send", "libtss2.so:x",
+        "devices:/dev/tpm0",
+    };
+    static const char *const over_tcp[] = {"mssim", "mssim:host=localhost,port=2321",
+                                           "swtpm:host=127.0.0.1,port=2321", "swtpm:port=2321"};
+    char yaml[200];
+    for (size_t i = 0; i < sizeof tcti / sizeof *tcti; i++) {
+        snprintf(yaml, sizeof yaml, "tpm:\n  tcti: \"%s\"\n", tcti[i]);
+        attestd_refused(yaml, 2, "tpm.tcti", "device:/PATH");
+    }
+    for (size_t i = 0; i < sizeof over_tcp / sizeof *over_tcp; i++) {
+        snprintf(yaml, sizeof yaml, "tpm:\n  tcti: \"%s\"\n", over_tcp[i]);
+        attestd_refused(yaml, 2, "tpm.tcti", "attestd-keyd has no network");
+    }
     attestd_refused("control_group: \"a b\"\n", 1, "control_group", "group's name");
     attestd_refused("signatures: { per_second: 1000001 }\n", 1, "signatures.per_second", "at most");
     attestd_refused("signatures:\n  per_second: 9\n  burst: 1000001\n", 3, "signatures.burst",

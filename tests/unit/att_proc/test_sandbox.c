@@ -383,9 +383,29 @@ static int teardown(void **state)
     return rmdir(folder);
 }
 
+/* What a reloaded configuration may name: by whole parts of a path, and not out of it again. */
+static void paths_are_covered_by_whole_parts(void **state)
+{
+    static const struct proc_sandbox_path paths[] = {{"/etc/attestd", PROC_PATH_READ},
+                                                     {"/log/firmware", PROC_PATH_READ},
+                                                     {NULL, PROC_PATH_READ}};
+    static const char *const no[] = {
+        "/etc/attestd2/x",        "/etc/att",   "/etc",           "/",
+        "/etc/attestd/../shadow", "/log/other", "/log/firmware2", "etc/attestd/x"};
+    (void)state;
+    for (size_t i = 0; i < sizeof no / sizeof no[0]; i++) {
+        assert_false(proc_sandbox_covers(paths, no[i]));
+    }
+    assert_true(proc_sandbox_covers(paths, "/etc/attestd"));
+    assert_true(proc_sandbox_covers(paths, "/etc/attestd/ca/root.pem"));
+    assert_true(proc_sandbox_covers(paths, "/log/firmware"));
+    assert_true(proc_sandbox_covers(paths, NULL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(paths_are_covered_by_whole_parts),
         cmocka_unit_test(hostile_calls_are_refused),
         cmocka_unit_test(keyd_has_no_network),
         cmocka_unit_test(whod_reads_and_does_not_write),

@@ -16,6 +16,7 @@
 #include "attestd/base/hash.h"
 #include "tests/support/swtpm.h"
 #include "tpm/context.h"
+#include "tpm/ek.h"
 #include "tpm/key.h"
 #include "tpm/parse/public.h"
 #include "tpm/parse/sig.h"
@@ -47,6 +48,15 @@ static const uint8_t auth_a[TPM_KEY_AUTH_LEN] = {0xa1, 2,  3,  4,  5, 6, 7, 8, 9
                      att_rc_name(err->rc), err->reason, err->msg, att_rc_name(code), (word));      \
         }                                                                                          \
     } while (0)
+
+/* The certificates in NV, and the EK that goes with them. */
+static inline enum att_rc find_ek(struct tpm_context *ctx, enum parse_ek_template only,
+                                  struct tpm_ek *ret_ek, struct att_err *err)
+{
+    tpm_autoekcerts certs = {0};
+    enum att_rc rc = tpm_ek_read_certs(ctx, &certs, err);
+    return rc == ATT_OK ? tpm_ek_find(ctx, &certs, only, ret_ek, err) : rc;
+}
 
 static inline int group_setup(void **state)
 {

@@ -41,7 +41,7 @@ static void find_and_activate(const struct swtpm *tpm, enum parse_ek_template on
 {
     struct tpm_context *ctx = open_tpm(tpm);
     tpm_autoek ek = {0};
-    assert_ok(tpm_ek_find(ctx, only, &ek, err));
+    assert_ok(find_ek(ctx, only, &ek, err));
     assert_int_equal(ek.kind, want);
     assert_int_equal(ek.cert.len != 0, cert);
     assert_int_equal(ek.persistent != 0, persistent);
@@ -79,8 +79,8 @@ static void refuses_wrong_credentials(void **state)
     struct sealed_credential c;
     att_autobuf value = {0};
     (void)state;
-    assert_ok(tpm_ek_find(ctx, PARSE_EK_H3, &p384, err));
-    assert_ok(tpm_ek_find(ctx, PARSE_EK_L1, &rsa, err));
+    assert_ok(find_ek(ctx, PARSE_EK_H3, &p384, err));
+    assert_ok(find_ek(ctx, PARSE_EK_L1, &rsa, err));
     make_credential(ctx, &p384, &c);
     struct att_slice blob = att_buf_slice(&c.blob), secret = att_buf_slice(&c.secret);
     /* for another EK */
@@ -258,8 +258,8 @@ static void refuses_a_certificate_for_another_key(void **state)
                               "tpm2_nvwrite 0x01c00016 -C o -i padded"),
                      0);
     ctx = open_tpm(&tpm);
-    assert_refused(tpm_ek_find(ctx, PARSE_EK_NONE, &ek, err), ATT_E_DENIED, "ekCertMismatch");
-    assert_refused(tpm_ek_find(ctx, PARSE_EK_H3, &ek, err), ATT_E_DENIED, "ekCertMismatch");
+    assert_refused(find_ek(ctx, PARSE_EK_NONE, &ek, err), ATT_E_DENIED, "ekCertMismatch");
+    assert_refused(find_ek(ctx, PARSE_EK_H3, &ek, err), ATT_E_DENIED, "ekCertMismatch");
     /* the padding was not taken for a part of it */
     tpm_autoekcerts again = {0};
     assert_ok(tpm_ek_read_certs(ctx, &again, err));
@@ -285,7 +285,7 @@ static void prefers_p256_and_reads_chains(void **state)
     (void)state;
     assert_ok(swtpm_new(&tpm, NULL, err));
     ctx = open_tpm(&tpm);
-    assert_ok(tpm_ek_find(ctx, PARSE_EK_L2, &ek, err));
+    assert_ok(find_ek(ctx, PARSE_EK_L2, &ek, err));
     assert_int_equal(ek.cert.len, 0);
     assert_ok(parse_public_parse(att_buf_slice(&ek.pub), &pub, err));
     assert_ok(parse_public_pkey(&pub, &pkey, err));
@@ -343,7 +343,7 @@ static void uses_the_endorsement_authorisation(void **state)
     struct tpm_options options = {.tcti = tpm.tcti, .endorsement_auth = ATT_SLICE_LIT("endorse")};
     assert_ok(tpm_context_open(&options, &ctx, err));
     for (unsigned i = 0; i < 2; i++) {
-        assert_ok(tpm_ek_find(ctx, i == 0 ? PARSE_EK_H3 : PARSE_EK_L1, &ek, err));
+        assert_ok(find_ek(ctx, i == 0 ? PARSE_EK_H3 : PARSE_EK_L1, &ek, err));
         make_credential(ctx, &ek, &c);
         assert_ok(tpm_ek_activate(ctx, &ek, att_buf_slice(&c.blob), att_buf_slice(&c.secret),
                                   &value, err));

@@ -1,5 +1,5 @@
 /* Which key that was made ahead is good for a renewal, and when one is made. */
-#include "attestd/host/internal.h"
+#include "attestd/host/issue.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -78,9 +78,24 @@ static void test_made_only_when_nothing_is_due(void **state)
     assert_false(host_spare_wanted(&host, &idle, now));
 }
 
+/* Only a clear no means that there is no key now. */
+static void test_an_unclear_answer_leaves_a_key_to_look_for(void **state)
+{
+    static const enum att_rc unclear[] = {ATT_E_TIMEOUT, ATT_E_GONE,  ATT_E_IO,   ATT_E_PROTOCOL,
+                                          ATT_E_RETRY,   ATT_E_LIMIT, ATT_E_NOMEM};
+    (void)state;
+    for (size_t i = 0; i < sizeof(unclear) / sizeof(unclear[0]); i++) {
+        assert_true(host_keys_left_over(unclear[i]));
+    }
+    assert_false(host_keys_left_over(ATT_OK));
+    assert_false(host_keys_left_over(ATT_E_DENIED));
+    assert_false(host_keys_left_over(ATT_E_INVAL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_an_unclear_answer_leaves_a_key_to_look_for),
         cmocka_unit_test(test_old_or_used_keys_are_given_up),
         cmocka_unit_test(test_made_only_when_nothing_is_due),
     };

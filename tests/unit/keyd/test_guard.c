@@ -130,7 +130,8 @@ static void headers_are_refused_by_name(void **state)
     att_autojson *jwk = own_jwk();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct att_err err = {0};
-        assert_int_equal(keyd_jws_check(att_slice_str(cases[i].header), BASE, jwk, &err),
+        bool kid = false;
+        assert_int_equal(keyd_jws_check(att_slice_str(cases[i].header), BASE, jwk, &kid, &err),
                          ATT_E_DENIED);
         if (strcmp(err.reason, cases[i].reason) != 0) {
             fail_msg("%s: %s, expected %s", cases[i].header, err.reason, cases[i].reason);
@@ -143,17 +144,20 @@ static void good_headers_pass(void **state)
     (void)state;
     att_autojson *jwk = own_jwk();
     struct att_err err = {0};
+    bool kid = false;
     assert_int_equal(
         keyd_jws_check(ATT_SLICE_LIT("{\"alg\":\"ES256\",\"nonce\":\"n\",\"url\":\"" BASE
                                      "/x\",\"kid\":\"" BASE "/account/1\"}"),
-                       BASE, jwk, &err),
+                       BASE, jwk, &kid, &err),
         ATT_OK);
+    assert_true(kid);
     assert_int_equal(
         keyd_jws_check(ATT_SLICE_LIT("{\"alg\":\"ES256\",\"nonce\":\"n\",\"url\":\"" BASE
                                      "/x\",\"jwk\":{\"crv\":\"P-256\",\"kty\":\"EC\",\"y\":\"YY\","
                                      "\"x\":\"XX\"}}"),
-                       BASE, jwk, &err),
+                       BASE, jwk, &kid, &err),
         ATT_OK);
+    assert_false(kid);
 }
 
 #define ID "0123456789abcdef0123456789abcdef"
