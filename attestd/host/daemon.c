@@ -389,8 +389,13 @@ static enum att_rc start(struct host *host, struct att_err *err)
     if (rc == ATT_OK) {
         rc = agent_registry_new(&host->reg, err);
     }
+    host->keyd_uid = geteuid();
+    if (rc == ATT_OK && host->opts->keyd_user) {
+        rc = proc_user_find(host->opts->keyd_user, &host->keyd_uid, err);
+    }
     if (rc == ATT_OK) {
-        rc = proc_keyd_new(host->paths.keyd, HOST_KEYD_TIMEOUT_MS, &host->keyd, err);
+        rc =
+            proc_keyd_new(host->paths.keyd, host->keyd_uid, HOST_KEYD_TIMEOUT_MS, &host->keyd, err);
     }
     read_boot_id(host->boot_id, sizeof(host->boot_id));
     /* Before the first byte of anybody else's is read, and before there are threads. */

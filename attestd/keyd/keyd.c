@@ -109,7 +109,7 @@ enum att_rc keyd_new(const struct keyd_opts *opts, struct keyd **ret_keyd, struc
     if (rc == ATT_OK) {
         const struct proc_server_opts server = {
             .path = opts->socket_path,
-            .uid = opts->peer_uid,
+            .clients = opts->clients,
             .table = proc_keyd_table,
             .handler = serve,
             .user = keyd,

@@ -14,9 +14,8 @@
 #define ATTESTD_KEYD_KEYD_H
 
 #include "attestd/base/err.h"
+#include "attestd/proc/peer.h"
 #include "attestd/proc/sandbox.h"
-
-#include <sys/types.h>
 
 struct keyd;
 
@@ -31,11 +30,11 @@ enum keyd_event {
 
 struct keyd_opts {
     const char *tcti;
-    const char *dir;         /* state_dir/keyd; made if absent, mode 0700 */
-    const char *socket_path; /* run_dir/keyd.sock */
-    const char *issuer_url;  /* NULL: from the ticket, or from issuer.json */
-    const char *ticket_path; /* NULL: none */
-    uid_t peer_uid;
+    const char *dir;           /* state_dir/keyd; made if absent, mode 0700 */
+    const char *socket_path;   /* run_dir/keyd/keyd.sock */
+    const char *issuer_url;    /* NULL: from the ticket, or from issuer.json */
+    const char *ticket_path;   /* NULL: none */
+    struct proc_users clients; /* who may ask */
     /* Called from several threads; may be NULL. what and err may be NULL. */
     void (*on_event)(void *user, enum keyd_event event, const char *what,
                      const struct att_err *err);
@@ -56,7 +55,8 @@ ATT_MUST_USE enum att_rc keyd_set_issuer(struct keyd *keyd, const char *url, str
 void keyd_status(struct keyd *keyd, char *ret, size_t room);
 void keyd_free(struct keyd *keyd);
 
-/* attestd-keyd's main: --config F, --check, --help, --version. Returns the exit status. */
+/* attestd-keyd's main: --config F, --client USER, --check, --help, --version. Returns the exit
+ * status. */
 int keyd_main(int argc, char **argv);
 
 #endif

@@ -16,6 +16,7 @@
 
 struct proc_keyd {
     struct sockaddr_un addr;
+    uid_t user;
     int64_t timeout_ms;
     atomic_uint next_id;
     pthread_mutex_t lock;
@@ -23,8 +24,8 @@ struct proc_keyd {
     size_t idle_count;
 };
 
-enum att_rc proc_keyd_new(const char *socket_path, int64_t timeout_ms, struct proc_keyd **ret_keyd,
-                          struct att_err *err)
+enum att_rc proc_keyd_new(const char *socket_path, uid_t user, int64_t timeout_ms,
+                          struct proc_keyd **ret_keyd, struct att_err *err)
 {
     size_t len = strlen(socket_path);
     struct proc_keyd *keyd = calloc(1, sizeof *keyd);
@@ -38,6 +39,7 @@ enum att_rc proc_keyd_new(const char *socket_path, int64_t timeout_ms, struct pr
     }
     keyd->addr.sun_family = AF_UNIX;
     memcpy(keyd->addr.sun_path, socket_path, len);
+    keyd->user = user;
     keyd->timeout_ms = timeout_ms;
     pthread_mutex_init(&keyd->lock, NULL);
     *ret_keyd = keyd;
@@ -93,6 +95,19 @@ static void give_idle(struct proc_keyd *keyd, int fd)
     }
 }
 
+/* Whoever may write in the socket's folder can serve there: not every server is keyd. */
+static enum att_rc check_server(const struct proc_keyd *keyd, int fd, struct att_err *err)
+{
+    struct proc_peer peer;
+    enum att_rc rc = proc_peer_get(fd, &peer, err);
+    if (rc == ATT_OK && peer.uid != keyd->user && peer.uid != 0) {
+        rc = att_fail(err, ATT_E_DENIED, "%s is served by uid %u, expected keyd's, %u",
+                      keyd->addr.sun_path, peer.uid, keyd->user);
+        att_err_reason(err, "foreignKeyd");
+    }
+    return rc;
+}
+
 static enum att_rc make_connection(const struct proc_keyd *keyd, int *ret_fd, struct att_err *err)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -105,6 +120,11 @@ static enum att_rc make_connection(const struct proc_keyd *keyd, int *ret_fd, st
         errno = failed;
         return att_fail_errno(err, failed == EACCES ? ATT_E_DENIED : ATT_E_UNREACHABLE,
                               "keyd at %s", keyd->addr.sun_path);
+    }
+    enum att_rc rc = check_server(keyd, fd, err);
+    if (rc != ATT_OK) {
+        close(fd);
+        return rc;
     }
     *ret_fd = fd;
     return ATT_OK;

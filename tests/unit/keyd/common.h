@@ -88,7 +88,7 @@ static inline struct keyd_opts options(const struct fixture *f)
                               .dir = f->dir,
                               .socket_path = f->sock,
                               .issuer_url = ISSUER,
-                              .peer_uid = getuid()};
+                              .clients = {{getuid()}, 1}};
 }
 
 /* The state that INFO names within ten seconds, or the last one seen. */
@@ -117,7 +117,7 @@ static inline void start_opts(struct fixture *f, const struct keyd_opts *opts, c
     assert_ok(keyd_new(opts, &f->keyd, &err));
     assert_ok(keyd_start(f->keyd, &err));
     if (!f->client) {
-        assert_ok(proc_keyd_new(f->sock, 30000, &f->client, &err));
+        assert_ok(proc_keyd_new(f->sock, getuid(), 30000, &f->client, &err));
     }
     wait_state(f->client, state);
 }

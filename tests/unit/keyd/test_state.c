@@ -432,7 +432,7 @@ static void a_silent_tpm_is_said(void **state)
     att_autojson *info = NULL;
     assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
     tpm_queue_set_stuck_ms(f->keyd->queue, 1500);
-    assert_ok(proc_keyd_new(f->sock, 1000, &hasty, &err));
+    assert_ok(proc_keyd_new(f->sock, getuid(), 1000, &hasty, &err));
     assert_int_equal(kill(f->tpm->pid, SIGSTOP), 0);
     assert_int_equal(proc_keyd_key_csr(hasty, key.key_id, SPIFFE("a"), &der, &err), ATT_E_TIMEOUT);
     att_err_clear(&err);
@@ -672,7 +672,7 @@ static void the_program_ends_though_the_tpm_is_silent(void **state)
     write_config(f, config);
     pid_t pid = spawn(f, config);
     wait_state(f->client, "ready");
-    assert_ok(proc_keyd_new(f->sock, 500, &hasty, &err));
+    assert_ok(proc_keyd_new(f->sock, getuid(), 500, &hasty, &err));
     assert_int_equal(kill(f->tpm->pid, SIGSTOP), 0);
     assert_int_equal(proc_keyd_key_create(hasty, "a", &key, &err), ATT_E_TIMEOUT);
     att_err_clear(&err);
