@@ -79,7 +79,9 @@ static inline void make_folder(struct fixture *f)
     snprintf(f->base, sizeof f->base, "/tmp/att-keyd.XXXXXX");
     assert_non_null(mkdtemp(f->base));
     snprintf(f->dir, sizeof f->dir, "%s/keyd", f->base);
-    snprintf(f->sock, sizeof f->sock, "%s/keyd.sock", f->base);
+    snprintf(f->sock, sizeof f->sock, "%s/run/keyd", f->base);
+    assert_int_equal(att_io_mkdirs(f->sock, 0700, NULL), ATT_OK);
+    snprintf(f->sock, sizeof f->sock, "%s/run/keyd/keyd.sock", f->base);
 }
 
 static inline struct keyd_opts options(const struct fixture *f)

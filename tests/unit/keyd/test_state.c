@@ -505,7 +505,7 @@ static void write_config(const struct fixture *f, char config[200])
     put(config, 200, "%s/attestd.yaml", f->base);
     att_buf_printf(&text,
                    "issuer:\n  url: %s\n  ca_file: %s/ca.pem\ntpm:\n  tcti: \"%s\"\n"
-                   "state_dir: %s\nrun_dir: %s\n",
+                   "state_dir: %s\nrun_dir: %s/run\n",
                    ISSUER, f->base, f->tpm->tcti, f->base, f->base);
     assert_ok(att_io_write_file(config, att_buf_slice(&text), 0600, &err));
 }
@@ -713,6 +713,9 @@ static void the_run_folder_can_be_entered(void **state)
     assert_int_equal(stat(run, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0755);
     usleep(200000);
+    put(config, sizeof config, "%s/keyd", run); /* the socket's own folder: its group's */
+    assert_int_equal(stat(config, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0750);
     assert_int_equal(kill(pid, SIGKILL), 0);
     waitpid(pid, &status, 0);
     start(f);
