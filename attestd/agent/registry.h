@@ -86,7 +86,7 @@ struct agent {
     struct agent_record rec;
     int64_t stage_us[AGENT_STAGE_COUNT]; /* of the issuance that ended last */
     bool busy;                           /* a worker has it */
-    bool forced;                         /* rotate was asked for */
+    bool forced;                         /* rotate was asked for, or the host booted anew */
     bool check_keys;                     /* keyd's keys have to be compared with the record */
     bool reassigned;                     /* listed again while its removal is still to be done */
     bool unsaved;                        /* the record in memory is newer than the file */
