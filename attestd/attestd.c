@@ -7,6 +7,7 @@
 
 static const char usage[] =
     "usage: attestd [--config FILE] [--check] [--log text|json] [--state-dir DIR] [--run-dir DIR]\n"
+    "               [--keyd-user USER]\n"
     "       attestd --help | --version\n"
     "\n"
     "Keeps the certificates of this host's agents fresh; their keys stay in the TPM.\n"
@@ -15,9 +16,19 @@ static const char usage[] =
     "  --log FORM       text or json, whatever the file says\n"
     "  --state-dir DIR  instead of the file's state_dir\n"
     "  --run-dir DIR    instead of the file's run_dir\n"
+    "  --keyd-user USER the user that attestd-keyd runs as (default: the one attestd runs as)\n"
     "Exit: 0 ended by a signal (or --check found nothing wrong), 1 failed, 2 wrong usage.\n";
 
-enum { OPT_CONFIG = 256, OPT_CHECK, OPT_LOG, OPT_STATE_DIR, OPT_RUN_DIR, OPT_HELP, OPT_VERSION };
+enum {
+    OPT_CONFIG = 256,
+    OPT_CHECK,
+    OPT_LOG,
+    OPT_STATE_DIR,
+    OPT_RUN_DIR,
+    OPT_KEYD_USER,
+    OPT_HELP,
+    OPT_VERSION
+};
 
 static const struct option options[] = {
     {"config", required_argument, NULL, OPT_CONFIG},
@@ -25,6 +36,7 @@ static const struct option options[] = {
     {"log", required_argument, NULL, OPT_LOG},
     {"state-dir", required_argument, NULL, OPT_STATE_DIR},
     {"run-dir", required_argument, NULL, OPT_RUN_DIR},
+    {"keyd-user", required_argument, NULL, OPT_KEYD_USER},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
     {NULL, 0, NULL, 0},
@@ -71,6 +83,9 @@ int main(int argc, char **argv)
             break;
         case OPT_RUN_DIR:
             opts.run_dir = optarg;
+            break;
+        case OPT_KEYD_USER:
+            opts.keyd_user = optarg;
             break;
         case OPT_HELP:
             fputs(usage, stdout);

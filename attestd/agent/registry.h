@@ -93,7 +93,7 @@ struct agent {
     int64_t stage_us[AGENT_STAGE_COUNT]; /* of the issuance that ended last */
     bool busy;                           /* a worker has it */
     bool settled;                        /* … for nothing that anybody waits for */
-    bool forced;                         /* rotate was asked for */
+    bool forced;                         /* rotate was asked for, or the host booted anew */
     bool check_keys;                     /* keyd's keys have to be compared with the record */
     bool create_lost;                    /* keyd may have made a key whose answer did not arrive */
     bool reassigned;                     /* listed again while its removal is still to be done */

@@ -437,12 +437,17 @@ static enum att_rc start(struct host *host, struct att_err *err)
     if (rc == ATT_OK) {
         rc = agent_registry_new(&host->reg, err);
     }
-    if (rc == ATT_OK) {
-        rc = proc_keyd_new(host->paths.keyd, HOST_KEYD_TIMEOUT_MS, &host->keyd, err);
+    host->keyd_uid = geteuid();
+    if (rc == ATT_OK && host->opts->keyd_user) {
+        rc = proc_user_find(host->opts->keyd_user, &host->keyd_uid, err);
     }
     if (rc == ATT_OK) {
-        rc = proc_caller_new(host->paths.whod, "whod", proc_who_table, HOST_WHOD_TIMEOUT_MS,
-                             &host->whod, err);
+        rc =
+            proc_keyd_new(host->paths.keyd, host->keyd_uid, HOST_KEYD_TIMEOUT_MS, &host->keyd, err);
+    }
+    if (rc == ATT_OK) {
+        rc = proc_caller_new(host->paths.whod, "whod", PROC_ANY_USER, proc_who_table,
+                             HOST_WHOD_TIMEOUT_MS, &host->whod, err);
     }
     read_boot_id(host->boot_id, sizeof(host->boot_id));
     /* Before the first byte of anybody else's is read, and before there are threads. */

@@ -70,6 +70,55 @@ static void check_tpm(struct doctor *d, struct host *host)
           "%zu state files were set aside", bad);
 }
 
+static void add_other(char *ret, size_t room, const char *path, const char *who, long id)
+{
+    size_t used = strlen(ret);
+    if (used) {
+        used += (size_t)snprintf(ret + used, room - used, ", ");
+    }
+    if (used < room && id >= 0) {
+        snprintf(ret + used, room - used, "%s %ld may open %s", who, id, path);
+    } else if (used < room) {
+        snprintf(ret + used, room - used, "%s may open %s", who, path);
+    }
+}
+
+static void others_of(const char *path, uid_t keyd_uid, char *ret, size_t room)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        return;
+    }
+    if (st.st_uid != 0 && st.st_uid != keyd_uid && (st.st_mode & 0600)) {
+        add_other(ret, room, path, "uid", (long)st.st_uid);
+    }
+    if (st.st_gid != 0 && (st.st_mode & 0060)) {
+        add_other(ret, room, path, "group", (long)st.st_gid);
+    }
+    if (st.st_mode & 0006) {
+        add_other(ret, room, path, "everybody", -1);
+    }
+}
+
+void host_device_others(const char *path, uid_t keyd_uid, char *ret, size_t room)
+{
+    ret[0] = '\0';
+    others_of(path, keyd_uid, ret, room);
+    /* /dev/tpmrm0 and /dev/tpm0 are two doors to one TPM. */
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    char other[200];
+    bool managed = strncmp(name, "tpmrm", 5) == 0;
+    if (strncmp(name, "tpm", 3) != 0) {
+        return;
+    }
+    int len = snprintf(other, sizeof(other), "%.*s%s%s", (int)(name - path), path,
+                       managed ? "tpm" : "tpmrm", name + (managed ? 5 : 3));
+    if (len > 0 && (size_t)len < sizeof(other)) {
+        others_of(other, keyd_uid, ret, room);
+    }
+}
+
 /* A process that may use the device could recreate the AK. */
 static void check_device(struct doctor *d, struct host *host)
 {
@@ -88,10 +137,13 @@ static void check_device(struct doctor *d, struct host *host)
               tcti + 7, strerror(errno));
         return;
     }
-    bool tight = (st.st_mode & 0007) == 0;
-    check(d, "tpmDevice", tight, false, "give it to keyd's user alone by a udev rule",
-          "%s has mode %o, owner %u, group %u", tcti + 7, (unsigned)st.st_mode & 07777U, st.st_uid,
-          st.st_gid);
+    char others[200];
+    host_device_others(tcti + 7, host->keyd_uid, others, sizeof(others));
+    check(d, "tpmDevice", others[0] == '\0', false,
+          "give it to keyd's user alone: the udev rule 70-attestd.rules, then `udevadm trigger -s "
+          "tpm -s tpmrm`",
+          "%s%s", others[0] ? others : "only keyd's user and root may open ",
+          others[0] ? "" : tcti + 7);
 }
 
 static void check_clock(struct doctor *d, struct host *host)

@@ -70,6 +70,15 @@ static bool same_boot(const struct proc_identity *a, const struct host_record *r
            strcmp(a->firmware, rec->firmware) == 0;
 }
 
+/* What the certificates in force say of the boot is of an earlier one. Under lock. */
+static void renew_all(struct host *host)
+{
+    for (size_t i = 0; i < agent_registry_count(host->reg); i++) {
+        struct agent *agent = agent_registry_at(host->reg, i);
+        agent->forced |= agent->rec.life.state == AGENT_VALID;
+    }
+}
+
 static void log_identity(const struct proc_identity *id, const struct host_record *rec)
 {
     if (rec->ak_url[0] && !same_boot(id, rec)) {
@@ -404,6 +413,9 @@ static enum att_rc keep(struct host *host, const struct enrol_m2_response *m2, c
     {
         HOST_LOCKED(host);
         struct host_record *rec = &host->rec;
+        if (rec->ak_url[0] && !same_boot(&host->identity, rec)) {
+            renew_all(host);
+        }
         memcpy(rec->ak_url, ak_url, strlen(ak_url) + 1);
         memcpy(rec->host_id, m2->host_id, sizeof(rec->host_id));
         memcpy(rec->firmware, host->identity.firmware, sizeof(rec->firmware));

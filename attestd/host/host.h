@@ -10,6 +10,7 @@ struct host_options {
     const char *conf_path;           /* read again on SIGHUP */
     const char *state_dir, *run_dir; /* command line; NULL: the file's */
     const char *log;                 /* command line; NULL: the file's */
+    const char *keyd_user;           /* who serves keyd's socket; NULL: the own user */
 };
 
 /* The configuration with the command line over it. Errors in the file go to stderr, one line each.

@@ -31,7 +31,7 @@ enum att_rc host_paths_init(struct host_paths *paths, const struct conf_attestd 
         p.lock = join(p.dir, "lock");
     }
     p.control = join(conf->run_dir, "control.sock");
-    p.keyd = join(conf->run_dir, "keyd.sock");
+    p.keyd = join(conf->run_dir, "keyd/keyd.sock");
     p.whod = join(conf->run_dir, "whod.sock");
     p.workload = join(conf->run_dir, "workload.sock");
     if (!p.dir || !p.agents || !p.records || !p.withdrawn || !p.evidence || !p.record || !p.view ||

@@ -359,7 +359,7 @@ static enum att_rc handle(void *user, const struct proc_peer *peer, const struct
 enum att_rc host_workload_start(struct host *host, struct att_err *err)
 {
     const struct proc_server_opts opts = {.path = host->paths.workload,
-                                          .uid = geteuid(),
+                                          .clients = {.uids = {geteuid()}, .count = 1},
                                           .table = proc_workload_table,
                                           .handler = handle,
                                           .user = host,

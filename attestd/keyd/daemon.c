@@ -28,15 +28,19 @@
 enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 
 struct paths {
-    char dir[1024], socket[1024], sign_socket[1024], ticket[1024], ticket_dir[1024],
-        config_dir[1024], device[1024];
+    char dir[1024], socket_dir[1024], socket[1024], sign_socket[1024], ticket[1024];
+    char ticket_dir[1024], config_dir[1024], device[1024];
 };
 
 static void usage(FILE *to)
 {
-    fputs("usage: attestd-keyd [--config FILE] [--check]\n"
-          "Holds the host's TPM and the agents' keys, and answers attestd on RUN_DIR/keyd.sock.\n"
+    fputs("usage: attestd-keyd [--config FILE] [--client USER]... [--check]\n"
+          "Holds the host's TPM and the agents' keys, and answers attestd on\n"
+          "RUN_DIR/keyd/keyd.sock.\n"
           "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
+          "  --client USER  who may ask, beside root: attestd's user (default: the user that\n"
+          "                 attestd-keyd runs as). Others than that user reach the socket through\n"
+          "                 the group that attestd-keyd runs as\n"
           "  --check        read the configuration, say what is wrong in it, exit\n"
           "  --help, --version\n",
           to);
@@ -124,10 +128,13 @@ static enum att_rc find_paths(const struct conf_attestd *conf, const char *confi
     *paths = (struct paths){0};
     enum att_rc rc = join(paths->dir, sizeof paths->dir, conf->state_dir, "/keyd", err);
     if (rc == ATT_OK) {
-        rc = join(paths->socket, sizeof paths->socket, conf->run_dir, "/keyd.sock", err);
+        rc = join(paths->socket_dir, sizeof paths->socket_dir, conf->run_dir, "/keyd", err);
     }
     if (rc == ATT_OK) {
-        rc = join(paths->sign_socket, sizeof paths->sign_socket, conf->run_dir, "/keyd-sign.sock",
+        rc = join(paths->socket, sizeof paths->socket, paths->socket_dir, "/keyd.sock", err);
+    }
+    if (rc == ATT_OK) {
+        rc = join(paths->sign_socket, sizeof paths->sign_socket, paths->socket_dir, "/sign.sock",
                   err);
     }
     if (rc == ATT_OK && conf->ticket_file) {
@@ -146,12 +153,11 @@ static enum att_rc find_paths(const struct conf_attestd *conf, const char *confi
 }
 
 /* What keyd may reach, for good. list: 8 places. */
-static void find_reach(const struct conf_attestd *conf, const struct paths *paths,
-                       struct proc_sandbox_path list[8])
+static void find_reach(const struct paths *paths, struct proc_sandbox_path list[8])
 {
     size_t n = 0;
     list[n++] = (struct proc_sandbox_path){paths->dir, PROC_PATH_WRITE};
-    list[n++] = (struct proc_sandbox_path){conf->run_dir, PROC_PATH_WRITE};
+    list[n++] = (struct proc_sandbox_path){paths->socket_dir, PROC_PATH_WRITE};
     list[n++] = (struct proc_sandbox_path){paths->config_dir, PROC_PATH_READ}; /* SIGHUP */
     if (paths->ticket_dir[0]) {
         list[n++] = (struct proc_sandbox_path){paths->ticket_dir, PROC_PATH_READ};
@@ -162,11 +168,10 @@ static void find_reach(const struct conf_attestd *conf, const struct paths *path
     list[n].path = NULL;
 }
 
-static enum att_rc enter_sandbox(const struct conf_attestd *conf, const struct paths *paths,
-                                 struct keyd *keyd, struct att_err *err)
+static enum att_rc enter_sandbox(const struct paths *paths, struct keyd *keyd, struct att_err *err)
 {
     struct proc_sandbox_path list[8];
-    find_reach(conf, paths, list);
+    find_reach(paths, list);
     const struct proc_sandbox_opts opts = {PROC_PROFILE_KEYD, list, true};
     struct proc_sandbox_report report;
     enum att_rc rc = proc_sandbox_enter(&opts, &report, err);
@@ -207,7 +212,7 @@ static enum att_rc check_reload(const struct conf_attestd *first, const struct c
     if (rc != ATT_OK) {
         return rc;
     }
-    find_reach(first, &at_start, list);
+    find_reach(&at_start, list);
     return !paths->ticket[0] || proc_sandbox_covers(list, paths->ticket)
                ? ATT_OK
                : att_fail(err, ATT_E_CONFLICT,
@@ -266,16 +271,27 @@ static void loop(const char *config, const struct conf_attestd *conf, struct key
     }
 }
 
-static enum att_rc start(const struct conf_attestd *conf, const char *config, struct keyd **ret,
-                         struct att_err *err)
+/* run_dir is for all to enter: attestd's control socket may be a group's. */
+static enum att_rc make_socket_dir(const struct conf_attestd *conf, const struct paths *paths,
+                                   struct att_err *err)
+{
+    mode_t mask = umask(022);
+    enum att_rc rc = att_io_mkdirs(conf->run_dir, 0755, err);
+    if (rc == ATT_OK) {
+        rc = att_io_mkdirs(paths->socket_dir, 0750, err);
+    }
+    umask(mask);
+    return rc;
+}
+
+static enum att_rc start(const struct conf_attestd *conf, const char *config,
+                         const struct proc_users *clients, struct keyd **ret, struct att_err *err)
 {
     struct paths paths;
     struct keyd *keyd = NULL;
     enum att_rc rc = find_paths(conf, config, &paths, err);
-    if (rc == ATT_OK) { /* for all to enter: attestd's control socket may be a group's */
-        mode_t mask = umask(022);
-        rc = att_io_mkdirs(conf->run_dir, 0755, err);
-        umask(mask);
+    if (rc == ATT_OK) {
+        rc = make_socket_dir(conf, &paths, err);
     }
     if (rc == ATT_OK) {
         const struct keyd_opts opts = {
@@ -284,16 +300,15 @@ static enum att_rc start(const struct conf_attestd *conf, const char *config, st
             .socket_path = paths.socket,
             .issuer_url = conf->issuer ? conf->issuer->url : NULL,
             .ticket_path = paths.ticket[0] ? paths.ticket : NULL,
-            .peer_uid = geteuid(),
+            .clients = *clients,
             .sign_socket_path = paths.sign_socket,
-            .sign_uid = geteuid(),
             .quota = {conf->signatures->per_second, conf->signatures->burst},
             .on_event = log_event,
         };
         rc = keyd_new(&opts, &keyd, err);
     }
     if (rc == ATT_OK) {
-        rc = enter_sandbox(conf, &paths, keyd, err);
+        rc = enter_sandbox(&paths, keyd, err);
     }
     if (rc == ATT_OK) {
         rc = keyd_start(keyd, err);
@@ -340,7 +355,7 @@ static void bound_the_end(void)
     }
 }
 
-static int run(const char *config)
+static int run(const char *config, const struct proc_users *clients)
 {
     struct conf_attestd *conf = NULL;
     struct keyd *keyd = NULL;
@@ -364,7 +379,7 @@ static int run(const char *config)
         att_log(ATT_WARN, "keyd.secure-heap", ATT_S("message", "libcrypto's heap is not locked"));
     }
     lock_memory();
-    enum att_rc rc = start(conf, config, &keyd, &err);
+    enum att_rc rc = start(conf, config, clients, &keyd, &err);
     if (rc != ATT_OK) {
         conf_attestd_free(conf);
         att_log_err(ATT_ERROR, "keyd.start", &err);
@@ -381,17 +396,24 @@ static int run(const char *config)
 
 int keyd_main(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"check", no_argument, NULL, 'k'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {"version", no_argument, NULL, 'v'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'}, {"client", required_argument, NULL, 'u'},
+        {"check", no_argument, NULL, 'k'},        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0}};
     const char *config = CONFIG_DEFAULT;
     bool check = false;
+    struct proc_users clients = {{0}, 0};
+    struct att_err err = {0};
     for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (got) {
         case 'c':
             config = optarg;
+            break;
+        case 'u':
+            if (proc_users_add(&clients, optarg, &err) != ATT_OK) {
+                fprintf(stderr, "attestd-keyd: --client: %s\n", err.msg);
+                return EXIT_REFUSED;
+            }
             break;
         case 'k':
             check = true;
@@ -411,11 +433,13 @@ int keyd_main(int argc, char **argv)
         usage(stderr);
         return EXIT_USAGE;
     }
+    if (clients.count == 0) {
+        clients = (struct proc_users){{geteuid()}, 1};
+    }
     if (!check) {
-        return run(config);
+        return run(config, &clients);
     }
     struct conf_attestd *conf = NULL;
-    struct att_err err = {0};
     enum att_rc rc = load_config(config, &conf, &err);
     conf_attestd_free(conf);
     fprintf(rc == ATT_OK ? stdout : stderr, "%s: %s\n", config, rc == ATT_OK ? "ok" : err.msg);

@@ -65,7 +65,7 @@ static enum att_rc listen_for_signers(struct keyd *keyd, const struct keyd_opts 
     }
     const struct proc_server_opts server = {
         .path = opts->sign_socket_path,
-        .uid = opts->sign_uid,
+        .clients = opts->clients,
         .table = proc_sign_table,
         .handler = keyd_sign_serve,
         .user = keyd,
@@ -128,7 +128,7 @@ enum att_rc keyd_new(const struct keyd_opts *opts, struct keyd **ret_keyd, struc
     if (rc == ATT_OK) {
         const struct proc_server_opts server = {
             .path = opts->socket_path,
-            .uid = opts->peer_uid,
+            .clients = opts->clients,
             .table = proc_keyd_table,
             .handler = serve,
             .user = keyd,

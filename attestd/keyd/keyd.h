@@ -14,9 +14,8 @@
 #define ATTESTD_KEYD_KEYD_H
 
 #include "attestd/base/err.h"
+#include "attestd/proc/peer.h"
 #include "attestd/proc/sandbox.h"
-
-#include <sys/types.h>
 
 struct keyd;
 
@@ -37,14 +36,13 @@ struct keyd_quota {
 
 struct keyd_opts {
     const char *tcti;
-    const char *dir;         /* state_dir/keyd; made if absent, mode 0700 */
-    const char *socket_path; /* run_dir/keyd.sock */
-    const char *issuer_url;  /* NULL: from issuer.json, or the ticket */
-    const char *ticket_path; /* NULL: none */
-    uid_t peer_uid;
-    const char *sign_socket_path; /* run_dir/keyd-sign.sock; NULL: no such socket */
-    uid_t sign_uid;               /* tokend's */
-    struct keyd_quota quota;      /* of each agent on that socket */
+    const char *dir;              /* state_dir/keyd; made if absent, mode 0700 */
+    const char *socket_path;      /* run_dir/keyd/keyd.sock */
+    const char *sign_socket_path; /* run_dir/keyd/sign.sock; NULL: no such socket */
+    const char *issuer_url;       /* NULL: from issuer.json, or the ticket */
+    const char *ticket_path;      /* NULL: none */
+    struct proc_users clients;    /* who may ask, on both sockets */
+    struct keyd_quota quota;      /* of each agent on sign_socket_path */
     /* Called from several threads; may be NULL. what and err may be NULL. */
     void (*on_event)(void *user, enum keyd_event event, const char *what,
                      const struct att_err *err);
@@ -68,7 +66,8 @@ ATT_MUST_USE enum att_rc keyd_set_ticket(struct keyd *keyd, const char *path, st
 void keyd_status(struct keyd *keyd, char *ret, size_t room);
 void keyd_free(struct keyd *keyd);
 
-/* attestd-keyd's main: --config F, --check, --help, --version. Returns the exit status. */
+/* attestd-keyd's main: --config F, --client USER, --check, --help, --version. Returns the exit
+ * status. */
 int keyd_main(int argc, char **argv);
 
 #endif

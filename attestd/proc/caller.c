@@ -17,6 +17,7 @@
 struct proc_caller {
     struct sockaddr_un addr;
     const char *peer;
+    uid_t user;
     const struct proc_op *table;
     int64_t timeout_ms;
     atomic_uint next_id;
@@ -25,9 +26,9 @@ struct proc_caller {
     size_t idle_count;
 };
 
-enum att_rc proc_caller_new(const char *socket_path, const char *peer, const struct proc_op *table,
-                            int64_t timeout_ms, struct proc_caller **ret_caller,
-                            struct att_err *err)
+enum att_rc proc_caller_new(const char *socket_path, const char *peer, uid_t user,
+                            const struct proc_op *table, int64_t timeout_ms,
+                            struct proc_caller **ret_caller, struct att_err *err)
 {
     size_t len = strlen(socket_path);
     struct proc_caller *caller = calloc(1, sizeof *caller);
@@ -42,6 +43,7 @@ enum att_rc proc_caller_new(const char *socket_path, const char *peer, const str
     caller->addr.sun_family = AF_UNIX;
     memcpy(caller->addr.sun_path, socket_path, len);
     caller->peer = peer;
+    caller->user = user;
     caller->table = table;
     caller->timeout_ms = timeout_ms;
     pthread_mutex_init(&caller->lock, NULL);
@@ -98,6 +100,21 @@ static void give_idle(struct proc_caller *caller, int fd)
     }
 }
 
+/* Whoever may write in the socket's folder can serve there: not every server is who it should be.
+ */
+static enum att_rc check_server(const struct proc_caller *caller, int fd, struct att_err *err)
+{
+    struct proc_peer peer;
+    enum att_rc rc = caller->user == PROC_ANY_USER ? ATT_OK : proc_peer_get(fd, &peer, err);
+    if (rc == ATT_OK && caller->user != PROC_ANY_USER && peer.uid != caller->user &&
+        peer.uid != 0) {
+        rc = att_fail(err, ATT_E_DENIED, "%s is served by uid %u, expected %s's, %u",
+                      caller->addr.sun_path, peer.uid, caller->peer, caller->user);
+        att_err_reason(err, "foreignServer");
+    }
+    return rc;
+}
+
 static enum att_rc make_connection(const struct proc_caller *caller, int *ret_fd,
                                    struct att_err *err)
 {
@@ -111,6 +128,11 @@ static enum att_rc make_connection(const struct proc_caller *caller, int *ret_fd
         errno = failed;
         return att_fail_errno(err, failed == EACCES ? ATT_E_DENIED : ATT_E_UNREACHABLE, "%s at %s",
                               caller->peer, caller->addr.sun_path);
+    }
+    enum att_rc rc = check_server(caller, fd, err);
+    if (rc != ATT_OK) {
+        close(fd);
+        return rc;
     }
     *ret_fd = fd;
     return ATT_OK;

@@ -13,9 +13,12 @@
 
 struct proc_caller;
 
-/* Does not connect yet. peer: what the messages call the other side ("keyd"), kept by reference, as
- * is table. timeout_ms bounds each call. */
-ATT_MUST_USE enum att_rc proc_caller_new(const char *socket_path, const char *peer,
+#define PROC_ANY_USER ((uid_t)-1)
+
+/* Does not connect yet. user: who serves there, beside root (ATT_E_DENIED foreignServer otherwise);
+ * PROC_ANY_USER where only root can make the socket. peer: what the messages call the other side
+ * ("keyd"), kept by reference, as is table. timeout_ms bounds each call. */
+ATT_MUST_USE enum att_rc proc_caller_new(const char *socket_path, const char *peer, uid_t user,
                                          const struct proc_op *table, int64_t timeout_ms,
                                          struct proc_caller **ret_caller, struct att_err *err);
 void proc_caller_free(struct proc_caller *caller); /* no call may be under way */

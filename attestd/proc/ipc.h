@@ -8,8 +8,7 @@
 #define ATTESTD_PROC_IPC_H
 
 #include "attestd/base/buf.h"
-
-#include <sys/types.h>
+#include "attestd/proc/peer.h"
 
 #define PROC_FRAME_MAX  ((size_t)256 << 10) /* bytes after the length word */
 #define PROC_HEADER_LEN 6                   /* id, operation */
@@ -125,13 +124,6 @@ ATT_MUST_USE enum att_rc proc_frame_recv_fd(int fd, struct att_buf *ret_bytes, i
 
 struct proc_server;
 
-struct proc_peer {
-    uid_t uid;
-    gid_t gid;
-    pid_t pid;
-    int passed; /* the descriptor that came with this request (PROC_OP_FD), the server's; else -1 */
-};
-
 /* Answers one decoded request: writes the reply's payload by proc_reply_encode, or returns an
  * error, which the server sends. Called from several threads at once. */
 typedef enum att_rc proc_handler_fn(void *user, const struct proc_peer *peer,
@@ -139,19 +131,20 @@ typedef enum att_rc proc_handler_fn(void *user, const struct proc_peer *peer,
                                     struct att_buf *ret_payload, struct att_err *err);
 
 struct proc_server_opts {
-    const char *path;       /* unix socket; a stale one is replaced, a live one is ATT_E_CONFLICT */
-    uid_t uid;              /* peers with this uid, and root, may connect (SO_PEERCRED) */
-    const uid_t *peer_uids; /* and these; borrowed. The socket then is our group's, too (0660) */
-    size_t n_peer_uids;
+    const char *path; /* unix socket; a stale one is replaced, a live one is ATT_E_CONFLICT */
+    struct proc_users
+        clients; /* who may connect beside root (SO_PEERCRED); others are hung up on */
     const struct proc_op *table; /* ends at the first without a name */
     proc_handler_fn *handler;
     void *user;
     int64_t frame_timeout_ms; /* how long a frame may take from its first byte to its last */
 };
 
-/* Binds and listens (mode 0600), or takes over the socket of this path that systemd listens on
- * (then its mode is the unit's, and the socket stays when the server ends). Serving starts with
- * proc_server_start, so that a process can enter its sandbox in between. */
+/* Binds and listens, or takes over the socket of this path that systemd listens on (then its mode
+ * is the unit's, and the socket stays when the server ends). Serving starts with proc_server_start,
+ * so that a process can enter its sandbox in between. The mode is 0600, or 0660 when others than
+ * this process's own user are clients: they reach it through its group, which is the process's own.
+ */
 ATT_MUST_USE enum att_rc proc_server_new(const struct proc_server_opts *opts,
                                          struct proc_server **ret_server, struct att_err *err);
 ATT_MUST_USE enum att_rc proc_server_start(struct proc_server *server, struct att_err *err);

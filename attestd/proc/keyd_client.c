@@ -9,15 +9,15 @@ struct proc_keyd {
     struct proc_caller *caller;
 };
 
-enum att_rc proc_keyd_new(const char *socket_path, int64_t timeout_ms, struct proc_keyd **ret_keyd,
-                          struct att_err *err)
+enum att_rc proc_keyd_new(const char *socket_path, uid_t user, int64_t timeout_ms,
+                          struct proc_keyd **ret_keyd, struct att_err *err)
 {
     struct proc_keyd *keyd = calloc(1, sizeof *keyd);
     if (!keyd) {
         return att_fail(err, ATT_E_NOMEM, "client");
     }
     enum att_rc rc =
-        proc_caller_new(socket_path, "keyd", proc_keyd_table, timeout_ms, &keyd->caller, err);
+        proc_caller_new(socket_path, "keyd", user, proc_keyd_table, timeout_ms, &keyd->caller, err);
     if (rc != ATT_OK) {
         free(keyd);
         return rc;

@@ -3,8 +3,8 @@
  * made anew at the next call; operations that are harmless to repeat are resent once by themselves.
  *
  * Errors: what keyd answered, with its code, reason and message; ATT_E_UNREACHABLE when nobody
- * listens; ATT_E_TIMEOUT; ATT_E_GONE when the connection (KEY_CREATE) or the TPM went away;
- * ATT_E_PROTOCOL when the answer has not its form. */
+ * listens; ATT_E_DENIED foreignKeyd when somebody else does; ATT_E_TIMEOUT; ATT_E_GONE when the
+ * connection (KEY_CREATE) or the TPM went away; ATT_E_PROTOCOL when the answer has not its form. */
 #ifndef ATTESTD_PROC_KEYD_CLIENT_H
 #define ATTESTD_PROC_KEYD_CLIENT_H
 
@@ -13,8 +13,9 @@
 
 struct proc_keyd;
 
-/* Does not connect yet. timeout_ms bounds each call, waiting in keyd's queue included. */
-ATT_MUST_USE enum att_rc proc_keyd_new(const char *socket_path, int64_t timeout_ms,
+/* Does not connect yet. Whoever listens there must be user or root. timeout_ms bounds each call,
+ * waiting in keyd's queue included. */
+ATT_MUST_USE enum att_rc proc_keyd_new(const char *socket_path, uid_t user, int64_t timeout_ms,
                                        struct proc_keyd **ret_keyd, struct att_err *err);
 void proc_keyd_free(struct proc_keyd *keyd); /* no call may be under way */
 

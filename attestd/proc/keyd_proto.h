@@ -1,6 +1,6 @@
-/* What keyd can be asked: the operations of its socket (run_dir/keyd.sock), with the exact fields
- * of each request and reply, in order. The table in keyd_proto.c is the contract; the names below
- * index struct proc_msg.v. No operation signs a digest that the caller chose.
+/* What keyd can be asked: the operations of its socket (run_dir/keyd/keyd.sock), with the exact
+ * fields of each request and reply, in order. The table in keyd_proto.c is the contract; the names
+ * below index struct proc_msg.v. No operation signs a digest that the caller chose.
  *
  * Names of members are those of docs/PROTOCOL.md. TPM structures travel there as here: TPMT_PUBLIC,
  * TPMS_ATTEST and TPMT_SIGNATURE without a size prefix, TPM2B_ID_OBJECT and

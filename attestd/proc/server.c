@@ -134,19 +134,9 @@ static void *connection_thread(void *arg)
 
 /* ---- accepting ----------------------------------------------------------------------------- */
 
-static bool peer_allowed(int fd, const struct proc_server_opts *opts, struct proc_peer *ret_peer)
+static bool peer_allowed(int fd, const struct proc_users *clients, struct proc_peer *ret_peer)
 {
-    struct ucred cred;
-    socklen_t len = sizeof cred;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0 || len != sizeof cred) {
-        return false;
-    }
-    *ret_peer = (struct proc_peer){cred.uid, cred.gid, cred.pid, -1};
-    bool allowed = cred.uid == opts->uid || cred.uid == 0;
-    for (size_t i = 0; !allowed && i < opts->n_peer_uids; i++) {
-        allowed = cred.uid == opts->peer_uids[i];
-    }
-    return allowed;
+    return proc_peer_get(fd, ret_peer, NULL) == ATT_OK && proc_users_have(clients, ret_peer->uid);
 }
 
 static bool take_place(struct proc_server *server)
@@ -170,7 +160,7 @@ static void start_connection(struct proc_server *server, int fd)
 {
     struct proc_peer peer;
     struct connection *conn = NULL;
-    if (!peer_allowed(fd, &server->opts, &peer) || !take_place(server)) {
+    if (!peer_allowed(fd, &server->opts.clients, &peer) || !take_place(server)) {
         close(fd);
         return;
     }
@@ -227,6 +217,16 @@ static enum att_rc refuse_live(const struct sockaddr_un *addr, struct att_err *e
     return ATT_OK;
 }
 
+static mode_t socket_mode(const struct proc_users *clients)
+{
+    for (size_t i = 0; i < clients->count; i++) {
+        if (clients->uids[i] != geteuid() && clients->uids[i] != 0) {
+            return 0660;
+        }
+    }
+    return 0600;
+}
+
 static enum att_rc listen_at(struct proc_server *server, struct att_err *err)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -250,7 +250,7 @@ static enum att_rc listen_at(struct proc_server *server, struct att_err *err)
     }
     /* On Linux a socket's file takes its mode from the descriptor's before bind: there is no
      * instant at which others could connect. */
-    mode_t mode = server->opts.n_peer_uids ? 0660 : 0600;
+    mode_t mode = socket_mode(&server->opts.clients);
     if (fchmod(server->listen_fd, mode) != 0 ||
         bind(server->listen_fd, (const struct sockaddr *)&addr, sizeof addr) != 0) {
         return att_fail_errno(err, ATT_E_IO, "bind %s", server->path);

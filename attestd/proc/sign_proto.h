@@ -1,4 +1,4 @@
-/* The one thing that tokend can ask keyd (run_dir/keyd-sign.sock, a socket of its own, so that
+/* The one thing that tokend can ask keyd (run_dir/keyd/sign.sock, a socket of its own, so that
  * tokend can ask nothing else and attestd cannot ask this). */
 #ifndef ATTESTD_PROC_SIGN_PROTO_H
 #define ATTESTD_PROC_SIGN_PROTO_H

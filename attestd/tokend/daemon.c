@@ -92,7 +92,7 @@ static enum att_rc find_paths(const struct conf_attestd *conf, const struct sett
     } list[] = {
         {paths->public_dir, "/public"},      {paths->socket, "/public/pkcs11.sock"},
         {paths->workload, "/workload.sock"}, {paths->whod, "/whod.sock"},
-        {paths->keyd, "/keyd-sign.sock"},
+        {paths->keyd, "/keyd/sign.sock"},
     };
     enum att_rc rc = ATT_OK;
     for (size_t i = 0; rc == ATT_OK && i < sizeof list / sizeof list[0]; i++) {

@@ -27,18 +27,17 @@ struct command {
     const char *config;
     const char *run_dir; /* NULL: the file's */
     bool check;
-    uid_t peers[WHOD_PEERS_MAX];
-    size_t n_peers;
+    struct proc_users clients;
 };
 
 static void usage(FILE *to)
 {
-    fputs("usage: attestd-whod [--config FILE] [--run-dir DIR] [--peer USER]... [--check]\n"
+    fputs("usage: attestd-whod [--config FILE] [--run-dir DIR] [--client USER]... [--check]\n"
           "Tells attestd and tokend which process is calling, on RUN_DIR/whod.sock.\n"
           "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
           "  --run-dir DIR  in place of the configuration's run_dir\n"
-          "  --peer USER    this user (name or number) may ask, too, besides root and our own;\n"
-          "                 may be given several times\n"
+          "  --client USER  this user (name or number) may ask, beside root; may be given several\n"
+          "                 times; without it our own user may\n"
           "  --check        read the configuration, say what is wrong in it, exit\n"
           "  --help, --version\n",
           to);
@@ -68,24 +67,6 @@ static enum att_rc load_config(const struct command *cmd, struct conf_attestd **
         return rc;
     }
     *ret = conf;
-    return ATT_OK;
-}
-
-static enum att_rc add_peer(struct command *cmd, const char *text, struct att_err *err)
-{
-    char *end = NULL;
-    errno = 0;
-    unsigned long number = strtoul(text, &end, 10);
-    const struct passwd *user = NULL;
-    bool numeric =
-        text[0] >= '0' && text[0] <= '9' && *end == 0 && errno == 0 && number < UINT32_MAX;
-    if (!numeric && !(user = getpwnam(text))) {
-        return att_fail(err, ATT_E_NOTFOUND, "--peer: no user \"%.80s\" on this machine", text);
-    }
-    if (cmd->n_peers == WHOD_PEERS_MAX) {
-        return att_fail(err, ATT_E_LIMIT, "--peer: at most %d users", WHOD_PEERS_MAX);
-    }
-    cmd->peers[cmd->n_peers++] = user ? user->pw_uid : (uid_t)number;
     return ATT_OK;
 }
 
@@ -125,7 +106,7 @@ static enum att_rc start(const struct command *cmd, const struct conf_attestd *c
     enum att_rc rc = att_io_mkdirs(conf->run_dir, 0755, err);
     umask(mask);
     if (rc == ATT_OK) {
-        const struct whod_opts opts = {socket_path, cmd->peers, cmd->n_peers};
+        const struct whod_opts opts = {socket_path, cmd->clients};
         rc = whod_new(&opts, &whod, err);
     }
     if (rc == ATT_OK) {
@@ -217,10 +198,10 @@ static int take_option(struct command *cmd, int option)
     case 'r':
         cmd->run_dir = optarg;
         return -1;
-    case 'p':
-        if (add_peer(cmd, optarg, &err) != ATT_OK) {
-            fprintf(stderr, "attestd-whod: %s\n", err.msg);
-            return EXIT_USAGE;
+    case 'u':
+        if (proc_users_add(&cmd->clients, optarg, &err) != ATT_OK) {
+            fprintf(stderr, "attestd-whod: --client: %s\n", err.msg);
+            return EXIT_REFUSED;
         }
         return -1;
     case 'k':
@@ -242,7 +223,7 @@ int whod_main(int argc, char **argv)
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"run-dir", required_argument, NULL, 'r'},
-                                            {"peer", required_argument, NULL, 'p'},
+                                            {"client", required_argument, NULL, 'u'},
                                             {"check", no_argument, NULL, 'k'},
                                             {"help", no_argument, NULL, 'h'},
                                             {"version", no_argument, NULL, 'v'},
@@ -257,6 +238,9 @@ int whod_main(int argc, char **argv)
     if (optind != argc) {
         usage(stderr);
         return EXIT_USAGE;
+    }
+    if (cmd.clients.count == 0) {
+        cmd.clients = (struct proc_users){{geteuid()}, 1};
     }
     return cmd.check ? check_config(&cmd) : run(&cmd);
 }

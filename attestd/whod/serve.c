@@ -87,9 +87,7 @@ enum att_rc whod_new(const struct whod_opts *opts, struct whod **ret_whod, struc
         return att_fail(err, ATT_E_NOMEM, "whod");
     }
     const struct proc_server_opts server = {.path = opts->socket_path,
-                                            .uid = geteuid(),
-                                            .peer_uids = opts->peers,
-                                            .n_peer_uids = opts->n_peers,
+                                            .clients = opts->clients,
                                             .table = proc_who_table,
                                             .handler = handle,
                                             .user = whod,

@@ -5,6 +5,8 @@
 
 #include "attestd/base/err.h"
 
+#include "attestd/proc/peer.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,12 +16,9 @@ int whod_main(int argc, char **argv);
 
 /* ---- the server ---- */
 
-#define WHOD_PEERS_MAX 8
-
 struct whod_opts {
     const char *socket_path;
-    const uid_t *peers; /* besides our own user and root; borrowed */
-    size_t n_peers;
+    struct proc_users clients; /* who may ask beside root */
 };
 struct whod;
 /* Binds; serving begins with whod_start, so that the sandbox is entered in between. */

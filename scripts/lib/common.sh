@@ -17,6 +17,7 @@ ATT_PACKAGES_VALGRIND=(valgrind)
 # On a host with a TPM, tpm2-abrmd is a service that takes it: for CI and throw-away systems only; without it
 # its test skips.
 ATT_PACKAGES_CI=(tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon)
+ATT_PACKAGES_BOOT=(qemu-system-x86 ovmf debootstrap debian-archive-keyring e2fsprogs)
 ATT_PACKAGES_LINT=(clang-format shellcheck git mandoc)
 ATT_PACKAGES_FUZZ=(clang libclang-rt-dev)
 

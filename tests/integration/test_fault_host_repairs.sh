@@ -27,7 +27,7 @@ wait_for 60 fault_idle "${agents[@]}"
 
 # keyd_ask OPERATION COUNT NAME: past attestd
 keyd_ask() {
-    python3 - "$dir/run/keyd.sock" "$ATT_SOURCE_DIR/attestd/proc/keyd_proto.h" "$@" << 'END'
+    python3 - "$dir/run/keyd/keyd.sock" "$ATT_SOURCE_DIR/attestd/proc/keyd_proto.h" "$@" << 'END'
 import re, socket, struct, sys
 path, header, op, count, name = sys.argv[1:]
 number = int(re.search(r"PROC_KEYD_%s = (\d+)" % op, open(header).read()).group(1))

@@ -15,11 +15,11 @@ peers=$ATT_SOURCE_DIR/tests/support/peers.py
 # The folders let everybody through: what keeps others out is the socket.
 chmod 755 "$dir" "$dir/run" "$dir/issuer-run"
 if [ "$(id -u)" -eq 0 ]; then
-    python3 "$peers" denied "$dir/run/control.sock" "$dir/run/keyd.sock" "$dir/issuer-run/admin.sock"
+    python3 "$peers" denied "$dir/run/control.sock" "$dir/run/keyd/keyd.sock" "$dir/issuer-run/admin.sock"
 fi
 python3 "$peers" unix ctl "$dir/run/control.sock"
 python3 "$peers" unix ctl "$dir/issuer-run/admin.sock"
-python3 "$peers" unix keyd "$dir/run/keyd.sock"
+python3 "$peers" unix keyd "$dir/run/keyd/keyd.sock"
 fault_rotates "${agents[@]}"
 python3 "$peers" tls "$port" "$bin/attestctl" --issuer "$dir/issuer-run/admin.sock" issuer status
 fault_rotates "${agents[@]}"

@@ -33,7 +33,7 @@ ok "a second attestd: state_dir, run_dir"
 # ---- attestd-keyd ----
 fault_refused "another keyd uses this folder" "$bin/attestd-keyd" --config "$dir/attestd.yaml"
 fault_refused 'keyd\.sock: another process serves this socket' "$bin/attestd-keyd" --config "$dir/same-run.yaml"
-[ -S "$dir/run/keyd.sock" ] || job_fail "the first keyd's socket is gone"
+[ -S "$dir/run/keyd/keyd.sock" ] || job_fail "the first keyd's socket is gone"
 ok "a second attestd-keyd: state_dir, run_dir"
 
 # ---- attestd-keyd with a state of its own on the same TPM: it may, but the first goes on ----

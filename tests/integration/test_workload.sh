@@ -86,8 +86,8 @@ job_make_tpm
 job_write_conf
 "$bin/attestd-whod" --config "$dir/attestd.yaml" --check > /dev/null
 code=0
-"$bin/attestd-whod" --peer no-such-user-here 2> /dev/null || code=$?
-[ "$code" = 2 ] || job_fail "--peer of nobody: exit $code"
+"$bin/attestd-whod" --client no-such-user-here 2> /dev/null || code=$?
+[ "$code" = 1 ] || job_fail "--client of nobody: exit $code"
 start_whod
 job_start_all
 wait_for 60 job_host_known

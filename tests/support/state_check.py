@@ -101,7 +101,7 @@ def check_host(base, agents):
                 json.load(open(path, encoding="utf-8"))
             except ValueError as e:
                 check(False, f"{path}: {e}")
-    keyd = Keyd(base + "/run/keyd.sock")
+    keyd = Keyd(base + "/run/keyd/keyd.sock")
     keys = keys_of(keyd)
     on_disk = {os.path.basename(p)[:-4] for p in glob.glob(state + "/keyd/agents/*.pem")}
     sidecars = {os.path.basename(p)[:-5] for p in glob.glob(state + "/keyd/agents/*.json")}

@@ -238,7 +238,7 @@ int main(int argc, char **argv)
     } all[] = {
         {"attestd", "workload.sock", proc_workload_table, attestd},
         {"whod", "whod.sock", proc_who_table, whod},
-        {"keyd", "keyd-sign.sock", proc_sign_table, keyd},
+        {"keyd", "keyd/sign.sock", proc_sign_table, keyd},
     };
     sigset_t signals;
     sigemptyset(&signals);
@@ -254,9 +254,11 @@ int main(int argc, char **argv)
             if (strcmp(argv[i], all[k].name) != 0) {
                 continue;
             }
+            snprintf(path, sizeof path, "%s/keyd", argv[1]);
+            (void)mkdir(path, 0750);
             snprintf(path, sizeof path, "%s/%s", argv[1], all[k].socket);
             const struct proc_server_opts opts = {.path = path,
-                                                  .uid = geteuid(),
+                                                  .clients = {.uids = {geteuid()}, .count = 1},
                                                   .table = all[k].table,
                                                   .handler = all[k].handler,
                                                   .frame_timeout_ms = 5000};

@@ -55,7 +55,7 @@ static int setup(void **state)
     assert_non_null(mkdtemp(f->dir));
     snprintf(f->path, sizeof f->path, "%s/s", f->dir);
     const struct proc_server_opts opts = {.path = f->path,
-                                          .uid = getuid(),
+                                          .clients = {.uids = {getuid()}, .count = 1},
                                           .table = table,
                                           .handler = handler,
                                           .frame_timeout_ms = 1000};
@@ -110,7 +110,8 @@ static void passes_a_descriptor(void **state)
     struct stat st;
     att_autofd file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
     assert_int_equal(fstat(file, &st), 0);
-    assert_int_equal(proc_caller_new(f->path, "peer", table, 3000, &caller, NULL), ATT_OK);
+    assert_int_equal(proc_caller_new(f->path, "peer", getuid(), table, 3000, &caller, NULL),
+                     ATT_OK);
     assert_int_equal(proc_call(caller, 1, NULL, file, &answer, NULL), ATT_OK);
     assert_int_equal(answer.msg.v[0].num, st.st_ino);
     proc_answer_done(&answer);
@@ -123,7 +124,8 @@ static void refuses_a_missing_or_unwanted_descriptor(void **state)
 {
     struct fixture *f = *state;
     struct proc_caller *caller = NULL;
-    assert_int_equal(proc_caller_new(f->path, "peer", table, 3000, &caller, NULL), ATT_OK);
+    assert_int_equal(proc_caller_new(f->path, "peer", getuid(), table, 3000, &caller, NULL),
+                     ATT_OK);
     for (int i = 0; i < 2; i++) {
         proc_autoanswer answer = {0};
         struct att_err err = {0};

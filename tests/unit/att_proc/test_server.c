@@ -4,6 +4,7 @@
 #include "attestd/proc/keyd_client.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,6 +23,7 @@
 
 struct fixture {
     char dir[64], path[96];
+    struct proc_users clients;
     struct proc_server *server;
     atomic_int calls;
     atomic_int pause_ms;
@@ -34,7 +36,7 @@ static enum att_rc handler(void *user, const struct proc_peer *peer, const struc
     struct fixture *f = user;
     atomic_fetch_add(&f->calls, 1);
     usleep((useconds_t)atomic_load(&f->pause_ms) * 1000);
-    if (peer->uid != getuid()) {
+    if (!proc_users_have(&f->clients, peer->uid)) {
         return att_fail(err, ATT_E_INTERNAL, "uid");
     }
     if (op->op == PROC_KEYD_INFO) {
@@ -59,7 +61,7 @@ static enum att_rc handler(void *user, const struct proc_peer *peer, const struc
 static void start_server(struct fixture *f)
 {
     const struct proc_server_opts opts = {.path = f->path,
-                                          .uid = getuid(),
+                                          .clients = f->clients,
                                           .table = proc_keyd_table,
                                           .handler = handler,
                                           .user = f,
@@ -75,6 +77,7 @@ static int setup(void **state)
     snprintf(f->dir, sizeof f->dir, "/tmp/att-ipc.XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     snprintf(f->path, sizeof f->path, "%s/keyd.sock", f->dir);
+    f->clients = (struct proc_users){{getuid()}, 1};
     start_server(f);
     *state = f;
     return 0;
@@ -182,7 +185,7 @@ static void second_server_is_refused(void **state)
 {
     struct fixture *f = *state;
     const struct proc_server_opts opts = {.path = f->path,
-                                          .uid = getuid(),
+                                          .clients = {{getuid()}, 1},
                                           .table = proc_keyd_table,
                                           .handler = handler,
                                           .user = f,
@@ -227,6 +230,144 @@ static void foreign_uid_is_turned_away(void **state)
     assert_int_equal(atomic_load(&f->calls), 0);
 }
 
+/* Forks a process that turns into uid and runs fn there; its exit status. */
+static int as_uid(uid_t uid, int (*fn)(const struct fixture *), const struct fixture *f)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool other = setgroups(0, NULL) == 0 && setresgid(65531, 65531, 65531) == 0 &&
+                     setresuid(uid, uid, uid) == 0;
+        _exit(uid == 0 || other ? fn(f) : 99);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* 0: answered, 1: hung up on, 2: not even connected */
+static int ask(const struct fixture *f)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    memcpy(addr.sun_path, f->path, sizeof f->path);
+    uint8_t byte;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(fd, (const struct sockaddr *)&addr, sizeof addr) != 0) {
+        return 2;
+    }
+    (void)!send(fd, "\0\0\0\x06\0\0\0\1\0\1", 10, MSG_NOSIGNAL);
+    return read(fd, &byte, 1) == 1 ? 0 : 1;
+}
+
+static void only_named_clients_are_served(void **state)
+{
+    struct fixture *f = *state;
+    struct stat st;
+    if (getuid() != 0) {
+        skip();
+    }
+    proc_server_free(f->server);
+    f->clients = (struct proc_users){{65533, 65532}, 2};
+    start_server(f);
+    assert_int_equal(stat(f->path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0660);
+    assert_int_equal(st.st_gid, getegid());
+    assert_int_equal(chmod(f->dir, 0755), 0);
+    assert_int_equal(as_uid(65534, ask, f), 2); /* not of the socket's group */
+    assert_int_equal(chmod(f->path, 0666), 0);
+    assert_int_equal(as_uid(65534, ask, f), 1);
+    assert_int_equal(as_uid(1, ask, f), 1);
+    assert_int_equal(as_uid(65533, ask, f), 0);
+    assert_int_equal(as_uid(65532, ask, f), 0);
+    assert_int_equal(as_uid(0, ask, f), 0);
+}
+
+static int listen_there(const struct fixture *f)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    memcpy(addr.sun_path, f->path, sizeof f->path);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(fd, (const struct sockaddr *)&addr, sizeof addr) != 0 || listen(fd, 4) != 0) {
+        return 1;
+    }
+    struct proc_peer peer;
+    int conn = accept(fd, NULL, NULL);
+    char byte;
+    /* The caller learns who listens, and says nothing. */
+    return proc_peer_get(conn, &peer, NULL) == ATT_OK && peer.uid == 0 && read(conn, &byte, 1) == 0
+               ? 0
+               : 2;
+}
+
+static void server_of_another_user_is_not_keyd(void **state)
+{
+    struct fixture *f = *state;
+    struct proc_keyd *keyd = NULL;
+    struct att_err err = {0};
+    if (getuid() != 0) {
+        skip();
+    }
+    proc_server_free(f->server);
+    f->server = NULL;
+    assert_int_equal(chmod(f->dir, 0777), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        _exit(setresuid(65534, 65534, 65534) == 0 ? listen_there(f) : 99);
+    }
+    for (int i = 0; i < 200 && access(f->path, F_OK) != 0; i++) {
+        usleep(10000);
+    }
+    usleep(50000); /* bound, and listening */
+    assert_int_equal(proc_keyd_new(f->path, 65533, 3000, &keyd, NULL), ATT_OK);
+    assert_int_equal(proc_keyd_thaw(keyd, "a", &err), ATT_E_DENIED);
+    assert_string_equal(err.reason, "foreignServer");
+    assert_non_null(strstr(err.msg, "65534"));
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    proc_keyd_free(keyd);
+    unlink(f->path);
+}
+
+static void root_may_be_keyd_whoever_is_expected(void **state)
+{
+    struct fixture *f = *state;
+    struct proc_keyd *keyd = NULL;
+    if (getuid() != 0) {
+        skip();
+    }
+    assert_int_equal(proc_keyd_new(f->path, 65533, 3000, &keyd, NULL), ATT_OK);
+    assert_int_equal(proc_keyd_thaw(keyd, "a", NULL), ATT_OK);
+    proc_keyd_free(keyd);
+}
+
+static void users_are_found_by_name_or_number(void **state)
+{
+    (void)state;
+    struct att_err err = {0};
+    uid_t uid = 77;
+    static const char *const none[] = {"no-such-user", "",   "-1", "4294967295",
+                                       "99999999999",  "0x1"};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
+        assert_int_equal(proc_user_find(none[i], &uid, &err), ATT_E_NOTFOUND);
+        att_err_clear(&err);
+        assert_int_equal(uid, 77);
+    }
+    struct proc_users users = {{0}, 0};
+    assert_false(proc_users_have(&users, 1));
+    assert_true(proc_users_have(&users, 0)); /* root needs no naming */
+    for (int i = 0; i < PROC_USERS_MAX; i++) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", 5000 + i);
+        assert_int_equal(proc_users_add(&users, text, &err), ATT_OK);
+        assert_int_equal(proc_users_add(&users, text, &err), ATT_OK); /* twice is once */
+    }
+    assert_int_equal(proc_users_add(&users, "6000", &err), ATT_E_LIMIT);
+    assert_false(proc_users_have(&users, 6000));
+    assert_int_equal(proc_user_find("root", &uid, NULL), ATT_OK);
+    assert_int_equal(uid, 0);
+}
+
 static void connections_are_capped(void **state)
 {
     struct fixture *f = *state;
@@ -249,7 +390,7 @@ static void client_gets_results_and_reasons(void **state)
 {
     struct fixture *f = *state;
     struct proc_keyd *keyd = NULL;
-    assert_int_equal(proc_keyd_new(f->path, 3000, &keyd, NULL), ATT_OK);
+    assert_int_equal(proc_keyd_new(f->path, getuid(), 3000, &keyd, NULL), ATT_OK);
     json_t *info = NULL;
     struct att_err err = {0};
     assert_int_equal(proc_keyd_info(keyd, &info, &err), ATT_OK);
@@ -272,7 +413,7 @@ static void client_survives_a_restart(void **state)
     struct proc_keyd *keyd = NULL;
     struct proc_key key = {0};
     struct att_err err = {0};
-    assert_int_equal(proc_keyd_new(f->path, 3000, &keyd, NULL), ATT_OK);
+    assert_int_equal(proc_keyd_new(f->path, getuid(), 3000, &keyd, NULL), ATT_OK);
     assert_int_equal(proc_keyd_thaw(keyd, "a", NULL), ATT_OK);
     proc_server_free(f->server);
     f->server = NULL;
@@ -289,7 +430,7 @@ static void client_gives_up_in_time(void **state)
     struct fixture *f = *state;
     struct proc_keyd *keyd = NULL;
     atomic_store(&f->pause_ms, 400);
-    assert_int_equal(proc_keyd_new(f->path, 100, &keyd, NULL), ATT_OK);
+    assert_int_equal(proc_keyd_new(f->path, getuid(), 100, &keyd, NULL), ATT_OK);
     int64_t before = att_boottime_ms();
     assert_int_equal(proc_keyd_thaw(keyd, "a", NULL), ATT_E_TIMEOUT);
     assert_in_range(att_boottime_ms() - before, 90, 350);
@@ -338,7 +479,7 @@ static void only_harmless_requests_are_resent(void **state)
         assert_int_equal(pthread_create(&thread, NULL, close_after_request, &c), 0);
         struct proc_keyd *keyd = NULL;
         struct proc_key key = {0};
-        assert_int_equal(proc_keyd_new(path, 3000, &keyd, NULL), ATT_OK);
+        assert_int_equal(proc_keyd_new(path, getuid(), 3000, &keyd, NULL), ATT_OK);
         enum att_rc rc = creating ? proc_keyd_key_create(keyd, "a", &key, NULL)
                                   : proc_keyd_thaw(keyd, "a", NULL);
         assert_int_equal(rc, ATT_E_GONE);
@@ -371,7 +512,7 @@ static void client_is_thread_safe(void **state)
     struct fixture *f = *state;
     struct proc_keyd *keyd = NULL;
     pthread_t threads[6];
-    assert_int_equal(proc_keyd_new(f->path, 5000, &keyd, NULL), ATT_OK);
+    assert_int_equal(proc_keyd_new(f->path, getuid(), 5000, &keyd, NULL), ATT_OK);
     for (int i = 0; i < 6; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, many_calls, keyd), 0);
     }
@@ -421,6 +562,10 @@ int main(void)
         SERVED(second_server_is_refused),
         SERVED(a_file_in_the_way_is_not_removed),
         SERVED(foreign_uid_is_turned_away),
+        SERVED(only_named_clients_are_served),
+        SERVED(server_of_another_user_is_not_keyd),
+        SERVED(root_may_be_keyd_whoever_is_expected),
+        SERVED(users_are_found_by_name_or_number),
         SERVED(connections_are_capped),
         SERVED(client_gets_results_and_reasons),
         SERVED(client_survives_a_restart),

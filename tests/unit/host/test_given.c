@@ -40,7 +40,9 @@ static int setup(void **state)
     snprintf(r->file, sizeof(r->file), "/nonexistent/ticket.json");
     r->conf.ticket_file = r->file;
     *state = r;
-    return proc_keyd_new("/nonexistent/keyd.sock", 100, &r->host.keyd, NULL) == ATT_OK ? 0 : -1;
+    return proc_keyd_new("/nonexistent/keyd.sock", getuid(), 100, &r->host.keyd, NULL) == ATT_OK
+               ? 0
+               : -1;
 }
 
 static int teardown(void **state)

@@ -79,7 +79,9 @@ static inline void make_folder(struct fixture *f)
     snprintf(f->base, sizeof f->base, "/tmp/att-keyd.XXXXXX");
     assert_non_null(mkdtemp(f->base));
     snprintf(f->dir, sizeof f->dir, "%s/keyd", f->base);
-    snprintf(f->sock, sizeof f->sock, "%s/keyd.sock", f->base);
+    snprintf(f->sock, sizeof f->sock, "%s/run/keyd", f->base);
+    assert_int_equal(att_io_mkdirs(f->sock, 0700, NULL), ATT_OK);
+    snprintf(f->sock, sizeof f->sock, "%s/run/keyd/keyd.sock", f->base);
 }
 
 static inline struct keyd_opts options(const struct fixture *f)
@@ -88,7 +90,7 @@ static inline struct keyd_opts options(const struct fixture *f)
                               .dir = f->dir,
                               .socket_path = f->sock,
                               .issuer_url = ISSUER,
-                              .peer_uid = getuid()};
+                              .clients = {{getuid()}, 1}};
 }
 
 /* The state that INFO names within ten seconds, or the last one seen. */
@@ -117,7 +119,7 @@ static inline void start_opts(struct fixture *f, const struct keyd_opts *opts, c
     assert_ok(keyd_new(opts, &f->keyd, &err));
     assert_ok(keyd_start(f->keyd, &err));
     if (!f->client) {
-        assert_ok(proc_keyd_new(f->sock, 30000, &f->client, &err));
+        assert_ok(proc_keyd_new(f->sock, getuid(), 30000, &f->client, &err));
     }
     wait_state(f->client, state);
 }

@@ -14,10 +14,9 @@ static char sign_sock[200];
 
 static struct keyd_opts with_sign(const struct fixture *f)
 {
-    put(sign_sock, sizeof sign_sock, "%s/keyd-sign.sock", f->base);
+    put(sign_sock, sizeof sign_sock, "%s/sign.sock", f->base);
     struct keyd_opts opts = options(f);
     opts.sign_socket_path = sign_sock;
-    opts.sign_uid = getuid();
     return opts;
 }
 
@@ -35,8 +34,9 @@ static int setup(void **state)
 static struct proc_caller *signer(void)
 {
     struct proc_caller *caller = NULL;
-    assert_int_equal(proc_caller_new(sign_sock, "keyd", proc_sign_table, 30000, &caller, NULL),
-                     ATT_OK);
+    assert_int_equal(
+        proc_caller_new(sign_sock, "keyd", getuid(), proc_sign_table, 30000, &caller, NULL),
+        ATT_OK);
     return caller;
 }
 
@@ -131,14 +131,14 @@ static void each_socket_has_its_own_table(void **state)
     att_autojson *info = NULL;
     struct proc_key *keys = NULL;
     size_t count = 0;
-    assert_ok(proc_keyd_new(sign_sock, 3000, &attestds, &err));
+    assert_ok(proc_keyd_new(sign_sock, getuid(), 3000, &attestds, &err));
     assert_refused(proc_keyd_key_list(attestds, &keys, &count, &err), ATT_E_UNSUPPORTED,
                    "unknownOperation");
     proc_keyd_free(attestds);
     /* And attestd's socket signs nothing: operation 1 is another thing there. */
     struct proc_caller *caller = NULL;
     uint8_t digest[32] = {1}, raw[64];
-    assert_ok(proc_caller_new(f->sock, "keyd", proc_sign_table, 3000, &caller, &err));
+    assert_ok(proc_caller_new(f->sock, "keyd", getuid(), proc_sign_table, 3000, &caller, &err));
     assert_int_not_equal(sign(caller, "alpha", "00000000000000000000000000000000",
                               ATT_SLICE_ARRAY(digest), raw, NULL),
                          ATT_OK);

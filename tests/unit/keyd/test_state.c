@@ -397,7 +397,7 @@ static void a_silent_tpm_is_said(void **state)
     att_autojson *info = NULL;
     assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
     tpm_queue_set_stuck_ms(f->keyd->queue, 1500);
-    assert_ok(proc_keyd_new(f->sock, 1000, &hasty, &err));
+    assert_ok(proc_keyd_new(f->sock, getuid(), 1000, &hasty, &err));
     assert_int_equal(kill(f->tpm->pid, SIGSTOP), 0);
     assert_int_equal(proc_keyd_key_csr(hasty, key.key_id, SPIFFE("a"), &der, &err), ATT_E_TIMEOUT);
     att_err_clear(&err);
@@ -470,7 +470,7 @@ static void write_config(const struct fixture *f, char config[200])
     put(config, 200, "%s/attestd.yaml", f->base);
     att_buf_printf(&text,
                    "issuer:\n  url: %s\n  ca_file: %s/ca.pem\ntpm:\n  tcti: \"%s\"\n"
-                   "state_dir: %s\nrun_dir: %s\n",
+                   "state_dir: %s\nrun_dir: %s/run\n",
                    ISSUER, f->base, f->tpm->tcti, f->base, f->base);
     assert_ok(att_io_write_file(config, att_buf_slice(&text), 0600, &err));
 }
@@ -637,7 +637,7 @@ static void the_program_ends_though_the_tpm_is_silent(void **state)
     write_config(f, config);
     pid_t pid = spawn(f, config);
     wait_state(f->client, "ready");
-    assert_ok(proc_keyd_new(f->sock, 500, &hasty, &err));
+    assert_ok(proc_keyd_new(f->sock, getuid(), 500, &hasty, &err));
     assert_int_equal(kill(f->tpm->pid, SIGSTOP), 0);
     assert_int_equal(proc_keyd_key_create(hasty, "a", &key, &err), ATT_E_TIMEOUT);
     att_err_clear(&err);
@@ -678,6 +678,9 @@ static void the_run_folder_can_be_entered(void **state)
     assert_int_equal(stat(run, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0755);
     usleep(200000);
+    put(config, sizeof config, "%s/keyd", run); /* the socket's own folder: its group's */
+    assert_int_equal(stat(config, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0750);
     assert_int_equal(kill(pid, SIGKILL), 0);
     waitpid(pid, &status, 0);
     start(f);

@@ -48,7 +48,7 @@ static enum att_rc sign(void *user, const struct proc_peer *peer, const struct p
 static void start_server(void)
 {
     const struct proc_server_opts opts = {.path = path,
-                                          .uid = geteuid(),
+                                          .clients = {.uids = {geteuid()}, .count = 1},
                                           .table = proc_sign_table,
                                           .handler = sign,
                                           .frame_timeout_ms = 1000};
@@ -116,7 +116,7 @@ static int setup(void **state)
     (void)state;
     snprintf(folder, sizeof folder, "/tmp/att-upstream.XXXXXX");
     assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/keyd-sign.sock", folder);
+    snprintf(path, sizeof path, "%s/sign.sock", folder);
     atomic_store(&served, 0);
     atomic_store(&slow_ms, 0);
     memset(order, 0, sizeof order);
