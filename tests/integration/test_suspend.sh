@@ -106,7 +106,8 @@ job_boot_tpm
 job_start_keyd
 wait_for 150 fault_log_more issuerd 'event=host.enrolled' "$n" || job_fail "attestd did not notice by itself"
 [ "$(last_enrolment)" = resumed ] || job_fail "hibernation with the same measurements: recorded as $(last_enrolment)"
-kept "$serial"
+wait_for 60 another || job_fail "no renewal after an enrolment in another boot"
+job_check_chain alpha
 fault_rotates alpha
 [ "$(counts | jq '.[0]')" = "$(jq -n --argjson b "$before" '$b[0]')" ] || job_fail "resetCount changed: $(counts)"
 ok "nobody asked: noticed within two minutes"

@@ -119,7 +119,7 @@ static void test_outer_form(void **state)
     refuse_text(text, ATT_E_PARSE, "malformed", "only");
     free(text);
     text = request_of("{\"alg\":\"ES256\"}", ",\"payload\":\"\"");
-    refuse_text(text, ATT_E_PARSE, "malformed", "uplicate");
+    refuse_text(text, ATT_E_PARSE, "malformed", "twice");
     free(text);
     refuse_text(KID_REQUEST " x", ATT_E_PARSE, "malformed", "JWS");
     struct acme_jws jws = {0};

@@ -166,7 +166,7 @@ static void test_order_request(void **state)
     refuse_request("{\"identifiers\":[" ID "],\"notAfter\":\"2030-01-01T00:00:00Z\"}", "notAfter");
     refuse_request("{\"identifiers\":[" ID "],\"profile\":1}", "profile");
     refuse_request("{\"identifiers\":[{\"type\":\"spiffe-id\",\"value\":\"\"}]}", "value");
-    refuse_request("{\"identifiers\":[" ID "],\"identifiers\":[]}", "uplicate");
+    refuse_request("{\"identifiers\":[" ID "],\"identifiers\":[]}", "twice");
     struct acme_order_request request = {0};
     struct att_buf text = {0};
     const char good[] = "{\"identifiers\":[" ID "],\"profile\":\"p\",\"x\":1}";

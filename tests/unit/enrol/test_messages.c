@@ -99,7 +99,7 @@ static void test_m1_text_refusals(void **state)
     assert_int_equal(enrol_m1_request_parse(ATT_SLICE_LIT("[]"), &m1, NULL), ATT_E_PARSE);
     assert_int_equal(enrol_m1_request_parse(ATT_SLICE_LIT("{} "), &m1, NULL), ATT_E_PARSE);
     assert_int_equal(enrol_m1_request_parse(att_slice_str(twice), &m1, &err), ATT_E_PARSE);
-    has(&err, "uplicate");
+    has(&err, "twice");
     char *big = malloc(ENROL_M1_MAX + 1);
     memset(big, ' ', ENROL_M1_MAX + 1);
     assert_int_equal(enrol_m1_request_parse(ATT_SLICE(big, ENROL_M1_MAX + 1), &m1, NULL),
