@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define RETRY_MS       100
-#define TRIES_MAX      2
+#define TRIES_MAX      3
 #define CALL_FRAME_MAX 512 /* bytes; every request of the tables that are used here fits */
 
 struct tokend_call {
@@ -122,15 +122,23 @@ static void link_close(struct link *link)
     link->sent = 0;
 }
 
-/* The connection went: what was on it is tried once more, since every call of the tables that are
- * used here may be repeated (PROC_OP_AGAIN). */
+/* The connection went: what was on it is tried again, at most twice, since every call of the tables
+ * that are used here may be repeated (PROC_OP_AGAIN). */
 static void link_lost(struct link *link)
 {
     struct tokend_call *call = link->call;
+    struct tokend_upstream *up = link->up;
     link->call = NULL;
     link_close(link);
+    /* Most likely the peer has ended: the other connections, of which nothing has been read yet,
+     * are no place for a second try. */
+    for (unsigned i = 0; i < up->opts.links; i++) {
+        if (up->links[i].fd >= 0 && !up->links[i].call) {
+            link_close(&up->links[i]);
+        }
+    }
     if (call) { /* after its last try the next tick answers it, from outside of any call */
-        enqueue(link->up, call);
+        enqueue(up, call);
     }
 }
 
