@@ -16,9 +16,11 @@
 #define CERTS_OID_TPM_VERSION      "2.23.133.2.3"
 /* RFC 4043 §2: id-on-permanentIdentifier. */
 #define CERTS_OID_PERMANENT_ID "1.3.6.1.5.5.7.8.3"
-/* Our UUID arc (X.667): the key-holding extension itself, and below it our extended key usage. */
-#define CERTS_OID_KEY_HOLDING   "2.25.108648912858269995781976943108695989629"
-#define CERTS_OID_EKU_HOST_VIEW "2.25.108648912858269995781976943108695989629.1"
+/* The key-holding extension, and below it our extended key usage. Under RFC 5612's enterprise
+ * number until this project has one of its own. Not under 2.25 (a UUID, X.667): GnuTLS and Go read
+ * no arc of more than 64 and 31 bits, and refuse the whole certificate. */
+#define CERTS_OID_KEY_HOLDING   "1.3.6.1.4.1.32473.4711.1"
+#define CERTS_OID_EKU_HOST_VIEW "1.3.6.1.4.1.32473.4711.2"
 
 /* Dotted text to object; free with ASN1_OBJECT_free. Touches no global table. */
 ATT_MUST_USE enum att_rc certs_oid(const char *dotted, ASN1_OBJECT **ret_obj, struct att_err *err);

@@ -381,6 +381,23 @@ static void test_openssl_agrees(void **state)
     temp_remove(dir);
 }
 
+/* GnuTLS reads arcs of up to 64 bits, Go's crypto/x509 of 31, and both refuse the whole certificate
+ * otherwise. */
+static void test_arcs_fit_other_readers(void **state)
+{
+    static const char *const ours[] = {CERTS_OID_KEY_HOLDING, CERTS_OID_EKU_HOST_VIEW};
+    (void)state;
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+        for (const char *at = ours[i]; *at;) {
+            char *end = NULL;
+            unsigned long long arc = strtoull(at, &end, 10);
+            assert_ptr_not_equal(end, at);
+            assert_in_range(arc, 0, INT32_MAX);
+            at = *end == '.' ? end + 1 : end;
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,6 +409,7 @@ int main(void)
         cmocka_unit_test(test_leaf_content),
         cmocka_unit_test(test_tbs),
         cmocka_unit_test(test_holding_refused),
+        cmocka_unit_test(test_arcs_fit_other_readers),
         cmocka_unit_test(test_pem),
         cmocka_unit_test(test_bundle),
         cmocka_unit_test(test_openssl_agrees),

@@ -52,8 +52,10 @@ static int teardown(void **state)
     return rc;
 }
 
+/* A disk takes its time, which is when others come to stand behind a writer; a tmpfs takes none. */
 static int count_commit(void *user)
 {
+    usleep(2000);
     atomic_fetch_add(&((struct place *)user)->commits, 1);
     return 0;
 }
