@@ -539,13 +539,14 @@ static void test_process_reads_in_the_callers_root(void **state)
     char command[1500];
     snprintf(
         command, sizeof command,
+        "mount --make-rprivate / 2>/dev/null; " /* fails in a chroot that is no mount of its own */
         "mount -t tmpfs none %s && mkdir -p %s%s %s/old && printf 'its own' > %s%s/manifest && "
         "ln -s %s/manifest %s/link && cp /bin/busybox %s/agent 2>/dev/null; "
         "cd %s && exec env -i /usr/bin/python3 -c 'import os,time\n"
         "os.chroot(\".\"); os.chdir(\"/\"); os.write(1, b\".\"); time.sleep(60)'",
         root, root, f->dir, root, root, f->dir, f->dir, root, root, root);
-    const char *const argv[] = {"unshare", "--mount", "--pid", "--fork", "--propagation",
-                                "private", "sh",      "-c",    command,  NULL};
+    const char *const argv[] = {"unshare",   "--mount", "--pid", "--fork", "--propagation",
+                                "unchanged", "sh",      "-c",    command,  NULL};
     struct child c = spawn(argv);
     /* The process inside: unshare's child. */
     char text[64] = "";
