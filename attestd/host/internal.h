@@ -293,7 +293,8 @@ void host_spares_free(struct host *host);
 /* Holds freeze_lock to the end of the scope, and counts. */
 pthread_mutex_t *host_freeze_begin(struct host *host);
 #define HOST_FREEZING(host)                                                                        \
-    ATT_CLEANUP(host_lock_done) pthread_mutex_t *freezing_ = host_freeze_begin(host)
+    ATT_CLEANUP(host_lock_done)                                                                    \
+    pthread_mutex_t *freezing_ __attribute__((unused)) = host_freeze_begin(host)
 /* Before INFO is asked for. */
 uint64_t host_freeze_seen(struct host *host);
 /* keyd's list as INFO said it after seen: what a kill left half done is completed, to the frozen

@@ -17,11 +17,10 @@ struct folders {
     size_t n, n_parents;
 };
 
-static void add(struct folders *folders, const char *path, int access)
+static void add(struct folders *folders, struct proc_sandbox_path path)
 {
-    if (path && path[0]) {
-        folders->list[folders->n].path = path;
-        folders->list[folders->n++].access = access;
+    if (path.path && path.path[0]) {
+        folders->list[folders->n++] = path;
     }
 }
 
@@ -40,17 +39,17 @@ static void add_folder_of(struct folders *folders, const char *file)
         strcpy(parent, ".");
     }
     folders->n_parents++;
-    add(folders, parent, PROC_PATH_READ);
+    add(folders, (struct proc_sandbox_path){parent, PROC_PATH_READ});
 }
 
 static enum att_rc enter(const struct conf_issuer *conf, const char *config, struct att_err *err)
 {
     struct folders folders = {0};
     struct proc_sandbox_report report;
-    add(&folders, conf->state_dir, PROC_PATH_WRITE);
-    add(&folders, conf->run_dir, PROC_PATH_WRITE);
-    add(&folders, conf->ek->roots_dir, PROC_PATH_READ);
-    add(&folders, conf->policies_dir, PROC_PATH_READ);
+    add(&folders, (struct proc_sandbox_path){conf->state_dir, PROC_PATH_WRITE});
+    add(&folders, (struct proc_sandbox_path){conf->run_dir, PROC_PATH_WRITE});
+    add(&folders, (struct proc_sandbox_path){conf->ek->roots_dir, PROC_PATH_READ});
+    add(&folders, (struct proc_sandbox_path){conf->policies_dir, PROC_PATH_READ});
     add_folder_of(&folders, config);
     add_folder_of(&folders, conf->tls ? conf->tls->cert_file : NULL);
     add_folder_of(&folders, conf->tls ? conf->tls->key_file : NULL);
