@@ -121,7 +121,7 @@ enum att_rc certs_spiffe_agent_name(struct att_slice text, const char *trust_dom
 {
     static const char prefix[] = "/agent/";
     const size_t head = sizeof prefix - 1;
-    struct certs_spiffe_id id;
+    struct certs_spiffe_id id = {0};
     enum att_rc rc = certs_spiffe_parse(text, &id, err);
     if (rc != ATT_OK) {
         return rc;

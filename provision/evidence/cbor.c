@@ -121,7 +121,7 @@ static enum att_rc next(struct evidence_cbor *cbor, const char *what, enum kind 
 static enum att_rc next_count(struct evidence_cbor *cbor, const char *what, enum kind want,
                               size_t max, size_t *ret_n, struct att_err *err)
 {
-    struct item item;
+    struct item item = {0};
     enum att_rc rc = next(cbor, what, want, &item, err);
     if (rc != ATT_OK) {
         return rc;
@@ -149,7 +149,7 @@ enum att_rc evidence_cbor_array(struct evidence_cbor *cbor, const char *what, si
 enum att_rc evidence_cbor_uint(struct evidence_cbor *cbor, const char *what, uint64_t max,
                                uint64_t *ret_v, struct att_err *err)
 {
-    struct item item;
+    struct item item = {0};
     enum att_rc rc = next(cbor, what, UINT, &item, err);
     if (rc != ATT_OK) {
         return rc;
@@ -164,7 +164,7 @@ enum att_rc evidence_cbor_uint(struct evidence_cbor *cbor, const char *what, uin
 enum att_rc evidence_cbor_int(struct evidence_cbor *cbor, const char *what, int32_t max,
                               int32_t *ret_v, struct att_err *err)
 {
-    struct item item;
+    struct item item = {0};
     enum att_rc rc = next(cbor, what, UINT, &item, err);
     if (rc != ATT_OK) {
         return rc;
@@ -179,7 +179,7 @@ enum att_rc evidence_cbor_int(struct evidence_cbor *cbor, const char *what, int3
 enum att_rc evidence_cbor_bytes(struct evidence_cbor *cbor, const char *what, size_t max,
                                 struct att_slice *ret_bytes, struct att_err *err)
 {
-    struct item item;
+    struct item item = {0};
     enum att_rc rc = next(cbor, what, BYTES, &item, err);
     if (rc != ATT_OK) {
         return rc;
@@ -207,7 +207,7 @@ bool evidence_text_ok(struct att_slice text)
 enum att_rc evidence_cbor_text(struct evidence_cbor *cbor, const char *what, char *ret, size_t room,
                                struct att_err *err)
 {
-    struct item item;
+    struct item item = {0};
     enum att_rc rc = next(cbor, what, TEXT, &item, err);
     if (rc != ATT_OK) {
         return rc;
