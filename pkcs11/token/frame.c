@@ -60,7 +60,7 @@ static enum token_frame_verdict refuse(struct att_err *err, enum att_rc rc, cons
     return TOKEN_FRAME_REFUSED;
 }
 
-static enum token_frame_verdict stub(struct att_err *err, const char *what)
+static enum token_frame_verdict not_served(struct att_err *err, const char *what)
 {
     (void)!att_fail(err, ATT_E_UNSUPPORTED, "%s", what);
     return TOKEN_FRAME_STUB;
@@ -198,7 +198,7 @@ static enum token_frame_verdict walk_value(struct att_cur *cur, enum value_kind 
         return refuse(err, ATT_E_INTERNAL, "nested template");
     }
     if (!cur->failed && decoded != len) {
-        return stub(err, "an attribute whose length is not its value's");
+        return not_served(err, "an attribute whose length is not its value's");
     }
     return TOKEN_FRAME_PASS;
 }
@@ -214,10 +214,10 @@ static enum token_frame_verdict walk_template(struct att_cur *cur, struct att_er
         enum value_kind kind = kind_of(type);
         bool valid = att_cur_u8(cur) != 0;
         if (type & 0x80000000u) { /* makers' own: versions of p11-kit differ in their shape */
-            return stub(err, "a maker's own attribute");
+            return not_served(err, "a maker's own attribute");
         }
         if (kind == VALUE_NESTED) {
-            return stub(err, "a template within a template");
+            return not_served(err, "a template within a template");
         }
         if (!valid) {
             continue;
@@ -241,12 +241,12 @@ static enum token_frame_verdict walk_attribute_rooms(struct att_cur *cur, struct
         enum value_kind kind = kind_of(att_cur_be32(cur));
         uint32_t room = att_cur_be32(cur);
         if (kind == VALUE_NESTED) { /* version 1 nests here; nothing of ours has such a thing */
-            return stub(err, "a nested template asked for");
+            return not_served(err, "a nested template asked for");
         }
         rooms += room;
     }
     if (rooms > TOKEN_FRAME_ROOMS_MAX) {
-        return stub(err, "more room for attributes than is served");
+        return not_served(err, "more room for attributes than is served");
     }
     return TOKEN_FRAME_PASS;
 }
@@ -272,7 +272,7 @@ static enum token_frame_verdict walk_argument(const char **args, struct att_cur 
     } else if (at[1] == 'A') {
         return walk_attribute_rooms(cur, err);
     } else if (att_cur_be32(cur) > (at[1] == 'y' ? TOKEN_FRAME_ROOM_MAX : TOKEN_FRAME_LIST_MAX)) {
-        return stub(err, "more room for an answer than is served");
+        return not_served(err, "more room for an answer than is served");
     }
     return TOKEN_FRAME_PASS;
 }
@@ -311,7 +311,7 @@ static enum token_frame_verdict walk(const struct call *call, struct att_cur *cu
                                      struct att_err *err)
 {
     if (!mechanism_passes(call, ATT_SLICE(cur->ptr, cur->left))) {
-        return stub(err, "a mechanism that is not served");
+        return not_served(err, "a mechanism that is not served");
     }
     for (const char *args = call->args; *args;) {
         enum token_frame_verdict verdict = walk_argument(&args, cur, err);
@@ -345,7 +345,7 @@ enum token_frame_verdict token_frame_check(struct token_frame_state *state,
     }
     const struct call *call = number < sizeof calls / sizeof calls[0] ? &calls[number] : NULL;
     if (!call || !call->name) {
-        return stub(err, "a call that is not served");
+        return not_served(err, "a call that is not served");
     }
     if (!att_slice_eq_str(signature, call->args)) {
         return refuse(err, ATT_E_PARSE, "a call with another call's arguments");
