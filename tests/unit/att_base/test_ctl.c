@@ -19,6 +19,8 @@
 
 #include <cmocka.h>
 
+#define PATIENCE_MS 120000 /* under valgrind on a busy machine, too */
+
 static char dir[] = "/tmp/att-ctl-XXXXXX", path[64];
 static struct att_ctl_server *server;
 
@@ -91,11 +93,11 @@ static void test_call_gets_its_answer(void **state)
 {
     (void)state;
     att_autojson *args = json_pack("{s:s}", "a", "b"), *result = NULL, *empty = NULL;
-    assert_int_equal(att_ctl_call(path, "echo", args, 5000, &result, NULL), ATT_OK);
+    assert_int_equal(att_ctl_call(path, "echo", args, PATIENCE_MS, &result, NULL), ATT_OK);
     assert_string_equal(json_string_value(json_object_get(json_object_get(result, "args"), "a")),
                         "b");
     assert_int_equal(json_integer_value(json_object_get(result, "uid")), getuid());
-    assert_int_equal(att_ctl_call(path, "empty", NULL, 5000, &empty, NULL), ATT_OK);
+    assert_int_equal(att_ctl_call(path, "empty", NULL, PATIENCE_MS, &empty, NULL), ATT_OK);
     assert_int_equal(json_object_size(empty), 0);
 }
 
@@ -104,7 +106,7 @@ static void test_refusal_keeps_code_reason_and_message(void **state)
     (void)state;
     struct att_err err = {0};
     json_t *result = NULL;
-    assert_int_equal(att_ctl_call(path, "refuse", NULL, 5000, &result, &err), ATT_E_DENIED);
+    assert_int_equal(att_ctl_call(path, "refuse", NULL, PATIENCE_MS, &result, &err), ATT_E_DENIED);
     assert_string_equal(err.reason, "hostBanned");
     assert_string_equal(err.msg, "because");
     assert_null(result);
@@ -116,10 +118,10 @@ static void test_refusal_with_broken_text_still_arrives(void **state)
     (void)state;
     struct att_err err = {0};
     json_t *result = NULL;
-    assert_int_equal(att_ctl_call(path, "cut", NULL, 5000, &result, &err), ATT_E_DENIED);
+    assert_int_equal(att_ctl_call(path, "cut", NULL, PATIENCE_MS, &result, &err), ATT_E_DENIED);
     assert_string_equal(err.msg, "?\xc3\xa9?");
     att_err_clear(&err);
-    assert_int_equal(att_ctl_call(path, "escape", NULL, 5000, &result, &err), ATT_E_DENIED);
+    assert_int_equal(att_ctl_call(path, "escape", NULL, PATIENCE_MS, &result, &err), ATT_E_DENIED);
     assert_string_equal(err.msg, "a?[31m?31m?b");
 }
 
@@ -128,7 +130,7 @@ static void test_answer_beyond_a_frame_is_refused(void **state)
     (void)state;
     struct att_err err = {0};
     json_t *result = NULL;
-    assert_int_equal(att_ctl_call(path, "huge", NULL, 20000, &result, &err), ATT_E_LIMIT);
+    assert_int_equal(att_ctl_call(path, "huge", NULL, PATIENCE_MS, &result, &err), ATT_E_LIMIT);
     assert_non_null(strstr(err.msg, "the answer cannot be sent"));
     assert_null(result);
 }
@@ -137,12 +139,12 @@ static void test_absent_daemon_is_unreachable(void **state)
 {
     (void)state;
     json_t *result = NULL;
-    assert_int_equal(att_ctl_call("/nonexistent/x.sock", "echo", NULL, 5000, &result, NULL),
+    assert_int_equal(att_ctl_call("/nonexistent/x.sock", "echo", NULL, PATIENCE_MS, &result, NULL),
                      ATT_E_UNREACHABLE);
     char name[200];
     memset(name, 'x', sizeof name - 1);
     name[199] = 0;
-    assert_int_equal(att_ctl_call(name, "echo", NULL, 5000, &result, NULL), ATT_E_INVAL);
+    assert_int_equal(att_ctl_call(name, "echo", NULL, PATIENCE_MS, &result, NULL), ATT_E_INVAL);
 }
 
 static void test_other_users_are_refused(void **state)
@@ -160,7 +162,7 @@ static void test_other_users_are_refused(void **state)
         if (setgid(65534) != 0 || setuid(65534) != 0) {
             _exit(9);
         }
-        enum att_rc rc = att_ctl_call(path, "empty", NULL, 5000, &result, &err);
+        enum att_rc rc = att_ctl_call(path, "empty", NULL, PATIENCE_MS, &result, &err);
         _exit(rc == ATT_E_DENIED && strcmp(err.reason, "socket") == 0 ? 0 : 1);
     }
     int status = 0;
@@ -202,7 +204,7 @@ static void test_hostile_frames_end_the_connection_only(void **state)
         close(fd);
     }
     json_t *result = NULL;
-    assert_int_equal(att_ctl_call(path, "empty", NULL, 5000, &result, NULL), ATT_OK);
+    assert_int_equal(att_ctl_call(path, "empty", NULL, PATIENCE_MS, &result, NULL), ATT_OK);
     json_decref(result);
 }
 
@@ -229,7 +231,7 @@ static void test_connections_are_bounded(void **state)
     assert_true(closed >= over);
     usleep(200000);
     json_t *result = NULL;
-    assert_int_equal(att_ctl_call(path, "empty", NULL, 5000, &result, NULL), ATT_OK);
+    assert_int_equal(att_ctl_call(path, "empty", NULL, PATIENCE_MS, &result, NULL), ATT_OK);
     json_decref(result);
 }
 
@@ -262,7 +264,7 @@ static void test_idle_connections_leave_root_a_place(void **state)
     json_t *result = NULL;
     struct att_err err = {0};
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(att_ctl_call(path, "empty", NULL, 5000, &result, &err), ATT_OK);
+        assert_int_equal(att_ctl_call(path, "empty", NULL, PATIENCE_MS, &result, &err), ATT_OK);
         json_decref(result);
     }
     assert_int_equal(write(to_child[1], "x", 1), 1);
