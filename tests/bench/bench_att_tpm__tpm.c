@@ -88,6 +88,31 @@ static enum att_rc raw_sign(struct raw *raw)
     return rc;
 }
 
+/* What a signature costs when the key has to be brought back first. */
+static enum att_rc raw_load_sign(struct raw *raw, const TPMS_CONTEXT *saved)
+{
+    enum att_rc rc = ok(Esys_ContextLoad(raw->esys, saved, &raw->key));
+    if (rc == ATT_OK) {
+        rc = raw_sign(raw);
+    }
+    return rc == ATT_OK ? ok(Esys_FlushContext(raw->esys, raw->key)) : rc;
+}
+
+static enum att_rc measure_load_sign(struct raw *raw, struct bench *bench, size_t n)
+{
+    TPMS_CONTEXT *saved = NULL;
+    enum att_rc rc = ok(Esys_ContextSave(raw->esys, raw->key, &saved));
+    if (rc == ATT_OK) {
+        rc = ok(Esys_FlushContext(raw->esys, raw->key));
+    }
+    if (rc == ATT_OK) {
+        BENCH_RUN(bench, n, raw_load_sign(raw, saved));
+        rc = ok(Esys_ContextLoad(raw->esys, saved, &raw->key)); /* as it was */
+    }
+    Esys_Free(saved);
+    return rc;
+}
+
 static enum att_rc raw_certify(struct raw *raw)
 {
     const TPM2B_DATA data = {.size = 32};
@@ -173,7 +198,7 @@ static enum att_rc our_quote(struct tpm_context *ctx, const struct parse_pcr_sel
 }
 
 /* A TPM takes one connection at a time here, so the floors are measured first. */
-static struct bench floor_create, floor_sign, floor_certify, floor_quote;
+static struct bench floor_create, floor_sign, floor_certify, floor_quote, floor_load;
 
 static enum att_rc measure_floor(const char *tcti, size_t n)
 {
@@ -191,8 +216,10 @@ static enum att_rc measure_floor(const char *tcti, size_t n)
     BENCH_RUN(&floor_sign, n, raw_sign(&raw));
     BENCH_RUN(&floor_certify, n, raw_certify(&raw));
     BENCH_RUN(&floor_quote, n, raw_quote(&raw));
+    rc = measure_load_sign(&raw, &floor_load, n);
+    bench_row("raw/load-sign-flush", &floor_load, NULL);
     raw_close(&raw);
-    return ATT_OK;
+    return rc;
 }
 
 static enum att_rc measure_ours(const char *tcti, size_t n)
