@@ -14,7 +14,7 @@
 #define AGENT_URL_MAX       1024
 #define AGENT_KEY_ID_MAX    64
 #define AGENT_STATE_MAX     (64 * 1024) /* bytes of a state file */
-#define AGENT_RETIRED_MAX   8           /* replaced keys that still sign (attestd/agent/retired.h) */
+#define AGENT_RETIRED_MAX   8 /* replaced keys that still sign (attestd/agent/retired.h) */
 
 struct agent_error {
     int64_t at;      /* UTC seconds; 0: none */
@@ -39,9 +39,9 @@ struct agent_record {
     char key_store[16]; /* "tpm" */
     int64_t lifetime_s;
     struct agent_life life;
-    char key_id[AGENT_KEY_ID_MAX + 1];      /* key of the certificate in force */
-    char next_key_id[AGENT_KEY_ID_MAX + 1]; /* of the order in progress, or made ahead */
-    char old_key_id[AGENT_KEY_ID_MAX + 1];  /* not even retired: to be destroyed now */
+    char key_id[AGENT_KEY_ID_MAX + 1];               /* key of the certificate in force */
+    char next_key_id[AGENT_KEY_ID_MAX + 1];          /* of the order in progress, or made ahead */
+    char old_key_id[AGENT_KEY_ID_MAX + 1];           /* not even retired: to be destroyed now */
     struct agent_retired retired[AGENT_RETIRED_MAX]; /* in the order in which they were replaced */
     size_t n_retired;
     char order_url[AGENT_URL_MAX + 1];
@@ -103,18 +103,18 @@ struct agent {
     struct agent_record rec;
     int64_t stage_us[AGENT_STAGE_COUNT]; /* of the issuance that ended last */
     bool busy;                           /* a worker has it */
-    bool issuing;                        /* … for an issuance, with the AK record as it was then */
-    bool settled;                        /* … for nothing that anybody waits for */
-    bool forced;                         /* rotate was asked for, or the host booted anew */
-    bool check_keys;                     /* keyd's keys have to be compared with the record */
-    bool create_lost;                    /* keyd may have made a key whose answer did not arrive */
-    bool reassigned;                     /* listed again while its removal is still to be done */
-    bool unsaved;                        /* the record in memory is newer than the file */
-    int64_t not_before_ms;               /* CLOCK_BOOTTIME: no attempt before (back-off) */
-    int64_t spare_not_before_ms;         /* the same for the next key */
-    int64_t expire_not_before_ms;        /* the same for taking away what has expired */
-    int64_t retire_not_before_ms;        /* the same for destroying retired keys */
-    uint64_t generation;                 /* of the view that last listed it */
+    bool issuing;                 /* … for an issuance, with the AK record as it was then */
+    bool settled;                 /* … for nothing that anybody waits for */
+    bool forced;                  /* rotate was asked for, or the host booted anew */
+    bool check_keys;              /* keyd's keys have to be compared with the record */
+    bool create_lost;             /* keyd may have made a key whose answer did not arrive */
+    bool reassigned;              /* listed again while its removal is still to be done */
+    bool unsaved;                 /* the record in memory is newer than the file */
+    int64_t not_before_ms;        /* CLOCK_BOOTTIME: no attempt before (back-off) */
+    int64_t spare_not_before_ms;  /* the same for the next key */
+    int64_t expire_not_before_ms; /* the same for taking away what has expired */
+    int64_t retire_not_before_ms; /* the same for destroying retired keys */
+    uint64_t generation;          /* of the view that last listed it */
 };
 
 struct agent_registry;

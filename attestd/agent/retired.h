@@ -6,8 +6,8 @@
 
 #include "attestd/agent/registry.h"
 
-/* The key in force is about to be replaced: it goes to the retired ones, or, when its certificate is
- * over already, to old_key_id; so does the oldest of the retired where there is no room. Nothing
+/* The key in force is about to be replaced: it goes to the retired ones, or, when its certificate
+ * is over already, to old_key_id; so does the oldest of the retired where there is no room. Nothing
  * when there is no key in force. */
 void agent_retired_take(struct agent_record *rec, struct agent_now now);
 /* A record that was read: when its retired keys end on CLOCK_BOOTTIME. */

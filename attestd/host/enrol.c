@@ -512,7 +512,8 @@ enum att_rc host_enrol(struct host *host, struct acme_client *client, struct att
         host_client_heard(host, client);
     }
     if (rc == ATT_OK) {
-        att_log(ATT_INFO, "host.enrolled", ATT_S("why", att_log_text(why)), ATT_S("host", host->rec.host_id),
+        att_log(ATT_INFO, "host.enrolled", ATT_S("why", att_log_text(why)),
+                ATT_S("host", host->rec.host_id),
                 ATT_S("state", host->rec.approved ? "approved" : "pending"),
                 ATT_S("pcrs", m1.wanted.pcr_selection), ATT_N("ms", att_boottime_ms() - start));
     }

@@ -107,10 +107,11 @@ rotate market-data
 [ "$pub_before" != "$(openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -pubkey)" ] ||
     job_fail "rotation kept the key"
 [ "$(ctl --json agent show market-data | jq -r .keyId)" = "$next_before" ] || job_fail "the key that was made ahead was not used"
-four_keys() { [ "$(keys_of)" = 4 ]; } # of each agent the one in force and the next
-wait_for 10 four_keys
+five_keys() { [ "$(keys_of)" = 5 ]; } # of each agent the one in force and the next, and the old one
+wait_for 10 five_keys
+[ "$(ctl --json agent show market-data | jq '.retired | length')" = 1 ] || job_fail "the old key is not retired"
 wait_for 10 check_quotes
-ok "forced rotation: new serial, new key, the old one destroyed"
+ok "forced rotation: new serial, new key, the old one retired"
 
 # ---- a quote for an operator ----
 ctl quote --nonce 00112233445566778899aabbccddeeff --pcrs sha256:0,7 --out "$dir/quote" > "$dir/tmp/out"

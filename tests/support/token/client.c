@@ -6,10 +6,10 @@
  *   idle N        N connections, each signs once; prints "idle" and waits for its input to end
  *   rotate        signs; prints "ready"; at the next line of input looks again: the new key and the
  *                 old handle must both work
- *   hold          signs; prints "ready KEYID"; at each line of input signs with the handle from then,
- *                 and with the one that a search finds: "old RV new RV KEYID", until its input ends
- *   old           signs; prints "ready"; at the next line the old handle must fail
- *   inherit       a child writes to the connection that it inherited, and must be refused */
+ *   hold          signs; prints "ready KEYID"; at each line of input signs with the handle from
+ * then, and with the one that a search finds: "old RV new RV KEYID", until its input ends old
+ * signs; prints "ready"; at the next line the old handle must fail inherit       a child writes to
+ * the connection that it inherited, and must be refused */
 #include "attestd/base/clock.h"
 
 #include <dlfcn.h>

@@ -252,12 +252,9 @@ static void test_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_retired_refusals),
-        cmocka_unit_test(test_retired_or_not),
-        cmocka_unit_test(test_frozen_before),
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_retired_refusals),
+        cmocka_unit_test(test_retired_or_not), cmocka_unit_test(test_frozen_before),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -78,8 +78,8 @@ static void test_either_clock_ends_it(void **state)
     struct agent_record rec = {.name = "a"};
     rotate(&rec, "k1", 0);
     rotate(&rec, "k2", HOUR / 2);
-    assert_non_null(agent_retired_over(&rec, at(HOUR, HOUR / 2)));   /* a wall clock ahead */
-    assert_non_null(agent_retired_over(&rec, at(-DAY, HOUR)));       /* one that went back */
+    assert_non_null(agent_retired_over(&rec, at(HOUR, HOUR / 2))); /* a wall clock ahead */
+    assert_non_null(agent_retired_over(&rec, at(-DAY, HOUR)));     /* one that went back */
     assert_null(agent_retired_over(&rec, at(-DAY, HOUR - 1)));
     assert_int_equal(agent_retired_wait_ms(&rec, at(-DAY, HOUR - 1)), 1000);
     assert_int_equal(agent_retired_wait_ms(&rec, at(HOUR - 1, 0)), 1000);

@@ -51,20 +51,19 @@ static struct agent_now at(int64_t s)
 /* Valid for an hour, renewed after half of it; one retired key until then plus 100 s. */
 static struct agent *agent_add(struct host *host, const char *name)
 {
-    struct agent_record rec = {.life = {.state = AGENT_VALID},
-                               .key_store = "tpm",
-                               .key_id = "in-force",
-                               .next_key_id = "next",
-                               .dates = {.not_before = T0 - 60,
-                                         .not_after = T0 + 3600,
-                                         .installed_at = T0,
-                                         .installed_boot_ms = BOOT,
-                                         .renew_at = T0 + 1800,
-                                         .same_boot = true},
-                               .retired = {{.key_id = "old",
-                                            .not_after = T0 + 100,
-                                            .end_boot_ms = BOOT + 100000}},
-                               .n_retired = 1};
+    struct agent_record rec = {
+        .life = {.state = AGENT_VALID},
+        .key_store = "tpm",
+        .key_id = "in-force",
+        .next_key_id = "next",
+        .dates = {.not_before = T0 - 60,
+                  .not_after = T0 + 3600,
+                  .installed_at = T0,
+                  .installed_boot_ms = BOOT,
+                  .renew_at = T0 + 1800,
+                  .same_boot = true},
+        .retired = {{.key_id = "old", .not_after = T0 + 100, .end_boot_ms = BOOT + 100000}},
+        .n_retired = 1};
     struct agent *agent = NULL;
     snprintf(rec.name, sizeof(rec.name), "%s", name);
     assert_int_equal(agent_registry_add(host->reg, &rec, &agent, NULL), ATT_OK);

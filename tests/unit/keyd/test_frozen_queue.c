@@ -1,5 +1,5 @@
-/* A freeze that arrives while a request waits: for the TPM's worker, or for the files. It holds from
- * its answer on. */
+/* A freeze that arrives while a request waits: for the TPM's worker, or for the files. It holds
+ * from its answer on. */
 #include "attestd/agent/registry.h"
 #include "attestd/keyd/internal.h"
 #include "tests/support/sleeps.h"
@@ -7,7 +7,7 @@
 
 /* keyd keeps what an agent's record may name, and some that were left over. */
 _Static_assert(AGENT_RETIRED_MAX + 2 + 4 <= KEYD_AGENT_KEYS_MAX, "room for an agent's keys");
-_Static_assert(AGENT_MAX * KEYD_AGENT_KEYS_MAX <= KEYD_KEYS_MAX, "room for all agents' keys");
+_Static_assert(AGENT_MAX *KEYD_AGENT_KEYS_MAX <= KEYD_KEYS_MAX, "room for all agents' keys");
 
 /* ---- the worker, held up --------------------------------------------------------------------- */
 
@@ -73,7 +73,8 @@ static size_t waiting(struct keyd *keyd)
     return stats.waiting;
 }
 
-/* ---- requests from another thread -------------------------------------------------------------- */
+/* ---- requests from another thread --------------------------------------------------------------
+ */
 
 struct request {
     struct proc_keyd *client;
@@ -87,10 +88,9 @@ struct request {
 static void *ask(void *arg)
 {
     struct request *request = arg;
-    request->rc =
-        request->key_id
-            ? proc_keyd_key_activate(request->client, request->key_id, &request->err)
-            : proc_keyd_key_create(request->client, "a", &request->key, &request->err);
+    request->rc = request->key_id
+                      ? proc_keyd_key_activate(request->client, request->key_id, &request->err)
+                      : proc_keyd_key_create(request->client, "a", &request->key, &request->err);
     return NULL;
 }
 
@@ -141,7 +141,8 @@ static size_t files_of(const struct fixture *f)
     return n;
 }
 
-/* ---- tests ------------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------------------------------
+ */
 
 static void frozen_while_a_creation_waits_for_the_tpm(void **state)
 {
@@ -158,7 +159,8 @@ static void frozen_while_a_creation_waits_for_the_tpm(void **state)
     request_is_refused(&request);
     assert_int_equal(keys_of(f), 0);
     tpm_queue_stats(f->keyd->queue, &stats);
-    assert_int_equal(stats.ops[TPM_OP_CREATE].failed, 1); /* the worker said so, not a later check */
+    assert_int_equal(stats.ops[TPM_OP_CREATE].failed,
+                     1); /* the worker said so, not a later check */
 }
 
 static void frozen_while_a_new_key_waits_for_the_files(void **state)
