@@ -1,4 +1,4 @@
-#include "attestd/agent/registry.h"
+#include "attestd/agent/retired.h"
 #include "attestd/base/io.h"
 #include "attestd/base/json.h"
 
@@ -7,6 +7,7 @@
 
 #define RECORD_VERSION 1
 #define PATH_ROOM      4096
+#define NUMBER_MAX     INT64_C(253402300799999) /* the end of the year 9999, in ms */
 
 static bool lower_or_digit(char c)
 {
@@ -74,7 +75,7 @@ static const struct field fields[] = {
     AT("issued", U64, issued),
 };
 #define FIELDS (sizeof(fields) / sizeof(fields[0]))
-/* version, state and before beside the table. */
+/* version, state and before beside the table; and retired, where it is there. */
 #define MEMBERS (FIELDS + 3)
 
 static json_t *field_get(const struct agent_record *rec, const struct field *f)
@@ -113,8 +114,11 @@ static enum att_rc field_set(struct agent_record *rec, const struct field *f, co
         return ATT_OK;
     }
     json_int_t v = json_integer_value(value);
-    if (!json_is_integer(value) || v < 0 || (f->kind == U32 && v > UINT32_MAX)) {
-        return att_fail(err, ATT_E_PARSE, "%s: expected a whole number, not negative", f->name);
+    if (!json_is_integer(value) || v < 0 || (f->kind == U32 && v > UINT32_MAX) ||
+        (f->kind == I64 && v > NUMBER_MAX)) {
+        return att_fail(err, ATT_E_PARSE,
+                        "%s: expected a whole number, not negative and not beyond all times",
+                        f->name);
     }
     if (f->kind == U32) {
         uint32_t u32 = (uint32_t)v;
@@ -122,6 +126,71 @@ static enum att_rc field_set(struct agent_record *rec, const struct field *f, co
     } else {
         int64_t i64 = v;
         memcpy(at, &i64, sizeof(i64));
+    }
+    return ATT_OK;
+}
+
+/* ---- retired: an array, oldest first -----------------------------------------------------------
+ */
+
+static int put_retired(json_t *obj, const struct agent_record *rec)
+{
+    json_t *list = json_array();
+    int bad = 0;
+    for (size_t i = 0; i < rec->n_retired; i++) {
+        const struct agent_retired *one = &rec->retired[i];
+        bad |= json_array_append_new(list, json_pack("{s:s, s:I}", "keyId", one->key_id, "notAfter",
+                                                     (json_int_t)one->not_after));
+    }
+    return bad | json_object_set_new(obj, "retired", list);
+}
+
+static enum att_rc parse_retired(const json_t *value, struct agent_retired *ret,
+                                 struct att_err *err)
+{
+    const char *key_id = json_string_value(json_object_get(value, "keyId"));
+    const json_t *not_after = json_object_get(value, "notAfter");
+    size_t len = key_id ? json_string_length(json_object_get(value, "keyId")) : 0;
+    json_int_t at = json_integer_value(not_after);
+    if (json_object_size(value) != 2 || len == 0 || len >= sizeof(ret->key_id) ||
+        !json_is_integer(not_after) || at <= 0 || at > NUMBER_MAX / 1000) {
+        return att_fail(err, ATT_E_PARSE,
+                        "retired: expected {\"keyId\": 1 to %d characters, \"notAfter\": seconds}",
+                        AGENT_KEY_ID_MAX);
+    }
+    memcpy(ret->key_id, key_id, len);
+    ret->not_after = at;
+    return ATT_OK;
+}
+
+/* A key is one thing only: what retires is destroyed in time, the others are not. */
+static bool known(const struct agent_record *rec, const char *key_id)
+{
+    return strcmp(rec->key_id, key_id) == 0 || strcmp(rec->next_key_id, key_id) == 0 ||
+           strcmp(rec->old_key_id, key_id) == 0 || agent_retired_find(rec, key_id);
+}
+
+/* After the table's fields. */
+static enum att_rc take_retired(const json_t *list, struct agent_record *rec, struct att_err *err)
+{
+    if (!list) {
+        return ATT_OK; /* of an earlier release, which kept none */
+    }
+    if (!json_is_array(list) || json_array_size(list) > AGENT_RETIRED_MAX) {
+        return att_fail(err, ATT_E_PARSE, "retired: expected an array of at most %d",
+                        AGENT_RETIRED_MAX);
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        struct agent_retired one = {0};
+        enum att_rc rc = parse_retired(json_array_get(list, i), &one, err);
+        if (rc == ATT_OK && known(rec, one.key_id)) {
+            rc = att_fail(err, ATT_E_PARSE, "retired: key %s stands in the record twice",
+                          one.key_id);
+        }
+        if (rc != ATT_OK) {
+            return rc;
+        }
+        rec->retired[rec->n_retired++] = one;
     }
     return ATT_OK;
 }
@@ -136,6 +205,7 @@ enum att_rc agent_record_encode(const struct agent_record *rec, struct att_buf *
     for (size_t i = 0; i < FIELDS; i++) {
         bad |= json_object_set_new(obj, fields[i].name, field_get(rec, &fields[i]));
     }
+    bad |= put_retired(obj, rec);
     if (bad) {
         return att_fail(err, ATT_E_NOMEM, "cannot write down agent %s", rec->name);
     }
@@ -195,10 +265,12 @@ enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_r
     if (!json_is_integer(version) || json_integer_value(version) != RECORD_VERSION) {
         return att_fail(err, ATT_E_PARSE, "version: expected %d", RECORD_VERSION);
     }
-    /* All members are required, so any further one shows in the count. */
-    if (json_object_size(obj) != MEMBERS) {
+    const json_t *retired = json_object_get(obj, "retired");
+    /* All others are required, so any further one shows in the count. */
+    size_t members = MEMBERS + (retired ? 1 : 0);
+    if (json_object_size(obj) != members) {
         return att_fail(err, ATT_E_PARSE, "%zu members, expected exactly %zu",
-                        json_object_size(obj), MEMBERS);
+                        json_object_size(obj), members);
     }
     struct agent_record rec = {0};
     rc = parse_state(obj, "state", &rec.life.state, err);
@@ -207,6 +279,9 @@ enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_r
     }
     for (size_t i = 0; rc == ATT_OK && i < FIELDS; i++) {
         rc = field_set(&rec, &fields[i], json_object_get(obj, fields[i].name), err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_retired(retired, &rec, err);
     }
     if (rc == ATT_OK) {
         rc = check(&rec, err);

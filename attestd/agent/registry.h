@@ -14,6 +14,7 @@
 #define AGENT_URL_MAX       1024
 #define AGENT_KEY_ID_MAX    64
 #define AGENT_STATE_MAX     (64 * 1024) /* bytes of a state file */
+#define AGENT_RETIRED_MAX   8 /* replaced keys that still sign (attestd/agent/retired.h) */
 
 struct agent_error {
     int64_t at;      /* UTC seconds; 0: none */
@@ -21,6 +22,13 @@ struct agent_error {
     char reason[40]; /* a reason word, or empty */
     char message[400];
     uint64_t number; /* counts the errors of this process; 0: from an earlier one. Not on disk */
+};
+
+/* A replaced key whose certificate has not ended: who holds a handle of it signs on. */
+struct agent_retired {
+    char key_id[AGENT_KEY_ID_MAX + 1];
+    int64_t not_after;   /* UTC seconds, of its certificate */
+    int64_t end_boot_ms; /* the same moment on CLOCK_BOOTTIME; 0: not known yet. Not on disk */
 };
 
 /* Everything that outlives the process. Strings are NUL-terminated and empty when unknown. */
@@ -31,9 +39,11 @@ struct agent_record {
     char key_store[16]; /* "tpm" */
     int64_t lifetime_s;
     struct agent_life life;
-    char key_id[AGENT_KEY_ID_MAX + 1];      /* key of the certificate in force */
-    char next_key_id[AGENT_KEY_ID_MAX + 1]; /* of the order in progress, or made ahead */
-    char old_key_id[AGENT_KEY_ID_MAX + 1];  /* replaced, to be destroyed */
+    char key_id[AGENT_KEY_ID_MAX + 1];               /* key of the certificate in force */
+    char next_key_id[AGENT_KEY_ID_MAX + 1];          /* of the order in progress, or made ahead */
+    char old_key_id[AGENT_KEY_ID_MAX + 1];           /* not even retired: to be destroyed now */
+    struct agent_retired retired[AGENT_RETIRED_MAX]; /* in the order in which they were replaced */
+    size_t n_retired;
     char order_url[AGENT_URL_MAX + 1];
     char serial[65]; /* hex */
     char boot[64];   /* boot policy in the certificate's extension, or "none" */
@@ -49,7 +59,8 @@ struct agent_record {
 ATT_MUST_USE enum att_rc agent_name_check(const char *name, struct att_err *err);
 
 /* JSON, {"version": 1, …}; every field is checked against its bounds, an unknown field or version
- * is an error (ATT_E_PARSE), and so are combinations that no run can leave behind. */
+ * is an error (ATT_E_PARSE), and so are combinations that no run can leave behind. A record without
+ * "retired", from an earlier release, has none. */
 ATT_MUST_USE enum att_rc agent_record_encode(const struct agent_record *rec,
                                              struct att_buf *ret_text, struct att_err *err);
 ATT_MUST_USE enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_rec,
@@ -80,8 +91,8 @@ enum agent_stage {
     AGENT_STAGE_TPM_CSR,
     AGENT_STAGE_NET_FINALIZE,
     AGENT_STAGE_NET_CERTIFICATE,
-    AGENT_STAGE_INSTALL, /* checks, files, record */
-    AGENT_STAGE_SWITCH,  /* keyd: the new key active, the old one destroyed */
+    AGENT_STAGE_INSTALL, /* checks, files, keyd's new key active, record */
+    AGENT_STAGE_SWITCH,  /* made to last; a key for which there is no room any more destroyed */
     AGENT_STAGE_COUNT,
 };
 /* Stable names: "tpmCreate", "netOrder" …; never NULL. */
@@ -92,16 +103,18 @@ struct agent {
     struct agent_record rec;
     int64_t stage_us[AGENT_STAGE_COUNT]; /* of the issuance that ended last */
     bool busy;                           /* a worker has it */
-    bool settled;                        /* … for nothing that anybody waits for */
-    bool forced;                         /* rotate was asked for, or the host booted anew */
-    bool check_keys;                     /* keyd's keys have to be compared with the record */
-    bool create_lost;                    /* keyd may have made a key whose answer did not arrive */
-    bool reassigned;                     /* listed again while its removal is still to be done */
-    bool unsaved;                        /* the record in memory is newer than the file */
-    int64_t not_before_ms;               /* CLOCK_BOOTTIME: no attempt before (back-off) */
-    int64_t spare_not_before_ms;         /* the same for the next key */
-    int64_t expire_not_before_ms;        /* the same for taking away what has expired */
-    uint64_t generation;                 /* of the view that last listed it */
+    bool issuing;                 /* … for an issuance, with the AK record as it was then */
+    bool settled;                 /* … for nothing that anybody waits for */
+    bool forced;                  /* rotate was asked for, or the host booted anew */
+    bool check_keys;              /* keyd's keys have to be compared with the record */
+    bool create_lost;             /* keyd may have made a key whose answer did not arrive */
+    bool reassigned;              /* listed again while its removal is still to be done */
+    bool unsaved;                 /* the record in memory is newer than the file */
+    int64_t not_before_ms;        /* CLOCK_BOOTTIME: no attempt before (back-off) */
+    int64_t spare_not_before_ms;  /* the same for the next key */
+    int64_t expire_not_before_ms; /* the same for taking away what has expired */
+    int64_t retire_not_before_ms; /* the same for destroying retired keys */
+    uint64_t generation;          /* of the view that last listed it */
 };
 
 struct agent_registry;

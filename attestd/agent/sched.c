@@ -82,6 +82,19 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+int64_t agent_sched_end_boot_ms(const struct agent_dates *dates, struct agent_now now)
+{
+    int64_t utc_s = now.utc_s > dates->installed_at ? now.utc_s : dates->installed_at;
+    if (dates->not_after == 0 || utc_s >= dates->not_after) {
+        return 0;
+    }
+    int64_t end = now.boot_ms + (dates->not_after - utc_s) * 1000;
+    if (dates->same_boot) {
+        end = least(end, boot_of(dates, dates->not_after));
+    }
+    return end > now.boot_ms ? end : 0;
+}
+
 int64_t agent_sched_wait_ms(const struct agent_dates *dates, struct agent_now now)
 {
     if (agent_sched_expired(dates, now) || agent_sched_due(dates, now)) {

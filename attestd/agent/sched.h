@@ -44,6 +44,10 @@ bool agent_sched_expired(const struct agent_dates *dates, struct agent_now now);
 /* Either clock says that the renewal time has come; or the wall clock is before the installation.
  */
 bool agent_sched_due(const struct agent_dates *dates, struct agent_now now);
+/* When the certificate is over, on CLOCK_BOOTTIME: as agent_sched_expired sees it in the boot of
+ * its installation; in another boot what is left of it by the wall clock, which is not believed to
+ * be before the installation. 0 when it is over now. */
+int64_t agent_sched_end_boot_ms(const struct agent_dates *dates, struct agent_now now);
 /* Milliseconds until due or expired, whichever is first, on the clock that comes first; 0 when it
  * is now. At most one day, so that the caller looks again. */
 int64_t agent_sched_wait_ms(const struct agent_dates *dates, struct agent_now now);

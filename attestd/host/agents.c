@@ -1,3 +1,4 @@
+#include "attestd/agent/retired.h"
 #include "attestd/host/internal.h"
 #include "attestd/base/io.h"
 #include "certs/install.h"
@@ -60,6 +61,7 @@ static enum att_rc load_one(struct host *host, const char *name, struct att_err 
         return rc == ATT_E_PARSE ? ATT_OK : att_fail(err, rc, "%s", why.msg);
     }
     rec.dates.same_boot = strcmp(rec.boot_id, host->boot_id) == 0;
+    agent_retired_loaded(&rec, host_now());
     bool settled = !agent_life_serving(&rec.life) || settle_chain(host, &rec);
     HOST_LOCKED(host);
     struct agent *agent;
@@ -247,6 +249,12 @@ static bool may_issue(const struct host *host)
            host->generation != 0;
 }
 
+bool host_agent_retires(const struct host *host, const struct agent *agent, struct agent_now now)
+{
+    return host->have_identity && now.boot_ms >= agent->retire_not_before_ms &&
+           agent_retired_over(&agent->rec, now);
+}
+
 bool host_agent_ready(struct host *host, const struct agent *agent, struct agent_now now)
 {
     if (agent->busy) {
@@ -263,6 +271,9 @@ bool host_agent_ready(struct host *host, const struct agent *agent, struct agent
         return host->have_identity; /* its keys have to go, too */
     }
     if (agent->check_keys && host->have_identity) {
+        return true;
+    }
+    if (host_agent_retires(host, agent, now)) {
         return true;
     }
     if (state == AGENT_FROZEN || !may_issue(host)) {
@@ -293,6 +304,10 @@ int64_t host_agents_wait_ms(struct host *host, struct agent_now now)
         int64_t back_off = agent->not_before_ms - now.boot_ms;
         if (back_off > 0 && (own > back_off || agent->rec.life.state != AGENT_VALID)) {
             own = own < back_off ? own : back_off;
+        }
+        int64_t retires = agent_retired_wait_ms(&agent->rec, now);
+        if (retires > 0 && retires < own) { /* what is over already waits for keyd */
+            own = retires;
         }
         wait = own < wait ? own : wait;
     }

@@ -197,6 +197,17 @@ enum att_rc host_evidence_show(struct host *host, const char *name, struct att_e
                                     : att_fail_errno(err, ATT_E_IO, "cannot put %s in place", path);
 }
 
+enum att_rc host_evidence_remove(struct host *host, const char *name, struct att_err *err)
+{
+    char path[4096];
+    host_evidence_tidy(host, name);
+    path_for(host, name, "", "", path);
+    remove_tree(path);
+    return access(path, F_OK) != 0 && errno == ENOENT
+               ? ATT_OK
+               : att_fail(err, ATT_E_IO, "cannot remove %s", path);
+}
+
 enum att_rc host_user_quote(struct host *host, struct att_slice nonce, const char *pcr_selection,
                             json_t **ret_files, char *ret_extra_hex, struct att_err *err)
 {

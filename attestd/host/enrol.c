@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define IDENTITY_AGE_MS 60000
+#define IDENTITY_AGE_MS  60000
+#define ISSUANCE_LOOK_MS 1000
 
 void host_want_enrolment(struct host *host)
 {
@@ -463,20 +464,41 @@ static enum att_rc activate(struct host *host, struct acme_client *client,
     return rc;
 }
 
+bool host_enrol_may_begin(struct host *host)
+{
+    host->phase = HOST_ENROLLING;
+    for (size_t i = 0; i < agent_registry_count(host->reg); i++) {
+        if (agent_registry_at(host->reg, i)->issuing) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Each issuance ends: its requests have their time-outs. */
+enum att_rc host_enrol_begin(struct host *host, const char **ret_why, struct att_err *err)
+{
+    HOST_LOCKED(host);
+    while (!host_enrol_may_begin(host) && !atomic_load(&host->stop)) {
+        host_wait(host, ISSUANCE_LOOK_MS);
+    }
+    *ret_why = why_enrol(host);
+    return atomic_load(&host->stop) ? att_fail(err, ATT_E_GONE, "attestd stops") : ATT_OK;
+}
+
 enum att_rc host_enrol(struct host *host, struct acme_client *client, struct att_err *err)
 {
-    const char *why;
-    {
-        HOST_LOCKED(host);
-        why = why_enrol(host);
-        host->phase = HOST_ENROLLING;
+    const char *why = NULL;
+    enum att_rc rc = host_enrol_begin(host, &why, err);
+    if (rc != ATT_OK) {
+        return rc;
     }
     att_autobuf payload = ATT_BUF_INIT(ENROL_M1_MAX);
     att_autobuf body = {0};
     char *ak_url = NULL;
     struct enrol_m1_response m1 = {0};
     int64_t start = att_boottime_ms();
-    enum att_rc rc = build_m1(&host->identity, &payload, err);
+    rc = build_m1(&host->identity, &payload, err);
     if (rc == ATT_OK) {
         rc = acme_client_new_attestation_key(client, att_buf_slice(&payload), &body, &ak_url, err);
         host_client_heard(host, client);
@@ -490,7 +512,8 @@ enum att_rc host_enrol(struct host *host, struct acme_client *client, struct att
         host_client_heard(host, client);
     }
     if (rc == ATT_OK) {
-        att_log(ATT_INFO, "host.enrolled", ATT_S("why", why), ATT_S("host", host->rec.host_id),
+        att_log(ATT_INFO, "host.enrolled", ATT_S("why", att_log_text(why)),
+                ATT_S("host", host->rec.host_id),
                 ATT_S("state", host->rec.approved ? "approved" : "pending"),
                 ATT_S("pcrs", m1.wanted.pcr_selection), ATT_N("ms", att_boottime_ms() - start));
     }

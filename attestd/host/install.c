@@ -1,3 +1,4 @@
+#include "attestd/agent/retired.h"
 #include "attestd/base/io.h"
 #include "attestd/host/issue.h"
 #include "certs/build.h"
@@ -147,7 +148,7 @@ enum att_rc host_issue_written(struct host_issue *job, struct att_err *err)
                                     : host_agent_save(job->host, job->rec.name, err);
 }
 
-/* Proof before the old key goes: what readers will get is what was checked. */
+/* Proof before the new key is in force: what readers will get is what was checked. */
 static enum att_rc read_back(struct host *host, const char *name, struct att_slice pem,
                              const char *key_id, struct att_err *err)
 {
@@ -185,7 +186,7 @@ static void fill_record(struct host *host, struct agent_record *rec,
                         const struct certs_cert_info *info, const char *boot, uint32_t slot,
                         uint32_t slots)
 {
-    memcpy(rec->old_key_id, rec->key_id, sizeof(rec->old_key_id));
+    agent_retired_take(rec, host_now());
     memcpy(rec->key_id, rec->next_key_id, sizeof(rec->key_id));
     memset(rec->next_key_id, 0, sizeof(rec->next_key_id));
     memset(rec->order_url, 0, sizeof(rec->order_url));
@@ -289,15 +290,21 @@ static enum att_rc stage_record(void *arg, struct att_err *err)
     return agent_record_stage(file->host->paths.records, file->rec, &file->staged, err);
 }
 
-/* First the record, which says that the old key may go, then the link. */
-static enum att_rc sync_both(void *arg, struct att_err *err)
+/* First the record, which says which key is in force and which may go, then the link. */
+static enum att_rc sync_both(struct record_file *file, struct att_err *err)
 {
-    struct record_file *file = arg;
     enum att_rc rc = agent_record_sync(file->host->paths.records, file->rec->name, err);
     return rc == ATT_OK ? certs_install_end(file->gen, err) : rc;
 }
 
-/* Everything that can be written without anybody seeing it, chain and record side by side. */
+static enum att_rc activate(void *arg, struct att_err *err)
+{
+    struct host_issue *job = arg;
+    return proc_keyd_key_activate(job->host->keyd, job->rec.next_key_id, err);
+}
+
+/* Everything that can be done without anybody seeing it, chain and record side by side; and keyd
+ * learns that the new key has a certificate, before anybody can find it and sign with it. */
 static enum att_rc write_both(struct host_issue *job, struct att_slice pem,
                               struct record_file *file, struct att_err *err)
 {
@@ -309,11 +316,27 @@ static enum att_rc write_both(struct host_issue *job, struct att_slice pem,
     if (rc != ATT_OK) {
         return rc;
     }
-    struct host_aside aside;
-    host_aside_start(&aside, stage_record, file);
+    struct host_aside record, key;
+    host_aside_start(&record, stage_record, file);
+    host_aside_start(&key, activate, job);
     rc = certs_install_fill(&job->ahead.gen, pem, err);
-    enum att_rc staged = host_aside_join(&aside, rc == ATT_OK ? err : NULL);
-    return rc == ATT_OK ? staged : rc;
+    enum att_rc staged = host_aside_join(&record, rc == ATT_OK ? err : NULL);
+    rc = rc == ATT_OK ? staged : rc;
+    enum att_rc active = host_aside_join(&key, rc == ATT_OK ? err : NULL);
+    if (rc == ATT_OK && active != ATT_OK) {
+        job->where = HOST_AT_KEYD;
+    }
+    return rc == ATT_OK ? active : rc;
+}
+
+/* keyd may take the new key for the active one already; the record has the old one in force. */
+static void compare_keys(struct host_issue *job)
+{
+    HOST_LOCKED(job->host);
+    struct agent *agent = agent_registry_find(job->host->reg, job->rec.name);
+    if (agent) {
+        agent->check_keys = true;
+    }
 }
 
 /* Both in force: the link for readers, then the record for us. A kill between the two leaves the
@@ -348,7 +371,7 @@ static enum att_rc show_both(struct host_issue *job, struct att_slice pem, struc
 }
 
 /* The certificate is in force, and that is not written down: after a restart the order is fetched
- * again. The old key is kept until it is. */
+ * again. Until it is no key goes. */
 static void keep_old_key(struct host_issue *job)
 {
     HOST_LOCKED(job->host);
@@ -360,19 +383,20 @@ static void keep_old_key(struct host_issue *job)
     }
 }
 
-/* keyd's side of the switch. A failure here loses nothing: the record is on disk, and the keys are
- * compared with it later. */
-static void destroy_old(struct host_issue *job, enum att_rc rc, struct att_err *err)
+/* The key for which the record has no place any more: its certificate is over, or too many were
+ * retired since. A failure here loses nothing: the keys are compared with the record later. */
+static void destroy_old(struct host_issue *job)
 {
     struct host *host = job->host;
-    if (rc == ATT_OK && job->rec.old_key_id[0]) {
-        rc = proc_keyd_key_destroy(host->keyd, job->rec.old_key_id, err);
-    }
+    struct att_err err = {0};
+    enum att_rc rc = job->rec.old_key_id[0]
+                         ? proc_keyd_key_destroy(host->keyd, job->rec.old_key_id, &err)
+                         : ATT_OK;
     HOST_LOCKED(host);
     struct agent *agent = agent_registry_find(host->reg, job->rec.name);
     if (rc != ATT_OK) {
-        att_err_prefix(err, "%s", job->rec.name);
-        att_log_err(ATT_WARN, "agent.keySwitch", err);
+        att_err_prefix(&err, "%s", job->rec.name);
+        att_log_err(ATT_WARN, "agent.keyNotDestroyed", &err);
         if (agent) {
             agent->check_keys = true;
         }
@@ -382,20 +406,16 @@ static void destroy_old(struct host_issue *job, enum att_rc rc, struct att_err *
     }
 }
 
-/* The switch is made to last, and keyd's new key active, at the same time; then the old key goes.
- */
+/* The switch is made to last before anything is destroyed. */
 static void make_last(struct host_issue *job, struct record_file *file, bool saved)
 {
-    struct att_err err = {0}, why = {0};
-    struct host_aside aside;
-    host_aside_start(&aside, sync_both, file);
-    enum att_rc rc = proc_keyd_key_activate(job->host->keyd, job->rec.key_id, &err);
-    if (host_aside_join(&aside, &why) != ATT_OK) {
+    struct att_err why = {0};
+    if (sync_both(file, &why) != ATT_OK) {
         att_log_err(ATT_ERROR, "agent.recordNotSaved", &why);
         saved = false;
     }
     if (saved) {
-        destroy_old(job, rc, &err);
+        destroy_old(job);
     } else {
         keep_old_key(job);
     }
@@ -430,11 +450,13 @@ static enum att_rc install(struct host_issue *job, struct att_slice pem,
     }
     att_io_unstage(&file.staged);
     host_issue_lap(job, AGENT_STAGE_INSTALL);
-    if (rc == ATT_OK) {
-        make_last(job, &file, saved);
-        host_issue_lap(job, AGENT_STAGE_SWITCH);
+    if (rc != ATT_OK) {
+        compare_keys(job);
+        return rc;
     }
-    return rc;
+    make_last(job, &file, saved);
+    host_issue_lap(job, AGENT_STAGE_SWITCH);
+    return ATT_OK;
 }
 
 enum att_rc host_issue_install(struct host_issue *job, struct att_slice pem, struct att_err *err)

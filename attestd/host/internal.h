@@ -211,6 +211,13 @@ ATT_MUST_USE enum att_rc host_keyd_ready(struct host *host, struct att_err *err)
 ATT_MUST_USE enum att_rc host_account_ready(struct host *host, struct acme_client *client,
                                             struct att_err *err);
 bool host_enrol_needed(struct host *host);
+/* False while an issuance is under way: it speaks of the AK record that there is, and what the
+ * issuer answers to it must not be taken for a word on the next one. None begins from now on. Under
+ * lock. */
+bool host_enrol_may_begin(struct host *host);
+/* Waits until it may; ret_why: why it is needed. ATT_E_GONE when attestd stops. */
+ATT_MUST_USE enum att_rc host_enrol_begin(struct host *host, const char **ret_why,
+                                          struct att_err *err);
 ATT_MUST_USE enum att_rc host_enrol(struct host *host, struct acme_client *client,
                                     struct att_err *err);
 /* Forgets the account or the AK record; the host thread makes it anew. */
@@ -249,6 +256,9 @@ ATT_MUST_USE enum att_rc host_evidence_write(struct host *host, const char *name
 ATT_MUST_USE enum att_rc host_evidence_show(struct host *host, const char *name,
                                             struct att_err *err);
 void host_evidence_tidy(struct host *host, const char *name);
+/* All of it: the agent is not this host's any more. */
+ATT_MUST_USE enum att_rc host_evidence_remove(struct host *host, const char *name,
+                                              struct att_err *err);
 
 /* A quote over the operator's nonce; the files as base64url members, as evidence dumps name them.
  * ret_extra_hex: 65 characters of room. */
@@ -271,6 +281,8 @@ ATT_MUST_USE enum att_rc host_agent_event(struct host *host, const char *name,
 struct agent_now host_now(void);
 /* What it has in service has to be taken away at this moment. Under lock. */
 bool host_agent_expired(const struct agent *agent, struct agent_now now);
+/* A retired key's certificate has ended, and keyd can be told. Under lock. */
+bool host_agent_retires(const struct host *host, const struct agent *agent, struct agent_now now);
 /* Something is to be done for this agent at this moment. Under lock. */
 bool host_agent_ready(struct host *host, const struct agent *agent, struct agent_now now);
 /* Until the next agent becomes ready, in ms; those that are wait for a worker, not for time. Under

@@ -49,7 +49,7 @@ void host_issue_lap(struct host_issue *job, enum agent_stage stage);
 void host_issue_ahead(struct host_issue *job);
 /* ATT_OK: key and order are on disk, synced. */
 ATT_MUST_USE enum att_rc host_issue_written(struct host_issue *job, struct att_err *err);
-/* Check, install, write down, switch the key, destroy the old one. */
+/* Check, switch the key, install, write down; the old key is retired with its certificate. */
 ATT_MUST_USE enum att_rc host_issue_install(struct host_issue *job, struct att_slice pem,
                                             struct att_err *err);
 /* Records the error, moves the life on, sets the back-off. */
@@ -63,6 +63,8 @@ ATT_MUST_USE enum att_rc host_keys_check(struct host *host, const char *name, st
 bool host_keys_left_over(enum att_rc create);
 /* What KEY_CREATE for this agent answered: keys and record are compared where there may be one. */
 void host_keys_created(struct host *host, const char *name, enum att_rc rc);
+/* Destroys one retired key whose certificate has ended. */
+void host_keys_retire(struct host *host, const char *name);
 /* Destroys keys of agents that this host does not have (any more). */
 ATT_MUST_USE enum att_rc host_keys_sweep(struct host *host, struct att_err *err);
 /* All keys of one agent, retired first. */

@@ -1,8 +1,11 @@
 /* keyd's keys against what the records say. A crash may leave a key that no record speaks of, or a
  * switch half done; both are put right here. */
+#include "attestd/agent/retired.h"
 #include "attestd/host/issue.h"
 
 #include <string.h>
+
+#define RETIRE_AGAIN_MS 20000
 
 static bool is(const char *a, const char *b)
 {
@@ -28,7 +31,7 @@ static enum att_rc check_one(struct host *host, const struct agent_record *rec,
                    ? proc_keyd_key_activate(host->keyd, key->key_id, err)
                    : ATT_OK;
     }
-    if (is(rec->next_key_id, key->key_id)) {
+    if (is(rec->next_key_id, key->key_id) || agent_retired_find(rec, key->key_id)) {
         return ATT_OK;
     }
     return destroy(host, key, is(rec->old_key_id, key->key_id) ? "replaced" : "orphan", err);
@@ -52,6 +55,32 @@ static enum att_rc next_lost(struct host *host, const char *name, struct att_err
     agent->rec.next_key_id[0] = '\0';
     agent->rec.order_url[0] = '\0';
     return agent_life_apply(&agent->rec.life, AGENT_EV_KEY_LOST, err);
+}
+
+static bool at_keyd(const struct proc_key *keys, size_t n, const char *key_id)
+{
+    size_t i = 0;
+    while (i < n && strcmp(keys[i].key_id, key_id) != 0) {
+        i++;
+    }
+    return i < n;
+}
+
+/* Retired keys that keyd has no more: destroyed before a kill, or with the TPM's owner. */
+static enum att_rc forget_retired(struct host *host, const char *name, const struct proc_key *keys,
+                                  size_t n, struct att_err *err)
+{
+    bool changed = false;
+    {
+        HOST_LOCKED(host);
+        struct agent *agent = agent_registry_find(host->reg, name);
+        for (size_t i = agent ? agent->rec.n_retired : 0; i-- > 0;) {
+            if (!at_keyd(keys, n, agent->rec.retired[i].key_id)) {
+                changed |= agent_retired_drop(&agent->rec, agent->rec.retired[i].key_id);
+            }
+        }
+    }
+    return changed ? host_agent_save(host, name, err) : ATT_OK;
 }
 
 /* The record as it is, written down first where memory is ahead of the file. */
@@ -97,6 +126,9 @@ static enum att_rc check_keys(struct host *host, const char *name, struct att_er
             have_next |= is(rec.next_key_id, keys[i].key_id);
             rc = check_one(host, &rec, &keys[i], err);
         }
+    }
+    if (rc == ATT_OK) {
+        rc = forget_retired(host, name, keys, n, err);
     }
     proc_keys_free(keys, n);
     if (rc == ATT_OK && rec.next_key_id[0] && !have_next) {
@@ -147,6 +179,55 @@ enum att_rc host_keys_check(struct host *host, const char *name, struct att_err 
         }
     }
     return rc;
+}
+
+/* At keyd first: a kill before the record is written leaves a name of a key that is gone, and the
+ * next start forgets it. */
+static enum att_rc retire(struct host *host, const char *name, struct att_err *err)
+{
+    struct agent_retired over;
+    {
+        HOST_LOCKED(host);
+        const struct agent *agent = agent_registry_find(host->reg, name);
+        const struct agent_retired *found =
+            agent ? agent_retired_over(&agent->rec, host_now()) : NULL;
+        if (!found) {
+            return ATT_OK;
+        }
+        over = *found;
+    }
+    enum att_rc rc = proc_keyd_key_destroy(host->keyd, over.key_id, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    {
+        HOST_LOCKED(host);
+        struct agent *agent = agent_registry_find(host->reg, name);
+        if (agent) {
+            agent_retired_drop(&agent->rec, over.key_id);
+        }
+    }
+    char end[ATT_TIME_TEXT_LEN];
+    att_time_text(end, over.not_after);
+    att_log(ATT_INFO, "key.destroyed", ATT_S("agent", name), ATT_S("key", over.key_id),
+            ATT_S("state", "retired"), ATT_S("why", "certificateEnded"), ATT_S("notAfter", end));
+    return host_agent_save(host, name, err);
+}
+
+/* A failure here must hold up nothing else that is due for the agent. */
+void host_keys_retire(struct host *host, const char *name)
+{
+    struct att_err err = {0};
+    if (retire(host, name, &err) == ATT_OK) {
+        return;
+    }
+    att_err_prefix(&err, "%s", name);
+    att_log_err(ATT_WARN, "agent.keyNotDestroyed", &err);
+    HOST_LOCKED(host);
+    struct agent *agent = agent_registry_find(host->reg, name);
+    if (agent) {
+        agent->retire_not_before_ms = att_boottime_ms() + RETIRE_AGAIN_MS;
+    }
 }
 
 enum att_rc host_keys_sweep(struct host *host, struct att_err *err)

@@ -107,7 +107,7 @@ static void *work(void *arg)
         pthread_mutex_lock(&host->lock);
         agent = agent_registry_find(host->reg, name);
         if (agent) {
-            agent->busy = agent->settled = false;
+            agent->busy = agent->settled = agent->issuing = false;
         }
         pthread_mutex_unlock(&host->lock);
         host_wake(host);

@@ -30,6 +30,17 @@ static json_t *text_or_null(const char *text)
     return text[0] ? json_string(text) : json_null();
 }
 
+static json_t *retired_json(const struct agent_record *rec)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < rec->n_retired; i++) {
+        json_array_append_new(list,
+                              json_pack("{s:s, s:o}", "keyId", rec->retired[i].key_id, "notAfter",
+                                        host_time_json(rec->retired[i].not_after)));
+    }
+    return list;
+}
+
 json_t *host_agent_json(const struct agent *agent, struct agent_now now)
 {
     const struct agent_record *rec = &agent->rec;
@@ -50,6 +61,7 @@ json_t *host_agent_json(const struct agent *agent, struct agent_now now)
     json_object_set_new(json, "serial", text_or_null(serving ? rec->serial : ""));
     json_object_set_new(json, "keyId", text_or_null(rec->key_id));
     json_object_set_new(json, "nextKeyId", text_or_null(rec->next_key_id));
+    json_object_set_new(json, "retired", retired_json(rec));
     json_object_set_new(json, "orderUrl", text_or_null(rec->order_url));
     json_object_set_new(json, "notBefore", host_time_json(serving ? rec->dates.not_before : 0));
     json_object_set_new(json, "notAfter", host_time_json(serving ? rec->dates.not_after : 0));

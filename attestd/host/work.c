@@ -1,7 +1,10 @@
 /* What a worker does when an agent is ready: expiry, removal, repair, renewal; and what a failed
  * issuance means for the agent and the host. */
+#include "attestd/agent/retired.h"
+#include "attestd/base/io.h"
 #include "attestd/host/issue.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- failures ----------------------------------------------------------------------------------
@@ -179,6 +182,8 @@ static enum att_rc begin_anew(struct agent *agent, struct att_err *err)
         agent->reassigned = false;
         rec->key_id[0] = rec->next_key_id[0] = rec->old_key_id[0] = '\0';
         rec->order_url[0] = rec->serial[0] = rec->boot[0] = '\0';
+        memset(rec->retired, 0, sizeof(rec->retired)); /* destroyed with all others */
+        rec->n_retired = 0;
         rec->dates = (struct agent_dates){0};
         rec->last_error = (struct agent_error){0};
         rec->attempts = 0;
@@ -186,9 +191,23 @@ static enum att_rc begin_anew(struct agent *agent, struct att_err *err)
     return rc;
 }
 
+/* What was kept for people to look at. A file that cannot be removed must hold up nothing. */
+static void remove_kept(struct host *host, const char *name)
+{
+    char path[4096];
+    struct att_err err = {0};
+    if (host_evidence_remove(host, name, &err) != ATT_OK) {
+        att_log_err(ATT_WARN, "agent.fileNotRemoved", &err);
+    }
+    snprintf(path, sizeof(path), "%s/%s.pem", host->paths.withdrawn, name);
+    if (att_io_unlink(path, &err) != ATT_OK) {
+        att_log_err(ATT_WARN, "agent.fileNotRemoved", &err);
+    }
+}
+
 static enum att_rc remove_agent(struct host *host, const char *name, struct att_err *err)
 {
-    enum att_rc rc = host_chain_withdraw(host, name, err);
+    enum att_rc rc = certs_install_remove(host->paths.agents, name, err);
     if (rc == ATT_OK) {
         rc = host_keys_remove(host, name, err);
     }
@@ -196,6 +215,7 @@ static enum att_rc remove_agent(struct host *host, const char *name, struct att_
     if (rc != ATT_OK) {
         return rc;
     }
+    remove_kept(host, name);
     bool again = false;
     {
         HOST_LOCKED(host);
@@ -217,8 +237,10 @@ static enum att_rc remove_agent(struct host *host, const char *name, struct att_
     return rc == ATT_OK && again ? host_agent_save(host, name, err) : rc;
 }
 
+#define TURNS_MAX (8 + AGENT_RETIRED_MAX)
+
 /* What is to be done, decided under the lock; ret_rec is the record to issue with. */
-enum turn { TURN_NONE, TURN_EXPIRE, TURN_REMOVE, TURN_CHECK_KEYS, TURN_ISSUE };
+enum turn { TURN_NONE, TURN_EXPIRE, TURN_REMOVE, TURN_CHECK_KEYS, TURN_RETIRE, TURN_ISSUE };
 
 static enum turn next_turn(struct host *host, const char *name, struct agent_record *ret_rec)
 {
@@ -246,17 +268,21 @@ static enum turn next_turn(struct host *host, const char *name, struct agent_rec
     if (agent->check_keys) {
         return TURN_CHECK_KEYS;
     }
+    if (host_agent_retires(host, agent, now)) {
+        return TURN_RETIRE;
+    }
     enum agent_event event = life->state == AGENT_VALID ? AGENT_EV_DUE : AGENT_EV_RETRY;
     if (agent_life_can(life, event) && agent_life_apply(&agent->rec.life, event, NULL) != ATT_OK) {
         return TURN_NONE;
     }
     *ret_rec = agent->rec;
+    agent->issuing = true;
     return TURN_ISSUE;
 }
 
 void host_agent_work(struct host *host, unsigned slot, const char *name)
 {
-    for (int i = 0; i < 8 && !atomic_load(&host->stop); i++) {
+    for (int i = 0; i < TURNS_MAX && !atomic_load(&host->stop); i++) {
         struct agent_record rec;
         struct att_err err = {0};
         enum att_rc rc = ATT_OK;
@@ -271,6 +297,9 @@ void host_agent_work(struct host *host, unsigned slot, const char *name)
             break;
         case TURN_CHECK_KEYS:
             rc = host_keys_check(host, name, &err);
+            break;
+        case TURN_RETIRE:
+            host_keys_retire(host, name);
             break;
         case TURN_ISSUE:
             host_issue_run(host, slot, &rec);

@@ -191,6 +191,8 @@ enum att_rc keyd_keys_settle(struct keyd *keyd, struct att_err *err)
 /* ---- KEY_CREATE ---------------------------------------------------------------------------- */
 
 struct create_job {
+    struct keyd *keyd;
+    const char *agent;
     uint8_t auth[TPM_KEY_AUTH_LEN];
     struct tpm_blob *blob;
 };
@@ -198,7 +200,9 @@ struct create_job {
 static enum att_rc run_create(struct tpm_context *ctx, void *arg, struct att_err *err)
 {
     struct create_job *job = arg;
-    return tpm_key_create(ctx, ATT_SLICE_ARRAY(job->auth), job->blob, err);
+    /* Frozen while the request waited in the queue? */
+    enum att_rc rc = keyd_frozen_check(job->keyd, job->agent, err);
+    return rc == ATT_OK ? tpm_key_create(ctx, ATT_SLICE_ARRAY(job->auth), job->blob, err) : rc;
 }
 
 static enum att_rc new_id(char ret[PROC_KEY_ID_LEN + 1], struct att_err *err)
@@ -229,7 +233,7 @@ static enum att_rc check_room(struct keyd *keyd, const char *agent, struct att_e
 
 static enum att_rc make_key(struct keyd *keyd, struct keyd_key *key, struct att_err *err)
 {
-    struct create_job job = {.blob = &key->blob};
+    struct create_job job = {.keyd = keyd, .agent = key->agent, .blob = &key->blob};
     enum att_rc rc = new_id(key->id, err);
     if (rc == ATT_OK) {
         rc = new_id(key->seed_id, err);
@@ -279,7 +283,12 @@ static enum att_rc keep_key(struct keyd *keyd, const struct proc_op *op, struct 
     }
     char what[PROC_KEY_ID_LEN + 8] = "key ";
     memcpy(what + 4, key->id, sizeof key->id);
-    pthread_mutex_lock(&keyd->files);
+    pthread_mutex_lock(&keyd->files); /* FREEZE takes it, too: before this, or after all of it */
+    rc = keyd_frozen_check(keyd, key->agent, err);
+    if (rc != ATT_OK) {
+        pthread_mutex_unlock(&keyd->files);
+        return rc;
+    }
     rc = keyd_keyfile_write(keyd, key, err);
     if (rc == ATT_OK) {
         rc = keyd_keys_add(keyd, key, err);
@@ -371,16 +380,16 @@ KEYD_OPERATION(key_activate)
 {
     keyd_autokey key = {0};
     enum att_rc rc = keyd_keys_get(keyd, request->v[PROC_KEY_STATE_REQ_KEY_ID].bytes, &key, err);
-    if (rc == ATT_OK) {
-        rc = keyd_frozen_check(keyd, key.agent, err);
-    }
     if (rc != ATT_OK) {
         return rc;
     }
-    pthread_mutex_lock(&keyd->files);
-    /* One file decides: the highest sequence number is the active key, also after a cut-off. */
-    key.active_seq = highest_seq(keyd) + 1;
-    rc = set_state(keyd, key.id, KEYD_KEY_ACTIVE, key.active_seq, err);
+    pthread_mutex_lock(&keyd->files); /* FREEZE takes it, too: none can come in between */
+    rc = keyd_frozen_check(keyd, key.agent, err);
+    if (rc == ATT_OK) {
+        /* One file decides: the highest sequence number is the active key, also after a cut-off. */
+        key.active_seq = highest_seq(keyd) + 1;
+        rc = set_state(keyd, key.id, KEYD_KEY_ACTIVE, key.active_seq, err);
+    }
     if (rc == ATT_OK) {
         retire_older(keyd, &key);
     }

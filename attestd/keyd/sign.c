@@ -11,7 +11,7 @@
 /* ---- quotas: a token bucket an agent -------------------------------------------------------- */
 
 #define MILLI         1000 /* a signature in a bucket's unit */
-#define BUCKETS_MAX   KEYD_KEYS_MAX
+#define BUCKETS_MAX   4096
 #define REFUSAL_PAUSE 1000 /* ms: of refusals for want of quota one a second is told */
 
 struct keyd_bucket {

@@ -180,9 +180,10 @@ enum { PROC_KEY_CSR_REQ_KEY_ID, PROC_KEY_CSR_REQ_SPIFFE_ID };
 enum { PROC_KEY_CSR_REP_CSR };
 
 /* KEY_ACTIVATE: keyId → (). The key becomes its agent's active one; an earlier active one becomes
- * "retired" in the same step. KEY_RETIRE: keyId → (): active → retired. KEY_DESTROY: keyId → ():
- * the key is gone when it answers; absent is ATT_OK. A loss of power may undo KEY_ACTIVATE and
- * KEY_DESTROY: the caller compares KEY_LIST with its own records when it starts. */
+ * "retired" in the same step, and still signs. KEY_RETIRE: keyId → (): active → retired.
+ * KEY_DESTROY: keyId → (): the key is gone when it answers; absent is ATT_OK. A loss of power may
+ * undo KEY_ACTIVATE and KEY_DESTROY: the caller compares KEY_LIST with its own records when it
+ * starts. */
 enum { PROC_KEY_STATE_REQ_KEY_ID };
 
 /* USER_QUOTE: nonce (8–64 bytes), pcrSelection, logManifest → attest, sig, pcrs (JSON text),
@@ -200,7 +201,7 @@ enum {
 };
 
 /* FREEZE, THAW: agent → (). While frozen (kept on disk) KEY_CREATE, KEY_EVIDENCE, KEY_CSR and
- * KEY_ACTIVATE for this agent are ATT_E_DENIED frozen. */
+ * KEY_ACTIVATE for this agent are ATT_E_DENIED frozen, also those that wait when FREEZE comes. */
 enum { PROC_FREEZE_REQ_AGENT };
 
 /* The table; ends with a NULL name. */

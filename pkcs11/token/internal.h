@@ -11,7 +11,7 @@
 
 #define SLOT           ((CK_SLOT_ID)1)
 #define SESSIONS_MAX   256 /* of one connection */
-#define SETS_MAX       8   /* generations whose handles still work */
+#define SETS_MAX       16  /* generations whose handles still work: keyd keeps 8 retired keys */
 #define SET_OBJECTS    (3 + TOKEN_CHAIN_MAX + TOKEN_BUNDLE_MAX)
 #define SET_STRIDE     64 /* handles of a set: serial * SET_STRIDE + index */
 #define PEER_KEYS_MAX  8  /* public keys that the workload brought to verify with */

@@ -2,6 +2,7 @@
 #include "provision/issuer/admin.h"
 
 #include "provision/issuer/ca.h"
+#include "provision/issuer/clashes.h"
 
 #include "certs/san.h"
 
@@ -10,7 +11,6 @@
 #include <string.h>
 
 #define AUDIT_LIMIT_MAX 1000
-#define WARNINGS_MAX    32
 
 /* ---- entries
  * -----------------------------------------------------------------------------------------------
@@ -130,48 +130,24 @@ static enum att_rc parse_entries(struct issuer_admin_call *call, struct conf_ent
 
 /* ---- agents that only digests tell apart ---- */
 
-struct clashes {
+struct stored {
     const struct conf_entries *entries; /* of the file */
-    json_t *named;                      /* its names */
-    json_t *warnings;
-    size_t more; /* beyond WARNINGS_MAX */
+    const json_t *named;                /* its names */
+    struct issuer_clashes clashes;
 };
-
-static void note_clash(struct clashes *c, const struct conf_entry *a, const struct conf_entry *b)
-{
-    struct conf_entry_clash clash;
-    char what[280];
-    if (!conf_entry_clashes(a, b, &clash)) {
-        return;
-    }
-    if (json_array_size(c->warnings) == WARNINGS_MAX) {
-        c->more++;
-        return;
-    }
-    if (clash.by_unit) {
-        snprintf(what, sizeof what, "unit %s", clash.unit);
-    } else {
-        snprintf(what, sizeof what, "uid %u without different units", clash.uid);
-    }
-    json_array_append_new(
-        c->warnings,
-        json_sprintf("agents %s and %s share %s and may meet on a host: digests narrow, "
-                     "they do not isolate one from the other",
-                     a->name, b->name, what));
-}
 
 static enum att_rc note_stored(void *user, const void *record, struct att_err *err)
 {
-    struct clashes *c = user;
+    struct stored *s = user;
     const struct store_entry *row = record;
     struct conf_entry *entry = NULL;
-    if (json_object_get(c->named, row->name)) {
+    if (json_object_get(s->named, row->name)) {
         return ATT_OK; /* as the file has it */
     }
     att_autojson *json = issuer_json(row->json);
     enum att_rc rc = conf_entry_from_json(json, &entry, err);
-    for (size_t i = 0; !rc && i < c->entries->n_agents; i++) {
-        note_clash(c, &c->entries->agents[i], entry);
+    for (size_t i = 0; !rc && i < s->entries->n_agents; i++) {
+        rc = issuer_clashes_note(&s->clashes, &s->entries->agents[i], entry, err);
     }
     conf_entry_free(entry);
     return rc;
@@ -181,18 +157,22 @@ static enum att_rc warn_of_clashes(struct issuer_admin_call *call, struct store_
                                    const struct conf_entries *entries, struct att_err *err)
 {
     att_autojson *named = json_object();
-    struct clashes c = {entries, named, json_array(), 0};
-    json_object_set_new(call->result, "warnings", c.warnings);
-    for (size_t i = 0; i < entries->n_agents; i++) {
+    struct stored s = {.entries = entries, .named = named};
+    enum att_rc rc = ATT_OK;
+    for (size_t i = 0; !rc && i < entries->n_agents; i++) {
         json_object_set_new(named, entries->agents[i].name, json_true());
-        for (size_t k = i + 1; k < entries->n_agents; k++) {
-            note_clash(&c, &entries->agents[i], &entries->agents[k]);
+        for (size_t k = i + 1; !rc && k < entries->n_agents; k++) {
+            rc = issuer_clashes_note(&s.clashes, &entries->agents[i], &entries->agents[k], err);
         }
     }
-    enum att_rc rc = store_each(tx, &store_entries, NULL, NULL, note_stored, &c, err);
-    if (c.more) {
-        json_array_append_new(c.warnings, json_sprintf("and %zu more pairs of agents", c.more));
+    if (!rc) {
+        rc = store_each(tx, &store_entries, NULL, NULL, note_stored, &s, err);
     }
+    json_t *warnings = rc ? NULL : issuer_clashes_warnings(&s.clashes);
+    if (!rc && json_object_set_new(call->result, "warnings", warnings) != 0) {
+        rc = att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    issuer_clashes_done(&s.clashes);
     return rc;
 }
 

@@ -107,10 +107,11 @@ rotate market-data
 [ "$pub_before" != "$(openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -pubkey)" ] ||
     job_fail "rotation kept the key"
 [ "$(ctl --json agent show market-data | jq -r .keyId)" = "$next_before" ] || job_fail "the key that was made ahead was not used"
-four_keys() { [ "$(keys_of)" = 4 ]; } # of each agent the one in force and the next
-wait_for 10 four_keys
+five_keys() { [ "$(keys_of)" = 5 ]; } # of each agent the one in force and the next, and the old one
+wait_for 30 five_keys
+[ "$(ctl --json agent show market-data | jq '.retired | length')" = 1 ] || job_fail "the old key is not retired"
 wait_for 10 check_quotes
-ok "forced rotation: new serial, new key, the old one destroyed"
+ok "forced rotation: new serial, new key, the old one retired"
 
 # ---- a quote for an operator ----
 ctl quote --nonce 00112233445566778899aabbccddeeff --pcrs sha256:0,7 --out "$dir/quote" > "$dir/tmp/out"
@@ -201,8 +202,12 @@ ok "reset of the TPM: enrolled again"
 
 # ---- an agent is removed ----
 ctl entry delete portfolio-rebalancer > /dev/null
-gone() { [ ! -e "$dir/state/host/agents/portfolio-rebalancer" ] && [ "$(keys_of)" = 2 ]; }
+gone() {
+    [ ! -e "$dir/state/host/agents/portfolio-rebalancer" ] &&
+        ctl --json status | jq -e '(.agents | length) == 1 and .tpm.keys == ([.agents[] | 2 + (.retired | length)] | add)'
+}
 wait_for 60 gone
+[ ! -e "$dir/state/host/evidence/portfolio-rebalancer" ] || job_fail "its evidence stays"
 [ "$(ctl --json agent list | jq -r '.agents[].name')" = market-data ] || job_fail "agent list"
 job_check_chain market-data
 ok "an agent that is no longer assigned: certificate and key are gone"

@@ -7,7 +7,6 @@ set -euo pipefail
 # shellcheck source=../support/fault.sh
 . "$ATT_SOURCE_DIR/tests/support/fault.sh"
 job_setup
-trap 'status=$?; [ ! -f "$dir/client.pid" ] || job_stop client KILL; (exit "$status"); job_cleanup' EXIT
 fault_clock_make
 job_make_tpm
 job_write_conf

@@ -101,7 +101,7 @@ ctl host approve "$(job_host_id)" --label job > /dev/null
     entry twin-b "[{uid: 61006}, {uid: 61005, exe_sha256: [$(sha "$dir/opt/agent")]}]"
     entry unit "{unit: no-such-unit.service}"
 } | apply
-grep -q 'twin-a and twin-b share uid 61005' "$dir/tmp/warnings" || job_fail "no warning: $(cat "$dir/tmp/warnings")"
+grep -q 'agents twin-a, twin-b share uid 61005 ' "$dir/tmp/warnings" || job_fail "no warning: $(cat "$dir/tmp/warnings")"
 [ "$(grep -c warning "$dir/tmp/warnings")" = 1 ] || job_fail "other warnings: $(cat "$dir/tmp/warnings")"
 wait_for 60 job_serial alpha
 ok "entry apply warns of agents that share a user"

@@ -24,10 +24,12 @@ job_setup() {
     mkdir -p "$dir/run" "$dir/issuer-run" "$dir/ek-roots" "$dir/log" "$dir/tmp"
 }
 
+# Of whatever failed, under set -e or not: everything that job_start started is ended.
 job_cleanup() {
     local status=$? name
-    for name in attestd keyd whod issuerd abrmd dbus; do
-        job_stop "$name" KILL 2> /dev/null || true
+    set +e
+    for name in attestd keyd whod issuerd "$dir"/*.pid; do # attestd first: it logs what is gone
+        job_stop "$(basename "$name" .pid)" KILL 2> /dev/null
     done
     [ ! -d "$dir/tpm" ] || swtpm_stop "$dir/tpm"
     if [ "$status" -ne 0 ] && [ "$status" -ne 77 ]; then
@@ -65,7 +67,7 @@ ctl() {
 job_start() {
     local name=$1
     shift
-    "$@" < /dev/null >> "$dir/log/$name.log" 2>&1 &
+    "$@" < /dev/null >> "$dir/log/$name.log" 2>&1 {job_port_lock}>&- &
     echo $! > "$dir/$name.pid"
     disown $!
 }
@@ -107,8 +109,32 @@ job_boot_tpm() {
     xargs -a "$dir/tmp/extends" -n 40 env TPM2TOOLS_TCTI="$(cat "$dir/tpm/tcti")" tpm2_pcrextend
 }
 
+# job_port: $port is nobody's, and this test's until it ends: below the ports that the kernel gives to
+# clients (32768 …), held by a locked file against tests that run beside this one.
+job_port() {
+    local locks=${TMPDIR:-/tmp}/att-ports.$UID tries
+    mkdir -p "$locks"
+    for tries in $(seq 200); do
+        port=$((20000 + RANDOM % 4000))
+        exec {job_port_lock}> "$locks/$port"
+        if flock -n "$job_port_lock" && ! job_port_used "$port"; then
+            return 0
+        fi
+        exec {job_port_lock}>&-
+    done
+    job_fail "no free port in $tries tries"
+}
+job_port_lock=9 # closed for what job_start starts, also before there is a port
+job_port_used() { # as a local port, in whatever state
+    local net
+    for net in /proc/net/tcp /proc/net/tcp6; do
+        ! grep -qsE "^ *[0-9]+: [0-9A-F]+:$(printf %04X "$1") " "$net" || return 0
+    done
+    return 1
+}
+
 job_write_conf() {
-    port=$((20000 + RANDOM % 20000))
+    job_port
     cat > "$dir/issuer.yaml" << END
 trust_domain: bank.example
 listen: "127.0.0.1:$port"

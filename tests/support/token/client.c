@@ -6,8 +6,10 @@
  *   idle N        N connections, each signs once; prints "idle" and waits for its input to end
  *   rotate        signs; prints "ready"; at the next line of input looks again: the new key and the
  *                 old handle must both work
- *   old           signs; prints "ready"; at the next line the old handle must fail
- *   inherit       a child writes to the connection that it inherited, and must be refused */
+ *   hold          signs; prints "ready KEYID"; at each line of input signs with the handle from
+ * then, and with the one that a search finds: "old RV new RV KEYID", until its input ends old
+ * signs; prints "ready"; at the next line the old handle must fail inherit       a child writes to
+ * the connection that it inherited, and must be refused */
 #include "attestd/base/clock.h"
 
 #include <dlfcn.h>
@@ -209,6 +211,50 @@ static int cmd_rotate(struct client *c, bool old_must_fail)
     return ok ? 0 : 1;
 }
 
+static void print_id(struct client *c, CK_OBJECT_HANDLE key)
+{
+    CK_BYTE id[64];
+    CK_ATTRIBUTE attr = {CKA_ID, id, sizeof id};
+    must("key's id", c->f->C_GetAttributeValue(c->session, key, &attr, 1));
+    for (CK_ULONG i = 0; i < attr.ulValueLen; i++) {
+        printf("%02x", id[i]);
+    }
+    puts("");
+    fflush(stdout);
+}
+
+/* A signature by this handle, which must be of this key. */
+static CK_RV checked_sign(struct client *c, CK_OBJECT_HANDLE key, EVP_PKEY *public)
+{
+    CK_BYTE digest[32] = {4, 2}, sig[64];
+    CK_RV rv = sign(c, key, digest, sig);
+    if (rv == CKR_OK && !good(public, digest, sig)) {
+        stop("a handle signs with another key", 0);
+    }
+    return rv;
+}
+
+static int cmd_hold(struct client *c)
+{
+    EVP_PKEY *was = public_key(c);
+    must("Sign", checked_sign(c, c->key, was));
+    printf("ready ");
+    print_id(c, c->key);
+    for (int ch = getchar(); ch != EOF; ch = getchar()) {
+        if (ch != '\n') {
+            continue;
+        }
+        CK_RV old = checked_sign(c, c->key, was);
+        CK_OBJECT_HANDLE fresh = find(c, CKO_PRIVATE_KEY);
+        EVP_PKEY *is = public_key(c);
+        printf("old 0x%lx new 0x%lx ", old, checked_sign(c, fresh, is));
+        print_id(c, fresh);
+        EVP_PKEY_free(is);
+    }
+    EVP_PKEY_free(was);
+    return 0;
+}
+
 /* The one unix socket that this process has. */
 static int connection(void)
 {
@@ -261,6 +307,7 @@ int main(int argc, char **argv)
     int rc = strcmp(argv[2], "sign") == 0      ? cmd_sign(&c, n)
              : strcmp(argv[2], "loop") == 0    ? cmd_loop(&c, (int)n)
              : strcmp(argv[2], "rotate") == 0  ? cmd_rotate(&c, false)
+             : strcmp(argv[2], "hold") == 0    ? cmd_hold(&c)
              : strcmp(argv[2], "old") == 0     ? cmd_rotate(&c, true)
              : strcmp(argv[2], "inherit") == 0 ? cmd_inherit()
                                                : 2;

@@ -25,6 +25,9 @@ static struct agent_record full(void)
         .life = {AGENT_RENEW_FINALIZING, AGENT_ABSENT},
         .key_id = "00112233445566778899aabbccddeeff",
         .next_key_id = "ffeeddccbbaa99887766554433221100",
+        .retired = {{.key_id = "0000000000000000000000000000000a", .not_after = 1700},
+                    {.key_id = "0000000000000000000000000000000b", .not_after = 2700}},
+        .n_retired = 2,
         .order_url = "https://127.0.0.1:1/acme/order/1",
         .serial = "0a",
         .boot = "ovmf-guest",
@@ -96,10 +99,75 @@ static void test_refusals(void **state)
     refused("attempts", json_integer((json_int_t)UINT32_MAX + 1));
     refused("attempts", json_real(1.0));
     refused("lifetimeS", json_string("3600"));
+    refused("notAfter", json_integer(INT64_MAX)); /* milliseconds of it are no number */
     char big[AGENT_URL_MAX + 2];
     memset(big, 'a', sizeof(big) - 1);
     big[sizeof(big) - 1] = '\0';
     refused("orderUrl", json_string(big));
+}
+
+static void retired_refused(json_t *one)
+{
+    refused("retired", json_pack("[o]", one));
+}
+
+static void test_retired_refusals(void **state)
+{
+    (void)state;
+    const json_int_t end = 1700;
+    refused("retired", json_null());
+    refused("retired", json_object());
+    refused("retired", json_string("0a"));
+    retired_refused(json_null());
+    retired_refused(json_string("0a"));
+    retired_refused(json_pack("{s:s}", "keyId", "0a"));
+    retired_refused(json_pack("{s:I}", "notAfter", end));
+    retired_refused(json_pack("{s:s, s:I, s:b}", "keyId", "0a", "notAfter", end, "x", 1));
+    retired_refused(json_pack("{s:s, s:I}", "keyId", "", "notAfter", end));
+    retired_refused(json_pack("{s:i, s:I}", "keyId", 10, "notAfter", end));
+    retired_refused(json_pack("{s:s, s:s}", "keyId", "0a", "notAfter", "1700"));
+    retired_refused(json_pack("{s:s, s:I}", "keyId", "0a", "notAfter", (json_int_t)0));
+    retired_refused(json_pack("{s:s, s:I}", "keyId", "0a", "notAfter", (json_int_t)-1));
+    retired_refused(json_pack("{s:s, s:I}", "keyId", "0a", "notAfter", (json_int_t)INT64_MAX));
+    char big[AGENT_KEY_ID_MAX + 2];
+    memset(big, 'a', sizeof(big) - 1);
+    big[sizeof(big) - 1] = '\0';
+    retired_refused(json_pack("{s:s, s:I}", "keyId", big, "notAfter", end));
+    /* A key that is destroyed in time must be none of the others. */
+    struct agent_record rec = full();
+    retired_refused(json_pack("{s:s, s:I}", "keyId", rec.key_id, "notAfter", end));
+    retired_refused(json_pack("{s:s, s:I}", "keyId", rec.next_key_id, "notAfter", end));
+    refused("retired", json_pack("[{s:s, s:I}, {s:s, s:I}]", "keyId", "0a", "notAfter", end,
+                                 "keyId", "0a", "notAfter", end + 1));
+    json_t *many = json_array();
+    for (int i = 0; i <= AGENT_RETIRED_MAX; i++) {
+        json_array_append_new(
+            many, json_pack("{s:o, s:I}", "keyId", json_sprintf("k%d", i), "notAfter", end));
+    }
+    refused("retired", many);
+}
+
+/* As an earlier release wrote it, and at the bound. */
+static void test_retired_or_not(void **state)
+{
+    (void)state;
+    struct agent_record rec = full(), out;
+    json_t *json = as_json(&rec);
+    json_object_del(json, "retired");
+    json_object_set_new(json, "oldKeyId", json_string("0a"));
+    assert_int_equal(parse_json(json, &out), ATT_OK);
+    assert_int_equal(out.n_retired, 0);
+    assert_string_equal(out.old_key_id, "0a");
+    json_decref(json);
+    while (rec.n_retired < AGENT_RETIRED_MAX) {
+        struct agent_retired *one = &rec.retired[rec.n_retired++];
+        snprintf(one->key_id, sizeof(one->key_id), "key%zu", rec.n_retired);
+        one->not_after = 1;
+    }
+    json = as_json(&rec);
+    assert_int_equal(parse_json(json, &out), ATT_OK);
+    assert_memory_equal(&out, &rec, sizeof(rec));
+    json_decref(json);
 }
 
 static void test_frozen_before(void **state)
@@ -184,10 +252,9 @@ static void test_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_frozen_before),
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_retired_refusals),
+        cmocka_unit_test(test_retired_or_not), cmocka_unit_test(test_frozen_before),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

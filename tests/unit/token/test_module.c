@@ -405,6 +405,23 @@ static void signature_verifies_here_and_elsewhere(void **state)
     assert_int_equal(f->C_DestroyObject(session, object), CKR_OBJECT_HANDLE_INVALID);
 }
 
+/* More generations than an agent has keys in force and retired: a change of the bundle is one, too.
+ */
+static void an_old_handle_has_room(void **state)
+{
+    (void)state;
+    CK_BYTE digest[32] = {5}, sig[64];
+    CK_OBJECT_HANDLE old = find(CKO_PRIVATE_KEY);
+    for (int i = 1; i < 16; i++) {
+        fx.now = i % 2;
+        assert_int_not_equal(find(CKO_PRIVATE_KEY), old);
+        assert_int_equal(sign_once(old, digest, 32, sig), CKR_OK);
+    }
+    fx.now = 0;
+    (void)find(CKO_PRIVATE_KEY);
+    assert_int_equal(f->C_SignInit(session, &ecdsa, old), CKR_KEY_HANDLE_INVALID);
+}
+
 static void rotation_shows_at_the_next_search(void **state)
 {
     (void)state;
@@ -492,6 +509,7 @@ int main(void)
         TEST(nobodys_agent_has_no_slot),
         TEST(signature_verifies_here_and_elsewhere),
         TEST(rotation_shows_at_the_next_search),
+        TEST(an_old_handle_has_room),
         TEST(nothing_known_and_attestd_away_is_an_error),
         TEST(digests_are_openssls),
     };
