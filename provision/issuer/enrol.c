@@ -118,8 +118,8 @@ static enum att_rc check_state(void *user, struct store_tx *tx, struct att_err *
     if (!rc && !mine && call->account.ticket[0]) {
         struct store_ticket ticket = {0};
         rc = read_ticket(call, tx, &ticket, err);
-        if (!rc && (!ticket_good(call, &ticket) ||
-                    (ticket.ek[0] && strcmp(ticket.ek, m->ek.id) != 0))) {
+        if (!rc &&
+            (!ticket_good(call, &ticket) || (ticket.ek[0] && strcmp(ticket.ek, m->ek.id) != 0))) {
             rc = issuer_refuse(err, ATT_E_DENIED, "ticketInvalid",
                                "the account's ticket is used up, expired or names another EK");
         }

@@ -242,8 +242,8 @@ static enum att_rc within(struct store_con *con, struct att_err *err)
     if (!sqlite3_get_autocommit(con->sqlite)) {
         return ATT_OK;
     }
-    enum att_rc rc = att_fail(err, ATT_E_IO, "store %s: the transaction was given up",
-                              con->db->path);
+    enum att_rc rc =
+        att_fail(err, ATT_E_IO, "store %s: the transaction was given up", con->db->path);
     att_err_reason(err, "store");
     return rc;
 }
@@ -254,8 +254,7 @@ static enum att_rc sqlite_exec(struct store_con *con, const char *sql,
                                struct att_err *err)
 {
     enum att_rc rc = within(con, err);
-    return rc ? rc
-              : store_sqlite_run(con, sql, values, n_values, on_row, user, ret_changed, err);
+    return rc ? rc : store_sqlite_run(con, sql, values, n_values, on_row, user, ret_changed, err);
 }
 
 static enum att_rc sqlite_script(struct store_con *con, const char *sql, struct att_err *err)

@@ -60,14 +60,14 @@ static void statement_of_an_agent(void **state)
         /* The same at finalize: the order stays ready. */
         before = kept(&s.rig);
         take_away(&s.rig, tables[i], false);
-        assert_int_equal(
-            rig_finalize(&s.client, &o, s.tpm.base->agent.pkey, FORGE_IDENTIFIER), 500);
+        assert_int_equal(rig_finalize(&s.client, &o, s.tpm.base->agent.pkey, FORGE_IDENTIFIER),
+                         500);
         internal(&s.client);
         take_away(&s.rig, tables[i], true);
         after = kept(&s.rig);
         assert_memory_equal(&before, &after, sizeof before);
-        assert_int_equal(
-            rig_finalize(&s.client, &o, s.tpm.base->agent.pkey, FORGE_IDENTIFIER), 200);
+        assert_int_equal(rig_finalize(&s.client, &o, s.tpm.base->agent.pkey, FORGE_IDENTIFIER),
+                         200);
         stage_free(&s);
     }
 }
