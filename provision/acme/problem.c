@@ -1,5 +1,7 @@
 #include "provision/acme/problem.h"
 
+#include "attestd/base/text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -71,6 +73,7 @@ void acme_problem_set(struct acme_problem *ret_problem, enum acme_problem_type t
     va_start(args, fmt);
     vsnprintf(ret_problem->detail, sizeof ret_problem->detail, fmt, args);
     va_end(args);
+    att_text_clean(ret_problem->detail); /* it may quote a peer, cut within a character */
 }
 
 void acme_problem_add(struct acme_problem *problem, const char *reason, const char *detail)
@@ -80,6 +83,7 @@ void acme_problem_add(struct acme_problem *problem, const char *reason, const ch
         *sub = (struct acme_subproblem){0};
         snprintf(sub->reason, sizeof sub->reason, "%s", reason);
         snprintf(sub->detail, sizeof sub->detail, "%s", detail ? detail : "");
+        att_text_clean(sub->detail);
     }
 }
 

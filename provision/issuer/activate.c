@@ -206,6 +206,9 @@ static enum att_rc bind_host(struct m2 *m, struct store_tx *tx, const struct iss
     enum att_rc rc = ATT_OK;
     if (kid[0]) {
         rc = store_get(tx, &store_tickets, kid, &ticket, NULL);
+        if (rc && rc != ATT_E_NOTFOUND) {
+            return att_fail(err, rc, "tickets cannot be read");
+        }
         if (rc || (ticket.ek[0] && strcmp(ticket.ek, m->ak.ek) != 0)) {
             rc = issuer_refuse(err, ATT_E_DENIED, "ticketInvalid",
                                "the account's ticket is gone or names another EK");
@@ -572,6 +575,9 @@ static enum att_rc show(struct m2 *m, struct store_tx *tx, struct att_err *err)
 {
     struct issuer_call *call = m->call;
     enum att_rc rc = store_get(tx, &store_aks, call->id, &m->ak, NULL);
+    if (rc && rc != ATT_E_NOTFOUND) {
+        return att_fail(err, rc, "AK records cannot be read");
+    }
     if (rc || strcmp(m->ak.account, call->account.id) != 0) {
         return issuer_refuse(err, ATT_E_DENIED, "akUnknown", "this account has no such AK");
     }

@@ -31,8 +31,11 @@ enum att_rc issuer_order_check(struct issuer_call *call, struct store_tx *tx,
                                struct store_entry *ret_entry, struct att_err *err)
 {
     enum att_rc rc = store_get(tx, &store_hosts, order->host, ret_host, NULL);
-    if (rc) {
+    if (rc == ATT_E_NOTFOUND) {
         return issuer_refuse(err, ATT_E_DENIED, "hostUnknown", "the order's host is gone");
+    }
+    if (rc) {
+        return att_fail(err, rc, "hosts cannot be read");
     }
     rc = issuer_host_check(ret_host, err);
     if (!rc && strcmp(ret_host->account, call->account.thumbprint) != 0) {

@@ -24,6 +24,14 @@ struct m1 {
     const struct att_err *refusal;
 };
 
+/* Empty, and so good for nothing, where it is gone. */
+static enum att_rc read_ticket(const struct issuer_call *call, struct store_tx *tx,
+                               struct store_ticket *ret_ticket, struct att_err *err)
+{
+    enum att_rc rc = store_get(tx, &store_tickets, call->account.ticket, ret_ticket, NULL);
+    return rc && rc != ATT_E_NOTFOUND ? att_fail(err, rc, "tickets cannot be read") : ATT_OK;
+}
+
 static bool ticket_good(const struct issuer_call *call, const struct store_ticket *ticket)
 {
     return ticket->uses_left > 0 && ticket->expires_at > call->now;
@@ -43,14 +51,15 @@ static enum att_rc check_caller(void *user, struct store_tx *tx, struct att_err 
     rc = store_find(tx, &store_hosts, "account", call->account.thumbprint, &host, NULL);
     store_record_done(&store_hosts, &host);
     if (rc == ATT_E_NOTFOUND) {
-        rc = store_get(tx, &store_tickets, call->account.ticket, &ticket, NULL);
-        rc = !rc && ticket_good(call, &ticket)
-                 ? ATT_OK
-                 : issuer_refuse(err, ATT_E_DENIED, "ticketInvalid",
-                                 "the account's ticket is used up or expired");
+        rc = read_ticket(call, tx, &ticket, err);
+        if (!rc && !ticket_good(call, &ticket)) {
+            rc = issuer_refuse(err, ATT_E_DENIED, "ticketInvalid",
+                               "the account's ticket is used up or expired");
+        }
         store_record_done(&store_tickets, &ticket);
+        return rc;
     }
-    return rc;
+    return rc ? att_fail(err, rc, "hosts cannot be read") : ATT_OK;
 }
 
 static enum att_rc judge(struct m1 *m, struct att_err *err)
@@ -108,13 +117,13 @@ static enum att_rc check_state(void *user, struct store_tx *tx, struct att_err *
     bool mine = !rc && found && strcmp(host.account, call->account.thumbprint) == 0;
     if (!rc && !mine && call->account.ticket[0]) {
         struct store_ticket ticket = {0};
-        rc = store_get(tx, &store_tickets, call->account.ticket, &ticket, NULL);
-        bool good = !rc && ticket_good(call, &ticket) &&
-                    (!ticket.ek[0] || strcmp(ticket.ek, m->ek.id) == 0);
+        rc = read_ticket(call, tx, &ticket, err);
+        if (!rc &&
+            (!ticket_good(call, &ticket) || (ticket.ek[0] && strcmp(ticket.ek, m->ek.id) != 0))) {
+            rc = issuer_refuse(err, ATT_E_DENIED, "ticketInvalid",
+                               "the account's ticket is used up, expired or names another EK");
+        }
         store_record_done(&store_tickets, &ticket);
-        rc = good ? ATT_OK
-                  : issuer_refuse(err, ATT_E_DENIED, "ticketInvalid",
-                                  "the account's ticket is used up, expired or names another EK");
     }
     if (!rc) {
         const struct conf_enrolment *e = call->settings->conf->enrolment;

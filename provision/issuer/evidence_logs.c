@@ -33,11 +33,15 @@ enum att_rc issuer_logs_supply(struct store_tx *tx, const struct store_host *hos
         att_hex(digest, ATT_SLICE_ARRAY(logs->log[i].sha256));
         att_autobuf bytes = {0};
         /* Only what this host itself has sent: others' logs are nobody's to name. */
-        if (strcmp(issuer_string(known, logs->log[i].name), digest) != 0 ||
-            store_blob_get(tx, digest, &bytes, NULL)) {
+        if (strcmp(issuer_string(known, logs->log[i].name), digest) != 0) {
             continue; /* the verdict says logMissing */
         }
-        enum att_rc rc = evidence_logs_supply(logs, logs->log[i].name, att_buf_slice(&bytes), err);
+        enum att_rc rc = store_blob_get(tx, digest, &bytes, NULL);
+        if (rc == ATT_E_NOTFOUND) {
+            continue;
+        }
+        rc = rc ? att_fail(err, rc, "logs cannot be read")
+                : evidence_logs_supply(logs, logs->log[i].name, att_buf_slice(&bytes), err);
         if (rc) {
             return rc;
         }

@@ -125,6 +125,11 @@ static enum att_rc check_basis(const struct m5 *m, const struct store_host *host
                              "profile %s asks for other evidence since the verdict",
                              m->order.profile);
     }
+    if (!issuer_profile_allows(profile, CONF_KEY_TPM)) { /* as intend() says of it */
+        return issuer_refuse(err, ATT_E_DENIED, "keyStore",
+                             "profile %s does not allow tpm keys since the verdict",
+                             m->order.profile);
+    }
     if (ak->expires_at <= m->call->now) {
         return issuer_refuse(err, ATT_E_DENIED, "akStale", "the AK's enrolment expired");
     }

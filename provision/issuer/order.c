@@ -91,7 +91,7 @@ struct m3 {
     const struct conf_profile *profile;
 };
 
-static bool profile_allows(const struct conf_profile *profile, enum conf_key_kind key)
+bool issuer_profile_allows(const struct conf_profile *profile, enum conf_key_kind key)
 {
     for (unsigned i = 0; i < profile->n_keys; i++) {
         if (conf_key_kind_parse(profile->keys[i]) == key) {
@@ -115,7 +115,7 @@ static enum att_rc choose_profile(struct m3 *m, const struct conf_entry *entry, 
                               "profile %s of agent %s is not configured", entry->profile,
                               entry->name);
     }
-    if (!profile_allows(m->profile, entry->key)) {
+    if (!issuer_profile_allows(m->profile, entry->key)) {
         return issuer_problem(m->call, err, ACME_P_REJECTED_IDENTIFIER, "keyStore",
                               "profile %s does not allow %s keys", entry->profile,
                               conf_key_kind_name(entry->key));

@@ -23,4 +23,7 @@ ATT_MUST_USE enum att_rc issuer_order_check(struct issuer_call *call, struct sto
                                             struct store_host *ret_host, struct store_ak *ret_ak,
                                             struct store_entry *ret_entry, struct att_err *err);
 
+/* Whether a profile's keys may be of this kind. */
+bool issuer_profile_allows(const struct conf_profile *profile, enum conf_key_kind key);
+
 #endif

@@ -193,9 +193,32 @@ static void set_timeout(struct evhttp_request *request, int seconds)
     }
 }
 
+static void answer_hold(struct worker *w, struct hold *hold);
+
+/* A request that waits cannot be ended for its place, so an account has only so many: its oldest is
+ * answered. A host needs one; another is what its process before left behind. */
+static void make_room(struct worker *w, const char *account)
+{
+    struct hold **oldest = NULL;
+    unsigned n = 0;
+    for (struct hold **at = &w->holds; *at; at = &(*at)->next) {
+        if (strcmp((*at)->account, account) == 0) {
+            oldest = at; /* the newest come first */
+            n++;
+        }
+    }
+    if (n >= ISSUER_WAITING_MAX) {
+        struct hold *hold = *oldest;
+        *oldest = hold->next;
+        answer_hold(w, hold);
+        free(hold);
+    }
+}
+
 static bool hold_request(struct worker *w, struct evhttp_request *request,
                          const struct issuer_response *response)
 {
+    make_room(w, response->hold_account);
     struct hold *hold = calloc(1, sizeof *hold);
     if (!hold) {
         return false;

@@ -94,7 +94,9 @@ static enum att_rc gather(void *user, struct store_tx *tx, struct att_err *err)
         v->version = (int64_t)att_cur_be64(&cur);
         rc = store_get(tx, &store_hosts, v->host_id, &v->host, NULL);
         if (rc) {
-            return issuer_refuse(err, ATT_E_DENIED, "hostUnknown", "the host is gone");
+            return rc == ATT_E_NOTFOUND
+                       ? issuer_refuse(err, ATT_E_DENIED, "hostUnknown", "the host is gone")
+                       : att_fail(err, rc, "hosts cannot be read");
         }
     }
     if (!rc && strcmp(v->host.account, v->account) != 0) {

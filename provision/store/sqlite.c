@@ -235,8 +235,34 @@ enum att_rc store_sqlite_run(struct store_con *con, const char *sql,
     return rc;
 }
 
+/* After an error of disk or memory SQLite may have rolled back by itself, in a read, too; a caller
+ * that took no notice would have its next statement committed by itself. */
+static enum att_rc within(struct store_con *con, struct att_err *err)
+{
+    if (!sqlite3_get_autocommit(con->sqlite)) {
+        return ATT_OK;
+    }
+    enum att_rc rc =
+        att_fail(err, ATT_E_IO, "store %s: the transaction was given up", con->db->path);
+    att_err_reason(err, "store");
+    return rc;
+}
+
+static enum att_rc sqlite_exec(struct store_con *con, const char *sql,
+                               const struct store_value *values, size_t n_values,
+                               store_row_fn on_row, void *user, int64_t *ret_changed,
+                               struct att_err *err)
+{
+    enum att_rc rc = within(con, err);
+    return rc ? rc : store_sqlite_run(con, sql, values, n_values, on_row, user, ret_changed, err);
+}
+
 static enum att_rc sqlite_script(struct store_con *con, const char *sql, struct att_err *err)
 {
+    enum att_rc rc = within(con, err);
+    if (rc) {
+        return rc;
+    }
     int code = sqlite3_exec(con->sqlite, sql, NULL, NULL, NULL);
     return code == SQLITE_OK ? ATT_OK : store_sqlite_fail(con, code, "script", err);
 }
@@ -327,7 +353,7 @@ static const struct store_db_ops ops = {
     .begin = sqlite_begin,
     .commit = sqlite_commit,
     .rollback = sqlite_rollback,
-    .exec = store_sqlite_run,
+    .exec = sqlite_exec,
     .script = sqlite_script,
     .row_int = sqlite_row_int,
     .row_bytes = sqlite_row_bytes,

@@ -150,6 +150,21 @@ enum att_rc store_batch_leave(struct store_db *db, struct att_err *err)
     return rc;
 }
 
+/* What the others in it are told: what the database said. Why this one was refused, if that is how
+ * it took the error, is nothing of theirs. */
+static void give_up(struct store_writer *w, struct store_batch *batch, const struct att_err *why)
+{
+    batch->rc = ATT_E_IO;
+    if (why && why->rc && why->domain == ATT_DOM_SQLITE) {
+        batch->why = *why;
+        batch->rc = why->rc;
+        return;
+    }
+    (void)att_fail(&batch->why, ATT_E_IO, "store %s: the transaction was given up",
+                   w->con->db->path);
+    att_err_reason(&batch->why, "store");
+}
+
 void store_batch_undo(struct store_db *db, const struct att_err *why)
 {
     struct store_writer *w = &db->writer;
@@ -165,8 +180,7 @@ void store_batch_undo(struct store_db *db, const struct att_err *why)
         batch->lost = true; /* a full disk does that: those before are undone, too */
     }
     if (w->open && batch->lost) {
-        batch->why = why ? *why : (struct att_err){0};
-        batch->rc = why && why->rc ? why->rc : ATT_E_IO;
+        give_up(w, batch, why);
     }
     pass_on(w);
 }

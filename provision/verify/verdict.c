@@ -1,5 +1,7 @@
 #include "provision/verify/verdict.h"
 
+#include "attestd/base/text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +86,7 @@ static void set(struct verify_verdict *verdict, enum verify_reason reason,
     if (check) {
         check->outcome = outcome;
         (void)vsnprintf(check->detail, sizeof(check->detail), fmt, args);
+        att_text_clean(check->detail); /* it may quote what came, cut within a character */
     }
 }
 

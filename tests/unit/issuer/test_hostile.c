@@ -349,6 +349,10 @@ static void basis_changes_before_finalize(void **state)
     reconfigure(&s.rig, roots, deny);
     finalize_denied(&s, &o, "firmwareDenied");
     reconfigure(&s.rig, deny, roots);
+    ready(&s, &o);
+    reconfigure(&s.rig, "    keys: [tpm]\n    boot: none", "    keys: [hsm]\n    boot: none");
+    finalize_denied(&s, &o, "keyStore");
+    reconfigure(&s.rig, "    keys: [hsm]\n    boot: none", "    keys: [tpm]\n    boot: none");
     /* The AK's enrolment ends within the five minutes. */
     reconfigure(&s.rig, "ak_lifetime: 7d", "ak_lifetime: 10m");
     struct enrolment e;
@@ -620,6 +624,50 @@ static void rewritten_log_is_not_signed(void **state)
  * -----------------------------------------------------------------------------------------------
  */
 
+/* A name that is cut within a character where the verdict quotes it. */
+static void evidence_for_a_long_name(struct forge *f, enum forge_stage stage)
+{
+    if (stage == FORGE_EVIDENCE) {
+        memset(f->statement.identifier, 'a', 99);
+        strcpy(f->statement.identifier + 99, "\xc3\xa9");
+    }
+}
+
+static void record_of_a_refusal_is_whole(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_enrolled(&s, "none");
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+    s.tpm.mutate = evidence_for_a_long_name;
+    assert_string_equal(rig_m4(&s.client, &s.tpm, &o, s.ak), "invalid");
+    client_refused(&s.client, "evidenceMismatch");
+    rig_audited(&s.rig, "refused", "evidenceMismatch");
+    json_t *result = rig_admin(&s.rig, "audit.list", json_pack("{s:i}", "limit", 1));
+    const json_t *record =
+        json_object_get(json_array_get(json_object_get(result, "records"), 0), "record");
+    assert_string_equal(issuer_string(json_object_get(record, "verdict"), "reason"),
+                        "evidenceMismatch");
+    json_decref(result);
+    /* The same of an order: the sentence is in the record. */
+    char payload[512], name[64];
+    memset(name, 'a', 63);
+    name[63] = 0;
+    snprintf(payload, sizeof payload,
+             "{\"identifiers\":[{\"type\":\"spiffe-id\",\"value\":\"" FORGE_IDENTIFIER
+             "\"}],\"profile\":\"%s\xc3\xa9\"}",
+             name);
+    assert_int_equal(client_post_text(&s.client, RIG_URL "/newOrder", payload), 400);
+    client_refused(&s.client, "invalidProfile");
+    rig_audited(&s.rig, "refused", "invalidProfile");
+    result = rig_admin(&s.rig, "audit.list", json_pack("{s:i}", "limit", 1));
+    record = json_object_get(json_array_get(json_object_get(result, "records"), 0), "record");
+    assert_non_null(strstr(issuer_string(record, "detail"), name));
+    json_decref(result);
+    stage_free(&s);
+}
+
 static void import_dry_run(void **state)
 {
     (void)state;
@@ -670,6 +718,7 @@ int main(void)
         cmocka_unit_test(orders_without_end),
         cmocka_unit_test(refusals_without_end),
         cmocka_unit_test(rewritten_log_is_not_signed),
+        cmocka_unit_test(record_of_a_refusal_is_whole),
         cmocka_unit_test(import_dry_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

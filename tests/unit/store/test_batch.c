@@ -248,6 +248,79 @@ static void full_disk_fails_those_before(void **state)
     assert_int_equal(after.value, w[1].failed == ATT_OK ? 2 : 1);
 }
 
+/* ---- a transaction that is no more
+ * ----------------------------------------------------------------------------- */
+
+/* What SQLite does by itself after an error of the disk or of memory, in a read, too; and a writer
+ * that does not look at that statement's result. */
+struct careless {
+    struct writer w;
+    enum att_rc then, refused;
+    bool other;
+};
+
+static enum att_rc goes_on(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct careless *c = user;
+    if (c->other) {
+        await_row(c->w.p, 1);
+        return store_meta_count(tx, "first", &c->w.value, err);
+    }
+    assert_int_equal(store_exec(tx, "ROLLBACK", NULL, 0, NULL, NULL, NULL, NULL), ATT_OK);
+    c->then = store_meta_count(tx, "after", &c->w.value, NULL);
+    if (c->refused) {
+        c->refused = att_fail(err, ATT_E_DENIED, "what concerns another");
+        att_err_reason(err, "hostBanned");
+    }
+    return c->refused;
+}
+
+static void *run_careless(void *user)
+{
+    struct careless *c = user;
+    struct att_err err = {0};
+    c->w.failed = (int)store_run(c->w.p->store, true, goes_on, c, &err);
+    c->w.done = strcmp(err.reason, "hostBanned") == 0 || strstr(err.msg, "another") != NULL;
+    return NULL;
+}
+
+static enum att_rc read_after(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return read_number(tx, "after", user, err);
+}
+
+static void nothing_is_written_beside_a_transaction(void **state)
+{
+    struct place *p = *state;
+    int64_t n = 0;
+    struct careless c = {.w = {.p = p}};
+    run_careless(&c);
+    assert_int_equal(c.then, ATT_E_IO);
+    assert_int_equal(c.w.failed, ATT_E_IO);
+    assert_int_equal(store_run(p->store, false, read_after, &n, NULL), ATT_E_NOTFOUND);
+    struct writer after = {.p = p, .number = 1};
+    run_once(&after);
+    assert_int_equal(after.failed, ATT_OK);
+}
+
+/* Who shared the commit hears that the store failed, and not why another was refused. */
+static void refusal_of_another_is_not_told(void **state)
+{
+    struct place *p = *state;
+    int64_t n = 0;
+    pthread_t thread;
+    struct careless first = {.w = {.p = p}, .other = true},
+                    second = {.w = {.p = p}, .refused = ATT_E_DENIED};
+    assert_int_equal(pthread_create(&thread, NULL, run_careless, &first), 0);
+    usleep(50000); /* it has its turn, and waits for the second to stand behind it */
+    run_careless(&second);
+    pthread_join(thread, NULL);
+    assert_int_equal(second.w.failed, ATT_E_DENIED);
+    assert_int_equal(first.w.failed, ATT_E_IO);
+    assert_false(first.w.done);
+    assert_int_equal(store_run(p->store, false, read_after, &n, NULL), ATT_E_NOTFOUND);
+}
+
 /* ---- a checkpoint in the background
  * ----------------------------------------------------------------------- */
 
@@ -327,6 +400,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(failures_are_their_own, setup, teardown),
         cmocka_unit_test_setup_teardown(full_disk_fails_those_before, setup, teardown),
+        cmocka_unit_test_setup_teardown(nothing_is_written_beside_a_transaction, setup, teardown),
+        cmocka_unit_test_setup_teardown(refusal_of_another_is_not_told, setup, teardown),
         cmocka_unit_test_setup_teardown(log_is_folded_back, setup, teardown),
         cmocka_unit_test_setup_teardown(told_is_kept, setup, teardown),
     };

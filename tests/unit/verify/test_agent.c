@@ -328,6 +328,28 @@ static void test_replay_names_event(void **state)
     forge_free(forge);
 }
 
+/* A caller that has no order to judge by gets no verdict of "yes", and no other word for it. */
+static void test_no_order(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct forge *forge = forge_new(FORGE_EK_P256, FORGE_ORDER);
+        verify_autoverdict *verdict = verify_verdict_new();
+        struct verify_agent_facts facts = {0}, none = {0};
+        struct att_err err = {0};
+        forge_build(forge, NULL);
+        const char *missing = i % 2 ? "" : NULL;
+        *(i < 2 ? &forge->agent_in.key_authorization : &forge->agent_in.identifier) = missing;
+        assert_int_equal(verify_agent(&forge->agent_in, verdict, &facts), VERIFY_REFUSED);
+        assert_int_equal(verify_verdict_refusal(verdict)->reason, VERIFY_REASON_INTERNAL);
+        assert_int_equal(verify_verdict_err(verdict, &err), ATT_E_INTERNAL);
+        assert_string_equal(err.reason, "internal");
+        assert_non_null(strstr(err.msg, "no order to judge the evidence by"));
+        assert_memory_equal(&facts, &none, sizeof facts);
+        forge_free(forge);
+    }
+}
+
 /* Nothing more is run on a verdict that failed already. */
 static void test_stops(void **state)
 {
@@ -364,6 +386,7 @@ int main(void)
         cmocka_unit_test(test_skips_say_why),
         cmocka_unit_test(test_findings),
         cmocka_unit_test(test_replay_names_event),
+        cmocka_unit_test(test_no_order),
         cmocka_unit_test(test_stops),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -137,6 +137,26 @@ static void test_words(void **state)
     assert_string_equal(verify_reason_word((enum verify_reason)9999), "none");
 }
 
+/* A detail quotes what came and may be cut within a character: the record keeps its verdict. */
+static void test_quoted_text_is_clean(void **state)
+{
+    (void)state;
+    char name[120];
+    memset(name, 'a', 99);
+    strcpy(name + 99, "\xc3\xa9\x1b[2J");
+    verify_autoverdict *verdict = verify_verdict_new();
+    verify_fail(verdict, VERIFY_REASON_EVIDENCE_MISMATCH, "evidence is for \"%.100s\"", name);
+    verify_pass(verdict, VERIFY_REASON_EK_CHAIN, "%s", "\x1b[2J");
+    att_autojson *json = NULL;
+    assert_int_equal(verify_verdict_json(verdict, &json, NULL), ATT_OK);
+    assert_string_equal(json_string_value(json_object_get(json, "reason")), "evidenceMismatch");
+    const char *detail = json_string_value(json_object_get(json, "detail"));
+    assert_non_null(strstr(detail, "aaa?\""));
+    att_autobuf text = {0};
+    verify_verdict_text(verdict, &text);
+    assert_null(memchr(text.ptr, 0x1b, text.len));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -148,6 +168,7 @@ int main(void)
         cmocka_unit_test(test_overflow_is_refusal),
         cmocka_unit_test(test_json_and_text),
         cmocka_unit_test(test_words),
+        cmocka_unit_test(test_quoted_text_is_clean),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
