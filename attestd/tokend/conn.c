@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -23,25 +24,42 @@
 /* ---- a user's share
  * ------------------------------------------------------------------------------ */
 
+/* NULL: every user that has a place has connections, too. */
 static struct uid_share *share_of(struct tokend *tokend, uid_t uid)
 {
-    struct uid_share *empty = NULL;
+    struct uid_share *spare = NULL;
     for (size_t i = 0; i < UIDS_MAX; i++) {
         struct uid_share *share = &tokend->shares[i];
         if (share->used && share->uid == uid) {
             return share;
         }
-        bool idle = !share->used ||
-                    (share->connections == 0 && att_boottime_ms() - share->filled_at_ms > 60000);
-        empty = !empty && idle ? share : empty;
+        if (share->used && share->connections) {
+            continue;
+        }
+        if (!spare || !share->used || (spare->used && share->filled_at_ms < spare->filled_at_ms)) {
+            spare = spare && !spare->used ? spare : share;
+        }
     }
-    if (empty) {
-        *empty = (struct uid_share){.uid = uid,
+    if (spare) {
+        *spare = (struct uid_share){.uid = uid,
                                     .filled_at_ms = att_boottime_ms(),
                                     .saved_ms = UID_BURST * 1000 / UID_RATE,
                                     .used = true};
     }
-    return empty;
+    return spare;
+}
+
+/* Somebody who can make us write a line does not make us write one each time. */
+bool tokend_worth_a_line(struct tokend_told *told, unsigned *ret_left_out)
+{
+    int64_t now = att_boottime_ms();
+    if (told->at_ms && now - told->at_ms < TOLD_MS) {
+        told->left_out++;
+        return false;
+    }
+    *ret_left_out = told->left_out;
+    *told = (struct tokend_told){now, 0};
+    return true;
 }
 
 /* Cheap, and before anything is hashed or forked. NULL: welcome; else why not. */
@@ -66,6 +84,14 @@ static const char *refusal(struct tokend *tokend, struct uid_share *share)
 }
 
 static struct tokend_slab conn_slab = {sizeof(struct conn), NULL};
+
+/* No longer one of those that are nobody's, or not yet anybody's. */
+static void prove(struct conn *conn)
+{
+    conn->tokend->unproven -= conn->unproven;
+    conn->share->unproven -= conn->unproven;
+    conn->unproven = false;
+}
 
 /* ---- the end
  * --------------------------------------------------------------------------------------- */
@@ -96,6 +122,7 @@ static void conn_free(struct conn *conn)
     if (conn->state == CONN_LINGERING) {
         tokend->lingering--;
     } else {
+        prove(conn);
         tokend->connections--;
         conn->share->connections--;
         conn->share->unknown -= conn->unknown;
@@ -150,16 +177,32 @@ void tokend_conn_reap(struct tokend *tokend)
     }
 }
 
+static void end_oldest_lingering(struct tokend *tokend)
+{
+    struct conn *oldest = NULL;
+    for (struct conn *conn = tokend->conns; conn; conn = conn->next) {
+        if (conn->state == CONN_LINGERING && !conn->dead &&
+            (!oldest || conn->since_ms < oldest->since_ms)) {
+            oldest = conn;
+        }
+    }
+    if (oldest) {
+        tokend_conn_end(oldest);
+    }
+}
+
 /* p11-kit's client has no guard against SIGPIPE: a socket that is closed while it writes its first
  * byte would end the whole program. So a refusal shows as an end of our side only, and the rest
  * follows when the client has closed, or after a while. */
 static void linger(struct conn *conn)
 {
     struct tokend *tokend = conn->tokend;
-    if (tokend->lingering >= LINGERING_MAX) {
-        tokend_conn_end(conn);
-        return;
+    if (tokend->lingering >= LINGERING_MAX) { /* it has had the most time to see it */
+        end_oldest_lingering(tokend);
     }
+    tokend_call_forget(conn->call);
+    conn->call = NULL;
+    prove(conn);
     tokend->connections--;
     conn->share->connections--;
     conn->share->unknown -= conn->unknown;
@@ -167,6 +210,8 @@ static void linger(struct conn *conn)
     conn->state = CONN_LINGERING;
     conn->since_ms = att_boottime_ms();
     tokend->lingering++;
+    tokend_loop_remove(&tokend->loop, &conn->pid_source);
+    att_close(&conn->pidfd);
     shutdown(conn->client, SHUT_WR);
 }
 
@@ -258,34 +303,34 @@ void tokend_conn_reply(struct conn *conn, const struct proc_value *values)
 void tokend_conn_reply_err(struct conn *conn, enum att_rc rc, const struct att_err *err)
 {
     struct att_buf *payload = &conn->tokend->payload;
-    att_log(rc == ATT_E_NOTFOUND ? ATT_DEBUG : ATT_INFO, "tokend.refused", ATT_N("pid", conn->pid),
-            ATT_S("agent", conn->agent ? conn->agent->name : ""), ATT_S("code", att_rc_name(rc)),
-            ATT_S("reason", err ? err->reason : ""), ATT_S("message", err ? err->msg : ""));
+    unsigned left_out;
+    /* Only agents' tokens ask; "no certificate" is no refusal. */
+    if (rc != ATT_E_NOTFOUND && tokend_worth_a_line(&conn->agent->told, &left_out)) {
+        att_log(ATT_INFO, "tokend.refused", ATT_N("pid", conn->pid),
+                ATT_S("agent", conn->agent->name), ATT_S("code", att_rc_name(rc)),
+                ATT_S("reason", err ? err->reason : ""), ATT_S("message", err ? err->msg : ""),
+                ATT_N("leftOut", left_out));
+    }
     proc_reply_encode_err(rc, err, payload);
     reply_payload(conn, att_buf_slice(payload));
 }
 
-/* One request at a time: false ends the connection. */
-static bool take_requests(struct conn *conn)
+/* One request at a time: a token waits for its answer. So one that was taken over gets one answer a
+ * turn, as everybody does, and makes us keep one answer at most. */
+bool tokend_conn_requests(struct conn *conn)
 {
-    while (conn->in_len >= 4) {
-        struct att_cur cur = att_cur_init(ATT_SLICE(conn->in, conn->in_len));
-        size_t len = att_cur_be32(&cur);
-        struct proc_frame frame;
-        if (len > sizeof conn->in - 4) {
-            return false;
-        }
-        if (conn->in_len < len + 4) {
-            return true;
-        }
-        if (proc_frame_parse(ATT_SLICE(conn->in + 4, len), &frame, NULL) != ATT_OK ||
-            !tokend_request(conn, &frame)) {
-            return false;
-        }
-        conn->in_len -= len + 4;
-        memmove(conn->in, conn->in + len + 4, conn->in_len);
+    struct att_cur cur = att_cur_init(ATT_SLICE(conn->in, conn->in_len));
+    size_t len = att_cur_be32(&cur);
+    struct proc_frame frame;
+    if (conn->in_len < 4 || (len <= sizeof conn->in - 4 && conn->in_len < len + 4)) {
+        return true;
     }
-    return true;
+    if (conn->in_len != len + 4 || conn->out.len || conn->wait != WAIT_NOTHING ||
+        proc_frame_parse(ATT_SLICE(conn->in + 4, len), &frame, NULL) != ATT_OK) {
+        return false;
+    }
+    conn->in_len = 0;
+    return tokend_request(conn, &frame);
 }
 
 static void channel_ready(struct tokend_source *source, uint32_t events)
@@ -307,7 +352,7 @@ static void channel_ready(struct tokend_source *source, uint32_t events)
         return;
     }
     conn->in_len += (size_t)got;
-    if (!take_requests(conn) && !conn->dead) {
+    if (!tokend_conn_requests(conn) && !conn->dead) {
         tokend_conn_end(conn);
     }
 }
@@ -340,14 +385,19 @@ static void start_token(struct conn *conn)
         tokend_token_main(&token);
     }
     close(ends[1]);
-    if (child < 0 || tokend_loop_add(&tokend->loop, &conn->channel_source, conn->channel, EPOLLIN,
-                                     NULL) != ATT_OK) {
+    if (child < 0) { /* no more processes: the next connection may find some */
         att_log(ATT_ERROR, "tokend.no-process", ATT_S("message", strerror(errno)));
-        conn->child = child > 0 ? child : 0;
-        tokend_conn_end(conn);
+        att_close(&conn->channel);
+        linger(conn);
         return;
     }
     conn->child = child;
+    if (tokend_loop_add(&tokend->loop, &conn->channel_source, conn->channel, EPOLLIN, NULL) !=
+        ATT_OK) {
+        att_log(ATT_ERROR, "tokend.no-watch", ATT_S("message", strerror(errno)));
+        tokend_conn_end(conn);
+        return;
+    }
     conn->state = CONN_SERVING;
     att_close(&conn->client);
 }
@@ -385,6 +435,7 @@ static void identified(void *user, enum att_rc rc, const struct proc_msg *reply,
         linger(conn);
         return;
     }
+    prove(conn);
     memcpy(conn->identity, reply->v[PROC_WORKLOAD_IDENTIFY_REP_IDENTITY].bytes.ptr,
            sizeof conn->identity);
     conn->same_at_ms = att_boottime_ms();
@@ -432,8 +483,11 @@ static struct conn *conn_new(struct tokend *tokend, int client, const struct ucr
     conn->pid_source = (struct tokend_source){-1, pid_ready, conn};
     conn->next = tokend->conns;
     tokend->conns = conn;
+    conn->unproven = true;
     tokend->connections++;
+    tokend->unproven++;
     share->connections++;
+    share->unproven++;
     return conn;
 }
 
@@ -462,6 +516,57 @@ static void turn_away(int client)
     close(client);
 }
 
+/* Those that are nobody's agent, or not known yet, have a part of the places only. When it is
+ * taken, the user who has the most of it gives the oldest back. False: the newcomer's is that user.
+ */
+static bool make_room(struct tokend *tokend, const struct uid_share *newcomer)
+{
+    struct uid_share *most = NULL;
+    struct conn *oldest = NULL;
+    if (tokend->unproven < tokend->opts.unproven_max) {
+        return true;
+    }
+    for (size_t i = 0; i < UIDS_MAX; i++) {
+        struct uid_share *share = &tokend->shares[i];
+        most = share->used && (!most || share->unproven > most->unproven) ? share : most;
+    }
+    if (!most || most->unproven <= newcomer->unproven) {
+        return false;
+    }
+    for (struct conn *conn = tokend->conns; conn; conn = conn->next) { /* newest first */
+        oldest = conn->share == most && conn->unproven && !conn->dead ? conn : oldest;
+    }
+    if (!oldest) { /* they are ending already */
+        return true;
+    }
+    if (oldest->state == CONN_IDENTIFYING) {
+        linger(oldest);
+    } else {
+        prove(oldest);
+        tokend_conn_end(oldest);
+    }
+    return true;
+}
+
+/* p11-kit's client writes one byte and waits for ours. What came before we looked at the writer may
+ * be a process's that ended since, whose pid is another's now: writes carry numbers, and without
+ * SO_PEERPIDFD we hold whom the number means today. */
+static bool wrote_ahead(int client)
+{
+    int waiting = 0;
+    return ioctl(client, FIONREAD, &waiting) != 0 || waiting > 1;
+}
+
+static void refuse(struct conn *conn, const char *why)
+{
+    unsigned left_out;
+    if (tokend_worth_a_line(&conn->share->told, &left_out)) {
+        att_log(ATT_WARN, "tokend.limit", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
+                ATT_S("message", why), ATT_N("leftOut", left_out));
+    }
+    linger(conn);
+}
+
 void tokend_conn_accepted(struct tokend *tokend, int client)
 {
     struct ucred cred;
@@ -472,21 +577,26 @@ void tokend_conn_accepted(struct tokend *tokend, int client)
     }
     struct uid_share *share = share_of(tokend, cred.uid);
     const char *why = refusal(tokend, share);
+    if (!why && !make_room(tokend, share)) {
+        why = "too many connections that are nobody's agent";
+    }
     struct conn *conn = share ? conn_new(tokend, client, &cred, share) : NULL;
     if (!conn) {
         turn_away(client);
         return;
     }
     if (why) {
-        att_log(ATT_WARN, "tokend.limit", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
-                ATT_S("message", why));
-        linger(conn);
+        refuse(conn, why);
         return;
     }
     conn->pidfd = pidfd_of(client, conn->pid, &conn->accepted_ms);
     if (conn->pidfd < 0 ||
         tokend_loop_add(&tokend->loop, &conn->pid_source, conn->pidfd, EPOLLIN, NULL) != ATT_OK) {
         tokend_conn_end(conn); /* the caller has ended already */
+        return;
+    }
+    if (wrote_ahead(client)) {
+        refuse(conn, "more than a version came before ours");
         return;
     }
     identify(conn);
