@@ -151,6 +151,12 @@ static bool set_limits(void)
            (ATT_SANITIZED || setrlimit(RLIMIT_AS, &memory) == 0); /* ASan reserves terabytes */
 }
 
+static bool confine(void *user)
+{
+    const struct proc_sandbox_ready *sandbox = user;
+    return proc_sandbox_enter_ready(sandbox, NULL) == ATT_OK;
+}
+
 _Noreturn void tokend_token_main(const struct tokend_token *token)
 {
     sigset_t all;
@@ -160,13 +166,11 @@ _Noreturn void tokend_token_main(const struct tokend_token *token)
     }
     sigprocmask(SIG_SETMASK, &all, NULL);
     (void)prctl(PR_SET_NAME, "attestd-token", 0, 0, 0);
-    if (proc_sandbox_enter_ready(&token->sandbox, NULL) != ATT_OK) {
-        _exit(EXIT_FAILURE);
-    }
+    struct proc_sandbox_ready sandbox = token->sandbox;
     store.no_slots = token->unknown;
     store_state.channel = FD_CHANNEL;
     store_state.in = ATT_BUF_INIT(PROC_FRAME_MAX);
-    const struct token_serve_opts opts = {FD_CLIENT, token->pid, &store};
+    const struct token_serve_opts opts = {FD_CLIENT, token->pid, &store, confine, &sandbox};
     const char *why = token_serve(&opts);
     if (why) {
         const struct proc_value values[] = {{.bytes = att_slice_str(why)}};
