@@ -455,8 +455,11 @@ static int pidfd_of(int client, pid_t pid, int64_t *ret_accepted_ms)
     int pidfd = -1;
     socklen_t len = sizeof pidfd;
     *ret_accepted_ms = 0;
-    if (getsockopt(client, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0 && pidfd >= 0) {
+    if (getsockopt(client, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0) {
         return pidfd;
+    }
+    if (errno != ENOPROTOOPT) { /* it has ended: its number may be another's by now */
+        return -1;
     }
     *ret_accepted_ms = att_boottime_ms();
     pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -590,6 +593,10 @@ void tokend_conn_accepted(struct tokend *tokend, int client)
         return;
     }
     conn->pidfd = pidfd_of(client, conn->pid, &conn->accepted_ms);
+    if (conn->pidfd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
+        refuse(conn, "no descriptor is left");
+        return;
+    }
     if (conn->pidfd < 0 ||
         tokend_loop_add(&tokend->loop, &conn->pid_source, conn->pidfd, EPOLLIN, NULL) != ATT_OK) {
         tokend_conn_end(conn); /* the caller has ended already */

@@ -130,8 +130,8 @@ static struct token_store store = {
 /* client and channel become 3 and 4; everything else of tokend's is closed. */
 static bool keep_two(int client, int channel)
 {
-    int high_client = fcntl(client, F_DUPFD_CLOEXEC, 64);
-    int high_channel = fcntl(channel, F_DUPFD_CLOEXEC, 64);
+    int high_client = fcntl(client, F_DUPFD_CLOEXEC, FD_CHANNEL + 1);
+    int high_channel = fcntl(channel, F_DUPFD_CLOEXEC, FD_CHANNEL + 1);
     bool ok = high_client >= 0 && high_channel >= 0 && dup2(high_client, FD_CLIENT) == FD_CLIENT &&
               dup2(high_channel, FD_CHANNEL) == FD_CHANNEL &&
               close_range(FD_CHANNEL + 1, ~0u, 0) == 0;
