@@ -157,6 +157,9 @@ static void log_child(const struct conn *conn, int status)
         att_log(ATT_WARN, "tokend.token-died", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
                 ATT_S("agent", conn->agent ? conn->agent->name : ""),
                 ATT_N("signal", WTERMSIG(status)));
+    } else if (WIFEXITED(status) && WEXITSTATUS(status)) {
+        att_log(ATT_ERROR, "tokend.token-failed", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
+                ATT_N("status", WEXITSTATUS(status)));
     }
 }
 

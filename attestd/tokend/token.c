@@ -127,9 +127,21 @@ static struct token_store store = {
 /* ---- the process --------------------------------------------------------------------------------
  */
 
-/* client and channel become 3 and 4; everything else of tokend's is closed. */
+/* Between two that stay. */
+static bool close_between(int low, int high)
+{
+    return high - low < 2 || close_range((unsigned)low + 1, (unsigned)high - 1, 0) == 0;
+}
+
+/* client and channel become 3 and 4; everything else of tokend's is closed, first of all, since
+ * tokend may have used up its descriptors. */
 static bool keep_two(int client, int channel)
 {
+    int low = client < channel ? client : channel, top = client < channel ? channel : client;
+    if (!close_between(STDERR_FILENO, low) || !close_between(low, top) ||
+        close_range((unsigned)top + 1, ~0u, 0) != 0) {
+        return false;
+    }
     int high_client = fcntl(client, F_DUPFD_CLOEXEC, FD_CHANNEL + 1);
     int high_channel = fcntl(channel, F_DUPFD_CLOEXEC, FD_CHANNEL + 1);
     bool ok = high_client >= 0 && high_channel >= 0 && dup2(high_client, FD_CLIENT) == FD_CLIENT &&

@@ -16,6 +16,7 @@ usage: rpc.py COMMAND SOCKET [ARGUMENT…]
   wait      asks for a signature, prints "asked", and reads the answer at the next line of input
   deaf N    N calls without reading an answer; prints "deaf" and waits for its input"""
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -153,8 +154,15 @@ def cmd_flood(path, n):
 
 
 def cmd_hold(path, n):
-    held = [versioned(path) for _ in range(int(n))]
-    print(len([conn for conn in held if conn]), flush=True)
+    held = [connect(path) for _ in range(int(n))]
+    for conn in held:
+        conn.sendall(b"\0")
+    until, waiting, served = time.monotonic() + 5, list(held), 0
+    while waiting and time.monotonic() < until:  # some are not even accepted
+        for conn in select.select(waiting, [], [], until - time.monotonic())[0]:
+            waiting.remove(conn)
+            served += conn.recv(1) == b"\0"
+    print(served, flush=True)
     sys.stdin.readline()
 
 
