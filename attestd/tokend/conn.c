@@ -104,6 +104,11 @@ void tokend_conn_end(struct conn *conn)
     }
     conn->dead = true;
     tokend->any_dead = true;
+    if (conn->unproven) { /* its process takes a moment to go */
+        conn->share->unknown -= conn->unknown;
+        conn->unknown = false;
+        prove(conn);
+    }
     tokend_call_forget(conn->call);
     conn->call = NULL;
     tokend_loop_remove(&tokend->loop, &conn->channel_source);
@@ -522,33 +527,44 @@ static void turn_away(int client)
     close(client);
 }
 
+static unsigned held(const struct uid_share *share, bool unknown)
+{
+    return unknown ? share->unknown : share->unproven;
+}
+
+/* Of the user who has most of them, if that is more than the newcomer's has. NULL: it is not. */
+static struct conn *oldest_to_give_back(struct tokend *tokend, const struct uid_share *newcomer,
+                                        bool unknown)
+{
+    const struct uid_share *most = newcomer;
+    struct conn *oldest = NULL;
+    for (size_t i = 0; i < UIDS_MAX; i++) {
+        const struct uid_share *share = &tokend->shares[i];
+        most = share->used && held(share, unknown) > held(most, unknown) ? share : most;
+    }
+    for (struct conn *conn = most == newcomer ? NULL : tokend->conns; conn; conn = conn->next) {
+        bool one = conn->share == most && (unknown ? conn->unknown : conn->unproven);
+        oldest = one && !conn->dead ? conn : oldest; /* the newest stand first */
+    }
+    return oldest;
+}
+
 /* Those that are nobody's agent, or not known yet, have a part of the places only. When it is
- * taken, the user who has the most of it gives the oldest back. False: the newcomer's is that user.
- */
+ * taken, the user who has the most gives the oldest back, first of those that are known to be
+ * nobody's. False: the newcomer's is that user. */
 static bool make_room(struct tokend *tokend, const struct uid_share *newcomer)
 {
-    struct uid_share *most = NULL;
-    struct conn *oldest = NULL;
     if (tokend->unproven < tokend->opts.unproven_max) {
         return true;
     }
-    for (size_t i = 0; i < UIDS_MAX; i++) {
-        struct uid_share *share = &tokend->shares[i];
-        most = share->used && (!most || share->unproven > most->unproven) ? share : most;
-    }
-    if (!most || most->unproven <= newcomer->unproven) {
+    struct conn *oldest = oldest_to_give_back(tokend, newcomer, true);
+    oldest = oldest ? oldest : oldest_to_give_back(tokend, newcomer, false);
+    if (!oldest) {
         return false;
-    }
-    for (struct conn *conn = tokend->conns; conn; conn = conn->next) { /* newest first */
-        oldest = conn->share == most && conn->unproven && !conn->dead ? conn : oldest;
-    }
-    if (!oldest) { /* they are ending already */
-        return true;
     }
     if (oldest->state == CONN_IDENTIFYING) {
         linger(oldest);
     } else {
-        prove(oldest);
         tokend_conn_end(oldest);
     }
     return true;
