@@ -37,12 +37,13 @@ struct samples {
     uint32_t run_us[TPM_QUEUE_STATS_WINDOW], wait_us[TPM_QUEUE_STATS_WINDOW];
 };
 
-/* How far an agent is served within a priority: the round of its newest job. */
+/* How far an agent is served within a priority: the round that its next job belongs to. Who has had
+ * nothing of late begins with the round that runs, before whoever runs in it comes again. */
 struct share {
     struct share *next;
     char agent[AGENT_TEXT];
     enum tpm_prio prio;
-    uint64_t round;
+    uint64_t next_round;
     size_t waiting;
 };
 
@@ -114,7 +115,7 @@ static void prune_shares(struct tpm_queue *q)
 {
     for (struct share **at = &q->shares; *at;) {
         struct share *s = *at;
-        if (s->waiting == 0 && s->round <= q->round[s->prio]) {
+        if (s->waiting == 0 && s->next_round <= q->round[s->prio]) {
             *at = s->next;
             free(s);
         } else {
@@ -382,8 +383,9 @@ static enum att_rc enqueue(struct tpm_queue *q, struct job *job, struct att_err 
         return att_fail(err, ATT_E_LIMIT, "%zu TPM jobs of this agent wait already",
                         share->waiting);
     }
-    uint64_t from = share->round > q->round[job->prio] ? share->round : q->round[job->prio];
-    share->round = job->round = from + 1;
+    uint64_t now = q->round[job->prio];
+    job->round = share->next_round > now ? share->next_round : now;
+    share->next_round = job->round + 1;
     share->waiting++;
     struct job **at = &q->jobs;
     while (*at) {

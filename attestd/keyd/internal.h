@@ -6,6 +6,7 @@
 
 #include "attestd/base/hash.h"
 #include "attestd/base/json.h"
+#include "attestd/base/often.h"
 #include "attestd/base/secret.h"
 #include "attestd/proc/keyd_proto.h"
 #include "attestd/proc/sign_proto.h"
@@ -120,6 +121,7 @@ struct keyd {
     pthread_mutex_t quota_lock;
     struct keyd_bucket *buckets;
     size_t bucket_count;
+    struct att_often refusals; /* of signatures */
 
     pthread_mutex_t account_lock; /* the account key */
     bool account_known;

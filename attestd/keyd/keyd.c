@@ -90,6 +90,7 @@ static void init_locks(struct keyd *keyd)
     pthread_mutex_init(&keyd->files, NULL);
     pthread_mutex_init(&keyd->account_lock, NULL);
     pthread_mutex_init(&keyd->quota_lock, NULL);
+    pthread_mutex_init(&keyd->refusals.lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&keyd->changed, &attr);
@@ -202,6 +203,7 @@ void keyd_free(struct keyd *keyd)
     pthread_cond_destroy(&keyd->changed);
     pthread_mutex_destroy(&keyd->account_lock);
     pthread_mutex_destroy(&keyd->quota_lock);
+    pthread_mutex_destroy(&keyd->refusals.lock);
     pthread_mutex_destroy(&keyd->files);
     pthread_mutex_destroy(&keyd->lock);
     free(keyd);

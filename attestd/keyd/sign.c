@@ -5,6 +5,7 @@
 
 #include "attestd/base/clock.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -144,6 +145,16 @@ static enum att_rc sign(struct keyd *keyd, const struct proc_msg *request, uint8
     return rc;
 }
 
+/* A program that is refused tries again, as fast as it can, and chooses the key's id. */
+static bool worth_telling(struct keyd *keyd, struct att_slice agent, enum att_rc rc,
+                          const struct att_err *err)
+{
+    char text[PROC_AGENT_MAX + sizeof err->reason + 40];
+    snprintf(text, sizeof text, "%.*s %s %s", (int)agent.len, (const char *)agent.ptr,
+             att_rc_name(rc), err->reason);
+    return att_often(&keyd->refusals, text, att_boottime_ms());
+}
+
 enum att_rc keyd_sign_serve(void *user, const struct proc_peer *peer, const struct proc_op *op,
                             const struct proc_msg *request, struct att_buf *ret_payload,
                             struct att_err *err)
@@ -155,7 +166,7 @@ enum att_rc keyd_sign_serve(void *user, const struct proc_peer *peer, const stru
     att_err_clear(err);
     enum att_rc rc = sign(keyd, request, raw, &tell, err);
     if (rc != ATT_OK) {
-        if (tell) {
+        if (tell && worth_telling(keyd, request->v[PROC_SIGN_REQ_AGENT].bytes, rc, err)) {
             keyd_tell(keyd, KEYD_EVENT_REFUSED, op->name, err);
         }
         return rc;

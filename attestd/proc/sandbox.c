@@ -140,7 +140,8 @@ enum att_rc proc_sandbox_enter_ready(const struct proc_sandbox_ready *ready, str
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
         return att_fail_errno(err, ATT_E_UNSUPPORTED, "prctl");
     }
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) {
+    /* For the threads that there are, too; not 0: one that could not be bound. */
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) != 0) {
         return att_fail_errno(err, ATT_E_UNSUPPORTED, "seccomp filter made ahead");
     }
 #if ATT_SANITIZED

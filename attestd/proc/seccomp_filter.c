@@ -170,14 +170,43 @@ static const char *const tokend_calls[] = {
 
 /* All that a token does: it reads, writes and waits on what it was given. */
 static const char *const token_calls[] = {
-    "brk",        "mmap",           "munmap",       "mprotect",        "mremap",
-    "madvise",    "read",           "write",        "readv",           "writev",
-    "close",      "recvfrom",       "recvmsg",      "sendto",          "sendmsg",
-    "shutdown",   "poll",           "ppoll",        "pipe2",           "futex",
-    "rseq",       "rt_sigprocmask", "rt_sigreturn", "set_robust_list", "sched_yield",
-    "gettid",     "getpid",         "nanosleep",    "clock_nanosleep", "clock_gettime",
-    "getrandom",  "exit",           "exit_group",   "restart_syscall", "sigaltstack",
-    "membarrier", "gettimeofday",   "time",
+    "brk",
+    "mmap",
+    "munmap",
+    "mprotect",
+    "mremap",
+    "madvise",
+    "read",
+    "write",
+    "readv",
+    "writev",
+    "close",
+    "recvfrom",
+    "recvmsg",
+    "sendto",
+    "sendmsg",
+    "shutdown",
+    "poll",
+    "ppoll",
+    "futex",
+    "rseq",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "set_robust_list",
+    "sched_yield",
+    "gettid",
+    "getpid",
+    "nanosleep",
+    "clock_nanosleep",
+    "clock_gettime",
+    "getrandom",
+    "exit",
+    "exit_group",
+    "restart_syscall",
+    "sigaltstack",
+    "membarrier",
+    "gettimeofday",
+    "time",
 };
 
 /* Ends the process: no honest code of ours comes near these. */
@@ -301,19 +330,11 @@ static int allow_children(scmp_filter_ctx ctx)
     return rc;
 }
 
-/* No call that names a file or makes a socket; clone for threads, without the signal of abort(),
- * which then ends by its trap. */
+/* No call that names a file or makes anything: what takes a token over has this one process, its
+ * two threads and what they hold. No signal of abort(), which then ends by its trap. */
 static int fill_token_list(scmp_filter_ctx ctx)
 {
     int rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, token_calls);
-    if (rc == 0) {
-        rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-    }
-    if (rc == 0) {
-        rc = seccomp_rule_add(
-            ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
-            SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM));
-    }
     return rc == 0 ? ADD_ALL(ctx, SCMP_ACT_KILL_PROCESS, hostile_calls) : rc;
 }
 

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -23,25 +24,42 @@
 /* ---- a user's share
  * ------------------------------------------------------------------------------ */
 
+/* NULL: every user that has a place has connections, too. */
 static struct uid_share *share_of(struct tokend *tokend, uid_t uid)
 {
-    struct uid_share *empty = NULL;
+    struct uid_share *spare = NULL;
     for (size_t i = 0; i < UIDS_MAX; i++) {
         struct uid_share *share = &tokend->shares[i];
         if (share->used && share->uid == uid) {
             return share;
         }
-        bool idle = !share->used ||
-                    (share->connections == 0 && att_boottime_ms() - share->filled_at_ms > 60000);
-        empty = !empty && idle ? share : empty;
+        if (share->used && share->connections) {
+            continue;
+        }
+        if (!spare || !share->used || (spare->used && share->filled_at_ms < spare->filled_at_ms)) {
+            spare = spare && !spare->used ? spare : share;
+        }
     }
-    if (empty) {
-        *empty = (struct uid_share){.uid = uid,
+    if (spare) {
+        *spare = (struct uid_share){.uid = uid,
                                     .filled_at_ms = att_boottime_ms(),
                                     .saved_ms = UID_BURST * 1000 / UID_RATE,
                                     .used = true};
     }
-    return empty;
+    return spare;
+}
+
+/* Somebody who can make us write a line does not make us write one each time. */
+bool tokend_worth_a_line(struct tokend_told *told, unsigned *ret_left_out)
+{
+    int64_t now = att_boottime_ms();
+    if (told->at_ms && now - told->at_ms < TOLD_MS) {
+        told->left_out++;
+        return false;
+    }
+    *ret_left_out = told->left_out;
+    *told = (struct tokend_told){now, 0};
+    return true;
 }
 
 /* Cheap, and before anything is hashed or forked. NULL: welcome; else why not. */
@@ -67,6 +85,14 @@ static const char *refusal(struct tokend *tokend, struct uid_share *share)
 
 static struct tokend_slab conn_slab = {sizeof(struct conn), NULL};
 
+/* No longer one of those that are nobody's, or not yet anybody's. */
+static void prove(struct conn *conn)
+{
+    conn->tokend->unproven -= conn->unproven;
+    conn->share->unproven -= conn->unproven;
+    conn->unproven = false;
+}
+
 /* ---- the end
  * --------------------------------------------------------------------------------------- */
 
@@ -78,6 +104,11 @@ void tokend_conn_end(struct conn *conn)
     }
     conn->dead = true;
     tokend->any_dead = true;
+    if (conn->unproven) { /* its process takes a moment to go */
+        conn->share->unknown -= conn->unknown;
+        conn->unknown = false;
+        prove(conn);
+    }
     tokend_call_forget(conn->call);
     conn->call = NULL;
     tokend_loop_remove(&tokend->loop, &conn->channel_source);
@@ -96,6 +127,7 @@ static void conn_free(struct conn *conn)
     if (conn->state == CONN_LINGERING) {
         tokend->lingering--;
     } else {
+        prove(conn);
         tokend->connections--;
         conn->share->connections--;
         conn->share->unknown -= conn->unknown;
@@ -130,6 +162,9 @@ static void log_child(const struct conn *conn, int status)
         att_log(ATT_WARN, "tokend.token-died", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
                 ATT_S("agent", conn->agent ? conn->agent->name : ""),
                 ATT_N("signal", WTERMSIG(status)));
+    } else if (WIFEXITED(status) && WEXITSTATUS(status)) {
+        att_log(ATT_ERROR, "tokend.token-failed", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
+                ATT_N("status", WEXITSTATUS(status)));
     }
 }
 
@@ -150,16 +185,32 @@ void tokend_conn_reap(struct tokend *tokend)
     }
 }
 
+static void end_oldest_lingering(struct tokend *tokend)
+{
+    struct conn *oldest = NULL;
+    for (struct conn *conn = tokend->conns; conn; conn = conn->next) {
+        if (conn->state == CONN_LINGERING && !conn->dead &&
+            (!oldest || conn->since_ms < oldest->since_ms)) {
+            oldest = conn;
+        }
+    }
+    if (oldest) {
+        tokend_conn_end(oldest);
+    }
+}
+
 /* p11-kit's client has no guard against SIGPIPE: a socket that is closed while it writes its first
  * byte would end the whole program. So a refusal shows as an end of our side only, and the rest
  * follows when the client has closed, or after a while. */
 static void linger(struct conn *conn)
 {
     struct tokend *tokend = conn->tokend;
-    if (tokend->lingering >= LINGERING_MAX) {
-        tokend_conn_end(conn);
-        return;
+    if (tokend->lingering >= LINGERING_MAX) { /* it has had the most time to see it */
+        end_oldest_lingering(tokend);
     }
+    tokend_call_forget(conn->call);
+    conn->call = NULL;
+    prove(conn);
     tokend->connections--;
     conn->share->connections--;
     conn->share->unknown -= conn->unknown;
@@ -167,6 +218,8 @@ static void linger(struct conn *conn)
     conn->state = CONN_LINGERING;
     conn->since_ms = att_boottime_ms();
     tokend->lingering++;
+    tokend_loop_remove(&tokend->loop, &conn->pid_source);
+    att_close(&conn->pidfd);
     shutdown(conn->client, SHUT_WR);
 }
 
@@ -258,34 +311,34 @@ void tokend_conn_reply(struct conn *conn, const struct proc_value *values)
 void tokend_conn_reply_err(struct conn *conn, enum att_rc rc, const struct att_err *err)
 {
     struct att_buf *payload = &conn->tokend->payload;
-    att_log(rc == ATT_E_NOTFOUND ? ATT_DEBUG : ATT_INFO, "tokend.refused", ATT_N("pid", conn->pid),
-            ATT_S("agent", conn->agent ? conn->agent->name : ""), ATT_S("code", att_rc_name(rc)),
-            ATT_S("reason", err ? err->reason : ""), ATT_S("message", err ? err->msg : ""));
+    unsigned left_out;
+    /* Only agents' tokens ask; "no certificate" is no refusal. */
+    if (rc != ATT_E_NOTFOUND && tokend_worth_a_line(&conn->agent->told, &left_out)) {
+        att_log(ATT_INFO, "tokend.refused", ATT_N("pid", conn->pid),
+                ATT_S("agent", conn->agent->name), ATT_S("code", att_rc_name(rc)),
+                ATT_S("reason", err ? err->reason : ""), ATT_S("message", err ? err->msg : ""),
+                ATT_N("leftOut", left_out));
+    }
     proc_reply_encode_err(rc, err, payload);
     reply_payload(conn, att_buf_slice(payload));
 }
 
-/* One request at a time: false ends the connection. */
-static bool take_requests(struct conn *conn)
+/* One request at a time: a token waits for its answer. So one that was taken over gets one answer a
+ * turn, as everybody does, and makes us keep one answer at most. */
+bool tokend_conn_requests(struct conn *conn)
 {
-    while (conn->in_len >= 4) {
-        struct att_cur cur = att_cur_init(ATT_SLICE(conn->in, conn->in_len));
-        size_t len = att_cur_be32(&cur);
-        struct proc_frame frame;
-        if (len > sizeof conn->in - 4) {
-            return false;
-        }
-        if (conn->in_len < len + 4) {
-            return true;
-        }
-        if (proc_frame_parse(ATT_SLICE(conn->in + 4, len), &frame, NULL) != ATT_OK ||
-            !tokend_request(conn, &frame)) {
-            return false;
-        }
-        conn->in_len -= len + 4;
-        memmove(conn->in, conn->in + len + 4, conn->in_len);
+    struct att_cur cur = att_cur_init(ATT_SLICE(conn->in, conn->in_len));
+    size_t len = att_cur_be32(&cur);
+    struct proc_frame frame;
+    if (conn->in_len < 4 || (len <= sizeof conn->in - 4 && conn->in_len < len + 4)) {
+        return true;
     }
-    return true;
+    if (conn->in_len != len + 4 || conn->out.len || conn->wait != WAIT_NOTHING ||
+        proc_frame_parse(ATT_SLICE(conn->in + 4, len), &frame, NULL) != ATT_OK) {
+        return false;
+    }
+    conn->in_len = 0;
+    return tokend_request(conn, &frame);
 }
 
 static void channel_ready(struct tokend_source *source, uint32_t events)
@@ -307,7 +360,7 @@ static void channel_ready(struct tokend_source *source, uint32_t events)
         return;
     }
     conn->in_len += (size_t)got;
-    if (!take_requests(conn) && !conn->dead) {
+    if (!tokend_conn_requests(conn) && !conn->dead) {
         tokend_conn_end(conn);
     }
 }
@@ -340,14 +393,19 @@ static void start_token(struct conn *conn)
         tokend_token_main(&token);
     }
     close(ends[1]);
-    if (child < 0 || tokend_loop_add(&tokend->loop, &conn->channel_source, conn->channel, EPOLLIN,
-                                     NULL) != ATT_OK) {
+    if (child < 0) { /* no more processes: the next connection may find some */
         att_log(ATT_ERROR, "tokend.no-process", ATT_S("message", strerror(errno)));
-        conn->child = child > 0 ? child : 0;
-        tokend_conn_end(conn);
+        att_close(&conn->channel);
+        linger(conn);
         return;
     }
     conn->child = child;
+    if (tokend_loop_add(&tokend->loop, &conn->channel_source, conn->channel, EPOLLIN, NULL) !=
+        ATT_OK) {
+        att_log(ATT_ERROR, "tokend.no-watch", ATT_S("message", strerror(errno)));
+        tokend_conn_end(conn);
+        return;
+    }
     conn->state = CONN_SERVING;
     att_close(&conn->client);
 }
@@ -385,6 +443,7 @@ static void identified(void *user, enum att_rc rc, const struct proc_msg *reply,
         linger(conn);
         return;
     }
+    prove(conn);
     memcpy(conn->identity, reply->v[PROC_WORKLOAD_IDENTIFY_REP_IDENTITY].bytes.ptr,
            sizeof conn->identity);
     conn->same_at_ms = att_boottime_ms();
@@ -404,8 +463,11 @@ static int pidfd_of(int client, pid_t pid, int64_t *ret_accepted_ms)
     int pidfd = -1;
     socklen_t len = sizeof pidfd;
     *ret_accepted_ms = 0;
-    if (getsockopt(client, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0 && pidfd >= 0) {
+    if (getsockopt(client, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0) {
         return pidfd;
+    }
+    if (errno != ENOPROTOOPT) { /* it has ended: its number may be another's by now */
+        return -1;
     }
     *ret_accepted_ms = att_boottime_ms();
     pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -432,8 +494,11 @@ static struct conn *conn_new(struct tokend *tokend, int client, const struct ucr
     conn->pid_source = (struct tokend_source){-1, pid_ready, conn};
     conn->next = tokend->conns;
     tokend->conns = conn;
+    conn->unproven = true;
     tokend->connections++;
+    tokend->unproven++;
     share->connections++;
+    share->unproven++;
     return conn;
 }
 
@@ -462,6 +527,68 @@ static void turn_away(int client)
     close(client);
 }
 
+static unsigned held(const struct uid_share *share, bool unknown)
+{
+    return unknown ? share->unknown : share->unproven;
+}
+
+/* Of the user who has most of them, if that is more than the newcomer's has. NULL: it is not. */
+static struct conn *oldest_to_give_back(struct tokend *tokend, const struct uid_share *newcomer,
+                                        bool unknown)
+{
+    const struct uid_share *most = newcomer;
+    struct conn *oldest = NULL;
+    for (size_t i = 0; i < UIDS_MAX; i++) {
+        const struct uid_share *share = &tokend->shares[i];
+        most = share->used && held(share, unknown) > held(most, unknown) ? share : most;
+    }
+    for (struct conn *conn = most == newcomer ? NULL : tokend->conns; conn; conn = conn->next) {
+        bool one = conn->share == most && (unknown ? conn->unknown : conn->unproven);
+        oldest = one && !conn->dead ? conn : oldest; /* the newest stand first */
+    }
+    return oldest;
+}
+
+/* Those that are nobody's agent, or not known yet, have a part of the places only. When it is
+ * taken, the user who has the most gives the oldest back, first of those that are known to be
+ * nobody's. False: the newcomer's is that user. */
+static bool make_room(struct tokend *tokend, const struct uid_share *newcomer)
+{
+    if (tokend->unproven < tokend->opts.unproven_max) {
+        return true;
+    }
+    struct conn *oldest = oldest_to_give_back(tokend, newcomer, true);
+    oldest = oldest ? oldest : oldest_to_give_back(tokend, newcomer, false);
+    if (!oldest) {
+        return false;
+    }
+    if (oldest->state == CONN_IDENTIFYING) {
+        linger(oldest);
+    } else {
+        tokend_conn_end(oldest);
+    }
+    return true;
+}
+
+/* p11-kit's client writes one byte and waits for ours. What came before we looked at the writer may
+ * be a process's that ended since, whose pid is another's now: writes carry numbers, and without
+ * SO_PEERPIDFD we hold whom the number means today. */
+static bool wrote_ahead(int client)
+{
+    int waiting = 0;
+    return ioctl(client, FIONREAD, &waiting) != 0 || waiting > 1;
+}
+
+static void refuse(struct conn *conn, const char *why)
+{
+    unsigned left_out;
+    if (tokend_worth_a_line(&conn->share->told, &left_out)) {
+        att_log(ATT_WARN, "tokend.limit", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
+                ATT_S("message", why), ATT_N("leftOut", left_out));
+    }
+    linger(conn);
+}
+
 void tokend_conn_accepted(struct tokend *tokend, int client)
 {
     struct ucred cred;
@@ -472,21 +599,30 @@ void tokend_conn_accepted(struct tokend *tokend, int client)
     }
     struct uid_share *share = share_of(tokend, cred.uid);
     const char *why = refusal(tokend, share);
+    if (!why && !make_room(tokend, share)) {
+        why = "too many connections that are nobody's agent";
+    }
     struct conn *conn = share ? conn_new(tokend, client, &cred, share) : NULL;
     if (!conn) {
         turn_away(client);
         return;
     }
     if (why) {
-        att_log(ATT_WARN, "tokend.limit", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
-                ATT_S("message", why));
-        linger(conn);
+        refuse(conn, why);
         return;
     }
     conn->pidfd = pidfd_of(client, conn->pid, &conn->accepted_ms);
+    if (conn->pidfd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
+        refuse(conn, "no descriptor is left");
+        return;
+    }
     if (conn->pidfd < 0 ||
         tokend_loop_add(&tokend->loop, &conn->pid_source, conn->pidfd, EPOLLIN, NULL) != ATT_OK) {
         tokend_conn_end(conn); /* the caller has ended already */
+        return;
+    }
+    if (wrote_ahead(client)) {
+        refuse(conn, "more than a version came before ours");
         return;
     }
     identify(conn);

@@ -24,7 +24,8 @@
 #define CONNECTIONS_DEFAULT 4096
 #define PER_UID_DEFAULT     1024
 #define UNKNOWN_PER_UID     64
-#define FILES_PER_CONN      3 /* pidfd, channel, and the client while it is being identified */
+#define UNPROVEN_MAX        512 /* and at most half of the connections */
+#define FILES_PER_CONN      3   /* pidfd, channel, and the client while it is being identified */
 #define STATUS_PERIOD_MS    10000
 
 enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
@@ -220,14 +221,17 @@ static enum att_rc start(const struct conf_attestd *conf, const struct settings 
 {
     enum att_rc rc = tokend_listen_open(paths->public_dir, paths->socket, listening, err);
     if (rc == ATT_OK) {
+        unsigned connections = fit_files(set->connections);
+        unsigned half = connections > 1 ? connections / 2 : 1;
         const struct tokend_opts opts = {
             .listen_fd = listening->fd,
             .workload_path = paths->workload,
             .whod_path = paths->whod,
             .keyd_path = paths->keyd,
-            .connections_max = fit_files(set->connections),
+            .connections_max = connections,
             .per_uid_max = set->per_uid,
             .unknown_per_uid_max = UNKNOWN_PER_UID,
+            .unproven_max = half < UNPROVEN_MAX ? half : UNPROVEN_MAX,
         };
         rc = tokend_new(&opts, ret, err);
     }

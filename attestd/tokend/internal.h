@@ -23,11 +23,20 @@
 #define GAP_MS        2000  /* how long a request waits for a restarting process */
 #define UID_RATE      50    /* new connections of a user in a second, on average */
 #define UID_BURST     200
+#define TOLD_MS       1000 /* between lines of one kind about one user or agent */
+
+struct tokend_told {
+    int64_t at_ms; /* 0: never yet */
+    unsigned left_out;
+};
 
 /* A user's share. */
 struct uid_share {
     uid_t uid;
-    unsigned connections, unknown; /* with and without an agent; connections counts both */
+    unsigned connections; /* all but lingering ones; among them: */
+    unsigned unproven;    /* not identified yet, or unknown */
+    unsigned unknown;     /* nobody's agent */
+    struct tokend_told told;
     int64_t filled_at_ms;
     int64_t saved_ms; /* 1000 / UID_RATE for each new connection */
     struct tokend_fair fair;
@@ -39,6 +48,7 @@ struct agent {
     struct agent *next;
     char name[PROC_AGENT_MAX + 1];
     unsigned connections;
+    struct tokend_told told;
     struct tokend_fair fair;
     struct tokend *tokend;
     struct tokend_call *asking; /* VIEW under way */
@@ -64,7 +74,7 @@ struct conn {
     int64_t accepted_ms; /* 0: the pidfd is the socket's own */
     struct uid_share *share;
     struct agent *agent; /* NULL: nobody's agent */
-    bool unknown;
+    bool unproven, unknown;
     uint8_t identity[32];
     int64_t same_at_ms; /* when whod (or attestd) last said that it is still the one */
     bool changed;       /* it is another by now: nothing is signed any more */
@@ -94,12 +104,14 @@ struct tokend {
     struct tokend_opts opts;
     struct tokend_loop loop;
     struct tokend_source listen_source;
-    struct tokend_upstream *attestd, *whod, *keyd;
+    struct tokend_upstream *attestd, *views, *whod, *keyd;
     struct conn *conns;
     struct agent *agents;
     struct uid_share shares[UIDS_MAX];
-    unsigned connections, lingering;
-    bool any_dead, stopping;
+    unsigned connections, unproven, lingering;
+    bool any_dead;
+    struct tokend_told deaf_told;
+    bool deaf; /* out of descriptors: nobody is accepted before the next tick */
     struct proc_sandbox_ready token_sandbox;
     struct proc_msg msg;
     struct att_buf payload, frame; /* of a reply under construction */
@@ -111,9 +123,15 @@ void tokend_conn_end(struct conn *conn);
 void tokend_conn_reap(struct tokend *tokend); /* children that ended */
 void tokend_conn_tick(struct tokend *tokend);
 void tokend_conn_sweep(struct tokend *tokend); /* frees the dead */
+/* Takes what has come from the token into conn->in. False: no token of ours sends this, or its
+ * caller has ended; the connection ends. */
+bool tokend_conn_requests(struct conn *conn);
 /* The token's request is answered. */
 void tokend_conn_reply(struct conn *conn, const struct proc_value *values);
 void tokend_conn_reply_err(struct conn *conn, enum att_rc rc, const struct att_err *err);
+
+/* Is it time for a line again? ret_left_out: how many were left out before it. */
+bool tokend_worth_a_line(struct tokend_told *told, unsigned *ret_left_out);
 
 /* ---- request.c: what a token asks ---- */
 bool tokend_request(struct conn *conn, const struct proc_frame *frame);

@@ -127,11 +127,23 @@ static struct token_store store = {
 /* ---- the process --------------------------------------------------------------------------------
  */
 
-/* client and channel become 3 and 4; everything else of tokend's is closed. */
+/* Between two that stay. */
+static bool close_between(int low, int high)
+{
+    return high - low < 2 || close_range((unsigned)low + 1, (unsigned)high - 1, 0) == 0;
+}
+
+/* client and channel become 3 and 4; everything else of tokend's is closed, first of all, since
+ * tokend may have used up its descriptors. */
 static bool keep_two(int client, int channel)
 {
-    int high_client = fcntl(client, F_DUPFD_CLOEXEC, 64);
-    int high_channel = fcntl(channel, F_DUPFD_CLOEXEC, 64);
+    int low = client < channel ? client : channel, top = client < channel ? channel : client;
+    if (!close_between(STDERR_FILENO, low) || !close_between(low, top) ||
+        close_range((unsigned)top + 1, ~0u, 0) != 0) {
+        return false;
+    }
+    int high_client = fcntl(client, F_DUPFD_CLOEXEC, FD_CHANNEL + 1);
+    int high_channel = fcntl(channel, F_DUPFD_CLOEXEC, FD_CHANNEL + 1);
     bool ok = high_client >= 0 && high_channel >= 0 && dup2(high_client, FD_CLIENT) == FD_CLIENT &&
               dup2(high_channel, FD_CHANNEL) == FD_CHANNEL &&
               close_range(FD_CHANNEL + 1, ~0u, 0) == 0;
@@ -151,6 +163,12 @@ static bool set_limits(void)
            (ATT_SANITIZED || setrlimit(RLIMIT_AS, &memory) == 0); /* ASan reserves terabytes */
 }
 
+static bool confine(void *user)
+{
+    const struct proc_sandbox_ready *sandbox = user;
+    return proc_sandbox_enter_ready(sandbox, NULL) == ATT_OK;
+}
+
 _Noreturn void tokend_token_main(const struct tokend_token *token)
 {
     sigset_t all;
@@ -160,13 +178,11 @@ _Noreturn void tokend_token_main(const struct tokend_token *token)
     }
     sigprocmask(SIG_SETMASK, &all, NULL);
     (void)prctl(PR_SET_NAME, "attestd-token", 0, 0, 0);
-    if (proc_sandbox_enter_ready(&token->sandbox, NULL) != ATT_OK) {
-        _exit(EXIT_FAILURE);
-    }
+    struct proc_sandbox_ready sandbox = token->sandbox;
     store.no_slots = token->unknown;
     store_state.channel = FD_CHANNEL;
     store_state.in = ATT_BUF_INIT(PROC_FRAME_MAX);
-    const struct token_serve_opts opts = {FD_CLIENT, token->pid, &store};
+    const struct token_serve_opts opts = {FD_CLIENT, token->pid, &store, confine, &sandbox};
     const char *why = token_serve(&opts);
     if (why) {
         const struct proc_value values[] = {{.bytes = att_slice_str(why)}};

@@ -3,12 +3,14 @@
 
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
+#include "attestd/base/log.h"
 #include "attestd/tokend/own.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,25 +25,46 @@ static void listen_ready(struct tokend_source *source, uint32_t events)
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         int client = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC);
         if (client < 0) {
+            /* Out of descriptors: the socket stays readable, and we would ask it for ever. */
+            if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+                unsigned left_out;
+                if (tokend_worth_a_line(&tokend->deaf_told, &left_out)) {
+                    att_log(ATT_WARN, "tokend.deaf", ATT_S("message", strerror(errno)),
+                            ATT_N("leftOut", left_out));
+                }
+                tokend->deaf = true;
+                tokend_loop_change(&tokend->loop, source, 0);
+            }
             return;
         }
         tokend_conn_accepted(tokend, client);
     }
 }
 
+/* Nobody holds more than his part of the links: while one user's executable is read (which may take
+ * as long as its file system likes), others are identified; while one agent's signatures wait for
+ * the keys, another's finds a link. What agents have is asked over links of its own, so that no
+ * newcomer delays it. */
 static enum att_rc make_upstreams(struct tokend *tokend, struct att_err *err)
 {
-    struct tokend_upstream_opts attestd = {
-        &tokend->loop, tokend->opts.workload_path, "attestd", proc_workload_table, 4, GAP_MS};
-    struct tokend_upstream_opts whod = {
-        &tokend->loop, tokend->opts.whod_path, "whod", proc_who_table, 2, GAP_MS};
-    struct tokend_upstream_opts keyd = {
-        &tokend->loop, tokend->opts.keyd_path, "keyd", proc_sign_table, 4, GAP_MS};
-    enum att_rc rc = tokend_upstream_new(&attestd, &tokend->attestd, err);
-    if (rc == ATT_OK) {
-        rc = tokend_upstream_new(&whod, &tokend->whod, err);
+    const struct {
+        struct tokend_upstream **ret;
+        struct tokend_upstream_opts opts;
+    } all[] = {
+        {&tokend->attestd,
+         {&tokend->loop, tokend->opts.workload_path, "attestd", proc_workload_table, 8, 1, GAP_MS}},
+        {&tokend->views,
+         {&tokend->loop, tokend->opts.workload_path, "attestd", proc_workload_table, 2, 1, GAP_MS}},
+        {&tokend->whod,
+         {&tokend->loop, tokend->opts.whod_path, "whod", proc_who_table, 2, 1, GAP_MS}},
+        {&tokend->keyd,
+         {&tokend->loop, tokend->opts.keyd_path, "keyd", proc_sign_table, 4, 2, GAP_MS}},
+    };
+    enum att_rc rc = ATT_OK;
+    for (size_t i = 0; rc == ATT_OK && i < sizeof all / sizeof all[0]; i++) {
+        rc = tokend_upstream_new(&all[i].opts, all[i].ret, err);
     }
-    return rc == ATT_OK ? tokend_upstream_new(&keyd, &tokend->keyd, err) : rc;
+    return rc;
 }
 
 /* What a token process would otherwise set up for itself, in memory of its own. */
@@ -108,6 +131,7 @@ void tokend_free(struct tokend *tokend)
         }
     }
     tokend_upstream_free(tokend->attestd);
+    tokend_upstream_free(tokend->views);
     tokend_upstream_free(tokend->whod);
     tokend_upstream_free(tokend->keyd);
     tokend_loop_remove(&tokend->loop, &tokend->listen_source);
@@ -132,8 +156,9 @@ enum att_rc tokend_wake_by(struct tokend *tokend, int fd, struct att_err *err)
 
 static bool busy(const struct tokend *tokend)
 {
-    return tokend->lingering || tokend_upstream_busy(tokend->attestd) ||
-           tokend_upstream_busy(tokend->whod) || tokend_upstream_busy(tokend->keyd);
+    return tokend->deaf || tokend->lingering || tokend_upstream_busy(tokend->attestd) ||
+           tokend_upstream_busy(tokend->views) || tokend_upstream_busy(tokend->whod) ||
+           tokend_upstream_busy(tokend->keyd);
 }
 
 void tokend_turn(struct tokend *tokend)
@@ -144,9 +169,14 @@ void tokend_turn(struct tokend *tokend)
     if (now - ticked_at_ms >= TICK_BUSY_MS) {
         ticked_at_ms = now;
         tokend_upstream_tick(tokend->attestd);
+        tokend_upstream_tick(tokend->views);
         tokend_upstream_tick(tokend->whod);
         tokend_upstream_tick(tokend->keyd);
         tokend_conn_tick(tokend);
+        if (tokend->deaf) {
+            tokend->deaf = false;
+            tokend_loop_change(&tokend->loop, &tokend->listen_source, EPOLLIN);
+        }
     }
     tokend_conn_sweep(tokend);
 }

@@ -18,6 +18,7 @@ struct tokend_opts {
     const char *workload_path, *whod_path, *keyd_path;
     unsigned connections_max, per_uid_max;
     unsigned unknown_per_uid_max; /* connections of a user's processes that are no agent */
+    unsigned unproven_max;        /* … of all users, together with those that are not known yet */
 };
 
 ATT_MUST_USE enum att_rc tokend_new(const struct tokend_opts *opts, struct tokend **ret_tokend,

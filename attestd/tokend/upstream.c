@@ -22,8 +22,8 @@ struct tokend_call {
     uint32_t id;
     uint8_t frame[CALL_FRAME_MAX];
     size_t frame_len;
-    int passed; /* own copy; -1: none, or sent */
-    struct tokend_fair *fair;
+    int passed;               /* own copy; -1: none, or sent */
+    struct tokend_fair *fair; /* of a forgotten call: compared only, it may be no more */
     int64_t made_ms, deadline_ms;
     unsigned tries;
     tokend_done_fn *done; /* NULL: forgotten */
@@ -88,25 +88,43 @@ static void enqueue(struct tokend_upstream *up, struct tokend_call *call)
     *at = call;
 }
 
-/* Who was served longest ago; between equals who came first. */
-static struct tokend_call *dequeue(struct tokend_upstream *up)
+/* What is under way counts also when its caller has gone: the other side works on it. */
+static bool has_room(const struct tokend_upstream *up, const struct tokend_fair *fair)
+{
+    unsigned held = 0;
+    for (unsigned i = 0; i < up->opts.links; i++) {
+        held += up->links[i].call && up->links[i].call->fair == fair;
+    }
+    return up->opts.each == 0 || !fair || held < up->opts.each;
+}
+
+/* Who was served longest ago; between equals who came first. Not whom nobody waits for any more:
+ * the next tick takes those away. NULL: nobody may go now. */
+static struct tokend_call **choose(struct tokend_upstream *up)
 {
     struct tokend_call **best = NULL;
     uint64_t least = UINT64_MAX;
     for (struct tokend_call **at = &up->queue; *at; at = &(*at)->next) {
-        uint64_t served = (*at)->done && (*at)->fair ? (*at)->fair->served : 0;
-        if ((*at)->tries < TRIES_MAX && served < least) {
+        const struct tokend_call *call = *at;
+        if (!call->done || call->tries >= TRIES_MAX || !has_room(up, call->fair)) {
+            continue;
+        }
+        uint64_t served = call->fair ? call->fair->served : 0;
+        if (served < least) {
             least = served;
             best = at;
         }
     }
-    struct tokend_call *call = best ? *best : NULL;
-    if (call) {
-        *best = call->next;
-        call->next = NULL;
-        if (call->done && call->fair) {
-            call->fair->served = ++up->clock;
-        }
+    return best;
+}
+
+static struct tokend_call *dequeue(struct tokend_upstream *up, struct tokend_call **at)
+{
+    struct tokend_call *call = *at;
+    *at = call->next;
+    call->next = NULL;
+    if (call->fair) {
+        call->fair->served = ++up->clock;
     }
     return call;
 }
@@ -283,16 +301,14 @@ static struct link *idle_link(struct tokend_upstream *up)
 static void pump(struct tokend_upstream *up)
 {
     int64_t now = att_boottime_ms();
+    struct tokend_call **next;
     struct link *link;
-    while (up->queue && (link = idle_link(up))) {
+    while ((next = choose(up)) && (link = idle_link(up))) {
         if (link->fd < 0 && (now < up->retry_at_ms || !link_connect(link))) {
             up->retry_at_ms = now < up->retry_at_ms ? up->retry_at_ms : now + RETRY_MS;
             return;
         }
-        link->call = dequeue(up);
-        if (!link->call) {
-            return;
-        }
+        link->call = dequeue(up, next);
         link->call->tries++;
         link->sent = 0;
         link_send(link);
@@ -348,7 +364,6 @@ void tokend_call_forget(struct tokend_call *call)
 {
     if (call) {
         call->done = NULL;
-        call->fair = NULL;
     }
 }
 

@@ -11,7 +11,7 @@
 struct tokend_upstream;
 struct tokend_call;
 
-#define TOKEND_UPSTREAM_LINKS_MAX 4
+#define TOKEND_UPSTREAM_LINKS_MAX 8
 
 struct tokend_upstream_opts {
     struct tokend_loop *loop;
@@ -19,6 +19,7 @@ struct tokend_upstream_opts {
     const char *peer; /* for messages */
     const struct proc_op *table;
     unsigned links; /* at most TOKEND_UPSTREAM_LINKS_MAX */
+    unsigned each;  /* … of which calls for one and the same hold at most so many; 0: all */
     int64_t gap_ms;
 };
 
@@ -37,7 +38,8 @@ ATT_MUST_USE enum att_rc tokend_upstream_new(const struct tokend_upstream_opts *
 void tokend_upstream_free(struct tokend_upstream *upstream); /* calls are dropped unanswered */
 
 /* passed: a descriptor for the request (copied), or -1. fair is kept by reference until done is
- * called or the call forgotten. done is called once, never from inside this function. */
+ * called or the call forgotten (and compared until its answer comes or its time is over). done is
+ * called once, never from inside this function. */
 ATT_MUST_USE enum att_rc tokend_upstream_call(struct tokend_upstream *upstream, uint16_t op,
                                               const struct proc_value *values, int passed,
                                               struct tokend_fair *fair, int64_t timeout_ms,

@@ -3,10 +3,14 @@
  * answer, takes nothing from the others. */
 #include "attestd/whod/whod.h"
 
+#include "attestd/proc/ipc.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 
 #define MILLI 1000 /* a request in a bucket's unit */
+
+_Static_assert(WHOD_IN_ALL + 4 <= PROC_CONNECTIONS_MAX, "room for those who ask for SAME");
 
 struct user {
     uid_t uid;
@@ -17,6 +21,7 @@ struct user {
 };
 struct whod_limits {
     pthread_mutex_t lock;
+    unsigned busy; /* of all users */
     struct user users[WHOD_USERS_MAX];
 };
 
@@ -90,14 +95,16 @@ enum att_rc whod_limits_enter(struct whod_limits *limits, uid_t uid, int64_t now
     pthread_mutex_lock(&limits->lock);
     struct user *user = find(limits, uid);
     user = user ? user : make(limits, uid, now_ms);
-    bool ok = user && take(user, now_ms);
+    bool ok = user && limits->busy < WHOD_IN_ALL && take(user, now_ms);
+    limits->busy += ok;
     pthread_mutex_unlock(&limits->lock);
     if (ok) {
         return ATT_OK;
     }
     (void)!att_fail(err, ATT_E_LIMIT,
-                    "user %u asks too often (%d a second, %d at once in a burst, %d side by side)",
-                    uid, WHOD_PER_SECOND, WHOD_BURST, WHOD_AT_ONCE);
+                    "user %u asks too often (%d a second, %d at once in a burst, %d side by side, "
+                    "%d of all users)",
+                    uid, WHOD_PER_SECOND, WHOD_BURST, WHOD_AT_ONCE, WHOD_IN_ALL);
     att_err_reason(err, "rateLimited");
     return ATT_E_LIMIT;
 }
@@ -108,6 +115,7 @@ void whod_limits_leave(struct whod_limits *limits, uid_t uid)
     struct user *user = find(limits, uid);
     if (user && user->busy) {
         user->busy--;
+        limits->busy--;
     }
     pthread_mutex_unlock(&limits->lock);
 }

@@ -32,14 +32,15 @@ void whod_status(struct whod *whod, char *ret, size_t room);
 
 #define WHOD_PER_SECOND 50
 #define WHOD_BURST      200
-#define WHOD_AT_ONCE    6   /* of one user's processes looked at side by side */
+#define WHOD_AT_ONCE    3   /* of one user's processes looked at side by side */
+#define WHOD_IN_ALL     12  /* … of all users' together: the other places are for SAME */
 #define WHOD_USERS_MAX  256 /* remembered */
 
 struct whod_limits;
 ATT_MUST_USE enum att_rc whod_limits_new(struct whod_limits **ret_limits, struct att_err *err);
 void whod_limits_free(struct whod_limits *limits);
-/* Takes one request out of the user's bucket and one of its places; whod_limits_leave gives the
- * place back. ATT_E_LIMIT rateLimited, then no place was taken. */
+/* Takes one request out of the user's bucket and one of its places, and of all places;
+ * whod_limits_leave gives them back. ATT_E_LIMIT rateLimited, then no place was taken. */
 ATT_MUST_USE enum att_rc whod_limits_enter(struct whod_limits *limits, uid_t uid, int64_t now_ms,
                                            struct att_err *err);
 void whod_limits_leave(struct whod_limits *limits, uid_t uid);

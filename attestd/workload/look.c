@@ -9,11 +9,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define CMDLINE_MAX ((size_t)32 << 10)
@@ -77,11 +79,49 @@ static int find_file(int dir, const char *path)
     return open_in(root, whole);
 }
 
-/* Regular files only. */
+/* Files that the kernel makes up while they are read look regular. What some of them tell is not
+ * their reader's alone, and reading others does something (trace_pipe); the path is the caller's,
+ * the rights are ours. */
+static bool is_made_up(int found)
+{
+    static const long kinds[] = {
+        PROC_SUPER_MAGIC,
+        SYSFS_MAGIC,
+        DEBUGFS_MAGIC,
+        TRACEFS_MAGIC,
+        SECURITYFS_MAGIC,
+        SELINUX_MAGIC,
+        SMACK_MAGIC,
+        CGROUP_SUPER_MAGIC,
+        BPF_FS_MAGIC,
+        CGROUP2_SUPER_MAGIC,
+        RDTGROUP_SUPER_MAGIC,
+        EFIVARFS_MAGIC,
+        BINFMTFS_MAGIC,
+        PSTOREFS_MAGIC,
+        NSFS_MAGIC,
+        0x62656570 /* configfs */,
+        0x65735543 /* fusectl */,
+        0x6e667364 /* nfsd */,
+        0x67596969 /* rpc_pipefs */,
+    };
+    struct statfs fs;
+    if (fstatfs(found, &fs) != 0) {
+        return true;
+    }
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        if ((uint32_t)fs.f_type == (uint32_t)kinds[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Regular files only, and such as lie somewhere. */
 static int open_found(int found)
 {
     struct stat st;
-    if (fstat(found, &st) != 0 || !S_ISREG(st.st_mode)) {
+    if (fstat(found, &st) != 0 || !S_ISREG(st.st_mode) || is_made_up(found)) {
         return -1;
     }
     char path[64];

@@ -206,7 +206,12 @@ const char *token_serve(const struct token_serve_opts *opts)
         close(ends[1]);
         return "no thread";
     }
-    run_relay(&relay);
+    if (!opts->confine || opts->confine(opts->user)) {
+        run_relay(&relay);
+    } else {
+        say(&relay, "no sandbox");
+        close(relay.to_server);
+    }
     pthread_join(thread, NULL);
     token_module_reset(opts->store);
     return relay.why[0] ? relay.why : NULL;

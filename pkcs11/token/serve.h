@@ -14,10 +14,14 @@ struct token_serve_opts {
     int client; /* the accepted socket, on a listener with SO_PASSCRED */
     pid_t pid;  /* who connected; bytes that another process writes end the connection */
     const struct token_store *store;
+    /* Called when the one thread is made and before the first byte is read: from then on nothing
+     * is opened or made. False ends it. NULL: nothing. */
+    bool (*confine)(void *user);
+    void *user;
 };
 
 /* Blocks until the client or the relay ends the connection. NULL: the client closed it; else why it
- * was ended, in words for a log. Needs no file, no new socket; starts one thread. */
+ * was ended, in words for a log. Needs no file, no new socket. */
 const char *token_serve(const struct token_serve_opts *opts);
 
 #endif

@@ -174,8 +174,9 @@ ok "rotation: new key at the next search, old handle until its key is gone; no c
 
 # ---- those whom tokend asks go and come ------------------------------------------------------------------------------
 loops=()
-for i in $(seq 20); do
-    timeout 60 "$client" "$module" loop 6 > "$RIG/loop.$i" 2>&1 &
+callers=${TOKEN_CALLERS:-20}
+for i in $(seq "$callers"); do
+    timeout 90 "$client" "$module" loop $((6 + callers / 20)) > "$RIG/loop.$i" 2>&1 &
     loops+=($!)
 done
 sleep 1
@@ -188,7 +189,7 @@ done
 grep -hoE 'error 0x[0-9a-f]+' "$RIG"/loop.* | sort -u > "$RIG/out"
 grep -q 'error 0x30' "$RIG/out" || { cat "$RIG"/loop.*; fail "nobody noticed 3 s without keyd"; }
 ! grep -qvE 'error 0x(30|0)$' "$RIG/out" || { cat "$RIG/out"; fail "other than CKR_DEVICE_ERROR"; }
-ok "keyd killed while 20 callers sign: $(awk '{o += $2; f += $4} END {print o " signed, " f " failed cleanly"}' "$RIG"/loop.*)"
+ok "keyd killed while $callers callers sign: $(awk '{o += $2; f += $4} END {print o " signed, " f " failed cleanly"}' "$RIG"/loop.*)"
 timeout 60 "$client" "$module" loop 4 > "$RIG/loop" 2>&1 &
 loop=$!
 sleep 1
@@ -202,9 +203,10 @@ grep -q 'failed 0' "$RIG/loop" || { cat "$RIG/loop"; fail "a restart below the g
 ok "attestd and whod restarted within the gap: not noticed"
 
 # ---- hostile clients ----------------------------------------------------------------------------------------------------
-timeout 120 "$client" "$module" loop 20 > "$RIG/loop" 2>&1 &
+frames=${TOKEN_FRAMES:-100000}
+timeout 900 "$client" "$module" loop $((frames / 5000)) > "$RIG/loop" 2>&1 &
 loop=$!
-timeout 120 python3 "$ATT_SOURCE_DIR/tests/support/token/hostile.py" "$RIG_SOCKET" 100000 > "$RIG/out" || fail "hostile client"
+timeout 900 python3 "$ATT_SOURCE_DIR/tests/support/token/hostile.py" "$RIG_SOCKET" "$frames" > "$RIG/out" || fail "hostile client"
 wait "$loop" || { cat "$RIG/loop"; fail "another caller suffered from a hostile one"; }
 grep -q 'failed 0' "$RIG/loop" || { cat "$RIG/loop"; fail "another caller suffered from a hostile one"; }
 [ -d "/proc/$RIG_TOKEND" ] || fail "tokend ended"

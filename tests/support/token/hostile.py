@@ -94,7 +94,9 @@ def start(path):
     conn.connect(path)
     body = b"\1" + field(HANDSHAKE) + b"\0\1" + field(b"\0")
     message = struct.pack(">I", 1) + field(b"ayyay") + body
-    conn.sendall(b"\1" + struct.pack(">III", 1, 6, len(message)) + b"client" + message)
+    conn.sendall(b"\1")
+    conn.recv(1)  # whoever writes on before is turned away
+    conn.sendall(struct.pack(">III", 1, 6, len(message)) + b"client" + message)
     return conn
 
 

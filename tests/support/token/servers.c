@@ -6,7 +6,9 @@
  * STORE/<agent>/       spiffe_id, key_id, chain.pem, bundle.pem; key_id absent: no certificate
  * STORE/keys/<id>.pem  private keys; absent: the key is gone
  * STORE/strangers      names of programs (comm) that are nobody's agent, one a line
- * STORE/frozen, STORE/changed, STORE/quota  when there, keyd or whod answers so */
+ * STORE/frozen, STORE/changed, STORE/quota  when there, keyd or whod answers so
+ * STORE/slow           how many ms keyd takes for a signature
+ * STORE/real-whod      when there, attestd asks the whod of RUN_DIR who the caller is */
 #include "attestd/base/clock.h"
 #include "attestd/base/hash.h"
 #include "attestd/base/io.h"
@@ -90,8 +92,25 @@ static bool stranger(uint64_t pid)
     return comm[0] && strstr(list, comm);
 }
 
-static enum att_rc identify(const struct proc_op *op, const struct proc_msg *request,
-                            struct att_buf *ret_payload, struct att_err *err)
+static struct proc_caller *real_whod;
+
+static enum att_rc ask_whod(const struct proc_peer *peer, const struct proc_msg *request,
+                            uint8_t ret_identity[ATT_SHA256_LEN], struct att_err *err)
+{
+    const struct proc_value values[] = {request->v[PROC_WORKLOAD_IDENTIFY_REQ_PID],
+                                        request->v[PROC_WORKLOAD_IDENTIFY_REQ_ACCEPTED_MS],
+                                        {.items = NULL, .item_count = 0}};
+    proc_autoanswer answer = {0};
+    enum att_rc rc = proc_call(real_whod, PROC_WHO_WHO, values, peer->passed, &answer, err);
+    if (rc == ATT_OK) {
+        memcpy(ret_identity, answer.msg.v[PROC_WHO_REP_IDENTITY].bytes.ptr, ATT_SHA256_LEN);
+    }
+    return rc;
+}
+
+static enum att_rc identify(const struct proc_peer *peer, const struct proc_op *op,
+                            const struct proc_msg *request, struct att_buf *ret_payload,
+                            struct att_err *err)
 {
     char agent[128];
     uint8_t identity[ATT_SHA256_LEN];
@@ -102,6 +121,10 @@ static enum att_rc identify(const struct proc_op *op, const struct proc_msg *req
         return rc;
     }
     att_sha256(identity, ATT_SLICE(&pid, sizeof pid));
+    enum att_rc rc = there("real-whod") ? ask_whod(peer, request, identity, err) : ATT_OK;
+    if (rc != ATT_OK) {
+        return rc;
+    }
     const struct proc_value values[] = {{.bytes = att_slice_str(agent)},
                                         {.bytes = ATT_SLICE_ARRAY(identity)}};
     return proc_reply_encode(op, values, ret_payload, err);
@@ -148,8 +171,7 @@ static enum att_rc attestd(void *user, const struct proc_peer *peer, const struc
                            struct att_err *err)
 {
     (void)user;
-    (void)peer;
-    return op->op == PROC_WORKLOAD_IDENTIFY ? identify(op, request, ret_payload, err)
+    return op->op == PROC_WORKLOAD_IDENTIFY ? identify(peer, op, request, ret_payload, err)
                                             : view(op, request, ret_payload, err);
 }
 
@@ -210,8 +232,12 @@ static enum att_rc keyd(void *user, const struct proc_peer *peer, const struct p
 {
     char key_id[64], path[1024];
     uint8_t signature[64];
+    char slow[16];
     (void)user;
     (void)peer;
+    if (text_of("slow", slow, sizeof slow)) {
+        usleep((useconds_t)strtoul(slow, NULL, 10) * 1000);
+    }
     if (there("frozen")) {
         enum att_rc rc = att_fail(err, ATT_E_DENIED, "the agent is frozen");
         att_err_reason(err, "frozen");
@@ -246,6 +272,12 @@ int main(int argc, char **argv)
     sigprocmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
     folder = argc > 3 ? argv[2] : ".";
+    char whod_path[108];
+    snprintf(whod_path, sizeof whod_path, "%s/whod.sock", argc > 3 ? argv[1] : ".");
+    if (proc_caller_new(whod_path, "whod", PROC_ANY_USER, proc_who_table, 5000, &real_whod, NULL) !=
+        ATT_OK) {
+        return 1;
+    }
     struct proc_server *servers[3] = {NULL};
     for (int i = 3; i < argc; i++) {
         for (size_t k = 0; k < 3; k++) {
@@ -276,5 +308,6 @@ int main(int argc, char **argv)
     for (size_t k = 0; k < 3; k++) {
         proc_server_free(servers[k]);
     }
+    proc_caller_free(real_whod);
     return 0;
 }

@@ -4,7 +4,9 @@
 #include "attestd/proc/keyd_client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -386,6 +389,36 @@ static void connections_are_capped(void **state)
     }
 }
 
+/* Out of descriptors: who connects waits, and is served when there are some again. */
+static void a_want_of_descriptors_passes(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit was;
+    int fd = raw_connect(f);
+    const struct proc_op *op = proc_op_find(proc_keyd_table, PROC_KEYD_INFO);
+    struct pollfd waiting = {.events = POLLIN};
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+    assert_int_equal(raw_exchange(fd, PROC_KEYD_INFO, ATT_SLICE(NULL, 0), op, NULL), ATT_OK);
+    waiting.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* one more than is in use: connect(2) makes none, accept(2) would */
+    const struct rlimit few = {(rlim_t)waiting.fd + 1, was.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    memcpy(addr.sun_path, f->path, sizeof f->path);
+    assert_int_equal(connect(waiting.fd, (const struct sockaddr *)&addr, sizeof addr), 0);
+    assert_int_equal(poll(&waiting, 1, 300), 0); /* neither served nor hung up on */
+    int refused = (int)fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int why = errno;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+    assert_int_equal(refused, -1); /* there was none indeed */
+    assert_int_equal(why, EMFILE);
+    assert_int_equal(raw_exchange(waiting.fd, PROC_KEYD_INFO, ATT_SLICE(NULL, 0), op, NULL),
+                     ATT_OK);
+    assert_int_equal(raw_exchange(fd, PROC_KEYD_INFO, ATT_SLICE(NULL, 0), op, NULL), ATT_OK);
+    close(waiting.fd);
+    close(fd);
+}
+
 static void client_gets_results_and_reasons(void **state)
 {
     struct fixture *f = *state;
@@ -567,6 +600,7 @@ int main(void)
         SERVED(root_may_be_keyd_whoever_is_expected),
         SERVED(users_are_found_by_name_or_number),
         SERVED(connections_are_capped),
+        SERVED(a_want_of_descriptors_passes),
         SERVED(client_gets_results_and_reasons),
         SERVED(client_survives_a_restart),
         SERVED(client_gives_up_in_time),

@@ -231,6 +231,27 @@ static void one_agent_cannot_fill_it(void **state)
     tpm_queue_free(queue);
 }
 
+/* A neighbour whose jobs never end delays by the one that runs, and no other. */
+static void a_flood_delays_by_what_runs(void **state)
+{
+    struct tpm_queue *queue = new_queue(0);
+    struct call holder, flood[4], modest;
+    (void)state;
+    start(&holder, queue, TPM_PRIO_HANDSHAKE, "greedy", 60000, hold, "");
+    for (size_t i = 0; i < 4; i++) {
+        start(&flood[i], queue, TPM_PRIO_HANDSHAKE, "greedy", 60000, note, "g");
+    }
+    start(&modest, queue, TPM_PRIO_HANDSHAKE, "modest", 60000, note, "m");
+    gate_open = true;
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(join(&flood[i]), ATT_OK);
+    }
+    assert_int_equal(join(&modest), ATT_OK);
+    assert_int_equal(join(&holder), ATT_OK);
+    assert_string_equal(order, "mgggg");
+    tpm_queue_free(queue);
+}
+
 static void order_is_priority_then_fairness_then_deadline(void **state)
 {
     struct tpm_queue *queue = new_queue(0);
@@ -382,6 +403,7 @@ int main(void)
         cmocka_unit_test(a_silent_tpm_is_said),
         cmocka_unit_test(limits_hold),
         cmocka_unit_test(one_agent_cannot_fill_it),
+        cmocka_unit_test(a_flood_delays_by_what_runs),
         cmocka_unit_test(order_is_priority_then_fairness_then_deadline),
         cmocka_unit_test(passes_results_and_counts),
         cmocka_unit_test(reopens_a_tpm_that_came_back),

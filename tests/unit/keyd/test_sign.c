@@ -10,7 +10,16 @@
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
 
+#include <stdatomic.h>
+
 static char sign_sock[200];
+static atomic_int refusals_told;
+
+static void hear(void *user, enum keyd_event event, const char *what, const struct att_err *err)
+{
+    (void)user, (void)what, (void)err;
+    atomic_fetch_add(&refusals_told, event == KEYD_EVENT_REFUSED);
+}
 
 static struct keyd_opts with_sign(const struct fixture *f)
 {
@@ -25,7 +34,9 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof *f);
     f->tpm = *state;
     make_folder(f);
-    const struct keyd_opts opts = with_sign(f);
+    struct keyd_opts opts = with_sign(f);
+    opts.on_event = hear;
+    atomic_store(&refusals_told, 0);
     start_opts(f, &opts, "ready");
     *state = f;
     return 0;
@@ -70,6 +81,24 @@ static bool verifies(const struct proc_key *key, struct att_slice digest, const 
     EVP_PKEY_CTX_free(ctx);
     EVP_PKEY_free(pkey);
     return good;
+}
+
+/* A program that is refused and tries again in a loop does not fill the log. */
+static void the_same_refusal_is_told_once_a_second(void **state)
+{
+    (void)state;
+    struct proc_caller *caller = signer();
+    uint8_t digest[32] = {1}, raw[64];
+    int64_t began_ms = att_boottime_ms();
+    for (int i = 0; i < 50; i++) {
+        char key_id[40];
+        put(key_id, sizeof key_id, "%032x", (unsigned)i);
+        assert_int_equal(sign(caller, "nobody", key_id, ATT_SLICE_ARRAY(digest), raw, NULL),
+                         ATT_E_NOTFOUND);
+    }
+    int seconds = (int)((att_boottime_ms() - began_ms) / 1000);
+    assert_in_range(atomic_load(&refusals_told), 1, seconds + 1);
+    proc_caller_free(caller);
 }
 
 static void refuses_what_is_not_the_agents(void **state)
@@ -185,6 +214,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(refuses_what_is_not_the_agents, setup, keyd_teardown),
+        cmocka_unit_test_setup_teardown(the_same_refusal_is_told_once_a_second, setup,
+                                        keyd_teardown),
         cmocka_unit_test_setup_teardown(signs_digests_of_every_length, setup, keyd_teardown),
         cmocka_unit_test_setup_teardown(each_socket_has_its_own_table, setup, keyd_teardown),
         cmocka_unit_test_setup_teardown(quota_bounds_one_agent_alone, setup, keyd_teardown),

@@ -21,6 +21,7 @@ static struct tokend_loop loop;
 static struct tokend_upstream *up;
 static struct proc_server *server;
 static atomic_int served, slow_ms;
+static atomic_bool hold; /* calls for agents whose name begins with h are not answered */
 static char order[64];
 
 static enum att_rc sign(void *user, const struct proc_peer *peer, const struct proc_op *op,
@@ -30,11 +31,14 @@ static enum att_rc sign(void *user, const struct proc_peer *peer, const struct p
     static const uint8_t signature[64] = {1};
     (void)user;
     (void)peer;
+    struct att_slice agent = request->v[PROC_SIGN_REQ_AGENT].bytes;
     usleep((useconds_t)slow_ms * 1000);
     int n = atomic_fetch_add(&served, 1);
-    struct att_slice agent = request->v[PROC_SIGN_REQ_AGENT].bytes;
     if (n < (int)sizeof order - 1) {
         order[n] = (char)agent.ptr[0];
+    }
+    while (agent.ptr[0] == 'h' && atomic_load(&hold)) {
+        usleep(1000);
     }
     if (agent.ptr[0] == 'x') {
         enum att_rc rc = att_fail(err, ATT_E_DENIED, "no");
@@ -62,10 +66,16 @@ static void stop_server(void)
     server = NULL;
 }
 
+static void make_shared_upstream(unsigned links, unsigned each)
+{
+    const struct tokend_upstream_opts opts = {&loop, path, "keyd", proc_sign_table,
+                                              links, each, 400};
+    assert_int_equal(tokend_upstream_new(&opts, &up, NULL), ATT_OK);
+}
+
 static void make_upstream(unsigned links)
 {
-    const struct tokend_upstream_opts opts = {&loop, path, "keyd", proc_sign_table, links, 400};
-    assert_int_equal(tokend_upstream_new(&opts, &up, NULL), ATT_OK);
+    make_shared_upstream(links, 0);
 }
 
 struct answer {
@@ -119,6 +129,7 @@ static int setup(void **state)
     snprintf(path, sizeof path, "%s/sign.sock", folder);
     atomic_store(&served, 0);
     atomic_store(&slow_ms, 0);
+    atomic_store(&hold, false);
     memset(order, 0, sizeof order);
     return tokend_loop_init(&loop, NULL) == ATT_OK ? 0 : -1;
 }
@@ -126,6 +137,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
+    atomic_store(&hold, false); /* also when a test failed */
     tokend_upstream_free(up);
     stop_server();
     tokend_loop_done(&loop);
@@ -241,6 +253,109 @@ static void the_queue_is_fair(void **state)
     assert_true(at - order <= 1);
 }
 
+/* Turns until the other side has begun with so many. */
+static void turn_until_served(int want)
+{
+    int64_t end = att_boottime_ms() + 3000;
+    while (atomic_load(&served) < want && att_boottime_ms() < end) {
+        tokend_loop_run(&loop, 5);
+        tokend_upstream_tick(up);
+    }
+    assert_int_equal(atomic_load(&served), want);
+}
+
+/* A user whose executable lies on a file system that does not answer, with more callers than there
+ * are links: whoever else comes is answered meanwhile. */
+static void one_user_does_not_hold_all_links(void **state)
+{
+    (void)state;
+    struct tokend_fair hanging = {0}, quiet = {0};
+    struct answer hung[8] = {{0}}, answer = {0};
+    start_server();
+    make_shared_upstream(4, 1);
+    atomic_store(&hold, true);
+    for (int i = 0; i < 8; i++) {
+        call("hanging", &hanging, 20000, &hung[i]);
+    }
+    turn_until_served(1);
+    call("quiet", &quiet, 20000, &answer);
+    turn_until(&answer.count, 1, 3000);
+    assert_int_equal(answer.rc, ATT_OK);
+    assert_string_equal(order, "hq");
+    atomic_store(&hold, false);
+    for (int i = 0; i < 8; i++) {
+        turn_until(&hung[i].count, 1, 5000);
+        assert_int_equal(hung[i].rc, ATT_OK);
+    }
+}
+
+/* … also when these callers end and come anew each time. */
+static void a_forgotten_call_keeps_its_share(void **state)
+{
+    (void)state;
+    struct tokend_fair hanging = {0}, quiet = {0};
+    struct answer hung[4] = {{0}}, answer = {0};
+    start_server();
+    make_shared_upstream(2, 1);
+    atomic_store(&hold, true);
+    for (int i = 0; i < 4; i++) {
+        struct tokend_call *made = call("hanging", &hanging, 20000, &hung[i]);
+        turn_until_served(1);
+        tokend_call_forget(made);
+    }
+    call("quiet", &quiet, 20000, &answer);
+    turn_until(&answer.count, 1, 3000);
+    assert_string_equal(order, "hq");
+    atomic_store(&hold, false);
+}
+
+/* What nobody waits for any more is not sent: connecting and ending in a loop jumps no queue. */
+static void a_forgotten_call_is_not_sent(void **state)
+{
+    (void)state;
+    struct tokend_fair first = {0}, gone = {0}, last = {0};
+    struct answer answers[3] = {{0}};
+    start_server();
+    make_upstream(1);
+    atomic_store(&hold, true);
+    call("h", &first, 5000, &answers[0]);
+    turn_until_served(1);
+    struct tokend_call *made = call("gone", &gone, 5000, &answers[1]);
+    call("last", &last, 5000, &answers[2]);
+    tokend_call_forget(made);
+    atomic_store(&hold, false);
+    /* no tick in between, which would take it away */
+    for (int64_t end = att_boottime_ms() + 3000; !answers[2].count && att_boottime_ms() < end;) {
+        tokend_loop_run(&loop, 20);
+    }
+    assert_int_equal(answers[2].count, 1);
+    assert_string_equal(order, "hl");
+    assert_int_equal(answers[1].count, 0);
+}
+
+/* With several links, too, as tokend has them to keyd: two of the loud one's calls are under way,
+ * and the quiet one's is next. */
+static void the_queue_is_fair_over_links(void **state)
+{
+    (void)state;
+    struct tokend_fair loud = {0}, quiet = {0};
+    struct answer answers[9] = {{0}};
+    start_server();
+    make_shared_upstream(4, 2);
+    atomic_store(&hold, true);
+    for (int i = 0; i < 8; i++) {
+        call("h", &loud, 20000, &answers[i]);
+    }
+    turn_until_served(2);
+    call("quiet", &quiet, 20000, &answers[8]);
+    turn_until(&answers[8].count, 1, 3000);
+    assert_string_equal(order, "hhq");
+    atomic_store(&hold, false);
+    for (int i = 0; i < 8; i++) {
+        turn_until(&answers[i].count, 1, 5000);
+    }
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -253,6 +368,10 @@ int main(void)
         TEST(a_restart_within_the_gap_is_not_noticed),
         TEST(a_forgotten_call_answers_nobody),
         TEST(the_queue_is_fair),
+        TEST(one_user_does_not_hold_all_links),
+        TEST(a_forgotten_call_keeps_its_share),
+        TEST(a_forgotten_call_is_not_sent),
+        TEST(the_queue_is_fair_over_links),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* A user that asks too often is refused; others are not. */
+#include "attestd/proc/ipc.h"
 #include "attestd/whod/whod.h"
 
 #include <setjmp.h>
@@ -59,6 +60,21 @@ static void test_limits_bound_what_runs_at_once(void **state)
     assert_true(ask(limits, 1001, 1000));
 }
 
+/* Users whose files do not answer hold their places for ever: not those that running callers need.
+ */
+static void test_limits_leave_places_for_others(void **state)
+{
+    struct whod_limits *limits = *state;
+    int got = 0;
+    for (uid_t uid = 1; uid <= 2 * PROC_CONNECTIONS_MAX; uid++) {
+        got += whod_limits_enter(limits, uid, 1000, NULL) == ATT_OK;
+    }
+    assert_int_equal(got, WHOD_IN_ALL);
+    assert_in_range(got, 1, PROC_CONNECTIONS_MAX - 4);
+    whod_limits_leave(limits, 1);
+    assert_true(ask(limits, 999, 1000));
+}
+
 /* More users than are remembered: who is idle for longest is forgotten, nobody who is busy. */
 static void test_limits_remember_a_bounded_number(void **state)
 {
@@ -78,6 +94,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_limits_end_a_burst, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limits_bound_what_runs_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_limits_leave_places_for_others, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limits_remember_a_bounded_number, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

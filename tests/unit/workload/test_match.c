@@ -1,6 +1,7 @@
 /* One agent, or a refusal that says why. */
 #include "attestd/base/enc.h"
 #include "attestd/workload/match.h"
+#include "attestd/workload/text.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -201,6 +202,47 @@ static void test_match_wants_only_so_many_manifests(void **state)
     assert_int_equal(workload_match_wanted(&rule, 1, &c, &wanted, NULL), ATT_E_LIMIT);
 }
 
+/* Two agents of one user and one program, told apart by nothing but the unit that the kernel's
+ * cgroup says: each is itself, and what one of them or the user names like the other is not it. */
+static void test_match_tells_two_units_apart(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *cgroup, *agent; /* NULL: nobody's */
+    } callers[] = {
+        {"/system.slice/system-agent.slice/agent@risk.service", "risk"},
+        {"/system.slice/system-agent.slice/agent@trade.service", "trade"},
+        {"/system.slice/system-agent.slice/agent@risk.service/agent@trade.service", "risk"},
+        {"/system.slice/system-agent.slice/agent@trade.service/payload", "trade"},
+        {"/system.slice/system-agent.slice/agent@.service", NULL},
+        {"/system.slice/system-agent.slice/agent@risk.service (deleted)", NULL},
+        {"/system.slice/agent@risk.service.d/agent@trade.service", NULL},
+        {"/user.slice/user-61001.slice/user@61001.service/app.slice/agent@risk.service", NULL},
+        {"/user.slice/user-61001.slice/session-3.scope/agent@risk.service", NULL},
+        {"/../agent@risk.service", NULL},
+        {"/", NULL},
+    };
+    const struct conf_workload risk = {.unit = (char[]){"agent@risk.service"}};
+    const struct conf_workload trade = {.unit = (char[]){"agent@trade.service"}};
+    const struct workload_rule rules[] = {{"risk", &risk, 1}, {"trade", &trade, 1}};
+    for (size_t i = 0; i < sizeof callers / sizeof callers[0]; i++) {
+        struct workload_caller c = {.facts = {.uid = 61001, .euid = 61001}};
+        struct att_slice unit = workload_cgroup_unit(att_slice_str(callers[i].cgroup));
+        struct att_err err = {0};
+        size_t at = 99;
+        snprintf(c.facts.cgroup, sizeof c.facts.cgroup, "%s", callers[i].cgroup);
+        if (unit.len) {
+            memcpy(c.facts.unit, unit.ptr, unit.len);
+        }
+        enum att_rc rc = workload_match(rules, 2, &c, NULL, &at, &err);
+        const char *agent = rc == ATT_OK ? rules[at].agent : "nobody";
+        if (strcmp(agent, callers[i].agent ? callers[i].agent : "nobody") != 0) {
+            fail_msg("%s: %s", callers[i].cgroup, agent);
+        }
+        assert_true(rc == ATT_OK || strcmp(err.reason, "notAssigned") == 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_match_refuses_two_agents),
         cmocka_unit_test(test_match_names_the_nearest),
         cmocka_unit_test(test_match_grants),
+        cmocka_unit_test(test_match_tells_two_units_apart),
         cmocka_unit_test(test_match_manifest),
         cmocka_unit_test(test_match_wants_only_so_many_manifests),
     };

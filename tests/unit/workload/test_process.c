@@ -370,6 +370,8 @@ static void test_process_sees_a_program_changed_between_runs(void **state)
 
 /* ---- scripts and files ---- */
 
+static void check_file(struct fixture *f, const struct child *c, const char *path, bool known);
+
 #define SCRIPT "import os,sys,time\nos.write(1, b'.')\ntime.sleep(60)\n"
 
 static void check_script(struct fixture *f, const char *const *argv, const char *dir,
@@ -407,6 +409,34 @@ static void test_process_tells_the_script(void **state)
     check_script(f, above, sub, SCRIPT);
     check_script(f, shebang, NULL, "#!/usr/bin/python3 -u\n" SCRIPT);
     check_script(f, module, NULL, NULL);
+}
+
+/* A command line is what its process says. Who names a file that the kernel makes up would have it
+ * read with our rights, and reading some of them changes something (trace_pipe) or tells of us. */
+static void test_process_does_not_read_what_the_kernel_makes_up(void **state)
+{
+    struct fixture *f = *state;
+    char exe[128], command[300];
+    in_dir(f, "python3", exe);
+    snprintf(command, sizeof command, "cp /usr/bin/tail %s", exe);
+    assert_int_equal(system(command), 0);
+    static const char *const made_up[] = {"/proc/self/status", "/proc/version",
+                                          "/sys/kernel/mm/transparent_hugepage/enabled"};
+    for (size_t i = 0; i < sizeof made_up / sizeof made_up[0]; i++) {
+        const char *const argv[] = {exe, made_up[i], "-f", NULL};
+        if (access(made_up[i], R_OK) == 0) {
+            check_script(f, argv, NULL, NULL);
+        }
+    }
+    char real[128];
+    in_dir(f, "real", real);
+    write_text(real, "real", 0644);
+    const char *const argv[] = {exe, real, "-f", NULL};
+    check_script(f, argv, NULL, "real");
+    struct child c = spawn(python);
+    check_file(f, &c, "/proc/version", false);
+    check_file(f, &c, "/proc/self/environ", false);
+    end(&c);
 }
 
 /* The documented limit: one uid's processes are not isolated from each other. A library that is
@@ -632,6 +662,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_process_sees_a_program_changed_between_runs, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_process_tells_the_script, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_process_does_not_read_what_the_kernel_makes_up, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_process_does_not_see_what_is_loaded_into_a_program,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_process_reads_regular_files_only, setup, teardown),

@@ -1,0 +1,292 @@
+#!/usr/bin/python3
+"""A workload that speaks p11-kit's RPC by hand, to do what no stock client does.
+
+usage: rpc.py COMMAND SOCKET [ARGUMENT…]
+  early     writes its first call before it is answered; prints what comes back
+  flood N   connects and hangs up N times
+  hold N    N connections, each past its version; prints how many are served, waits for its input
+  users N   the same, each of another user (root only)
+  exec      signs, then becomes another script of the same interpreter, which signs on the same
+            connection until it is refused; prints the refusal
+  tool      signs, then starts a program that writes to the inherited connection
+  pass      signs, then hands its connection to a process that was there before
+  reuse     a process connects and ends, and another gets its pid, both before anybody looks; whoever
+            holds the connection then must not be served (root only)
+  leave     asks for a signature and ends without waiting for it
+  wait      asks for a signature, prints "asked", and reads the answer at the next line of input
+  deaf N    N calls without reading an answer; prints "deaf" and waits for its input"""
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+HANDSHAKE = b"PRIVATE-GNOME-KEYRING-PKCS11-PROTOCOL-V-1"
+NULL = 0xFFFFFFFF
+
+
+def u32(n):
+    return struct.pack(">I", n)
+
+
+def u64(n):
+    return struct.pack(">Q", n)
+
+
+def field(data):
+    return u32(len(data)) + data
+
+
+def message(number, args, body):
+    text = u32(number) + field(args) + body
+    return struct.pack(">III", 1, 6, len(text)) + b"client" + text
+
+
+INITIALIZE = message(1, b"ayyay", b"\1" + field(HANDSHAKE) + b"\0\1" + field(b"\0"))
+
+
+class Gone(Exception):
+    pass
+
+
+class Client:
+    def __init__(self, conn, session=None, key=None):
+        self.conn, self.session, self.key = conn, session, key
+
+    def take(self, n):
+        got = b""
+        while len(got) < n:
+            try:
+                part = self.conn.recv(n - len(got))
+            except ConnectionResetError:
+                part = b""
+            if not part:
+                raise Gone()
+            got += part
+        return got
+
+    def answer(self):
+        """(rv, what stands behind the answer's signature)"""
+        _, options, length = struct.unpack(">III", self.take(12))
+        self.take(options)
+        text = self.take(length)
+        number, n = struct.unpack(">II", text[:8])
+        rest = text[8 + n:]
+        return (struct.unpack(">Q", rest[:8])[0], b"") if number == 0 else (0, rest)
+
+    def call(self, number, args, body):
+        self.conn.sendall(message(number, args, body))
+        return self.answer()
+
+    def must(self, number, args, body):
+        rv, rest = self.call(number, args, body)
+        if rv:
+            raise SystemExit(f"call {number}: {rv:#x}")
+        return rest
+
+    def open(self):
+        self.conn.sendall(INITIALIZE)
+        if self.answer()[0]:
+            raise SystemExit("C_Initialize")
+        self.session = struct.unpack(">Q", self.must(10, b"uu", u64(1) + u64(4)))[0]
+        private = u32(0) + b"\1" + u32(8) + u64(3)  # CKA_CLASS = CKO_PRIVATE_KEY
+        self.must(26, b"uaA", u64(self.session) + u32(1) + private)
+        found = self.must(27, b"ufu", u64(self.session) + u32(1))
+        self.key = struct.unpack(">Q", found[5:13])[0]
+        self.must(28, b"u", u64(self.session))
+        return self
+
+    def ask(self):
+        self.must(42, b"uMu", u64(self.session) + u32(0x1041) + u32(NULL) + u64(self.key))
+        self.conn.sendall(message(43, b"uayfy", u64(self.session) + b"\1" + field(b"\1" * 32) + u32(64)))
+
+    def sign(self):
+        self.ask()
+        rv, rest = self.answer()
+        if rv == 0 and len(rest) != 5 + 64:
+            raise SystemExit("not a signature")
+        return rv
+
+
+def connect(path):
+    conn = socket.socket(socket.AF_UNIX)
+    conn.settimeout(20)
+    conn.connect(path)
+    return conn
+
+
+def versioned(path):
+    """Past the version byte, or None."""
+    conn = connect(path)
+    try:
+        conn.sendall(b"\0")
+        return conn if conn.recv(1) else None
+    except OSError:
+        return None
+
+
+def opened(path):
+    conn = versioned(path)
+    if not conn:
+        raise SystemExit("turned away")
+    client = Client(conn).open()
+    if client.sign():
+        raise SystemExit("the first signature")
+    return client
+
+
+def cmd_early(path):
+    conn = connect(path)
+    conn.sendall(b"\0" + INITIALIZE)
+    print("connected", flush=True)
+    sys.stdin.readline()
+    print("answered" if conn.recv(1) else "turned away")
+
+
+def cmd_flood(path, n):
+    for _ in range(int(n)):
+        try:
+            connect(path).close()
+        except BlockingIOError:  # the backlog is full
+            time.sleep(0.01)
+
+
+def cmd_hold(path, n):
+    held = [connect(path) for _ in range(int(n))]
+    for conn in held:
+        conn.sendall(b"\0")
+    until, waiting, served = time.monotonic() + 5, list(held), 0
+    while waiting and time.monotonic() < until:  # some are not even accepted
+        for conn in select.select(waiting, [], [], until - time.monotonic())[0]:
+            waiting.remove(conn)
+            served += conn.recv(1) == b"\0"
+    print(served, flush=True)
+    sys.stdin.readline()
+
+
+def cmd_users(path, n):
+    held = []
+    for i in range(int(n)):
+        os.setresuid(70000 + i, 70000 + i, 0)
+        held.append(versioned(path))
+        os.setresuid(0, 0, 0)
+    print(len([conn for conn in held if conn]), flush=True)
+    sys.stdin.readline()
+
+
+def cmd_exec(path):
+    client = opened(path)
+    os.set_inheritable(client.conn.fileno(), True)
+    os.execv(sys.executable, [sys.executable, sys.argv[0], "resume", str(client.conn.fileno()), str(client.session),
+                              str(client.key)])
+
+
+def cmd_resume(fd, session, key):
+    conn = socket.socket(fileno=int(fd))
+    conn.settimeout(20)
+    client = Client(conn, int(session), int(key))
+    for _ in range(200):
+        rv = client.sign()
+        if rv:
+            print(f"refused {rv:#x}")
+            # … and for good
+            print(f"again {client.sign():#x}")
+            return
+        time.sleep(0.05)
+    raise SystemExit("another program signs on")
+
+
+def cmd_tool(path):
+    client = opened(path)
+    os.set_inheritable(client.conn.fileno(), True)
+    args = [sys.executable, sys.argv[0], "resume", str(client.conn.fileno()), str(client.session), str(client.key)]
+    tool = subprocess.run(args, close_fds=False, stderr=subprocess.PIPE, check=False)
+    if tool.returncode == 0 or b"Gone" not in tool.stderr:
+        raise SystemExit(f"the tool was served: {tool.stderr.decode()}")
+    try:
+        client.sign()
+    except (Gone, OSError):
+        print("lost for both")
+
+
+def cmd_pass(path):
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        _, fds, _, _ = socket.recv_fds(theirs, 64, 1)
+        try:
+            rv = Client(socket.socket(fileno=fds[0]), 1, 64).sign()
+            print(f"served {rv:#x}")
+        except (Gone, OSError):
+            print("lost")
+        os._exit(0)
+    client = opened(path)
+    socket.send_fds(ours, [b"."], [client.conn.fileno()])
+    os.waitpid(pid, 0)
+
+
+def cmd_reuse(path):
+    conn = socket.socket(socket.AF_UNIX)
+    conn.settimeout(20)
+    first = os.fork()
+    if first == 0:
+        conn.connect(path)
+        conn.sendall(b"\0")
+        os._exit(0)
+    os.waitpid(first, 0)
+    second = 0
+    for _ in range(2000):
+        with open("/proc/sys/kernel/ns_last_pid", "w", encoding="ascii") as last:
+            last.write(str(first - 1))
+        second = os.fork()
+        if second == 0:
+            time.sleep(60)
+            os._exit(0)
+        if second == first:
+            break
+        os.kill(second, 9)
+        os.waitpid(second, 0)
+    print("reused" if second == first else "not reused", second, flush=True)
+    sys.stdin.readline()
+    try:
+        if conn.recv(1):
+            Client(conn).open()
+            print("served")
+        else:
+            print("turned away")
+    except (Gone, OSError):
+        print("lost")
+    os.kill(second, 9)
+
+
+def cmd_leave(path):
+    opened(path).ask()
+    os._exit(0)
+
+
+def cmd_wait(path):
+    client = opened(path)
+    client.ask()
+    print("asked", flush=True)
+    sys.stdin.readline()
+    rv, rest = client.answer()
+    print(f"{rv:#x} {len(rest)}")
+
+
+def cmd_deaf(path, n):
+    client = opened(path)
+    client.conn.setblocking(False)
+    frame = message(64, b"ufy", u64(client.session) + u32(4096))  # C_GenerateRandom
+    sent = 0
+    for _ in range(int(n)):
+        try:
+            sent += client.conn.send(frame)
+        except BlockingIOError:
+            time.sleep(0.001)
+    print("deaf", flush=True)
+    sys.stdin.readline()
+
+
+globals()["cmd_" + sys.argv[1]](*sys.argv[2:])
