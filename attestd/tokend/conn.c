@@ -101,7 +101,9 @@ static void conn_free(struct conn *conn)
         conn->share->unknown -= conn->unknown;
     }
     if (conn->agent) {
+        conn->agent->changed -= conn->changed;
         tokend_agent_leave(conn->agent);
+        tokend->report.changed = true;
     }
     att_buf_done(&conn->out);
     tokend_slab_give(&conn_slab, conn);
@@ -127,6 +129,7 @@ void tokend_conn_sweep(struct tokend *tokend)
 static void log_child(const struct conn *conn, int status)
 {
     if (WIFSIGNALED(status) && !(conn->dead && WTERMSIG(status) == SIGKILL)) {
+        conn->tokend->counts.died++;
         att_log(ATT_WARN, "tokend.token-died", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
                 ATT_S("agent", conn->agent ? conn->agent->name : ""),
                 ATT_N("signal", WTERMSIG(status)));
@@ -156,6 +159,7 @@ void tokend_conn_reap(struct tokend *tokend)
 static void linger(struct conn *conn)
 {
     struct tokend *tokend = conn->tokend;
+    tokend->counts.refused++;
     if (tokend->lingering >= LINGERING_MAX) {
         tokend_conn_end(conn);
         return;
@@ -258,6 +262,7 @@ void tokend_conn_reply(struct conn *conn, const struct proc_value *values)
 void tokend_conn_reply_err(struct conn *conn, enum att_rc rc, const struct att_err *err)
 {
     struct att_buf *payload = &conn->tokend->payload;
+    conn->tokend->counts.refusals += conn->frame_op == TOKEND_INNER_SIGN;
     att_log(rc == ATT_E_NOTFOUND ? ATT_DEBUG : ATT_INFO, "tokend.refused", ATT_N("pid", conn->pid),
             ATT_S("agent", conn->agent ? conn->agent->name : ""), ATT_S("code", att_rc_name(rc)),
             ATT_S("reason", err ? err->reason : ""), ATT_S("message", err ? err->msg : ""));
@@ -388,6 +393,7 @@ static void identified(void *user, enum att_rc rc, const struct proc_msg *reply,
     memcpy(conn->identity, reply->v[PROC_WORKLOAD_IDENTIFY_REP_IDENTITY].bytes.ptr,
            sizeof conn->identity);
     conn->same_at_ms = att_boottime_ms();
+    conn->tokend->report.changed = true;
     att_log(ATT_DEBUG, "tokend.connected", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
             ATT_S("agent", conn->agent->name));
     start_token(conn);
@@ -456,8 +462,9 @@ static void identify(struct conn *conn)
 }
 
 /* Nobody's place is taken yet: without a share there is nothing to count it by. */
-static void turn_away(int client)
+static void turn_away(struct tokend *tokend, int client)
 {
+    tokend->counts.refused++;
     shutdown(client, SHUT_WR);
     close(client);
 }
@@ -466,15 +473,16 @@ void tokend_conn_accepted(struct tokend *tokend, int client)
 {
     struct ucred cred;
     socklen_t len = sizeof cred;
+    tokend->counts.accepted++;
     if (getsockopt(client, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0 || cred.pid <= 0) {
-        turn_away(client); /* another PID namespace that is not below ours */
+        turn_away(tokend, client); /* another PID namespace that is not below ours */
         return;
     }
     struct uid_share *share = share_of(tokend, cred.uid);
     const char *why = refusal(tokend, share);
     struct conn *conn = share ? conn_new(tokend, client, &cred, share) : NULL;
     if (!conn) {
-        turn_away(client);
+        turn_away(tokend, client);
         return;
     }
     if (why) {

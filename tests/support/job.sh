@@ -26,7 +26,7 @@ job_setup() {
 
 job_cleanup() {
     local status=$? name
-    for name in attestd keyd whod issuerd abrmd dbus; do
+    for name in tokend attestd keyd whod issuerd abrmd dbus; do
         job_stop "$name" KILL 2> /dev/null || true
     done
     [ ! -d "$dir/tpm" ] || swtpm_stop "$dir/tpm"
