@@ -112,10 +112,10 @@ if [ -z "$module" ]; then
     echo "two users: all held"
     exit 0
 fi
-start_whod() { # [CLIENT]: as its unit: two capabilities, its socket for the group
+start_whod() { # as its unit: two capabilities, its socket for the group
     job_start whod setpriv --reuid $who_user --regid $ipc_group --clear-groups \
         --inh-caps=-all,+sys_ptrace,+dac_read_search --ambient-caps=-all,+sys_ptrace,+dac_read_search \
-        "$bin/attestd-whod" --config "$dir/attestd.yaml" --client $attestd_user --client "${1:-$tokend_user}"
+        "$bin/attestd-whod" --config "$dir/attestd.yaml" --client $attestd_user --client $tokend_user
     wait_for 10 test -S "$dir/run/whod.sock"
 }
 start_tokend() {

@@ -30,7 +30,7 @@ clients_setup() {
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$RIG/srv.key" -out "$RIG/srv.csr" \
         -subj /CN=localhost 2> /dev/null
     openssl x509 -req -in "$RIG/srv.csr" -CA "$RIG/ca.pem" -CAkey "$RIG/ca.key" -days 1 -out "$RIG/srv.pem" \
-        -extfile <(echo subjectAltName=DNS:localhost,IP:127.0.0.1) 2> /dev/null
+        -extfile <(printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n') 2> /dev/null
     chmod 644 "$RIG/srv.key" "$RIG/ca.pem"
     port=$(free_port)
     openssl s_server -accept "127.0.0.1:$port" -cert "$RIG/srv.pem" -key "$RIG/srv.key" -CAfile "$RIG/ca.pem" \

@@ -377,8 +377,16 @@ static void nobodys_agent_has_no_slot(void **state)
     assert_int_equal(f->C_GetSlotList(CK_TRUE, NULL, &count), CKR_OK);
     assert_int_equal(count, 0);
     assert_int_equal(f->C_GetSlotInfo(1, &info), CKR_SLOT_ID_INVALID);
-    assert_int_equal(f->C_OpenSession(1, CKF_SERIAL_SESSION, NULL, NULL, &session),
+    assert_int_equal(f->C_OpenSession(2, CKF_SERIAL_SESSION, NULL, NULL, &session),
                      CKR_SLOT_ID_INVALID);
+    /* A session, lest libp11 waits for ever in a forked child; with nothing in it. */
+    CK_OBJECT_HANDLE object;
+    CK_MECHANISM ecdsa = {CKM_ECDSA, NULL, 0};
+    assert_int_equal(f->C_OpenSession(1, CKF_SERIAL_SESSION, NULL, NULL, &session), CKR_OK);
+    assert_int_equal(f->C_FindObjectsInit(session, NULL, 0), CKR_OK);
+    assert_int_equal(f->C_FindObjects(session, &object, 1, &count), CKR_OK);
+    assert_int_equal(count, 0);
+    assert_int_equal(f->C_SignInit(session, &ecdsa, 64), CKR_KEY_HANDLE_INVALID);
     assert_int_equal(fx.views, 0);
 }
 
