@@ -7,7 +7,7 @@
 
 static const char usage[] =
     "usage: attestd [--config FILE] [--check] [--log text|json] [--state-dir DIR] [--run-dir DIR]\n"
-    "               [--keyd-user USER]\n"
+    "               [--keyd-user USER] [--tokend-user USER] [--ipc-group GROUP]\n"
     "       attestd --help | --version\n"
     "\n"
     "Keeps the certificates of this host's agents fresh; their keys stay in the TPM.\n"
@@ -17,6 +17,8 @@ static const char usage[] =
     "  --state-dir DIR  instead of the file's state_dir\n"
     "  --run-dir DIR    instead of the file's run_dir\n"
     "  --keyd-user USER the user that attestd-keyd runs as (default: the one attestd runs as)\n"
+    "  --tokend-user USER  the same for attestd-tokend, which alone may ask who a caller is\n"
+    "  --ipc-group GROUP   through which it reaches RUN_DIR/workload.sock (default: attestd's)\n"
     "Exit: 0 ended by a signal (or --check found nothing wrong), 1 failed, 2 wrong usage.\n";
 
 enum {
@@ -26,6 +28,8 @@ enum {
     OPT_STATE_DIR,
     OPT_RUN_DIR,
     OPT_KEYD_USER,
+    OPT_TOKEND_USER,
+    OPT_IPC_GROUP,
     OPT_HELP,
     OPT_VERSION
 };
@@ -37,6 +41,8 @@ static const struct option options[] = {
     {"state-dir", required_argument, NULL, OPT_STATE_DIR},
     {"run-dir", required_argument, NULL, OPT_RUN_DIR},
     {"keyd-user", required_argument, NULL, OPT_KEYD_USER},
+    {"tokend-user", required_argument, NULL, OPT_TOKEND_USER},
+    {"ipc-group", required_argument, NULL, OPT_IPC_GROUP},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
     {NULL, 0, NULL, 0},
@@ -86,6 +92,12 @@ int main(int argc, char **argv)
             break;
         case OPT_KEYD_USER:
             opts.keyd_user = optarg;
+            break;
+        case OPT_TOKEND_USER:
+            opts.tokend_user = optarg;
+            break;
+        case OPT_IPC_GROUP:
+            opts.ipc_group = optarg;
             break;
         case OPT_HELP:
             fputs(usage, stdout);

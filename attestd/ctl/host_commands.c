@@ -112,6 +112,19 @@ static void print_pairs(const json_t *object, const char *const (*rows)[2], size
     }
 }
 
+/* One line for each agent with connections. */
+static void print_connections(const json_t *agents)
+{
+    for (size_t i = 0; i < json_array_size(agents); i++) {
+        const json_t *agent = json_array_get(agents, i);
+        char name[100], connections[32], stale[32], why[64];
+        printf("  %-12s %s, stale %s %s\n", ctl_text(agent, "name", name, sizeof name),
+               ctl_text(agent, "connections", connections, sizeof connections),
+               ctl_text(agent, "stale", stale, sizeof stale),
+               ctl_text(agent, "why", why, sizeof why));
+    }
+}
+
 enum ctl_exit ctl_status_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
                               const json_t *result)
 {
@@ -132,10 +145,23 @@ enum ctl_exit ctl_status_show(const struct ctl_ctx *ctx, const struct ctl_args *
         {"firmware", "tpm.firmware"},     {"lockout", "tpm.lockoutCounter"},
         {"operations", "tpm.operations"},
     };
+    static const char *const token[][2] = {
+        {"state", "token.state"},
+        {"version", "token.version"},
+        {"connections", "token.connections"},
+        {"stale", "token.stale"},
+        {"strangers", "token.strangers"},
+        {"refused", "token.refused"},
+        {"signatures", "token.signatures"},
+        {"outdated", "token.outdated"},
+    };
     puts("host");
     print_pairs(result, host, sizeof host / sizeof host[0]);
     puts("TPM");
     print_pairs(result, tpm, sizeof tpm / sizeof tpm[0]);
+    puts("token service");
+    print_pairs(result, token, sizeof token / sizeof token[0]);
+    print_connections(json_object_get(json_object_get(result, "token"), "agents"));
     puts("agents");
     for (const struct ctl_command *c = ctl_host_commands; c->noun; c++) {
         if (c->list) {

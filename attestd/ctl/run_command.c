@@ -3,6 +3,7 @@
 #include "attestd/ctl/ctl.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,9 @@
 
 #define RUN_DIR      "/run/attestd"
 #define STATE_DIR    "/var/lib/attestd"
-#define OPENSSL_CNF  "/etc/attestd/openssl-agent.cnf"
+#define PROVIDER_CNF "/etc/attestd/openssl-agent.cnf"
+#define ENGINE_CNF   "/etc/attestd/openssl-engine.cnf"
+#define KEY_FILE     "/etc/attestd/agent-key.pem"
 #define MODULE       ATT_PKCS11_DIR "/p11-kit-client.so"
 #define WAIT_MAX_S   3600
 #define WAIT_STEP_MS 200
@@ -94,6 +97,15 @@ static bool await(const struct run *run, const char *chain)
     return true;
 }
 
+/* pkcs11-provider where OpenSSL looks for providers; else programs have the engine. */
+static bool have_provider(void)
+{
+    char path[1024];
+    const char *dir = OPENSSL_info(OPENSSL_INFO_MODULES_DIR);
+    int len = snprintf(path, sizeof path, "%s/pkcs11.so", dir ? dir : "");
+    return dir && len > 0 && (size_t)len < sizeof path && access(path, R_OK) == 0;
+}
+
 static void set_environment(const struct run *run, const char *chain)
 {
     char socket[1100];
@@ -104,8 +116,12 @@ static void set_environment(const struct run *run, const char *chain)
     put_env("P11_KIT_SERVER_ADDRESS", "unix:path=", run->run_dir, "/public/pkcs11.sock");
     setenv("PKCS11_MODULE_PATH", MODULE, 1);
     setenv("PKCS11_PROVIDER_MODULE", MODULE, 1);
-    if (access(OPENSSL_CNF, R_OK) == 0) {
-        setenv("OPENSSL_CONF", OPENSSL_CNF, 0);
+    const char *cnf = have_provider() ? PROVIDER_CNF : ENGINE_CNF;
+    if (access(cnf, R_OK) == 0) {
+        setenv("OPENSSL_CONF", cnf, 0);
+    }
+    if (access(KEY_FILE, R_OK) == 0) {
+        setenv("ATTESTD_KEY_FILE", KEY_FILE, 1);
     }
     snprintf(socket, sizeof socket, "%s/public/api.sock", run->run_dir);
     if (access(socket, F_OK) == 0) {

@@ -441,6 +441,13 @@ static enum att_rc start(struct host *host, struct att_err *err)
     if (rc == ATT_OK && host->opts->keyd_user) {
         rc = proc_user_find(host->opts->keyd_user, &host->keyd_uid, err);
     }
+    host->tokend_uid = geteuid();
+    if (rc == ATT_OK && host->opts->tokend_user) {
+        rc = proc_user_find(host->opts->tokend_user, &host->tokend_uid, err);
+    }
+    if (rc == ATT_OK && host->opts->ipc_group) {
+        rc = proc_group_find(host->opts->ipc_group, &host->ipc_gid, err);
+    }
     if (rc == ATT_OK) {
         rc =
             proc_keyd_new(host->paths.keyd, host->keyd_uid, HOST_KEYD_TIMEOUT_MS, &host->keyd, err);
@@ -535,6 +542,7 @@ static void finish(struct host *host)
     host_ticket_done(&host->given.ticket);
     agent_registry_free(host->reg);
     host_spares_free(host);
+    host_token_done(&host->token);
     certs_stack_cleanup(&host->bundle);
     att_buf_done(&host->ak_pem);
     host_paths_done(&host->paths);

@@ -11,6 +11,8 @@ struct host_options {
     const char *state_dir, *run_dir; /* command line; NULL: the file's */
     const char *log;                 /* command line; NULL: the file's */
     const char *keyd_user;           /* who serves keyd's socket; NULL: the own user */
+    const char *tokend_user;         /* who may ask who a caller is; NULL: the own user */
+    const char *ipc_group;           /* through which that user reaches it; NULL: the own group */
 };
 
 /* The configuration with the command line over it. Errors in the file go to stderr, one line each.

@@ -68,6 +68,19 @@ struct host_workload_counts {
     uint64_t left_out;                  /* lines since then */
 };
 
+/* What attestd-tokend reported last, for status (token.c). */
+struct host_token {
+    int64_t at_ms, at; /* when; 0: never */
+    char version[65];
+    int64_t started_at;
+    uint64_t connections, strangers, accepted, refused, signatures, refusals, died, left_out;
+    struct host_token_agent {
+        char name[AGENT_NAME_MAX + 1];
+        uint32_t connections, changed;
+    } * agents;
+    size_t n_agents;
+};
+
 /* The client of one thread, made anew when the issuer's address or the account changed. */
 struct host_client {
     struct acme_client *acme;
@@ -110,6 +123,7 @@ struct host {
     STACK_OF(X509) * bundle;
     struct host_selectors *selectors; /* of the view in force; NULL: none yet */
     struct host_workload_counts workload_counts;
+    struct host_token token;
     struct att_buf ak_pem; /* AK certificate and its intermediate */
     struct host_given given;
     uint64_t view_version;
@@ -131,7 +145,8 @@ struct host {
 
     /* set before any thread starts */
     struct proc_keyd *keyd;
-    uid_t keyd_uid;
+    uid_t keyd_uid, tokend_uid;
+    gid_t ipc_gid; /* 0: the own one */
     struct host_client clients[HOST_WORKERS + 1];
     struct att_ctl_server *ctl;
     struct proc_caller *whod;
@@ -323,6 +338,11 @@ void host_nudge(struct host *host); /* the host thread begins a new round at onc
 
 /* workload.c: which agent is a caller; run_dir/workload.sock */
 ATT_MUST_USE enum att_rc host_workload_start(struct host *host, struct att_err *err);
+/* token.c: REPORT of workload_proto.h kept; shown (under lock) */
+ATT_MUST_USE enum att_rc host_token_keep(struct host *host, const struct proc_value *v,
+                                         struct att_err *err);
+json_t *host_token_json(const struct host *host, struct agent_now now);
+void host_token_done(struct host_token *token);
 /* who.c: the control socket's "who" */
 ATT_MUST_USE enum att_rc host_who(struct host *host, const json_t *args, json_t **ret_result,
                                   struct att_err *err);

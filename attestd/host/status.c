@@ -170,6 +170,7 @@ enum att_rc host_status(struct host *host, json_t **ret_result, struct att_err *
                                   (json_int_t)host->workload_counts.granted, "refused",
                                   (json_int_t)host->workload_counts.refused, "limited",
                                   (json_int_t)host->workload_counts.limited));
+    json_object_set_new(json, "token", host_token_json(host, now));
     json_object_set_new(json, "lastError", host_error_json(&host->last_error));
     json_object_set_new(json, "agents", agents);
     if (!json || !agents) {

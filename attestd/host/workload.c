@@ -352,6 +352,10 @@ static enum att_rc handle(void *user, const struct proc_peer *peer, const struct
                           const struct proc_msg *request, struct att_buf *ret_payload,
                           struct att_err *err)
 {
+    if (op->op == PROC_WORKLOAD_REPORT) {
+        enum att_rc rc = host_token_keep(user, request->v, err);
+        return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
+    }
     return op->op == PROC_WORKLOAD_IDENTIFY ? identify(user, peer, op, request->v, ret_payload, err)
                                             : view(user, op, request->v, ret_payload, err);
 }
@@ -359,7 +363,8 @@ static enum att_rc handle(void *user, const struct proc_peer *peer, const struct
 enum att_rc host_workload_start(struct host *host, struct att_err *err)
 {
     const struct proc_server_opts opts = {.path = host->paths.workload,
-                                          .clients = {.uids = {geteuid()}, .count = 1},
+                                          .clients = {.uids = {host->tokend_uid}, .count = 1},
+                                          .group = host->ipc_gid,
                                           .table = proc_workload_table,
                                           .handler = handle,
                                           .user = host,

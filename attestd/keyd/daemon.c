@@ -27,6 +27,10 @@
 
 enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 
+struct users {
+    struct proc_users clients, signers;
+};
+
 struct paths {
     char dir[1024], socket_dir[1024], socket[1024], sign_socket[1024], ticket[1024];
     char ticket_dir[1024], config_dir[1024], device[1024];
@@ -34,13 +38,15 @@ struct paths {
 
 static void usage(FILE *to)
 {
-    fputs("usage: attestd-keyd [--config FILE] [--client USER]... [--check]\n"
+    fputs("usage: attestd-keyd [--config FILE] [--client USER]... [--signer USER]...\n"
+          "                    [--check]\n"
           "Holds the host's TPM and the agents' keys, and answers attestd on\n"
           "RUN_DIR/keyd/keyd.sock.\n"
           "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
           "  --client USER  who may ask, beside root: attestd's user (default: the user that\n"
           "                 attestd-keyd runs as). Others than that user reach the socket through\n"
           "                 the group that attestd-keyd runs as\n"
+          "  --signer USER  the same for signatures, on RUN_DIR/keyd/sign.sock: attestd-tokend's\n"
           "  --check        read the configuration, say what is wrong in it, exit\n"
           "  --help, --version\n",
           to);
@@ -285,7 +291,7 @@ static enum att_rc make_socket_dir(const struct conf_attestd *conf, const struct
 }
 
 static enum att_rc start(const struct conf_attestd *conf, const char *config,
-                         const struct proc_users *clients, struct keyd **ret, struct att_err *err)
+                         const struct users *users, struct keyd **ret, struct att_err *err)
 {
     struct paths paths;
     struct keyd *keyd = NULL;
@@ -300,7 +306,8 @@ static enum att_rc start(const struct conf_attestd *conf, const char *config,
             .socket_path = paths.socket,
             .issuer_url = conf->issuer ? conf->issuer->url : NULL,
             .ticket_path = paths.ticket[0] ? paths.ticket : NULL,
-            .clients = *clients,
+            .clients = users->clients,
+            .signers = users->signers,
             .sign_socket_path = paths.sign_socket,
             .quota = {conf->signatures->per_second, conf->signatures->burst},
             .on_event = log_event,
@@ -355,7 +362,7 @@ static void bound_the_end(void)
     }
 }
 
-static int run(const char *config, const struct proc_users *clients)
+static int run(const char *config, const struct users *users)
 {
     struct conf_attestd *conf = NULL;
     struct keyd *keyd = NULL;
@@ -379,7 +386,7 @@ static int run(const char *config, const struct proc_users *clients)
         att_log(ATT_WARN, "keyd.secure-heap", ATT_S("message", "libcrypto's heap is not locked"));
     }
     lock_memory();
-    enum att_rc rc = start(conf, config, clients, &keyd, &err);
+    enum att_rc rc = start(conf, config, users, &keyd, &err);
     if (rc != ATT_OK) {
         conf_attestd_free(conf);
         att_log_err(ATT_ERROR, "keyd.start", &err);
@@ -396,13 +403,16 @@ static int run(const char *config, const struct proc_users *clients)
 
 int keyd_main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'}, {"client", required_argument, NULL, 'u'},
-        {"check", no_argument, NULL, 'k'},        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"client", required_argument, NULL, 'u'},
+                                            {"signer", required_argument, NULL, 's'},
+                                            {"check", no_argument, NULL, 'k'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'v'},
+                                            {NULL, 0, NULL, 0}};
     const char *config = CONFIG_DEFAULT;
     bool check = false;
-    struct proc_users clients = {{0}, 0};
+    struct users users = {0};
     struct att_err err = {0};
     for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (got) {
@@ -410,8 +420,14 @@ int keyd_main(int argc, char **argv)
             config = optarg;
             break;
         case 'u':
-            if (proc_users_add(&clients, optarg, &err) != ATT_OK) {
+            if (proc_users_add(&users.clients, optarg, &err) != ATT_OK) {
                 fprintf(stderr, "attestd-keyd: --client: %s\n", err.msg);
+                return EXIT_REFUSED;
+            }
+            break;
+        case 's':
+            if (proc_users_add(&users.signers, optarg, &err) != ATT_OK) {
+                fprintf(stderr, "attestd-keyd: --signer: %s\n", err.msg);
                 return EXIT_REFUSED;
             }
             break;
@@ -433,11 +449,11 @@ int keyd_main(int argc, char **argv)
         usage(stderr);
         return EXIT_USAGE;
     }
-    if (clients.count == 0) {
-        clients = (struct proc_users){{geteuid()}, 1};
-    }
+    const struct proc_users self = {{geteuid()}, 1};
+    users.clients = users.clients.count ? users.clients : self;
+    users.signers = users.signers.count ? users.signers : self;
     if (!check) {
-        return run(config, &clients);
+        return run(config, &users);
     }
     struct conf_attestd *conf = NULL;
     enum att_rc rc = load_config(config, &conf, &err);

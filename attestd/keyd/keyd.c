@@ -65,7 +65,7 @@ static enum att_rc listen_for_signers(struct keyd *keyd, const struct keyd_opts 
     }
     const struct proc_server_opts server = {
         .path = opts->sign_socket_path,
-        .clients = opts->clients,
+        .clients = opts->signers,
         .table = proc_sign_table,
         .handler = keyd_sign_serve,
         .user = keyd,

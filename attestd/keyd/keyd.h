@@ -41,7 +41,8 @@ struct keyd_opts {
     const char *sign_socket_path; /* run_dir/keyd/sign.sock; NULL: no such socket */
     const char *issuer_url;       /* NULL: from issuer.json, or the ticket */
     const char *ticket_path;      /* NULL: none */
-    struct proc_users clients;    /* who may ask, on both sockets */
+    struct proc_users clients;    /* who may ask on socket_path */
+    struct proc_users signers;    /* who may ask on sign_socket_path: tokend */
     struct keyd_quota quota;      /* of each agent on sign_socket_path */
     /* Called from several threads; may be NULL. what and err may be NULL. */
     void (*on_event)(void *user, enum keyd_event event, const char *what,

@@ -134,6 +134,7 @@ struct proc_server_opts {
     const char *path; /* unix socket; a stale one is replaced, a live one is ATT_E_CONFLICT */
     struct proc_users
         clients; /* who may connect beside root (SO_PEERCRED); others are hung up on */
+    gid_t group; /* of the socket's file, through which clients reach it; 0: the process's own */
     const struct proc_op *table; /* ends at the first without a name */
     proc_handler_fn *handler;
     void *user;
@@ -143,8 +144,7 @@ struct proc_server_opts {
 /* Binds and listens, or takes over the socket of this path that systemd listens on (then its mode
  * is the unit's, and the socket stays when the server ends). Serving starts with proc_server_start,
  * so that a process can enter its sandbox in between. The mode is 0600, or 0660 when others than
- * this process's own user are clients: they reach it through its group, which is the process's own.
- */
+ * this process's own user are clients: they reach it through its group. */
 ATT_MUST_USE enum att_rc proc_server_new(const struct proc_server_opts *opts,
                                          struct proc_server **ret_server, struct att_err *err);
 ATT_MUST_USE enum att_rc proc_server_start(struct proc_server *server, struct att_err *err);

@@ -1,6 +1,7 @@
 #include "attestd/proc/peer.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,25 @@ enum att_rc proc_user_find(const char *name, uid_t *ret_uid, struct att_err *err
         return att_fail(err, ATT_E_NOTFOUND, "user \"%.60s\" does not exist", name);
     }
     *ret_uid = found->pw_uid;
+    return ATT_OK;
+}
+
+enum att_rc proc_group_find(const char *name, gid_t *ret_gid, struct att_err *err)
+{
+    char scratch[65536]; /* a group's members, all of them */
+    struct group entry, *found = NULL;
+    if (number(name, ret_gid)) {
+        return ATT_OK;
+    }
+    int failed = getgrnam_r(name, &entry, scratch, sizeof scratch, &found);
+    if (failed) {
+        errno = failed;
+        return att_fail_errno(err, ATT_E_IO, "look up group \"%.60s\"", name);
+    }
+    if (!found) {
+        return att_fail(err, ATT_E_NOTFOUND, "group \"%.60s\" does not exist", name);
+    }
+    *ret_gid = found->gr_gid;
     return ATT_OK;
 }
 

@@ -20,6 +20,8 @@ struct proc_users {
 /* By name, or by number in decimal. ATT_E_NOTFOUND: this machine has no such user; ATT_E_LIMIT:
  * more than PROC_USERS_MAX. */
 ATT_MUST_USE enum att_rc proc_user_find(const char *name, uid_t *ret_uid, struct att_err *err);
+/* The same for groups. */
+ATT_MUST_USE enum att_rc proc_group_find(const char *name, gid_t *ret_gid, struct att_err *err);
 ATT_MUST_USE enum att_rc proc_users_add(struct proc_users *users, const char *name,
                                         struct att_err *err);
 bool proc_users_have(const struct proc_users *users, uid_t uid);

@@ -255,6 +255,10 @@ static enum att_rc listen_at(struct proc_server *server, struct att_err *err)
         bind(server->listen_fd, (const struct sockaddr *)&addr, sizeof addr) != 0) {
         return att_fail_errno(err, ATT_E_IO, "bind %s", server->path);
     }
+    if (server->opts.group && chown(server->path, (uid_t)-1, server->opts.group) != 0) {
+        return att_fail_errno(err, ATT_E_IO, "%s: give it to group %u", server->path,
+                              server->opts.group);
+    }
     if (chmod(server->path, mode) != 0 || listen(server->listen_fd, PROC_CONNECTIONS_MAX) != 0) {
         return att_fail_errno(err, ATT_E_IO, "listen on %s", server->path);
     }

@@ -14,6 +14,7 @@
 enum proc_workload_op {
     PROC_WORKLOAD_IDENTIFY = 1,
     PROC_WORKLOAD_VIEW = 2,
+    PROC_WORKLOAD_REPORT = 3,
 };
 
 /* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11") → agent, identity
@@ -38,6 +39,30 @@ enum {
     PROC_WORKLOAD_VIEW_REP_CHAIN,
     PROC_WORKLOAD_VIEW_REP_BUNDLE,
     PROC_WORKLOAD_VIEW_REP_GENERATION,
+};
+
+#define PROC_REPORT_AGENTS_MAX 256
+#define PROC_REPORT_ITEM_MAX   (8 + PROC_AGENT_MAX)
+#define PROC_REPORT_PERIOD_MS  10000 /* at the latest; when something changed, after a second */
+
+/* REPORT: what the token service has, for status. connections: those of agents now; strangers:
+ * those of nobody's agent now; the others count since startedAt (UTC seconds): accepted
+ * connections, refused ones (over a limit, not identified, ended for what was sent), signatures,
+ * refusals (of signatures), died (token processes). agents: of each agent with connections be32
+ * connections, be32 those of them whose caller became another program, name; leftOut: agents beyond
+ * the list. */
+enum {
+    PROC_WORKLOAD_REPORT_REQ_VERSION,
+    PROC_WORKLOAD_REPORT_REQ_STARTED_AT,
+    PROC_WORKLOAD_REPORT_REQ_CONNECTIONS,
+    PROC_WORKLOAD_REPORT_REQ_STRANGERS,
+    PROC_WORKLOAD_REPORT_REQ_ACCEPTED,
+    PROC_WORKLOAD_REPORT_REQ_REFUSED,
+    PROC_WORKLOAD_REPORT_REQ_SIGNATURES,
+    PROC_WORKLOAD_REPORT_REQ_REFUSALS,
+    PROC_WORKLOAD_REPORT_REQ_DIED,
+    PROC_WORKLOAD_REPORT_REQ_AGENTS,
+    PROC_WORKLOAD_REPORT_REQ_LEFT_OUT,
 };
 
 extern const struct proc_op proc_workload_table[];

@@ -133,7 +133,9 @@ static void conn_free(struct conn *conn)
         conn->share->unknown -= conn->unknown;
     }
     if (conn->agent) {
+        conn->agent->changed -= conn->changed;
         tokend_agent_leave(conn->agent);
+        tokend->report.changed = true;
     }
     att_buf_done(&conn->out);
     tokend_slab_give(&conn_slab, conn);
@@ -159,6 +161,7 @@ void tokend_conn_sweep(struct tokend *tokend)
 static void log_child(const struct conn *conn, int status)
 {
     if (WIFSIGNALED(status) && !(conn->dead && WTERMSIG(status) == SIGKILL)) {
+        conn->tokend->counts.died++;
         att_log(ATT_WARN, "tokend.token-died", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
                 ATT_S("agent", conn->agent ? conn->agent->name : ""),
                 ATT_N("signal", WTERMSIG(status)));
@@ -205,6 +208,7 @@ static void end_oldest_lingering(struct tokend *tokend)
 static void linger(struct conn *conn)
 {
     struct tokend *tokend = conn->tokend;
+    tokend->counts.refused++;
     if (tokend->lingering >= LINGERING_MAX) { /* it has had the most time to see it */
         end_oldest_lingering(tokend);
     }
@@ -312,6 +316,7 @@ void tokend_conn_reply_err(struct conn *conn, enum att_rc rc, const struct att_e
 {
     struct att_buf *payload = &conn->tokend->payload;
     unsigned left_out;
+    conn->tokend->counts.refusals += conn->frame_op == TOKEND_INNER_SIGN;
     /* Only agents' tokens ask; "no certificate" is no refusal. */
     if (rc != ATT_E_NOTFOUND && tokend_worth_a_line(&conn->agent->told, &left_out)) {
         att_log(ATT_INFO, "tokend.refused", ATT_N("pid", conn->pid),
@@ -447,6 +452,7 @@ static void identified(void *user, enum att_rc rc, const struct proc_msg *reply,
     memcpy(conn->identity, reply->v[PROC_WORKLOAD_IDENTIFY_REP_IDENTITY].bytes.ptr,
            sizeof conn->identity);
     conn->same_at_ms = att_boottime_ms();
+    conn->tokend->report.changed = true;
     att_log(ATT_DEBUG, "tokend.connected", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
             ATT_S("agent", conn->agent->name));
     start_token(conn);
@@ -521,8 +527,9 @@ static void identify(struct conn *conn)
 }
 
 /* Nobody's place is taken yet: without a share there is nothing to count it by. */
-static void turn_away(int client)
+static void turn_away(struct tokend *tokend, int client)
 {
+    tokend->counts.refused++;
     shutdown(client, SHUT_WR);
     close(client);
 }
@@ -593,8 +600,9 @@ void tokend_conn_accepted(struct tokend *tokend, int client)
 {
     struct ucred cred;
     socklen_t len = sizeof cred;
+    tokend->counts.accepted++;
     if (getsockopt(client, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0 || cred.pid <= 0) {
-        turn_away(client); /* another PID namespace that is not below ours */
+        turn_away(tokend, client); /* another PID namespace that is not below ours */
         return;
     }
     struct uid_share *share = share_of(tokend, cred.uid);
@@ -604,7 +612,7 @@ void tokend_conn_accepted(struct tokend *tokend, int client)
     }
     struct conn *conn = share ? conn_new(tokend, client, &cred, share) : NULL;
     if (!conn) {
-        turn_away(client);
+        turn_away(tokend, client);
         return;
     }
     if (why) {

@@ -47,7 +47,7 @@ struct uid_share {
 struct agent {
     struct agent *next;
     char name[PROC_AGENT_MAX + 1];
-    unsigned connections;
+    unsigned connections, changed; /* changed: of connections, those whose caller is another now */
     struct tokend_told told;
     struct tokend_fair fair;
     struct tokend *tokend;
@@ -100,8 +100,27 @@ struct conn {
     size_t digest_len;
 };
 
+/* Since the start, for status. */
+struct tokend_counts {
+    uint64_t accepted, refused; /* connections */
+    uint64_t signatures, refusals;
+    uint64_t died; /* token processes */
+};
+
+/* What attestd was told last. */
+struct tokend_report {
+    struct tokend_call *call; /* under way */
+    struct tokend_fair fair;
+    struct tokend_counts told;
+    unsigned connections;
+    int64_t told_at_ms, started_at;
+    bool changed; /* agents' connections did */
+};
+
 struct tokend {
     struct tokend_opts opts;
+    struct tokend_counts counts;
+    struct tokend_report report;
     struct tokend_loop loop;
     struct tokend_source listen_source;
     struct tokend_upstream *attestd, *views, *whod, *keyd;
@@ -142,6 +161,9 @@ struct agent *tokend_agent_join(struct tokend *tokend, struct att_slice name);
 void tokend_agent_leave(struct agent *agent);
 /* conn waits for its agent's view: answered now, or when attestd has answered. */
 void tokend_agent_view(struct conn *conn);
+
+/* ---- report.c: what attestd's status shows ---- */
+void tokend_report_tick(struct tokend *tokend);
 
 /* ---- token.c: the forked process ---- */
 struct tokend_token {

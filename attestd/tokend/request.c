@@ -24,6 +24,7 @@ static void signed_by_keyd(void *user, enum att_rc rc, const struct proc_msg *re
     conn->call = NULL;
     if (rc == ATT_OK) {
         const struct proc_value values[] = {reply->v[PROC_SIGN_REP_SIGNATURE]};
+        conn->tokend->counts.signatures++;
         tokend_conn_reply(conn, values);
         return;
     }
@@ -71,6 +72,8 @@ static void checked(void *user, enum att_rc rc, const struct proc_msg *reply,
         tokend_conn_reply_err(conn, rc, err);
     } else if (reply->v[PROC_WHO_SAME_REP_SAME].num != 1) {
         conn->changed = true;
+        conn->agent->changed++;
+        conn->tokend->report.changed = true;
         att_log(ATT_WARN, "tokend.caller-changed", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
                 ATT_S("agent", conn->agent->name));
         refuse_changed(conn);
@@ -125,6 +128,7 @@ static void say_why(const struct conn *conn, struct att_slice why)
 {
     char text[TOKEND_WHY_MAX + 1] = "";
     memcpy(text, why.ptr, why.len);
+    conn->tokend->counts.refused++;
     att_log(ATT_WARN, "tokend.connection-refused", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
             ATT_S("agent", conn->agent ? conn->agent->name : ""), ATT_S("message", text));
 }

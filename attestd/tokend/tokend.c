@@ -87,6 +87,7 @@ enum att_rc tokend_new(const struct tokend_opts *opts, struct tokend **ret_token
         return att_fail(err, ATT_E_NOMEM, "tokend");
     }
     tokend->opts = *opts;
+    tokend->report.started_at = att_now_utc_s();
     tokend->payload = tokend_own_buf(PROC_FRAME_MAX);
     tokend->frame = tokend_own_buf(PROC_FRAME_MAX + 4);
     tokend->loop.epoll = -1;
@@ -177,6 +178,7 @@ void tokend_turn(struct tokend *tokend)
             tokend->deaf = false;
             tokend_loop_change(&tokend->loop, &tokend->listen_source, EPOLLIN);
         }
+        tokend_report_tick(tokend);
     }
     tokend_conn_sweep(tokend);
 }

@@ -14,13 +14,15 @@
 
 #define RETRY_MS       100
 #define TRIES_MAX      3
-#define CALL_FRAME_MAX 512 /* bytes; every request of the tables that are used here fits */
+#define CALL_FRAME_MAX 512   /* bytes; longer requests (REPORT) get pages of their own */
+#define LONG_FRAME_MAX 32768 /* every request of the tables that are used here fits */
 
 struct tokend_call {
     struct tokend_call *next; /* in the queue */
     const struct proc_op *op;
     uint32_t id;
     uint8_t frame[CALL_FRAME_MAX];
+    uint8_t *long_frame; /* NULL: in frame */
     size_t frame_len;
     int passed;               /* own copy; -1: none, or sent */
     struct tokend_fair *fair; /* of a forgotten call: compared only, it may be no more */
@@ -58,6 +60,7 @@ static struct tokend_slab call_slab = {sizeof(struct tokend_call), NULL};
 static void call_free(struct tokend_call *call)
 {
     att_close(&call->passed);
+    tokend_own_free(call->long_frame, call->frame_len);
     tokend_slab_give(&call_slab, call);
 }
 
@@ -183,8 +186,9 @@ static ssize_t send_some(int fd, struct att_slice bytes, int passed)
 static void link_send(struct link *link)
 {
     struct tokend_call *call = link->call;
+    const uint8_t *frame = call->long_frame ? call->long_frame : call->frame;
     while (link->sent < call->frame_len) {
-        struct att_slice rest = {call->frame + link->sent, call->frame_len - link->sent};
+        struct att_slice rest = {frame + link->sent, call->frame_len - link->sent};
         ssize_t put = send_some(link->fd, rest, link->sent == 0 ? call->passed : -1);
         if (put < 0 && errno == EINTR) {
             continue;
@@ -318,6 +322,16 @@ static void pump(struct tokend_upstream *up)
 /* ---- calls --------------------------------------------------------------------------------------
  */
 
+static enum att_rc keep_frame(struct tokend_call *call, struct att_slice frame, struct att_err *err)
+{
+    if (frame.len > sizeof call->frame && !(call->long_frame = tokend_own_new(frame.len))) {
+        return att_fail(err, ATT_E_NOMEM, "request of %zu bytes", frame.len);
+    }
+    memcpy(call->long_frame ? call->long_frame : call->frame, frame.ptr, frame.len);
+    call->frame_len = frame.len;
+    return ATT_OK;
+}
+
 enum att_rc tokend_upstream_call(struct tokend_upstream *upstream, uint16_t op,
                                  const struct proc_value *values, int passed,
                                  struct tokend_fair *fair, int64_t timeout_ms, tokend_done_fn *done,
@@ -344,8 +358,7 @@ enum att_rc tokend_upstream_call(struct tokend_upstream *upstream, uint16_t op,
                                err);
     }
     if (rc == ATT_OK) {
-        memcpy(call->frame, upstream->frame.ptr, upstream->frame.len);
-        call->frame_len = upstream->frame.len;
+        rc = keep_frame(call, att_buf_slice(&upstream->frame), err);
     }
     if (rc == ATT_OK && passed >= 0 && (call->passed = fcntl(passed, F_DUPFD_CLOEXEC, 3)) < 0) {
         rc = att_fail_errno(err, ATT_E_IO, "copy a descriptor");
@@ -434,8 +447,8 @@ enum att_rc tokend_upstream_new(const struct tokend_upstream_opts *opts,
         return att_fail(err, ATT_E_INVAL, "socket path of %zu bytes: %.80s", len, opts->path);
     }
     up->opts = *opts;
-    up->payload = tokend_own_buf(CALL_FRAME_MAX);
-    up->frame = tokend_own_buf(CALL_FRAME_MAX);
+    up->payload = tokend_own_buf(LONG_FRAME_MAX);
+    up->frame = tokend_own_buf(LONG_FRAME_MAX);
     up->addr.sun_family = AF_UNIX;
     memcpy(up->addr.sun_path, opts->path, len);
     for (unsigned i = 0; i < TOKEND_UPSTREAM_LINKS_MAX; i++) {

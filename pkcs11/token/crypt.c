@@ -354,10 +354,10 @@ CK_RV token_C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE *random, CK_ULON
 {
     struct session *s;
     CK_RV rv = token_session(session, &s);
-    if (rv == CKR_OK && !random) {
+    if (rv == CKR_OK && !random && len) {
         rv = CKR_ARGUMENTS_BAD;
     }
-    if (rv == CKR_OK) {
+    if (rv == CKR_OK && len) { /* over the wire a buffer of no bytes is no buffer */
         rv = token_module_rv(token_self.store->random(token_self.store->user, random, len, NULL));
     }
     return rv;

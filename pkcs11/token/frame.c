@@ -251,6 +251,15 @@ static enum token_frame_verdict walk_attribute_rooms(struct att_cur *cur, struct
     return TOKEN_FRAME_PASS;
 }
 
+/* Of bytes, NONE is a buffer of no bytes since version 1 (0: no buffer); version 0 takes it for
+ * more than it allocates, and answers CKR_DEVICE_MEMORY. */
+static enum token_frame_verdict walk_room(bool bytes, uint32_t room, struct att_err *err)
+{
+    bool served =
+        bytes ? room <= TOKEN_FRAME_ROOM_MAX || room == NONE : room <= TOKEN_FRAME_LIST_MAX;
+    return served ? TOKEN_FRAME_PASS : not_served(err, "more room for an answer than is served");
+}
+
 /* One argument; *args is moved behind it. */
 static enum token_frame_verdict walk_argument(const char **args, struct att_cur *cur,
                                               struct att_err *err)
@@ -271,8 +280,8 @@ static enum token_frame_verdict walk_argument(const char **args, struct att_cur 
         return walk_template(cur, err);
     } else if (at[1] == 'A') {
         return walk_attribute_rooms(cur, err);
-    } else if (att_cur_be32(cur) > (at[1] == 'y' ? TOKEN_FRAME_ROOM_MAX : TOKEN_FRAME_LIST_MAX)) {
-        return not_served(err, "more room for an answer than is served");
+    } else {
+        return walk_room(at[1] == 'y', att_cur_be32(cur), err);
     }
     return TOKEN_FRAME_PASS;
 }

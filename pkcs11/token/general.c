@@ -143,7 +143,7 @@ CK_RV token_C_GetTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
         .ulMaxSessionCount = SESSIONS_MAX,
         .ulSessionCount = token_self.session_count,
         .ulMaxRwSessionCount = CK_UNAVAILABLE_INFORMATION,
-        .ulRwSessionCount = 0,
+        .ulRwSessionCount = CK_UNAVAILABLE_INFORMATION,
         .ulMaxPinLen = 255,
         .ulMinPinLen = 0,
         .ulTotalPublicMemory = CK_UNAVAILABLE_INFORMATION,
@@ -225,14 +225,17 @@ CK_RV token_C_OpenSession(CK_SLOT_ID slot, CK_FLAGS flags, void *app, CK_NOTIFY 
     CK_RV rv = check_slot(slot);
     (void)app;
     (void)notify;
+    /* libp11 0.4.12 waits for ever when it cannot open a session in a forked child (a worker of
+     * nginx, say) on the slot that its parent had. Nobody's agent gets one, and finds nothing in
+     * it. */
+    if (token_self.initialized && token_self.store->no_slots && slot == SLOT) {
+        rv = CKR_OK;
+    }
     if (rv != CKR_OK || !session) {
         return rv != CKR_OK ? rv : CKR_ARGUMENTS_BAD;
     }
     if (!(flags & CKF_SERIAL_SESSION)) {
         return CKR_SESSION_PARALLEL_NOT_SUPPORTED;
-    }
-    if (flags & CKF_RW_SESSION) {
-        return CKR_TOKEN_WRITE_PROTECTED;
     }
     for (size_t i = 0; i < SESSIONS_MAX; i++) {
         if (token_self.sessions[i]) {
@@ -243,6 +246,7 @@ CK_RV token_C_OpenSession(CK_SLOT_ID slot, CK_FLAGS flags, void *app, CK_NOTIFY 
             return CKR_HOST_MEMORY;
         }
         s->handle = ++token_self.next_session;
+        s->rw = flags & CKF_RW_SESSION; /* nothing can be written in it either */
         token_self.sessions[i] = s;
         token_self.session_count++;
         *session = s->handle;
@@ -285,8 +289,9 @@ CK_RV token_C_GetSessionInfo(CK_SESSION_HANDLE session, CK_SESSION_INFO *info)
     }
     *info = (CK_SESSION_INFO){
         .slotID = SLOT,
-        .state = token_self.logged_in ? CKS_RO_USER_FUNCTIONS : CKS_RO_PUBLIC_SESSION,
-        .flags = CKF_SERIAL_SESSION,
+        .state = token_self.logged_in ? (s->rw ? CKS_RW_USER_FUNCTIONS : CKS_RO_USER_FUNCTIONS)
+                                      : (s->rw ? CKS_RW_PUBLIC_SESSION : CKS_RO_PUBLIC_SESSION),
+        .flags = CKF_SERIAL_SESSION | (s->rw ? CKF_RW_SESSION : 0),
     };
     return CKR_OK;
 }

@@ -47,6 +47,7 @@ struct peer_key {
 
 struct session {
     CK_SESSION_HANDLE handle;              /* 0: empty place */
+    bool rw;                               /* as it was asked for; nothing can be written */
     CK_OBJECT_HANDLE sign_key, verify_key; /* 0: no operation */
     EVP_MD_CTX *digest;
     bool digest_updated;

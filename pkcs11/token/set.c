@@ -106,6 +106,9 @@ CK_RV token_set_refresh(void)
     static struct token_view view; /* half a kilobyte of names that need not be on the stack */
     struct token_set *held = token_self.current;
     view = (struct token_view){0};
+    if (token_self.store->no_slots) { /* nobody to ask for */
+        return CKR_OK;
+    }
     enum att_rc rc =
         token_self.store->view(token_self.store->user, held ? held->generation : 0, &view, NULL);
     if (rc == ATT_E_NOTFOUND) {

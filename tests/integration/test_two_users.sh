@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# keyd and attestd as two users, as the systemd units run them but without systemd: the main job works; keyd
-# hangs up on users that are not named; attestd takes no other user's process for keyd.
+# keyd, attestd, whod and tokend as users of their own, as the systemd units run them but without systemd: the
+# main job works, and an agent signs; each of them hangs up on users that are not named; attestd takes no other
+# user's process for keyd; a tokend that somebody has taken over opens none of the others' files.
 set -euo pipefail
 # shellcheck disable=SC2154 # dir and bin come from job.sh
 # shellcheck source=../support/job.sh
@@ -9,7 +10,7 @@ set -euo pipefail
 command -v setpriv > /dev/null || job_skip "no setpriv"
 job_setup
 ok() { echo "ok: $*"; }
-keyd_user=65101 attestd_user=65102 stranger=65103 ipc_group=65110
+keyd_user=65101 attestd_user=65102 stranger=65103 tokend_user=65104 who_user=65105 agent_user=65106 ipc_group=65110
 as() { # as USER COMMAND...: in the group that may reach keyd's socket
     local user=$1
     shift
@@ -17,11 +18,11 @@ as() { # as USER COMMAND...: in the group that may reach keyd's socket
 }
 job_start_keyd() {
     job_start keyd setpriv --reuid $keyd_user --regid $ipc_group --clear-groups \
-        "$bin/attestd-keyd" --config "$dir/attestd.yaml" --client "${1:-$attestd_user}"
+        "$bin/attestd-keyd" --config "$dir/attestd.yaml" --client "${1:-$attestd_user}" --signer "${2:-$tokend_user}"
 }
 job_start_attestd() {
     job_start attestd setpriv --reuid $attestd_user --regid $attestd_user --groups $ipc_group \
-        "$bin/attestd" --config "$dir/attestd.yaml" --keyd-user "${1:-$keyd_user}"
+        "$bin/attestd" --config "$dir/attestd.yaml" --keyd-user "${1:-$keyd_user}" --tokend-user "${2:-$tokend_user}" --ipc-group $ipc_group
     wait_for 30 ctl status
 }
 job_make_tpm
@@ -32,6 +33,7 @@ chmod 666 "$dir/tpm/sock" "$dir/tpm/sock.ctrl"
 chmod 644 "$dir/firmware.log"
 install -d -m 1775 -g $attestd_user "$dir/run"
 install -d -m 755 "$dir/state"
+install -d -m 755 -o $tokend_user "$dir/run/public"
 install -d -m 700 -o $keyd_user "$dir/state/keyd"
 install -d -m 750 -o $keyd_user -g $ipc_group "$dir/run/keyd"
 install -d -m 755 -o $attestd_user "$dir/state/host"
@@ -50,6 +52,15 @@ grep -q 'user "no-such-user" does not exist' "$dir/tmp/out" || job_fail "$(cat "
 ! as $attestd_user "$bin/attestd" --config "$dir/attestd.yaml" --keyd-user no-such-user > "$dir/tmp/out" 2>&1 ||
     job_fail "attestd expects a user that does not exist"
 grep -q 'user "no-such-user" does not exist' "$dir/tmp/out" || job_fail "$(cat "$dir/tmp/out")"
+! as $keyd_user "$bin/attestd-keyd" --config "$dir/attestd.yaml" --signer no-such-user > "$dir/tmp/out" 2>&1 ||
+    job_fail "keyd signs for a user that does not exist"
+grep -q -- '--signer: user "no-such-user" does not exist' "$dir/tmp/out" || job_fail "$(cat "$dir/tmp/out")"
+! as $attestd_user "$bin/attestd" --config "$dir/attestd.yaml" --tokend-user no-such-user > "$dir/tmp/out" 2>&1 ||
+    job_fail "attestd answers a user that does not exist"
+grep -q 'user "no-such-user" does not exist' "$dir/tmp/out" || job_fail "$(cat "$dir/tmp/out")"
+! as $attestd_user "$bin/attestd" --config "$dir/attestd.yaml" --ipc-group no-such-group > "$dir/tmp/out" 2>&1 ||
+    job_fail "attestd gives its socket to a group that does not exist"
+grep -q 'group "no-such-group" does not exist' "$dir/tmp/out" || job_fail "$(cat "$dir/tmp/out")"
 ok "a user that does not exist is an error"
 
 # ---- the main job ----------------------------------------------------------------------------------
@@ -93,4 +104,83 @@ wait_for 60 ctl agent rotate alpha
 [ "$(job_serial alpha)" != "$before" ] || job_fail "the serial is still $before"
 job_check_chain alpha
 ok "attestd asks only keyd's user, keyd answers only attestd's"
+
+# ---- the token service as a user of its own ------------------------------------------------------------
+module=$(find /usr/lib -name p11-kit-client.so -print -quit 2> /dev/null || true)
+if [ -z "$module" ]; then
+    echo "not tried: tokend (no p11-kit-client.so, package p11-kit-modules)"
+    echo "two users: all held"
+    exit 0
+fi
+start_whod() { # as its unit: two capabilities, its socket for the group
+    job_start whod setpriv --reuid $who_user --regid $ipc_group --clear-groups \
+        --inh-caps=-all,+sys_ptrace,+dac_read_search --ambient-caps=-all,+sys_ptrace,+dac_read_search \
+        "$bin/attestd-whod" --config "$dir/attestd.yaml" --client $attestd_user --client $tokend_user
+    wait_for 10 test -S "$dir/run/whod.sock"
+}
+start_tokend() {
+    job_start tokend setpriv --reuid $tokend_user --regid $tokend_user --groups $ipc_group \
+        "$bin/attestd-tokend" --config "$dir/attestd.yaml"
+    wait_for 10 test -S "$dir/run/public/pkcs11.sock"
+}
+client() { # as the agent: one signature
+    P11_KIT_SERVER_ADDRESS=unix:path=$dir/run/public/pkcs11.sock timeout 60 setpriv --reuid $agent_user --regid $agent_user \
+        --clear-groups "$bin/../tests-bin/token-client" "$module" sign 3 < /dev/null > "$dir/tmp/client" 2>&1
+}
+signs() { client || job_fail "$(cat "$dir/tmp/client")"; }
+refused_with() { ! client && grep -q -- "$1" "$dir/tmp/client"; }
+sed -i "s/uid: 1001/uid: $agent_user/" "$dir/agents.yaml"
+ctl entry apply -f "$dir/agents.yaml" > /dev/null
+chmod 1777 "$dir/run" # whod, here in no group of run_dir's
+start_whod
+start_tokend
+chmod 1775 "$dir/run"
+wait_for 60 client
+signs
+for path in "$dir/run/workload.sock:$attestd_user" "$dir/run/keyd/sign.sock:$keyd_user" "$dir/run/whod.sock:$who_user"; do
+    [ "$(stat -c %u:%g:%a "${path%:*}")" = "${path##*:}:$ipc_group:660" ] || job_fail "$(ls -ln "${path%:*}")"
+done
+[ "$(sed -n 's/^Uid:\t\([0-9]*\).*/\1/p' "/proc/$(job_pid tokend)/status")" = $tokend_user ] ||
+    job_fail "tokend is not its user"
+ok "four users: an agent signs through its token"
+
+# What somebody in tokend's place could open. The chain is for everybody; nothing else is.
+closed() { # closed USER PATH
+    ! as "$1" cat "$2" > "$dir/tmp/out" 2>&1 || job_fail "user $1 reads $2"
+    grep -q 'Permission denied' "$dir/tmp/out" || job_fail "$2: $(cat "$dir/tmp/out")"
+}
+find "$dir/state/host" -type f ! -perm -004 > "$dir/tmp/private"
+[ -s "$dir/tmp/private" ] || job_fail "attestd keeps nothing to itself"
+while read -r path; do closed $tokend_user "$path"; done < "$dir/tmp/private"
+! as $tokend_user ls "$dir/state/keyd" > "$dir/tmp/out" 2>&1 || job_fail "tokend's user reads keyd's folder"
+! as $tokend_user touch "$dir/state/host/x" "$dir/run/x" 2> "$dir/tmp/out" || job_fail "tokend's user writes attestd's folders"
+! as $tokend_user rm -f "$dir/run/workload.sock" 2> "$dir/tmp/out" || job_fail "tokend's user removes attestd's socket"
+ask_as() { as "$1" /usr/bin/python3 -c "$asks" "$dir/run/$2"; }
+[ "$(ask_as $tokend_user keyd/keyd.sock)" = "hung up on" ] || job_fail "tokend's user at keyd.sock"
+[ "$(ask_as $tokend_user keyd/sign.sock)" = "answered" ] || job_fail "tokend's user at sign.sock"
+[ "$(ask_as $attestd_user keyd/sign.sock)" = "hung up on" ] || job_fail "attestd's user at sign.sock: it could sign as any agent"
+for path in workload.sock whod.sock keyd/sign.sock keyd/keyd.sock; do
+    [ "$(ask_as $stranger $path)" = "hung up on" ] || job_fail "a stranger of the group at $path: $(ask_as $stranger $path 2>&1)"
+done
+! setpriv --reuid $stranger --regid $stranger --clear-groups /usr/bin/python3 -c "$asks" "$dir/run/workload.sock" > "$dir/tmp/out" 2>&1 ||
+    job_fail "a stranger outside of the group reaches workload.sock"
+grep -q PermissionError "$dir/tmp/out" || job_fail "$(cat "$dir/tmp/out")"
+ok "tokend's user: $(wc -l < "$dir/tmp/private") files of attestd's closed to it, keyd.sock too; strangers are hung up on"
+
+# Each of the three without tokend's user: no signature, and a clean error.
+job_stop keyd
+job_start_keyd $attestd_user $stranger
+wait_for 30 refused_with 'Sign: 0x30'
+job_stop keyd
+job_start_keyd
+wait_for 60 client
+job_stop attestd
+job_start_attestd $keyd_user $stranger
+wait_for 30 refused_with .
+grep -q 'tokend.not-identified.*unreachable' "$dir/log/tokend.log" || job_fail "no line that attestd hung up on tokend"
+job_stop attestd
+job_start_attestd
+wait_for 60 client
+ok "keyd and attestd serve tokend's user only while they name it"
+job_stop tokend
 echo "two users: all held"

@@ -18,6 +18,7 @@ rig_key() {
     openssl x509 -req -in "$RIG/leaf.csr" -CA "$RIG/ca.pem" -CAkey "$RIG/ca.key" -days 2 -out "$RIG/leaf.pem" -extfile <(
         printf 'subjectAltName=URI:spiffe://bank.example/agent/%s\nkeyUsage=critical,digitalSignature\n' "$agent"
         printf 'extendedKeyUsage=clientAuth,serverAuth\nbasicConstraints=critical,CA:FALSE\n'
+        printf 'subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n'
     ) 2> /dev/null
     mkdir -p "$RIG/store/$agent"
     cp "$RIG/ca.pem" "$RIG/store/$agent/bundle.pem"
@@ -30,7 +31,7 @@ rig_store() {
     mkdir -p "$RIG/store/keys" "$RIG/run"
     chmod 755 "$RIG" "$RIG/run"
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$RIG/ca.key" -out "$RIG/ca.pem" \
-        -days 2 -subj "/CN=test CA" 2> /dev/null
+        -days 2 -subj "/CN=test CA" -addext keyUsage=critical,keyCertSign,cRLSign 2> /dev/null
     printf '%s\n' "${1:-market-data}" > "$RIG/store/agent"
     rig_key "${1:-market-data}"
 }

@@ -203,6 +203,39 @@ static void second_server_is_refused(void **state)
     assert_int_equal(st.st_mode & 0777, 0600);
 }
 
+static void socket_is_given_to_a_group(void **state)
+{
+    struct fixture *f = *state;
+    gid_t gid = 0;
+    struct att_err err = {0};
+    assert_int_equal(proc_group_find("no-such-group", &gid, &err), ATT_E_NOTFOUND);
+    assert_non_null(strstr(err.msg, "\"no-such-group\""));
+    assert_int_equal(proc_group_find("65110", &gid, NULL), ATT_OK);
+    assert_int_equal(gid, 65110);
+    assert_int_equal(proc_group_find("root", &gid, NULL), ATT_OK);
+    assert_int_equal(gid, 0);
+    if (getuid() != 0) {
+        skip();
+    }
+    char path[sizeof f->path + 8];
+    struct proc_server *server = NULL;
+    struct stat st;
+    snprintf(path, sizeof path, "%s.group", f->path);
+    const struct proc_server_opts opts = {.path = path,
+                                          .clients = {{65102}, 1},
+                                          .group = 65110,
+                                          .table = proc_keyd_table,
+                                          .handler = handler,
+                                          .user = f,
+                                          .frame_timeout_ms = 300};
+    assert_int_equal(proc_server_new(&opts, &server, NULL), ATT_OK);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_gid, 65110);
+    assert_int_equal(st.st_mode & 0777, 0660);
+    proc_server_free(server);
+    assert_int_not_equal(access(path, F_OK), 0);
+}
+
 static void foreign_uid_is_turned_away(void **state)
 {
     struct fixture *f = *state;
@@ -594,6 +627,7 @@ int main(void)
         SERVED(truncated_payload_is_refused_at_every_length),
         SERVED(second_server_is_refused),
         SERVED(a_file_in_the_way_is_not_removed),
+        SERVED(socket_is_given_to_a_group),
         SERVED(foreign_uid_is_turned_away),
         SERVED(only_named_clients_are_served),
         SERVED(server_of_another_user_is_not_keyd),

@@ -90,7 +90,8 @@ static inline struct keyd_opts options(const struct fixture *f)
                               .dir = f->dir,
                               .socket_path = f->sock,
                               .issuer_url = ISSUER,
-                              .clients = {{getuid()}, 1}};
+                              .clients = {{getuid()}, 1},
+                              .signers = {{getuid()}, 1}};
 }
 
 /* The state that INFO names within ten seconds, or the last one seen. */

@@ -240,11 +240,13 @@ static void room(struct att_buf *buf, uint32_t bytes)
 static void room_beyond_the_cap_is_not_allocated(void **state)
 {
     (void)state;
-    att_autobuf most = {0}, more = {0}, attrs = {0}, handles = {0};
+    att_autobuf most = {0}, more = {0}, none = {0}, attrs = {0}, handles = {0};
     room(&most, TOKEN_FRAME_ROOM_MAX);
     room(&more, TOKEN_FRAME_ROOM_MAX + 1);
     assert_int_equal(check(&most, true), TOKEN_FRAME_PASS);
     assert_int_equal(check(&more, true), TOKEN_FRAME_STUB);
+    room(&none, 0xffffffff); /* version 1: a buffer of no bytes */
+    assert_int_equal(check(&none, true), TOKEN_FRAME_PASS);
     begin(&attrs, 24, "uufA");
     att_buf_be64(&attrs, 1);
     att_buf_be64(&attrs, 64);

@@ -204,8 +204,22 @@ static void nothing_can_be_changed(void **state)
     assert_int_equal(f->C_SetAttributeValue(session, key, templ, 1), CKR_TOKEN_WRITE_PROTECTED);
     assert_int_equal(f->C_CopyObject(session, key, templ, 1, &other), CKR_ACTION_PROHIBITED);
     assert_int_equal(f->C_DestroyObject(session, key), CKR_TOKEN_WRITE_PROTECTED);
+    /* pkcs11-tool --test asks for one; nothing can be written in it. */
+    CK_SESSION_INFO info;
     assert_int_equal(f->C_OpenSession(1, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, &rw),
-                     CKR_TOKEN_WRITE_PROTECTED);
+                     CKR_OK);
+    assert_int_equal(f->C_GetSessionInfo(rw, &info), CKR_OK);
+    assert_int_equal(info.state, CKS_RW_PUBLIC_SESSION);
+    assert_int_equal(info.flags, CKF_SERIAL_SESSION | CKF_RW_SESSION);
+    assert_int_equal(f->C_SetAttributeValue(rw, key, templ, 1), CKR_TOKEN_WRITE_PROTECTED);
+    assert_int_equal(f->C_DestroyObject(rw, key), CKR_TOKEN_WRITE_PROTECTED);
+    CK_OBJECT_CLASS data = CKO_DATA;
+    CK_BBOOL yes = CK_TRUE;
+    CK_ATTRIBUTE object[] = {{CKA_CLASS, &data, sizeof data}, {CKA_TOKEN, &yes, sizeof yes}};
+    assert_int_not_equal(f->C_CreateObject(rw, object, 2, &other), CKR_OK);
+    assert_int_equal(f->C_CloseSession(rw), CKR_OK);
+    assert_int_equal(f->C_GetSessionInfo(session, &info), CKR_OK);
+    assert_int_equal(info.flags, CKF_SERIAL_SESSION);
     assert_int_equal(f->C_OpenSession(1, 0, NULL, NULL, &rw), CKR_SESSION_PARALLEL_NOT_SUPPORTED);
     assert_int_equal(f->C_OpenSession(2, CKF_SERIAL_SESSION, NULL, NULL, &rw), CKR_SLOT_ID_INVALID);
 }
@@ -363,8 +377,16 @@ static void nobodys_agent_has_no_slot(void **state)
     assert_int_equal(f->C_GetSlotList(CK_TRUE, NULL, &count), CKR_OK);
     assert_int_equal(count, 0);
     assert_int_equal(f->C_GetSlotInfo(1, &info), CKR_SLOT_ID_INVALID);
-    assert_int_equal(f->C_OpenSession(1, CKF_SERIAL_SESSION, NULL, NULL, &session),
+    assert_int_equal(f->C_OpenSession(2, CKF_SERIAL_SESSION, NULL, NULL, &session),
                      CKR_SLOT_ID_INVALID);
+    /* A session, lest libp11 waits for ever in a forked child; with nothing in it. */
+    CK_OBJECT_HANDLE object;
+    CK_MECHANISM ecdsa = {CKM_ECDSA, NULL, 0};
+    assert_int_equal(f->C_OpenSession(1, CKF_SERIAL_SESSION, NULL, NULL, &session), CKR_OK);
+    assert_int_equal(f->C_FindObjectsInit(session, NULL, 0), CKR_OK);
+    assert_int_equal(f->C_FindObjects(session, &object, 1, &count), CKR_OK);
+    assert_int_equal(count, 0);
+    assert_int_equal(f->C_SignInit(session, &ecdsa, 64), CKR_KEY_HANDLE_INVALID);
     assert_int_equal(fx.views, 0);
 }
 
