@@ -29,17 +29,22 @@ enum att_rc issuer_logs_supply(struct store_tx *tx, const struct store_host *hos
         if (logs->log[i].has_data) {
             continue;
         }
+        const struct evidence_log *log = &logs->log[i];
         char digest[65];
-        att_hex(digest, ATT_SLICE_ARRAY(logs->log[i].sha256));
+        att_hex(digest, ATT_SLICE(log->has_base ? log->base_sha256 : log->sha256, ATT_SHA256_LEN));
         att_autobuf bytes = {0};
         /* Only what this host itself has sent: others' logs are nobody's to name. */
         if (strcmp(issuer_string(known, logs->log[i].name), digest) != 0 ||
             store_blob_get(tx, digest, &bytes, NULL)) {
             continue; /* the verdict says logMissing */
         }
-        enum att_rc rc = evidence_logs_supply(logs, logs->log[i].name, att_buf_slice(&bytes), err);
+        struct att_err why = {0};
+        enum att_rc rc = evidence_logs_supply(logs, log->name, att_buf_slice(&bytes), &why);
+        if (rc == ATT_E_AUTH || rc == ATT_E_LIMIT) {
+            continue; /* what came behind the base makes another log than was named: the same */
+        }
         if (rc) {
-            return rc;
+            return att_fail(err, rc, "%s", why.msg);
         }
     }
     return ATT_OK;

@@ -226,7 +226,7 @@ static bool compare(struct replay *r, unsigned *ret_n)
 
 static void pass(struct replay *r, uint32_t wanted, unsigned n)
 {
-    char more[200] = "", violations[48] = "";
+    char more[256] = "", violations[64] = "";
     if (r->n_violations) {
         (void)snprintf(violations, sizeof(violations), " (%zu of them violations, allowed)",
                        r->n_violations);

@@ -489,6 +489,43 @@ static void logs_of_others(void **state)
     stage_free(&s);
 }
 
+/* The same of what a log goes on from; and a rest that makes another log than its digest says is no
+ * log. */
+static void bases_of_others(void **state)
+{
+    (void)state;
+    struct stage s;
+    uint8_t digest[ATT_SHA256_LEN];
+    char hex[65], mine[128], text[2][300];
+    att_autobuf gz = {0}, data = {0};
+    att_sha256(digest, ATT_SLICE_LIT("a log"));
+    att_hex(hex, ATT_SLICE_ARRAY(digest));
+    snprintf(mine, sizeof mine, "{\"logs\": {\"ima\": \"%s\"}}", hex);
+    rig_ok(evidence_gzip(ATT_SLICE_LIT(" that grew"), &gz, &err));
+    att_buf_b64u(&data, att_buf_slice(&gz));
+    for (int i = 0; i < 2; i++) {
+        char whole[65];
+        att_sha256(digest, i ? ATT_SLICE_LIT("a log that GREW") : ATT_SLICE_LIT("a log that grew"));
+        att_hex(whole, ATT_SLICE_ARRAY(digest));
+        snprintf(text[i], sizeof text[i],
+                 "[{\"name\": \"ima\", \"length\": 15, \"sha256\": \"%s\", \"data\": \"%s\", "
+                 "\"base\": {\"length\": 5, \"sha256\": \"%s\"}}]",
+                 whole, att_buf_cstr(&data), hex);
+    }
+    const char *const notes[] = {NULL, "{}", mine};
+    stage_new(&s, "none");
+    for (size_t i = 0; i < 6; i++) {
+        struct evidence_logs logs = {0};
+        att_autojson *json = json_loads(text[i / 3], 0, NULL);
+        rig_ok(evidence_logs_parse(json, &logs, &err));
+        struct supply u = {notes[i % 3], &logs};
+        rig_ok(store_run(s.rig.issuer->store, true, supply_tx, &u, &err));
+        assert_true(logs.log[0].has_data == (i == 2));
+        evidence_logs_done(&logs);
+    }
+    stage_free(&s);
+}
+
 /* A ticket and no TPM: neither rows nor evidence without end. */
 static void tries_without_end(void **state)
 {
@@ -670,6 +707,7 @@ int main(void)
         cmocka_unit_test(policy_without_the_firmware_log),
         cmocka_unit_test(evidence_ends),
         cmocka_unit_test(logs_of_others),
+        cmocka_unit_test(bases_of_others),
         cmocka_unit_test(tries_without_end),
         cmocka_unit_test(orders_without_end),
         cmocka_unit_test(refusals_without_end),
