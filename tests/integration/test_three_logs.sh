@@ -60,7 +60,6 @@ ok "a guest's PCR 10 from its own list; eventlog show of all three logs"
 # ---- issuer and host ---------------------------------------------------------------------------------
 job_write_conf
 sed -i 's/logs: \[firmware\]/logs: [firmware, systemd, ima]/' "$dir/issuer.yaml"
-"$bin/attest-issuerd" --config "$dir/issuer.yaml" --check > /dev/null || job_fail "--check refuses systemd and ima"
 printf '  systemd: %s\n  ima: %s\n' "$dir/systemd.log" "$dir/ima.log" >> "$dir/attestd.yaml"
 policy() { # policy VERSION VERB
     jq --argjson v "$1" --arg verb "$2" '.version = $v | .logs = ["firmware", "systemd", "ima"] | .imaViolations = $verb' \
@@ -68,6 +67,7 @@ policy() { # policy VERSION VERB
     ctl policy apply -f "$dir/policy.json" > /dev/null
 }
 "$bin/attest-issuerd" --config "$dir/issuer.yaml" init > "$dir/log/init.log" 2>&1 || job_fail "init"
+"$bin/attest-issuerd" --config "$dir/issuer.yaml" --check > /dev/null || job_fail "--check refuses systemd and ima"
 job_start_issuer
 policy 1 refuse
 ctl ticket create --host job --out "$dir/ticket.json" > /dev/null
