@@ -325,23 +325,23 @@ static bool check_wanted(uint32_t wanted, const struct parse_pcr_set *quoted,
     return true;
 }
 
-void verify_logs(uint32_t wanted, bool violations_allowed, const struct parse_pcr_set *quoted,
+void verify_logs(const struct verify_logs_wanted *wanted, const struct parse_pcr_set *quoted,
                  const struct evidence_logs *logs, struct verify_verdict *verdict)
 {
-    if (wanted == 0) {
+    if (wanted->logs == 0) {
         verify_skip(verdict, VERIFY_REASON_LOG_MISSING, "no log was asked for");
         verify_skip(verdict, VERIFY_REASON_LOG_REPLAY, "no log was asked for");
         return;
     }
-    if (!check_present(wanted, logs, verdict)) {
+    if (!check_present(wanted->logs, logs, verdict)) {
         return;
     }
     verify_pass(verdict, VERIFY_REASON_LOG_MISSING, "each log asked for is there");
-    if (!check_wanted(wanted, quoted, verdict)) {
+    if (!check_wanted(wanted->logs, quoted, verdict)) {
         return;
     }
     struct att_slice bytes = att_buf_slice(&evidence_logs_find(logs, "firmware")->data);
     if (check_grammar(bytes, quoted, verdict)) {
-        verify_step_replay(wanted, violations_allowed, quoted, logs, verdict);
+        verify_step_replay(wanted, quoted, logs, verdict);
     }
 }

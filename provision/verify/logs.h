@@ -3,6 +3,7 @@
 #define ATTESTD_VERIFY_LOGS_H
 
 #include "provision/evidence/logs.h"
+#include "provision/verify/memo.h"
 #include "provision/verify/verdict.h"
 #include "tpm/parse/pcr.h"
 
@@ -23,6 +24,12 @@ const char *verify_log_name(uint32_t bit); /* "?" for a set that is not one log 
 ATT_MUST_USE enum att_rc verify_manifest_sha256(const struct evidence_logs *logs,
                                                 uint8_t ret[ATT_SHA256_LEN], struct att_err *err);
 
+struct verify_logs_wanted {
+    uint32_t logs;            /* VERIFY_LOG_* */
+    bool violations_allowed;  /* of IMA */
+    struct verify_memo *memo; /* what was replayed before; may be NULL */
+};
+
 /* The checks logMissing and logReplay: each log of the set wanted is there, with its bytes and with
  * a well-formed grammar; the quoted PCRs are what the logs lead to, one after the other: firmware,
  * systemd, IMA; a PCR without events holds its reset value. The values must be ones that a quote
@@ -38,7 +45,7 @@ ATT_MUST_USE enum att_rc verify_manifest_sha256(const struct evidence_logs *logs
  *
  * A log must be replayed as far as its length goes, which is what was signed; of its tail as much
  * as leads to the quoted values, the rest came after the quote and is not looked at. */
-void verify_logs(uint32_t wanted, bool violations_allowed, const struct parse_pcr_set *quoted,
+void verify_logs(const struct verify_logs_wanted *wanted, const struct parse_pcr_set *quoted,
                  const struct evidence_logs *logs, struct verify_verdict *verdict);
 
 #endif

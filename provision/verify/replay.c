@@ -162,14 +162,36 @@ static bool check_entries(struct replay *r, const struct parse_ima_pcrs *pcrs, b
     return true;
 }
 
+/* The signed part: all of it, or from where a replay of what it begins with has led. */
+static enum att_rc replay_signed(struct replay *r, const struct evidence_log *log,
+                                 struct att_slice bytes, struct verify_memo *memo,
+                                 struct parse_ima_pcrs *ret_pcrs, struct att_err *err)
+{
+    struct parse_ima_pcrs known;
+    const uint8_t *start = r->value[PARSE_IMA_PCR];
+    struct parse_ima_replay how = {.bank = r->quoted->sel.bank,
+                                   .start = (const uint8_t(*)[PARSE_DIGEST_MAX])r->value,
+                                   .at_least = log->data.len};
+    if (verify_memo_get(memo, log->sha256, how.bank, start, &known) ||
+        (log->has_base && verify_memo_get(memo, log->base_sha256, how.bank, start, &known))) {
+        how.after = known.used <= log->data.len ? &known : NULL;
+    }
+    enum att_rc rc = parse_ima_replay(bytes, &how, ret_pcrs, err);
+    /* Of other PCRs it would depend on more than PCR 10's start. */
+    if (rc == ATT_OK && !(ret_pcrs->with_entries & ~VERIFY_PCRS_IMA)) {
+        verify_memo_put(memo, log->sha256, start, ret_pcrs);
+    }
+    return rc;
+}
+
 static bool replay_ima(struct replay *r, const struct evidence_log *log, struct att_slice firmware,
-                       bool violations)
+                       const struct verify_logs_wanted *wanted)
 {
     att_autobuf room = {0};
     struct att_slice bytes = whole(log, &room);
-    struct parse_ima_pcrs pcrs;
+    struct parse_ima_pcrs signed_part, pcrs;
     struct parse_ima_replay how = {.bank = r->quoted->sel.bank,
-                                   .start = (const uint8_t(*)[PARSE_DIGEST_MAX])r->value,
+                                   .after = &signed_part,
                                    .at_least = log->data.len,
                                    .until = r->quoted->value[PARSE_IMA_PCR]};
     struct att_err err = {0};
@@ -179,13 +201,17 @@ static bool replay_ima(struct replay *r, const struct evidence_log *log, struct 
     if (!check_first(r, bytes, firmware)) {
         return false;
     }
-    if (parse_ima_replay(bytes, &how, &pcrs, &err)) {
+    if (replay_signed(r, log, bytes, wanted->memo, &signed_part, &err) ||
+        parse_ima_replay(bytes, &how, &pcrs, &err)) {
         return fail_log(r, "ima", &err);
     }
-    take(r, "ima", "entry", pcrs.with_entries, pcrs.value, pcrs.last_entry);
+    memcpy(r->value[PARSE_IMA_PCR], pcrs.value[PARSE_IMA_PCR], sizeof(r->value[PARSE_IMA_PCR]));
+    r->last[PARSE_IMA_PCR].log = "ima";
+    r->last[PARSE_IMA_PCR].item = "entry";
+    r->last[PARSE_IMA_PCR].number = pcrs.last_entry[PARSE_IMA_PCR];
     r->n_entries = pcrs.n_entries;
     r->n_violations = pcrs.n_violations;
-    return check_entries(r, &pcrs, violations);
+    return check_entries(r, &pcrs, wanted->violations_allowed);
 }
 
 /* ---- the comparison -------------------------------------------------------------------------- */
@@ -240,22 +266,20 @@ static void pass(struct replay *r, uint32_t wanted, unsigned n)
                 more, n);
 }
 
-void verify_step_replay(uint32_t wanted, bool violations_allowed,
-                        const struct parse_pcr_set *quoted, const struct evidence_logs *logs,
-                        struct verify_verdict *verdict)
+void verify_step_replay(const struct verify_logs_wanted *wanted, const struct parse_pcr_set *quoted,
+                        const struct evidence_logs *logs, struct verify_verdict *verdict)
 {
     struct replay r = {.quoted = quoted, .verdict = verdict};
     unsigned n = 0;
     const struct evidence_log *firmware = evidence_logs_find(logs, "firmware");
     if (!replay_firmware(&r, firmware) ||
-        ((wanted & VERIFY_LOG_SYSTEMD) &&
+        ((wanted->logs & VERIFY_LOG_SYSTEMD) &&
          !replay_systemd(&r, evidence_logs_find(logs, "systemd"))) ||
-        ((wanted & VERIFY_LOG_IMA) &&
-         !replay_ima(&r, evidence_logs_find(logs, "ima"), att_buf_slice(&firmware->data),
-                     violations_allowed))) {
+        ((wanted->logs & VERIFY_LOG_IMA) && !replay_ima(&r, evidence_logs_find(logs, "ima"),
+                                                        att_buf_slice(&firmware->data), wanted))) {
         return;
     }
     if (compare(&r, &n)) {
-        pass(&r, wanted, n);
+        pass(&r, wanted->logs, n);
     }
 }

@@ -110,6 +110,9 @@ struct parse_ima_replay {
     uint16_t bank;
     /* Values before the first entry, digest_len bytes each; NULL: zeroes. */
     const uint8_t (*start)[PARSE_DIGEST_MAX];
+    /* What a replay of the list's first used bytes gave, which the caller knows to be the same:
+     * goes on from there, start is not looked at. NULL: from the beginning. */
+    const struct parse_ima_pcrs *after;
     /* Bytes that must be replayed, a whole number of entries: the signed part. SIZE_MAX: all. */
     size_t at_least;
     /* Behind at_least the replay ends where PCR 10 has this value (the bank's length), or at the

@@ -145,6 +145,14 @@ enum att_rc parse_ima_replay(struct att_slice bytes, const struct parse_ima_repl
     if (how->start) {
         memcpy(r.pcrs.value, how->start, sizeof r.pcrs.value);
     }
+    if (how->after) {
+        if (how->after->bank != how->bank || how->after->used > bytes.len) {
+            return att_fail(err, ATT_E_INVAL, "IMA list: not the replay to go on from");
+        }
+        r.pcrs = *how->after;
+        list.pos = how->after->used;
+        list.number = how->after->n_entries;
+    }
     rc = replay_all(&r, &list, how, err);
     if (rc == ATT_OK) {
         *ret_pcrs = r.pcrs;

@@ -42,7 +42,7 @@ static void judge(struct att_slice log, const struct parse_pcr_set *quoted,
 {
     struct evidence_logs logs = {0};
     assert_int_equal(evidence_logs_add(&logs, "firmware", log, NULL), ATT_OK);
-    verify_logs(VERIFY_LOG_FIRMWARE, false, quoted, &logs, verdict);
+    verify_logs(&(struct verify_logs_wanted){.logs = VERIFY_LOG_FIRMWARE}, quoted, &logs, verdict);
     evidence_logs_done(&logs);
 }
 
@@ -141,7 +141,8 @@ static void test_reset_values(void **state)
     for (int good = 0; good < 2; good++) {
         memset(forge->pcrs.value[17], good ? 0xff : 0, ATT_SHA256_LEN);
         verify_autoverdict *verdict = verify_verdict_new();
-        verify_logs(VERIFY_LOG_FIRMWARE, false, &forge->pcrs, &forge->logs, verdict);
+        verify_logs(&(struct verify_logs_wanted){.logs = VERIFY_LOG_FIRMWARE}, &forge->pcrs,
+                    &forge->logs, verdict);
         if (good) {
             assert_accepted(verdict, "PCR 17 at its reset value");
         } else {
@@ -151,7 +152,8 @@ static void test_reset_values(void **state)
     }
     memset(forge->pcrs.value[23], 0xff, ATT_SHA256_LEN);
     verify_autoverdict *verdict = verify_verdict_new();
-    verify_logs(VERIFY_LOG_FIRMWARE, false, &forge->pcrs, &forge->logs, verdict);
+    verify_logs(&(struct verify_logs_wanted){.logs = VERIFY_LOG_FIRMWARE}, &forge->pcrs,
+                &forge->logs, verdict);
     assert_refused(verdict, VERIFY_REASON_LOG_REPLAY, "PCR 23 at all ones");
     forge_free(forge);
 }

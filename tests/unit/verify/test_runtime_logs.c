@@ -19,6 +19,8 @@ struct guest {
     struct parse_pcr_set quoted;
     uint32_t wanted;
     bool allow;
+    struct verify_memo *memo;
+    size_t base; /* bytes of ima that it says it begins with; 0: none */
 };
 
 static void load(const char *folder, const char *name, struct att_buf *ret)
@@ -84,10 +86,16 @@ static struct verify_verdict *judge(const struct guest *g)
     if (g->ima.len) {
         add(&logs, "ima", &g->ima, g->signed_len);
     }
+    if (g->base) {
+        uint8_t digest[ATT_SHA256_LEN];
+        att_sha256(digest, ATT_SLICE(g->ima.ptr, g->base));
+        assert_int_equal(evidence_logs_set_base(&logs, "ima", g->base, digest, NULL), ATT_OK);
+    }
     if (g->systemd.len) {
         add(&logs, "systemd", &g->systemd, g->systemd_signed);
     }
-    verify_logs(g->wanted, g->allow, &g->quoted, &logs, verdict);
+    struct verify_logs_wanted wanted = {g->wanted, g->allow, g->memo};
+    verify_logs(&wanted, &g->quoted, &logs, verdict);
     evidence_logs_done(&logs);
     return verdict;
 }
@@ -374,6 +382,63 @@ static void test_healthy(void **state)
     }
 }
 
+/* What was replayed before is used again, and only for what begins with the same bytes. */
+static void test_memo(void **state)
+{
+    (void)state;
+    struct guest g;
+    struct parse_ima_pcrs pcrs;
+    uint8_t digest[ATT_SHA256_LEN], zero[PARSE_DIGEST_MAX] = {0}, one[PARSE_DIGEST_MAX] = {1};
+    guest_new(&g, "ima.bin");
+    g.memo = verify_memo_new(2);
+    good(&g, "first");
+    att_sha256(digest, att_buf_slice(&g.ima));
+    assert_true(verify_memo_get(g.memo, digest, PARSE_ALG_SHA256, zero, &pcrs));
+    assert_memory_equal(pcrs.value[10], g.quoted.value[10], 32);
+    assert_false(verify_memo_get(g.memo, digest, PARSE_ALG_SHA256, one, &pcrs));
+    assert_false(verify_memo_get(g.memo, digest, PARSE_ALG_SHA384, zero, &pcrs));
+    good(&g, "the same again");
+    /* A violation that was counted before still counts. */
+    g.allow = false;
+    bad(&g, VERIFY_REASON_LOG_REPLAY, "is a violation (1 in all)");
+    g.allow = true;
+    /* It goes on from there: a change behind it is seen, and so is one before it. */
+    g.base = g.ima.len;
+    uint8_t file[32];
+    struct imalist_entry a = imalist_file("/usr/bin/later", file);
+    imalist_binary(&a, &g.ima);
+    bad(&g, VERIFY_REASON_LOG_REPLAY, "of the ima log: after this, the last");
+    imalist_extend(&a, g.quoted.value[10]);
+    good(&g, "goes on from its base");
+    g.ima.ptr[g.ima.len - 3] ^= 1;
+    bad(&g, VERIFY_REASON_LOG_REPLAY, "template hash does not match its data");
+    g.ima.ptr[g.ima.len - 3] ^= 1;
+    g.ima.ptr[g.ends[2] - 3] ^= 1;
+    bad(&g, VERIFY_REASON_LOG_REPLAY, "pcr10 entry 2: template hash does not match its data");
+    g.ima.ptr[g.ends[2] - 3] ^= 1;
+    /* What the memo holds is really used: a wrong value there shows. */
+    pcrs.value[10][0] ^= 1;
+    assert_true(verify_memo_get(g.memo, digest, PARSE_ALG_SHA256, zero, &pcrs));
+    pcrs.value[10][0] ^= 1;
+    att_sha256(digest, att_buf_slice(&g.ima));
+    pcrs.used = g.ima.len;
+    verify_memo_put(g.memo, digest, zero, &pcrs);
+    bad(&g, VERIFY_REASON_LOG_REPLAY, "of the ima log: after this, the last");
+    verify_memo_free(g.memo);
+    guest_done(&g);
+    /* The place that was used longest ago is taken. */
+    struct verify_memo *memo = verify_memo_new(2);
+    uint8_t keys[3][ATT_SHA256_LEN] = {{1}, {2}, {3}};
+    pcrs.bank = PARSE_ALG_SHA256;
+    verify_memo_put(memo, keys[0], zero, &pcrs);
+    verify_memo_put(memo, keys[1], zero, &pcrs);
+    assert_true(verify_memo_get(memo, keys[0], PARSE_ALG_SHA256, zero, &pcrs));
+    verify_memo_put(memo, keys[2], zero, &pcrs);
+    assert_true(verify_memo_get(memo, keys[0], PARSE_ALG_SHA256, zero, &pcrs));
+    assert_false(verify_memo_get(memo, keys[1], PARSE_ALG_SHA256, zero, &pcrs));
+    verify_memo_free(memo);
+}
+
 /* ---- systemd --------------------------------------------------------------------------------- */
 
 static void with_systemd(struct guest *g)
@@ -449,7 +514,8 @@ int main(void)
         cmocka_unit_test(test_first_line), cmocka_unit_test(test_aggregates),
         cmocka_unit_test(test_other_pcr),  cmocka_unit_test(test_wanted),
         cmocka_unit_test(test_tail),       cmocka_unit_test(test_healthy),
-        cmocka_unit_test(test_systemd),    cmocka_unit_test(test_shared_pcr),
+        cmocka_unit_test(test_memo),       cmocka_unit_test(test_systemd),
+        cmocka_unit_test(test_shared_pcr),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
