@@ -228,9 +228,57 @@ static void check_deny(struct conf_check *check, struct conf_ek *ek)
 
 /* ---- all of it ---- */
 
-/* A log that cannot be replayed to the quoted PCRs proves nothing: asking for one would refuse
- * every host. */
-static const char *const replayed[] = {"firmware", NULL};
+static bool has_word(char *const *list, size_t n, const char *word)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(list[i], word) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One of these PCRs ("10", "9"…) in "sha256:0,1,10". */
+static bool selects(const char *pcrs, const char *const *wanted)
+{
+    const char *at = strchr(pcrs, ':');
+    while (at && *at) {
+        size_t n = strcspn(++at, ",");
+        for (size_t i = 0; wanted[i]; i++) {
+            if (strlen(wanted[i]) == n && strncmp(at, wanted[i], n) == 0) {
+                return true;
+            }
+        }
+        at += n;
+    }
+    return false;
+}
+
+/* A log that cannot be held to the quoted PCRs proves nothing: asking for one would refuse every
+ * host. */
+static void check_logs(struct conf_check *check, const char *path, char *const *logs, unsigned n,
+                       const char *pcrs)
+{
+    static const char *const ima[] = {"10", NULL};
+    static const char *const systemd[] = {"9", "11", "12", "13", "15", NULL};
+    if (!conf_check_words(check, path, logs, n, conf_log_names)) {
+        return;
+    }
+    bool has_ima = has_word(logs, n, "ima"), has_systemd = has_word(logs, n, "systemd");
+    if ((has_ima || has_systemd) && !has_word(logs, n, "firmware")) {
+        conf_bad(check, path,
+                 "systemd and ima go on from firmware: expected firmware among them, too");
+    }
+    if (has_ima && !selects(pcrs, ima)) {
+        conf_bad(check, path, "ima needs PCR 10 among the pcrs, found \"%.64s\"", pcrs);
+    }
+    if (has_systemd && !selects(pcrs, systemd)) {
+        conf_bad(check, path,
+                 "systemd needs one of PCR 9, 11, 12, 13 and 15 among the pcrs, found "
+                 "\"%.64s\"",
+                 pcrs);
+    }
+}
 
 static void check_boot(struct conf_check *check, const char *path, const char *boot, bool *ret_none)
 {
@@ -243,21 +291,11 @@ static void check_enrolment(struct conf_check *check, struct conf_enrolment *en)
     static const char *const kinds[] = {"certificate", "inventory", NULL};
     check_boot(check, "enrolment.boot", en->boot, &en->boot_none);
     (void)conf_check_pcrs(check, "enrolment.pcrs", en->pcrs);
-    (void)conf_check_words(check, "enrolment.logs", en->logs, en->n_logs, replayed);
+    check_logs(check, "enrolment.logs", en->logs, en->n_logs, en->pcrs);
     (void)conf_check_word(check, "enrolment.ek", en->ek, kinds);
     en->ek_inventory = strcmp(en->ek, "inventory") == 0;
     (void)conf_check_duration(check, "enrolment.ak_lifetime", en->ak_lifetime, 600,
                               &en->ak_lifetime_s);
-}
-
-static bool has_word(char *const *list, size_t n, const char *word)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(list[i], word) == 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 static void check_profile(struct conf_check *check, struct conf_issuer *conf, unsigned i)
@@ -284,8 +322,7 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
                            kinds);
     check_boot(check, conf_path("profiles[%u].boot", i).text, p->boot, &p->boot_none);
     (void)conf_check_pcrs(check, conf_path("profiles[%u].pcrs", i).text, p->pcrs);
-    (void)conf_check_words(check, conf_path("profiles[%u].logs", i).text, p->logs, p->n_logs,
-                           replayed);
+    check_logs(check, conf_path("profiles[%u].logs", i).text, p->logs, p->n_logs, p->pcrs);
 }
 
 static void check_all(struct conf_check *check, struct conf_issuer *conf)

@@ -26,7 +26,7 @@ struct conf_ek {
 struct conf_enrolment {
     char *boot; /* boot policy's name, or "none" */
     char *pcrs;
-    char **logs; /* "firmware": the only one that this version replays */
+    char **logs; /* "firmware", "systemd", "ima" */
     unsigned n_logs;
     char *ek; /* "certificate" or "inventory" */
     char *ak_lifetime;

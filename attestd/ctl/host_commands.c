@@ -247,7 +247,8 @@ static enum att_rc write_member(const char *dir, const char *file, const json_t 
 /* What an earlier quote left there, and this one has not got, would be taken for a part of it. */
 static enum att_rc clear_folder(const char *dir, const json_t *files, struct att_err *err)
 {
-    static const char *const optional[] = {"ek.crt", "eventlog", "systemd", "ima"};
+    static const char *const optional[] = {"ek.crt",       "eventlog", "systemd",
+                                           "systemd.tail", "ima",      "ima.tail"};
     char path[4096];
     if ((size_t)snprintf(path, sizeof path, "%s/evidence.cbor", dir) >= sizeof path) {
         return att_fail(err, ATT_E_INVAL, "--out: the path is too long");

@@ -123,6 +123,21 @@ static enum att_rc read_files(const char *dir, struct input *in, struct att_err 
     return ATT_OK;
 }
 
+/* What the log had grown by after the quote. */
+static enum att_rc read_tail(const char *dir, const char *name, const char *file, struct input *in,
+                             struct att_err *err)
+{
+    att_autobuf bytes = ATT_BUF_INIT(EVIDENCE_TAIL_MAX);
+    char tail[32];
+    snprintf(tail, sizeof tail, "%s.tail", file);
+    enum att_rc rc = read_one(dir, tail, EVIDENCE_TAIL_MAX, &bytes, err);
+    if (rc == ATT_E_NOTFOUND) {
+        att_err_clear(err);
+        return ATT_OK;
+    }
+    return rc ? rc : evidence_logs_set_tail(&in->logs, name, att_buf_slice(&bytes), err);
+}
+
 static enum att_rc read_logs(const char *dir, struct input *in, struct att_err *err)
 {
     static const char *const names[][2] = {
@@ -136,6 +151,9 @@ static enum att_rc read_logs(const char *dir, struct input *in, struct att_err *
         }
         if (rc == ATT_OK) {
             rc = evidence_logs_add(&in->logs, names[i][0], att_buf_slice(&bytes), &mine);
+        }
+        if (rc == ATT_OK) {
+            rc = read_tail(dir, names[i][0], names[i][1], in, &mine);
         }
         if (rc != ATT_OK) {
             *err = mine;
@@ -311,12 +329,28 @@ static enum att_rc check_certificates(struct input *in, int64_t now, struct veri
     return rc == ATT_OK ? att_buf_ok(&in->ak_der, err) : rc;
 }
 
+/* An operator's quote comes with every log of its host, whatever PCRs were asked for. */
+static void choose_logs(const struct input *in, struct verify_boot *boot,
+                        struct verify_verdict *verdict)
+{
+    for (size_t i = 0; i < in->logs.n; i++) {
+        uint32_t bit = verify_log_bit(att_slice_str(in->logs.log[i].name));
+        uint32_t pcrs = bit == VERIFY_LOG_IMA       ? VERIFY_PCRS_IMA
+                        : bit == VERIFY_LOG_SYSTEMD ? VERIFY_PCRS_SYSTEMD
+                                                    : UINT32_MAX;
+        if (in->pcrs.sel.mask & pcrs) {
+            boot->logs |= bit;
+        } else {
+            verify_skip(verdict, VERIFY_REASON_LOG_REPLAY,
+                        "the %s log is not judged: the quote covers none of its PCRs",
+                        in->logs.log[i].name);
+        }
+    }
+}
+
 static void fill_boot(const struct input *in, int64_t now, struct verify_quoted *quoted,
                       struct verify_boot *boot)
 {
-    for (size_t i = 0; i < in->logs.n; i++) {
-        boot->logs |= verify_log_bit(att_slice_str(in->logs.log[i].name));
-    }
     boot->selection = in->pcrs.sel;
     boot->policy = in->policy;
     boot->boot_none = !in->policy;
@@ -409,6 +443,7 @@ static enum att_rc judge(struct input *in, const json_t *args, struct verify_ver
     if (verify_verdict_failed(verdict)) {
         return ATT_OK;
     }
+    choose_logs(in, &boot, verdict);
     fill_boot(in, now, &quoted, &boot);
     if (in->agent) {
         return check_agent(in, &quoted, &boot, args, verdict, err);

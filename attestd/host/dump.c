@@ -49,6 +49,11 @@ static void put_log(struct dump *d, const char *file, const struct evidence_logs
     if (log && log->has_data) {
         put(d, file, att_buf_slice(&log->data));
     }
+    if (log && log->has_data && log->tail.len) {
+        char tail[32];
+        snprintf(tail, sizeof tail, "%s.tail", file);
+        put(d, tail, att_buf_slice(&log->tail));
+    }
 }
 
 static void put_pem(struct dump *d, const char *name, const char *label, struct att_slice der)
@@ -221,9 +226,14 @@ enum att_rc host_user_quote(struct host *host, struct att_slice nonce, const cha
     if (rc == ATT_OK) {
         rc = evidence_manifest_encode(&logs, &manifest, err);
     }
-    if (rc == ATT_OK) {
+    bool again = true;
+    for (int tries = 0; rc == ATT_OK && again && tries < HOST_QUOTE_TRIES; tries++) {
+        proc_quote_done(&quote);
         rc = proc_keyd_user_quote(host->keyd, nonce, pcr_selection, att_buf_slice(&manifest),
                                   &quote, extra, err);
+        if (rc == ATT_OK) {
+            rc = host_logs_read_again(host, &logs, quote.pcrs, &again, err);
+        }
     }
     if (rc == ATT_OK) {
         att_autojson *files = json_object();

@@ -363,7 +363,14 @@ static enum att_rc prove(struct host *host, const struct enrol_m1_response *m1, 
         .log_manifest = att_buf_slice(&manifest),
     };
     struct proc_quote quote = {0};
-    rc = proc_keyd_enrol_prove(host->keyd, &args, m2->proof, &quote, err);
+    bool again = true;
+    for (int tries = 0; rc == ATT_OK && again && tries < HOST_QUOTE_TRIES; tries++) {
+        proc_quote_done(&quote);
+        rc = proc_keyd_enrol_prove(host->keyd, &args, m2->proof, &quote, err);
+        if (rc == ATT_OK) {
+            rc = host_logs_read_again(host, &m2->logs, quote.pcrs, &again, err);
+        }
+    }
     if (rc == ATT_OK) {
         rc = parse_pcr_set_from_json(quote.pcrs, NULL, &m2->pcrs, err);
     }

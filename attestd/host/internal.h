@@ -93,6 +93,15 @@ struct host_spare {
     struct proc_key key;
 };
 
+/* A log as it was when it was collected: one that grows begins with it later on. */
+struct host_log_seen {
+    char name[EVIDENCE_LOG_NAME_LEN];
+    uint64_t length;
+    uint8_t sha256[ATT_SHA256_LEN];
+};
+#define HOST_LOGS_SEEN   32
+#define HOST_QUOTE_TRIES 3 /* of one statement: logs that grow while the TPM quotes */
+
 struct host {
     const struct host_options *opts;
     struct host_paths paths;
@@ -135,6 +144,8 @@ struct host {
     char boot_id[40];
     struct agent_clock clock;
     int64_t tpm_p95_us; /* of one renewal: create, certify, quote, sign */
+    struct host_log_seen logs_seen[HOST_LOGS_SEEN]; /* a ring */
+    size_t next_log_seen;
 
     /* written by the host thread only, under lock */
     struct proc_account account;
@@ -217,9 +228,18 @@ void host_clients_free(struct host *host);
 void host_client_heard(struct host *host, const struct acme_client *client);
 
 /* logs.c */
-/* The logs that the issuer wants and this host has. */
+/* The logs that the issuer wants and this host has; one that begins with what the issuer knows has
+ * that as its base. */
 ATT_MUST_USE enum att_rc host_logs_collect(struct host *host, const struct acme_wanted *wanted,
                                            struct evidence_logs *ret_logs, struct att_err *err);
+/* Reads systemd's and IMA's logs again after a quote with these values ("pcrs" of the wire): what
+ * they have grown by becomes their tails. *ret_again: they do not lead to the quoted values (an
+ * entry was listed and not extended yet, or the tail is too long), so quote again, at most
+ * HOST_QUOTE_TRIES times in all; a verdict is for the issuer. ATT_E_RETRY: a log is no longer what
+ * was signed. */
+ATT_MUST_USE enum att_rc host_logs_read_again(struct host *host, struct evidence_logs *logs,
+                                              const json_t *pcrs, bool *ret_again,
+                                              struct att_err *err);
 
 /* enrol.c: one round of the host thread's work up to an AK record; ATT_OK when there is one */
 ATT_MUST_USE enum att_rc host_keyd_ready(struct host *host, struct att_err *err);

@@ -293,10 +293,18 @@ static enum att_rc make_evidence(struct host_issue *job, const struct acme_chall
     if (!text) {
         return att_fail(err, ATT_E_NOMEM, "no memory for a key authorization");
     }
-    return from_keyd(job, AGENT_STAGE_TPM_EVIDENCE,
-                     proc_keyd_key_evidence(job->host->keyd, job->rec.next_key_id, text,
-                                            att_buf_slice(&ev->statement),
-                                            challenge->wanted.pcr_selection, &ev->made, err));
+    bool again = true;
+    for (int tries = 0; rc == ATT_OK && again && tries < HOST_QUOTE_TRIES; tries++) {
+        proc_key_evidence_done(&ev->made);
+        rc = proc_keyd_key_evidence(job->host->keyd, job->rec.next_key_id, text,
+                                    att_buf_slice(&ev->statement), challenge->wanted.pcr_selection,
+                                    &ev->made, err);
+        rc = from_keyd(job, AGENT_STAGE_TPM_EVIDENCE, rc);
+        if (rc == ATT_OK) {
+            rc = host_logs_read_again(job->host, &ev->logs, ev->made.quote.pcrs, &again, err);
+        }
+    }
+    return rc;
 }
 
 /* M4's payload; what request borrows of the evidence is given back before it is freed. */

@@ -118,6 +118,7 @@ static enum att_rc judge(struct m2 *m, struct att_err *err)
                                        att_buf_slice(&m->request.quote.sig), &m->request.pcrs,
                                        &m->request.logs};
     in.boot.logs = issuer_logs_bits(m->ak.logs);
+    in.boot.memo = m->call->issuer->memo;
     in.boot.boot_none = strcmp(m->ak.profile_boot, "none") == 0;
     in.boot.policy = m->policy;
     in.boot.now = m->call->now;
@@ -448,7 +449,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     }
     json_t *logs = NULL;
     if (!rc) {
-        rc = issuer_logs_keep(m->call, tx, &m->request.logs, &logs, err);
+        rc = issuer_logs_keep(m->call, tx, &m->host, &m->request.logs, &logs, err);
     }
     if (!rc) {
         rc = put_host(m, tx, logs, err);
@@ -491,7 +492,7 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
     json_t *logs = NULL;
     bool proven = m->judged && activated(m->verdict);
     if (!rc && proven) {
-        rc = issuer_logs_keep_refused(m->call, tx, &m->request.logs, &logs, err);
+        rc = issuer_logs_keep_refused(m->call, tx, &m->host, &m->request.logs, &logs, err);
     }
     if (!rc) {
         rc = evidence_record(m, tx, "refused", m->refusal->reason, m->refusal->msg, proven, logs,

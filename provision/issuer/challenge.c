@@ -152,7 +152,8 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
         .boot = {.logs = issuer_logs_bits(m->order.logs),
                  .boot_none = strcmp(m->order.policy, "none") == 0,
                  .policy = m->policy,
-                 .now = call->now},
+                 .now = call->now,
+                 .memo = call->issuer->memo},
     };
     enum att_rc rc = ak_cert_der(&m->ak, &ak_cert, err);
     if (!rc) {
@@ -264,7 +265,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         rc = issuer_order_check(m->call, tx, &order, m->ak.id, &host, &ak, &entry, err);
     }
     if (!rc) {
-        rc = issuer_logs_keep(m->call, tx, &m->request.logs, &logs, err);
+        rc = issuer_logs_keep(m->call, tx, &m->host, &m->request.logs, &logs, err);
     }
     if (!rc) {
         rc = record(m, tx, "granted", NULL, NULL, logs, digest, err);
@@ -310,7 +311,7 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
     json_t *logs = NULL;
     enum att_rc rc = still_pending(m, tx, &order, err);
     if (!rc) {
-        rc = issuer_logs_keep_refused(m->call, tx, &m->request.logs, &logs, err);
+        rc = issuer_logs_keep_refused(m->call, tx, &m->host, &m->request.logs, &logs, err);
     }
     if (!rc) {
         rc = record(m, tx, "refused", reason, m->refusal->msg, logs, NULL, err);

@@ -294,9 +294,11 @@ static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
     }
     if (!rc) {
         issuer->limit = issuer_limit_new();
+        issuer->memo = verify_memo_new(ISSUER_MEMO_PLACES);
         issuer->keys = acme_keys_new();
-        rc = issuer->limit && issuer->keys ? ATT_OK
-                                           : att_fail(err, ATT_E_NOMEM, "issuer: no memory");
+        rc = issuer->limit && issuer->memo && issuer->keys
+                 ? ATT_OK
+                 : att_fail(err, ATT_E_NOMEM, "issuer: no memory");
     }
     if (!rc) {
         rc = acme_nonces_new(1, (uint64_t)att_now_utc_ms(), NONCE_WINDOW, &issuer->nonces, err);
@@ -378,6 +380,7 @@ void issuer_free(struct issuer *issuer)
     acme_nonces_free(issuer->nonces);
     acme_keys_free(issuer->keys);
     issuer_limit_free(issuer->limit);
+    verify_memo_free(issuer->memo);
     issuer_settings_put(issuer->settings);
     if (issuer->wake_fd >= 0) {
         close(issuer->wake_fd);

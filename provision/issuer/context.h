@@ -30,6 +30,7 @@
 #define ISSUER_ORDER_S        300 /* life of a token, and of a ready order after its verdict */
 #define ISSUER_WAIT_MAX_S     60
 #define ISSUER_WAITING_MAX    4 /* requests of one account that wait, in a thread */
+#define ISSUER_MEMO_PLACES    256 /* about 2 KiB each */
 /* What one account may ask for in a time without getting it; beyond that, 429. Each leaves a row
  * and its evidence. */
 #define ISSUER_RECENT_S            600
@@ -73,6 +74,7 @@ struct issuer {
     struct acme_nonces *nonces;
     struct acme_keys *keys;
     struct issuer_limit *limit;
+    struct verify_memo *memo; /* IMA lists that were replayed */
     struct issuer_counters counters;
     atomic_llong view_version;
     int64_t (*clock)(void); /* UTC seconds; tests set their own */
@@ -340,15 +342,20 @@ ATT_MUST_USE enum att_rc issuer_logs_supply(struct store_tx *tx, const struct st
 /* malformed, when there is one that was not asked for: "firmware,ima" was. */
 ATT_MUST_USE enum att_rc issuer_logs_asked(const struct evidence_logs *logs, const char *asked,
                                            struct att_err *err);
-/* Stores their bytes; {"firmware": "<sha256>"} for the record and for `known`. A log is one a boot,
- * but not every byte of it is in a PCR: of an account that sends ever new ones only so many are
- * kept; the statement has their digests. */
+/* Stores their bytes; {"firmware": "<sha256>"} for the record and for the host's notes. A log that
+ * came behind a base that host has sent before is kept as one part more: {"ima": {"sha256",
+ * "parts":
+ * ["<sha256>"…]}}, the log is the parts one after the other. A log is one a boot, but not every
+ * byte of it is in a PCR: of an account that sends ever new ones only so many are kept; the
+ * statement has their digests. */
 ATT_MUST_USE enum att_rc issuer_logs_keep(struct issuer_call *call, struct store_tx *tx,
+                                          const struct store_host *host,
                                           const struct evidence_logs *logs, json_t **ret_digests,
                                           struct att_err *err);
 
 /* The same for a refusal: NULL when this account had logs of enough refusals kept of late. */
 ATT_MUST_USE enum att_rc issuer_logs_keep_refused(struct issuer_call *call, struct store_tx *tx,
+                                                  const struct store_host *host,
                                                   const struct evidence_logs *logs,
                                                   json_t **ret_digests, struct att_err *err);
 /* Their digests, for an encoder that leaves the bytes out; room for EVIDENCE_LOGS_MAX. */

@@ -116,12 +116,6 @@ static enum att_rc read_policy(struct att_slice text, struct verify_policy **ret
     if (rc) {
         return rc;
     }
-    if (policy->logs & ~VERIFY_LOG_FIRMWARE) {
-        return issuer_refuse(err, ATT_E_INVAL, "logMissing",
-                             "boot policy %s: logs: only the firmware log is replayed by this "
-                             "version: it would refuse every host",
-                             policy->name);
-    }
     *ret_policy = policy;
     policy = NULL;
     return ATT_OK;

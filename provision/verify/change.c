@@ -2,6 +2,8 @@
 #include "provision/verify/quote.h"
 
 #include "tpm/parse/eventlog.h"
+#include "tpm/parse/ima.h"
+#include "tpm/parse/systemd.h"
 
 #include <string.h>
 
@@ -29,6 +31,48 @@ static uint32_t differing(const struct parse_pcr_set *before, const struct parse
     return mask;
 }
 
+static const struct evidence_log *log_with_data(const struct verify_quoted *quoted,
+                                                const char *name)
+{
+    const struct evidence_log *log = evidence_logs_find(quoted->logs, name);
+    return log && log->has_data ? log : NULL;
+}
+
+/* Which of these PCRs IMA's list or systemd's log leads through, from where the firmware log ends.
+ */
+static uint32_t passed_later(const struct parse_pcr_set *before, const struct verify_quoted *quoted,
+                             uint32_t differ, struct att_slice firmware)
+{
+    const struct evidence_log *ima = log_with_data(quoted, "ima");
+    const struct evidence_log *systemd = log_with_data(quoted, "systemd");
+    struct parse_eventlog_pcrs start;
+    uint32_t passed = 0;
+    if (parse_eventlog_replay(firmware, before->sel.bank, &start, NULL)) {
+        return 0;
+    }
+    for (unsigned pcr = 0; systemd && pcr < PARSE_PCR_COUNT; pcr++) {
+        struct parse_systemd_pcrs pcrs;
+        uint32_t bit = differ & VERIFY_PCRS_SYSTEMD & 1U << pcr;
+        struct parse_systemd_replay how = {
+            before->sel.bank, (const uint8_t(*)[PARSE_DIGEST_MAX])start.value, 0, before, bit};
+        if (bit && !parse_systemd_replay(att_buf_slice(&systemd->data), &how, &pcrs, NULL) &&
+            !memcmp(pcrs.value[pcr], before->value[pcr], pcrs.digest_len)) {
+            passed |= bit;
+        }
+    }
+    if (ima && (differ & VERIFY_PCRS_IMA)) {
+        struct parse_ima_pcrs pcrs;
+        struct parse_ima_replay how = {.bank = before->sel.bank,
+                                       .start = (const uint8_t(*)[PARSE_DIGEST_MAX])start.value,
+                                       .until = before->value[PARSE_IMA_PCR]};
+        if (!parse_ima_replay(att_buf_slice(&ima->data), &how, &pcrs, NULL) &&
+            !memcmp(pcrs.value[PARSE_IMA_PCR], before->value[PARSE_IMA_PCR], pcrs.digest_len)) {
+            passed |= VERIFY_PCRS_IMA;
+        }
+    }
+    return passed;
+}
+
 /* Resume or Restart. A value that an extend changed is one that the log passes through on its way
  * to the present one; after a Restart it is not, unless this boot measured the same and more, which
  * is then no other state of the PCRs than a resume's. */
@@ -44,10 +88,12 @@ static enum verify_change by_pcrs(const struct parse_pcr_set *before,
     if (differ == 0) {
         return VERIFY_CHANGE_RESUMED;
     }
-    const struct evidence_log *log = evidence_logs_find(quoted->logs, "firmware");
-    if (!log || !log->has_data ||
-        parse_eventlog_passes(att_buf_slice(&log->data), before, &passed, NULL)) {
+    const struct evidence_log *log = log_with_data(quoted, "firmware");
+    if (!log || parse_eventlog_passes(att_buf_slice(&log->data), before, &passed, NULL)) {
         return VERIFY_CHANGE_RESTARTED;
+    }
+    if (differ & ~passed) {
+        passed |= passed_later(before, quoted, differ & ~passed, att_buf_slice(&log->data));
     }
     return (differ & ~passed) == 0 ? VERIFY_CHANGE_RESUMED : VERIFY_CHANGE_HIBERNATED;
 }

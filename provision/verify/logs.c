@@ -1,6 +1,6 @@
 #include "provision/verify/logs.h"
 
-#include "attestd/base/enc.h"
+#include "provision/verify/steps.h"
 #include "tpm/parse/eventlog.h"
 #include "tpm/parse/eventlog_explain.h"
 
@@ -271,38 +271,7 @@ static bool check_grammar(struct att_slice bytes, const struct parse_pcr_set *qu
     return check_separators(&grammar, verdict);
 }
 
-/* ---- replay ---------------------------------------------------------------------------------- */
-
-static bool check_replay(struct att_slice bytes, const struct parse_pcr_set *quoted,
-                         struct verify_verdict *verdict)
-{
-    struct parse_eventlog_pcrs replayed;
-    struct att_err err = {0};
-    if (parse_eventlog_replay(bytes, quoted->sel.bank, &replayed, &err)) {
-        verify_fail(verdict, VERIFY_REASON_LOG_REPLAY, "firmware log: %s", err.msg);
-        return false;
-    }
-    bool good = true;
-    unsigned n = 0;
-    for (unsigned pcr = 0; pcr < PARSE_PCR_COUNT; pcr++) {
-        uint32_t bit = 1U << pcr;
-        if (!(quoted->sel.mask & bit)) {
-            continue;
-        }
-        n++;
-        att_err_clear(&err);
-        if (parse_eventlog_check(&replayed, quoted, bit, &err)) {
-            verify_fail(verdict, VERIFY_REASON_LOG_REPLAY, "%s", err.msg);
-            good = false;
-        }
-    }
-    if (good) {
-        verify_pass(verdict, VERIFY_REASON_LOG_REPLAY,
-                    "%zu events of the firmware log account for the %u quoted PCRs",
-                    replayed.n_events, n);
-    }
-    return good;
-}
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static bool check_present(uint32_t wanted, const struct evidence_logs *logs,
                           struct verify_verdict *verdict)
@@ -331,27 +300,48 @@ static bool check_present(uint32_t wanted, const struct evidence_logs *logs,
     return good;
 }
 
-void verify_logs(uint32_t wanted, const struct parse_pcr_set *quoted,
+/* What a log is asked for, but no PCR of its own is quoted, it proves nothing. */
+static bool check_wanted(uint32_t wanted, const struct parse_pcr_set *quoted,
+                         struct verify_verdict *verdict)
+{
+    if (!(wanted & VERIFY_LOG_FIRMWARE)) {
+        verify_fail(
+            verdict, VERIFY_REASON_LOG_REPLAY,
+            "the %s log goes on from the firmware log, which was not asked for",
+            verify_log_name((wanted & VERIFY_LOG_IMA) ? VERIFY_LOG_IMA : VERIFY_LOG_SYSTEMD));
+        return false;
+    }
+    if ((wanted & VERIFY_LOG_IMA) && !(quoted->sel.mask & VERIFY_PCRS_IMA)) {
+        verify_fail(verdict, VERIFY_REASON_LOG_REPLAY,
+                    "the ima log was asked for, and the quote does not cover pcr10");
+        return false;
+    }
+    if ((wanted & VERIFY_LOG_SYSTEMD) && !(quoted->sel.mask & VERIFY_PCRS_SYSTEMD)) {
+        verify_fail(verdict, VERIFY_REASON_LOG_REPLAY,
+                    "the systemd log was asked for, and the quote covers none of PCR 9, 11, 12, "
+                    "13 and 15");
+        return false;
+    }
+    return true;
+}
+
+void verify_logs(const struct verify_logs_wanted *wanted, const struct parse_pcr_set *quoted,
                  const struct evidence_logs *logs, struct verify_verdict *verdict)
 {
-    if (wanted == 0) {
+    if (wanted->logs == 0) {
         verify_skip(verdict, VERIFY_REASON_LOG_MISSING, "no log was asked for");
         verify_skip(verdict, VERIFY_REASON_LOG_REPLAY, "no log was asked for");
         return;
     }
-    if (!check_present(wanted, logs, verdict)) {
+    if (!check_present(wanted->logs, logs, verdict)) {
         return;
     }
     verify_pass(verdict, VERIFY_REASON_LOG_MISSING, "each log asked for is there");
-    if (wanted & ~VERIFY_LOG_FIRMWARE) {
-        verify_fail(
-            verdict, VERIFY_REASON_LOG_REPLAY,
-            "only the firmware log can be replayed by this version, and %s was asked for",
-            verify_log_name((wanted & VERIFY_LOG_IMA) ? VERIFY_LOG_IMA : VERIFY_LOG_SYSTEMD));
+    if (!check_wanted(wanted->logs, quoted, verdict)) {
         return;
     }
     struct att_slice bytes = att_buf_slice(&evidence_logs_find(logs, "firmware")->data);
     if (check_grammar(bytes, quoted, verdict)) {
-        (void)check_replay(bytes, quoted, verdict);
+        verify_step_replay(wanted, quoted, logs, verdict);
     }
 }

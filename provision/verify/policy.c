@@ -158,6 +158,30 @@ static enum att_rc parse_logs(const json_t *root, struct verify_policy *policy, 
         }
         policy->logs |= bit;
     }
+    if (policy->logs && !(policy->logs & VERIFY_LOG_FIRMWARE)) {
+        return att_fail(err, ATT_E_PARSE,
+                        "boot policy: logs: systemd and ima go on from firmware, which must be "
+                        "there, too");
+    }
+    return ATT_OK;
+}
+
+static enum att_rc parse_violations(const json_t *root, struct verify_policy *policy,
+                                    struct att_err *err)
+{
+    const json_t *value = json_object_get(root, "imaViolations");
+    const char *verb = json_string_value(value);
+    if (!value) {
+        return ATT_OK;
+    }
+    if (!verb || (strcmp(verb, "refuse") != 0 && strcmp(verb, "allow") != 0)) {
+        return att_fail(err, ATT_E_PARSE,
+                        "boot policy: imaViolations: expected \"refuse\" or \"allow\"");
+    }
+    if (!(policy->logs & VERIFY_LOG_IMA)) {
+        return att_fail(err, ATT_E_PARSE, "boot policy: imaViolations: ima is not among the logs");
+    }
+    policy->ima_violations = strcmp(verb, "allow") == 0;
     return ATT_OK;
 }
 
@@ -179,8 +203,8 @@ static enum att_rc parse_time(const json_t *root, const char *member, int64_t *r
 
 static enum att_rc check_members(json_t *root, struct att_err *err)
 {
-    static const char *const known[] = {"name", "version",   "bank",    "pcrs",
-                                        "logs", "notBefore", "notAfter"};
+    static const char *const known[] = {"name", "version",   "bank",     "pcrs",
+                                        "logs", "notBefore", "notAfter", "imaViolations"};
     if (!json_is_object(root)) {
         return att_fail(err, ATT_E_PARSE, "boot policy: expected a JSON object");
     }
@@ -207,6 +231,7 @@ static enum att_rc parse_root(json_t *root, struct verify_policy *policy, struct
     rc = rc ? rc : parse_bank(root, policy, err);
     rc = rc ? rc : parse_pcrs(root, policy, err);
     rc = rc ? rc : parse_logs(root, policy, err);
+    rc = rc ? rc : parse_violations(root, policy, err);
     rc = rc ? rc : parse_time(root, "notBefore", &policy->not_before, err);
     rc = rc ? rc : parse_time(root, "notAfter", &policy->not_after, err);
     if (!rc && policy->not_before && policy->not_after && policy->not_after <= policy->not_before) {

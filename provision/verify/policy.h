@@ -1,9 +1,12 @@
 /* The boot policy: which values the quoted PCRs may have. JSON:
  *   {"name": "ovmf-guest", "version": 1, "bank": "sha256", "pcrs": {"0": ["<hex>", …], …},
- *    "logs": ["firmware"], "notBefore": RFC 3339?, "notAfter": RFC 3339?}
- * name: 1–64 of [a-z0-9._-]; "none" is reserved. version: 1 … 2^31-1. bank: sha256, sha384 or
- * sha512 (SHA-1 is refused). pcrs: at least one; each with 1–64 allowed values of the bank's
- * length. logs: which logs must be there and replay. Unknown or repeated members are errors. */
+ *    "logs": ["firmware"], "imaViolations": "refuse" | "allow"?, "notBefore": RFC 3339?,
+ * "notAfter": RFC 3339?} name: 1–64 of [a-z0-9._-]; "none" is reserved. version: 1 … 2^31-1. bank:
+ * sha256, sha384 or sha512 (SHA-1 is refused). pcrs: at least one; each with 1–64 allowed values of
+ * the bank's length. logs: which logs must be there and replay; systemd and ima go on from
+ * firmware, which must be there with them. imaViolations: what a violation in IMA's list is (the
+ * kernel says that it could not measure); default refuse, and only with ima among the logs. Unknown
+ * or repeated members are errors. */
 #ifndef ATTESTD_VERIFY_POLICY_H
 #define ATTESTD_VERIFY_POLICY_H
 
@@ -29,6 +32,7 @@ struct verify_policy {
     uint32_t pcr_mask; /* PCRs it names */
     struct verify_policy_pcr pcrs[PARSE_PCR_COUNT];
     uint32_t logs;                  /* set of VERIFY_LOG_* bits */
+    bool ima_violations;            /* allowed */
     int64_t not_before, not_after;  /* UTC seconds; 0: open */
     uint8_t digest[ATT_SHA256_LEN]; /* SHA-256 of the file's bytes, for the record */
 };

@@ -197,11 +197,12 @@ bool verify_step_quote(const struct verify_quoted *quoted, const struct verify_s
 bool verify_step_boot(const struct verify_boot *boot, const struct verify_quoted *quoted,
                       struct verify_verdict *verdict)
 {
-    uint32_t wanted = boot->logs;
+    struct verify_logs_wanted wanted = {.logs = boot->logs, .memo = boot->memo};
     if (!boot->boot_none && boot->policy) {
-        wanted |= boot->policy->logs;
+        wanted.logs |= boot->policy->logs;
+        wanted.violations_allowed = boot->policy->ima_violations;
     }
-    verify_logs(wanted, quoted->pcrs, quoted->logs, verdict);
+    verify_logs(&wanted, quoted->pcrs, quoted->logs, verdict);
     if (verify_verdict_failed(verdict)) {
         return false;
     }

@@ -23,6 +23,7 @@ struct verify_boot {
     bool boot_none;                     /* the profile says boot: none: no policy, and said so */
     const struct verify_policy *policy; /* NULL without boot_none: policyMissing */
     int64_t now;                        /* UTC seconds */
+    struct verify_memo *memo;           /* of IMA lists replayed before; may be NULL */
 };
 
 /* What the host sent. Slices are borrowed for the call. */

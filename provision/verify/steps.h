@@ -42,6 +42,9 @@ bool verify_step_quote(const struct verify_quoted *quoted, const struct verify_s
 /* tpmCleared, clockRollback. previous NULL: both are skipped with this sentence. */
 bool verify_step_clock(const struct verify_clock *previous, const char *why_skipped,
                        const struct verify_clock *now, struct verify_verdict *verdict);
+/* logReplay, of logs that are there and a firmware log that has its grammar. */
+void verify_step_replay(const struct verify_logs_wanted *wanted, const struct parse_pcr_set *quoted,
+                        const struct evidence_logs *logs, struct verify_verdict *verdict);
 /* logMissing … bootPolicy. */
 bool verify_step_boot(const struct verify_boot *boot, const struct verify_quoted *quoted,
                       struct verify_verdict *verdict);

@@ -294,11 +294,17 @@ static void test_issuer_refused(void **state)
     issuer_refused(HEAD PROFILES
                    "enrolment: { boot: none, pcrs: \"sha256:0\", logs: [firmware, firmware] }\n",
                    6, "enrolment.logs[1]", "twice");
-    issuer_refused(HEAD PROFILES "enrolment: { boot: none, pcrs: \"sha256:0\", logs: [ima] }\n", 6,
-                   "enrolment.logs[0]", "firmware");
+    issuer_refused(HEAD PROFILES "enrolment: { boot: none, pcrs: \"sha256:0\", logs: [kernel] }\n",
+                   6, "enrolment.logs[0]", "firmware, systemd, ima");
+    issuer_refused(HEAD PROFILES "enrolment: { boot: none, pcrs: \"sha256:0,10\", logs: [ima] }\n",
+                   6, "enrolment.logs", "go on from firmware");
     issuer_refused(HEAD PROFILES
-                   "enrolment: { boot: none, pcrs: \"sha256:0\", logs: [firmware, systemd] }\n",
-                   6, "enrolment.logs[1]", "firmware");
+                   "enrolment: { boot: none, pcrs: \"sha256:0,1,11\", logs: [firmware, ima] }\n",
+                   6, "enrolment.logs", "needs PCR 10");
+    issuer_refused(
+        HEAD PROFILES
+        "enrolment: { boot: none, pcrs: \"sha256:0,1,10\", logs: [firmware, systemd] }\n",
+        6, "enrolment.logs", "systemd needs one of");
     issuer_refused("trust_domain: Bank\nurl: https://a\nek: { roots_dir: /r }\n" ENROL PROFILES, 1,
                    "trust_domain", "SPIFFE trust domain");
     issuer_refused("trust_domain: b\nurl: http://a\nek: { roots_dir: /r }\n" ENROL PROFILES, 2,

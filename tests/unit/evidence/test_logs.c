@@ -173,6 +173,100 @@ static void test_known(void **state)
     evidence_logs_done(&logs);
 }
 
+/* A tail travels beside the log and is no part of what is named and signed. */
+static void test_tail(void **state)
+{
+    (void)state;
+    struct evidence_logs logs = {0}, back = {0};
+    struct att_err err = {0};
+    att_autobuf big = {0}, gz = {0};
+    att_autojson *json = NULL;
+    assert_int_equal(evidence_logs_add(&logs, "firmware", ATT_SLICE_LIT("x"), NULL), ATT_OK);
+    assert_int_equal(evidence_logs_add(&logs, "ima", ATT_SLICE_LIT("hello"), NULL), ATT_OK);
+    assert_int_equal(evidence_logs_set_tail(&logs, "firmware", ATT_SLICE_LIT("y"), NULL),
+                     ATT_E_INVAL);
+    assert_int_equal(evidence_logs_set_tail(&logs, "systemd", ATT_SLICE_LIT("y"), NULL),
+                     ATT_E_NOTFOUND);
+    for (size_t i = 0; i <= EVIDENCE_TAIL_MAX; i++) {
+        att_buf_u8(&big, 'x');
+    }
+    assert_int_equal(evidence_logs_set_tail(&logs, "ima", att_buf_slice(&big), NULL), ATT_E_LIMIT);
+    assert_int_equal(evidence_logs_set_tail(&logs, "ima", ATT_SLICE_LIT(", world"), NULL), ATT_OK);
+    assert_int_equal(evidence_logs_encode(&logs, NULL, 0, &json, NULL), ATT_OK);
+    assert_int_equal(evidence_logs_parse(json, &back, NULL), ATT_OK);
+    assert_true(evidence_logs_match(&logs, &back));
+    assert_true(att_slice_eq(att_buf_slice(&back.log[1].data), ATT_SLICE_LIT("hello")));
+    assert_true(att_slice_eq(att_buf_slice(&back.log[1].tail), ATT_SLICE_LIT(", world")));
+    assert_int_equal(back.log[0].tail.len, 0);
+    evidence_logs_done(&back);
+    /* None for the firmware's log, none that is too long, none that is no gzip. */
+    json_t *first = json_array_get(json, 0), *second = json_array_get(json, 1);
+    json_object_set(first, "tail", json_object_get(second, "tail"));
+    assert_int_equal(evidence_logs_parse(json, &back, &err), ATT_E_PARSE);
+    assert_non_null(strstr(err.msg, "log \"firmware\": the firmware's log does not grow"));
+    json_object_del(first, "tail");
+    assert_int_equal(evidence_gzip(att_buf_slice(&big), &gz, NULL), ATT_OK);
+    assert_int_equal(att_json_set_b64u(second, "tail", att_buf_slice(&gz), NULL), ATT_OK);
+    att_err_clear(&err);
+    assert_int_equal(evidence_logs_parse(json, &back, &err), ATT_E_LIMIT);
+    assert_non_null(strstr(err.msg, "\"tail\""));
+    json_object_set_new(second, "tail", json_string("aaaa"));
+    assert_int_equal(evidence_logs_parse(json, &back, NULL), ATT_E_PARSE);
+    evidence_logs_done(&logs);
+}
+
+/* A log that goes on from what the other side knows: the rest travels. */
+static void test_base(void **state)
+{
+    (void)state;
+    struct evidence_logs logs = {0}, back = {0};
+    struct att_err err = {0};
+    att_autojson *json = NULL, *whole = NULL;
+    uint8_t known[1][ATT_SHA256_LEN];
+    const uint8_t(*list)[ATT_SHA256_LEN] = (const uint8_t(*)[ATT_SHA256_LEN])known;
+    att_sha256(known[0], ATT_SLICE_LIT("hello"));
+    assert_int_equal(evidence_logs_add(&logs, "ima", ATT_SLICE_LIT("hello, world"), NULL), ATT_OK);
+    assert_int_equal(evidence_logs_set_base(&logs, "ima", 13, known[0], NULL), ATT_E_INVAL);
+    assert_int_equal(evidence_logs_set_base(&logs, "ima", 5, known[0], NULL), ATT_OK);
+    /* Who does not know the base gets all of it. */
+    assert_int_equal(evidence_logs_encode(&logs, NULL, 0, &whole, NULL), ATT_OK);
+    assert_null(json_object_get(json_array_get(whole, 0), "base"));
+    assert_int_equal(evidence_logs_encode(&logs, list, 1, &json, NULL), ATT_OK);
+    json_t *entry = json_array_get(json, 0);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(entry, "base"), "length")),
+                     5);
+    assert_int_equal(evidence_logs_parse(json, &back, NULL), ATT_OK);
+    assert_false(back.log[0].has_data);
+    assert_int_equal(evidence_logs_supply(&back, "ima", ATT_SLICE_LIT("hellO"), &err), ATT_E_AUTH);
+    assert_non_null(strstr(err.msg, "its base"));
+    assert_false(back.log[0].has_data);
+    assert_int_equal(evidence_logs_supply(&back, "ima", ATT_SLICE_LIT("hello"), NULL), ATT_OK);
+    assert_true(back.log[0].has_data);
+    assert_true(att_slice_eq(att_buf_slice(&back.log[0].data), ATT_SLICE_LIT("hello, world")));
+    evidence_logs_done(&back);
+    /* A rest that makes another log than the one named. */
+    json_object_set_new(entry, "sha256", json_string(HELLO));
+    assert_int_equal(evidence_logs_parse(json, &back, NULL), ATT_OK);
+    att_err_clear(&err);
+    assert_int_equal(evidence_logs_supply(&back, "ima", ATT_SLICE_LIT("hello"), &err), ATT_E_AUTH);
+    assert_non_null(strstr(err.msg, "not those named"));
+    assert_false(back.log[0].has_data);
+    evidence_logs_done(&back);
+    json_object_set_new(entry, "length", json_integer(11));
+    att_err_clear(&err);
+    assert_int_equal(evidence_logs_parse(json, &back, &err), ATT_E_PARSE);
+    assert_non_null(strstr(err.msg, "behind the first"));
+    json_object_del(entry, "data");
+    att_err_clear(&err);
+    assert_int_equal(evidence_logs_parse(json, &back, &err), ATT_E_PARSE);
+    assert_non_null(strstr(err.msg, "members"));
+    refuse("[{\"name\":\"ima\",\"length\":0,\"sha256\":\"" HELLO
+           "\",\"data\":\"H4sIAAAAAAAAAwMAAAAAAAAAAAA\","
+           "\"base\":{\"length\":0}}]",
+           "\"base\"");
+    evidence_logs_done(&logs);
+}
+
 static void test_gzip_is_stable(void **state)
 {
     (void)state;
@@ -191,6 +285,7 @@ int main(void)
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_gzip_refusals),
         cmocka_unit_test(test_bomb),     cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_known),    cmocka_unit_test(test_gzip_is_stable),
+        cmocka_unit_test(test_tail),     cmocka_unit_test(test_base),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

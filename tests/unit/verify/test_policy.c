@@ -85,6 +85,35 @@ static void test_caps(void **state)
     assert_int_equal(parse(att_buf_cstr(&big), NULL), ATT_E_LIMIT);
 }
 
+static void test_runtime_logs(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *rest;
+        bool good, allowed;
+    } cases[] = {
+        {",\"logs\":[\"firmware\",\"ima\"]}", true, false},
+        {",\"logs\":[\"firmware\",\"ima\"],\"imaViolations\":\"refuse\"}", true, false},
+        {",\"logs\":[\"firmware\",\"ima\"],\"imaViolations\":\"allow\"}", true, true},
+        {",\"logs\":[\"firmware\",\"ima\"],\"imaViolations\":true}", false, false},
+        {",\"logs\":[\"firmware\",\"ima\"],\"imaViolations\":\"warn\"}", false, false},
+        {",\"logs\":[\"firmware\"],\"imaViolations\":\"allow\"}", false, false},
+        {",\"logs\":[\"ima\"]}", false, false},
+        {",\"logs\":[\"systemd\"]}", false, false},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char text[600];
+        verify_autopolicy *policy = NULL;
+        (void)snprintf(text, sizeof(text),
+                       "{\"name\":\"p\",\"version\":1,\"bank\":\"sha256\",\"pcrs\":{\"0\":[\"" V
+                       "\"]}%s",
+                       cases[i].rest);
+        enum att_rc rc = verify_policy_parse(att_slice_str(text), &policy, NULL);
+        assert_int_equal(rc, cases[i].good ? ATT_OK : ATT_E_PARSE);
+        assert_true(!policy || policy->ima_violations == cases[i].allowed);
+    }
+}
+
 static void test_read(void **state)
 {
     (void)state;
@@ -110,6 +139,7 @@ static void test_read(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused), cmocka_unit_test(test_caps),
-                                       cmocka_unit_test(test_read)};
+                                       cmocka_unit_test(test_read),
+                                       cmocka_unit_test(test_runtime_logs)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
