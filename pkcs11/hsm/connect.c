@@ -156,6 +156,7 @@ static void note(struct hsm *hsm, CK_SLOT_ID slot, const CK_TOKEN_INFO *info)
     unsigned all = limit_of(info->ulMaxSessionCount, hsm->sessions_wanted + 1);
     all = limit_of(info->ulMaxRwSessionCount, all);
     hsm->slot = slot;
+    hsm->login_required = (info->flags & CKF_LOGIN_REQUIRED) != 0;
     hsm->limit = all > 1 ? all - 1 : 1;
     hsm->open_count = hsm->idle_count = 0;
     if (all <= 1) {

@@ -124,10 +124,10 @@ static void leave(struct hsm *hsm, const struct hsm_call *call, bool good)
     pthread_cond_broadcast(&hsm->changed);
 }
 
-static enum att_rc open_session(struct hsm_call *call, CK_SLOT_ID slot, struct att_err *err)
+static enum att_rc open_session(struct hsm_call *call, struct att_err *err)
 {
-    CK_RV rv = call->module->C_OpenSession(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL,
-                                           &call->session);
+    CK_RV rv = call->module->C_OpenSession(call->slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL,
+                                           NULL, &call->session);
     return rv == CKR_OK ? ATT_OK : hsm_call_failed(call, rv, "C_OpenSession", err);
 }
 
@@ -155,11 +155,11 @@ static enum att_rc one_try(struct hsm *hsm, hsm_call_fn *fn, void *arg, struct h
         return rc;
     }
     call->connection = hsm->info.connections;
-    CK_SLOT_ID slot = hsm->slot;
+    call->slot = hsm->slot;
     size_t place = begin(hsm);
     pthread_mutex_unlock(&hsm->lock);
     if (call->session == CK_INVALID_HANDLE) {
-        rc = open_session(call, slot, err);
+        rc = open_session(call, err);
     }
     if (rc == ATT_OK) {
         rc = fn(call, arg, err);
@@ -285,16 +285,12 @@ void hsm_free(struct hsm *hsm)
 
 static enum att_rc look(struct hsm_call *call, void *arg, struct att_err *err)
 {
-    CK_SESSION_INFO session;
     (void)arg;
-    CK_RV rv = call->module->C_GetSessionInfo(call->session, &session);
-    if (rv != CKR_OK) {
-        return hsm_call_failed(call, rv, "C_GetSessionInfo", err);
+    enum att_rc rc = hsm_check_login(call, err);
+    if (rc != ATT_OK) {
+        return rc;
     }
-    if (session.state != CKS_RW_USER_FUNCTIONS && session.state != CKS_RO_USER_FUNCTIONS) {
-        return hsm_call_failed(call, CKR_USER_NOT_LOGGED_IN, "C_GetSessionInfo", err);
-    }
-    enum att_rc rc = hsm_check_token(call->hsm, session.slotID, err);
+    rc = hsm_check_token(call->hsm, call->slot, err);
     if (rc != ATT_OK) {
         call->rv = CKR_DEVICE_REMOVED;
     }

@@ -28,10 +28,11 @@ struct hsm {
 
     pthread_mutex_t lock; /* all that follows */
     pthread_cond_t changed;
-    bool connecting;  /* one thread makes everything anew; nobody else calls the module */
-    bool connected;   /* slot, parked and sessions hold */
-    bool initialized; /* between C_Initialize and C_Finalize */
-    bool refused;     /* the PIN: never again */
+    bool connecting;     /* one thread makes everything anew; nobody else calls the module */
+    bool connected;      /* slot, parked and sessions hold */
+    bool initialized;    /* between C_Initialize and C_Finalize */
+    bool login_required; /* as the token says; constant while connected */
+    bool refused;        /* the PIN: never again */
     struct att_err why_refused;
     int64_t failed_ms; /* CLOCK_MONOTONIC of the last connection that failed; 0: none since */
     struct att_err why_failed;
@@ -50,6 +51,7 @@ struct hsm_call {
     struct hsm *hsm;
     CK_FUNCTION_LIST *module;
     CK_SESSION_HANDLE session;
+    CK_SLOT_ID slot;
     uint64_t connection;
     bool again; /* the second try */
     CK_RV rv;   /* why fn failed, where the module said so; CKR_OK: it was not the module */
@@ -77,6 +79,8 @@ ATT_MUST_USE enum att_rc hsm_find_slot(struct hsm *hsm, CK_SLOT_ID *ret_slot, CK
 ATT_MUST_USE enum att_rc hsm_check_token(struct hsm *hsm, CK_SLOT_ID slot, struct att_err *err);
 
 /* ---- objects.c ---- */
+/* Is the session one of a user who is logged in, where the token wants that? */
+ATT_MUST_USE enum att_rc hsm_check_login(struct hsm_call *call, struct att_err *err);
 /* The private (or public) key with this id; ATT_E_NOTFOUND, ATT_E_CONFLICT (two). */
 ATT_MUST_USE enum att_rc hsm_object_find(struct hsm_call *call, CK_OBJECT_CLASS class,
                                          const uint8_t id[HSM_KEY_ID_LEN],

@@ -84,6 +84,18 @@ static enum att_rc find_at_most(struct hsm_call *call, CK_ATTRIBUTE *template, C
     return ATT_OK;
 }
 
+/* Without a login private objects are not refused but not seen: nothing found says nothing then. */
+enum att_rc hsm_check_login(struct hsm_call *call, struct att_err *err)
+{
+    CK_SESSION_INFO info;
+    CK_RV rv = call->module->C_GetSessionInfo(call->session, &info);
+    if (rv == CKR_OK && info.state != CKS_RW_USER_FUNCTIONS &&
+        info.state != CKS_RO_USER_FUNCTIONS && call->hsm->login_required) {
+        rv = CKR_USER_NOT_LOGGED_IN;
+    }
+    return rv == CKR_OK ? ATT_OK : hsm_call_failed(call, rv, "C_GetSessionInfo", err);
+}
+
 enum att_rc hsm_object_find(struct hsm_call *call, CK_OBJECT_CLASS class,
                             const uint8_t id[HSM_KEY_ID_LEN], CK_OBJECT_HANDLE *ret_handle,
                             struct att_err *err)
@@ -108,6 +120,10 @@ enum att_rc hsm_object_find(struct hsm_call *call, CK_OBJECT_CLASS class,
     if (count == 1) {
         *ret_handle = found[0];
         return ATT_OK;
+    }
+    rc = hsm_check_login(call, err);
+    if (rc != ATT_OK) {
+        return rc;
     }
     rc = count ? att_fail(err, ATT_E_CONFLICT, "the token has two keys with this CKA_ID")
                : att_fail(err, ATT_E_NOTFOUND, "the token has no such key");
@@ -219,7 +235,8 @@ static void insert(struct list *list, const uint8_t id[HSM_KEY_ID_LEN])
     while (at < list->count && memcmp(list->ids[at], id, HSM_KEY_ID_LEN) < 0) {
         at++;
     }
-    if (at == list->room) {
+    bool twice = at < list->count && memcmp(list->ids[at], id, HSM_KEY_ID_LEN) == 0;
+    if (twice || at == list->room) {
         return;
     }
     size_t last = list->count < list->room ? list->count : list->room - 1;
@@ -247,6 +264,9 @@ static enum att_rc run_list(struct hsm_call *call, void *arg, struct att_err *er
         if (rc == ATT_OK && ours && (!list->after || memcmp(id, list->after, sizeof id) > 0)) {
             insert(list, id);
         }
+    }
+    if (rc == ATT_OK) {
+        rc = hsm_check_login(call, err);
     }
     if (rc == ATT_OK && count == LIST_MAX) {
         rc = att_fail(err, ATT_E_LIMIT, "the token has %d keys of ours, or more", LIST_MAX);
