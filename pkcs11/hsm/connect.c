@@ -48,6 +48,15 @@ static enum att_rc initialize(struct hsm *hsm, struct att_err *err)
     return ATT_OK;
 }
 
+static bool is_it(const struct hsm *hsm, const CK_TOKEN_INFO *info)
+{
+    return field_is(info->label, sizeof info->label, hsm->label) &&
+           field_is(info->serialNumber, sizeof info->serialNumber, hsm->serial) &&
+           (!hsm->manufacturer[0] ||
+            field_is(info->manufacturerID, sizeof info->manufacturerID, hsm->manufacturer)) &&
+           (!hsm->model[0] || field_is(info->model, sizeof info->model, hsm->model));
+}
+
 enum att_rc hsm_find_slot(struct hsm *hsm, CK_SLOT_ID *ret_slot, CK_TOKEN_INFO *ret,
                           struct att_err *err)
 {
@@ -60,9 +69,7 @@ enum att_rc hsm_find_slot(struct hsm *hsm, CK_SLOT_ID *ret_slot, CK_TOKEN_INFO *
     unsigned found = 0;
     for (CK_ULONG i = 0; i < count; i++) {
         CK_TOKEN_INFO info;
-        if (hsm->module->C_GetTokenInfo(slots[i], &info) == CKR_OK &&
-            field_is(info.label, sizeof info.label, hsm->label) &&
-            field_is(info.serialNumber, sizeof info.serialNumber, hsm->serial)) {
+        if (hsm->module->C_GetTokenInfo(slots[i], &info) == CKR_OK && is_it(hsm, &info)) {
             *ret_slot = slots[i];
             *ret = info;
             found++;

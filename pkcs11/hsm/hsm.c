@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <p11-kit/p11-kit.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -211,6 +212,9 @@ static enum att_rc fill(struct hsm *hsm, const struct hsm_opts *opts, struct att
     }
     memcpy(hsm->label, opts->label, label);
     memcpy(hsm->serial, opts->serial, serial);
+    snprintf(hsm->manufacturer, sizeof hsm->manufacturer, "%s",
+             opts->manufacturer ? opts->manufacturer : "");
+    snprintf(hsm->model, sizeof hsm->model, "%s", opts->model ? opts->model : "");
     hsm->pin = opts->pin;
     hsm->sessions_wanted = opts->sessions;
     hsm->wait_ms = opts->wait_ms;

@@ -33,10 +33,11 @@ struct hsm;
 
 struct hsm_opts {
     const char *module_path;
-    const char *label, *serial;   /* of the token; both required */
-    const struct att_secret *pin; /* kept by reference */
-    unsigned sessions;            /* beside the one of the login; 1 … HSM_SESSIONS_MAX */
-    int64_t wait_ms;              /* for a free session, or for another thread's login */
+    const char *label, *serial;       /* of the token; both required */
+    const char *manufacturer, *model; /* of the token; NULL or empty: any */
+    const struct att_secret *pin;     /* kept by reference */
+    unsigned sessions;                /* beside the one of the login; 1 … HSM_SESSIONS_MAX */
+    int64_t wait_ms;                  /* for a free session, or for another thread's login */
     /* Asked before each login; may be NULL. An error is the call's: then nobody logs in. */
     enum att_rc (*may_login)(void *user, struct att_err *err);
     /* The token refused the PIN; may be NULL. */

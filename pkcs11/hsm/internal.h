@@ -19,6 +19,7 @@ struct hsm_cached {
 struct hsm {
     CK_FUNCTION_LIST *module;
     char label[HSM_LABEL_MAX + 1], serial[HSM_SERIAL_MAX + 1];
+    char manufacturer[33], model[17]; /* empty: any */
     const struct att_secret *pin;
     unsigned sessions_wanted;
     int64_t wait_ms;

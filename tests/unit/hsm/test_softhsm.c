@@ -311,10 +311,13 @@ static void test_two_tokens_of_one_label(void **state)
 static void test_refuses_a_token_that_is_not_there(void **state)
 {
     (void)state;
-    static const char *const wrong[][2] = {{"agents", "0000000000000000"}, {"agent", NULL}};
-    for (size_t i = 0; i < 2; i++) {
+    static const char *const wrong[][2] = {
+        {"agents", "0000000000000000"}, {"agent", NULL}, {"agents", NULL}, {"agents", NULL}};
+    for (size_t i = 0; i < 4; i++) {
         struct hsm_opts opts = options();
         struct att_err err = {0};
+        opts.manufacturer = i == 2 ? "Other project" : "SoftHSM project";
+        opts.model = i == 3 ? "SoftHSM" : "SoftHSM v2";
         opts.label = wrong[i][0];
         opts.serial = wrong[i][1] ? wrong[i][1] : serial;
         struct hsm *hsm = open_with(&opts);
