@@ -36,6 +36,10 @@ static void field_take(char *ret, const unsigned char *field, size_t len)
 
 static enum att_rc initialize(struct hsm *hsm, struct att_err *err)
 {
+    if (hsm->fresh) {
+        hsm->fresh = false;
+        return ATT_OK;
+    }
     if (hsm->initialized) {
         hsm->initialized = false;
         (void)p11_kit_module_finalize(hsm->module);

@@ -240,7 +240,7 @@ static enum att_rc load(struct hsm *hsm, const char *path, struct att_err *err)
         att_err_prefix(err, "%s", path);
         return rc;
     }
-    hsm->initialized = true;
+    hsm->initialized = hsm->fresh = true;
     return ATT_OK;
 }
 

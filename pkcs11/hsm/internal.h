@@ -33,6 +33,7 @@ struct hsm {
     bool connected;      /* slot, parked and sessions hold */
     bool initialized;    /* between C_Initialize and C_Finalize */
     bool login_required; /* as the token says; constant while connected */
+    bool fresh;          /* initialized, and nothing done since */
     bool refused;        /* the PIN: never again */
     struct att_err why_refused;
     int64_t failed_ms; /* CLOCK_MONOTONIC of the last connection that failed; 0: none since */

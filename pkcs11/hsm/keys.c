@@ -188,7 +188,6 @@ static CK_RV generate(struct hsm_call *call, const uint8_t id[HSM_KEY_ID_LEN], b
         {CKA_CLASS, &public, sizeof public},
         {CKA_KEY_TYPE, &type, sizeof type},
         {CKA_TOKEN, &yes, sizeof yes},
-        {CKA_VERIFY, &yes, sizeof yes},
         {CKA_EC_PARAMS, curve, sizeof curve},
         {CKA_ID, copy, sizeof copy},
         {CKA_LABEL, label, strlen(label)},
@@ -214,21 +213,33 @@ static CK_RV generate(struct hsm_call *call, const uint8_t id[HSM_KEY_ID_LEN], b
         {CKA_MODIFIABLE, &no, sizeof no},
         {CKA_COPYABLE, &no, sizeof no},
     };
-    const CK_ULONG few_public = 7, few_private = 9;
+    const CK_ULONG few_public = 6, few_private = 9;
     return call->module->C_GenerateKeyPair(
         call->session, &mechanism, for_public,
         all ? sizeof for_public / sizeof for_public[0] : few_public, for_private,
         all ? sizeof for_private / sizeof for_private[0] : few_private, ret_public, ret_private);
 }
 
-/* Without what some modules do not know; reading back decides whether that is enough. */
+/* What a module answers to a template that it does not like: each has its own word for that. */
+static bool is_template_rv(CK_RV rv)
+{
+    return rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_VALUE_INVALID ||
+           rv == CKR_ATTRIBUTE_READ_ONLY || rv == CKR_TEMPLATE_INCONSISTENT ||
+           rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED || rv == CKR_ARGUMENTS_BAD;
+}
+
+/* Once more without what some modules do not know or set themselves; reading back decides whether
+ * that is enough. */
 static enum att_rc generate_pair(struct hsm_call *call, const uint8_t id[HSM_KEY_ID_LEN],
                                  CK_OBJECT_HANDLE *ret_public, CK_OBJECT_HANDLE *ret_private,
                                  struct att_err *err)
 {
     CK_RV rv = generate(call, id, true, ret_public, ret_private);
-    if (rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_VALUE_INVALID ||
-        rv == CKR_ATTRIBUTE_READ_ONLY || rv == CKR_TEMPLATE_INCONSISTENT) {
+    if (is_template_rv(rv)) {
+        enum att_rc rc = destroy_both(call, id, err); /* if anything was left */
+        if (rc != ATT_OK) {
+            return rc;
+        }
         rv = generate(call, id, false, ret_public, ret_private);
     }
     return rv == CKR_OK ? ATT_OK : hsm_call_failed(call, rv, "C_GenerateKeyPair", err);
