@@ -130,9 +130,9 @@ static enum att_rc step_make_key(struct host_issue *job, struct att_err *err)
     if (have_spare(job)) {
         return advance(job, AGENT_EV_KEY_MADE, err);
     }
-    enum att_rc rc =
-        from_keyd(job, AGENT_STAGE_TPM_CREATE,
-                  proc_keyd_key_create(job->host->keyd, job->rec.name, &job->key, err));
+    enum att_rc rc = from_keyd(
+        job, AGENT_STAGE_TPM_CREATE,
+        proc_keyd_key_create(job->host->keyd, job->rec.name, job->rec.key_store, &job->key, err));
     host_keys_created(job->host, job->rec.name, rc);
     if (rc != ATT_OK) {
         return rc;

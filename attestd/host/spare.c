@@ -110,7 +110,7 @@ static bool assign(struct host *host, const char *name, struct proc_key *key)
 static enum att_rc make(struct host *host, const char *name, struct att_err *err)
 {
     struct proc_key key = {0};
-    enum att_rc rc = proc_keyd_key_create(host->keyd, name, &key, err);
+    enum att_rc rc = proc_keyd_key_create(host->keyd, name, "tpm", &key, err);
     host_keys_created(host, name, rc);
     if (rc == ATT_OK && assign(host, name, &key)) {
         /* A kill before this leaves a key that no record speaks of: the next start destroys it. */
