@@ -83,6 +83,7 @@ struct keyd {
                      const struct att_err *err);
     void *user;
     int lock_fd;
+    char instance[PROC_KEY_ID_LEN + 1]; /* random: another one after each start */
     struct proc_server *server, *sign_server; /* sign_server: NULL where nobody signs */
     struct proc_sandbox_report sandbox;
     pthread_t starter;
@@ -178,6 +179,8 @@ ATT_MUST_USE enum att_rc keyd_keyfile_remove(const struct keyd *keyd, const char
 const char *keyd_key_state_name(enum keyd_key_state state);
 
 /* ---- keys.c: the registry ------------------------------------------------------------------- */
+/* 32 random hex digits. */
+ATT_MUST_USE enum att_rc keyd_new_id(char ret[PROC_KEY_ID_LEN + 1], struct att_err *err);
 /* Takes over *key. */
 ATT_MUST_USE enum att_rc keyd_keys_add(struct keyd *keyd, struct keyd_key *key,
                                        struct att_err *err);

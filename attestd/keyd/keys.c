@@ -171,7 +171,7 @@ enum att_rc keyd_keys_settle(struct keyd *keyd, struct att_err *err)
 
 /* ---- KEY_CREATE ---------------------------------------------------------------------------- */
 
-static enum att_rc new_id(char ret[PROC_KEY_ID_LEN + 1], struct att_err *err)
+enum att_rc keyd_new_id(char ret[PROC_KEY_ID_LEN + 1], struct att_err *err)
 {
     uint8_t bytes[PROC_KEY_ID_LEN / 2];
     enum att_rc rc = att_random(bytes, sizeof bytes, err);
@@ -204,9 +204,9 @@ static enum att_rc check_room(struct keyd *keyd, const struct keyd_key *key, str
 
 static enum att_rc make_key(struct keyd *keyd, struct keyd_key *key, struct att_err *err)
 {
-    enum att_rc rc = new_id(key->id, err);
+    enum att_rc rc = keyd_new_id(key->id, err);
     if (rc == ATT_OK) {
-        rc = new_id(key->seed_id, err);
+        rc = keyd_new_id(key->seed_id, err);
     }
     if (rc == ATT_OK) {
         rc = key->store->create(keyd, key, err);

@@ -251,6 +251,22 @@ static enum att_rc check_agent_of(struct att_slice id, const char *agent, const 
     return ATT_OK;
 }
 
+/* By its Name in the TPM, or by the digest of its SubjectPublicKeyInfo. */
+static enum att_rc check_which_key(const struct keyd_key *key,
+                                   const struct evidence_statement *statement, struct att_err *err)
+{
+    uint8_t digest[ATT_SHA256_LEN];
+    att_sha256(digest, att_buf_slice(&key->spki));
+    if (key->name.len ? !att_slice_eq(ATT_SLICE(statement->key_name, statement->key_name_len),
+                                      parse_name_slice(&key->name))
+                      : !statement->has_key_spki ||
+                            memcmp(statement->key_spki, digest, sizeof digest) != 0) {
+        return keyd_deny(err, "evidenceKey", "evidence's %s is not that of key %s",
+                         key->name.len ? "keyName" : "keySpki", key->id);
+    }
+    return ATT_OK;
+}
+
 static enum att_rc check_statement(const struct keyd_key *key, struct att_slice cbor,
                                    struct att_err *err)
 {
@@ -264,9 +280,8 @@ static enum att_rc check_statement(const struct keyd_key *key, struct att_slice 
         rc = keyd_deny(err, "evidenceKey", "evidence says keyStore %s, key %s is of kind %s",
                        statement.key_store, key->id, key->store->name);
     }
-    if (rc == ATT_OK && !att_slice_eq(ATT_SLICE(statement.key_name, statement.key_name_len),
-                                      parse_name_slice(&key->name))) {
-        rc = keyd_deny(err, "evidenceKey", "evidence's keyName is not the Name of key %s", key->id);
+    if (rc == ATT_OK) {
+        rc = check_which_key(key, &statement, err);
     }
     if (rc == ATT_OK) {
         rc = check_agent_of(att_slice_str(statement.identifier), key->agent, "evidenceAgent", err);

@@ -55,6 +55,9 @@ enum proc_keyd_op {
  *            "nvSkipped": [NV index of an EK certificate that was not read …]}
  *            (absent before the TPM answered for the first time)
  *    "ops": {"<operation>": {"n": N, "p50Us": N, "p95Us": N}, …},
+ *    "instance": "<32 hex>",               another one after each start of keyd
+ *    "stores": [{"name": "tpm", "keys": N, "keysMax": N, "durable": bool} …],    durable: its keys
+ *                                          outlive keyd
  *    "keys": N, "bad": ["<file set aside>", …], "frozen": ["<agent>", …],
  *    "sandbox": {"profile", "seccomp", "landlock", "reason"?}}                                   */
 enum { PROC_INFO_REP_JSON };
