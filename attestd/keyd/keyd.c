@@ -123,6 +123,9 @@ enum att_rc keyd_new(const struct keyd_opts *opts, struct keyd **ret_keyd, struc
     init_locks(keyd);
     enum att_rc rc = fill(keyd, opts, err);
     if (rc == ATT_OK) {
+        rc = keyd_new_id(keyd->instance, err);
+    }
+    if (rc == ATT_OK) {
         rc = keyd_state_open(keyd, err);
     }
     if (rc == ATT_OK) {

@@ -91,7 +91,7 @@ struct m3 {
     const struct conf_profile *profile;
 };
 
-static bool profile_allows(const struct conf_profile *profile, enum conf_key_kind key)
+bool issuer_profile_allows(const struct conf_profile *profile, enum conf_key_kind key)
 {
     for (unsigned i = 0; i < profile->n_keys; i++) {
         if (conf_key_kind_parse(profile->keys[i]) == key) {
@@ -99,6 +99,19 @@ static bool profile_allows(const struct conf_profile *profile, enum conf_key_kin
         }
     }
     return false;
+}
+
+enum att_rc issuer_entry_key(const struct store_entry *entry, enum conf_key_kind *ret_key,
+                             struct att_err *err)
+{
+    struct conf_entry *parsed = NULL;
+    att_autojson *json = issuer_json(entry->json);
+    enum att_rc rc = conf_entry_from_json(json, &parsed, err);
+    if (!rc) {
+        *ret_key = parsed->key;
+    }
+    conf_entry_free(parsed);
+    return rc;
 }
 
 static enum att_rc choose_profile(struct m3 *m, const struct conf_entry *entry, struct att_err *err)
@@ -115,7 +128,7 @@ static enum att_rc choose_profile(struct m3 *m, const struct conf_entry *entry, 
                               "profile %s of agent %s is not configured", entry->profile,
                               entry->name);
     }
-    if (!profile_allows(m->profile, entry->key)) {
+    if (!issuer_profile_allows(m->profile, entry->key)) {
         return issuer_problem(m->call, err, ACME_P_REJECTED_IDENTIFIER, "keyStore",
                               "profile %s does not allow %s keys", entry->profile,
                               conf_key_kind_name(entry->key));

@@ -2,6 +2,7 @@
 
 #include "attestd/base/enc.h"
 #include "certs/chain.h"
+#include "certs/key.h"
 #include "certs/oid.h"
 #include "provision/evidence/attobj.h"
 #include "provision/evidence/formula.h"
@@ -27,7 +28,8 @@ static const enum verify_reason agent_plan[] = {
 
 /* Everything read from what the host sent; the slices point into it. */
 struct read {
-    struct att_slice ak_cert, certify_sig, cert_info, pub_area;
+    enum evidence_fmt fmt;
+    struct att_slice ak_cert, certify_sig, cert_info, pub_area, spki;
     int alg;
     struct parse_public ak, key;
     struct parse_name ak_name, key_name;
@@ -36,6 +38,7 @@ struct read {
     struct verify_statement certify, quote;
     struct evidence_statement evidence;
     struct verify_key_place place;
+    const char *store; /* set by check_store */
 };
 
 /* ---- malformed ------------------------------------------------------------------------------- */
@@ -48,7 +51,9 @@ static bool read_statement(const struct verify_agent_in *in, struct read *read,
         read->certify_sig = in->certify_sig;
         read->cert_info = in->cert_info;
         read->pub_area = in->pub_area;
+        read->spki = in->spki;
         read->alg = EVIDENCE_COSE_ES256;
+        read->fmt = in->spki.len ? EVIDENCE_FMT_HOST : EVIDENCE_FMT_TPM;
         return true;
     }
     struct evidence_attobj attobj;
@@ -65,7 +70,9 @@ static bool read_statement(const struct verify_agent_in *in, struct read *read,
     read->certify_sig = attobj.sig;
     read->cert_info = attobj.cert_info;
     read->pub_area = attobj.pub_area;
+    read->spki = attobj.spki;
     read->alg = attobj.alg;
+    read->fmt = attobj.fmt;
     return true;
 }
 
@@ -88,6 +95,40 @@ static bool read_key(struct att_slice area, const char *what, struct parse_publi
     return true;
 }
 
+/* What a TPM states of the key. */
+static bool read_certified(const struct verify_agent_in *in, struct read *read,
+                           struct verify_verdict *verdict)
+{
+    return read_key(read->pub_area, "pubArea", &read->key, &read->key_name, read->key_spki,
+                    &read->key_spki_len, verdict) &&
+           verify_step_statement(read->cert_info, PARSE_ATTEST_CERTIFY, "certInfo", &read->certify,
+                                 verdict) &&
+           verify_step_signature(read->certify_sig, "attObj sig", verdict) &&
+           verify_key_place_read(in, &read->place, verdict);
+}
+
+/* The key itself, on P-256 in the one encoding we write; nothing of a TPM's key beside it. */
+static bool read_stated(const struct verify_agent_in *in, struct read *read,
+                        struct verify_verdict *verdict)
+{
+    struct att_err err = {0};
+    if (read->certify_sig.len || read->cert_info.len || read->pub_area.len || in->srk_pub.len ||
+        in->parent_pub.len) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED,
+                    "fmt attestd-host: certInfo, its signature, pubArea, srkPub and parentPub are "
+                    "of a key in a TPM");
+        return false;
+    }
+    if (read->spki.len > sizeof(read->key_spki) || certs_key_check_spki(read->spki, &err)) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "spki (%zu bytes): %s", read->spki.len,
+                    err.msg[0] ? err.msg : "too long");
+        return false;
+    }
+    memcpy(read->key_spki, read->spki.ptr, read->spki.len);
+    read->key_spki_len = read->spki.len;
+    return true;
+}
+
 static bool read_all(const struct verify_agent_in *in, struct read *read,
                      struct verify_verdict *verdict)
 {
@@ -100,13 +141,8 @@ static bool read_all(const struct verify_agent_in *in, struct read *read,
     if (!read_statement(in, read, verdict) ||
         !read_key(in->ak.ak_pub, "the AK's public area", &read->ak, &read->ak_name, read->ak_spki,
                   &read->ak_spki_len, verdict) ||
-        !read_key(read->pub_area, "pubArea", &read->key, &read->key_name, read->key_spki,
-                  &read->key_spki_len, verdict) ||
-        !verify_step_statement(read->cert_info, PARSE_ATTEST_CERTIFY, "certInfo", &read->certify,
-                               verdict) ||
-        !verify_step_signature(read->certify_sig, "attObj sig", verdict) ||
-        !verify_step_quote_form(&in->quoted, &read->quote, verdict) ||
-        !verify_key_place_read(in, &read->place, verdict)) {
+        !(read->fmt == EVIDENCE_FMT_HOST ? read_stated : read_certified)(in, read, verdict) ||
+        !verify_step_quote_form(&in->quoted, &read->quote, verdict)) {
         return false;
     }
     if (evidence_statement_parse(in->evidence, &read->evidence, &err)) {
@@ -119,22 +155,51 @@ static bool read_all(const struct verify_agent_in *in, struct read *read,
 
 /* ---- the key's statement --------------------------------------------------------------------- */
 
-static bool check_store(const struct verify_agent_in *in, const struct read *read,
+/* The kinds of key, each with the one format of statement that speaks for it. */
+static const struct {
+    const char *name;
+    uint32_t bit;
+    enum evidence_fmt fmt;
+} kinds[] = {{"tpm", VERIFY_KEY_TPM, EVIDENCE_FMT_TPM},
+             {"memory", VERIFY_KEY_MEMORY, EVIDENCE_FMT_HOST}};
+
+/* "tpm" for its bit; for people. */
+static const char *kind_name(uint32_t bit)
+{
+    return bit == VERIFY_KEY_TPM      ? "tpm"
+           : bit == VERIFY_KEY_HSM    ? "hsm"
+           : bit == VERIFY_KEY_MEMORY ? "memory"
+                                      : "none";
+}
+
+static bool check_store(const struct verify_agent_in *in, struct read *read,
                         struct verify_verdict *verdict)
 {
-    /* A TPM2_Certify speaks for a key in a TPM and for no other kind. */
-    if (strcmp(read->evidence.key_store, "tpm") != 0) {
+    size_t i = 0, n = sizeof(kinds) / sizeof(kinds[0]);
+    while (i < n && strcmp(read->evidence.key_store, kinds[i].name) != 0) {
+        i++;
+    }
+    if (i == n || kinds[i].fmt != read->fmt) {
         verify_fail(verdict, VERIFY_REASON_KEY_STORE,
-                    "evidence says keyStore \"%s\", the statement is of a TPM's key",
-                    read->evidence.key_store);
+                    "evidence says keyStore \"%s\", for which a statement of fmt \"%s\" does not "
+                    "speak",
+                    read->evidence.key_store, evidence_fmt_name(read->fmt));
         return false;
     }
-    if (!(in->key_stores & VERIFY_KEY_TPM)) {
+    if (!(in->key_stores & kinds[i].bit)) {
         verify_fail(verdict, VERIFY_REASON_KEY_STORE,
-                    "the profile does not allow keys of kind \"tpm\"");
+                    "the profile does not allow keys of kind \"%s\"", kinds[i].name);
         return false;
     }
-    verify_pass(verdict, VERIFY_REASON_KEY_STORE, "the key is in a TPM, as the profile allows");
+    if (in->entry_store && in->entry_store != kinds[i].bit) {
+        verify_fail(verdict, VERIFY_REASON_KEY_STORE,
+                    "evidence says keyStore \"%s\", the agent's entry says \"%s\"", kinds[i].name,
+                    kind_name(in->entry_store));
+        return false;
+    }
+    read->store = kinds[i].name;
+    verify_pass(verdict, VERIFY_REASON_KEY_STORE, "a key of kind \"%s\", as the profile allows",
+                kinds[i].name);
     return true;
 }
 
@@ -239,13 +304,47 @@ static bool check_key_attributes(const struct read *read, struct verify_verdict 
     return true;
 }
 
+static bool judge_certified(const struct verify_agent_in *in, const struct read *read,
+                            struct verify_verdict *verdict)
+{
+    return check_certify_header(read, verdict) && check_certify_signature(read, verdict) &&
+           check_certify_nonce(in, read, verdict) && check_certify_name(read, verdict) &&
+           check_key_attributes(read, verdict) &&
+           verify_key_place_check(in, &read->place, &read->key_name,
+                                  read->certify.attest.u.certify.qualified_name, verdict);
+}
+
+/* No TPM speaks for the key. Which key it is, for whom and when, the quote says (quoteNonce over
+ * evidence, evidenceMismatch); that it is held as said rests on the host, whose boot is judged. */
+static bool judge_stated(const struct verify_agent_in *in, struct verify_verdict *verdict)
+{
+    static const enum verify_reason certified[] = {
+        VERIFY_REASON_CERTIFY_TYPE, VERIFY_REASON_CERTIFY_SIGNATURE, VERIFY_REASON_CERTIFY_NONCE,
+        VERIFY_REASON_CERTIFY_NAME, VERIFY_REASON_KEY_ATTRIBUTES};
+    for (size_t i = 0; i < sizeof(certified) / sizeof(certified[0]); i++) {
+        verify_skip(verdict, certified[i],
+                    "the key is in the host's memory: no TPM2_Certify speaks for it, the quote "
+                    "carries its digest");
+    }
+    if (in->parent_policy.len) {
+        verify_fail(verdict, VERIFY_REASON_KEY_PARENT,
+                    "a key under the policy that was issued is demanded, this one is in no TPM");
+        return false;
+    }
+    verify_skip(verdict, VERIFY_REASON_KEY_PARENT,
+                "the key is in the host's memory: it has no parent in a TPM");
+    return true;
+}
+
 /* ---- now, and for whom ----------------------------------------------------------------------- */
 
 static bool check_stale(const struct verify_agent_in *in, const struct read *read,
                         struct verify_verdict *verdict)
 {
     struct verify_clock now = verify_clock_of(&read->quote.attest);
-    struct verify_clock certify = verify_clock_of(&read->certify.attest);
+    /* A memory key has no certInfo that could be of another boot. */
+    struct verify_clock certify =
+        read->fmt == EVIDENCE_FMT_TPM ? verify_clock_of(&read->certify.attest) : now;
     const struct verify_clock *before = in->ak.enrolled;
     const char *why = NULL;
     if (in->ak.expires_at && in->boot.now >= in->ak.expires_at) {
@@ -281,6 +380,19 @@ static bool check_stale(const struct verify_agent_in *in, const struct read *rea
     return true;
 }
 
+static bool same_key(const struct read *read)
+{
+    const struct evidence_statement *evidence = &read->evidence;
+    uint8_t digest[ATT_SHA256_LEN];
+    if (read->fmt == EVIDENCE_FMT_TPM) {
+        return att_slice_eq(ATT_SLICE(evidence->key_name, evidence->key_name_len),
+                            parse_name_slice(&read->key_name));
+    }
+    att_sha256(digest, ATT_SLICE(read->key_spki, read->key_spki_len));
+    return evidence->has_key_spki &&
+           att_slice_eq(ATT_SLICE_ARRAY(evidence->key_spki), ATT_SLICE_ARRAY(digest));
+}
+
 static bool check_evidence(const struct verify_agent_in *in, const struct read *read,
                            struct verify_verdict *verdict)
 {
@@ -291,10 +403,10 @@ static bool check_evidence(const struct verify_agent_in *in, const struct read *
                     in->identifier);
         return false;
     }
-    if (!att_slice_eq(ATT_SLICE(evidence->key_name, evidence->key_name_len),
-                      parse_name_slice(&read->key_name))) {
+    if (!same_key(read)) {
         verify_fail(verdict, VERIFY_REASON_EVIDENCE_MISMATCH,
-                    "evidence names another key than the certified one");
+                    "evidence names another key than the %s one",
+                    read->fmt == EVIDENCE_FMT_TPM ? "certified" : "sent");
         return false;
     }
     if (!evidence_logs_match(&evidence->logs, in->quoted.logs)) {
@@ -309,15 +421,13 @@ static bool check_evidence(const struct verify_agent_in *in, const struct read *
     return true;
 }
 
-static bool judge_key(const struct verify_agent_in *in, const struct read *read,
+static bool judge_key(const struct verify_agent_in *in, struct read *read,
                       struct verify_verdict *verdict)
 {
     return check_store(in, read, verdict) && check_known(in, read, verdict) &&
-           verify_step_ak(&read->ak, verdict) && check_certify_header(read, verdict) &&
-           check_certify_signature(read, verdict) && check_certify_nonce(in, read, verdict) &&
-           check_certify_name(read, verdict) && check_key_attributes(read, verdict) &&
-           verify_key_place_check(in, &read->place, &read->key_name,
-                                  read->certify.attest.u.certify.qualified_name, verdict);
+           verify_step_ak(&read->ak, verdict) &&
+           (read->fmt == EVIDENCE_FMT_TPM ? judge_certified(in, read, verdict)
+                                          : judge_stated(in, verdict));
 }
 
 static bool judge_quote(const struct verify_agent_in *in, const struct read *read,
@@ -327,7 +437,9 @@ static bool judge_quote(const struct verify_agent_in *in, const struct read *rea
     struct verify_clock clock;
     evidence_quote_extra(extra, att_slice_str(in->key_authorization), read->cert_info,
                          in->evidence);
-    if (!verify_step_quote(&in->quoted, &read->quote, &read->certify.attest, &read->ak,
+    const struct parse_attest *other =
+        read->fmt == EVIDENCE_FMT_TPM ? &read->certify.attest : NULL;
+    if (!verify_step_quote(&in->quoted, &read->quote, other, &read->ak,
                            ATT_SLICE_ARRAY(extra), &in->boot.selection, verdict)) {
         return false;
     }
@@ -342,7 +454,7 @@ static void fill(const struct read *read, struct verify_agent_facts *facts)
     facts->key_name = read->key_name;
     memcpy(facts->spki, read->key_spki, read->key_spki_len);
     facts->spki_len = read->key_spki_len;
-    facts->key_store = "tpm";
+    facts->key_store = read->store;
     facts->have_manifest_root = read->evidence.has_manifest_root;
     memcpy(facts->manifest_root, read->evidence.manifest_root, sizeof(facts->manifest_root));
     memcpy(facts->host_log_head, read->evidence.host_log_head, sizeof(facts->host_log_head));

@@ -69,6 +69,7 @@ struct forge {
     struct certs_ek_store *roots;
     struct forge_ek_cert ek_cert_spec;
     bool no_parent;                   /* the key stands right under the SRK */
+    bool memory;                      /* the agent's key is in no TPM: fmt attestd-host */
     uint32_t ak_hierarchy, hierarchy; /* of the AK, of the SRK */
     struct verify_clock clock;        /* what the TPM says now */
     struct verify_clock previous;     /* what the issuer has on record */

@@ -80,7 +80,7 @@ static void refuses_what_is_not_the_agents(void **state)
     struct proc_caller *caller = signer();
     uint8_t digest[32] = {7}, raw[64];
     struct att_slice d = ATT_SLICE_ARRAY(digest);
-    assert_ok(proc_keyd_key_create(f->client, "alpha", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "alpha", "tpm", &key, &err));
     assert_refused(sign(caller, "alpha", key.key_id, d, raw, &err), ATT_E_DENIED, "keyState");
     assert_ok(proc_keyd_key_activate(f->client, key.key_id, &err));
     assert_refused(sign(caller, "beta", key.key_id, d, raw, &err), ATT_E_DENIED, "keyAgent");
@@ -109,7 +109,7 @@ static void signs_digests_of_every_length(void **state)
     struct proc_caller *caller = signer();
     static const size_t lengths[] = {20, 28, 32, 48, 64};
     uint8_t digest[64], raw[64];
-    assert_ok(proc_keyd_key_create(f->client, "alpha", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "alpha", "tpm", &key, &err));
     assert_ok(proc_keyd_key_activate(f->client, key.key_id, &err));
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         assert_ok(att_random(digest, sizeof digest, &err));
@@ -157,9 +157,9 @@ static void quota_bounds_one_agent_alone(void **state)
     opts.quota = (struct keyd_quota){.per_second = 1, .burst = 5};
     start_opts(f, &opts, "ready");
     struct proc_caller *caller = signer();
-    assert_ok(proc_keyd_key_create(f->client, "alpha", &alpha, &err));
+    assert_ok(proc_keyd_key_create(f->client, "alpha", "tpm", &alpha, &err));
     assert_ok(proc_keyd_key_activate(f->client, alpha.key_id, &err));
-    assert_ok(proc_keyd_key_create(f->client, "beta", &beta, &err));
+    assert_ok(proc_keyd_key_create(f->client, "beta", "tpm", &beta, &err));
     assert_ok(proc_keyd_key_activate(f->client, beta.key_id, &err));
     int64_t begun = att_boottime_ms();
     enum att_rc rc = ATT_OK;
