@@ -29,6 +29,8 @@ enum file {
     F_CERTINFO_SIG,
     F_PUBAREA,
     F_SPKI,
+    F_ATTRIBUTES,
+    F_ATTRIBUTES_SIG,
     F_QUOTE,
     F_QUOTE_SIG,
     F_PCRS,
@@ -56,6 +58,8 @@ static const struct {
     [F_CERTINFO_SIG] = {"certinfo.sig", OF_TPM_KEY, false},
     [F_PUBAREA] = {"pubarea", OF_TPM_KEY, false},
     [F_SPKI] = {"spki", OF_OTHER_KEY, false},
+    [F_ATTRIBUTES] = {"attributes.cbor", OF_OTHER_KEY, true},
+    [F_ATTRIBUTES_SIG] = {"attributes.sig", OF_OTHER_KEY, true},
     [F_QUOTE] = {"quote", OF_ALL, false},
     [F_QUOTE_SIG] = {"quote.sig", OF_ALL, false},
     [F_PCRS] = {"pcrs", OF_ALL, false},
@@ -130,7 +134,7 @@ static bool may_lack(const struct input *in, enum file which, bool other_key)
     case OF_TPM_KEY:
         return !in->agent || other_key || files[which].optional;
     case OF_OTHER_KEY:
-        return !other_key;
+        return !other_key || files[which].optional;
     default:
         return files[which].optional;
     }
@@ -385,17 +389,20 @@ static enum att_rc check_agent(struct input *in, const struct verify_quoted *quo
     const char *id = json_string_value(json_object_get(args, "id"));
     struct verify_agent_in agent = {
         .ak_cert = att_buf_slice(&in->ak_der),
-        .certify_sig = content(in, F_CERTINFO_SIG),
+        .certify_sig =
+            content(in, content(in, F_ATTRIBUTES).len ? F_ATTRIBUTES_SIG : F_CERTINFO_SIG),
         .cert_info = content(in, F_CERTINFO),
         .pub_area = content(in, F_PUBAREA),
         .spki = content(in, F_SPKI),
+        .attributes = content(in, F_ATTRIBUTES),
         .evidence = content(in, F_EVIDENCE),
         .quoted = *quoted,
         .srk_pub = content(in, F_SRK_PUB),
         .parent_pub = content(in, F_PARENT_PUB),
         .key_authorization = keyauth,
         .identifier = id ? id : in->statement.identifier,
-        .key_stores = VERIFY_KEY_TPM | VERIFY_KEY_MEMORY, /* which it is, the check says */
+        .key_stores =
+            VERIFY_KEY_TPM | VERIFY_KEY_HSM | VERIFY_KEY_MEMORY, /* which it is, the check says */
         .ak = {.ak_pub = content(in, F_AK_PUB)},
         .boot = *boot,
         .no_parents = in->file[F_SRK_PUB].len == 0,

@@ -99,7 +99,11 @@ static void put_quote(struct dump *d, const struct proc_quote *quote, const uint
 static void put_made(struct dump *d, const struct host_evidence *ev)
 {
     const struct proc_key_evidence *made = &ev->made;
-    if (made->cert_info.len) {
+    if (made->cert_info.len && !made->pub_area.len) {
+        put(d, "attributes.cbor", att_buf_slice(&made->cert_info));
+        put(d, "attributes.sig", att_buf_slice(&made->cert_sig));
+        put(d, "spki", att_buf_slice(&ev->spki));
+    } else if (made->cert_info.len) {
         put(d, "certinfo", att_buf_slice(&made->cert_info));
         put(d, "certinfo.sig", att_buf_slice(&made->cert_sig));
         put(d, "pubarea", att_buf_slice(&made->pub_area));

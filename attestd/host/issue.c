@@ -272,12 +272,17 @@ static enum att_rc build_attobj(struct host_issue *job, struct att_buf *ret_cbor
     const struct proc_key_evidence *made = &job->evidence.made;
     struct evidence_attobj att = {.fmt = EVIDENCE_FMT_HOST,
                                   .spki = att_buf_slice(&job->evidence.spki)};
-    if (made->cert_info.len) {
+    if (made->cert_info.len && made->pub_area.len) {
         att = (struct evidence_attobj){.fmt = EVIDENCE_FMT_TPM,
                                        .alg = EVIDENCE_COSE_ES256,
                                        .sig = att_buf_slice(&made->cert_sig),
                                        .cert_info = att_buf_slice(&made->cert_info),
                                        .pub_area = att_buf_slice(&made->pub_area)};
+    } else if (made->cert_info.len) { /* what an HSM's module states, signed by the key */
+        att.fmt = EVIDENCE_FMT_HSM;
+        att.alg = EVIDENCE_COSE_ES256;
+        att.sig = att_buf_slice(&made->cert_sig);
+        att.attributes = att_buf_slice(&made->cert_info);
     }
     struct att_buf ders[EVIDENCE_X5C_MAX] = {{0}};
     struct att_slice pem = att_buf_slice(&job->ak_pem); /* parsed when it came */

@@ -5,6 +5,7 @@
 #include "attestd/keyd/keyd.h"
 #include "attestd/keyd/store.h"
 
+#include "attestd/base/p256.h"
 #include "attestd/base/secret.h"
 #include "attestd/proc/keyd_proto.h"
 #include "attestd/proc/sign_proto.h"
@@ -76,14 +77,17 @@ struct keyd_worker {
     struct att_buf srk_pub;
 };
 
+struct keyd_hsm; /* store_hsm.c */
+
 struct keyd {
+    struct keyd_hsm *hsm; /* never NULL */
     char *tcti, *ticket_path;
     char dir[KEYD_PATH_MAX];
     void (*on_event)(void *user, enum keyd_event event, const char *what,
                      const struct att_err *err);
     void *user;
     int lock_fd;
-    char instance[PROC_KEY_ID_LEN + 1]; /* random: another one after each start */
+    char instance[PROC_KEY_ID_LEN + 1];       /* random: another one after each start */
     struct proc_server *server, *sign_server; /* sign_server: NULL where nobody signs */
     struct proc_sandbox_report sandbox;
     pthread_t starter;
@@ -197,6 +201,26 @@ const struct tpm_blob *keyd_tpm_blob(const struct keyd_key *key);
  * into *key; takes over *blob. */
 ATT_MUST_USE enum att_rc keyd_tpm_adopt(struct keyd_key *key, struct tpm_blob *blob,
                                         struct att_err *err);
+
+/* ---- store_hsm.c ---------------------------------------------------------------------------- */
+ATT_MUST_USE enum att_rc keyd_hsm_new(const struct keyd_opts *opts, struct keyd_hsm **ret_hsm,
+                                      struct att_err *err);
+void keyd_hsm_free(struct keyd_hsm *hsm);
+/* agents/<id>.hsm. */
+struct keyd_hsm_file {
+    char id[PROC_KEY_ID_LEN + 1], agent[PROC_AGENT_MAX + 1];
+    enum keyd_key_state state;
+    bool waste; /* a key that nobody was told of, or that was destroyed; state is not set */
+    int64_t created_at;
+    uint64_t active_seq;
+    uint8_t cka_id[20];
+    uint8_t spki[ATT_P256_SPKI_LEN]; /* of waste perhaps zeroes */
+};
+ATT_MUST_USE enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret_file,
+                                             struct att_err *err);
+/* ATT_E_NOTFOUND: waste, which will be destroyed. ATT_E_CONFLICT: set aside. */
+ATT_MUST_USE enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *ret_key,
+                                       struct att_err *err);
 
 /* ---- frozen.c ------------------------------------------------------------------------------- */
 ATT_MUST_USE enum att_rc keyd_frozen_load(struct keyd *keyd, struct att_err *err);

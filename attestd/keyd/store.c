@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-static const struct keyd_store *const stores[] = {&keyd_store_tpm, &keyd_store_memory, NULL};
+static const struct keyd_store *const stores[] = {&keyd_store_tpm, &keyd_store_hsm,
+                                                  &keyd_store_memory, NULL};
 
 const struct keyd_store *keyd_store_at(size_t i)
 {

@@ -38,8 +38,8 @@ struct keyd_sig {
 /* What a store states of a key in M4, beside the quote (docs/PROTOCOL.md). The digest of statement
  * enters the quote; a store that can state nothing leaves it empty. Owns its buffers. */
 struct keyd_proof {
-    struct att_buf statement; /* tpm: certInfo (TPMS_ATTEST) */
-    struct att_buf sig;       /* tpm: TPMT_SIGNATURE over it */
+    struct att_buf statement; /* tpm: certInfo (TPMS_ATTEST); hsm: attributes (CBOR) */
+    struct att_buf sig;       /* tpm: TPMT_SIGNATURE over it; hsm: r ‖ s by the key */
     struct att_buf pub_area;  /* tpm only: TPMT_PUBLIC, as srk_pub and parent_pub */
     struct att_buf srk_pub;
     struct att_buf parent_pub; /* empty: the SRK is the parent */
@@ -88,7 +88,7 @@ struct keyd_store {
     void (*release)(void *held);
 };
 
-extern const struct keyd_store keyd_store_tpm, keyd_store_memory;
+extern const struct keyd_store keyd_store_tpm, keyd_store_hsm, keyd_store_memory;
 
 /* NULL for a name that is none here. */
 const struct keyd_store *keyd_store_by_name(struct att_slice name);

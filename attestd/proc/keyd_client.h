@@ -102,8 +102,10 @@ void proc_keys_free(struct proc_key *keys, size_t count);
 
 /* Everything of M4 that keyd makes. */
 struct proc_key_evidence {
-    struct att_buf cert_info; /* TPMS_ATTEST; empty, as the three below: the store states nothing */
-    struct att_buf cert_sig;  /* TPMT_SIGNATURE */
+    /* TPMS_ATTEST; of a key in an HSM (then pub_area and srk_pub are empty) its attributes, CBOR;
+     * empty, as the three below: the store states nothing */
+    struct att_buf cert_info;
+    struct att_buf cert_sig; /* TPMT_SIGNATURE; HSM: r ‖ s */
     struct proc_quote quote;
     struct att_buf pub_area, srk_pub;
     struct att_buf parent_pub; /* empty: the parent is the SRK */

@@ -165,7 +165,9 @@ enum { PROC_KEY_LIST_REP_RECORDS };
  * keySpki the digest of its spki, and the identifier's agent this key's agent: else ATT_E_DENIED
  * evidenceKey, evidenceAgent), pcrSelection → certInfo (TPMS_ATTEST), certSig, attest, quoteSig,
  * pcrs (JSON text), pubArea, srkPub, parentPub (empty: the parent is the SRK). certInfo, certSig,
- * pubArea and srkPub are empty where the store states nothing by itself ("memory"). */
+ * pubArea and srkPub are empty where the store states nothing by itself ("memory"). "hsm": certInfo
+ * is what the module states of the key (CBOR, provision/evidence/hsmattrs.h), certSig the key's r ‖
+ * s over SHA-256(keyAuthorization ‖ that); pubArea and srkPub are empty. */
 enum {
     PROC_KEY_EVIDENCE_REQ_KEY_ID,
     PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION,

@@ -7,9 +7,9 @@
 /* Both in deterministic order: shorter names first, then bytewise. */
 enum { FMT, ATT_STMT, OUTER };
 static const char *const outer[OUTER] = {"fmt", "attStmt"};
-enum { ALG, SIG, VER, X5C, SPKI, PUB_AREA, CERT_INFO, MEMBERS };
-static const char *const members[MEMBERS] = {"alg",  "sig",     "ver",     "x5c",
-                                             "spki", "pubArea", "certInfo"};
+enum { ALG, SIG, VER, X5C, SPKI, PUB_AREA, CERT_INFO, ATTRIBUTES, MEMBERS };
+static const char *const members[MEMBERS] = {"alg",  "sig",     "ver",      "x5c",
+                                             "spki", "pubArea", "certInfo", "attributes"};
 
 #define BIT(member) (1u << (member))
 /* What a format's attStmt has: all of it, nothing else. */
@@ -21,6 +21,8 @@ static const struct {
                           BIT(ALG) | BIT(SIG) | BIT(VER) | BIT(X5C) | BIT(PUB_AREA) |
                               BIT(CERT_INFO)},
     [EVIDENCE_FMT_HOST] = {"attestd-host", "1.0", BIT(VER) | BIT(X5C) | BIT(SPKI)},
+    [EVIDENCE_FMT_HSM] = {"attestd-hsm", "1.0",
+                          BIT(ALG) | BIT(SIG) | BIT(VER) | BIT(X5C) | BIT(SPKI) | BIT(ATTRIBUTES)},
 };
 #define FORMATS (sizeof formats / sizeof formats[0])
 
@@ -58,6 +60,9 @@ static void put_member(const struct evidence_attobj *attobj, unsigned member,
         break;
     case PUB_AREA:
         evidence_cbor_put_bytes(ret_cbor, attobj->pub_area);
+        break;
+    case ATTRIBUTES:
+        evidence_cbor_put_bytes(ret_cbor, attobj->attributes);
         break;
     default:
         evidence_cbor_put_bytes(ret_cbor, attobj->cert_info);
@@ -118,13 +123,13 @@ static enum att_rc check(const struct evidence_attobj *attobj, enum att_rc code,
     } parts[] = {{SIG, &attobj->sig, EVIDENCE_TPM_MAX},
                  {SPKI, &attobj->spki, EVIDENCE_SPKI_MAX},
                  {PUB_AREA, &attobj->pub_area, EVIDENCE_TPM_MAX},
-                 {CERT_INFO, &attobj->cert_info, EVIDENCE_TPM_MAX}};
+                 {CERT_INFO, &attobj->cert_info, EVIDENCE_TPM_MAX},
+                 {ATTRIBUTES, &attobj->attributes, EVIDENCE_HSM_ATTRS_MAX}};
     for (size_t i = 0; rc == ATT_OK && i < sizeof parts / sizeof parts[0]; i++) {
         size_t len = parts[i].bytes->len;
         if (has(attobj, parts[i].member) ? len == 0 || len > parts[i].max : len > 0) {
             rc = att_fail(err, code, "%s: %zu bytes, expected %s%zu in fmt %s",
-                          members[parts[i].member], len,
-                          has(attobj, parts[i].member) ? "1 … " : "",
+                          members[parts[i].member], len, has(attobj, parts[i].member) ? "1 … " : "",
                           has(attobj, parts[i].member) ? parts[i].max : 0,
                           formats[attobj->fmt].name);
         }
@@ -182,6 +187,9 @@ static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
         return take_x5c(cbor, attobj, err);
     case SPKI:
         return evidence_cbor_bytes(cbor, "spki", EVIDENCE_SPKI_MAX, &attobj->spki, err);
+    case ATTRIBUTES:
+        return evidence_cbor_bytes(cbor, "attributes", EVIDENCE_HSM_ATTRS_MAX, &attobj->attributes,
+                                   err);
     case PUB_AREA:
         return evidence_cbor_bytes(cbor, "pubArea", EVIDENCE_TPM_MAX, &attobj->pub_area, err);
     default:

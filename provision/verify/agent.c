@@ -11,6 +11,7 @@
 #include "provision/verify/steps.h"
 #include "tpm/parse/sig.h"
 
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,10 +27,12 @@ static const enum verify_reason agent_plan[] = {
     VERIFY_REASON_POLICY_EXPIRED,  VERIFY_REASON_BOOT_POLICY,
 };
 
+#define HSM_SIG_LEN 64 /* r ‖ s, ES256 */
+
 /* Everything read from what the host sent; the slices point into it. */
 struct read {
     enum evidence_fmt fmt;
-    struct att_slice ak_cert, certify_sig, cert_info, pub_area, spki;
+    struct att_slice ak_cert, certify_sig, cert_info, pub_area, spki, attributes;
     int alg;
     struct parse_public ak, key;
     struct parse_name ak_name, key_name;
@@ -38,8 +41,14 @@ struct read {
     struct verify_statement certify, quote;
     struct evidence_statement evidence;
     struct verify_key_place place;
-    const char *store; /* set by check_store */
+    struct evidence_hsm_attrs attrs; /* EVIDENCE_FMT_HSM */
+    const char *store;               /* set by check_store */
 };
+
+static void pkey_done(EVP_PKEY **key)
+{
+    EVP_PKEY_free(*key);
+}
 
 /* ---- malformed ------------------------------------------------------------------------------- */
 
@@ -52,8 +61,11 @@ static bool read_statement(const struct verify_agent_in *in, struct read *read,
         read->cert_info = in->cert_info;
         read->pub_area = in->pub_area;
         read->spki = in->spki;
+        read->attributes = in->attributes;
         read->alg = EVIDENCE_COSE_ES256;
-        read->fmt = in->spki.len ? EVIDENCE_FMT_HOST : EVIDENCE_FMT_TPM;
+        read->fmt = in->attributes.len ? EVIDENCE_FMT_HSM
+                    : in->spki.len     ? EVIDENCE_FMT_HOST
+                                       : EVIDENCE_FMT_TPM;
         return true;
     }
     struct evidence_attobj attobj;
@@ -71,6 +83,7 @@ static bool read_statement(const struct verify_agent_in *in, struct read *read,
     read->cert_info = attobj.cert_info;
     read->pub_area = attobj.pub_area;
     read->spki = attobj.spki;
+    read->attributes = attobj.attributes;
     read->alg = attobj.alg;
     read->fmt = attobj.fmt;
     return true;
@@ -112,11 +125,22 @@ static bool read_stated(const struct verify_agent_in *in, struct read *read,
                         struct verify_verdict *verdict)
 {
     struct att_err err = {0};
-    if (read->certify_sig.len || read->cert_info.len || read->pub_area.len || in->srk_pub.len ||
-        in->parent_pub.len) {
+    bool hsm = read->fmt == EVIDENCE_FMT_HSM;
+    if ((read->certify_sig.len && !hsm) || read->cert_info.len || read->pub_area.len ||
+        in->srk_pub.len || in->parent_pub.len) {
         verify_fail(verdict, VERIFY_REASON_MALFORMED,
-                    "fmt attestd-host: certInfo, its signature, pubArea, srkPub and parentPub are "
-                    "of a key in a TPM");
+                    "fmt %s: certInfo, its signature, pubArea, srkPub and parentPub are of a key "
+                    "in a TPM",
+                    evidence_fmt_name(read->fmt));
+        return false;
+    }
+    if (hsm && read->certify_sig.len != HSM_SIG_LEN) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "attObj sig: %zu bytes, expected %d (r, s)",
+                    read->certify_sig.len, HSM_SIG_LEN);
+        return false;
+    }
+    if (hsm && evidence_hsm_attrs_parse(read->attributes, &read->attrs, &err)) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "attObj: %s", err.msg);
         return false;
     }
     if (read->spki.len > sizeof(read->key_spki) || certs_key_check_spki(read->spki, &err)) {
@@ -141,7 +165,7 @@ static bool read_all(const struct verify_agent_in *in, struct read *read,
     if (!read_statement(in, read, verdict) ||
         !read_key(in->ak.ak_pub, "the AK's public area", &read->ak, &read->ak_name, read->ak_spki,
                   &read->ak_spki_len, verdict) ||
-        !(read->fmt == EVIDENCE_FMT_HOST ? read_stated : read_certified)(in, read, verdict) ||
+        !(read->fmt == EVIDENCE_FMT_TPM ? read_certified : read_stated)(in, read, verdict) ||
         !verify_step_quote_form(&in->quoted, &read->quote, verdict)) {
         return false;
     }
@@ -161,6 +185,7 @@ static const struct {
     uint32_t bit;
     enum evidence_fmt fmt;
 } kinds[] = {{"tpm", VERIFY_KEY_TPM, EVIDENCE_FMT_TPM},
+             {"hsm", VERIFY_KEY_HSM, EVIDENCE_FMT_HSM},
              {"memory", VERIFY_KEY_MEMORY, EVIDENCE_FMT_HOST}};
 
 /* "tpm" for its bit; for people. */
@@ -336,13 +361,81 @@ static bool judge_stated(const struct verify_agent_in *in, struct verify_verdict
     return true;
 }
 
+/* ---- an HSM's key ------------------------------------------------------------------------------
+ */
+
+/* It is used by who speaks for it, now: its own signature. */
+static bool check_hsm_signature(const struct verify_agent_in *in, const struct read *read,
+                                struct verify_verdict *verdict)
+{
+    struct att_err err = {0};
+    att_autobuf message = {0}, der = {0};
+    ATT_CLEANUP(pkey_done) EVP_PKEY *key = NULL;
+    if (read->alg != EVIDENCE_COSE_ES256) {
+        verify_fail(verdict, VERIFY_REASON_CERTIFY_SIGNATURE,
+                    "attObj says alg %d, expected %d (ES256)", read->alg, EVIDENCE_COSE_ES256);
+        return false;
+    }
+    att_buf_put_str(&message, in->key_authorization);
+    att_buf_put_slice(&message, read->attributes);
+    enum att_rc rc = att_buf_ok(&message, &err);
+    if (rc == ATT_OK) {
+        rc = certs_sig_der(ATT_SLICE(read->certify_sig.ptr, HSM_SIG_LEN / 2),
+                           ATT_SLICE(read->certify_sig.ptr + HSM_SIG_LEN / 2, HSM_SIG_LEN / 2),
+                           &der, &err);
+    }
+    if (rc == ATT_OK) {
+        rc = certs_key_from_spki(ATT_SLICE(read->key_spki, read->key_spki_len), &key, &err);
+    }
+    if (rc == ATT_OK) {
+        rc = certs_sig_verify(key, att_buf_slice(&message), att_buf_slice(&der), &err);
+    }
+    if (rc != ATT_OK) {
+        verify_fail(verdict, VERIFY_REASON_CERTIFY_SIGNATURE,
+                    "attObj sig is not the key's over this order's keyAuthorization and its "
+                    "attributes: %s",
+                    err.msg);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_CERTIFY_SIGNATURE,
+                "the key itself signed this order's keyAuthorization and its attributes");
+    return true;
+}
+
+/* The module's word, carried by the host whose boot is judged; not a proof of the HSM's. */
+static bool judge_hsm(const struct verify_agent_in *in, const struct read *read,
+                      struct verify_verdict *verdict)
+{
+    struct att_err err = {0};
+    static const char hsm[] = "the key is in an HSM: no TPM2_Certify speaks for it";
+    verify_skip(verdict, VERIFY_REASON_CERTIFY_TYPE, "%s", hsm);
+    if (!check_hsm_signature(in, read, verdict)) {
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_CERTIFY_NONCE, "the signature was made for this order");
+    verify_skip(verdict, VERIFY_REASON_CERTIFY_NAME, "%s", hsm);
+    if (evidence_hsm_attrs_check(&read->attrs, &err)) {
+        verify_fail(verdict, VERIFY_REASON_KEY_ATTRIBUTES, "%s", err.msg);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_KEY_ATTRIBUTES,
+                "the HSM's module states that the key was made there and never leaves it");
+    if (in->parent_policy.len) {
+        verify_fail(verdict, VERIFY_REASON_KEY_PARENT,
+                    "a key under the policy that was issued is demanded, this one is in no TPM");
+        return false;
+    }
+    verify_skip(verdict, VERIFY_REASON_KEY_PARENT, "%s", hsm);
+    return true;
+}
+
 /* ---- now, and for whom ----------------------------------------------------------------------- */
 
 static bool check_stale(const struct verify_agent_in *in, const struct read *read,
                         struct verify_verdict *verdict)
 {
     struct verify_clock now = verify_clock_of(&read->quote.attest);
-    /* A memory key has no certInfo that could be of another boot. */
+    /* A key outside the TPM has no certInfo that could be of another boot. */
     struct verify_clock certify =
         read->fmt == EVIDENCE_FMT_TPM ? verify_clock_of(&read->certify.attest) : now;
     const struct verify_clock *before = in->ak.enrolled;
@@ -426,8 +519,9 @@ static bool judge_key(const struct verify_agent_in *in, struct read *read,
 {
     return check_store(in, read, verdict) && check_known(in, read, verdict) &&
            verify_step_ak(&read->ak, verdict) &&
-           (read->fmt == EVIDENCE_FMT_TPM ? judge_certified(in, read, verdict)
-                                          : judge_stated(in, verdict));
+           (read->fmt == EVIDENCE_FMT_TPM   ? judge_certified(in, read, verdict)
+            : read->fmt == EVIDENCE_FMT_HSM ? judge_hsm(in, read, verdict)
+                                            : judge_stated(in, verdict));
 }
 
 static bool judge_quote(const struct verify_agent_in *in, const struct read *read,
@@ -435,12 +529,12 @@ static bool judge_quote(const struct verify_agent_in *in, const struct read *rea
 {
     uint8_t extra[ATT_SHA256_LEN];
     struct verify_clock clock;
-    evidence_quote_extra(extra, att_slice_str(in->key_authorization), read->cert_info,
+    evidence_quote_extra(extra, att_slice_str(in->key_authorization),
+                         read->fmt == EVIDENCE_FMT_HSM ? read->attributes : read->cert_info,
                          in->evidence);
-    const struct parse_attest *other =
-        read->fmt == EVIDENCE_FMT_TPM ? &read->certify.attest : NULL;
-    if (!verify_step_quote(&in->quoted, &read->quote, other, &read->ak,
-                           ATT_SLICE_ARRAY(extra), &in->boot.selection, verdict)) {
+    const struct parse_attest *other = read->fmt == EVIDENCE_FMT_TPM ? &read->certify.attest : NULL;
+    if (!verify_step_quote(&in->quoted, &read->quote, other, &read->ak, ATT_SLICE_ARRAY(extra),
+                           &in->boot.selection, verdict)) {
         return false;
     }
     clock = verify_clock_of(&read->quote.attest);

@@ -1,12 +1,14 @@
 /* One order's evidence (M4), and its CSR (M5). A statement of fmt "attestd-host" (a memory key) has
  * no TPM2_Certify: the six checks certifyType … keyParent are then reported as skipped, and
- * evidenceMismatch compares keySpki instead of keyName. All others are the same for both. Checks of
- * verify_agent, in order: malformed,
- * keyStore, akUnknown, akAttributes, certifyType, certifySignature, certifyNonce, certifyName,
- * keyAttributes, keyParent, quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce,
- * pcrSelection, pcrDigest, tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing,
- * logReplay, policyMissing, policyExpired, bootPolicy. Of verify_csr: malformed, csrSignature,
- * csrName, csrAccountKey, csrKey. */
+ * evidenceMismatch compares keySpki instead of keyName. One of fmt "attestd-hsm" is signed by the
+ * key itself over SHA-256(keyAuthorization ‖ attributes) (certifySignature, certifyNonce),
+ * keyAttributes are what its module states; certifyType, certifyName and keyParent are skipped. All
+ * others are the same for all. Checks of verify_agent, in order: malformed, keyStore, akUnknown,
+ * akAttributes, certifyType, certifySignature, certifyNonce, certifyName, keyAttributes, keyParent,
+ * quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest,
+ * tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing, logReplay, policyMissing,
+ * policyExpired, bootPolicy. Of verify_csr: malformed, csrSignature, csrName, csrAccountKey,
+ * csrKey. */
 #ifndef ATTESTD_VERIFY_AGENT_H
 #define ATTESTD_VERIFY_AGENT_H
 
@@ -36,6 +38,8 @@ struct verify_agent_in {
     struct att_slice ak_cert; /* x5c[0] */
     struct att_slice certify_sig, cert_info, pub_area;
     struct att_slice spki; /* fmt "attestd-host"; the three before are empty then */
+    /* CBOR; fmt "attestd-hsm", which has certify_sig (r ‖ s) and spki beside it */
+    struct att_slice attributes;
     struct att_slice evidence; /* CBOR */
     struct verify_quoted quoted;
     struct att_slice srk_pub;    /* TPMT_PUBLIC */
@@ -60,7 +64,7 @@ struct verify_agent_facts {
     struct parse_name key_name;    /* len 0: the key is in no TPM */
     uint8_t spki[VERIFY_SPKI_MAX]; /* of the key judged: what verify_csr compares with */
     size_t spki_len;
-    const char *key_store; /* static: "tpm", "memory" */
+    const char *key_store; /* static: "tpm", "hsm", "memory" */
     bool have_manifest_root;
     uint8_t manifest_root[ATT_SHA256_LEN];
     uint8_t host_log_head[ATT_SHA256_LEN];
