@@ -26,6 +26,7 @@ wait_for 10 test -S "$dir/run/whod.sock"
 job_start tokend "$bin/attestd-tokend" --config "$dir/attestd.yaml"
 wait_for 10 test -S "$dir/run/public/pkcs11.sock"
 chmod -R a+rX "$dir/run"
+chmod a+x "$dir/state" "$dir/state/host" "$dir/state/host/agents" # as the units have it
 export P11_KIT_SERVER_ADDRESS=unix:path=$dir/run/public/pkcs11.sock P11_KIT_STRICT=1
 
 # An agent for each store, told apart by its user.
@@ -87,7 +88,8 @@ for name in in-tpm in-memory; do
         job_start tls openssl s_server -accept "127.0.0.1:$port" -cert "$dir/tmp/srv.pem" -key "$dir/tmp/srv.key" \
             -CAfile "$dir/issuer/ca/bundle.pem" -Verify 4 -verify_return_error -www
         wait_for 15 bash -c "exec 9<>/dev/tcp/127.0.0.1/$port"
-        as "$name" gnutls-cli --provider "$module" --x509keyfile "$key" --x509certfile "${key/private/cert}" \
+        as "$name" gnutls-cli --provider "$module" --x509keyfile "$key" \
+            --x509certfile "$dir/state/host/agents/$name/chain.pem" \
             --x509cafile "$dir/tmp/srv.pem" -p "$port" localhost > "$dir/tmp/out" 2>&1 || { cat "$dir/tmp/out"; job_fail "$name: gnutls-cli"; }
         grep -q 'Handshake was completed' "$dir/tmp/out" || job_fail "$name: no handshake"
         job_stop tls
