@@ -1,8 +1,11 @@
 # shellcheck shell=bash
 # The main job with real processes, for integration tests: source this, call job_setup, then the
 # job_start_* functions. Everything lies in $dir; what was started is ended by job_cleanup.
-# Needs ATT_BIN_DIR and ATT_SOURCE_DIR. JOB_LIFETIME (default 1h) is the profile's.
+# Needs ATT_BIN_DIR and ATT_SOURCE_DIR. JOB_KEY (default tpm) is the store of the agents' keys,
+# JOB_LIFETIME the profile's (default 1h; 15m, the most there is, where a key is in memory).
 
+JOB_KEY=${JOB_KEY:-tpm}
+case $JOB_KEY in memory) JOB_LIFETIME=${JOB_LIFETIME:-15m} ;; *) JOB_LIFETIME=${JOB_LIFETIME:-1h} ;; esac
 job_vectors=$ATT_SOURCE_DIR/tests/vectors/boot
 job_pcrs="sha256:0,1,2,3,4,5,6,7,8,9,14"
 
@@ -125,8 +128,8 @@ enrolment:
 profiles:
   - name: trading
     description: agents that trade, on hosts whose boot is known
-    lifetime: ${JOB_LIFETIME:-1h}
-    keys: [tpm]
+    lifetime: $JOB_LIFETIME
+    keys: [tpm$([ "$JOB_KEY" = tpm ] || echo ", $JOB_KEY")]
     boot: ovmf-guest
     pcrs: "$job_pcrs"
     logs: [firmware]
@@ -170,7 +173,8 @@ job_start_all() {
 job_host_known() { [ "$(ctl --json host list | jq '.hosts | length')" = 1 ]; }
 job_host_id() { ctl --json host list | jq -r '.hosts[0].id'; }
 
-# job_entries NAME...: exactly these agents
+# job_entries NAME...: exactly these agents; job_key_of[NAME]: with a key of another store than JOB_KEY
+declare -A job_key_of=()
 job_entries() {
     local name
     {
@@ -183,7 +187,7 @@ job_entries() {
     hosts: [ "ek:$(job_host_id)" ]
     workload:
       uid: 1001
-    key: tpm
+    key: ${job_key_of[$name]:-$JOB_KEY}
     profile: trading
 END
         done
