@@ -206,12 +206,59 @@ if [ "$JOB_KEY" = memory ]; then
 fi
 wait_for 60 ctl agent rotate market-data
 job_check_chain market-data
-if [ "$JOB_KEY" = tpm ]; then
+if [ "$JOB_KEY" != memory ]; then
     name=portfolio-rebalancer
-    grep -qxF "$(job_serial $name)" <<< "$serials" || job_fail "keys in the TPM outlive keyd, and $name has another certificate"
+    grep -qxF "$(job_serial $name)" <<< "$serials" || job_fail "keys outlive keyd, and $name has another certificate"
     [ "$(log_count agent.keyLost)" = 0 ] || job_fail "keyLost"
 fi
 ok "keyd restarted: rotates"
+
+if [ "$JOB_KEY" = hsm ]; then
+    token_keys() {
+        pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --login --pin 47110815 --list-objects --type privkey \
+            2> /dev/null | grep -c 'Private Key Object' || true
+    }
+    as_many_keys() { [ "$(token_keys)" = "$(keys_of)" ]; }
+    wait_for 30 as_many_keys
+    ok "the token holds the keys that keyd knows, no more"
+
+    job_stop hsmd KILL
+    code=0
+    ctl agent rotate market-data > "$dir/tmp/out" 2>&1 || code=$?
+    [ "$code" = 1 ] || job_fail "a rotation without hsmd: $code"
+    job_check_chain market-data
+    job_start_hsmd
+    wait_for 60 ctl agent rotate market-data
+    job_check_chain market-data
+    wait_for 30 as_many_keys
+    ok "hsmd killed: the old certificate stayed, then rotates; no key is left over"
+
+    token=$(find "$dir/tokens" -mindepth 1 -maxdepth 1)
+    away() { [ "$(grep -c hsmd.token-away "$dir/log/hsmd.log")" -ge 1 ]; }
+    mv "$token" "$dir/away"
+    wait_for 30 away
+    code=0
+    ctl agent rotate market-data > "$dir/tmp/out" 2>&1 || code=$?
+    [ "$code" = 1 ] || job_fail "a rotation without the token: $code"
+    grep -q 'no token with label' "$dir/tmp/out" || job_fail "the reason: $(cat "$dir/tmp/out")"
+    mv "$dir/away" "$token"
+    wait_for 60 ctl agent rotate market-data
+    job_check_chain market-data
+    wait_for 30 as_many_keys
+    ok "token away and back: refused with the reason, then rotates; no key is left over"
+
+    # What is stored of the evidence is judged again, and is refused when the module's words are changed.
+    evidence=$dir/state/host/evidence/market-data
+    "$bin/attestctl" verify "$evidence" > "$dir/tmp/out" 2>&1 || true
+    grep -E 'certifySignature|keyAttributes' "$dir/tmp/out" > "$dir/tmp/checks"
+    [ "$(grep -ci pass "$dir/tmp/checks")" = 2 ] || job_fail "attestctl verify: $(cat "$dir/tmp/out")"
+    cp -r "$evidence" "$dir/changed"
+    sed -i 's/\xf4/\xf5/' "$dir/changed/attributes.cbor"
+    code=0
+    "$bin/attestctl" verify "$dir/changed" > "$dir/tmp/out" 2>&1 || code=$?
+    [ "$code" = 1 ] && grep -q 'certifySignature' "$dir/tmp/out" || job_fail "changed attributes: $code, $(cat "$dir/tmp/out")"
+    ok "attestctl verify: the key's signature covers what its module states"
+fi
 
 job_stop issuerd
 code=0

@@ -1,6 +1,7 @@
 #include "tests/support/forge.h"
 
 #include "attestd/base/enc.h"
+#include "certs/key.h"
 #include "provision/evidence/attobj.h"
 #include "provision/evidence/formula.h"
 #include "tests/support/forge_parts.h"
@@ -268,6 +269,25 @@ static void derive_certify(struct forge *forge, forge_mutate mutate)
     seal(&forge->certify, forge->certify_signer, &forge->certify_bytes, &forge->certify_sig);
 }
 
+static void derive_hsm(struct forge *forge, forge_mutate mutate)
+{
+    struct att_err err = {0};
+    att_autobuf message = {0}, der = {0};
+    const uint32_t good = 1u << EVIDENCE_HSM_LOCAL | 1u << EVIDENCE_HSM_ALWAYS_SENSITIVE |
+                          1u << EVIDENCE_HSM_NEVER_EXTRACTABLE | 1u << EVIDENCE_HSM_SENSITIVE |
+                          1u << EVIDENCE_HSM_TOKEN | 1u << EVIDENCE_HSM_PRIVATE |
+                          1u << EVIDENCE_HSM_SIGN;
+    forge->attrs = (struct evidence_hsm_attrs){(1u << EVIDENCE_HSM_COUNT) - 1, good};
+    forge->hsm_signer = forge->agent.pkey;
+    stage(forge, mutate, FORGE_CERTIFY);
+    forge_must(!evidence_hsm_attrs_encode(&forge->attrs, &forge->certify_bytes, &err), err.msg);
+    att_buf_put_str(&message, forge->certified_key_authorization);
+    att_buf_put_slice(&message, att_buf_slice(&forge->certify_bytes));
+    forge_must(!certs_sign(forge->hsm_signer, att_buf_slice(&message), &der, &err) &&
+                   !certs_sig_raw(att_buf_slice(&der), &forge->certify_sig, &err),
+               err.msg);
+}
+
 static void derive_evidence(struct forge *forge, forge_mutate mutate)
 {
     struct att_err err = {0};
@@ -276,7 +296,8 @@ static void derive_evidence(struct forge *forge, forge_mutate mutate)
     if (forge->memory) {
         att_autobuf spki = {0};
         forge_spki(forge->agent.pkey, &spki);
-        memcpy(statement->key_store, "memory", 7);
+        (void)strncpy(statement->key_store, forge->hsm ? "hsm" : "memory",
+                      sizeof(statement->key_store) - 1);
         statement->has_key_spki = true;
         att_sha256(statement->key_spki, att_buf_slice(&spki));
     } else {
@@ -384,7 +405,9 @@ static void derive_inputs(struct forge *forge)
                                                         : att_buf_slice(&forge->parent.area),
         .key_authorization = forge->key_authorization,
         .identifier = forge->identifier,
-        .key_stores = forge->memory ? VERIFY_KEY_MEMORY : VERIFY_KEY_TPM,
+        .key_stores = forge->hsm      ? VERIFY_KEY_HSM
+                      : forge->memory ? VERIFY_KEY_MEMORY
+                                      : VERIFY_KEY_TPM,
         .ak = {.ak_pub = att_buf_slice(&forge->ak.area),
                .ak_cert = att_buf_slice(&forge->ak_cert),
                .clock = previous,
@@ -402,6 +425,12 @@ static void derive_attobj(struct forge *forge)
         forge_spki(forge->agent.pkey, &spki);
         attobj.fmt = EVIDENCE_FMT_HOST;
         attobj.spki = att_buf_slice(&spki);
+        if (forge->hsm) {
+            attobj.fmt = EVIDENCE_FMT_HSM;
+            attobj.alg = EVIDENCE_COSE_ES256;
+            attobj.sig = att_buf_slice(&forge->certify_sig);
+            attobj.attributes = att_buf_slice(&forge->certify_bytes);
+        }
     } else {
         attobj.alg = EVIDENCE_COSE_ES256;
         attobj.sig = att_buf_slice(&forge->certify_sig);
@@ -419,6 +448,8 @@ void forge_build(struct forge *forge, forge_mutate mutate)
     if (forge->kind == FORGE_ORDER) {
         if (!forge->memory) {
             derive_certify(forge, mutate);
+        } else if (forge->hsm) {
+            derive_hsm(forge, mutate);
         }
         derive_evidence(forge, mutate);
     }

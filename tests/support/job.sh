@@ -29,7 +29,7 @@ job_setup() {
 
 job_cleanup() {
     local status=$? name
-    for name in attestd keyd whod issuerd abrmd dbus; do
+    for name in attestd keyd hsmd whod issuerd abrmd dbus; do
         job_stop "$name" KILL 2> /dev/null || true
     done
     [ ! -d "$dir/tpm" ] || swtpm_stop "$dir/tpm"
@@ -147,6 +147,32 @@ ticket_file: $dir/ticket.json
 logs:
   firmware: $dir/firmware.log
 END
+    [ "$JOB_KEY" != hsm ] || job_make_hsm
+}
+
+# With JOB_KEY=hsm: a SoftHSM token, its PIN's file, and the configuration's section.
+job_make_hsm() {
+    [ -r /usr/lib/softhsm/libsofthsm2.so ] && command -v softhsm2-util > /dev/null || job_skip "no softhsm2"
+    export SOFTHSM2_CONF=$dir/softhsm2.conf
+    mkdir -p "$dir/tokens"
+    printf 'directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n' "$dir/tokens" > "$SOFTHSM2_CONF"
+    softhsm2-util --init-token --free --label agents --pin 47110815 --so-pin 08154711 > /dev/null
+    (umask 077 && echo 47110815 > "$dir/hsm.pin")
+    job_hsm_serial=$(find "$dir/tokens" -mindepth 1 -maxdepth 1 -printf '%f\n' | tr -d - | cut -c 17-)
+    cat >> "$dir/attestd.yaml" << END
+hsm:
+  module: /usr/lib/softhsm/libsofthsm2.so
+  token: "pkcs11:token=agents;serial=$job_hsm_serial?pin-source=file:$dir/hsm.pin"
+  files: [ $SOFTHSM2_CONF, $dir/tokens ]
+END
+}
+
+job_hsm_ready() { [ "$(grep -c hsmd.token-ready "$dir/log/hsmd.log")" -gt "$job_hsm_starts" ]; }
+job_start_hsmd() {
+    job_hsm_starts=$(grep -c hsmd.token-ready "$dir/log/hsmd.log" 2> /dev/null || true)
+    job_hsm_starts=${job_hsm_starts:-0}
+    job_start hsmd "$bin/attestd-hsmd" --config "$dir/attestd.yaml"
+    wait_for 30 job_hsm_ready
 }
 
 job_start_issuer() {
@@ -166,6 +192,7 @@ job_start_all() {
     job_start_issuer
     ctl policy apply -f "$job_vectors/policy.json" > /dev/null
     ctl ticket create --host job --out "$dir/ticket.json" > /dev/null
+    [ "$JOB_KEY" != hsm ] || job_start_hsmd
     job_start_keyd
     job_start_attestd
 }
