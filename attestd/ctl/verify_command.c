@@ -262,7 +262,8 @@ static void check_nonce(const struct input *in, uint8_t expected[ATT_SHA256_LEN]
     }
     bool matches = att_unhex(&file_nonce, text, NULL) == ATT_OK;
     if (in->agent) {
-        evidence_quote_extra(expected, content(in, F_KEYAUTH), content(in, F_CERTINFO),
+        evidence_quote_extra(expected, content(in, F_KEYAUTH),
+                             content(in, content(in, F_ATTRIBUTES).len ? F_ATTRIBUTES : F_CERTINFO),
                              content(in, F_EVIDENCE));
         matches = matches &&
                   att_slice_eq(att_buf_slice(&in->nonce_arg), ATT_SLICE(expected, ATT_SHA256_LEN));

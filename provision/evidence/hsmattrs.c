@@ -53,7 +53,7 @@ enum att_rc evidence_hsm_attrs_parse(struct att_slice bytes, struct evidence_hsm
     const char *names[EVIDENCE_HSM_COUNT];
     struct evidence_hsm_attrs attrs = {0, 0};
     struct evidence_cbor cbor = {bytes};
-    size_t n = 0, index = 0;
+    size_t n = 0, index = 0, next = 0;
     unsigned seen = 0;
     for (size_t i = 0; i < EVIDENCE_HSM_COUNT; i++) {
         names[i] = order[i].name;
@@ -66,6 +66,10 @@ enum att_rc evidence_hsm_attrs_parse(struct att_slice bytes, struct evidence_hsm
     for (size_t i = 0; rc == ATT_OK && i < n; i++) {
         bool value = false;
         rc = evidence_cbor_key(&cbor, "attributes", names, EVIDENCE_HSM_COUNT, &seen, &index, err);
+        if (rc == ATT_OK && index < next) { /* the bytes are signed: there is one form of them */
+            rc = att_fail(err, ATT_E_PARSE, "attributes: \"%s\" is out of order", names[index]);
+        }
+        next = index + 1;
         if (rc == ATT_OK) {
             rc = evidence_cbor_bool(&cbor, names[index], &value, err);
         }
