@@ -244,7 +244,10 @@ static enum att_rc sync_one(struct agent_registry *reg, const struct agent_entry
         agent->check_keys = true; /* an earlier life may have left some */
         sync->added++;
     } else {
+        bool other_store = strcmp(agent->rec.key_store, entry->key_store) != 0;
         bool changed = take_entry(&agent->rec, entry);
+        /* The key in use is of the store before: that the certificate says so is not enough. */
+        agent->forced |= other_store && agent->rec.life.state == AGENT_VALID;
         if (agent->rec.life.state == AGENT_REMOVED) {
             agent->reassigned = true;
             sync->added++;

@@ -55,6 +55,18 @@ struct conf_attestd_logs {
     char *firmware, *systemd, *ima; /* paths; never NULL; an absent file is a log not sent */
 };
 
+#define CONF_HSM_FILES_MAX    16
+#define CONF_HSM_SESSIONS_MAX 8
+struct conf_attestd_hsm { /* for attestd-hsmd; keyd looks only whether there is one */
+    char *module;         /* path of the PKCS#11 module */
+    char *token;          /* RFC 7512 URI; conf_p11uri_parse has its parts */
+    char **files;         /* what the module may read and, where their modes let it, write */
+    unsigned n_files;
+    char *sandbox;     /* "local" or "network" */
+    uint32_t sessions; /* side by side; 4 unless set */
+    bool network;      /* derived from sandbox */
+};
+
 struct conf_attestd {
     struct conf_attestd_issuer *issuer; /* NULL: section absent, everything comes from a ticket */
     struct conf_attestd_tpm *tpm;       /* never NULL after load, like the rest */
@@ -63,9 +75,10 @@ struct conf_attestd {
     char *ticket_file;                  /* NULL: none configured */
     struct conf_attestd_logs *logs;
     struct conf_attestd_signatures *signatures;
-    char *log;           /* "text" or "json" */
-    char *log_level;     /* "debug" "info" "warn" "error" */
-    char *control_group; /* "attestd-admin"; "" or "none" in the file: NULL, root only */
+    struct conf_attestd_hsm *hsm; /* NULL: section absent, this host has none */
+    char *log;                    /* "text" or "json" */
+    char *log_level;              /* "debug" "info" "warn" "error" */
+    char *control_group;          /* "attestd-admin"; "" or "none" in the file: NULL, root only */
     /* derived */
     bool log_json;
     enum att_log_level log_least;

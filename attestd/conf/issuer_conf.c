@@ -313,7 +313,7 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
                           256);
     struct conf_path at = conf_path("profiles[%u].lifetime", i);
     if (conf_check_duration(check, at.text, p->lifetime, CONF_LIFETIME_MIN_S, &p->lifetime_s) &&
-        has_word(p->keys, p->n_keys, "memory") && p->lifetime_s > 900) {
+        has_word(p->keys, p->n_keys, "memory") && p->lifetime_s > CONF_MEMORY_MAX_S) {
         conf_bad(check, at.text,
                  "expected at most 15m in a profile that allows memory keys, found \"%.40s\"",
                  p->lifetime);

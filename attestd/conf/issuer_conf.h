@@ -8,6 +8,7 @@
 #define CONF_DENY_MAX       256
 #define CONF_LOGS_MAX       3
 #define CONF_LIFETIME_MIN_S 120
+#define CONF_MEMORY_MAX_S   900 /* of a profile that allows memory keys */
 
 /* EK certificates by whose attributes a TPM is refused (reason firmwareDenied). */
 struct conf_deny {

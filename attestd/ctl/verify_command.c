@@ -28,6 +28,9 @@ enum file {
     F_CERTINFO,
     F_CERTINFO_SIG,
     F_PUBAREA,
+    F_SPKI,
+    F_ATTRIBUTES,
+    F_ATTRIBUTES_SIG,
     F_QUOTE,
     F_QUOTE_SIG,
     F_PCRS,
@@ -43,18 +46,32 @@ enum file {
     F_COUNT,
 };
 
+/* of: whose file it is. An agent's key is in a TPM, or (a file spki) it is not: then there must be
+ * none of the files of a TPM's key. */
+enum of { OF_ALL, OF_AGENT, OF_TPM_KEY, OF_OTHER_KEY };
 static const struct {
     const char *name;
-    bool agent_only, optional;
+    enum of of;
+    bool optional;
 } files[F_COUNT] = {
-    [F_CERTINFO] = {"certinfo", true, false},      [F_CERTINFO_SIG] = {"certinfo.sig", true, false},
-    [F_PUBAREA] = {"pubarea", true, false},        [F_QUOTE] = {"quote", false, false},
-    [F_QUOTE_SIG] = {"quote.sig", false, false},   [F_PCRS] = {"pcrs", false, false},
-    [F_EVIDENCE] = {"evidence.cbor", true, false}, [F_KEYAUTH] = {"keyauth", true, false},
-    [F_NONCE] = {"nonce", false, false},           [F_AK_PUB] = {"ak.pub", false, false},
-    [F_AK_PEM] = {"ak.pem", false, false},         [F_AK_CRT] = {"ak.crt", false, false},
-    [F_EK_CRT] = {"ek.crt", false, false},         [F_SRK_PUB] = {"srk.pub", true, true},
-    [F_PARENT_PUB] = {"parent.pub", true, true},
+    [F_CERTINFO] = {"certinfo", OF_TPM_KEY, false},
+    [F_CERTINFO_SIG] = {"certinfo.sig", OF_TPM_KEY, false},
+    [F_PUBAREA] = {"pubarea", OF_TPM_KEY, false},
+    [F_SPKI] = {"spki", OF_OTHER_KEY, false},
+    [F_ATTRIBUTES] = {"attributes.cbor", OF_OTHER_KEY, true},
+    [F_ATTRIBUTES_SIG] = {"attributes.sig", OF_OTHER_KEY, true},
+    [F_QUOTE] = {"quote", OF_ALL, false},
+    [F_QUOTE_SIG] = {"quote.sig", OF_ALL, false},
+    [F_PCRS] = {"pcrs", OF_ALL, false},
+    [F_EVIDENCE] = {"evidence.cbor", OF_AGENT, false},
+    [F_KEYAUTH] = {"keyauth", OF_AGENT, false},
+    [F_NONCE] = {"nonce", OF_ALL, false},
+    [F_AK_PUB] = {"ak.pub", OF_ALL, false},
+    [F_AK_PEM] = {"ak.pem", OF_ALL, false},
+    [F_AK_CRT] = {"ak.crt", OF_ALL, false},
+    [F_EK_CRT] = {"ek.crt", OF_ALL, false},
+    [F_SRK_PUB] = {"srk.pub", OF_TPM_KEY, true},
+    [F_PARENT_PUB] = {"parent.pub", OF_TPM_KEY, true},
 };
 
 /* Everything read, before anything is judged. */
@@ -102,17 +119,39 @@ static enum att_rc read_one(const char *dir, const char *name, size_t max, struc
     return att_io_read_file(path, max, ret, err);
 }
 
+static bool there(const char *dir, enum file which, struct att_buf *ret)
+{
+    return read_one(dir, files[which].name, EVIDENCE_FILE_MAX, ret, NULL) != ATT_E_NOTFOUND;
+}
+
+/* Those that do not belong to this kind of evidence are read all the same: they are refused, not
+ * passed over. */
+static bool may_lack(const struct input *in, enum file which, bool other_key)
+{
+    switch (files[which].of) {
+    case OF_AGENT:
+        return !in->agent;
+    case OF_TPM_KEY:
+        return !in->agent || other_key || files[which].optional;
+    case OF_OTHER_KEY:
+        return !other_key || files[which].optional;
+    default:
+        return files[which].optional;
+    }
+}
+
 static enum att_rc read_files(const char *dir, struct input *in, struct att_err *err)
 {
-    enum att_rc rc = read_one(dir, "evidence.cbor", EVIDENCE_FILE_MAX, &in->file[F_EVIDENCE], NULL);
-    in->agent = rc == ATT_OK;
+    att_autobuf evidence = {0}, spki = {0};
+    in->agent = there(dir, F_EVIDENCE, &evidence);
+    bool other_key = in->agent && there(dir, F_SPKI, &spki);
     for (int i = 0; i < F_COUNT; i++) {
-        if (i == F_EVIDENCE || (files[i].agent_only && !in->agent)) {
+        if (files[i].of != OF_ALL && !in->agent) {
             continue;
         }
         struct att_err mine = {0};
-        rc = read_one(dir, files[i].name, EVIDENCE_FILE_MAX, &in->file[i], &mine);
-        if (rc == ATT_E_NOTFOUND && files[i].optional) {
+        enum att_rc rc = read_one(dir, files[i].name, EVIDENCE_FILE_MAX, &in->file[i], &mine);
+        if (rc == ATT_E_NOTFOUND && may_lack(in, (enum file)i, other_key)) {
             continue;
         }
         if (rc != ATT_OK) {
@@ -241,7 +280,8 @@ static void check_nonce(const struct input *in, uint8_t expected[ATT_SHA256_LEN]
     }
     bool matches = att_unhex(&file_nonce, text, NULL) == ATT_OK;
     if (in->agent) {
-        evidence_quote_extra(expected, content(in, F_KEYAUTH), content(in, F_CERTINFO),
+        evidence_quote_extra(expected, content(in, F_KEYAUTH),
+                             content(in, content(in, F_ATTRIBUTES).len ? F_ATTRIBUTES : F_CERTINFO),
                              content(in, F_EVIDENCE));
         matches = matches &&
                   att_slice_eq(att_buf_slice(&in->nonce_arg), ATT_SLICE(expected, ATT_SHA256_LEN));
@@ -254,7 +294,7 @@ static void check_nonce(const struct input *in, uint8_t expected[ATT_SHA256_LEN]
         verify_fail(verdict, VERIFY_REASON_QUOTE_NONCE,
                     "%s and the file \"nonce\" must both be what %s give",
                     in->agent ? "--nonce" : "--nonce with the logs",
-                    in->agent ? "keyauth, certinfo and evidence.cbor" : "nonce and logs");
+                    in->agent ? "keyauth, certinfo (if any) and evidence.cbor" : "nonce and logs");
     }
 }
 
@@ -384,16 +424,20 @@ static enum att_rc check_agent(struct input *in, const struct verify_quoted *quo
     const char *id = json_string_value(json_object_get(args, "id"));
     struct verify_agent_in agent = {
         .ak_cert = att_buf_slice(&in->ak_der),
-        .certify_sig = content(in, F_CERTINFO_SIG),
+        .certify_sig =
+            content(in, content(in, F_ATTRIBUTES).len ? F_ATTRIBUTES_SIG : F_CERTINFO_SIG),
         .cert_info = content(in, F_CERTINFO),
         .pub_area = content(in, F_PUBAREA),
+        .spki = content(in, F_SPKI),
+        .attributes = content(in, F_ATTRIBUTES),
         .evidence = content(in, F_EVIDENCE),
         .quoted = *quoted,
         .srk_pub = content(in, F_SRK_PUB),
         .parent_pub = content(in, F_PARENT_PUB),
         .key_authorization = keyauth,
         .identifier = id ? id : in->statement.identifier,
-        .key_stores = VERIFY_KEY_TPM,
+        .key_stores =
+            VERIFY_KEY_TPM | VERIFY_KEY_HSM | VERIFY_KEY_MEMORY, /* which it is, the check says */
         .ak = {.ak_pub = content(in, F_AK_PUB)},
         .boot = *boot,
         .no_parents = in->file[F_SRK_PUB].len == 0,
@@ -416,9 +460,9 @@ static enum att_rc check_agent(struct input *in, const struct verify_quoted *quo
     }
     if (certs_cert_matches_spki(sk_X509_value(chain, 0), ATT_SLICE(facts.spki, facts.spki_len),
                                 NULL) == ATT_OK) {
-        verify_pass(verdict, VERIFY_REASON_CSR_KEY, "%s is for the certified key", cert);
+        verify_pass(verdict, VERIFY_REASON_CSR_KEY, "%s is for the key of the evidence", cert);
     } else {
-        verify_fail(verdict, VERIFY_REASON_CSR_KEY, "%s is for another key than the certified one",
+        verify_fail(verdict, VERIFY_REASON_CSR_KEY, "%s is for another key than the evidence's",
                     cert);
     }
     return ATT_OK;

@@ -18,6 +18,7 @@
 
 struct loop {
     struct host *host;
+    struct host_keydwatch *watch;
     struct event_base *base;
     int timer_fd, jump_fd; /* CLOCK_BOOTTIME; CLOCK_REALTIME, cancelled when the clock is set */
     struct event *events[8];
@@ -234,6 +235,9 @@ static enum att_rc loop_init(struct loop *loop, struct att_err *err)
     if (rc == ATT_OK) {
         rc = add(loop, loop->host->wake_fd, EV_READ, on_tick, 0, err);
     }
+    if (rc == ATT_OK) {
+        rc = host_keydwatch_new(loop->host, loop->base, &loop->watch, err);
+    }
     int64_t watchdog = proc_notify_watchdog_period_ms();
     if (rc == ATT_OK && watchdog > 0) {
         rc = add(loop, -1, 0, on_watchdog, watchdog, err);
@@ -243,6 +247,7 @@ static enum att_rc loop_init(struct loop *loop, struct att_err *err)
 
 static void loop_done(struct loop *loop)
 {
+    host_keydwatch_free(loop->watch);
     for (size_t i = 0; i < loop->n_events; i++) {
         event_free(loop->events[i]);
     }

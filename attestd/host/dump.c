@@ -104,12 +104,20 @@ static void put_quote(struct dump *d, const struct proc_quote *quote, const uint
 static void put_made(struct dump *d, const struct host_evidence *ev)
 {
     const struct proc_key_evidence *made = &ev->made;
-    put(d, "certinfo", att_buf_slice(&made->cert_info));
-    put(d, "certinfo.sig", att_buf_slice(&made->cert_sig));
-    put(d, "pubarea", att_buf_slice(&made->pub_area));
+    if (made->cert_info.len && !made->pub_area.len) {
+        put(d, "attributes.cbor", att_buf_slice(&made->cert_info));
+        put(d, "attributes.sig", att_buf_slice(&made->cert_sig));
+        put(d, "spki", att_buf_slice(&ev->spki));
+    } else if (made->cert_info.len) {
+        put(d, "certinfo", att_buf_slice(&made->cert_info));
+        put(d, "certinfo.sig", att_buf_slice(&made->cert_sig));
+        put(d, "pubarea", att_buf_slice(&made->pub_area));
+        put(d, "srk.pub", att_buf_slice(&made->srk_pub));
+    } else {
+        put(d, "spki", att_buf_slice(&ev->spki)); /* no TPM speaks for the key */
+    }
     put(d, "evidence.cbor", att_buf_slice(&ev->statement));
     put(d, "keyauth", att_buf_slice(&ev->key_authorization));
-    put(d, "srk.pub", att_buf_slice(&made->srk_pub));
     if (made->parent_pub.len) {
         put(d, "parent.pub", att_buf_slice(&made->parent_pub));
     }

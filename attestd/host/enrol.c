@@ -1,10 +1,11 @@
-#include "attestd/host/internal.h"
+#include "attestd/host/issue.h"
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 #include "certs/ekcert.h"
 #include "provision/enrol/messages.h"
 #include "tpm/parse/public.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,30 @@ void host_account_lost(struct host *host)
 /* ---- keyd --------------------------------------------------------------------------------------
  */
 
+/* Is it the keyd that it was? One that is still starting is asked again: what its keys are needed
+ * for needs the TPM, too. */
+static enum att_rc check_instance(struct host *host, const json_t *info, const char *state,
+                                  struct att_err *err)
+{
+    const char *instance;
+    enum att_rc rc = att_json_str(info, "instance", &instance, err);
+    if (rc != ATT_OK || strcmp(instance, host->keyd_instance) == 0 ||
+        strcmp(state, "starting") == 0) {
+        return rc;
+    }
+    bool first;
+    {
+        HOST_LOCKED(host);
+        first = host->keyd_instance[0] == '\0';
+        snprintf(host->keyd_instance, sizeof(host->keyd_instance), "%s", instance);
+    }
+    if (!first) {
+        att_log(ATT_INFO, "keyd.restarted", ATT_S("instance", instance));
+        host_keys_may_be_gone(host); /* at our own start they are compared anyway */
+    }
+    return ATT_OK;
+}
+
 /* The state that INFO reports, as an error unless it is "ready". Also what the TPM is measured to
  * need for one renewal. */
 static enum att_rc check_info(struct host *host, struct att_err *err)
@@ -44,6 +69,9 @@ static enum att_rc check_info(struct host *host, struct att_err *err)
     host_freeze_settle(host, json_object_get(info, "frozen"), seen);
     const char *state;
     rc = att_json_str(info, "state", &state, err);
+    if (rc == ATT_OK) {
+        rc = check_instance(host, info, state, err);
+    }
     if (rc != ATT_OK) {
         return rc;
     }
@@ -124,12 +152,25 @@ static enum att_rc take_identity(struct host *host, struct att_err *err)
 
 enum att_rc host_keyd_ready(struct host *host, struct att_err *err)
 {
+    bool back;
+    {
+        HOST_LOCKED(host);
+        back = host->keyd_back;
+        host->keyd_back = false;
+    }
     if (host->have_identity && att_boottime_ms() - host->identity_at_ms < IDENTITY_AGE_MS &&
-        !host->enrol_wanted) {
+        !host->enrol_wanted && !back) {
         return ATT_OK;
     }
     enum att_rc rc = check_info(host, err);
-    return rc == ATT_OK ? take_identity(host, err) : rc;
+    if (rc == ATT_OK) {
+        rc = take_identity(host, err);
+    }
+    if (rc != ATT_OK) {
+        HOST_LOCKED(host);
+        host->keyd_back |= back;
+    }
+    return rc;
 }
 
 /* ---- the account (M0) --------------------------------------------------------------------------

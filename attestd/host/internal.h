@@ -33,6 +33,8 @@
 #define HOST_REFUSED_BASE_MS 15000
 #define HOST_REFUSED_CAP_MS  600000
 
+struct event_base;
+
 enum host_phase {
     HOST_STARTING = 0,
     HOST_NO_KEYD,   /* keyd or the TPM is away */
@@ -125,6 +127,7 @@ struct host {
     enum host_phase phase;
     bool enrol_wanted;             /* a new AK record is needed */
     bool nudge;                    /* the host thread shall look again at once */
+    bool keyd_back;                /* keyd was away: is it another one? */
     struct agent_error last_error; /* of the host thread */
     struct agent_registry *reg;
     struct host_spare *spares;
@@ -151,8 +154,9 @@ struct host {
     struct proc_account account;
     struct proc_identity identity;
     bool have_identity;
-    int64_t identity_at_ms; /* CLOCK_BOOTTIME of the last look */
-    uint64_t generation;    /* of issuer and account key; 0: not known yet */
+    int64_t identity_at_ms;                  /* CLOCK_BOOTTIME of the last look */
+    char keyd_instance[PROC_KEY_ID_LEN + 1]; /* which keyd that was; "": none yet */
+    uint64_t generation;                     /* of issuer and account key; 0: not known yet */
 
     /* set before any thread starts */
     struct proc_keyd *keyd;
@@ -268,6 +272,7 @@ ATT_MUST_USE enum att_rc host_view_poll(struct host *host, struct acme_client *c
 struct host_evidence { /* what the last accepted evidence of an order was */
     struct proc_key_evidence made;
     struct att_buf statement; /* CBOR */
+    struct att_buf spki;      /* of a key that no TPM speaks for; else empty */
     struct evidence_logs logs;
     struct att_buf key_authorization;
 };
@@ -334,7 +339,14 @@ bool host_spare_take(struct host *host, const char *key_id, struct proc_key *ret
 /* Not used, not retired, and not older than the certificate's lifetime or a day. */
 bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec);
 void host_spare_forget(struct host *host, const char *agent);
+void host_spare_drop(struct host *host, const char *agent); /* the same, under lock */
 void host_spares_free(struct host *host);
+
+/* keydwatch.c: notices at once that keyd ended and came back. In main's event loop. */
+struct host_keydwatch;
+ATT_MUST_USE enum att_rc host_keydwatch_new(struct host *host, struct event_base *base,
+                                            struct host_keydwatch **ret_watch, struct att_err *err);
+void host_keydwatch_free(struct host_keydwatch *watch);
 
 /* freeze.c: keyd's list of frozen agents and the records */
 /* Holds freeze_lock to the end of the scope, and counts. */

@@ -16,6 +16,7 @@ void host_evidence_done(struct host_evidence *evidence)
 {
     proc_key_evidence_done(&evidence->made);
     att_buf_done(&evidence->statement);
+    att_buf_done(&evidence->spki);
     evidence_logs_done(&evidence->logs);
     att_buf_done(&evidence->key_authorization);
     *evidence = (struct host_evidence){0};
@@ -130,9 +131,9 @@ static enum att_rc step_make_key(struct host_issue *job, struct att_err *err)
     if (have_spare(job)) {
         return advance(job, AGENT_EV_KEY_MADE, err);
     }
-    enum att_rc rc =
-        from_keyd(job, AGENT_STAGE_TPM_CREATE,
-                  proc_keyd_key_create(job->host->keyd, job->rec.name, &job->key, err));
+    enum att_rc rc = from_keyd(
+        job, AGENT_STAGE_TPM_CREATE,
+        proc_keyd_key_create(job->host->keyd, job->rec.name, job->rec.key_store, &job->key, err));
     host_keys_created(job->host, job->rec.name, rc);
     if (rc != ATT_OK) {
         return rc;
@@ -168,6 +169,18 @@ static enum att_rc need_key(struct host_issue *job, struct att_err *err)
         return att_fail(err, ATT_E_NOTFOUND, "keyd has no key %s", job->rec.next_key_id);
     }
     return ATT_OK;
+}
+
+/* One made before the entry named another store is of no use any more. */
+static enum att_rc need_key_of_entry(struct host_issue *job, struct att_err *err)
+{
+    enum att_rc rc = need_key(job, err);
+    if (rc == ATT_OK && strcmp(job->key.store, job->rec.key_store) != 0) {
+        job->where = HOST_AT_KEYD;
+        rc = att_fail(err, ATT_E_NOTFOUND, "key %s is of kind %s, the entry says %s by now",
+                      job->rec.next_key_id, job->key.store, job->rec.key_store);
+    }
+    return rc;
 }
 
 /* ---- order -------------------------------------------------------------------------------------
@@ -239,9 +252,16 @@ static enum att_rc build_statement(struct host_issue *job, struct att_err *err)
         return att_fail(err, ATT_E_LIMIT, "the key's Name or the SPIFFE ID is too long");
     }
     memcpy(st.identifier, job->rec.spiffe_id, strlen(job->rec.spiffe_id) + 1);
-    memcpy(st.key_store, "tpm", sizeof("tpm"));
-    memcpy(st.key_name, job->key.name.ptr, job->key.name.len);
-    st.key_name_len = job->key.name.len;
+    _Static_assert(sizeof(job->key.store) <= sizeof(st.key_store), "keyd's word fits");
+    memcpy(st.key_store, job->key.store, strlen(job->key.store) + 1);
+    if (job->key.name.len) {
+        memcpy(st.key_name, job->key.name.ptr, job->key.name.len);
+        st.key_name_len = job->key.name.len;
+    } else {
+        st.has_key_spki = true;
+        att_sha256(st.key_spki, att_buf_slice(&job->key.spki));
+        att_buf_put_slice(&ev->spki, att_buf_slice(&job->key.spki));
+    }
     st.logs = ev->logs; /* lent: encoding reads names, lengths, digests */
     return evidence_statement_encode(&st, &ev->statement, err);
 }
@@ -250,10 +270,20 @@ static enum att_rc build_attobj(struct host_issue *job, struct att_buf *ret_cbor
                                 struct att_err *err)
 {
     const struct proc_key_evidence *made = &job->evidence.made;
-    struct evidence_attobj att = {.alg = EVIDENCE_COSE_ES256,
-                                  .sig = att_buf_slice(&made->cert_sig),
-                                  .cert_info = att_buf_slice(&made->cert_info),
-                                  .pub_area = att_buf_slice(&made->pub_area)};
+    struct evidence_attobj att = {.fmt = EVIDENCE_FMT_HOST,
+                                  .spki = att_buf_slice(&job->evidence.spki)};
+    if (made->cert_info.len && made->pub_area.len) {
+        att = (struct evidence_attobj){.fmt = EVIDENCE_FMT_TPM,
+                                       .alg = EVIDENCE_COSE_ES256,
+                                       .sig = att_buf_slice(&made->cert_sig),
+                                       .cert_info = att_buf_slice(&made->cert_info),
+                                       .pub_area = att_buf_slice(&made->pub_area)};
+    } else if (made->cert_info.len) { /* what an HSM's module states, signed by the key */
+        att.fmt = EVIDENCE_FMT_HSM;
+        att.alg = EVIDENCE_COSE_ES256;
+        att.sig = att_buf_slice(&made->cert_sig);
+        att.attributes = att_buf_slice(&made->cert_info);
+    }
     struct att_buf ders[EVIDENCE_X5C_MAX] = {{0}};
     struct att_slice pem = att_buf_slice(&job->ak_pem); /* parsed when it came */
     enum att_rc rc = ATT_OK;
@@ -343,7 +373,7 @@ static enum att_rc write_dump(void *arg, struct att_err *err)
 static enum att_rc answer(struct host_issue *job, const struct acme_challenge *challenge,
                           struct att_err *err)
 {
-    enum att_rc rc = need_key(job, err);
+    enum att_rc rc = need_key_of_entry(job, err);
     if (rc == ATT_OK) {
         rc = make_evidence(job, challenge, err);
     }
@@ -537,13 +567,6 @@ static enum att_rc prepare(struct host_issue *job, struct att_err *err)
         HOST_LOCKED(host);
         memcpy(job->ak_url, host->rec.ak_url, sizeof(job->ak_url));
         att_buf_put_slice(&job->ak_pem, att_buf_slice(&host->ak_pem));
-    }
-    if (strcmp(job->rec.key_store, "tpm") != 0) {
-        enum att_rc rc =
-            att_fail(err, ATT_E_UNSUPPORTED,
-                     "keys of kind \"%s\" are not supported by this attestd", job->rec.key_store);
-        att_err_reason(err, "keyStore");
-        return rc;
     }
     return host_client_get(host, job->slot, &job->client, err);
 }

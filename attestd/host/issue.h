@@ -58,6 +58,8 @@ void host_issue_failed(struct host_issue *job, const struct att_err *err);
 /* Compares keyd's keys of one agent with its record: finishes a switch that a crash cut off, and
  * destroys what no record speaks of. */
 ATT_MUST_USE enum att_rc host_keys_check(struct host *host, const char *name, struct att_err *err);
+/* Another keyd runs: keys may have ended with the one before. All agents' are compared. */
+void host_keys_may_be_gone(struct host *host);
 /* After a KEY_CREATE that answered this: may there be a key that no record speaks of? Also beyond
  * the limit of keys: then there are some. */
 bool host_keys_left_over(enum att_rc create);

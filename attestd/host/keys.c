@@ -110,6 +110,24 @@ static enum att_rc current(struct host *host, const char *name, struct agent_rec
     return rc;
 }
 
+/* A certificate whose key is gone serves nobody: it goes out of service, and the agent gets another
+ * at once. Nothing has failed; a key in keyd's memory ends with every restart of keyd. */
+static enum att_rc current_lost(struct host *host, const struct agent_record *rec,
+                                struct att_err *err)
+{
+    if (!agent_life_can(&rec->life, AGENT_EV_EXPIRED)) {
+        return ATT_OK; /* it is out of service */
+    }
+    att_log(strcmp(rec->key_store, "memory") == 0 ? ATT_INFO : ATT_WARN, "agent.keyLost",
+            ATT_S("agent", rec->name), ATT_S("key", rec->key_id),
+            ATT_S("keyStore", rec->key_store));
+    enum att_rc rc = host_chain_withdraw(host, rec->name, err);
+    if (rc == ATT_OK) {
+        rc = host_agent_event(host, rec->name, AGENT_EV_EXPIRED, NULL, err);
+    }
+    return rc == ATT_OK ? host_agent_save(host, rec->name, err) : rc;
+}
+
 static enum att_rc check_keys(struct host *host, const char *name, struct att_err *err)
 {
     struct agent_record rec;
@@ -134,16 +152,21 @@ static enum att_rc check_keys(struct host *host, const char *name, struct att_er
     if (rc == ATT_OK && rec.next_key_id[0] && !have_next) {
         rc = next_lost(host, name, err);
     }
-    if (rc == ATT_OK && rec.key_id[0] && agent_life_serving(&rec.life) && !have_current) {
-        /* A certificate whose key is gone serves nobody. */
-        att_log(ATT_WARN, "agent.keyLost", ATT_S("agent", name), ATT_S("key", rec.key_id));
-        HOST_LOCKED(host);
-        struct agent *agent = agent_registry_find(host->reg, name);
-        if (agent) {
-            agent->forced = true;
-        }
+    if (rc == ATT_OK && rec.key_id[0] && !have_current) {
+        rc = current_lost(host, &rec, err);
     }
     return rc;
+}
+
+void host_keys_may_be_gone(struct host *host)
+{
+    HOST_LOCKED(host);
+    for (size_t i = 0; i < agent_registry_count(host->reg); i++) {
+        struct agent *agent = agent_registry_at(host->reg, i);
+        agent->check_keys = true;
+        host_spare_drop(host, agent->rec.name);
+    }
+    pthread_cond_broadcast(&host->changed);
 }
 
 bool host_keys_left_over(enum att_rc create)

@@ -24,7 +24,7 @@ bool host_spare_wanted(const struct host *host, const struct agent *agent, struc
 {
     return agent->rec.life.state == AGENT_VALID && agent->rec.next_key_id[0] == '\0' &&
            !agent->busy && !agent->check_keys && !agent->forced && host->have_identity &&
-           strcmp(agent->rec.key_store, "tpm") == 0 && now.boot_ms >= agent->spare_not_before_ms &&
+           now.boot_ms >= agent->spare_not_before_ms &&
            agent_sched_wait_ms(&agent->rec.dates, now) <= AGE_MAX_S / 2 * 1000;
 }
 
@@ -32,7 +32,8 @@ bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec
 {
     int64_t most = rec->lifetime_s > 0 && rec->lifetime_s < AGE_MAX_S ? rec->lifetime_s : AGE_MAX_S;
     int64_t age = att_now_utc_s() - key->created_at; /* a clock that went back: not known */
-    return strcmp(key->state, "new") == 0 && age >= 0 && age <= most;
+    return strcmp(key->state, "new") == 0 && strcmp(key->store, rec->key_store) == 0 && age >= 0 &&
+           age <= most;
 }
 
 bool host_spare_take(struct host *host, const char *key_id, struct proc_key *ret_key)
@@ -48,7 +49,7 @@ bool host_spare_take(struct host *host, const char *key_id, struct proc_key *ret
     return false;
 }
 
-static void drop(struct host *host, const char *agent)
+void host_spare_drop(struct host *host, const char *agent)
 {
     struct host_spare *spare = find(host, agent);
     if (spare) {
@@ -60,13 +61,13 @@ static void drop(struct host *host, const char *agent)
 void host_spare_forget(struct host *host, const char *agent)
 {
     HOST_LOCKED(host);
-    drop(host, agent);
+    host_spare_drop(host, agent);
 }
 
 void host_spares_free(struct host *host)
 {
     while (host->n_spares) {
-        drop(host, host->spares[0].agent);
+        host_spare_drop(host, host->spares[0].agent);
     }
     free(host->spares);
     host->spares = NULL;
@@ -75,7 +76,7 @@ void host_spares_free(struct host *host)
 /* Only for speed: without it keyd is asked for the key's public half. Takes over *key. */
 static void remember(struct host *host, struct proc_key *key)
 {
-    drop(host, key->agent);
+    host_spare_drop(host, key->agent);
     struct host_spare *more =
         realloc(host->spares, (host->n_spares + 1) * sizeof(struct host_spare));
     if (!more) {
@@ -110,7 +111,16 @@ static bool assign(struct host *host, const char *name, struct proc_key *key)
 static enum att_rc make(struct host *host, const char *name, struct att_err *err)
 {
     struct proc_key key = {0};
-    enum att_rc rc = proc_keyd_key_create(host->keyd, name, &key, err);
+    char store[sizeof(((struct agent_record *)0)->key_store)];
+    {
+        HOST_LOCKED(host);
+        const struct agent *agent = agent_registry_find(host->reg, name);
+        if (!agent) {
+            return att_fail(err, ATT_E_NOTFOUND, "no agent %s", name);
+        }
+        memcpy(store, agent->rec.key_store, sizeof(store));
+    }
+    enum att_rc rc = proc_keyd_key_create(host->keyd, name, store, &key, err);
     host_keys_created(host, name, rc);
     if (rc == ATT_OK && assign(host, name, &key)) {
         /* A kill before this leaves a key that no record speaks of: the next start destroys it. */

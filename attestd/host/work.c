@@ -51,6 +51,7 @@ static struct verdict judge(struct host *host, const struct host_issue *job,
     case HOST_AT_KEYD:
         /* One that was made ahead does not outlive a TPM2_Clear, of which the issuer shall hear. */
         v.key_lost = err->rc == ATT_E_NOTFOUND || reason_is(err, "foreignParent");
+        v.refused = err->rc == ATT_E_UNSUPPORTED; /* a store that this keyd has not */
         break;
     case HOST_AT_SELF:
         v.refused = err->rc == ATT_E_UNSUPPORTED;

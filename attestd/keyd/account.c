@@ -1,100 +1,17 @@
 /* The ACME account key: a P-256 key of our own, at rest only as a sealed object, in use only in
  * locked memory. It signs what jwsguard.c lets through. */
 #include "attestd/keyd/account.h"
+#include "attestd/keyd/softkey.h"
 
 #include "certs/key.h"
 #include "tpm/seal.h"
 
-#include <openssl/core_names.h>
-#include <openssl/ec.h>
-#include <openssl/obj_mac.h>
-#include <openssl/param_build.h>
 #include <string.h>
 
 #define FILE_NAME "account.pem"
 #define SEED_ID   "account/1"
-#define POINT_LEN 65
 
 /* ---- key ----------------------------------------------------------------------------------- */
-
-static enum att_rc public_point(const BIGNUM *scalar, uint8_t ret[POINT_LEN], struct att_err *err)
-{
-    EC_GROUP *group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
-    EC_POINT *point = group ? EC_POINT_new(group) : NULL;
-    bool ok = point && !BN_is_zero(scalar) && BN_cmp(scalar, EC_GROUP_get0_order(group)) < 0 &&
-              EC_POINT_mul(group, point, scalar, NULL, NULL, NULL) == 1 &&
-              EC_POINT_point2oct(group, point, POINT_CONVERSION_UNCOMPRESSED, ret, POINT_LEN,
-                                 NULL) == POINT_LEN;
-    EC_POINT_free(point);
-    EC_GROUP_free(group);
-    return ok ? ATT_OK : att_fail_openssl(err, ATT_E_CRYPTO, "account key");
-}
-
-static enum att_rc build_pkey(const BIGNUM *scalar, const uint8_t point[POINT_LEN], EVP_PKEY **ret,
-                              struct att_err *err)
-{
-    OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
-    OSSL_PARAM *params = NULL;
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
-    EVP_PKEY *pkey = NULL;
-    if (build && ctx &&
-        OSSL_PARAM_BLD_push_utf8_string(build, OSSL_PKEY_PARAM_GROUP_NAME, "prime256v1", 0) &&
-        OSSL_PARAM_BLD_push_octet_string(build, OSSL_PKEY_PARAM_PUB_KEY, point, POINT_LEN) &&
-        OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_PRIV_KEY, scalar) &&
-        (params = OSSL_PARAM_BLD_to_param(build)) != NULL && EVP_PKEY_fromdata_init(ctx) == 1) {
-        (void)!EVP_PKEY_fromdata(ctx, &pkey, EVP_PKEY_KEYPAIR, params);
-    }
-    OSSL_PARAM_free(params); /* wipes what came from a secure BIGNUM */
-    OSSL_PARAM_BLD_free(build);
-    EVP_PKEY_CTX_free(ctx);
-    if (!pkey) {
-        return att_fail_openssl(err, ATT_E_CRYPTO, "account key");
-    }
-    *ret = pkey;
-    return ATT_OK;
-}
-
-/* An EVP_PKEY for one use: between uses the scalar is in its own locked page only. point: the
- * public half, NULL where it is not known yet. */
-static enum att_rc open_pkey(const struct att_secret *scalar, const uint8_t *point, EVP_PKEY **ret,
-                             struct att_err *err)
-{
-    uint8_t made[POINT_LEN];
-    BIGNUM *number = BN_secure_new();
-    if (!number || !BN_bin2bn(scalar->ptr, (int)scalar->len, number)) {
-        BN_clear_free(number);
-        return att_fail_openssl(err, ATT_E_NOMEM, "account key");
-    }
-    BN_set_flags(number, BN_FLG_CONSTTIME);
-    enum att_rc rc = ATT_OK;
-    if (!point) {
-        rc = public_point(number, made, err);
-        point = made;
-    }
-    if (rc == ATT_OK) {
-        rc = build_pkey(number, point, ret, err);
-    }
-    BN_clear_free(number);
-    return rc;
-}
-
-static enum att_rc make_scalar(struct att_secret *ret_scalar, struct att_err *err)
-{
-    EVP_PKEY *pkey = NULL;
-    BIGNUM *number = BN_secure_new();
-    enum att_rc rc = certs_key_generate(&pkey, err);
-    if (rc == ATT_OK) {
-        rc = att_secret_new(ret_scalar, KEYD_SECRET_LEN, err);
-    }
-    if (rc == ATT_OK &&
-        (!number || !EVP_PKEY_get_bn_param(pkey, OSSL_PKEY_PARAM_PRIV_KEY, &number) ||
-         BN_bn2binpad(number, ret_scalar->ptr, KEYD_SECRET_LEN) < 0)) {
-        rc = att_fail_openssl(err, ATT_E_CRYPTO, "account key");
-    }
-    BN_clear_free(number);
-    EVP_PKEY_free(pkey);
-    return rc;
-}
 
 /* Fills the public side from the scalar and takes it over. account_lock is held. */
 static enum att_rc adopt(struct keyd *keyd, struct att_secret *scalar, struct att_err *err)
@@ -102,7 +19,7 @@ static enum att_rc adopt(struct keyd *keyd, struct att_secret *scalar, struct at
     EVP_PKEY *pkey = NULL;
     enum att_rc rc =
         scalar->len == KEYD_SECRET_LEN
-            ? open_pkey(scalar, NULL, &pkey, err)
+            ? keyd_softkey_open(scalar, NULL, &pkey, err)
             : att_fail(err, ATT_E_CONFLICT, "account.pem holds %zu bytes", scalar->len);
     att_autobuf spki = ATT_BUF_INIT(CERTS_SPKI_MAX);
     att_autojson *jwk = NULL;
@@ -184,7 +101,7 @@ static enum att_rc create(struct keyd *keyd, struct att_err *err)
         return att_fail(err, ATT_E_CONFLICT, "%s was set aside as .bad: no new account is made",
                         FILE_NAME);
     }
-    enum att_rc rc = make_scalar(&scalar, err);
+    enum att_rc rc = keyd_softkey_make(&scalar, err);
     if (rc == ATT_OK) {
         rc = with_auth(keyd, &job, run_seal, err);
     }
@@ -267,25 +184,18 @@ enum att_rc keyd_account_sign(struct keyd *keyd, const uint8_t digest[ATT_SHA256
     pthread_mutex_lock(&keyd->account_lock);
     /* The point is the SubjectPublicKeyInfo's end (RFC 5480 §2). */
     enum att_rc rc =
-        keyd->account_known && keyd->account_spki.len > POINT_LEN
-            ? open_pkey(&keyd->account_priv,
-                        keyd->account_spki.ptr + keyd->account_spki.len - POINT_LEN, &pkey, err)
+        keyd->account_known && keyd->account_spki.len > KEYD_POINT_LEN
+            ? keyd_softkey_open(&keyd->account_priv,
+                                keyd->account_spki.ptr + keyd->account_spki.len - KEYD_POINT_LEN,
+                                &pkey, err)
             : att_fail(err, ATT_E_INTERNAL, "no account key");
     pthread_mutex_unlock(&keyd->account_lock);
     if (rc != ATT_OK) {
         return rc;
     }
-    uint8_t der[CERTS_SIG_DER_MAX];
-    size_t len = sizeof der;
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, pkey, NULL);
-    if (!ctx || EVP_PKEY_sign_init(ctx) != 1 ||
-        EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()) != 1 ||
-        EVP_PKEY_sign(ctx, der, &len, digest, ATT_SHA256_LEN) != 1) {
-        rc = att_fail_openssl(err, ATT_E_CRYPTO, "signature");
-    }
-    EVP_PKEY_CTX_free(ctx);
+    rc = keyd_softkey_sign(pkey, digest, ret_raw, err);
     EVP_PKEY_free(pkey);
-    return rc == ATT_OK ? certs_sig_raw(ATT_SLICE(der, len), ret_raw, err) : rc;
+    return rc;
 }
 
 /* ---- ACCOUNT ------------------------------------------------------------------------------- */

@@ -27,19 +27,22 @@
 
 enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 
-struct users {
-    struct proc_users clients, signers;
-};
-
 struct paths {
     char dir[1024], socket_dir[1024], socket[1024], sign_socket[1024], ticket[1024];
-    char ticket_dir[1024], config_dir[1024], device[1024];
+    char ticket_dir[1024], config_dir[1024], device[1024], hsm_socket[1024];
+};
+
+struct command {
+    const char *config;
+    struct proc_users clients, signers;
+    uid_t hsm_user;
+    bool check;
 };
 
 static void usage(FILE *to)
 {
     fputs("usage: attestd-keyd [--config FILE] [--client USER]... [--signer USER]...\n"
-          "                    [--check]\n"
+          "                    [--hsm-user USER] [--check]\n"
           "Holds the host's TPM and the agents' keys, and answers attestd on\n"
           "RUN_DIR/keyd/keyd.sock.\n"
           "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
@@ -47,6 +50,8 @@ static void usage(FILE *to)
           "                 attestd-keyd runs as). Others than that user reach the socket through\n"
           "                 the group that attestd-keyd runs as\n"
           "  --signer USER  the same for signatures, on RUN_DIR/keyd/sign.sock: attestd-tokend's\n"
+          "  --hsm-user USER  who serves run_dir/hsm/hsm.sock, beside root: attestd-hsmd's user\n"
+          "                 (default: the user that attestd-keyd runs as)\n"
           "  --check        read the configuration, say what is wrong in it, exit\n"
           "  --help, --version\n",
           to);
@@ -143,6 +148,9 @@ static enum att_rc find_paths(const struct conf_attestd *conf, const char *confi
         rc = join(paths->sign_socket, sizeof paths->sign_socket, paths->socket_dir, "/sign.sock",
                   err);
     }
+    if (rc == ATT_OK && conf->hsm) {
+        rc = join(paths->hsm_socket, sizeof paths->hsm_socket, conf->run_dir, "/hsm/hsm.sock", err);
+    }
     if (rc == ATT_OK && conf->ticket_file) {
         rc = join(paths->ticket, sizeof paths->ticket, conf->ticket_file, "", err);
     } else if (rc == ATT_OK && credentials) {
@@ -203,6 +211,7 @@ static enum att_rc check_reload(const struct conf_attestd *first, const struct c
         {"tpm.tcti", strcmp(conf->tpm->tcti, first->tpm->tcti) != 0},
         {"state_dir", strcmp(conf->state_dir, first->state_dir) != 0},
         {"run_dir", strcmp(conf->run_dir, first->run_dir) != 0},
+        {"hsm", !conf->hsm != !first->hsm},
         {"signatures", conf->signatures->per_second != first->signatures->per_second ||
                            conf->signatures->burst != first->signatures->burst},
     };
@@ -290,12 +299,12 @@ static enum att_rc make_socket_dir(const struct conf_attestd *conf, const struct
     return rc;
 }
 
-static enum att_rc start(const struct conf_attestd *conf, const char *config,
-                         const struct users *users, struct keyd **ret, struct att_err *err)
+static enum att_rc start(const struct conf_attestd *conf, const struct command *cmd,
+                         struct keyd **ret, struct att_err *err)
 {
     struct paths paths;
     struct keyd *keyd = NULL;
-    enum att_rc rc = find_paths(conf, config, &paths, err);
+    enum att_rc rc = find_paths(conf, cmd->config, &paths, err);
     if (rc == ATT_OK) {
         rc = make_socket_dir(conf, &paths, err);
     }
@@ -306,8 +315,10 @@ static enum att_rc start(const struct conf_attestd *conf, const char *config,
             .socket_path = paths.socket,
             .issuer_url = conf->issuer ? conf->issuer->url : NULL,
             .ticket_path = paths.ticket[0] ? paths.ticket : NULL,
-            .clients = users->clients,
-            .signers = users->signers,
+            .clients = cmd->clients,
+            .signers = cmd->signers,
+            .hsm_socket_path = paths.hsm_socket[0] ? paths.hsm_socket : NULL,
+            .hsm_user = cmd->hsm_user,
             .sign_socket_path = paths.sign_socket,
             .quota = {conf->signatures->per_second, conf->signatures->burst},
             .on_event = log_event,
@@ -362,8 +373,9 @@ static void bound_the_end(void)
     }
 }
 
-static int run(const char *config, const struct users *users)
+static int run(const struct command *cmd)
 {
+    const char *config = cmd->config;
     struct conf_attestd *conf = NULL;
     struct keyd *keyd = NULL;
     struct att_err err = {0};
@@ -386,7 +398,7 @@ static int run(const char *config, const struct users *users)
         att_log(ATT_WARN, "keyd.secure-heap", ATT_S("message", "libcrypto's heap is not locked"));
     }
     lock_memory();
-    enum att_rc rc = start(conf, config, users, &keyd, &err);
+    enum att_rc rc = start(conf, cmd, &keyd, &err);
     if (rc != ATT_OK) {
         conf_attestd_free(conf);
         att_log_err(ATT_ERROR, "keyd.start", &err);
@@ -401,48 +413,70 @@ static int run(const char *config, const struct users *users)
     return EXIT_SUCCESS;
 }
 
+static int check_config(const char *config)
+{
+    struct conf_attestd *conf = NULL;
+    struct att_err err = {0};
+    enum att_rc rc = load_config(config, &conf, &err);
+    conf_attestd_free(conf);
+    fprintf(rc == ATT_OK ? stdout : stderr, "%s: %s\n", config, rc == ATT_OK ? "ok" : err.msg);
+    return rc == ATT_OK ? EXIT_SUCCESS : EXIT_REFUSED;
+}
+
+static int bad_user(const char *option, const struct att_err *err)
+{
+    fprintf(stderr, "attestd-keyd: %s: %s\n", option, err->msg);
+    return EXIT_REFUSED;
+}
+
+/* -1: go on; else the exit code. */
+static int take_option(struct command *cmd, int option)
+{
+    struct att_err err = {0};
+    switch (option) {
+    case 'c':
+        cmd->config = optarg;
+        return -1;
+    case 'u':
+        return proc_users_add(&cmd->clients, optarg, &err) == ATT_OK ? -1
+                                                                     : bad_user("--client", &err);
+    case 's':
+        return proc_users_add(&cmd->signers, optarg, &err) == ATT_OK ? -1
+                                                                     : bad_user("--signer", &err);
+    case 'm':
+        return proc_user_find(optarg, &cmd->hsm_user, &err) == ATT_OK
+                   ? -1
+                   : bad_user("--hsm-user", &err);
+    case 'k':
+        cmd->check = true;
+        return -1;
+    case 'h':
+        usage(stdout);
+        return EXIT_SUCCESS;
+    case 'v':
+        puts("attestd-keyd " ATT_VERSION);
+        return EXIT_SUCCESS;
+    default:
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+}
+
 int keyd_main(int argc, char **argv)
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"client", required_argument, NULL, 'u'},
                                             {"signer", required_argument, NULL, 's'},
+                                            {"hsm-user", required_argument, NULL, 'm'},
                                             {"check", no_argument, NULL, 'k'},
                                             {"help", no_argument, NULL, 'h'},
                                             {"version", no_argument, NULL, 'v'},
                                             {NULL, 0, NULL, 0}};
-    const char *config = CONFIG_DEFAULT;
-    bool check = false;
-    struct users users = {0};
-    struct att_err err = {0};
+    struct command cmd = {.config = CONFIG_DEFAULT, .hsm_user = geteuid()};
     for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        switch (got) {
-        case 'c':
-            config = optarg;
-            break;
-        case 'u':
-            if (proc_users_add(&users.clients, optarg, &err) != ATT_OK) {
-                fprintf(stderr, "attestd-keyd: --client: %s\n", err.msg);
-                return EXIT_REFUSED;
-            }
-            break;
-        case 's':
-            if (proc_users_add(&users.signers, optarg, &err) != ATT_OK) {
-                fprintf(stderr, "attestd-keyd: --signer: %s\n", err.msg);
-                return EXIT_REFUSED;
-            }
-            break;
-        case 'k':
-            check = true;
-            break;
-        case 'h':
-            usage(stdout);
-            return EXIT_SUCCESS;
-        case 'v':
-            puts("attestd-keyd " ATT_VERSION);
-            return EXIT_SUCCESS;
-        default:
-            usage(stderr);
-            return EXIT_USAGE;
+        int code = take_option(&cmd, got);
+        if (code >= 0) {
+            return code;
         }
     }
     if (optind != argc) {
@@ -450,14 +484,7 @@ int keyd_main(int argc, char **argv)
         return EXIT_USAGE;
     }
     const struct proc_users self = {{geteuid()}, 1};
-    users.clients = users.clients.count ? users.clients : self;
-    users.signers = users.signers.count ? users.signers : self;
-    if (!check) {
-        return run(config, &users);
-    }
-    struct conf_attestd *conf = NULL;
-    enum att_rc rc = load_config(config, &conf, &err);
-    conf_attestd_free(conf);
-    fprintf(rc == ATT_OK ? stdout : stderr, "%s: %s\n", config, rc == ATT_OK ? "ok" : err.msg);
-    return rc == ATT_OK ? EXIT_SUCCESS : EXIT_REFUSED;
+    cmd.clients = cmd.clients.count ? cmd.clients : self;
+    cmd.signers = cmd.signers.count ? cmd.signers : self;
+    return cmd.check ? check_config(cmd.config) : run(&cmd);
 }

@@ -95,12 +95,34 @@ static json_t *sandbox_json(const struct proc_sandbox_report *report)
 }
 
 /* lock is held. */
+static json_t *stores_json(const struct keyd *keyd)
+{
+    json_t *list = json_array();
+    const struct keyd_store *store;
+    for (size_t i = 0; (store = keyd_store_at(i)) != NULL; i++) {
+        json_int_t keys = 0;
+        for (size_t k = 0; k < keyd->keys_count; k++) {
+            keys += keyd->keys[k].store == store;
+        }
+        json_t *one =
+            json_pack("{s:s, s:I, s:I, s:b}", "name", store->name, "keys", keys, "keysMax",
+                      (json_int_t)store->keys_max, "durable", store->keep != NULL);
+        if (one && store->describe) {
+            store->describe(keyd, one);
+        }
+        json_array_append_new(list, one);
+    }
+    return list;
+}
+
+/* lock is held. */
 static json_t *info_json(const struct keyd *keyd, const struct tpm_queue_stats *stats)
 {
     const char *state = phase_name(keyd->phase, stats);
     json_t *json =
-        json_pack("{s:i, s:s, s:I, s:o}", "version", PROC_KEYD_VERSION, "state", state, "keys",
-                  (json_int_t)keyd->keys_count, "sandbox", sandbox_json(&keyd->sandbox));
+        json_pack("{s:i, s:s, s:s, s:I, s:o, s:o}", "version", PROC_KEYD_VERSION, "instance",
+                  keyd->instance, "state", state, "keys", (json_int_t)keyd->keys_count, "stores",
+                  stores_json(keyd), "sandbox", sandbox_json(&keyd->sandbox));
     if (strcmp(state, "tpmSilent") == 0) {
         json_object_set_new(json, "reason",
                             json_sprintf("the TPM has not answered a %s for %lld s",

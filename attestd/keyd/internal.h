@@ -3,10 +3,10 @@
 #define ATTESTD_KEYD_INTERNAL_H
 
 #include "attestd/keyd/keyd.h"
+#include "attestd/keyd/store.h"
 
-#include "attestd/base/hash.h"
-#include "attestd/base/json.h"
 #include "attestd/base/often.h"
+#include "attestd/base/p256.h"
 #include "attestd/base/secret.h"
 #include "attestd/proc/keyd_proto.h"
 #include "attestd/proc/sign_proto.h"
@@ -43,13 +43,16 @@ enum keyd_key_state { KEYD_KEY_NEW, KEYD_KEY_ACTIVE, KEYD_KEY_RETIRED };
 struct keyd_key {
     char id[PROC_KEY_ID_LEN + 1];
     char agent[PROC_AGENT_MAX + 1];
-    char seed_id[PROC_KEY_ID_LEN + 1];
+    const struct keyd_store *store;
+    enum keyd_key_type type;
     enum keyd_key_state state;
     int64_t created_at;
     uint64_t active_seq; /* grows with each activation; 0: never active */
+    struct att_buf spki; /* DER */
+    void *held;          /* the store's; one reference, NULL: none (store->hold, release) */
+    /* tpm only: empty for the others */
+    char seed_id[PROC_KEY_ID_LEN + 1]; /* of the authValue */
     struct parse_name name;
-    struct att_buf spki;
-    struct tpm_blob blob;
 };
 void keyd_key_done(struct keyd_key *key);
 #define keyd_autokey ATT_CLEANUP(keyd_key_done) struct keyd_key
@@ -76,13 +79,17 @@ struct keyd_worker {
     struct att_buf srk_pub;
 };
 
+struct keyd_hsm; /* store_hsm.c */
+
 struct keyd {
+    struct keyd_hsm *hsm; /* never NULL */
     char *tcti, *ticket_path;
     char dir[KEYD_PATH_MAX];
     void (*on_event)(void *user, enum keyd_event event, const char *what,
                      const struct att_err *err);
     void *user;
     int lock_fd;
+    char instance[PROC_KEY_ID_LEN + 1];       /* random: another one after each start */
     struct proc_server *server, *sign_server; /* sign_server: NULL where nobody signs */
     struct proc_sandbox_report sandbox;
     pthread_t starter;
@@ -156,9 +163,10 @@ ATT_MUST_USE enum att_rc keyd_state_write_blob(const struct keyd *keyd, const ch
                                                const struct tpm_blob *blob, struct att_err *err);
 
 /* ---- keyfile.c: one key's two files --------------------------------------------------------- */
-/* Sidecar text → everything but blob, name and spki; strict. */
+/* Sidecar text → everything but held, name, type and spki; strict. */
 ATT_MUST_USE enum att_rc keyd_sidecar_parse(struct att_slice text, struct keyd_key *key,
                                             struct att_err *err);
+/* A TPM's key from both its files. */
 ATT_MUST_USE enum att_rc keyd_keyfile_load(struct keyd *keyd, const char *id,
                                            struct keyd_key *ret_key, struct att_err *err);
 /* Both files of a new key, synced. files is held for this and what follows. */
@@ -178,6 +186,8 @@ ATT_MUST_USE enum att_rc keyd_keyfile_remove(const struct keyd *keyd, const char
 const char *keyd_key_state_name(enum keyd_key_state state);
 
 /* ---- keys.c: the registry ------------------------------------------------------------------- */
+/* 32 random hex digits. */
+ATT_MUST_USE enum att_rc keyd_new_id(char ret[PROC_KEY_ID_LEN + 1], struct att_err *err);
 /* Takes over *key. */
 ATT_MUST_USE enum att_rc keyd_keys_add(struct keyd *keyd, struct keyd_key *key,
                                        struct att_err *err);
@@ -186,9 +196,34 @@ ATT_MUST_USE enum att_rc keyd_keys_get(struct keyd *keyd, struct att_slice id,
                                        struct keyd_key *ret_key, struct att_err *err);
 /* After loading: at most one active key an agent, the one activated last. */
 ATT_MUST_USE enum att_rc keyd_keys_settle(struct keyd *keyd, struct att_err *err);
-/* The key's authValue; the caller wipes it. */
-ATT_MUST_USE enum att_rc keyd_key_auth(const struct keyd *keyd, const struct keyd_key *key,
-                                       uint8_t ret_auth[TPM_KEY_AUTH_LEN], struct att_err *err);
+
+/* ---- store_tpm.c ---------------------------------------------------------------------------- */
+/* What held is for a key in the TPM. */
+const struct tpm_blob *keyd_tpm_blob(const struct keyd_key *key);
+/* Name, type and SubjectPublicKeyInfo from the blob's public area, which must be an agent's key's,
+ * into *key; takes over *blob. */
+ATT_MUST_USE enum att_rc keyd_tpm_adopt(struct keyd_key *key, struct tpm_blob *blob,
+                                        struct att_err *err);
+
+/* ---- store_hsm.c ---------------------------------------------------------------------------- */
+ATT_MUST_USE enum att_rc keyd_hsm_new(const struct keyd_opts *opts, struct keyd_hsm **ret_hsm,
+                                      struct att_err *err);
+void keyd_hsm_free(struct keyd_hsm *hsm);
+/* agents/<id>.hsm. */
+struct keyd_hsm_file {
+    char id[PROC_KEY_ID_LEN + 1], agent[PROC_AGENT_MAX + 1];
+    enum keyd_key_state state;
+    bool waste; /* a key that nobody was told of, or that was destroyed; state is not set */
+    int64_t created_at;
+    uint64_t active_seq;
+    uint8_t cka_id[20];
+    uint8_t spki[ATT_P256_SPKI_LEN]; /* of waste perhaps zeroes */
+};
+ATT_MUST_USE enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret_file,
+                                             struct att_err *err);
+/* ATT_E_NOTFOUND: waste, which will be destroyed. ATT_E_CONFLICT: set aside. */
+ATT_MUST_USE enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *ret_key,
+                                       struct att_err *err);
 
 /* ---- frozen.c ------------------------------------------------------------------------------- */
 ATT_MUST_USE enum att_rc keyd_frozen_load(struct keyd *keyd, struct att_err *err);
@@ -220,12 +255,6 @@ ATT_MUST_USE enum att_rc keyd_account_load(struct keyd *keyd, struct att_err *er
 /* The thumbprint, making the key at first use. */
 ATT_MUST_USE enum att_rc keyd_account_need(struct keyd *keyd, char ret_thumb[ACME_THUMBPRINT_LEN],
                                            struct att_err *err);
-
-/* ---- prove.c -------------------------------------------------------------------------------- */
-/* Signs with the agent's key, on the TPM's worker; a frozen agent's key does not sign. */
-ATT_MUST_USE enum att_rc keyd_sign_digest(struct keyd *keyd, const struct keyd_key *key,
-                                          enum tpm_prio prio, const uint8_t digest[ATT_SHA256_LEN],
-                                          struct tpm_signature *ret_sig, struct att_err *err);
 
 /* ---- sign.c --------------------------------------------------------------------------------- */
 proc_handler_fn keyd_sign_serve;

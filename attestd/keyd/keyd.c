@@ -124,6 +124,12 @@ enum att_rc keyd_new(const struct keyd_opts *opts, struct keyd **ret_keyd, struc
     init_locks(keyd);
     enum att_rc rc = fill(keyd, opts, err);
     if (rc == ATT_OK) {
+        rc = keyd_new_id(keyd->instance, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_hsm_new(opts, &keyd->hsm, err);
+    }
+    if (rc == ATT_OK) {
         rc = keyd_state_open(keyd, err);
     }
     if (rc == ATT_OK) {
@@ -185,6 +191,7 @@ void keyd_free(struct keyd *keyd)
         keyd_key_done(&keyd->keys[i]);
     }
     free(keyd->keys);
+    keyd_hsm_free(keyd->hsm);
     free(keyd->frozen);
     free(keyd->buckets);
     for (size_t i = 0; i < keyd->bad_count; i++) {

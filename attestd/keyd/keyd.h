@@ -6,6 +6,7 @@
  *   host.pem             the host secret, sealed under the SRK; every authValue is derived from it
  *   account.pem          the ACME account key, sealed, with an authValue
  *   agents/<id>.pem      an agent's key (TSS2 PEM), agents/<id>.json what we know of it
+ *   agents/<id>.hsm      an agent's key in the HSM: what we know of it
  *   frozen.json          agents that are frozen
  *   issuer.json          the issuer where the account is: no ticket leads elsewhere any more
  * A file that does not parse is set aside as .bad and reported in INFO. Files sealed in another TPM
@@ -43,6 +44,8 @@ struct keyd_opts {
     const char *ticket_path;      /* NULL: none */
     struct proc_users clients;    /* who may ask on socket_path */
     struct proc_users signers;    /* who may ask on sign_socket_path: tokend */
+    const char *hsm_socket_path;  /* run_dir/hsm/hsm.sock; NULL: this host has no HSM */
+    uid_t hsm_user;               /* who serves there, beside root */
     struct keyd_quota quota;      /* of each agent on sign_socket_path */
     /* Called from several threads; may be NULL. what and err may be NULL. */
     void (*on_event)(void *user, enum keyd_event event, const char *what,

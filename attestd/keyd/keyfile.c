@@ -3,7 +3,6 @@
 
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
-#include "tpm/parse/public.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -23,7 +22,9 @@ void keyd_key_done(struct keyd_key *key)
 {
     if (key) {
         att_buf_done(&key->spki);
-        tpm_blob_done(&key->blob);
+        if (key->held) {
+            key->store->release(key->held);
+        }
         *key = (struct keyd_key){0};
     }
 }
@@ -33,8 +34,9 @@ void keyd_key_done(struct keyd_key *key)
 static enum att_rc sidecar_text(const struct keyd_key *key, struct att_buf *ret_text,
                                 struct att_err *err)
 {
-    char parent[2 * sizeof key->blob.parent_name.bytes + 1];
-    att_hex(parent, parse_name_slice(&key->blob.parent_name));
+    const struct parse_name *parent_name = &keyd_tpm_blob(key)->parent_name;
+    char parent[2 * sizeof parent_name->bytes + 1];
+    att_hex(parent, parse_name_slice(parent_name));
     att_autojson *json = json_pack("{s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:s}", "version", 1, "id",
                                    key->id, "agent", key->agent, "seed", key->seed_id, "state",
                                    state_names[key->state], "created", (json_int_t)key->created_at,
@@ -84,7 +86,7 @@ static enum att_rc state_by_name(const char *name, enum keyd_key_state *ret, str
 static enum att_rc parse_members(const json_t *json, struct keyd_key *key, struct att_err *err)
 {
     json_int_t version = 0, created = 0, activations = 0;
-    char state[16], parent[2 * sizeof key->blob.parent_name.bytes + 1];
+    char state[16], parent[2 * sizeof key->name.bytes + 1];
     enum att_rc rc = need_number(json, "version", &version, err);
     if (rc == ATT_OK && (version != 1 || json_object_size(json) != 8)) {
         rc = att_fail(err, ATT_E_PARSE, "expected version 1 with its 8 members");
@@ -143,24 +145,6 @@ static void file_name(const char *id, const char *ext, char ret[64])
     snprintf(ret, 64, "agents/%s.%s", id, ext);
 }
 
-/* Name and SubjectPublicKeyInfo from the public area. */
-static enum att_rc describe(struct keyd_key *key, struct att_err *err)
-{
-    struct parse_public pub;
-    enum att_rc rc = parse_public_parse(att_buf_slice(&key->blob.pub), &pub, err);
-    if (rc == ATT_OK) {
-        rc = parse_public_check_agent(&pub, err);
-    }
-    if (rc == ATT_OK) {
-        rc = parse_public_name(&pub, &key->name, err);
-    }
-    if (rc == ATT_OK) {
-        key->spki = ATT_BUF_INIT(PROC_TPM_STRUCT_MAX);
-        rc = parse_public_spki(&pub, &key->spki, err);
-    }
-    return rc;
-}
-
 static enum att_rc read_sidecar(struct keyd *keyd, const char *id, struct keyd_key *key,
                                 struct att_err *err)
 {
@@ -191,14 +175,15 @@ enum att_rc keyd_keyfile_load(struct keyd *keyd, const char *id, struct keyd_key
 {
     char name[64];
     file_name(id, "pem", name);
-    keyd_autokey key = {0};
+    keyd_autokey key = {.store = &keyd_store_tpm};
+    tpm_autoblob blob = {0};
     enum att_rc rc = read_sidecar(keyd, id, &key, err);
     if (rc == ATT_OK) {
-        rc = keyd_state_blob(keyd, name, TPM_BLOB_KEY, &key.blob, err);
+        rc = keyd_state_blob(keyd, name, TPM_BLOB_KEY, &blob, err);
     }
     struct att_err cause = {0};
     if (rc == ATT_OK) {
-        rc = describe(&key, &cause);
+        rc = keyd_tpm_adopt(&key, &blob, &cause);
         bool broken = rc != ATT_OK && rc != ATT_E_NOMEM && rc != ATT_E_CRYPTO;
         if (broken) {
             rc = keyd_state_bad(keyd, name, err);
@@ -257,7 +242,7 @@ enum att_rc keyd_keyfile_write(struct keyd *keyd, const struct keyd_key *key, st
     if (rc == ATT_OK) {
         remove_sidecars(keyd);
         file_name(key->id, "pem", name);
-        rc = keyd_state_write_blob(keyd, name, &key->blob, err);
+        rc = keyd_state_write_blob(keyd, name, keyd_tpm_blob(key), err);
     }
     return rc;
 }

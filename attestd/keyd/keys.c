@@ -3,7 +3,6 @@
 
 #include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
-#include "tpm/parse/public.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -54,24 +53,13 @@ enum att_rc keyd_keys_add(struct keyd *keyd, struct keyd_key *key, struct att_er
     return rc;
 }
 
-static enum att_rc copy_buf(const struct att_buf *from, struct att_buf *ret, struct att_err *err)
-{
-    *ret = ATT_BUF_INIT(TPM_BLOB_PEM_MAX);
-    att_buf_put_slice(ret, att_buf_slice(from));
-    return att_buf_ok(ret, err);
-}
-
 static enum att_rc copy_key(const struct keyd_key *from, struct keyd_key *ret, struct att_err *err)
 {
     keyd_autokey copy = *from;
-    copy.spki = copy.blob.pub = copy.blob.priv = (struct att_buf){0};
-    enum att_rc rc = copy_buf(&from->spki, &copy.spki, err);
-    if (rc == ATT_OK) {
-        rc = copy_buf(&from->blob.pub, &copy.blob.pub, err);
-    }
-    if (rc == ATT_OK) {
-        rc = copy_buf(&from->blob.priv, &copy.blob.priv, err);
-    }
+    copy.held = from->held ? from->store->hold(from->held) : NULL;
+    copy.spki = ATT_BUF_INIT(PROC_TPM_STRUCT_MAX);
+    att_buf_put_slice(&copy.spki, att_buf_slice(&from->spki));
+    enum att_rc rc = att_buf_ok(&copy.spki, err);
     if (rc == ATT_OK) {
         *ret = copy;
         copy = (struct keyd_key){0};
@@ -96,13 +84,6 @@ enum att_rc keyd_keys_get(struct keyd *keyd, struct att_slice id, struct keyd_ke
     return rc;
 }
 
-enum att_rc keyd_key_auth(const struct keyd *keyd, const struct keyd_key *key,
-                          uint8_t ret_auth[TPM_KEY_AUTH_LEN], struct att_err *err)
-{
-    return tpm_key_auth_derive(att_secret_slice(&keyd->host_secret), att_slice_str(key->seed_id),
-                               ret_auth, err);
-}
-
 static void show_state(struct keyd *keyd, const char *id, enum keyd_key_state state, uint64_t seq)
 {
     pthread_mutex_lock(&keyd->lock);
@@ -125,7 +106,7 @@ static enum att_rc set_state(struct keyd *keyd, const char *id, enum keyd_key_st
     }
     copy.state = state;
     copy.active_seq = active_seq;
-    rc = keyd_keyfile_write_state(keyd, &copy, err);
+    rc = copy.store->keep_state ? copy.store->keep_state(keyd, &copy, err) : ATT_OK;
     if (rc == ATT_OK) {
         show_state(keyd, id, state, active_seq);
     }
@@ -190,22 +171,7 @@ enum att_rc keyd_keys_settle(struct keyd *keyd, struct att_err *err)
 
 /* ---- KEY_CREATE ---------------------------------------------------------------------------- */
 
-struct create_job {
-    struct keyd *keyd;
-    const char *agent;
-    uint8_t auth[TPM_KEY_AUTH_LEN];
-    struct tpm_blob *blob;
-};
-
-static enum att_rc run_create(struct tpm_context *ctx, void *arg, struct att_err *err)
-{
-    struct create_job *job = arg;
-    /* Frozen while the request waited in the queue? */
-    enum att_rc rc = keyd_frozen_check(job->keyd, job->agent, err);
-    return rc == ATT_OK ? tpm_key_create(ctx, ATT_SLICE_ARRAY(job->auth), job->blob, err) : rc;
-}
-
-static enum att_rc new_id(char ret[PROC_KEY_ID_LEN + 1], struct att_err *err)
+enum att_rc keyd_new_id(char ret[PROC_KEY_ID_LEN + 1], struct att_err *err)
 {
     uint8_t bytes[PROC_KEY_ID_LEN / 2];
     enum att_rc rc = att_random(bytes, sizeof bytes, err);
@@ -215,46 +181,35 @@ static enum att_rc new_id(char ret[PROC_KEY_ID_LEN + 1], struct att_err *err)
     return rc;
 }
 
-static enum att_rc check_room(struct keyd *keyd, const char *agent, struct att_err *err)
+static enum att_rc check_room(struct keyd *keyd, const struct keyd_key *key, struct att_err *err)
 {
-    size_t own = 0;
+    size_t own = 0, there = 0;
     pthread_mutex_lock(&keyd->lock);
     size_t all = keyd->keys_count;
     for (size_t i = 0; i < keyd->keys_count; i++) {
-        own += strcmp(keyd->keys[i].agent, agent) == 0;
+        own += strcmp(keyd->keys[i].agent, key->agent) == 0;
+        there += keyd->keys[i].store == key->store;
     }
     pthread_mutex_unlock(&keyd->lock);
     if (own >= KEYD_AGENT_KEYS_MAX || all >= KEYD_KEYS_MAX) {
         return att_fail(err, ATT_E_LIMIT, "%zu keys of agent %s and %zu in all: at most %d and %d",
-                        own, agent, all, KEYD_AGENT_KEYS_MAX, KEYD_KEYS_MAX);
+                        own, key->agent, all, KEYD_AGENT_KEYS_MAX, KEYD_KEYS_MAX);
+    }
+    if (there >= key->store->keys_max) {
+        return att_fail(err, ATT_E_LIMIT, "%zu %s keys: at most %zu", there, key->store->name,
+                        key->store->keys_max);
     }
     return ATT_OK;
 }
 
 static enum att_rc make_key(struct keyd *keyd, struct keyd_key *key, struct att_err *err)
 {
-    struct create_job job = {.keyd = keyd, .agent = key->agent, .blob = &key->blob};
-    enum att_rc rc = new_id(key->id, err);
+    enum att_rc rc = keyd_new_id(key->id, err);
     if (rc == ATT_OK) {
-        rc = new_id(key->seed_id, err);
+        rc = keyd_new_id(key->seed_id, err);
     }
     if (rc == ATT_OK) {
-        rc = keyd_key_auth(keyd, key, job.auth, err);
-    }
-    if (rc == ATT_OK) {
-        rc = keyd_run(keyd, TPM_OP_CREATE, TPM_PRIO_BACKGROUND, key->agent, run_create, &job, err);
-    }
-    att_wipe(job.auth, sizeof job.auth);
-    struct parse_public pub;
-    if (rc == ATT_OK) {
-        rc = parse_public_parse(att_buf_slice(&key->blob.pub), &pub, err);
-    }
-    if (rc == ATT_OK) {
-        rc = parse_public_name(&pub, &key->name, err);
-    }
-    if (rc == ATT_OK) {
-        key->spki = ATT_BUF_INIT(PROC_TPM_STRUCT_MAX);
-        rc = parse_public_spki(&pub, &key->spki, err);
+        rc = key->store->create(keyd, key, err);
     }
     key->created_at = att_now_utc_s();
     return rc;
@@ -266,7 +221,8 @@ static void record_values(const struct keyd_key *key, struct proc_value ret[PROC
     ret[PROC_KEY_REC_AGENT].bytes = att_slice_str(key->agent);
     ret[PROC_KEY_REC_STATE].bytes = att_slice_str(keyd_key_state_name(key->state));
     ret[PROC_KEY_REC_CREATED_AT].num = (uint64_t)key->created_at;
-    ret[PROC_KEY_REC_PUB_AREA].bytes = att_buf_slice(&key->blob.pub);
+    ret[PROC_KEY_REC_KEY_STORE].bytes = att_slice_str(key->store->name);
+    ret[PROC_KEY_REC_KEY_TYPE].bytes = att_slice_str(keyd_key_type_name(key->type));
     ret[PROC_KEY_REC_NAME].bytes = parse_name_slice(&key->name);
     ret[PROC_KEY_REC_SPKI].bytes = att_buf_slice(&key->spki);
 }
@@ -285,20 +241,21 @@ static enum att_rc keep_key(struct keyd *keyd, const struct proc_op *op, struct 
     memcpy(what + 4, key->id, sizeof key->id);
     pthread_mutex_lock(&keyd->files); /* FREEZE takes it, too: before this, or after all of it */
     rc = keyd_frozen_check(keyd, key->agent, err);
-    if (rc != ATT_OK) {
-        pthread_mutex_unlock(&keyd->files);
-        return rc;
+    bool frozen = rc != ATT_OK;
+    if (!frozen) {
+        rc = key->store->keep ? key->store->keep(keyd, key, err) : ATT_OK;
     }
-    rc = keyd_keyfile_write(keyd, key, err);
     if (rc == ATT_OK) {
         rc = keyd_keys_add(keyd, key, err);
-    }
-    if (rc != ATT_OK && keyd_keyfile_remove(keyd, what + 4, NULL) != ATT_OK) {
-        keyd_tell(keyd, KEYD_EVENT_BAD, what, err); /* an orphan: the next start removes it */
+        if (rc != ATT_OK && key->store->drop && key->store->drop(keyd, key, NULL) != ATT_OK) {
+            keyd_tell(keyd, KEYD_EVENT_BAD, what, err); /* found by the next start, and orphaned */
+        }
     }
     pthread_mutex_unlock(&keyd->files);
     if (rc == ATT_OK) {
         keyd_tell(keyd, KEYD_EVENT_CREATED, what, NULL);
+    } else if (frozen) {
+        key->store->destroy(keyd, key);
     }
     return rc;
 }
@@ -306,17 +263,24 @@ static enum att_rc keep_key(struct keyd *keyd, const struct proc_op *op, struct 
 KEYD_OPERATION(key_create)
 {
     struct att_slice agent = request->v[PROC_KEY_CREATE_REQ_AGENT].bytes;
-    keyd_autokey key = {.state = KEYD_KEY_NEW};
+    struct att_slice store = request->v[PROC_KEY_CREATE_REQ_KEY_STORE].bytes;
+    keyd_autokey key = {.state = KEYD_KEY_NEW, .store = keyd_store_by_name(store)};
     if (!proc_agent_name_ok(agent)) {
         return att_fail(err, ATT_E_INVAL, "agent: a name as [a-z0-9][a-z0-9._-]* expected");
     }
     KEYD_TEXT(agent, key.agent);
-    enum att_rc rc = keyd_ready(keyd, err);
+    if (!key.store) {
+        enum att_rc none = att_fail(err, ATT_E_UNSUPPORTED, "keyStore: %.*s is none of this keyd's",
+                                    (int)store.len, (const char *)store.ptr);
+        att_err_reason(err, "keyStore");
+        return none;
+    }
+    enum att_rc rc = key.store->ready(keyd, err);
     if (rc == ATT_OK) {
         rc = keyd_frozen_check(keyd, key.agent, err);
     }
     if (rc == ATT_OK) {
-        rc = check_room(keyd, key.agent, err);
+        rc = check_room(keyd, &key, err);
     }
     if (rc == ATT_OK) {
         rc = make_key(keyd, &key, err);
@@ -409,13 +373,6 @@ KEYD_OPERATION(key_retire)
     return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
 }
 
-static enum att_rc run_evict(struct tpm_context *ctx, void *arg, struct att_err *err)
-{
-    (void)err;
-    tpm_key_evict(ctx, arg);
-    return ATT_OK;
-}
-
 static void forget(struct keyd *keyd, const char *id)
 {
     pthread_mutex_lock(&keyd->lock);
@@ -439,17 +396,14 @@ KEYD_OPERATION(key_destroy)
         att_err_clear(err);
         rc = ATT_OK;
     } else if (rc == ATT_OK) {
-        rc = keyd_keyfile_drop(keyd, key.id, err);
+        rc = key.store->drop ? key.store->drop(keyd, &key, err) : ATT_OK;
         if (rc == ATT_OK) {
             forget(keyd, key.id);
         }
     }
     pthread_mutex_unlock(&keyd->files);
-    if (rc == ATT_OK && !absent && keyd_ready(keyd, NULL) == ATT_OK) {
-        /* The loaded copy goes now, or with the next load; without its blob it is of no use. */
-        struct att_err ignored = {0};
-        (void)!keyd_run(keyd, TPM_OP_OTHER, TPM_PRIO_HANDSHAKE, key.agent, run_evict, &key.blob,
-                        &ignored);
+    if (rc == ATT_OK && !absent) {
+        key.store->destroy(keyd, &key);
     }
     return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
 }

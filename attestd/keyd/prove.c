@@ -8,8 +8,6 @@
 #include "provision/enrol/schedule.h"
 #include "provision/evidence/formula.h"
 #include "provision/evidence/statement.h"
-#include "tpm/certify.h"
-#include "tpm/parse/public.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -253,6 +251,22 @@ static enum att_rc check_agent_of(struct att_slice id, const char *agent, const 
     return ATT_OK;
 }
 
+/* By its Name in the TPM, or by the digest of its SubjectPublicKeyInfo. */
+static enum att_rc check_which_key(const struct keyd_key *key,
+                                   const struct evidence_statement *statement, struct att_err *err)
+{
+    uint8_t digest[ATT_SHA256_LEN];
+    att_sha256(digest, att_buf_slice(&key->spki));
+    if (key->name.len
+            ? !att_slice_eq(ATT_SLICE(statement->key_name, statement->key_name_len),
+                            parse_name_slice(&key->name))
+            : !statement->has_key_spki || memcmp(statement->key_spki, digest, sizeof digest) != 0) {
+        return keyd_deny(err, "evidenceKey", "evidence's %s is not that of key %s",
+                         key->name.len ? "keyName" : "keySpki", key->id);
+    }
+    return ATT_OK;
+}
+
 static enum att_rc check_statement(const struct keyd_key *key, struct att_slice cbor,
                                    struct att_err *err)
 {
@@ -262,48 +276,17 @@ static enum att_rc check_statement(const struct keyd_key *key, struct att_slice 
         att_err_prefix(err, "evidence");
         return rc;
     }
-    if (strcmp(statement.key_store, "tpm") != 0) {
-        rc = keyd_deny(err, "evidenceKey", "evidence says keyStore %s", statement.key_store);
+    if (strcmp(statement.key_store, key->store->name) != 0) {
+        rc = keyd_deny(err, "evidenceKey", "evidence says keyStore %s, key %s is of kind %s",
+                       statement.key_store, key->id, key->store->name);
     }
-    if (rc == ATT_OK && !att_slice_eq(ATT_SLICE(statement.key_name, statement.key_name_len),
-                                      parse_name_slice(&key->name))) {
-        rc = keyd_deny(err, "evidenceKey", "evidence's keyName is not the Name of key %s", key->id);
+    if (rc == ATT_OK) {
+        rc = check_which_key(key, &statement, err);
     }
     if (rc == ATT_OK) {
         rc = check_agent_of(att_slice_str(statement.identifier), key->agent, "evidenceAgent", err);
     }
     evidence_statement_done(&statement);
-    return rc;
-}
-
-struct certify_job {
-    struct keyd *keyd;
-    const struct keyd_key *key;
-    uint8_t extra[ATT_SHA256_LEN];
-    struct tpm_certify *certify;
-    struct att_buf *srk_pub;
-};
-
-static enum att_rc run_certify(struct tpm_context *ctx, void *arg, struct att_err *err)
-{
-    struct certify_job *job = arg;
-    uint8_t auth[TPM_KEY_AUTH_LEN];
-    enum att_rc rc = keyd_frozen_check(job->keyd, job->key->agent, err);
-    if (rc == ATT_OK) {
-        rc = keyd_worker_identity(job->keyd, ctx, err);
-    }
-    if (rc == ATT_OK) {
-        rc = keyd_key_auth(job->keyd, job->key, auth, err);
-    }
-    if (rc == ATT_OK) {
-        rc = tpm_certify_create(ctx, &job->key->blob, ATT_SLICE_ARRAY(auth),
-                                ATT_SLICE_ARRAY(job->extra), job->certify, err);
-        att_wipe(auth, sizeof auth);
-    }
-    if (rc == ATT_OK) {
-        att_buf_put_slice(job->srk_pub, att_buf_slice(&job->keyd->worker.srk_pub));
-        rc = att_buf_ok(job->srk_pub, err);
-    }
     return rc;
 }
 
@@ -316,6 +299,9 @@ static enum att_rc check_evidence(struct keyd *keyd, const struct proc_msg *requ
     enum att_rc rc = keyd_ready(keyd, err);
     if (rc == ATT_OK) {
         rc = keyd_keys_get(keyd, v[PROC_KEY_EVIDENCE_REQ_KEY_ID].bytes, ret_key, err);
+    }
+    if (rc == ATT_OK) {
+        rc = ret_key->store->ready(keyd, err);
     }
     if (rc == ATT_OK) {
         rc = keyd_frozen_check(keyd, ret_key->agent, err);
@@ -331,18 +317,16 @@ static enum att_rc check_evidence(struct keyd *keyd, const struct proc_msg *requ
 }
 
 static enum att_rc attest(struct keyd *keyd, const struct proc_msg *request,
-                          struct certify_job *certify, struct quote_job *quote, struct att_err *err)
+                          const struct keyd_key *key, struct keyd_proof *proof,
+                          struct quote_job *quote, struct att_err *err)
 {
     struct att_slice authz = request->v[PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION].bytes;
-    const char *agent = certify->key->agent;
-    evidence_certify_extra(certify->extra, authz);
-    enum att_rc rc =
-        keyd_run(keyd, TPM_OP_CERTIFY, TPM_PRIO_RENEWAL, agent, run_certify, certify, err);
+    enum att_rc rc = key->store->prove(keyd, key, authz, proof, err);
     if (rc == ATT_OK) {
-        quote->agent = agent;
-        evidence_quote_extra(quote->extra, authz, att_buf_slice(&certify->certify->attest),
+        quote->agent = key->agent;
+        evidence_quote_extra(quote->extra, authz, att_buf_slice(&proof->statement),
                              request->v[PROC_KEY_EVIDENCE_REQ_EVIDENCE].bytes);
-        rc = keyd_run(keyd, TPM_OP_QUOTE, TPM_PRIO_RENEWAL, agent, run_quote, quote, err);
+        rc = keyd_run(keyd, TPM_OP_QUOTE, TPM_PRIO_RENEWAL, key->agent, run_quote, quote, err);
     }
     return rc;
 }
@@ -350,29 +334,26 @@ static enum att_rc attest(struct keyd *keyd, const struct proc_msg *request,
 KEYD_OPERATION(key_evidence)
 {
     keyd_autokey key = {0};
-    tpm_autocertify certify = {0};
+    keyd_autoproof proof = {0};
     tpm_autoquote quote = {0};
-    att_autobuf srk_pub = ATT_BUF_INIT(PROC_TPM_STRUCT_MAX);
     att_autobuf pcrs = ATT_BUF_INIT(PROC_PCRS_MAX);
-    struct certify_job certify_job = {
-        .keyd = keyd, .key = &key, .certify = &certify, .srk_pub = &srk_pub};
     struct quote_job quote_job = {.keyd = keyd, .quote = &quote};
     enum att_rc rc = check_evidence(keyd, request, &key, &quote_job.sel, err);
     if (rc == ATT_OK) {
-        rc = attest(keyd, request, &certify_job, &quote_job, err);
+        rc = attest(keyd, request, &key, &proof, &quote_job, err);
     }
     if (rc == ATT_OK) {
         rc = pcrs_text(&quote, &pcrs, err);
     }
     const struct proc_value values[] = {
-        [PROC_KEY_EVIDENCE_REP_CERT_INFO] = {.bytes = att_buf_slice(&certify.attest)},
-        [PROC_KEY_EVIDENCE_REP_CERT_SIG] = {.bytes = att_buf_slice(&certify.sig)},
+        [PROC_KEY_EVIDENCE_REP_CERT_INFO] = {.bytes = att_buf_slice(&proof.statement)},
+        [PROC_KEY_EVIDENCE_REP_CERT_SIG] = {.bytes = att_buf_slice(&proof.sig)},
         [PROC_KEY_EVIDENCE_REP_ATTEST] = {.bytes = att_buf_slice(&quote.attest)},
         [PROC_KEY_EVIDENCE_REP_QUOTE_SIG] = {.bytes = att_buf_slice(&quote.sig)},
         [PROC_KEY_EVIDENCE_REP_PCRS] = {.bytes = att_buf_slice(&pcrs)},
-        [PROC_KEY_EVIDENCE_REP_PUB_AREA] = {.bytes = att_buf_slice(&key.blob.pub)},
-        [PROC_KEY_EVIDENCE_REP_SRK_PUB] = {.bytes = att_buf_slice(&srk_pub)},
-        [PROC_KEY_EVIDENCE_REP_PARENT_PUB] = {.bytes = {0}}, /* the parent is the SRK */
+        [PROC_KEY_EVIDENCE_REP_PUB_AREA] = {.bytes = att_buf_slice(&proof.pub_area)},
+        [PROC_KEY_EVIDENCE_REP_SRK_PUB] = {.bytes = att_buf_slice(&proof.srk_pub)},
+        [PROC_KEY_EVIDENCE_REP_PARENT_PUB] = {.bytes = att_buf_slice(&proof.parent_pub)},
     };
     return rc == ATT_OK ? proc_reply_encode(op, values, ret_payload, err) : rc;
 }
@@ -382,55 +363,26 @@ KEYD_OPERATION(key_evidence)
 struct sign_job {
     struct keyd *keyd;
     const struct keyd_key *key;
-    const uint8_t *digest;
-    struct tpm_signature *sig;
 };
 
-static enum att_rc run_sign(struct tpm_context *ctx, void *arg, struct att_err *err)
-{
-    struct sign_job *job = arg;
-    uint8_t auth[TPM_KEY_AUTH_LEN];
-    enum att_rc rc = keyd_frozen_check(job->keyd, job->key->agent, err);
-    if (rc == ATT_OK) {
-        rc = keyd_key_auth(job->keyd, job->key, auth, err);
-    }
-    if (rc == ATT_OK) {
-        rc = tpm_key_sign(ctx, &job->key->blob, ATT_SLICE_ARRAY(auth), job->digest, job->sig, err);
-        att_wipe(auth, sizeof auth);
-    }
-    return rc;
-}
-
-enum att_rc keyd_sign_digest(struct keyd *keyd, const struct keyd_key *key, enum tpm_prio prio,
-                             const uint8_t digest[ATT_SHA256_LEN], struct tpm_signature *ret_sig,
-                             struct att_err *err)
-{
-    struct sign_job job = {.keyd = keyd, .key = key, .digest = digest, .sig = ret_sig};
-    return keyd_run(keyd, TPM_OP_SIGN, prio, key->agent, run_sign, &job, err);
-}
-
 /* The signer behind the CSR's EVP_PKEY. */
-static enum att_rc sign_with_tpm(void *user, struct att_slice digest, struct att_buf *ret_der_sig,
-                                 struct att_err *err)
+static enum att_rc sign_with_store(void *user, struct att_slice digest, struct att_buf *ret_der_sig,
+                                   struct att_err *err)
 {
     const struct sign_job *job = user;
-    struct tpm_signature sig;
-    if (digest.len != ATT_SHA256_LEN) {
-        return att_fail(err, ATT_E_INTERNAL, "a digest of %zu bytes", digest.len);
-    }
-    enum att_rc rc = keyd_sign_digest(job->keyd, job->key, TPM_PRIO_RENEWAL, digest.ptr, &sig, err);
-    if (rc == ATT_OK) {
-        att_buf_put(ret_der_sig, sig.der, sig.der_len);
-        rc = att_buf_ok(ret_der_sig, err);
-    }
-    return rc;
+    struct keyd_sig sig;
+    enum att_rc rc = keyd_key_sign(job->keyd, job->key, TPM_PRIO_RENEWAL, digest, &sig, err);
+    return rc == ATT_OK
+               ? certs_sig_der(ATT_SLICE(sig.bytes, sig.len / 2),
+                               ATT_SLICE(sig.bytes + sig.len / 2, sig.len / 2), ret_der_sig, err)
+               : rc;
 }
 
 static enum att_rc create_csr(struct keyd *keyd, const struct keyd_key *key, const char *spiffe_id,
                               struct att_buf *ret_der, struct att_err *err)
 {
     struct sign_job job = {.keyd = keyd, .key = key};
-    const struct certs_signer signer = {.sign = sign_with_tpm, .user = &job};
+    const struct certs_signer signer = {.sign = sign_with_store, .user = &job};
     EVP_PKEY *public_key = NULL, *remote = NULL;
     enum att_rc rc = certs_key_from_spki(att_buf_slice(&key->spki), &public_key, err);
     if (rc == ATT_OK) {
@@ -440,7 +392,7 @@ static enum att_rc create_csr(struct keyd *keyd, const struct keyd_key *key, con
         struct att_err outer = {0}, inner = {0};
         rc = certs_csr_create(remote, spiffe_id, ret_der, &outer);
         if (rc != ATT_OK) {
-            /* What the TPM said, rather than what libcrypto makes of it. */
+            /* What the store said, rather than what libcrypto makes of it. */
             enum att_rc said = certs_key_remote_error(&inner);
             rc = said != ATT_OK ? said : rc;
             if (err) {
@@ -459,9 +411,9 @@ KEYD_OPERATION(key_csr)
     char text[CERTS_SPIFFE_ID_MAX + 1];
     keyd_autokey key = {0};
     att_autobuf der = ATT_BUF_INIT(PROC_CERT_MAX);
-    enum att_rc rc = keyd_ready(keyd, err);
+    enum att_rc rc = keyd_keys_get(keyd, request->v[PROC_KEY_CSR_REQ_KEY_ID].bytes, &key, err);
     if (rc == ATT_OK) {
-        rc = keyd_keys_get(keyd, request->v[PROC_KEY_CSR_REQ_KEY_ID].bytes, &key, err);
+        rc = key.store->ready(keyd, err);
     }
     if (rc == ATT_OK) {
         rc = keyd_frozen_check(keyd, key.agent, err);

@@ -101,32 +101,17 @@ static enum att_rc check_key(const struct keyd_key *key, const char *agent, stru
     return ATT_OK;
 }
 
-/* ECDSA takes the leftmost 256 bits of a longer digest, and a shorter one as the number that it is
- * (FIPS 186-5 §6.4.1, SEC 1 §4.1.3), which is what TPM2_Sign does with 32 bytes. */
-static void fit_digest(struct att_slice digest, uint8_t ret[ATT_SHA256_LEN])
-{
-    size_t len = digest.len < ATT_SHA256_LEN ? digest.len : ATT_SHA256_LEN;
-    memset(ret, 0, ATT_SHA256_LEN);
-    memcpy(ret + ATT_SHA256_LEN - len, digest.ptr, len);
-}
-
-static enum att_rc sign(struct keyd *keyd, const struct proc_msg *request, uint8_t ret_raw[64],
+static enum att_rc sign(struct keyd *keyd, const struct proc_msg *request, struct keyd_sig *ret_sig,
                         bool *ret_tell, struct att_err *err)
 {
     struct att_slice agent_text = request->v[PROC_SIGN_REQ_AGENT].bytes;
     char agent[PROC_AGENT_MAX + 1];
-    uint8_t digest[ATT_SHA256_LEN];
     keyd_autokey key = {0};
-    struct tpm_signature sig;
     if (!proc_agent_name_ok(agent_text)) {
         return att_fail(err, ATT_E_INVAL, "agent: a name as [a-z0-9][a-z0-9._-]* expected");
     }
     KEYD_TEXT(agent_text, agent);
-    fit_digest(request->v[PROC_SIGN_REQ_DIGEST].bytes, digest);
-    enum att_rc rc = keyd_ready(keyd, err);
-    if (rc == ATT_OK) {
-        rc = keyd_frozen_check(keyd, agent, err);
-    }
+    enum att_rc rc = keyd_frozen_check(keyd, agent, err);
     if (rc == ATT_OK) {
         rc = keyd_keys_get(keyd, request->v[PROC_SIGN_REQ_KEY_ID].bytes, &key, err);
     }
@@ -134,13 +119,14 @@ static enum att_rc sign(struct keyd *keyd, const struct proc_msg *request, uint8
         rc = check_key(&key, agent, err);
     }
     if (rc == ATT_OK) {
+        rc = key.store->ready(keyd, err);
+    }
+    if (rc == ATT_OK) {
         rc = take_quota(keyd, agent, ret_tell, err);
     }
     if (rc == ATT_OK) {
-        rc = keyd_sign_digest(keyd, &key, TPM_PRIO_HANDSHAKE, digest, &sig, err);
-    }
-    if (rc == ATT_OK) {
-        memcpy(ret_raw, sig.raw, sizeof sig.raw);
+        rc = keyd_key_sign(keyd, &key, TPM_PRIO_HANDSHAKE, request->v[PROC_SIGN_REQ_DIGEST].bytes,
+                           ret_sig, err);
     }
     return rc;
 }
@@ -160,11 +146,11 @@ enum att_rc keyd_sign_serve(void *user, const struct proc_peer *peer, const stru
                             struct att_err *err)
 {
     struct keyd *keyd = user;
-    uint8_t raw[64];
+    struct keyd_sig sig;
     bool tell = true;
     (void)peer;
     att_err_clear(err);
-    enum att_rc rc = sign(keyd, request, raw, &tell, err);
+    enum att_rc rc = sign(keyd, request, &sig, &tell, err);
     if (rc != ATT_OK) {
         if (tell && worth_telling(keyd, request->v[PROC_SIGN_REQ_AGENT].bytes, rc, err)) {
             keyd_tell(keyd, KEYD_EVENT_REFUSED, op->name, err);
@@ -172,6 +158,6 @@ enum att_rc keyd_sign_serve(void *user, const struct proc_peer *peer, const stru
         return rc;
     }
     const struct proc_value values[] = {
-        [PROC_SIGN_REP_SIGNATURE] = {.bytes = ATT_SLICE_ARRAY(raw)}};
+        [PROC_SIGN_REP_SIGNATURE] = {.bytes = ATT_SLICE(sig.bytes, sig.len)}};
     return proc_reply_encode(op, values, ret_payload, err);
 }

@@ -242,6 +242,25 @@ static enum att_rc load_one(struct keyd *keyd, const char *id, struct att_err *e
     return rc;
 }
 
+static enum att_rc load_hsm(struct keyd *keyd, const char *id, struct att_err *err)
+{
+    struct att_err cause = {0};
+    struct keyd_key key = {0};
+    enum att_rc rc = keyd_hsm_load(keyd, id, &key, &cause);
+    if (rc == ATT_E_CONFLICT || rc == ATT_E_NOTFOUND) {
+        return ATT_OK; /* set aside and reported; or waste */
+    }
+    if (rc != ATT_OK) {
+        if (err) {
+            *err = cause;
+        }
+        return rc;
+    }
+    rc = keyd_keys_add(keyd, &key, err);
+    keyd_key_done(&key);
+    return rc;
+}
+
 static enum att_rc load_keys(struct keyd *keyd, struct att_err *err)
 {
     char path[KEYD_PATH_MAX];
@@ -259,6 +278,8 @@ static enum att_rc load_keys(struct keyd *keyd, struct att_err *err)
         char sidecar[64];
         if (rc == ATT_OK && key_file(names[i]->d_name, ".json", id)) {
             rc = load_one(keyd, id, err);
+        } else if (rc == ATT_OK && key_file(names[i]->d_name, ".hsm", id)) {
+            rc = load_hsm(keyd, id, err);
         } else if (rc == ATT_OK && key_file(names[i]->d_name, ".pem", id)) {
             /* Without its sidecar the authValue cannot be derived; no cut-off leaves this. */
             snprintf(sidecar, sizeof sidecar, "agents/%s.json", id);

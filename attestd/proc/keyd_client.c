@@ -302,7 +302,6 @@ enum att_rc proc_keyd_user_quote(struct proc_keyd *keyd, struct att_slice nonce,
 void proc_key_done(struct proc_key *key)
 {
     if (key) {
-        att_buf_done(&key->pub_area);
         att_buf_done(&key->name);
         att_buf_done(&key->spki);
         *key = (struct proc_key){0};
@@ -316,10 +315,9 @@ static enum att_rc take_key(const struct proc_value *v, struct proc_key *ret_key
     proc_take_text(v[PROC_KEY_REC_KEY_ID].bytes, key.key_id, sizeof key.key_id);
     proc_take_text(v[PROC_KEY_REC_AGENT].bytes, key.agent, sizeof key.agent);
     proc_take_text(v[PROC_KEY_REC_STATE].bytes, key.state, sizeof key.state);
-    enum att_rc rc = take_copy(v[PROC_KEY_REC_PUB_AREA].bytes, &key.pub_area, err);
-    if (rc == ATT_OK) {
-        rc = take_copy(v[PROC_KEY_REC_NAME].bytes, &key.name, err);
-    }
+    proc_take_text(v[PROC_KEY_REC_KEY_STORE].bytes, key.store, sizeof key.store);
+    proc_take_text(v[PROC_KEY_REC_KEY_TYPE].bytes, key.type, sizeof key.type);
+    enum att_rc rc = take_copy(v[PROC_KEY_REC_NAME].bytes, &key.name, err);
     if (rc == ATT_OK) {
         rc = take_copy(v[PROC_KEY_REC_SPKI].bytes, &key.spki, err);
     }
@@ -331,10 +329,13 @@ static enum att_rc take_key(const struct proc_value *v, struct proc_key *ret_key
     return ATT_OK;
 }
 
-enum att_rc proc_keyd_key_create(struct proc_keyd *keyd, const char *agent,
+enum att_rc proc_keyd_key_create(struct proc_keyd *keyd, const char *agent, const char *store,
                                  struct proc_key *ret_key, struct att_err *err)
 {
-    const struct proc_value values[] = {[PROC_KEY_CREATE_REQ_AGENT] = proc_text(agent)};
+    const struct proc_value values[] = {
+        [PROC_KEY_CREATE_REQ_AGENT] = proc_text(agent),
+        [PROC_KEY_CREATE_REQ_KEY_STORE] = proc_text(store),
+    };
     proc_autoanswer reply = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_KEY_CREATE, values, &reply, err);
     return rc == ATT_OK ? take_key(reply.msg.v, ret_key, err) : rc;

@@ -86,22 +86,26 @@ struct proc_key {
     char agent[PROC_AGENT_MAX + 1];
     char state[16]; /* "new", "active", "retired" */
     int64_t created_at;
-    struct att_buf pub_area; /* TPMT_PUBLIC */
-    struct att_buf name;     /* TPM Name */
-    struct att_buf spki;     /* DER */
+    char store[PROC_KEY_STORE_MAX + 1];
+    char type[16];       /* "ec-p256" */
+    struct att_buf name; /* TPM Name; empty: not a TPM's key */
+    struct att_buf spki; /* DER */
 };
 void proc_key_done(struct proc_key *key);
 ATT_MUST_USE enum att_rc proc_keyd_key_create(struct proc_keyd *keyd, const char *agent,
-                                              struct proc_key *ret_key, struct att_err *err);
+                                              const char *store, struct proc_key *ret_key,
+                                              struct att_err *err);
 /* All keys, in key id order; free with proc_keys_free. */
 ATT_MUST_USE enum att_rc proc_keyd_key_list(struct proc_keyd *keyd, struct proc_key **ret_keys,
                                             size_t *ret_count, struct att_err *err);
 void proc_keys_free(struct proc_key *keys, size_t count);
 
-/* Everything of M4 that the TPM makes. */
+/* Everything of M4 that keyd makes. */
 struct proc_key_evidence {
-    struct att_buf cert_info; /* TPMS_ATTEST */
-    struct att_buf cert_sig;  /* TPMT_SIGNATURE */
+    /* TPMS_ATTEST; of a key in an HSM (then pub_area and srk_pub are empty) its attributes, CBOR;
+     * empty, as the three below: the store states nothing */
+    struct att_buf cert_info;
+    struct att_buf cert_sig; /* TPMT_SIGNATURE; HSM: r ‖ s */
     struct proc_quote quote;
     struct att_buf pub_area, srk_pub;
     struct att_buf parent_pub; /* empty: the parent is the SRK */

@@ -51,10 +51,19 @@
     {                                                                                              \
         "createdAt", PROC_U64, 0, 0, 0                                                             \
     }
+#define F_STRUCT_MAYBE(name)                                                                       \
+    {                                                                                              \
+        name, PROC_BYTES, 0, PROC_TPM_STRUCT_MAX, 0                                                \
+    }
+#define F_STORE                                                                                    \
+    {                                                                                              \
+        "keyStore", PROC_TEXT, 1, PROC_KEY_STORE_MAX, 0                                            \
+    }
 #define KEY_RECORD                                                                                 \
     {                                                                                              \
         {                                                                                          \
-            F_KEY_ID, F_AGENT, F_STATE, F_CREATED, F_STRUCT("pubArea"), F_NAME("name"), F_SPKI     \
+            F_KEY_ID, F_AGENT, F_STATE, F_CREATED, F_STORE, {"keyType", PROC_TEXT, 1, 15, 0},      \
+                {"name", PROC_BYTES, 0, 66, 0}, F_SPKI                                             \
         }                                                                                          \
     }
 
@@ -115,12 +124,16 @@ const struct proc_op proc_keyd_table[] = {
      "ISSUER",
      {{{"url", PROC_TEXT, 1, PROC_ISSUER_URL_MAX, 0}}},
      {{{0}}}},
-    {PROC_KEYD_KEY_CREATE, 0, "KEY_CREATE", {{F_AGENT}}, KEY_RECORD},
+    {PROC_KEYD_KEY_CREATE,
+     0,
+     "KEY_CREATE",
+     {{F_AGENT, {"keyStore", PROC_TEXT, 1, 15, 0}}},
+     KEY_RECORD},
     {PROC_KEYD_KEY_LIST,
      PROC_OP_AGAIN,
      "KEY_LIST",
      {{{"after", PROC_TEXT, 0, PROC_KEY_ID_LEN, 0}}},
-     {{{"records", PROC_LIST, 0, PROC_KEY_PAGE, 2048}}}},
+     {{{"records", PROC_LIST, 0, PROC_KEY_PAGE, PROC_KEY_RECORD_MAX}}}},
     {PROC_KEYD_KEY_EVIDENCE,
      PROC_OP_AGAIN,
      "KEY_EVIDENCE",
@@ -128,14 +141,9 @@ const struct proc_op proc_keyd_table[] = {
        {"keyAuthorization", PROC_TEXT, 1, PROC_KEYAUTH_MAX, 0},
        {"evidence", PROC_BYTES, 1, PROC_EVIDENCE_MAX, 0},
        F_SELECTION}},
-     {{F_STRUCT("certInfo"),
-       F_STRUCT("certSig"),
-       F_STRUCT("attest"),
-       F_STRUCT("quoteSig"),
-       F_PCRS,
-       F_STRUCT("pubArea"),
-       F_STRUCT("srkPub"),
-       {"parentPub", PROC_BYTES, 0, PROC_TPM_STRUCT_MAX, 0}}}},
+     {{F_STRUCT_MAYBE("certInfo"), F_STRUCT_MAYBE("certSig"), F_STRUCT("attest"),
+       F_STRUCT("quoteSig"), F_PCRS, F_STRUCT_MAYBE("pubArea"), F_STRUCT_MAYBE("srkPub"),
+       F_STRUCT_MAYBE("parentPub")}}},
     {PROC_KEYD_KEY_CSR,
      PROC_OP_AGAIN,
      "KEY_CSR",

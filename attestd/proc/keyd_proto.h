@@ -10,7 +10,7 @@
 
 #include "attestd/proc/ipc.h"
 
-#define PROC_KEYD_VERSION     1
+#define PROC_KEYD_VERSION     2
 #define PROC_KEY_ID_LEN       32 /* lowercase hex of 16 random bytes */
 #define PROC_AGENT_MAX        64 /* as an entry's name (certs/san.h) */
 #define PROC_TPM_STRUCT_MAX   2048
@@ -46,7 +46,7 @@ enum proc_keyd_op {
 };
 
 /* INFO: () → json. Always answers, also when the TPM is away or foreign. A JSON object:
- *   {"version": 1, "state": "ready" | "starting" | "tpmGone" | "tpmSilent" | "foreignTpm" |
+ *   {"version": 2, "state": "ready" | "starting" | "tpmGone" | "tpmSilent" | "foreignTpm" |
  *             "failed",                      tpmSilent: a command has had no answer for a minute
  *    "reason": text?                       why the state is not "ready"
  *    "tpm": {"manufacturer": "<8 hex>", "manufacturerText": "IBM", "firmware": "<16 hex>",
@@ -55,6 +55,9 @@ enum proc_keyd_op {
  *            "nvSkipped": [NV index of an EK certificate that was not read …]}
  *            (absent before the TPM answered for the first time)
  *    "ops": {"<operation>": {"n": N, "p50Us": N, "p95Us": N}, …},
+ *    "instance": "<32 hex>",               another one after each start of keyd
+ *    "stores": [{"name": "tpm", "keys": N, "keysMax": N, "durable": bool} …],    durable: its keys
+ *                                          outlive keyd
  *    "keys": N, "bad": ["<file set aside>", …], "frozen": ["<agent>", …],
  *    "sandbox": {"profile", "seccomp", "landlock", "reason"?}}                                   */
 enum { PROC_INFO_REP_JSON };
@@ -129,18 +132,21 @@ enum {
     PROC_ENROL_PROVE_REP_PCRS,
 };
 
-/* KEY_CREATE: agent → one key record (below). A new P-256 key under the SRK, state "new".
+/* KEY_CREATE: agent, keyStore ("tpm", "hsm", "memory") → one key record (below). A new P-256 key in
+ * that store, state "new". ATT_E_UNSUPPORTED keyStore: not one of this keyd's stores. ATT_E_LIMIT:
+ * the agent's keys, or the store's, or all, are as many as there may be.
  * Not repeated by the client: after a lost connection KEY_LIST tells whether it was made. */
-enum { PROC_KEY_CREATE_REQ_AGENT };
+enum { PROC_KEY_CREATE_REQ_AGENT, PROC_KEY_CREATE_REQ_KEY_STORE };
 
-/* A key record: keyId, agent, state ("new", "active", "retired"), createdAt (UTC seconds), pubArea
- * (TPMT_PUBLIC), name (TPM Name), spki (DER). */
+/* A key record: keyId, agent, state ("new", "active", "retired"), createdAt (UTC seconds),
+ * keyStore, keyType ("ec-p256"), name (TPM Name; empty where the store is no TPM), spki (DER). */
 enum {
     PROC_KEY_REC_KEY_ID,
     PROC_KEY_REC_AGENT,
     PROC_KEY_REC_STATE,
     PROC_KEY_REC_CREATED_AT,
-    PROC_KEY_REC_PUB_AREA,
+    PROC_KEY_REC_KEY_STORE,
+    PROC_KEY_REC_KEY_TYPE,
     PROC_KEY_REC_NAME,
     PROC_KEY_REC_SPKI,
 };
@@ -150,13 +156,18 @@ extern const struct proc_shape proc_key_record_shape;
  * by proc_key_record_shape; an empty page is the end). */
 enum { PROC_KEY_LIST_REQ_AFTER };
 enum { PROC_KEY_LIST_REP_RECORDS };
-#define PROC_KEY_PAGE 100
+#define PROC_KEY_PAGE       100
+#define PROC_KEY_STORE_MAX  7
+#define PROC_KEY_RECORD_MAX 4096
 
 /* KEY_EVIDENCE (M4): keyId, keyAuthorization (token "." thumbprint, of OUR account: else
- * ATT_E_DENIED keyAuthorization), evidence (CBOR; keyName must be this key's Name and the
- * identifier's agent this key's agent: else ATT_E_DENIED evidenceKey, evidenceAgent), pcrSelection
- * → certInfo (TPMS_ATTEST), certSig, attest, quoteSig, pcrs (JSON text), pubArea, srkPub, parentPub
- * (empty: the parent is the SRK). */
+ * ATT_E_DENIED keyAuthorization), evidence (CBOR; keyStore must be this key's, keyName its Name or
+ * keySpki the digest of its spki, and the identifier's agent this key's agent: else ATT_E_DENIED
+ * evidenceKey, evidenceAgent), pcrSelection → certInfo (TPMS_ATTEST), certSig, attest, quoteSig,
+ * pcrs (JSON text), pubArea, srkPub, parentPub (empty: the parent is the SRK). certInfo, certSig,
+ * pubArea and srkPub are empty where the store states nothing by itself ("memory"). "hsm": certInfo
+ * is what the module states of the key (CBOR, provision/evidence/hsmattrs.h), certSig the key's r ‖
+ * s over SHA-256(keyAuthorization ‖ that); pubArea and srkPub are empty. */
 enum {
     PROC_KEY_EVIDENCE_REQ_KEY_ID,
     PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION,

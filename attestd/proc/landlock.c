@@ -76,6 +76,8 @@ static uint64_t rights_of(const struct proc_sandbox_path *path)
         return RIGHTS_WRITE;
     case PROC_PATH_DEVICE:
         return RIGHTS_DEVICE;
+    case PROC_PATH_MODULE:
+        return RIGHTS_WRITE | FS_IOCTL_DEV;
     }
     return 0;
 }

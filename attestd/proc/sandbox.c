@@ -84,16 +84,20 @@ bool proc_sandbox_covers(const struct proc_sandbox_path *paths, const char *path
 enum att_rc proc_sandbox_enter(const struct proc_sandbox_opts *opts,
                                struct proc_sandbox_report *ret_report, struct att_err *err)
 {
-    static const char *const names[][2] = {[PROC_PROFILE_KEYD] = {"keyd", "keyd-relaxed"},
-                                           [PROC_PROFILE_ATTESTD] = {"attestd", "attestd-relaxed"},
-                                           [PROC_PROFILE_ISSUERD] = {"issuerd", "issuerd-relaxed"},
-                                           [PROC_PROFILE_WHOD] = {"whod", "whod-relaxed"},
-                                           [PROC_PROFILE_TOKEND] = {"tokend", "tokend-relaxed"},
-                                           [PROC_PROFILE_TOKEN] = {"token", "token-relaxed"}};
+    static const char *const names[][2] = {
+        [PROC_PROFILE_KEYD] = {"keyd", "keyd-relaxed"},
+        [PROC_PROFILE_ATTESTD] = {"attestd", "attestd-relaxed"},
+        [PROC_PROFILE_ISSUERD] = {"issuerd", "issuerd-relaxed"},
+        [PROC_PROFILE_WHOD] = {"whod", "whod-relaxed"},
+        [PROC_PROFILE_TOKEND] = {"tokend", "tokend-relaxed"},
+        [PROC_PROFILE_TOKEN] = {"token", "token-relaxed"},
+        [PROC_PROFILE_HSMD] = {"hsmd", "hsmd-relaxed"},
+        [PROC_PROFILE_HSMD_NETWORK] = {"hsmd-network", "hsmd-network-relaxed"}};
     bool relaxed = ATT_SANITIZED;
+    bool module = opts->profile == PROC_PROFILE_HSMD || opts->profile == PROC_PROFILE_HSMD_NETWORK;
     struct proc_sandbox_report report = {
         .profile = names[opts->profile][relaxed],
-        .seccomp = relaxed ? "deny-list" : "allow-list",
+        .seccomp = relaxed || module ? "deny-list" : "allow-list",
     };
     enum att_rc rc = check_memlock(opts->need_memlock, &report, err);
     if (rc == ATT_OK) {

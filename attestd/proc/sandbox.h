@@ -17,6 +17,9 @@ enum proc_profile {
                              would forbid it to look at any process outside of its domain */
     PROC_PROFILE_TOKEND,  /* unix sockets; makes processes, of profile TOKEN; no network */
     PROC_PROFILE_TOKEN,   /* what is open already, and threads: opens nothing, makes nothing */
+    PROC_PROFILE_HSMD, /* a vendor's module: nobody can list its calls, so a deny-list. No program
+                          is executed, no process made, no namespace, no network */
+    PROC_PROFILE_HSMD_NETWORK, /* the same for an HSM in the network: TCP and UDP, too */
 };
 
 /* A file or folder that stays reachable. A path that is not there is skipped. */
@@ -25,8 +28,9 @@ struct proc_sandbox_path {
     enum {
         PROC_PATH_READ = 1,
         PROC_PATH_WRITE,
-        PROC_PATH_DEVICE
-    } access; /* WRITE: read, make, rename, remove */
+        PROC_PATH_DEVICE,
+        PROC_PATH_MODULE,
+    } access; /* WRITE: read, make, rename, remove; MODULE: that, and ioctl on devices */
 };
 
 struct proc_sandbox_opts {
@@ -40,7 +44,7 @@ struct proc_sandbox_opts {
 /* What was put in force, for logs and INFO. */
 struct proc_sandbox_report {
     const char *profile; /* "keyd", "attestd", …, with "-relaxed" in sanitizer builds */
-    const char *seccomp; /* "allow-list", "deny-list" */
+    const char *seccomp; /* "allow-list"; "deny-list" (sanitizer builds, hsmd) */
     int landlock_abi;    /* 0: not in force */
     bool dumpable, memlock_ok;
     char reason[160]; /* why less than everything is in force; empty when all is */

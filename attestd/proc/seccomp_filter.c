@@ -216,9 +216,70 @@ static const char *const hostile_calls[] = {
     "userfaultfd",
 };
 
+/* What a PKCS#11 module has no business with, either: another view of the system, its clock, its
+ * state; another user; rings and keyrings that reach around a filter. */
+static const char *const module_calls[] = {
+    "mount",
+    "umount2",
+    "mount_setattr",
+    "move_mount",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "open_tree",
+    "pivot_root",
+    "chroot",
+    "unshare",
+    "setns",
+    "swapon",
+    "swapoff",
+    "reboot",
+    "delete_module",
+    "kexec_file_load",
+    "settimeofday",
+    "clock_settime",
+    "clock_adjtime",
+    "adjtimex",
+    "sethostname",
+    "setdomainname",
+    "iopl",
+    "ioperm",
+    "acct",
+    "quotactl",
+    "syslog",
+    "perf_event_open",
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    "add_key",
+    "request_key",
+    "keyctl",
+    "name_to_handle_at",
+    "open_by_handle_at",
+    "mknod",
+    "mknodat",
+    "setuid",
+    "setgid",
+    "setreuid",
+    "setregid",
+    "setresuid",
+    "setresgid",
+    "setgroups",
+    "setfsuid",
+    "setfsgid",
+    "capset",
+    "personality",
+    "process_madvise",
+    "kcmp",
+    "fanotify_init",
+    "fork",
+    "vfork",
+};
+
 static const char *profile_of(enum proc_profile profile)
 {
-    static const char *const names[] = {"keyd", "attestd", "issuerd", "whod", "tokend", "token"};
+    static const char *const names[] = {"keyd",   "attestd", "issuerd", "whod",
+                                        "tokend", "token",   "hsmd",    "hsmd-network"};
     return names[profile];
 }
 
@@ -384,9 +445,50 @@ static int fill_deny_list(scmp_filter_ctx ctx, enum proc_profile profile)
     return rc;
 }
 
+static bool for_module(enum proc_profile profile)
+{
+    return profile == PROC_PROFILE_HSMD || profile == PROC_PROFILE_HSMD_NETWORK;
+}
+
+/* AF_UNIX (pcscd, a vendor's own daemon) and AF_NETLINK (udev); with a network TCP and UDP. */
+static int deny_families(scmp_filter_ctx ctx, bool network)
+{
+    int rc = 0;
+    for (unsigned family = 0; rc == 0 && family < AF_MAX; family++) {
+        bool allowed = family == AF_UNIX || family == AF_NETLINK ||
+                       (network && (family == AF_INET || family == AF_INET6));
+        if (!allowed) {
+            rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
+                                  ARG_EQ(0, family));
+        }
+    }
+    return rc ? rc
+              : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
+                                 SCMP_CMP64(0, SCMP_CMP_GE, (scmp_datum_t)AF_MAX, 0));
+}
+
+/* A vendor's module asks for calls that nobody can list; it is not trusted to behave, so the same
+ * holds in every build. What it is refused it can answer for: EPERM, not the end. */
+static int fill_module_list(scmp_filter_ctx ctx, enum proc_profile profile)
+{
+    int rc = ADD_ALL(ctx, SCMP_ACT_ERRNO(EPERM), hostile_calls);
+    if (rc == 0) {
+        rc = ADD_ALL(ctx, SCMP_ACT_ERRNO(EPERM), module_calls);
+    }
+    if (rc == 0) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+    }
+    if (rc == 0) { /* threads only; they bring no namespace (CLONE_THREAD forbids it) */
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+                              SCMP_CMP64(0, SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0));
+    }
+    return rc == 0 ? deny_families(ctx, profile == PROC_PROFILE_HSMD_NETWORK) : rc;
+}
+
 static enum att_rc build(enum proc_profile profile, bool relaxed, scmp_filter_ctx *ret_ctx,
                          struct att_err *err)
 {
+    relaxed = relaxed || for_module(profile);
     scmp_filter_ctx ctx = seccomp_init(relaxed ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO(EPERM));
     if (!ctx) {
         return att_fail(err, ATT_E_NOMEM, "seccomp filter");
@@ -394,7 +496,9 @@ static enum att_rc build(enum proc_profile profile, bool relaxed, scmp_filter_ct
     /* All threads, and a wrong architecture's calls end the process (libseccomp's default). */
     int rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
     if (rc == 0) {
-        rc = relaxed ? fill_deny_list(ctx, profile) : fill_allow_list(ctx, profile);
+        rc = for_module(profile) ? fill_module_list(ctx, profile)
+             : relaxed           ? fill_deny_list(ctx, profile)
+                                 : fill_allow_list(ctx, profile);
     }
     if (rc != 0) {
         seccomp_release(ctx);

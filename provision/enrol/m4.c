@@ -43,7 +43,7 @@ enum att_rc enrol_m4_request_encode(const struct enrol_m4_request *request,
         rc = enrol_member_put_evidence(obj, &request->quote, &request->pcrs, &request->logs, known,
                                        n_known, err);
     }
-    if (rc == ATT_OK) {
+    if (rc == ATT_OK && request->srk_pub.len) {
         rc = put_bytes(obj, "srkPub", &request->srk_pub, err);
     }
     if (rc == ATT_OK && request->parent_pub.len) {
@@ -82,7 +82,7 @@ static enum att_rc take_request(const json_t *obj, struct enrol_m4_request *requ
         rc = enrol_member_evidence(obj, &request->quote, &request->pcrs, &request->logs, err);
     }
     if (rc == ATT_OK) {
-        rc = enrol_member_bytes(obj, "srkPub", ENROL_TPM_MAX, false, &request->srk_pub, err);
+        rc = enrol_member_bytes(obj, "srkPub", ENROL_TPM_MAX, true, &request->srk_pub, err);
     }
     return rc == ATT_OK ? enrol_member_bytes(obj, "parentPub", ENROL_TPM_MAX, true,
                                              &request->parent_pub, err)

@@ -98,7 +98,8 @@ struct enrol_m4_request {
     struct enrol_quote quote;
     struct parse_pcr_set pcrs;
     struct evidence_logs logs;
-    struct att_buf srk_pub, parent_pub; /* TPMT_PUBLIC; parent_pub empty: the parent is the SRK */
+    /* TPMT_PUBLIC. parent_pub empty: the parent is the SRK; srk_pub empty: the key is in no TPM. */
+    struct att_buf srk_pub, parent_pub;
 };
 ATT_MUST_USE enum att_rc enrol_m4_request_encode(const struct enrol_m4_request *request,
                                                  const uint8_t (*known)[ATT_SHA256_LEN],

@@ -7,43 +7,91 @@
 /* Both in deterministic order: shorter names first, then bytewise. */
 enum { FMT, ATT_STMT, OUTER };
 static const char *const outer[OUTER] = {"fmt", "attStmt"};
-enum { ALG, SIG, VER, X5C, PUB_AREA, CERT_INFO, MEMBERS };
-static const char *const members[MEMBERS] = {"alg", "sig", "ver", "x5c", "pubArea", "certInfo"};
+enum { ALG, SIG, VER, X5C, SPKI, PUB_AREA, CERT_INFO, ATTRIBUTES, MEMBERS };
+static const char *const members[MEMBERS] = {"alg",  "sig",     "ver",      "x5c",
+                                             "spki", "pubArea", "certInfo", "attributes"};
 
-#define FORMAT  "tpm"
-#define VERSION "2.0"
+#define BIT(member) (1u << (member))
+/* What a format's attStmt has: all of it, nothing else. */
+static const struct {
+    const char *name, *version;
+    unsigned members;
+} formats[] = {
+    [EVIDENCE_FMT_TPM] = {"tpm", "2.0",
+                          BIT(ALG) | BIT(SIG) | BIT(VER) | BIT(X5C) | BIT(PUB_AREA) |
+                              BIT(CERT_INFO)},
+    [EVIDENCE_FMT_HOST] = {"attestd-host", "1.0", BIT(VER) | BIT(X5C) | BIT(SPKI)},
+    [EVIDENCE_FMT_HSM] = {"attestd-hsm", "1.0",
+                          BIT(ALG) | BIT(SIG) | BIT(VER) | BIT(X5C) | BIT(SPKI) | BIT(ATTRIBUTES)},
+};
+#define FORMATS (sizeof formats / sizeof formats[0])
+
+const char *evidence_fmt_name(enum evidence_fmt fmt)
+{
+    return (size_t)fmt < FORMATS ? formats[fmt].name : "none";
+}
+
+static bool has(const struct evidence_attobj *attobj, unsigned member)
+{
+    return (formats[attobj->fmt].members & BIT(member)) != 0;
+}
+
+static void put_member(const struct evidence_attobj *attobj, unsigned member,
+                       struct att_buf *ret_cbor)
+{
+    switch (member) {
+    case ALG:
+        evidence_cbor_put_int(ret_cbor, attobj->alg);
+        break;
+    case SIG:
+        evidence_cbor_put_bytes(ret_cbor, attobj->sig);
+        break;
+    case VER:
+        evidence_cbor_put_text(ret_cbor, formats[attobj->fmt].version);
+        break;
+    case X5C:
+        evidence_cbor_put_array(ret_cbor, attobj->x5c_len);
+        for (size_t i = 0; i < attobj->x5c_len; i++) {
+            evidence_cbor_put_bytes(ret_cbor, attobj->x5c[i]);
+        }
+        break;
+    case SPKI:
+        evidence_cbor_put_bytes(ret_cbor, attobj->spki);
+        break;
+    case PUB_AREA:
+        evidence_cbor_put_bytes(ret_cbor, attobj->pub_area);
+        break;
+    case ATTRIBUTES:
+        evidence_cbor_put_bytes(ret_cbor, attobj->attributes);
+        break;
+    default:
+        evidence_cbor_put_bytes(ret_cbor, attobj->cert_info);
+        break;
+    }
+}
 
 static void put(const struct evidence_attobj *attobj, struct att_buf *ret_cbor)
 {
     evidence_cbor_put_map(ret_cbor, OUTER);
     evidence_cbor_put_text(ret_cbor, outer[FMT]);
-    evidence_cbor_put_text(ret_cbor, FORMAT);
+    evidence_cbor_put_text(ret_cbor, formats[attobj->fmt].name);
     evidence_cbor_put_text(ret_cbor, outer[ATT_STMT]);
-    evidence_cbor_put_map(ret_cbor, MEMBERS);
-    evidence_cbor_put_text(ret_cbor, members[ALG]);
-    evidence_cbor_put_int(ret_cbor, attobj->alg);
-    evidence_cbor_put_text(ret_cbor, members[SIG]);
-    evidence_cbor_put_bytes(ret_cbor, attobj->sig);
-    evidence_cbor_put_text(ret_cbor, members[VER]);
-    evidence_cbor_put_text(ret_cbor, VERSION);
-    evidence_cbor_put_text(ret_cbor, members[X5C]);
-    evidence_cbor_put_array(ret_cbor, attobj->x5c_len);
-    for (size_t i = 0; i < attobj->x5c_len; i++) {
-        evidence_cbor_put_bytes(ret_cbor, attobj->x5c[i]);
+    size_t n = 0;
+    for (unsigned i = 0; i < MEMBERS; i++) {
+        n += has(attobj, i);
     }
-    evidence_cbor_put_text(ret_cbor, members[PUB_AREA]);
-    evidence_cbor_put_bytes(ret_cbor, attobj->pub_area);
-    evidence_cbor_put_text(ret_cbor, members[CERT_INFO]);
-    evidence_cbor_put_bytes(ret_cbor, attobj->cert_info);
+    evidence_cbor_put_map(ret_cbor, n);
+    for (unsigned i = 0; i < MEMBERS; i++) {
+        if (has(attobj, i)) {
+            evidence_cbor_put_text(ret_cbor, members[i]);
+            put_member(attobj, i, ret_cbor);
+        }
+    }
 }
 
-/* What the parser would refuse is not sent either. */
-static enum att_rc check(const struct evidence_attobj *attobj, enum att_rc code,
-                         struct att_err *err)
+static enum att_rc check_x5c(const struct evidence_attobj *attobj, enum att_rc code,
+                             struct att_err *err)
 {
-    if (attobj->alg != EVIDENCE_COSE_ES256 && attobj->alg != EVIDENCE_COSE_RS256) {
-        return att_fail(err, code, "alg: expected -7 or -257, found %d", attobj->alg);
-    }
     if (attobj->x5c_len == 0 || attobj->x5c_len > EVIDENCE_X5C_MAX) {
         return att_fail(err, code, "x5c: expected 1 … %d certificates, found %zu", EVIDENCE_X5C_MAX,
                         attobj->x5c_len);
@@ -53,15 +101,40 @@ static enum att_rc check(const struct evidence_attobj *attobj, enum att_rc code,
             return att_fail(err, code, "x5c: certificate %zu has %zu bytes", i, attobj->x5c[i].len);
         }
     }
-    const struct att_slice *parts[] = {&attobj->sig, &attobj->cert_info, &attobj->pub_area};
-    for (size_t i = 0; i < 3; i++) {
-        if (parts[i]->len == 0 || parts[i]->len > EVIDENCE_TPM_MAX) {
-            return att_fail(err, code, "%s: expected 1 … %zu bytes, found %zu",
-                            (const char *[]){"sig", "certInfo", "pubArea"}[i], EVIDENCE_TPM_MAX,
-                            parts[i]->len);
+    return ATT_OK;
+}
+
+/* What the parser would refuse is not sent either. */
+static enum att_rc check(const struct evidence_attobj *attobj, enum att_rc code,
+                         struct att_err *err)
+{
+    if ((size_t)attobj->fmt >= FORMATS) {
+        return att_fail(err, code, "fmt: %d is none", (int)attobj->fmt);
+    }
+    if (has(attobj, ALG) && attobj->alg != EVIDENCE_COSE_ES256 &&
+        attobj->alg != EVIDENCE_COSE_RS256) {
+        return att_fail(err, code, "alg: expected -7 or -257, found %d", attobj->alg);
+    }
+    enum att_rc rc = check_x5c(attobj, code, err);
+    const struct {
+        unsigned member;
+        const struct att_slice *bytes;
+        size_t max;
+    } parts[] = {{SIG, &attobj->sig, EVIDENCE_TPM_MAX},
+                 {SPKI, &attobj->spki, EVIDENCE_SPKI_MAX},
+                 {PUB_AREA, &attobj->pub_area, EVIDENCE_TPM_MAX},
+                 {CERT_INFO, &attobj->cert_info, EVIDENCE_TPM_MAX},
+                 {ATTRIBUTES, &attobj->attributes, EVIDENCE_HSM_ATTRS_MAX}};
+    for (size_t i = 0; rc == ATT_OK && i < sizeof parts / sizeof parts[0]; i++) {
+        size_t len = parts[i].bytes->len;
+        if (has(attobj, parts[i].member) ? len == 0 || len > parts[i].max : len > 0) {
+            rc = att_fail(err, code, "%s: %zu bytes, expected %s%zu in fmt %s",
+                          members[parts[i].member], len, has(attobj, parts[i].member) ? "1 … " : "",
+                          has(attobj, parts[i].member) ? parts[i].max : 0,
+                          formats[attobj->fmt].name);
         }
     }
-    return ATT_OK;
+    return rc;
 }
 
 enum att_rc evidence_attobj_encode(const struct evidence_attobj *attobj, struct att_buf *ret_cbor,
@@ -109,9 +182,14 @@ static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
     case SIG:
         return evidence_cbor_bytes(cbor, "sig", EVIDENCE_TPM_MAX, &attobj->sig, err);
     case VER:
-        return take_literal(cbor, "ver", VERSION, err);
+        return take_literal(cbor, "ver", formats[attobj->fmt].version, err);
     case X5C:
         return take_x5c(cbor, attobj, err);
+    case SPKI:
+        return evidence_cbor_bytes(cbor, "spki", EVIDENCE_SPKI_MAX, &attobj->spki, err);
+    case ATTRIBUTES:
+        return evidence_cbor_bytes(cbor, "attributes", EVIDENCE_HSM_ATTRS_MAX, &attobj->attributes,
+                                   err);
     case PUB_AREA:
         return evidence_cbor_bytes(cbor, "pubArea", EVIDENCE_TPM_MAX, &attobj->pub_area, err);
     default:
@@ -127,12 +205,31 @@ static enum att_rc take_statement(struct evidence_cbor *cbor, struct evidence_at
     enum att_rc rc = evidence_cbor_map(cbor, "attStmt", MEMBERS, &n, err);
     for (size_t i = 0; rc == ATT_OK && i < n; i++) {
         rc = evidence_cbor_key(cbor, "attStmt", members, MEMBERS, &seen, &member, err);
+        if (rc == ATT_OK && !has(attobj, (unsigned)member)) {
+            rc = att_fail(err, ATT_E_PARSE, "attStmt: \"%s\" is no member of fmt %s",
+                          members[member], formats[attobj->fmt].name);
+        }
         if (rc == ATT_OK) {
             rc = take_member(cbor, member, attobj, err);
         }
     }
-    return rc == ATT_OK ? evidence_cbor_have("attStmt", members, (1u << MEMBERS) - 1, seen, err)
-                        : rc;
+    return rc == ATT_OK
+               ? evidence_cbor_have("attStmt", members, formats[attobj->fmt].members, seen, err)
+               : rc;
+}
+
+static enum att_rc take_format(struct evidence_cbor *cbor, enum evidence_fmt *ret_fmt,
+                               struct att_err *err)
+{
+    char text[32];
+    enum att_rc rc = evidence_cbor_text(cbor, "fmt", text, sizeof text, err);
+    for (size_t i = 0; rc == ATT_OK && i < FORMATS; i++) {
+        if (strcmp(text, formats[i].name) == 0) {
+            *ret_fmt = (enum evidence_fmt)i;
+            return ATT_OK;
+        }
+    }
+    return rc == ATT_OK ? att_fail(err, ATT_E_PARSE, "fmt: \"%s\" is none known here", text) : rc;
 }
 
 static enum att_rc take_outer(struct evidence_cbor *cbor, struct evidence_attobj *attobj,
@@ -143,8 +240,11 @@ static enum att_rc take_outer(struct evidence_cbor *cbor, struct evidence_attobj
     enum att_rc rc = evidence_cbor_map(cbor, "attObj", OUTER, &n, err);
     for (size_t i = 0; rc == ATT_OK && i < n; i++) {
         rc = evidence_cbor_key(cbor, "attObj", outer, OUTER, &seen, &member, err);
+        if (rc == ATT_OK && member == ATT_STMT && !(seen & BIT(FMT))) {
+            rc = att_fail(err, ATT_E_PARSE, "attObj: expected \"fmt\" first");
+        }
         if (rc == ATT_OK) {
-            rc = member == FMT ? take_literal(cbor, "fmt", FORMAT, err)
+            rc = member == FMT ? take_format(cbor, &attobj->fmt, err)
                                : take_statement(cbor, attobj, err);
         }
     }

@@ -161,6 +161,27 @@ enum att_rc evidence_cbor_uint(struct evidence_cbor *cbor, const char *what, uin
     return ATT_OK;
 }
 
+/* RFC 8949 §3.3: one byte each. */
+#define CBOR_FALSE 0xf4
+#define CBOR_TRUE  0xf5
+
+enum att_rc evidence_cbor_bool(struct evidence_cbor *cbor, const char *what, bool *ret_v,
+                               struct att_err *err)
+{
+    uint8_t byte = cbor->left.len ? cbor->left.ptr[0] : 0;
+    if (byte != CBOR_FALSE && byte != CBOR_TRUE) {
+        return att_fail(err, ATT_E_PARSE, "%s: expected true or false", what);
+    }
+    cbor->left = (struct att_slice){cbor->left.ptr + 1, cbor->left.len - 1};
+    *ret_v = byte == CBOR_TRUE;
+    return ATT_OK;
+}
+
+void evidence_cbor_put_bool(struct att_buf *buf, bool v)
+{
+    att_buf_u8(buf, v ? CBOR_TRUE : CBOR_FALSE);
+}
+
 enum att_rc evidence_cbor_int(struct evidence_cbor *cbor, const char *what, int32_t max,
                               int32_t *ret_v, struct att_err *err)
 {

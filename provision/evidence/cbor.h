@@ -23,6 +23,8 @@ ATT_MUST_USE enum att_rc evidence_cbor_uint(struct evidence_cbor *cbor, const ch
 /* Either sign, magnitude at most max. */
 ATT_MUST_USE enum att_rc evidence_cbor_int(struct evidence_cbor *cbor, const char *what,
                                            int32_t max, int32_t *ret_v, struct att_err *err);
+ATT_MUST_USE enum att_rc evidence_cbor_bool(struct evidence_cbor *cbor, const char *what,
+                                            bool *ret_v, struct att_err *err);
 ATT_MUST_USE enum att_rc evidence_cbor_bytes(struct evidence_cbor *cbor, const char *what,
                                              size_t max, struct att_slice *ret_bytes,
                                              struct att_err *err);
@@ -48,6 +50,7 @@ void evidence_cbor_put_map(struct att_buf *buf, size_t n);
 void evidence_cbor_put_array(struct att_buf *buf, size_t n);
 void evidence_cbor_put_uint(struct att_buf *buf, uint64_t v);
 void evidence_cbor_put_int(struct att_buf *buf, int32_t v);
+void evidence_cbor_put_bool(struct att_buf *buf, bool v);
 void evidence_cbor_put_bytes(struct att_buf *buf, struct att_slice bytes);
 void evidence_cbor_put_text(struct att_buf *buf, const char *text);
 

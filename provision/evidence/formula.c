@@ -5,6 +5,13 @@ void evidence_certify_extra(uint8_t ret[ATT_SHA256_LEN], struct att_slice key_au
     att_sha256(ret, key_authorization);
 }
 
+void evidence_hsm_digest(uint8_t ret[ATT_SHA256_LEN], struct att_slice key_authorization,
+                         struct att_slice attributes)
+{
+    const struct att_slice parts[] = {key_authorization, attributes};
+    att_sha256_v(ret, parts, 2);
+}
+
 void evidence_quote_extra(uint8_t ret[ATT_SHA256_LEN], struct att_slice key_authorization,
                           struct att_slice cert_info, struct att_slice evidence)
 {

@@ -11,6 +11,7 @@ enum {
     LOGS,
     LEVEL,
     KEY_NAME,
+    KEY_SPKI,
     KEY_STORE,
     SELECTORS,
     IDENTIFIER,
@@ -18,13 +19,17 @@ enum {
     MANIFEST_ROOT,
     MEMBERS
 };
-static const char *const members[MEMBERS] = {"logs",        "level",       "keyName",
-                                             "keyStore",    "selectors",   "identifier",
-                                             "hostLogHead", "manifestRoot"};
-#define MUST ((1u << MEMBERS) - 1 - (1u << MANIFEST_ROOT))
+static const char *const members[MEMBERS] = {"logs",       "level",       "keyName",
+                                             "keySpki",    "keyStore",    "selectors",
+                                             "identifier", "hostLogHead", "manifestRoot"};
+#define MAY  ((1u << KEY_NAME) | (1u << KEY_SPKI) | (1u << MANIFEST_ROOT))
+#define MUST ((1u << MEMBERS) - 1 - MAY)
 
 #define KEY_STORE_TPM "tpm"
 #define LEVEL_MAX     3
+
+/* The words; which of them is good enough is the verifier's to say. */
+static const char *const stores[] = {KEY_STORE_TPM, "hsm", "memory"};
 
 void evidence_statement_done(struct evidence_statement *statement)
 {
@@ -39,13 +44,21 @@ void evidence_statement_done(struct evidence_statement *statement)
 
 static void put(const struct evidence_statement *s, struct att_buf *ret_cbor)
 {
-    evidence_cbor_put_map(ret_cbor, MEMBERS - (s->has_manifest_root ? 0u : 1u));
+    evidence_cbor_put_map(ret_cbor, MEMBERS - 3u + (s->key_name_len ? 1u : 0u) +
+                                        (s->has_key_spki ? 1u : 0u) +
+                                        (s->has_manifest_root ? 1u : 0u));
     evidence_cbor_put_text(ret_cbor, members[LOGS]);
     evidence_manifest_put(&s->logs, ret_cbor);
     evidence_cbor_put_text(ret_cbor, members[LEVEL]);
     evidence_cbor_put_uint(ret_cbor, s->level);
-    evidence_cbor_put_text(ret_cbor, members[KEY_NAME]);
-    evidence_cbor_put_bytes(ret_cbor, ATT_SLICE(s->key_name, s->key_name_len));
+    if (s->key_name_len) {
+        evidence_cbor_put_text(ret_cbor, members[KEY_NAME]);
+        evidence_cbor_put_bytes(ret_cbor, ATT_SLICE(s->key_name, s->key_name_len));
+    }
+    if (s->has_key_spki) {
+        evidence_cbor_put_text(ret_cbor, members[KEY_SPKI]);
+        evidence_cbor_put_bytes(ret_cbor, ATT_SLICE_ARRAY(s->key_spki));
+    }
     evidence_cbor_put_text(ret_cbor, members[KEY_STORE]);
     evidence_cbor_put_text(ret_cbor, s->key_store);
     evidence_cbor_put_text(ret_cbor, members[SELECTORS]);
@@ -63,20 +76,48 @@ static void put(const struct evidence_statement *s, struct att_buf *ret_cbor)
     }
 }
 
+static bool known_store(const char *name)
+{
+    for (size_t i = 0; i < sizeof stores / sizeof stores[0]; i++) {
+        if (strcmp(name, stores[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A key in a TPM is told by its Name, any other by its SubjectPublicKeyInfo, and never by both. */
+static enum att_rc check_key(const struct evidence_statement *s, enum att_rc code,
+                             struct att_err *err)
+{
+    if (!known_store(s->key_store)) {
+        return att_fail(err, code, "evidence: keyStore \"%s\", expected tpm, hsm or memory",
+                        s->key_store);
+    }
+    bool tpm = strcmp(s->key_store, KEY_STORE_TPM) == 0;
+    if (tpm == s->has_key_spki || tpm != (s->key_name_len > 0)) {
+        return att_fail(err, code, "evidence: keyStore \"%s\" goes with %s, found %s%s%s",
+                        s->key_store, tpm ? "keyName" : "keySpki", s->key_name_len ? "keyName" : "",
+                        s->has_key_spki ? " keySpki" : "",
+                        s->key_name_len || s->has_key_spki ? "" : "neither");
+    }
+    /* TPM 2.0 Part 2 clause 10.5: nameAlg ‖ digest of 32, 48 or 64 bytes. */
+    if (tpm && s->key_name_len != 34 && s->key_name_len != 50 && s->key_name_len != 66) {
+        return att_fail(err, code, "evidence: keyName of %zu bytes is no TPM Name",
+                        s->key_name_len);
+    }
+    return ATT_OK;
+}
+
 /* Values, for both directions. */
 static enum att_rc check(const struct evidence_statement *s, enum att_rc code, struct att_err *err)
 {
     if (s->identifier[0] == 0) {
         return att_fail(err, code, "evidence: identifier is empty");
     }
-    if (strcmp(s->key_store, KEY_STORE_TPM) != 0) {
-        return att_fail(err, code, "evidence: keyStore \"%s\", expected \"%s\"", s->key_store,
-                        KEY_STORE_TPM);
-    }
-    /* TPM 2.0 Part 2 clause 10.5: nameAlg ‖ digest of 32, 48 or 64 bytes. */
-    if (s->key_name_len != 34 && s->key_name_len != 50 && s->key_name_len != 66) {
-        return att_fail(err, code, "evidence: keyName of %zu bytes is no TPM Name",
-                        s->key_name_len);
+    enum att_rc rc = check_key(s, code, err);
+    if (rc != ATT_OK) {
+        return rc;
     }
     if (s->level > LEVEL_MAX) {
         return att_fail(err, code, "evidence: level %u, at most %d", s->level, LEVEL_MAX);
@@ -162,7 +203,10 @@ static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
             memcpy(s->key_name, bytes.ptr, bytes.len);
         }
         s->key_name_len = bytes.len;
-        return rc;
+        return rc == ATT_OK && bytes.len == 0 ? att_fail(err, ATT_E_PARSE, "keyName: empty") : rc;
+    case KEY_SPKI:
+        s->has_key_spki = true;
+        return take_digest(cbor, "keySpki", s->key_spki, err);
     case KEY_STORE:
         return evidence_cbor_text(cbor, "keyStore", s->key_store, sizeof s->key_store, err);
     case SELECTORS:

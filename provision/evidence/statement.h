@@ -15,9 +15,12 @@
 /* Owns logs (without data) and selectors; evidence_statement_done. */
 struct evidence_statement {
     char identifier[EVIDENCE_IDENTIFIER_LEN]; /* as in the order, e.g. a SPIFFE ID */
-    char key_store[8];                        /* "tpm" */
-    uint8_t key_name[EVIDENCE_KEY_NAME_MAX];  /* TPM Name */
-    size_t key_name_len;
+    char key_store[8];                        /* "tpm", "hsm", "memory" */
+    /* keyName or keySpki: which of them says of which key this is. */
+    uint8_t key_name[EVIDENCE_KEY_NAME_MAX]; /* "tpm": TPM Name */
+    size_t key_name_len;                     /* 0: absent */
+    bool has_key_spki;                       /* the others: SHA-256 of SubjectPublicKeyInfo */
+    uint8_t key_spki[ATT_SHA256_LEN];
     bool has_manifest_root;
     uint8_t manifest_root[ATT_SHA256_LEN];
     unsigned level;                          /* 0 … 3 */

@@ -1,5 +1,6 @@
 /* entry.*, policy.*, audit.* */
 #include "provision/issuer/admin.h"
+#include "provision/issuer/order.h"
 
 #include "provision/issuer/ca.h"
 #include "provision/issuer/clashes.h"
@@ -41,10 +42,8 @@ static enum att_rc check_entry(const struct apply *a, const struct conf_entry *e
                              "agent %s: profile %s is not in the issuer's configuration",
                              entry->name, entry->profile);
     }
-    for (unsigned i = 0; i < profile->n_keys; i++) {
-        if (conf_key_kind_parse(profile->keys[i]) == entry->key) {
-            return ATT_OK;
-        }
+    if (issuer_profile_allows(profile, entry->key)) {
+        return ATT_OK;
     }
     return issuer_refuse(err, ATT_E_INVAL, "keyStore",
                          "agent %s: profile %s does not allow %s keys", entry->name, entry->profile,

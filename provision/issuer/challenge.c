@@ -97,15 +97,19 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
     return rc;
 }
 
+static uint32_t key_bit(enum conf_key_kind kind)
+{
+    return kind == CONF_KEY_TPM      ? VERIFY_KEY_TPM
+           : kind == CONF_KEY_HSM    ? VERIFY_KEY_HSM
+           : kind == CONF_KEY_MEMORY ? VERIFY_KEY_MEMORY
+                                     : 0;
+}
+
 static uint32_t key_stores(const struct conf_profile *profile)
 {
     uint32_t bits = 0;
     for (unsigned i = 0; i < profile->n_keys; i++) {
-        enum conf_key_kind kind = conf_key_kind_parse(profile->keys[i]);
-        bits |= kind == CONF_KEY_TPM      ? VERIFY_KEY_TPM
-                : kind == CONF_KEY_HSM    ? VERIFY_KEY_HSM
-                : kind == CONF_KEY_MEMORY ? VERIFY_KEY_MEMORY
-                                          : 0;
+        bits |= key_bit(conf_key_kind_parse(profile->keys[i]));
     }
     return bits;
 }
@@ -130,6 +134,7 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
                              m->order.profile);
     }
     att_autobuf key_auth = {0}, ak_cert = {0};
+    enum conf_key_kind entry_key = 0;
     struct verify_clock clock = {0};
     bool have_clock =
         issuer_clock_then(m->order.clock, call->now - m->order.created_at, &m->host, &clock);
@@ -155,7 +160,14 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
                  .now = call->now,
                  .memo = call->issuer->memo},
     };
-    enum att_rc rc = ak_cert_der(&m->ak, &ak_cert, err);
+    enum att_rc rc = issuer_entry_key(&m->entry, &entry_key, err);
+    in.entry_store = key_bit(entry_key);
+    if (!rc && !in.entry_store) {
+        rc = issuer_refuse(err, ATT_E_DENIED, "keyStore", "the entry names no key store");
+    }
+    if (!rc) {
+        rc = ak_cert_der(&m->ak, &ak_cert, err);
+    }
     if (!rc) {
         in.ak.ak_cert = att_buf_slice(&ak_cert);
         rc = parse_pcr_sel_parse(m->order.pcr_selection, &in.boot.selection, err);
@@ -210,6 +222,9 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
     }
     json_object_set_new(r, "entryVersion", json_integer(m->entry.version));
     json_object_set_new(r, "policyVersion", json_integer(m->policy ? m->policy->version : 0));
+    if (strcmp(outcome, "granted") == 0) {
+        json_object_set_new(r, "keyStore", json_string(m->facts.key_store));
+    }
     json_object_set_new(r, "evidence", json_pack("{s:s, s:O*}", "m4", m4, "logs", logs));
     if (m->judged && verify_verdict_json(m->verdict, &verdict, NULL) == ATT_OK) {
         json_object_set_new(r, "verdict", verdict);

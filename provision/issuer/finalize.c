@@ -144,7 +144,27 @@ static enum att_rc check_basis(const struct m5 *m, const struct store_host *host
     return rc;
 }
 
-static enum att_rc intend(struct m5 *m, struct store_tx *tx, struct att_err *err)
+/* The verdict demanded a key of the kind that the entry names, and the entry is still that version.
+ * The profile may allow others by now, or have another lifetime. */
+static enum att_rc check_key(const struct m5 *m, const struct store_entry *entry,
+                             enum certs_key_store *ret_store, struct att_err *err)
+{
+    const struct conf_profile *profile =
+        conf_issuer_profile(m->call->settings->conf, m->order.profile);
+    enum conf_key_kind key = 0;
+    enum att_rc rc = issuer_entry_key(entry, &key, err);
+    if (!rc && (!profile || !issuer_profile_allows(profile, key))) {
+        rc = issuer_refuse(err, ATT_E_DENIED, "keyStore", "profile %s does not allow %s keys",
+                           m->order.profile, conf_key_kind_name(key));
+    }
+    if (!rc) {
+        *ret_store = certs_key_store_parse(conf_key_kind_name(key));
+    }
+    return rc;
+}
+
+static enum att_rc intend(struct m5 *m, struct store_tx *tx, enum certs_key_store key_store,
+                          struct att_err *err)
 {
     struct issuer_call *call = m->call;
     const struct conf_profile *profile =
@@ -154,7 +174,7 @@ static enum att_rc intend(struct m5 *m, struct store_tx *tx, struct att_err *err
         .leaf = {.validity = certs_validity_from(call->now, profile->lifetime_s),
                  .spki = att_buf_slice(&m->order.key_spki),
                  .spiffe_id = m->order.identifier,
-                 .holding = {.store = CERTS_STORE_TPM}},
+                 .holding = {.store = key_store}},
         .subject = m->order.identifier,
         .account = m->order.account,
         .host = m->order.host,
@@ -176,6 +196,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     struct store_host host = {0};
     struct store_ak ak = {0};
     struct store_entry entry = {0};
+    enum certs_key_store key_store = CERTS_STORE_NONE;
     enum att_rc rc = store_get(tx, &store_orders, m->order.id, &order, err);
     if (!rc) {
         rc = not_ready(m, &order, err);
@@ -194,10 +215,13 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         rc = check_basis(m, &host, &ak, err);
     }
     if (!rc) {
+        rc = check_key(m, &entry, &key_store, err);
+    }
+    if (!rc) {
         rc = check_accounts(m, tx, err);
     }
     if (!rc) {
-        rc = intend(m, tx, err);
+        rc = intend(m, tx, key_store, err);
     }
     if (!rc) {
         rc = issuer_set(&order.status, "processing") ? store_put(tx, &store_orders, &order, err)

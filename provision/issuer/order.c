@@ -101,6 +101,19 @@ bool issuer_profile_allows(const struct conf_profile *profile, enum conf_key_kin
     return false;
 }
 
+enum att_rc issuer_entry_key(const struct store_entry *entry, enum conf_key_kind *ret_key,
+                             struct att_err *err)
+{
+    struct conf_entry *parsed = NULL;
+    att_autojson *json = issuer_json(entry->json);
+    enum att_rc rc = conf_entry_from_json(json, &parsed, err);
+    if (!rc) {
+        *ret_key = parsed->key;
+    }
+    conf_entry_free(parsed);
+    return rc;
+}
+
 static enum att_rc choose_profile(struct m3 *m, const struct conf_entry *entry, struct att_err *err)
 {
     const char *asked = m->request.profile;

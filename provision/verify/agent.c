@@ -2,6 +2,7 @@
 
 #include "attestd/base/enc.h"
 #include "certs/chain.h"
+#include "certs/key.h"
 #include "certs/oid.h"
 #include "provision/evidence/attobj.h"
 #include "provision/evidence/formula.h"
@@ -10,6 +11,7 @@
 #include "provision/verify/steps.h"
 #include "tpm/parse/sig.h"
 
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,9 +27,12 @@ static const enum verify_reason agent_plan[] = {
     VERIFY_REASON_POLICY_EXPIRED,  VERIFY_REASON_BOOT_POLICY,
 };
 
+#define HSM_SIG_LEN 64 /* r ‖ s, ES256 */
+
 /* Everything read from what the host sent; the slices point into it. */
 struct read {
-    struct att_slice ak_cert, certify_sig, cert_info, pub_area;
+    enum evidence_fmt fmt;
+    struct att_slice ak_cert, certify_sig, cert_info, pub_area, spki, attributes;
     int alg;
     struct parse_public ak, key;
     struct parse_name ak_name, key_name;
@@ -36,7 +41,14 @@ struct read {
     struct verify_statement certify, quote;
     struct evidence_statement evidence;
     struct verify_key_place place;
+    struct evidence_hsm_attrs attrs; /* EVIDENCE_FMT_HSM */
+    const char *store;               /* set by check_store */
 };
+
+static void pkey_done(EVP_PKEY **key)
+{
+    EVP_PKEY_free(*key);
+}
 
 /* ---- malformed ------------------------------------------------------------------------------- */
 
@@ -48,7 +60,12 @@ static bool read_statement(const struct verify_agent_in *in, struct read *read,
         read->certify_sig = in->certify_sig;
         read->cert_info = in->cert_info;
         read->pub_area = in->pub_area;
+        read->spki = in->spki;
+        read->attributes = in->attributes;
         read->alg = EVIDENCE_COSE_ES256;
+        read->fmt = in->attributes.len ? EVIDENCE_FMT_HSM
+                    : in->spki.len     ? EVIDENCE_FMT_HOST
+                                       : EVIDENCE_FMT_TPM;
         return true;
     }
     struct evidence_attobj attobj;
@@ -65,7 +82,10 @@ static bool read_statement(const struct verify_agent_in *in, struct read *read,
     read->certify_sig = attobj.sig;
     read->cert_info = attobj.cert_info;
     read->pub_area = attobj.pub_area;
+    read->spki = attobj.spki;
+    read->attributes = attobj.attributes;
     read->alg = attobj.alg;
+    read->fmt = attobj.fmt;
     return true;
 }
 
@@ -88,6 +108,51 @@ static bool read_key(struct att_slice area, const char *what, struct parse_publi
     return true;
 }
 
+/* What a TPM states of the key. */
+static bool read_certified(const struct verify_agent_in *in, struct read *read,
+                           struct verify_verdict *verdict)
+{
+    return read_key(read->pub_area, "pubArea", &read->key, &read->key_name, read->key_spki,
+                    &read->key_spki_len, verdict) &&
+           verify_step_statement(read->cert_info, PARSE_ATTEST_CERTIFY, "certInfo", &read->certify,
+                                 verdict) &&
+           verify_step_signature(read->certify_sig, "attObj sig", verdict) &&
+           verify_key_place_read(in, &read->place, verdict);
+}
+
+/* The key itself, on P-256 in the one encoding we write; nothing of a TPM's key beside it. */
+static bool read_stated(const struct verify_agent_in *in, struct read *read,
+                        struct verify_verdict *verdict)
+{
+    struct att_err err = {0};
+    bool hsm = read->fmt == EVIDENCE_FMT_HSM;
+    if ((read->certify_sig.len && !hsm) || read->cert_info.len || read->pub_area.len ||
+        in->srk_pub.len || in->parent_pub.len) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED,
+                    "fmt %s: certInfo, its signature, pubArea, srkPub and parentPub are of a key "
+                    "in a TPM",
+                    evidence_fmt_name(read->fmt));
+        return false;
+    }
+    if (hsm && read->certify_sig.len != HSM_SIG_LEN) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "attObj sig: %zu bytes, expected %d (r, s)",
+                    read->certify_sig.len, HSM_SIG_LEN);
+        return false;
+    }
+    if (hsm && evidence_hsm_attrs_parse(read->attributes, &read->attrs, &err)) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "attObj: %s", err.msg);
+        return false;
+    }
+    if (read->spki.len > sizeof(read->key_spki) || certs_key_check_spki(read->spki, &err)) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "spki (%zu bytes): %s", read->spki.len,
+                    err.msg[0] ? err.msg : "too long");
+        return false;
+    }
+    memcpy(read->key_spki, read->spki.ptr, read->spki.len);
+    read->key_spki_len = read->spki.len;
+    return true;
+}
+
 static bool read_all(const struct verify_agent_in *in, struct read *read,
                      struct verify_verdict *verdict)
 {
@@ -100,13 +165,8 @@ static bool read_all(const struct verify_agent_in *in, struct read *read,
     if (!read_statement(in, read, verdict) ||
         !read_key(in->ak.ak_pub, "the AK's public area", &read->ak, &read->ak_name, read->ak_spki,
                   &read->ak_spki_len, verdict) ||
-        !read_key(read->pub_area, "pubArea", &read->key, &read->key_name, read->key_spki,
-                  &read->key_spki_len, verdict) ||
-        !verify_step_statement(read->cert_info, PARSE_ATTEST_CERTIFY, "certInfo", &read->certify,
-                               verdict) ||
-        !verify_step_signature(read->certify_sig, "attObj sig", verdict) ||
-        !verify_step_quote_form(&in->quoted, &read->quote, verdict) ||
-        !verify_key_place_read(in, &read->place, verdict)) {
+        !(read->fmt == EVIDENCE_FMT_TPM ? read_certified : read_stated)(in, read, verdict) ||
+        !verify_step_quote_form(&in->quoted, &read->quote, verdict)) {
         return false;
     }
     if (evidence_statement_parse(in->evidence, &read->evidence, &err)) {
@@ -119,22 +179,52 @@ static bool read_all(const struct verify_agent_in *in, struct read *read,
 
 /* ---- the key's statement --------------------------------------------------------------------- */
 
-static bool check_store(const struct verify_agent_in *in, const struct read *read,
+/* The kinds of key, each with the one format of statement that speaks for it. */
+static const struct {
+    const char *name;
+    uint32_t bit;
+    enum evidence_fmt fmt;
+} kinds[] = {{"tpm", VERIFY_KEY_TPM, EVIDENCE_FMT_TPM},
+             {"hsm", VERIFY_KEY_HSM, EVIDENCE_FMT_HSM},
+             {"memory", VERIFY_KEY_MEMORY, EVIDENCE_FMT_HOST}};
+
+/* "tpm" for its bit; for people. */
+static const char *kind_name(uint32_t bit)
+{
+    return bit == VERIFY_KEY_TPM      ? "tpm"
+           : bit == VERIFY_KEY_HSM    ? "hsm"
+           : bit == VERIFY_KEY_MEMORY ? "memory"
+                                      : "none";
+}
+
+static bool check_store(const struct verify_agent_in *in, struct read *read,
                         struct verify_verdict *verdict)
 {
-    /* A TPM2_Certify speaks for a key in a TPM and for no other kind. */
-    if (strcmp(read->evidence.key_store, "tpm") != 0) {
+    size_t i = 0, n = sizeof(kinds) / sizeof(kinds[0]);
+    while (i < n && strcmp(read->evidence.key_store, kinds[i].name) != 0) {
+        i++;
+    }
+    if (i == n || kinds[i].fmt != read->fmt) {
         verify_fail(verdict, VERIFY_REASON_KEY_STORE,
-                    "evidence says keyStore \"%s\", the statement is of a TPM's key",
-                    read->evidence.key_store);
+                    "evidence says keyStore \"%s\", for which a statement of fmt \"%s\" does not "
+                    "speak",
+                    read->evidence.key_store, evidence_fmt_name(read->fmt));
         return false;
     }
-    if (!(in->key_stores & VERIFY_KEY_TPM)) {
+    if (!(in->key_stores & kinds[i].bit)) {
         verify_fail(verdict, VERIFY_REASON_KEY_STORE,
-                    "the profile does not allow keys of kind \"tpm\"");
+                    "the profile does not allow keys of kind \"%s\"", kinds[i].name);
         return false;
     }
-    verify_pass(verdict, VERIFY_REASON_KEY_STORE, "the key is in a TPM, as the profile allows");
+    if (in->entry_store && in->entry_store != kinds[i].bit) {
+        verify_fail(verdict, VERIFY_REASON_KEY_STORE,
+                    "evidence says keyStore \"%s\", the agent's entry says \"%s\"", kinds[i].name,
+                    kind_name(in->entry_store));
+        return false;
+    }
+    read->store = kinds[i].name;
+    verify_pass(verdict, VERIFY_REASON_KEY_STORE, "a key of kind \"%s\", as the profile allows",
+                kinds[i].name);
     return true;
 }
 
@@ -239,13 +329,115 @@ static bool check_key_attributes(const struct read *read, struct verify_verdict 
     return true;
 }
 
+static bool judge_certified(const struct verify_agent_in *in, const struct read *read,
+                            struct verify_verdict *verdict)
+{
+    return check_certify_header(read, verdict) && check_certify_signature(read, verdict) &&
+           check_certify_nonce(in, read, verdict) && check_certify_name(read, verdict) &&
+           check_key_attributes(read, verdict) &&
+           verify_key_place_check(in, &read->place, &read->key_name,
+                                  read->certify.attest.u.certify.qualified_name, verdict);
+}
+
+/* No TPM speaks for the key. Which key it is, for whom and when, the quote says (quoteNonce over
+ * evidence, evidenceMismatch); that it is held as said rests on the host, whose boot is judged. */
+static bool judge_stated(const struct verify_agent_in *in, struct verify_verdict *verdict)
+{
+    static const enum verify_reason certified[] = {
+        VERIFY_REASON_CERTIFY_TYPE, VERIFY_REASON_CERTIFY_SIGNATURE, VERIFY_REASON_CERTIFY_NONCE,
+        VERIFY_REASON_CERTIFY_NAME, VERIFY_REASON_KEY_ATTRIBUTES};
+    for (size_t i = 0; i < sizeof(certified) / sizeof(certified[0]); i++) {
+        verify_skip(verdict, certified[i],
+                    "the key is in the host's memory: no TPM2_Certify speaks for it, the quote "
+                    "carries its digest");
+    }
+    if (in->parent_policy.len) {
+        verify_fail(verdict, VERIFY_REASON_KEY_PARENT,
+                    "a key under the policy that was issued is demanded, this one is in no TPM");
+        return false;
+    }
+    verify_skip(verdict, VERIFY_REASON_KEY_PARENT,
+                "the key is in the host's memory: it has no parent in a TPM");
+    return true;
+}
+
+/* ---- an HSM's key ------------------------------------------------------------------------------
+ */
+
+/* It is used by who speaks for it, now: its own signature. */
+static bool check_hsm_signature(const struct verify_agent_in *in, const struct read *read,
+                                struct verify_verdict *verdict)
+{
+    struct att_err err = {0};
+    att_autobuf message = {0}, der = {0};
+    ATT_CLEANUP(pkey_done) EVP_PKEY *key = NULL;
+    if (read->alg != EVIDENCE_COSE_ES256) {
+        verify_fail(verdict, VERIFY_REASON_CERTIFY_SIGNATURE,
+                    "attObj says alg %d, expected %d (ES256)", read->alg, EVIDENCE_COSE_ES256);
+        return false;
+    }
+    att_buf_put_str(&message, in->key_authorization);
+    att_buf_put_slice(&message, read->attributes);
+    enum att_rc rc = att_buf_ok(&message, &err);
+    if (rc == ATT_OK) {
+        rc = certs_sig_der(ATT_SLICE(read->certify_sig.ptr, HSM_SIG_LEN / 2),
+                           ATT_SLICE(read->certify_sig.ptr + HSM_SIG_LEN / 2, HSM_SIG_LEN / 2),
+                           &der, &err);
+    }
+    if (rc == ATT_OK) {
+        rc = certs_key_from_spki(ATT_SLICE(read->key_spki, read->key_spki_len), &key, &err);
+    }
+    if (rc == ATT_OK) {
+        rc = certs_sig_verify(key, att_buf_slice(&message), att_buf_slice(&der), &err);
+    }
+    if (rc != ATT_OK) {
+        verify_fail(verdict, VERIFY_REASON_CERTIFY_SIGNATURE,
+                    "attObj sig is not the key's over this order's keyAuthorization and its "
+                    "attributes: %s",
+                    err.msg);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_CERTIFY_SIGNATURE,
+                "the key itself signed this order's keyAuthorization and its attributes");
+    return true;
+}
+
+/* The module's word, carried by the host whose boot is judged; not a proof of the HSM's. */
+static bool judge_hsm(const struct verify_agent_in *in, const struct read *read,
+                      struct verify_verdict *verdict)
+{
+    struct att_err err = {0};
+    static const char hsm[] = "the key is in an HSM: no TPM2_Certify speaks for it";
+    verify_skip(verdict, VERIFY_REASON_CERTIFY_TYPE, "%s", hsm);
+    if (!check_hsm_signature(in, read, verdict)) {
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_CERTIFY_NONCE, "the signature was made for this order");
+    verify_skip(verdict, VERIFY_REASON_CERTIFY_NAME, "%s", hsm);
+    if (evidence_hsm_attrs_check(&read->attrs, &err)) {
+        verify_fail(verdict, VERIFY_REASON_KEY_ATTRIBUTES, "%s", err.msg);
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_KEY_ATTRIBUTES,
+                "the HSM's module states that the key was made there and never leaves it");
+    if (in->parent_policy.len) {
+        verify_fail(verdict, VERIFY_REASON_KEY_PARENT,
+                    "a key under the policy that was issued is demanded, this one is in no TPM");
+        return false;
+    }
+    verify_skip(verdict, VERIFY_REASON_KEY_PARENT, "%s", hsm);
+    return true;
+}
+
 /* ---- now, and for whom ----------------------------------------------------------------------- */
 
 static bool check_stale(const struct verify_agent_in *in, const struct read *read,
                         struct verify_verdict *verdict)
 {
     struct verify_clock now = verify_clock_of(&read->quote.attest);
-    struct verify_clock certify = verify_clock_of(&read->certify.attest);
+    /* A key outside the TPM has no certInfo that could be of another boot. */
+    struct verify_clock certify =
+        read->fmt == EVIDENCE_FMT_TPM ? verify_clock_of(&read->certify.attest) : now;
     const struct verify_clock *before = in->ak.enrolled;
     const char *why = NULL;
     if (in->ak.expires_at && in->boot.now >= in->ak.expires_at) {
@@ -281,6 +473,19 @@ static bool check_stale(const struct verify_agent_in *in, const struct read *rea
     return true;
 }
 
+static bool same_key(const struct read *read)
+{
+    const struct evidence_statement *evidence = &read->evidence;
+    uint8_t digest[ATT_SHA256_LEN];
+    if (read->fmt == EVIDENCE_FMT_TPM) {
+        return att_slice_eq(ATT_SLICE(evidence->key_name, evidence->key_name_len),
+                            parse_name_slice(&read->key_name));
+    }
+    att_sha256(digest, ATT_SLICE(read->key_spki, read->key_spki_len));
+    return evidence->has_key_spki &&
+           att_slice_eq(ATT_SLICE_ARRAY(evidence->key_spki), ATT_SLICE_ARRAY(digest));
+}
+
 static bool check_evidence(const struct verify_agent_in *in, const struct read *read,
                            struct verify_verdict *verdict)
 {
@@ -291,10 +496,10 @@ static bool check_evidence(const struct verify_agent_in *in, const struct read *
                     in->identifier);
         return false;
     }
-    if (!att_slice_eq(ATT_SLICE(evidence->key_name, evidence->key_name_len),
-                      parse_name_slice(&read->key_name))) {
+    if (!same_key(read)) {
         verify_fail(verdict, VERIFY_REASON_EVIDENCE_MISMATCH,
-                    "evidence names another key than the certified one");
+                    "evidence names another key than the %s one",
+                    read->fmt == EVIDENCE_FMT_TPM ? "certified" : "sent");
         return false;
     }
     if (!evidence_logs_match(&evidence->logs, in->quoted.logs)) {
@@ -309,15 +514,14 @@ static bool check_evidence(const struct verify_agent_in *in, const struct read *
     return true;
 }
 
-static bool judge_key(const struct verify_agent_in *in, const struct read *read,
+static bool judge_key(const struct verify_agent_in *in, struct read *read,
                       struct verify_verdict *verdict)
 {
     return check_store(in, read, verdict) && check_known(in, read, verdict) &&
-           verify_step_ak(&read->ak, verdict) && check_certify_header(read, verdict) &&
-           check_certify_signature(read, verdict) && check_certify_nonce(in, read, verdict) &&
-           check_certify_name(read, verdict) && check_key_attributes(read, verdict) &&
-           verify_key_place_check(in, &read->place, &read->key_name,
-                                  read->certify.attest.u.certify.qualified_name, verdict);
+           verify_step_ak(&read->ak, verdict) &&
+           (read->fmt == EVIDENCE_FMT_TPM   ? judge_certified(in, read, verdict)
+            : read->fmt == EVIDENCE_FMT_HSM ? judge_hsm(in, read, verdict)
+                                            : judge_stated(in, verdict));
 }
 
 static bool judge_quote(const struct verify_agent_in *in, const struct read *read,
@@ -325,10 +529,12 @@ static bool judge_quote(const struct verify_agent_in *in, const struct read *rea
 {
     uint8_t extra[ATT_SHA256_LEN];
     struct verify_clock clock;
-    evidence_quote_extra(extra, att_slice_str(in->key_authorization), read->cert_info,
+    evidence_quote_extra(extra, att_slice_str(in->key_authorization),
+                         read->fmt == EVIDENCE_FMT_HSM ? read->attributes : read->cert_info,
                          in->evidence);
-    if (!verify_step_quote(&in->quoted, &read->quote, &read->certify.attest, &read->ak,
-                           ATT_SLICE_ARRAY(extra), &in->boot.selection, verdict)) {
+    const struct parse_attest *other = read->fmt == EVIDENCE_FMT_TPM ? &read->certify.attest : NULL;
+    if (!verify_step_quote(&in->quoted, &read->quote, other, &read->ak, ATT_SLICE_ARRAY(extra),
+                           &in->boot.selection, verdict)) {
         return false;
     }
     clock = verify_clock_of(&read->quote.attest);
@@ -342,7 +548,7 @@ static void fill(const struct read *read, struct verify_agent_facts *facts)
     facts->key_name = read->key_name;
     memcpy(facts->spki, read->key_spki, read->key_spki_len);
     facts->spki_len = read->key_spki_len;
-    facts->key_store = "tpm";
+    facts->key_store = read->store;
     facts->have_manifest_root = read->evidence.has_manifest_root;
     memcpy(facts->manifest_root, read->evidence.manifest_root, sizeof(facts->manifest_root));
     memcpy(facts->host_log_head, read->evidence.host_log_head, sizeof(facts->host_log_head));

@@ -1,9 +1,14 @@
-/* One order's evidence (M4), and its CSR (M5). Checks of verify_agent, in order: malformed,
- * keyStore, akUnknown, akAttributes, certifyType, certifySignature, certifyNonce, certifyName,
- * keyAttributes, keyParent, quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce,
- * pcrSelection, pcrDigest, tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing,
- * logReplay, policyMissing, policyExpired, bootPolicy. Of verify_csr: malformed, csrSignature,
- * csrName, csrAccountKey, csrKey. */
+/* One order's evidence (M4), and its CSR (M5). A statement of fmt "attestd-host" (a memory key) has
+ * no TPM2_Certify: the six checks certifyType … keyParent are then reported as skipped, and
+ * evidenceMismatch compares keySpki instead of keyName. One of fmt "attestd-hsm" is signed by the
+ * key itself over SHA-256(keyAuthorization ‖ attributes) (certifySignature, certifyNonce),
+ * keyAttributes are what its module states; certifyType, certifyName and keyParent are skipped. All
+ * others are the same for all. Checks of verify_agent, in order: malformed, keyStore, akUnknown,
+ * akAttributes, certifyType, certifySignature, certifyNonce, certifyName, keyAttributes, keyParent,
+ * quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest,
+ * tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing, logReplay, policyMissing,
+ * policyExpired, bootPolicy. Of verify_csr: malformed, csrSignature, csrName, csrAccountKey,
+ * csrKey. */
 #ifndef ATTESTD_VERIFY_AGENT_H
 #define ATTESTD_VERIFY_AGENT_H
 
@@ -29,9 +34,12 @@ struct verify_ak_record {
 
 struct verify_agent_in {
     /* -- what the host sent -- */
-    struct att_slice att_obj; /* CBOR; empty: the four members below are given instead */
+    struct att_slice att_obj; /* CBOR; empty: the members below are given instead */
     struct att_slice ak_cert; /* x5c[0] */
     struct att_slice certify_sig, cert_info, pub_area;
+    struct att_slice spki; /* fmt "attestd-host"; the three before are empty then */
+    /* CBOR; fmt "attestd-hsm", which has certify_sig (r ‖ s) and spki beside it */
+    struct att_slice attributes;
     struct att_slice evidence; /* CBOR */
     struct verify_quoted quoted;
     struct att_slice srk_pub;    /* TPMT_PUBLIC */
@@ -40,9 +48,11 @@ struct verify_agent_in {
     const char *key_authorization;
     const char *identifier; /* the order's: "spiffe://…" or the EK id */
     uint32_t key_stores;    /* VERIFY_KEY_* that the profile allows */
+    uint32_t entry_store;   /* VERIFY_KEY_* that the entry names; 0: there is no entry here */
     struct verify_ak_record ak;
     struct verify_boot boot;
-    /* With sealing on: the parent's authPolicy (empty: not demanded) and userWithAuth clear. */
+    /* With sealing on: the parent's authPolicy (empty: not demanded) and userWithAuth clear. No key
+     * outside a TPM meets that. */
     struct att_slice parent_policy;
     /* `attestctl verify DIR` only: srkPub is not among the files, keyParent is reported as skipped.
      */
@@ -51,10 +61,10 @@ struct verify_agent_in {
 
 struct verify_agent_facts {
     struct verify_quote_facts quote;
-    struct parse_name key_name;
-    uint8_t spki[VERIFY_SPKI_MAX]; /* of the certified key: what verify_csr compares with */
+    struct parse_name key_name;    /* len 0: the key is in no TPM */
+    uint8_t spki[VERIFY_SPKI_MAX]; /* of the key judged: what verify_csr compares with */
     size_t spki_len;
-    const char *key_store; /* static: "tpm" */
+    const char *key_store; /* static: "tpm", "hsm", "memory" */
     bool have_manifest_root;
     uint8_t manifest_root[ATT_SHA256_LEN];
     uint8_t host_log_head[ATT_SHA256_LEN];

@@ -43,10 +43,10 @@ static bool check_key(struct att_slice spki, struct att_slice certified_spki,
     key_id(certified_spki, wanted);
     if (certified_spki.len == 0 || !att_slice_eq(spki, certified_spki)) {
         verify_fail(verdict, VERIFY_REASON_CSR_KEY,
-                    "the CSR is for the key %s, the TPM certified %s", found, wanted);
+                    "the CSR is for the key %s, the evidence is of %s", found, wanted);
         return false;
     }
-    verify_pass(verdict, VERIFY_REASON_CSR_KEY, "the CSR is for the certified key %s", found);
+    verify_pass(verdict, VERIFY_REASON_CSR_KEY, "the CSR is for the key of the evidence, %s", found);
     return true;
 }
 

@@ -1,6 +1,7 @@
 /* Requests and replies of the local sockets: a frame without its length word; the tables' numbers
  * overlap, so each is tried. What parses must encode
  * to the same bytes again. */
+#include "attestd/proc/hsm_proto.h"
 #include "attestd/proc/keyd_proto.h"
 #include "attestd/proc/sign_proto.h"
 #include "attestd/proc/who_proto.h"
@@ -60,7 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     const struct proc_op *const tables[] = {proc_keyd_table, proc_sign_table, proc_who_table,
-                                            proc_workload_table};
+                                            proc_workload_table, proc_hsm_table};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
         try_table(tables[i], &frame);
     }

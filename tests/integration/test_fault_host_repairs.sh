@@ -25,15 +25,15 @@ agents=(alpha beta gamma delta epsilon zeta)
 job_enrolled_with "${agents[@]}"
 wait_for 60 fault_idle "${agents[@]}"
 
-# keyd_ask OPERATION COUNT NAME: past attestd
+# keyd_ask OPERATION COUNT TEXT...: past attestd
 keyd_ask() {
     python3 - "$dir/run/keyd/keyd.sock" "$ATT_SOURCE_DIR/attestd/proc/keyd_proto.h" "$@" << 'END'
 import re, socket, struct, sys
-path, header, op, count, name = sys.argv[1:]
+path, header, op, count = sys.argv[1:5]
 number = int(re.search(r"PROC_KEYD_%s = (\d+)" % op, open(header).read()).group(1))
 s = socket.socket(socket.AF_UNIX)
 s.connect(path)
-payload = struct.pack(">I", len(name)) + name.encode()
+payload = b"".join(struct.pack(">I", len(text)) + text.encode() for text in sys.argv[5:])
 for i in range(int(count)):
     s.sendall(struct.pack(">IIH", len(payload) + 6, i, number) + payload)
     s.recv(65536)
@@ -63,7 +63,7 @@ wait_for 60 fault_idle "${agents[@]}"
 ok "a freeze cut in half is completed"
 
 # ---- keys that no record knows, up to the limit: the first key that attestd asks for is refused ----
-keyd_ask KEY_CREATE 16 theta
+keyd_ask KEY_CREATE 16 theta tpm
 keys=$(ctl --json status | jq .tpm.keys)
 [ "$keys" = $((2 * ${#agents[@]} + 16)) ] || job_fail "the test made no keys: $keys"
 job_entries "${agents[@]}" theta

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job with real processes: a swtpm with EK certificates, attest-issuerd, attestd-keyd,
 # attestd. Enrolment, two agents, certificates, forced rotation, what stock tools say of the results,
-# restarts of each process, freeze, removal, a second attestd.
+# restarts of each process, freeze, removal, a second attestd. For keys of each store: JOB_KEY.
 set -euo pipefail
 # shellcheck disable=SC2154 # dir, bin and job_vectors come from job.sh
 # shellcheck source=../support/job.sh
@@ -57,11 +57,20 @@ check_quotes() {
         cmp "$e/eventlog" "$dir/firmware.log" || job_fail "event log of $name"
         [ ! -e "$e/ima" ] && [ ! -e "$e/systemd" ] || job_fail "a log that this host does not have"
         [ "$(cat "$e/evidence.cbor" | sha256sum)" != "$(printf '' | sha256sum)" ] || job_fail "empty evidence"
-        # TPM2_Certify is about the certificate's key: the SPKI is in the certified public area.
+        # TPM2_Certify is about the certificate's key (the SPKI is in the certified public area), or the evidence is.
         local x
         x=$(openssl x509 -in "$dir/state/host/agents/$name/chain.pem" -noout -pubkey |
             openssl ec -pubin -outform DER 2> /dev/null | tail -c 64 | xxd -p -c 64)
-        xxd -p -c 4096 "$e/pubarea" | grep -q "${x:0:64}" || job_fail "pubarea of $name is another key's"
+        if [ "$JOB_KEY" = tpm ]; then
+            xxd -p -c 4096 "$e/pubarea" | grep -q "${x:0:64}" || job_fail "pubarea of $name is another key's"
+            [ ! -e "$e/spki" ] || job_fail "$name: the key is in the TPM, and evidence has a file spki"
+        else
+            cmp "$e/spki" <(openssl x509 -in "$dir/state/host/agents/$name/chain.pem" -noout -pubkey | openssl ec -pubin -outform DER 2> /dev/null) ||
+                job_fail "spki of $name is another key's"
+            [ ! -e "$e/certinfo" ] && [ ! -e "$e/pubarea" ] && [ ! -e "$e/srk.pub" ] || job_fail "$name: a TPM's statement of a key in no TPM"
+            sha256sum < "$e/spki" | cut -d' ' -f1 | xxd -r -p > "$dir/tmp/digest"
+            LC_ALL=C grep -qaF "$(head -c 6 "$dir/tmp/digest" | tr -d '\0\n')" "$e/evidence.cbor" || job_fail "evidence of $name has not the digest of spki"
+        fi
     done
 }
 check_quotes
@@ -107,6 +116,7 @@ rotate market-data
 [ "$pub_before" != "$(openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -pubkey)" ] ||
     job_fail "rotation kept the key"
 [ "$(ctl --json agent show market-data | jq -r .keyId)" = "$next_before" ] || job_fail "the key that was made ahead was not used"
+[ "$JOB_KEY" != memory ] || [ -z "$(ls "$dir/state/keyd/agents")" ] || job_fail "keys in memory, and files of them"
 five_keys() { [ "$(keys_of)" = 5 ]; } # of each agent the one in force and the next, and the old one
 wait_for 30 five_keys
 [ "$(ctl --json agent show market-data | jq '.retired | length')" = 1 ] || job_fail "the old key is not retired"
@@ -146,7 +156,7 @@ code=0
 ctl agent show nobody > "$dir/tmp/out" 2>&1 || code=$?
 [ "$code" = 1 ] && grep -q 'no agent "nobody"' "$dir/tmp/out" || job_fail "agent show nobody: $code"
 ctl cert show market-data --pem | cmp - "$dir/state/host/agents/market-data/chain.pem" || job_fail "cert show --pem"
-[ "$(ctl --json cert show market-data | jq -r '.keyStore, .boot' | tr '\n' ' ')" = "tpm ovmf-guest " ] ||
+[ "$(ctl --json cert show market-data | jq -r '.keyStore, .boot' | tr '\n' ' ')" = "$JOB_KEY ovmf-guest " ] ||
     job_fail "cert show: $(ctl --json cert show market-data | jq -c 'del(.pem)')"
 ok "cert show"
 
@@ -173,10 +183,91 @@ ok "the AK record outlived the restart"
 job_stop keyd
 ctl status > "$dir/tmp/out"
 grep -q keydAway "$dir/tmp/out" || job_fail "status does not say that keyd is away"
+log_count() { grep -cE "$1" "$dir/log/attestd.log" || true; }
+failures=$(log_count 'agent.(failed|refused|turnFailed)')
+serials=$(for name in "${agents[@]}"; do job_serial "$name"; done)
 job_start_keyd
+if [ "$JOB_KEY" = memory ]; then
+    # The keys are gone: without a request, and without a failure, there are new ones.
+    other_serials() {
+        local name
+        for name in "${agents[@]}"; do
+            job_is "$name" valid && ! grep -qxF "$(job_serial "$name")" <<< "$serials" || return 1
+        done
+    }
+    wait_for 60 other_serials
+    [ "$(log_count agent.keyLost)" = ${#agents[@]} ] || job_fail "keyLost: $(log_count agent.keyLost)"
+    [ "$(log_count 'agent.(failed|refused|turnFailed)')" = "$failures" ] || job_fail "a lost key was a failure"
+    for name in "${agents[@]}"; do
+        [ -e "$dir/state/host/withdrawn/$name.pem" ] || job_fail "the chain of $name was not withdrawn"
+        [ "$(ctl --json agent show "$name" | jq -r '.lastError.code')" = null ] || job_fail "$name has a last error"
+    done
+    check_all
+    ok "keyd restarted: the keys in its memory are gone, others are there at once"
+fi
 wait_for 60 ctl agent rotate market-data
 job_check_chain market-data
+if [ "$JOB_KEY" != memory ]; then
+    name=portfolio-rebalancer
+    grep -qxF "$(job_serial $name)" <<< "$serials" || job_fail "keys outlive keyd, and $name has another certificate"
+    [ "$(log_count agent.keyLost)" = 0 ] || job_fail "keyLost"
+fi
 ok "keyd restarted: rotates"
+
+if [ "$JOB_KEY" = hsm ]; then
+    token_keys() {
+        pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --login --pin 47110815 --list-objects --type privkey \
+            2> /dev/null | grep -c 'Private Key Object' || true
+    }
+    as_many_keys() { [ "$(token_keys)" = "$(keys_of)" ]; }
+    wait_for 30 as_many_keys
+    ok "the token holds the keys that keyd knows, no more"
+
+    job_stop hsmd KILL
+    code=0
+    ctl agent rotate market-data > "$dir/tmp/out" 2>&1 || code=$?
+    [ "$code" = 1 ] || job_fail "a rotation without hsmd: $code"
+    job_check_chain market-data
+    job_start_hsmd
+    wait_for 60 ctl agent rotate market-data
+    job_check_chain market-data
+    wait_for 30 as_many_keys
+    ok "hsmd killed: the old certificate stayed, then rotates; no key is left over"
+
+    token=$(find "$dir/tokens" -mindepth 1 -maxdepth 1)
+    away() { [ "$(grep -c hsmd.token-away "$dir/log/hsmd.log")" -ge 1 ]; }
+    mv "$token" "$dir/away"
+    wait_for 30 away
+    code=0
+    ctl agent rotate market-data > "$dir/tmp/out" 2>&1 || code=$?
+    [ "$code" = 1 ] || job_fail "a rotation without the token: $code"
+    grep -q 'no token with label' "$dir/tmp/out" || job_fail "the reason: $(cat "$dir/tmp/out")"
+    mv "$dir/away" "$token"
+    wait_for 60 ctl agent rotate market-data
+    job_check_chain market-data
+    wait_for 30 as_many_keys
+    ok "token away and back: refused with the reason, then rotates; no key is left over"
+
+    # What is stored of the evidence is judged again, and is refused when the module's words are changed.
+    judge() {
+        ctl verify "$1" --nonce "$(cat "$1/nonce")" --ak-roots "$dir/issuer/ca/ak-roots.pem" --ek-roots "$dir/tpm/ek-roots.pem" \
+            --policy "$job_vectors/policy.json"
+    }
+    evidence=$dir/state/host/evidence/market-data
+    judge "$evidence" > "$dir/tmp/out" || job_fail "attestctl verify: $(cat "$dir/tmp/out")"
+    [ "$(grep -cE '^pass +(certifySignature|keyAttributes) ' "$dir/tmp/out")" = 2 ] || job_fail "checks: $(cat "$dir/tmp/out")"
+    cp -r "$evidence" "$dir/changed"
+    python3 - "$dir/changed/attributes.cbor" << 'END'
+import sys
+data = open(sys.argv[1], "rb").read()
+assert data.count(b"modifiable\xf4") == 1
+open(sys.argv[1], "wb").write(data.replace(b"modifiable\xf4", b"modifiable\xf5"))
+END
+    code=0
+    judge "$dir/changed" > "$dir/tmp/out" 2>&1 || code=$?
+    [ "$code" = 1 ] && grep -q quoteNonce "$dir/tmp/out" || job_fail "changed attributes: $code, $(cat "$dir/tmp/out")"
+    ok "attestctl verify: signature and attributes pass; changed attributes are not what was quoted"
+fi
 
 job_stop issuerd
 code=0

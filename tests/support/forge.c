@@ -1,6 +1,7 @@
 #include "tests/support/forge.h"
 
 #include "attestd/base/enc.h"
+#include "certs/key.h"
 #include "provision/evidence/attobj.h"
 #include "provision/evidence/formula.h"
 #include "tests/support/forge_parts.h"
@@ -268,14 +269,42 @@ static void derive_certify(struct forge *forge, forge_mutate mutate)
     seal(&forge->certify, forge->certify_signer, &forge->certify_bytes, &forge->certify_sig);
 }
 
+static void derive_hsm(struct forge *forge, forge_mutate mutate)
+{
+    struct att_err err = {0};
+    att_autobuf message = {0}, der = {0};
+    const uint32_t good = 1u << EVIDENCE_HSM_LOCAL | 1u << EVIDENCE_HSM_ALWAYS_SENSITIVE |
+                          1u << EVIDENCE_HSM_NEVER_EXTRACTABLE | 1u << EVIDENCE_HSM_SENSITIVE |
+                          1u << EVIDENCE_HSM_TOKEN | 1u << EVIDENCE_HSM_PRIVATE |
+                          1u << EVIDENCE_HSM_SIGN;
+    forge->attrs = (struct evidence_hsm_attrs){(1u << EVIDENCE_HSM_COUNT) - 1, good};
+    forge->hsm_signer = forge->agent.pkey;
+    stage(forge, mutate, FORGE_CERTIFY);
+    forge_must(!evidence_hsm_attrs_encode(&forge->attrs, &forge->certify_bytes, &err), err.msg);
+    att_buf_put_str(&message, forge->certified_key_authorization);
+    att_buf_put_slice(&message, att_buf_slice(&forge->certify_bytes));
+    forge_must(!certs_sign(forge->hsm_signer, att_buf_slice(&message), &der, &err) &&
+                   !certs_sig_raw(att_buf_slice(&der), &forge->certify_sig, &err),
+               err.msg);
+}
+
 static void derive_evidence(struct forge *forge, forge_mutate mutate)
 {
     struct att_err err = {0};
     struct evidence_statement *statement = &forge->statement;
     (void)strncpy(statement->identifier, forge->identifier, sizeof(statement->identifier) - 1);
-    memcpy(statement->key_store, "tpm", 4);
-    memcpy(statement->key_name, forge->agent.name.bytes, forge->agent.name.len);
-    statement->key_name_len = forge->agent.name.len;
+    if (forge->memory) {
+        att_autobuf spki = {0};
+        forge_spki(forge->agent.pkey, &spki);
+        (void)strncpy(statement->key_store, forge->hsm ? "hsm" : "memory",
+                      sizeof(statement->key_store) - 1);
+        statement->has_key_spki = true;
+        att_sha256(statement->key_spki, att_buf_slice(&spki));
+    } else {
+        memcpy(statement->key_store, "tpm", 4);
+        memcpy(statement->key_name, forge->agent.name.bytes, forge->agent.name.len);
+        statement->key_name_len = forge->agent.name.len;
+    }
     statement->has_manifest_root = true;
     memset(statement->manifest_root, 0xa5, sizeof(statement->manifest_root));
     memset(statement->host_log_head, 0x11, sizeof(statement->host_log_head));
@@ -371,11 +400,14 @@ static void derive_inputs(struct forge *forge)
         .att_obj = att_buf_slice(&forge->att_obj),
         .evidence = att_buf_slice(&forge->evidence),
         .quoted = quoted,
-        .srk_pub = att_buf_slice(&forge->srk.area),
-        .parent_pub = forge->no_parent ? (struct att_slice){0} : att_buf_slice(&forge->parent.area),
+        .srk_pub = forge->memory ? (struct att_slice){0} : att_buf_slice(&forge->srk.area),
+        .parent_pub = forge->no_parent || forge->memory ? (struct att_slice){0}
+                                                        : att_buf_slice(&forge->parent.area),
         .key_authorization = forge->key_authorization,
         .identifier = forge->identifier,
-        .key_stores = VERIFY_KEY_TPM,
+        .key_stores = forge->hsm      ? VERIFY_KEY_HSM
+                      : forge->memory ? VERIFY_KEY_MEMORY
+                                      : VERIFY_KEY_TPM,
         .ak = {.ak_pub = att_buf_slice(&forge->ak.area),
                .ak_cert = att_buf_slice(&forge->ak_cert),
                .clock = previous,
@@ -384,25 +416,46 @@ static void derive_inputs(struct forge *forge)
         .boot = boot};
 }
 
-void forge_build(struct forge *forge, forge_mutate mutate)
+static void derive_attobj(struct forge *forge)
 {
     struct att_err err = {0};
+    att_autobuf spki = {0};
+    struct evidence_attobj attobj = {.x5c = {att_buf_slice(&forge->ak_cert)}, .x5c_len = 1};
+    if (forge->memory) {
+        forge_spki(forge->agent.pkey, &spki);
+        attobj.fmt = EVIDENCE_FMT_HOST;
+        attobj.spki = att_buf_slice(&spki);
+        if (forge->hsm) {
+            attobj.fmt = EVIDENCE_FMT_HSM;
+            attobj.alg = EVIDENCE_COSE_ES256;
+            attobj.sig = att_buf_slice(&forge->certify_sig);
+            attobj.attributes = att_buf_slice(&forge->certify_bytes);
+        }
+    } else {
+        attobj.alg = EVIDENCE_COSE_ES256;
+        attobj.sig = att_buf_slice(&forge->certify_sig);
+        attobj.cert_info = att_buf_slice(&forge->certify_bytes);
+        attobj.pub_area = att_buf_slice(&forge->agent.area);
+    }
+    forge_must(!evidence_attobj_encode(&attobj, &forge->att_obj, &err), err.msg);
+}
+
+void forge_build(struct forge *forge, forge_mutate mutate)
+{
     stage(forge, mutate, FORGE_KEYS);
     derive_keys(forge);
     derive_boot(forge, mutate);
     if (forge->kind == FORGE_ORDER) {
-        derive_certify(forge, mutate);
+        if (!forge->memory) {
+            derive_certify(forge, mutate);
+        } else if (forge->hsm) {
+            derive_hsm(forge, mutate);
+        }
         derive_evidence(forge, mutate);
     }
     derive_quote(forge, mutate);
     if (forge->kind == FORGE_ORDER) {
-        struct evidence_attobj attobj = {.alg = EVIDENCE_COSE_ES256,
-                                         .x5c = {att_buf_slice(&forge->ak_cert)},
-                                         .x5c_len = 1,
-                                         .sig = att_buf_slice(&forge->certify_sig),
-                                         .cert_info = att_buf_slice(&forge->certify_bytes),
-                                         .pub_area = att_buf_slice(&forge->agent.area)};
-        forge_must(!evidence_attobj_encode(&attobj, &forge->att_obj, &err), err.msg);
+        derive_attobj(forge);
     }
     derive_inputs(forge);
     stage(forge, mutate, FORGE_DONE);

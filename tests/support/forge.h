@@ -6,6 +6,7 @@
 #ifndef ATTESTD_TESTS_FORGE_H
 #define ATTESTD_TESTS_FORGE_H
 
+#include "provision/evidence/hsmattrs.h"
 #include "provision/evidence/statement.h"
 #include "provision/verify/agent.h"
 #include "provision/verify/ek.h"
@@ -68,7 +69,12 @@ struct forge {
     X509 *maker_root, *maker_ca, *att_root, *att_ca;
     struct certs_ek_store *roots;
     struct forge_ek_cert ek_cert_spec;
-    bool no_parent;                   /* the key stands right under the SRK */
+    bool no_parent; /* the key stands right under the SRK */
+    bool memory;    /* the agent's key is in no TPM: fmt attestd-host */
+    bool hsm;       /* with memory: fmt attestd-hsm; certify_bytes, certify_sig are
+                       its attributes (CBOR) and its r ‖ s over them */
+    struct evidence_hsm_attrs attrs;
+    EVP_PKEY *hsm_signer;             /* the agent's unless set, borrowed */
     uint32_t ak_hierarchy, hierarchy; /* of the AK, of the SRK */
     struct verify_clock clock;        /* what the TPM says now */
     struct verify_clock previous;     /* what the issuer has on record */

@@ -1,8 +1,11 @@
 # shellcheck shell=bash
 # The main job with real processes, for integration tests: source this, call job_setup, then the
 # job_start_* functions. Everything lies in $dir; what was started is ended by job_cleanup.
-# Needs ATT_BIN_DIR and ATT_SOURCE_DIR. JOB_LIFETIME (default 1h) is the profile's.
+# Needs ATT_BIN_DIR and ATT_SOURCE_DIR. JOB_KEY (default tpm) is the store of the agents' keys,
+# JOB_LIFETIME the profile's (default 1h; 15m, the most there is, where a key is in memory).
 
+JOB_KEY=${JOB_KEY:-tpm}
+case $JOB_KEY in memory) JOB_LIFETIME=${JOB_LIFETIME:-15m} ;; *) JOB_LIFETIME=${JOB_LIFETIME:-1h} ;; esac
 job_vectors=$ATT_SOURCE_DIR/tests/vectors/boot
 job_pcrs="sha256:0,1,2,3,4,5,6,7,8,9,14"
 
@@ -28,7 +31,7 @@ job_setup() {
 job_cleanup() {
     local status=$? name
     set +e
-    for name in tokend attestd keyd whod issuerd "$dir"/*.pid; do # attestd first: it logs what is gone
+    for name in tokend attestd keyd hsmd whod issuerd "$dir"/*.pid; do # attestd first: it logs what is gone
         job_stop "$(basename "$name" .pid)" KILL 2> /dev/null
     done
     [ ! -d "$dir/tpm" ] || swtpm_stop "$dir/tpm"
@@ -151,8 +154,8 @@ enrolment:
 profiles:
   - name: trading
     description: agents that trade, on hosts whose boot is known
-    lifetime: ${JOB_LIFETIME:-1h}
-    keys: [tpm]
+    lifetime: $JOB_LIFETIME
+    keys: [tpm$([ "$JOB_KEY" = tpm ] || echo ", $JOB_KEY")]
     boot: ovmf-guest
     pcrs: "$job_pcrs"
     logs: [firmware]
@@ -170,6 +173,32 @@ ticket_file: $dir/ticket.json
 logs:
   firmware: $dir/firmware.log
 END
+    [ "$JOB_KEY" != hsm ] || job_make_hsm
+}
+
+# With JOB_KEY=hsm: a SoftHSM token, its PIN's file, and the configuration's section.
+job_make_hsm() {
+    [ -r /usr/lib/softhsm/libsofthsm2.so ] && command -v softhsm2-util > /dev/null || job_skip "no softhsm2"
+    export SOFTHSM2_CONF=$dir/softhsm2.conf
+    mkdir -p "$dir/tokens"
+    printf 'directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n' "$dir/tokens" > "$SOFTHSM2_CONF"
+    softhsm2-util --init-token --free --label agents --pin 47110815 --so-pin 08154711 > /dev/null
+    (umask 077 && echo 47110815 > "$dir/hsm.pin")
+    job_hsm_serial=$(find "$dir/tokens" -mindepth 1 -maxdepth 1 -printf '%f\n' | tr -d - | cut -c 17-)
+    cat >> "$dir/attestd.yaml" << END
+hsm:
+  module: /usr/lib/softhsm/libsofthsm2.so
+  token: "pkcs11:token=agents;serial=$job_hsm_serial?pin-source=file:$dir/hsm.pin"
+  files: [ $SOFTHSM2_CONF, $dir/tokens ]
+END
+}
+
+job_hsm_ready() { [ "$(grep -c hsmd.token-ready "$dir/log/hsmd.log")" -gt "$job_hsm_starts" ]; }
+job_start_hsmd() {
+    job_hsm_starts=$(grep -c hsmd.token-ready "$dir/log/hsmd.log" 2> /dev/null || true)
+    job_hsm_starts=${job_hsm_starts:-0}
+    job_start hsmd "$bin/attestd-hsmd" --config "$dir/attestd.yaml"
+    wait_for 30 job_hsm_ready
 }
 
 job_start_issuer() {
@@ -189,6 +218,7 @@ job_start_all() {
     job_start_issuer
     ctl policy apply -f "$job_vectors/policy.json" > /dev/null
     ctl ticket create --host job --out "$dir/ticket.json" > /dev/null
+    [ "$JOB_KEY" != hsm ] || job_start_hsmd
     job_start_keyd
     job_start_attestd
 }
@@ -196,7 +226,8 @@ job_start_all() {
 job_host_known() { [ "$(ctl --json host list | jq '.hosts | length')" = 1 ]; }
 job_host_id() { ctl --json host list | jq -r '.hosts[0].id'; }
 
-# job_entries NAME...: exactly these agents
+# job_entries NAME...: exactly these agents; job_key_of[NAME]: with a key of another store than JOB_KEY
+declare -A job_key_of=()
 job_entries() {
     local name
     {
@@ -209,7 +240,7 @@ job_entries() {
     hosts: [ "ek:$(job_host_id)" ]
     workload:
       uid: 1001
-    key: tpm
+    key: ${job_key_of[$name]:-$JOB_KEY}
     profile: trading
 END
         done

@@ -104,6 +104,23 @@ static void test_attestd_refused(void **state)
                     "at most 1000000, found 1000001");
     attestd_refused("signatures: { burst: 5 }\n", 1, "signatures.burst", "per_second beside it");
     attestd_refused("signatures: { per_second: -1 }\n", 1, "signatures.per_second", "expected");
+    attestd_refused("hsm:\n  module: /m.so\n", 2, "hsm.token", "required");
+    attestd_refused("hsm:\n  token: \"pkcs11:token=a;serial=1\"\n", 2, "hsm.module", "required");
+    attestd_refused("hsm:\n  module: m.so\n  token: \"pkcs11:token=a;serial=1\"\n", 2, "hsm.module",
+                    "absolute path");
+    attestd_refused("hsm:\n  module: /m\n  token: \"pkcs11:token=a\"\n", 3, "hsm.token",
+                    "serial is missing");
+    attestd_refused("hsm:\n  module: /m\n  token: \"pkcs11:token=a;serial=1?pin-value=1234\"\n", 3,
+                    "hsm.token", "pin-value: a PIN does not stand");
+    attestd_refused("hsm:\n  module: /m\n  token: \"pkcs11:token=a;serial=1\"\n  sandbox: none\n",
+                    4, "hsm.sandbox", "local, network");
+    attestd_refused("hsm:\n  module: /m\n  token: \"pkcs11:token=a;serial=1\"\n  sessions: 9\n", 4,
+                    "hsm.sessions", "1 … 8, found 9");
+    attestd_refused("hsm:\n  module: /m\n  token: \"pkcs11:token=a;serial=1\"\n  files:\n    - /a\n"
+                    "    - b\n",
+                    6, "hsm.files[1]", "absolute path");
+    attestd_refused("hsm:\n  module: /m\n  token: \"pkcs11:token=a;serial=1\"\n  pin: 1\n", 4,
+                    "hsm.pin", "unknown key");
     attestd_refused("issuer:\n  url: https://a\n", 2, "issuer", "ca_file or ca_sha256");
     attestd_refused("issuer:\n  ca_file: /a\n", 2, "issuer.url", "required");
     attestd_refused("issuer:\n  url: https://a\n  ca_sha256: AB\n", 3, "issuer.ca_sha256",

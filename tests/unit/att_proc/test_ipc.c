@@ -91,7 +91,7 @@ static void truncation_at_every_length_is_refused(void **state)
 static void bounds_are_kept_both_ways(void **state)
 {
     (void)state;
-    const struct proc_shape *shape = &op_of(PROC_KEYD_KEY_CREATE)->request;
+    const struct proc_shape *shape = &op_of(PROC_KEYD_FREEZE)->request;
     struct proc_msg msg;
     char name[PROC_AGENT_MAX + 2];
     memset(name, 'a', sizeof name);
@@ -135,7 +135,7 @@ static void text_must_be_clean(void **state)
         {"\x80", 1, false},             /* alone */
         {"\xff", 1, false},
     };
-    const struct proc_shape *shape = &op_of(PROC_KEYD_KEY_CREATE)->request;
+    const struct proc_shape *shape = &op_of(PROC_KEYD_FREEZE)->request;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct proc_msg msg;
         att_autobuf bytes = {0};

@@ -232,6 +232,55 @@ static void whod_reads_and_does_not_write(void **state)
     assert_int_equal(entered(PROC_PROFILE_WHOD, probe_unlink_as_whod), REFUSED);
 }
 
+static int probe_packet(void)
+{
+    return outcome(socket(AF_PACKET, SOCK_RAW, 0), EAFNOSUPPORT);
+}
+static int probe_no_family(void)
+{
+    return outcome(socket(4711, SOCK_STREAM, 0), EAFNOSUPPORT);
+}
+static int probe_inet_of_module(void)
+{
+    return outcome(socket(AF_INET, SOCK_STREAM, 0), EAFNOSUPPORT);
+}
+static int probe_keyring(void)
+{
+    return outcome(syscall(SYS_keyctl, 0, -3, 0), EPERM);
+}
+static int probe_ring(void)
+{
+    return outcome(syscall(SYS_io_uring_setup, 1, NULL), EPERM);
+}
+static int probe_unshare(void)
+{
+    return outcome(syscall(SYS_unshare, 0x10000000), EPERM);
+}
+
+/* A vendor's module: the same list in every build; only the network is a question of the profile.
+ */
+static void a_module_is_held(void **state)
+{
+    (void)state;
+    int (*const refused[])(void) = {
+        probe_exec,   probe_ptrace,  probe_read_memory, probe_fork,      probe_mount, probe_setuid,
+        probe_packet, probe_keyring, probe_unshare,     probe_no_family, probe_ring};
+    int (*const works[])(void) = {probe_unix, probe_thread, probe_write_inside};
+    for (int profile = PROC_PROFILE_HSMD; profile <= PROC_PROFILE_HSMD_NETWORK; profile++) {
+        enum proc_profile p = (enum proc_profile)profile;
+        for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+            if (entered(p, refused[i]) != REFUSED) {
+                fail_msg("probe %zu in profile %d: %d", i, profile, entered(p, refused[i]));
+            }
+        }
+        for (size_t i = 0; i < sizeof works / sizeof works[0]; i++) {
+            assert_int_equal(entered(p, works[i]), WORKED);
+        }
+    }
+    assert_int_equal(entered(PROC_PROFILE_HSMD, probe_inet_of_module), REFUSED);
+    assert_int_equal(entered(PROC_PROFILE_HSMD_NETWORK, probe_inet_of_module), WORKED);
+}
+
 static bool have_landlock(void)
 {
     return syscall(444, NULL, (size_t)0, 1u) > 0;
@@ -252,6 +301,9 @@ static void files_outside_cannot_be_opened(void **state)
         assert_int_equal(entered(p, probe_write_system), REFUSED);
         assert_int_equal(entered(p, probe_write_inside), WORKED);
     }
+    assert_int_equal(entered(PROC_PROFILE_HSMD, probe_read_outside), REFUSED);
+    assert_int_equal(entered(PROC_PROFILE_HSMD, probe_write_outside), REFUSED);
+    assert_int_equal(entered(PROC_PROFILE_HSMD_NETWORK, probe_list_outside), REFUSED);
     assert_int_not_equal(access("/tmp/att-sandbox-must-not-be", F_OK), 0);
 }
 
@@ -415,6 +467,7 @@ int main(void)
         cmocka_unit_test(hostile_calls_are_refused),
         cmocka_unit_test(keyd_has_no_network),
         cmocka_unit_test(whod_reads_and_does_not_write),
+        cmocka_unit_test(a_module_is_held),
         cmocka_unit_test(files_outside_cannot_be_opened),
         cmocka_unit_test(unlisted_calls_are_refused),
         cmocka_unit_test(small_memlock_is_an_error_where_needed),

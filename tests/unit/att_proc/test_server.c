@@ -484,7 +484,7 @@ static void client_survives_a_restart(void **state)
     proc_server_free(f->server);
     f->server = NULL;
     assert_int_equal(proc_keyd_thaw(keyd, "a", &err), ATT_E_UNREACHABLE);
-    assert_int_equal(proc_keyd_key_create(keyd, "a", &key, NULL), ATT_E_UNREACHABLE);
+    assert_int_equal(proc_keyd_key_create(keyd, "a", "tpm", &key, NULL), ATT_E_UNREACHABLE);
     start_server(f);
     att_err_clear(&err);
     assert_int_equal(proc_keyd_thaw(keyd, "a", &err), ATT_OK);
@@ -546,7 +546,7 @@ static void only_harmless_requests_are_resent(void **state)
         struct proc_keyd *keyd = NULL;
         struct proc_key key = {0};
         assert_int_equal(proc_keyd_new(path, getuid(), 3000, &keyd, NULL), ATT_OK);
-        enum att_rc rc = creating ? proc_keyd_key_create(keyd, "a", &key, NULL)
+        enum att_rc rc = creating ? proc_keyd_key_create(keyd, "a", "tpm", &key, NULL)
                                   : proc_keyd_thaw(keyd, "a", NULL);
         assert_int_equal(rc, ATT_E_GONE);
         pthread_join(thread, NULL);

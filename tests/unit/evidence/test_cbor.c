@@ -246,6 +246,100 @@ static void test_statement_values(void **state)
     evidence_statement_done(&s);
 }
 
+/* Of a key in no TPM: keySpki in keyName's place. */
+static void test_statement_of_other_stores(void **state)
+{
+    (void)state;
+    static const char *const stores[] = {"memory", "hsm"};
+    for (size_t i = 0; i < 2; i++) {
+        struct evidence_statement s = sample(), back = {0};
+        struct att_buf out = {0};
+        struct att_err err = {0};
+        strcpy(s.key_store, stores[i]);
+        assert_int_equal(evidence_statement_encode(&s, &out, &err), ATT_E_INVAL);
+        assert_non_null(strstr(err.msg, "goes with keySpki, found keyName"));
+        s.has_key_spki = true;
+        memset(s.key_spki, 0x55, 32);
+        att_err_clear(&err);
+        assert_int_equal(evidence_statement_encode(&s, &out, &err), ATT_E_INVAL);
+        assert_non_null(strstr(err.msg, "found keyName keySpki"));
+        s.key_name_len = 0;
+        assert_int_equal(evidence_statement_encode(&s, &out, &err), ATT_OK);
+        assert_int_equal(evidence_statement_parse(att_buf_slice(&out), &back, &err), ATT_OK);
+        assert_string_equal(back.key_store, stores[i]);
+        assert_int_equal(back.key_name_len, 0);
+        assert_true(back.has_key_spki);
+        assert_memory_equal(back.key_spki, s.key_spki, 32);
+        evidence_statement_done(&back);
+        for (size_t n = 0; n < out.len; n++) {
+            assert_int_not_equal(evidence_statement_parse(ATT_SLICE(out.ptr, n), &back, NULL),
+                                 ATT_OK);
+        }
+        /* The TPM's word over it, and a word that is none. */
+        uint8_t *word = memmem(out.ptr, out.len, stores[i], strlen(stores[i]));
+        assert_non_null(word);
+        word[0] ^= 1;
+        att_err_clear(&err);
+        assert_int_equal(evidence_statement_parse(att_buf_slice(&out), &back, &err), ATT_E_PARSE);
+        assert_non_null(strstr(err.msg, "expected tpm, hsm or memory"));
+        att_buf_reset(&out);
+        strcpy(s.key_store, "tpm");
+        att_err_clear(&err);
+        assert_int_equal(evidence_statement_encode(&s, &out, &err), ATT_E_INVAL);
+        assert_non_null(strstr(err.msg, "goes with keyName, found  keySpki"));
+        strcpy(s.key_store, stores[i]);
+        s.has_key_spki = false;
+        att_err_clear(&err);
+        assert_int_equal(evidence_statement_encode(&s, &out, &err), ATT_E_INVAL);
+        assert_non_null(strstr(err.msg, "found neither"));
+        att_buf_done(&out);
+        evidence_statement_done(&s);
+    }
+}
+
+static void test_attobj_host(void **state)
+{
+    (void)state;
+    /* {"fmt": "attestd-host", "attStmt": {"ver": "1.0", "x5c": [h'3001'], "spki": 'KEY'}} */
+#define HOST_FMT  "63666d746c617474657374642d686f7374"
+#define HOST_STMT "6761747453746d74a36376657263312e3063783563814230016473706b69434b4559"
+    struct att_buf want = unhex("a2" HOST_FMT HOST_STMT);
+    struct evidence_attobj a = {.fmt = EVIDENCE_FMT_HOST,
+                                .x5c = {ATT_SLICE_LIT("\x30\x01")},
+                                .x5c_len = 1,
+                                .spki = ATT_SLICE_LIT("KEY")};
+    struct evidence_attobj back = {0};
+    struct att_buf got = {0};
+    struct att_err err = {0};
+    assert_int_equal(evidence_attobj_encode(&a, &got, NULL), ATT_OK);
+    assert_true(att_slice_eq(att_buf_slice(&got), att_buf_slice(&want)));
+    assert_int_equal(evidence_attobj_parse(att_buf_slice(&want), &back, &err), ATT_OK);
+    assert_int_equal(back.fmt, EVIDENCE_FMT_HOST);
+    assert_true(att_slice_eq(back.spki, a.spki));
+    assert_int_equal(back.cert_info.len + back.sig.len + back.pub_area.len, 0);
+    for (size_t n = 0; n < want.len; n++) {
+        assert_int_not_equal(evidence_attobj_parse(ATT_SLICE(want.ptr, n), &back, NULL), ATT_OK);
+    }
+    /* A member of the other format, a version of the other, the wrong order, a format of none. */
+    refuse_attobj("a2" HOST_FMT "6761747453746d74a46376657263312e306378356381423001647370"
+                  "6b69434b45596863657274496e666f424349",
+                  ATT_E_PARSE, "\"certInfo\" is no member of fmt attestd-host");
+    refuse_attobj("a263666d746374706d6761747453746d74a163616c6726", ATT_E_PARSE, "sig");
+    refuse_attobj("a263666d746374706d" HOST_STMT, ATT_E_PARSE, "ver: expected \"2.0\"");
+    refuse_attobj("a2" HOST_STMT HOST_FMT, ATT_E_PARSE, "expected \"fmt\" first");
+    refuse_attobj("a263666d74667061636b6564" HOST_STMT, ATT_E_PARSE,
+                  "\"packed\" is none known here");
+    /* What does not belong to the format is not encoded either. */
+    a.sig = ATT_SLICE_LIT("SIG");
+    assert_int_equal(evidence_attobj_encode(&a, &got, &err), ATT_E_INVAL);
+    assert_non_null(strstr(err.msg, "sig: 3 bytes, expected 0 in fmt attestd-host"));
+    a.sig = (struct att_slice){0};
+    a.spki.len = 0;
+    assert_int_equal(evidence_attobj_encode(&a, &got, NULL), ATT_E_INVAL);
+    att_buf_done(&want);
+    att_buf_done(&got);
+}
+
 static void test_attobj_vector(void **state)
 {
     (void)state;
@@ -304,7 +398,9 @@ int main(void)
         cmocka_unit_test(test_members),           cmocka_unit_test(test_not_deterministic),
         cmocka_unit_test(test_manifest_order),    cmocka_unit_test(test_manifest_vector),
         cmocka_unit_test(test_statement_vectors), cmocka_unit_test(test_statement_values),
-        cmocka_unit_test(test_attobj_vector),     cmocka_unit_test(test_attobj_without_x5c),
+        cmocka_unit_test(test_attobj_vector),
+        cmocka_unit_test(test_attobj_host),
+        cmocka_unit_test(test_statement_of_other_stores),     cmocka_unit_test(test_attobj_without_x5c),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -331,6 +331,7 @@ struct tpm {
     forge_mutate mutate;      /* what the test makes wrong */
     bool no_ek_cert;          /* there is none in its NV */
     bool no_log;              /* its host sends none with its statements */
+    bool memory;              /* the agent's key is in the host's memory */
     const uint8_t *k, *nonce; /* while it answers M1 */
 };
 
@@ -394,6 +395,7 @@ RIG void tpm_stage(struct forge *f, enum forge_stage stage)
         tpm_borrow(&f->agent, &t->base->agent);
         f->certify_signer = f->quote_signer = f->ak.pkey;
         f->clock = t->clock;
+        f->memory = t->memory;
     }
     if (stage == FORGE_EVIDENCE && t->ak_cert.len) {
         att_buf_reset(&f->ak_cert);
@@ -574,18 +576,24 @@ RIG void rig_enrol(struct client *c, struct tpm *t, char ret_ak_url[256])
 /* ---- entries, M3–M6
  * ------------------------------------------------------------------------------------ */
 
-RIG void rig_entries(struct rig *r, const char *host)
+/* key: the store that the agent's entry names. */
+RIG void rig_entries_with(struct rig *r, const char *host, const char *key)
 {
     char text[1024];
     snprintf(text, sizeof text,
              "trust_domain: bank.example\nagents:\n"
              "  - name: " RIG_NAME "\n    owner: trading@bank.example\n    hosts: [ \"%s\" ]\n"
-             "    workload: { uid: 1001 }\n    key: tpm\n    profile: trading\n"
+             "    workload: { uid: 1001 }\n    key: %s\n    profile: trading\n"
              "  - name: elsewhere\n    owner: x@bank.example\n"
              "    hosts: [ \"label:zone=nowhere\" ]\n"
              "    workload: { uid: 1002 }\n    key: tpm\n    profile: trading\n",
-             host);
+             host, key);
     rig_admin_done(r, "entry.apply", json_pack("{s:s, s:s}", "text", text, "filename", "e.yaml"));
+}
+
+RIG void rig_entries(struct rig *r, const char *host)
+{
+    rig_entries_with(r, host, "tpm");
 }
 
 RIG void rig_policy(struct rig *r, struct tpm *t)
@@ -635,8 +643,10 @@ RIG void rig_m4_payload(struct client *c, struct tpm *t, const struct order *o, 
     put(&request.evidence, att_buf_slice(&f->evidence));
     put(&request.quote.attest, att_buf_slice(&f->quote_bytes));
     put(&request.quote.sig, att_buf_slice(&f->quote_sig));
-    put(&request.srk_pub, att_buf_slice(&f->srk.area));
-    put(&request.parent_pub, att_buf_slice(&f->parent.area));
+    if (!t->memory) {
+        put(&request.srk_pub, att_buf_slice(&f->srk.area));
+        put(&request.parent_pub, att_buf_slice(&f->parent.area));
+    }
     if (!t->no_log) {
         rig_ok(evidence_logs_add(&request.logs, "firmware", att_buf_slice(&f->log_bytes), &err));
     }

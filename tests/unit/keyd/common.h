@@ -203,9 +203,14 @@ static inline void statement(const struct proc_key *key, const char *identifier,
     struct evidence_statement st = {.level = 1};
     struct att_err err = {0};
     snprintf(st.identifier, sizeof st.identifier, "%s", identifier);
-    snprintf(st.key_store, sizeof st.key_store, "tpm");
-    memcpy(st.key_name, key->name.ptr, key->name.len);
-    st.key_name_len = key->name.len;
+    snprintf(st.key_store, sizeof st.key_store, "%s", key->store);
+    if (key->name.len) {
+        memcpy(st.key_name, key->name.ptr, key->name.len);
+        st.key_name_len = key->name.len;
+    } else {
+        st.has_key_spki = true;
+        att_sha256(st.key_spki, att_buf_slice(&key->spki));
+    }
     assert_ok(evidence_statement_encode(&st, ret_cbor, &err));
 }
 

@@ -29,17 +29,19 @@ static void a_thaw_that_answers_failure_stays_frozen(void **state)
     assert_int_equal(proc_keyd_thaw(f->client, "a", NULL), ATT_E_IO);
     assert_false(atomic_load(&fail_folder));
     for (int i = 0; i < 2; i++) { /* here, and as the next start reads it */
-        assert_refused(proc_keyd_key_create(f->client, "a", &none, &err), ATT_E_DENIED, "frozen");
+        assert_refused(proc_keyd_key_create(f->client, "a", "tpm", &none, &err), ATT_E_DENIED,
+                       "frozen");
         stop(f);
         start(f);
     }
     assert_ok(proc_keyd_thaw(f->client, "a", &err));
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     proc_key_done(&key);
     /* A freeze holds from its answer on, whichever it is. */
     atomic_store(&fail_folder, true);
     assert_int_equal(proc_keyd_freeze(f->client, "b", NULL), ATT_E_IO);
-    assert_refused(proc_keyd_key_create(f->client, "b", &none, &err), ATT_E_DENIED, "frozen");
+    assert_refused(proc_keyd_key_create(f->client, "b", "tpm", &none, &err), ATT_E_DENIED,
+                   "frozen");
 }
 
 int main(void)

@@ -127,7 +127,7 @@ static void long_payloads_are_signed_in_parts(void **state)
 static void one_key(struct fixture *f, const char *agent, struct proc_key *ret)
 {
     struct att_err err = {0};
-    assert_ok(proc_keyd_key_create(f->client, agent, ret, &err));
+    assert_ok(proc_keyd_key_create(f->client, agent, "tpm", ret, &err));
 }
 
 static void keys_are_what_the_issuer_asks_for(void **state)
@@ -137,13 +137,21 @@ static void keys_are_what_the_issuer_asks_for(void **state)
     struct proc_key key;
     struct parse_public pub;
     struct parse_name name;
-    att_autobuf spki = {0};
+    struct proc_key_evidence ev = {0};
+    char authz[128];
+    att_autobuf spki = {0}, cbor = {0};
     one_key(f, "rebalancer", &key);
     assert_string_equal(key.agent, "rebalancer");
     assert_string_equal(key.state, "new");
-    assert_ok(parse_public_parse(att_buf_slice(&key.pub_area), &pub, &err));
+    assert_string_equal(key.store, "tpm");
+    assert_string_equal(key.type, "ec-p256");
+    key_authorization(f, authz);
+    statement(&key, SPIFFE("rebalancer"), &cbor);
+    assert_ok(proc_keyd_key_evidence(f->client, key.key_id, authz, att_buf_slice(&cbor), SELECTION,
+                                     &ev, &err));
+    assert_ok(parse_public_parse(att_buf_slice(&ev.pub_area), &pub, &err));
     assert_ok(parse_public_check_agent(&pub, &err));
-    assert_ok(parse_name_of_area(att_buf_slice(&key.pub_area), &name, &err));
+    assert_ok(parse_name_of_area(att_buf_slice(&ev.pub_area), &name, &err));
     assert_true(att_slice_eq(parse_name_slice(&name), att_buf_slice(&key.name)));
     assert_ok(parse_public_spki(&pub, &spki, &err));
     assert_true(att_slice_eq(att_buf_slice(&spki), att_buf_slice(&key.spki)));
@@ -152,6 +160,7 @@ static void keys_are_what_the_issuer_asks_for(void **state)
     snprintf(path, sizeof path, "%s/agents/%s.pem", f->dir, key.key_id);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
+    proc_key_evidence_done(&ev);
     proc_key_done(&key);
 }
 
@@ -160,17 +169,20 @@ static void creation_is_refused(void **state)
     struct fixture *f = *state;
     struct att_err err = {0};
     struct proc_key key = {0};
-    assert_int_equal(proc_keyd_key_create(f->client, "Bad/Name", &key, &err), ATT_E_INVAL);
+    assert_int_equal(proc_keyd_key_create(f->client, "Bad/Name", "tpm", &key, &err), ATT_E_INVAL);
     att_err_clear(&err);
-    assert_int_equal(proc_keyd_key_create(f->client, "..", &key, &err), ATT_E_INVAL);
+    assert_int_equal(proc_keyd_key_create(f->client, "..", "tpm", &key, &err), ATT_E_INVAL);
     for (int i = 0; i < KEYD_AGENT_KEYS_MAX; i++) {
         one_key(f, "many", &key);
         proc_key_done(&key);
     }
     att_err_clear(&err);
-    assert_int_equal(proc_keyd_key_create(f->client, "many", &key, &err), ATT_E_LIMIT);
+    assert_int_equal(proc_keyd_key_create(f->client, "many", "tpm", &key, &err), ATT_E_LIMIT);
     one_key(f, "other", &key);
     proc_key_done(&key);
+    att_err_clear(&err);
+    assert_refused(proc_keyd_key_create(f->client, "other", "paper", &key, &err), ATT_E_UNSUPPORTED,
+                   "keyStore");
 }
 
 static const struct proc_key *listed(const struct proc_key *keys, size_t count, const char *id)
@@ -526,7 +538,8 @@ static void frozen_agents_get_nothing(void **state)
     assert_ok(proc_keyd_freeze(f->client, "a", &err));
     for (int round = 0; round < 2; round++) {
         struct proc_key none;
-        assert_refused(proc_keyd_key_create(f->client, "a", &none, &err), ATT_E_DENIED, "frozen");
+        assert_refused(proc_keyd_key_create(f->client, "a", "tpm", &none, &err), ATT_E_DENIED,
+                       "frozen");
         assert_refused(EVIDENCE(key.key_id, authz, cbor, SELECTION), ATT_E_DENIED, "frozen");
         assert_refused(proc_keyd_key_csr(f->client, key.key_id, SPIFFE("a"), &der, &err),
                        ATT_E_DENIED, "frozen");

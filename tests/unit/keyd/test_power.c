@@ -11,7 +11,7 @@ static void a_destroyed_key_may_come_back_whole(void **state)
     size_t count = 0;
     char pem[64], json[64];
     att_autobuf blob = {0}, csr = {0};
-    assert_ok(proc_keyd_key_create(f->client, "a", &gone, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &gone, &err));
     put(pem, sizeof pem, "agents/%s.pem", gone.key_id);
     put(json, sizeof json, "agents/%s.json", gone.key_id);
     read_whole(f, pem, &blob);
@@ -27,7 +27,7 @@ static void a_destroyed_key_may_come_back_whole(void **state)
     proc_keys_free(list, count);
     assert_ok(proc_keyd_key_csr(f->client, gone.key_id, SPIFFE("a"), &csr, &err));
     assert_ok(proc_keyd_key_destroy(f->client, gone.key_id, &err));
-    assert_ok(proc_keyd_key_create(f->client, "a", &later, &err)); /* syncs the folder */
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &later, &err)); /* syncs the folder */
     assert_false(exists(f, json));
     proc_key_done(&gone);
     proc_key_done(&later);
@@ -42,8 +42,8 @@ static void an_activation_may_be_undone(void **state)
     struct att_err err = {0};
     char name[64];
     att_autobuf before = {0};
-    assert_ok(proc_keyd_key_create(f->client, "a", &first, &err));
-    assert_ok(proc_keyd_key_create(f->client, "a", &second, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &first, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &second, &err));
     assert_ok(proc_keyd_key_activate(f->client, first.key_id, &err));
     put(name, sizeof name, "agents/%s.json", second.key_id);
     read_whole(f, name, &before);

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 static char sign_sock[200];
+static const char *store; /* every test runs for each: keys of all stores sign alike */
 static atomic_int refusals_told;
 
 static void hear(void *user, enum keyd_event event, const char *what, const struct att_err *err)
@@ -109,7 +110,7 @@ static void refuses_what_is_not_the_agents(void **state)
     struct proc_caller *caller = signer();
     uint8_t digest[32] = {7}, raw[64];
     struct att_slice d = ATT_SLICE_ARRAY(digest);
-    assert_ok(proc_keyd_key_create(f->client, "alpha", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "alpha", store, &key, &err));
     assert_refused(sign(caller, "alpha", key.key_id, d, raw, &err), ATT_E_DENIED, "keyState");
     assert_ok(proc_keyd_key_activate(f->client, key.key_id, &err));
     assert_refused(sign(caller, "beta", key.key_id, d, raw, &err), ATT_E_DENIED, "keyAgent");
@@ -138,7 +139,7 @@ static void signs_digests_of_every_length(void **state)
     struct proc_caller *caller = signer();
     static const size_t lengths[] = {20, 28, 32, 48, 64};
     uint8_t digest[64], raw[64];
-    assert_ok(proc_keyd_key_create(f->client, "alpha", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "alpha", store, &key, &err));
     assert_ok(proc_keyd_key_activate(f->client, key.key_id, &err));
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
         assert_ok(att_random(digest, sizeof digest, &err));
@@ -186,9 +187,9 @@ static void quota_bounds_one_agent_alone(void **state)
     opts.quota = (struct keyd_quota){.per_second = 1, .burst = 5};
     start_opts(f, &opts, "ready");
     struct proc_caller *caller = signer();
-    assert_ok(proc_keyd_key_create(f->client, "alpha", &alpha, &err));
+    assert_ok(proc_keyd_key_create(f->client, "alpha", store, &alpha, &err));
     assert_ok(proc_keyd_key_activate(f->client, alpha.key_id, &err));
-    assert_ok(proc_keyd_key_create(f->client, "beta", &beta, &err));
+    assert_ok(proc_keyd_key_create(f->client, "beta", store, &beta, &err));
     assert_ok(proc_keyd_key_activate(f->client, beta.key_id, &err));
     int64_t begun = att_boottime_ms();
     enum att_rc rc = ATT_OK;
@@ -210,15 +211,33 @@ static void quota_bounds_one_agent_alone(void **state)
     proc_caller_free(caller);
 }
 
+static int setup_tpm_keys(void **state)
+{
+    store = "tpm";
+    return setup(state);
+}
+
+static int setup_memory_keys(void **state)
+{
+    store = "memory";
+    return setup(state);
+}
+
+#define IN_EACH_STORE(test)                                                                        \
+    {#test " (tpm)", test, setup_tpm_keys, keyd_teardown, NULL},                                   \
+    {                                                                                              \
+        #test " (memory)", test, setup_memory_keys, keyd_teardown, NULL                            \
+    }
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(refuses_what_is_not_the_agents, setup, keyd_teardown),
-        cmocka_unit_test_setup_teardown(the_same_refusal_is_told_once_a_second, setup,
+        IN_EACH_STORE(refuses_what_is_not_the_agents),
+        IN_EACH_STORE(signs_digests_of_every_length),
+        IN_EACH_STORE(each_socket_has_its_own_table),
+        IN_EACH_STORE(quota_bounds_one_agent_alone),
+        cmocka_unit_test_setup_teardown(the_same_refusal_is_told_once_a_second, setup_tpm_keys,
                                         keyd_teardown),
-        cmocka_unit_test_setup_teardown(signs_digests_of_every_length, setup, keyd_teardown),
-        cmocka_unit_test_setup_teardown(each_socket_has_its_own_table, setup, keyd_teardown),
-        cmocka_unit_test_setup_teardown(quota_bounds_one_agent_alone, setup, keyd_teardown),
     };
     return cmocka_run_group_tests(tests, tpm_setup, tpm_teardown);
 }

@@ -53,7 +53,7 @@ static void another_tpm_opens_nothing(void **state)
     struct proc_key key, none;
     struct swtpm other;
     att_autobuf host = {0}, account = {0}, again = {0};
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     char authz[128];
     key_authorization(f, authz);
     struct fixture thief = {.tpm = &other};
@@ -80,7 +80,7 @@ static void another_tpm_opens_nothing(void **state)
         proc_keyd_account_sign(thief.client, ATT_SLICE_LIT("{}"), (struct att_slice){0}, sig, &err),
         ATT_E_DENIED, "foreignTpm");
     assert_refused(proc_keyd_identity(thief.client, &id, &err), ATT_E_DENIED, "foreignTpm");
-    assert_refused(proc_keyd_key_create(thief.client, "a", &none, &err), ATT_E_DENIED,
+    assert_refused(proc_keyd_key_create(thief.client, "a", "tpm", &none, &err), ATT_E_DENIED,
                    "foreignTpm");
     assert_refused(proc_keyd_key_csr(thief.client, key.key_id, SPIFFE("a"), &der, &err),
                    ATT_E_DENIED, "foreignTpm");
@@ -109,7 +109,7 @@ static void account_and_keys_survive_a_restart(void **state)
     struct certs_csr csr;
     att_autobuf der = {0};
     assert_ok(proc_keyd_account(f->client, &before, &err));
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     stop(f);
     assert_ok(swtpm_reset(f->tpm, &err)); /* a reboot */
     start(f);
@@ -130,7 +130,7 @@ static void no_secret_is_on_disk(void **state)
     struct proc_key key;
     char command[400];
     assert_ok(proc_keyd_account(f->client, &account, &err));
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     const struct att_secret *secrets[] = {&f->keyd->host_secret, &f->keyd->account_priv};
     for (size_t i = 0; i < 2; i++) {
         char hex[65];
@@ -157,7 +157,7 @@ static void damaged_key_files_are_set_aside(void **state)
     size_t count = 0;
     char name[4][64];
     for (int i = 0; i < 4; i++) {
-        assert_ok(proc_keyd_key_create(f->client, "a", &keys[i], &err));
+        assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &keys[i], &err));
         put(name[i], sizeof name[i], "agents/%s.%s", keys[i].key_id, i == 1 ? "json" : "pem");
     }
     stop(f);
@@ -203,7 +203,7 @@ static void a_damaged_host_secret_is_never_replaced(void **state)
     struct fixture *f = *state;
     struct proc_key key;
     struct att_err err = {0};
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     proc_key_done(&key);
     stop(f);
     overwrite(f, "host.pem", "nonsense");
@@ -214,7 +214,7 @@ static void a_damaged_host_secret_is_never_replaced(void **state)
         assert_true(exists(f, "host.pem.bad"));
         assert_true(reported_bad(f, "host.pem"));
         struct proc_key none;
-        assert_refused(proc_keyd_key_create(f->client, "b", &none, &err), ATT_E_CONFLICT,
+        assert_refused(proc_keyd_key_create(f->client, "b", "tpm", &none, &err), ATT_E_CONFLICT,
                        "keydFailed");
         stop(f);
     }
@@ -226,7 +226,7 @@ static void a_missing_host_secret_is_not_made_beside_keys(void **state)
     struct proc_key key;
     struct att_err err = {0};
     char path[300];
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     proc_key_done(&key);
     stop(f);
     file_path(f, "host.pem", path);
@@ -259,16 +259,17 @@ static void a_damaged_freeze_list_freezes_all(void **state)
     struct fixture *f = *state;
     struct proc_key key, none;
     struct att_err err = {0};
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     proc_key_done(&key);
     assert_ok(proc_keyd_freeze(f->client, "b", &err));
     stop(f);
     overwrite(f, "frozen.json", "{\"version\":1,\"agents\":[7]}");
     start(f);
     assert_true(exists(f, "frozen.json.bad"));
-    assert_refused(proc_keyd_key_create(f->client, "a", &none, &err), ATT_E_DENIED, "frozen");
+    assert_refused(proc_keyd_key_create(f->client, "a", "tpm", &none, &err), ATT_E_DENIED,
+                   "frozen");
     assert_ok(proc_keyd_thaw(f->client, "a", &err));
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     proc_key_done(&key);
 }
 
@@ -279,7 +280,7 @@ static void a_freeze_list_that_was_set_aside_freezes_all(void **state)
     struct proc_key key, none;
     struct att_err err = {0};
     char from[300], to[300];
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     proc_key_done(&key);
     assert_ok(proc_keyd_freeze(f->client, "a", &err));
     stop(f);
@@ -287,11 +288,12 @@ static void a_freeze_list_that_was_set_aside_freezes_all(void **state)
     file_path(f, "frozen.json.bad", to);
     assert_int_equal(rename(from, to), 0);
     start(f);
-    assert_refused(proc_keyd_key_create(f->client, "a", &none, &err), ATT_E_DENIED, "frozen");
+    assert_refused(proc_keyd_key_create(f->client, "a", "tpm", &none, &err), ATT_E_DENIED,
+                   "frozen");
     assert_ok(proc_keyd_thaw(f->client, "a", &err));
     stop(f);
     start(f); /* an operator has spoken since */
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     proc_key_done(&key);
 }
 
@@ -320,7 +322,7 @@ static void what_a_kill_left_is_collected(void **state)
     struct proc_key key;
     struct att_err err = {0};
     char pem[64], json[64], path[300];
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     stop(f);
     put(pem, sizeof pem, "agents/%s.pem", key.key_id);
     put(json, sizeof json, "agents/%s.json", key.key_id);
@@ -342,8 +344,8 @@ static void two_active_keys_are_settled(void **state)
     struct proc_key first, second;
     struct att_err err = {0};
     char name[64];
-    assert_ok(proc_keyd_key_create(f->client, "a", &first, &err));
-    assert_ok(proc_keyd_key_create(f->client, "a", &second, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &first, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &second, &err));
     assert_ok(proc_keyd_key_activate(f->client, first.key_id, &err));
     put(name, sizeof name, "agents/%s.json", first.key_id);
     att_autobuf before = {0};
@@ -366,7 +368,7 @@ static void keyd_outlives_its_tpm(void **state)
     struct att_err err = {0};
     size_t count = 0;
     att_autobuf der = {0};
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     swtpm_stop(f->tpm);
     assert_int_equal(proc_keyd_key_csr(f->client, key.key_id, SPIFFE("a"), &der, &err), ATT_E_GONE);
     att_err_clear(&err);
@@ -395,7 +397,7 @@ static void a_silent_tpm_is_said(void **state)
     size_t count = 0;
     att_autobuf der = {0};
     att_autojson *info = NULL;
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     tpm_queue_set_stuck_ms(f->keyd->queue, 1500);
     assert_ok(proc_keyd_new(f->sock, getuid(), 1000, &hasty, &err));
     assert_int_equal(kill(f->tpm->pid, SIGSTOP), 0);
@@ -406,7 +408,8 @@ static void a_silent_tpm_is_said(void **state)
     const char *reason = json_string_value(json_object_get(info, "reason"));
     assert_non_null(reason);
     assert_non_null(strstr(reason, "has not answered a sign for"));
-    assert_refused(proc_keyd_key_create(f->client, "a", &none, &err), ATT_E_TIMEOUT, "tpmSilent");
+    assert_refused(proc_keyd_key_create(f->client, "a", "tpm", &none, &err), ATT_E_TIMEOUT,
+                   "tpmSilent");
     assert_ok(proc_keyd_key_list(f->client, &list, &count, &err)); /* needs no TPM */
     assert_int_equal(count, 1);
     proc_keys_free(list, count);
@@ -502,7 +505,7 @@ static void work(struct proc_keyd *client, char told[64][PROC_KEY_ID_LEN + 1], s
         struct proc_key key;
         char agent[16];
         put(agent, sizeof agent, "agent-%zu", n % 8);
-        if (proc_keyd_key_create(client, agent, &key, NULL) != ATT_OK) {
+        if (proc_keyd_key_create(client, agent, "tpm", &key, NULL) != ATT_OK) {
             break;
         }
         put(told[n++], PROC_KEY_ID_LEN + 1, "%s", key.key_id);
@@ -598,7 +601,7 @@ static void the_program_ends_cleanly(void **state)
         0);
     assert_string_equal(profile, ATT_SANITIZED ? "keyd-relaxed" : "keyd");
     assert_string_equal(seccomp, ATT_SANITIZED ? "deny-list" : "allow-list");
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     proc_key_done(&key);
     pid_t second = spawn(f, config);
     waitpid(second, &status, 0);
@@ -613,7 +616,7 @@ static void the_program_ends_cleanly(void **state)
     enum att_rc rc = ATT_E_GONE;
     for (int i = 0; i < 100 && rc != ATT_OK; i++) {
         att_err_clear(&err);
-        rc = proc_keyd_key_create(f->client, "a", &key, &err);
+        rc = proc_keyd_key_create(f->client, "a", "tpm", &key, &err);
         usleep(100000);
     }
     assert_ok(rc);
@@ -639,7 +642,7 @@ static void the_program_ends_though_the_tpm_is_silent(void **state)
     wait_state(f->client, "ready");
     assert_ok(proc_keyd_new(f->sock, getuid(), 500, &hasty, &err));
     assert_int_equal(kill(f->tpm->pid, SIGSTOP), 0);
-    assert_int_equal(proc_keyd_key_create(hasty, "a", &key, &err), ATT_E_TIMEOUT);
+    assert_int_equal(proc_keyd_key_create(hasty, "a", "tpm", &key, &err), ATT_E_TIMEOUT);
     att_err_clear(&err);
     assert_int_equal(kill(pid, SIGTERM), 0);
     while (waitpid(pid, &status, WNOHANG) == 0 && waited++ < 300) {

@@ -96,12 +96,12 @@ static void a_tpm_swapped_under_the_first_keyd_is_foreign(void **state)
     struct proc_identity id = {0};
     assert_ok(swtpm_new(&other, NULL, &err));
     swtpm_stop(&other);
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     swap_state(f->tpm, &other);
     enum att_rc rc = ATT_E_GONE;
     for (int i = 0; i < 200 && rc == ATT_E_GONE; i++) {
         att_err_clear(&err);
-        rc = proc_keyd_key_create(f->client, "b", &none, &err);
+        rc = proc_keyd_key_create(f->client, "b", "tpm", &none, &err);
         usleep(100000);
     }
     assert_int_equal(rc, ATT_E_DENIED);
@@ -109,7 +109,8 @@ static void a_tpm_swapped_under_the_first_keyd_is_foreign(void **state)
     att_err_clear(&err);
     wait_state(f->client, "foreignTpm");
     assert_refused(proc_keyd_identity(f->client, &id, &err), ATT_E_DENIED, "foreignTpm");
-    assert_refused(proc_keyd_key_create(f->client, "b", &none, &err), ATT_E_DENIED, "foreignTpm");
+    assert_refused(proc_keyd_key_create(f->client, "b", "tpm", &none, &err), ATT_E_DENIED,
+                   "foreignTpm");
     /* The right one again: nothing was spoilt. */
     stop(f);
     swap_back(f->tpm);

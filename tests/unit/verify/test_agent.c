@@ -195,9 +195,10 @@ static const struct forged_case cases[] = {
     {"policy for another bank", policy_other_bank, VERIFY_REASON_BOOT_POLICY},
 };
 
-static void run(const struct forged_case *c, enum forge_ek ek)
+static void run(const struct forged_case *c, enum forge_ek ek, bool memory)
 {
     struct forge *forge = forge_new(ek, FORGE_ORDER);
+    forge->memory = memory;
     verify_autoverdict *verdict = verify_verdict_new();
     struct verify_agent_facts facts;
     memset(&facts, 0x5a, sizeof(facts));
@@ -206,7 +207,8 @@ static void run(const struct forged_case *c, enum forge_ek ek)
     if (c->reason == VERIFY_REASON_NONE) {
         assert_accepted(verdict, c->name);
         assert_int_equal(result, VERIFY_ACCEPTED);
-        assert_memory_equal(facts.key_name.bytes, forge->agent.name.bytes, forge->agent.name.len);
+        assert_int_equal(facts.key_name.len, memory ? 0 : forge->agent.name.len);
+        assert_memory_equal(facts.key_name.bytes, forge->agent.name.bytes, facts.key_name.len);
         assert_int_equal(facts.quote.clock.reset_count, forge->clock.reset_count);
     } else {
         assert_refused(verdict, c->reason, c->name);
@@ -223,8 +225,44 @@ static void test_cases(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        run(&cases[i], FORGE_EK_P256);
+        run(&cases[i], FORGE_EK_P256, false);
     }
+}
+
+/* The six checks that a memory key has not (agent.h). */
+static bool of_a_certify(enum verify_reason reason)
+{
+    return reason == VERIFY_REASON_CERTIFY_TYPE || reason == VERIFY_REASON_CERTIFY_SIGNATURE ||
+           reason == VERIFY_REASON_CERTIFY_NONCE || reason == VERIFY_REASON_CERTIFY_NAME ||
+           reason == VERIFY_REASON_KEY_ATTRIBUTES || reason == VERIFY_REASON_KEY_PARENT;
+}
+
+/* Cases that are about a TPM's statement all the same. */
+static bool of_a_tpm(forge_mutate mutate)
+{
+    static const forge_mutate list[] = {honest_policy_parent, no_srk,
+                                        store_not_allowed,    store_lies,
+                                        evidence_other_key,   certify_of_other_boot};
+    for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
+        if (mutate == list[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* All the others hold for a memory key as for a TPM's. */
+static void test_cases_of_a_memory_key(void **state)
+{
+    (void)state;
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        if (!of_a_tpm(cases[i].mutate) && !of_a_certify(cases[i].reason)) {
+            run(&cases[i], FORGE_EK_P256, true);
+            n++;
+        }
+    }
+    assert_true(n >= 70);
 }
 
 /* What the refusal says is what to do about it. */
@@ -381,6 +419,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cases),
+        cmocka_unit_test(test_cases_of_a_memory_key),
         cmocka_unit_test(test_facts),
         cmocka_unit_test(test_stale_says_what_to_do),
         cmocka_unit_test(test_skips_say_why),

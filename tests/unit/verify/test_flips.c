@@ -86,6 +86,24 @@ static void test_agent(void **state)
     forge_free(f);
 }
 
+static void test_memory(void **state)
+{
+    (void)state;
+    struct forge *f = forge_new(FORGE_EK_P256, FORGE_ORDER);
+    f->memory = true;
+    forge_build(f, NULL);
+    flip_all(f, judge_agent, "attObj", f->att_obj.ptr, f->att_obj.len,
+             (enum verify_reason[MAX_REASONS]){R(MALFORMED), R(AK_UNKNOWN), R(EVIDENCE_MISMATCH)});
+    flip_all(f, judge_agent, "evidence", f->evidence.ptr, f->evidence.len,
+             (enum verify_reason[MAX_REASONS]){R(MALFORMED), R(KEY_STORE), R(QUOTE_NONCE)});
+    flip_all(f, judge_agent, "quote.attest", f->quote_bytes.ptr, f->quote_bytes.len,
+             (enum verify_reason[MAX_REASONS]){R(MALFORMED), R(QUOTE_MAGIC), R(QUOTE_TYPE),
+                                               R(QUOTE_SIGNATURE)});
+    flip_all(f, judge_agent, "quote.sig", f->quote_sig.ptr, f->quote_sig.len,
+             (enum verify_reason[MAX_REASONS]){R(MALFORMED), R(QUOTE_SIGNATURE)});
+    forge_free(f);
+}
+
 /* Even where manifest and evidence agree with the changed log (the host signs what it likes), the
  * PCRs do not, or the grammar does not. Only the payloads that no digest covers are comments. */
 static size_t changed_at;
@@ -163,7 +181,7 @@ static void test_ek(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_agent),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_agent), cmocka_unit_test(test_memory),
                                        cmocka_unit_test(test_log_digests),
                                        cmocka_unit_test(test_enrol), cmocka_unit_test(test_ek)};
     return cmocka_run_group_tests(tests, NULL, NULL);

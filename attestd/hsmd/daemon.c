@@ -1,0 +1,411 @@
+/* attestd-hsmd: options, configuration, PIN, sandbox, module, signals. */
+#include "attestd/hsmd/hsmd.h"
+
+#include "attestd/base/io.h"
+#include "attestd/base/log.h"
+#include "attestd/conf/conf.h"
+#include "attestd/conf/p11uri.h"
+#include "attestd/proc/notify.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CONFIG_DEFAULT "/etc/attestd/attestd.yaml"
+#define POLL_MS        5000 /* the token is looked after */
+#define POLL_AWAY_MS   1000
+#define WAIT_MS        20000 /* below keyd's patience, so that it hears why */
+#define END_S          10    /* a module that does not answer is not waited for */
+
+enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
+
+struct command {
+    const char *config;
+    bool check;
+    struct proc_users clients;
+};
+
+/* Everything that lasts until the end; never freed, since the process leaves by _exit(). */
+struct parts {
+    struct conf_attestd *conf;
+    struct conf_p11uri uri;
+    char socket_dir[1024], socket[1100], mark_path[1100], module_dir[1024];
+    struct att_secret pin;
+    struct hsmd_mark mark;
+    struct hsmd *hsmd;
+    struct hsm *hsm;
+};
+
+static void usage(FILE *to)
+{
+    fputs("usage: attestd-hsmd [--config FILE] [--client USER]... [--check]\n"
+          "Runs the PKCS#11 module of the configuration's hsm section, and serves attestd-keyd\n"
+          "the keys of its token on RUN_DIR/hsm/hsm.sock.\n"
+          "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
+          "  --client USER  who may ask, beside root: keyd's user (default: the user that\n"
+          "                 attestd-hsmd runs as)\n"
+          "  --check        read the configuration, say what is wrong in it, exit\n"
+          "  --help, --version\n",
+          to);
+}
+
+static enum att_rc load_config(const char *path, struct conf_attestd **ret,
+                               struct conf_p11uri *ret_uri, struct att_err *err)
+{
+    struct conf_errors *errors = calloc(1, sizeof *errors);
+    if (!errors) {
+        return att_fail(err, ATT_E_NOMEM, "configuration");
+    }
+    struct conf_attestd *conf = NULL;
+    enum att_rc rc = conf_attestd_load(path, &conf, errors, err);
+    for (size_t i = 0; i < errors->n; i++) {
+        att_autobuf line = {0};
+        conf_error_text(&errors->v[i], path, &line);
+        const char *text = att_buf_cstr(&line);
+        fprintf(stderr, "%s\n", text ? text : "");
+    }
+    free(errors);
+    if (rc == ATT_OK && !conf->hsm) {
+        rc = att_fail(err, ATT_E_NOTFOUND, "%s: no hsm section: this host has no HSM to serve",
+                      path);
+    }
+    if (rc == ATT_OK) {
+        rc = conf_p11uri_parse(att_slice_str(conf->hsm->token), ret_uri, err);
+    }
+    if (rc != ATT_OK) {
+        conf_attestd_free(conf);
+        return rc;
+    }
+    *ret = conf;
+    return ATT_OK;
+}
+
+/* ---- events → log ---------------------------------------------------------------------------- */
+
+static void log_event(void *user, const char *event, const struct att_err *err)
+{
+    char name[64];
+    (void)user;
+    if (strcmp(event, "tokenReady") == 0) {
+        att_log(ATT_INFO, "hsmd.token-ready", ATT_S("token", "ok"));
+    } else if (strcmp(event, "tokenAway") == 0) {
+        att_log_err(ATT_WARN, "hsmd.token-away", err);
+    } else if (strcmp(event, "failed") == 0) {
+        att_log_err(ATT_ERROR, "hsmd.failed", err);
+    } else {
+        snprintf(name, sizeof name, "%.40s", event);
+        att_log(ATT_INFO, "hsmd.refused", ATT_S("operation", name),
+                ATT_S("code", att_rc_name(err ? err->rc : ATT_E_INTERNAL)),
+                ATT_S("reason", err ? err->reason : ""), ATT_S("message", err ? err->msg : ""));
+    }
+}
+
+/* ---- start ----------------------------------------------------------------------------------- */
+
+static enum att_rc find_paths(struct parts *parts, struct att_err *err)
+{
+    int len = snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s/hsm", parts->conf->run_dir);
+    if (len < 0 || (size_t)len >= sizeof parts->socket_dir) {
+        return att_fail(err, ATT_E_INVAL, "run_dir: too long");
+    }
+    snprintf(parts->socket, sizeof parts->socket, "%s/hsm.sock", parts->socket_dir);
+    snprintf(parts->mark_path, sizeof parts->mark_path, "%s/pin-refused", parts->socket_dir);
+    snprintf(parts->module_dir, sizeof parts->module_dir, "%s", parts->conf->hsm->module);
+    char *slash = strrchr(parts->module_dir, '/');
+    slash[slash == parts->module_dir] = 0; /* absolute: there is one */
+    return ATT_OK;
+}
+
+static enum att_rc make_socket_dir(const struct parts *parts, struct att_err *err)
+{
+    mode_t mask = umask(022);
+    enum att_rc rc = att_io_mkdirs(parts->conf->run_dir, 0755, err);
+    if (rc == ATT_OK) {
+        rc = att_io_mkdirs(parts->socket_dir, 0750, err);
+    }
+    umask(mask);
+    return rc;
+}
+
+static enum att_rc load_pin(struct parts *parts, struct att_err *err)
+{
+    const char *folder = getenv("CREDENTIALS_DIRECTORY");
+    char path[1100];
+    if (parts->uri.pin_source[0]) {
+        return hsmd_pin_load(parts->uri.pin_source, &parts->pin, err);
+    }
+    if (!folder) {
+        return att_fail(err, ATT_E_NOTFOUND,
+                        "no PIN: expected pin-source=file:/PATH in hsm.token, or the systemd "
+                        "credential " HSMD_CREDENTIAL);
+    }
+    snprintf(path, sizeof path, "%.1000s/" HSMD_CREDENTIAL, folder);
+    return hsmd_pin_load(path, &parts->pin, err);
+}
+
+/* The PIN's file is not among them. */
+static enum att_rc enter_sandbox(struct parts *parts, struct att_err *err)
+{
+    const struct conf_attestd_hsm *conf = parts->conf->hsm;
+    struct proc_sandbox_path list[CONF_HSM_FILES_MAX + 3];
+    size_t n = 0;
+    list[n++] = (struct proc_sandbox_path){parts->socket_dir, PROC_PATH_WRITE};
+    list[n++] = (struct proc_sandbox_path){parts->module_dir, PROC_PATH_READ};
+    for (unsigned i = 0; i < conf->n_files; i++) {
+        list[n++] = (struct proc_sandbox_path){conf->files[i], PROC_PATH_MODULE};
+    }
+    list[n] = (struct proc_sandbox_path){NULL, PROC_PATH_READ};
+    const struct proc_sandbox_opts opts = {
+        conf->network ? PROC_PROFILE_HSMD_NETWORK : PROC_PROFILE_HSMD, list, true};
+    struct proc_sandbox_report report;
+    enum att_rc rc = proc_sandbox_enter(&opts, &report, err);
+    if (rc == ATT_OK) {
+        hsmd_set_sandbox(parts->hsmd, &report);
+        att_log(ATT_INFO, "hsmd.sandbox", ATT_S("profile", report.profile),
+                ATT_S("seccomp", report.seccomp), ATT_N("landlock", report.landlock_abi),
+                ATT_S("reason", report.reason));
+    }
+    return rc;
+}
+
+static enum att_rc may_login(void *user, struct att_err *err)
+{
+    const struct parts *parts = user;
+    return hsmd_mark_check(&parts->mark, err);
+}
+
+static void pin_refused(void *user)
+{
+    const struct parts *parts = user;
+    struct att_err err = {0};
+    if (hsmd_mark_set(&parts->mark, &err) != ATT_OK) {
+        att_log_err(ATT_ERROR, "hsmd.pin-mark", &err);
+    }
+}
+
+static enum att_rc load_module(struct parts *parts, struct att_err *err)
+{
+    const struct hsm_opts opts = {
+        .module_path = parts->conf->hsm->module,
+        .label = parts->uri.token,
+        .serial = parts->uri.serial,
+        .manufacturer = parts->uri.manufacturer,
+        .model = parts->uri.model,
+        .pin = &parts->pin,
+        .sessions = parts->conf->hsm->sessions,
+        .wait_ms = WAIT_MS,
+        .may_login = may_login,
+        .pin_refused = pin_refused,
+        .user = parts,
+    };
+    return hsm_new(&opts, &parts->hsm, err);
+}
+
+/* The loop itself may be the one that waits for the module. */
+static void *watch(void *arg)
+{
+    const struct parts *parts = arg;
+    for (;;) {
+        const struct timespec pause = {POLL_MS / 1000, 0};
+        (void)nanosleep(&pause, NULL);
+        if (hsmd_stuck(parts->hsmd)) {
+            att_log(ATT_ERROR, "hsmd.stuck",
+                    ATT_S("message", "the module has not answered for a minute; ending, for "
+                                     "another process to load it anew"));
+            _exit(EXIT_REFUSED);
+        }
+    }
+    return NULL;
+}
+
+static enum att_rc start_watch(struct parts *parts, struct att_err *err)
+{
+    pthread_t thread;
+    int failed = pthread_create(&thread, NULL, watch, parts);
+    if (failed) {
+        errno = failed;
+        return att_fail_errno(err, ATT_E_IO, "start a thread");
+    }
+    pthread_detach(thread);
+    return ATT_OK;
+}
+
+static enum att_rc start(const struct command *cmd, struct parts *parts, struct att_err *err)
+{
+    enum att_rc rc = find_paths(parts, err);
+    if (rc == ATT_OK) {
+        rc = make_socket_dir(parts, err);
+    }
+    if (rc == ATT_OK) {
+        rc = load_pin(parts, err);
+    }
+    if (rc == ATT_OK) {
+        parts->mark =
+            (struct hsmd_mark){parts->mark_path, parts->uri.token, parts->uri.serial, &parts->pin};
+        const struct hsmd_opts opts = {parts->socket, cmd->clients, log_event, NULL};
+        rc = hsmd_new(&opts, &parts->hsmd, err);
+    }
+    if (rc == ATT_OK) {
+        rc = enter_sandbox(parts, err);
+    }
+    if (rc == ATT_OK) {
+        rc = load_module(parts, err);
+    }
+    if (rc == ATT_OK) {
+        rc = hsmd_start(parts->hsmd, parts->hsm, err);
+    }
+    return rc == ATT_OK ? start_watch(parts, err) : rc;
+}
+
+/* ---- loop and end ---------------------------------------------------------------------------- */
+
+static bool ready(struct parts *parts)
+{
+    struct hsm_info info;
+    hsm_info_get(parts->hsm, &info);
+    return info.connected;
+}
+
+static void loop(struct parts *parts, const sigset_t *signals)
+{
+    for (;;) {
+        char status[300];
+        hsmd_poll(parts->hsmd);
+        hsmd_status(parts->hsmd, status, sizeof status);
+        proc_notify_status(status);
+        proc_notify_watchdog();
+        int64_t pause = ready(parts) ? POLL_MS : POLL_AWAY_MS;
+        const struct timespec wait = {pause / 1000, (pause % 1000) * 1000000};
+        int got = sigtimedwait(signals, NULL, &wait);
+        if (got == SIGTERM || got == SIGINT) {
+            hsmd_status(parts->hsmd, status, sizeof status);
+            att_log(ATT_INFO, "hsmd.stopping", ATT_S("signal", got == SIGTERM ? "TERM" : "INT"),
+                    ATT_S("status", status));
+            return;
+        }
+    }
+}
+
+static void *end_at_last(void *arg)
+{
+    struct timespec left = {.tv_sec = END_S};
+    (void)arg;
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+    }
+    att_log(ATT_ERROR, "hsmd.end-forced", ATT_S("message", "the module did not return"));
+    _exit(EXIT_REFUSED);
+}
+
+/* SoftHSM 2.6.1 crashes in its destructors, and others have threads that outlive them: neither runs
+ * after this. */
+static _Noreturn void leave(struct parts *parts, int code)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, end_at_last, NULL) == 0) {
+        pthread_detach(thread);
+    }
+    hsmd_free(parts->hsmd);
+    hsm_free(parts->hsm);
+    att_secret_done(&parts->pin);
+    fflush(NULL);
+    _exit(code);
+}
+
+static int run(const struct command *cmd)
+{
+    static struct parts parts;
+    struct att_err err = {0};
+    sigset_t signals;
+    if (load_config(cmd->config, &parts.conf, &parts.uri, &err) != ATT_OK) {
+        fprintf(stderr, "attestd-hsmd: %s\n", err.msg);
+        return EXIT_REFUSED;
+    }
+    att_log_setup("attestd-hsmd", parts.conf->log_least, parts.conf->log_json);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);            /* a module cannot change: let it pass */
+    sigprocmask(SIG_BLOCK, &signals, NULL); /* before threads: they inherit it */
+    signal(SIGPIPE, SIG_IGN);
+    umask(077);
+    if (start(cmd, &parts, &err) != ATT_OK) {
+        att_log_err(ATT_ERROR, "hsmd.start", &err);
+        leave(&parts, EXIT_REFUSED);
+    }
+    att_log(ATT_INFO, "hsmd.ready", ATT_S("socket", parts.socket),
+            ATT_S("module", parts.conf->hsm->module));
+    proc_notify_ready("waiting for the token");
+    loop(&parts, &signals);
+    proc_notify_stopping("stopping");
+    leave(&parts, EXIT_SUCCESS);
+}
+
+static int check_config(const struct command *cmd)
+{
+    struct conf_attestd *conf = NULL;
+    struct conf_p11uri uri;
+    struct att_err err = {0};
+    enum att_rc rc = load_config(cmd->config, &conf, &uri, &err);
+    conf_attestd_free(conf);
+    fprintf(rc == ATT_OK ? stdout : stderr, "%s: %s\n", cmd->config, rc == ATT_OK ? "ok" : err.msg);
+    return rc == ATT_OK ? EXIT_SUCCESS : EXIT_REFUSED;
+}
+
+/* -1: go on; else the exit code. */
+static int take_option(struct command *cmd, int option)
+{
+    struct att_err err = {0};
+    switch (option) {
+    case 'c':
+        cmd->config = optarg;
+        return -1;
+    case 'u':
+        if (proc_users_add(&cmd->clients, optarg, &err) != ATT_OK) {
+            fprintf(stderr, "attestd-hsmd: --client: %s\n", err.msg);
+            return EXIT_REFUSED;
+        }
+        return -1;
+    case 'k':
+        cmd->check = true;
+        return -1;
+    case 'h':
+        usage(stdout);
+        return EXIT_SUCCESS;
+    case 'v':
+        puts("attestd-hsmd " ATT_VERSION);
+        return EXIT_SUCCESS;
+    default:
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+}
+
+int hsmd_main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'}, {"client", required_argument, NULL, 'u'},
+        {"check", no_argument, NULL, 'k'},        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0}};
+    struct command cmd = {.config = CONFIG_DEFAULT};
+    for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        int code = take_option(&cmd, got);
+        if (code >= 0) {
+            return code;
+        }
+    }
+    if (optind != argc) {
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (cmd.clients.count == 0) {
+        cmd.clients = (struct proc_users){{geteuid()}, 1};
+    }
+    return cmd.check ? check_config(&cmd) : run(&cmd);
+}

@@ -1,0 +1,630 @@
+/* The store "hsm": keys in a token that attestd-hsmd serves. keyd knows a key's CKA_ID and public
+ * key; what its module states of it is asked for anew for each proof.
+ *
+ * agents/<id>.hsm says of each key what is known. It is there, as "making", before hsmd is asked to
+ * make the key, and, as "gone", until hsmd has destroyed it: so a key that nobody was told of is
+ * found again and destroyed, and no other key of the token is ever touched (hosts may share one).
+ */
+#include "attestd/keyd/internal.h"
+
+#include "attestd/base/enc.h"
+#include "attestd/base/io.h"
+#include "attestd/base/p256.h"
+#include "attestd/proc/caller.h"
+#include "attestd/proc/hsm_proto.h"
+#include "provision/evidence/formula.h"
+#include "provision/evidence/hsmattrs.h"
+
+#include <errno.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FILE_MAX   4096
+#define TRASH_MAX  256
+#define SWEEP      4 /* of the trash after each key that was made or destroyed */
+#define SIDE_BY    8 /* requests at hsmd; its connections are few */
+#define WAIT_S     10
+#define KEYS_MAX   2048
+#define CKA_ID_LEN PROC_HSM_KEY_ID_LEN
+
+_Static_assert((int)PROC_HSM_ATTR_COUNT == (int)EVIDENCE_HSM_COUNT, "attributes of two wires");
+_Static_assert((int)PROC_HSM_ATTR_NEVER_EXTRACTABLE == (int)EVIDENCE_HSM_NEVER_EXTRACTABLE, "");
+_Static_assert((int)PROC_HSM_ATTR_EXTRACTABLE == (int)EVIDENCE_HSM_EXTRACTABLE, "");
+_Static_assert((int)PROC_HSM_ATTR_MODIFIABLE == (int)EVIDENCE_HSM_MODIFIABLE, "");
+
+struct trash {
+    char id[PROC_KEY_ID_LEN + 1];
+    uint8_t cka_id[CKA_ID_LEN];
+};
+
+struct keyd_hsm {
+    struct proc_caller *caller; /* NULL: this host has none */
+    sem_t places;
+    pthread_mutex_t lock;
+    struct trash trash[TRASH_MAX];
+    size_t trash_count;
+};
+
+struct held {
+    atomic_uint refs;
+    uint8_t cka_id[CKA_ID_LEN];
+};
+
+/* ---- birth and end --------------------------------------------------------------------------- */
+
+enum att_rc keyd_hsm_new(const struct keyd_opts *opts, struct keyd_hsm **ret_hsm,
+                         struct att_err *err)
+{
+    struct keyd_hsm *hsm = calloc(1, sizeof *hsm);
+    if (!hsm || sem_init(&hsm->places, 0, SIDE_BY) != 0) {
+        free(hsm);
+        return att_fail(err, ATT_E_NOMEM, "hsm");
+    }
+    pthread_mutex_init(&hsm->lock, NULL);
+    enum att_rc rc = opts->hsm_socket_path
+                         ? proc_caller_new(opts->hsm_socket_path, "hsmd", opts->hsm_user,
+                                           proc_hsm_table, KEYD_OP_TIMEOUT_MS, &hsm->caller, err)
+                         : ATT_OK;
+    if (rc != ATT_OK) {
+        keyd_hsm_free(hsm);
+        return rc;
+    }
+    *ret_hsm = hsm;
+    return ATT_OK;
+}
+
+void keyd_hsm_free(struct keyd_hsm *hsm)
+{
+    if (hsm) {
+        proc_caller_free(hsm->caller);
+        pthread_mutex_destroy(&hsm->lock);
+        sem_destroy(&hsm->places);
+        free(hsm);
+    }
+}
+
+/* ---- asking ---------------------------------------------------------------------------------- */
+
+/* What is an operator's to mend at hsmd must not read as a refusal of ours, nor as the TPM's
+ * lockout: whoever asks backs off, and the reason tells why. */
+static enum att_rc translate(enum att_rc rc, struct att_err *err)
+{
+    switch (rc) {
+    case ATT_E_AUTH:
+    case ATT_E_LOCKOUT:
+    case ATT_E_DENIED:
+    case ATT_E_CONFLICT:
+    case ATT_E_EXISTS:
+    case ATT_E_PROTOCOL:
+        if (err) {
+            err->rc = ATT_E_UNREACHABLE;
+        }
+        return ATT_E_UNREACHABLE;
+    default:
+        return rc;
+    }
+}
+
+static enum att_rc ready(struct keyd *keyd, struct att_err *err)
+{
+    if (keyd->hsm->caller) {
+        return ATT_OK;
+    }
+    (void)!att_fail(err, ATT_E_UNSUPPORTED,
+                    "this host has no HSM (no hsm section in attestd.yaml)");
+    att_err_reason(err, "keyStore");
+    return ATT_E_UNSUPPORTED;
+}
+
+static enum att_rc ask(struct keyd *keyd, enum proc_hsm_op op, const struct proc_value *values,
+                       struct proc_answer *ret_answer, struct att_err *err)
+{
+    struct timespec until;
+    struct att_err why = {0};
+    enum att_rc rc = ready(keyd, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += WAIT_S;
+    int got;
+    while ((got = sem_clockwait(&keyd->hsm->places, CLOCK_MONOTONIC, &until)) != 0 &&
+           errno == EINTR) {
+    }
+    if (got != 0) {
+        rc = att_fail(err, ATT_E_RETRY, "hsmd is busy with %d requests", SIDE_BY);
+        att_err_reason(err, "tokenBusy");
+        return rc;
+    }
+    rc = proc_call(keyd->hsm->caller, (uint16_t)op, values, -1, ret_answer, &why);
+    sem_post(&keyd->hsm->places);
+    rc = translate(rc, &why);
+    if (rc != ATT_OK && err) {
+        *err = why;
+    }
+    return rc;
+}
+
+static enum att_rc ask_destroy(struct keyd *keyd, const uint8_t cka_id[CKA_ID_LEN],
+                               struct att_err *err)
+{
+    proc_autoanswer answer = {0};
+    const struct proc_value values[] = {[PROC_HSM_REQ_KEY_ID] =
+                                            proc_bytes(ATT_SLICE(cka_id, CKA_ID_LEN))};
+    return ask(keyd, PROC_HSM_DESTROY, values, &answer, err);
+}
+
+/* CREATE's and READ's answer. */
+static enum att_rc take_key(const struct proc_answer *answer, uint8_t ret_spki[ATT_P256_SPKI_LEN],
+                            struct evidence_hsm_attrs *ret_attrs, struct att_err *err)
+{
+    const struct proc_value *v = answer->msg.v;
+    const uint8_t *xy = att_p256_of_spki(v[PROC_HSM_KEY_REP_SPKI].bytes);
+    enum att_rc rc = xy ? att_p256_check(xy, err) : ATT_E_PARSE;
+    if (rc != ATT_OK) {
+        att_err_clear(err);
+        return att_fail(err, ATT_E_UNREACHABLE, "hsmd's answer holds no key on P-256");
+    }
+    att_p256_spki(ret_spki, xy);
+    *ret_attrs = (struct evidence_hsm_attrs){(uint32_t)v[PROC_HSM_KEY_REP_STATED].num,
+                                             (uint32_t)v[PROC_HSM_KEY_REP_HOLDS].num};
+    return ATT_OK;
+}
+
+/* ---- the file -------------------------------------------------------------------------------- */
+
+static enum att_rc file_path(const struct keyd *keyd, const char *id, char ret[KEYD_PATH_MAX],
+                             struct att_err *err)
+{
+    char name[64];
+    snprintf(name, sizeof name, "agents/%s.hsm", id);
+    return keyd_path(keyd, name, ret, err);
+}
+
+/* word: a state's name, "making" or "gone". sync: also against a loss of power. */
+static enum att_rc write_file(const struct keyd *keyd, const struct keyd_key *key, const char *word,
+                              bool sync, struct att_err *err)
+{
+    const struct held *held = key->held;
+    char path[KEYD_PATH_MAX], cka_id[2 * CKA_ID_LEN + 1], spki[2 * ATT_P256_SPKI_LEN + 1] = "";
+    att_autobuf text = ATT_BUF_INIT(FILE_MAX);
+    struct att_io_staged staged;
+    att_hex(cka_id, ATT_SLICE_ARRAY(held->cka_id));
+    if (key->spki.len == ATT_P256_SPKI_LEN) {
+        att_hex(spki, att_buf_slice(&key->spki));
+    }
+    att_autojson *json =
+        json_pack("{s:i, s:s, s:s, s:s, s:I, s:I, s:s, s:s}", "version", 1, "id", key->id, "agent",
+                  key->agent, "state", word, "created", (json_int_t)key->created_at, "activations",
+                  (json_int_t)key->active_seq, "ckaId", cka_id, "spki", spki);
+    enum att_rc rc =
+        json ? att_json_dump(json, false, &text, err) : att_fail(err, ATT_E_NOMEM, "key file");
+    if (rc == ATT_OK) {
+        rc = file_path(keyd, key->id, path, err);
+    }
+    if (rc == ATT_OK && sync) {
+        return att_io_write_file(path, att_buf_slice(&text), 0600, err);
+    }
+    if (rc == ATT_OK) {
+        rc = att_io_stage(path, att_buf_slice(&text), 0600, &staged, err);
+    }
+    return rc == ATT_OK ? att_io_commit(&staged, path, err) : rc;
+}
+
+static enum att_rc copy_text(const json_t *json, const char *name, char *ret, size_t room,
+                             struct att_err *err)
+{
+    const char *text = NULL;
+    enum att_rc rc = att_json_str(json, name, &text, err);
+    if (rc == ATT_OK && strlen(text) >= room) {
+        rc = att_fail(err, ATT_E_PARSE, "%s: too long", name);
+    }
+    if (rc == ATT_OK) {
+        memcpy(ret, text, strlen(text) + 1);
+    }
+    return rc;
+}
+
+static enum att_rc take_number(const json_t *json, const char *name, json_int_t *ret,
+                               struct att_err *err)
+{
+    const json_t *value = json_object_get(json, name);
+    if (!json_is_integer(value) || json_integer_value(value) < 0) {
+        return att_fail(err, ATT_E_PARSE, "%s: expected a number that is not negative", name);
+    }
+    *ret = json_integer_value(value);
+    return ATT_OK;
+}
+
+static enum att_rc take_state(const char *word, struct keyd_hsm_file *file, struct att_err *err)
+{
+    file->waste = strcmp(word, "making") == 0 || strcmp(word, "gone") == 0;
+    for (int state = KEYD_KEY_NEW; state <= KEYD_KEY_RETIRED; state++) {
+        if (strcmp(word, keyd_key_state_name((enum keyd_key_state)state)) == 0) {
+            file->state = (enum keyd_key_state)state;
+            return ATT_OK;
+        }
+    }
+    return file->waste ? ATT_OK : att_fail(err, ATT_E_PARSE, "state: %.20s is none", word);
+}
+
+/* Waste may lack a public key. */
+static enum att_rc take_spki(const char *hex, struct keyd_hsm_file *file, struct att_err *err)
+{
+    if (file->waste && !hex[0]) {
+        return ATT_OK;
+    }
+    enum att_rc rc = att_unhex_exact(file->spki, sizeof file->spki, hex, err);
+    const uint8_t *xy = rc == ATT_OK ? att_p256_of_spki(ATT_SLICE_ARRAY(file->spki)) : NULL;
+    if (rc == ATT_OK) {
+        rc = xy ? att_p256_check(xy, err) : att_fail(err, ATT_E_PARSE, "no key on P-256");
+    }
+    if (rc != ATT_OK) {
+        att_err_prefix(err, "spki");
+    }
+    return rc;
+}
+
+enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret_file,
+                                struct att_err *err)
+{
+    struct keyd_hsm_file file = {0};
+    att_autojson *json = NULL;
+    json_int_t version = 0, created = 0, activations = 0;
+    char word[16] = "", cka_id[2 * CKA_ID_LEN + 1] = "", spki[2 * ATT_P256_SPKI_LEN + 1] = "";
+    enum att_rc rc = att_json_parse(text, FILE_MAX, &json, err);
+    const struct {
+        const char *name;
+        char *ret;
+        size_t room;
+    } texts[] = {{"id", file.id, sizeof file.id},
+                 {"agent", file.agent, sizeof file.agent},
+                 {"state", word, sizeof word},
+                 {"ckaId", cka_id, sizeof cka_id},
+                 {"spki", spki, sizeof spki}};
+    if (rc == ATT_OK && (!json_is_object(json) || json_object_size(json) != 8)) {
+        rc = att_fail(err, ATT_E_PARSE, "expected an object of 8 members");
+    }
+    if (rc == ATT_OK) {
+        rc = take_number(json, "version", &version, err);
+    }
+    if (rc == ATT_OK && version != 1) {
+        rc = att_fail(err, ATT_E_PARSE, "version: expected 1");
+    }
+    for (size_t i = 0; rc == ATT_OK && i < sizeof texts / sizeof texts[0]; i++) {
+        rc = copy_text(json, texts[i].name, texts[i].ret, texts[i].room, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_number(json, "created", &created, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_number(json, "activations", &activations, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_state(word, &file, err);
+    }
+    if (rc == ATT_OK) {
+        rc = att_unhex_exact(file.cka_id, sizeof file.cka_id, cka_id, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_spki(spki, &file, err);
+    }
+    if (rc == ATT_OK && (!proc_agent_name_ok(att_slice_str(file.agent)) ||
+                         !proc_key_id_ok(att_slice_str(file.id)))) {
+        rc = att_fail(err, ATT_E_PARSE, "agent or id has not its form");
+    }
+    file.created_at = created;
+    file.active_seq = (uint64_t)activations;
+    if (rc == ATT_OK) {
+        *ret_file = file;
+    }
+    return rc;
+}
+
+/* ---- waste: keys that nobody was told of, or that were destroyed while hsmd was away -----------
+ */
+
+static void throw_away(struct keyd_hsm *hsm, const char *id, const uint8_t cka_id[CKA_ID_LEN])
+{
+    pthread_mutex_lock(&hsm->lock);
+    if (hsm->trash_count < TRASH_MAX) { /* else the next start finds its file again */
+        struct trash *trash = &hsm->trash[hsm->trash_count++];
+        memcpy(trash->id, id, sizeof trash->id);
+        memcpy(trash->cka_id, cka_id, CKA_ID_LEN);
+    }
+    pthread_mutex_unlock(&hsm->lock);
+}
+
+/* The file goes after the key, so that no key is left that nobody knows of. */
+static enum att_rc destroy_waste(struct keyd *keyd, const char *id,
+                                 const uint8_t cka_id[CKA_ID_LEN], struct att_err *err)
+{
+    char path[KEYD_PATH_MAX];
+    enum att_rc rc = ask_destroy(keyd, cka_id, err);
+    if (rc == ATT_OK) {
+        rc = file_path(keyd, id, path, err);
+    }
+    if (rc == ATT_OK && unlink(path) != 0 && errno != ENOENT) {
+        rc = att_fail_errno(err, ATT_E_IO, "remove %s", path);
+    }
+    return rc;
+}
+
+static void sweep(struct keyd *keyd)
+{
+    struct keyd_hsm *hsm = keyd->hsm;
+    for (int i = 0; i < SWEEP; i++) {
+        struct trash trash;
+        pthread_mutex_lock(&hsm->lock);
+        bool any = hsm->trash_count > 0;
+        if (any) {
+            trash = hsm->trash[--hsm->trash_count];
+        }
+        pthread_mutex_unlock(&hsm->lock);
+        if (!any) {
+            return;
+        }
+        struct att_err err = {0};
+        if (destroy_waste(keyd, trash.id, trash.cka_id, &err) != ATT_OK) {
+            throw_away(hsm, trash.id, trash.cka_id);
+            return;
+        }
+    }
+}
+
+/* ---- the table ------------------------------------------------------------------------------- */
+
+static void *hold(void *user)
+{
+    struct held *held = user;
+    atomic_fetch_add(&held->refs, 1);
+    return held;
+}
+
+static void release(void *user)
+{
+    struct held *held = user;
+    if (atomic_fetch_sub(&held->refs, 1) == 1) {
+        free(held);
+    }
+}
+
+static struct held *new_held(void)
+{
+    struct held *held = calloc(1, sizeof *held);
+    if (held) {
+        atomic_init(&held->refs, 1);
+    }
+    return held;
+}
+
+enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *ret_key,
+                          struct att_err *err)
+{
+    char path[KEYD_PATH_MAX], name[64];
+    att_autobuf text = ATT_BUF_INIT(FILE_MAX);
+    struct keyd_hsm_file file;
+    struct att_err cause = {0};
+    enum att_rc rc = file_path(keyd, id, path, err);
+    if (rc == ATT_OK) {
+        rc = att_io_read_file(path, FILE_MAX, &text, &cause);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_hsm_file_parse(att_buf_slice(&text), &file, &cause);
+    }
+    if (rc == ATT_OK && strcmp(file.id, id) != 0) {
+        rc = att_fail(&cause, ATT_E_PARSE, "is about key %s", file.id);
+    }
+    if (rc == ATT_E_PARSE || rc == ATT_E_LIMIT) {
+        snprintf(name, sizeof name, "agents/%s.hsm", id);
+        rc = keyd_state_bad(keyd, name, err);
+        return rc == ATT_OK ? att_fail(err, ATT_E_CONFLICT, "%s: %s", path, cause.msg) : rc;
+    }
+    if (rc != ATT_OK) {
+        return att_fail(err, rc, "%s", cause.msg);
+    }
+    if (file.waste) {
+        throw_away(keyd->hsm, id, file.cka_id);
+        return att_fail(err, ATT_E_NOTFOUND, "key %s is gone", id);
+    }
+    keyd_autokey key = {.store = &keyd_store_hsm,
+                        .type = KEYD_TYPE_P256,
+                        .state = file.state,
+                        .created_at = file.created_at,
+                        .active_seq = file.active_seq,
+                        .spki = ATT_BUF_INIT(ATT_P256_SPKI_LEN)};
+    memcpy(key.id, file.id, sizeof key.id);
+    memcpy(key.agent, file.agent, sizeof key.agent);
+    att_buf_put(&key.spki, file.spki, sizeof file.spki);
+    struct held *held = new_held();
+    if (!held || key.spki.failed) {
+        free(held);
+        return att_fail(err, ATT_E_NOMEM, "a key");
+    }
+    memcpy(held->cka_id, file.cka_id, CKA_ID_LEN);
+    key.held = held;
+    *ret_key = key;
+    key = (struct keyd_key){0};
+    return ATT_OK;
+}
+
+static enum att_rc make(struct keyd *keyd, struct keyd_key *key, struct att_err *err)
+{
+    const struct held *held = key->held;
+    const struct proc_value values[] = {
+        [PROC_HSM_CREATE_REQ_KEY_ID] = proc_bytes(ATT_SLICE_ARRAY(held->cka_id)),
+        [PROC_HSM_CREATE_REQ_TYPE] = proc_text("ec-p256"),
+    };
+    uint8_t spki[ATT_P256_SPKI_LEN];
+    struct evidence_hsm_attrs attrs;
+    proc_autoanswer answer = {0};
+    enum att_rc rc = write_file(keyd, key, "making", true, err);
+    if (rc == ATT_OK) {
+        rc = ask(keyd, PROC_HSM_CREATE, values, &answer, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_key(&answer, spki, &attrs, err);
+    }
+    if (rc == ATT_OK) {
+        key->type = KEYD_TYPE_P256;
+        key->spki = ATT_BUF_INIT(ATT_P256_SPKI_LEN);
+        att_buf_put(&key->spki, spki, sizeof spki);
+        rc = att_buf_ok(&key->spki, err);
+    }
+    return rc;
+}
+
+static enum att_rc create(struct keyd *keyd, struct keyd_key *key, struct att_err *err)
+{
+    struct held *held = new_held();
+    enum att_rc rc =
+        held ? att_random(held->cka_id, CKA_ID_LEN, err) : att_fail(err, ATT_E_NOMEM, "a key");
+    if (rc != ATT_OK) {
+        free(held);
+        return rc;
+    }
+    memset(key->seed_id, 0, sizeof key->seed_id);
+    key->held = held;
+    rc = make(keyd, key, err);
+    if (rc == ATT_OK) {
+        sweep(keyd);
+        return ATT_OK;
+    }
+    /* The answer may have been lost, and the key be there. */
+    struct att_err ignored = {0};
+    if (destroy_waste(keyd, key->id, held->cka_id, &ignored) != ATT_OK) {
+        throw_away(keyd->hsm, key->id, held->cka_id);
+    }
+    att_buf_done(&key->spki);
+    key->held = NULL;
+    release(held);
+    return rc;
+}
+
+static enum att_rc keep(struct keyd *keyd, const struct keyd_key *key, struct att_err *err)
+{
+    const struct held *held = key->held;
+    enum att_rc rc = write_file(keyd, key, keyd_key_state_name(key->state), true, err);
+    if (rc != ATT_OK) { /* what is on disk says "making" */
+        throw_away(keyd->hsm, key->id, held->cka_id);
+    }
+    return rc;
+}
+
+static enum att_rc keep_state(struct keyd *keyd, const struct keyd_key *key, struct att_err *err)
+{
+    return write_file(keyd, key, keyd_key_state_name(key->state), false, err);
+}
+
+static enum att_rc drop(struct keyd *keyd, const struct keyd_key *key, struct att_err *err)
+{
+    return write_file(keyd, key, "gone", false, err);
+}
+
+static void destroy(struct keyd *keyd, const struct keyd_key *key)
+{
+    const struct held *held = key->held;
+    struct att_err ignored = {0};
+    if (destroy_waste(keyd, key->id, held->cka_id, &ignored) != ATT_OK) {
+        throw_away(keyd->hsm, key->id, held->cka_id);
+    } else {
+        sweep(keyd);
+    }
+}
+
+static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_prio prio,
+                        enum keyd_mechanism mechanism, struct att_slice digest,
+                        struct keyd_sig *ret_sig, struct att_err *err)
+{
+    const struct held *held = key->held;
+    proc_autoanswer answer = {0};
+    const struct proc_value values[] = {
+        [PROC_HSM_SIGN_REQ_KEY_ID] = proc_bytes(ATT_SLICE_ARRAY(held->cka_id)),
+        [PROC_HSM_SIGN_REQ_DIGEST] = proc_bytes(digest),
+    };
+    (void)prio;      /* hsmd's sessions are side by side */
+    (void)mechanism; /* ECDSA: the only one of a P-256 key */
+    enum att_rc rc = keyd_frozen_check(keyd, key->agent, err);
+    if (rc == ATT_OK) {
+        rc = ask(keyd, PROC_HSM_SIGN, values, &answer, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    struct att_slice raw = answer.msg.v[PROC_HSM_SIGN_REP_SIGNATURE].bytes;
+    if (raw.len != ATT_P256_XY_LEN) {
+        return att_fail(err, ATT_E_UNREACHABLE, "hsmd's signature has %zu bytes, expected %d",
+                        raw.len, ATT_P256_XY_LEN);
+    }
+    memcpy(ret_sig->bytes, raw.ptr, raw.len);
+    ret_sig->len = raw.len;
+    return ATT_OK;
+}
+
+/* What the module says of the key now, signed by it over this order's keyAuthorization. */
+static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
+                         struct att_slice key_authorization, struct keyd_proof *ret_proof,
+                         struct att_err *err)
+{
+    const struct held *held = key->held;
+    uint8_t spki[ATT_P256_SPKI_LEN], digest[ATT_SHA256_LEN];
+    struct evidence_hsm_attrs attrs;
+    struct keyd_sig sig = {.len = 0};
+    proc_autoanswer answer = {0};
+    keyd_autoproof proof = {.statement = ATT_BUF_INIT(EVIDENCE_HSM_ATTRS_MAX),
+                            .sig = ATT_BUF_INIT(KEYD_SIG_MAX)};
+    const struct proc_value values[] = {[PROC_HSM_REQ_KEY_ID] =
+                                            proc_bytes(ATT_SLICE_ARRAY(held->cka_id))};
+    enum att_rc rc = keyd_frozen_check(keyd, key->agent, err);
+    if (rc == ATT_OK) {
+        rc = ask(keyd, PROC_HSM_READ, values, &answer, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_key(&answer, spki, &attrs, err);
+    }
+    if (rc == ATT_OK && !att_slice_eq(ATT_SLICE_ARRAY(spki), att_buf_slice(&key->spki))) {
+        rc = att_fail(err, ATT_E_UNREACHABLE, "the HSM's key is another one than key %s", key->id);
+    }
+    if (rc == ATT_OK) {
+        rc = evidence_hsm_attrs_encode(&attrs, &proof.statement, err);
+    }
+    if (rc == ATT_OK) {
+        evidence_hsm_digest(digest, key_authorization, att_buf_slice(&proof.statement));
+        rc = sign(keyd, key, TPM_PRIO_RENEWAL, KEYD_ECDSA, ATT_SLICE_ARRAY(digest), &sig, err);
+    }
+    if (rc == ATT_OK) {
+        att_buf_put(&proof.sig, sig.bytes, sig.len);
+        rc = att_buf_ok(&proof.sig, err);
+    }
+    if (rc == ATT_OK) {
+        *ret_proof = proof;
+        proof = (struct keyd_proof){0};
+    }
+    return rc;
+}
+
+static void describe(const struct keyd *keyd, json_t *object)
+{
+    json_object_set_new(object, "configured", json_boolean(keyd->hsm->caller != NULL));
+}
+
+const struct keyd_store keyd_store_hsm = {
+    .name = "hsm",
+    .keys_max = KEYS_MAX,
+    .ready = ready,
+    .create = create,
+    .keep = keep,
+    .keep_state = keep_state,
+    .drop = drop,
+    .destroy = destroy,
+    .sign = sign,
+    .prove = prove,
+    .describe = describe,
+    .hold = hold,
+    .release = release,
+};

@@ -1,0 +1,164 @@
+/* The store "memory": keys for agents that open thousands of connections. A key is a scalar in
+ * locked memory of its own (memfd_secret where the kernel has it, else mlock, not dumped, not
+ * inherited), never written, wiped when it is destroyed and when keyd ends. It does not outlive
+ * keyd, and no TPM speaks for it: the AK's quote carries its digest, and the issuer gives it
+ * minutes.
+ */
+#include "attestd/base/p256.h"
+#include "attestd/keyd/internal.h"
+#include "attestd/keyd/softkey.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Each takes a page of locked memory. Two for each of 500 agents, and a few that wait. */
+#define KEYS_MAX 1024
+
+struct held {
+    atomic_uint refs;
+    struct att_secret scalar;
+    uint8_t point[KEYD_POINT_LEN];
+};
+
+static void *hold(void *user)
+{
+    struct held *held = user;
+    atomic_fetch_add(&held->refs, 1);
+    return held;
+}
+
+static void release(void *user)
+{
+    struct held *held = user;
+    if (atomic_fetch_sub(&held->refs, 1) == 1) {
+        att_secret_done(&held->scalar);
+        free(held);
+    }
+}
+
+/* Also while the TPM is away: what is asked of it is the quote's to say. */
+static enum att_rc ready(struct keyd *keyd, struct att_err *err)
+{
+    (void)keyd;
+    (void)err;
+    return ATT_OK;
+}
+
+static enum att_rc check_locked(const struct att_secret *scalar, struct att_err *err)
+{
+    if (scalar->locked) {
+        return ATT_OK;
+    }
+    enum att_rc rc =
+        att_fail(err, ATT_E_LIMIT,
+                 "no more memory can be locked (LimitMEMLOCK): keys of kind memory are "
+                 "made in no other");
+    att_err_reason(err, "memoryLock");
+    return rc;
+}
+
+static enum att_rc fill(struct held *held, struct keyd_key *key, struct att_err *err)
+{
+    EVP_PKEY *pkey = NULL;
+    struct att_buf spki = ATT_BUF_INIT(ATT_P256_SPKI_LEN);
+    size_t len = 0;
+    enum att_rc rc = keyd_softkey_make(&held->scalar, err);
+    if (rc == ATT_OK) {
+        rc = check_locked(&held->scalar, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_softkey_open(&held->scalar, NULL, &pkey, err);
+    }
+    if (rc == ATT_OK && (EVP_PKEY_get_octet_string_param(pkey, "encoded-pub-key", held->point,
+                                                         KEYD_POINT_LEN, &len) != 1 ||
+                         len != KEYD_POINT_LEN)) {
+        rc = att_fail_openssl(err, ATT_E_CRYPTO, "a key's public point");
+    }
+    EVP_PKEY_free(pkey);
+    if (rc == ATT_OK) {
+        uint8_t bytes[ATT_P256_SPKI_LEN];
+        att_p256_spki(bytes, held->point + 1);
+        att_buf_put(&spki, bytes, sizeof bytes);
+        rc = att_buf_ok(&spki, err);
+    }
+    if (rc != ATT_OK) {
+        att_buf_done(&spki);
+        return rc;
+    }
+    key->spki = spki;
+    key->type = KEYD_TYPE_P256;
+    return ATT_OK;
+}
+
+static enum att_rc create(struct keyd *keyd, struct keyd_key *key, struct att_err *err)
+{
+    (void)keyd;
+    struct held *held = calloc(1, sizeof *held);
+    if (!held) {
+        return att_fail(err, ATT_E_NOMEM, "a key");
+    }
+    atomic_init(&held->refs, 1);
+    enum att_rc rc = fill(held, key, err);
+    if (rc != ATT_OK) {
+        release(held);
+        return rc;
+    }
+    memset(key->seed_id, 0, sizeof key->seed_id);
+    key->held = held;
+    return ATT_OK;
+}
+
+/* The registry's reference is gone already; that of a signature under way goes with it. */
+static void destroy(struct keyd *keyd, const struct keyd_key *key)
+{
+    (void)keyd;
+    (void)key;
+}
+
+static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_prio prio,
+                        enum keyd_mechanism mechanism, struct att_slice digest,
+                        struct keyd_sig *ret_sig, struct att_err *err)
+{
+    (void)prio;      /* no queue */
+    (void)mechanism; /* ECDSA: the only one of a P-256 key */
+    const struct held *held = key->held;
+    EVP_PKEY *pkey = NULL;
+    struct att_buf raw = ATT_BUF_INIT(KEYD_SIG_MAX);
+    enum att_rc rc = keyd_softkey_open(&held->scalar, held->point, &pkey, err);
+    if (rc == ATT_OK) {
+        rc = keyd_frozen_check(keyd, key->agent, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_softkey_sign(pkey, digest.ptr, &raw, err);
+    }
+    EVP_PKEY_free(pkey);
+    if (rc == ATT_OK) {
+        memcpy(ret_sig->bytes, raw.ptr, raw.len);
+        ret_sig->len = raw.len;
+    }
+    att_buf_done(&raw);
+    return rc;
+}
+
+/* Nothing: the quote over the key's digest is all there is. */
+static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
+                         struct att_slice key_authorization, struct keyd_proof *ret_proof,
+                         struct att_err *err)
+{
+    (void)key_authorization;
+    *ret_proof = (struct keyd_proof){0};
+    return keyd_frozen_check(keyd, key->agent, err);
+}
+
+const struct keyd_store keyd_store_memory = {
+    .name = "memory",
+    .keys_max = KEYS_MAX,
+    .ready = ready,
+    .create = create,
+    .destroy = destroy,
+    .sign = sign,
+    .prove = prove,
+    .hold = hold,
+    .release = release,
+};

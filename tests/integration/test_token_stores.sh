@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# What an agent's program sees of its key is the same whichever store holds it: the real tokend, keyd,
+# attestd, whod and issuer, stock PKCS#11 clients, the same steps for a key in the TPM and one in keyd's
+# memory. Signing, TLS, `attestctl run`, rotation, freeze, a restart of keyd under a running client.
+set -euo pipefail
+export JOB_KEY=memory # the profile allows both
+# shellcheck disable=SC2154 # dir, bin and job_vectors come from job.sh
+# shellcheck source=../support/job.sh
+. "$ATT_SOURCE_DIR/tests/support/job.sh"
+module=$(find /usr/lib -name p11-kit-client.so -print -quit 2> /dev/null || true)
+[ -n "$module" ] || job_skip "no p11-kit-client.so (package p11-kit-modules)"
+[ "$(id -u)" = 0 ] || job_skip "processes of several users need root"
+job_setup
+began=$(date +%s%3N)
+ok() { printf 'ok %6d ms: %s\n' $(($(date +%s%3N) - began)) "$*"; }
+client=$ATT_BIN_DIR/../tests-bin/token-client
+key='pkcs11:token=attestd;object=agent;type=private'
+trap 'status=$?; set +e; job_stop tokend KILL; job_stop tls KILL; (exit $status); job_cleanup' EXIT
+chmod 755 "$dir"
+
+job_make_tpm
+job_write_conf
+job_start_all
+job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml"
+wait_for 10 test -S "$dir/run/whod.sock"
+job_start tokend "$bin/attestd-tokend" --config "$dir/attestd.yaml"
+wait_for 10 test -S "$dir/run/public/pkcs11.sock"
+chmod -R a+rX "$dir/run"
+chmod a+x "$dir/state" "$dir/state/host" "$dir/state/host/agents" # as the units have it
+export P11_KIT_SERVER_ADDRESS=unix:path=$dir/run/public/pkcs11.sock P11_KIT_STRICT=1
+
+# An agent for each store, told apart by its user.
+declare -A uid_of=([in-tpm]=1101 [in-memory]=1102) store_of=([in-tpm]=tpm [in-memory]=memory)
+wait_for 60 job_host_known
+ctl host approve "$(job_host_id)" --label job > /dev/null
+{
+    echo "trust_domain: bank.example"
+    echo "agents:"
+    for name in in-tpm in-memory; do
+        echo "  - { name: $name, owner: x@bank.example, hosts: [ \"ek:$(job_host_id)\" ],"
+        echo "      workload: { uid: ${uid_of[$name]} }, key: ${store_of[$name]}, profile: trading }"
+    done
+} > "$dir/agents.yaml"
+ctl entry apply -f "$dir/agents.yaml" > /dev/null
+for name in in-tpm in-memory; do
+    wait_for 60 job_serial "$name"
+done
+ok "an agent with a key in the TPM, another with one in memory"
+
+as() { # NAME COMMAND...: as that agent's user
+    local uid=${uid_of[$1]}
+    shift
+    timeout 120 setpriv --reuid="$uid" --regid="$uid" --clear-groups env HOME=/nonexistent "$@" < /dev/null
+}
+cert_key() { openssl x509 -in "$dir/state/host/agents/$1/chain.pem" -noout -pubkey; }
+signs() { # NAME: and the certificate in force verifies it
+    openssl rand 32 > "$dir/tmp/digest"
+    chmod 644 "$dir/tmp/digest"
+    as "$1" pkcs11-tool --module "$module" -s -m ECDSA --signature-format openssl --label agent -i "$dir/tmp/digest" \
+        > "$dir/tmp/sig" 2> "$dir/tmp/err" || return 1
+    cert_key "$1" > "$dir/tmp/pub.pem"
+    openssl pkeyutl -verify -pubin -inkey "$dir/tmp/pub.pem" -in "$dir/tmp/digest" -sigfile "$dir/tmp/sig" > "$dir/tmp/out"
+}
+sign_count() { as "$1" "$client" "$module" sign "$2" > "$dir/tmp/out" 2>&1; }
+refused_sign() { ! sign_count "$1" 1; }
+
+for name in in-tpm in-memory; do
+    store=${store_of[$name]}
+    [ "$(ctl --json cert show $name | jq -r .keyStore)" = "$store" ] || job_fail "$name: cert show says another store than $store"
+    sign_count "$name" 50 || { cat "$dir/tmp/out"; job_fail "$name: 50 signatures"; }
+    ok "$store: $(cat "$dir/tmp/out")"
+    if command -v pkcs11-tool > /dev/null; then
+        signs "$name" || { cat "$dir/tmp/err"; job_fail "$name: pkcs11-tool -s"; }
+        ok "$store: pkcs11-tool signs, the certificate's key verifies"
+    else
+        echo "not tried: pkcs11-tool (package opensc)"
+    fi
+    as "$name" "$bin/attestctl" run "$name" --run-dir "$dir/run" --state-dir "$dir/state" -- \
+        "$client" "$module" sign 3 > "$dir/tmp/out" 2>&1 || { cat "$dir/tmp/out"; job_fail "$name: attestctl run"; }
+    ok "$store: attestctl run"
+
+    # ---- TLS with the agent's key, stock client and server ----
+    if command -v gnutls-cli > /dev/null; then
+        port=$((20000 + RANDOM % 20000))
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$dir/tmp/srv.key" -out "$dir/tmp/srv.pem" \
+            -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost 2> /dev/null
+        chmod a+r "$dir/tmp/srv.pem"
+        job_start tls openssl s_server -accept "127.0.0.1:$port" -cert "$dir/tmp/srv.pem" -key "$dir/tmp/srv.key" \
+            -CAfile "$dir/issuer/ca/bundle.pem" -Verify 4 -verify_return_error -www
+        wait_for 15 bash -c "exec 9<>/dev/tcp/127.0.0.1/$port"
+        as "$name" gnutls-cli --provider "$module" --x509keyfile "$key" \
+            --x509certfile "$dir/state/host/agents/$name/chain.pem" \
+            --x509cafile "$dir/tmp/srv.pem" -p "$port" localhost > "$dir/tmp/out" 2>&1 || { cat "$dir/tmp/out"; job_fail "$name: gnutls-cli"; }
+        grep -q 'Handshake was completed' "$dir/tmp/out" || job_fail "$name: no handshake"
+        job_stop tls
+        ok "$store: TLS client authentication by gnutls-cli"
+    else
+        echo "not tried: gnutls-cli"
+    fi
+
+    # ---- rotation: new sessions have the new key ----
+    before=$(cert_key "$name")
+    ctl agent rotate "$name" > /dev/null
+    [ "$before" != "$(cert_key "$name")" ] || job_fail "$name: rotation kept the key"
+    ! command -v pkcs11-tool > /dev/null || signs "$name" || { cat "$dir/tmp/err"; job_fail "$name: after the rotation"; }
+    ok "$store: rotation"
+
+    # ---- freeze ----
+    ctl agent freeze "$name" > /dev/null
+    refused_sign "$name" || job_fail "$name: frozen, and signs"
+    ctl agent thaw "$name" > /dev/null
+    wait_for 20 sign_count "$name" 1
+    ok "$store: frozen, it does not sign; thawed, it does"
+done
+
+# ---- one agent is not the other ----
+as in-memory "$bin/attestctl" run in-memory --run-dir "$dir/run" --state-dir "$dir/state" -- \
+    "$client" "$module" sign 1 > /dev/null 2>&1 || job_fail "attestctl run"
+[ "$(cert_key in-tpm)" != "$(cert_key in-memory)" ] || job_fail "both have one key"
+
+# ---- keyd is killed: the TPM's key is the same, memory's is another, and both sign ----
+declare -A was=([in-tpm]=$(cert_key in-tpm) [in-memory]=$(cert_key in-memory))
+job_stop keyd KILL
+refused_sign in-memory || job_fail "signed without keyd"
+job_start_keyd
+other_key() { job_is in-memory valid && [ "$(cert_key in-memory)" != "${was[in-memory]}" ]; }
+wait_for 60 other_key
+for name in in-tpm in-memory; do
+    wait_for 30 sign_count "$name" 5
+    ! command -v pkcs11-tool > /dev/null || signs "$name" || job_fail "$name: after keyd was killed"
+done
+[ "$(cert_key in-tpm)" = "${was[in-tpm]}" ] || job_fail "the TPM's key was replaced"
+[ "$(grep -c agent.keyLost "$dir/log/attestd.log")" = 1 ] || job_fail "keyLost: $(grep -c agent.keyLost "$dir/log/attestd.log")"
+ok "keyd killed: the TPM's key stays, memory has another, both sign"
+
+# ---- the entry names the other store: the next certificate is at once of that one ----
+sed -i 's/key: memory/key: tpm/' "$dir/agents.yaml"
+ctl entry apply -f "$dir/agents.yaml" > /dev/null
+now_in() { job_is in-memory valid && [ "$(ctl --json cert show in-memory | jq -r .keyStore)" = "$1" ]; }
+wait_for 60 now_in tpm
+wait_for 20 sign_count in-memory 1
+ok "an entry that names another store: certificate and key follow"
+! grep -E 'ERROR: AddressSanitizer|runtime error|LeakSanitizer' "$dir"/log/*.log || job_fail "sanitizer"
+echo "token, both stores: all held"
