@@ -21,14 +21,13 @@
 #include <pthread.h>
 
 #define KEYD_PATH_MAX       1024
-#define KEYD_AGENT_KEYS_MAX 16 /* in force, next, retired (AGENT_RETIRED_MAX), and some left over  \
-                                */
-#define KEYD_KEYS_MAX      (1024 * KEYD_AGENT_KEYS_MAX) /* AGENT_MAX agents with all of them */
-#define KEYD_FROZEN_MAX    3000                         /* whose names fit into INFO */
-#define KEYD_BAD_MAX       64
-#define KEYD_DROPPED_MAX   64
-#define KEYD_OP_TIMEOUT_MS 25000 /* below the client's, so that the caller hears why */
-#define KEYD_SECRET_LEN    32
+#define KEYD_AGENT_KEYS_MAX 16 /* in force, next, retired; and some that were left over */
+#define KEYD_KEYS_MAX       (1024 * KEYD_AGENT_KEYS_MAX) /* of all agents that a host can have */
+#define KEYD_FROZEN_MAX     3000                         /* whose names fit into INFO */
+#define KEYD_BAD_MAX        64
+#define KEYD_DROPPED_MAX    64
+#define KEYD_OP_TIMEOUT_MS  25000 /* below the client's, so that the caller hears why */
+#define KEYD_SECRET_LEN     32
 
 enum keyd_phase {
     KEYD_STARTING,

@@ -16,7 +16,7 @@ chmod 755 "$dir"
 fault_clock_make
 clock=$dir/clock
 fault_clock "$clock" 0 0
-lifetime=120
+lifetime=600 # its renewal is not due before the test is done with it
 export JOB_LIFETIME=${lifetime}s
 job_start_attestd() {
     fault_start_clocked attestd "$clock" "$bin/attestd" --config "$dir/attestd.yaml"

@@ -159,9 +159,12 @@ rm "$RIG/store/quota"
 ok "nobody's agent: no slot; changed, frozen, quota: clean errors"
 
 # ---- rotation ----------------------------------------------------------------------------------------------------
-(sleep 0.5; rig_key market-data; sleep 1.2; echo) | timeout 30 "$client" "$module" rotate > "$RIG/out" 2>&1 ||
+is_ready() { rig_wait grep -qs ready "$RIG/out"; }
+rm "$RIG/out"
+(is_ready; rig_key market-data; sleep 1.2; echo) | timeout 30 "$client" "$module" rotate > "$RIG/out" 2>&1 ||
     { cat "$RIG/out"; fail "rotation"; }
-(sleep 0.5; rm "$RIG"/store/keys/*; rig_key market-data; echo) | timeout 30 "$client" "$module" old > "$RIG/out" 2>&1 ||
+rm "$RIG/out"
+(is_ready; rm "$RIG"/store/keys/*; rig_key market-data; echo) | timeout 30 "$client" "$module" old > "$RIG/out" 2>&1 ||
     { cat "$RIG/out"; fail "a handle of a destroyed key"; }
 mv "$RIG/store/market-data/key_id" "$RIG/key_id"
 sleep 1.1
