@@ -221,9 +221,9 @@ run "$client" "$module" sign 3 > /dev/null || fail "after the hostile client"
 timeout 60 "$client" "$module" loop 5 > "$RIG/loop" 2>&1 &
 loop=$!
 sleep 1
-(sleep 2; echo) | timeout 30 "$client" "$module" rotate > "$RIG/out" 2>&1 &
+(sleep 6; echo) | timeout 30 "$client" "$module" rotate > "$RIG/out" 2>&1 &
 victim=$!
-sleep 1
+rig_wait grep -q ready "$RIG/out"
 kill -9 "$(pgrep -n -P "$RIG_TOKEND")"
 wait "$victim" && fail "a client whose token was killed went on"
 wait "$loop" || { cat "$RIG/loop"; fail "a neighbour of a killed token"; }

@@ -158,7 +158,6 @@ static void each_socket_has_its_own_table(void **state)
     struct fixture *f = *state;
     struct att_err err = {0};
     struct proc_keyd *attestds = NULL;
-    att_autojson *info = NULL;
     struct proc_key *keys = NULL;
     size_t count = 0;
     assert_ok(proc_keyd_new(sign_sock, getuid(), 3000, &attestds, &err));
