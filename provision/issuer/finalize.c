@@ -93,14 +93,14 @@ static enum att_rc check_policy(struct m5 *m, struct store_tx *tx, struct att_er
              m->order.policy);
     const struct conf_profile *profile =
         conf_issuer_profile(m->call->settings->conf, m->order.profile);
-    verify_autopolicy *policy = NULL;
-    enum att_rc rc = issuer_policy_get(tx, name, &policy, err);
+    issuer_autopolicy *policy = NULL;
+    enum att_rc rc = issuer_policy_get(m->call->issuer, tx, name, &policy, err);
     if (rc) {
         return rc;
     }
     long long judged = slash ? atoll(slash + 1) : -1;
-    long long now = strcmp(name, "none") == 0 ? 0 : policy ? (long long)policy->version : -1;
-    if (policy && policy->not_after && m->call->now > policy->not_after) {
+    long long now = strcmp(name, "none") == 0 ? 0 : policy ? (long long)policy->v->version : -1;
+    if (policy && policy->v->not_after && m->call->now > policy->v->not_after) {
         now = -1;
     }
     if (!profile || strcmp(profile->boot, name) != 0 || now != judged) {
