@@ -15,8 +15,8 @@ struct m2 {
     struct verify_verdict *verdict;
     struct verify_quote_facts quote;
     enum verify_change change;
-    struct verify_policy *policy;
-    json_t *facts; /* of M1 */
+    struct issuer_policy *policy; /* NULL: none, or it is not there */
+    json_t *facts;                /* of M1 */
     struct store_host host;
     bool host_found;
     struct verify_clock previous;
@@ -86,7 +86,7 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
         rc = store_each(tx, &store_aks, "host", m->host.id, take_previous_pcrs, m, err);
     }
     if (!rc) {
-        rc = issuer_policy_get(tx, m->ak.profile_boot, &m->policy, err);
+        rc = issuer_policy_get(call->issuer, tx, m->ak.profile_boot, &m->policy, err);
     }
     if (!rc) {
         rc = issuer_logs_asked(&m->request.logs, m->ak.logs, err);
@@ -120,7 +120,7 @@ static enum att_rc judge(struct m2 *m, struct att_err *err)
     in.boot.logs = issuer_logs_bits(m->ak.logs);
     in.boot.memo = m->call->issuer->memo;
     in.boot.boot_none = strcmp(m->ak.profile_boot, "none") == 0;
-    in.boot.policy = m->policy;
+    in.boot.policy = m->policy ? m->policy->v : NULL;
     in.boot.now = m->call->now;
     in.previous = m->have_previous ? &m->previous : NULL;
     in.previous_pcrs = m->have_previous_pcrs ? &m->previous_pcrs : NULL;
@@ -610,7 +610,7 @@ enum att_rc issuer_attestation_key(struct issuer_call *call, struct att_err *err
                                    : store_run(call->issuer->store, false, show_tx, m, err);
         att_wipe(m->ak.secret.ptr, m->ak.secret.len);
         enrol_m2_request_done(&m->request);
-        verify_policy_free(m->policy);
+        issuer_policy_put(m->policy);
         json_decref(m->facts);
         store_record_done(&store_aks, &m->ak);
         store_record_done(&store_hosts, &m->host);

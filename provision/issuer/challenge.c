@@ -16,7 +16,7 @@ struct m4 {
     struct store_host host;
     struct store_ak ak;
     struct store_entry entry;
-    struct verify_policy *policy;
+    struct issuer_policy *policy; /* NULL: none, or it is not there */
     struct verify_verdict *verdict;
     struct verify_agent_facts facts;
     bool judged;
@@ -88,7 +88,7 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
     const char *ak = issuer_url_id(call->issuer, "ak", m->request.ak_url);
     rc = issuer_order_check(call, tx, &m->order, ak ? ak : "", &m->host, &m->ak, &m->entry, err);
     if (!rc) {
-        rc = issuer_policy_get(tx, m->order.policy, &m->policy, err);
+        rc = issuer_policy_get(call->issuer, tx, m->order.policy, &m->policy, err);
     }
     if (!rc) {
         m->known = issuer_logs_known(tx, &m->host);
@@ -156,7 +156,7 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
                .expires_at = m->ak.expires_at},
         .boot = {.logs = issuer_logs_bits(m->order.logs),
                  .boot_none = strcmp(m->order.policy, "none") == 0,
-                 .policy = m->policy,
+                 .policy = m->policy ? m->policy->v : NULL,
                  .now = call->now,
                  .memo = call->issuer->memo},
     };
@@ -221,7 +221,7 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
         json_object_set_new(r, names[i], json_string(values[i]));
     }
     json_object_set_new(r, "entryVersion", json_integer(m->entry.version));
-    json_object_set_new(r, "policyVersion", json_integer(m->policy ? m->policy->version : 0));
+    json_object_set_new(r, "policyVersion", json_integer(m->policy ? m->policy->v->version : 0));
     if (strcmp(outcome, "granted") == 0) {
         json_object_set_new(r, "keyStore", json_string(m->facts.key_store));
     }
@@ -438,7 +438,7 @@ enum att_rc issuer_challenge(struct issuer_call *call, struct att_err *err)
     }
     if (m) {
         verify_verdict_free(m->verdict);
-        verify_policy_free(m->policy);
+        issuer_policy_put(m->policy);
         enrol_m4_request_done(&m->request);
         store_record_done(&store_orders, &m->order);
         store_record_done(&store_hosts, &m->host);

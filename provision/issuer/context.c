@@ -159,8 +159,8 @@ static enum att_rc check_policies(void *user, struct store_tx *tx, struct att_er
     const struct conf_issuer *conf = issuer->settings->conf;
     for (unsigned i = 0; i <= conf->n_profiles; i++) {
         const char *boot = i < conf->n_profiles ? conf->profiles[i].boot : conf->enrolment->boot;
-        struct verify_policy *policy = NULL;
-        enum att_rc rc = issuer_policy_get(tx, boot, &policy, err);
+        issuer_autopolicy *policy = NULL;
+        enum att_rc rc = issuer_policy_get(issuer, tx, boot, &policy, err);
         if (rc) {
             return rc;
         }
@@ -168,7 +168,6 @@ static enum att_rc check_policies(void *user, struct store_tx *tx, struct att_er
             att_log(ATT_WARN, "policy.missing", ATT_S("policy", boot),
                     ATT_S("profile", i < conf->n_profiles ? conf->profiles[i].name : "enrolment"));
         }
-        verify_policy_free(policy);
     }
     return ATT_OK;
 }
@@ -296,7 +295,8 @@ static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
         issuer->limit = issuer_limit_new();
         issuer->memo = verify_memo_new(ISSUER_MEMO_PLACES);
         issuer->keys = acme_keys_new();
-        rc = issuer->limit && issuer->memo && issuer->keys
+        issuer->policies = issuer_policies_new();
+        rc = issuer->limit && issuer->memo && issuer->keys && issuer->policies
                  ? ATT_OK
                  : att_fail(err, ATT_E_NOMEM, "issuer: no memory");
     }
@@ -379,6 +379,7 @@ void issuer_free(struct issuer *issuer)
     issuer_ca_free(issuer->ca);
     acme_nonces_free(issuer->nonces);
     acme_keys_free(issuer->keys);
+    issuer_policies_free(issuer->policies);
     issuer_limit_free(issuer->limit);
     verify_memo_free(issuer->memo);
     issuer_settings_put(issuer->settings);

@@ -48,6 +48,7 @@
 struct issuer_ca;
 struct issuer_server;
 struct issuer_limit;
+struct issuer_policies;
 struct issuer_claim;
 
 /* The part of the configuration that SIGHUP replaces; counted, immutable after load. */
@@ -75,6 +76,7 @@ struct issuer {
     struct acme_keys *keys;
     struct issuer_limit *limit;
     struct verify_memo *memo; /* IMA lists that were replayed */
+    struct issuer_policies *policies;
     struct issuer_counters counters;
     atomic_llong view_version;
     int64_t (*clock)(void); /* UTC seconds; tests set their own */
@@ -316,10 +318,23 @@ ATT_MUST_USE enum att_rc issuer_entry_for(struct store_tx *tx, const char *name,
                                           const struct store_host *host,
                                           struct store_entry *ret_entry,
                                           struct conf_entry **ret_parsed, struct att_err *err);
+/* A boot policy that was read; counted, never changed. */
+struct issuer_policy {
+    atomic_int refs;
+    char *text;
+    struct verify_policy *v;
+};
+#define ISSUER_POLICIES_KEPT 16
+struct issuer_policies *issuer_policies_new(void); /* NULL without memory */
+void issuer_policies_free(struct issuer_policies *policies);
+void issuer_policy_put(struct issuer_policy *policy);
+void issuer_policy_cleanup(struct issuer_policy **policy);
+#define issuer_autopolicy ATT_CLEANUP(issuer_policy_cleanup) struct issuer_policy
 /* The boot policy by name; NULL for "none" and for one that is not there (policyMissing follows).
  */
-ATT_MUST_USE enum att_rc issuer_policy_get(struct store_tx *tx, const char *name,
-                                           struct verify_policy **ret_policy, struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_policy_get(struct issuer *issuer, struct store_tx *tx,
+                                           const char *name, struct issuer_policy **ret_policy,
+                                           struct att_err *err);
 /* Stores one (JSON text), when it is new or newer; ret_result as in docs/ADMIN.md. */
 ATT_MUST_USE enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text,
                                              bool dry_run, int64_t uid, json_t **ret_result,

@@ -39,8 +39,102 @@ enum att_rc issuer_entry_for(struct store_tx *tx, const char *name, const struct
     return ATT_OK;
 }
 
-enum att_rc issuer_policy_get(struct store_tx *tx, const char *name,
-                              struct verify_policy **ret_policy, struct att_err *err)
+/* ---- policies, read once
+ * -----------------------------------------------------------------------------------
+ * Found by the text of the row and by nothing else; the row is read each time, so that a changed
+ * policy is never judged by from memory. */
+
+struct issuer_policies {
+    pthread_mutex_t lock;
+    struct issuer_policy *slots[ISSUER_POLICIES_KEPT];
+    size_t next; /* to be replaced */
+};
+
+struct issuer_policies *issuer_policies_new(void)
+{
+    struct issuer_policies *policies = calloc(1, sizeof *policies);
+    if (policies) {
+        pthread_mutex_init(&policies->lock, NULL);
+    }
+    return policies;
+}
+
+void issuer_policies_free(struct issuer_policies *policies)
+{
+    for (size_t i = 0; policies && i < ISSUER_POLICIES_KEPT; i++) {
+        issuer_policy_put(policies->slots[i]);
+    }
+    if (policies) {
+        pthread_mutex_destroy(&policies->lock);
+    }
+    free(policies);
+}
+
+void issuer_policy_put(struct issuer_policy *policy)
+{
+    if (policy && atomic_fetch_sub(&policy->refs, 1) == 1) {
+        verify_policy_free(policy->v);
+        free(policy->text);
+        free(policy);
+    }
+}
+
+void issuer_policy_cleanup(struct issuer_policy **policy)
+{
+    issuer_policy_put(*policy);
+    *policy = NULL;
+}
+
+static struct issuer_policy *look_up(struct issuer_policies *policies, const char *text)
+{
+    struct issuer_policy *found = NULL;
+    pthread_mutex_lock(&policies->lock);
+    for (size_t i = 0; !found && i < ISSUER_POLICIES_KEPT; i++) {
+        if (policies->slots[i] && strcmp(policies->slots[i]->text, text) == 0) {
+            found = policies->slots[i];
+            atomic_fetch_add(&found->refs, 1);
+        }
+    }
+    pthread_mutex_unlock(&policies->lock);
+    return found;
+}
+
+static void keep(struct issuer_policies *policies, struct issuer_policy *policy)
+{
+    atomic_fetch_add(&policy->refs, 1);
+    pthread_mutex_lock(&policies->lock);
+    struct issuer_policy **slot = &policies->slots[policies->next++ % ISSUER_POLICIES_KEPT];
+    struct issuer_policy *old = *slot;
+    *slot = policy;
+    pthread_mutex_unlock(&policies->lock);
+    issuer_policy_put(old);
+}
+
+static enum att_rc read_once(struct issuer_policies *policies, const char *text,
+                             struct issuer_policy **ret_policy, struct att_err *err)
+{
+    *ret_policy = look_up(policies, text);
+    if (*ret_policy) {
+        return ATT_OK;
+    }
+    issuer_autopolicy *policy = calloc(1, sizeof *policy);
+    if (!policy) {
+        return att_fail(err, ATT_E_NOMEM, "no memory for a boot policy");
+    }
+    atomic_init(&policy->refs, 1);
+    policy->text = strdup(text);
+    enum att_rc rc = policy->text ? verify_policy_parse(att_slice_str(text), &policy->v, err)
+                                  : att_fail(err, ATT_E_NOMEM, "no memory for a boot policy");
+    if (!rc) {
+        keep(policies, policy);
+        *ret_policy = policy;
+        policy = NULL;
+    }
+    return rc;
+}
+
+enum att_rc issuer_policy_get(struct issuer *issuer, struct store_tx *tx, const char *name,
+                              struct issuer_policy **ret_policy, struct att_err *err)
 {
     *ret_policy = NULL;
     if (strcmp(name, "none") == 0) {
@@ -52,7 +146,7 @@ enum att_rc issuer_policy_get(struct store_tx *tx, const char *name,
         return ATT_OK;
     }
     rc = rc ? att_fail(err, rc, "policies cannot be read")
-            : verify_policy_parse(att_slice_str(row.json), ret_policy, err);
+            : read_once(issuer->policies, row.json, ret_policy, err);
     store_record_done(&store_policies, &row);
     return rc;
 }

@@ -93,14 +93,14 @@ static enum att_rc check_policy(struct m5 *m, struct store_tx *tx, struct att_er
              m->order.policy);
     const struct conf_profile *profile =
         conf_issuer_profile(m->call->settings->conf, m->order.profile);
-    verify_autopolicy *policy = NULL;
-    enum att_rc rc = issuer_policy_get(tx, name, &policy, err);
+    issuer_autopolicy *policy = NULL;
+    enum att_rc rc = issuer_policy_get(m->call->issuer, tx, name, &policy, err);
     if (rc) {
         return rc;
     }
     long long judged = slash ? atoll(slash + 1) : -1;
-    long long now = strcmp(name, "none") == 0 ? 0 : policy ? (long long)policy->version : -1;
-    if (policy && policy->not_after && m->call->now > policy->not_after) {
+    long long now = strcmp(name, "none") == 0 ? 0 : policy ? (long long)policy->v->version : -1;
+    if (policy && policy->v->not_after && m->call->now > policy->v->not_after) {
         now = -1;
     }
     if (!profile || strcmp(profile->boot, name) != 0 || now != judged) {
@@ -123,11 +123,6 @@ static enum att_rc check_basis(const struct m5 *m, const struct store_host *host
         strcmp(logs, m->order.logs) != 0) {
         return issuer_refuse(err, ATT_E_DENIED, "policyExpired",
                              "profile %s asks for other evidence since the verdict",
-                             m->order.profile);
-    }
-    if (!issuer_profile_allows(profile, CONF_KEY_TPM)) { /* as intend() says of it */
-        return issuer_refuse(err, ATT_E_DENIED, "keyStore",
-                             "profile %s does not allow tpm keys since the verdict",
                              m->order.profile);
     }
     if (ak->expires_at <= m->call->now) {
@@ -154,8 +149,9 @@ static enum att_rc check_key(const struct m5 *m, const struct store_entry *entry
     enum conf_key_kind key = 0;
     enum att_rc rc = issuer_entry_key(entry, &key, err);
     if (!rc && (!profile || !issuer_profile_allows(profile, key))) {
-        rc = issuer_refuse(err, ATT_E_DENIED, "keyStore", "profile %s does not allow %s keys",
-                           m->order.profile, conf_key_kind_name(key));
+        rc = issuer_refuse(err, ATT_E_DENIED, "keyStore",
+                           "profile %s does not allow %s keys since the verdict", m->order.profile,
+                           conf_key_kind_name(key));
     }
     if (!rc) {
         *ret_store = certs_key_store_parse(conf_key_kind_name(key));

@@ -499,6 +499,38 @@ static void m4_policy(void **state)
     stage_free(&s);
 }
 
+/* A policy is read once, and again when it changed: what counts is what is stored now. */
+static void m4_policy_changes(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_enrolled(&s, "forge");
+    for (int version = 4; version < 8; version++) {
+        struct order o;
+        att_autobuf json = {0};
+        forge_policy_json(s.tpm.base, &json);
+        char *text = (char *)(uintptr_t)att_buf_cstr(&json);
+        char *at = strstr(text, "\"version\":3"), *pcrs = strstr(text, "\"pcrs\"");
+        assert_true(at && pcrs);
+        char *value = strstr(pcrs, "\",\""); /* the second that is allowed: the real one */
+        assert_non_null(value);
+        at[10] = (char)('0' + version);
+        if (version % 2) {
+            value[3] = value[3] == '0' ? '1' : '0';
+        }
+        rig_admin_done(&s.rig, "policy.apply", json_pack("{s:s}", "text", text));
+        if (version % 2) {
+            refused_statement(&s, NULL, "bootPolicy");
+            continue;
+        }
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+            assert_string_equal(rig_m4(&s.client, &s.tpm, &o, s.ak), "valid");
+        }
+    }
+    stage_free(&s);
+}
+
 /* Without the log that the challenge asks for. */
 static void m4_log_missing(void **state)
 {
@@ -614,6 +646,7 @@ int main(void)
         cmocka_unit_test(m4),
         cmocka_unit_test(m4_cleared),
         cmocka_unit_test(m4_policy),
+        cmocka_unit_test(m4_policy_changes),
         cmocka_unit_test(m4_log_missing),
         cmocka_unit_test(key_store),
         cmocka_unit_test(m5),

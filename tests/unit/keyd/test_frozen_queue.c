@@ -88,9 +88,10 @@ struct request {
 static void *ask(void *arg)
 {
     struct request *request = arg;
-    request->rc = request->key_id
-                      ? proc_keyd_key_activate(request->client, request->key_id, &request->err)
-                      : proc_keyd_key_create(request->client, "a", &request->key, &request->err);
+    request->rc =
+        request->key_id
+            ? proc_keyd_key_activate(request->client, request->key_id, &request->err)
+            : proc_keyd_key_create(request->client, "a", "tpm", &request->key, &request->err);
     return NULL;
 }
 
@@ -178,7 +179,7 @@ static void frozen_while_a_new_key_waits_for_the_files(void **state)
     assert_int_equal(files_of(f), 0);
     struct proc_key key;
     assert_ok(proc_keyd_thaw(f->client, "a", &err));
-    assert_ok(proc_keyd_key_create(f->client, "a", &key, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     assert_int_equal(files_of(f), 2);
     proc_key_done(&key);
 }
@@ -189,8 +190,8 @@ static void frozen_while_an_activation_waits_for_the_files(void **state)
     struct att_err err = {0};
     struct proc_key first, second;
     struct request request;
-    assert_ok(proc_keyd_key_create(f->client, "a", &first, &err));
-    assert_ok(proc_keyd_key_create(f->client, "a", &second, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &first, &err));
+    assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &second, &err));
     assert_ok(proc_keyd_key_activate(f->client, first.key_id, &err));
     pthread_mutex_lock(&f->keyd->files);
     request_start(&request, f, second.key_id);
