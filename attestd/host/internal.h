@@ -129,9 +129,9 @@ struct host {
     struct proc_account account;
     struct proc_identity identity;
     bool have_identity;
-    int64_t identity_at_ms; /* CLOCK_BOOTTIME of the last look */
+    int64_t identity_at_ms;                  /* CLOCK_BOOTTIME of the last look */
     char keyd_instance[PROC_KEY_ID_LEN + 1]; /* which keyd that was; "": none yet */
-    uint64_t generation;    /* of issuer and account key; 0: not known yet */
+    uint64_t generation;                     /* of issuer and account key; 0: not known yet */
 
     /* set before any thread starts */
     struct proc_keyd *keyd;
@@ -298,8 +298,7 @@ void host_spares_free(struct host *host);
 /* keydwatch.c: notices at once that keyd ended and came back. In main's event loop. */
 struct host_keydwatch;
 ATT_MUST_USE enum att_rc host_keydwatch_new(struct host *host, struct event_base *base,
-                                            struct host_keydwatch **ret_watch,
-                                            struct att_err *err);
+                                            struct host_keydwatch **ret_watch, struct att_err *err);
 void host_keydwatch_free(struct host_keydwatch *watch);
 
 /* freeze.c: keyd's list of frozen agents and the records */

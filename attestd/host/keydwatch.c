@@ -1,7 +1,7 @@
-/* A connection to keyd over which nothing is asked: when it ends, keyd did, and with it the keys that
- * were in its memory. When there is a keyd again the host thread looks at once which one it is,
- * instead of at its next round. What it finds there counts, not what is seen here: a stranger on the
- * socket's path can cause a look and nothing else. */
+/* A connection to keyd over which nothing is asked: when it ends, keyd did, and with it the keys
+ * that were in its memory. When there is a keyd again the host thread looks at once which one it
+ * is, instead of at its next round. What it finds there counts, not what is seen here: a stranger
+ * on the socket's path can cause a look and nothing else. */
 #include "attestd/host/internal.h"
 
 #include <errno.h>

@@ -186,7 +186,8 @@ enum att_rc keyd_account_sign(struct keyd *keyd, const uint8_t digest[ATT_SHA256
     enum att_rc rc =
         keyd->account_known && keyd->account_spki.len > KEYD_POINT_LEN
             ? keyd_softkey_open(&keyd->account_priv,
-                        keyd->account_spki.ptr + keyd->account_spki.len - KEYD_POINT_LEN, &pkey, err)
+                                keyd->account_spki.ptr + keyd->account_spki.len - KEYD_POINT_LEN,
+                                &pkey, err)
             : att_fail(err, ATT_E_INTERNAL, "no account key");
     pthread_mutex_unlock(&keyd->account_lock);
     if (rc != ATT_OK) {

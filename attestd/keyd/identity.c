@@ -104,9 +104,9 @@ static json_t *stores_json(const struct keyd *keyd)
         for (size_t k = 0; k < keyd->keys_count; k++) {
             keys += keyd->keys[k].store == store;
         }
-        json_t *one = json_pack("{s:s, s:I, s:I, s:b}", "name", store->name, "keys", keys,
-                                "keysMax", (json_int_t)store->keys_max, "durable",
-                                store->keep != NULL);
+        json_t *one =
+            json_pack("{s:s, s:I, s:I, s:b}", "name", store->name, "keys", keys, "keysMax",
+                      (json_int_t)store->keys_max, "durable", store->keep != NULL);
         if (one && store->describe) {
             store->describe(keyd, one);
         }

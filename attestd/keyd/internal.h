@@ -83,7 +83,7 @@ struct keyd {
                      const struct att_err *err);
     void *user;
     int lock_fd;
-    char instance[PROC_KEY_ID_LEN + 1]; /* random: another one after each start */
+    char instance[PROC_KEY_ID_LEN + 1];       /* random: another one after each start */
     struct proc_server *server, *sign_server; /* sign_server: NULL where nobody signs */
     struct proc_sandbox_report sandbox;
     pthread_t starter;

@@ -257,10 +257,10 @@ static enum att_rc check_which_key(const struct keyd_key *key,
 {
     uint8_t digest[ATT_SHA256_LEN];
     att_sha256(digest, att_buf_slice(&key->spki));
-    if (key->name.len ? !att_slice_eq(ATT_SLICE(statement->key_name, statement->key_name_len),
-                                      parse_name_slice(&key->name))
-                      : !statement->has_key_spki ||
-                            memcmp(statement->key_spki, digest, sizeof digest) != 0) {
+    if (key->name.len
+            ? !att_slice_eq(ATT_SLICE(statement->key_name, statement->key_name_len),
+                            parse_name_slice(&key->name))
+            : !statement->has_key_spki || memcmp(statement->key_spki, digest, sizeof digest) != 0) {
         return keyd_deny(err, "evidenceKey", "evidence's %s is not that of key %s",
                          key->name.len ? "keyName" : "keySpki", key->id);
     }

@@ -1,7 +1,8 @@
 /* The store "memory": keys for agents that open thousands of connections. A key is a scalar in
  * locked memory of its own (memfd_secret where the kernel has it, else mlock, not dumped, not
  * inherited), never written, wiped when it is destroyed and when keyd ends. It does not outlive
- * keyd, and no TPM speaks for it: the AK's quote carries its digest, and the issuer gives it minutes.
+ * keyd, and no TPM speaks for it: the AK's quote carries its digest, and the issuer gives it
+ * minutes.
  */
 #include "attestd/base/p256.h"
 #include "attestd/keyd/internal.h"
@@ -49,9 +50,10 @@ static enum att_rc check_locked(const struct att_secret *scalar, struct att_err 
     if (scalar->locked) {
         return ATT_OK;
     }
-    enum att_rc rc = att_fail(err, ATT_E_LIMIT,
-                              "no more memory can be locked (LimitMEMLOCK): keys of kind memory are "
-                              "made in no other");
+    enum att_rc rc =
+        att_fail(err, ATT_E_LIMIT,
+                 "no more memory can be locked (LimitMEMLOCK): keys of kind memory are "
+                 "made in no other");
     att_err_reason(err, "memoryLock");
     return rc;
 }
@@ -68,10 +70,9 @@ static enum att_rc fill(struct held *held, struct keyd_key *key, struct att_err 
     if (rc == ATT_OK) {
         rc = keyd_softkey_open(&held->scalar, NULL, &pkey, err);
     }
-    if (rc == ATT_OK &&
-        (EVP_PKEY_get_octet_string_param(pkey, "encoded-pub-key", held->point, KEYD_POINT_LEN,
-                                         &len) != 1 ||
-         len != KEYD_POINT_LEN)) {
+    if (rc == ATT_OK && (EVP_PKEY_get_octet_string_param(pkey, "encoded-pub-key", held->point,
+                                                         KEYD_POINT_LEN, &len) != 1 ||
+                         len != KEYD_POINT_LEN)) {
         rc = att_fail_openssl(err, ATT_E_CRYPTO, "a key's public point");
     }
     EVP_PKEY_free(pkey);

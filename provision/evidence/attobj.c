@@ -123,8 +123,7 @@ static enum att_rc check(const struct evidence_attobj *attobj, enum att_rc code,
         size_t len = parts[i].bytes->len;
         if (has(attobj, parts[i].member) ? len == 0 || len > parts[i].max : len > 0) {
             rc = att_fail(err, code, "%s: %zu bytes, expected %s%zu in fmt %s",
-                          members[parts[i].member], len,
-                          has(attobj, parts[i].member) ? "1 … " : "",
+                          members[parts[i].member], len, has(attobj, parts[i].member) ? "1 … " : "",
                           has(attobj, parts[i].member) ? parts[i].max : 0,
                           formats[attobj->fmt].name);
         }

@@ -13,7 +13,7 @@
 #define EVIDENCE_COSE_ES256 (-7)
 #define EVIDENCE_COSE_RS256 (-257)
 
-#define EVIDENCE_SPKI_MAX   ((size_t)1 << 10)
+#define EVIDENCE_SPKI_MAX ((size_t)1 << 10)
 
 enum evidence_fmt {
     EVIDENCE_FMT_TPM,  /* "tpm": alg, sig, ver "2.0", x5c, pubArea, certInfo */

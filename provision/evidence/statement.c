@@ -19,9 +19,9 @@ enum {
     MANIFEST_ROOT,
     MEMBERS
 };
-static const char *const members[MEMBERS] = {
-    "logs",      "level",      "keyName",     "keySpki",     "keyStore",
-    "selectors", "identifier", "hostLogHead", "manifestRoot"};
+static const char *const members[MEMBERS] = {"logs",       "level",       "keyName",
+                                             "keySpki",    "keyStore",    "selectors",
+                                             "identifier", "hostLogHead", "manifestRoot"};
 #define MAY  ((1u << KEY_NAME) | (1u << KEY_SPKI) | (1u << MANIFEST_ROOT))
 #define MUST ((1u << MEMBERS) - 1 - MAY)
 
@@ -97,8 +97,8 @@ static enum att_rc check_key(const struct evidence_statement *s, enum att_rc cod
     bool tpm = strcmp(s->key_store, KEY_STORE_TPM) == 0;
     if (tpm == s->has_key_spki || tpm != (s->key_name_len > 0)) {
         return att_fail(err, code, "evidence: keyStore \"%s\" goes with %s, found %s%s%s",
-                        s->key_store, tpm ? "keyName" : "keySpki",
-                        s->key_name_len ? "keyName" : "", s->has_key_spki ? " keySpki" : "",
+                        s->key_store, tpm ? "keyName" : "keySpki", s->key_name_len ? "keyName" : "",
+                        s->has_key_spki ? " keySpki" : "",
                         s->key_name_len || s->has_key_spki ? "" : "neither");
     }
     /* TPM 2.0 Part 2 clause 10.5: nameAlg ‖ digest of 32, 48 or 64 bytes. */

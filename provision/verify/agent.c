@@ -437,10 +437,9 @@ static bool judge_quote(const struct verify_agent_in *in, const struct read *rea
     struct verify_clock clock;
     evidence_quote_extra(extra, att_slice_str(in->key_authorization), read->cert_info,
                          in->evidence);
-    const struct parse_attest *other =
-        read->fmt == EVIDENCE_FMT_TPM ? &read->certify.attest : NULL;
-    if (!verify_step_quote(&in->quoted, &read->quote, other, &read->ak,
-                           ATT_SLICE_ARRAY(extra), &in->boot.selection, verdict)) {
+    const struct parse_attest *other = read->fmt == EVIDENCE_FMT_TPM ? &read->certify.attest : NULL;
+    if (!verify_step_quote(&in->quoted, &read->quote, other, &read->ak, ATT_SLICE_ARRAY(extra),
+                           &in->boot.selection, verdict)) {
         return false;
     }
     clock = verify_clock_of(&read->quote.attest);

@@ -35,7 +35,7 @@ struct verify_agent_in {
     struct att_slice att_obj; /* CBOR; empty: the members below are given instead */
     struct att_slice ak_cert; /* x5c[0] */
     struct att_slice certify_sig, cert_info, pub_area;
-    struct att_slice spki; /* fmt "attestd-host"; the three before are empty then */
+    struct att_slice spki;     /* fmt "attestd-host"; the three before are empty then */
     struct att_slice evidence; /* CBOR */
     struct verify_quoted quoted;
     struct att_slice srk_pub;    /* TPMT_PUBLIC */
