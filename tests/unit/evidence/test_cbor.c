@@ -107,7 +107,8 @@ static void test_hostile_lengths(void **state)
     refuse_attobj("a17bffffffffffffffff", ATT_E_PARSE, "truncated");
     refuse_attobj("a263666d746374706d6761747453746d74a1637369675b1000000000000000", ATT_E_PARSE,
                   "truncated");
-    refuse_attobj("a16761747453746d74a1637835639b1000000000000000", ATT_E_LIMIT, "at most 8");
+    refuse_attobj("a263666d746374706d6761747453746d74a1637835639b1000000000000000", ATT_E_LIMIT,
+                  "at most 8");
 }
 
 static void test_wrong_kinds(void **state)
