@@ -1,5 +1,5 @@
-/* Keys of the store "memory": on no disk, in locked memory or not at all, counted, gone with keyd; what
- * keyd states of them in M4, and what it refuses. */
+/* Keys of the store "memory": on no disk, in locked memory or not at all, counted, gone with keyd;
+ * what keyd states of them in M4, and what it refuses. */
 #include "tests/unit/keyd/common.h"
 
 #include "attestd/keyd/store.h"
@@ -204,7 +204,7 @@ static void not_in_memory_that_cannot_be_locked(void **state)
     struct att_err err = {0};
     struct proc_key key = {0};
     struct rlimit before, none;
-#ifdef ATT_SANITIZED
+#if ATT_SANITIZED
     skip(); /* AddressSanitizer's mlock does nothing, and says that it did */
 #endif
     stop(f);
