@@ -381,7 +381,6 @@ static void nobodys_agent_has_no_slot(void **state)
                      CKR_SLOT_ID_INVALID);
     /* A session, lest libp11 waits for ever in a forked child; with nothing in it. */
     CK_OBJECT_HANDLE object;
-    CK_MECHANISM ecdsa = {CKM_ECDSA, NULL, 0};
     assert_int_equal(f->C_OpenSession(1, CKF_SERIAL_SESSION, NULL, NULL, &session), CKR_OK);
     assert_int_equal(f->C_FindObjectsInit(session, NULL, 0), CKR_OK);
     assert_int_equal(f->C_FindObjects(session, &object, 1, &count), CKR_OK);
