@@ -56,7 +56,7 @@ chmod 755 "$dir/tmp"
 exec 8<> "$dir/tmp/fifo"
 end_idle() { job_stop idle KILL; }
 trap 'status=$?; end_idle; (exit $status); job_cleanup' EXIT
-as $agent "$bin/../tests-bin/token-client" "$module" idle 3 < "$dir/tmp/fifo" > "$dir/log/idle.log" 2>&1 8>&- &
+setpriv --reuid $agent --regid $agent --clear-groups "$bin/../tests-bin/token-client" "$module" idle 3 < "$dir/tmp/fifo" > "$dir/log/idle.log" 2>&1 8>&- &
 idle=$!
 echo $idle > "$dir/idle.pid"
 wait_for 60 grep -q idle "$dir/log/idle.log"
@@ -117,7 +117,7 @@ if command -v cc > /dev/null && pkg-config --exists p11-kit-1; then
 else
     echo "not tried: LD_PRELOAD (no cc or libp11-kit-dev)"
 fi
-as $narrow "$sleep" 600 &
+setpriv --reuid $narrow --regid $narrow --clear-groups "$sleep" 600 &
 target=$!
 echo $target > "$dir/target.pid"
 trap 'status=$?; job_stop target KILL; end_idle; (exit $status); job_cleanup' EXIT

@@ -1,5 +1,6 @@
-/* LD_PRELOAD: code of somebody else inside a program that is an agent. Before that program's main it
- * signs with the agent's key by p11-kit's client (ATT_TEST_MODULE) and prints "signed" or why not. */
+/* LD_PRELOAD: code of somebody else inside a program that is an agent. Before that program's main
+ * it signs with the agent's key by p11-kit's client (ATT_TEST_MODULE) and prints "signed" or why
+ * not. */
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
 #include <stdio.h>
@@ -8,8 +9,7 @@
 static unsigned long sign(const char *module)
 {
     void *lib = dlopen(module, RTLD_NOW);
-    CK_C_GetFunctionList get =
-        lib ? (CK_C_GetFunctionList)dlsym(lib, "C_GetFunctionList") : NULL;
+    CK_C_GetFunctionList get = lib ? (CK_C_GetFunctionList)dlsym(lib, "C_GetFunctionList") : NULL;
     CK_FUNCTION_LIST *f;
     CK_SLOT_ID slot;
     CK_SESSION_HANDLE session;
