@@ -46,7 +46,8 @@ static bool check_key(struct att_slice spki, struct att_slice certified_spki,
                     "the CSR is for the key %s, the evidence is of %s", found, wanted);
         return false;
     }
-    verify_pass(verdict, VERIFY_REASON_CSR_KEY, "the CSR is for the key of the evidence, %s", found);
+    verify_pass(verdict, VERIFY_REASON_CSR_KEY, "the CSR is for the key of the evidence, %s",
+                found);
     return true;
 }
 

@@ -394,13 +394,18 @@ static void test_attobj_without_x5c(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hostile_lengths),   cmocka_unit_test(test_wrong_kinds),
-        cmocka_unit_test(test_members),           cmocka_unit_test(test_not_deterministic),
-        cmocka_unit_test(test_manifest_order),    cmocka_unit_test(test_manifest_vector),
-        cmocka_unit_test(test_statement_vectors), cmocka_unit_test(test_statement_values),
+        cmocka_unit_test(test_hostile_lengths),
+        cmocka_unit_test(test_wrong_kinds),
+        cmocka_unit_test(test_members),
+        cmocka_unit_test(test_not_deterministic),
+        cmocka_unit_test(test_manifest_order),
+        cmocka_unit_test(test_manifest_vector),
+        cmocka_unit_test(test_statement_vectors),
+        cmocka_unit_test(test_statement_values),
         cmocka_unit_test(test_attobj_vector),
         cmocka_unit_test(test_attobj_host),
-        cmocka_unit_test(test_statement_of_other_stores),     cmocka_unit_test(test_attobj_without_x5c),
+        cmocka_unit_test(test_statement_of_other_stores),
+        cmocka_unit_test(test_attobj_without_x5c),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* Keys in a host's memory: who may have them, what the certificate says, and that the record is enough to
- * judge the evidence again. */
+/* Keys in a host's memory: who may have them, what the certificate says, and that the record is
+ * enough to judge the evidence again. */
 #include "tests/unit/issuer/stage.h"
 
 #include "provision/enrol/messages.h"

@@ -1,5 +1,5 @@
-/* Keys of the store "memory": on no disk, in locked memory or not at all, counted, gone with keyd; what
- * keyd states of them in M4, and what it refuses. */
+/* Keys of the store "memory": on no disk, in locked memory or not at all, counted, gone with keyd;
+ * what keyd states of them in M4, and what it refuses. */
 #include "tests/unit/keyd/common.h"
 
 #include "attestd/keyd/store.h"

@@ -197,7 +197,7 @@ static int setup_memory_keys(void **state)
 #define IN_EACH_STORE(test)                                                                        \
     {#test " (tpm)", test, setup_tpm_keys, keyd_teardown, NULL},                                   \
     {                                                                                              \
-        #test " (memory)", test, setup_memory_keys, keyd_teardown, NULL                            \
+#test " (memory)", test, setup_memory_keys, keyd_teardown, NULL                            \
     }
 
 int main(void)

@@ -1,5 +1,5 @@
-/* What only a memory key's statement (fmt attestd-host) can have wrong, and what its verdict says of
- * the checks that it has not. The cases that it shares with a TPM's key are in test_agent.c. */
+/* What only a memory key's statement (fmt attestd-host) can have wrong, and what its verdict says
+ * of the checks that it has not. The cases that it shares with a TPM's key are in test_agent.c. */
 #include "tests/unit/verify/harness.h"
 
 #include "attestd/base/enc.h"
@@ -263,9 +263,7 @@ static const struct {
      "\"pubArea\" is no member of fmt attestd-host"},
     {{"certInfo apart", certinfo_apart, VERIFY_REASON_MALFORMED}, false, "certInfo"},
     {{"srkPub beside", srk_beside, VERIFY_REASON_MALFORMED}, false, "srkPub"},
-    {{"quote for a certInfo", quote_for_a_certinfo, VERIFY_REASON_QUOTE_NONCE},
-     false,
-     "extraData"},
+    {{"quote for a certInfo", quote_for_a_certinfo, VERIFY_REASON_QUOTE_NONCE}, false, "extraData"},
     {{"policy demanded", policy_demanded, VERIFY_REASON_KEY_PARENT}, false, "in no TPM"},
 };
 
