@@ -20,10 +20,22 @@ static enum att_rc destroy(struct host *host, const struct proc_key *key, const 
     return rc;
 }
 
+static void renew(struct host *host, const char *name)
+{
+    HOST_LOCKED(host);
+    struct agent *agent = agent_registry_find(host->reg, name);
+    if (agent) {
+        agent->forced |= agent->rec.life.state == AGENT_VALID;
+    }
+}
+
 static enum att_rc check_one(struct host *host, const struct agent_record *rec,
                              const struct proc_key *key, struct att_err *err)
 {
     if (is(rec->key_id, key->key_id)) {
+        if (strcmp(key->store, rec->key_store) != 0) {
+            renew(host, rec->name); /* the entry names another store since */
+        }
         return strcmp(key->state, "active") != 0 && rec->life.state != AGENT_FROZEN
                    ? proc_keyd_key_activate(host->keyd, key->key_id, err)
                    : ATT_OK;

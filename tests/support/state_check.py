@@ -78,8 +78,8 @@ def keys_of(keyd):
             agent, record = take(record)
             state, record = take(record)
             record = record[8:]
-            _, record = take(record)
-            _, record = take(record)
+            for _ in ("keyStore", "keyType", "name"):
+                _, record = take(record)
             spki, record = take(record)
             keys[key_id.decode()] = (agent.decode(), state.decode(), spki)
             after = key_id

@@ -92,6 +92,28 @@ static void test_limit(void **state)
     assert_null(agent_registry_at(reg, AGENT_MAX));
 }
 
+/* The key in use is of the store that the entry named before. */
+static void test_another_store_renews(void **state)
+{
+    struct agent_registry *reg = *state;
+    struct agent_sync sync;
+    struct agent_entry one = entry("alpha");
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_OK);
+    struct agent *alpha = agent_registry_find(reg, "alpha");
+    alpha->rec.life.state = AGENT_VALID;
+    one.lifetime_s = 900; /* any other change waits for the next renewal */
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_OK);
+    assert_false(alpha->forced);
+    one.key_store = "memory";
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_OK);
+    assert_int_equal(sync.changed, 1);
+    assert_true(alpha->forced);
+    assert_string_equal(alpha->rec.key_store, "memory");
+    alpha->forced = false;
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_OK);
+    assert_false(alpha->forced);
+}
+
 static void test_sync(void **state)
 {
     struct agent_registry *reg = *state;
@@ -161,6 +183,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_bad_entry_refuses_the_view, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sync, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_store_renews, setup, teardown),
         cmocka_unit_test_setup_teardown(test_frozen_agent_can_be_removed, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

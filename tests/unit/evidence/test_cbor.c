@@ -105,8 +105,10 @@ static void test_hostile_lengths(void **state)
     refuse_statement("bb1000000000000000", ATT_E_LIMIT, "at most");
     refuse_attobj("a263666d747b1000000000000000", ATT_E_PARSE, "truncated");
     refuse_attobj("a17bffffffffffffffff", ATT_E_PARSE, "truncated");
-    refuse_attobj("a16761747453746d74a1637369675b1000000000000000", ATT_E_PARSE, "truncated");
-    refuse_attobj("a16761747453746d74a1637835639b1000000000000000", ATT_E_LIMIT, "at most 8");
+    refuse_attobj("a263666d746374706d6761747453746d74a1637369675b1000000000000000", ATT_E_PARSE,
+                  "truncated");
+    refuse_attobj("a263666d746374706d6761747453746d74a1637835639b1000000000000000", ATT_E_LIMIT,
+                  "at most 8");
 }
 
 static void test_wrong_kinds(void **state)
@@ -136,7 +138,7 @@ static void test_members(void **state)
     refuse_statement("a7" STATEMENT_BODY "00", ATT_E_PARSE, "1 bytes after its end");
     refuse_attobj("a163666d746374706d", ATT_E_PARSE, "\"attStmt\" is missing");
     refuse_attobj("a163666d74637470", ATT_E_PARSE, "truncated");
-    refuse_attobj("a163666d746370706d", ATT_E_PARSE, "expected \"tpm\"");
+    refuse_attobj("a163666d746370706d", ATT_E_PARSE, "\"ppm\" is none known here");
     refuse_attobj("a2" ATTOBJ_BODY "00", ATT_E_PARSE, "after its end");
 }
 

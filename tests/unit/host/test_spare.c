@@ -18,9 +18,13 @@ static struct proc_key key_of_age(int64_t age_s, const char *word)
 
 static bool fresh(int64_t age_s, const char *word, int64_t lifetime_s)
 {
-    struct agent_record rec = {.lifetime_s = lifetime_s};
+    struct agent_record rec = {.key_store = "memory", .lifetime_s = lifetime_s};
     struct proc_key key = key_of_age(age_s, word);
-    return host_spare_fresh(&key, &rec);
+    memcpy(key.store, "memory", sizeof("memory"));
+    bool good = host_spare_fresh(&key, &rec);
+    memcpy(key.store, "tpm", sizeof("tpm")); /* of the store that the entry named before: never */
+    assert_false(host_spare_fresh(&key, &rec));
+    return good;
 }
 
 static void test_old_or_used_keys_are_given_up(void **state)

@@ -204,7 +204,7 @@ static void not_in_memory_that_cannot_be_locked(void **state)
     struct att_err err = {0};
     struct proc_key key = {0};
     struct rlimit before, none;
-#ifdef ATT_SANITIZED
+#if ATT_SANITIZED
     skip(); /* AddressSanitizer's mlock does nothing, and says that it did */
 #endif
     stop(f);
