@@ -80,7 +80,7 @@ static void send_report(struct tokend *tokend, struct att_buf *bytes)
         [PROC_WORKLOAD_REPORT_REQ_LEFT_OUT] = {.num = left_out},
     };
     if (att_buf_ok(bytes, NULL) == ATT_OK) {
-        (void)!tokend_upstream_call(tokend->attestd, PROC_WORKLOAD_REPORT, values, -1,
+        (void)!tokend_upstream_call(tokend->views, PROC_WORKLOAD_REPORT, values, -1,
                                     &tokend->report.fair, VIEW_MS, told, tokend,
                                     &tokend->report.call, NULL);
     }

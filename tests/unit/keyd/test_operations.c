@@ -183,6 +183,9 @@ static void creation_is_refused(void **state)
     att_err_clear(&err);
     assert_refused(proc_keyd_key_create(f->client, "other", "paper", &key, &err), ATT_E_UNSUPPORTED,
                    "keyStore");
+    att_err_clear(&err); /* no HSM is configured here */
+    assert_refused(proc_keyd_key_create(f->client, "other", "hsm", &key, &err), ATT_E_UNSUPPORTED,
+                   "keyStore");
 }
 
 static const struct proc_key *listed(const struct proc_key *keys, size_t count, const char *id)
