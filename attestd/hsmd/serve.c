@@ -19,6 +19,8 @@ _Static_assert((int)PROC_HSM_ATTR_MODIFIABLE == (int)HSM_ATTR_MODIFIABLE, "attri
 _Static_assert((int)PROC_HSM_ATTR_NEVER_EXTRACTABLE == (int)HSM_ATTR_NEVER_EXTRACTABLE,
                "attributes of the wire");
 
+enum hsmd_state { STARTING, READY, AWAY, FAILED };
+
 struct hsmd {
     struct proc_server *server;
     void (*on_event)(void *user, const char *event, const struct att_err *err);
@@ -28,7 +30,7 @@ struct hsmd {
     atomic_ullong signatures, failures;
 
     pthread_mutex_t lock;
-    enum { STARTING, READY, AWAY, FAILED } state;
+    enum hsmd_state state;
     struct att_err why;
 };
 
@@ -60,21 +62,21 @@ void hsmd_poll(struct hsmd *hsmd)
     struct att_err err = {0};
     enum att_rc rc = hsm_poll(hsmd->hsm, &err);
     pthread_mutex_lock(&hsmd->lock);
-    int before = hsmd->state;
+    enum hsmd_state before = hsmd->state;
     if (rc == ATT_OK) {
         hsmd->state = READY;
     } else if (rc != ATT_E_TIMEOUT && rc != ATT_E_RETRY) { /* busy says nothing */
         hsmd->state = is_for_an_operator(rc) ? FAILED : AWAY;
         hsmd->why = err;
     }
-    int now = hsmd->state;
+    enum hsmd_state now = hsmd->state;
     pthread_mutex_unlock(&hsmd->lock);
     if (now != before) {
         tell(hsmd, events[now], rc == ATT_OK ? NULL : &err);
     }
 }
 
-static const char *state_name(int state)
+static const char *state_name(enum hsmd_state state)
 {
     static const char *const names[] = {"starting", "ready", "tokenGone", "failed"};
     return names[state];
@@ -104,7 +106,7 @@ static enum att_rc op_info(struct hsmd *hsmd, const struct proc_op *op, struct a
     struct hsm_info info;
     hsm_info_get(hsmd->hsm, &info);
     pthread_mutex_lock(&hsmd->lock);
-    int state = hsmd->state;
+    enum hsmd_state state = hsmd->state;
     struct att_err why = hsmd->why;
     pthread_mutex_unlock(&hsmd->lock);
     att_autojson *json = json_pack(
