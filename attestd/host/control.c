@@ -247,6 +247,13 @@ static enum att_rc op_thaw(struct call *call, json_t **ret_result, struct att_er
     if (rc == ATT_OK) {
         att_log(ATT_WARN, "agent.thawed", ATT_S("agent", call->name),
                 ATT_N("uid", call->peer->uid));
+        {
+            HOST_LOCKED(call->host);
+            struct agent *agent = agent_registry_find(call->host->reg, call->name);
+            if (agent) {
+                agent->check_keys = true; /* one in memory may be gone since */
+            }
+        }
         rc = host_agent_save(call->host, call->name, err);
         host_wake(call->host);
     } else if (rc == ATT_E_CONFLICT) {

@@ -137,6 +137,13 @@ static enum att_rc current_lost(struct host *host, const struct agent_record *re
     if (rc == ATT_OK) {
         rc = host_agent_event(host, rec->name, AGENT_EV_EXPIRED, NULL, err);
     }
+    if (rc == ATT_OK) {
+        HOST_LOCKED(host);
+        struct agent *agent = agent_registry_find(host->reg, rec->name);
+        if (agent && is(agent->rec.key_id, rec->key_id)) {
+            agent->rec.key_id[0] = '\0'; /* what is gone is not retired when the next one comes */
+        }
+    }
     return rc == ATT_OK ? host_agent_save(host, rec->name, err) : rc;
 }
 

@@ -121,8 +121,8 @@ def measure_idle(args, uid):
     emit("token/idle-connection/tokend", "KiB", round(grown / len(held), 2), len(held))
 
 
-def measure_restart(args, uid):
-    """keyd is ended and started again: from its start to the first signature."""
+def restart_keyd(args):
+    """Ends keyd; what this gives starts it again."""
     with open(os.path.join(args.dir, "keyd.pid"), encoding="ascii") as file:
         pid = int(file.read())
     with open(f"/proc/{pid}/cmdline", "rb") as file:
@@ -130,14 +130,94 @@ def measure_restart(args, uid):
     os.kill(pid, signal.SIGTERM)
     while os.path.exists(f"/proc/{pid}"):
         time.sleep(0.01)
-    program = Program(args, "first", args.module, 30, uid=uid)
-    with open(os.path.join(args.dir, "keyd.log"), "ab") as log:
+    return lambda: start(args, "keyd", command)
+
+
+def start(args, name, command, env=None):
+    with open(os.path.join(args.dir, name + ".log"), "ab") as log:
         # pylint: disable=consider-using-with
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    with open(os.path.join(args.dir, "keyd.pid"), "w", encoding="ascii") as file:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                   env={**os.environ, **(env or {})})
+    with open(os.path.join(args.dir, name + ".pid"), "w", encoding="ascii") as file:
         file.write(str(process.pid))
+    return process
+
+
+def measure_restart(args, uid):
+    """From keyd's start to the first signature."""
+    begin = restart_keyd(args)
+    program = Program(args, "first", args.module, 30, uid=uid)
+    begin()
     got = program.run()
     emit("token/first-after-restart", "ms", got["p50"], 1)
+
+
+def allow_stores(args):
+    """Profiles for keys in memory and in an HSM, beside quickstart's own; read without a restart."""
+    with open(os.path.join(args.dir, "issuer.yaml"), encoding="utf-8") as file:
+        text = file.read()
+    trading = text[text.index("  - name: trading"):]
+    with open(os.path.join(args.dir, "issuer.yaml"), "a", encoding="utf-8") as file:
+        for store in ("memory", "hsm"):
+            file.write(trading.replace("trading", store, 1).replace("1h", "15m").replace("[tpm]", f"[{store}]"))
+    with open(os.path.join(args.dir, "issuerd.pid"), encoding="ascii") as file:
+        os.kill(int(file.read()), signal.SIGHUP)
+
+
+def make_hsm(args):
+    """A SoftHSM token behind attestd-hsmd, known to keyd after a restart; None without SoftHSM. Gives hsmd and
+    what a program needs to use the token directly."""
+    module = "/usr/lib/softhsm/libsofthsm2.so"
+    if not os.path.exists(module):
+        return None
+    home = os.path.join(args.dir, "hsm")
+    os.makedirs(os.path.join(home, "tokens"))
+    conf = os.path.join(home, "softhsm2.conf")
+    with open(conf, "w", encoding="ascii") as file:
+        file.write(f"directories.tokendir = {home}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
+    env = {"SOFTHSM2_CONF": conf}
+    subprocess.run(["softhsm2-util", "--init-token", "--free", "--label", "bench", "--pin", "47110815", "--so-pin", "08154711"],
+                   check=True, stdout=subprocess.DEVNULL, env={**os.environ, **env})
+    serial = os.listdir(home + "/tokens")[0].replace("-", "")[16:]
+    pin = os.path.join(args.dir, "hsm.pin")
+    with open(os.open(pin, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as file:
+        file.write("47110815\n")
+    with open(os.path.join(args.dir, "attestd.yaml"), "a", encoding="utf-8") as file:
+        file.write(f'hsm:\n  module: {module}\n  token: "pkcs11:token=bench;serial={serial}?pin-source=file:{pin}"\n'
+                   f"  files: [{home}]\n")
+    with open(os.path.join(args.dir, "keyd.pid"), encoding="ascii") as file:
+        keyd = os.readlink(f"/proc/{int(file.read())}/exe")
+    hsmd = start(args, "hsmd", [os.path.join(os.path.dirname(keyd), "attestd-hsmd"), "--config",
+                                os.path.join(args.dir, "attestd.yaml")], env)
+    restart_keyd(args)()
+    return hsmd, module, {**env, "BENCH_TOKEN": "bench", "BENCH_PIN": "47110815"}
+
+
+def measure_other_stores(args, admin, control, host):
+    allow_stores(args)
+    hsm = make_hsm(args)
+    agents = [("token-memory", FIRST_UID + 1, "memory", "memory")]
+    if hsm:
+        agents.append(("token-hsm", FIRST_UID + 2, "hsm", "hsm"))
+    until = time.monotonic() + 30
+    while True:
+        try:
+            admin.call("entry.apply", text=entries(host, agents), filename="bench")
+            break
+        except RuntimeError:  # the issuer has not read its profiles yet
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+    try:
+        have_certificates(control, [a[0] for a in agents], 60)
+        floor = Program(args, "software", "-", args.samples).run()
+        measure_store(args, "memory", FIRST_UID + 1, floor["p50"])
+        if hsm:
+            floor = Program(args, "sign", hsm[1], args.samples, env=hsm[2]).run()
+            measure_store(args, "hsm", FIRST_UID + 2, floor["p50"])
+    finally:
+        if hsm:
+            hsm[0].terminate()
 
 
 def main():
@@ -172,6 +252,7 @@ def main():
              rate=round(connect["n"] / connect["seconds"], 1))
         measure_idle(args, FIRST_UID)
         measure_restart(args, FIRST_UID)
+        measure_other_stores(args, admin, control, host)
     return 0
 
 

@@ -225,6 +225,20 @@ if [ "$JOB_KEY" = memory ]; then
     done
     check_all
     ok "keyd restarted: the keys in its memory are gone, others are there at once"
+
+    ctl agent freeze portfolio-rebalancer > /dev/null
+    frozen_before=$(job_serial portfolio-rebalancer)
+    serials=$(job_serial market-data)
+    job_stop keyd
+    job_start_keyd
+    other_serial() { job_is market-data valid && [ "$(job_serial market-data)" != "$serials" ]; }
+    wait_for 60 other_serial
+    job_is portfolio-rebalancer frozen || job_fail "a frozen agent is $(ctl --json agent show portfolio-rebalancer | jq -c .state)"
+    ctl agent thaw portfolio-rebalancer > /dev/null
+    thawed() { job_is portfolio-rebalancer valid && [ "$(job_serial portfolio-rebalancer)" != "$frozen_before" ]; }
+    wait_for 60 thawed
+    check_all
+    ok "thawed after its key was gone: another certificate"
 fi
 wait_for 60 ctl agent rotate market-data
 job_check_chain market-data

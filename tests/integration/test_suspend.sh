@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Suspend and hibernation, by a software TPM that does both: TPM2_Shutdown(STATE), then a start with STATE
-# (resume: PCRs as before) or CLEAR (a TPM Restart: PCRs start again; resetCount stays in both). The issuer
-# refuses the old enrolment by akStale, attestd enrols again by itself, its agents keep their certificates,
-# and the record says which it was.
+# (resume: PCRs as before) or CLEAR (a TPM Restart: PCRs start again; resetCount stays in both). attestd sees
+# the other counters and enrols again by itself, its agents keep their certificates, and the record says which
+# it was. (That the issuer refuses the old enrolment by akStale: unit/issuer/test_reboot.)
 set -euo pipefail
 # shellcheck disable=SC2154 # dir and bin come from job.sh
 # shellcheck source=../support/fault.sh
@@ -35,9 +35,8 @@ kept() { # SERIAL: the certificate is the one of before, whole and served
 [ "$(last_enrolment)" = first ] || job_fail "first enrolment: $(last_enrolment)"
 [ "$(counts)" = "$(ctl --json host show job | jq -c '[.aks[] | select(.state == "valid") | .resetCount, .restartCount]')" ]
 
-# ---- resume, and a renewal comes before attestd has looked at the counters ----
+# ---- resume ----
 serial=$(fault_serial_on_disk alpha) before=$(counts) n=$(enrolments)
-stale=$(fault_log_count issuerd 'order.refused.*reason=akStale')
 job_stop keyd
 restart_tpm resume
 job_start_keyd
@@ -46,9 +45,8 @@ wait_for 90 ctl agent rotate alpha || job_fail "no rotation after a resume: $(ct
 fault_log_more issuerd 'event=host.enrolled' "$n" || job_fail "not enrolled again after a resume"
 [ "$(last_enrolment)" = resumed ] || job_fail "resume: recorded as $(last_enrolment)"
 [ "$(counts)" = "$(jq -nc --argjson b "$before" '[$b[0], $b[1] + 1]')" ] || job_fail "resume: $before, then $(counts)"
-fault_log_more issuerd 'order.refused.*reason=akStale.*suspended or hibernated' "$stale" || job_fail "the old enrolment was not refused by akStale"
 job_check_chain alpha
-ok "resume: the old enrolment is akStale, enrolled again as resumed, renewed"
+ok "resume: enrolled again as resumed, renewed"
 
 # ---- hibernation, and another system came up than the log says: nothing of it is believed ----
 serial=$(fault_serial_on_disk alpha) n=$(enrolments)

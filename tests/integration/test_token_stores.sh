@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What an agent's program sees of its key is the same whichever store holds it: the real tokend, keyd,
-# attestd, whod and issuer, stock PKCS#11 clients, the same steps for a key in the TPM and one in keyd's
-# memory. Signing, TLS, `attestctl run`, rotation, freeze, a restart of keyd under a running client.
+# attestd, whod and issuer, stock PKCS#11 clients, the same steps for a key in the TPM, one in keyd's
+# memory and, where SoftHSM2 is installed, one in an HSM. Signing, TLS, `attestctl run`, rotation, freeze, a restart of keyd under a running client.
 set -euo pipefail
 export JOB_KEY=memory # the profile allows both
 # shellcheck disable=SC2154 # dir, bin and job_vectors come from job.sh
@@ -20,6 +20,16 @@ chmod 755 "$dir"
 
 job_make_tpm
 job_write_conf
+agents=(in-tpm in-memory)
+declare -A uid_of=([in-tpm]=1101 [in-memory]=1102 [in-hsm]=1103) store_of=([in-tpm]=tpm [in-memory]=memory [in-hsm]=hsm)
+if [ -r /usr/lib/softhsm/libsofthsm2.so ] && command -v softhsm2-util > /dev/null; then
+    agents+=(in-hsm)
+    sed -i 's/keys: \[tpm, memory\]/keys: [tpm, memory, hsm]/' "$dir/issuer.yaml"
+    job_make_hsm
+    job_start_hsmd
+else
+    echo "not tried: an HSM (package softhsm2)"
+fi
 job_start_all
 job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml"
 wait_for 10 test -S "$dir/run/whod.sock"
@@ -30,22 +40,21 @@ chmod a+x "$dir/state" "$dir/state/host" "$dir/state/host/agents" # as the units
 export P11_KIT_SERVER_ADDRESS=unix:path=$dir/run/public/pkcs11.sock P11_KIT_STRICT=1
 
 # An agent for each store, told apart by its user.
-declare -A uid_of=([in-tpm]=1101 [in-memory]=1102) store_of=([in-tpm]=tpm [in-memory]=memory)
 wait_for 60 job_host_known
 ctl host approve "$(job_host_id)" --label job > /dev/null
 {
     echo "trust_domain: bank.example"
     echo "agents:"
-    for name in in-tpm in-memory; do
+    for name in "${agents[@]}"; do
         echo "  - { name: $name, owner: x@bank.example, hosts: [ \"ek:$(job_host_id)\" ],"
         echo "      workload: { uid: ${uid_of[$name]} }, key: ${store_of[$name]}, profile: trading }"
     done
 } > "$dir/agents.yaml"
 ctl entry apply -f "$dir/agents.yaml" > /dev/null
-for name in in-tpm in-memory; do
+for name in "${agents[@]}"; do
     wait_for 60 job_serial "$name"
 done
-ok "an agent with a key in the TPM, another with one in memory"
+ok "an agent for each store: ${agents[*]}"
 
 as() { # NAME COMMAND...: as that agent's user
     local uid=${uid_of[$1]}
@@ -64,7 +73,7 @@ signs() { # NAME: and the certificate in force verifies it
 sign_count() { as "$1" "$client" "$module" sign "$2" > "$dir/tmp/out" 2>&1; }
 refused_sign() { ! sign_count "$1" 1; }
 
-for name in in-tpm in-memory; do
+for name in "${agents[@]}"; do
     store=${store_of[$name]}
     [ "$(ctl --json cert show $name | jq -r .keyStore)" = "$store" ] || job_fail "$name: cert show says another store than $store"
     sign_count "$name" 50 || { cat "$dir/tmp/out"; job_fail "$name: 50 signatures"; }
@@ -81,7 +90,7 @@ for name in in-tpm in-memory; do
 
     # ---- TLS with the agent's key, stock client and server ----
     if command -v gnutls-cli > /dev/null; then
-        port=$((20000 + RANDOM % 20000))
+        job_port
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$dir/tmp/srv.key" -out "$dir/tmp/srv.pem" \
             -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost 2> /dev/null
         chmod a+r "$dir/tmp/srv.pem"
@@ -118,20 +127,25 @@ as in-memory "$bin/attestctl" run in-memory --run-dir "$dir/run" --state-dir "$d
     "$client" "$module" sign 1 > /dev/null 2>&1 || job_fail "attestctl run"
 [ "$(cert_key in-tpm)" != "$(cert_key in-memory)" ] || job_fail "both have one key"
 
-# ---- keyd is killed: the TPM's key is the same, memory's is another, and both sign ----
-declare -A was=([in-tpm]=$(cert_key in-tpm) [in-memory]=$(cert_key in-memory))
+# ---- keyd is killed: the keys of TPM and HSM are the same, memory's is another, and all sign ----
+declare -A was
+for name in "${agents[@]}"; do
+    was[$name]=$(cert_key "$name")
+done
 job_stop keyd KILL
 refused_sign in-memory || job_fail "signed without keyd"
 job_start_keyd
 other_key() { job_is in-memory valid && [ "$(cert_key in-memory)" != "${was[in-memory]}" ]; }
 wait_for 60 other_key
-for name in in-tpm in-memory; do
+for name in "${agents[@]}"; do
     wait_for 30 sign_count "$name" 5
     ! command -v pkcs11-tool > /dev/null || signs "$name" || job_fail "$name: after keyd was killed"
 done
-[ "$(cert_key in-tpm)" = "${was[in-tpm]}" ] || job_fail "the TPM's key was replaced"
+for name in "${agents[@]}"; do
+    [ "$name" = in-memory ] || [ "$(cert_key "$name")" = "${was[$name]}" ] || job_fail "the key of $name was replaced"
+done
 [ "$(grep -c agent.keyLost "$dir/log/attestd.log")" = 1 ] || job_fail "keyLost: $(grep -c agent.keyLost "$dir/log/attestd.log")"
-ok "keyd killed: the TPM's key stays, memory has another, both sign"
+ok "keyd killed: the keys of TPM and HSM stay, memory has another, all sign"
 
 # ---- the entry names the other store: the next certificate is at once of that one ----
 sed -i 's/key: memory/key: tpm/' "$dir/agents.yaml"
@@ -141,4 +155,4 @@ wait_for 60 now_in tpm
 wait_for 20 sign_count in-memory 1
 ok "an entry that names another store: certificate and key follow"
 ! grep -E 'ERROR: AddressSanitizer|runtime error|LeakSanitizer' "$dir"/log/*.log || job_fail "sanitizer"
-echo "token, both stores: all held"
+echo "token, ${#agents[@]} stores: all held"
