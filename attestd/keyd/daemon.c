@@ -464,14 +464,11 @@ static int take_option(struct command *cmd, int option)
 
 int keyd_main(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"client", required_argument, NULL, 'u'},
-                                            {"signer", required_argument, NULL, 's'},
-                                            {"hsm-user", required_argument, NULL, 'm'},
-                                            {"check", no_argument, NULL, 'k'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {"version", no_argument, NULL, 'v'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'}, {"client", required_argument, NULL, 'u'},
+        {"signer", required_argument, NULL, 's'}, {"hsm-user", required_argument, NULL, 'm'},
+        {"check", no_argument, NULL, 'k'},        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0}};
     struct command cmd = {.config = CONFIG_DEFAULT, .hsm_user = geteuid()};
     for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         int code = take_option(&cmd, got);

@@ -29,7 +29,7 @@
 #define ISSUER_AK_PENDING_S   120 /* how long M1's challenge can be answered */
 #define ISSUER_ORDER_S        300 /* life of a token, and of a ready order after its verdict */
 #define ISSUER_WAIT_MAX_S     60
-#define ISSUER_WAITING_MAX    4 /* requests of one account that wait, in a thread */
+#define ISSUER_WAITING_MAX    4   /* requests of one account that wait, in a thread */
 #define ISSUER_MEMO_PLACES    256 /* about 2 KiB each */
 /* What one account may ask for in a time without getting it; beyond that, 429. Each leaves a row
  * and its evidence. */
