@@ -52,9 +52,17 @@ install_packages() {
     done
     [ ${#missing[@]} -eq 0 ] && return 0
     say "installing Debian packages: ${missing[*]}"
-    as_root apt-get update -qq > /dev/null
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
-        > /dev/null || die "apt-get could not install: ${missing[*]}"
+    local try status
+    for try in 1 2 3; do # mirrors and networks have their moments
+        status=0
+        as_root apt-get update -qq > /dev/null || status=$?
+        [ "$status" -ne 0 ] || as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            "${missing[@]}" > /dev/null || status=$?
+        [ "$status" -ne 0 ] || return 0
+        say "apt-get ended with status $status (try $try of 3)"
+        sleep $((try * 5))
+    done
+    die "apt-get could not install: ${missing[*]}"
 }
 
 # install_packages_maybe NAME...: those that this Debian's sources have.
