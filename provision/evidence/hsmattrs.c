@@ -81,6 +81,13 @@ enum att_rc evidence_hsm_attrs_parse(struct att_slice bytes, struct evidence_hsm
     if (rc == ATT_OK) {
         rc = evidence_cbor_end(&cbor, "attributes", err);
     }
+    att_autobuf again = ATT_BUF_INIT(EVIDENCE_HSM_ATTRS_MAX);
+    if (rc == ATT_OK) { /* lengths have longer forms, too */
+        rc = evidence_hsm_attrs_encode(&attrs, &again, err);
+    }
+    if (rc == ATT_OK && !att_slice_eq(att_buf_slice(&again), bytes)) {
+        rc = att_fail(err, ATT_E_PARSE, "attributes: not in their shortest form");
+    }
     if (rc == ATT_OK) {
         *ret_attrs = attrs;
     }

@@ -56,6 +56,7 @@ static void test_refuses_to_parse(void **state)
     REFUSED("\xa1\x64sign\xf8\x15");                 /* simple(21), not as short as it can be */
     REFUSED("\xa1\x64sign\xf5\xf5");                 /* a byte more */
     REFUSED("\xa2\x64sign\xf5\x64sign\xf5");         /* twice */
+    REFUSED("\xbb\0\0\0\0\0\0\0\1\x65local\xf5");    /* a length longer than it needs to be */
     REFUSED("\xa2\x65local\xf5\x64sign\xf5");        /* out of order */
     REFUSED("\xa1\x65other\xf5");                    /* unknown */
     REFUSED("\xa2\x64sign\xf5");                     /* one is missing */
