@@ -121,6 +121,15 @@ def measure_idle(args, uid):
     emit("token/idle-connection/tokend", "KiB", round(grown / len(held), 2), len(held))
 
 
+def running(pid):
+    """A child of ours that ended and was not waited for is not."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def restart_keyd(args):
     """Ends keyd; what this gives starts it again."""
     with open(os.path.join(args.dir, "keyd.pid"), encoding="ascii") as file:
@@ -128,7 +137,10 @@ def restart_keyd(args):
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         command = [part.decode() for part in file.read().split(b"\0") if part]
     os.kill(pid, signal.SIGTERM)
-    while os.path.exists(f"/proc/{pid}"):
+    until = time.monotonic() + 30
+    while running(pid):
+        if time.monotonic() > until:
+            raise TimeoutError("keyd does not end")
         time.sleep(0.01)
     return lambda: start(args, "keyd", command)
 

@@ -181,6 +181,9 @@ static void nobodys_token_asks_for_nothing(void **state)
 static void no_signature_for_a_caller_that_has_ended(void **state)
 {
     (void)state;
+    if (getenv("ATT_VALGRIND")) {
+        skip(); /* valgrind 3.19 has no pidfd_open */
+    }
     static const uint8_t digest[32];
     const struct proc_value sign[] = {{.bytes = ATT_SLICE_LIT("00000000000000000000000000000000")},
                                       {.bytes = ATT_SLICE_ARRAY(digest)}};
