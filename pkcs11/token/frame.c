@@ -49,7 +49,7 @@ static const struct call calls[] = {
     [65] = {"C_WaitForSlotEvent", "u"},
 };
 #define CALL_INITIALIZE 1
-#define CALL_STUB       16  /* C_GetOperationState */
+#define CALL_REFUSAL    16  /* C_GetOperationState */
 #define CALL_KNOWN_MAX  255 /* beyond: no version of the protocol has it */
 
 #define NONE 0xffffffffu /* the length of an array that is not there */
@@ -63,7 +63,7 @@ static enum token_frame_verdict refuse(struct att_err *err, enum att_rc rc, cons
 static enum token_frame_verdict not_served(struct att_err *err, const char *what)
 {
     (void)!att_fail(err, ATT_E_UNSUPPORTED, "%s", what);
-    return TOKEN_FRAME_STUB;
+    return TOKEN_FRAME_UNSERVED;
 }
 
 enum att_rc token_frame_head(const uint8_t bytes[TOKEN_FRAME_HEAD],
@@ -372,14 +372,14 @@ static uint8_t *put_be32(uint8_t *at, uint32_t v)
     return at;
 }
 
-void token_frame_stub(uint32_t code, uint8_t ret_frame[TOKEN_FRAME_STUB_LEN])
+void token_frame_refusal(uint32_t code, uint8_t ret_frame[TOKEN_FRAME_REFUSAL_LEN])
 {
     static const char args[] = "ufy"; /* of C_GetOperationState */
-    memset(ret_frame, 0, TOKEN_FRAME_STUB_LEN);
+    memset(ret_frame, 0, TOKEN_FRAME_REFUSAL_LEN);
     uint8_t *at = put_be32(ret_frame, code);
     at = put_be32(at, 0);
-    at = put_be32(at, TOKEN_FRAME_STUB_LEN - TOKEN_FRAME_HEAD);
-    at = put_be32(at, CALL_STUB);
+    at = put_be32(at, TOKEN_FRAME_REFUSAL_LEN - TOKEN_FRAME_HEAD);
+    at = put_be32(at, CALL_REFUSAL);
     at = put_be32(at, sizeof args - 1);
     memcpy(at, args, sizeof args - 1);
     /* session 0, room 0: 12 bytes of zero */

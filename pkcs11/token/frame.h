@@ -20,7 +20,7 @@
 #define TOKEN_FRAME_ROOM_MAX    65536u  /* bytes of room that a client offers for one answer */
 #define TOKEN_FRAME_ROOMS_MAX   262144u /* … and in one call, together */
 #define TOKEN_FRAME_LIST_MAX    16384u /* handles, slots, mechanisms at once; GnuTLS asks for 8192 */
-#define TOKEN_FRAME_STUB_LEN    35
+#define TOKEN_FRAME_REFUSAL_LEN 35
 
 struct token_frame_head {
     uint32_t code, options_len, message_len;
@@ -33,7 +33,8 @@ ATT_MUST_USE enum att_rc token_frame_head(const uint8_t bytes[TOKEN_FRAME_HEAD],
 enum token_frame_verdict {
     TOKEN_FRAME_REFUSED = 0, /* the connection ends: no stock client sends this */
     TOKEN_FRAME_PASS,
-    TOKEN_FRAME_STUB, /* well formed, but not served: the stub takes its place */
+    TOKEN_FRAME_UNSERVED, /* well formed, but not served: a call that is answered with
+                             CKR_FUNCTION_NOT_SUPPORTED takes its place */
 };
 
 /* What lasts from frame to frame of a connection. {0} before the first. */
@@ -47,6 +48,6 @@ enum token_frame_verdict token_frame_check(struct token_frame_state *state,
 
 /* A whole frame with this code whose call (C_GetOperationState) is answered by
  * CKR_FUNCTION_NOT_SUPPORTED: p11-kit's server stays the only one that writes to the client. */
-void token_frame_stub(uint32_t code, uint8_t ret_frame[TOKEN_FRAME_STUB_LEN]);
+void token_frame_refusal(uint32_t code, uint8_t ret_frame[TOKEN_FRAME_REFUSAL_LEN]);
 
 #endif

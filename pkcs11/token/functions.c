@@ -2,8 +2,9 @@
  * crash p11-kit. */
 #include "pkcs11/token/internal.h"
 
-/* A stub has its place's type and ignores what it is given. */
-#define STUB(name, ...)                                                                            \
+/* PKCS#11 2.40 §5: a function that is not served is there, and answers CKR_FUNCTION_NOT_SUPPORTED.
+ */
+#define NOT_SERVED(name, ...)                                                                      \
     static CK_RV name(__VA_ARGS__)                                                                 \
     {                                                                                              \
         return CKR_FUNCTION_NOT_SUPPORTED;                                                         \
@@ -11,58 +12,63 @@
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-parameter"
-STUB(no_C_InitToken, CK_SLOT_ID slot_id, CK_BYTE *pin, CK_ULONG pin_len, CK_BYTE *label)
-STUB(no_C_InitPIN, CK_SESSION_HANDLE session, CK_BYTE *pin, CK_ULONG pin_len)
-STUB(no_C_SetPIN, CK_SESSION_HANDLE session, CK_BYTE *old_pin, CK_ULONG old_len, CK_BYTE *new_pin,
-     CK_ULONG new_len)
-STUB(no_C_GetOperationState, CK_SESSION_HANDLE session, CK_BYTE *operation_state,
-     CK_ULONG *operation_state_len)
-STUB(no_C_SetOperationState, CK_SESSION_HANDLE session, CK_BYTE *operation_state,
-     CK_ULONG operation_state_len, CK_OBJECT_HANDLE encryption_key,
-     CK_OBJECT_HANDLE authentiation_key)
-STUB(no_C_EncryptInit, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
-STUB(no_C_Encrypt, CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len,
-     CK_BYTE *encrypted_data, CK_ULONG *encrypted_data_len)
-STUB(no_C_EncryptUpdate, CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len,
-     CK_BYTE *encrypted_part, CK_ULONG *encrypted_part_len)
-STUB(no_C_EncryptFinal, CK_SESSION_HANDLE session, CK_BYTE *last_encrypted_part,
-     CK_ULONG *last_encrypted_part_len)
-STUB(no_C_DecryptInit, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
-STUB(no_C_Decrypt, CK_SESSION_HANDLE session, CK_BYTE *encrypted_data, CK_ULONG encrypted_data_len,
-     CK_BYTE *data, CK_ULONG *data_len)
-STUB(no_C_DecryptUpdate, CK_SESSION_HANDLE session, CK_BYTE *encrypted_part,
-     CK_ULONG encrypted_part_len, CK_BYTE *part, CK_ULONG *part_len)
-STUB(no_C_DecryptFinal, CK_SESSION_HANDLE session, CK_BYTE *last_part, CK_ULONG *last_part_len)
-STUB(no_C_DigestKey, CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key)
-STUB(no_C_SignRecoverInit, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
-STUB(no_C_SignRecover, CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len,
-     CK_BYTE *signature, CK_ULONG *signature_len)
-STUB(no_C_VerifyRecoverInit, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
-     CK_OBJECT_HANDLE key)
-STUB(no_C_VerifyRecover, CK_SESSION_HANDLE session, CK_BYTE *signature, CK_ULONG signature_len,
-     CK_BYTE *data, CK_ULONG *data_len)
-STUB(no_C_DigestEncryptUpdate, CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len,
-     CK_BYTE *encrypted_part, CK_ULONG *encrypted_part_len)
-STUB(no_C_DecryptDigestUpdate, CK_SESSION_HANDLE session, CK_BYTE *encrypted_part,
-     CK_ULONG encrypted_part_len, CK_BYTE *part, CK_ULONG *part_len)
-STUB(no_C_SignEncryptUpdate, CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len,
-     CK_BYTE *encrypted_part, CK_ULONG *encrypted_part_len)
-STUB(no_C_DecryptVerifyUpdate, CK_SESSION_HANDLE session, CK_BYTE *encrypted_part,
-     CK_ULONG encrypted_part_len, CK_BYTE *part, CK_ULONG *part_len)
-STUB(no_C_GenerateKey, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_ATTRIBUTE *templ,
-     CK_ULONG count, CK_OBJECT_HANDLE *key)
-STUB(no_C_GenerateKeyPair, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
-     CK_ATTRIBUTE *public_key_template, CK_ULONG public_key_attribute_count,
-     CK_ATTRIBUTE *private_key_template, CK_ULONG private_key_attribute_count,
-     CK_OBJECT_HANDLE *public_key, CK_OBJECT_HANDLE *private_key)
-STUB(no_C_WrapKey, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
-     CK_OBJECT_HANDLE wrapping_key, CK_OBJECT_HANDLE key, CK_BYTE *wrapped_key,
-     CK_ULONG *wrapped_key_len)
-STUB(no_C_UnwrapKey, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
-     CK_OBJECT_HANDLE unwrapping_key, CK_BYTE *wrapped_key, CK_ULONG wrapped_key_len,
-     CK_ATTRIBUTE *templ, CK_ULONG attribute_count, CK_OBJECT_HANDLE *key)
-STUB(no_C_DeriveKey, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE base_key,
-     CK_ATTRIBUTE *templ, CK_ULONG attribute_count, CK_OBJECT_HANDLE *key)
+NOT_SERVED(no_C_InitToken, CK_SLOT_ID slot_id, CK_BYTE *pin, CK_ULONG pin_len, CK_BYTE *label)
+NOT_SERVED(no_C_InitPIN, CK_SESSION_HANDLE session, CK_BYTE *pin, CK_ULONG pin_len)
+NOT_SERVED(no_C_SetPIN, CK_SESSION_HANDLE session, CK_BYTE *old_pin, CK_ULONG old_len,
+           CK_BYTE *new_pin, CK_ULONG new_len)
+NOT_SERVED(no_C_GetOperationState, CK_SESSION_HANDLE session, CK_BYTE *operation_state,
+           CK_ULONG *operation_state_len)
+NOT_SERVED(no_C_SetOperationState, CK_SESSION_HANDLE session, CK_BYTE *operation_state,
+           CK_ULONG operation_state_len, CK_OBJECT_HANDLE encryption_key,
+           CK_OBJECT_HANDLE authentiation_key)
+NOT_SERVED(no_C_EncryptInit, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+           CK_OBJECT_HANDLE key)
+NOT_SERVED(no_C_Encrypt, CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len,
+           CK_BYTE *encrypted_data, CK_ULONG *encrypted_data_len)
+NOT_SERVED(no_C_EncryptUpdate, CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len,
+           CK_BYTE *encrypted_part, CK_ULONG *encrypted_part_len)
+NOT_SERVED(no_C_EncryptFinal, CK_SESSION_HANDLE session, CK_BYTE *last_encrypted_part,
+           CK_ULONG *last_encrypted_part_len)
+NOT_SERVED(no_C_DecryptInit, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+           CK_OBJECT_HANDLE key)
+NOT_SERVED(no_C_Decrypt, CK_SESSION_HANDLE session, CK_BYTE *encrypted_data,
+           CK_ULONG encrypted_data_len, CK_BYTE *data, CK_ULONG *data_len)
+NOT_SERVED(no_C_DecryptUpdate, CK_SESSION_HANDLE session, CK_BYTE *encrypted_part,
+           CK_ULONG encrypted_part_len, CK_BYTE *part, CK_ULONG *part_len)
+NOT_SERVED(no_C_DecryptFinal, CK_SESSION_HANDLE session, CK_BYTE *last_part,
+           CK_ULONG *last_part_len)
+NOT_SERVED(no_C_DigestKey, CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key)
+NOT_SERVED(no_C_SignRecoverInit, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+           CK_OBJECT_HANDLE key)
+NOT_SERVED(no_C_SignRecover, CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG data_len,
+           CK_BYTE *signature, CK_ULONG *signature_len)
+NOT_SERVED(no_C_VerifyRecoverInit, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+           CK_OBJECT_HANDLE key)
+NOT_SERVED(no_C_VerifyRecover, CK_SESSION_HANDLE session, CK_BYTE *signature,
+           CK_ULONG signature_len, CK_BYTE *data, CK_ULONG *data_len)
+NOT_SERVED(no_C_DigestEncryptUpdate, CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len,
+           CK_BYTE *encrypted_part, CK_ULONG *encrypted_part_len)
+NOT_SERVED(no_C_DecryptDigestUpdate, CK_SESSION_HANDLE session, CK_BYTE *encrypted_part,
+           CK_ULONG encrypted_part_len, CK_BYTE *part, CK_ULONG *part_len)
+NOT_SERVED(no_C_SignEncryptUpdate, CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG part_len,
+           CK_BYTE *encrypted_part, CK_ULONG *encrypted_part_len)
+NOT_SERVED(no_C_DecryptVerifyUpdate, CK_SESSION_HANDLE session, CK_BYTE *encrypted_part,
+           CK_ULONG encrypted_part_len, CK_BYTE *part, CK_ULONG *part_len)
+NOT_SERVED(no_C_GenerateKey, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+           CK_ATTRIBUTE *templ, CK_ULONG count, CK_OBJECT_HANDLE *key)
+NOT_SERVED(no_C_GenerateKeyPair, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+           CK_ATTRIBUTE *public_key_template, CK_ULONG public_key_attribute_count,
+           CK_ATTRIBUTE *private_key_template, CK_ULONG private_key_attribute_count,
+           CK_OBJECT_HANDLE *public_key, CK_OBJECT_HANDLE *private_key)
+NOT_SERVED(no_C_WrapKey, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+           CK_OBJECT_HANDLE wrapping_key, CK_OBJECT_HANDLE key, CK_BYTE *wrapped_key,
+           CK_ULONG *wrapped_key_len)
+NOT_SERVED(no_C_UnwrapKey, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+           CK_OBJECT_HANDLE unwrapping_key, CK_BYTE *wrapped_key, CK_ULONG wrapped_key_len,
+           CK_ATTRIBUTE *templ, CK_ULONG attribute_count, CK_OBJECT_HANDLE *key)
+NOT_SERVED(no_C_DeriveKey, CK_SESSION_HANDLE session, CK_MECHANISM *mechanism,
+           CK_OBJECT_HANDLE base_key, CK_ATTRIBUTE *templ, CK_ULONG attribute_count,
+           CK_OBJECT_HANDLE *key)
 /* Legacy (PKCS#11 2.40 §5.15): nothing runs in parallel. */
 static CK_RV not_parallel(CK_SESSION_HANDLE session)
 {

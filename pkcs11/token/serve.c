@@ -134,9 +134,9 @@ static bool relay_one(struct relay *relay, struct token_frame_state *state)
     switch (token_frame_check(state, message, &err)) {
     case TOKEN_FRAME_PASS:
         return pass(relay, ATT_SLICE(frame, TOKEN_FRAME_HEAD + len));
-    case TOKEN_FRAME_STUB:
-        token_frame_stub(head.code, frame);
-        return pass(relay, ATT_SLICE(frame, TOKEN_FRAME_STUB_LEN));
+    case TOKEN_FRAME_UNSERVED:
+        token_frame_refusal(head.code, frame);
+        return pass(relay, ATT_SLICE(frame, TOKEN_FRAME_REFUSAL_LEN));
     case TOKEN_FRAME_REFUSED:
         break;
     }

@@ -1,5 +1,6 @@
 /* What a workload sends, as the relay reads it: the version byte, then frames. Each frame that
- * passes must be one of the calls that are served, within the caps; a stub must pass as a head. */
+ * passes must be one of the calls that are served, within the caps; what takes the place of another
+ * call must pass as a head. */
 #include "pkcs11/token/frame.h"
 
 #include <stdlib.h>
@@ -14,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     while (cur.left >= TOKEN_FRAME_HEAD) {
         struct token_frame_head head, again;
         struct att_err err = {0};
-        uint8_t stub[TOKEN_FRAME_STUB_LEN];
+        uint8_t refusal[TOKEN_FRAME_REFUSAL_LEN];
         struct att_slice bytes = att_cur_take(&cur, TOKEN_FRAME_HEAD);
         if (token_frame_head(bytes.ptr, &head, &err) != ATT_OK) {
             return 0;
@@ -35,8 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (!was && state.initialized && verdict != TOKEN_FRAME_PASS) {
             abort();
         }
-        token_frame_stub(head.code, stub);
-        if (token_frame_head(stub, &again, NULL) != ATT_OK || again.code != head.code) {
+        token_frame_refusal(head.code, refusal);
+        if (token_frame_head(refusal, &again, NULL) != ATT_OK || again.code != head.code) {
             abort();
         }
     }

@@ -65,17 +65,17 @@ fi
 if have_provider; then
     export OPENSSL_CONF=$RIG/provider.cnf
     s_client -key "$key" || { cat "$RIG/out"; fail "s_client, provider"; }
-    s_client -key "$stub" || { cat "$RIG/out"; fail "s_client, provider, key by a file"; }
+    s_client -key "$key_uri_file" || { cat "$RIG/out"; fail "s_client, provider, key by a file"; }
     serves -key "$key"
-    signed_with -sign "$stub"
+    signed_with -sign "$key_uri_file"
     stranger openssl
     ! s_client -key "$key" || fail "s_client signs for nobody's agent"
     no_stranger
     ok "OpenSSL's provider: s_client, s_server, dgst; the key by URI and by the file agent-key.pem"
     if have curl && curl --version | grep -q OpenSSL; then
-        curls --key "$stub" --cert "$chain"
+        curls --key "$key_uri_file" --cert "$chain"
         stranger curl
-        ! answered --key "$stub" --cert "$chain" || fail "curl signs for nobody's agent"
+        ! answered --key "$key_uri_file" --cert "$chain" || fail "curl signs for nobody's agent"
         no_stranger
         ok "curl with the provider: --key agent-key.pem"
     fi
@@ -86,7 +86,7 @@ fi
 
 # ---- Python --------------------------------------------------------------------------------------------------
 python=/usr/bin/python3 # Debian's own: with Debian's OpenSSL
-pythons() { OPENSSL_CONF=$RIG/provider.cnf timeout 120 "$python" "$support/$1" "$port" "$RIG/ca.pem" "$chain" "$stub" > "$RIG/out" 2>&1 < /dev/null; }
+pythons() { OPENSSL_CONF=$RIG/provider.cnf timeout 120 "$python" "$support/$1" "$port" "$RIG/ca.pem" "$chain" "$key_uri_file" > "$RIG/out" 2>&1 < /dev/null; }
 if have_provider; then
     pythons ssl_client.py || { cat "$RIG/out"; fail "Python's ssl"; }
     [ "$(grep -c '^200' "$RIG/out")" = 20 ] || { cat "$RIG/out"; fail "20 handshakes of Python's ssl"; }

@@ -61,7 +61,7 @@ if have node; then
         skipped "Node with the engine (package libengine-pkcs11-openssl)"
     fi
     if have_provider && [ "$(node -p 'process.config.variables.node_shared_openssl')" = true ]; then
-        by_file() { OPENSSL_CONF=$RIG/provider.cnf nodes --openssl-shared-config "$support/tls_client.js" "$port" "$RIG/ca.pem" "$chain" "$stub"; }
+        by_file() { OPENSSL_CONF=$RIG/provider.cnf nodes --openssl-shared-config "$support/tls_client.js" "$port" "$RIG/ca.pem" "$chain" "$key_uri_file"; }
         by_file || { cat "$RIG/out"; fail "Node with the provider"; }
         grep -q '^200' "$RIG/out" || { cat "$RIG/out"; fail "Node with the provider"; }
         stranger node

@@ -15,12 +15,12 @@ run() { timeout 60 "$@" < /dev/null; }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 connects() { bash -c "exec 9<>/dev/tcp/127.0.0.1/$1"; }
 
-# Sets key, cert, chain, stub, module, support, port: a server that wants a certificate of the rig's CA.
+# Sets key, cert, chain, key_uri_file, module, support, port: a server that wants a certificate of the rig's CA.
 clients_setup() {
     key='pkcs11:token=attestd;object=agent;type=private'
     cert='pkcs11:token=attestd;object=agent;type=cert'
     chain=$RIG/store/market-data/chain.pem
-    stub=$ATT_SOURCE_DIR/scripts/pkcs11/agent-key.pem
+    key_uri_file=$ATT_SOURCE_DIR/scripts/pkcs11/agent-key.pem
     support=$ATT_SOURCE_DIR/tests/support/token
     export P11_KIT_SERVER_ADDRESS=unix:path=$RIG_SOCKET
     local folder

@@ -133,7 +133,7 @@ static void another_calls_signature_is_refused(void **state)
     }
 }
 
-static void calls_that_are_not_served_become_stubs(void **state)
+static void calls_that_are_not_served_become_refusals(void **state)
 {
     (void)state;
     /* InitToken, SetPIN, Encrypt, GenerateKey, WrapKey, DeriveKey, SessionCancel (3.0), a later one
@@ -142,7 +142,7 @@ static void calls_that_are_not_served_become_stubs(void **state)
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         att_autobuf buf = {0};
         begin(&buf, numbers[i], "whatever");
-        assert_int_equal(check(&buf, true), TOKEN_FRAME_STUB);
+        assert_int_equal(check(&buf, true), TOKEN_FRAME_UNSERVED);
     }
     static const uint32_t none[] = {0, 256, 0x7fffffff, 0xffffffff};
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
@@ -191,7 +191,7 @@ static void a_value_longer_than_announced_never_passes(void **state)
         att_buf_u8(&buf, 1);
         att_buf_be32(&buf, cases[i].announced);
         memset(att_buf_extend(&buf, cases[i].value), 0, cases[i].value);
-        assert_int_equal(check(&buf, true), TOKEN_FRAME_STUB);
+        assert_int_equal(check(&buf, true), TOKEN_FRAME_UNSERVED);
     }
     att_autobuf list = {0}; /* ALLOWED_MECHANISMS: two are there, room for one */
     begin(&list, 26, "uaA");
@@ -203,7 +203,7 @@ static void a_value_longer_than_announced_never_passes(void **state)
     att_buf_be32(&list, 2);
     att_buf_be64(&list, 1);
     att_buf_be64(&list, 2);
-    assert_int_equal(check(&list, true), TOKEN_FRAME_STUB);
+    assert_int_equal(check(&list, true), TOKEN_FRAME_UNSERVED);
 }
 
 static void nesting_never_passes(void **state)
@@ -218,7 +218,7 @@ static void nesting_never_passes(void **state)
         att_buf_be32(&templ, nested[i]);
         att_buf_u8(&templ, 1);
         att_buf_be32(&templ, 24);
-        assert_int_equal(check(&templ, true), TOKEN_FRAME_STUB);
+        assert_int_equal(check(&templ, true), TOKEN_FRAME_UNSERVED);
         begin(&rooms, 24, "uufA");
         att_buf_be64(&rooms, 1);
         att_buf_be64(&rooms, 64);
@@ -226,7 +226,7 @@ static void nesting_never_passes(void **state)
         att_buf_be32(&rooms, nested[i]);
         att_buf_be32(&rooms, 24);
         att_buf_be32(&rooms, 1);
-        assert_int_equal(check(&rooms, true), TOKEN_FRAME_STUB);
+        assert_int_equal(check(&rooms, true), TOKEN_FRAME_UNSERVED);
     }
 }
 
@@ -244,7 +244,7 @@ static void room_beyond_the_cap_is_not_allocated(void **state)
     room(&most, TOKEN_FRAME_ROOM_MAX);
     room(&more, TOKEN_FRAME_ROOM_MAX + 1);
     assert_int_equal(check(&most, true), TOKEN_FRAME_PASS);
-    assert_int_equal(check(&more, true), TOKEN_FRAME_STUB);
+    assert_int_equal(check(&more, true), TOKEN_FRAME_UNSERVED);
     room(&none, 0xffffffff); /* version 1: a buffer of no bytes */
     assert_int_equal(check(&none, true), TOKEN_FRAME_PASS);
     begin(&attrs, 24, "uufA");
@@ -255,11 +255,11 @@ static void room_beyond_the_cap_is_not_allocated(void **state)
         att_buf_be32(&attrs, 0x11);
         att_buf_be32(&attrs, 0xffffffff);
     }
-    assert_int_equal(check(&attrs, true), TOKEN_FRAME_STUB);
+    assert_int_equal(check(&attrs, true), TOKEN_FRAME_UNSERVED);
     begin(&handles, 27, "ufu");
     att_buf_be64(&handles, 1);
     att_buf_be32(&handles, TOKEN_FRAME_LIST_MAX + 1);
-    assert_int_equal(check(&handles, true), TOKEN_FRAME_STUB);
+    assert_int_equal(check(&handles, true), TOKEN_FRAME_UNSERVED);
 }
 
 static enum token_frame_verdict sign_init(uint32_t mechanism, size_t parameter)
@@ -281,21 +281,21 @@ static enum token_frame_verdict sign_init(uint32_t mechanism, size_t parameter)
 static void only_plain_mechanisms_pass(void **state)
 {
     (void)state;
-    assert_int_equal(sign_init(0x1041, 0), TOKEN_FRAME_PASS);     /* ECDSA */
-    assert_int_equal(sign_init(1, 0), TOKEN_FRAME_PASS);          /* RSA_PKCS: the token says no */
-    assert_int_equal(sign_init(0xffffffff, 0), TOKEN_FRAME_PASS); /* the null mechanism */
-    assert_int_equal(sign_init(0x0d, 24), TOKEN_FRAME_STUB);      /* RSA_PKCS_PSS */
-    assert_int_equal(sign_init(0x1050, 24), TOKEN_FRAME_STUB);    /* ECDH1_DERIVE */
-    assert_int_equal(sign_init(0x1087, 40), TOKEN_FRAME_STUB);    /* AES_GCM */
-    assert_int_equal(sign_init(0x80000001, 0), TOKEN_FRAME_STUB);
+    assert_int_equal(sign_init(0x1041, 0), TOKEN_FRAME_PASS);      /* ECDSA */
+    assert_int_equal(sign_init(1, 0), TOKEN_FRAME_PASS);           /* RSA_PKCS: the token says no */
+    assert_int_equal(sign_init(0xffffffff, 0), TOKEN_FRAME_PASS);  /* the null mechanism */
+    assert_int_equal(sign_init(0x0d, 24), TOKEN_FRAME_UNSERVED);   /* RSA_PKCS_PSS */
+    assert_int_equal(sign_init(0x1050, 24), TOKEN_FRAME_UNSERVED); /* ECDH1_DERIVE */
+    assert_int_equal(sign_init(0x1087, 40), TOKEN_FRAME_UNSERVED); /* AES_GCM */
+    assert_int_equal(sign_init(0x80000001, 0), TOKEN_FRAME_UNSERVED);
 }
 
-static void the_stub_is_a_whole_frame(void **state)
+static void the_refusal_is_a_whole_frame(void **state)
 {
     (void)state;
-    uint8_t frame[TOKEN_FRAME_STUB_LEN];
+    uint8_t frame[TOKEN_FRAME_REFUSAL_LEN];
     struct token_frame_head head;
-    token_frame_stub(0x12345678, frame);
+    token_frame_refusal(0x12345678, frame);
     assert_int_equal(token_frame_head(frame, &head, NULL), ATT_OK);
     assert_int_equal(head.code, 0x12345678);
     assert_int_equal(head.options_len + head.message_len + TOKEN_FRAME_HEAD, sizeof frame);
@@ -315,13 +315,13 @@ int main(void)
         cmocka_unit_test(trailing_bytes_are_refused),
         cmocka_unit_test(initialize_comes_first_and_once),
         cmocka_unit_test(another_calls_signature_is_refused),
-        cmocka_unit_test(calls_that_are_not_served_become_stubs),
+        cmocka_unit_test(calls_that_are_not_served_become_refusals),
         cmocka_unit_test(too_many_attributes_are_refused),
         cmocka_unit_test(a_value_longer_than_announced_never_passes),
         cmocka_unit_test(nesting_never_passes),
         cmocka_unit_test(room_beyond_the_cap_is_not_allocated),
         cmocka_unit_test(only_plain_mechanisms_pass),
-        cmocka_unit_test(the_stub_is_a_whole_frame),
+        cmocka_unit_test(the_refusal_is_a_whole_frame),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
