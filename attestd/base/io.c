@@ -173,7 +173,9 @@ enum att_rc att_io_mkdirs(const char *path, mode_t mode, struct att_err *err)
         return att_fail(err, ATT_E_INVAL, "folder path of %zu bytes", len);
     }
     memcpy(part, path, len + 1);
-    for (size_t i = 1; i <= len; i++) {
+    /* Mostly it is there, or only its last part is missing. */
+    bool done = mkdir(path, mode) == 0 || errno == EEXIST;
+    for (size_t i = 1; i <= len && !done; i++) {
         if (part[i] != '/' && part[i] != 0) {
             continue;
         }

@@ -108,7 +108,7 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
     struct conf_enrolment *en = conf->enrolment;
     conf->eab_required = !conf->eab_required_set || *conf->eab_required_set;
     if (!conf_tree_get(root, "threads")) {
-        conf->threads = 2;
+        conf->threads = 4;
     }
     bool ok = conf_default(&conf->listen, "127.0.0.1:8443") &&
               conf_default(&conf->state_dir, "/var/lib/attest-issuerd") &&

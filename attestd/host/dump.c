@@ -20,10 +20,37 @@
 
 struct dump {
     int dir;        /* files go here, */
+    int before;     /* (the last issuance's; -1: none) */
     json_t *files;  /* or, base64url, here */
     enum att_rc rc; /* sticky */
     struct att_err *err;
 };
+
+/* Whether the file holds just these bytes. */
+static bool holds(int fd, struct att_slice bytes)
+{
+    uint8_t part[4096];
+    ssize_t n;
+    while ((n = read(fd, part, sizeof part)) > 0) {
+        if ((size_t)n > bytes.len || memcmp(part, bytes.ptr, (size_t)n) != 0) {
+            return false;
+        }
+        bytes = ATT_SLICE(bytes.ptr + n, bytes.len - (size_t)n);
+    }
+    return n == 0 && bytes.len == 0;
+}
+
+/* What did not change gets another name instead of a copy; nobody writes to these files. */
+static bool link_same(const struct dump *d, const char *name, struct att_slice bytes)
+{
+    att_autofd fd = d->before >= 0
+                        ? openat(d->before, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+                        : -1;
+    struct stat st;
+    return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+           (size_t)st.st_size == bytes.len && holds(fd, bytes) &&
+           linkat(d->before, name, d->dir, name, 0) == 0;
+}
 
 static void put(struct dump *d, const char *name, struct att_slice bytes)
 {
@@ -32,6 +59,9 @@ static void put(struct dump *d, const char *name, struct att_slice bytes)
     }
     if (d->files) {
         d->rc = att_json_set_b64u(d->files, name, bytes, d->err);
+        return;
+    }
+    if (link_same(d, name, bytes)) {
         return;
     }
     att_autofd fd = openat(d->dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -178,9 +208,10 @@ void host_evidence_tidy(struct host *host, const char *name)
 enum att_rc host_evidence_write(struct host *host, const char *name,
                                 const struct host_evidence *evidence, struct att_err *err)
 {
-    char fresh[4096];
+    char fresh[4096], last[4096];
     host_evidence_tidy(host, name); /* what a kill left */
     path_for(host, name, ".", ".new", fresh);
+    path_for(host, name, "", "", last);
     if (mkdir(fresh, 0700) != 0) {
         return att_fail_errno(err, ATT_E_IO, "cannot make %s", fresh);
     }
@@ -188,7 +219,8 @@ enum att_rc host_evidence_write(struct host *host, const char *name,
     if (dir < 0) {
         return att_fail_errno(err, ATT_E_IO, "cannot open %s", fresh);
     }
-    struct dump d = {.dir = dir, .rc = ATT_OK, .err = err};
+    att_autofd before = open(last, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct dump d = {.dir = dir, .before = before, .rc = ATT_OK, .err = err};
     put_made(&d, evidence);
     put_host(&d, host);
     if (d.rc != ATT_OK) {
@@ -245,7 +277,7 @@ enum att_rc host_user_quote(struct host *host, struct att_slice nonce, const cha
     }
     if (rc == ATT_OK) {
         att_autojson *files = json_object();
-        struct dump d = {.dir = -1, .files = files, .rc = ATT_OK, .err = err};
+        struct dump d = {.dir = -1, .before = -1, .files = files, .rc = ATT_OK, .err = err};
         put_quote(&d, &quote, extra, &logs);
         put_host(&d, host);
         rc = d.rc;

@@ -258,7 +258,8 @@ enum att_rc issuer_new_order(struct issuer_call *call, struct att_err *err)
     if (!rc) {
         rc = agent_name(&m, err);
         if (!rc) {
-            rc = store_run(call->issuer->store, true, open_order, &m, err);
+            /* An order that a loss of power takes back is one that the client makes again. */
+            rc = store_run_soft(call->issuer->store, open_order, &m, err);
         }
         struct att_err lost = {0};
         if (rc == ATT_E_DENIED && call->has_problem && call->problem.type != ACME_P_RATE_LIMITED &&

@@ -27,13 +27,19 @@ struct store_row; /* the row a callback is looking at */
 /* Called for each row; anything but ATT_OK stops the statement and is its result. */
 typedef enum att_rc (*store_row_fn)(void *user, const struct store_row *row, struct att_err *err);
 
+enum store_mode {
+    STORE_READ,
+    STORE_WRITE,
+    STORE_WRITE_SOFT, /* a loss of power may take it back, until a STORE_WRITE after it returns */
+};
+
 struct store_db_ops {
     const char *name;
     /* Transactions, each on a connection that is its own from begin to commit or rollback. A writer
-     * sees what writers before it wrote, and no other; commit returns when all is durable, and
-     * several may share one. rollback never fails; why (may be NULL) is for those who have to fail
-     * with it, where the database gave up more than this transaction. */
-    enum att_rc (*begin)(struct store_db *db, bool write, struct store_con **ret_con,
+     * sees what writers before it wrote, and no other; commit returns when all is as durable as the
+     * mode says, and several may share one. rollback never fails; why (may be NULL) is for those
+     * who have to fail with it, where the database gave up more than this transaction. */
+    enum att_rc (*begin)(struct store_db *db, enum store_mode mode, struct store_con **ret_con,
                          struct att_err *err);
     enum att_rc (*commit)(struct store_con *con, struct att_err *err);
     void (*rollback)(struct store_con *con, const struct att_err *why);

@@ -267,11 +267,11 @@ static enum att_rc sqlite_script(struct store_con *con, const char *sql, struct 
     return code == SQLITE_OK ? ATT_OK : store_sqlite_fail(con, code, "script", err);
 }
 
-static enum att_rc sqlite_begin(struct store_db *db, bool write, struct store_con **ret_con,
-                                struct att_err *err)
+static enum att_rc sqlite_begin(struct store_db *db, enum store_mode mode,
+                                struct store_con **ret_con, struct att_err *err)
 {
-    if (write) {
-        return store_batch_enter(db, ret_con, err);
+    if (mode != STORE_READ) {
+        return store_batch_enter(db, mode, ret_con, err);
     }
     struct store_con *con = NULL;
     enum att_rc rc = acquire(db, &con, err);

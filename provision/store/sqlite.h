@@ -30,13 +30,14 @@ struct store_row {
 
 struct store_batch; /* writers that share a commit */
 
-/* Who has the turn (busy) owns con, open and savepoint; the rest is under lock. */
+/* Who has the turn (busy) owns con, open, savepoint and soft; the rest is under lock. */
 struct store_writer {
     pthread_mutex_t lock;
     pthread_cond_t turn, committed, grown;
     struct store_con *con, *checkpoint_con;
     struct store_batch *open; /* begun and not yet committed */
     bool savepoint;           /* around what the present one does */
+    bool soft;                /* commits do not wait for the disk at present */
     bool busy, stop, started;
     unsigned waiting;
     int wal_pages; /* when it was last written to */
@@ -65,8 +66,10 @@ void store_sqlite_rollback(struct store_con *con);
 enum att_rc store_batch_init(struct store_db *db, struct att_err *err);
 void store_batch_done(struct store_db *db);
 /* Waits for the turn. On success exactly one of leave and undo has to follow. */
-enum att_rc store_batch_enter(struct store_db *db, struct store_con **ret_con, struct att_err *err);
-/* Returns when what was written is durable (or is not going to be: then the error). */
+enum att_rc store_batch_enter(struct store_db *db, enum store_mode mode, struct store_con **ret_con,
+                              struct att_err *err);
+/* Returns when what was written is as durable as its mode says (or is not going to be: then the
+ * error). */
 enum att_rc store_batch_leave(struct store_db *db, struct att_err *err);
 /* Takes back what was written since enter; why may be NULL. */
 void store_batch_undo(struct store_db *db, const struct att_err *why);

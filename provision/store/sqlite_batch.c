@@ -3,6 +3,11 @@
  * BATCH_MAX-th) commits for all. Each is told of success only after that. What one of them wrote
  * stands between savepoints, so that its failure is its own. A single writer commits at once.
  *
+ * A batch of nothing but soft writers is committed without waiting for the disk
+ * (synchronous=NORMAL: SQLite then syncs the log with the next commit under FULL, or at a
+ * checkpoint). SQLite takes the level between transactions only: so a soft writer may join the
+ * others' batch, but the first other closes a soft one.
+ *
  * Checkpoints are done by a thread of their own, so that no request waits for the copying of the
  * log into the database: most of it beside the writers, and what they added meanwhile, which is
  * little, in a turn of its own. The log can start anew after that. */
@@ -11,11 +16,12 @@
 #include <stdlib.h>
 
 #define BATCH_MAX        64
-#define CHECKPOINT_PAGES 1000 /* SQLite's own default */
+#define CHECKPOINT_PAGES 4000 /* 16 MiB: most pages are written again before they are copied */
 
 struct store_batch {
     unsigned members, readers; /* readers: members that have not yet seen the result */
     bool done, lost;           /* lost: SQLite gave up the whole transaction */
+    bool soft;
     enum att_rc rc;
     struct att_err why;
 };
@@ -80,13 +86,33 @@ static void pass_on(struct store_writer *w)
     give_turn(w);
 }
 
-static enum att_rc open_batch(struct store_writer *w, struct att_err *err)
+/* Prepared anew each time: SQLite acts on this one while it prepares it. */
+static enum att_rc set_level(struct store_writer *w, bool soft, struct att_err *err)
+{
+    if (w->soft == soft) {
+        return ATT_OK;
+    }
+    int code =
+        sqlite3_exec(w->con->sqlite, soft ? "PRAGMA synchronous=NORMAL" : "PRAGMA synchronous=FULL",
+                     NULL, NULL, NULL);
+    if (code != SQLITE_OK) {
+        return store_sqlite_fail(w->con, code, "synchronous", err);
+    }
+    w->soft = soft;
+    return ATT_OK;
+}
+
+static enum att_rc open_batch(struct store_writer *w, bool soft, struct att_err *err)
 {
     struct store_batch *batch = calloc(1, sizeof *batch);
     if (!batch) {
         return att_fail(err, ATT_E_NOMEM, "store: no memory");
     }
-    enum att_rc rc = command(w, "BEGIN IMMEDIATE", err);
+    batch->soft = soft;
+    enum att_rc rc = set_level(w, soft, err);
+    if (!rc) {
+        rc = command(w, "BEGIN IMMEDIATE", err);
+    }
     if (rc) {
         free(batch);
         return rc;
@@ -95,12 +121,17 @@ static enum att_rc open_batch(struct store_writer *w, struct att_err *err)
     return ATT_OK;
 }
 
-enum att_rc store_batch_enter(struct store_db *db, struct store_con **ret_con, struct att_err *err)
+enum att_rc store_batch_enter(struct store_db *db, enum store_mode mode, struct store_con **ret_con,
+                              struct att_err *err)
 {
     struct store_writer *w = &db->writer;
+    bool soft = mode == STORE_WRITE_SOFT;
     take_turn(w);
+    if (w->open && w->open->soft && !soft) {
+        close_batch(w);
+    }
     w->savepoint = w->open != NULL; /* the first can be undone with the batch itself */
-    enum att_rc rc = w->savepoint ? command(w, "SAVEPOINT member", err) : open_batch(w, err);
+    enum att_rc rc = w->savepoint ? command(w, "SAVEPOINT member", err) : open_batch(w, soft, err);
     if (rc) {
         pass_on(w);
         return rc;

@@ -47,6 +47,30 @@ static void put_insert(struct att_buf *sql, const struct store_table *t)
     att_buf_put_str(sql, ")");
 }
 
+/* A column that is set is taken out of its indexes and put in again, even if it stays the same: so
+ * the fixed ones are compared instead. */
+static void put_upsert(struct att_buf *sql, const struct store_table *t)
+{
+    put_insert(sql, t);
+    att_buf_printf(sql, " ON CONFLICT (%s) DO UPDATE SET ", t->columns[0].name);
+    const char *between = "";
+    for (size_t i = 1; i < t->n_columns; i++) {
+        if (!t->columns[i].fixed) {
+            att_buf_printf(sql, "%s%s = excluded.%s", between, t->columns[i].name,
+                           t->columns[i].name);
+            between = ", ";
+        }
+    }
+    between = " WHERE ";
+    for (size_t i = 1; i < t->n_columns; i++) {
+        if (t->columns[i].fixed) {
+            att_buf_printf(sql, "%s%s.%s = excluded.%s", between, t->name, t->columns[i].name,
+                           t->columns[i].name);
+            between = " AND ";
+        }
+    }
+}
+
 static bool make_sql(struct store_sql *sql, const struct store_table *t)
 {
     struct att_buf text = {0};
@@ -56,12 +80,7 @@ static bool make_sql(struct store_sql *sql, const struct store_table *t)
     sql->list = steal_text(&text);
     put_insert(&text, t);
     sql->insert = steal_text(&text);
-    put_insert(&text, t);
-    att_buf_printf(&text, " ON CONFLICT (%s) DO UPDATE SET ", t->columns[0].name);
-    for (size_t i = 1; i < t->n_columns; i++) {
-        att_buf_printf(&text, "%s%s = excluded.%s", i > 1 ? ", " : "", t->columns[i].name,
-                       t->columns[i].name);
-    }
+    put_upsert(&text, t);
     sql->put = steal_text(&text);
     att_buf_printf(&text, "DELETE FROM %s WHERE %s = ?1", t->name, t->columns[0].name);
     sql->remove = steal_text(&text);
@@ -129,12 +148,13 @@ void store_free(struct store *store)
 /* ---- transactions
  * -------------------------------------------------------------------------------- */
 
-enum att_rc store_run(struct store *store, bool write, store_fn fn, void *user, struct att_err *err)
+static enum att_rc run(struct store *store, enum store_mode mode, store_fn fn, void *user,
+                       struct att_err *err)
 {
     struct store_tx tx = {.store = store};
     struct att_err own = {0};
     struct att_err *why = err ? err : &own;
-    enum att_rc rc = store->ops->begin(store->db, write, &tx.con, why);
+    enum att_rc rc = store->ops->begin(store->db, mode, &tx.con, why);
     if (rc) {
         return rc;
     }
@@ -144,6 +164,16 @@ enum att_rc store_run(struct store *store, bool write, store_fn fn, void *user, 
         return rc;
     }
     return store->ops->commit(tx.con, why);
+}
+
+enum att_rc store_run(struct store *store, bool write, store_fn fn, void *user, struct att_err *err)
+{
+    return run(store, write ? STORE_WRITE : STORE_READ, fn, user, err);
+}
+
+enum att_rc store_run_soft(struct store *store, store_fn fn, void *user, struct att_err *err)
+{
+    return run(store, STORE_WRITE_SOFT, fn, user, err);
 }
 
 enum att_rc store_exec(struct store_tx *tx, const char *sql, const struct store_value *values,
@@ -273,7 +303,8 @@ enum att_rc store_get(struct store_tx *tx, const struct store_table *table, cons
 }
 
 static enum att_rc write_record(struct store_tx *tx, const struct store_table *table,
-                                const char *sql, const void *record, struct att_err *err)
+                                const char *sql, const void *record, int64_t *ret_changed,
+                                struct att_err *err)
 {
     struct store_value values[STORE_COLUMNS_MAX];
     for (size_t i = 0; i < table->n_columns; i++) {
@@ -290,19 +321,25 @@ static enum att_rc write_record(struct store_tx *tx, const struct store_table *t
             break;
         }
     }
-    return store_exec(tx, sql, values, table->n_columns, NULL, NULL, NULL, err);
+    return store_exec(tx, sql, values, table->n_columns, NULL, NULL, ret_changed, err);
 }
 
 enum att_rc store_insert(struct store_tx *tx, const struct store_table *table, const void *record,
                          struct att_err *err)
 {
-    return write_record(tx, table, sql_of(tx, table)->insert, record, err);
+    return write_record(tx, table, sql_of(tx, table)->insert, record, NULL, err);
 }
 
 enum att_rc store_put(struct store_tx *tx, const struct store_table *table, const void *record,
                       struct att_err *err)
 {
-    return write_record(tx, table, sql_of(tx, table)->put, record, err);
+    int64_t changed = 0;
+    enum att_rc rc = write_record(tx, table, sql_of(tx, table)->put, record, &changed, err);
+    if (!rc && changed == 0) {
+        rc = att_fail(err, ATT_E_INTERNAL, "store: a fixed column of %s differs from what is there",
+                      table->name);
+    }
+    return rc;
 }
 
 enum att_rc store_delete(struct store_tx *tx, const struct store_table *table, const char *key,

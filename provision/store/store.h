@@ -27,12 +27,19 @@ typedef enum att_rc (*store_fn)(void *user, struct store_tx *tx, struct att_err 
 ATT_MUST_USE enum att_rc store_run(struct store *store, bool write, store_fn fn, void *user,
                                    struct att_err *err);
 
+/* The same for what may be lost without harm: others see it as soon as this returns, it outlives
+ * this process and never comes apart, but a loss of power may take it back, as long as no store_run
+ * that wrote has returned after it. Nobody waits for the disk. */
+ATT_MUST_USE enum att_rc store_run_soft(struct store *store, store_fn fn, void *user,
+                                        struct att_err *err);
+
 /* ---- tables ---------------------------------------------------------------------------------- */
 
 struct store_column {
     const char *name;
     enum store_type type;
     size_t offset; /* of an int64_t, a char * or a struct att_buf in the record */
+    bool fixed;    /* what is inserted stays: a put never writes it (nor touches its indexes) */
 };
 
 /* columns[0] is the primary key. */
@@ -57,7 +64,8 @@ ATT_MUST_USE enum att_rc store_find(struct store_tx *tx, const struct store_tabl
 /* ATT_E_EXISTS when the key (or another unique column) is taken. */
 ATT_MUST_USE enum att_rc store_insert(struct store_tx *tx, const struct store_table *table,
                                       const void *record, struct att_err *err);
-/* Inserts or replaces every column. */
+/* Inserts, or replaces every column that is not fixed; ATT_E_INTERNAL if a fixed one differs from
+ * what is there. */
 ATT_MUST_USE enum att_rc store_put(struct store_tx *tx, const struct store_table *table,
                                    const void *record, struct att_err *err);
 /* ATT_E_NOTFOUND when there is none. */

@@ -3,15 +3,23 @@
 
 #define TEXT(type, name)                                                                           \
     {                                                                                              \
-#name, STORE_TEXT, offsetof(struct type, name)                                             \
+#name, STORE_TEXT, offsetof(struct type, name), false                                      \
     }
 #define INT(type, name)                                                                            \
     {                                                                                              \
-#name, STORE_INT, offsetof(struct type, name)                                              \
+#name, STORE_INT, offsetof(struct type, name), false                                       \
     }
 #define BLOB(type, name)                                                                           \
     {                                                                                              \
-#name, STORE_BLOB, offsetof(struct type, name)                                             \
+#name, STORE_BLOB, offsetof(struct type, name), false                                      \
+    }
+#define FIXED_TEXT(type, name)                                                                     \
+    {                                                                                              \
+#name, STORE_TEXT, offsetof(struct type, name), true                                       \
+    }
+#define FIXED_INT(type, name)                                                                      \
+    {                                                                                              \
+#name, STORE_INT, offsetof(struct type, name), true                                        \
     }
 #define TABLE(var, sql_name, type, columns)                                                        \
     const struct store_table var = {sql_name, columns, sizeof(columns) / sizeof((columns)[0]),     \
@@ -58,8 +66,8 @@ TABLE(store_tickets, "tickets", store_ticket, tickets);
 
 static const struct store_column aks[] = {
     TEXT(store_ak, id),
-    TEXT(store_ak, account),
-    TEXT(store_ak, ek),
+    FIXED_TEXT(store_ak, account),
+    FIXED_TEXT(store_ak, ek),
     TEXT(store_ak, host),
     TEXT(store_ak, state),
     TEXT(store_ak, ended_reason),
@@ -80,23 +88,23 @@ static const struct store_column aks[] = {
     INT(store_ak, restart_count),
     INT(store_ak, safe),
     BLOB(store_ak, firmware),
-    INT(store_ak, created_at),
+    FIXED_INT(store_ak, created_at),
     INT(store_ak, expires_at),
 };
 TABLE(store_aks, "aks", store_ak, aks);
 
 static const struct store_column orders[] = {
     TEXT(store_order, id),
-    TEXT(store_order, account),
-    TEXT(store_order, host),
+    FIXED_TEXT(store_order, account),
+    FIXED_TEXT(store_order, host),
     TEXT(store_order, ak),
-    TEXT(store_order, identifier_type),
-    TEXT(store_order, identifier),
+    FIXED_TEXT(store_order, identifier_type),
+    FIXED_TEXT(store_order, identifier),
     TEXT(store_order, profile),
     TEXT(store_order, status),
     TEXT(store_order, chall_status),
     TEXT(store_order, error),
-    TEXT(store_order, token),
+    FIXED_TEXT(store_order, token),
     TEXT(store_order, pcr_selection),
     TEXT(store_order, logs),
     TEXT(store_order, policy),
@@ -106,19 +114,30 @@ static const struct store_column orders[] = {
     TEXT(store_order, decision),
     TEXT(store_order, cert),
     BLOB(store_order, key_spki),
-    INT(store_order, created_at),
+    FIXED_INT(store_order, created_at),
     INT(store_order, expires_at),
     INT(store_order, verdict_at),
 };
 TABLE(store_orders, "orders", store_order, orders);
 
 static const struct store_column certs[] = {
-    TEXT(store_cert, serial),    TEXT(store_cert, id),        TEXT(store_cert, kind),
-    TEXT(store_cert, status),    TEXT(store_cert, subject),   TEXT(store_cert, account),
-    TEXT(store_cert, host),      TEXT(store_cert, ord),       TEXT(store_cert, profile),
-    TEXT(store_cert, pem),       TEXT(store_cert, decision),  TEXT(store_cert, reason),
-    BLOB(store_cert, tbs),       INT(store_cert, not_before), INT(store_cert, not_after),
-    INT(store_cert, created_at), INT(store_cert, ended_at),
+    TEXT(store_cert, serial),
+    FIXED_TEXT(store_cert, id),
+    FIXED_TEXT(store_cert, kind),
+    TEXT(store_cert, status),
+    FIXED_TEXT(store_cert, subject),
+    FIXED_TEXT(store_cert, account),
+    FIXED_TEXT(store_cert, host),
+    FIXED_TEXT(store_cert, ord),
+    TEXT(store_cert, profile),
+    TEXT(store_cert, pem),
+    TEXT(store_cert, decision),
+    TEXT(store_cert, reason),
+    BLOB(store_cert, tbs),
+    FIXED_INT(store_cert, not_before),
+    FIXED_INT(store_cert, not_after),
+    FIXED_INT(store_cert, created_at),
+    INT(store_cert, ended_at),
 };
 TABLE(store_certs, "certs", store_cert, certs);
 

@@ -9,6 +9,8 @@
  * verifications and 1 signature by libcrypto (an issuance has 9 verifications: 6 requests, CSR,
  * TPM2_Certify, TPM2_Quote).
  *
+ * issuer/sqlite-8-clients: the same rate with 8 clients at work, whose writers share commits.
+ *
  * issuer/1-client, issuer/8-clients: p50 and p99 are wall time within the handlers for one
  * certificate, disk included; rate is certificates per second of wall time, the clients' work on
  * the same cores included. floor_rate there is of one core, as above. argv: samples,
@@ -205,6 +207,7 @@ int main(int argc, char **argv)
     row("sqlite", one.cpu_rate, floor_rate);
     row("1-client", one.wall_rate, floor_rate);
     struct outcome several = run_clients(&host, CLIENTS, n);
+    row("sqlite-8-clients", several.cpu_rate, floor_rate);
     row("8-clients", several.wall_rate, floor_rate);
     client_free(&host.client);
     rig_free(&rig);

@@ -112,7 +112,13 @@ next_key() { ctl --json agent show "$1" | jq -er '.nextKeyId | select(. != null)
 wait_for 10 next_key market-data
 next_before=$(next_key market-data)
 pub_before=$(openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -pubkey)
+inode_of() { stat -c %i "$dir/state/host/evidence/market-data/$1"; }
+log_before=$(inode_of eventlog) quote_before=$(sha256sum < "$dir/state/host/evidence/market-data/quote")
 rotate market-data
+# What is the same is not written anew; what is new does not change an old file in its place.
+new_quote() { [ "$(sha256sum < "$dir/state/host/evidence/market-data/quote")" != "$quote_before" ]; }
+wait_for 10 new_quote
+[ "$(inode_of eventlog)" = "$log_before" ] || job_fail "the same log was written anew"
 [ "$pub_before" != "$(openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -pubkey)" ] ||
     job_fail "rotation kept the key"
 [ "$(ctl --json agent show market-data | jq -r .keyId)" = "$next_before" ] || job_fail "the key that was made ahead was not used"

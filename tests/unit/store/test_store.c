@@ -62,6 +62,57 @@ static void reopen(struct place *p)
     ok(store_open(p->path, &p->store, &err));
 }
 
+/* ---- records
+ * ---------------------------------------------------------------------------------------- */
+
+static enum att_rc put_cert(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_put(tx, &store_certs, user, err);
+}
+
+static enum att_rc get_cert(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_get(tx, &store_certs, "01", user, err);
+}
+
+static void fixed_columns_stay(void **state)
+{
+    struct place *p = *state;
+    char serial[] = "01", id[] = "c1", kind[] = "agent", intent[] = STORE_CERT_INTENT,
+         issued[] = STORE_CERT_ISSUED, subject[] = "spiffe://t/agent/a", other[] = "other",
+         empty[] = "";
+    struct store_cert cert = {.serial = serial,
+                              .id = id,
+                              .kind = kind,
+                              .status = intent,
+                              .subject = subject,
+                              .account = empty,
+                              .host = empty,
+                              .ord = empty,
+                              .profile = empty,
+                              .pem = empty,
+                              .decision = empty,
+                              .reason = empty,
+                              .not_after = 100};
+    struct att_err why = {0};
+    ok(store_run(p->store, true, put_cert, &cert, &err));
+    cert.status = issued;
+    ok(store_run(p->store, true, put_cert, &cert, &err));
+    cert.status = intent;
+    cert.subject = other;
+    assert_int_equal(store_run(p->store, true, put_cert, &cert, &why), ATT_E_INTERNAL);
+    assert_non_null(strstr(why.msg, "certs"));
+    cert.subject = subject;
+    cert.not_after = 101;
+    assert_int_equal(store_run(p->store, true, put_cert, &cert, &why), ATT_E_INTERNAL);
+    struct store_cert there = {0};
+    ok(store_run(p->store, false, get_cert, &there, &err));
+    assert_string_equal(there.status, issued);
+    assert_string_equal(there.subject, subject);
+    assert_int_equal(there.not_after, 100);
+    store_record_done(&store_certs, &there);
+}
+
 /* ---- transactions
  * ----------------------------------------------------------------------------------- */
 
@@ -426,6 +477,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(refused_leaves_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(fixed_columns_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(foreign_keys_hold, setup, teardown),
         cmocka_unit_test_setup_teardown(private_file, setup, teardown),
         cmocka_unit_test_setup_teardown(ticket_race, setup, teardown),
