@@ -289,6 +289,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         rc = issuer_logs_keep(m->call, tx, &m->host, &m->request.logs, &logs, err);
     }
     if (!rc) {
+        issuer_logs_bound_tails(m->call, &m->request.logs);
         rc = record(m, tx, "granted", NULL, NULL, logs, digest, err);
     }
     if (!rc) {
@@ -335,6 +336,7 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
         rc = issuer_logs_keep_refused(m->call, tx, &m->host, &m->request.logs, &logs, err);
     }
     if (!rc) {
+        issuer_logs_bound_tails(m->call, &m->request.logs);
         rc = record(m, tx, "refused", reason, m->refusal->msg, logs, NULL, err);
     }
     json_decref(logs);

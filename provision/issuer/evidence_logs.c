@@ -195,6 +195,28 @@ enum att_rc issuer_logs_keep(struct issuer_call *call, struct store_tx *tx,
     return ATT_OK;
 }
 
+/* A tail stands in the statement that is kept, once for each verdict, whoever pays for logs. A few
+ * entries are what arrives while a TPM quotes; more than that counts as a new log, and where there
+ * is no room for one the statement is kept without. */
+void issuer_logs_bound_tails(struct issuer_call *call, struct evidence_logs *logs)
+{
+    struct issuer_limit *limit = call->issuer->limit;
+    size_t n = 0;
+    for (size_t i = 0; i < logs->n; i++) {
+        n += logs->log[i].tail.len;
+    }
+    if (n <= ISSUER_TAILS_FREE) {
+        return;
+    }
+    if (!issuer_limit_reached(limit, ISSUER_LIMIT_NEW_LOGS, call->account.id, call->now)) {
+        issuer_limit_count(limit, ISSUER_LIMIT_NEW_LOGS, call->account.id, call->now);
+        return;
+    }
+    for (size_t i = 0; i < logs->n; i++) {
+        att_buf_done(&logs->log[i].tail);
+    }
+}
+
 enum att_rc issuer_logs_asked(const struct evidence_logs *logs, const char *asked,
                               struct att_err *err)
 {
