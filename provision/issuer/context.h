@@ -37,9 +37,9 @@
 #define ISSUER_RECENT_ORDERS       512
 #define ISSUER_RECENT_AKS          64
 #define ISSUER_RECENT_REFUSALS     512
-#define ISSUER_RECENT_CHANGES      16 /* of the account itself */
-#define ISSUER_RECENT_REFUSED_LOGS 8  /* refused statements whose logs are kept */
-#define ISSUER_RECENT_NEW_LOGS     64 /* logs not seen before, of up to 4 MiB each */
+#define ISSUER_RECENT_CHANGES      16   /* of the account itself */
+#define ISSUER_RECENT_REFUSED_LOGS 8    /* refused statements whose logs are kept */
+#define ISSUER_RECENT_NEW_LOGS     64   /* logs not seen before, of up to 4 MiB each */
 #define ISSUER_TAILS_FREE          8192 /* bytes of tails that a statement may have beside that */
 /* And with getting it: 100 agents of a host with lifetimes of 2 minutes make 750, by 80 s each. */
 #define ISSUER_RECENT_ALL_ORDERS 2048

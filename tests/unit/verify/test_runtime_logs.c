@@ -545,10 +545,9 @@ int main(void)
         cmocka_unit_test(test_unknown),    cmocka_unit_test(test_moved),
         cmocka_unit_test(test_first_line), cmocka_unit_test(test_aggregates),
         cmocka_unit_test(test_other_pcr),  cmocka_unit_test(test_hidden_before_the_list),
-        cmocka_unit_test(test_wanted),
-        cmocka_unit_test(test_tail),       cmocka_unit_test(test_healthy),
-        cmocka_unit_test(test_memo),       cmocka_unit_test(test_systemd),
-        cmocka_unit_test(test_shared_pcr),
+        cmocka_unit_test(test_wanted),     cmocka_unit_test(test_tail),
+        cmocka_unit_test(test_healthy),    cmocka_unit_test(test_memo),
+        cmocka_unit_test(test_systemd),    cmocka_unit_test(test_shared_pcr),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
