@@ -212,6 +212,54 @@ static void logs_that_grow(void **state)
     stage_free(&s);
 }
 
+/* A record is as good as what it rests on: the parts of a log last as long as records that name
+ * them, also those that came long before. */
+static enum att_rc last_tx(void *user, struct store_tx *tx, struct att_err *ret_err)
+{
+    struct growth *g = user;
+    (void)ret_err;
+    static const int64_t day = 86400;
+    uint8_t base[ATT_SHA256_LEN];
+    for (size_t i = 0; i < 3; i++) { /* a log, what it grew by, the same again */
+        struct evidence_logs logs = {0};
+        att_autojson *digests = NULL;
+        struct att_slice text = ATT_SLICE("a log, and more", i ? 15 : 5);
+        rig_ok(evidence_logs_add(&logs, "ima", text, &err));
+        if (i == 1) {
+            rig_ok(evidence_logs_set_base(&logs, "ima", 5, base, &err));
+        }
+        memcpy(base, logs.log[0].sha256, sizeof base);
+        issuer_autofree *notes = issuer_json_text(g->notes);
+        struct store_host host = {.notes = notes};
+        rig_ok(issuer_logs_keep(&g->call, tx, &host, &logs, &digests, &err));
+        json_object_set(g->notes, "logs", digests);
+        /* All that is older than this record goes. */
+        int64_t removed = 0;
+        rig_ok(store_blob_sweep(tx, g->call.now, 1000, &removed, &err));
+        issuer_autofree *after = issuer_json_text(g->notes);
+        host.notes = after;
+        att_autojson *known = issuer_logs_known(tx, &host);
+        assert_non_null(json_object_get(known, "ima"));
+        evidence_logs_done(&logs);
+        g->call.now += day;
+    }
+    return ATT_OK;
+}
+
+static void parts_last(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_new(&s, "none");
+    struct growth g = {.call = {.issuer = s.rig.issuer, .now = rig_time}};
+    char id[] = "grower";
+    g.call.account.id = id;
+    g.notes = json_object();
+    rig_ok(store_run(s.rig.issuer->store, true, last_tx, &g, &err));
+    json_decref(g.notes);
+    stage_free(&s);
+}
+
 /* ---- tails
  * ------------------------------------------------------------------------------------------ */
 
@@ -324,6 +372,7 @@ int main(void)
         cmocka_unit_test(logs_of_others),
         cmocka_unit_test(bases_of_others),
         cmocka_unit_test(logs_that_grow),
+        cmocka_unit_test(parts_last),
         cmocka_unit_test(tails_are_bounded),
         cmocka_unit_test(records_without_tails),
     };
