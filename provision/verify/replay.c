@@ -162,8 +162,8 @@ static bool check_entries(struct replay *r, const struct parse_ima_pcrs *pcrs, b
     return true;
 }
 
-/* PCR 10 starts with the list. Events of it in the firmware log would stand for entries that are not
- * shown: their types' digests are of nothing that is in the log, and who can extend the PCR can
+/* PCR 10 starts with the list. Events of it in the firmware log would stand for entries that are
+ * not shown: their types' digests are of nothing that is in the log, and who can extend the PCR can
  * write a second boot_aggregate behind what he wants to hide. */
 static bool check_start(struct replay *r)
 {
