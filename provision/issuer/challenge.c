@@ -281,7 +281,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     }
     /* The key was judged by what the entry said when the evidence was read; finalize takes the
      * entry's word for the key's kind, if its version is the one that is noted here. */
-    if (!rc && entry.version != m->entry.version) {
+    if (!rc && (entry.version != m->entry.version || order.entry_version == ISSUER_ENTRY_GONE)) {
         rc = issuer_refuse(err, ATT_E_DENIED, "notAssigned",
                            "the entry of agent %s changed during the verdict", order.entry);
     }

@@ -33,6 +33,7 @@
 #define ISSUER_MEMO_PLACES    256 /* about 2 KiB each */
 /* What one account may ask for in a time without getting it; beyond that, 429. Each leaves a row
  * and its evidence. */
+#define ISSUER_ENTRY_GONE          (-1) /* an order's entry_version: no entry has it */
 #define ISSUER_RECENT_S            600
 #define ISSUER_RECENT_ORDERS       512
 #define ISSUER_RECENT_AKS          64

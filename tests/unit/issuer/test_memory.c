@@ -143,9 +143,17 @@ static void another_entry_of_that_name(void **state)
     entry(&s, "tpm");
     assert_int_not_equal(rig_finalize(&s.client, &ready, s.tpm.base->agent.pkey, FORGE_IDENTIFIER),
                          200);
-    client_refused(&s.client, "orderNotReady");
-    assert_int_not_equal(client_post(&s.client, pending.challenge, false, att_buf_slice(&payload)),
-                         200);
+    client_refused(&s.client, "notAssigned");
+    assert_int_equal(client_post(&s.client, pending.challenge, false, att_buf_slice(&payload)),
+                     200);
+    client_refused(&s.client, "keyStore");
+    /* Also for a key of the kind that this one names: the order was the other's. */
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &pending), 201);
+    rig_admin_done(&s.rig, "entry.delete", json_pack("{s:s}", "name", RIG_NAME));
+    entry(&s, "tpm");
+    s.tpm.memory = false;
+    assert_string_equal(rig_m4(&s.client, &s.tpm, &pending, s.ak), "invalid");
+    client_refused(&s.client, "notAssigned");
     assert_int_equal(rig_rows(&s.rig, &store_certs), 0);
     assert_int_equal(client_get(&s.client, pending.url), 200);
     assert_string_equal(client_text(&s.client, "status"), "invalid");
