@@ -6,9 +6,11 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
+#include "certs/build.h"
 #include "certs/bundle.h"
 #include "certs/chain.h"
 #include "certs/oid.h"
+#include "certs/san.h"
 #include "provision/evidence/formula.h"
 #include "provision/evidence/logs.h"
 #include "provision/evidence/statement.h"
@@ -18,7 +20,6 @@
 #include "tpm/parse/pcr_file.h"
 #include "tpm/parse/public.h"
 
-#include <openssl/pem.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -298,29 +299,20 @@ static void check_nonce(const struct input *in, uint8_t expected[ATT_SHA256_LEN]
     }
 }
 
-/* ak.pem is the same key as ak.pub, for tools that read PEM. */
+/* ak.pem is the same key as ak.pub, for tools that read PEM: the one text that there is for it. It
+ * is not read as PEM, of which a reader may pass over much, or ask whoever sits there for a pass
+ * phrase. */
 static void check_ak_pem(const struct input *in, struct verify_verdict *verdict)
 {
     struct parse_public area;
-    EVP_PKEY *mine = NULL, *theirs = NULL;
-    BIO *bio = BIO_new_mem_buf(in->file[F_AK_PEM].ptr, (int)in->file[F_AK_PEM].len);
-    theirs = bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL) : NULL;
-    bool same = theirs && parse_public_parse(content(in, F_AK_PUB), &area, NULL) == ATT_OK &&
-                parse_public_pkey(&area, &mine, NULL) == ATT_OK && EVP_PKEY_eq(mine, theirs) == 1;
-    /* One text per key: what PEM tools pass over (headers, text around) must not differ either. */
-    BIO *again = BIO_new(BIO_s_mem());
-    char *text = NULL;
-    long len = same && again && PEM_write_bio_PUBKEY(again, mine) == 1
-                   ? BIO_get_mem_data(again, &text)
-                   : -1;
-    same = same && len >= 0 && att_slice_eq(ATT_SLICE(text, (size_t)len), content(in, F_AK_PEM));
+    att_autobuf spki = {0}, pem = {0};
+    bool same = parse_public_parse(content(in, F_AK_PUB), &area, NULL) == ATT_OK &&
+                parse_public_spki(&area, &spki, NULL) == ATT_OK &&
+                certs_pem_encode("PUBLIC KEY", att_buf_slice(&spki), &pem, NULL) == ATT_OK &&
+                att_slice_eq(att_buf_slice(&pem), content(in, F_AK_PEM));
     if (!same) {
         verify_fail(verdict, VERIFY_REASON_AK_CERTIFICATE, "ak.pem is not the key of ak.pub");
     }
-    BIO_free(again);
-    BIO_free(bio);
-    EVP_PKEY_free(mine);
-    EVP_PKEY_free(theirs);
 }
 
 static enum att_rc check_certificates(struct input *in, int64_t now, struct verify_verdict *verdict,
@@ -404,6 +396,56 @@ static void fill_boot(const struct input *in, int64_t now, struct verify_quoted 
     }
 }
 
+/* A peer believes what a certificate says of its key's place: that has to be what was proved. */
+static void check_holding(const X509 *leaf, const char *cert,
+                          const struct verify_agent_facts *facts, struct verify_verdict *verdict)
+{
+    struct certs_key_holding holding;
+    struct att_err why = {0};
+    enum att_rc rc = certs_key_holding_get(leaf, &holding, &why);
+    if (rc == ATT_E_NOTFOUND) {
+        verify_skip(verdict, VERIFY_REASON_KEY_STORE, "%s: %s", cert, why.msg);
+    } else if (rc != ATT_OK) {
+        verify_fail(verdict, VERIFY_REASON_KEY_STORE, "%s: %s", cert, why.msg);
+    } else if (strcmp(certs_key_store_name(holding.store), facts->key_store) != 0) {
+        verify_fail(verdict, VERIFY_REASON_KEY_STORE,
+                    "%s says that its key is of kind \"%s\", the evidence is of one of kind \"%s\"",
+                    cert, certs_key_store_name(holding.store), facts->key_store);
+    }
+}
+
+/* The certificate that was issued for this evidence: its key, name and key store. */
+static enum att_rc check_cert(const char *cert, const char *identifier,
+                              const struct verify_agent_facts *facts,
+                              struct verify_verdict *verdict, struct att_err *err)
+{
+    att_autobuf pem = ATT_BUF_INIT(CERTS_CHAIN_MAX_LEN), id = {0};
+    certs_autostack *chain = NULL;
+    struct att_err why = {0};
+    enum att_rc rc = att_io_read_file(cert, CERTS_CHAIN_MAX_LEN, &pem, err);
+    if (rc == ATT_OK) {
+        rc = certs_pem_parse(att_buf_slice(&pem), &chain, err);
+    }
+    if (rc != ATT_OK) {
+        att_err_prefix(err, "%s", cert);
+        return rc;
+    }
+    const X509 *leaf = sk_X509_value(chain, 0);
+    if (certs_cert_matches_spki(leaf, ATT_SLICE(facts->spki, facts->spki_len), NULL) == ATT_OK) {
+        verify_pass(verdict, VERIFY_REASON_CSR_KEY, "%s is for the key of the evidence", cert);
+    } else {
+        verify_fail(verdict, VERIFY_REASON_CSR_KEY, "%s is for another key than the evidence's",
+                    cert);
+    }
+    if (certs_san_spiffe(leaf, &id, &why) != ATT_OK ||
+        !att_slice_eq_str(att_buf_slice(&id), identifier)) {
+        verify_fail(verdict, VERIFY_REASON_EVIDENCE_MISMATCH, "%s is for %.*s, the evidence for %s",
+                    cert, (int)id.len, id.len ? (const char *)id.ptr : "", identifier);
+    }
+    check_holding(leaf, cert, facts, verdict);
+    return ATT_OK;
+}
+
 static enum att_rc check_agent(struct input *in, const struct verify_quoted *quoted,
                                const struct verify_boot *boot, const json_t *args,
                                struct verify_verdict *verdict, struct att_err *err)
@@ -445,27 +487,9 @@ static enum att_rc check_agent(struct input *in, const struct verify_quoted *quo
     struct verify_agent_facts facts = {0};
     enum verify_result result = verify_agent(&agent, verdict, &facts);
     const char *cert = json_string_value(json_object_get(args, "cert"));
-    if (result != VERIFY_ACCEPTED || !cert) {
-        return ATT_OK;
-    }
-    att_autobuf pem = ATT_BUF_INIT(CERTS_CHAIN_MAX_LEN);
-    certs_autostack *chain = NULL;
-    rc = att_io_read_file(cert, CERTS_CHAIN_MAX_LEN, &pem, err);
-    if (rc == ATT_OK) {
-        rc = certs_pem_parse(att_buf_slice(&pem), &chain, err);
-    }
-    if (rc != ATT_OK) {
-        att_err_prefix(err, "%s", cert);
-        return rc;
-    }
-    if (certs_cert_matches_spki(sk_X509_value(chain, 0), ATT_SLICE(facts.spki, facts.spki_len),
-                                NULL) == ATT_OK) {
-        verify_pass(verdict, VERIFY_REASON_CSR_KEY, "%s is for the key of the evidence", cert);
-    } else {
-        verify_fail(verdict, VERIFY_REASON_CSR_KEY, "%s is for another key than the evidence's",
-                    cert);
-    }
-    return ATT_OK;
+    return result == VERIFY_ACCEPTED && cert
+               ? check_cert(cert, agent.identifier, &facts, verdict, err)
+               : ATT_OK;
 }
 
 static enum att_rc judge(struct input *in, const json_t *args, struct verify_verdict *verdict,

@@ -7,6 +7,7 @@
  */
 #include "attestd/keyd/internal.h"
 
+#include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 #include "attestd/base/p256.h"
@@ -29,6 +30,7 @@
 #define SWEEP      4 /* of the trash after each key that was made or destroyed */
 #define SIDE_BY    8 /* requests at hsmd; its connections are few */
 #define WAIT_S     10
+#define LATE_MS    3000 /* without an answer to the oldest request: hsmd hangs, or its module does */
 #define KEYS_MAX   2048
 #define CKA_ID_LEN PROC_HSM_KEY_ID_LEN
 
@@ -48,6 +50,8 @@ struct keyd_hsm {
     pthread_mutex_t lock;
     struct trash trash[TRASH_MAX];
     size_t trash_count;
+    int64_t asked_ms[SIDE_BY]; /* when each request under way began; 0: free place */
+    bool late;                 /* the last one that ended had no answer in time */
 };
 
 struct held {
@@ -121,6 +125,48 @@ static enum att_rc ready(struct keyd *keyd, struct att_err *err)
     return ATT_E_UNSUPPORTED;
 }
 
+/* A handshake that waits for a module that hangs holds one of the few links on which all agents'
+ * signatures come, also those by the TPM and by memory. While hsmd is late one of them at a time
+ * finds out whether it still is, the others hear so at once. */
+static enum att_rc check_late(struct keyd_hsm *hsm, struct att_err *err)
+{
+    int64_t oldest = 0, now = att_boottime_ms();
+    pthread_mutex_lock(&hsm->lock);
+    for (size_t i = 0; i < SIDE_BY; i++) {
+        int64_t at = hsm->asked_ms[i];
+        oldest = at && (!oldest || at < oldest) ? at : oldest;
+    }
+    bool late = oldest && (hsm->late || now - oldest > LATE_MS);
+    pthread_mutex_unlock(&hsm->lock);
+    if (!late) {
+        return ATT_OK;
+    }
+    enum att_rc rc = att_fail(err, ATT_E_RETRY, "hsmd does not answer, for %lld ms by now",
+                              (long long)(now - oldest));
+    att_err_reason(err, "tokenBusy");
+    return rc;
+}
+
+static size_t begin(struct keyd_hsm *hsm)
+{
+    size_t at = 0;
+    pthread_mutex_lock(&hsm->lock);
+    while (at + 1 < SIDE_BY && hsm->asked_ms[at]) {
+        at++;
+    }
+    hsm->asked_ms[at] = att_boottime_ms();
+    pthread_mutex_unlock(&hsm->lock);
+    return at;
+}
+
+static void end(struct keyd_hsm *hsm, size_t place, enum att_rc rc)
+{
+    pthread_mutex_lock(&hsm->lock);
+    hsm->asked_ms[place] = 0;
+    hsm->late = rc == ATT_E_TIMEOUT;
+    pthread_mutex_unlock(&hsm->lock);
+}
+
 static enum att_rc ask(struct keyd *keyd, enum proc_hsm_op op, const struct proc_value *values,
                        struct proc_answer *ret_answer, struct att_err *err)
 {
@@ -141,7 +187,9 @@ static enum att_rc ask(struct keyd *keyd, enum proc_hsm_op op, const struct proc
         att_err_reason(err, "tokenBusy");
         return rc;
     }
+    size_t place = begin(keyd->hsm);
     rc = proc_call(keyd->hsm->caller, (uint16_t)op, values, -1, ret_answer, &why);
+    end(keyd->hsm, place, rc);
     sem_post(&keyd->hsm->places);
     rc = translate(rc, &why);
     if (rc != ATT_OK && err) {
@@ -329,11 +377,13 @@ enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret
 /* ---- waste: keys that nobody was told of, or that were destroyed while hsmd was away -----------
  */
 
+/* What comes last is tried last: one that the token does not let go stands in nobody's way. */
 static void throw_away(struct keyd_hsm *hsm, const char *id, const uint8_t cka_id[CKA_ID_LEN])
 {
     pthread_mutex_lock(&hsm->lock);
     if (hsm->trash_count < TRASH_MAX) { /* else the next start finds its file again */
-        struct trash *trash = &hsm->trash[hsm->trash_count++];
+        struct trash *trash = &hsm->trash[0];
+        memmove(trash + 1, trash, hsm->trash_count++ * sizeof *trash);
         memcpy(trash->id, id, sizeof trash->id);
         memcpy(trash->cka_id, cka_id, CKA_ID_LEN);
     }
@@ -547,9 +597,11 @@ static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_
         [PROC_HSM_SIGN_REQ_KEY_ID] = proc_bytes(ATT_SLICE_ARRAY(held->cka_id)),
         [PROC_HSM_SIGN_REQ_DIGEST] = proc_bytes(digest),
     };
-    (void)prio;      /* hsmd's sessions are side by side */
     (void)mechanism; /* ECDSA: the only one of a P-256 key */
     enum att_rc rc = keyd_frozen_check(keyd, key->agent, err);
+    if (rc == ATT_OK && prio == TPM_PRIO_HANDSHAKE) { /* hsmd's sessions are side by side */
+        rc = check_late(keyd->hsm, err);
+    }
     if (rc == ATT_OK) {
         rc = ask(keyd, PROC_HSM_SIGN, values, &answer, err);
     }

@@ -295,6 +295,7 @@ static enum att_rc keep_m2(struct m2 *m, struct store_tx *tx, bool proven, char 
         return ATT_OK;
     }
     att_autobuf bytes = {0};
+    issuer_logs_bound_tails(m->call, &m->request.logs);
     size_t n = issuer_logs_digests(&m->request.logs, digests);
     enum att_rc rc = enrol_m2_request_encode(&m->request, (const uint8_t(*)[ATT_SHA256_LEN])digests,
                                              n, &bytes, err);

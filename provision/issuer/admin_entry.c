@@ -313,6 +313,25 @@ static enum att_rc revoke_one(struct issuer_admin_call *call, struct store_tx *t
     return rc;
 }
 
+/* What was ordered, or judged, for this entry is not for another one of that name, whose versions
+ * begin again at 1. */
+static enum att_rc part_from(void *user, const void *record, struct att_err *err)
+{
+    struct store_tx *tx = user;
+    const struct store_order *order = record;
+    if (strcmp(order->status, "pending") != 0 && strcmp(order->status, "ready") != 0) {
+        return ATT_OK;
+    }
+    struct store_order parted = {0};
+    enum att_rc rc = store_get(tx, &store_orders, order->id, &parted, err);
+    if (!rc) {
+        parted.entry_version = ISSUER_ENTRY_GONE;
+        rc = store_put(tx, &store_orders, &parted, err);
+    }
+    store_record_done(&store_orders, &parted);
+    return rc;
+}
+
 enum att_rc issuer_admin_entry_delete(struct issuer_admin_call *call, struct store_tx *tx,
                                       struct att_err *err)
 {
@@ -326,6 +345,9 @@ enum att_rc issuer_admin_entry_delete(struct issuer_admin_call *call, struct sto
     }
     if (!rc) {
         rc = store_delete(tx, &store_entries, name, err);
+    }
+    if (!rc) {
+        rc = store_each(tx, &store_orders, "entry", name, part_from, tx, err);
     }
     for (size_t i = 0; i < d.n && !rc; i++) {
         rc = revoke_one(call, tx, d.serials[i], err);

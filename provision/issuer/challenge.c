@@ -279,10 +279,17 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     if (!rc) {
         rc = issuer_order_check(m->call, tx, &order, m->ak.id, &host, &ak, &entry, err);
     }
+    /* The key was judged by what the entry said when the evidence was read; finalize takes the
+     * entry's word for the key's kind, if its version is the one that is noted here. */
+    if (!rc && (entry.version != m->entry.version || order.entry_version == ISSUER_ENTRY_GONE)) {
+        rc = issuer_refuse(err, ATT_E_DENIED, "notAssigned",
+                           "the entry of agent %s changed during the verdict", order.entry);
+    }
     if (!rc) {
         rc = issuer_logs_keep(m->call, tx, &m->host, &m->request.logs, &logs, err);
     }
     if (!rc) {
+        issuer_logs_bound_tails(m->call, &m->request.logs);
         rc = record(m, tx, "granted", NULL, NULL, logs, digest, err);
     }
     if (!rc) {
@@ -329,6 +336,7 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
         rc = issuer_logs_keep_refused(m->call, tx, &m->host, &m->request.logs, &logs, err);
     }
     if (!rc) {
+        issuer_logs_bound_tails(m->call, &m->request.logs);
         rc = record(m, tx, "refused", reason, m->refusal->msg, logs, NULL, err);
     }
     json_decref(logs);

@@ -33,13 +33,15 @@
 #define ISSUER_MEMO_PLACES    256 /* about 2 KiB each */
 /* What one account may ask for in a time without getting it; beyond that, 429. Each leaves a row
  * and its evidence. */
+#define ISSUER_ENTRY_GONE          (-1) /* an order's entry_version: no entry has it */
 #define ISSUER_RECENT_S            600
 #define ISSUER_RECENT_ORDERS       512
 #define ISSUER_RECENT_AKS          64
 #define ISSUER_RECENT_REFUSALS     512
-#define ISSUER_RECENT_CHANGES      16 /* of the account itself */
-#define ISSUER_RECENT_REFUSED_LOGS 8  /* refused statements whose logs are kept */
-#define ISSUER_RECENT_NEW_LOGS     64 /* logs not seen before, of up to 4 MiB each */
+#define ISSUER_RECENT_CHANGES      16   /* of the account itself */
+#define ISSUER_RECENT_REFUSED_LOGS 8    /* refused statements whose logs are kept */
+#define ISSUER_RECENT_NEW_LOGS     64   /* logs not seen before, of up to 4 MiB each */
+#define ISSUER_TAILS_FREE          8192 /* bytes of tails that a statement may have beside that */
 /* And with getting it: 100 agents of a host with lifetimes of 2 minutes make 750, by 80 s each. */
 #define ISSUER_RECENT_ALL_ORDERS 2048
 /* A refused M1 is kept up to this; beyond, and for what it says besides, there is its digest. */
@@ -373,6 +375,9 @@ ATT_MUST_USE enum att_rc issuer_logs_keep_refused(struct issuer_call *call, stru
                                                   const struct store_host *host,
                                                   const struct evidence_logs *logs,
                                                   json_t **ret_digests, struct att_err *err);
+/* After the verdict and before the statement is kept: tails beyond ISSUER_TAILS_FREE bytes count as
+ * a new log of this account, and are let go where it has had enough of those. */
+void issuer_logs_bound_tails(struct issuer_call *call, struct evidence_logs *logs);
 /* Their digests, for an encoder that leaves the bytes out; room for EVIDENCE_LOGS_MAX. */
 size_t issuer_logs_digests(const struct evidence_logs *logs,
                            uint8_t (*ret_digests)[ATT_SHA256_LEN]);

@@ -118,6 +118,17 @@ static bool has_room(struct issuer_call *call, struct store_tx *tx, const struct
     return true;
 }
 
+/* What a new record rests on has to last as long as the record does. */
+static enum att_rc touch_all(struct store_tx *tx, const json_t *kept, int64_t now,
+                             struct att_err *err)
+{
+    enum att_rc rc = ATT_OK;
+    for (size_t i = 0; !rc && i < n_parts(kept); i++) {
+        rc = store_blob_touch(tx, part(kept, i), now, err);
+    }
+    return rc;
+}
+
 /* What the host has sent before stands in the store already: the rest is one part more. */
 static enum att_rc keep_rest(struct issuer_call *call, struct store_tx *tx,
                              const struct evidence_log *log, const json_t *kept, json_t **ret,
@@ -125,8 +136,11 @@ static enum att_rc keep_rest(struct issuer_call *call, struct store_tx *tx,
 {
     char digest[65];
     size_t base = (size_t)log->base_length;
-    enum att_rc rc = store_blob_put(tx, ATT_SLICE(log->data.ptr + base, log->data.len - base),
-                                    call->now, digest, err);
+    enum att_rc rc = touch_all(tx, kept, call->now, err);
+    if (!rc) {
+        rc = store_blob_put(tx, ATT_SLICE(log->data.ptr + base, log->data.len - base), call->now,
+                            digest, err);
+    }
     if (rc) {
         return rc;
     }
@@ -155,8 +169,9 @@ static enum att_rc keep_one(struct issuer_call *call, struct store_tx *tx,
     char digest[65];
     att_hex(digest, ATT_SLICE_ARRAY(log->sha256));
     if (strcmp(kept_digest(kept), digest) == 0 && has_all(tx, kept) && n_parts(kept) > 1) {
-        *ret = json_deep_copy(kept);
-        return ATT_OK;
+        enum att_rc rc = touch_all(tx, kept, call->now, err);
+        *ret = rc ? NULL : json_deep_copy(kept);
+        return rc;
     }
     if (!has_room(call, tx, log)) {
         *ret = NULL;
@@ -193,6 +208,28 @@ enum att_rc issuer_logs_keep(struct issuer_call *call, struct store_tx *tx,
     }
     *ret_digests = digests;
     return ATT_OK;
+}
+
+/* A tail stands in the statement that is kept, once for each verdict, whoever pays for logs. A few
+ * entries are what arrives while a TPM quotes; more than that counts as a new log, and where there
+ * is no room for one the statement is kept without. */
+void issuer_logs_bound_tails(struct issuer_call *call, struct evidence_logs *logs)
+{
+    struct issuer_limit *limit = call->issuer->limit;
+    size_t n = 0;
+    for (size_t i = 0; i < logs->n; i++) {
+        n += logs->log[i].tail.len;
+    }
+    if (n <= ISSUER_TAILS_FREE) {
+        return;
+    }
+    if (!issuer_limit_reached(limit, ISSUER_LIMIT_NEW_LOGS, call->account.id, call->now)) {
+        issuer_limit_count(limit, ISSUER_LIMIT_NEW_LOGS, call->account.id, call->now);
+        return;
+    }
+    for (size_t i = 0; i < logs->n; i++) {
+        att_buf_done(&logs->log[i].tail);
+    }
 }
 
 enum att_rc issuer_logs_asked(const struct evidence_logs *logs, const char *asked,

@@ -318,6 +318,10 @@ ATT_MUST_USE enum att_rc store_blob_get(struct store_tx *tx, const char *sha256,
 /* Removes at most limit of those last stored before a time; gives how many. */
 ATT_MUST_USE enum att_rc store_blob_sweep(struct store_tx *tx, int64_t before, int64_t limit,
                                           int64_t *ret_removed, struct att_err *err);
+/* Those bytes are in use now, as if they had been put again; within an hour of the last time
+ * nothing is written. Absent is ATT_OK. */
+ATT_MUST_USE enum att_rc store_blob_touch(struct store_tx *tx, const char *sha256, int64_t now,
+                                          struct att_err *err);
 bool store_blob_has(struct store_tx *tx, const char *sha256);
 
 #endif

@@ -187,6 +187,17 @@ enum att_rc store_blob_put(struct store_tx *tx, struct att_slice bytes, int64_t 
     return rc;
 }
 
+#define TOUCH_S 3600
+
+enum att_rc store_blob_touch(struct store_tx *tx, const char *sha256, int64_t now,
+                             struct att_err *err)
+{
+    const struct store_value args[] = {STORE_VTEXT(sha256), STORE_VINT(now),
+                                       STORE_VINT(now - TOUCH_S)};
+    return store_exec(tx, "UPDATE blobs SET created_at = ?2 WHERE sha256 = ?1 AND created_at < ?3",
+                      args, 3, NULL, NULL, NULL, err);
+}
+
 enum att_rc store_blob_get(struct store_tx *tx, const char *sha256, struct att_buf *ret_bytes,
                            struct att_err *err)
 {

@@ -40,8 +40,8 @@ struct verify_logs_wanted {
  * has for that PCR; where the digest is by definition of the payload, it must be of this payload;
  * exactly one separator in each of PCR 0-7 that has events. (Types are not hashed: without this,
  * a rewritten type would go unseen.) Of systemd's log: tpm/parse/systemd.h. Of IMA's list: PCR 10
- * only, boot_aggregate first and of the PCRs that the firmware log leads to; a violation only where
- * violations_allowed.
+ * only, of which the firmware log then has no event; boot_aggregate first and of the PCRs that the
+ * firmware log leads to; a violation only where violations_allowed.
  *
  * A log must be replayed as far as its length goes, which is what was signed; of its tail as much
  * as leads to the quoted values, the rest came after the quote and is not looked at. */

@@ -162,6 +162,20 @@ static bool check_entries(struct replay *r, const struct parse_ima_pcrs *pcrs, b
     return true;
 }
 
+/* PCR 10 starts with the list. Events of it in the firmware log would stand for entries that are
+ * not shown: their types' digests are of nothing that is in the log, and who can extend the PCR can
+ * write a second boot_aggregate behind what he wants to hide. */
+static bool check_start(struct replay *r)
+{
+    if (!(r->firmware.with_events & VERIFY_PCRS_IMA)) {
+        return true;
+    }
+    verify_fail(r->verdict, VERIFY_REASON_LOG_REPLAY,
+                "pcr%u event %zu of the firmware log: only IMA measures into it", PARSE_IMA_PCR,
+                r->firmware.last_event[PARSE_IMA_PCR]);
+    return false;
+}
+
 /* The signed part: all of it, or from where a replay of what it begins with has led. */
 static enum att_rc replay_signed(struct replay *r, const struct evidence_log *log,
                                  struct att_slice bytes, struct verify_memo *memo,
@@ -198,7 +212,7 @@ static bool replay_ima(struct replay *r, const struct evidence_log *log, struct 
     if (att_buf_ok(&room, &err)) {
         return fail_log(r, "ima", &err);
     }
-    if (!check_first(r, bytes, firmware)) {
+    if (!check_start(r) || !check_first(r, bytes, firmware)) {
         return false;
     }
     if (replay_signed(r, log, bytes, wanted->memo, &signed_part, &err) ||

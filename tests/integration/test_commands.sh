@@ -338,6 +338,11 @@ roots=(--ak-roots "$dir/issuer/ca/ak-roots.pem" --ek-roots "$dir/tpm/ek-roots.pe
 expect 0 "^tpm2_checkquote -u $q/ak.pem" ctl quote --nonce $nonce --out "$q"
 TPM2TOOLS_TCTI=none bash -c "$(cat "$dir/tmp/out")" > /dev/null || job_fail "the printed tpm2_checkquote line"
 expect 0 'quoteNonce' ctl verify "$q" --nonce $nonce "${roots[@]}"
+# A PEM of somebody else's making must not have whoever verifies it asked for a pass phrase.
+cp -r "$q" "$dir/asks"
+sed -i '1a Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00112233445566778899AABBCCDDEEFF\n' "$dir/asks/ak.pem"
+expect 1 'akCertificate.*ak.pem is not the key of ak.pub' setsid "$bin/attestctl" verify "$dir/asks" --nonce $nonce "${roots[@]}"
+! grep -qi 'pass phrase' "$dir/tmp/out" || job_fail "verify asks for a pass phrase"
 expect 1 'bootPolicy: .*does not cover' ctl verify "$q" --nonce $nonce "${roots[@]}" --policy "$job_vectors/policy.json"
 expect 0 '' ctl quote --nonce $nonce --pcrs "$job_pcrs" --out "$q"
 expect 0 'bootPolicy' ctl verify "$q" --nonce $nonce "${roots[@]}" --policy "$job_vectors/policy.json"

@@ -143,6 +143,42 @@ for name in "${agents[@]}"; do
     ctl verify "$e" --nonce "$(cat "$e/nonce")" --ak-roots "$dir/issuer/ca/ak-roots.pem" --ek-roots "$dir/tpm/ek-roots.pem" \
         --policy "$job_vectors/policy.json" > "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "attestctl verify $name"; }
 done
+# The certificate says of the key what the evidence proves: the same with another kind, another agent, another key.
+e=$dir/state/host/evidence/market-data
+verify_cert() { # CERTIFICATE: its exit code; the verdict in $dir/tmp/out
+    local code=0
+    ctl --json verify "$e" --nonce "$(cat "$e/nonce")" --ak-roots "$dir/issuer/ca/ak-roots.pem" \
+        --ek-roots "$dir/tpm/ek-roots.pem" --cert "$1" > "$dir/tmp/out" 2> "$dir/tmp/err" || code=$?
+    return $code
+}
+verify_cert "$dir/state/host/agents/market-data/chain.pem" || job_fail "the agent's own certificate: $(cat "$dir/tmp/out")"
+openssl x509 -in "$dir/state/host/agents/market-data/chain.pem" -noout -pubkey > "$dir/tmp/key.pub"
+openssl ecparam -genkey -name prime256v1 -noout -out "$dir/tmp/other.key"
+openssl req -new -key "$dir/tmp/other.key" -subj /CN=x -out "$dir/tmp/other.csr"
+other_cert() { # REASON KIND AGENT [KEY]
+    cat > "$dir/tmp/ext.cnf" << END
+subjectAltName = URI:spiffe://bank.example/agent/$3
+1.3.6.1.4.1.32473.4711.1 = ASN1:SEQUENCE:holding
+[holding]
+version = INTEGER:1
+store = UTF8:$2
+boot = UTF8:none
+decision = FORMAT:HEX,OCTETSTRING:$(printf '%064d' 0)
+END
+    openssl x509 -req -in "$dir/tmp/other.csr" -force_pubkey "${4:-$dir/tmp/key.pub}" -signkey "$dir/tmp/other.key" -days 1 \
+        -extfile "$dir/tmp/ext.cnf" -out "$dir/tmp/other.pem" 2> "$dir/tmp/err" || job_fail "openssl: $(cat "$dir/tmp/err")"
+    if [ "$1" = - ]; then
+        verify_cert "$dir/tmp/other.pem" || job_fail "a certificate of the same: $(cat "$dir/tmp/out" "$dir/tmp/err")"
+        return
+    fi
+    if verify_cert "$dir/tmp/other.pem"; then job_fail "a certificate that differs in $1"; fi
+    [ "$(jq -r .reason "$dir/tmp/out")" = "$1" ] || job_fail "$1: $(cat "$dir/tmp/out" "$dir/tmp/err")"
+}
+openssl ec -in "$dir/tmp/other.key" -pubout -out "$dir/tmp/other.pub" 2> /dev/null
+other_cert - "$JOB_KEY" market-data
+other_cert keyStore "$([ "$JOB_KEY" = tpm ] && echo memory || echo tpm)" market-data
+other_cert evidenceMismatch "$JOB_KEY" somebody-else
+other_cert csrKey "$JOB_KEY" market-data "$dir/tmp/other.pub"
 if [ "$JOB_KEY" = memory ]; then
     # Files of a TPM's key beside it, another key, none: each is refused, by its reason.
     e=$dir/state/host/evidence/market-data

@@ -130,6 +130,10 @@ enum att_rc parse_systemd_next(struct parse_systemd *log, struct parse_systemd_r
     if (left == 0) {
         return ATT_E_NOTFOUND;
     }
+    if (log->number >= PARSE_SYSTEMD_RECORDS_MAX) {
+        return att_fail(err, ATT_E_LIMIT, "record %zu: at most %d are read", log->number,
+                        PARSE_SYSTEMD_RECORDS_MAX);
+    }
     const uint8_t *at = log->bytes.ptr + log->pos;
     size_t window = left < PARSE_SYSTEMD_RECORD_MAX ? left : PARSE_SYSTEMD_RECORD_MAX;
     const uint8_t *end = memchr(at, '\n', window);

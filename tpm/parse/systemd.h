@@ -17,8 +17,11 @@
 
 #define PARSE_SYSTEMD_MAX        ((size_t)4 << 20)
 #define PARSE_SYSTEMD_RECORD_MAX ((size_t)16 << 10)
-#define PARSE_SYSTEMD_ALGS       8
-#define PARSE_SYSTEMD_NO_PCR     0xFFFFFFFFu
+/* A boot has some dozens. Each costs a JSON parser and a hash, several times what IMA's entry does.
+ */
+#define PARSE_SYSTEMD_RECORDS_MAX 8192
+#define PARSE_SYSTEMD_ALGS        8
+#define PARSE_SYSTEMD_NO_PCR      0xFFFFFFFFu
 
 /* Owns json, which string and type borrow from. */
 struct parse_systemd_record {
@@ -45,9 +48,10 @@ struct parse_systemd {
 /* ATT_E_LIMIT above PARSE_SYSTEMD_MAX. An empty log is one without records. */
 ATT_MUST_USE enum att_rc parse_systemd_init(struct parse_systemd *ret_log, struct att_slice bytes,
                                             struct att_err *err);
-/* ATT_E_NOTFOUND at the end, err untouched. A record that is not whole (its line has no end), not
- * JSON, without digests, with a digest that is not as long as its hash or comes twice, is
- * ATT_E_PARSE: "record 4: … (offset 812)". parse_systemd_record_done, also after an error. */
+/* ATT_E_NOTFOUND at the end, err untouched; ATT_E_LIMIT behind PARSE_SYSTEMD_RECORDS_MAX. A record
+ * that is not whole (its line has no end), not JSON, without digests, with a digest that is not as
+ * long as its hash or comes twice, is ATT_E_PARSE: "record 4: … (offset 812)".
+ * parse_systemd_record_done, also after an error. */
 ATT_MUST_USE enum att_rc parse_systemd_next(struct parse_systemd *log,
                                             struct parse_systemd_record *ret_record,
                                             struct att_err *err);

@@ -655,6 +655,10 @@ RIG void rig_m4_payload(struct client *c, struct tpm *t, const struct order *o, 
         if (log->has_data && strcmp(log->name, "firmware") != 0) {
             rig_ok(evidence_logs_add(&request.logs, log->name, att_buf_slice(&log->data), &err));
         }
+        if (log->tail.len) {
+            rig_ok(
+                evidence_logs_set_tail(&request.logs, log->name, att_buf_slice(&log->tail), &err));
+        }
     }
     rig_ok(enrol_m4_request_encode(&request, NULL, 0, ret_payload, &err));
     enrol_m4_request_done(&request);

@@ -212,6 +212,158 @@ static void logs_that_grow(void **state)
     stage_free(&s);
 }
 
+/* A record is as good as what it rests on: the parts of a log last as long as records that name
+ * them, also those that came long before. */
+static enum att_rc last_tx(void *user, struct store_tx *tx, struct att_err *ret_err)
+{
+    struct growth *g = user;
+    (void)ret_err;
+    static const int64_t day = 86400;
+    uint8_t base[ATT_SHA256_LEN];
+    for (size_t i = 0; i < 3; i++) { /* a log, what it grew by, the same again */
+        struct evidence_logs logs = {0};
+        att_autojson *digests = NULL;
+        struct att_slice text = ATT_SLICE("a log, and more", i ? 15 : 5);
+        rig_ok(evidence_logs_add(&logs, "ima", text, &err));
+        if (i == 1) {
+            rig_ok(evidence_logs_set_base(&logs, "ima", 5, base, &err));
+        }
+        memcpy(base, logs.log[0].sha256, sizeof base);
+        issuer_autofree *notes = issuer_json_text(g->notes);
+        struct store_host host = {.notes = notes};
+        rig_ok(issuer_logs_keep(&g->call, tx, &host, &logs, &digests, &err));
+        json_object_set(g->notes, "logs", digests);
+        /* All that is older than this record goes. */
+        int64_t removed = 0;
+        rig_ok(store_blob_sweep(tx, g->call.now, 1000, &removed, &err));
+        issuer_autofree *after = issuer_json_text(g->notes);
+        host.notes = after;
+        att_autojson *known = issuer_logs_known(tx, &host);
+        assert_non_null(json_object_get(known, "ima"));
+        evidence_logs_done(&logs);
+        g->call.now += day;
+    }
+    return ATT_OK;
+}
+
+static void parts_last(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_new(&s, "none");
+    struct growth g = {.call = {.issuer = s.rig.issuer, .now = rig_time}};
+    char id[] = "grower";
+    g.call.account.id = id;
+    g.notes = json_object();
+    rig_ok(store_run(s.rig.issuer->store, true, last_tx, &g, &err));
+    json_decref(g.notes);
+    stage_free(&s);
+}
+
+/* ---- tails
+ * ------------------------------------------------------------------------------------------ */
+
+static size_t kept_of_tail(struct issuer_call *call, size_t len)
+{
+    static const char zeroes[EVIDENCE_TAIL_MAX] = {0};
+    struct evidence_logs logs = {0};
+    rig_ok(evidence_logs_add(&logs, "ima", ATT_SLICE_LIT("list"), &err));
+    rig_ok(evidence_logs_add(&logs, "systemd", ATT_SLICE_LIT("log"), &err));
+    rig_ok(evidence_logs_set_tail(&logs, "ima", ATT_SLICE(zeroes, len / 2), &err));
+    rig_ok(evidence_logs_set_tail(&logs, "systemd", ATT_SLICE(zeroes, len - len / 2), &err));
+    issuer_logs_bound_tails(call, &logs);
+    size_t kept = logs.log[0].tail.len + logs.log[1].tail.len;
+    evidence_logs_done(&logs);
+    return kept;
+}
+
+/* A log is kept once, its tail with each statement: an account's share of disk is bounded also in
+ * these, and honest tails, of a few entries, are not touched. */
+static void tails_are_bounded(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[] = "grower", other[] = "other";
+    stage_new(&s, "none");
+    struct issuer_call call = {.issuer = s.rig.issuer, .now = rig_time};
+    call.account.id = id;
+    size_t kept = 0;
+    for (size_t i = 0; i < 2048; i++) {
+        kept += kept_of_tail(&call, 2 * (EVIDENCE_TAIL_MAX - i));
+    }
+    assert_in_range(kept, 63 * 2 * (EVIDENCE_TAIL_MAX - 64), 64 * 2 * EVIDENCE_TAIL_MAX);
+    assert_int_equal(kept_of_tail(&call, 8192), 8192);
+    assert_int_equal(kept_of_tail(&call, 8193), 0);
+    call.account.id = other;
+    assert_int_equal(kept_of_tail(&call, 8193), 8193);
+    stage_free(&s);
+}
+
+/* What the record has is what was bounded. */
+static void some_tail(struct forge *f, enum forge_stage stage)
+{
+    static uint8_t noise[40000];
+    if (stage == FORGE_DONE) {
+        rig_ok(att_random(noise, sizeof noise, &err));
+        rig_ok(evidence_logs_add(&f->logs, "ima", ATT_SLICE_LIT("no list"), &err));
+        rig_ok(evidence_logs_set_tail(&f->logs, "ima", ATT_SLICE_ARRAY(noise), &err));
+    }
+}
+
+struct stored {
+    struct store *store;
+    int64_t bytes;
+};
+
+static enum att_rc take_sum(void *user, const struct store_row *row, struct att_err *ret_err)
+{
+    struct stored *all = user;
+    (void)ret_err;
+    all->bytes = all->store->ops->row_int(row, 0);
+    return ATT_OK;
+}
+
+static enum att_rc stored_tx(void *user, struct store_tx *tx, struct att_err *ret_err)
+{
+    return store_exec(tx, "SELECT sum(length(data)) FROM blobs", NULL, 0, take_sum, user, NULL,
+                      ret_err);
+}
+
+static int64_t stored(struct stage *s)
+{
+    struct stored all = {.store = s->rig.issuer->store};
+    rig_ok(store_run(all.store, false, stored_tx, &all, &err));
+    return all.bytes;
+}
+
+static void records_without_tails(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    char firmware[] = "firmware", ima[] = "ima", *logs[] = {firmware, ima};
+    stage_enrolled(&s, "none");
+    /* A configuration wants PCR 10 with it, which this TPM has not. */
+    struct conf_profile *profile = (struct conf_profile *)(uintptr_t)conf_issuer_profile(
+        s.rig.issuer->settings->conf, "trading");
+    struct conf_profile as_it_was = *profile;
+    profile->logs = logs;
+    profile->n_logs = 2;
+    s.tpm.mutate = some_tail;
+    int64_t before = 0;
+    for (int i = 0; i < 80; i++) {
+        before = i == 70 ? stored(&s) : before;
+        assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+        assert_string_equal(rig_m4(&s.client, &s.tpm, &o, s.ak), "invalid");
+        client_refused(&s.client, "evidenceMismatch");
+    }
+    int64_t after = stored(&s);
+    *profile = as_it_was;
+    assert_in_range(before, 60 * 40000, 70 * 80000);
+    assert_in_range(after - before, 1, 10 * 20000);
+    stage_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -220,6 +372,9 @@ int main(void)
         cmocka_unit_test(logs_of_others),
         cmocka_unit_test(bases_of_others),
         cmocka_unit_test(logs_that_grow),
+        cmocka_unit_test(parts_last),
+        cmocka_unit_test(tails_are_bounded),
+        cmocka_unit_test(records_without_tails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

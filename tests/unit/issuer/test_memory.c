@@ -124,6 +124,42 @@ static void finalize_refused(void **state)
     stage_free(&s);
 }
 
+/* An entry that is taken away and made anew begins to count its versions again: what was judged for
+ * the one before is not for this one. */
+static void another_entry_of_that_name(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order ready, pending;
+    att_autobuf payload = {0};
+    stage_memory(&s);
+    rig_admin_done(&s.rig, "entry.delete", json_pack("{s:s}", "name", RIG_NAME));
+    entry(&s, "memory");
+    ready_order(&s, &ready);
+    s.tpm.clock.clock_ms += 1000;
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &pending), 201);
+    rig_m4_payload(&s.client, &s.tpm, &pending, s.ak, &payload);
+    rig_admin_done(&s.rig, "entry.delete", json_pack("{s:s}", "name", RIG_NAME));
+    entry(&s, "tpm");
+    assert_int_not_equal(rig_finalize(&s.client, &ready, s.tpm.base->agent.pkey, FORGE_IDENTIFIER),
+                         200);
+    client_refused(&s.client, "notAssigned");
+    assert_int_equal(client_post(&s.client, pending.challenge, false, att_buf_slice(&payload)),
+                     200);
+    client_refused(&s.client, "keyStore");
+    /* Also for a key of the kind that this one names: the order was the other's. */
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &pending), 201);
+    rig_admin_done(&s.rig, "entry.delete", json_pack("{s:s}", "name", RIG_NAME));
+    entry(&s, "tpm");
+    s.tpm.memory = false;
+    assert_string_equal(rig_m4(&s.client, &s.tpm, &pending, s.ak), "invalid");
+    client_refused(&s.client, "notAssigned");
+    assert_int_equal(rig_rows(&s.rig, &store_certs), 0);
+    assert_int_equal(client_get(&s.client, pending.url), 200);
+    assert_string_equal(client_text(&s.client, "status"), "invalid");
+    stage_free(&s);
+}
+
 static void long_lives_are_not_configured(void **state)
 {
     (void)state;
@@ -221,8 +257,11 @@ static void certificate_says_so(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(without_leave),       cmocka_unit_test(evidence_refused),
-        cmocka_unit_test(finalize_refused),    cmocka_unit_test(long_lives_are_not_configured),
+        cmocka_unit_test(without_leave),
+        cmocka_unit_test(evidence_refused),
+        cmocka_unit_test(finalize_refused),
+        cmocka_unit_test(another_entry_of_that_name),
+        cmocka_unit_test(long_lives_are_not_configured),
         cmocka_unit_test(certificate_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -153,6 +153,43 @@ static void ban_during_a_verdict(void **state)
     }
 }
 
+/* A key that was judged as a memory key, as its entry said then, is not certified as what the entry
+ * says by now: the certificate's key store is the entry's. */
+static void entry_changes_during_a_verdict(void **state)
+{
+    (void)state;
+    static const char changed_sql[] =
+        "UPDATE entries SET json = replace(json, '\"key\":\"memory\"', '\"key\":\"tpm\"'), "
+        "version = version + 1 WHERE json LIKE '%\"key\":\"memory\"%'";
+    struct stage s;
+    struct order o;
+    struct holder holder;
+    struct poster p;
+    char selector[80];
+    att_autobuf payload = {0};
+    stage_enrolled(&s, "forge");
+    reconfigure(&s.rig, "lifetime: 1h\n    keys: [tpm]", "lifetime: 15m\n    keys: [tpm, memory]");
+    snprintf(selector, sizeof selector, "ek:%s", s.tpm.ek_id);
+    rig_entries_with(&s.rig, selector, "memory");
+    s.tpm.memory = true;
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+    rig_m4_payload(&s.client, &s.tpm, &o, s.ak, &payload);
+    hold_on(&holder, &s.rig, changed_sql);
+    post_begin(&p, &s.client, o.challenge, &payload);
+    let_go(&holder);
+    post_end(&p);
+    json_t *entry = rig_admin(&s.rig, "entry.show", json_pack("{s:s}", "name", RIG_NAME));
+    char *text = json_dumps(entry, JSON_COMPACT);
+    assert_non_null(strstr(text, "\"key\":\"tpm\""));
+    free(text);
+    json_decref(entry);
+    client_refused(&p.client, "notAssigned");
+    assert_int_equal(client_get(&s.client, o.url), 200);
+    assert_string_equal(client_text(&s.client, "status"), "invalid");
+    client_free(&p.client);
+    stage_free(&s);
+}
+
 static void deactivation_stays(void **state)
 {
     (void)state;
@@ -313,6 +350,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ban_during_a_verdict),
+        cmocka_unit_test(entry_changes_during_a_verdict),
         cmocka_unit_test(deactivation_stays),
         cmocka_unit_test(two_finalizes_of_one_order),
         cmocka_unit_test(two_answers_to_one_activation),

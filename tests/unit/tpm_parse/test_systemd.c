@@ -177,6 +177,16 @@ static void test_caps(void **state)
     struct parse_systemd_pcrs pcrs;
     assert_refused(replay(att_buf_slice(&text), &pcrs, err), ATT_E_PARSE, "",
                    "it is beyond 16 KiB");
+    /* Each is JSON and a hash: what is cheap to send, or named only, must not cost a second. */
+    att_buf_reset(&text);
+    for (size_t i = 0; i < PARSE_SYSTEMD_RECORDS_MAX; i++) {
+        systemdlog_record(&text, 11, "phase", "x", NULL);
+    }
+    assert_ok(replay(att_buf_slice(&text), &pcrs, err));
+    assert_int_equal(pcrs.n_records, PARSE_SYSTEMD_RECORDS_MAX);
+    systemdlog_record(&text, 11, "phase", "x", NULL);
+    assert_refused(replay(att_buf_slice(&text), &pcrs, err), ATT_E_LIMIT, "",
+                   "record 8192: at most 8192 are read");
 }
 
 /* ---- good logs ------------------------------------------------------------------------------- */

@@ -307,6 +307,38 @@ static void test_other_pcr(void **state)
     guest_done(&g);
 }
 
+/* Whoever may extend PCR 10 writes a boot_aggregate of his own there when he has done what nobody
+ * shall see, shows it as the list's first entry, and puts what is before it into the firmware log,
+ * where the digests of these types are of nothing that is in the log. */
+static void test_hidden_before_the_list(void **state)
+{
+    (void)state;
+    static const uint8_t head[] = {10, 0, 0, 0, 13, 0, 0, 0, 1, 0, 0, 0, 0x0b, 0}; /* EV_IPL */
+    static const uint8_t none[4] = {0};
+    struct guest g;
+    struct att_buf list = {0};
+    uint8_t hidden[32];
+    uint8_t start[PARSE_PCR_COUNT][PARSE_DIGEST_MAX] = {{0}};
+    struct parse_ima_pcrs pcrs;
+    guest_new(&g, "ima.bin");
+    own_list(&g, "ima:sha256", 10, &list);
+    replace(&g.ima, &list);
+    good(&g, "nothing hidden");
+    att_sha256(hidden, ATT_SLICE_LIT("/usr/bin/what-nobody-shall-see"));
+    att_buf_put(&g.firmware, head, sizeof(head));
+    att_buf_put(&g.firmware, hidden, sizeof(hidden));
+    att_buf_put(&g.firmware, none, sizeof(none));
+    struct att_slice parts[] = {ATT_SLICE(start[10], 32), ATT_SLICE_ARRAY(hidden)};
+    att_sha256_v(start[10], parts, 2);
+    struct parse_ima_replay how = {.bank = PARSE_ALG_SHA256,
+                                   .start = (const uint8_t(*)[PARSE_DIGEST_MAX])start,
+                                   .at_least = SIZE_MAX};
+    assert_int_equal(parse_ima_replay(att_buf_slice(&g.ima), &how, &pcrs, NULL), ATT_OK);
+    memcpy(g.quoted.value[10], pcrs.value[10], 32);
+    bad(&g, VERIFY_REASON_LOG_REPLAY, "of the firmware log: only IMA measures into it");
+    guest_done(&g);
+}
+
 static void test_wanted(void **state)
 {
     (void)state;
@@ -512,10 +544,10 @@ int main(void)
         cmocka_unit_test(test_violation),  cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_unknown),    cmocka_unit_test(test_moved),
         cmocka_unit_test(test_first_line), cmocka_unit_test(test_aggregates),
-        cmocka_unit_test(test_other_pcr),  cmocka_unit_test(test_wanted),
-        cmocka_unit_test(test_tail),       cmocka_unit_test(test_healthy),
-        cmocka_unit_test(test_memo),       cmocka_unit_test(test_systemd),
-        cmocka_unit_test(test_shared_pcr),
+        cmocka_unit_test(test_other_pcr),  cmocka_unit_test(test_hidden_before_the_list),
+        cmocka_unit_test(test_wanted),     cmocka_unit_test(test_tail),
+        cmocka_unit_test(test_healthy),    cmocka_unit_test(test_memo),
+        cmocka_unit_test(test_systemd),    cmocka_unit_test(test_shared_pcr),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
