@@ -275,6 +275,42 @@ static void order_is_priority_then_fairness_then_deadline(void **state)
     tpm_queue_free(queue);
 }
 
+static enum att_rc who_runs(struct tpm_context *ctx, void *arg, struct att_err *err)
+{
+    pthread_t self = pthread_self();
+    (void)ctx;
+    (void)err;
+    memcpy(arg, &self, sizeof(self));
+    return ATT_OK;
+}
+
+/* Nobody is woken where nobody waits. What had to wait is run by the queue's own thread, and its
+ * caller's thread waits no longer than until then. */
+static void who_finds_the_tpm_idle_runs_it_himself(void **state)
+{
+    struct tpm_queue *queue = new_queue(0);
+    struct call holding, behind;
+    pthread_t ran, self = pthread_self();
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        assert_ok(tpm_queue_run(queue, TPM_OP_SIGN, TPM_PRIO_HANDSHAKE, "a",
+                                att_boottime_ms() + 1000, who_runs, &ran, err));
+        assert_true(pthread_equal(ran, self));
+    }
+    start(&holding, queue, TPM_PRIO_HANDSHAKE, "a", 5000, hold, "");
+    start(&behind, queue, TPM_PRIO_HANDSHAKE, "b", 5000, who_runs, "");
+    gate_open = true;
+    assert_int_equal(join(&holding), ATT_OK);
+    assert_int_equal(join(&behind), ATT_OK);
+    memcpy(&ran, behind.text, sizeof(ran));
+    assert_false(pthread_equal(ran, behind.thread));
+    assert_false(pthread_equal(ran, holding.thread));
+    assert_ok(tpm_queue_run(queue, TPM_OP_SIGN, TPM_PRIO_HANDSHAKE, "a", att_boottime_ms() + 1000,
+                            who_runs, &ran, err));
+    assert_true(pthread_equal(ran, self));
+    tpm_queue_free(queue);
+}
+
 static void passes_results_and_counts(void **state)
 {
     struct tpm_queue *queue = new_queue(0);
@@ -405,6 +441,7 @@ int main(void)
         cmocka_unit_test(one_agent_cannot_fill_it),
         cmocka_unit_test(a_flood_delays_by_what_runs),
         cmocka_unit_test(order_is_priority_then_fairness_then_deadline),
+        cmocka_unit_test(who_finds_the_tpm_idle_runs_it_himself),
         cmocka_unit_test(passes_results_and_counts),
         cmocka_unit_test(reopens_a_tpm_that_came_back),
         cmocka_unit_test(serves_many_threads),
