@@ -71,18 +71,19 @@ static void *run_call(void *arg)
     return NULL;
 }
 
-static size_t waiting(struct tpm_queue *queue)
+/* Changes when a job is in the queue, or has been until its deadline. */
+static size_t waited(struct tpm_queue *queue)
 {
     struct tpm_queue_stats stats;
     tpm_queue_stats(queue, &stats);
-    return stats.waiting;
+    return stats.waiting + stats.timeouts;
 }
 
-/* Starts a call in a thread of its own and returns once it waits in the queue. */
+/* Starts a call in a thread of its own and returns once it waits in the queue, or has waited. */
 static void start(struct call *c, struct tpm_queue *queue, enum tpm_prio prio, const char *agent,
                   int64_t in_ms, tpm_queue_fn *fn, const char *text)
 {
-    size_t before = waiting(queue);
+    size_t before = waited(queue);
     *c = (struct call){.queue = queue,
                        .prio = prio,
                        .agent = agent,
@@ -96,7 +97,7 @@ static void start(struct call *c, struct tpm_queue *queue, enum tpm_prio prio, c
         }
         return;
     }
-    while (waiting(queue) == before) {
+    while (waited(queue) == before) {
         sleep_ms(1);
     }
 }
