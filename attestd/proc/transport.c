@@ -165,7 +165,11 @@ static enum att_rc receive_frame(int fd, struct att_buf *ret_bytes, int *passed,
                                  int64_t deadline_ms, struct att_err *err)
 {
     uint8_t head[4];
-    enum att_rc rc = receive(fd, head, sizeof head, passed, deadline_ms, err);
+    /* Who asked waits: the answer is not there yet. Who is asked was told that something is. */
+    enum att_rc rc = passed ? ATT_OK : wait_for(fd, POLLIN, deadline_ms, err);
+    if (rc == ATT_OK) {
+        rc = receive(fd, head, sizeof head, passed, deadline_ms, err);
+    }
     if (rc != ATT_OK) {
         return rc;
     }
