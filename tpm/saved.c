@@ -5,6 +5,8 @@
  */
 #include "tpm/internal.h"
 
+#define NO_RETRY 1000u /* tries that are behind us */
+
 static struct tpm_saved *find(struct tpm_context *ctx, const struct parse_name *name)
 {
     for (size_t i = 0; i < TPM_SAVED_MAX; i++) {
@@ -42,11 +44,15 @@ void tpm_saved_keep(struct tpm_context *ctx, ESYS_TR tr, const struct parse_name
     tpm_autofree TPMS_CONTEXT *context = NULL;
     uint8_t bytes[sizeof(TPMS_CONTEXT)];
     size_t len = 0;
-    TSS2_RC rc = TSS2_RC_SUCCESS;
-    if (find(ctx, name)) {
-        return; /* an object that nobody changes: it loads as often as wanted */
+    unsigned tries = NO_RETRY;
+    if (find(ctx, name) || !ctx->alive) { /* nobody changes the object: it loads ever again */
+        return;
     }
-    TPM_CALL(ctx, rc, Esys_ContextSave(ctx->esys, tr, &context));
+    /* Not TPM_CALL: that makes room where there is none, by dropping a key, which brings us here.
+     */
+    tpm_ossl_enter();
+    TSS2_RC rc = tpm_ossl_leave(Esys_ContextSave(ctx->esys, tr, &context));
+    (void)tpm_again(ctx, rc, &tries);
     if (rc != TSS2_RC_SUCCESS ||
         Tss2_MU_TPMS_CONTEXT_Marshal(context, bytes, sizeof(bytes), &len) != TSS2_RC_SUCCESS) {
         return;

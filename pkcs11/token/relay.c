@@ -183,9 +183,6 @@ ssize_t token_relay_read(void *at, size_t len)
 {
     if (relay.ready.len == 0 && !relay.ended && !next()) {
         relay.ended = true;
-        if (relay.why[0]) { /* a client that still waits sees the end, too */
-            shutdown(relay.client, SHUT_RDWR);
-        }
     }
     size_t given = len < relay.ready.len ? len : relay.ready.len;
     if (given) {

@@ -6,7 +6,6 @@
 
 #include <p11-kit/remote.h>
 #include <pthread.h>
-#include <sys/socket.h>
 
 #define STACK_LEN 262144 /* libcrypto verifies on it */
 
@@ -18,7 +17,7 @@ static char stack[STACK_LEN] __attribute__((aligned(16)));
  * inherited from the process that forked, each of which would cost a page. The first one does
  * nothing but wait for it. */
 struct server {
-    int stand_in, client;
+    int stand_in;
     pthread_mutex_t confined; /* held until the sandbox is entered */
 };
 
@@ -29,7 +28,6 @@ static void *server_thread(void *arg)
     pthread_mutex_unlock(&server->confined);
     p11_kit_be_quiet();
     (void)p11_kit_remote_serve_module(token_module_functions(), server->stand_in, server->stand_in);
-    shutdown(server->client, SHUT_RDWR); /* where p11-kit gave up: a client that still waits */
     return NULL;
 }
 
@@ -46,8 +44,7 @@ const char *token_serve(const struct token_serve_opts *opts)
     static struct server server;
     pthread_t thread;
     token_module_reset(opts->store);
-    server = (struct server){token_relay_begin(opts->client, opts->pid), opts->client,
-                             PTHREAD_MUTEX_INITIALIZER};
+    server = (struct server){token_relay_begin(opts->client, opts->pid), PTHREAD_MUTEX_INITIALIZER};
     if (server.stand_in < 0) {
         return "no pipe";
     }
