@@ -413,6 +413,7 @@ static void disconnect(struct tpm_context *ctx)
     if (ctx->tcti_ctx) {
         Tss2_TctiLdr_Finalize(&ctx->tcti_ctx);
     }
+    tpm_saved_forget_all(ctx);
     ctx->esys = NULL;
     ctx->tcti_ctx = NULL;
     ctx->alive = ctx->esys_stuck = false;

@@ -20,6 +20,7 @@
 #include <tss2/tss2_mu.h>
 
 #define TPM_CACHE_MAX 16u
+#define TPM_SAVED_MAX 128u
 
 /* A primary of ours, made or found when first needed. tr is ESYS_TR_NONE when it is not there. */
 struct tpm_primary {
@@ -35,6 +36,13 @@ struct tpm_loaded {
     bool pinned;
     uint64_t last_used;
     struct parse_name name;
+};
+
+/* saved.c; bytes: TPMS_CONTEXT, empty: a free place */
+struct tpm_saved {
+    struct parse_name name;
+    struct att_buf bytes;
+    uint64_t last_used;
 };
 
 struct tpm_context {
@@ -61,8 +69,9 @@ struct tpm_context {
     struct {
         struct tpm_loaded slots[TPM_CACHE_MAX];
         uint32_t slots_wanted;
-        uint64_t tick, hits, misses, evictions;
+        uint64_t tick, hits, misses, restores, evictions;
     } cache;
+    struct tpm_saved saved[TPM_SAVED_MAX];
     uint32_t transient_min, nv_chunk;
 };
 
@@ -157,6 +166,14 @@ ATT_MUST_USE enum att_rc tpm_key_acquire(struct tpm_context *ctx, const struct t
 void tpm_key_release(struct tpm_context *ctx, ESYS_TR tr);
 void tpm_cache_drop_all(struct tpm_context *ctx);
 bool tpm_cache_drop_lru(struct tpm_context *ctx);
+
+/* saved.c: saves the loaded key's context, unless it is there; brings a key back by it (false:
+ * there is none, or the TPM did not take it: load the blob); forgets. */
+void tpm_saved_keep(struct tpm_context *ctx, ESYS_TR tr, const struct parse_name *name);
+bool tpm_saved_load(struct tpm_context *ctx, const struct parse_name *name,
+                    struct tpm_obj *ret_obj);
+void tpm_saved_forget(struct tpm_context *ctx, const struct parse_name *name);
+void tpm_saved_forget_all(struct tpm_context *ctx);
 
 /* Creates an object under the SRK: template, authValue, data (both secret; data may be empty). */
 ATT_MUST_USE enum att_rc tpm_blob_create(struct tpm_context *ctx, enum tpm_template which,

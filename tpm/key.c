@@ -264,6 +264,7 @@ bool tpm_cache_drop_lru(struct tpm_context *ctx)
         return false;
     }
     ctx->cache.evictions++;
+    tpm_saved_keep(ctx, oldest->tr, &oldest->name);
     drop_slot(ctx, oldest);
     return true;
 }
@@ -314,7 +315,9 @@ static enum att_rc acquire_slot(struct tpm_context *ctx, const struct tpm_blob *
         tpm_autoobj obj = TPM_OBJ_INIT(ctx);
         ctx->cache.misses++;
         (void)free_slot(ctx); /* make room before the load, not after it failed */
-        rc = tpm_blob_load(ctx, key, &obj, err);
+        if (!tpm_saved_load(ctx, &name, &obj)) {
+            rc = tpm_blob_load(ctx, key, &obj, err);
+        }
         if (rc != ATT_OK) {
             return rc;
         }
@@ -373,6 +376,7 @@ void tpm_key_evict(struct tpm_context *ctx, const struct tpm_blob *key)
         if (slot) {
             drop_slot(ctx, slot);
         }
+        tpm_saved_forget(ctx, &name);
     }
 }
 
@@ -382,6 +386,7 @@ void tpm_key_cache_stats(const struct tpm_context *ctx, struct tpm_cache_stats *
                                           .used = slots_used(ctx),
                                           .hits = ctx->cache.hits,
                                           .misses = ctx->cache.misses,
+                                          .restores = ctx->cache.restores,
                                           .evictions = ctx->cache.evictions};
 }
 

@@ -37,12 +37,13 @@ ATT_MUST_USE enum att_rc tpm_key_sign(struct tpm_context *ctx, const struct tpm_
  * not that auth is right. */
 ATT_MUST_USE enum att_rc tpm_key_load(struct tpm_context *ctx, const struct tpm_blob *key,
                                       struct att_err *err);
-/* Forgets the loaded copy, if any (before the blob's file is removed). */
+/* Forgets the loaded copy and the saved context, if any (before the blob's file is removed). */
 void tpm_key_evict(struct tpm_context *ctx, const struct tpm_blob *key);
 
 struct tpm_cache_stats {
     size_t slots, used;
     uint64_t hits, misses, evictions;
+    uint64_t restores; /* of the misses, those that needed no Load: by a saved context */
 };
 void tpm_key_cache_stats(const struct tpm_context *ctx, struct tpm_cache_stats *ret_stats);
 

@@ -51,7 +51,8 @@ struct tpm_queue {
     pthread_mutex_t lock;
     pthread_cond_t work;
     pthread_t worker;
-    struct tpm_context *ctx; /* the worker's alone */
+    struct tpm_context *ctx; /* its who made it busy */
+    bool busy;               /* a thread, the worker or a caller, is with ctx, without the lock */
     struct job *jobs;        /* waiting, in order of arrival */
     struct share *shares;
     uint64_t round[TPM_PRIO_COUNT]; /* of the job started last */
@@ -197,7 +198,7 @@ static struct job *take_job(struct tpm_queue *q)
     }
 }
 
-/* ---- the worker ----------------------------------------------------------------------------- */
+/* ---- running -------------------------------------------------------------------------------- */
 
 /* A dead context is opened again, with pauses that grow. Without the lock. */
 static enum att_rc revive(struct tpm_queue *q, struct att_err *err)
@@ -252,8 +253,10 @@ static enum att_rc fail_stuck(const struct tpm_queue *q, struct att_err *err)
     return rc;
 }
 
+/* With the lock held, which is let go while the job runs; nobody else runs one. */
 static void run_job(struct tpm_queue *q, struct job *job)
 {
+    q->busy = true;
     q->running_since_ms = att_boottime_ms();
     q->running = job->op;
     (void)pthread_mutex_unlock(&q->lock);
@@ -266,6 +269,7 @@ static void run_job(struct tpm_queue *q, struct job *job)
     }
     int64_t ended = att_boottime_us();
     (void)pthread_mutex_lock(&q->lock);
+    q->busy = false;
     q->running_since_ms = 0;
     q->reopened += reopened;
     q->alive = tpm_context_alive(q->ctx);
@@ -273,26 +277,44 @@ static void run_job(struct tpm_queue *q, struct job *job)
     finish(job, rc);
 }
 
+/* Whoever asks while nobody is served does it himself: to wake the worker, and to be woken by it,
+ * takes longer than much of what a TPM does. What waits is the worker's, which goes from one job to
+ * the next without a pause. With the lock held. */
+static void run_here(struct tpm_queue *q)
+{
+    struct job *job = take_job(q);
+    if (job) {
+        run_job(q, job);
+    }
+    if (q->jobs || q->stop) {
+        (void)pthread_cond_signal(&q->work);
+    }
+}
+
+static void be_idle(struct tpm_queue *q)
+{
+    q->busy = true;
+    (void)pthread_mutex_unlock(&q->lock);
+    if (tpm_context_alive(q->ctx)) {
+        tpm_session_idle(q->ctx);
+    }
+    (void)pthread_mutex_lock(&q->lock);
+    q->busy = false;
+}
+
 static void *worker(void *arg)
 {
     struct tpm_queue *q = arg;
     (void)pthread_mutex_lock(&q->lock);
-    for (;;) {
-        struct job *job = q->stop ? NULL : take_job(q);
+    while (!q->stop || q->busy) {
+        struct job *job = q->busy || q->stop ? NULL : take_job(q);
         if (job) {
             run_job(q, job);
             continue;
         }
-        if (q->stop) {
-            break;
-        }
         struct timespec until = monotonic_after(IDLE_TICK_MS);
-        if (pthread_cond_timedwait(&q->work, &q->lock, &until) == ETIMEDOUT) {
-            (void)pthread_mutex_unlock(&q->lock);
-            if (tpm_context_alive(q->ctx)) {
-                tpm_session_idle(q->ctx);
-            }
-            (void)pthread_mutex_lock(&q->lock);
+        if (pthread_cond_timedwait(&q->work, &q->lock, &until) == ETIMEDOUT && !q->busy) {
+            be_idle(q);
         }
     }
     while (q->jobs) {
@@ -394,7 +416,6 @@ static enum att_rc enqueue(struct tpm_queue *q, struct job *job, struct att_err 
     *at = job;
     q->waiting++;
     q->waiting_max = q->waiting > q->waiting_max ? q->waiting : q->waiting_max;
-    (void)pthread_cond_signal(&q->work);
     return ATT_OK;
 }
 
@@ -418,6 +439,11 @@ enum att_rc tpm_queue_run(struct tpm_queue *queue, enum tpm_op op, enum tpm_prio
     cond_init(&job.done);
     (void)pthread_mutex_lock(&queue->lock);
     enum att_rc rc = enqueue(queue, &job, err);
+    if (rc == ATT_OK && !queue->busy && queue->waiting == 1) {
+        run_here(queue);
+    } else if (rc == ATT_OK && !queue->busy) {
+        (void)pthread_cond_signal(&queue->work);
+    }
     while (rc == ATT_OK && job.state != JOB_DONE) {
         int64_t left = deadline_ms - att_boottime_ms();
         if (job.state == JOB_WAITING && left <= 0) {

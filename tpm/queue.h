@@ -1,6 +1,7 @@
-/* One worker thread per TPM, and the order in which it serves: by priority; within one, fairly
- * between agents (start-time fair queueing: each agent's n-th waiting job shares round n with the
- * others' n-th); within a round by deadline. So an agent that asks for a thousand signatures delays
+/* One job at a time per TPM, on the thread that asks while nobody is served, else on the queue's
+ * own; and the order in which those that wait are served: by priority; within one, fairly between
+ * agents (start-time fair queueing: each agent's n-th waiting job shares round n with the others'
+ * n-th); within a round by deadline. So an agent that asks for a thousand signatures delays
  * another's one by what is running and at most one more of its own. */
 #ifndef ATT_TPM_QUEUE_H
 #define ATT_TPM_QUEUE_H
@@ -34,7 +35,7 @@ const char *tpm_op_name(enum tpm_op op);
 
 struct tpm_queue;
 
-/* Runs on the worker thread, the only one that may touch ctx. */
+/* Nothing else runs meanwhile, on whatever thread: ctx is its own until it returns. */
 typedef enum att_rc tpm_queue_fn(struct tpm_context *ctx, void *arg, struct att_err *err);
 
 /* Takes ctx (also on failure: it is freed). max_len 0: the default. */
@@ -44,7 +45,7 @@ ATT_MUST_USE enum att_rc tpm_queue_new(struct tpm_context *ctx, size_t max_len,
  * or be entered any more. */
 void tpm_queue_free(struct tpm_queue *queue);
 
-/* Waits until fn has run on the worker, and returns its result. From any thread but the worker's.
+/* Waits until fn has run, and returns its result. From any thread, but not from within fn.
  * agent: any text that stands for whom it is done ("" for the host), copied, ≤ 63 bytes count.
  * deadline_ms: on att_boottime_ms()'s clock; a job that has not been started by then is taken out
  * and gives ATT_E_TIMEOUT. A job once started is waited for, since it uses arg: the TPM's own
@@ -52,7 +53,7 @@ void tpm_queue_free(struct tpm_queue *queue);
  * not answer: TSS has no time-out for it), further jobs get ATT_E_TIMEOUT, reason "tpmSilent", at
  * once, and those that wait get it by their deadline.
  * ATT_E_LIMIT when the queue, or this agent's share of it, is full.
- * When fn returns ATT_E_GONE, or the context was dead, the worker reopens it before the next job,
+ * When fn returns ATT_E_GONE, or the context was dead, it is reopened before the next job,
  * with growing pauses; while that fails, jobs get ATT_E_GONE at once. A job is never run twice. */
 ATT_MUST_USE enum att_rc tpm_queue_run(struct tpm_queue *queue, enum tpm_op op, enum tpm_prio prio,
                                        const char *agent, int64_t deadline_ms, tpm_queue_fn *fn,

@@ -1,9 +1,6 @@
 #include "attestd/base/hash.h"
 
-#include <openssl/core_names.h>
 #include <openssl/evp.h>
-#include <openssl/kdf.h>
-#include <openssl/params.h>
 #include <openssl/rand.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -86,24 +83,25 @@ void att_hmac_sha256_v(uint8_t ret[ATT_SHA256_LEN], struct att_slice key,
 enum att_rc att_hkdf_sha256(uint8_t *ret, size_t len, struct att_slice ikm, struct att_slice salt,
                             struct att_slice info, struct att_err *err)
 {
-    EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
-    EVP_KDF_CTX *ctx = kdf ? EVP_KDF_CTX_new(kdf) : NULL;
-    char digest[] = "SHA256";
-    OSSL_PARAM params[5], *p = params;
-    *p++ = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0);
-    *p++ =
-        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)ikm.ptr, ikm.len);
-    *p++ = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (void *)(uintptr_t)info.ptr,
-                                             info.len);
-    if (salt.len) {
-        *p++ = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, (void *)(uintptr_t)salt.ptr,
-                                                 salt.len);
+    uint8_t prk[ATT_SHA256_LEN], t[ATT_SHA256_LEN], counter = 0;
+    if (len > 255 * sizeof t) {
+        return att_fail(err, ATT_E_INVAL, "HKDF-SHA256 of %zu bytes", len);
     }
-    *p = OSSL_PARAM_construct_end();
-    int ok = ctx && EVP_KDF_derive(ctx, ret, len, params) == 1;
-    EVP_KDF_CTX_free(ctx);
-    EVP_KDF_free(kdf);
-    return ok ? ATT_OK : att_fail_openssl(err, ATT_E_CRYPTO, "HKDF-SHA256");
+    att_hmac_sha256_v(prk, salt, &ikm,
+                      1); /* §2.2; no salt: an HMAC key of zeros, as an empty one */
+    while (len) {
+        counter++;
+        const struct att_slice parts[] = {
+            {t, counter > 1 ? sizeof t : 0}, info, {&counter, sizeof counter}}; /* §2.3 */
+        att_hmac_sha256_v(t, ATT_SLICE_ARRAY(prk), parts, 3);
+        size_t step = len < sizeof t ? len : sizeof t;
+        memcpy(ret, t, step);
+        ret += step;
+        len -= step;
+    }
+    OPENSSL_cleanse(prk, sizeof prk);
+    OPENSSL_cleanse(t, sizeof t);
+    return ATT_OK;
 }
 
 enum att_rc att_hash_v(const char *name, uint8_t ret[ATT_HASH_MAX], size_t *ret_len,

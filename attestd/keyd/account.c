@@ -181,6 +181,7 @@ enum att_rc keyd_account_sign(struct keyd *keyd, const uint8_t digest[ATT_SHA256
                               struct att_buf *ret_raw, struct att_err *err)
 {
     EVP_PKEY *pkey = NULL;
+    EVP_PKEY_CTX *ctx = NULL;
     pthread_mutex_lock(&keyd->account_lock);
     /* The point is the SubjectPublicKeyInfo's end (RFC 5480 §2). */
     enum att_rc rc =
@@ -193,7 +194,11 @@ enum att_rc keyd_account_sign(struct keyd *keyd, const uint8_t digest[ATT_SHA256
     if (rc != ATT_OK) {
         return rc;
     }
-    rc = keyd_softkey_sign(pkey, digest, ret_raw, err);
+    rc = keyd_softkey_ready(pkey, &ctx, err);
+    if (rc == ATT_OK) {
+        rc = keyd_softkey_sign(ctx, digest, ret_raw, err);
+    }
+    EVP_PKEY_CTX_free(ctx);
     EVP_PKEY_free(pkey);
     return rc;
 }

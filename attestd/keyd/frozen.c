@@ -124,6 +124,17 @@ enum att_rc keyd_frozen_check(struct keyd *keyd, const char *agent, struct att_e
     return frozen ? keyd_deny(err, "frozen", "agent %s is frozen", agent) : ATT_OK;
 }
 
+/* lock is held. */
+static void rest_keys(struct keyd *keyd, const char *agent)
+{
+    for (size_t i = 0; i < keyd->keys_count; i++) {
+        const struct keyd_key *key = &keyd->keys[i];
+        if (key->held && key->store->rest && strcmp(key->agent, agent) == 0) {
+            key->store->rest(key->held);
+        }
+    }
+}
+
 /* In force in memory before it is on disk when freezing; the other way round when thawing: whatever
  * fails, fails frozen. */
 static enum att_rc change(struct keyd *keyd, const struct proc_msg *request, bool freeze,
@@ -140,6 +151,7 @@ static enum att_rc change(struct keyd *keyd, const struct proc_msg *request, boo
     enum att_rc rc = ATT_OK;
     if (freeze) {
         rc = add(keyd, agent, err);
+        rest_keys(keyd, agent);
     } else {
         drop(keyd, agent);
     }

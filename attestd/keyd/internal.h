@@ -68,7 +68,7 @@ struct keyd_series {
 
 struct keyd_bucket; /* sign.c */
 
-/* What only the queue's worker touches. */
+/* What only the TPM's jobs touch, of which one runs at a time. */
 struct keyd_worker {
     bool known;
     uint64_t generation;
@@ -265,11 +265,11 @@ void keyd_series_done(struct keyd *keyd);
 void *keyd_bringup_thread(void *keyd);
 /* ATT_OK when the TPM can be asked; else what to answer. */
 ATT_MUST_USE enum att_rc keyd_ready(struct keyd *keyd, struct att_err *err);
-/* Runs fn on the TPM's worker. */
+/* Runs fn when it is its turn at the TPM. */
 ATT_MUST_USE enum att_rc keyd_run(struct keyd *keyd, enum tpm_op op, enum tpm_prio prio,
                                   const char *agent, tpm_queue_fn *fn, void *arg,
                                   struct att_err *err);
-/* On the worker: EK, AK, SRK of this TPM, from memory when they are known. */
+/* In a job: EK, AK, SRK of this TPM, from memory when they are known. */
 ATT_MUST_USE enum att_rc keyd_worker_identity(struct keyd *keyd, struct tpm_context *ctx,
                                               struct att_err *err);
 void keyd_worker_done(struct keyd_worker *worker);

@@ -90,16 +90,24 @@ enum att_rc keyd_softkey_make(struct att_secret *ret_scalar, struct att_err *err
     return rc;
 }
 
-enum att_rc keyd_softkey_sign(EVP_PKEY *pkey, const uint8_t digest[ATT_SHA256_LEN],
+enum att_rc keyd_softkey_ready(EVP_PKEY *pkey, EVP_PKEY_CTX **ret_ctx, struct att_err *err)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, pkey, NULL);
+    if (!ctx || EVP_PKEY_sign_init(ctx) != 1 ||
+        EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()) != 1) {
+        EVP_PKEY_CTX_free(ctx);
+        return att_fail_openssl(err, ATT_E_CRYPTO, "a key that signs");
+    }
+    *ret_ctx = ctx;
+    return ATT_OK;
+}
+
+enum att_rc keyd_softkey_sign(EVP_PKEY_CTX *ctx, const uint8_t digest[ATT_SHA256_LEN],
                               struct att_buf *ret_raw, struct att_err *err)
 {
     uint8_t der[CERTS_SIG_DER_MAX];
     size_t len = sizeof der;
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, pkey, NULL);
-    bool ok = ctx && EVP_PKEY_sign_init(ctx) == 1 &&
-              EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()) == 1 &&
-              EVP_PKEY_sign(ctx, der, &len, digest, ATT_SHA256_LEN) == 1;
-    EVP_PKEY_CTX_free(ctx);
-    return ok ? certs_sig_raw(ATT_SLICE(der, len), ret_raw, err)
-              : att_fail_openssl(err, ATT_E_CRYPTO, "signature");
+    return EVP_PKEY_sign(ctx, der, &len, digest, ATT_SHA256_LEN) == 1
+               ? certs_sig_raw(ATT_SLICE(der, len), ret_raw, err)
+               : att_fail_openssl(err, ATT_E_CRYPTO, "signature");
 }

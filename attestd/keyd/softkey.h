@@ -1,6 +1,7 @@
-/* P-256 keys in software: the account key and keys of the store "memory". Between uses there is
- * nothing of them but a scalar in locked memory; for a use an EVP_PKEY is made of it, whose private
- * number is in libcrypto's locked heap and is wiped with it. Internal to keyd. */
+/* P-256 keys in software: the account key and keys of the store "memory". What stays of them is a
+ * scalar in locked memory; for a use an EVP_PKEY is made of it, whose private number is in
+ * libcrypto's locked heap and is wiped with it (openkey.h keeps some for longer). Internal to keyd.
+ */
 #ifndef ATTESTD_KEYD_SOFTKEY_H
 #define ATTESTD_KEYD_SOFTKEY_H
 
@@ -19,8 +20,11 @@ ATT_MUST_USE enum att_rc keyd_softkey_make(struct att_secret *ret_scalar, struct
 /* For one use; EVP_PKEY_free wipes. point: the public half, NULL where it is not known yet. */
 ATT_MUST_USE enum att_rc keyd_softkey_open(const struct att_secret *scalar, const uint8_t *point,
                                            EVP_PKEY **ret_pkey, struct att_err *err);
+/* Ready to sign, as often as wanted, one thread at a time. EVP_PKEY_CTX_free; it holds the key. */
+ATT_MUST_USE enum att_rc keyd_softkey_ready(EVP_PKEY *pkey, EVP_PKEY_CTX **ret_ctx,
+                                            struct att_err *err);
 /* r ‖ s, appended. */
-ATT_MUST_USE enum att_rc keyd_softkey_sign(EVP_PKEY *pkey, const uint8_t digest[ATT_SHA256_LEN],
+ATT_MUST_USE enum att_rc keyd_softkey_sign(EVP_PKEY_CTX *ctx, const uint8_t digest[ATT_SHA256_LEN],
                                            struct att_buf *ret_raw, struct att_err *err);
 
 #endif

@@ -78,6 +78,9 @@ struct keyd_store {
     enum att_rc (*prove)(struct keyd *keyd, const struct keyd_key *key,
                          struct att_slice key_authorization, struct keyd_proof *ret_proof,
                          struct att_err *err);
+    /* The key's agent is frozen: what is kept ready of the key for its next use (held) goes, until
+     * it is used again. NULL: nothing is. Called with keyd->lock held: must not block. */
+    void (*rest)(void *held);
     /* Adds members to the store's object in INFO ("stores"), which has name, keys, keysMax. NULL:
      * nothing to add. Called with keyd->lock held: must not block. */
     void (*describe)(const struct keyd *keyd, json_t *object);

@@ -6,7 +6,7 @@
  */
 #include "attestd/base/p256.h"
 #include "attestd/keyd/internal.h"
-#include "attestd/keyd/softkey.h"
+#include "attestd/keyd/openkey.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -19,6 +19,7 @@ struct held {
     atomic_uint refs;
     struct att_secret scalar;
     uint8_t point[KEYD_POINT_LEN];
+    struct keyd_openkey open;
 };
 
 static void *hold(void *user)
@@ -32,6 +33,7 @@ static void release(void *user)
 {
     struct held *held = user;
     if (atomic_fetch_sub(&held->refs, 1) == 1) {
+        keyd_openkey_close(&held->open);
         att_secret_done(&held->scalar);
         free(held);
     }
@@ -109,11 +111,18 @@ static enum att_rc create(struct keyd *keyd, struct keyd_key *key, struct att_er
     return ATT_OK;
 }
 
+/* The scalar's page stays: an agent that was frozen may be thawed. */
+static void rest(void *user)
+{
+    struct held *held = user;
+    keyd_openkey_close(&held->open);
+}
+
 /* The registry's reference is gone already; that of a signature under way goes with it. */
 static void destroy(struct keyd *keyd, const struct keyd_key *key)
 {
     (void)keyd;
-    (void)key;
+    rest(key->held);
 }
 
 static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_prio prio,
@@ -122,23 +131,34 @@ static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_
 {
     (void)prio;      /* no queue */
     (void)mechanism; /* ECDSA: the only one of a P-256 key */
-    const struct held *held = key->held;
-    EVP_PKEY *pkey = NULL;
+    struct held *held = key->held;
+    struct keyd_openuse use = {0};
     struct att_buf raw = ATT_BUF_INIT(KEYD_SIG_MAX);
-    enum att_rc rc = keyd_softkey_open(&held->scalar, held->point, &pkey, err);
-    if (rc == ATT_OK) {
-        rc = keyd_frozen_check(keyd, key->agent, err);
+    enum att_rc rc = keyd_openkey_take(&held->open, &held->scalar, held->point, &use, err);
+    if (rc != ATT_OK) {
+        return rc;
     }
-    if (rc == ATT_OK) {
-        rc = keyd_softkey_sign(pkey, digest.ptr, &raw, err);
+    rc = keyd_frozen_check(keyd, key->agent, err);
+    bool frozen = rc != ATT_OK;
+    if (!frozen) {
+        rc = keyd_softkey_sign(use.ctx, digest.ptr, &raw, err);
     }
-    EVP_PKEY_free(pkey);
+    keyd_openkey_give(&held->open, &use);
+    if (frozen) { /* it may have been opened after FREEZE had closed the agent's keys */
+        rest(held);
+    }
     if (rc == ATT_OK) {
         memcpy(ret_sig->bytes, raw.ptr, raw.len);
         ret_sig->len = raw.len;
     }
     att_buf_done(&raw);
     return rc;
+}
+
+static void describe(const struct keyd *keyd, json_t *object)
+{
+    (void)keyd;
+    json_object_set_new(object, "open", json_integer((json_int_t)keyd_openkey_count()));
 }
 
 /* Nothing: the quote over the key's digest is all there is. */
@@ -159,6 +179,8 @@ const struct keyd_store keyd_store_memory = {
     .destroy = destroy,
     .sign = sign,
     .prove = prove,
+    .rest = rest,
+    .describe = describe,
     .hold = hold,
     .release = release,
 };

@@ -152,23 +152,17 @@ struct sign_job {
     struct keyd *keyd;
     const struct keyd_key *key;
     const uint8_t *digest;
+    uint8_t auth[TPM_KEY_AUTH_LEN];
     struct tpm_signature *sig;
 };
 
 static enum att_rc run_sign(struct tpm_context *ctx, void *arg, struct att_err *err)
 {
     struct sign_job *job = arg;
-    uint8_t auth[TPM_KEY_AUTH_LEN];
     enum att_rc rc = keyd_frozen_check(job->keyd, job->key->agent, err);
-    if (rc == ATT_OK) {
-        rc = derive_auth(job->keyd, job->key, auth, err);
-    }
-    if (rc == ATT_OK) {
-        rc = tpm_key_sign(ctx, keyd_tpm_blob(job->key), ATT_SLICE_ARRAY(auth), job->digest,
-                          job->sig, err);
-        att_wipe(auth, sizeof auth);
-    }
-    return rc;
+    return rc == ATT_OK ? tpm_key_sign(ctx, keyd_tpm_blob(job->key), ATT_SLICE_ARRAY(job->auth),
+                                       job->digest, job->sig, err)
+                        : rc;
 }
 
 static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_prio prio,
@@ -177,8 +171,15 @@ static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_
 {
     struct tpm_signature sig;
     struct sign_job job = {.keyd = keyd, .key = key, .digest = digest.ptr, .sig = &sig};
-    (void)mechanism; /* ECDSA: the only one of a P-256 key */
-    enum att_rc rc = keyd_run(keyd, TPM_OP_SIGN, prio, key->agent, run_sign, &job, err);
+    (void)mechanism;                        /* ECDSA: the only one of a P-256 key */
+    enum att_rc rc = keyd_ready(keyd, err); /* the host's secret is there */
+    if (rc == ATT_OK) {
+        rc = derive_auth(keyd, key, job.auth, err); /* while the TPM works for others */
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_run(keyd, TPM_OP_SIGN, prio, key->agent, run_sign, &job, err);
+    }
+    att_wipe(job.auth, sizeof job.auth);
     if (rc == ATT_OK) {
         memcpy(ret_sig->bytes, sig.raw, sizeof sig.raw);
         ret_sig->len = sizeof sig.raw;

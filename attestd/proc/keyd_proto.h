@@ -57,7 +57,7 @@ enum proc_keyd_op {
  *    "ops": {"<operation>": {"n": N, "p50Us": N, "p95Us": N}, …},
  *    "instance": "<32 hex>",               another one after each start of keyd
  *    "stores": [{"name": "tpm", "keys": N, "keysMax": N, "durable": bool} …],    durable: its keys
- *                                          outlive keyd
+ *                                          outlive keyd; memory has "open": N, keys ready to sign
  *    "keys": N, "bad": ["<file set aside>", …], "frozen": ["<agent>", …],
  *    "sandbox": {"profile", "seccomp", "landlock", "reason"?}}                                   */
 enum { PROC_INFO_REP_JSON };

@@ -59,15 +59,15 @@ enum att_rc proc_frame_send_fd(int fd, struct att_slice frame, int passed, int64
                                struct att_err *err)
 {
     while (frame.len) {
-        enum att_rc rc = wait_for(fd, POLLOUT, deadline_ms, err);
-        if (rc != ATT_OK) {
-            return rc;
-        }
         ssize_t put = send_some(fd, frame, passed);
-        if (put < 0) {
-            if (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK) {
-                continue;
+        if (put < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
+            enum att_rc rc = wait_for(fd, POLLOUT, deadline_ms, err);
+            if (rc != ATT_OK) {
+                return rc;
             }
+            continue;
+        }
+        if (put < 0) {
             return att_fail_errno(err, ATT_E_GONE, "send");
         }
         passed = -1;
@@ -141,12 +141,12 @@ static enum att_rc receive(int fd, uint8_t *at, size_t len, int *passed, int64_t
                            struct att_err *err)
 {
     while (len) {
-        enum att_rc rc = wait_for(fd, POLLIN, deadline_ms, err);
-        if (rc != ATT_OK) {
-            return rc;
-        }
         ssize_t got = receive_some(fd, at, len, passed);
-        if (got < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK)) {
+        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
+            enum att_rc rc = wait_for(fd, POLLIN, deadline_ms, err);
+            if (rc != ATT_OK) {
+                return rc;
+            }
             continue;
         }
         if (got < 0) {
@@ -165,7 +165,11 @@ static enum att_rc receive_frame(int fd, struct att_buf *ret_bytes, int *passed,
                                  int64_t deadline_ms, struct att_err *err)
 {
     uint8_t head[4];
-    enum att_rc rc = receive(fd, head, sizeof head, passed, deadline_ms, err);
+    /* Who asked waits: the answer is not there yet. Who is asked was told that something is. */
+    enum att_rc rc = passed ? ATT_OK : wait_for(fd, POLLIN, deadline_ms, err);
+    if (rc == ATT_OK) {
+        rc = receive(fd, head, sizeof head, passed, deadline_ms, err);
+    }
     if (rc != ATT_OK) {
         return rc;
     }

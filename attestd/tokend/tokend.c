@@ -58,7 +58,7 @@ static enum att_rc make_upstreams(struct tokend *tokend, struct att_err *err)
         {&tokend->whod,
          {&tokend->loop, tokend->opts.whod_path, "whod", proc_who_table, 2, 1, GAP_MS}},
         {&tokend->keyd,
-         {&tokend->loop, tokend->opts.keyd_path, "keyd", proc_sign_table, 4, 2, GAP_MS}},
+         {&tokend->loop, tokend->opts.keyd_path, "keyd", proc_sign_table, 8, 3, GAP_MS}},
     };
     enum att_rc rc = ATT_OK;
     for (size_t i = 0; rc == ATT_OK && i < sizeof all / sizeof all[0]; i++) {

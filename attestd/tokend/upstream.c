@@ -15,6 +15,7 @@
 #define RETRY_MS       100
 #define TRIES_MAX      3
 #define CALL_FRAME_MAX 512   /* bytes; longer requests (REPORT) get pages of their own */
+#define READ_AHEAD     1024  /* bytes: most answers come whole by one call */
 #define LONG_FRAME_MAX 32768 /* every request of the tables that are used here fits */
 
 struct tokend_call {
@@ -36,6 +37,7 @@ struct link {
     struct tokend_source source;
     struct tokend_upstream *up;
     int fd;
+    bool full;                /* waits for room to send the rest */
     struct tokend_call *call; /* NULL: idle */
     size_t sent;
     struct att_buf in;
@@ -141,6 +143,7 @@ static void link_close(struct link *link)
     att_close(&link->fd);
     att_buf_reset(&link->in);
     link->sent = 0;
+    link->full = false;
 }
 
 /* The connection went: what was on it is tried again, at most twice, since every call of the tables
@@ -182,6 +185,14 @@ static ssize_t send_some(int fd, struct att_slice bytes, int passed)
     return sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+static void wait_for_room(struct link *link, bool full)
+{
+    if (link->full != full) {
+        link->full = full;
+        tokend_loop_change(link->up->opts.loop, &link->source, full ? EPOLLIN | EPOLLOUT : EPOLLIN);
+    }
+}
+
 /* The descriptor travels with the first byte, and stays ours for a second try. */
 static void link_send(struct link *link)
 {
@@ -194,7 +205,7 @@ static void link_send(struct link *link)
             continue;
         }
         if (put < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            tokend_loop_change(link->up->opts.loop, &link->source, EPOLLIN | EPOLLOUT);
+            wait_for_room(link, true);
             return;
         }
         if (put < 0) {
@@ -203,7 +214,7 @@ static void link_send(struct link *link)
         }
         link->sent += (size_t)put;
     }
-    tokend_loop_change(link->up->opts.loop, &link->source, EPOLLIN);
+    wait_for_room(link, false);
 }
 
 static size_t wanted(const struct att_buf *in)
@@ -235,14 +246,16 @@ static void link_answer(struct link *link)
     att_buf_reset(&link->in);
 }
 
+/* The servers say nothing that they were not asked: what is more than an answer is none. */
 static void link_receive(struct link *link)
 {
     while (link->fd >= 0) {
-        size_t want = wanted(&link->in), step = want - link->in.len;
-        if (want > PROC_FRAME_MAX + 4) {
+        size_t want = wanted(&link->in);
+        if (want > PROC_FRAME_MAX + 4 || want < link->in.len) {
             link_lost(link);
             return;
         }
+        size_t step = (want < READ_AHEAD ? READ_AHEAD : want) - link->in.len;
         uint8_t *at = att_buf_extend(&link->in, step);
         ssize_t got = at ? recv(link->fd, at, step, MSG_DONTWAIT) : 0;
         link->in.len -= step - (got > 0 ? (size_t)got : 0);

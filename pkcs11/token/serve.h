@@ -21,7 +21,8 @@ struct token_serve_opts {
 };
 
 /* Blocks until the client or the relay ends the connection. NULL: the client closed it; else why it
- * was ended, in words for a log. Needs no file, no new socket. */
+ * was ended, in words for a log. The socket is left open, so that this can be told before the
+ * client sees the end, and perhaps ends itself. Needs no file, no new socket. */
 const char *token_serve(const struct token_serve_opts *opts);
 
 #endif

@@ -28,6 +28,8 @@ static struct {
     atomic_int extends_left; /* PCR_Extend to slip in before a Quote */
     atomic_int extends_done;
     atomic_int flip_response; /* alter the answer to this many Sign commands */
+    atomic_int refuse_saves;  /* answer this many ContextSave commands with TPM_RC_OBJECT_MEMORY */
+    atomic_int saves_refused;
     bool sign_pending;
     pthread_t thread;
 } relay;
@@ -93,6 +95,13 @@ static bool forward(size_t i, bool from_client)
     if (code == 0x158 && relay.extends_left > 0) {
         relay.extends_left--;
         slip_in_extend(to);
+    }
+    if (code == 0x162 && relay.refuse_saves > 0) {
+        static const uint8_t no_room[] = {0x80, 1, 0, 0, 0, 10, 0, 0, 9, 2};
+        relay.refuse_saves--;
+        relay.saves_refused++;
+        put_all(from, no_room, sizeof(no_room));
+        return true;
     }
     if (code == 0x15d) {
         relay.sign_pending = true;
@@ -168,6 +177,7 @@ static struct tpm_context *open_through_relay(void)
     }
     relay.stop = false;
     relay.extends_left = relay.extends_done = relay.flip_response = 0;
+    relay.refuse_saves = relay.saves_refused = 0;
     assert_int_equal(pthread_create(&relay.thread, NULL, relay_thread, NULL), 0);
     (void)snprintf(tcti, sizeof(tcti), "swtpm:path=%s", relay.paths[0]);
     struct tpm_options options = {.tcti = tcti};
@@ -258,6 +268,41 @@ static void altered_answers_are_refused(void **state)
     att_buf_done(&relay.seen);
 }
 
+/* A TPM that saves no context: each eviction tries once, and every key goes on signing. */
+static void contexts_that_cannot_be_saved_are_done_without(void **state)
+{
+    struct tpm_context *ctx = open_through_relay();
+    struct tpm_blob keys[4] = {0};
+    struct tpm_cache_stats stats;
+    (void)state;
+    for (size_t i = 0; i < 4; i++) {
+        create_key(ctx, &keys[i]);
+    }
+    relay.refuse_saves = 1000;
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < 4; i++) {
+            assert_true(signs(ctx, &keys[i]));
+        }
+    }
+    tpm_key_cache_stats(ctx, &stats);
+    assert_int_equal(stats.restores, 0);
+    assert_true(stats.evictions > 0);
+    assert_int_equal(relay.saves_refused, stats.evictions);
+    relay.refuse_saves = 0;
+    for (int round = 0; round < 2; round++) {
+        for (size_t i = 0; i < 4; i++) {
+            assert_true(signs(ctx, &keys[i]));
+        }
+    }
+    tpm_key_cache_stats(ctx, &stats);
+    assert_true(stats.restores > 0);
+    close_relay(ctx);
+    att_buf_done(&relay.seen);
+    for (size_t i = 0; i < 4; i++) {
+        tpm_blob_done(&keys[i]);
+    }
+}
+
 static void quotes_settle_or_give_up(void **state)
 {
     struct tpm_context *ctx = open_through_relay();
@@ -289,6 +334,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(altered_answers_are_refused),
+        cmocka_unit_test(contexts_that_cannot_be_saved_are_done_without),
         cmocka_unit_test(quotes_settle_or_give_up),
         cmocka_unit_test(secrets_never_cross_in_clear),
     };

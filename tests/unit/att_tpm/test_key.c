@@ -1,5 +1,6 @@
 /* tpm/key on a real TPM: create, load, sign, the cache, and every way in which it is refused. */
 #include "tests/unit/att_tpm/common.h"
+#include "tpm/internal.h"
 #include "attestd/base/io.h"
 #include "tpm/session.h"
 
@@ -268,6 +269,7 @@ static void caches_keys_and_evicts(void **state)
     }
     tpm_key_cache_stats(ctx, &stats);
     assert_int_equal(stats.misses, 15);
+    assert_int_equal(stats.restores, 10); /* of the second and third round: none was loaded anew */
     assert_true(stats.evictions >= 12);
     assert_true(stats.used <= 3);
     /* The most recently used is still there. */
@@ -280,6 +282,7 @@ static void caches_keys_and_evicts(void **state)
     assert_true(signs(ctx, &blobs[4]));
     tpm_key_cache_stats(ctx, &again);
     assert_int_equal(again.misses, stats.misses + 1);
+    assert_int_equal(again.restores, stats.restores); /* what was evicted is forgotten altogether */
     tpm_context_free(ctx);
     /* Freed: nothing of ours stays. */
     ctx = open_tpm(&the_tpm);
@@ -287,6 +290,83 @@ static void caches_keys_and_evicts(void **state)
     assert_int_equal(count(ctx, TPM_HANDLES_LOADED_SESSION), 0);
     tpm_context_free(ctx);
     for (size_t i = 0; i < 5; i++) {
+        tpm_blob_done(&blobs[i]);
+    }
+}
+
+/* A saved context that the TPM does not take (another one's, or one from before a reset) is no
+ * failure: the blob is there. */
+static void a_saved_context_that_is_refused_is_loaded_anew(void **state)
+{
+    struct tpm_context *ctx = NULL;
+    struct tpm_options options = {.tcti = the_tpm.tcti, .cache_slots = 1};
+    struct tpm_blob blobs[2] = {0};
+    struct tpm_cache_stats stats;
+    (void)state;
+    assert_ok(tpm_context_open(&options, &ctx, err));
+    create_key(ctx, &blobs[0]);
+    create_key(ctx, &blobs[1]);
+    for (int round = 0; round < 2; round++) {
+        assert_true(signs(ctx, &blobs[0]));
+        assert_true(signs(ctx, &blobs[1]));
+    }
+    tpm_key_cache_stats(ctx, &stats);
+    assert_int_equal(stats.restores, 2);
+    size_t altered = 0;
+    for (size_t i = 0; i < TPM_SAVED_MAX; i++) {
+        struct att_buf *bytes = &ctx->saved[i].bytes;
+        if (bytes->len != 0) {
+            bytes->ptr[40] ^= 1; /* in what the TPM encrypted */
+            altered++;
+        }
+    }
+    assert_int_equal(altered, 2);
+    assert_true(signs(ctx, &blobs[0]));
+    assert_true(signs(ctx, &blobs[1]));
+    tpm_key_cache_stats(ctx, &stats);
+    assert_int_equal(stats.restores, 2);
+    assert_true(signs(ctx, &blobs[0])); /* saved again */
+    tpm_key_cache_stats(ctx, &stats);
+    assert_int_equal(stats.restores, 3);
+    /* After a reset none is tried, and none of the old ones is there. */
+    assert_ok(swtpm_reset(&the_tpm, err));
+    assert_false(signs(ctx, &blobs[0]));
+    assert_ok(tpm_context_reopen(ctx, err));
+    for (size_t i = 0; i < TPM_SAVED_MAX; i++) {
+        assert_int_equal(ctx->saved[i].bytes.len, 0);
+    }
+    assert_true(signs(ctx, &blobs[0]));
+    tpm_key_cache_stats(ctx, &stats);
+    assert_int_equal(stats.restores, 3);
+    tpm_context_free(ctx);
+    tpm_blob_done(&blobs[0]);
+    tpm_blob_done(&blobs[1]);
+}
+
+/* More keys than contexts are kept: every key goes on signing, the oldest context gives way. */
+static void so_many_contexts_are_kept(void **state)
+{
+    enum { KEYS = TPM_SAVED_MAX + 2 };
+    struct tpm_context *ctx = NULL;
+    struct tpm_options options = {.tcti = the_tpm.tcti, .cache_slots = 1};
+    static struct tpm_blob blobs[KEYS];
+    struct tpm_cache_stats stats;
+    (void)state;
+    assert_ok(tpm_context_open(&options, &ctx, err));
+    for (size_t i = 0; i < KEYS; i++) {
+        create_key(ctx, &blobs[i]);
+        assert_true(signs(ctx, &blobs[i]));
+    }
+    tpm_key_cache_stats(ctx, &stats);
+    assert_int_equal(stats.restores, 0);
+    assert_true(signs(ctx, &blobs[0])); /* its context had to go for the last but one's */
+    tpm_key_cache_stats(ctx, &stats);
+    assert_int_equal(stats.restores, 0);
+    assert_true(signs(ctx, &blobs[KEYS - 2]));
+    tpm_key_cache_stats(ctx, &stats);
+    assert_int_equal(stats.restores, 1);
+    tpm_context_free(ctx);
+    for (size_t i = 0; i < KEYS; i++) {
         tpm_blob_done(&blobs[i]);
     }
 }
@@ -360,6 +440,8 @@ int main(void)
         cmocka_unit_test(creates_and_signs),
         cmocka_unit_test(keys_survive_a_reset),
         cmocka_unit_test(caches_keys_and_evicts),
+        cmocka_unit_test(a_saved_context_that_is_refused_is_loaded_anew),
+        cmocka_unit_test(so_many_contexts_are_kept),
         cmocka_unit_test(failing_operations_leak_nothing),
         cmocka_unit_test(session_is_reused_and_renewed),
     };

@@ -71,18 +71,19 @@ static void *run_call(void *arg)
     return NULL;
 }
 
-static size_t waiting(struct tpm_queue *queue)
+/* Changes when a job is in the queue, or has been until its deadline. */
+static size_t waited(struct tpm_queue *queue)
 {
     struct tpm_queue_stats stats;
     tpm_queue_stats(queue, &stats);
-    return stats.waiting;
+    return stats.waiting + stats.timeouts;
 }
 
-/* Starts a call in a thread of its own and returns once it waits in the queue. */
+/* Starts a call in a thread of its own and returns once it waits in the queue, or has waited. */
 static void start(struct call *c, struct tpm_queue *queue, enum tpm_prio prio, const char *agent,
                   int64_t in_ms, tpm_queue_fn *fn, const char *text)
 {
-    size_t before = waiting(queue);
+    size_t before = waited(queue);
     *c = (struct call){.queue = queue,
                        .prio = prio,
                        .agent = agent,
@@ -96,7 +97,7 @@ static void start(struct call *c, struct tpm_queue *queue, enum tpm_prio prio, c
         }
         return;
     }
-    while (waiting(queue) == before) {
+    while (waited(queue) == before) {
         sleep_ms(1);
     }
 }
@@ -275,6 +276,42 @@ static void order_is_priority_then_fairness_then_deadline(void **state)
     tpm_queue_free(queue);
 }
 
+static enum att_rc who_runs(struct tpm_context *ctx, void *arg, struct att_err *err)
+{
+    pthread_t self = pthread_self();
+    (void)ctx;
+    (void)err;
+    memcpy(arg, &self, sizeof(self));
+    return ATT_OK;
+}
+
+/* Nobody is woken where nobody waits. What had to wait is run by the queue's own thread, and its
+ * caller's thread waits no longer than until then. */
+static void who_finds_the_tpm_idle_runs_it_himself(void **state)
+{
+    struct tpm_queue *queue = new_queue(0);
+    struct call holding, behind;
+    pthread_t ran, self = pthread_self();
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        assert_ok(tpm_queue_run(queue, TPM_OP_SIGN, TPM_PRIO_HANDSHAKE, "a",
+                                att_boottime_ms() + 1000, who_runs, &ran, err));
+        assert_true(pthread_equal(ran, self));
+    }
+    start(&holding, queue, TPM_PRIO_HANDSHAKE, "a", 5000, hold, "");
+    start(&behind, queue, TPM_PRIO_HANDSHAKE, "b", 5000, who_runs, "");
+    gate_open = true;
+    assert_int_equal(join(&holding), ATT_OK);
+    assert_int_equal(join(&behind), ATT_OK);
+    memcpy(&ran, behind.text, sizeof(ran));
+    assert_false(pthread_equal(ran, behind.thread));
+    assert_false(pthread_equal(ran, holding.thread));
+    assert_ok(tpm_queue_run(queue, TPM_OP_SIGN, TPM_PRIO_HANDSHAKE, "a", att_boottime_ms() + 1000,
+                            who_runs, &ran, err));
+    assert_true(pthread_equal(ran, self));
+    tpm_queue_free(queue);
+}
+
 static void passes_results_and_counts(void **state)
 {
     struct tpm_queue *queue = new_queue(0);
@@ -405,6 +442,7 @@ int main(void)
         cmocka_unit_test(one_agent_cannot_fill_it),
         cmocka_unit_test(a_flood_delays_by_what_runs),
         cmocka_unit_test(order_is_priority_then_fairness_then_deadline),
+        cmocka_unit_test(who_finds_the_tpm_idle_runs_it_himself),
         cmocka_unit_test(passes_results_and_counts),
         cmocka_unit_test(reopens_a_tpm_that_came_back),
         cmocka_unit_test(serves_many_threads),

@@ -2,6 +2,7 @@
  * OpenSSL accepts, by keys in a (software) TPM. */
 #include "tests/unit/keyd/common.h"
 
+#include "attestd/keyd/openkey.h"
 #include "attestd/proc/caller.h"
 #include "attestd/proc/sign_proto.h"
 #include "certs/csr.h"
@@ -210,6 +211,81 @@ static void quota_bounds_one_agent_alone(void **state)
     proc_caller_free(caller);
 }
 
+static json_int_t open_in_info(struct fixture *f)
+{
+    att_autojson *info = NULL;
+    struct att_err err = {0};
+    assert_ok(proc_keyd_info(f->client, &info, &err));
+    const json_t *list = json_object_get(info, "stores");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *open = json_object_get(json_array_get(list, i), "open");
+        if (open) {
+            return json_integer_value(open);
+        }
+    }
+    fail_msg("INFO says of no store how many keys are open");
+    return -1;
+}
+
+static void active_key(struct fixture *f, const char *agent, struct proc_key *ret)
+{
+    struct att_err err = {0};
+    assert_ok(proc_keyd_key_create(f->client, agent, store, ret, &err));
+    assert_ok(proc_keyd_key_activate(f->client, ret->key_id, &err));
+}
+
+/* Keys in memory stay open between signatures, each for its own agent; of a frozen agent, and of a
+ * key that was destroyed, nothing stays. */
+static void open_until_frozen_or_destroyed(void **state)
+{
+    struct fixture *f = *state;
+    struct att_err err = {0};
+    struct proc_key alpha, beta, old;
+    struct proc_caller *caller = signer();
+    uint8_t digest[32] = {1}, raw[64];
+    struct att_slice d = ATT_SLICE_ARRAY(digest);
+    active_key(f, "alpha", &old);
+    active_key(f, "alpha", &alpha); /* old is retired by that */
+    active_key(f, "beta", &beta);
+    assert_int_equal(open_in_info(f), 0); /* keys that were only made are not */
+    assert_ok(sign(caller, "alpha", old.key_id, d, raw, &err));
+    assert_ok(sign(caller, "alpha", alpha.key_id, d, raw, &err));
+    assert_ok(sign(caller, "beta", beta.key_id, d, raw, &err));
+    assert_int_equal(open_in_info(f), 3);
+    assert_refused(sign(caller, "beta", alpha.key_id, d, raw, &err), ATT_E_DENIED, "keyAgent");
+    assert_ok(sign(caller, "alpha", alpha.key_id, d, raw, &err));
+    assert_true(verifies(&alpha, d, raw));
+    assert_false(verifies(&beta, d, raw));
+    assert_false(verifies(&old, d, raw));
+    /* Frozen: none of the agent's is left open, nor opened by who asks. */
+    assert_ok(proc_keyd_freeze(f->client, "alpha", &err));
+    assert_int_equal(open_in_info(f), 1);
+    assert_refused(sign(caller, "alpha", alpha.key_id, d, raw, &err), ATT_E_DENIED, "frozen");
+    assert_int_equal(open_in_info(f), 1);
+    assert_ok(sign(caller, "beta", beta.key_id, d, raw, &err));
+    assert_ok(proc_keyd_thaw(f->client, "alpha", &err));
+    assert_ok(sign(caller, "alpha", alpha.key_id, d, raw, &err));
+    assert_ok(sign(caller, "alpha", old.key_id, d, raw, &err));
+    assert_int_equal(open_in_info(f), 3);
+    /* The retired one ends. */
+    assert_ok(proc_keyd_key_destroy(f->client, old.key_id, &err));
+    assert_int_equal(open_in_info(f), 2);
+    assert_int_equal(sign(caller, "alpha", old.key_id, d, raw, NULL), ATT_E_NOTFOUND);
+    assert_int_equal(open_in_info(f), 2);
+    assert_ok(proc_keyd_key_destroy(f->client, alpha.key_id, &err));
+    assert_int_equal(open_in_info(f), 1);
+    proc_caller_free(caller);
+    /* keyd ends with one open, and the next begins with none. */
+    stop(f);
+    assert_int_equal(keyd_openkey_count(), 0);
+    struct keyd_opts opts = with_sign(f);
+    start_opts(f, &opts, "ready");
+    assert_int_equal(open_in_info(f), 0);
+    proc_key_done(&alpha);
+    proc_key_done(&beta);
+    proc_key_done(&old);
+}
+
 static int setup_tpm_keys(void **state)
 {
     store = "tpm";
@@ -235,6 +311,8 @@ int main(void)
         IN_EACH_STORE(signs_digests_of_every_length),
         IN_EACH_STORE(each_socket_has_its_own_table),
         IN_EACH_STORE(quota_bounds_one_agent_alone),
+        cmocka_unit_test_setup_teardown(open_until_frozen_or_destroyed, setup_memory_keys,
+                                        keyd_teardown),
         cmocka_unit_test_setup_teardown(the_same_refusal_is_told_once_a_second, setup_tpm_keys,
                                         keyd_teardown),
     };

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -333,7 +335,56 @@ static void a_forgotten_call_is_not_sent(void **state)
     assert_int_equal(answers[1].count, 0);
 }
 
-/* With several links, too, as tokend has them to keyd: two of the loud one's calls are under way,
+/* A peer that answers and goes on unasked: nothing of it is taken for an answer. */
+static void *babble(void *arg)
+{
+    static const uint8_t signature[64] = {1};
+    const int *listener = arg;
+    for (;;) {
+        att_autobuf in = {0}, payload = {0}, out = {0};
+        struct proc_frame frame;
+        const struct proc_value values[] = {{.bytes = ATT_SLICE_ARRAY(signature)}};
+        int fd = accept(*listener, NULL, NULL);
+        if (fd < 0) {
+            return NULL;
+        }
+        if (proc_frame_recv(fd, &in, -1, NULL) == ATT_OK &&
+            proc_frame_parse(att_buf_slice(&in), &frame, NULL) == ATT_OK &&
+            proc_reply_encode(proc_op_find(proc_sign_table, PROC_SIGN_SIGN), values, &payload,
+                              NULL) == ATT_OK &&
+            proc_frame_encode(frame.id, PROC_SIGN_SIGN | PROC_REPLY, att_buf_slice(&payload), &out,
+                              NULL) == ATT_OK) {
+            atomic_fetch_add(&served, 1);
+            att_buf_u8(&out, 0);
+            (void)!proc_frame_send(fd, att_buf_slice(&out), -1, NULL);
+        }
+        close(fd);
+    }
+}
+
+static void more_than_an_answer_is_none(void **state)
+{
+    (void)state;
+    struct answer answer = {0};
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    pthread_t thread;
+    memcpy(addr.sun_path, path, strlen(path));
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (const struct sockaddr *)&addr, sizeof addr), 0);
+    assert_int_equal(listen(listener, 8), 0);
+    assert_int_equal(pthread_create(&thread, NULL, babble, &listener), 0);
+    make_upstream(1);
+    call("agent", NULL, 5000, &answer);
+    turn_until(&answer.count, 1, 3000);
+    assert_int_equal(answer.rc, ATT_E_UNREACHABLE);
+    assert_int_equal(atomic_load(&served), 3); /* it was tried again, and given up */
+    shutdown(listener, SHUT_RDWR);
+    pthread_join(thread, NULL);
+    close(listener);
+    unlink(path);
+}
+
+/* With several links, too, as tokend has them to keyd: of the loud one's calls some are under way,
  * and the quiet one's is next. */
 static void the_queue_is_fair_over_links(void **state)
 {
@@ -372,6 +423,7 @@ int main(void)
         TEST(a_forgotten_call_keeps_its_share),
         TEST(a_forgotten_call_is_not_sent),
         TEST(the_queue_is_fair_over_links),
+        TEST(more_than_an_answer_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
