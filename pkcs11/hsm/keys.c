@@ -243,9 +243,10 @@ static bool is_template_rv(CK_RV rv)
  * that is enough. */
 static enum att_rc generate_pair(struct hsm_call *call, const uint8_t id[HSM_KEY_ID_LEN],
                                  CK_OBJECT_HANDLE *ret_public, CK_OBJECT_HANDLE *ret_private,
-                                 struct att_err *err)
+                                 CK_RV *ret_first, struct att_err *err)
 {
     CK_RV rv = generate(call, id, true, ret_public, ret_private);
+    *ret_first = rv;
     if (is_template_rv(rv)) {
         enum att_rc rc = destroy_both(call, id, err); /* if anything was left */
         if (rc != ATT_OK) {
@@ -334,14 +335,19 @@ static enum att_rc run_create(struct hsm_call *call, void *arg, struct att_err *
 {
     struct read_job *job = arg;
     CK_OBJECT_HANDLE public = CK_INVALID_HANDLE, private = CK_INVALID_HANDLE;
+    CK_RV first = CKR_OK;
     enum att_rc rc = make_room(call, job->id, err);
     if (rc == ATT_OK) {
-        rc = generate_pair(call, job->id, &public, &private, err);
+        rc = generate_pair(call, job->id, &public, &private, &first, err);
     }
     if (rc != ATT_OK) {
         return rc;
     }
     rc = inspect(call, public, private, &job->key, err);
+    if (rc != ATT_OK && call->rv == CKR_OK && !call->again && hsm_errors_again(first)) {
+        /* Was it the template, or the device for a moment? The latter is asked first. */
+        return hsm_call_failed(call, first, "C_GenerateKeyPair", err);
+    }
     if (rc == ATT_OK) {
         remember(call, job->id, call->connection, private);
     } else if (!hsm_errors_again(call->rv)) { /* else the second try does it */
