@@ -3,11 +3,11 @@
  * ATT_TEST_HSM names a file of lines, read at each call:
  *   FUNCTION hang              does not come back while the line is there
  *   FUNCTION die               ends the process by SIGKILL, before the function does anything
- *   FUNCTION rv NUMBER [N]     returns that CK_RV, N times after the line was written (default: always)
+ *   FUNCTION rv NUMBER [N]     returns that CK_RV, N times a process (default: always)
  *   FUNCTION after NUMBER [N]  does it, then returns that CK_RV
  *   FUNCTION slow MS           comes back after that time
  *   flags NUMBER               CKF_ bits that C_GetTokenInfo adds
- *   count PATH                 appends "FUNCTION\n" there for each C_Login
+ *   count PATH                 each C_Login appends a line there
  * FUNCTION is one of those below. */
 #include <dlfcn.h>
 #include <fcntl.h>
