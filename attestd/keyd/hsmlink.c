@@ -13,8 +13,8 @@
 
 #define SIGN_PLACES     6 /* requests side by side at hsmd, whose connections are few */
 #define OTHER_PLACES    3
-#define WAIT_S          5     /* for a place */
-#define SIGN_TIMEOUT_MS 8000  /* below tokend's patience, so that the caller hears why */
+#define WAIT_S          5    /* for a place */
+#define SIGN_TIMEOUT_MS 8000 /* below tokend's patience, so that the caller hears why */
 #define LOOK_TIMEOUT_MS 2000
 #define LOOK_MS         2000
 #define WASTE_MAX       (2048 + 256)
@@ -323,8 +323,8 @@ static enum att_rc parse_info(const struct proc_answer *answer, struct seen *ret
                               struct att_err *err)
 {
     att_autojson *json = NULL;
-    enum att_rc rc = att_json_parse(answer->msg.v[PROC_HSM_INFO_REP_JSON].bytes, PROC_HSM_INFO_MAX,
-                                    &json, err);
+    enum att_rc rc =
+        att_json_parse(answer->msg.v[PROC_HSM_INFO_REP_JSON].bytes, PROC_HSM_INFO_MAX, &json, err);
     const json_t *silent = json_object_get(json, "silentMs");
     if (rc == ATT_OK && (!json_is_string(json_object_get(json, "state")) ||
                          !json_is_integer(silent) || json_integer_value(silent) < 0)) {

@@ -247,7 +247,8 @@ enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *re
         return att_fail(err, rc, "%s", cause.msg);
     }
     if (file.waste) {
-        keyd_hsm_throw_away(keyd, id, file.cka_id, file.making ? KEYD_WASTE_RIDDLE : KEYD_WASTE_KEY);
+        keyd_hsm_throw_away(keyd, id, file.cka_id,
+                            file.making ? KEYD_WASTE_RIDDLE : KEYD_WASTE_KEY);
         return att_fail(err, ATT_E_NOTFOUND, "key %s is gone", id);
     }
     keyd_autokey key = {.store = &keyd_store_hsm,

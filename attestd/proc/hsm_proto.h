@@ -28,11 +28,11 @@ enum proc_hsm_op {
  *   keyAttributes, keySignature; ATT_E_PROTOCOL moduleAnswer; ATT_E_CONFLICT tokenAmbiguous */
 
 /* INFO: () → json: {"version": 1, "state": "ready" | "starting" | "tokenGone" | "failed",
- *   "word": the reason's word?, "reason": text?, "pin": "unknown" | "ok" | "countLow" | "finalTry" |
- *   "locked" | "notSet" (what the token's flags said last), "silentMs": for how long calls have been
- *   under way of which none came back, "token": {"label", "serial", "manufacturer", "model", "firmware"} (what was
- *   last seen; absent before), "sessions": N, "connections": N, "signatures": N, "failures": N,
- *   "sandbox": {"profile", "seccomp", "landlock", "reason"?}} */
+ *   "word": the reason's word?, "reason": text?, "pin": "unknown" | "ok" | "countLow" | "finalTry"
+ * | "locked" | "notSet" (what the token's flags said last), "silentMs": for how long calls have
+ * been under way of which none came back, "token": {"label", "serial", "manufacturer", "model",
+ * "firmware"} (what was last seen; absent before), "sessions": N, "connections": N, "signatures":
+ * N, "failures": N, "sandbox": {"profile", "seccomp", "landlock", "reason"?}} */
 enum { PROC_HSM_INFO_REP_JSON };
 
 /* CREATE: keyId, type ("ec-p256") → spki (DER SubjectPublicKeyInfo), stated, holds (bits of

@@ -44,8 +44,8 @@ static void listen_ready(struct tokend_source *source, uint32_t events)
 /* Nobody holds more than his part of the links: while one user's executable is read (which may take
  * as long as its file system likes), others are identified; while one agent's signatures wait for
  * the keys, another's finds a link. A vendor's module may not come back for as long as it likes:
- * those whose keys are in the HSM share links of their own. What agents have is asked over links of its own, so that no
- * newcomer delays it. */
+ * those whose keys are in the HSM share links of their own. What agents have is asked over links of
+ * its own, so that no newcomer delays it. */
 static enum att_rc make_upstreams(struct tokend *tokend, struct att_err *err)
 {
     const struct {

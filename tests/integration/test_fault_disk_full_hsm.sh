@@ -21,10 +21,12 @@ export JOB_KEY=hsm
 command -v pkcs11-tool > /dev/null || job_skip "no pkcs11-tool (package opensc)"
 job_setup
 trap 'status=$?; for name in attestd keyd hsmd issuerd; do job_stop "$name" KILL 2> /dev/null || true; done
-    umount "$dir/state" "$dir/tokens" 2> /dev/null || true; set +e; (exit "$status"); job_cleanup' EXIT
-mkdir -p "$dir/state" "$dir/tokens"
+    umount "$dir/state" "$dir/tokens" "$dir/disk" 2> /dev/null || true; set +e; (exit "$status"); job_cleanup' EXIT
+mkdir -p "$dir/state" "$dir/tokens" "$dir/disk"
 mount -t tmpfs -o size=4m,mode=755 tmpfs "$dir/state" || job_skip "no tmpfs"
-mount -t tmpfs -o size=2m,mode=700 tmpfs "$dir/tokens"
+mount -t tmpfs -o size=2m,mode=700 tmpfs "$dir/disk"
+mkdir "$dir/disk/tokens"
+mount --bind "$dir/disk/tokens" "$dir/tokens" # beside it a place to which a token moves at one instant
 hsm_bad_module
 job_make_tpm
 job_write_conf
@@ -154,14 +156,14 @@ done) &
 rotator=$!
 for i in 1 2 3 4 5 6; do
     sleep "0.$((RANDOM % 10))$((RANDOM % 10))"
-    token=$(find "$dir/tokens" -mindepth 1 -maxdepth 1 -type d)
-    mv "$token" "$dir/tokens/.away" # a rename: at one instant
+    token=$(find "$dir/disk/tokens" -mindepth 1 -maxdepth 1 -type d)
+    mv "$token" "$dir/disk/away"
     if [ $((i % 2)) = 0 ]; then
         wait_for 30 hsm_is tokenGone
     else
         sleep 0.3
     fi
-    mv "$dir/tokens/.away" "$token"
+    mv "$dir/disk/away" "$token"
     wait_for 30 hsm_is ready
 done
 kill $rotator

@@ -151,5 +151,19 @@ job_start_attestd
 wait_for 60 ctl agent rotate alpha
 settles
 ok "a destruction that is refused, cut off, and goes on: key $key is gone, and its file after it"
+
+# Somebody deletes key pairs in the token: the next key's, then the one's in force.
+for which in nextKeyId keyId; do
+    key=$(ctl --json agent show alpha | jq -er ".$which")
+    id=$(jq -r .ckaId "$dir/state/keyd/agents/$key.hsm")
+    for type in privkey pubkey; do
+        pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --login --pin $hsm_pin --delete-object --type $type --id "$id" \
+            > /dev/null 2>&1
+    done
+    wait_for 90 ctl agent rotate alpha
+    job_check_chain alpha
+    [ "$(ctl --json agent show alpha | jq -r .keyId)" != "$key" ] || job_fail "the deleted key is in force"
+done
+ok "key pairs that somebody deleted in the token: the agent gets others"
 fault_sanitizers
 echo "keys in an HSM, killed at any instant: all held"

@@ -134,9 +134,9 @@ BAD(C_Sign,
      CK_ULONG *signature_len),
     (session, data, len, signature, signature_len))
 BAD(C_GenerateKeyPair,
-    (CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_ATTRIBUTE *public, CK_ULONG public_count,
-     CK_ATTRIBUTE *private, CK_ULONG private_count, CK_OBJECT_HANDLE *ret_public,
-     CK_OBJECT_HANDLE *ret_private),
+    (CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_ATTRIBUTE *public,
+     CK_ULONG public_count, CK_ATTRIBUTE *private, CK_ULONG private_count,
+     CK_OBJECT_HANDLE *ret_public, CK_OBJECT_HANDLE *ret_private),
     (session, mechanism, public, public_count, private, private_count, ret_public, ret_private))
 
 static CK_RV bad_C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user, unsigned char *pin,

@@ -23,7 +23,8 @@ struct rig {
     struct proc_server *server;
 };
 
-/* ---- an hsmd whose words the test chooses ----------------------------------------------------- */
+/* ---- an hsmd whose words the test chooses -----------------------------------------------------
+ */
 
 static const char *info_says;
 static enum att_rc create_says, destroy_says, sign_says;
@@ -171,7 +172,8 @@ static enum att_rc create(struct rig *rig, struct att_err *err)
     return rc;
 }
 
-/* ---- what it does ----------------------------------------------------------------------------- */
+/* ---- what it does -----------------------------------------------------------------------------
+ */
 
 static void test_nobody_listens_nothing_is_left(void **state)
 {
@@ -198,7 +200,8 @@ static void test_an_unknown_fate_is_looked_at_twice(void **state)
     assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
     wait_until(destroys == 1);
     pause_ms(3000);
-    assert_int_equal(destroys, 1); /* the second look is later: integration/test_resume_kill9_hsm.sh */
+    assert_int_equal(destroys,
+                     1); /* the second look is later: integration/test_resume_kill9_hsm.sh */
     assert_int_equal(files(rig), 1);
     assert_int_equal(number(rig, "waste"), 1);
 }
@@ -305,9 +308,13 @@ static void test_refuses_an_info_that_is_none(void **state)
 {
     struct rig *rig = *state;
     serve_it(rig);
-    static const char *const bad[] = {
-        "[]", "{}", "{\"state\":\"ready\"}", "{\"state\":\"ready\",\"silentMs\":-1}",
-        "{\"state\":\"ready\",\"silentMs\":\"0\"}", "{\"state\":1,\"silentMs\":0}", "{\"state\":"};
+    static const char *const bad[] = {"[]",
+                                      "{}",
+                                      "{\"state\":\"ready\"}",
+                                      "{\"state\":\"ready\",\"silentMs\":-1}",
+                                      "{\"state\":\"ready\",\"silentMs\":\"0\"}",
+                                      "{\"state\":1,\"silentMs\":0}",
+                                      "{\"state\":"};
     assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         info_says = READY;
