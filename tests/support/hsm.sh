@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # dir and bin come from job.sh
+# shellcheck disable=SC2154,SC2034,SC2120 # from and for job.sh; hsm_tell without a line: nothing is wrong
 # What the fault tests with an HSM share: source this after fault.sh, with JOB_KEY=hsm.
 
 hsm_pin=47110815
