@@ -145,6 +145,10 @@ enum ctl_exit ctl_status_show(const struct ctl_ctx *ctx, const struct ctl_args *
         {"firmware", "tpm.firmware"},     {"lockout", "tpm.lockoutCounter"},
         {"operations", "tpm.operations"},
     };
+    static const char *const hsm[][2] = {
+        {"state", "hsm.state"}, {"reason", "hsm.reason"}, {"PIN", "hsm.pin"},
+        {"keys", "hsm.keys"},   {"waste", "hsm.waste"},
+    };
     static const char *const token[][2] = {
         {"state", "token.state"},
         {"version", "token.version"},
@@ -159,6 +163,10 @@ enum ctl_exit ctl_status_show(const struct ctl_ctx *ctx, const struct ctl_args *
     print_pairs(result, host, sizeof host / sizeof host[0]);
     puts("TPM");
     print_pairs(result, tpm, sizeof tpm / sizeof tpm[0]);
+    if (json_is_object(json_object_get(result, "hsm"))) {
+        puts("HSM");
+        print_pairs(result, hsm, sizeof hsm / sizeof hsm[0]);
+    }
     puts("token service");
     print_pairs(result, token, sizeof token / sizeof token[0]);
     print_connections(json_object_get(json_object_get(result, "token"), "agents"));

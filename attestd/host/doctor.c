@@ -38,6 +38,55 @@ static void check(struct doctor *d, const char *name, bool ok, bool optional, co
     json_array_append_new(d->checks, json);
 }
 
+const json_t *host_hsm_info(const json_t *keyd_info)
+{
+    const json_t *stores = json_object_get(keyd_info, "stores");
+    for (size_t i = 0; i < json_array_size(stores); i++) {
+        const json_t *store = json_array_get(stores, i);
+        const char *name = json_string_value(json_object_get(store, "name"));
+        if (name && strcmp(name, "hsm") == 0) {
+            return json_is_true(json_object_get(store, "configured")) ? store : NULL;
+        }
+    }
+    return NULL;
+}
+
+static const char *text_of(const json_t *object, const char *name)
+{
+    const char *text = json_string_value(json_object_get(object, name));
+    return text ? text : "";
+}
+
+static const char *mend_pin(const char *pin)
+{
+    return strcmp(pin, "countLow") == 0
+               ? "somebody gave the token a wrong PIN: find out who before its tries are used up"
+           : strcmp(pin, "finalTry") == 0
+               ? "one try is left, which attestd does not use: log in once by hand with the right "
+                 "PIN, or have the security officer set it"
+           : strcmp(pin, "locked") == 0 ? "have the token's security officer set the PIN"
+           : strcmp(pin, "notSet") == 0 ? "set the token's user PIN"
+                                        : "see the check before";
+}
+
+static void check_hsm(struct doctor *d, const json_t *info)
+{
+    const json_t *hsm = host_hsm_info(info);
+    if (!hsm) {
+        return;
+    }
+    const char *state = text_of(hsm, "state"), *word = text_of(hsm, "word");
+    const char *reason = text_of(hsm, "reason"), *pin = text_of(hsm, "pin");
+    json_int_t waste = json_integer_value(json_object_get(hsm, "waste"));
+    check(d, "hsm", strcmp(state, "ready") == 0, false,
+          "attestd-hsmd's log, and the table of words in OPERATIONS.md, An HSM", "%s%s%s%s%s",
+          state, word[0] ? " " : "", word, reason[0] ? ": " : "", reason);
+    check(d, "hsmPin", strcmp(pin, "ok") == 0, false, mend_pin(pin),
+          "the token says of its user PIN: %s", pin);
+    check(d, "hsmWaste", waste == 0, true, "they go when the token is there and can be written",
+          "%lld keys that are not used any more wait to be destroyed", (long long)waste);
+}
+
 static void check_tpm(struct doctor *d, struct host *host)
 {
     struct att_err err = {0};
@@ -51,6 +100,7 @@ static void check_tpm(struct doctor *d, struct host *host)
     const char *reason = json_string_value(json_object_get(info, "reason"));
     bool ready = state && strcmp(state, "ready") == 0;
     check(d, "keyd", true, false, NULL, "answers on %s", host->paths.keyd);
+    check_hsm(d, info);
     check(d, "tpm", ready, false, "see tpm.tcti in the configuration and keyd's log", "%s%s%s",
           att_log_text(state), reason ? ": " : "", att_log_text(reason));
     const json_t *tpm = json_object_get(info, "tpm");

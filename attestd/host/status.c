@@ -77,13 +77,12 @@ json_t *host_agent_json(const struct agent *agent, struct agent_now now)
 /* ---- status ------------------------------------------------------------------------------------
  */
 
-/* keyd's own words, with the percentiles also as one line for people. */
-static json_t *tpm_json(struct host *host)
+/* keyd's own words, with the percentiles also as one line for people. info: keyd's; NULL, and err
+ * why. */
+static json_t *tpm_json(const json_t *info, const struct att_err *err)
 {
-    struct att_err err = {0};
-    att_autojson *info = NULL;
-    if (proc_keyd_info(host->keyd, &info, &err) != ATT_OK) {
-        return json_pack("{s:s, s:s}", "state", "keydAway", "reason", err.msg);
+    if (!info) {
+        return json_pack("{s:s, s:s}", "state", "keydAway", "reason", err->msg);
     }
     const json_t *from = json_object_get(info, "tpm");
     json_t *tpm = json_is_object(from) ? json_copy((json_t *)(uintptr_t)from) : json_object();
@@ -149,11 +148,29 @@ static json_t *sandbox_json(const struct proc_sandbox_report *report)
                      "dumpable", report->dumpable, "reason", report->reason);
 }
 
+/* null: this host has none, or keyd is away. */
+static json_t *hsm_json(const json_t *info)
+{
+    const json_t *from = host_hsm_info(info);
+    json_t *hsm = from ? json_copy((json_t *)(uintptr_t)from) : json_null();
+    if (from) {
+        json_object_del(hsm, "name");
+        json_object_del(hsm, "configured");
+        json_object_del(hsm, "durable");
+    }
+    return hsm;
+}
+
 enum att_rc host_status(struct host *host, json_t **ret_result, struct att_err *err)
 {
-    json_t *json = json_pack("{s:s, s:o, s:o, s:o}", "version", ATT_VERSION, "startedAt",
-                             host_time_json(host->started_at), "tpm", tpm_json(host), "issuer",
-                             issuer_json(host));
+    struct att_err why = {0};
+    att_autojson *info = NULL;
+    if (proc_keyd_info(host->keyd, &info, &why) != ATT_OK) {
+        info = NULL;
+    }
+    json_t *json = json_pack("{s:s, s:o, s:o, s:o, s:o}", "version", ATT_VERSION, "startedAt",
+                             host_time_json(host->started_at), "tpm", tpm_json(info, &why), "hsm",
+                             hsm_json(info), "issuer", issuer_json(host));
     json_t *agents = json_array();
     struct agent_now now = host_now();
     HOST_LOCKED(host);

@@ -1,6 +1,7 @@
 /* attestd-hsmd: options, configuration, PIN, sandbox, module, signals. */
 #include "attestd/hsmd/hsmd.h"
 
+#include "attestd/base/clock.h"
 #include "attestd/base/io.h"
 #include "attestd/base/log.h"
 #include "attestd/conf/conf.h"
@@ -11,6 +12,7 @@
 #include <getopt.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +43,8 @@ struct parts {
     struct hsmd_mark mark;
     struct hsmd *hsmd;
     struct hsm *hsm;
+    int64_t loading_since_ms;
+    atomic_bool loaded; /* hsmd_stuck knows from here on */
 };
 
 static void usage(FILE *to)
@@ -99,6 +103,10 @@ static void log_event(void *user, const char *event, const struct att_err *err)
         att_log_err(ATT_WARN, "hsmd.token-away", err);
     } else if (strcmp(event, "failed") == 0) {
         att_log_err(ATT_ERROR, "hsmd.failed", err);
+    } else if (strcmp(event, "pinWarning") == 0) {
+        att_log_err(ATT_WARN, "hsmd.pin-warning", err);
+    } else if (strcmp(event, "pinOk") == 0) {
+        att_log(ATT_INFO, "hsmd.pin-ok", ATT_S("pin", "ok"));
     } else {
         snprintf(name, sizeof name, "%.40s", event);
         att_log(ATT_INFO, "hsmd.refused", ATT_S("operation", name),
@@ -208,14 +216,21 @@ static enum att_rc load_module(struct parts *parts, struct att_err *err)
     return hsm_new(&opts, &parts->hsm, err);
 }
 
-/* The loop itself may be the one that waits for the module. */
+static bool is_stuck(const struct parts *parts)
+{
+    return atomic_load(&parts->loaded)
+               ? hsmd_stuck(parts->hsmd)
+               : att_boottime_ms() - parts->loading_since_ms > HSMD_STUCK_MS;
+}
+
+/* The loop itself may be the one that waits for the module; so may the start. */
 static void *watch(void *arg)
 {
     const struct parts *parts = arg;
     for (;;) {
         const struct timespec pause = {POLL_MS / 1000, 0};
         (void)nanosleep(&pause, NULL);
-        if (hsmd_stuck(parts->hsmd)) {
+        if (is_stuck(parts)) {
             att_log(ATT_ERROR, "hsmd.stuck",
                     ATT_S("message", "the module has not answered for a minute; ending, for "
                                      "another process to load it anew"));
@@ -256,12 +271,19 @@ static enum att_rc start(const struct command *cmd, struct parts *parts, struct 
         rc = enter_sandbox(parts, err);
     }
     if (rc == ATT_OK) {
+        parts->loading_since_ms = att_boottime_ms();
+        rc = start_watch(parts, err);
+    }
+    if (rc == ATT_OK) {
         rc = load_module(parts, err);
     }
     if (rc == ATT_OK) {
         rc = hsmd_start(parts->hsmd, parts->hsm, err);
     }
-    return rc == ATT_OK ? start_watch(parts, err) : rc;
+    if (rc == ATT_OK) {
+        atomic_store(&parts->loaded, true);
+    }
+    return rc;
 }
 
 /* ---- loop and end ---------------------------------------------------------------------------- */

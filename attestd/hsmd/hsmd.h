@@ -51,7 +51,8 @@ ATT_MUST_USE enum att_rc hsmd_new(const struct hsmd_opts *opts, struct hsmd **re
 void hsmd_set_sandbox(struct hsmd *hsmd, const struct proc_sandbox_report *report);
 /* Serves; hsm is kept by reference. */
 ATT_MUST_USE enum att_rc hsmd_start(struct hsmd *hsmd, struct hsm *hsm, struct att_err *err);
-/* Looks after the token; tells changes (events "tokenReady", "tokenAway", "failed"). */
+/* Looks after the token; tells changes (events "tokenReady", "tokenAway", "failed", and of what the
+ * token says of its PIN "pinWarning", "pinOk"). */
 void hsmd_poll(struct hsmd *hsmd);
 /* Has a call into the module lasted for longer than this? Nothing but another process helps then.
  * Never blocks. */

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define FRAME_TIMEOUT_MS 10000
+#define MAKING_MAX       PROC_CONNECTIONS_MAX /* a connection asks for one thing at a time */
 
 _Static_assert(PROC_HSM_KEY_ID_LEN == HSM_KEY_ID_LEN, "CKA_ID");
 _Static_assert((int)PROC_HSM_ATTR_COUNT == (int)HSM_ATTR_COUNT, "attributes of the wire");
@@ -32,6 +33,9 @@ struct hsmd {
     pthread_mutex_t lock;
     enum hsmd_state state;
     struct att_err why;
+    enum hsm_pin pin; /* that was told last */
+    uint8_t making[MAKING_MAX][HSM_KEY_ID_LEN];
+    size_t making_count;
 };
 
 static void tell(struct hsmd *hsmd, const char *event, const struct att_err *err)
@@ -56,6 +60,29 @@ bool hsmd_stuck(const struct hsmd *hsmd)
     return info.busy_since_ms && att_boottime_ms() - info.busy_since_ms > HSMD_STUCK_MS;
 }
 
+/* Others give the token wrong PINs, too. Only hsmd_poll's thread comes here. */
+static void tell_pin(struct hsmd *hsmd)
+{
+    struct hsm_info info;
+    struct att_err err = {0};
+    hsm_info_get(hsmd->hsm, &info);
+    if (info.pin == hsmd->pin || info.pin == HSM_PIN_UNKNOWN) {
+        return;
+    }
+    bool was_unknown = hsmd->pin == HSM_PIN_UNKNOWN;
+    hsmd->pin = info.pin;
+    if (info.pin == HSM_PIN_OK) {
+        if (!was_unknown) {
+            tell(hsmd, "pinOk", NULL);
+        }
+        return;
+    }
+    (void)!att_fail(&err, ATT_E_LOCKOUT, "the token says of its user PIN: %s",
+                    hsm_pin_name(info.pin));
+    att_err_reason(&err, hsm_pin_name(info.pin));
+    tell(hsmd, "pinWarning", &err);
+}
+
 void hsmd_poll(struct hsmd *hsmd)
 {
     static const char *const events[] = {"starting", "tokenReady", "tokenAway", "failed"};
@@ -74,6 +101,7 @@ void hsmd_poll(struct hsmd *hsmd)
     if (now != before) {
         tell(hsmd, events[now], rc == ATT_OK ? NULL : &err);
     }
+    tell_pin(hsmd);
 }
 
 static const char *state_name(enum hsmd_state state)
@@ -109,14 +137,18 @@ static enum att_rc op_info(struct hsmd *hsmd, const struct proc_op *op, struct a
     enum hsmd_state state = hsmd->state;
     struct att_err why = hsmd->why;
     pthread_mutex_unlock(&hsmd->lock);
+    bool down = state == AWAY || state == FAILED;
+    int64_t silent_ms = info.silent_since_ms ? att_boottime_ms() - info.silent_since_ms : 0;
     att_autojson *json = json_pack(
-        "{s:i, s:s, s:s*, s:o*, s:i, s:I, s:I, s:I, s:{s:s, s:s, s:i, s:s}}", "version", 1, "state",
-        state_name(state), "reason", state == AWAY || state == FAILED ? why.msg : NULL, "token",
-        info.connections ? token_json(&info) : NULL, "sessions", (int)info.sessions, "connections",
-        (json_int_t)info.connections, "signatures", (json_int_t)atomic_load(&hsmd->signatures),
-        "failures", (json_int_t)atomic_load(&hsmd->failures), "sandbox", "profile",
-        hsmd->sandbox.profile, "seccomp", hsmd->sandbox.seccomp, "landlock",
-        hsmd->sandbox.landlock_abi, "reason", hsmd->sandbox.reason);
+        "{s:i, s:s, s:s*, s:s*, s:s, s:I, s:o*, s:i, s:I, s:I, s:I, s:{s:s, s:s, s:i, s:s}}",
+        "version", 1, "state", state_name(state), "word", down ? why.reason : NULL, "reason",
+        down ? why.msg : NULL, "pin", hsm_pin_name(info.pin), "silentMs", (json_int_t)silent_ms,
+        "token", info.connections ? token_json(&info) : NULL, "sessions", (int)info.sessions,
+        "connections", (json_int_t)info.connections, "signatures",
+        (json_int_t)atomic_load(&hsmd->signatures), "failures",
+        (json_int_t)atomic_load(&hsmd->failures), "sandbox", "profile", hsmd->sandbox.profile,
+        "seccomp", hsmd->sandbox.seccomp, "landlock", hsmd->sandbox.landlock_abi, "reason",
+        hsmd->sandbox.reason);
     att_autobuf text = ATT_BUF_INIT(PROC_HSM_INFO_MAX);
     if (!json) {
         return att_fail(err, ATT_E_NOMEM, "INFO");
@@ -141,6 +173,51 @@ static enum att_rc key_reply(const struct proc_op *op, const struct hsm_key *key
     return proc_reply_encode(op, values, ret_payload, err);
 }
 
+/* lock is held; making_count: it is not there. */
+static size_t place_of(const struct hsmd *hsmd, const uint8_t id[HSM_KEY_ID_LEN])
+{
+    size_t at = 0;
+    while (at < hsmd->making_count && memcmp(hsmd->making[at], id, HSM_KEY_ID_LEN) != 0) {
+        at++;
+    }
+    return at;
+}
+
+static bool begin_making(struct hsmd *hsmd, const uint8_t id[HSM_KEY_ID_LEN])
+{
+    pthread_mutex_lock(&hsmd->lock);
+    bool ok = hsmd->making_count < MAKING_MAX && place_of(hsmd, id) == hsmd->making_count;
+    if (ok) {
+        memcpy(hsmd->making[hsmd->making_count++], id, HSM_KEY_ID_LEN);
+    }
+    pthread_mutex_unlock(&hsmd->lock);
+    return ok;
+}
+
+static void end_making(struct hsmd *hsmd, const uint8_t id[HSM_KEY_ID_LEN])
+{
+    pthread_mutex_lock(&hsmd->lock);
+    size_t at = place_of(hsmd, id);
+    memmove(hsmd->making[at], hsmd->making[--hsmd->making_count], HSM_KEY_ID_LEN);
+    pthread_mutex_unlock(&hsmd->lock);
+}
+
+/* Who asked for the key may have gone, and the next one wants it destroyed: not to be found is not
+ * to be absent while the module still works on it. */
+static enum att_rc check_not_making(struct hsmd *hsmd, const uint8_t id[HSM_KEY_ID_LEN],
+                                    struct att_err *err)
+{
+    pthread_mutex_lock(&hsmd->lock);
+    bool making = place_of(hsmd, id) < hsmd->making_count;
+    pthread_mutex_unlock(&hsmd->lock);
+    if (!making) {
+        return ATT_OK;
+    }
+    (void)!att_fail(err, ATT_E_RETRY, "the module is still making this key");
+    att_err_reason(err, "keyMaking");
+    return ATT_E_RETRY;
+}
+
 static enum att_rc op_create(struct hsmd *hsmd, const struct proc_op *op,
                              const struct proc_value *v, struct att_buf *ret_payload,
                              struct att_err *err)
@@ -151,7 +228,12 @@ static enum att_rc op_create(struct hsmd *hsmd, const struct proc_op *op,
         att_err_reason(err, "keyType");
         return ATT_E_UNSUPPORTED;
     }
-    enum att_rc rc = hsm_key_create(hsmd->hsm, v[PROC_HSM_CREATE_REQ_KEY_ID].bytes.ptr, &key, err);
+    const uint8_t *id = v[PROC_HSM_CREATE_REQ_KEY_ID].bytes.ptr;
+    if (!begin_making(hsmd, id)) {
+        return att_fail(err, ATT_E_EXISTS, "this CKA_ID is being made");
+    }
+    enum att_rc rc = hsm_key_create(hsmd->hsm, id, &key, err);
+    end_making(hsmd, id);
     return rc == ATT_OK ? key_reply(op, &key, ret_payload, err) : rc;
 }
 
@@ -182,7 +264,11 @@ static enum att_rc op_destroy(struct hsmd *hsmd, const struct proc_op *op,
                               const struct proc_value *v, struct att_buf *ret_payload,
                               struct att_err *err)
 {
-    enum att_rc rc = hsm_key_destroy(hsmd->hsm, v[PROC_HSM_REQ_KEY_ID].bytes.ptr, err);
+    const uint8_t *id = v[PROC_HSM_REQ_KEY_ID].bytes.ptr;
+    enum att_rc rc = check_not_making(hsmd, id, err);
+    if (rc == ATT_OK) {
+        rc = hsm_key_destroy(hsmd->hsm, id, err);
+    }
     return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
 }
 

@@ -78,7 +78,7 @@ struct keyd_worker {
     struct att_buf srk_pub;
 };
 
-struct keyd_hsm; /* store_hsm.c */
+struct keyd_hsm; /* hsmlink.c */
 
 struct keyd {
     struct keyd_hsm *hsm; /* never NULL */
@@ -204,15 +204,22 @@ const struct tpm_blob *keyd_tpm_blob(const struct keyd_key *key);
 ATT_MUST_USE enum att_rc keyd_tpm_adopt(struct keyd_key *key, struct tpm_blob *blob,
                                         struct att_err *err);
 
-/* ---- store_hsm.c ---------------------------------------------------------------------------- */
+/* ---- hsmlink.c ------------------------------------------------------------------------------ */
 ATT_MUST_USE enum att_rc keyd_hsm_new(const struct keyd_opts *opts, struct keyd_hsm **ret_hsm,
                                       struct att_err *err);
 void keyd_hsm_free(struct keyd_hsm *hsm);
+/* Its thread; after the sandbox was entered. */
+ATT_MUST_USE enum att_rc keyd_hsm_start(struct keyd *keyd, struct att_err *err);
+/* ATT_E_UNSUPPORTED keyStore: this host has none. */
+ATT_MUST_USE enum att_rc keyd_hsm_ready(struct keyd *keyd, struct att_err *err);
+
+/* ---- store_hsm.c ---------------------------------------------------------------------------- */
 /* agents/<id>.hsm. */
 struct keyd_hsm_file {
     char id[PROC_KEY_ID_LEN + 1], agent[PROC_AGENT_MAX + 1];
     enum keyd_key_state state;
-    bool waste; /* a key that nobody was told of, or that was destroyed; state is not set */
+    bool waste;  /* a key that nobody was told of, or that was destroyed; state is not set */
+    bool making; /* the former */
     int64_t created_at;
     uint64_t active_seq;
     uint8_t cka_id[20];

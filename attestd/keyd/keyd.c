@@ -167,7 +167,10 @@ enum att_rc keyd_start(struct keyd *keyd, struct att_err *err)
         return att_fail_errno(err, ATT_E_IO, "start a thread");
     }
     keyd->starter_runs = true;
-    enum att_rc rc = proc_server_start(keyd->server, err);
+    enum att_rc rc = keyd_hsm_start(keyd, err);
+    if (rc == ATT_OK) {
+        rc = proc_server_start(keyd->server, err);
+    }
     return rc == ATT_OK && keyd->sign_server ? proc_server_start(keyd->sign_server, err) : rc;
 }
 

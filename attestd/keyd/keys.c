@@ -235,14 +235,14 @@ static enum att_rc keep_key(struct keyd *keyd, const struct proc_op *op, struct 
     record_values(key, values);
     enum att_rc rc = proc_reply_encode(op, values, ret_payload, err);
     if (rc != ATT_OK) {
+        key->store->destroy(keyd, key);
         return rc;
     }
     char what[PROC_KEY_ID_LEN + 8] = "key ";
     memcpy(what + 4, key->id, sizeof key->id);
     pthread_mutex_lock(&keyd->files); /* FREEZE takes it, too: before this, or after all of it */
     rc = keyd_frozen_check(keyd, key->agent, err);
-    bool frozen = rc != ATT_OK;
-    if (!frozen) {
+    if (rc == ATT_OK) {
         rc = key->store->keep ? key->store->keep(keyd, key, err) : ATT_OK;
     }
     if (rc == ATT_OK) {
@@ -254,7 +254,7 @@ static enum att_rc keep_key(struct keyd *keyd, const struct proc_op *op, struct 
     pthread_mutex_unlock(&keyd->files);
     if (rc == ATT_OK) {
         keyd_tell(keyd, KEYD_EVENT_CREATED, what, NULL);
-    } else if (frozen) {
+    } else {
         key->store->destroy(keyd, key);
     }
     return rc;

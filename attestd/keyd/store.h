@@ -65,8 +65,9 @@ struct keyd_store {
     enum att_rc (*keep_state)(struct keyd *keyd, const struct keyd_key *key, struct att_err *err);
     /* A later start must not find the key. NULL with keep. */
     enum att_rc (*drop)(struct keyd *keyd, const struct keyd_key *key, struct att_err *err);
-    /* Nobody will ask for the key again: what is loaded or kept elsewhere goes. Others may still be
-     * in sign with their own hold. */
+    /* Nobody will ask for the key again: what is loaded or kept elsewhere goes, at once or as soon
+     * as that can be. It was dropped, or never kept, or keeping or dropping it failed. Others may
+     * still be in sign with their own hold. */
     void (*destroy)(struct keyd *keyd, const struct keyd_key *key);
 
     /* ATT_E_DENIED frozen is asked for again at the last moment before the key is used.

@@ -5,32 +5,21 @@
  * make the key, and, as "gone", until hsmd has destroyed it: so a key that nobody was told of is
  * found again and destroyed, and no other key of the token is ever touched (hosts may share one).
  */
-#include "attestd/keyd/internal.h"
+#include "attestd/keyd/hsmlink.h"
 
-#include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 #include "attestd/base/p256.h"
-#include "attestd/proc/caller.h"
-#include "attestd/proc/hsm_proto.h"
 #include "provision/evidence/formula.h"
 #include "provision/evidence/hsmattrs.h"
 
-#include <errno.h>
-#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define FILE_MAX   4096
-#define TRASH_MAX  256
-#define SWEEP      4 /* of the trash after each key that was made or destroyed */
-#define SIDE_BY    8 /* requests at hsmd; its connections are few */
-#define WAIT_S     10
-#define LATE_MS    3000 /* without an answer to the oldest request: hsmd hangs, or its module does */
 #define KEYS_MAX   2048
 #define CKA_ID_LEN PROC_HSM_KEY_ID_LEN
 
@@ -39,173 +28,12 @@ _Static_assert((int)PROC_HSM_ATTR_NEVER_EXTRACTABLE == (int)EVIDENCE_HSM_NEVER_E
 _Static_assert((int)PROC_HSM_ATTR_EXTRACTABLE == (int)EVIDENCE_HSM_EXTRACTABLE, "");
 _Static_assert((int)PROC_HSM_ATTR_MODIFIABLE == (int)EVIDENCE_HSM_MODIFIABLE, "");
 
-struct trash {
-    char id[PROC_KEY_ID_LEN + 1];
-    uint8_t cka_id[CKA_ID_LEN];
-};
-
-struct keyd_hsm {
-    struct proc_caller *caller; /* NULL: this host has none */
-    sem_t places;
-    pthread_mutex_t lock;
-    struct trash trash[TRASH_MAX];
-    size_t trash_count;
-    int64_t asked_ms[SIDE_BY]; /* when each request under way began; 0: free place */
-    bool late;                 /* the last one that ended had no answer in time */
-};
-
 struct held {
     atomic_uint refs;
     uint8_t cka_id[CKA_ID_LEN];
 };
 
-/* ---- birth and end --------------------------------------------------------------------------- */
-
-enum att_rc keyd_hsm_new(const struct keyd_opts *opts, struct keyd_hsm **ret_hsm,
-                         struct att_err *err)
-{
-    struct keyd_hsm *hsm = calloc(1, sizeof *hsm);
-    if (!hsm || sem_init(&hsm->places, 0, SIDE_BY) != 0) {
-        free(hsm);
-        return att_fail(err, ATT_E_NOMEM, "hsm");
-    }
-    pthread_mutex_init(&hsm->lock, NULL);
-    enum att_rc rc = opts->hsm_socket_path
-                         ? proc_caller_new(opts->hsm_socket_path, "hsmd", opts->hsm_user,
-                                           proc_hsm_table, KEYD_OP_TIMEOUT_MS, &hsm->caller, err)
-                         : ATT_OK;
-    if (rc != ATT_OK) {
-        keyd_hsm_free(hsm);
-        return rc;
-    }
-    *ret_hsm = hsm;
-    return ATT_OK;
-}
-
-void keyd_hsm_free(struct keyd_hsm *hsm)
-{
-    if (hsm) {
-        proc_caller_free(hsm->caller);
-        pthread_mutex_destroy(&hsm->lock);
-        sem_destroy(&hsm->places);
-        free(hsm);
-    }
-}
-
 /* ---- asking ---------------------------------------------------------------------------------- */
-
-/* What is an operator's to mend at hsmd must not read as a refusal of ours, nor as the TPM's
- * lockout: whoever asks backs off, and the reason tells why. */
-static enum att_rc translate(enum att_rc rc, struct att_err *err)
-{
-    switch (rc) {
-    case ATT_E_AUTH:
-    case ATT_E_LOCKOUT:
-    case ATT_E_DENIED:
-    case ATT_E_CONFLICT:
-    case ATT_E_EXISTS:
-    case ATT_E_PROTOCOL:
-        if (err) {
-            err->rc = ATT_E_UNREACHABLE;
-        }
-        return ATT_E_UNREACHABLE;
-    default:
-        return rc;
-    }
-}
-
-static enum att_rc ready(struct keyd *keyd, struct att_err *err)
-{
-    if (keyd->hsm->caller) {
-        return ATT_OK;
-    }
-    (void)!att_fail(err, ATT_E_UNSUPPORTED,
-                    "this host has no HSM (no hsm section in attestd.yaml)");
-    att_err_reason(err, "keyStore");
-    return ATT_E_UNSUPPORTED;
-}
-
-/* A handshake that waits for a module that hangs holds one of the few links on which all agents'
- * signatures come, also those by the TPM and by memory. While hsmd is late one of them at a time
- * finds out whether it still is, the others hear so at once. */
-static enum att_rc check_late(struct keyd_hsm *hsm, struct att_err *err)
-{
-    int64_t oldest = 0, now = att_boottime_ms();
-    pthread_mutex_lock(&hsm->lock);
-    for (size_t i = 0; i < SIDE_BY; i++) {
-        int64_t at = hsm->asked_ms[i];
-        oldest = at && (!oldest || at < oldest) ? at : oldest;
-    }
-    bool late = oldest && (hsm->late || now - oldest > LATE_MS);
-    pthread_mutex_unlock(&hsm->lock);
-    if (!late) {
-        return ATT_OK;
-    }
-    enum att_rc rc = att_fail(err, ATT_E_RETRY, "hsmd does not answer, for %lld ms by now",
-                              (long long)(now - oldest));
-    att_err_reason(err, "tokenBusy");
-    return rc;
-}
-
-static size_t begin(struct keyd_hsm *hsm)
-{
-    size_t at = 0;
-    pthread_mutex_lock(&hsm->lock);
-    while (at + 1 < SIDE_BY && hsm->asked_ms[at]) {
-        at++;
-    }
-    hsm->asked_ms[at] = att_boottime_ms();
-    pthread_mutex_unlock(&hsm->lock);
-    return at;
-}
-
-static void end(struct keyd_hsm *hsm, size_t place, enum att_rc rc)
-{
-    pthread_mutex_lock(&hsm->lock);
-    hsm->asked_ms[place] = 0;
-    hsm->late = rc == ATT_E_TIMEOUT;
-    pthread_mutex_unlock(&hsm->lock);
-}
-
-static enum att_rc ask(struct keyd *keyd, enum proc_hsm_op op, const struct proc_value *values,
-                       struct proc_answer *ret_answer, struct att_err *err)
-{
-    struct timespec until;
-    struct att_err why = {0};
-    enum att_rc rc = ready(keyd, err);
-    if (rc != ATT_OK) {
-        return rc;
-    }
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += WAIT_S;
-    int got;
-    while ((got = sem_clockwait(&keyd->hsm->places, CLOCK_MONOTONIC, &until)) != 0 &&
-           errno == EINTR) {
-    }
-    if (got != 0) {
-        rc = att_fail(err, ATT_E_RETRY, "hsmd is busy with %d requests", SIDE_BY);
-        att_err_reason(err, "tokenBusy");
-        return rc;
-    }
-    size_t place = begin(keyd->hsm);
-    rc = proc_call(keyd->hsm->caller, (uint16_t)op, values, -1, ret_answer, &why);
-    end(keyd->hsm, place, rc);
-    sem_post(&keyd->hsm->places);
-    rc = translate(rc, &why);
-    if (rc != ATT_OK && err) {
-        *err = why;
-    }
-    return rc;
-}
-
-static enum att_rc ask_destroy(struct keyd *keyd, const uint8_t cka_id[CKA_ID_LEN],
-                               struct att_err *err)
-{
-    proc_autoanswer answer = {0};
-    const struct proc_value values[] = {[PROC_HSM_REQ_KEY_ID] =
-                                            proc_bytes(ATT_SLICE(cka_id, CKA_ID_LEN))};
-    return ask(keyd, PROC_HSM_DESTROY, values, &answer, err);
-}
 
 /* CREATE's and READ's answer. */
 static enum att_rc take_key(const struct proc_answer *answer, uint8_t ret_spki[ATT_P256_SPKI_LEN],
@@ -226,14 +54,6 @@ static enum att_rc take_key(const struct proc_answer *answer, uint8_t ret_spki[A
 
 /* ---- the file -------------------------------------------------------------------------------- */
 
-static enum att_rc file_path(const struct keyd *keyd, const char *id, char ret[KEYD_PATH_MAX],
-                             struct att_err *err)
-{
-    char name[64];
-    snprintf(name, sizeof name, "agents/%s.hsm", id);
-    return keyd_path(keyd, name, ret, err);
-}
-
 /* word: a state's name, "making" or "gone". sync: also against a loss of power. */
 static enum att_rc write_file(const struct keyd *keyd, const struct keyd_key *key, const char *word,
                               bool sync, struct att_err *err)
@@ -253,7 +73,7 @@ static enum att_rc write_file(const struct keyd *keyd, const struct keyd_key *ke
     enum att_rc rc =
         json ? att_json_dump(json, false, &text, err) : att_fail(err, ATT_E_NOMEM, "key file");
     if (rc == ATT_OK) {
-        rc = file_path(keyd, key->id, path, err);
+        rc = keyd_hsm_path(keyd, key->id, path, err);
     }
     if (rc == ATT_OK && sync) {
         return att_io_write_file(path, att_buf_slice(&text), 0600, err);
@@ -291,7 +111,8 @@ static enum att_rc take_number(const json_t *json, const char *name, json_int_t 
 
 static enum att_rc take_state(const char *word, struct keyd_hsm_file *file, struct att_err *err)
 {
-    file->waste = strcmp(word, "making") == 0 || strcmp(word, "gone") == 0;
+    file->making = strcmp(word, "making") == 0;
+    file->waste = file->making || strcmp(word, "gone") == 0;
     for (int state = KEYD_KEY_NEW; state <= KEYD_KEY_RETIRED; state++) {
         if (strcmp(word, keyd_key_state_name((enum keyd_key_state)state)) == 0) {
             file->state = (enum keyd_key_state)state;
@@ -374,59 +195,6 @@ enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret
     return rc;
 }
 
-/* ---- waste: keys that nobody was told of, or that were destroyed while hsmd was away -----------
- */
-
-/* What comes last is tried last: one that the token does not let go stands in nobody's way. */
-static void throw_away(struct keyd_hsm *hsm, const char *id, const uint8_t cka_id[CKA_ID_LEN])
-{
-    pthread_mutex_lock(&hsm->lock);
-    if (hsm->trash_count < TRASH_MAX) { /* else the next start finds its file again */
-        struct trash *trash = &hsm->trash[0];
-        memmove(trash + 1, trash, hsm->trash_count++ * sizeof *trash);
-        memcpy(trash->id, id, sizeof trash->id);
-        memcpy(trash->cka_id, cka_id, CKA_ID_LEN);
-    }
-    pthread_mutex_unlock(&hsm->lock);
-}
-
-/* The file goes after the key, so that no key is left that nobody knows of. */
-static enum att_rc destroy_waste(struct keyd *keyd, const char *id,
-                                 const uint8_t cka_id[CKA_ID_LEN], struct att_err *err)
-{
-    char path[KEYD_PATH_MAX];
-    enum att_rc rc = ask_destroy(keyd, cka_id, err);
-    if (rc == ATT_OK) {
-        rc = file_path(keyd, id, path, err);
-    }
-    if (rc == ATT_OK && unlink(path) != 0 && errno != ENOENT) {
-        rc = att_fail_errno(err, ATT_E_IO, "remove %s", path);
-    }
-    return rc;
-}
-
-static void sweep(struct keyd *keyd)
-{
-    struct keyd_hsm *hsm = keyd->hsm;
-    for (int i = 0; i < SWEEP; i++) {
-        struct trash trash;
-        pthread_mutex_lock(&hsm->lock);
-        bool any = hsm->trash_count > 0;
-        if (any) {
-            trash = hsm->trash[--hsm->trash_count];
-        }
-        pthread_mutex_unlock(&hsm->lock);
-        if (!any) {
-            return;
-        }
-        struct att_err err = {0};
-        if (destroy_waste(keyd, trash.id, trash.cka_id, &err) != ATT_OK) {
-            throw_away(hsm, trash.id, trash.cka_id);
-            return;
-        }
-    }
-}
-
 /* ---- the table ------------------------------------------------------------------------------- */
 
 static void *hold(void *user)
@@ -460,7 +228,7 @@ enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *re
     att_autobuf text = ATT_BUF_INIT(FILE_MAX);
     struct keyd_hsm_file file;
     struct att_err cause = {0};
-    enum att_rc rc = file_path(keyd, id, path, err);
+    enum att_rc rc = keyd_hsm_path(keyd, id, path, err);
     if (rc == ATT_OK) {
         rc = att_io_read_file(path, FILE_MAX, &text, &cause);
     }
@@ -479,7 +247,8 @@ enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *re
         return att_fail(err, rc, "%s", cause.msg);
     }
     if (file.waste) {
-        throw_away(keyd->hsm, id, file.cka_id);
+        keyd_hsm_throw_away(keyd, id, file.cka_id,
+                            file.making ? KEYD_WASTE_RIDDLE : KEYD_WASTE_KEY);
         return att_fail(err, ATT_E_NOTFOUND, "key %s is gone", id);
     }
     keyd_autokey key = {.store = &keyd_store_hsm,
@@ -503,7 +272,9 @@ enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *re
     return ATT_OK;
 }
 
-static enum att_rc make(struct keyd *keyd, struct keyd_key *key, struct att_err *err)
+/* ret_asked: hsmd may have heard of it, and the token may have the key. */
+static enum att_rc make(struct keyd *keyd, struct keyd_key *key, bool *ret_asked,
+                        struct att_err *err)
 {
     const struct held *held = key->held;
     const struct proc_value values[] = {
@@ -515,7 +286,7 @@ static enum att_rc make(struct keyd *keyd, struct keyd_key *key, struct att_err 
     proc_autoanswer answer = {0};
     enum att_rc rc = write_file(keyd, key, "making", true, err);
     if (rc == ATT_OK) {
-        rc = ask(keyd, PROC_HSM_CREATE, values, &answer, err);
+        rc = keyd_hsm_ask(keyd, PROC_HSM_CREATE, values, &answer, ret_asked, err);
     }
     if (rc == ATT_OK) {
         rc = take_key(&answer, spki, &attrs, err);
@@ -529,26 +300,38 @@ static enum att_rc make(struct keyd *keyd, struct keyd_key *key, struct att_err 
     return rc;
 }
 
+/* Nobody has heard of the key: so its file can go at once. */
+static void forget_file(const struct keyd *keyd, const char *id)
+{
+    char path[KEYD_PATH_MAX];
+    if (keyd_hsm_path(keyd, id, path, NULL) == ATT_OK) {
+        (void)unlink(path); /* else the next start finds it, and destroys what is not there */
+    }
+}
+
 static enum att_rc create(struct keyd *keyd, struct keyd_key *key, struct att_err *err)
 {
+    bool asked = false;
+    enum att_rc rc = keyd_hsm_check_waste(keyd, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
     struct held *held = new_held();
-    enum att_rc rc =
-        held ? att_random(held->cka_id, CKA_ID_LEN, err) : att_fail(err, ATT_E_NOMEM, "a key");
+    rc = held ? att_random(held->cka_id, CKA_ID_LEN, err) : att_fail(err, ATT_E_NOMEM, "a key");
     if (rc != ATT_OK) {
         free(held);
         return rc;
     }
     memset(key->seed_id, 0, sizeof key->seed_id);
     key->held = held;
-    rc = make(keyd, key, err);
+    rc = make(keyd, key, &asked, err);
     if (rc == ATT_OK) {
-        sweep(keyd);
         return ATT_OK;
     }
-    /* The answer may have been lost, and the key be there. */
-    struct att_err ignored = {0};
-    if (destroy_waste(keyd, key->id, held->cka_id, &ignored) != ATT_OK) {
-        throw_away(keyd->hsm, key->id, held->cka_id);
+    if (asked) {
+        keyd_hsm_throw_away(keyd, key->id, held->cka_id, KEYD_WASTE_RIDDLE);
+    } else {
+        forget_file(keyd, key->id);
     }
     att_buf_done(&key->spki);
     key->held = NULL;
@@ -556,14 +339,10 @@ static enum att_rc create(struct keyd *keyd, struct keyd_key *key, struct att_er
     return rc;
 }
 
+/* On failure what is on disk says "making", or all of it; destroy follows. */
 static enum att_rc keep(struct keyd *keyd, const struct keyd_key *key, struct att_err *err)
 {
-    const struct held *held = key->held;
-    enum att_rc rc = write_file(keyd, key, keyd_key_state_name(key->state), true, err);
-    if (rc != ATT_OK) { /* what is on disk says "making" */
-        throw_away(keyd->hsm, key->id, held->cka_id);
-    }
-    return rc;
+    return write_file(keyd, key, keyd_key_state_name(key->state), true, err);
 }
 
 static enum att_rc keep_state(struct keyd *keyd, const struct keyd_key *key, struct att_err *err)
@@ -579,12 +358,7 @@ static enum att_rc drop(struct keyd *keyd, const struct keyd_key *key, struct at
 static void destroy(struct keyd *keyd, const struct keyd_key *key)
 {
     const struct held *held = key->held;
-    struct att_err ignored = {0};
-    if (destroy_waste(keyd, key->id, held->cka_id, &ignored) != ATT_OK) {
-        throw_away(keyd->hsm, key->id, held->cka_id);
-    } else {
-        sweep(keyd);
-    }
+    keyd_hsm_throw_away(keyd, key->id, held->cka_id, KEYD_WASTE_KEY);
 }
 
 static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_prio prio,
@@ -597,13 +371,11 @@ static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_
         [PROC_HSM_SIGN_REQ_KEY_ID] = proc_bytes(ATT_SLICE_ARRAY(held->cka_id)),
         [PROC_HSM_SIGN_REQ_DIGEST] = proc_bytes(digest),
     };
+    (void)prio;      /* hsmd's sessions are side by side */
     (void)mechanism; /* ECDSA: the only one of a P-256 key */
     enum att_rc rc = keyd_frozen_check(keyd, key->agent, err);
-    if (rc == ATT_OK && prio == TPM_PRIO_HANDSHAKE) { /* hsmd's sessions are side by side */
-        rc = check_late(keyd->hsm, err);
-    }
     if (rc == ATT_OK) {
-        rc = ask(keyd, PROC_HSM_SIGN, values, &answer, err);
+        rc = keyd_hsm_ask(keyd, PROC_HSM_SIGN, values, &answer, NULL, err);
     }
     if (rc != ATT_OK) {
         return rc;
@@ -634,7 +406,7 @@ static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
                                             proc_bytes(ATT_SLICE_ARRAY(held->cka_id))};
     enum att_rc rc = keyd_frozen_check(keyd, key->agent, err);
     if (rc == ATT_OK) {
-        rc = ask(keyd, PROC_HSM_READ, values, &answer, err);
+        rc = keyd_hsm_ask(keyd, PROC_HSM_READ, values, &answer, NULL, err);
     }
     if (rc == ATT_OK) {
         rc = take_key(&answer, spki, &attrs, err);
@@ -660,15 +432,10 @@ static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
     return rc;
 }
 
-static void describe(const struct keyd *keyd, json_t *object)
-{
-    json_object_set_new(object, "configured", json_boolean(keyd->hsm->caller != NULL));
-}
-
 const struct keyd_store keyd_store_hsm = {
     .name = "hsm",
     .keys_max = KEYS_MAX,
-    .ready = ready,
+    .ready = keyd_hsm_ready,
     .create = create,
     .keep = keep,
     .keep_state = keep_state,
@@ -676,7 +443,7 @@ const struct keyd_store keyd_store_hsm = {
     .destroy = destroy,
     .sign = sign,
     .prove = prove,
-    .describe = describe,
+    .describe = keyd_hsm_describe,
     .hold = hold,
     .release = release,
 };

@@ -28,9 +28,11 @@ enum proc_hsm_op {
  *   keyAttributes, keySignature; ATT_E_PROTOCOL moduleAnswer; ATT_E_CONFLICT tokenAmbiguous */
 
 /* INFO: () → json: {"version": 1, "state": "ready" | "starting" | "tokenGone" | "failed",
- *   "reason": text?, "token": {"label", "serial", "manufacturer", "model", "firmware"} (what was
- *   last seen; absent before), "sessions": N, "connections": N, "signatures": N, "failures": N,
- *   "sandbox": {"profile", "seccomp", "landlock", "reason"?}} */
+ *   "word": the reason's word?, "reason": text?, "pin": "unknown" | "ok" | "countLow" | "finalTry"
+ * | "locked" | "notSet" (what the token's flags said last), "silentMs": for how long calls have
+ * been under way of which none came back, "token": {"label", "serial", "manufacturer", "model",
+ * "firmware"} (what was last seen; absent before), "sessions": N, "connections": N, "signatures":
+ * N, "failures": N, "sandbox": {"profile", "seccomp", "landlock", "reason"?}} */
 enum { PROC_HSM_INFO_REP_JSON };
 
 /* CREATE: keyId, type ("ec-p256") → spki (DER SubjectPublicKeyInfo), stated, holds (bits of
@@ -47,7 +49,7 @@ enum { PROC_HSM_REQ_KEY_ID };
 enum { PROC_HSM_SIGN_REQ_KEY_ID, PROC_HSM_SIGN_REQ_DIGEST };
 enum { PROC_HSM_SIGN_REP_SIGNATURE };
 
-/* DESTROY: keyId → (); absent is ATT_OK. */
+/* DESTROY: keyId → (); absent is ATT_OK. ATT_E_RETRY keyMaking: a CREATE of it is under way. */
 
 /* LIST: after (a key id, or empty for the start) → keyIds (ascending; less than a page is the
  * end). */

@@ -57,6 +57,7 @@ struct agent {
     uint64_t generation;
     int64_t not_after, fetched_at_ms;
     bool fetched; /* attestd has answered once, also with "no certificate" */
+    bool in_hsm;  /* its key is: the signatures wait on links of their own */
 };
 
 enum conn_state { CONN_IDENTIFYING, CONN_SERVING, CONN_LINGERING };
@@ -123,7 +124,7 @@ struct tokend {
     struct tokend_report report;
     struct tokend_loop loop;
     struct tokend_source listen_source;
-    struct tokend_upstream *attestd, *views, *whod, *keyd;
+    struct tokend_upstream *attestd, *views, *whod, *keyd, *keyd_hsm;
     struct conn *conns;
     struct agent *agents;
     struct uid_share shares[UIDS_MAX];

@@ -41,9 +41,10 @@ static void ask_keyd(struct conn *conn)
         {.bytes = ATT_SLICE(conn->digest, conn->digest_len)},
     };
     conn->wait = WAIT_SIGN;
-    enum att_rc rc =
-        tokend_upstream_call(conn->tokend->keyd, PROC_SIGN_SIGN, values, -1, &conn->agent->fair,
-                             SIGN_MS, signed_by_keyd, conn, &conn->call, &err);
+    struct tokend_upstream *keyd =
+        conn->agent->in_hsm ? conn->tokend->keyd_hsm : conn->tokend->keyd;
+    enum att_rc rc = tokend_upstream_call(keyd, PROC_SIGN_SIGN, values, -1, &conn->agent->fair,
+                                          SIGN_MS, signed_by_keyd, conn, &conn->call, &err);
     if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, &err);
     }

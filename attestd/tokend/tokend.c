@@ -43,8 +43,9 @@ static void listen_ready(struct tokend_source *source, uint32_t events)
 
 /* Nobody holds more than his part of the links: while one user's executable is read (which may take
  * as long as its file system likes), others are identified; while one agent's signatures wait for
- * the keys, another's finds a link. What agents have is asked over links of its own, so that no
- * newcomer delays it. */
+ * the keys, another's finds a link. A vendor's module may not come back for as long as it likes:
+ * those whose keys are in the HSM share links of their own. What agents have is asked over links of
+ * its own, so that no newcomer delays it. */
 static enum att_rc make_upstreams(struct tokend *tokend, struct att_err *err)
 {
     const struct {
@@ -59,6 +60,8 @@ static enum att_rc make_upstreams(struct tokend *tokend, struct att_err *err)
          {&tokend->loop, tokend->opts.whod_path, "whod", proc_who_table, 2, 1, GAP_MS}},
         {&tokend->keyd,
          {&tokend->loop, tokend->opts.keyd_path, "keyd", proc_sign_table, 8, 3, GAP_MS}},
+        {&tokend->keyd_hsm,
+         {&tokend->loop, tokend->opts.keyd_path, "keyd", proc_sign_table, 4, 2, GAP_MS}},
     };
     enum att_rc rc = ATT_OK;
     for (size_t i = 0; rc == ATT_OK && i < sizeof all / sizeof all[0]; i++) {
@@ -135,6 +138,7 @@ void tokend_free(struct tokend *tokend)
     tokend_upstream_free(tokend->views);
     tokend_upstream_free(tokend->whod);
     tokend_upstream_free(tokend->keyd);
+    tokend_upstream_free(tokend->keyd_hsm);
     tokend_loop_remove(&tokend->loop, &tokend->listen_source);
     tokend_loop_done(&tokend->loop);
     proc_sandbox_ready_done(&tokend->token_sandbox);
@@ -159,7 +163,7 @@ static bool busy(const struct tokend *tokend)
 {
     return tokend->deaf || tokend->lingering || tokend_upstream_busy(tokend->attestd) ||
            tokend_upstream_busy(tokend->views) || tokend_upstream_busy(tokend->whod) ||
-           tokend_upstream_busy(tokend->keyd);
+           tokend_upstream_busy(tokend->keyd) || tokend_upstream_busy(tokend->keyd_hsm);
 }
 
 void tokend_turn(struct tokend *tokend)
@@ -173,6 +177,7 @@ void tokend_turn(struct tokend *tokend)
         tokend_upstream_tick(tokend->views);
         tokend_upstream_tick(tokend->whod);
         tokend_upstream_tick(tokend->keyd);
+        tokend_upstream_tick(tokend->keyd_hsm);
         tokend_conn_tick(tokend);
         if (tokend->deaf) {
             tokend->deaf = false;

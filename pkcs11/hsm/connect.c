@@ -61,6 +61,24 @@ static bool is_it(const struct hsm *hsm, const CK_TOKEN_INFO *info)
            (!hsm->model[0] || field_is(info->model, sizeof info->model, hsm->model));
 }
 
+/* failed: what a slot answered that could not be looked at; CKR_OK: none. */
+static enum att_rc no_such_token(const struct hsm *hsm, CK_ULONG count, CK_RV failed,
+                                 struct att_err *err)
+{
+    char number[32];
+    const char *name = hsm_errors_name(failed);
+    snprintf(number, sizeof number, "CK_RV 0x%lx", failed);
+    (void)!att_fail_native(err, ATT_E_GONE, ATT_DOM_PKCS11, failed,
+                           "no token with label \"%s\" and serial \"%s\" in %lu slots%s%s",
+                           hsm->label, hsm->serial, count,
+                           failed == CKR_OK ? "" : "; C_GetTokenInfo of one: ",
+                           failed == CKR_OK ? ""
+                           : name[0]        ? name
+                                            : number);
+    att_err_reason(err, "tokenGone");
+    return ATT_E_GONE;
+}
+
 enum att_rc hsm_find_slot(struct hsm *hsm, CK_SLOT_ID *ret_slot, CK_TOKEN_INFO *ret,
                           struct att_err *err)
 {
@@ -71,25 +89,41 @@ enum att_rc hsm_find_slot(struct hsm *hsm, CK_SLOT_ID *ret_slot, CK_TOKEN_INFO *
         return hsm_errors_set(rv != CKR_OK ? rv : CKR_BUFFER_TOO_SMALL, "C_GetSlotList", err);
     }
     unsigned found = 0;
+    CK_RV failed = CKR_OK;
     for (CK_ULONG i = 0; i < count; i++) {
         CK_TOKEN_INFO info;
-        if (hsm->module->C_GetTokenInfo(slots[i], &info) == CKR_OK && is_it(hsm, &info)) {
+        rv = hsm->module->C_GetTokenInfo(slots[i], &info);
+        if (rv == CKR_OK && is_it(hsm, &info)) {
             *ret_slot = slots[i];
             *ret = info;
             found++;
         }
+        failed = rv == CKR_OK ? failed : rv;
     }
-    if (found == 1) {
-        return ATT_OK;
+    if (found <= 1) {
+        return found ? ATT_OK : no_such_token(hsm, count, failed, err);
     }
-    enum att_rc rc =
-        found
-            ? att_fail(err, ATT_E_CONFLICT, "%u tokens with label \"%s\" and serial \"%s\"", found,
-                       hsm->label, hsm->serial)
-            : att_fail(err, ATT_E_GONE, "no token with label \"%s\" and serial \"%s\" in %lu slots",
-                       hsm->label, hsm->serial, count);
-    att_err_reason(err, found ? "tokenAmbiguous" : "tokenGone");
-    return rc;
+    (void)!att_fail(err, ATT_E_CONFLICT, "%u tokens with label \"%s\" and serial \"%s\"", found,
+                    hsm->label, hsm->serial);
+    att_err_reason(err, "tokenAmbiguous");
+    return ATT_E_CONFLICT;
+}
+
+enum hsm_pin hsm_pin_of(CK_FLAGS flags)
+{
+    return !(flags & CKF_USER_PIN_INITIALIZED) ? HSM_PIN_NOT_SET
+           : flags & CKF_USER_PIN_LOCKED       ? HSM_PIN_LOCKED
+           : flags & CKF_USER_PIN_FINAL_TRY    ? HSM_PIN_FINAL_TRY
+           : flags & CKF_USER_PIN_COUNT_LOW    ? HSM_PIN_COUNT_LOW
+                                               : HSM_PIN_OK;
+}
+
+/* A token that wants no login has no PIN to lose. */
+static void note_pin(struct hsm *hsm, CK_FLAGS flags)
+{
+    pthread_mutex_lock(&hsm->lock);
+    hsm->info.pin = flags & CKF_LOGIN_REQUIRED ? hsm_pin_of(flags) : HSM_PIN_OK;
+    pthread_mutex_unlock(&hsm->lock);
 }
 
 enum att_rc hsm_check_token(struct hsm *hsm, CK_SLOT_ID slot, struct att_err *err)
@@ -102,20 +136,22 @@ enum att_rc hsm_check_token(struct hsm *hsm, CK_SLOT_ID slot, struct att_err *er
     if (!field_is(info.serialNumber, sizeof info.serialNumber, hsm->serial)) {
         return hsm_errors_set(CKR_DEVICE_REMOVED, "the slot holds another token", err);
     }
+    note_pin(hsm, info.flags);
     return ATT_OK;
 }
 
 /* What can be known without spending one of the token's tries. */
 static enum att_rc check_pin_flags(CK_FLAGS flags, struct att_err *err)
 {
-    if (!(flags & CKF_USER_PIN_INITIALIZED)) {
+    enum hsm_pin pin = hsm_pin_of(flags);
+    if (pin == HSM_PIN_NOT_SET) {
         (void)!att_fail(err, ATT_E_DENIED, "the token's user PIN has not been set");
         att_err_reason(err, "pinNotSet");
         return ATT_E_DENIED;
     }
-    if (flags & (CKF_USER_PIN_LOCKED | CKF_USER_PIN_FINAL_TRY)) {
+    if (pin == HSM_PIN_LOCKED || pin == HSM_PIN_FINAL_TRY) {
         (void)!att_fail(err, ATT_E_LOCKOUT,
-                        flags & CKF_USER_PIN_LOCKED
+                        pin == HSM_PIN_LOCKED
                             ? "the token's user PIN is locked"
                             : "the token allows one more try of its user PIN: log in by hand, or "
                               "set the PIN anew");
@@ -192,6 +228,9 @@ enum att_rc hsm_connect(struct hsm *hsm, struct att_err *err)
     enum att_rc rc = initialize(hsm, err);
     if (rc == ATT_OK) {
         rc = hsm_find_slot(hsm, &slot, &info, err);
+    }
+    if (rc == ATT_OK) {
+        note_pin(hsm, info.flags);
     }
     if (rc == ATT_OK && (info.flags & CKF_LOGIN_REQUIRED)) {
         rc = check_pin_flags(info.flags, err);

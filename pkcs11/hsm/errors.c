@@ -104,6 +104,13 @@ bool hsm_errors_again(CK_RV rv)
     return at >= 0 && table[at].again;
 }
 
+const char *hsm_pin_name(enum hsm_pin pin)
+{
+    static const char *const names[] = {"unknown",  "ok",     "countLow",
+                                        "finalTry", "locked", "notSet"};
+    return names[pin];
+}
+
 enum att_rc hsm_errors_set(CK_RV rv, const char *what, struct att_err *err)
 {
     int at = place_of(rv);

@@ -75,6 +75,7 @@ static enum att_rc connect_alone(struct hsm *hsm, int64_t deadline_ms, struct at
         rc = hsm_connect(hsm, &why);
         pthread_mutex_lock(&hsm->lock);
         hsm->began_ms[place] = 0;
+        hsm->returned_ms = att_boottime_ms();
         hsm->connected = rc == ATT_OK;
         hsm->failed_ms = rc == ATT_OK ? 0 : monotonic_ms();
         hsm->why_failed = why;
@@ -171,6 +172,7 @@ static enum att_rc one_try(struct hsm *hsm, hsm_call_fn *fn, void *arg, struct h
     }
     pthread_mutex_lock(&hsm->lock);
     hsm->began_ms[place] = 0;
+    hsm->returned_ms = att_boottime_ms();
     if (hsm_errors_again(call->rv)) {
         hsm->connected = false; /* for the next one, too */
     } else if (call->rv == CKR_SESSION_COUNT && hsm->open_count > 1) {
@@ -318,5 +320,7 @@ void hsm_info_get(struct hsm *hsm, struct hsm_info *ret_info)
             ret_info->busy_since_ms = began;
         }
     }
+    int64_t busy = ret_info->busy_since_ms;
+    ret_info->silent_since_ms = busy && busy < hsm->returned_ms ? hsm->returned_ms : busy;
     pthread_mutex_unlock(&hsm->lock);
 }

@@ -58,14 +58,30 @@ void hsm_free(struct hsm *hsm);
  * logged in. */
 ATT_MUST_USE enum att_rc hsm_poll(struct hsm *hsm, struct att_err *err);
 
+/* What the token's flags said of its user PIN when it was last looked at (PKCS#11 2.40 §3.2,
+ * CK_TOKEN_INFO). With HSM_PIN_FINAL_TRY and HSM_PIN_LOCKED nobody logs in. */
+enum hsm_pin {
+    HSM_PIN_UNKNOWN,
+    HSM_PIN_OK,
+    HSM_PIN_COUNT_LOW, /* somebody has given a wrong one since the last that was right */
+    HSM_PIN_FINAL_TRY,
+    HSM_PIN_LOCKED,
+    HSM_PIN_NOT_SET,
+};
+const char *hsm_pin_name(enum hsm_pin pin); /* "unknown", "ok", "countLow", "finalTry" … */
+
 /* What CK_TOKEN_INFO said at the last login; empty before. */
 struct hsm_info {
     bool connected;
+    enum hsm_pin pin;
     char label[HSM_LABEL_MAX + 1], serial[HSM_SERIAL_MAX + 1];
     char manufacturer[33], model[17], firmware[16];
     unsigned sessions;     /* how many operations run side by side at most */
     uint64_t connections;  /* how often everything was made anew */
     int64_t busy_since_ms; /* att_boottime_ms when the oldest call under way began; 0: none */
+    /* Since when calls are under way and none has come back; 0: none is. A module that works comes
+     * back from hsm_poll at the latest. */
+    int64_t silent_since_ms;
 };
 void hsm_info_get(struct hsm *hsm, struct hsm_info *ret_info);
 
@@ -108,7 +124,7 @@ ATT_MUST_USE enum att_rc hsm_key_sign(struct hsm *hsm, const uint8_t id[HSM_KEY_
                                       const uint8_t digest[ATT_SHA256_LEN],
                                       uint8_t ret_signature[HSM_SIGNATURE_LEN],
                                       struct att_err *err);
-/* Both objects; absent is ATT_OK. */
+/* Both objects, and more of them where a making that was cut off left two; absent is ATT_OK. */
 ATT_MUST_USE enum att_rc hsm_key_destroy(struct hsm *hsm, const uint8_t id[HSM_KEY_ID_LEN],
                                          struct att_err *err);
 /* The ids of our private keys that are greater than after (NULL: all), ascending, at most room. */

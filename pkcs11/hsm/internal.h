@@ -44,6 +44,7 @@ struct hsm {
     CK_SESSION_HANDLE idle[HSM_SESSIONS_MAX];
     unsigned idle_count, open_count, limit;
     int64_t began_ms[HSM_SESSIONS_MAX + 1]; /* of each call under way; 0: free place */
+    int64_t returned_ms;                    /* when the last one came back */
     struct hsm_info info;
     struct hsm_cached cache[HSM_CACHE];
 };
@@ -79,6 +80,7 @@ ATT_MUST_USE enum att_rc hsm_connect(struct hsm *hsm, struct att_err *err);
 ATT_MUST_USE enum att_rc hsm_find_slot(struct hsm *hsm, CK_SLOT_ID *ret_slot, CK_TOKEN_INFO *ret,
                                        struct att_err *err);
 ATT_MUST_USE enum att_rc hsm_check_token(struct hsm *hsm, CK_SLOT_ID slot, struct att_err *err);
+enum hsm_pin hsm_pin_of(CK_FLAGS flags);
 
 /* ---- objects.c ---- */
 /* Is the session one of a user who is logged in, where the token wants that? */
@@ -87,6 +89,10 @@ ATT_MUST_USE enum att_rc hsm_check_login(struct hsm_call *call, struct att_err *
 ATT_MUST_USE enum att_rc hsm_object_find(struct hsm_call *call, CK_OBJECT_CLASS class,
                                          const uint8_t id[HSM_KEY_ID_LEN],
                                          CK_OBJECT_HANDLE *ret_handle, struct att_err *err);
+/* Any one of those that have it; ATT_E_NOTFOUND. */
+ATT_MUST_USE enum att_rc hsm_object_any(struct hsm_call *call, CK_OBJECT_CLASS class,
+                                        const uint8_t id[HSM_KEY_ID_LEN],
+                                        CK_OBJECT_HANDLE *ret_handle, struct att_err *err);
 ATT_MUST_USE enum att_rc hsm_object_attrs(struct hsm_call *call, CK_OBJECT_HANDLE private,
                                           struct hsm_key *ret_key, struct att_err *err);
 ATT_MUST_USE enum att_rc hsm_object_point(struct hsm_call *call, CK_OBJECT_HANDLE public,

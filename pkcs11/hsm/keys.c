@@ -5,6 +5,8 @@
 #include <openssl/evp.h>
 #include <string.h>
 
+#define DESTROY_MAX 8 /* objects of one id and class */
+
 /* ---- handles that are known ---------------------------------------------------------------- */
 
 static struct hsm_cached *place_of(struct hsm *hsm, const uint8_t id[HSM_KEY_ID_LEN])
@@ -130,20 +132,29 @@ enum att_rc hsm_key_read(struct hsm *hsm, const uint8_t id[HSM_KEY_ID_LEN], stru
 
 /* ---- destroying ---------------------------------------------------------------------------- */
 
-static enum att_rc destroy_one(struct hsm_call *call, CK_OBJECT_CLASS class, const uint8_t *id,
-                               struct att_err *err)
+/* All that have this id: a making that failed half way and was tried again may have left two. */
+static enum att_rc destroy_each(struct hsm_call *call, CK_OBJECT_CLASS class, const uint8_t *id,
+                                struct att_err *err)
 {
-    CK_OBJECT_HANDLE handle;
     struct att_err why = {0};
-    enum att_rc rc = hsm_object_find(call, class, id, &handle, &why);
+    enum att_rc rc = ATT_OK;
+    for (int i = 0; rc == ATT_OK && i < DESTROY_MAX; i++) {
+        CK_OBJECT_HANDLE handle = CK_INVALID_HANDLE;
+        rc = hsm_object_any(call, class, id, &handle, &why);
+        if (rc == ATT_OK) {
+            CK_RV rv = call->module->C_DestroyObject(call->session, handle);
+            rc = rv == CKR_OK ? ATT_OK : hsm_call_failed(call, rv, "C_DestroyObject", &why);
+        }
+    }
     if (rc == ATT_E_NOTFOUND && call->rv == CKR_OK) {
         return ATT_OK;
     }
     if (rc == ATT_OK) {
-        CK_RV rv = call->module->C_DestroyObject(call->session, handle);
-        rc = rv == CKR_OK ? ATT_OK : hsm_call_failed(call, rv, "C_DestroyObject", &why);
+        rc = att_fail(&why, ATT_E_PROTOCOL, "C_DestroyObject: CKR_OK %d times, and one is left",
+                      DESTROY_MAX);
+        att_err_reason(&why, "moduleAnswer");
     }
-    if (rc != ATT_OK && err) {
+    if (err) {
         *err = why;
     }
     return rc;
@@ -153,8 +164,8 @@ static enum att_rc destroy_one(struct hsm_call *call, CK_OBJECT_CLASS class, con
 static enum att_rc destroy_both(struct hsm_call *call, const uint8_t *id, struct att_err *err)
 {
     remember(call, id, 0, CK_INVALID_HANDLE);
-    enum att_rc rc = destroy_one(call, CKO_PRIVATE_KEY, id, err);
-    return rc == ATT_OK ? destroy_one(call, CKO_PUBLIC_KEY, id, err) : rc;
+    enum att_rc rc = destroy_each(call, CKO_PRIVATE_KEY, id, err);
+    return rc == ATT_OK ? destroy_each(call, CKO_PUBLIC_KEY, id, err) : rc;
 }
 
 static enum att_rc run_destroy(struct hsm_call *call, void *arg, struct att_err *err)
@@ -232,9 +243,10 @@ static bool is_template_rv(CK_RV rv)
  * that is enough. */
 static enum att_rc generate_pair(struct hsm_call *call, const uint8_t id[HSM_KEY_ID_LEN],
                                  CK_OBJECT_HANDLE *ret_public, CK_OBJECT_HANDLE *ret_private,
-                                 struct att_err *err)
+                                 CK_RV *ret_first, struct att_err *err)
 {
     CK_RV rv = generate(call, id, true, ret_public, ret_private);
+    *ret_first = rv;
     if (is_template_rv(rv)) {
         enum att_rc rc = destroy_both(call, id, err); /* if anything was left */
         if (rc != ATT_OK) {
@@ -323,14 +335,19 @@ static enum att_rc run_create(struct hsm_call *call, void *arg, struct att_err *
 {
     struct read_job *job = arg;
     CK_OBJECT_HANDLE public = CK_INVALID_HANDLE, private = CK_INVALID_HANDLE;
+    CK_RV first = CKR_OK;
     enum att_rc rc = make_room(call, job->id, err);
     if (rc == ATT_OK) {
-        rc = generate_pair(call, job->id, &public, &private, err);
+        rc = generate_pair(call, job->id, &public, &private, &first, err);
     }
     if (rc != ATT_OK) {
         return rc;
     }
     rc = inspect(call, public, private, &job->key, err);
+    if (rc != ATT_OK && call->rv == CKR_OK && !call->again && hsm_errors_again(first)) {
+        /* Was it the template, or the device for a moment? The latter is asked first. */
+        return hsm_call_failed(call, first, "C_GenerateKeyPair", err);
+    }
     if (rc == ATT_OK) {
         remember(call, job->id, call->connection, private);
     } else if (!hsm_errors_again(call->rv)) { /* else the second try does it */

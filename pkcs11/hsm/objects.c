@@ -96,9 +96,10 @@ enum att_rc hsm_check_login(struct hsm_call *call, struct att_err *err)
     return rv == CKR_OK ? ATT_OK : hsm_call_failed(call, rv, "C_GetSessionInfo", err);
 }
 
-enum att_rc hsm_object_find(struct hsm_call *call, CK_OBJECT_CLASS class,
-                            const uint8_t id[HSM_KEY_ID_LEN], CK_OBJECT_HANDLE *ret_handle,
-                            struct att_err *err)
+/* One or two of them. */
+static enum att_rc find_by_id(struct hsm_call *call, CK_OBJECT_CLASS class,
+                              const uint8_t id[HSM_KEY_ID_LEN], CK_OBJECT_HANDLE ret_found[2],
+                              CK_ULONG *ret_count, struct att_err *err)
 {
     CK_KEY_TYPE type = CKK_EC;
     CK_BBOOL yes = CK_TRUE;
@@ -110,24 +111,44 @@ enum att_rc hsm_object_find(struct hsm_call *call, CK_OBJECT_CLASS class,
         {CKA_LABEL, label, strlen(label)}, {CKA_KEY_TYPE, &type, sizeof type},
         {CKA_TOKEN, &yes, sizeof yes},
     };
-    CK_OBJECT_HANDLE found[2];
+    enum att_rc rc = find_at_most(call, template, sizeof template / sizeof template[0], ret_found,
+                                  2, ret_count, err);
+    if (rc == ATT_OK && *ret_count == 0) {
+        rc = hsm_check_login(call, err);
+    }
+    if (rc == ATT_OK && *ret_count == 0) {
+        rc = att_fail(err, ATT_E_NOTFOUND, "the token has no such key");
+        att_err_reason(err, "keyGone");
+    }
+    return rc;
+}
+
+enum att_rc hsm_object_any(struct hsm_call *call, CK_OBJECT_CLASS class,
+                           const uint8_t id[HSM_KEY_ID_LEN], CK_OBJECT_HANDLE *ret_handle,
+                           struct att_err *err)
+{
+    CK_OBJECT_HANDLE found[2] = {CK_INVALID_HANDLE};
     CK_ULONG count = 0;
-    enum att_rc rc =
-        find_at_most(call, template, sizeof template / sizeof template[0], found, 2, &count, err);
-    if (rc != ATT_OK) {
-        return rc;
-    }
-    if (count == 1) {
+    enum att_rc rc = find_by_id(call, class, id, found, &count, err);
+    if (rc == ATT_OK) {
         *ret_handle = found[0];
-        return ATT_OK;
     }
-    rc = hsm_check_login(call, err);
-    if (rc != ATT_OK) {
-        return rc;
+    return rc;
+}
+
+enum att_rc hsm_object_find(struct hsm_call *call, CK_OBJECT_CLASS class,
+                            const uint8_t id[HSM_KEY_ID_LEN], CK_OBJECT_HANDLE *ret_handle,
+                            struct att_err *err)
+{
+    CK_OBJECT_HANDLE found[2] = {CK_INVALID_HANDLE};
+    CK_ULONG count = 0;
+    enum att_rc rc = find_by_id(call, class, id, found, &count, err);
+    if (rc == ATT_OK && count == 1) {
+        *ret_handle = found[0];
+    } else if (rc == ATT_OK) {
+        rc = att_fail(err, ATT_E_CONFLICT, "the token has two keys with this CKA_ID");
+        att_err_reason(err, "keyTwice");
     }
-    rc = count ? att_fail(err, ATT_E_CONFLICT, "the token has two keys with this CKA_ID")
-               : att_fail(err, ATT_E_NOTFOUND, "the token has no such key");
-    att_err_reason(err, count ? "keyTwice" : "keyGone");
     return rc;
 }
 

@@ -484,4 +484,5 @@ def main():
         shutil.rmtree(rig.dir, ignore_errors=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

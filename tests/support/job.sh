@@ -187,9 +187,9 @@ job_make_hsm() {
     job_hsm_serial=$(find "$dir/tokens" -mindepth 1 -maxdepth 1 -printf '%f\n' | tr -d - | cut -c 17-)
     cat >> "$dir/attestd.yaml" << END
 hsm:
-  module: /usr/lib/softhsm/libsofthsm2.so
+  module: ${job_hsm_module:-/usr/lib/softhsm/libsofthsm2.so}
   token: "pkcs11:token=agents;serial=$job_hsm_serial?pin-source=file:$dir/hsm.pin"
-  files: [ $SOFTHSM2_CONF, $dir/tokens ]
+  files: [ $SOFTHSM2_CONF, $dir/tokens${job_hsm_files:-} ]
 END
 }
 

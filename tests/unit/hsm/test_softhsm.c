@@ -247,6 +247,13 @@ static void test_others_objects_are_left_alone(void **state)
     foreign_key(hsm, HSM_LABEL, id, sizeof id);
     foreign_key(hsm, HSM_LABEL, id, sizeof id);
     sign_refused(hsm, id, ATT_E_CONFLICT, "keyTwice");
+    /* … but that both are to go, and the one of somebody else stays. */
+    assert_int_equal(hsm_key_destroy(hsm, id, NULL), ATT_OK);
+    sign_refused(hsm, id, ATT_E_NOTFOUND, "keyGone");
+    assert_int_equal(hsm->module->C_FindObjectsInit(hsm->parked, template, 1), CKR_OK);
+    assert_int_equal(hsm->module->C_FindObjects(hsm->parked, &found, 1, &count), CKR_OK);
+    assert_int_equal(hsm->module->C_FindObjectsFinal(hsm->parked), CKR_OK);
+    assert_int_equal(count, 1);
     hsm_free(hsm);
 }
 
@@ -609,6 +616,35 @@ static void test_points(void **state)
     assert_int_equal(hsm_object_point_parse(ATT_SLICE(value, 67), xy, NULL), ATT_E_PROTOCOL);
 }
 
+static void test_what_the_flags_say_of_the_pin(void **state)
+{
+    (void)state;
+    const CK_FLAGS set = CKF_USER_PIN_INITIALIZED;
+    const struct {
+        CK_FLAGS flags;
+        const char *name;
+    } cases[] = {
+        {0, "notSet"},
+        {CKF_USER_PIN_LOCKED, "notSet"},
+        {set, "ok"},
+        {set | CKF_SO_PIN_LOCKED, "ok"},
+        {set | CKF_USER_PIN_COUNT_LOW, "countLow"},
+        {set | CKF_USER_PIN_COUNT_LOW | CKF_USER_PIN_FINAL_TRY, "finalTry"},
+        {set | CKF_USER_PIN_LOCKED | CKF_USER_PIN_FINAL_TRY | CKF_USER_PIN_COUNT_LOW, "locked"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_string_equal(hsm_pin_name(hsm_pin_of(cases[i].flags)), cases[i].name);
+    }
+    struct hsm *hsm = open_it();
+    struct hsm_info info;
+    hsm_info_get(hsm, &info);
+    assert_string_equal(hsm_pin_name(info.pin), "unknown");
+    wait_for(hsm, ATT_OK);
+    hsm_info_get(hsm, &info);
+    assert_string_equal(hsm_pin_name(info.pin), "ok");
+    hsm_free(hsm);
+}
+
 static void test_errors_have_names(void **state)
 {
     (void)state;
@@ -669,6 +705,7 @@ int main(void)
         cmocka_unit_test(test_threads_share_sessions),
         cmocka_unit_test(test_a_single_session),
         cmocka_unit_test(test_points),
+        cmocka_unit_test(test_what_the_flags_say_of_the_pin),
         cmocka_unit_test(test_errors_have_names),
     };
     if (!softhsm_available()) {

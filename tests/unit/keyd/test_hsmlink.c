@@ -1,0 +1,364 @@
+/* keyd beside an attestd-hsmd that answers what it should not, nothing, or late. The real one is in
+ * integration/test_hsmd*. */
+#include "attestd/keyd/hsmlink.h"
+
+#include "attestd/base/clock.h"
+#include "attestd/base/io.h"
+
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct rig {
+    char dir[64], agents[80], sock[80];
+    struct keyd keyd;
+    struct proc_server *server;
+};
+
+/* ---- an hsmd whose words the test chooses -----------------------------------------------------
+ */
+
+static const char *info_says;
+static enum att_rc create_says, destroy_says, sign_says;
+static atomic_int creates, destroys, signs;
+
+static enum att_rc reasoned(enum att_rc rc, const char *reason, struct att_err *err)
+{
+    if (rc != ATT_OK) {
+        (void)!att_fail(err, rc, "as the test says");
+        att_err_reason(err, reason);
+    }
+    return rc;
+}
+
+static enum att_rc serve(void *user, const struct proc_peer *peer, const struct proc_op *op,
+                         const struct proc_msg *request, struct att_buf *ret_payload,
+                         struct att_err *err)
+{
+    (void)user;
+    (void)peer;
+    (void)request;
+    enum att_rc rc = ATT_E_UNSUPPORTED;
+    if (op->op == PROC_HSM_INFO) {
+        const struct proc_value values[] = {{.bytes = att_slice_str(info_says)}};
+        return proc_reply_encode(op, values, ret_payload, err);
+    }
+    if (op->op == PROC_HSM_CREATE) {
+        atomic_fetch_add(&creates, 1);
+        return reasoned(create_says, "tokenGone", err);
+    }
+    if (op->op == PROC_HSM_SIGN) {
+        atomic_fetch_add(&signs, 1);
+        return reasoned(sign_says, "pinLocked", err);
+    }
+    if (op->op == PROC_HSM_DESTROY) {
+        atomic_fetch_add(&destroys, 1);
+        rc = reasoned(destroy_says, "keyMaking", err);
+        return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
+    }
+    return rc;
+}
+
+#define READY "{\"version\":1,\"state\":\"ready\",\"pin\":\"ok\",\"silentMs\":0}"
+
+static int setup(void **state)
+{
+    struct rig *rig = calloc(1, sizeof *rig);
+    assert_non_null(rig);
+    strcpy(rig->dir, "/tmp/att-hsmlink-XXXXXX");
+    assert_non_null(mkdtemp(rig->dir));
+    snprintf(rig->agents, sizeof rig->agents, "%s/agents", rig->dir);
+    snprintf(rig->sock, sizeof rig->sock, "%s/hsm.sock", rig->dir);
+    assert_int_equal(att_io_mkdirs(rig->agents, 0700, NULL), ATT_OK);
+    strcpy(rig->keyd.dir, rig->dir);
+    pthread_mutex_init(&rig->keyd.lock, NULL);
+    const struct keyd_opts opts = {.hsm_socket_path = rig->sock, .hsm_user = geteuid()};
+    assert_int_equal(keyd_hsm_new(&opts, &rig->keyd.hsm, NULL), ATT_OK);
+    info_says = READY;
+    create_says = sign_says = destroy_says = ATT_OK;
+    creates = destroys = signs = 0;
+    *state = rig;
+    return 0;
+}
+
+static void serve_it(struct rig *rig)
+{
+    const struct proc_server_opts opts = {.path = rig->sock,
+                                          .clients = {{geteuid()}, 1},
+                                          .table = proc_hsm_table,
+                                          .handler = serve,
+                                          .frame_timeout_ms = 5000};
+    assert_int_equal(proc_server_new(&opts, &rig->server, NULL), ATT_OK);
+    assert_int_equal(proc_server_start(rig->server, NULL), ATT_OK);
+}
+
+static int teardown(void **state)
+{
+    struct rig *rig = *state;
+    char command[120];
+    keyd_hsm_free(rig->keyd.hsm);
+    proc_server_free(rig->server);
+    pthread_mutex_destroy(&rig->keyd.lock);
+    snprintf(command, sizeof command, "rm -rf %s", rig->dir);
+    assert_int_equal(system(command), 0);
+    free(rig);
+    return 0;
+}
+
+static int files(const struct rig *rig)
+{
+    DIR *dir = opendir(rig->agents);
+    int count = 0;
+    assert_non_null(dir);
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        count += entry->d_name[0] != '.';
+    }
+    closedir(dir);
+    return count;
+}
+
+static json_int_t number(struct rig *rig, const char *name)
+{
+    att_autojson *json = json_object();
+    keyd_hsm_describe(&rig->keyd, json);
+    return json_integer_value(json_object_get(json, name));
+}
+
+static bool says(struct rig *rig, const char *name, const char *text)
+{
+    att_autojson *json = json_object();
+    keyd_hsm_describe(&rig->keyd, json);
+    const char *found = json_string_value(json_object_get(json, name));
+    return found && strstr(found, text);
+}
+
+static void pause_ms(long ms)
+{
+    const struct timespec wait = {ms / 1000, (ms % 1000) * 1000000};
+    (void)nanosleep(&wait, NULL);
+}
+
+#define wait_until(condition)                                                                      \
+    do {                                                                                           \
+        for (int i_ = 0; !(condition); i_++) {                                                     \
+            if (i_ > 1500) {                                                                       \
+                fail_msg("waited in vain: %s", #condition);                                        \
+            }                                                                                      \
+            pause_ms(10);                                                                          \
+        }                                                                                          \
+    } while (0)
+
+static void new_key(struct keyd_key *ret)
+{
+    *ret = (struct keyd_key){.store = &keyd_store_hsm};
+    assert_int_equal(keyd_new_id(ret->id, NULL), ATT_OK);
+    strcpy(ret->agent, "web");
+}
+
+static enum att_rc create(struct rig *rig, struct att_err *err)
+{
+    struct keyd_key key;
+    new_key(&key);
+    enum att_rc rc = keyd_store_hsm.create(&rig->keyd, &key, err);
+    assert_null(key.held);
+    return rc;
+}
+
+/* ---- what it does -----------------------------------------------------------------------------
+ */
+
+static void test_nobody_listens_nothing_is_left(void **state)
+{
+    struct rig *rig = *state;
+    for (int i = 0; i < 5; i++) {
+        struct att_err err = {0};
+        assert_int_equal(create(rig, &err), ATT_E_UNREACHABLE);
+        assert_non_null(strstr(err.msg, "hsmd"));
+    }
+    assert_int_equal(files(rig), 0);
+    assert_int_equal(number(rig, "waste"), 0);
+}
+
+static void test_an_unknown_fate_is_looked_at_twice(void **state)
+{
+    struct rig *rig = *state;
+    struct att_err err = {0};
+    serve_it(rig);
+    create_says = ATT_E_GONE;
+    assert_int_equal(create(rig, &err), ATT_E_GONE);
+    assert_string_equal(err.reason, "tokenGone");
+    assert_int_equal(files(rig), 1);
+    assert_int_equal(number(rig, "waste"), 1);
+    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
+    wait_until(destroys == 1);
+    pause_ms(3000);
+    assert_int_equal(destroys,
+                     1); /* the second look is later: integration/test_resume_kill9_hsm.sh */
+    assert_int_equal(files(rig), 1);
+    assert_int_equal(number(rig, "waste"), 1);
+}
+
+static void test_the_file_goes_after_the_key(void **state)
+{
+    struct rig *rig = *state;
+    struct keyd_key key;
+    char path[KEYD_PATH_MAX];
+    uint8_t cka_id[PROC_HSM_KEY_ID_LEN] = {1};
+    new_key(&key);
+    assert_int_equal(keyd_hsm_path(&rig->keyd, key.id, path, NULL), ATT_OK);
+    assert_int_equal(att_io_write_file(path, ATT_SLICE_LIT("{}"), 0600, NULL), ATT_OK);
+    serve_it(rig);
+    destroy_says = ATT_E_RETRY; /* keyMaking */
+    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
+    keyd_hsm_throw_away(&rig->keyd, key.id, cka_id, KEYD_WASTE_KEY);
+    wait_until(destroys >= 1);
+    assert_int_equal(files(rig), 1);
+    destroy_says = ATT_OK;
+    wait_until(files(rig) == 0);
+    wait_until(number(rig, "waste") == 0);
+}
+
+/* One that cannot be destroyed: the others are. */
+static void test_one_does_not_hold_up_the_others(void **state)
+{
+    struct rig *rig = *state;
+    uint8_t cka_id[PROC_HSM_KEY_ID_LEN] = {1};
+    serve_it(rig);
+    for (int i = 0; i < 3; i++) {
+        struct keyd_key key;
+        new_key(&key);
+        keyd_hsm_throw_away(&rig->keyd, key.id, cka_id, KEYD_WASTE_KEY);
+    }
+    destroy_says = ATT_E_CONFLICT;
+    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
+    wait_until(destroys == 3);
+    pause_ms(500);
+    assert_int_equal(destroys, 3); /* not at once again */
+    assert_int_equal(number(rig, "waste"), 3);
+}
+
+static void test_refuses_more_waste(void **state)
+{
+    struct rig *rig = *state;
+    struct att_err err = {0};
+    uint8_t cka_id[PROC_HSM_KEY_ID_LEN] = {1};
+    serve_it(rig);
+    for (int i = 0; i < 256; i++) {
+        struct keyd_key key;
+        new_key(&key);
+        keyd_hsm_throw_away(&rig->keyd, key.id, cka_id, KEYD_WASTE_KEY);
+    }
+    assert_int_equal(create(rig, &err), ATT_E_RETRY);
+    assert_string_equal(err.reason, "hsmWaste");
+    assert_int_equal(creates, 0);
+    assert_int_equal(files(rig), 0);
+    /* When it can be destroyed it goes, and keys are made again: the refusal is another one. */
+    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
+    wait_until(number(rig, "waste") == 0);
+    create_says = ATT_E_GONE;
+    att_err_clear(&err);
+    assert_int_equal(create(rig, &err), ATT_E_GONE);
+    assert_int_equal(creates, 1);
+}
+
+static void test_refuses_to_wait_for_a_module_that_is_silent(void **state)
+{
+    struct rig *rig = *state;
+    const struct proc_value values[] = {
+        [PROC_HSM_SIGN_REQ_KEY_ID] = proc_bytes(ATT_SLICE_LIT("01234567890123456789")),
+        [PROC_HSM_SIGN_REQ_DIGEST] = proc_bytes(ATT_SLICE_LIT("01234567890123456789012345678901")),
+    };
+    struct att_err err = {0};
+    bool asked = true;
+    serve_it(rig);
+    info_says = "{\"version\":1,\"state\":\"ready\",\"pin\":\"ok\",\"silentMs\":8000}";
+    sign_says = ATT_E_LOCKOUT;
+    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
+    wait_until(says(rig, "state", "silent"));
+    {
+        proc_autoanswer answer = {0};
+        assert_int_equal(keyd_hsm_ask(&rig->keyd, PROC_HSM_SIGN, values, &answer, &asked, &err),
+                         ATT_E_RETRY);
+    }
+    assert_string_equal(err.reason, "tokenBusy");
+    assert_false(asked);
+    assert_int_equal(signs, 0);
+    info_says = "{\"version\":1,\"state\":\"ready\",\"pin\":\"finalTry\",\"silentMs\":7999}";
+    wait_until(says(rig, "state", "ready"));
+    assert_true(says(rig, "pin", "finalTry"));
+    att_err_clear(&err);
+    proc_autoanswer answer = {0};
+    /* An operator's to mend there: not a refusal of keyd's, and not the TPM's lockout. */
+    assert_int_equal(keyd_hsm_ask(&rig->keyd, PROC_HSM_SIGN, values, &answer, &asked, &err),
+                     ATT_E_UNREACHABLE);
+    assert_string_equal(err.reason, "pinLocked");
+    assert_true(asked);
+    assert_int_equal(signs, 1);
+}
+
+static void test_refuses_an_info_that_is_none(void **state)
+{
+    struct rig *rig = *state;
+    serve_it(rig);
+    static const char *const bad[] = {"[]",
+                                      "{}",
+                                      "{\"state\":\"ready\"}",
+                                      "{\"state\":\"ready\",\"silentMs\":-1}",
+                                      "{\"state\":\"ready\",\"silentMs\":\"0\"}",
+                                      "{\"state\":1,\"silentMs\":0}",
+                                      "{\"state\":"};
+    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        info_says = READY;
+        wait_until(says(rig, "state", "ready"));
+        info_says = bad[i];
+        wait_until(says(rig, "state", "hsmdAway"));
+        assert_false(says(rig, "reason", "Connection refused"));
+    }
+    /* Longer words than there is room for. */
+    info_says = "{\"state\":\"01234567890123456789\",\"silentMs\":0,\"word\":"
+                "\"0123456789012345678901234567890\",\"pin\":\"01234567890123456789\"}";
+    wait_until(says(rig, "state", "012345678901234"));
+    assert_true(says(rig, "pin", "012345678901234"));
+}
+
+static void test_a_host_without_an_hsm(void **state)
+{
+    (void)state;
+    struct keyd keyd = {0};
+    const struct keyd_opts opts = {0};
+    struct att_err err = {0};
+    assert_int_equal(keyd_hsm_new(&opts, &keyd.hsm, NULL), ATT_OK);
+    assert_int_equal(keyd_hsm_start(&keyd, NULL), ATT_OK);
+    assert_int_equal(keyd_hsm_ready(&keyd, &err), ATT_E_UNSUPPORTED);
+    assert_string_equal(err.reason, "keyStore");
+    att_autojson *json = json_object();
+    keyd_hsm_describe(&keyd, json);
+    assert_int_equal(json_object_size(json), 1);
+    assert_true(json_is_false(json_object_get(json, "configured")));
+    keyd_hsm_free(keyd.hsm);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        TEST(test_nobody_listens_nothing_is_left),
+        TEST(test_an_unknown_fate_is_looked_at_twice),
+        TEST(test_the_file_goes_after_the_key),
+        TEST(test_one_does_not_hold_up_the_others),
+        TEST(test_refuses_more_waste),
+        TEST(test_refuses_to_wait_for_a_module_that_is_silent),
+        TEST(test_refuses_an_info_that_is_none),
+        cmocka_unit_test(test_a_host_without_an_hsm),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
