@@ -345,6 +345,30 @@ static enum att_rc view(struct host *host, const struct proc_op *op, const struc
     return rc;
 }
 
+/* ---- CHANGES -----------------------------------------------------------------------------------
+ */
+
+/* Whoever puts a view in force wakes all that wait. */
+static enum att_rc changes(struct host *host, const struct proc_op *op, const struct proc_value *v,
+                           struct att_buf *ret_payload, struct att_err *err)
+{
+    uint64_t known = v[PROC_WORKLOAD_CHANGES_REQ_KNOWN].num, now;
+    int64_t until_ms = att_boottime_ms() + PROC_CHANGES_WAIT_MS;
+    {
+        HOST_LOCKED(host);
+        for (;;) {
+            now = host->selectors ? host->selectors->number : 0;
+            int64_t left_ms = until_ms - att_boottime_ms();
+            if ((now && now != known) || left_ms <= 0 || atomic_load(&host->stop)) {
+                break;
+            }
+            host_wait(host, left_ms);
+        }
+    }
+    const struct proc_value reply[] = {[PROC_WORKLOAD_CHANGES_REP_ENTRIES] = proc_num(now)};
+    return proc_reply_encode(op, reply, ret_payload, err);
+}
+
 /* ---- the server --------------------------------------------------------------------------------
  */
 
@@ -355,6 +379,9 @@ static enum att_rc handle(void *user, const struct proc_peer *peer, const struct
     if (op->op == PROC_WORKLOAD_REPORT) {
         enum att_rc rc = host_token_keep(user, request->v, err);
         return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
+    }
+    if (op->op == PROC_WORKLOAD_CHANGES) {
+        return changes(user, op, request->v, ret_payload, err);
     }
     return op->op == PROC_WORKLOAD_IDENTIFY ? identify(user, peer, op, request->v, ret_payload, err)
                                             : view(user, op, request->v, ret_payload, err);

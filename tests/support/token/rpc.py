@@ -14,6 +14,8 @@ usage: rpc.py COMMAND SOCKET [ARGUMENT…]
             holds the connection then must not be served (root only)
   leave     asks for a signature and ends without waiting for it
   wait      asks for a signature, prints "asked", and reads the answer at the next line of input
+  watch N   N connections; signs on the first every 20 ms, and prints "MS RV found N" (UTC milliseconds;
+            private keys that a search finds) when that changes, "MS lost" at the end of the connection
   deaf N    N calls without reading an answer; prints "deaf" and waits for its input"""
 import os
 import select
@@ -97,6 +99,13 @@ class Client:
         self.key = struct.unpack(">Q", found[5:13])[0]
         self.must(28, b"u", u64(self.session))
         return self
+
+    def found(self):
+        private = u32(0) + b"\1" + u32(8) + u64(3)
+        self.must(26, b"uaA", u64(self.session) + u32(1) + private)
+        n = struct.unpack(">I", self.must(27, b"ufu", u64(self.session) + u32(4))[1:5])[0]
+        self.must(28, b"u", u64(self.session))
+        return n
 
     def ask(self):
         self.must(42, b"uMu", u64(self.session) + u32(0x1041) + u32(NULL) + u64(self.key))
@@ -273,6 +282,22 @@ def cmd_wait(path):
     sys.stdin.readline()
     rv, rest = client.answer()
     print(f"{rv:#x} {len(rest)}")
+
+
+def cmd_watch(path, n):
+    held = [opened(path)] + [Client(versioned(path)).open() for _ in range(int(n) - 1)]
+    said = ""
+    while True:
+        try:
+            now = f"{held[0].sign():#x} found {held[0].found()}"
+        except (Gone, OSError):
+            now = "lost"
+        if now != said:
+            print(int(time.time() * 1000), now, flush=True)
+        said = now
+        if now == "lost":
+            return
+        time.sleep(0.02)
 
 
 def cmd_deaf(path, n):
