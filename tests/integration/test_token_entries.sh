@@ -92,7 +92,8 @@ within alpha '0x200 found 1'
 ok "frozen: refused after $took ms"
 ctl agent thaw alpha > /dev/null
 wait_for 30 says alpha '0x0 found 1'
-entries "gamma={uid: 62009}"
+ctl entry delete alpha > /dev/null
+since=$(date +%s%3N)
 gone() { grep -qE '^[0-9]+ 0x(200|60) found 0$' <(tail -n 1 "$dir/log/alpha.log"); }
 wait_for 30 gone || { cat "$dir/log/alpha.log"; job_fail "removed"; }
 first=$(awk -v since="$since" '$1 >= since - 2000 && $2 != "0x0" {print $1; exit}' "$dir/log/alpha.log")

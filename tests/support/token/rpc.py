@@ -108,11 +108,17 @@ class Client:
         return n
 
     def ask(self):
-        self.must(42, b"uMu", u64(self.session) + u32(0x1041) + u32(NULL) + u64(self.key))
+        """CKR of C_SignInit; C_Sign is on its way when it is 0."""
+        rv, _ = self.call(42, b"uMu", u64(self.session) + u32(0x1041) + u32(NULL) + u64(self.key))
+        if rv:
+            return rv
         self.conn.sendall(message(43, b"uayfy", u64(self.session) + b"\1" + field(b"\1" * 32) + u32(64)))
+        return 0
 
     def sign(self):
-        self.ask()
+        rv = self.ask()
+        if rv:
+            return rv
         rv, rest = self.answer()
         if rv == 0 and len(rest) != 5 + 64:
             raise SystemExit("not a signature")
