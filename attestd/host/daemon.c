@@ -584,6 +584,7 @@ enum att_rc host_run(const struct host_options *opts, struct conf_attestd *conf,
     host->started_at = att_now_utc_s();
     struct loop loop = {.host = host, .timer_fd = -1, .jump_fd = -1};
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
     att_log_setup("attestd", conf->log_least, conf->log_json);
     enum att_rc rc = init_locks(host, err);
     if (rc == ATT_OK) {

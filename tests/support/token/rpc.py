@@ -14,6 +14,7 @@ usage: rpc.py COMMAND SOCKET [ARGUMENT…]
             holds the connection then must not be served (root only)
   leave     asks for a signature and ends without waiting for it
   wait      asks for a signature, prints "asked", and reads the answer at the next line of input
+  midway    C_SignInit, prints "begun", C_Sign at the next line of input; prints what it answers
   watch N   N connections; signs on the first every 20 ms, and prints "MS RV found N" (UTC milliseconds;
             private keys that a search finds) when that changes, "MS lost" at the end of the connection
   deaf N    N calls without reading an answer; prints "deaf" and waits for its input"""
@@ -288,6 +289,15 @@ def cmd_wait(path):
     sys.stdin.readline()
     rv, rest = client.answer()
     print(f"{rv:#x} {len(rest)}")
+
+
+def cmd_midway(path):
+    client = opened(path)
+    client.must(42, b"uMu", u64(client.session) + u32(0x1041) + u32(NULL) + u64(client.key))
+    print("begun", flush=True)
+    sys.stdin.readline()
+    rv, _ = client.call(43, b"uayfy", u64(client.session) + b"\1" + field(b"\1" * 32) + u32(64))
+    print(f"{rv:#x} then {client.sign():#x}")
 
 
 def cmd_watch(path, n):

@@ -339,6 +339,7 @@ static void errors_of_the_store_have_their_codes(void **state)
     } cases[] = {
         {ATT_E_DENIED, CKR_FUNCTION_REJECTED}, {ATT_E_NOTFOUND, CKR_KEY_HANDLE_INVALID},
         {ATT_E_LIMIT, CKR_FUNCTION_FAILED},    {ATT_E_UNREACHABLE, CKR_DEVICE_ERROR},
+        {ATT_E_LOCKOUT, CKR_DEVICE_ERROR},
         {ATT_E_TIMEOUT, CKR_DEVICE_ERROR},     {ATT_E_GONE, CKR_DEVICE_REMOVED},
         {ATT_E_NOMEM, CKR_HOST_MEMORY},        {ATT_E_INTERNAL, CKR_GENERAL_ERROR},
     };
