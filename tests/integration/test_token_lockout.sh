@@ -25,7 +25,9 @@ client() { # client COMMAND…: as the agent's user
         "$bin/../tests-bin/token-client" "$module" "$@" < /dev/null
 }
 lockout_is() { ctl --json status | jq -e ".tpm.inLockout == $1 and .tpm.state == \"ready\""; }
-doctor_is() { ctl --json doctor | jq -e ".checks[] | select(.name == \"tpmLockout\") | .ok == $1"; }
+doctor_is() { # its exit status is about all that it looks at
+    (ctl --json doctor || true) | jq -e ".checks[] | select(.name == \"tpmLockout\") | .ok == $1"
+}
 client sign 2 > "$dir/tmp/out" || job_fail "$(cat "$dir/tmp/out")"
 wait_for 30 lockout_is false
 wait_for 30 doctor_is true

@@ -14,10 +14,15 @@ usage: rpc.py COMMAND SOCKET [ARGUMENT…]
             holds the connection then must not be served (root only)
   leave     asks for a signature and ends without waiting for it
   wait      asks for a signature, prints "asked", and reads the answer at the next line of input
+  fork      signs; a child of multiprocessing signs on the connection that it inherited, and then four on
+            connections of their own; prints who was served: "inherited …", "parent …", "child PID RV"
+  storm N   forks N children as fast as it can; every second one connects and ends at once, the others sign;
+            prints how many were served
   midway    C_SignInit, prints "begun", C_Sign at the next line of input; prints what it answers
   watch N   N connections; signs on the first every 20 ms, and prints "MS RV found N" (UTC milliseconds;
             private keys that a search finds) when that changes, "MS lost" at the end of the connection
   deaf N    N calls without reading an answer; prints "deaf" and waits for its input"""
+import multiprocessing
 import os
 import select
 import socket
@@ -289,6 +294,58 @@ def cmd_wait(path):
     sys.stdin.readline()
     rv, rest = client.answer()
     print(f"{rv:#x} {len(rest)}")
+
+
+def outcome(client):
+    try:
+        return f"{client.sign():#x}"
+    except (Gone, OSError):
+        return "lost"
+
+
+def own_connection(path):
+    client = Client(versioned(path)).open()
+    return os.getpid(), outcome(client)
+
+
+def cmd_fork(path):
+    client = opened(path)
+    fork = multiprocessing.get_context("fork")
+    child = fork.Process(target=lambda: print("inherited", outcome(client), flush=True))
+    child.start()
+    child.join()
+    print("parent", outcome(client), flush=True)
+    print("parent again", *own_connection(path), flush=True)
+    with fork.Pool(4) as pool:
+        for pid, said in pool.map(own_connection, [path] * 4, chunksize=1):
+            print("child", pid, said, flush=True)
+
+
+def storm_child(path, ends):
+    conn = connect(path)
+    conn.sendall(b"\0")
+    if ends or not conn.recv(1):
+        return 1
+    return 0 if Client(conn).open().sign() == 0 else 1
+
+
+def cmd_storm(path, n):
+    served = alive = 0
+    for i in range(int(n)):
+        if os.fork() == 0:
+            status = 1
+            try:
+                status = storm_child(path, i % 2)
+            except (Gone, OSError):
+                pass
+            os._exit(status)
+        alive += 1
+        if alive == 40:
+            served += os.waitstatus_to_exitcode(os.wait()[1]) == 0
+            alive -= 1
+    for _ in range(alive):
+        served += os.waitstatus_to_exitcode(os.wait()[1]) == 0
+    print(served)
 
 
 def cmd_midway(path):
