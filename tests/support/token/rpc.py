@@ -175,14 +175,22 @@ def cmd_flood(path, n):
 
 
 def cmd_hold(path, n):
-    held = [connect(path) for _ in range(int(n))]
-    for conn in held:
-        conn.sendall(b"\0")
+    held = []
+    for _ in range(int(n)):
+        try:
+            conn = connect(path)
+            held.append(conn)
+            conn.sendall(b"\0")
+        except (BrokenPipeError, ConnectionResetError):  # turned away already
+            pass
     until, waiting, served = time.monotonic() + 5, list(held), 0
     while waiting and time.monotonic() < until:  # some are not even accepted
         for conn in select.select(waiting, [], [], until - time.monotonic())[0]:
             waiting.remove(conn)
-            served += conn.recv(1) == b"\0"
+            try:
+                served += conn.recv(1) == b"\0"
+            except ConnectionResetError:
+                pass
     print(served, flush=True)
     sys.stdin.readline()
 
