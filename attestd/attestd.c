@@ -7,7 +7,8 @@
 
 static const char usage[] =
     "usage: attestd [--config FILE] [--check] [--log text|json] [--state-dir DIR] [--run-dir DIR]\n"
-    "               [--keyd-user USER] [--tokend-user USER] [--whod-user USER] [--ipc-group GROUP]\n"
+    "               [--keyd-user USER] [--tokend-user USER] [--whod-user USER] [--ipc-group "
+    "GROUP]\n"
     "       attestd --help | --version\n"
     "\n"
     "Keeps the certificates of this host's agents fresh; their keys stay in the TPM.\n"

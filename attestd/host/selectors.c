@@ -52,8 +52,7 @@ static enum att_rc number_of(const json_t *entries, uint64_t *ret_number, struct
         const json_t *entry = json_array_get(entries, i);
         att_autojson *part = json_pack("[O, O?]", json_object_get(entry, "name"),
                                        json_object_get(entry, "workload"));
-        rc = part ? att_json_dump(part, true, &text, err)
-                  : att_fail(err, ATT_E_NOMEM, "selectors");
+        rc = part ? att_json_dump(part, true, &text, err) : att_fail(err, ATT_E_NOMEM, "selectors");
     }
     if (rc == ATT_OK) {
         att_sha256(sha256, att_buf_slice(&text));

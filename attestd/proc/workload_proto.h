@@ -70,8 +70,8 @@ enum {
 
 /* CHANGES: known → entries, a number that stands for the selectors in force (the same ones have the
  * same, also after a restart). Answered when it is another than known, else after
- * PROC_CHANGES_WAIT_MS; 0: the issuer has not said any yet. Who was granted an agent by others is to
- * be identified again. */
+ * PROC_CHANGES_WAIT_MS; 0: the issuer has not said any yet. Who was granted an agent by others is
+ * to be identified again. */
 enum { PROC_WORKLOAD_CHANGES_REQ_KNOWN };
 enum { PROC_WORKLOAD_CHANGES_REP_ENTRIES };
 

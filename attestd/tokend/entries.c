@@ -164,7 +164,8 @@ enum att_rc tokend_entries_check(const struct conn *conn, struct att_err *err)
     return ATT_OK;
 }
 
-/* ---- are there others? ------------------------------------------------------------------------ */
+/* ---- are there others? ------------------------------------------------------------------------
+ */
 
 static void heard(void *user, enum att_rc rc, const struct proc_msg *reply,
                   const struct att_err *err)
@@ -189,8 +190,7 @@ static void heard(void *user, enum att_rc rc, const struct proc_msg *reply,
 static void ask(struct tokend *tokend)
 {
     struct tokend_entries *entries = &tokend->entries;
-    const struct proc_value values[] = {
-        [PROC_WORKLOAD_CHANGES_REQ_KNOWN] = {.num = entries->now}};
+    const struct proc_value values[] = {[PROC_WORKLOAD_CHANGES_REQ_KNOWN] = {.num = entries->now}};
     if (!entries->call && att_boottime_ms() >= entries->ask_at_ms &&
         tokend_upstream_call(tokend->changes, PROC_WORKLOAD_CHANGES, values, -1, NULL,
                              PROC_CHANGES_WAIT_MS + VIEW_MS, heard, tokend, &entries->call,

@@ -11,20 +11,20 @@
 
 #include <sys/types.h>
 
-#define UIDS_MAX      1024 /* users with connections at one time */
-#define LINGERING_MAX 256
-#define LINGER_MS     5000
-#define IDENTIFY_MS   5000 /* attestd may have to hash an executable */
-#define VIEW_MS       3000
-#define VIEW_FRESH_MS 1000 /* a rotation is seen at most this late */
-#define SAME_MS       2000
-#define SAME_FRESH_MS 1000
-#define SIGN_MS       15000 /* a slow TPM with a queue */
-#define TOKEND_ENTRIES_MS 1000 /* within which entries that changed are in force */
-#define GAP_MS        2000  /* how long a request waits for a restarting process */
-#define UID_RATE      50    /* new connections of a user in a second, on average */
-#define UID_BURST     200
-#define TOLD_MS       1000 /* between lines of one kind about one user or agent */
+#define UIDS_MAX          1024 /* users with connections at one time */
+#define LINGERING_MAX     256
+#define LINGER_MS         5000
+#define IDENTIFY_MS       5000 /* attestd may have to hash an executable */
+#define VIEW_MS           3000
+#define VIEW_FRESH_MS     1000 /* a rotation is seen at most this late */
+#define SAME_MS           2000
+#define SAME_FRESH_MS     1000
+#define SIGN_MS           15000 /* a slow TPM with a queue */
+#define TOKEND_ENTRIES_MS 1000  /* within which entries that changed are in force */
+#define GAP_MS            2000  /* how long a request waits for a restarting process */
+#define UID_RATE          50    /* new connections of a user in a second, on average */
+#define UID_BURST         200
+#define TOLD_MS           1000 /* between lines of one kind about one user or agent */
 
 struct tokend_told {
     int64_t at_ms; /* 0: never yet */

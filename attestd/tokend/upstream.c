@@ -420,9 +420,9 @@ static const char *overdue(const struct tokend_upstream *up, const struct tokend
     for (unsigned i = 0; i < up->opts.links; i++) {
         connected = connected || up->links[i].fd >= 0;
     }
-    return !call->done                                            ? "forgotten"
-           : call->tries >= TRIES_MAX                             ? "the connection was lost"
-           : now >= call->deadline_ms                             ? "no answer in time"
+    return !call->done                ? "forgotten"
+           : call->tries >= TRIES_MAX ? "the connection was lost"
+           : now >= call->deadline_ms ? "no answer in time"
            : !connected && now >= call->made_ms + up->opts.gap_ms
                ? up->foreign ? foreign_server : "nobody listens"
                : NULL;

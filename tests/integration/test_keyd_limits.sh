@@ -69,7 +69,7 @@ at() {
     wait_for 120 ctl agent rotate alpha
     [ "$(job_serial alpha)" != "$before" ] || job_fail "not rotated after keyd had $what"
     client sign 2 > "$dir/tmp/out" || job_fail "after keyd had $what: $(cat "$dir/tmp/out")"
-    ok "keyd with $what: rotation $([ $rotated = yes ] && echo done || echo refused), agents sign on ($(cut -d' ' -f1-4 "$dir/tmp/loop")); without the limit it works again"
+    ok "keyd with $what: rotated: $rotated, agents sign on ($(cut -d' ' -f1-4 "$dir/tmp/loop")); without the limit it works again"
 }
 at fsize 0 "no byte more in any file" "File too large"
 at nofile 3 "no descriptor more"

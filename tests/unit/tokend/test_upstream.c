@@ -364,8 +364,8 @@ static void the_queue_is_fair_over_links(void **state)
     }
 }
 
-/* Somebody else's server: as root another user's, else our own, where another's is expected. It ends
- * with 1 when anything at all was written to it. */
+/* Somebody else's server: as root another user's, else our own, where another's is expected. It
+ * ends with 1 when anything at all was written to it. */
 static pid_t rogue(int *ret_ready)
 {
     int ends[2];
