@@ -19,6 +19,20 @@
 /* ---- the decision ------------------------------------------------------------------------------
  */
 
+/* A foreign server in whod's place says nothing about the caller, who must not be taken for
+ * nobody's. */
+static enum att_rc ask_whod(struct host *host, const struct host_caller *from,
+                            const struct att_slice *paths, size_t n,
+                            struct workload_caller *ret_caller, struct att_err *err)
+{
+    enum att_rc rc = workload_wire_who(host->whod, from->pidfd, from->pid, from->accepted_ms, paths,
+                                       n, ret_caller, err);
+    if (rc == ATT_E_DENIED && strcmp(err->reason, "foreignServer") == 0) {
+        rc = err->rc = ATT_E_UNREACHABLE;
+    }
+    return rc;
+}
+
 static enum att_rc look_at_manifests(struct host *host, const struct host_caller *from,
                                      struct host_decision *decision, struct att_err *err)
 {
@@ -29,8 +43,7 @@ static enum att_rc look_at_manifests(struct host *host, const struct host_caller
     if (rc != ATT_OK || decision->wanted.n == 0) {
         return rc;
     }
-    rc = workload_wire_who(host->whod, from->pidfd, from->pid, from->accepted_ms,
-                           decision->wanted.paths, decision->wanted.n, &again, err);
+    rc = ask_whod(host, from, decision->wanted.paths, decision->wanted.n, &again, err);
     if (rc == ATT_OK && memcmp(again.facts.identity, first->facts.identity, ATT_SHA256_LEN) != 0) {
         rc = att_fail(err, ATT_E_GONE, "the process became another while it was looked at");
     }
@@ -47,8 +60,7 @@ enum att_rc host_decide(struct host *host, const struct host_caller *from,
         HOST_LOCKED(host);
         decision->selectors = host_selectors_ref(host->selectors);
     }
-    enum att_rc rc = workload_wire_who(host->whod, from->pidfd, from->pid, from->accepted_ms, NULL,
-                                       0, &decision->caller, err);
+    enum att_rc rc = ask_whod(host, from, NULL, 0, &decision->caller, err);
     decision->seen = rc == ATT_OK;
     if (rc == ATT_OK && !decision->selectors) {
         rc = att_fail(err, ATT_E_DENIED, "the issuer has not said yet which agents this host runs");

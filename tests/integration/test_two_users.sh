@@ -231,6 +231,8 @@ sleep 1
 job_stop whod
 rogue_at whod.sock
 refused_with . || job_fail "somebody else says who a caller is"
+grep -q 'event=tokend.not-identified .*code=unreachable .*served by uid '$stranger "$dir/log/tokend.log" ||
+    job_fail "a caller was taken for nobody's agent on a foreign whod's word"
 told_of_whod() { told_of whod.sock $who_user; }
 wait_for 20 told_of_whod
 attestd_says() { grep -q "event=workload.refused .*reason=foreignServer" "$dir/log/attestd.log"; }
