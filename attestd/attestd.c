@@ -7,7 +7,8 @@
 
 static const char usage[] =
     "usage: attestd [--config FILE] [--check] [--log text|json] [--state-dir DIR] [--run-dir DIR]\n"
-    "               [--keyd-user USER] [--tokend-user USER] [--ipc-group GROUP]\n"
+    "               [--keyd-user USER] [--tokend-user USER] [--whod-user USER] [--ipc-group "
+    "GROUP]\n"
     "       attestd --help | --version\n"
     "\n"
     "Keeps the certificates of this host's agents fresh; their keys stay in the TPM.\n"
@@ -18,6 +19,7 @@ static const char usage[] =
     "  --run-dir DIR    instead of the file's run_dir\n"
     "  --keyd-user USER the user that attestd-keyd runs as (default: the one attestd runs as)\n"
     "  --tokend-user USER  the same for attestd-tokend, which alone may ask who a caller is\n"
+    "  --whod-user USER the same for attestd-whod, which alone is believed about callers\n"
     "  --ipc-group GROUP   through which it reaches RUN_DIR/workload.sock (default: attestd's)\n"
     "Exit: 0 ended by a signal (or --check found nothing wrong), 1 failed, 2 wrong usage.\n";
 
@@ -29,6 +31,7 @@ enum {
     OPT_RUN_DIR,
     OPT_KEYD_USER,
     OPT_TOKEND_USER,
+    OPT_WHOD_USER,
     OPT_IPC_GROUP,
     OPT_HELP,
     OPT_VERSION
@@ -42,6 +45,7 @@ static const struct option options[] = {
     {"run-dir", required_argument, NULL, OPT_RUN_DIR},
     {"keyd-user", required_argument, NULL, OPT_KEYD_USER},
     {"tokend-user", required_argument, NULL, OPT_TOKEND_USER},
+    {"whod-user", required_argument, NULL, OPT_WHOD_USER},
     {"ipc-group", required_argument, NULL, OPT_IPC_GROUP},
     {"help", no_argument, NULL, OPT_HELP},
     {"version", no_argument, NULL, OPT_VERSION},
@@ -95,6 +99,9 @@ int main(int argc, char **argv)
             break;
         case OPT_TOKEND_USER:
             opts.tokend_user = optarg;
+            break;
+        case OPT_WHOD_USER:
+            opts.whod_user = optarg;
             break;
         case OPT_IPC_GROUP:
             opts.ipc_group = optarg;

@@ -450,6 +450,10 @@ static enum att_rc start(struct host *host, struct att_err *err)
     if (rc == ATT_OK && host->opts->tokend_user) {
         rc = proc_user_find(host->opts->tokend_user, &host->tokend_uid, err);
     }
+    uid_t whod_uid = geteuid();
+    if (rc == ATT_OK && host->opts->whod_user) {
+        rc = proc_user_find(host->opts->whod_user, &whod_uid, err);
+    }
     if (rc == ATT_OK && host->opts->ipc_group) {
         rc = proc_group_find(host->opts->ipc_group, &host->ipc_gid, err);
     }
@@ -458,7 +462,7 @@ static enum att_rc start(struct host *host, struct att_err *err)
             proc_keyd_new(host->paths.keyd, host->keyd_uid, HOST_KEYD_TIMEOUT_MS, &host->keyd, err);
     }
     if (rc == ATT_OK) {
-        rc = proc_caller_new(host->paths.whod, "whod", PROC_ANY_USER, proc_who_table,
+        rc = proc_caller_new(host->paths.whod, "whod", whod_uid, proc_who_table,
                              HOST_WHOD_TIMEOUT_MS, &host->whod, err);
     }
     read_boot_id(host->boot_id, sizeof(host->boot_id));
@@ -580,6 +584,7 @@ enum att_rc host_run(const struct host_options *opts, struct conf_attestd *conf,
     host->started_at = att_now_utc_s();
     struct loop loop = {.host = host, .timer_fd = -1, .jump_fd = -1};
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
     att_log_setup("attestd", conf->log_least, conf->log_json);
     enum att_rc rc = init_locks(host, err);
     if (rc == ATT_OK) {

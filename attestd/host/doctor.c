@@ -249,8 +249,9 @@ static void check_whod(struct doctor *d, struct host *host)
                          ? workload_wire_who(host->whod, self, getpid(), 0, NULL, 0, caller, &err)
                          : att_fail(&err, ATT_E_NOMEM, "no memory");
     check(d, "whod", rc == ATT_OK, true,
-          "start attestd-whod with the same configuration, its two capabilities and --peer", "%s%s",
-          rc == ATT_OK ? "answers on " : "", rc == ATT_OK ? host->paths.whod : err.msg);
+          "start attestd-whod with the same configuration, its two capabilities and --client; "
+          "--whod-user of attestd names its user",
+          "%s%s", rc == ATT_OK ? "answers on " : "", rc == ATT_OK ? host->paths.whod : err.msg);
     free(caller);
 }
 

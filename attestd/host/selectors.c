@@ -1,5 +1,7 @@
 #include "attestd/host/selectors.h"
 
+#include "attestd/base/hash.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,6 +42,27 @@ static enum att_rc add(struct host_selectors *selectors, const json_t *entry, st
     return rc == ATT_E_NOMEM ? att_fail(err, rc, "selectors") : ATT_OK;
 }
 
+/* Over names and workloads, in the view's order. */
+static enum att_rc number_of(const json_t *entries, uint64_t *ret_number, struct att_err *err)
+{
+    uint8_t sha256[ATT_SHA256_LEN];
+    att_autobuf text = {0};
+    enum att_rc rc = ATT_OK;
+    for (size_t i = 0; rc == ATT_OK && i < json_array_size(entries); i++) {
+        const json_t *entry = json_array_get(entries, i);
+        att_autojson *part = json_pack("[O, O?]", json_object_get(entry, "name"),
+                                       json_object_get(entry, "workload"));
+        rc = part ? att_json_dump(part, true, &text, err) : att_fail(err, ATT_E_NOMEM, "selectors");
+    }
+    if (rc == ATT_OK) {
+        att_sha256(sha256, att_buf_slice(&text));
+        struct att_cur cur = att_cur_init(ATT_SLICE_ARRAY(sha256));
+        uint64_t number = att_cur_be64(&cur);
+        *ret_number = number ? number : 1;
+    }
+    return rc;
+}
+
 enum att_rc host_selectors_new(const json_t *entries, struct host_selectors **ret_selectors,
                                struct att_err *err)
 {
@@ -55,6 +78,9 @@ enum att_rc host_selectors_new(const json_t *entries, struct host_selectors **re
         selectors->rules && selectors->bad ? ATT_OK : att_fail(err, ATT_E_NOMEM, "selectors");
     for (size_t i = 0; rc == ATT_OK && i < n; i++) {
         rc = add(selectors, json_array_get(entries, i), err);
+    }
+    if (rc == ATT_OK) {
+        rc = number_of(entries, &selectors->number, err);
     }
     if (rc != ATT_OK) {
         selectors_free(selectors);

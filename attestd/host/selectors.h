@@ -11,6 +11,7 @@ struct host_selectors {
     int refs;
     size_t n;
     struct workload_rule *rules; /* one for each entry, in the view's order */
+    uint64_t number;             /* of these selectors: others have another; not 0 */
     struct att_err *bad;         /* why a rule fits nobody; rc ATT_OK: it is in order */
 };
 

@@ -19,6 +19,20 @@
 /* ---- the decision ------------------------------------------------------------------------------
  */
 
+/* A foreign server in whod's place says nothing about the caller, who must not be taken for
+ * nobody's. */
+static enum att_rc ask_whod(struct host *host, const struct host_caller *from,
+                            const struct att_slice *paths, size_t n,
+                            struct workload_caller *ret_caller, struct att_err *err)
+{
+    enum att_rc rc = workload_wire_who(host->whod, from->pidfd, from->pid, from->accepted_ms, paths,
+                                       n, ret_caller, err);
+    if (rc == ATT_E_DENIED && strcmp(err->reason, "foreignServer") == 0) {
+        rc = err->rc = ATT_E_UNREACHABLE;
+    }
+    return rc;
+}
+
 static enum att_rc look_at_manifests(struct host *host, const struct host_caller *from,
                                      struct host_decision *decision, struct att_err *err)
 {
@@ -29,8 +43,7 @@ static enum att_rc look_at_manifests(struct host *host, const struct host_caller
     if (rc != ATT_OK || decision->wanted.n == 0) {
         return rc;
     }
-    rc = workload_wire_who(host->whod, from->pidfd, from->pid, from->accepted_ms,
-                           decision->wanted.paths, decision->wanted.n, &again, err);
+    rc = ask_whod(host, from, decision->wanted.paths, decision->wanted.n, &again, err);
     if (rc == ATT_OK && memcmp(again.facts.identity, first->facts.identity, ATT_SHA256_LEN) != 0) {
         rc = att_fail(err, ATT_E_GONE, "the process became another while it was looked at");
     }
@@ -47,8 +60,7 @@ enum att_rc host_decide(struct host *host, const struct host_caller *from,
         HOST_LOCKED(host);
         decision->selectors = host_selectors_ref(host->selectors);
     }
-    enum att_rc rc = workload_wire_who(host->whod, from->pidfd, from->pid, from->accepted_ms, NULL,
-                                       0, &decision->caller, err);
+    enum att_rc rc = ask_whod(host, from, NULL, 0, &decision->caller, err);
     decision->seen = rc == ATT_OK;
     if (rc == ATT_OK && !decision->selectors) {
         rc = att_fail(err, ATT_E_DENIED, "the issuer has not said yet which agents this host runs");
@@ -348,6 +360,30 @@ static enum att_rc view(struct host *host, const struct proc_op *op, const struc
     return rc;
 }
 
+/* ---- CHANGES -----------------------------------------------------------------------------------
+ */
+
+/* Whoever puts a view in force wakes all that wait. */
+static enum att_rc changes(struct host *host, const struct proc_op *op, const struct proc_value *v,
+                           struct att_buf *ret_payload, struct att_err *err)
+{
+    uint64_t known = v[PROC_WORKLOAD_CHANGES_REQ_KNOWN].num, now;
+    int64_t until_ms = att_boottime_ms() + PROC_CHANGES_WAIT_MS;
+    {
+        HOST_LOCKED(host);
+        for (;;) {
+            now = host->selectors ? host->selectors->number : 0;
+            int64_t left_ms = until_ms - att_boottime_ms();
+            if ((now && now != known) || left_ms <= 0 || atomic_load(&host->stop)) {
+                break;
+            }
+            host_wait(host, left_ms);
+        }
+    }
+    const struct proc_value reply[] = {[PROC_WORKLOAD_CHANGES_REP_ENTRIES] = proc_num(now)};
+    return proc_reply_encode(op, reply, ret_payload, err);
+}
+
 /* ---- the server --------------------------------------------------------------------------------
  */
 
@@ -358,6 +394,9 @@ static enum att_rc handle(void *user, const struct proc_peer *peer, const struct
     if (op->op == PROC_WORKLOAD_REPORT) {
         enum att_rc rc = host_token_keep(user, request->v, err);
         return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
+    }
+    if (op->op == PROC_WORKLOAD_CHANGES) {
+        return changes(user, op, request->v, ret_payload, err);
     }
     return op->op == PROC_WORKLOAD_IDENTIFY ? identify(user, peer, op, request->v, ret_payload, err)
                                             : view(user, op, request->v, ret_payload, err);

@@ -356,6 +356,7 @@ static int run(const struct command *cmd)
     sigaddset(&signals, SIGHUP);            /* a module cannot change: let it pass */
     sigprocmask(SIG_BLOCK, &signals, NULL); /* before threads: they inherit it */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
     umask(077);
     if (start(cmd, &parts, &err) != ATT_OK) {
         att_log_err(ATT_ERROR, "hsmd.start", &err);

@@ -391,6 +391,7 @@ static int run(const struct command *cmd)
     sigaddset(&signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &signals, NULL); /* before threads: they inherit it */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
     /* Traces of TSS hold what goes to the TPM: whoever starts us does not turn them on. */
     (void)setenv("TSS2_LOG", "all+NONE", 1);
     umask(077);

@@ -35,5 +35,10 @@ const struct proc_op proc_workload_table[] = {
        {"agents", PROC_LIST, 0, PROC_REPORT_AGENTS_MAX, PROC_REPORT_ITEM_MAX},
        {"leftOut", PROC_U32, 0, UINT32_MAX, 0}}},
      {{{0}}}},
+    {PROC_WORKLOAD_CHANGES,
+     PROC_OP_AGAIN,
+     "CHANGES",
+     {{{"known", PROC_U64, 0, 0, 0}}},
+     {{{"entries", PROC_U64, 0, 0, 0}}}},
     {0, 0, NULL, {{{0}}}, {{{0}}}},
 };

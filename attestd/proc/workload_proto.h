@@ -15,6 +15,7 @@ enum proc_workload_op {
     PROC_WORKLOAD_IDENTIFY = 1,
     PROC_WORKLOAD_VIEW = 2,
     PROC_WORKLOAD_REPORT = 3,
+    PROC_WORKLOAD_CHANGES = 4,
 };
 
 /* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11") → agent, identity
@@ -66,6 +67,15 @@ enum {
     PROC_WORKLOAD_REPORT_REQ_AGENTS,
     PROC_WORKLOAD_REPORT_REQ_LEFT_OUT,
 };
+
+#define PROC_CHANGES_WAIT_MS 10000
+
+/* CHANGES: known → entries, a number that stands for the selectors in force (the same ones have the
+ * same, also after a restart). Answered when it is another than known, else after
+ * PROC_CHANGES_WAIT_MS; 0: the issuer has not said any yet. Who was granted an agent by others is
+ * to be identified again. */
+enum { PROC_WORKLOAD_CHANGES_REQ_KNOWN };
+enum { PROC_WORKLOAD_CHANGES_REP_ENTRIES };
 
 extern const struct proc_op proc_workload_table[];
 

@@ -111,6 +111,7 @@ void tokend_conn_end(struct conn *conn)
     }
     tokend_call_forget(conn->call);
     conn->call = NULL;
+    tokend_entries_forget(conn);
     tokend_loop_remove(&tokend->loop, &conn->channel_source);
     tokend_loop_remove(&tokend->loop, &conn->pid_source);
     att_close(&conn->channel);
@@ -133,7 +134,7 @@ static void conn_free(struct conn *conn)
         conn->share->unknown -= conn->unknown;
     }
     if (conn->agent) {
-        conn->agent->changed -= conn->changed;
+        conn->agent->changed -= conn->changed || conn->unassigned;
         tokend_agent_leave(conn->agent);
         tokend->report.changed = true;
     }
@@ -429,11 +430,17 @@ static void no_agent(struct conn *conn, const struct att_err *err)
     start_token(conn);
 }
 
+static void identify(struct conn *conn);
+
 static void identified(void *user, enum att_rc rc, const struct proc_msg *reply,
                        const struct att_err *err)
 {
     struct conn *conn = user;
     conn->call = NULL;
+    if (rc == ATT_OK && conn->entries != conn->tokend->entries.now) { /* decided by others */
+        identify(conn);
+        return;
+    }
     if (rc == ATT_E_DENIED || rc == ATT_E_NOTFOUND) {
         no_agent(conn, err);
         return;
@@ -517,6 +524,7 @@ static void identify(struct conn *conn)
         {.num = (uint64_t)conn->accepted_ms},
         {.bytes = ATT_SLICE_LIT("pkcs11")},
     };
+    conn->entries = tokend->entries.now;
     enum att_rc rc =
         tokend_upstream_call(tokend->attestd, PROC_WORKLOAD_IDENTIFY, values, conn->pidfd,
                              &conn->share->fair, IDENTIFY_MS, identified, conn, &conn->call, &err);

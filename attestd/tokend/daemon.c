@@ -6,6 +6,7 @@
 #include "attestd/base/log.h"
 #include "attestd/conf/conf.h"
 #include "attestd/proc/notify.h"
+#include "attestd/proc/peer.h"
 #include "attestd/proc/sandbox.h"
 #include "attestd/tokend/listen.h"
 
@@ -33,6 +34,7 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 struct settings {
     const char *config, *run_dir;
     unsigned connections, per_uid;
+    uid_t attestd_user, whod_user, keyd_user;
     bool check;
 };
 
@@ -42,14 +44,17 @@ struct paths {
 
 static void usage(FILE *to)
 {
-    fputs("usage: attestd-tokend [--config FILE] [--run-dir DIR] [--connections N] [--per-uid N] "
-          "[--check]\n"
+    fputs("usage: attestd-tokend [--config FILE] [--run-dir DIR] [--connections N] [--per-uid N]\n"
+          "       [--attestd-user USER] [--whod-user USER] [--keyd-user USER] [--check]\n"
           "Serves each agent's key as a PKCS#11 token on RUN_DIR/public/pkcs11.sock, for p11-kit's "
           "client.\n"
           "  --config FILE    configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
           "  --run-dir DIR    instead of the configured one\n"
           "  --connections N  at one time, in all (4096)\n"
           "  --per-uid N      at one time, of one user (1024)\n"
+          "  --attestd-user USER, --whod-user USER, --keyd-user USER\n"
+          "                   whose processes these are (default: our own user's); no other's but\n"
+          "                   root's is asked anything\n"
           "  --check          read the configuration, say what is wrong in it, exit\n"
           "  --help, --version\n",
           to);
@@ -212,6 +217,7 @@ static int block_signals(void)
     sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
@@ -228,6 +234,9 @@ static enum att_rc start(const struct conf_attestd *conf, const struct settings 
             .workload_path = paths->workload,
             .whod_path = paths->whod,
             .keyd_path = paths->keyd,
+            .attestd_user = set->attestd_user,
+            .whod_user = set->whod_user,
+            .keyd_user = set->keyd_user,
             .connections_max = connections,
             .per_uid_max = set->per_uid,
             .unknown_per_uid_max = UNKNOWN_PER_UID,
@@ -290,6 +299,16 @@ static bool number(const char *text, unsigned *ret)
     return true;
 }
 
+static bool user(const char *option, const char *name, uid_t *ret)
+{
+    struct att_err err = {0};
+    if (proc_user_find(name, ret, &err) != ATT_OK) {
+        fprintf(stderr, "attestd-tokend: %s: %s\n", option, err.msg);
+        return false;
+    }
+    return true;
+}
+
 static int check(const struct settings *set)
 {
     struct conf_attestd *conf = NULL;
@@ -306,12 +325,20 @@ int tokend_main(int argc, char **argv)
                                             {"run-dir", required_argument, NULL, 'r'},
                                             {"connections", required_argument, NULL, 'n'},
                                             {"per-uid", required_argument, NULL, 'u'},
+                                            {"attestd-user", required_argument, NULL, 'A'},
+                                            {"whod-user", required_argument, NULL, 'W'},
+                                            {"keyd-user", required_argument, NULL, 'K'},
                                             {"check", no_argument, NULL, 'k'},
                                             {"help", no_argument, NULL, 'h'},
                                             {"version", no_argument, NULL, 'v'},
                                             {NULL, 0, NULL, 0}};
-    struct settings set = {CONFIG_DEFAULT, NULL, CONNECTIONS_DEFAULT, PER_UID_DEFAULT, false};
-    bool ok = true;
+    struct settings set = {.config = CONFIG_DEFAULT,
+                           .connections = CONNECTIONS_DEFAULT,
+                           .per_uid = PER_UID_DEFAULT,
+                           .attestd_user = geteuid(),
+                           .whod_user = geteuid(),
+                           .keyd_user = geteuid()};
+    bool ok = true, known = true;
     for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (got) {
         case 'c':
@@ -325,6 +352,15 @@ int tokend_main(int argc, char **argv)
             break;
         case 'u':
             ok = number(optarg, &set.per_uid) && ok;
+            break;
+        case 'A':
+            known = user("--attestd-user", optarg, &set.attestd_user) && known;
+            break;
+        case 'W':
+            known = user("--whod-user", optarg, &set.whod_user) && known;
+            break;
+        case 'K':
+            known = user("--keyd-user", optarg, &set.keyd_user) && known;
             break;
         case 'k':
             set.check = true;
@@ -342,6 +378,9 @@ int tokend_main(int argc, char **argv)
     if (!ok || optind != argc) {
         usage(stderr);
         return EXIT_USAGE;
+    }
+    if (!known) {
+        return EXIT_REFUSED;
     }
     return set.check ? check(&set) : run(&set);
 }

@@ -11,19 +11,20 @@
 
 #include <sys/types.h>
 
-#define UIDS_MAX      1024 /* users with connections at one time */
-#define LINGERING_MAX 256
-#define LINGER_MS     5000
-#define IDENTIFY_MS   5000 /* attestd may have to hash an executable */
-#define VIEW_MS       3000
-#define VIEW_FRESH_MS 1000 /* a rotation is seen at most this late */
-#define SAME_MS       2000
-#define SAME_FRESH_MS 1000
-#define SIGN_MS       15000 /* a slow TPM with a queue */
-#define GAP_MS        2000  /* how long a request waits for a restarting process */
-#define UID_RATE      50    /* new connections of a user in a second, on average */
-#define UID_BURST     200
-#define TOLD_MS       1000 /* between lines of one kind about one user or agent */
+#define UIDS_MAX          1024 /* users with connections at one time */
+#define LINGERING_MAX     256
+#define LINGER_MS         5000
+#define IDENTIFY_MS       5000 /* attestd may have to hash an executable */
+#define VIEW_MS           3000
+#define VIEW_FRESH_MS     1000 /* a rotation is seen at most this late */
+#define SAME_MS           2000
+#define SAME_FRESH_MS     1000
+#define SIGN_MS           15000 /* a slow TPM with a queue */
+#define TOKEND_ENTRIES_MS 1000  /* within which entries that changed are in force */
+#define GAP_MS            2000  /* how long a request waits for a restarting process */
+#define UID_RATE          50    /* new connections of a user in a second, on average */
+#define UID_BURST         200
+#define TOLD_MS           1000 /* between lines of one kind about one user or agent */
 
 struct tokend_told {
     int64_t at_ms; /* 0: never yet */
@@ -47,7 +48,8 @@ struct uid_share {
 struct agent {
     struct agent *next;
     char name[PROC_AGENT_MAX + 1];
-    unsigned connections, changed; /* changed: of connections, those whose caller is another now */
+    unsigned connections, changed; /* changed: of connections, those whose caller is the agent no
+                                    * more */
     struct tokend_told told;
     struct tokend_fair fair;
     struct tokend *tokend;
@@ -79,6 +81,10 @@ struct conn {
     uint8_t identity[32];
     int64_t same_at_ms; /* when whod (or attestd) last said that it is still the one */
     bool changed;       /* it is another by now: nothing is signed any more */
+    /* by which entries it was granted its agent */
+    uint64_t entries, asked;   /* asked: those of again */
+    struct tokend_call *again; /* a new decision under way */
+    bool unassigned;           /* the entries do not make it the agent any more */
     /* the socket, until the token has it */
     int client;
     int64_t since_ms;
@@ -118,13 +124,23 @@ struct tokend_report {
     bool changed; /* agents' connections did */
 };
 
+/* The entries in force at attestd, as far as it has said. */
+struct tokend_entries {
+    struct tokend_call *call; /* CHANGES under way */
+    uint64_t now;             /* 0: not known yet */
+    int64_t changed_at_ms, ask_at_ms, retry_at_ms;
+    unsigned under_way; /* new decisions */
+    bool pending;       /* some connections are not decided yet */
+};
+
 struct tokend {
     struct tokend_opts opts;
     struct tokend_counts counts;
     struct tokend_report report;
+    struct tokend_entries entries;
     struct tokend_loop loop;
     struct tokend_source listen_source;
-    struct tokend_upstream *attestd, *views, *whod, *keyd, *keyd_hsm;
+    struct tokend_upstream *attestd, *views, *changes, *whod, *keyd, *keyd_hsm;
     struct conn *conns;
     struct agent *agents;
     struct uid_share shares[UIDS_MAX];
@@ -156,6 +172,17 @@ bool tokend_worth_a_line(struct tokend_told *told, unsigned *ret_left_out);
 /* ---- request.c: what a token asks ---- */
 bool tokend_request(struct conn *conn, const struct proc_frame *frame);
 bool tokend_caller_alive(const struct conn *conn);
+/* Seen to be another program, unit or user: for good. */
+void tokend_caller_changed(struct conn *conn);
+
+/* ---- entries.c: entries that change ---- */
+void tokend_entries_tick(struct tokend *tokend);
+void tokend_entries_decide(struct tokend *tokend); /* about those that are not decided yet */
+void tokend_entries_forget(struct conn *conn);     /* it ends */
+/* May its caller still be served? ATT_E_DENIED notAssigned; ATT_E_UNREACHABLE notDecided: not known
+ * within TOKEND_ENTRIES_MS of the change. */
+ATT_MUST_USE enum att_rc tokend_entries_check(const struct conn *conn, struct att_err *err);
+void tokend_conn_mark(struct conn *conn, bool changed, bool unassigned);
 
 /* ---- agents.c ---- */
 struct agent *tokend_agent_join(struct tokend *tokend, struct att_slice name);

@@ -62,6 +62,13 @@ static void refuse_changed(struct conn *conn)
     tokend_conn_reply_err(conn, rc, &err);
 }
 
+void tokend_caller_changed(struct conn *conn)
+{
+    tokend_conn_mark(conn, true, conn->unassigned);
+    att_log(ATT_WARN, "tokend.caller-changed", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
+            ATT_S("agent", conn->agent->name));
+}
+
 static void checked(void *user, enum att_rc rc, const struct proc_msg *reply,
                     const struct att_err *err)
 {
@@ -72,11 +79,7 @@ static void checked(void *user, enum att_rc rc, const struct proc_msg *reply,
     } else if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, err);
     } else if (reply->v[PROC_WHO_SAME_REP_SAME].num != 1) {
-        conn->changed = true;
-        conn->agent->changed++;
-        conn->tokend->report.changed = true;
-        att_log(ATT_WARN, "tokend.caller-changed", ATT_N("pid", conn->pid), ATT_N("uid", conn->uid),
-                ATT_S("agent", conn->agent->name));
+        tokend_caller_changed(conn);
         refuse_changed(conn);
     } else {
         conn->same_at_ms = att_boottime_ms();
@@ -112,8 +115,12 @@ static bool begin_signature(struct conn *conn, const struct proc_msg *request)
     if (!tokend_caller_alive(conn)) {
         return false;
     }
+    struct att_err err = {0};
+    enum att_rc rc = conn->changed ? ATT_OK : tokend_entries_check(conn, &err);
     if (conn->changed) {
         refuse_changed(conn);
+    } else if (rc != ATT_OK) {
+        tokend_conn_reply_err(conn, rc, &err);
     } else if (att_boottime_ms() - conn->same_at_ms < SAME_FRESH_MS) {
         ask_keyd(conn);
     } else {
@@ -154,6 +161,10 @@ bool tokend_request(struct conn *conn, const struct proc_frame *frame)
     }
     if (op->op == TOKEND_INNER_SIGN) {
         return begin_signature(conn, msg);
+    }
+    if (conn->unassigned) { /* nothing is there for it */
+        tokend_conn_reply_err(conn, ATT_E_NOTFOUND, NULL);
+        return true;
     }
     conn->known = msg->v[TOKEND_VIEW_REQ_KNOWN].num;
     tokend_agent_view(conn);

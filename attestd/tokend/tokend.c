@@ -53,15 +53,23 @@ static enum att_rc make_upstreams(struct tokend *tokend, struct att_err *err)
         struct tokend_upstream_opts opts;
     } all[] = {
         {&tokend->attestd,
-         {&tokend->loop, tokend->opts.workload_path, "attestd", proc_workload_table, 8, 1, GAP_MS}},
+         {&tokend->loop, tokend->opts.workload_path, "attestd", tokend->opts.attestd_user,
+          proc_workload_table, 8, 1, GAP_MS}},
         {&tokend->views,
-         {&tokend->loop, tokend->opts.workload_path, "attestd", proc_workload_table, 2, 1, GAP_MS}},
+         {&tokend->loop, tokend->opts.workload_path, "attestd", tokend->opts.attestd_user,
+          proc_workload_table, 2, 1, GAP_MS}},
+        {&tokend->changes,
+         {&tokend->loop, tokend->opts.workload_path, "attestd", tokend->opts.attestd_user,
+          proc_workload_table, 1, 0, GAP_MS}},
         {&tokend->whod,
-         {&tokend->loop, tokend->opts.whod_path, "whod", proc_who_table, 2, 1, GAP_MS}},
+         {&tokend->loop, tokend->opts.whod_path, "whod", tokend->opts.whod_user, proc_who_table, 2,
+          1, GAP_MS}},
         {&tokend->keyd,
-         {&tokend->loop, tokend->opts.keyd_path, "keyd", proc_sign_table, 8, 3, GAP_MS}},
+         {&tokend->loop, tokend->opts.keyd_path, "keyd", tokend->opts.keyd_user, proc_sign_table, 8,
+          3, GAP_MS}},
         {&tokend->keyd_hsm,
-         {&tokend->loop, tokend->opts.keyd_path, "keyd", proc_sign_table, 4, 2, GAP_MS}},
+         {&tokend->loop, tokend->opts.keyd_path, "keyd", tokend->opts.keyd_user, proc_sign_table, 4,
+          2, GAP_MS}},
     };
     enum att_rc rc = ATT_OK;
     for (size_t i = 0; rc == ATT_OK && i < sizeof all / sizeof all[0]; i++) {
@@ -136,6 +144,7 @@ void tokend_free(struct tokend *tokend)
     }
     tokend_upstream_free(tokend->attestd);
     tokend_upstream_free(tokend->views);
+    tokend_upstream_free(tokend->changes);
     tokend_upstream_free(tokend->whod);
     tokend_upstream_free(tokend->keyd);
     tokend_upstream_free(tokend->keyd_hsm);
@@ -161,9 +170,10 @@ enum att_rc tokend_wake_by(struct tokend *tokend, int fd, struct att_err *err)
 
 static bool busy(const struct tokend *tokend)
 {
-    return tokend->deaf || tokend->lingering || tokend_upstream_busy(tokend->attestd) ||
-           tokend_upstream_busy(tokend->views) || tokend_upstream_busy(tokend->whod) ||
-           tokend_upstream_busy(tokend->keyd) || tokend_upstream_busy(tokend->keyd_hsm);
+    return tokend->deaf || tokend->entries.pending || tokend->lingering ||
+           tokend_upstream_busy(tokend->attestd) || tokend_upstream_busy(tokend->views) ||
+           tokend_upstream_busy(tokend->whod) || tokend_upstream_busy(tokend->keyd) ||
+           tokend_upstream_busy(tokend->keyd_hsm);
 }
 
 void tokend_turn(struct tokend *tokend)
@@ -175,6 +185,8 @@ void tokend_turn(struct tokend *tokend)
         ticked_at_ms = now;
         tokend_upstream_tick(tokend->attestd);
         tokend_upstream_tick(tokend->views);
+        tokend_upstream_tick(tokend->changes);
+        tokend_entries_tick(tokend);
         tokend_upstream_tick(tokend->whod);
         tokend_upstream_tick(tokend->keyd);
         tokend_upstream_tick(tokend->keyd_hsm);

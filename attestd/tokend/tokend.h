@@ -8,6 +8,7 @@
 #include "attestd/base/err.h"
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 int tokend_main(int argc, char **argv);
 
@@ -16,6 +17,7 @@ struct tokend;
 struct tokend_opts {
     int listen_fd; /* bound, listening, non-blocking; the caller's */
     const char *workload_path, *whod_path, *keyd_path;
+    uid_t attestd_user, whod_user, keyd_user; /* who serves there; root may, too */
     unsigned connections_max, per_uid_max;
     unsigned unknown_per_uid_max; /* connections of a user's processes that are no agent */
     unsigned unproven_max;        /* … of all users, together with those that are not known yet */

@@ -2,6 +2,8 @@
 
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
+#include "attestd/base/log.h"
+#include "attestd/proc/peer.h"
 #include "attestd/tokend/own.h"
 
 #include <errno.h>
@@ -14,6 +16,7 @@
 
 #define RETRY_MS       100
 #define TRIES_MAX      3
+#define FOREIGN_MS     10000 /* between lines about a foreign server */
 #define CALL_FRAME_MAX 512   /* bytes; longer requests (REPORT) get pages of their own */
 #define READ_AHEAD     1024  /* bytes: most answers come whole by one call */
 #define LONG_FRAME_MAX 32768 /* every request of the tables that are used here fits */
@@ -51,6 +54,9 @@ struct tokend_upstream {
     uint64_t clock;
     uint32_t next_id;
     int64_t retry_at_ms; /* nobody listened: not before then */
+    bool foreign;        /* the last one who listened was another user's process */
+    uid_t foreign_uid;
+    int64_t foreign_told_ms; /* 0: never */
     struct proc_msg msg;
     struct att_buf payload, frame; /* of a request under construction */
 };
@@ -75,11 +81,19 @@ static void finish(struct tokend_call *call, enum att_rc rc, const struct proc_m
     call_free(call);
 }
 
+static const char foreign_server[] = "another user's process serves there";
+
 static void fail(const struct tokend_upstream *up, struct tokend_call *call, enum att_rc rc,
                  const char *what)
 {
     struct att_err err = {0};
-    (void)!att_fail(&err, rc, "%s %s: %s", up->opts.peer, call->op->name, what);
+    if (what == foreign_server) {
+        (void)!att_fail(&err, rc, "%s %s: %s, uid %u, expected %u", up->opts.peer, call->op->name,
+                        what, (unsigned)up->foreign_uid, (unsigned)up->opts.user);
+        att_err_reason(&err, "foreignServer");
+    } else {
+        (void)!att_fail(&err, rc, "%s %s: %s", up->opts.peer, call->op->name, what);
+    }
     finish(call, rc, NULL, &err);
 }
 
@@ -288,12 +302,31 @@ static void link_ready(struct tokend_source *source, uint32_t events)
     pump(link->up);
 }
 
+/* Whoever may write in the socket's folder can serve there; the kernel says who began to listen. */
+static bool served_by_the_right(struct tokend_upstream *up, int fd)
+{
+    struct proc_peer peer;
+    if (proc_peer_get(fd, &peer, NULL) != ATT_OK) {
+        return false;
+    }
+    up->foreign = peer.uid != up->opts.user && peer.uid != 0;
+    int64_t now = att_boottime_ms();
+    if (up->foreign && (!up->foreign_told_ms || now - up->foreign_told_ms >= FOREIGN_MS)) {
+        up->foreign_told_ms = now;
+        att_log(ATT_ERROR, "tokend.foreign-server", ATT_S("socket", up->addr.sun_path),
+                ATT_N("uid", peer.uid), ATT_N("expected", up->opts.user), ATT_N("pid", peer.pid));
+    }
+    up->foreign_uid = peer.uid;
+    return !up->foreign;
+}
+
 /* A unix socket connects at once or not at all; a full backlog is EAGAIN: tried again. */
 static bool link_connect(struct link *link)
 {
     struct tokend_upstream *up = link->up;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || connect(fd, (const struct sockaddr *)&up->addr, sizeof up->addr) != 0 ||
+        !served_by_the_right(up, fd) ||
         tokend_loop_add(up->opts.loop, &link->source, fd, EPOLLIN, NULL) != ATT_OK) {
         att_close(&fd);
         return false;
@@ -400,11 +433,12 @@ static const char *overdue(const struct tokend_upstream *up, const struct tokend
     for (unsigned i = 0; i < up->opts.links; i++) {
         connected = connected || up->links[i].fd >= 0;
     }
-    return !call->done                                            ? "forgotten"
-           : call->tries >= TRIES_MAX                             ? "the connection was lost"
-           : now >= call->deadline_ms                             ? "no answer in time"
-           : !connected && now >= call->made_ms + up->opts.gap_ms ? "nobody listens"
-                                                                  : NULL;
+    return !call->done                ? "forgotten"
+           : call->tries >= TRIES_MAX ? "the connection was lost"
+           : now >= call->deadline_ms ? "no answer in time"
+           : !connected && now >= call->made_ms + up->opts.gap_ms
+               ? up->foreign ? foreign_server : "nobody listens"
+               : NULL;
 }
 
 void tokend_upstream_tick(struct tokend_upstream *up)

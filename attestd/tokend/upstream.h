@@ -17,6 +17,7 @@ struct tokend_upstream_opts {
     struct tokend_loop *loop;
     const char *path;
     const char *peer; /* for messages */
+    uid_t user;       /* whose process serves there, or root's: nobody else is asked anything */
     const struct proc_op *table;
     unsigned links; /* at most TOKEND_UPSTREAM_LINKS_MAX */
     unsigned each;  /* … of which calls for one and the same hold at most so many; 0: all */

@@ -163,6 +163,7 @@ static int run(const struct command *cmd)
     sigaddset(&signals, SIGHUP); /* nothing of its configuration can change: let it pass */
     sigprocmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
     umask(077);
     enum att_rc rc = start(cmd, conf, &whod, &err);
     conf_attestd_free(conf);

@@ -11,13 +11,15 @@ ATT_PACKAGES_BUILD=(gcc libc6-dev cmake ninja-build pkg-config libtss2-dev libss
 ATT_PACKAGES_RUN=(swtpm swtpm-tools tpm2-tools openssl jq xxd procps p11-kit-modules
     libengine-pkcs11-openssl gnutls-bin)
 ATT_PACKAGES_TEST=(libcmocka-dev python3 python3-acme python3-cryptography curl sqlite3
-    p11-kit p11-kit-modules gnutls-bin opensc libengine-pkcs11-openssl python3-requests python3-pycurl openssh-client
+    p11-kit p11-kit-modules gnutls-bin opensc libengine-pkcs11-openssl python3-requests python3-pycurl python3-gunicorn
+    openssh-client util-linux
     softhsm2 libtpm2-pkcs11-1 libtpm2-pkcs11-tools)
 # Where this Debian has them (13, or 12 with backports); without them their part of a test is left out.
 ATT_PACKAGES_MAYBE=(pkcs11-provider)
 ATT_PACKAGES_VALGRIND=(valgrind)
 # Heavy, or servers that their package starts: for tests/interop.
-ATT_PACKAGES_INTEROP=(nginx-light default-jdk-headless nodejs openssh-server)
+ATT_PACKAGES_INTEROP=(nginx-light default-jdk-headless nodejs openssh-server golang-go
+    golang-github-thalesignite-crypto11-dev)
 # On a host with a TPM, tpm2-abrmd is a service that takes it: for CI and throw-away systems only; without it
 # its test skips.
 ATT_PACKAGES_CI=(tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon)

@@ -84,7 +84,10 @@ ctl agent thaw alpha > /dev/null
 entries "beta={uid: $narrow, exe_sha256: [$(sha256sum "$sleep" | cut -d' ' -f1)]}" "alpha={uid: 62009}"
 job_stop attestd
 job_start_attestd 8>&-
+token_was '.connections == 3 and .stale == 3 and .agents[0].why == "callerChanged"'
+entries "beta={uid: $narrow, exe_sha256: [$(sha256sum "$sleep" | cut -d' ' -f1)]}" "alpha={uid: $agent}"
 token_was '.connections == 3 and .stale == 0'
+ok "stale: an entry that fits the caller no more; put right, they are not"
 ctl entry delete alpha > /dev/null
 token_was '.connections == 3 and .stale == 3 and .agents[0].name == "alpha" and (.agents[0].why | IN("agentGone", "noCertificate"))'
 ok "stale: connections of an agent that is gone ($(jq -r '.token.agents[0].why' "$dir/tmp/status")); a frozen one's are not"

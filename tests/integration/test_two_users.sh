@@ -22,7 +22,7 @@ job_start_keyd() {
 }
 job_start_attestd() {
     job_start attestd setpriv --reuid $attestd_user --regid $attestd_user --groups $ipc_group \
-        "$bin/attestd" --config "$dir/attestd.yaml" --keyd-user "${1:-$keyd_user}" --tokend-user "${2:-$tokend_user}" --ipc-group $ipc_group
+        "$bin/attestd" --config "$dir/attestd.yaml" --keyd-user "${1:-$keyd_user}" --tokend-user "${2:-$tokend_user}" --whod-user $who_user --ipc-group $ipc_group
     wait_for 30 ctl status
 }
 job_make_tpm
@@ -120,7 +120,7 @@ start_whod() { # as its unit: two capabilities, its socket for the group
 }
 start_tokend() {
     job_start tokend setpriv --reuid $tokend_user --regid $tokend_user --groups $ipc_group \
-        "$bin/attestd-tokend" --config "$dir/attestd.yaml"
+        "$bin/attestd-tokend" --config "$dir/attestd.yaml" --attestd-user $attestd_user --whod-user $who_user --keyd-user $keyd_user
     wait_for 10 test -S "$dir/run/public/pkcs11.sock"
 }
 client() { # as the agent: one signature
@@ -182,5 +182,74 @@ job_stop attestd
 job_start_attestd
 wait_for 60 client
 ok "keyd and attestd serve tokend's user only while they name it"
+
+# ---- another user's process where the token service asks ----------------------------------------------------------
+rogue='import os, socket, sys
+path, user = sys.argv[1], int(sys.argv[2])
+if os.path.exists(path):
+    os.unlink(path)
+s = socket.socket(socket.AF_UNIX)
+s.bind(path)
+os.chmod(path, 0o666)
+os.setresuid(user, user, user)
+s.listen(8) # whose process this is was its user at this moment
+print("ready", flush=True)
+while True:
+    c = s.accept()[0]
+    print("got", len(c.recv(1)), flush=True)'
+rogue_at() { # rogue_at SOCKET
+    : > "$dir/log/rogue.log"
+    job_start rogue /usr/bin/python3 -c "$rogue" "$dir/run/$1" $stranger
+    wait_for 10 grep -q ready "$dir/log/rogue.log"
+}
+rogue_heard_nothing() {
+    grep -q '^got 0$' "$dir/log/rogue.log" || job_fail "nobody came to $1: the test is no test"
+    ! grep -q '^got [1-9]' "$dir/log/rogue.log" || job_fail "the rogue at $1 was asked something"
+    job_stop rogue KILL
+    rm "$dir/run/$1"
+}
+told_of() { grep "event=tokend.foreign-server" "$dir/log/tokend.log" | grep -q "socket=$dir/run/$1 uid=$stranger expected=$2 "; }
+job_stop keyd
+rogue_at keyd/sign.sock
+wait_for 30 refused_with 'Sign: 0x30'
+told_of keyd/sign.sock $keyd_user || job_fail "no line about the rogue keyd: $(grep foreign "$dir/log/tokend.log")"
+grep -q 'event=tokend.refused .*reason=foreignServer' "$dir/log/tokend.log" || job_fail "the refusal does not say why"
+rogue_heard_nothing keyd/sign.sock
+job_start_keyd
+wait_for 60 client
+job_stop attestd
+rogue_at workload.sock
+! client || job_fail "somebody else says who is an agent"
+told_of workload.sock $attestd_user || job_fail "no line about the rogue attestd"
+grep -q 'event=tokend.not-identified .*expected '$attestd_user "$dir/log/tokend.log" || job_fail "no line that the caller was not identified"
+rogue_heard_nothing workload.sock
+job_start_attestd
+wait_for 60 client
+P11_KIT_SERVER_ADDRESS=unix:path=$dir/run/public/pkcs11.sock job_start loop setpriv --reuid $agent_user --regid $agent_user \
+    --clear-groups "$bin/../tests-bin/token-client" "$module" loop 12
+sleep 1
+job_stop whod
+rogue_at whod.sock
+refused_with . || job_fail "somebody else says who a caller is"
+grep -q 'event=tokend.not-identified .*code=unreachable .*served by uid '$stranger "$dir/log/tokend.log" ||
+    job_fail "a caller was taken for nobody's agent on a foreign whod's word"
+told_of_whod() { told_of whod.sock $who_user; }
+wait_for 20 told_of_whod
+attestd_says() { grep -q "event=workload.refused .*reason=foreignServer" "$dir/log/attestd.log"; }
+attestd_says || job_fail "attestd believes another user's whod"
+loop_ended() { ! job_alive loop; }
+wait_for 60 loop_ended
+grep -q 'error 0x30' "$dir/log/loop.log" || job_fail "a running caller was signed for on somebody else's word: $(cat "$dir/log/loop.log")"
+rogue_heard_nothing whod.sock
+chmod 1777 "$dir/run"
+start_whod
+chmod 1775 "$dir/run"
+wait_for 60 client
+for option in attestd-user whod-user keyd-user; do
+    ! "$bin/attestd-tokend" --config "$dir/attestd.yaml" --check --$option no-such-user > "$dir/tmp/out" 2>&1 || job_fail "--$option of nobody"
+    grep -q -- "--$option: user \"no-such-user\" does not exist" "$dir/tmp/out" || job_fail "$(cat "$dir/tmp/out")"
+done
+! as $attestd_user "$bin/attestd" --config "$dir/attestd.yaml" --whod-user no-such-user > "$dir/tmp/out" 2>&1 || job_fail "--whod-user of nobody"
+ok "another user's process at keyd's, attestd's and whod's socket is asked nothing; the right one, when it is back, is"
 job_stop tokend
 echo "two users: all held"

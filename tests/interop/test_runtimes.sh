@@ -45,6 +45,22 @@ else
     skipped "Java (package default-jdk-headless)"
 fi
 
+# ---- Go (Debian's own, without modules: its packages are in GOPATH) ------------------------------------------
+crypto11=/usr/share/gocode/src/github.com/ThalesIgnite/crypto11
+if [ -x /usr/bin/go ] && [ -d $crypto11 ] && have gcc; then
+    (cd "$RIG" && GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$RIG/go GOTOOLCHAIN=local GOFLAGS='' CGO_ENABLED=1 \
+        nice /usr/bin/go build -o "$RIG/go-client" "$support/tls_client.go") > "$RIG/out" 2>&1 || { cat "$RIG/out"; fail "go build"; }
+    gos() { timeout 120 "$RIG/go-client" "$module" "$port" "$RIG/ca.pem" > "$RIG/out" 2>&1 < /dev/null; }
+    gos || { cat "$RIG/out"; fail "Go"; }
+    [ "$(tr '\n' ' ' < "$RIG/out")" = "200 0x304 200 0x303 " ] || { cat "$RIG/out"; fail "Go"; }
+    stranger go-client
+    ! gos || fail "Go signs for nobody's agent"
+    no_stranger
+    ok "Go: crypto/tls by crypto11, TLS 1.3 and 1.2 ($(/usr/bin/go version | cut -d' ' -f3))"
+else
+    skipped "Go (packages golang-go, golang-github-thalesignite-crypto11-dev)"
+fi
+
 # ---- Node ---------------------------------------------------------------------------------------------------
 if have node; then
     nodes() { timeout 120 node "$@" > "$RIG/out" 2>&1 < /dev/null; }

@@ -14,7 +14,15 @@ usage: rpc.py COMMAND SOCKET [ARGUMENT…]
             holds the connection then must not be served (root only)
   leave     asks for a signature and ends without waiting for it
   wait      asks for a signature, prints "asked", and reads the answer at the next line of input
+  fork      signs; a child of multiprocessing signs on the connection that it inherited, and then four on
+            connections of their own; prints who was served: "inherited …", "parent …", "child PID RV"
+  storm N   forks N children as fast as it can; every second one connects and ends at once, the others sign;
+            prints how many were served
+  midway    C_SignInit, prints "begun", C_Sign at the next line of input; prints what it answers
+  watch N   N connections; signs on the first every 20 ms, and prints "MS RV found N" (UTC milliseconds;
+            private keys that a search finds) when that changes, "MS lost" at the end of the connection
   deaf N    N calls without reading an answer; prints "deaf" and waits for its input"""
+import multiprocessing
 import os
 import select
 import socket
@@ -98,12 +106,25 @@ class Client:
         self.must(28, b"u", u64(self.session))
         return self
 
+    def found(self):
+        private = u32(0) + b"\1" + u32(8) + u64(3)
+        self.must(26, b"uaA", u64(self.session) + u32(1) + private)
+        n = struct.unpack(">I", self.must(27, b"ufu", u64(self.session) + u32(4))[1:5])[0]
+        self.must(28, b"u", u64(self.session))
+        return n
+
     def ask(self):
-        self.must(42, b"uMu", u64(self.session) + u32(0x1041) + u32(NULL) + u64(self.key))
+        """CKR of C_SignInit; C_Sign is on its way when it is 0."""
+        rv, _ = self.call(42, b"uMu", u64(self.session) + u32(0x1041) + u32(NULL) + u64(self.key))
+        if rv:
+            return rv
         self.conn.sendall(message(43, b"uayfy", u64(self.session) + b"\1" + field(b"\1" * 32) + u32(64)))
+        return 0
 
     def sign(self):
-        self.ask()
+        rv = self.ask()
+        if rv:
+            return rv
         rv, rest = self.answer()
         if rv == 0 and len(rest) != 5 + 64:
             raise SystemExit("not a signature")
@@ -154,14 +175,22 @@ def cmd_flood(path, n):
 
 
 def cmd_hold(path, n):
-    held = [connect(path) for _ in range(int(n))]
-    for conn in held:
-        conn.sendall(b"\0")
+    held = []
+    for _ in range(int(n)):
+        try:
+            conn = connect(path)
+            held.append(conn)
+            conn.sendall(b"\0")
+        except (BrokenPipeError, ConnectionResetError):  # turned away already
+            pass
     until, waiting, served = time.monotonic() + 5, list(held), 0
     while waiting and time.monotonic() < until:  # some are not even accepted
         for conn in select.select(waiting, [], [], until - time.monotonic())[0]:
             waiting.remove(conn)
-            served += conn.recv(1) == b"\0"
+            try:
+                served += conn.recv(1) == b"\0"
+            except ConnectionResetError:
+                pass
     print(served, flush=True)
     sys.stdin.readline()
 
@@ -273,6 +302,83 @@ def cmd_wait(path):
     sys.stdin.readline()
     rv, rest = client.answer()
     print(f"{rv:#x} {len(rest)}")
+
+
+def outcome(client):
+    try:
+        return f"{client.sign():#x}"
+    except (Gone, OSError):
+        return "lost"
+
+
+def own_connection(path):
+    client = Client(versioned(path)).open()
+    return os.getpid(), outcome(client)
+
+
+def cmd_fork(path):
+    client = opened(path)
+    fork = multiprocessing.get_context("fork")
+    child = fork.Process(target=lambda: print("inherited", outcome(client), flush=True))
+    child.start()
+    child.join()
+    print("parent", outcome(client), flush=True)
+    print("parent again", *own_connection(path), flush=True)
+    with fork.Pool(4) as pool:
+        for pid, said in pool.map(own_connection, [path] * 4, chunksize=1):
+            print("child", pid, said, flush=True)
+
+
+def storm_child(path, ends):
+    conn = connect(path)
+    conn.sendall(b"\0")
+    if ends or not conn.recv(1):
+        return 1
+    return 0 if Client(conn).open().sign() == 0 else 1
+
+
+def cmd_storm(path, n):
+    served = alive = 0
+    for i in range(int(n)):
+        if os.fork() == 0:
+            status = 1
+            try:
+                status = storm_child(path, i % 2)
+            except (Gone, OSError):
+                pass
+            os._exit(status)
+        alive += 1
+        if alive == 40:
+            served += os.waitstatus_to_exitcode(os.wait()[1]) == 0
+            alive -= 1
+    for _ in range(alive):
+        served += os.waitstatus_to_exitcode(os.wait()[1]) == 0
+    print(served)
+
+
+def cmd_midway(path):
+    client = opened(path)
+    client.must(42, b"uMu", u64(client.session) + u32(0x1041) + u32(NULL) + u64(client.key))
+    print("begun", flush=True)
+    sys.stdin.readline()
+    rv, _ = client.call(43, b"uayfy", u64(client.session) + b"\1" + field(b"\1" * 32) + u32(64))
+    print(f"{rv:#x} then {client.sign():#x}")
+
+
+def cmd_watch(path, n):
+    held = [opened(path)] + [Client(versioned(path)).open() for _ in range(int(n) - 1)]
+    said = ""
+    while True:
+        try:
+            now = f"{held[0].sign():#x} found {held[0].found()}"
+        except (Gone, OSError):
+            now = "lost"
+        if now != said:
+            print(int(time.time() * 1000), now, flush=True)
+        said = now
+        if now == "lost":
+            return
+        time.sleep(0.02)
 
 
 def cmd_deaf(path, n):

@@ -7,6 +7,9 @@
  * STORE/keys/<id>.pem  private keys; absent: the key is gone
  * STORE/strangers      names of programs (comm) that are nobody's agent, one a line
  * STORE/frozen, STORE/changed, STORE/quota  when there, keyd or whod answers so
+ * STORE/entries        a number, for CHANGES: other entries have another; absent: 1
+ * STORE/busy           when there, attestd says of every caller that it cannot tell now
+ * STORE/identify-slow  how many ms attestd takes for it, after it has decided
  * STORE/slow           how many ms keyd takes for a signature
  * STORE/real-whod      when there, attestd asks the whod of RUN_DIR who the caller is */
 #include "attestd/base/clock.h"
@@ -21,6 +24,7 @@
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,6 +119,13 @@ static enum att_rc identify(const struct proc_peer *peer, const struct proc_op *
     char agent[128];
     uint8_t identity[ATT_SHA256_LEN];
     uint64_t pid = request->v[PROC_WORKLOAD_IDENTIFY_REQ_PID].num;
+    char service[33], slow[16];
+    proc_take_text(request->v[PROC_WORKLOAD_IDENTIFY_REQ_SERVICE].bytes, service, sizeof service);
+    printf("identify %s\n", service);
+    fflush(stdout);
+    if (there("busy")) {
+        return att_fail(err, ATT_E_LIMIT, "busy");
+    }
     if (!text_of("agent", agent, sizeof agent) || stranger(pid)) {
         enum att_rc rc = att_fail(err, ATT_E_DENIED, "no entry fits");
         att_err_reason(err, "notAssigned");
@@ -124,6 +135,9 @@ static enum att_rc identify(const struct proc_peer *peer, const struct proc_op *
     enum att_rc rc = there("real-whod") ? ask_whod(peer, request, identity, err) : ATT_OK;
     if (rc != ATT_OK) {
         return rc;
+    }
+    if (text_of("identify-slow", slow, sizeof slow)) {
+        usleep((useconds_t)strtoul(slow, NULL, 10) * 1000);
     }
     const struct proc_value values[] = {{.bytes = att_slice_str(agent)},
                                         {.bytes = ATT_SLICE_ARRAY(identity)}};
@@ -167,11 +181,32 @@ static enum att_rc view(const struct proc_op *op, const struct proc_msg *request
     return rc;
 }
 
+static atomic_bool stopping;
+
+static enum att_rc changes(const struct proc_op *op, const struct proc_msg *request,
+                           struct att_buf *ret_payload)
+{
+    uint64_t now = 1;
+    for (int64_t end = att_boottime_ms() + PROC_CHANGES_WAIT_MS; att_boottime_ms() < end;) {
+        char number[24];
+        now = text_of("entries", number, sizeof number) ? strtoull(number, NULL, 10) : 1;
+        if (now != request->v[PROC_WORKLOAD_CHANGES_REQ_KNOWN].num || atomic_load(&stopping)) {
+            break;
+        }
+        usleep(10000);
+    }
+    const struct proc_value values[] = {{.num = now}};
+    return proc_reply_encode(op, values, ret_payload, NULL);
+}
+
 static enum att_rc attestd(void *user, const struct proc_peer *peer, const struct proc_op *op,
                            const struct proc_msg *request, struct att_buf *ret_payload,
                            struct att_err *err)
 {
     (void)user;
+    if (op->op == PROC_WORKLOAD_CHANGES) {
+        return changes(op, request, ret_payload);
+    }
     return op->op == PROC_WORKLOAD_IDENTIFY ? identify(peer, op, request, ret_payload, err)
                                             : view(op, request, ret_payload, err);
 }
@@ -306,6 +341,7 @@ int main(int argc, char **argv)
     fflush(stdout);
     int got;
     sigwait(&signals, &got);
+    atomic_store(&stopping, true);
     for (size_t k = 0; k < 3; k++) {
         proc_server_free(servers[k]);
     }

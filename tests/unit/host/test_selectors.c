@@ -61,11 +61,46 @@ static void test_selectors_outlive_their_view(void **state)
     assert_null(host_selectors_ref(NULL));
 }
 
+static uint64_t number_of(const char *text)
+{
+    struct host_selectors *s = read_all(text);
+    uint64_t number = s->number;
+    host_selectors_unref(&s);
+    assert_int_not_equal(number, 0);
+    return number;
+}
+
+/* Who was granted an agent is decided about again when it changes, and only then. */
+static void test_selectors_number(void **state)
+{
+    (void)state;
+    static const char *const others[] = {
+        "[]",
+        "[{\"name\":\"b\",\"workload\":[{\"uid\":1,\"unit\":\"x.service\"}]}]",
+        "[{\"name\":\"a\",\"workload\":[{\"uid\":2,\"unit\":\"x.service\"}]}]",
+        "[{\"name\":\"a\",\"workload\":[{\"uid\":1,\"unit\":\"y.service\"}]}]",
+        "[{\"name\":\"a\",\"workload\":[{\"uid\":1}]}]",
+        "[{\"name\":\"a\",\"workload\":[{\"uid\":1,\"unit\":\"x.service\",\"later\":1}]}]",
+        "[{\"name\":\"a\",\"workload\":[{\"uid\":1,\"unit\":\"x.service\"},{\"uid\":3}]}]",
+        "[{\"name\":\"a\"}]",
+    };
+    uint64_t number =
+        number_of("[{\"name\":\"a\",\"workload\":[{\"uid\":1,\"unit\":\"x.service\"}]}]");
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        assert_int_not_equal(number_of(others[i]), number);
+    }
+    assert_int_equal(
+        number_of("[{\"lifetimeS\":60,\"workload\":[{\"unit\":\"x.service\",\"uid\":1}],"
+                  "\"name\":\"a\"}]"),
+        number);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_selectors_refuse_what_they_do_not_understand),
         cmocka_unit_test(test_selectors_outlive_their_view),
+        cmocka_unit_test(test_selectors_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

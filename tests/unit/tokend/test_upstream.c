@@ -12,8 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -68,10 +71,12 @@ static void stop_server(void)
     server = NULL;
 }
 
+static uid_t expected; /* whose server it should be */
+
 static void make_shared_upstream(unsigned links, unsigned each)
 {
-    const struct tokend_upstream_opts opts = {&loop, path, "keyd", proc_sign_table,
-                                              links, each, 400};
+    const struct tokend_upstream_opts opts = {&loop,           path,  "keyd", expected,
+                                              proc_sign_table, links, each,   400};
     assert_int_equal(tokend_upstream_new(&opts, &up, NULL), ATT_OK);
 }
 
@@ -133,6 +138,7 @@ static int setup(void **state)
     atomic_store(&slow_ms, 0);
     atomic_store(&hold, false);
     memset(order, 0, sizeof order);
+    expected = geteuid();
     return tokend_loop_init(&loop, NULL) == ATT_OK ? 0 : -1;
 }
 
@@ -407,12 +413,73 @@ static void the_queue_is_fair_over_links(void **state)
     }
 }
 
+/* Somebody else's server: as root another user's, else our own, where another's is expected. It
+ * ends with 1 when anything at all was written to it. */
+static pid_t rogue(int *ret_ready)
+{
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct sockaddr_un addr = {.sun_family = AF_UNIX};
+        char byte = 0;
+        memcpy(addr.sun_path, path, strlen(path));
+        int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        if ((geteuid() == 0 && setresuid(65534, 65534, 65534) != 0) ||
+            bind(fd, (struct sockaddr *)&addr, sizeof addr) != 0 || chmod(path, 0777) != 0 ||
+            listen(fd, 8) != 0 || write(ends[1], "", 1) != 1) {
+            _exit(2);
+        }
+        for (int conn; (conn = accept(fd, NULL, NULL)) >= 0; close(conn)) {
+            if (recv(conn, &byte, 1, 0) > 0) {
+                _exit(1);
+            }
+        }
+        _exit(0);
+    }
+    close(ends[1]);
+    *ret_ready = ends[0];
+    return pid;
+}
+
+/* … is told nothing, not even that there is something to sign; the right one, when it comes, is. */
+static void a_foreign_server_is_asked_nothing(void **state)
+{
+    (void)state;
+    struct answer answer = {0}, next = {0};
+    char byte;
+    int ready, status;
+    assert_int_equal(chmod(folder, 0777), 0);
+    expected = geteuid() == 0 ? 0 : geteuid() + 1;
+    pid_t pid = rogue(&ready);
+    assert_int_equal(read(ready, &byte, 1), 1);
+    close(ready);
+    make_upstream(2);
+    int64_t began = att_boottime_ms();
+    call("agent", NULL, 5000, &answer);
+    turn_until(&answer.count, 1, 3000);
+    assert_int_equal(answer.rc, ATT_E_UNREACHABLE); /* not "denied", which would mean the caller */
+    assert_string_equal(answer.reason, "foreignServer");
+    assert_true(att_boottime_ms() - began >= 400); /* it waited for the right one */
+    assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(unlink(path), 0);
+    if (geteuid() == 0) {
+        start_server();
+        call("agent", NULL, 5000, &next);
+        turn_until(&next.count, 1, 3000);
+        assert_int_equal(next.rc, ATT_OK);
+    }
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(nobody_listens),
+        TEST(a_foreign_server_is_asked_nothing),
         TEST(a_bad_request_is_not_sent),
         TEST(the_peers_error_comes_through),
         TEST(no_answer_in_time),
