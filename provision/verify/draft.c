@@ -272,7 +272,10 @@ static enum att_rc prove(const struct verify_draft_in *in, struct att_slice text
         return rc;
     }
     const struct verify_policy_in judged = {.policy = policy, .now = in->now, .quoted = in->pcrs};
-    return verify_policy_try(&judged, in->logs, policy->logs, verdict) == VERIFY_ACCEPTED
+    uint32_t ima = (in->pcrs->sel.mask & VERIFY_PCRS_IMA) && evidence_logs_find(in->logs, "ima")
+                       ? VERIFY_LOG_IMA
+                       : 0;
+    return verify_policy_try(&judged, in->logs, policy->logs | ima, verdict) == VERIFY_ACCEPTED
                ? ATT_OK
                : verify_verdict_err(verdict, err);
 }

@@ -445,6 +445,84 @@ static void test_repeats(void **state)
     boot_done(&boot);
 }
 
+/* ---- systemd's records ----------------------------------------------------------------------- */
+
+static void put_record(struct att_buf *log, const char *type, const char *string)
+{
+    uint8_t digest[ATT_SHA256_LEN];
+    char hex[2 * ATT_SHA256_LEN + 1];
+    att_sha256(digest, att_slice_str(string));
+    att_hex(hex, ATT_SLICE_ARRAY(digest));
+    att_buf_printf(log,
+                   "{\"pcr\":11,\"digests\":[{\"hashAlg\":\"sha256\",\"digest\":\"%s\"}],"
+                   "\"content_type\":\"systemd\",\"content\":{\"string\":\"%s\",\"bootId\":"
+                   "\"00\",\"timestamp\":1,\"eventType\":\"%s\"}}\n",
+                   hex, string, type);
+}
+
+static void extend(uint8_t value[PARSE_DIGEST_MAX], const char *string)
+{
+    uint8_t digest[ATT_SHA256_LEN], next[ATT_SHA256_LEN];
+    att_sha256(digest, att_slice_str(string));
+    const struct att_slice parts[] = {ATT_SLICE(value, ATT_SHA256_LEN), ATT_SLICE_ARRAY(digest)};
+    att_sha256_v(next, parts, 2);
+    memcpy(value, next, sizeof(next));
+}
+
+/* The log has these phases, the last of them in its tail; the TPM those before NULL. */
+static void boot_phases(struct boot *boot, const char *const *phases, const char *tail,
+                        const char *after_quote)
+{
+    att_autobuf log = {0}, rest = {0};
+    boot_finish(boot, BOOT_PCRS | 1U << 11);
+    for (; *phases; phases++) {
+        put_record(&log, "phase", *phases);
+        extend(boot->pcrs.value[11], *phases);
+    }
+    assert_int_equal(evidence_logs_add(&boot->logs, "systemd", att_buf_slice(&log), NULL), ATT_OK);
+    if (tail) {
+        put_record(&rest, "phase", tail);
+        extend(boot->pcrs.value[11], tail);
+    }
+    if (after_quote) {
+        put_record(&rest, "phase", after_quote);
+    }
+    assert_int_equal(evidence_logs_set_tail(&boot->logs, "systemd", att_buf_slice(&rest), NULL),
+                     ATT_OK);
+}
+
+static void test_systemd(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"enter-initrd", "leave-initrd", "sysinit", "ready", NULL};
+    static const char *const other[] = {"enter-initrd", "leave-initrd", "rescue", "ready", NULL};
+    static const char *const early[] = {"enter-initrd", "leave-initrd", "sysinit", NULL};
+    struct boot boot = boot_ovmf();
+    boot_phases(&boot, good, NULL, NULL);
+    att_autojson *policy = boot_draft(&boot, "phases");
+    assert_good(judge_at(policy, &boot, 0), "phases");
+    const json_t *component = component_of(policy, "systemd.phase-3");
+    assert_string_equal(json_string_value(json_object_get(component, "log")), "systemd");
+    boot_phases(&boot, other, NULL, NULL);
+    assert_finding(judge_at(policy, &boot, 0), VERIFY_FINDING_VARIANT_UNKNOWN, "systemd.phase-3",
+                   "pcr11 record 2 (systemd.phase-3): found \"rescue\"");
+    boot_phases(&boot, early, NULL, NULL);
+    assert_finding(judge_at(policy, &boot, 0), VERIFY_FINDING_COMPONENT_MISSING, "systemd.phase-4",
+                   "missing from the systemd log");
+    /* In the tail: judged as far as the quote goes, and no further. */
+    boot_phases(&boot, early, "ready", "shutdown");
+    assert_good(judge_at(policy, &boot, 0), "the last phase in the tail");
+    boot_phases(&boot, early, "rescue", NULL);
+    assert_finding(judge_at(policy, &boot, 0), VERIFY_FINDING_VARIANT_UNKNOWN, "systemd.phase-4",
+                   "pcr11 record 3 (systemd.phase-4): found \"rescue\"");
+    /* A log that the policy does not ask for is not there to explain PCR 11. */
+    evidence_logs_done(&boot.logs);
+    boot_finish(&boot, BOOT_PCRS | 1U << 11);
+    verify_autoverdict *none = judge_at(policy, &boot, 0);
+    assert_refused(none, VERIFY_REASON_LOG_MISSING, "no systemd log");
+    boot_done(&boot);
+}
+
 /* ---- the policy itself ----------------------------------------------------------------------- */
 
 static void test_modes(void **state)
@@ -616,6 +694,8 @@ int main(void)
                                        cmocka_unit_test(test_pattern_utf16),
                                        cmocka_unit_test(test_signer),
                                        cmocka_unit_test(test_repeats),
+                                       cmocka_unit_test(test_systemd),
+
                                        cmocka_unit_test(test_modes),
                                        cmocka_unit_test(test_windows),
                                        cmocka_unit_test(test_refused),
