@@ -1,6 +1,6 @@
 /* attestctl measure --out FILE: a reference policy of one good boot, drafted and then held against
  * that boot before it is written. */
-#include "attestd/ctl/boot_source.h"
+#include "attestd/ctl/source.h"
 
 #include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
@@ -22,7 +22,7 @@ static const char *arg(const struct ctl_args *args, const char *name)
 
 /* This host's boot: attestd has it quoted. */
 static enum ctl_exit ask_host(const struct ctl_ctx *ctx, const struct ctl_args *args,
-                              struct boot_source *ret)
+                              struct ctl_source *ret)
 {
     uint8_t nonce[20];
     char hex[2 * sizeof nonce + 1];
@@ -37,7 +37,7 @@ static enum ctl_exit ask_host(const struct ctl_ctx *ctx, const struct ctl_args *
                  *result = NULL;
     enum ctl_exit exit_code = ctl_call(ctx, false, "quote", asked, &result);
     if (exit_code == CTL_OK &&
-        boot_source_from_quote(json_object_get(result, "files"), ret, &err) != ATT_OK) {
+        ctl_source_from_quote(json_object_get(result, "files"), ret, &err) != ATT_OK) {
         return ctl_report(&err);
     }
     return exit_code;
@@ -58,7 +58,7 @@ static void default_name(char ret[VERIFY_POLICY_NAME_MAX + 1])
 }
 
 /* PCRs with events that were not asked for are left open, and said so. */
-static uint32_t others(const struct boot_source *source)
+static uint32_t others(const struct ctl_source *source)
 {
     const struct evidence_log *log = evidence_logs_find(&source->logs, "firmware");
     struct parse_eventlog_pcrs pcrs;
@@ -70,7 +70,7 @@ static uint32_t others(const struct boot_source *source)
 }
 
 static enum att_rc write_draft(const struct ctl_ctx *ctx, const struct ctl_args *args,
-                               const struct boot_source *source, struct att_err *err)
+                               const struct ctl_source *source, struct att_err *err)
 {
     char name[VERIFY_POLICY_NAME_MAX + 1];
     verify_autoverdict *verdict = verify_verdict_new();
@@ -114,7 +114,7 @@ enum ctl_exit ctl_measure_run(const struct ctl_ctx *ctx, const struct ctl_args *
                               const json_t *result)
 {
     (void)result;
-    ATT_CLEANUP(boot_source_done) struct boot_source source = {0};
+    ATT_CLEANUP(ctl_source_done) struct ctl_source source = {0};
     struct att_err err = {0};
     const char *from = arg(args, "from");
     if (!from) {
@@ -123,7 +123,7 @@ enum ctl_exit ctl_measure_run(const struct ctl_ctx *ctx, const struct ctl_args *
             return exit_code;
         }
     } else {
-        err.rc = boot_source_read(from, arg(args, "values"), arg(args, "pcrs"), &source, &err);
+        err.rc = ctl_source_read(from, arg(args, "values"), arg(args, "pcrs"), &source, &err);
         if (err.rc) {
             return ctl_report(&err);
         }

@@ -1,5 +1,5 @@
 /* attestctl policy show, sign, test: policies in files, without a daemon; dryrun and its output. */
-#include "attestd/ctl/boot_source.h"
+#include "attestd/ctl/source.h"
 
 #include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
@@ -233,15 +233,15 @@ enum ctl_exit ctl_policy_test(const struct ctl_ctx *ctx, const struct ctl_args *
     (void)result;
     verify_autopolicy *policy = NULL;
     verify_autoverdict *verdict = verify_verdict_new();
-    ATT_CLEANUP(boot_source_done) struct boot_source source = {0};
+    ATT_CLEANUP(ctl_source_done) struct ctl_source source = {0};
     uint8_t signers[1][ATT_SHA256_LEN];
     struct verify_policy_in in = {.signers = (const uint8_t(*)[ATT_SHA256_LEN])signers};
     struct att_err err = {0};
     enum att_rc rc = verdict ? ctl_policy_load(arg(args, "policy"), &policy, NULL, &err)
                              : att_fail(&err, ATT_E_NOMEM, "no memory");
     rc = rc ? rc
-            : boot_source_read(arg(args, "source"), arg(args, "values"), arg(args, "pcrs"), &source,
-                               &err);
+            : ctl_source_read(arg(args, "source"), arg(args, "values"), arg(args, "pcrs"), &source,
+                              &err);
     rc = rc ? rc : ctl_signer_arg(arg(args, "policy-signer"), signers, &in.n_signers, &err);
     in.now = att_now_utc_s();
     if (!rc && arg(args, "at")) {

@@ -1,5 +1,5 @@
 /* attestctl policy diff OLD NEW: what changed, in the terms of the policy. */
-#include "attestd/ctl/boot_source.h"
+#include "attestd/ctl/source.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* attestctl verify DIR: the issuer's own checks over stored evidence, without a TPM and without a
  * daemon. DIR holds what attestd keeps of an agent's last issuance, or what attestctl quote wrote;
  * every file in it takes part, so that a changed byte anywhere is refused. */
-#include "attestd/ctl/boot_source.h"
+#include "attestd/ctl/source.h"
 
 #include "attestd/base/clock.h"
 #include "attestd/base/enc.h"

@@ -159,7 +159,7 @@ static void add(const struct judge *j, enum verify_finding_id id,
     verify_policy_finding(j->policy, &finding, j->verdict);
 }
 
-/* "4af2… \"6.1.0-18\"" of the first variant, and how many there are. */
+/* "4af2... \"6.1.0-18\"" of the first variant, and how many there are. */
 static void expected(const struct verify_component *component, char *ret, size_t room)
 {
     const struct verify_variant *variant = &component->variants[0];
@@ -167,7 +167,7 @@ static void expected(const struct verify_component *component, char *ret, size_t
     if (variant->kind == VERIFY_VARIANT_DIGEST || variant->kind == VERIFY_VARIANT_SIGNER) {
         char hex[17];
         att_hex(hex, ATT_SLICE(variant->digest, 8));
-        (void)snprintf(what, sizeof(what), "%s%s…%s%.40s%s",
+        (void)snprintf(what, sizeof(what), "%s%s...%s%.40s%s",
                        variant->kind == VERIFY_VARIANT_SIGNER ? "signer " : "", hex,
                        variant->label ? " \"" : "", variant->label ? variant->label : "",
                        variant->label ? "\"" : "");
@@ -178,7 +178,7 @@ static void expected(const struct verify_component *component, char *ret, size_t
     if (component->n_variants == 1) {
         (void)snprintf(ret, room, "%s", what);
     } else {
-        (void)snprintf(ret, room, "one of %zu variants: %s, …", component->n_variants, what);
+        (void)snprintf(ret, room, "one of %zu variants: %s, ...", component->n_variants, what);
     }
 }
 
@@ -189,7 +189,7 @@ static void found(const struct verify_event *event, size_t digest_len, char *ret
     if (event->text) {
         (void)snprintf(ret, room, "\"%.60s\" (%s)", event->text, hex);
     } else {
-        (void)snprintf(ret, room, "%s%s", hex, digest_len > ATT_SHA256_LEN ? "…" : "");
+        (void)snprintf(ret, room, "%s%s", hex, digest_len > ATT_SHA256_LEN ? "..." : "");
     }
 }
 

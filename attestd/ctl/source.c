@@ -1,4 +1,4 @@
-#include "attestd/ctl/boot_source.h"
+#include "attestd/ctl/source.h"
 
 #include "attestd/base/io.h"
 #include "tpm/parse/attest.h"
@@ -16,7 +16,7 @@ static const char *const names[][2] = {
     {"firmware", "eventlog"}, {"systemd", "systemd"}, {"ima", "ima"}};
 #define N_NAMES (sizeof names / sizeof names[0])
 
-void boot_source_done(struct boot_source *source)
+void ctl_source_done(struct ctl_source *source)
 {
     evidence_logs_done(&source->logs);
 }
@@ -49,7 +49,7 @@ static enum att_rc get(const struct folder *from, const char *name, const char *
     return rc;
 }
 
-static enum att_rc take_logs(const struct folder *from, struct boot_source *source,
+static enum att_rc take_logs(const struct folder *from, struct ctl_source *source,
                              struct att_err *err)
 {
     for (size_t i = 0; i < N_NAMES; i++) {
@@ -75,7 +75,7 @@ static enum att_rc take_logs(const struct folder *from, struct boot_source *sour
 }
 
 /* The values have no selection of their own that we would believe: the quote's is meant. */
-static enum att_rc take_values(const struct folder *from, struct boot_source *source,
+static enum att_rc take_values(const struct folder *from, struct ctl_source *source,
                                struct att_err *err)
 {
     att_autobuf quote = ATT_BUF_INIT(QUOTE_FILE_MAX), pcrs = ATT_BUF_INIT(QUOTE_FILE_MAX);
@@ -100,22 +100,21 @@ static enum att_rc take_values(const struct folder *from, struct boot_source *so
     return rc;
 }
 
-static enum att_rc from_folder(const struct folder *from, struct boot_source *ret,
+static enum att_rc from_folder(const struct folder *from, struct ctl_source *ret,
                                struct att_err *err)
 {
-    struct boot_source source = {0};
+    struct ctl_source source = {0};
     enum att_rc rc = take_values(from, &source, err);
     rc = rc ? rc : take_logs(from, &source, err);
     if (rc) {
-        boot_source_done(&source);
+        ctl_source_done(&source);
         return rc;
     }
     *ret = source;
     return ATT_OK;
 }
 
-enum att_rc boot_source_from_quote(const json_t *files, struct boot_source *ret,
-                                   struct att_err *err)
+enum att_rc ctl_source_from_quote(const json_t *files, struct ctl_source *ret, struct att_err *err)
 {
     return from_folder(&(struct folder){.files = files}, ret, err);
 }
@@ -163,9 +162,9 @@ static enum att_rc read_values(const char *path, const struct parse_pcr_sel *sel
 }
 
 static enum att_rc from_log(const char *path, const char *values, const char *selection,
-                            struct boot_source *ret, struct att_err *err)
+                            struct ctl_source *ret, struct att_err *err)
 {
-    struct boot_source source = {.bits = VERIFY_LOG_FIRMWARE, .replayed = !values};
+    struct ctl_source source = {.bits = VERIFY_LOG_FIRMWARE, .replayed = !values};
     struct parse_pcr_sel sel;
     att_autobuf log = ATT_BUF_INIT(EVIDENCE_LOG_MAX);
     enum att_rc rc = parse_pcr_sel_parse(selection ? selection : ALL_BOOT_PCRS, &sel, err);
@@ -176,15 +175,15 @@ static enum att_rc from_log(const char *path, const char *values, const char *se
                     : replay(att_buf_slice(&log), &sel, &source.pcrs, err);
     }
     if (rc) {
-        boot_source_done(&source);
+        ctl_source_done(&source);
         return rc;
     }
     *ret = source;
     return ATT_OK;
 }
 
-enum att_rc boot_source_read(const char *path, const char *values, const char *selection,
-                             struct boot_source *ret, struct att_err *err)
+enum att_rc ctl_source_read(const char *path, const char *values, const char *selection,
+                            struct ctl_source *ret, struct att_err *err)
 {
     struct stat st;
     if (stat(path, &st) != 0) {
