@@ -101,7 +101,7 @@ expect 1 profileUnknown ctl policy mode nobody warn
 ok "observe, warn, enforce: switched while it runs, recorded, in status and log"
 
 # ---- a roll-out: old and new kernel, each in its time ---------------------------------------------------------
-jq --arg old "$(jq -r "$kernel[0].digest" "$dir/p1.json")" --arg until "$(date -u -d '+7 days' +%FT%TZ)" \
+jq --arg old "$(jq -r "${kernel}[0].digest" "$dir/p1.json")" --arg until "$(date -u -d '+7 days' +%FT%TZ)" \
     ".version = 3 | $kernel = [{digest: \$old, label: \"6.1.0-18\", notAfter: \$until}] + $kernel" "$dir/p2.json" > "$dir/p3.json"
 sign "$dir/p3.json" ops "$dir/s3.json" > /dev/null
 expect 0 '1 pass, 0 would be refused' ctl policy dryrun "$dir/s3.json"
