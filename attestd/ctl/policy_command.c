@@ -4,6 +4,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
+#include "attestd/base/text.h"
 #include "provision/verify/draft.h"
 #include "provision/verify/policy_signed.h"
 
@@ -46,12 +47,21 @@ static void print_window(int64_t from, int64_t until)
     }
 }
 
+/* A file may be anybody's: nothing in it steers the terminal. */
+static void print_text(const char *before, const char *text, const char *after)
+{
+    char clean[VERIFY_TEXT_MAX + 1];
+    snprintf(clean, sizeof clean, "%s", text);
+    att_text_clean(clean);
+    printf("%s%s%s", before, clean, after);
+}
+
 static void print_variant(const struct verify_policy *policy, const struct verify_variant *variant)
 {
     static const char *const kinds[] = {"?", "digest", "signer", "text", "pattern"};
     printf("      %-7s ", kinds[variant->kind]);
     if (variant->text) {
-        printf("\"%s\"", variant->text);
+        print_text("\"", variant->text, "\"");
     } else {
         char hex[2 * PARSE_DIGEST_MAX + 1];
         att_hex(hex, ATT_SLICE(variant->digest, variant->kind == VERIFY_VARIANT_DIGEST
@@ -60,7 +70,7 @@ static void print_variant(const struct verify_policy *policy, const struct verif
         printf("%s", hex);
     }
     if (variant->label) {
-        printf("  (%s)", variant->label);
+        print_text("  (", variant->label, ")");
     }
     print_window(variant->not_before, variant->not_after);
     printf("\n");
@@ -92,8 +102,10 @@ static void print_policy(const struct verify_policy *policy)
     print_pcrs("PCRs left open:", policy->unjudged);
     for (size_t i = 0; i < policy->components.n; i++) {
         const struct verify_component *c = &policy->components.list[i];
-        printf("  pcr%-2u %-28s %s%s%s, %s%s%s\n", c->pcr, c->id, c->type, c->name[0] ? " " : "",
-               c->name, verify_count_word(c->count), c->severity ? ", " : "",
+        printf("  pcr%-2u %-28s", c->pcr, c->id);
+        print_text(" ", c->type, "");
+        print_text(c->name[0] ? " " : "", c->name, "");
+        printf(", %s%s%s\n", verify_count_word(c->count), c->severity ? ", " : "",
                c->severity ? verify_severity_word(c->severity) : "");
         for (size_t v = 0; v < c->n_variants; v++) {
             print_variant(policy, &c->variants[v]);

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define LOGGED_MAX 8 /* findings of a verdict; the record has the rest */
+
 static void mode_key(char *ret, size_t room, const char *profile)
 {
     (void)snprintf(ret, room, "policy_mode/%s", profile);
@@ -113,7 +115,7 @@ enum att_rc issuer_policy_signer_check(struct issuer *issuer, const struct verif
 
 void issuer_policy_log(const struct verify_verdict *verdict, const char *host, const char *what)
 {
-    for (size_t i = 0; i < verdict->n_findings; i++) {
+    for (size_t i = 0; i < verdict->n_findings && i < LOGGED_MAX; i++) {
         const struct verify_finding *f = &verdict->findings[i];
         bool loud = verdict->mode != VERIFY_MODE_OBSERVE && f->severity != VERIFY_SEVERITY_INFO;
         att_log(loud ? ATT_WARN : ATT_INFO, "policy.finding", ATT_S("host", host),

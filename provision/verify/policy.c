@@ -151,6 +151,10 @@ static enum att_rc parse_severities(const json_t *root, struct verify_policy *po
             return att_fail(err, ATT_E_PARSE, "boot policy: severities: \"%.40s\" is no finding",
                             key);
         }
+        /* After these nothing more is looked at: leniency would accept all. */
+        if (id == VERIFY_FINDING_BANK || id == VERIFY_FINDING_TOO_MANY_EVENTS) {
+            return att_fail(err, ATT_E_PARSE, "boot policy: severities.%s: it always refuses", key);
+        }
         if (verify_severity_from_word(json_string_value(value), &policy->severities[id])) {
             return att_fail(err, ATT_E_PARSE,
                             "boot policy: severities.%s: expected \"refuse\", \"warn\" or "

@@ -639,6 +639,9 @@ static void test_refused(void **state)
         {HEAD ",\"components\":[" C1 "],\"unjudged\":[1,1]}", "unjudged[1]"},
         {HEAD ",\"components\":[" C1 "],\"severities\":{\"x\":\"warn\"}}", "is no finding"},
         {HEAD ",\"components\":[" C1 "],\"severities\":{\"pcrValue\":\"no\"}}", "pcrValue"},
+        {HEAD ",\"components\":[" C1 "],\"severities\":{\"bank\":\"warn\"}}", "always refuses"},
+        {HEAD ",\"components\":[" C1 "],\"severities\":{\"tooManyEvents\":\"info\"}}",
+         "always refuses"},
         {"{\"format\":3,\"name\":\"a\",\"version\":1,\"bank\":\"sha256\",\"logs\":[],"
          "\"components\":[" C1 "]}",
          "format"},
