@@ -113,6 +113,24 @@ static void print_policy(const struct verify_policy *policy)
     }
 }
 
+/* What a policy over PCR values in a TPM would name; PCRs whose values cannot be told are left out.
+ */
+static void print_values(const struct verify_policy *policy)
+{
+    uint8_t values[VERIFY_POLICY_VALUES_MAX][PARSE_DIGEST_MAX];
+    size_t n = 0;
+    for (unsigned pcr = 0; pcr < PARSE_PCR_COUNT; pcr++) {
+        if (verify_policy_values(policy, pcr, att_now_utc_s(), NULL, values, &n, NULL)) {
+            continue;
+        }
+        for (size_t i = 0; i < n; i++) {
+            char hex[2 * PARSE_DIGEST_MAX + 1];
+            att_hex(hex, ATT_SLICE(values[i], policy->digest_len));
+            printf("  pcr%-2u value now: %s\n", pcr, hex);
+        }
+    }
+}
+
 static bool is_path(const char *name)
 {
     size_t len = strlen(name);
@@ -152,6 +170,7 @@ enum ctl_exit ctl_policy_show(const struct ctl_ctx *ctx, const struct ctl_args *
         ctl_print_json(json);
     } else {
         print_policy(policy);
+        print_values(policy);
     }
     return CTL_OK;
 }

@@ -69,6 +69,16 @@ void verify_policy_cleanup(struct verify_policy **policy);
 /* The PCRs it speaks of: by components, by value, as unjudged. */
 uint32_t verify_policy_pcrs(const struct verify_policy *policy);
 
+/* The values that a PCR may have by this policy at this time, each once: those of pcrs, or where
+ * the PCR has components the extensions of start (NULL: its reset value; PCR 0's depends on the
+ * locality it was started from) by every combination of variants in their windows; none where no
+ * variant is. ATT_E_UNSUPPORTED where they cannot be told (a variant that is no digest, a component
+ * that repeats), ATT_E_LIMIT above VERIFY_POLICY_VALUES_MAX, ATT_E_NOTFOUND where the policy has no
+ * rule for the PCR. What the policy has in both is not looked at twice: the list is the tighter. */
+ATT_MUST_USE enum att_rc verify_policy_values(
+    const struct verify_policy *policy, unsigned pcr, int64_t now, const uint8_t *start,
+    uint8_t ret[VERIFY_POLICY_VALUES_MAX][PARSE_DIGEST_MAX], size_t *ret_n, struct att_err *err);
+
 /* By what, and in which light, a boot is judged. */
 struct verify_policy_in {
     const struct verify_policy *policy; /* NULL: policyMissing */

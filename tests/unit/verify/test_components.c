@@ -312,6 +312,47 @@ static void test_kernel_update(void **state)
     boot_done(&after);
 }
 
+/* What a PCR policy in a TPM can be made of: the values of the boots that the policy allows. */
+static void test_values(void **state)
+{
+    (void)state;
+    struct boot boot = boot_ovmf(), after = boot_ovmf();
+    uint8_t values[VERIFY_POLICY_VALUES_MAX][PARSE_DIGEST_MAX];
+    size_t n = 0;
+    boot_finish(&boot, BOOT_PCRS);
+    att_autojson *json = boot_draft(&boot, "values");
+    size_t at = boot_find(&after, 4, PARSE_EV_EFI_BOOT_SERVICES_APPLICATION, 0);
+    att_sha256(after.events[at].digest, ATT_SLICE_LIT("the new kernel"));
+    boot_finish(&after, BOOT_PCRS);
+    json_t *new_kernel = digest_variant(after.events[at].digest);
+    set_window(new_kernel, "notBefore", DAY);
+    json_array_append_new(variants_of(json, "kernel"), new_kernel);
+    json_object_set_new(component_of(json, "initrd"), "count", json_string("any"));
+    char *text = json_dumps(json, 0);
+    verify_autopolicy *policy = NULL;
+    assert_int_equal(verify_policy_parse(att_slice_str(text), &policy, NULL), ATT_OK);
+    free(text);
+    for (unsigned pcr = 0; pcr < 8; pcr++) {
+        assert_int_equal(verify_policy_values(policy, pcr, FORGE_NOW, NULL, values, &n, NULL),
+                         ATT_OK);
+        assert_int_equal(n, 1);
+        assert_memory_equal(values[0], boot.pcrs.value[pcr], ATT_SHA256_LEN);
+    }
+    assert_int_equal(verify_policy_values(policy, 4, FORGE_NOW + DAY, NULL, values, &n, NULL),
+                     ATT_OK);
+    assert_int_equal(n, 2);
+    assert_memory_equal(values[0], boot.pcrs.value[4], ATT_SHA256_LEN);
+    assert_memory_equal(values[1], after.pcrs.value[4], ATT_SHA256_LEN);
+    struct att_err err = {0};
+    assert_int_equal(verify_policy_values(policy, 9, FORGE_NOW, NULL, values, &n, &err),
+                     ATT_E_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "component initrd may come any number"));
+    assert_int_equal(verify_policy_values(policy, 8, FORGE_NOW, NULL, values, &n, NULL),
+                     ATT_E_NOTFOUND);
+    boot_done(&boot);
+    boot_done(&after);
+}
+
 /* A boot by GRUB: the command line is in PCR 8, and its text is what was hashed. */
 static void put_cmdline(struct boot *boot, const char *whole)
 {
@@ -693,6 +734,8 @@ int main(void)
                                        cmocka_unit_test(test_not_quoted),
                                        cmocka_unit_test(test_all_collected),
                                        cmocka_unit_test(test_kernel_update),
+                                       cmocka_unit_test(test_values),
+
                                        cmocka_unit_test(test_pattern),
                                        cmocka_unit_test(test_pattern_utf16),
                                        cmocka_unit_test(test_signer),
