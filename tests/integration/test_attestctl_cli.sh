@@ -48,7 +48,7 @@ for command in 'status x' 'agent' 'agent show' 'agent rotate' 'agent freeze' 'ag
 done
 
 # Policies: from files, without a daemon.
-pcrs=(--values "$vectors/pcrs.json" --pcrs sha256:0,1,2,3,4,5,6,7,8,9,14)
+pcrs=(--values "$vectors/pcrs.json" --pcrs "sha256:0,1,2,3,4,5,6,7,8,9,14")
 expect 0 'held against this boot' ctl measure --out "$dir/p.json" --from "$vectors/eventlog.bin" "${pcrs[@]}"
 expect 0 'bootPolicy +boot policy .*allows this boot' ctl policy test "$dir/p.json" "$vectors/eventlog.bin" "${pcrs[@]}"
 expect 0 'PCR values are those of the log' ctl policy test "$dir/p.json" "$vectors/eventlog.bin" --pcrs sha256:0,1,2,3,4,5,6,7,8,9,14
