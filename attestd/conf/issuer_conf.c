@@ -37,6 +37,8 @@ static const cyaml_schema_field_t enrolment_fields[] = {
     STR(conf_enrolment, boot, PTR),
     STR(conf_enrolment, pcrs, PTR),
     STRS(conf_enrolment, logs, OPT, 0, CONF_LOGS_MAX),
+    STRS(conf_enrolment, policy_signers, OPT, 1, CONF_SIGNERS_MAX),
+    STR(conf_enrolment, mode, OPT),
     STR(conf_enrolment, ek, OPT),
     STR(conf_enrolment, ak_lifetime, OPT),
     CYAML_FIELD_END,
@@ -49,6 +51,8 @@ static const cyaml_schema_field_t profile_fields[] = {
     STR(conf_profile, boot, PTR),
     STR(conf_profile, pcrs, PTR),
     STRS(conf_profile, logs, OPT, 0, CONF_LOGS_MAX),
+    STRS(conf_profile, policy_signers, OPT, 1, CONF_SIGNERS_MAX),
+    STR(conf_profile, mode, OPT),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t profile_entry = {
@@ -110,22 +114,23 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
     if (!conf_tree_get(root, "threads")) {
         conf->threads = 4;
     }
-    bool ok = conf_default(&conf->listen, "127.0.0.1:8443") &&
-              conf_default(&conf->state_dir, "/var/lib/attest-issuerd") &&
-              conf_default(&conf->run_dir, "/run/attest-issuerd") &&
-              conf_default(&conf->policies_dir, "/etc/attestd/policies") &&
-              conf_default(&conf->ca_warning, "90d") &&
-              conf_default(&conf->evidence_lifetime, "400d") && conf_default(&conf->log, "text") &&
-              conf_default(&conf->log_level, "info") &&
-              conf_default(&conf->control_group, "attestd-admin") &&
-              conf_default(&en->ek, "certificate") && conf_default(&en->ak_lifetime, "7d") &&
-              default_list(&en->logs, &en->n_logs,
-                           conf_tree_get(conf_tree_get(root, "enrolment"), "logs"), "firmware");
+    bool ok =
+        conf_default(&conf->listen, "127.0.0.1:8443") &&
+        conf_default(&conf->state_dir, "/var/lib/attest-issuerd") &&
+        conf_default(&conf->run_dir, "/run/attest-issuerd") &&
+        conf_default(&conf->policies_dir, "/etc/attestd/policies") &&
+        conf_default(&conf->ca_warning, "90d") && conf_default(&conf->evidence_lifetime, "400d") &&
+        conf_default(&conf->log, "text") && conf_default(&conf->log_level, "info") &&
+        conf_default(&conf->control_group, "attestd-admin") && conf_default(&en->mode, "enforce") &&
+        conf_default(&en->ek, "certificate") && conf_default(&en->ak_lifetime, "7d") &&
+        default_list(&en->logs, &en->n_logs,
+                     conf_tree_get(conf_tree_get(root, "enrolment"), "logs"), "firmware");
     const struct conf_node *list = conf_tree_get(root, "profiles");
     const struct conf_node *given = list ? list->first : NULL;
     for (unsigned i = 0; ok && i < conf->n_profiles; i++, given = given->next) {
         struct conf_profile *p = &conf->profiles[i];
         ok = conf_default(&p->description, p->name) && conf_default(&p->lifetime, "1h") &&
+             conf_default(&p->mode, "enforce") &&
              default_list(&p->keys, &p->n_keys, conf_tree_get(given, "keys"), "tpm") &&
              default_list(&p->logs, &p->n_logs, conf_tree_get(given, "logs"), "firmware");
     }
@@ -286,12 +291,32 @@ static void check_boot(struct conf_check *check, const char *path, const char *b
     (void)conf_check_name(check, path, boot);
 }
 
+/* Who may sign the policy, and what is done with its findings. */
+static void check_policy(struct conf_check *check, const char *signers_path, const char *mode_path,
+                         char *const *hex, unsigned n, uint8_t (*ret)[32], const char *mode)
+{
+    static const char *const modes[] = {"enforce", "warn", "observe", NULL};
+    for (unsigned i = 0; i < n; i++) {
+        struct att_err why = {0};
+        if (att_unhex_exact(ret[i], 32, hex[i], &why)) {
+            conf_bad(
+                check, signers_path,
+                "expected the SHA-256 of a public key, 64 hex digits, as attestctl policy sign "
+                "prints it, found \"%.80s\"",
+                hex[i]);
+        }
+    }
+    (void)conf_check_word(check, mode_path, mode, modes);
+}
+
 static void check_enrolment(struct conf_check *check, struct conf_enrolment *en)
 {
     static const char *const kinds[] = {"certificate", "inventory", NULL};
     check_boot(check, "enrolment.boot", en->boot, &en->boot_none);
     (void)conf_check_pcrs(check, "enrolment.pcrs", en->pcrs);
     check_logs(check, "enrolment.logs", en->logs, en->n_logs, en->pcrs);
+    check_policy(check, "enrolment.policy_signers", "enrolment.mode", en->policy_signers,
+                 en->n_policy_signers, en->signers, en->mode);
     (void)conf_check_word(check, "enrolment.ek", en->ek, kinds);
     en->ek_inventory = strcmp(en->ek, "inventory") == 0;
     (void)conf_check_duration(check, "enrolment.ak_lifetime", en->ak_lifetime, 600,
@@ -303,6 +328,10 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
     static const char *const kinds[] = {"tpm", "hsm", "memory", NULL};
     struct conf_profile *p = &conf->profiles[i];
     (void)conf_check_name(check, conf_path("profiles[%u].name", i).text, p->name);
+    if (strcmp(p->name, CONF_ENROLMENT) == 0) {
+        conf_bad(check, conf_path("profiles[%u].name", i).text,
+                 "\"" CONF_ENROLMENT "\" is the name of what hosts enrol by, not of a profile");
+    }
     for (unsigned k = 0; k < i; k++) {
         if (strcmp(conf->profiles[k].name, p->name) == 0) {
             conf_bad(check, conf_path("profiles[%u].name", i).text,
@@ -323,6 +352,9 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
     check_boot(check, conf_path("profiles[%u].boot", i).text, p->boot, &p->boot_none);
     (void)conf_check_pcrs(check, conf_path("profiles[%u].pcrs", i).text, p->pcrs);
     check_logs(check, conf_path("profiles[%u].logs", i).text, p->logs, p->n_logs, p->pcrs);
+    check_policy(check, conf_path("profiles[%u].policy_signers", i).text,
+                 conf_path("profiles[%u].mode", i).text, p->policy_signers, p->n_policy_signers,
+                 p->signers, p->mode);
 }
 
 static void check_all(struct conf_check *check, struct conf_issuer *conf)

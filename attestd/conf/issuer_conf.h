@@ -7,6 +7,8 @@
 #define CONF_PROFILES_MAX   64
 #define CONF_DENY_MAX       256
 #define CONF_LOGS_MAX       3
+#define CONF_SIGNERS_MAX    16
+#define CONF_ENROLMENT      "enrolment" /* no profile has this name */
 #define CONF_LIFETIME_MIN_S 120
 #define CONF_MEMORY_MAX_S   900 /* of a profile that allows memory keys */
 
@@ -29,10 +31,14 @@ struct conf_enrolment {
     char *pcrs;
     char **logs; /* "firmware", "systemd", "ima" */
     unsigned n_logs;
-    char *ek; /* "certificate" or "inventory" */
+    char **policy_signers; /* SHA-256 of keys that may sign boot's policy, hex; none: anybody */
+    unsigned n_policy_signers;
+    char *mode; /* "enforce", "warn", "observe", until an operator says otherwise */
+    char *ek;   /* "certificate" or "inventory" */
     char *ak_lifetime;
     /* derived */
     bool boot_none, ek_inventory;
+    uint8_t signers[CONF_SIGNERS_MAX][32];
     int64_t ak_lifetime_s;
 };
 struct conf_profile {
@@ -45,7 +51,11 @@ struct conf_profile {
     char *pcrs;
     char **logs;
     unsigned n_logs;
+    char **policy_signers; /* as in enrolment */
+    unsigned n_policy_signers;
+    char *mode;
     /* derived */
+    uint8_t signers[CONF_SIGNERS_MAX][32];
     bool boot_none;
     int64_t lifetime_s;
 };

@@ -97,6 +97,12 @@ enum ctl_exit ctl_enrol_run(const struct ctl_ctx *, const struct ctl_args *, con
 enum ctl_exit ctl_run_run(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_doctor_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_who_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_measure_run(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_policy_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_policy_sign(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_policy_test(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_policy_diff(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_policy_dryrun(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_apply_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_why_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 

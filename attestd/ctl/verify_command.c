@@ -1,7 +1,7 @@
 /* attestctl verify DIR: the issuer's own checks over stored evidence, without a TPM and without a
  * daemon. DIR holds what attestd keeps of an agent's last issuance, or what attestctl quote wrote;
  * every file in it takes part, so that a changed byte anywhere is refused. */
-#include "attestd/ctl/ctl.h"
+#include "attestd/ctl/source.h"
 
 #include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
@@ -82,6 +82,8 @@ struct input {
     struct att_buf nonce_arg, ak_der;
     bool agent; /* evidence of an issuance; else an operator's quote */
     struct verify_policy *policy;
+    uint8_t signer[1][ATT_SHA256_LEN]; /* who must have signed it */
+    size_t n_signers;
     struct certs_ek_store *ek_roots;
     STACK_OF(X509) * ak_roots, *ak_chain;
     struct parse_pcr_set pcrs;
@@ -213,14 +215,12 @@ static enum att_rc read_roots(const json_t *args, struct input *in, struct att_e
         rc = certs_ek_store_load(ek_roots, &in->ek_roots, err);
     }
     if (rc == ATT_OK && policy) {
-        att_autobuf text = ATT_BUF_INIT(VERIFY_POLICY_BYTES_MAX);
-        rc = att_io_read_file(policy, VERIFY_POLICY_BYTES_MAX, &text, err);
-        if (rc == ATT_OK) {
-            rc = verify_policy_parse(att_buf_slice(&text), &in->policy, err);
-        }
-        if (rc != ATT_OK) {
-            att_err_prefix(err, "%s", policy);
-        }
+        rc = ctl_policy_load(policy, &in->policy, NULL, err);
+    }
+    if (rc == ATT_OK) {
+        const char *signer = json_string_value(json_object_get(args, "policy-signer"));
+        rc = signer && !policy ? att_fail(err, ATT_E_INVAL, "--policy-signer: without --policy")
+                               : ctl_signer_arg(signer, in->signer, &in->n_signers, err);
     }
     if (rc == ATT_OK) {
         const char *nonce = json_string_value(json_object_get(args, "nonce"));
@@ -385,6 +385,8 @@ static void fill_boot(const struct input *in, int64_t now, struct verify_quoted 
 {
     boot->selection = in->pcrs.sel;
     boot->policy = in->policy;
+    boot->signers = (const uint8_t(*)[ATT_SHA256_LEN])in->signer;
+    boot->n_signers = in->n_signers;
     boot->boot_none = !in->policy;
     boot->now = now;
     quoted->attest = content(in, F_QUOTE);

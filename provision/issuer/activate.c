@@ -16,6 +16,7 @@ struct m2 {
     struct verify_quote_facts quote;
     enum verify_change change;
     struct issuer_policy *policy; /* NULL: none, or it is not there */
+    struct issuer_policy_use use; /* of enrolment */
     json_t *facts;                /* of M1 */
     struct store_host host;
     bool host_found;
@@ -89,6 +90,9 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
         rc = issuer_policy_get(call->issuer, tx, m->ak.profile_boot, &m->policy, err);
     }
     if (!rc) {
+        rc = issuer_policy_use(tx, call->settings->conf, CONF_ENROLMENT, &m->use, err);
+    }
+    if (!rc) {
         rc = issuer_logs_asked(&m->request.logs, m->ak.logs, err);
     }
     return rc ? rc : issuer_logs_supply(tx, m->host_found ? &m->host : NULL, &m->request.logs, err);
@@ -121,6 +125,9 @@ static enum att_rc judge(struct m2 *m, struct att_err *err)
     in.boot.memo = m->call->issuer->memo;
     in.boot.boot_none = strcmp(m->ak.profile_boot, "none") == 0;
     in.boot.policy = m->policy ? m->policy->v : NULL;
+    in.boot.signers = m->use.signers;
+    in.boot.n_signers = m->use.n_signers;
+    in.boot.mode = m->use.mode;
     in.boot.now = m->call->now;
     in.previous = m->have_previous ? &m->previous : NULL;
     in.previous_pcrs = m->have_previous_pcrs ? &m->previous_pcrs : NULL;
@@ -246,6 +253,9 @@ static enum att_rc bind_host(struct m2 *m, struct store_tx *tx, const struct iss
     return rc;
 }
 
+static enum att_rc keep_m2(struct m2 *m, struct store_tx *tx, bool proven, char ret_digest[65],
+                           struct att_err *err);
+
 static enum att_rc put_host(struct m2 *m, struct store_tx *tx, const json_t *logs,
                             struct att_err *err)
 {
@@ -266,7 +276,14 @@ static enum att_rc put_host(struct m2 *m, struct store_tx *tx, const json_t *log
     struct verify_clock have = {0}, *quoted = &m->quote.clock;
     bool newer = !issuer_host_clock(host, &have) || issuer_clock_newer(quoted, &have);
     enum att_rc rc = issuer_host_note(host, newer ? quoted : NULL, "granted", "", "enrolment", logs,
-                                      m->call->now, err);
+                                      m->verdict, m->call->now, err);
+    char m2[65];
+    if (!rc) {
+        rc = keep_m2(m, tx, true, m2, err);
+    }
+    if (!rc) {
+        rc = issuer_host_evidence(host, "m2", m2, m->ak.profile_boot, logs, m->call->now, err);
+    }
     if (!rc) {
         rc = store_put(tx, &store_hosts, host, err);
     }
@@ -323,6 +340,10 @@ static enum att_rc evidence_record(struct m2 *m, struct store_tx *tx, const char
     json_object_set_new(record, "ak", json_string(m->ak.id));
     json_object_set_new(record, "pcrSelection", json_string(m->ak.pcr_selection));
     json_object_set_new(record, "boot", json_string(m->ak.profile_boot));
+    if (m->policy) {
+        json_object_set_new(record, "policyVersion", json_integer(m->policy->v->version));
+        json_object_set_new(record, "mode", json_string(verify_mode_word(m->use.mode)));
+    }
     json_object_set_new(record, "evidence",
                         json_pack("{s:s, s:s, s:O*}", "m1", m1, "m2", m2, "logs", logs));
     if (m->judged && verify_verdict_json(m->verdict, &verdict, NULL) == ATT_OK) {
@@ -553,6 +574,7 @@ static enum att_rc run(struct m2 *m, struct att_err *err)
     if (!rc) {
         rc = store_run(store, true, grant, m, &why);
     }
+    issuer_policy_log(m->verdict, m->host.id ? m->host.id : "", "enrolment");
     if (rc) {
         why.rc = rc;
         if (rc == ATT_E_DENIED || rc == ATT_E_AUTH || rc == ATT_E_PARSE) {

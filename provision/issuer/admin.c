@@ -64,6 +64,19 @@ static const struct operation operations[] = {
     {"entry.show", issuer_admin_entry_show, READ, {NAME}},
     {"entry.delete", issuer_admin_entry_delete, WRITE, {NAME}},
     {"policy.apply", issuer_admin_policy_apply, NONE, {APPLY}},
+    {"policy.mode",
+     issuer_admin_policy_mode,
+     WRITE,
+     {{"profile", ARG_TEXT, true}, {"mode", ARG_TEXT, true}}},
+    {"policy.dryrun",
+     issuer_admin_policy_dryrun,
+     READ,
+     {{"text", ARG_TEXT, true},
+      {"filename", ARG_TEXT, false},
+      {"id", ARG_TEXT, false},
+      {"all", ARG_BOOL, false},
+      {"after", ARG_TEXT, false},
+      {"limit", ARG_INT, false}}},
     {"policy.list", issuer_admin_policy_list, READ, {{0}}},
     {"policy.show", issuer_admin_policy_show, READ, {NAME}},
     {"cert.list",
@@ -237,7 +250,13 @@ static enum att_rc count_entry(void *user, const void *record, struct att_err *e
     return ATT_OK;
 }
 
-static json_t *profiles_json(const struct conf_issuer *conf)
+static const char *mode_now(struct store_tx *tx, const struct conf_issuer *conf, const char *name)
+{
+    struct issuer_policy_use use;
+    return issuer_policy_use(tx, conf, name, &use, NULL) ? "?" : verify_mode_word(use.mode);
+}
+
+static json_t *profiles_json(struct store_tx *tx, const struct conf_issuer *conf)
 {
     json_t *list = json_array();
     for (unsigned i = 0; i < conf->n_profiles; i++) {
@@ -246,9 +265,10 @@ static json_t *profiles_json(const struct conf_issuer *conf)
         for (unsigned k = 0; k < p->n_keys; k++) {
             json_array_append_new(keys, json_string(p->keys[k]));
         }
-        json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:I, s:o}", "name", p->name, "boot", p->boot,
-                                        "lifetimeS", (json_int_t)p->lifetime_s, "keys", keys));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b, s:I, s:o}", "name", p->name,
+                                              "boot", p->boot, "mode", mode_now(tx, conf, p->name),
+                                              "policySigned", p->n_policy_signers > 0, "lifetimeS",
+                                              (json_int_t)p->lifetime_s, "keys", keys));
     }
     return list;
 }
@@ -312,7 +332,7 @@ enum att_rc issuer_admin_status(struct issuer_admin_call *call, struct store_tx 
     more = json_pack(
         "{s:{s:I, s:s}, s:I, s:o, s:I, s:s, s:o}", "audit", "seq", (json_int_t)head.seq, "hash",
         hash, "viewVersion", (json_int_t)atomic_load(&issuer->view_version), "profiles",
-        profiles_json(conf), "ekRoots", (json_int_t)certs_ek_store_roots(settings->ek_roots),
+        profiles_json(tx, conf), "ekRoots", (json_int_t)certs_ek_store_roots(settings->ek_roots),
         "opensslVersion", OpenSSL_version(OPENSSL_VERSION), "warnings",
         issuer_ca_warnings(issuer->ca, conf, call->now));
     json_object_update(call->result, more);

@@ -40,6 +40,10 @@ enum att_rc issuer_admin_policy_apply(struct issuer_admin_call *, struct store_t
                                       struct att_err *);
 enum att_rc issuer_admin_policy_list(struct issuer_admin_call *, struct store_tx *,
                                      struct att_err *);
+enum att_rc issuer_admin_policy_mode(struct issuer_admin_call *, struct store_tx *,
+                                     struct att_err *);
+enum att_rc issuer_admin_policy_dryrun(struct issuer_admin_call *, struct store_tx *,
+                                       struct att_err *);
 enum att_rc issuer_admin_policy_show(struct issuer_admin_call *, struct store_tx *,
                                      struct att_err *);
 enum att_rc issuer_admin_cert_list(struct issuer_admin_call *, struct store_tx *, struct att_err *);

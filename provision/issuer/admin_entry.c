@@ -393,7 +393,8 @@ enum att_rc issuer_admin_policy_apply(struct issuer_admin_call *call, struct sto
 
 static json_t *policy_json(const struct store_policy *row, bool whole)
 {
-    att_autojson *json = issuer_json(row->json);
+    att_autojson *json = NULL;
+    verify_autopolicy *policy = NULL;
     uint8_t digest[ATT_SHA256_LEN];
     char hex[65];
     att_sha256(digest, att_slice_str(row->json));
@@ -401,6 +402,17 @@ static json_t *policy_json(const struct store_policy *row, bool whole)
     json_t *out =
         json_pack("{s:s, s:I, s:s, s:o}", "name", row->name, "version", (json_int_t)row->version,
                   "sha256", hex, "updatedAt", issuer_time_json(row->updated_at));
+    if (verify_policy_parse(att_slice_str(row->json), &policy, NULL)) {
+        json_object_set_new(out, "error", json_string("it cannot be read"));
+        return out;
+    }
+    json = json_incref(policy->json);
+    json_object_set_new(out, "format", json_integer((json_int_t)policy->format));
+    json_object_set_new(out, "signed", json_boolean(policy->is_signed));
+    if (policy->is_signed) {
+        att_hex(hex, ATT_SLICE_ARRAY(policy->signer));
+        json_object_set_new(out, "signer", json_string(hex));
+    }
     static const char *const times[] = {"notBefore", "notAfter"};
     for (size_t i = 0; i < 2; i++) {
         if (json_object_get(json, times[i])) {

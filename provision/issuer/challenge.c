@@ -17,6 +17,8 @@ struct m4 {
     struct store_ak ak;
     struct store_entry entry;
     struct issuer_policy *policy; /* NULL: none, or it is not there */
+    struct issuer_policy_use use; /* of the profile */
+    char m4[65];                  /* what was judged, as it is kept */
     struct verify_verdict *verdict;
     struct verify_agent_facts facts;
     bool judged;
@@ -91,6 +93,9 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
         rc = issuer_policy_get(call->issuer, tx, m->order.policy, &m->policy, err);
     }
     if (!rc) {
+        rc = issuer_policy_use(tx, call->settings->conf, m->order.profile, &m->use, err);
+    }
+    if (!rc) {
         m->known = issuer_logs_known(tx, &m->host);
         rc = issuer_logs_supply(tx, &m->host, &m->request.logs, err);
     }
@@ -157,6 +162,9 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
         .boot = {.logs = issuer_logs_bits(m->order.logs),
                  .boot_none = strcmp(m->order.policy, "none") == 0,
                  .policy = m->policy ? m->policy->v : NULL,
+                 .signers = m->use.signers,
+                 .n_signers = m->use.n_signers,
+                 .mode = m->use.mode,
                  .now = call->now,
                  .memo = call->issuer->memo},
     };
@@ -196,7 +204,6 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
                           char ret_digest[65], struct att_err *err)
 {
     struct issuer_call *call = m->call;
-    char m4[65];
     uint8_t digests[EVIDENCE_LOGS_MAX][ATT_SHA256_LEN];
     size_t n_digests = issuer_logs_digests(&m->request.logs, digests);
     att_autobuf bytes = {0};
@@ -204,7 +211,7 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
     enum att_rc rc = enrol_m4_request_encode(&m->request, (const uint8_t(*)[ATT_SHA256_LEN])digests,
                                              n_digests, &bytes, err);
     if (!rc) {
-        rc = store_blob_put(tx, att_buf_slice(&bytes), call->now, m4, err);
+        rc = store_blob_put(tx, att_buf_slice(&bytes), call->now, m->m4, err);
     }
     if (rc) {
         return rc;
@@ -222,14 +229,24 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
     }
     json_object_set_new(r, "entryVersion", json_integer(m->entry.version));
     json_object_set_new(r, "policyVersion", json_integer(m->policy ? m->policy->v->version : 0));
+    if (m->policy) {
+        json_object_set_new(r, "mode", json_string(verify_mode_word(m->use.mode)));
+    }
     if (strcmp(outcome, "granted") == 0) {
         json_object_set_new(r, "keyStore", json_string(m->facts.key_store));
     }
-    json_object_set_new(r, "evidence", json_pack("{s:s, s:O*}", "m4", m4, "logs", logs));
+    json_object_set_new(r, "evidence", json_pack("{s:s, s:O*}", "m4", m->m4, "logs", logs));
     if (m->judged && verify_verdict_json(m->verdict, &verdict, NULL) == ATT_OK) {
         json_object_set_new(r, "verdict", verdict);
     }
     return issuer_audit(tx, call->now, r, ret_digest, err);
+}
+
+/* The quote was good, whatever was found of the boot. */
+static bool quote_held(const char *outcome, const char *reason)
+{
+    return strcmp(outcome, "granted") == 0 || strcmp(reason, "bootPolicy") == 0 ||
+           strncmp(reason, "policy", strlen("policy")) == 0;
 }
 
 /* The host's row as it is now, with what this verdict adds; several agents of a host may be judged
@@ -245,7 +262,15 @@ static enum att_rc note_host(struct m4 *m, struct store_tx *tx, const char *outc
         bool newer = granted && (!issuer_host_clock(&host, &have) ||
                                  issuer_clock_newer(&m->facts.quote.clock, &have));
         rc = issuer_host_note(&host, newer ? &m->facts.quote.clock : NULL, outcome, reason,
-                              m->order.identifier, logs, m->call->now, err);
+                              m->order.identifier, granted ? logs : NULL,
+                              m->judged ? m->verdict : NULL, m->call->now, err);
+    }
+    if (!rc && logs && quote_held(outcome, reason)) {
+        const char *slash = strchr(m->order.policy, '/');
+        issuer_autofree *boot = strndup(m->order.policy, slash ? (size_t)(slash - m->order.policy)
+                                                               : strlen(m->order.policy));
+        rc = boot ? issuer_host_evidence(&host, "m4", m->m4, boot, logs, m->call->now, err)
+                  : att_fail(err, ATT_E_NOMEM, "no memory");
     }
     if (!rc) {
         rc = store_put(tx, &store_hosts, &host, err);
@@ -302,7 +327,9 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         att_buf_reset(&order.key_spki);
         att_buf_put(&order.key_spki, m->facts.spki, m->facts.spki_len);
         issuer_autofree *policy = NULL;
-        if (asprintf(&policy, "%s/%u", m->facts.quote.boot, m->facts.quote.policy_version) < 0) {
+        /* What only the mode let through is told from what the policy allows: finalize asks. */
+        if (asprintf(&policy, "%s/%u%s", m->facts.quote.boot, m->facts.quote.policy_version,
+                     m->verdict->n_refusing ? ISSUER_UNENFORCED : "") < 0) {
             policy = NULL;
         }
         rc = policy && issuer_set(&order.status, "ready") &&
@@ -339,7 +366,6 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
         issuer_logs_bound_tails(m->call, &m->request.logs);
         rc = record(m, tx, "refused", reason, m->refusal->msg, logs, NULL, err);
     }
-    json_decref(logs);
     if (!rc) {
         rc = issuer_set(&order.status, "invalid") && issuer_set(&order.chall_status, "invalid") &&
                      issuer_set(&order.error, m->problem)
@@ -347,8 +373,9 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
                  : att_fail(err, ATT_E_NOMEM, "no memory");
     }
     if (!rc && m->host.id) {
-        rc = note_host(m, tx, "refused", reason, NULL, err);
+        rc = note_host(m, tx, "refused", reason, logs, err);
     }
+    json_decref(logs);
     /* Signed by the enrolled AK: the verdict comes to this reason only after the signature. */
     if (!rc && m->judged && strcmp(reason, "tpmCleared") == 0) {
         rc = issuer_host_cleared(tx, m->order.host, m->call->now, err);
@@ -412,6 +439,8 @@ static enum att_rc run(struct m4 *m, struct att_err *err)
     if (!rc) {
         rc = store_run(store, true, grant, m, &why);
     }
+    issuer_policy_log(m->verdict, m->order.host ? m->order.host : "",
+                      m->order.identifier ? m->order.identifier : "");
     if (!rc) {
         att_log(ATT_INFO, "order.ready", ATT_S("agent", m->order.entry),
                 ATT_S("host", m->order.host), ATT_S("boot", m->order.policy));

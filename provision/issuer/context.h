@@ -18,6 +18,7 @@
 #include "provision/store/store.h"
 #include "provision/verify/agent.h"
 #include "provision/verify/enrol.h"
+#include "provision/verify/findings.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -301,10 +302,12 @@ struct verify_clock issuer_ak_clock(const struct store_ak *ak);
 bool issuer_clock_then(const char *text, int64_t elapsed_s, const struct store_host *host,
                        struct verify_clock *ret_clock);
 bool issuer_clock_newer(const struct verify_clock *a, const struct verify_clock *b);
-/* Sets clock, verdict, known logs and seen_at in host->notes. */
+/* Sets clock, verdict (with its policy's findings; NULL: none), known logs and seen_at in
+ * host->notes. */
 ATT_MUST_USE enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock *clock,
                                           const char *outcome, const char *reason, const char *what,
-                                          const json_t *logs, int64_t now, struct att_err *err);
+                                          const json_t *logs, const struct verify_verdict *verdict,
+                                          int64_t now, struct att_err *err);
 /* Every host with its own view of the world hears of a change. */
 ATT_MUST_USE enum att_rc issuer_view_bump(struct store_tx *tx, struct att_err *err);
 /* To be called after the commit of a bump: wakes those who wait. */
@@ -337,6 +340,37 @@ void issuer_policy_cleanup(struct issuer_policy **policy);
 ATT_MUST_USE enum att_rc issuer_policy_get(struct issuer *issuer, struct store_tx *tx,
                                            const char *name, struct issuer_policy **ret_policy,
                                            struct att_err *err);
+/* What a profile (or CONF_ENROLMENT) wants of its policy besides a name: who may sign it, as in the
+ * settings, which must stay; and the mode, which an operator may have changed since. */
+#define ISSUER_UNENFORCED " unenforced" /* in an order's policy: it had findings that refuse */
+struct issuer_policy_use {
+    const uint8_t (*signers)[ATT_SHA256_LEN];
+    size_t n_signers;
+    enum verify_mode mode;
+};
+ATT_MUST_USE enum att_rc issuer_policy_use(struct store_tx *tx, const struct conf_issuer *conf,
+                                           const char *profile, struct issuer_policy_use *ret,
+                                           struct att_err *err);
+/* Sets a profile's mode, with its record; "default": the settings' again. */
+ATT_MUST_USE enum att_rc issuer_policy_set_mode(struct store_tx *tx, const char *profile,
+                                                const char *mode, int64_t uid, int64_t now,
+                                                struct att_err *err);
+/* Is it signed as every profile that names it demands? policyUnsigned, policySigner. */
+ATT_MUST_USE enum att_rc issuer_policy_signer_check(struct issuer *issuer,
+                                                    const struct verify_policy *policy,
+                                                    struct att_err *err);
+/* Remembers in host->notes which evidence the last judged quote of this host came with: kind "m2"
+ * or "m4", its blob, how its logs are kept, by which policy it was judged. For dry runs. */
+ATT_MUST_USE enum att_rc issuer_host_evidence(struct store_host *host, const char *kind,
+                                              const char *sha256, const char *boot,
+                                              const json_t *logs, int64_t now, struct att_err *err);
+/* Fills logs that came without data from the store, by how they were kept. */
+ATT_MUST_USE enum att_rc issuer_logs_supply_kept(struct store_tx *tx, const json_t *kept_logs,
+                                                 struct evidence_logs *logs, struct att_err *err);
+/* How findings are told in the log, once; and in a host's notes: {"mode", "refusing", "findings"},
+ * NULL where there are none. */
+void issuer_policy_log(const struct verify_verdict *verdict, const char *host, const char *what);
+json_t *issuer_policy_note(const struct verify_verdict *verdict);
 /* Stores one (JSON text), when it is new or newer; ret_result as in docs/ADMIN.md. */
 ATT_MUST_USE enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text,
                                              bool dry_run, int64_t uid, json_t **ret_result,

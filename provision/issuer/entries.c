@@ -2,6 +2,7 @@
 #include "provision/issuer/context.h"
 
 #include "attestd/base/io.h"
+#include "provision/verify/policy_signed.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -173,7 +174,12 @@ static enum att_rc apply_tx(void *user, struct store_tx *tx, struct att_err *err
     a->changed = !there || strcmp(row.json, a->text) != 0;
     rc = ATT_OK;
     /* Whoever changes a policy gives it a new version: a verdict names what it was judged by. */
-    if (a->changed && there && row.version >= (int64_t)a->policy->version) {
+    if (a->changed && there && row.version > (int64_t)a->policy->version) {
+        rc = att_fail(err, ATT_E_CONFLICT,
+                      "policy %s: version %u is older than version %lld, which is in force",
+                      a->policy->name, a->policy->version, (long long)row.version);
+        att_err_reason(err, "policyRolledBack");
+    } else if (a->changed && there && row.version == (int64_t)a->policy->version) {
         rc = att_fail(
             err, ATT_E_CONFLICT,
             "policy %s: version %lld is there with other content; give version %lld or more",
@@ -220,6 +226,7 @@ enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text, bo
 {
     verify_autopolicy *policy = NULL;
     enum att_rc rc = read_policy(text, &policy, err);
+    rc = rc ? rc : issuer_policy_signer_check(issuer, policy, err);
     if (rc) {
         return rc;
     }
@@ -253,7 +260,7 @@ static enum att_rc take_policy(struct issuer *issuer, const char *path, struct a
 {
     att_autobuf text = {0};
     verify_autopolicy *policy = NULL;
-    enum att_rc rc = att_io_read_file(path, VERIFY_POLICY_BYTES_MAX, &text, err);
+    enum att_rc rc = att_io_read_file(path, VERIFY_POLICY_SIGNED_MAX, &text, err);
     if (!rc) {
         rc = issuer ? issuer_policy_apply(issuer, att_buf_slice(&text), false, -1, NULL, err)
                     : read_policy(att_buf_slice(&text), &policy, err);

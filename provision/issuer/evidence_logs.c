@@ -70,12 +70,18 @@ enum att_rc issuer_logs_supply(struct store_tx *tx, const struct store_host *hos
                                struct evidence_logs *logs, struct att_err *err)
 {
     att_autojson *notes = issuer_json(host ? host->notes : "");
+    return issuer_logs_supply_kept(tx, json_object_get(notes, "logs"), logs, err);
+}
+
+enum att_rc issuer_logs_supply_kept(struct store_tx *tx, const json_t *kept_logs,
+                                    struct evidence_logs *logs, struct att_err *err)
+{
     for (size_t i = 0; i < logs->n; i++) {
         if (logs->log[i].has_data) {
             continue;
         }
         const struct evidence_log *log = &logs->log[i];
-        const json_t *kept = json_object_get(json_object_get(notes, "logs"), log->name);
+        const json_t *kept = json_object_get(kept_logs, log->name);
         char digest[65];
         att_hex(digest, ATT_SLICE(log->has_base ? log->base_sha256 : log->sha256, ATT_SHA256_LEN));
         att_autobuf bytes = ATT_BUF_INIT(EVIDENCE_LOG_MAX);

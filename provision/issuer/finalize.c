@@ -103,6 +103,16 @@ static enum att_rc check_policy(struct m5 *m, struct store_tx *tx, struct att_er
     if (policy && policy->v->not_after && m->call->now > policy->v->not_after) {
         now = -1;
     }
+    struct issuer_policy_use use;
+    rc = issuer_policy_use(tx, m->call->settings->conf, m->order.profile, &use, err);
+    if (rc) {
+        return rc;
+    }
+    if (use.mode == VERIFY_MODE_ENFORCE && strstr(m->order.policy, ISSUER_UNENFORCED)) {
+        return issuer_refuse(err, ATT_E_DENIED, "bootPolicy",
+                             "boot policy %s is enforced since the verdict, which had findings",
+                             name);
+    }
     if (!profile || strcmp(profile->boot, name) != 0 || now != judged) {
         return issuer_refuse(err, ATT_E_DENIED, "policyExpired",
                              "the verdict rests on boot policy %s, which is not the current one",

@@ -449,7 +449,8 @@ bool issuer_clock_newer(const struct verify_clock *a, const struct verify_clock 
 
 enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock *clock,
                              const char *outcome, const char *reason, const char *what,
-                             const json_t *logs, int64_t now, struct att_err *err)
+                             const json_t *logs, const struct verify_verdict *verdict, int64_t now,
+                             struct att_err *err)
 {
     att_autojson *notes = issuer_json(host->notes);
     if (clock) {
@@ -471,6 +472,10 @@ enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock 
     json_object_set_new(notes, "lastVerdict",
                         json_pack("{s:o, s:s, s:s, s:s}", "at", issuer_time_json(now), "outcome",
                                   outcome, "reason", reason, "what", what));
+    json_t *policy = verdict ? issuer_policy_note(verdict) : NULL;
+    if (policy) {
+        json_object_set_new(json_object_get(notes, "lastVerdict"), "policy", policy);
+    }
     issuer_autofree *text = issuer_json_text(notes);
     host->seen_at = now;
     return text && issuer_set(&host->notes, text) ? ATT_OK

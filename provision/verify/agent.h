@@ -7,8 +7,8 @@
  * akAttributes, certifyType, certifySignature, certifyNonce, certifyName, keyAttributes, keyParent,
  * quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest,
  * tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing, logReplay, policyMissing,
- * policyExpired, bootPolicy. Of verify_csr: malformed, csrSignature, csrName, csrAccountKey,
- * csrKey. */
+ * policyUnsigned, policySigner, policyNotYetValid, policyExpired, bootPolicy. Of verify_csr:
+ * malformed, csrSignature, csrName, csrAccountKey, csrKey. */
 #ifndef ATTESTD_VERIFY_AGENT_H
 #define ATTESTD_VERIFY_AGENT_H
 

@@ -1,8 +1,9 @@
 /* The AK's enrolment, second message (M2): this AK is in the TPM of that EK, and this is its boot.
  * Checks, in order: activation, malformed, akAttributes, quoteMagic, quoteType, quoteSignature,
  * akHierarchy, quoteNonce, pcrSelection, pcrDigest, tpmCleared, clockRollback, logMissing,
- * logReplay, policyMissing, policyExpired, bootPolicy. (firmwareDenied with the signed version:
- * verify_firmware afterwards.) M1 is judged by verify_ek and verify_ak. */
+ * logReplay, policyMissing, policyUnsigned, policySigner, policyNotYetValid, policyExpired,
+ * bootPolicy. (firmwareDenied with the signed version: verify_firmware afterwards.) M1 is judged by
+ * verify_ek and verify_ak. */
 #ifndef ATTESTD_VERIFY_ENROL_H
 #define ATTESTD_VERIFY_ENROL_H
 

@@ -24,10 +24,16 @@ const char *verify_log_name(uint32_t bit); /* "?" for a set that is not one log 
 ATT_MUST_USE enum att_rc verify_manifest_sha256(const struct evidence_logs *logs,
                                                 uint8_t ret[ATT_SHA256_LEN], struct att_err *err);
 
+/* How far the logs were replayed. */
+struct verify_replayed {
+    size_t systemd_used; /* bytes of systemd's log and its tail */
+};
+
 struct verify_logs_wanted {
-    uint32_t logs;            /* VERIFY_LOG_* */
-    bool violations_allowed;  /* of IMA */
-    struct verify_memo *memo; /* what was replayed before; may be NULL */
+    uint32_t logs;                        /* VERIFY_LOG_* */
+    bool violations_allowed;              /* of IMA */
+    struct verify_memo *memo;             /* what was replayed before; may be NULL */
+    struct verify_replayed *ret_replayed; /* may be NULL */
 };
 
 /* The checks logMissing and logReplay: each log of the set wanted is there, with its bytes and with

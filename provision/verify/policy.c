@@ -3,7 +3,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
 #include "attestd/base/json.h"
-#include "provision/verify/logs.h"
+#include "provision/verify/policy_signed.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +16,8 @@ void verify_policy_free(struct verify_policy *policy)
     for (size_t i = 0; i < PARSE_PCR_COUNT; i++) {
         free(policy->pcrs[i].values);
     }
+    verify_components_done(&policy->components);
+    json_decref(policy->json);
     free(policy);
 }
 
@@ -79,6 +81,90 @@ static enum att_rc parse_bank(const json_t *root, struct verify_policy *policy, 
     return ATT_OK;
 }
 
+static enum att_rc parse_format(const json_t *root, struct verify_policy *policy,
+                                struct att_err *err)
+{
+    const json_t *format = json_object_get(root, "format");
+    json_int_t n = format ? (json_is_integer(format) ? json_integer_value(format) : 0) : 1;
+    if (n != 1 && n != 2) {
+        return att_fail(err, ATT_E_PARSE, "boot policy: format: expected 1 or 2");
+    }
+    policy->format = (unsigned)n;
+    if (n == 1) {
+        static const char *const later[] = {"components", "unjudged", "severities"};
+        for (size_t i = 0; i < 3; i++) {
+            if (json_object_get(root, later[i])) {
+                return att_fail(err, ATT_E_PARSE, "boot policy: %s: needs \"format\": 2", later[i]);
+            }
+        }
+    }
+    return ATT_OK;
+}
+
+static enum att_rc parse_components(const json_t *root, struct verify_policy *policy,
+                                    struct att_err *err)
+{
+    return policy->format == 1
+               ? ATT_OK
+               : verify_components_parse(json_object_get(root, "components"), policy->digest_len,
+                                         &policy->components, err);
+}
+
+static enum att_rc parse_unjudged(const json_t *root, struct verify_policy *policy,
+                                  struct att_err *err)
+{
+    const json_t *list = json_object_get(root, "unjudged");
+    if (list && !json_is_array(list)) {
+        return att_fail(err, ATT_E_PARSE, "boot policy: unjudged: expected a list of PCRs");
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *pcr = json_array_get(list, i);
+        json_int_t n = json_is_integer(pcr) ? json_integer_value(pcr) : -1;
+        if (n < 0 || n >= PARSE_PCR_COUNT || (policy->unjudged >> n & 1)) {
+            return att_fail(err, ATT_E_PARSE,
+                            "boot policy: unjudged[%zu]: expected a PCR 0-23, each once", i);
+        }
+        policy->unjudged |= 1U << n;
+    }
+    uint32_t both = policy->unjudged & (policy->pcr_mask | policy->components.pcr_mask);
+    for (unsigned pcr = 0; both && pcr < PARSE_PCR_COUNT; pcr++) {
+        if (both >> pcr & 1) {
+            return att_fail(err, ATT_E_PARSE,
+                            "boot policy: unjudged: pcr%u has components or values", pcr);
+        }
+    }
+    return ATT_OK;
+}
+
+static enum att_rc parse_severities(const json_t *root, struct verify_policy *policy,
+                                    struct att_err *err)
+{
+    json_t *map = json_object_get(root, "severities"), *value = NULL;
+    const char *key = NULL;
+    if (map && !json_is_object(map)) {
+        return att_fail(err, ATT_E_PARSE, "boot policy: severities: expected an object");
+    }
+    json_object_foreach(map, key, value)
+    {
+        enum verify_finding_id id = VERIFY_FINDING_BANK;
+        if (verify_finding_from_word(key, &id)) {
+            return att_fail(err, ATT_E_PARSE, "boot policy: severities: \"%.40s\" is no finding",
+                            key);
+        }
+        /* After these nothing more is looked at: leniency would accept all. */
+        if (id == VERIFY_FINDING_BANK || id == VERIFY_FINDING_TOO_MANY_EVENTS) {
+            return att_fail(err, ATT_E_PARSE, "boot policy: severities.%s: it always refuses", key);
+        }
+        if (verify_severity_from_word(json_string_value(value), &policy->severities[id])) {
+            return att_fail(err, ATT_E_PARSE,
+                            "boot policy: severities.%s: expected \"refuse\", \"warn\" or "
+                            "\"info\"",
+                            key);
+        }
+    }
+    return ATT_OK;
+}
+
 /* "0" … "23", without leading zeros. */
 static bool pcr_index(const char *text, unsigned *ret_pcr)
 {
@@ -127,6 +213,9 @@ static enum att_rc parse_values(const char *key, const json_t *list, struct veri
 static enum att_rc parse_pcrs(const json_t *root, struct verify_policy *policy, struct att_err *err)
 {
     json_t *pcrs = json_object_get(root, "pcrs");
+    if (!pcrs && policy->format != 1) {
+        return ATT_OK;
+    }
     if (!json_is_object(pcrs) || json_object_size(pcrs) == 0) {
         return att_fail(err, ATT_E_PARSE, "boot policy: pcrs: expected an object of PCRs");
     }
@@ -162,6 +251,12 @@ static enum att_rc parse_logs(const json_t *root, struct verify_policy *policy, 
         return att_fail(err, ATT_E_PARSE,
                         "boot policy: logs: systemd and ima go on from firmware, which must be "
                         "there, too");
+    }
+    uint32_t without = policy->components.logs & ~policy->logs;
+    if (without) {
+        return att_fail(err, ATT_E_PARSE, "boot policy: logs: components are of the %s log, too",
+                        verify_log_name(without & VERIFY_LOG_FIRMWARE ? VERIFY_LOG_FIRMWARE
+                                                                      : VERIFY_LOG_SYSTEMD));
     }
     return ATT_OK;
 }
@@ -203,8 +298,9 @@ static enum att_rc parse_time(const json_t *root, const char *member, int64_t *r
 
 static enum att_rc check_members(json_t *root, struct att_err *err)
 {
-    static const char *const known[] = {"name", "version",   "bank",     "pcrs",
-                                        "logs", "notBefore", "notAfter", "imaViolations"};
+    static const char *const known[] = {"format",   "name",          "version",    "bank",
+                                        "pcrs",     "logs",          "notBefore",  "notAfter",
+                                        "unjudged", "imaViolations", "components", "severities"};
     if (!json_is_object(root)) {
         return att_fail(err, ATT_E_PARSE, "boot policy: expected a JSON object");
     }
@@ -226,10 +322,14 @@ static enum att_rc check_members(json_t *root, struct att_err *err)
 static enum att_rc parse_root(json_t *root, struct verify_policy *policy, struct att_err *err)
 {
     enum att_rc rc = check_members(root, err);
+    rc = rc ? rc : parse_format(root, policy, err);
     rc = rc ? rc : parse_name(root, policy, err);
     rc = rc ? rc : parse_version(root, policy, err);
     rc = rc ? rc : parse_bank(root, policy, err);
     rc = rc ? rc : parse_pcrs(root, policy, err);
+    rc = rc ? rc : parse_components(root, policy, err);
+    rc = rc ? rc : parse_unjudged(root, policy, err);
+    rc = rc ? rc : parse_severities(root, policy, err);
     rc = rc ? rc : parse_logs(root, policy, err);
     rc = rc ? rc : parse_violations(root, policy, err);
     rc = rc ? rc : parse_time(root, "notBefore", &policy->not_before, err);
@@ -240,20 +340,40 @@ static enum att_rc parse_root(json_t *root, struct verify_policy *policy, struct
     return rc;
 }
 
+/* The policy's own JSON: the text, or what the envelope holds. */
+static enum att_rc unwrap(struct att_slice text, struct verify_policy *policy, struct att_err *err)
+{
+    att_autojson *root = NULL;
+    att_autobuf payload = {0};
+    enum att_rc rc =
+        att_json_parse_few(text, VERIFY_POLICY_SIGNED_MAX, VERIFY_POLICY_JSON_MAX, &root, err);
+    if (!rc && !verify_policy_is_signed(root)) {
+        policy->json = json_incref(root);
+        return text.len <= VERIFY_POLICY_BYTES_MAX
+                   ? ATT_OK
+                   : att_fail(err, ATT_E_LIMIT, "%zu bytes, at most %zu", text.len,
+                              VERIFY_POLICY_BYTES_MAX);
+    }
+    rc = rc ? rc : verify_policy_open(root, &payload, policy->signer, err);
+    policy->is_signed = true;
+    return rc ? rc
+              : att_json_parse_few(att_buf_slice(&payload), VERIFY_POLICY_BYTES_MAX,
+                                   VERIFY_POLICY_JSON_MAX, &policy->json, err);
+}
+
 enum att_rc verify_policy_parse(struct att_slice json, struct verify_policy **ret,
                                 struct att_err *err)
 {
-    att_autojson *root = NULL;
-    enum att_rc rc = att_json_parse(json, VERIFY_POLICY_BYTES_MAX, &root, err);
-    if (rc) {
-        att_err_prefix(err, "boot policy");
-        return rc;
-    }
     verify_autopolicy *policy = calloc(1, sizeof(*policy));
     if (!policy) {
         return att_fail(err, ATT_E_NOMEM, "no memory for a boot policy");
     }
-    rc = parse_root(root, policy, err);
+    enum att_rc rc = unwrap(json, policy, err);
+    if (rc) {
+        att_err_prefix(err, "boot policy");
+        return rc;
+    }
+    rc = parse_root(policy->json, policy, err);
     if (rc) {
         return rc;
     }
@@ -263,92 +383,7 @@ enum att_rc verify_policy_parse(struct att_slice json, struct verify_policy **re
     return ATT_OK;
 }
 
-/* ---- judging ------------------------------------------------------------------------------- */
-
-static bool check_window(const struct verify_policy *policy, int64_t now,
-                         struct verify_verdict *verdict)
+uint32_t verify_policy_pcrs(const struct verify_policy *policy)
 {
-    char at[ATT_TIME_TEXT_LEN], limit[ATT_TIME_TEXT_LEN];
-    att_time_text(at, now);
-    if (policy->not_before && now < policy->not_before) {
-        att_time_text(limit, policy->not_before);
-        verify_fail(verdict, VERIFY_REASON_POLICY_EXPIRED,
-                    "boot policy %s version %u is valid from %s, it is %s", policy->name,
-                    policy->version, limit, at);
-        return false;
-    }
-    if (policy->not_after && now > policy->not_after) {
-        att_time_text(limit, policy->not_after);
-        verify_fail(verdict, VERIFY_REASON_POLICY_EXPIRED,
-                    "boot policy %s version %u was valid until %s, it is %s", policy->name,
-                    policy->version, limit, at);
-        return false;
-    }
-    verify_pass(verdict, VERIFY_REASON_POLICY_EXPIRED, "boot policy %s version %u is valid at %s",
-                policy->name, policy->version, at);
-    return true;
-}
-
-/* False: a finding was added. */
-static bool check_pcr(const struct verify_policy *policy, const struct parse_pcr_set *quoted,
-                      unsigned pcr, struct verify_verdict *verdict)
-{
-    if (!(quoted->sel.mask & (1U << pcr))) {
-        verify_fail(verdict, VERIFY_REASON_BOOT_POLICY,
-                    "rule pcrs.%u of boot policy %s: the quote does not cover pcr%u", pcr,
-                    policy->name, pcr);
-        return false;
-    }
-    const struct verify_policy_pcr *entry = &policy->pcrs[pcr];
-    for (size_t i = 0; i < entry->n_values; i++) {
-        if (!memcmp(entry->values[i], quoted->value[pcr], policy->digest_len)) {
-            return true;
-        }
-    }
-    char found[2 * PARSE_DIGEST_MAX + 1];
-    att_hex(found, ATT_SLICE(quoted->value[pcr], policy->digest_len));
-    verify_fail(verdict, VERIFY_REASON_BOOT_POLICY,
-                "rule pcrs.%u of boot policy %s: pcr%u is %s, none of the %zu allowed values", pcr,
-                policy->name, pcr, found, entry->n_values);
-    return false;
-}
-
-static void check_values(const struct verify_policy *policy, const struct parse_pcr_set *quoted,
-                         struct verify_verdict *verdict)
-{
-    if (policy->bank != quoted->sel.bank || policy->digest_len != quoted->digest_len) {
-        const char *bank = parse_alg_name(quoted->sel.bank);
-        verify_fail(verdict, VERIFY_REASON_BOOT_POLICY,
-                    "rule bank of boot policy %s: expected bank %s, the quote covers %s",
-                    policy->name, parse_alg_name(policy->bank), bank ? bank : "an unknown one");
-        return;
-    }
-    bool good = policy->pcr_mask != 0;
-    unsigned n = 0;
-    for (unsigned pcr = 0; pcr < PARSE_PCR_COUNT; pcr++) {
-        if (policy->pcr_mask & (1U << pcr)) {
-            good = check_pcr(policy, quoted, pcr, verdict) && good;
-            n++;
-        }
-    }
-    if (good) {
-        verify_pass(verdict, VERIFY_REASON_BOOT_POLICY,
-                    "%u PCRs have values that boot policy %s version %u allows", n, policy->name,
-                    policy->version);
-    }
-}
-
-void verify_policy_check(const struct verify_policy *policy, const struct parse_pcr_set *quoted,
-                         int64_t now, struct verify_verdict *verdict)
-{
-    if (!policy) {
-        verify_fail(verdict, VERIFY_REASON_POLICY_MISSING,
-                    "a boot policy is demanded and none was given; an open profile has to say "
-                    "boot: none");
-        return;
-    }
-    verify_pass(verdict, VERIFY_REASON_POLICY_MISSING, "boot policy %s version %u", policy->name,
-                policy->version);
-    (void)check_window(policy, now, verdict);
-    check_values(policy, quoted, verdict);
+    return policy->pcr_mask | policy->components.pcr_mask | policy->unjudged;
 }

@@ -194,10 +194,42 @@ bool verify_step_quote(const struct verify_quoted *quoted, const struct verify_s
 
 /* ---- the boot -------------------------------------------------------------------------------- */
 
+/* The logs are those that were wanted, and so replayed; another that came along is not looked at.
+ */
+static void judge_policy(const struct verify_boot *boot, const struct verify_logs_wanted *wanted,
+                         const struct verify_quoted *quoted, const struct verify_replayed *replayed,
+                         struct verify_verdict *verdict)
+{
+    struct verify_policy_in in = {.policy = boot->policy,
+                                  .signers = boot->signers,
+                                  .n_signers = boot->n_signers,
+                                  .mode = boot->mode,
+                                  .now = boot->now,
+                                  .quoted = quoted->pcrs};
+    att_autobuf whole = ATT_BUF_INIT(EVIDENCE_LOG_MAX + EVIDENCE_TAIL_MAX);
+    if (wanted->logs & VERIFY_LOG_FIRMWARE) {
+        in.firmware = att_buf_slice(&evidence_logs_find(quoted->logs, "firmware")->data);
+    }
+    if (wanted->logs & VERIFY_LOG_SYSTEMD) {
+        const struct evidence_log *log = evidence_logs_find(quoted->logs, "systemd");
+        att_buf_put_slice(&whole, att_buf_slice(&log->data));
+        att_buf_put_slice(&whole, att_buf_slice(&log->tail));
+        in.systemd = att_buf_slice(&whole);
+        if (att_buf_ok(&whole, NULL) || replayed->systemd_used > in.systemd.len) {
+            verify_fail(verdict, VERIFY_REASON_INTERNAL, "no memory for systemd's log");
+            return;
+        }
+        in.systemd.len = replayed->systemd_used;
+    }
+    verify_policy_check(&in, verdict);
+}
+
 bool verify_step_boot(const struct verify_boot *boot, const struct verify_quoted *quoted,
                       struct verify_verdict *verdict)
 {
-    struct verify_logs_wanted wanted = {.logs = boot->logs, .memo = boot->memo};
+    struct verify_replayed replayed = {0};
+    struct verify_logs_wanted wanted = {
+        .logs = boot->logs, .memo = boot->memo, .ret_replayed = &replayed};
     if (!boot->boot_none && boot->policy) {
         wanted.logs |= boot->policy->logs;
         wanted.violations_allowed = boot->policy->ima_violations;
@@ -209,11 +241,14 @@ bool verify_step_boot(const struct verify_boot *boot, const struct verify_quoted
     if (boot->boot_none) {
         static const char why[] = "the profile says boot: none";
         verify_skip(verdict, VERIFY_REASON_POLICY_MISSING, "%s", why);
+        verify_skip(verdict, VERIFY_REASON_POLICY_UNSIGNED, "%s", why);
+        verify_skip(verdict, VERIFY_REASON_POLICY_SIGNER, "%s", why);
+        verify_skip(verdict, VERIFY_REASON_POLICY_NOT_YET_VALID, "%s", why);
         verify_skip(verdict, VERIFY_REASON_POLICY_EXPIRED, "%s", why);
         verify_skip(verdict, VERIFY_REASON_BOOT_POLICY, "%s", why);
         return true;
     }
-    verify_policy_check(boot->policy, quoted->pcrs, boot->now, verdict);
+    judge_policy(boot, &wanted, quoted, &replayed, verdict);
     return !verify_verdict_failed(verdict);
 }
 
@@ -238,12 +273,23 @@ enum verify_result verify_quote(const struct verify_quoted *quoted, struct att_s
                                 struct att_slice extra_data, const struct verify_boot *boot,
                                 struct verify_verdict *verdict, struct verify_quote_facts *ret)
 {
-    static const enum verify_reason plan[] = {
-        VERIFY_REASON_MALFORMED,      VERIFY_REASON_AK_ATTRIBUTES,   VERIFY_REASON_QUOTE_MAGIC,
-        VERIFY_REASON_QUOTE_TYPE,     VERIFY_REASON_QUOTE_SIGNATURE, VERIFY_REASON_AK_HIERARCHY,
-        VERIFY_REASON_QUOTE_NONCE,    VERIFY_REASON_PCR_SELECTION,   VERIFY_REASON_PCR_DIGEST,
-        VERIFY_REASON_LOG_MISSING,    VERIFY_REASON_LOG_REPLAY,      VERIFY_REASON_POLICY_MISSING,
-        VERIFY_REASON_POLICY_EXPIRED, VERIFY_REASON_BOOT_POLICY};
+    static const enum verify_reason plan[] = {VERIFY_REASON_MALFORMED,
+                                              VERIFY_REASON_AK_ATTRIBUTES,
+                                              VERIFY_REASON_QUOTE_MAGIC,
+                                              VERIFY_REASON_QUOTE_TYPE,
+                                              VERIFY_REASON_QUOTE_SIGNATURE,
+                                              VERIFY_REASON_AK_HIERARCHY,
+                                              VERIFY_REASON_QUOTE_NONCE,
+                                              VERIFY_REASON_PCR_SELECTION,
+                                              VERIFY_REASON_PCR_DIGEST,
+                                              VERIFY_REASON_LOG_MISSING,
+                                              VERIFY_REASON_LOG_REPLAY,
+                                              VERIFY_REASON_POLICY_MISSING,
+                                              VERIFY_REASON_POLICY_UNSIGNED,
+                                              VERIFY_REASON_POLICY_SIGNER,
+                                              VERIFY_REASON_POLICY_NOT_YET_VALID,
+                                              VERIFY_REASON_POLICY_EXPIRED,
+                                              VERIFY_REASON_BOOT_POLICY};
     struct verify_statement quote;
     struct parse_public ak;
     struct verify_quote_facts facts;

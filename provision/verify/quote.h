@@ -22,8 +22,12 @@ struct verify_boot {
     uint32_t logs;                      /* VERIFY_LOG_* asked for */
     bool boot_none;                     /* the profile says boot: none: no policy, and said so */
     const struct verify_policy *policy; /* NULL without boot_none: policyMissing */
-    int64_t now;                        /* UTC seconds */
-    struct verify_memo *memo;           /* of IMA lists replayed before; may be NULL */
+    /* SHA-256 of the SubjectPublicKeyInfo of who may sign policies; 0: unsigned ones are taken. */
+    const uint8_t (*signers)[ATT_SHA256_LEN];
+    size_t n_signers;
+    enum verify_mode mode;    /* what the policy's findings do */
+    int64_t now;              /* UTC seconds */
+    struct verify_memo *memo; /* of IMA lists replayed before; may be NULL */
 };
 
 /* What the host sent. Slices are borrowed for the call. */
@@ -65,7 +69,7 @@ struct verify_quote_facts {
 
 /* An operator's quote (`attestctl quote`), judged alone: malformed, akAttributes, quoteMagic,
  * quoteType, quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest, logMissing,
- * logReplay, policyMissing, policyExpired, bootPolicy. extra_data: 32 bytes the quote must carry.
+ * logReplay, policyMissing … bootPolicy. extra_data: 32 bytes the quote must carry.
  */
 ATT_MUST_USE enum verify_result verify_quote(const struct verify_quoted *quoted,
                                              struct att_slice ak_pub, struct att_slice extra_data,

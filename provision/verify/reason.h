@@ -36,6 +36,9 @@
     X(LOG_REPLAY, "logReplay", "the logs replay to the quoted PCRs")                               \
     X(BOOT_POLICY, "bootPolicy", "the boot is one that the policy allows")                         \
     X(POLICY_MISSING, "policyMissing", "there is a boot policy to judge by")                       \
+    X(POLICY_UNSIGNED, "policyUnsigned", "the boot policy is signed, where that is demanded")      \
+    X(POLICY_SIGNER, "policySigner", "the boot policy is signed by a key that may sign it")        \
+    X(POLICY_NOT_YET_VALID, "policyNotYetValid", "the boot policy is valid already")               \
     X(POLICY_EXPIRED, "policyExpired", "the boot policy is valid now")                             \
     X(CLOCK_ROLLBACK, "clockRollback", "the TPM's clock did not go back")                          \
     X(TPM_CLEARED, "tpmCleared", "the TPM was not cleared since the last statement")               \

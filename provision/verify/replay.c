@@ -20,6 +20,7 @@ struct replay {
         size_t number;
     } last[PARSE_PCR_COUNT];
     size_t n_events, n_records, n_entries, n_violations;
+    size_t systemd_used;
 };
 
 static bool fail_log(struct replay *r, const char *log, const struct att_err *err)
@@ -81,6 +82,7 @@ static bool replay_systemd(struct replay *r, const struct evidence_log *log)
     }
     take(r, "systemd", "record", pcrs.with_records, pcrs.value, pcrs.last_record);
     r->n_records = pcrs.n_records;
+    r->systemd_used = pcrs.used;
     return true;
 }
 
@@ -292,6 +294,9 @@ void verify_step_replay(const struct verify_logs_wanted *wanted, const struct pa
         ((wanted->logs & VERIFY_LOG_IMA) && !replay_ima(&r, evidence_logs_find(logs, "ima"),
                                                         att_buf_slice(&firmware->data), wanted))) {
         return;
+    }
+    if (wanted->ret_replayed) {
+        wanted->ret_replayed->systemd_used = r.systemd_used;
     }
     if (compare(&r, &n)) {
         pass(&r, wanted->logs, n);

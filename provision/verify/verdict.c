@@ -13,6 +13,9 @@ struct verify_verdict *verify_verdict_new(void)
 
 void verify_verdict_free(struct verify_verdict *verdict)
 {
+    if (verdict) {
+        free(verdict->findings);
+    }
     free(verdict);
 }
 
@@ -114,6 +117,25 @@ void verify_skip(struct verify_verdict *verdict, enum verify_reason reason, cons
     va_end(args);
 }
 
+void verify_finding_add(struct verify_verdict *verdict, const struct verify_finding *finding)
+{
+    if (finding->severity == VERIFY_SEVERITY_REFUSE || finding->severity == VERIFY_SEVERITY_UNSET) {
+        verdict->n_refusing++;
+    }
+    if (!verdict->findings) {
+        verdict->findings = calloc(VERIFY_FINDINGS_MAX, sizeof(*verdict->findings));
+        verdict->overflow = verdict->overflow || !verdict->findings;
+    }
+    if (!verdict->findings || verdict->n_findings >= VERIFY_FINDINGS_MAX) {
+        verdict->findings_left_out++;
+        return;
+    }
+    struct verify_finding *mine = &verdict->findings[verdict->n_findings++];
+    *mine = *finding;
+    att_text_clean(mine->detail); /* it may quote what came, cut within a character */
+    att_text_clean(mine->remedy);
+}
+
 bool verify_verdict_failed(const struct verify_verdict *verdict)
 {
     for (size_t i = 0; i < verdict->n_checks; i++) {
@@ -194,6 +216,23 @@ static json_t *check_json(const struct verify_check *check)
                      verify_outcome_word(check->outcome), "detail", check->detail);
 }
 
+static bool set_findings(const struct verify_verdict *verdict, json_t *json)
+{
+    if (verdict->n_findings + verdict->findings_left_out == 0) {
+        return true;
+    }
+    json_t *list = json_array();
+    bool good = true;
+    for (size_t i = 0; i < verdict->n_findings; i++) {
+        good = json_array_append_new(list, verify_finding_json(&verdict->findings[i])) == 0 && good;
+    }
+    good = json_object_set_new(json, "mode", json_string(verify_mode_word(verdict->mode))) == 0 &&
+           json_object_set_new(json, "findings", list) == 0 && good;
+    return good && (verdict->findings_left_out == 0 ||
+                    json_object_set_new(json, "findingsLeftOut",
+                                        json_integer((json_int_t)verdict->findings_left_out)) == 0);
+}
+
 enum att_rc verify_verdict_json(const struct verify_verdict *verdict, json_t **ret_json,
                                 struct att_err *err)
 {
@@ -209,7 +248,8 @@ enum att_rc verify_verdict_json(const struct verify_verdict *verdict, json_t **r
                                        verify_reason_word(refusal->reason), "detail",
                                        refusal->detail, "checks", list)
                            : json_pack("{s:b, s:o}", "accepted", 1, "checks", list);
-    if (!json) {
+    if (!json || !set_findings(verdict, json)) {
+        json_decref(json);
         return att_fail(err, ATT_E_NOMEM, "no memory for the verdict's JSON");
     }
     *ret_json = json;
@@ -223,5 +263,14 @@ void verify_verdict_text(const struct verify_verdict *verdict, struct att_buf *r
         att_buf_printf(ret_text, "%-10s  %-16s  %s\n", verify_outcome_word(check->outcome),
                        verify_reason_word(check->reason),
                        check->detail[0] ? check->detail : verify_reason_proves(check->reason));
+    }
+    for (size_t i = 0; i < verdict->n_findings; i++) {
+        const struct verify_finding *finding = &verdict->findings[i];
+        att_buf_printf(ret_text, "%-10s  %-16s  %s\n%30s%s\n",
+                       verify_severity_word(finding->severity), verify_finding_word(finding->id),
+                       finding->detail, "-> ", finding->remedy);
+    }
+    if (verdict->findings_left_out) {
+        att_buf_printf(ret_text, "%zu further findings\n", verdict->findings_left_out);
     }
 }

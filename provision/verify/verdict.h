@@ -5,6 +5,7 @@
 #define ATTESTD_VERIFY_VERDICT_H
 
 #include "attestd/base/buf.h"
+#include "provision/verify/findings.h"
 #include "provision/verify/reason.h"
 
 #include <jansson.h>
@@ -35,6 +36,11 @@ struct verify_verdict {
     struct verify_check checks[VERIFY_CHECKS_MAX];
     size_t n_checks;
     bool overflow; /* more findings than room: refused */
+    /* What the boot policy found, of every severity; at most VERIFY_FINDINGS_MAX. */
+    struct verify_finding *findings;
+    size_t n_findings, findings_left_out;
+    size_t n_refusing; /* findings that refuse, those left out among them */
+    enum verify_mode mode;
 };
 
 /* About 32 KiB; NULL without memory. */
@@ -57,6 +63,10 @@ void verify_fail(struct verify_verdict *verdict, enum verify_reason reason, cons
 void verify_skip(struct verify_verdict *verdict, enum verify_reason reason, const char *fmt, ...)
     ATT_PRINTF(3, 4);
 
+/* Adds a finding; its severity must be set. Those beyond the room are counted. Refuses nothing by
+ * itself: verify_policy_check makes a check of them. */
+void verify_finding_add(struct verify_verdict *verdict, const struct verify_finding *finding);
+
 /* VERIFY_ACCEPTED when there is at least one check that passed, none failed and none was left out.
  */
 ATT_MUST_USE enum verify_result verify_verdict_result(const struct verify_verdict *verdict);
@@ -71,10 +81,11 @@ ATT_MUST_USE enum att_rc verify_verdict_err(const struct verify_verdict *verdict
 /* "pass" | "fail" | "skip" | "notReached". */
 const char *verify_outcome_word(enum verify_outcome outcome);
 /* {"accepted": bool, "reason": word (refusals only), "detail": sentence (refusals only),
- *  "checks": [{"check": word, "outcome": word, "detail": sentence}…]}; the caller owns it. */
+ *  "checks": [{"check": word, "outcome": word, "detail": sentence}…], and where the boot policy
+ *  found something "mode": word, "findings": […] (findings.h)}; the caller owns it. */
 ATT_MUST_USE enum att_rc verify_verdict_json(const struct verify_verdict *verdict,
                                              json_t **ret_json, struct att_err *err);
-/* One line a check, for people: "pass  quoteNonce    detail". */
+/* One line a check, for people: "pass  quoteNonce    detail"; then the findings and remedies. */
 void verify_verdict_text(const struct verify_verdict *verdict, struct att_buf *ret_text);
 
 #endif

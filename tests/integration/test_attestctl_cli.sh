@@ -40,10 +40,32 @@ expect 2 '--timeout: expected a value' ctl status --timeout
 expect 2 '--socket: expected a value' ctl status --socket
 for command in 'status x' 'agent' 'agent show' 'agent rotate' 'agent freeze' 'agent thaw' 'cert show' 'quote' \
     'quote --nonce 00' 'verify' 'eventlog show' 'doctor x' 'host approve' 'host ban' 'host evict' 'host rebind' \
-    'host import' 'entry apply' 'entry show' 'entry delete' 'policy apply' 'policy show' 'audit why'; do
+    'host import' 'entry apply' 'entry show' 'entry delete' 'policy apply' 'policy show' 'audit why' \
+    'policy sign' 'policy sign a.json --out b' 'policy test' 'policy test a.json' 'policy diff a.json' 'policy mode' \
+    'policy mode a' 'policy dryrun' 'measure' 'measure --name x'; do
     # shellcheck disable=SC2086
     expect 2 'missing|unexpected|no command' ctl $command
 done
+
+# Policies: from files, without a daemon.
+pcrs=(--values "$vectors/pcrs.json" --pcrs "sha256:0,1,2,3,4,5,6,7,8,9,14")
+expect 0 'held against this boot' ctl measure --out "$dir/p.json" --from "$vectors/eventlog.bin" "${pcrs[@]}"
+expect 0 'bootPolicy +boot policy .*allows this boot' ctl policy test "$dir/p.json" "$vectors/eventlog.bin" "${pcrs[@]}"
+expect 0 'PCR values are those of the log' ctl policy test "$dir/p.json" "$vectors/eventlog.bin" --pcrs sha256:0,1,2,3,4,5,6,7,8,9,14
+expect 0 '11 PCR values' ctl policy test "$vectors/policy.json" "$vectors/eventlog.bin" "${pcrs[@]}"
+expect 1 'no such file or folder' ctl policy test "$dir/p.json" "$dir/nothing"
+expect 1 'quote: not there' ctl policy test "$dir/p.json" "$dir"
+expect 1 'a folder of evidence has its PCR values' ctl policy test "$dir/p.json" "$dir" "${pcrs[@]}"
+expect 1 '--at: ' ctl policy test "$dir/p.json" "$vectors/eventlog.bin" "${pcrs[@]}" --at tomorrow
+expect 1 'expected 64 hex digits' ctl policy test "$dir/p.json" "$vectors/eventlog.bin" "${pcrs[@]}" --policy-signer 00
+expect 1 'name: expected 1-64' ctl measure --out "$dir/q.json" --name A --from "$vectors/eventlog.bin" "${pcrs[@]}"
+expect 1 'no private key in PEM' ctl policy sign "$dir/p.json" --key "$vectors/policy.json" --out "$dir/s.json"
+expect 1 'expected the PCRs|not all of the PCRs' ctl measure --out "$dir/q.json" --from "$vectors/eventlog.bin" --values "$vectors/pcrs.json" --pcrs sha384:0
+[ ! -e "$dir/q.json" ] && [ ! -e "$dir/s.json" ] || { echo 'FAIL: written though refused'; failures=$((failures + 1)); }
+expect 3 'connect to .*none.sock' ctl measure --out "$dir/q.json"
+expect 3 'connect to .*none.sock' ctl policy show by-name
+expect 0 'components|"policy"' ctl --json policy show "$dir/p.json"
+expect 0 '^0 changes' ctl policy diff "$dir/p.json" "$dir/p.json"
 
 # run: an environment, and nothing else.
 mkdir -p "$dir/state/host/agents/alpha" "$dir/run/public"
@@ -111,6 +133,7 @@ evil() { "$bin/attestctl" --socket "$dir/hostile.sock" --issuer "$dir/hostile.so
 for command in 'status' 'agent list' 'agent show a' 'agent rotate a' 'agent freeze a' 'agent thaw a' 'cert show a' \
     'cert show a --pem' "quote --nonce 0011223344556677 --out $dir/q" 'doctor' 'host list' 'host show aa' 'host approve aa' \
     'host ban aa --reason x' "ticket create --out $dir/t" 'entry list' 'entry show a' 'policy list' 'cert list' 'ca status' \
+    'policy show a' 'policy mode a warn' "policy dryrun $vectors/policy.json" "measure --out $dir/m" \
     'audit list' 'audit why 1' 'audit verify' 'agent show refused' 'host show refused'; do
     for form in '' '--json'; do
         # shellcheck disable=SC2086

@@ -67,6 +67,17 @@ const char *parse_eventlog_type_name(uint32_t type)
     return i < N_TYPES ? types[i].name : NULL;
 }
 
+bool parse_eventlog_type_by_name(const char *name, uint32_t *ret_type)
+{
+    for (size_t i = 0; i < N_TYPES; i++) {
+        if (strcmp(types[i].name, name) == 0) {
+            *ret_type = types[i].type;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Every digest that libcrypto can compute is that of bytes, and there is at least one. */
 static bool hashes_to(const struct parse_eventlog_event *event, struct att_slice bytes)
 {

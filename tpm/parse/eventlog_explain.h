@@ -8,6 +8,8 @@
 
 /* "EV_EFI_VARIABLE_BOOT"…; NULL for a type without a name. */
 const char *parse_eventlog_type_name(uint32_t type);
+/* The reverse; false for a name that is none. */
+bool parse_eventlog_type_by_name(const char *name, uint32_t *ret_type);
 
 /* How much of an event's payload is what was hashed. */
 enum parse_eventlog_cover {

@@ -357,6 +357,36 @@ static void test_profiles_refused(void **state)
                    "profiles[0].boot", "required");
 }
 
+/* Who signs policies, and what their findings do. */
+#define KEY "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+static void test_policy_use(void **state)
+{
+    (void)state;
+    const char *const yaml =
+        HEAD ENROL "profiles:\n"
+                   "  - { name: a, boot: b, pcrs: \"sha256:0\", policy_signers: [ \"00\" ] }\n"
+                   "  - { name: c, boot: b, pcrs: \"sha256:0\", mode: lenient }\n"
+                   "  - { name: enrolment, boot: b, pcrs: \"sha256:0\" }\n";
+    issuer_refused(yaml, 6, "profiles[0].policy_signers", "64 hex digits");
+    issuer_refused(yaml, 7, "profiles[1].mode", "enforce, warn, observe");
+    issuer_refused(yaml, 8, "profiles[2].name", "not of a profile");
+    issuer_refused(HEAD "enrolment: { boot: b, pcrs: \"sha256:0\", mode: no }\n" PROFILES, 4,
+                   "enrolment.mode", "enforce, warn, observe");
+    struct conf_issuer *conf = NULL;
+    struct att_err err = {0};
+    if (conf_issuer_parse(text(HEAD ENROL "profiles:\n  - { name: a, boot: b, pcrs: \"sha256:0\", "
+                                          "policy_signers: [ \"" KEY "\" ], mode: observe }\n"),
+                          &conf, &errors, &err) != ATT_OK) {
+        fail_msg("%s", err.msg);
+    }
+    assert_int_equal(conf->profiles[0].n_policy_signers, 1);
+    assert_int_equal(conf->profiles[0].signers[0][1], 0x11);
+    assert_string_equal(conf->profiles[0].mode, "observe");
+    assert_string_equal(conf->enrolment->mode, "enforce");
+    assert_int_equal(conf->enrolment->n_policy_signers, 0);
+    conf_issuer_free(conf);
+}
+
 static void test_issuer_accepts(void **state)
 {
     (void)state;
@@ -458,6 +488,7 @@ int main(void)
         cmocka_unit_test(test_attestd_load),
         cmocka_unit_test(test_issuer_refused),
         cmocka_unit_test(test_profiles_refused),
+        cmocka_unit_test(test_policy_use),
         cmocka_unit_test(test_issuer_accepts),
         cmocka_unit_test(test_manual_examples),
     };

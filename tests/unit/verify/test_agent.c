@@ -189,7 +189,7 @@ static const struct forged_case cases[] = {
 
     {"no policy", policy_missing, VERIFY_REASON_POLICY_MISSING},
     {"policy expired", policy_expired, VERIFY_REASON_POLICY_EXPIRED},
-    {"policy not yet valid", policy_not_yet, VERIFY_REASON_POLICY_EXPIRED},
+    {"policy not yet valid", policy_not_yet, VERIFY_REASON_POLICY_NOT_YET_VALID},
     {"boot not allowed", policy_other_boot, VERIFY_REASON_BOOT_POLICY},
     {"policy for a PCR that is not quoted", policy_not_quoted, VERIFY_REASON_BOOT_POLICY},
     {"policy for another bank", policy_other_bank, VERIFY_REASON_BOOT_POLICY},
@@ -317,9 +317,12 @@ static void test_skips_say_why(void **state)
     assert_int_equal(verify_agent(&forge->agent_in, verdict, &facts), VERIFY_ACCEPTED);
     assert_string_equal(facts.quote.boot, "none");
     static const enum verify_reason skipped[] = {
-        VERIFY_REASON_KEY_PARENT,     VERIFY_REASON_TPM_CLEARED,    VERIFY_REASON_CLOCK_ROLLBACK,
-        VERIFY_REASON_AK_STALE,       VERIFY_REASON_LOG_MISSING,    VERIFY_REASON_LOG_REPLAY,
-        VERIFY_REASON_POLICY_MISSING, VERIFY_REASON_POLICY_EXPIRED, VERIFY_REASON_BOOT_POLICY};
+        VERIFY_REASON_KEY_PARENT,     VERIFY_REASON_TPM_CLEARED,
+        VERIFY_REASON_CLOCK_ROLLBACK, VERIFY_REASON_AK_STALE,
+        VERIFY_REASON_LOG_MISSING,    VERIFY_REASON_LOG_REPLAY,
+        VERIFY_REASON_POLICY_MISSING, VERIFY_REASON_POLICY_UNSIGNED,
+        VERIFY_REASON_POLICY_SIGNER,  VERIFY_REASON_POLICY_NOT_YET_VALID,
+        VERIFY_REASON_POLICY_EXPIRED, VERIFY_REASON_BOOT_POLICY};
     for (size_t i = 0; i < sizeof(skipped) / sizeof(skipped[0]); i++) {
         const struct verify_check *check = find_check(verdict, skipped[i]);
         assert_int_equal(check->outcome, VERIFY_SKIP);

@@ -195,7 +195,7 @@ static void test_what_is_said(void **state)
     for (size_t i = 0; i < verdict->n_checks; i++) {
         skipped += verdict->checks[i].outcome == VERIFY_SKIP;
     }
-    assert_int_equal(skipped, 3); /* certifyType, certifyName, keyParent */
+    assert_int_equal(skipped, 5); /* certifyType, certifyName, keyParent; policyUnsigned, -Signer */
     assert_string_equal(facts.key_store, "hsm");
     forge_free(f);
 }

@@ -117,7 +117,8 @@ static void test_words(void **state)
         "pcrSelection",   "pcrDigest",        "evidenceMismatch", "logMissing",
         "logReplay",      "bootPolicy",       "policyMissing",    "policyExpired",
         "clockRollback",  "tpmCleared",       "ticketInvalid",    "firmwareDenied",
-        "hostUnknown",    "hostBanned",       "notAssigned",      "modelDigest"};
+        "hostUnknown",    "hostBanned",       "notAssigned",      "modelDigest",
+        "policyUnsigned", "policySigner",     "policyNotYetValid"};
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         enum verify_reason reason = VERIFY_REASON_NONE;
         assert_int_equal(verify_reason_from_word(words[i], &reason, NULL), ATT_OK);
