@@ -10,8 +10,10 @@
 struct host_selectors {
     int refs;
     size_t n;
-    struct workload_rule *rules; /* one for each entry, in the view's order */
-    struct att_err *bad;         /* why a rule fits nobody; rc ATT_OK: it is in order */
+    struct workload_rule *rules;    /* one for each entry, in the view's order */
+    struct conf_measured *measured; /* of each rule; without manifest: nothing is demanded */
+    struct att_err *measured_bad;   /* why what is demanded cannot be met */
+    struct att_err *bad;            /* why a rule fits nobody; rc ATT_OK: it is in order */
 };
 
 /* entries: the view's array, each with name and workload. An entry whose workload cannot be read

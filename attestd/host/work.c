@@ -54,7 +54,7 @@ static struct verdict judge(struct host *host, const struct host_issue *job,
         v.refused = err->rc == ATT_E_UNSUPPORTED; /* a store that this keyd has not */
         break;
     case HOST_AT_SELF:
-        v.refused = err->rc == ATT_E_UNSUPPORTED;
+        v.refused = err->rc == ATT_E_UNSUPPORTED || err->rc == ATT_E_DENIED; /* its files */
         break;
     }
     return v;
@@ -164,13 +164,22 @@ static enum att_rc expire(struct host *host, const char *name, struct att_err *e
     if (rc != ATT_OK) {
         return rc;
     }
+    bool misfit = false;
+    {
+        HOST_LOCKED(host);
+        struct agent *agent = agent_registry_find(host->reg, name);
+        misfit = agent && agent->misfit;
+        if (agent) {
+            agent->misfit = false;
+        }
+    }
     struct agent_record rec;
     rc = host_agent_event(host, name, AGENT_EV_EXPIRED, &rec, err);
     if (rc != ATT_OK) {
         return rc;
     }
-    att_log(ATT_WARN, "agent.expired", ATT_S("agent", name), ATT_S("serial", rec.serial),
-            ATT_S("state", agent_state_name(rec.life.state)));
+    att_log(ATT_WARN, misfit ? "agent.withdrawn" : "agent.expired", ATT_S("agent", name),
+            ATT_S("serial", rec.serial), ATT_S("state", agent_state_name(rec.life.state)));
     return host_agent_save(host, name, err);
 }
 

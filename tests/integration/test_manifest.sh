@@ -80,7 +80,7 @@ sed 's/"size":70000/"size":70001/' "$dir/m.json" > "$dir/bad.json"
 refused "manifestRoot" manifest check "$dir/bad.json"
 refused "manifestRoot" manifest check "$dir/m.json" --root "$signer"
 chmod 644 "$dir/one.pem"
-refused "group or others" manifest sign "$dir/m.json" --key "$dir/one.pem"
+refused "lets others at the key" manifest sign "$dir/m.json" --key "$dir/one.pem"
 
 # ---- each difference alone ----
 model=$dir/agent/model/weights.bin
