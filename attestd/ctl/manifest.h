@@ -21,6 +21,10 @@ ATT_MUST_USE enum att_rc ctl_manifest_make(const json_t *words, bool verity,
 ATT_MUST_USE enum att_rc ctl_manifest_look(const struct manifest *manifest,
                                            struct manifest_report *ret_report, struct att_err *err);
 
+/* What the options --bundle… name agrees with the manifest, or there are none. */
+ATT_MUST_USE enum att_rc ctl_manifest_bundle(const struct ctl_args *args,
+                                             const struct manifest *manifest, struct att_err *err);
+
 enum ctl_exit ctl_manifest_create(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_manifest_check(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_manifest_sign(const struct ctl_ctx *, const struct ctl_args *, const json_t *);

@@ -24,14 +24,22 @@ const struct ctl_command ctl_manifest_commands[] = {
      .params = {{CTL_WORDS, "PATH", "paths", true},
                 {CTL_OPTION, "out", NULL, false},
                 {CTL_OPTION, "key", NULL, false},
-                {CTL_FLAG, "no-verity", NULL, false}},
+                {CTL_FLAG, "no-verity", NULL, false},
+                {CTL_OPTION, "bundle", NULL, false},
+                {CTL_OPTION, "bundle-dir", NULL, false},
+                {CTL_OPTION, "bundle-key", NULL, false},
+                {CTL_OPTION, "bundle-roots", NULL, false}},
      .show = ctl_manifest_create},
     {.noun = "manifest",
      .verb = "check",
      .help = "compares this machine's files with a manifest, and its signer",
      .params = {{CTL_POSITIONAL, "FILE", NULL, true},
                 {CTL_OPTION, "signer", NULL, false},
-                {CTL_OPTION, "root", NULL, false}},
+                {CTL_OPTION, "root", NULL, false},
+                {CTL_OPTION, "bundle", NULL, false},
+                {CTL_OPTION, "bundle-dir", NULL, false},
+                {CTL_OPTION, "bundle-key", NULL, false},
+                {CTL_OPTION, "bundle-roots", NULL, false}},
      .show = ctl_manifest_check},
     {.noun = "manifest",
      .verb = "sign",
@@ -97,6 +105,9 @@ enum ctl_exit ctl_manifest_create(const struct ctl_ctx *ctx, const struct ctl_ar
     enum att_rc rc =
         ctl_manifest_make(json_object_get(args->json, "paths"),
                           !json_object_get(args->json, "no-verity"), &manifest, &made, &err);
+    if (rc == ATT_OK) {
+        rc = ctl_manifest_bundle(args, &manifest, &err);
+    }
     if (rc == ATT_OK && option(args, "key")) {
         rc = sign_with(&manifest, option(args, "key"), &err);
     }
@@ -275,6 +286,9 @@ enum ctl_exit ctl_manifest_check(const struct ctl_ctx *ctx, const struct ctl_arg
                             : att_fail(&err, ATT_E_NOMEM, "report");
     if (rc == ATT_OK) {
         rc = check_expected(args, &manifest, signer, &err);
+    }
+    if (rc == ATT_OK) {
+        rc = ctl_manifest_bundle(args, &manifest, &err);
     }
     if (rc == ATT_OK) {
         rc = ctl_manifest_look(&manifest, report, &err);
