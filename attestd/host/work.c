@@ -158,6 +158,19 @@ static void failed(struct host *host, const char *name, const char *event,
 /* ---- turns -------------------------------------------------------------------------------------
  */
 
+/* Its certificates have not ended, but what holds a handle of their keys shall not sign any more:
+ * keyd destroys what no record speaks of. */
+static void forget_keys(struct host *host, const char *name)
+{
+    HOST_LOCKED(host);
+    struct agent *agent = agent_registry_find(host->reg, name);
+    if (agent) {
+        agent->rec.key_id[0] = '\0';
+        memset(agent->rec.retired, 0, sizeof(agent->rec.retired));
+        agent->rec.n_retired = 0;
+    }
+}
+
 static enum att_rc expire(struct host *host, const char *name, struct att_err *err)
 {
     enum att_rc rc = host_chain_withdraw(host, name, err);
@@ -180,7 +193,11 @@ static enum att_rc expire(struct host *host, const char *name, struct att_err *e
     }
     att_log(ATT_WARN, misfit ? "agent.withdrawn" : "agent.expired", ATT_S("agent", name),
             ATT_S("serial", rec.serial), ATT_S("state", agent_state_name(rec.life.state)));
-    return host_agent_save(host, name, err);
+    if (misfit) {
+        forget_keys(host, name);
+    }
+    rc = host_agent_save(host, name, err);
+    return rc == ATT_OK && misfit ? host_keys_check(host, name, err) : rc;
 }
 
 /* Nothing of the earlier life is left; the entry's fields stay. */

@@ -126,9 +126,13 @@ was=$(sha "$home/model/weights.bin")
 cp -p "$home/model/weights.bin" "$dir/weights"
 printf 'x' | dd of="$home/model/weights.bin" bs=1 seek=5000 conv=notrunc status=none
 is=$(sha "$home/model/weights.bin")
+key=$(ctl --json agent show "$agent" | jq -r .keyId)
+[ -e "$dir/state/keyd/agents/$key.pem" ] || job_fail "keyd has no key $key: $(ls "$dir/state/keyd/agents")"
 not_granted modelDigest "$home/model/weights.bin" "$was" "$is"
 not_rotated modelDigest "$home/model/weights.bin" "$was" "$is"
 wait_for 20 withdrawn
+key_gone() { [ ! -e "$dir/state/keyd/agents/$key.pem" ]; }
+wait_for 20 key_gone # who held a handle of it signs no more
 grep -q 'event=agent.withdrawn' "$dir/log/attestd.log" || job_fail "nothing in the log"
 cp -p "$dir/weights" "$home/model/weights.bin"
 wait_for 60 rotated
