@@ -119,4 +119,43 @@ rc=0
 rm "$dir/agent/lib"
 mv "$dir/agent/lib2" "$dir/agent/lib"
 agrees
+# ---- a model-signing bundle: made by hand, as the standard says ----
+if python3 -c 'import cryptography' 2> /dev/null; then
+    rm "$dir/agent/model/latest" # a link is in no bundle
+    openssl pkey -in "$dir/one.pem" -pubout -out "$dir/one.pub"
+    openssl pkey -in "$dir/two.pem" -pubout -out "$dir/two.pub"
+    python3 - "$dir/one.pem" "$dir/agent/model/weights.bin" "$dir/agent/model/model.sig" << 'END'
+import base64, hashlib, json, sys
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+key = serialization.load_pem_private_key(open(sys.argv[1], "rb").read(), None)
+digest = hashlib.sha256(open(sys.argv[2], "rb").read())
+kind = b"application/vnd.in-toto+json"
+payload = json.dumps({
+    "_type": "https://in-toto.io/Statement/v1",
+    "subject": [{"name": "m", "digest": {"sha256": hashlib.sha256(digest.digest()).hexdigest()}}],
+    "predicateType": "https://model_signing/signature/v1.0",
+    "predicate": {
+        "resources": [{"name": "weights.bin", "algorithm": "sha256", "digest": digest.hexdigest()}],
+        "serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": False}}}).encode()
+signature = key.sign(b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload), ec.ECDSA(hashes.SHA256()))
+json.dump({"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+           "verificationMaterial": {"publicKey": {"hint": ""}, "tlogEntries": []},
+           "dsseEnvelope": {"payload": base64.b64encode(payload).decode(), "payloadType": kind.decode(),
+                            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}]}},
+          open(sys.argv[3], "w"))
+END
+    bundle=(--bundle "$dir/agent/model/model.sig" --bundle-dir "$dir/agent/model" --bundle-key)
+    "$ctl" "${create[@]}" --out "$dir/m.json" "${bundle[@]}" "$dir/one.pub" 2> /dev/null || fail "create with a bundle"
+    "$ctl" manifest check "$dir/m.json" "${bundle[@]}" "$dir/one.pub" > /dev/null || fail "check with a bundle"
+    refused "bundleSignature" "${create[@]}" "${bundle[@]}" "$dir/two.pub"
+    refused "expected --bundle" "${create[@]}" --bundle "$dir/agent/model/model.sig"
+    echo more > "$dir/agent/model/adapter.bin"
+    refused "bundleFile: $dir/agent/model/adapter.bin" "${create[@]}" "${bundle[@]}" "$dir/one.pub"
+    rm "$dir/agent/model/adapter.bin"
+    printf 'x' | dd of="$model" bs=1 seek=4000 conv=notrunc status=none
+    refused "bundleFile: $model: the model-signing bundle has $was, found $(sha "$model")" "${create[@]}" "${bundle[@]}" "$dir/one.pub"
+    sed -i 's/"payload": "ey/"payload": "eZ/' "$dir/agent/model/model.sig"
+    refused "bundleSignature" "${create[@]}" "${bundle[@]}" "$dir/one.pub"
+fi
 echo "manifests: made, signed, checked; every difference named"
