@@ -57,6 +57,14 @@ enum att_rc certs_leaf_tbs(const struct certs_leaf_spec *spec, const X509 *ca_ce
     m = certs_ext_begin(exts, CERTS_OID_KEY_HOLDING, false);
     att_buf_put_slice(exts, att_buf_slice(&holding));
     certs_ext_end(exts, m);
+    if (spec->measured.level) {
+        m = certs_ext_begin(exts, CERTS_OID_MEASURED, false);
+        rc = certs_measured_encode(&spec->measured, exts, err);
+        certs_ext_end(exts, m);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
     return certs_tbs_finish(&tbs, ret_tbs, ret_digest, err);
 }
 

@@ -44,6 +44,23 @@ ATT_MUST_USE enum att_rc certs_key_holding_get(const X509 *cert,
                                                struct certs_key_holding *ret_holding,
                                                struct att_err *err);
 
+/* What the agent is made of, and how well that is known: 1 its host says so, 2 the kernel's list
+ * too (docs/PROTOCOL.md, "An agent's manifest"). */
+#define CERTS_MEASURED_LEVEL_MAX 3
+struct certs_measured {
+    unsigned level; /* 0: the certificate says nothing of it */
+    uint8_t root[ATT_SHA256_LEN];
+};
+ATT_MUST_USE enum att_rc certs_measured_encode(const struct certs_measured *measured,
+                                               struct att_buf *ret_der, struct att_err *err);
+/* Exact DER, version 1, level 1 … 3; nothing trails. */
+ATT_MUST_USE enum att_rc certs_measured_parse(struct att_slice der,
+                                              struct certs_measured *ret_measured,
+                                              struct att_err *err);
+/* From a certificate; ATT_E_NOTFOUND when it has none. */
+ATT_MUST_USE enum att_rc certs_measured_get(const X509 *cert, struct certs_measured *ret_measured,
+                                            struct att_err *err);
+
 /* What each TBS function takes and gives. ca_cert is the issuer's certificate (its subject and
  * subject key id go in). ret_tbs gets the DER TBSCertificate appended; ret_digest is its SHA-256.
  */
@@ -62,6 +79,7 @@ struct certs_leaf_spec {
     const char *spiffe_id;
     const char *crl_url; /* NULL: no CRL distribution point */
     struct certs_key_holding holding;
+    struct certs_measured measured;
 };
 /* Empty subject; SAN critical, exactly this URI; KU critical digitalSignature; EKU serverAuth and
  * clientAuth; basicConstraints critical CA:FALSE; SKI, AKI keyIdentifier; key holding. Refuses a

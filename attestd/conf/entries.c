@@ -30,13 +30,18 @@ enum conf_key_kind conf_key_kind_parse(const char *name)
 
 /* ---- YAML → JSON ---- */
 
-/* YAML does not say which scalars are numbers; here it is the uid alone. */
+static bool is_number(const char *key)
+{
+    return key &&
+           (strcmp(key, "uid") == 0 || strcmp(key, "level") == 0 || strcmp(key, "reread_s") == 0);
+}
+
+/* YAML does not say which scalars are numbers; here it is what these keys have. */
 static json_t *scalar_json(const struct conf_node *node)
 {
     size_t len = strlen(node->text);
-    bool number = node->plain && node->key && strcmp(node->key, "uid") == 0 && len > 0 &&
-                  len <= 10 && strspn(node->text, "0123456789") == len &&
-                  (len == 1 || node->text[0] != '0');
+    bool number = node->plain && is_number(node->key) && len > 0 && len <= 10 &&
+                  strspn(node->text, "0123456789") == len && (len == 1 || node->text[0] != '0');
     return number ? json_integer(strtoll(node->text, NULL, 10)) : json_string(node->text);
 }
 
@@ -144,8 +149,17 @@ void conf_workloads_free(struct conf_workload *workloads, size_t n)
     free(workloads);
 }
 
+void conf_measured_done(struct conf_measured *measured)
+{
+    free(measured->manifest);
+    texts_free(measured->roots, measured->n_roots);
+    texts_free(measured->signers, measured->n_signers);
+    *measured = (struct conf_measured){0};
+}
+
 static void entry_done(struct conf_entry *entry)
 {
+    conf_measured_done(&entry->measured);
     free(entry->name);
     free(entry->owner);
     free(entry->profile);

@@ -30,6 +30,18 @@ struct conf_workload {
     char *manifest_sha256; /* 64 lowercase hex digits */
 };
 
+/* What the agent's files must be (docs/PROTOCOL.md, "An agent's manifest"). */
+#define CONF_REREAD_S 3600
+struct conf_measured {
+    char *manifest; /* path of the manifest, as the host sees it; NULL: nothing is demanded */
+    char **roots;   /* 64 lowercase hex digits each; any of them, or … */
+    size_t n_roots;
+    char **signers; /* … signed by a key with this SHA-256 of its SubjectPublicKeyInfo */
+    size_t n_signers;
+    unsigned level;    /* the least, 1 or 2 */
+    uint32_t reread_s; /* what was read without fs-verity is read anew after this time */
+};
+
 enum conf_host_kind { CONF_HOST_LABEL = 1, CONF_HOST_EK };
 struct conf_host_selector {
     enum conf_host_kind kind;
@@ -45,6 +57,7 @@ struct conf_entry {
     size_t n_hosts;
     struct conf_workload *workload; /* at least one; alternatives */
     size_t n_workload;
+    struct conf_measured measured;
     enum conf_key_kind key;
     char *profile;
 };
@@ -63,8 +76,10 @@ void conf_entries_free(struct conf_entries *entries);
 
 /* {"name", "owner", "hosts": ["label:zone=trading"], "workload": [{"uid": 1001, "unit"?,
  * "exe_sha256"?:
- * ["<hex>"], "script_sha256"?: ["<hex>"], "manifest"?: {"path", "sha256"}}], "key": "tpm",
- * "profile"}. The same entry gives the same JSON, byte for byte when dumped sorted. */
+ * ["<hex>"], "script_sha256"?: ["<hex>"], "manifest"?: {"path", "sha256"}}],
+ * "measured"?: {"manifest", "roots"?: ["<hex>"], "signers"?: ["<hex>"], "level"?: 1, "reread_s"?:
+ * 3600}, "key": "tpm", "profile"}. The same entry gives the same JSON, byte for byte when dumped
+ * sorted. */
 ATT_MUST_USE enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json,
                                             struct att_err *err);
 /* Strict: unknown members, wrong types and every rule of the file are errors. */
@@ -85,6 +100,14 @@ ATT_MUST_USE enum att_rc conf_workloads_from_json(const json_t *json,
                                                   struct conf_workload **ret_workloads,
                                                   size_t *ret_n, struct att_err *err);
 void conf_workloads_free(struct conf_workload *workloads, size_t n);
+/* An entry's member measured in the same way; *ret_json NULL: it has none. */
+ATT_MUST_USE enum att_rc conf_measured_to_json(const struct conf_measured *measured,
+                                               json_t **ret_json, struct att_err *err);
+/* json NULL: none. */
+ATT_MUST_USE enum att_rc conf_measured_from_json(const json_t *json,
+                                                 struct conf_measured *ret_measured,
+                                                 struct att_err *err);
+void conf_measured_done(struct conf_measured *measured);
 /* Whether a host with this EK id and these labels ({"zone": "trading"}, may be NULL) is selected.
  */
 bool conf_entry_selects(const struct conf_entry *entry, const char *ek_id, const json_t *labels);

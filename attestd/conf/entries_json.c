@@ -256,6 +256,41 @@ static void decode_workload(struct decode *d, const char *path, const json_t *js
     decode_manifest(d, path, json, w);
 }
 
+static uint32_t number_of(struct decode *d, const char *path, const json_t *json, const char *key,
+                          json_int_t least, json_int_t most, uint32_t otherwise)
+{
+    const json_t *member = json_object_get(json, key);
+    json_int_t value = json_is_integer(member) ? json_integer_value(member) : -1;
+    if (!member) {
+        return otherwise;
+    }
+    if (value < least || value > most) {
+        conf_bad(d->check, sub(path, key).text, "expected a number, %lld … %lld", (long long)least,
+                 (long long)most);
+        return otherwise;
+    }
+    return (uint32_t)value;
+}
+
+static void decode_measured(struct decode *d, const char *path, const json_t *json,
+                            struct conf_measured *m)
+{
+    static const char *const keys[] = {"manifest", "roots", "signers", "level", "reread_s", NULL};
+    if (!json || !check_keys(d, path, json, keys)) {
+        return;
+    }
+    const char *file = text_of(d, path, json, "manifest", true);
+    (void)conf_check_path(d->check, sub(path, "manifest").text, file);
+    m->manifest = copy(d, file);
+    decode_digests(d, path, json, "roots", &m->roots, &m->n_roots);
+    decode_digests(d, path, json, "signers", &m->signers, &m->n_signers);
+    m->level = number_of(d, path, json, "level", 1, 2, 1);
+    m->reread_s = number_of(d, path, json, "reread_s", 0, 30 * 86400, CONF_REREAD_S);
+    if (!json_object_get(json, "roots") && !json_object_get(json, "signers")) {
+        conf_bad(d->check, path, "expected roots or signers: any manifest would do otherwise");
+    }
+}
+
 /* ---- entries ---- */
 
 static void decode_key(struct decode *d, const char *path, const json_t *json,
@@ -271,8 +306,8 @@ static void decode_key(struct decode *d, const char *path, const json_t *json,
 static void decode_entry(struct decode *d, const char *path, const json_t *json,
                          struct conf_entry *entry)
 {
-    static const char *const keys[] = {"name", "owner",   "hosts", "workload",
-                                       "key",  "profile", NULL};
+    static const char *const keys[] = {"name",     "owner", "hosts",   "workload",
+                                       "measured", "key",   "profile", NULL};
     if (!check_keys(d, path, json, keys)) {
         return;
     }
@@ -286,6 +321,8 @@ static void decode_entry(struct decode *d, const char *path, const json_t *json,
     entry->owner = copy(d, owner);
     entry->profile = copy(d, profile);
     decode_key(d, path, json, entry);
+    decode_measured(d, sub(path, "measured").text, json_object_get(json, "measured"),
+                    &entry->measured);
     const json_t *hosts = list_of(d, path, json, "hosts", 1, CONF_HOSTS_MAX, true);
     if (hosts && (entry->hosts = alloc(d, json_array_size(hosts), sizeof *entry->hosts))) {
         entry->n_hosts = json_array_size(hosts);
@@ -399,6 +436,30 @@ enum att_rc conf_entry_from_json(const json_t *json, struct conf_entry **ret_ent
     return ATT_OK;
 }
 
+enum att_rc conf_measured_from_json(const json_t *json, struct conf_measured *ret_measured,
+                                    struct att_err *err)
+{
+    struct conf_errors *errors = calloc(1, sizeof *errors);
+    struct conf_measured measured = {0};
+    if (!errors) {
+        return att_fail(err, ATT_E_NOMEM, "measured");
+    }
+    struct conf_check check = {errors, NULL};
+    struct decode d = {&check, false};
+    decode_measured(&d, "measured", json, &measured);
+    enum att_rc rc =
+        d.nomem     ? att_fail(err, ATT_E_NOMEM, "measured")
+        : errors->n ? att_fail(err, ATT_E_PARSE, "%s: %s", errors->v[0].field, errors->v[0].text)
+                    : ATT_OK;
+    free(errors);
+    if (rc != ATT_OK) {
+        conf_measured_done(&measured);
+        return rc;
+    }
+    *ret_measured = measured;
+    return ATT_OK;
+}
+
 enum att_rc conf_workloads_from_json(const json_t *json, struct conf_workload **ret_workloads,
                                      size_t *ret_n, struct att_err *err)
 {
@@ -476,6 +537,30 @@ static json_t *workload_json(const struct conf_workload *w)
     return json;
 }
 
+enum att_rc conf_measured_to_json(const struct conf_measured *m, json_t **ret_json,
+                                  struct att_err *err)
+{
+    *ret_json = NULL;
+    if (!m->manifest) {
+        return ATT_OK;
+    }
+    json_t *json = json_pack("{s:s, s:I, s:I}", "manifest", m->manifest, "level",
+                             (json_int_t)m->level, "reread_s", (json_int_t)m->reread_s);
+    int bad = json == NULL;
+    if (m->n_roots) {
+        bad |= json_object_set_new(json, "roots", digests_json(m->roots, m->n_roots));
+    }
+    if (m->n_signers) {
+        bad |= json_object_set_new(json, "signers", digests_json(m->signers, m->n_signers));
+    }
+    if (bad) {
+        json_decref(json);
+        return att_fail(err, ATT_E_NOMEM, "measured");
+    }
+    *ret_json = json;
+    return ATT_OK;
+}
+
 enum att_rc conf_workloads_to_json(const struct conf_entry *entry, json_t **ret_json,
                                    struct att_err *err)
 {
@@ -509,8 +594,14 @@ enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json
     json_t *json = json_pack("{s:s, s:s, s:o, s:o, s:s, s:s}", "name", entry->name, "owner",
                              entry->owner, "hosts", hosts, "workload", work, "key",
                              conf_key_kind_name(entry->key), "profile", entry->profile);
+    json_t *measured = NULL;
     if (!json) {
         return att_fail(err, ATT_E_NOMEM, "entry \"%s\"", entry->name);
+    }
+    rc = conf_measured_to_json(&entry->measured, &measured, err);
+    if (rc != ATT_OK || (measured && json_object_set_new(json, "measured", measured) != 0)) {
+        json_decref(json);
+        return rc != ATT_OK ? rc : att_fail(err, ATT_E_NOMEM, "entry \"%s\"", entry->name);
     }
     *ret_json = json;
     return ATT_OK;

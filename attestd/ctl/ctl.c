@@ -37,7 +37,8 @@ enum ctl_exit ctl_call(const struct ctl_ctx *ctx, bool at_issuer, const char *op
 
 /* ---- the command table --------------------------------------------------------------------- */
 
-static const struct ctl_command *const tables[] = {ctl_host_commands, ctl_issuer_commands};
+static const struct ctl_command *const tables[] = {ctl_host_commands, ctl_issuer_commands,
+                                                   ctl_manifest_commands};
 
 static const struct ctl_command *find_command(const char *noun, const char *verb)
 {
@@ -63,6 +64,9 @@ static void print_synopsis(FILE *to, const struct ctl_command *command)
         switch (p->kind) {
         case CTL_POSITIONAL:
             fprintf(to, "%s", p->name);
+            break;
+        case CTL_WORDS:
+            fprintf(to, "%s…", p->name);
             break;
         case CTL_OPTION:
             fprintf(to, "--%s WORD", p->name);
@@ -93,7 +97,8 @@ static void print_help(FILE *to)
           "  --issuer PATH  attest-issuerd's admin socket (" DEFAULT_ADMIN ")\n"
           "exit: 0 ok, 1 refused or failed, 2 usage, 3 cannot reach the daemon, 4 not permitted\n",
           to);
-    static const char *const titles[] = {"\non a host:\n", "\nat the issuer:\n"};
+    static const char *const titles[] = {"\non a host:\n", "\nat the issuer:\n",
+                                         "\nmanifests, anywhere:\n"};
     for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {
         fputs(titles[t], to);
         for (const struct ctl_command *c = tables[t]; c->noun; c++) {
@@ -117,6 +122,9 @@ static const struct ctl_param *match_param(const struct ctl_command *command, co
         const char *key = p->kind == CTL_FILE ? "filename" : p->key ? p->key : p->name;
         bool free_word = word[0] != '-' || !word[1];
         if (free_word) {
+            if (p->kind == CTL_WORDS) {
+                return p;
+            }
             if ((p->kind == CTL_POSITIONAL || p->kind == CTL_FILE) &&
                 !json_object_get(so_far, key)) {
                 return p;
@@ -197,6 +205,7 @@ static enum ctl_exit set_param(const struct ctl_param *p, const char *word, stru
     case CTL_FILE:
         args->file = word;
         return read_file_param(word, args->json);
+    case CTL_WORDS:
     case CTL_OPTION:
     case CTL_POSITIONAL:
         break;
@@ -209,6 +218,13 @@ static enum ctl_exit set_param(const struct ctl_param *p, const char *word, stru
     if (!value) {
         fprintf(stderr, "attestctl: %s: expected UTF-8 text\n", p->name);
         return CTL_USAGE;
+    }
+    if (p->kind == CTL_WORDS) {
+        if (!json_object_get(args->json, key)) {
+            json_object_set_new(args->json, key, json_array());
+        }
+        json_array_append_new(json_object_get(args->json, key), value);
+        return CTL_OK;
     }
     json_object_set_new(args->json, key, value);
     return CTL_OK;

@@ -27,6 +27,7 @@ enum ctl_param_kind {
     CTL_NUMBER,     /* --name N */
     CTL_FLAG,       /* --name */
     CTL_LABELS,     /* --name KEY=VALUE;KEY=VALUE, as an object */
+    CTL_WORDS,      /* any number of words, as a list */
     CTL_FILE,       /* -f FILE or a word: its content as "text", its name as "filename" */
 };
 
@@ -67,7 +68,8 @@ struct ctl_command {
                           const json_t *result);
 };
 
-extern const struct ctl_command ctl_host_commands[], ctl_issuer_commands[]; /* end: noun NULL */
+/* end: noun NULL */
+extern const struct ctl_command ctl_host_commands[], ctl_issuer_commands[], ctl_manifest_commands[];
 
 /* Runs a whole command line; returns the exit code. */
 int ctl_main(int argc, char **argv);

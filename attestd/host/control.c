@@ -287,6 +287,13 @@ static enum att_rc cert_fields(json_t *json, const X509 *leaf, struct att_err *e
     json_object_set_new(json, "leftS", json_integer(info.not_after - att_now_utc_s()));
     json_object_set_new(json, "sha256", json_string(digest));
     json_object_set_new(json, "spkiSha256", json_string(spki));
+    struct certs_measured measured = {0};
+    if (certs_measured_get(leaf, &measured, NULL) == ATT_OK) {
+        char root[2 * ATT_SHA256_LEN + 1];
+        att_hex(root, ATT_SLICE_ARRAY(measured.root));
+        json_object_set_new(json, "measuredLevel", json_integer(measured.level));
+        json_object_set_new(json, "manifestRoot", json_string(root));
+    }
     if (certs_key_holding_get(leaf, &holding, NULL) == ATT_OK) {
         char decision[2 * ATT_SHA256_LEN + 1];
         att_hex(decision, ATT_SLICE_ARRAY(holding.decision));

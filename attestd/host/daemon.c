@@ -465,6 +465,10 @@ static enum att_rc start(struct host *host, struct att_err *err)
         rc = proc_caller_new(host->paths.whod, "whod", whod_uid, proc_who_table,
                              HOST_WHOD_TIMEOUT_MS, &host->whod, err);
     }
+    if (rc == ATT_OK) {
+        rc = proc_caller_new(host->paths.whod, "whod", PROC_ANY_USER, proc_who_table,
+                             HOST_MEASURE_TIMEOUT_MS, &host->measurer, err);
+    }
     read_boot_id(host->boot_id, sizeof(host->boot_id));
     /* Before the first byte of anybody else's is read, and before there are threads. */
     if (rc == ATT_OK) {
@@ -545,6 +549,7 @@ static void finish(struct host *host)
     host_clients_free(host);
     proc_keyd_free(host->keyd);
     proc_caller_free(host->whod);
+    proc_caller_free(host->measurer);
     host_selectors_unref(&host->selectors);
     proc_identity_done(&host->identity);
     proc_account_done(&host->account);

@@ -10,6 +10,7 @@
 #include "attestd/base/log.h"
 #include "attestd/host/host.h"
 #include "attestd/host/record.h"
+#include "attestd/host/measure.h"
 #include "attestd/host/selectors.h"
 #include "attestd/host/ticket.h"
 #include "attestd/host/view.h"
@@ -22,13 +23,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define HOST_WORKERS         4
-#define HOST_SAVE_LOCKS      16
-#define HOST_KEYD_TIMEOUT_MS 30000
-#define HOST_WHOD_TIMEOUT_MS 15000 /* a large executable is read once */
-#define HOST_VIEW_WAIT_S     50
-#define HOST_BACKOFF_BASE_MS 500
-#define HOST_BACKOFF_CAP_MS  60000
+#define HOST_WORKERS            4
+#define HOST_SAVE_LOCKS         16
+#define HOST_KEYD_TIMEOUT_MS    30000
+#define HOST_MEASURE_TIMEOUT_MS 120000 /* of one request: WHOD_MEASURE_MS and a margin */
+#define HOST_WHOD_TIMEOUT_MS    15000  /* a large executable is read once */
+#define HOST_VIEW_WAIT_S        50
+#define HOST_BACKOFF_BASE_MS    500
+#define HOST_BACKOFF_CAP_MS     60000
 /* A refusal by policy will not change by itself soon. */
 #define HOST_REFUSED_BASE_MS 15000
 #define HOST_REFUSED_CAP_MS  600000
@@ -165,6 +167,7 @@ struct host {
     struct host_client clients[HOST_WORKERS + 1];
     struct att_ctl_server *ctl;
     struct proc_caller *whod;
+    struct proc_caller *measurer; /* whod again, for what may take long */
     struct proc_server *workload_server;
     struct proc_sandbox_report sandbox;
     int64_t started_at;
@@ -275,6 +278,7 @@ struct host_evidence { /* what the last accepted evidence of an order was */
     struct att_buf spki;      /* of a key that no TPM speaks for; else empty */
     struct evidence_logs logs;
     struct att_buf key_authorization;
+    struct host_measured measured;
 };
 void host_evidence_done(struct host_evidence *evidence);
 void host_agent_work(struct host *host, unsigned slot, const char *name);

@@ -19,6 +19,7 @@ void host_evidence_done(struct host_evidence *evidence)
     att_buf_done(&evidence->spki);
     evidence_logs_done(&evidence->logs);
     att_buf_done(&evidence->key_authorization);
+    host_measured_done(&evidence->measured);
     *evidence = (struct host_evidence){0};
 }
 
@@ -247,6 +248,11 @@ static enum att_rc build_statement(struct host_issue *job, struct att_err *err)
 {
     struct host_evidence *ev = &job->evidence;
     struct evidence_statement st = {.level = 0};
+    if (ev->measured.demanded) {
+        st.has_manifest_root = true;
+        memcpy(st.manifest_root, ev->measured.manifest.root, sizeof(st.manifest_root));
+        st.level = 1; /* what we say; whether others say it, too, is the issuer's to find */
+    }
     if (job->key.name.len > sizeof(st.key_name) ||
         strlen(job->rec.spiffe_id) >= sizeof(st.identifier)) {
         return att_fail(err, ATT_E_LIMIT, "the key's Name or the SPIFFE ID is too long");
@@ -300,6 +306,22 @@ static enum att_rc build_attobj(struct host_issue *job, struct att_buf *ret_cbor
     return rc;
 }
 
+/* The agent's files are what its manifest says, or there is nothing to attest, and what is in
+ * service is taken away. */
+static enum att_rc measure(struct host_issue *job, struct att_err *err)
+{
+    enum att_rc rc = host_measure_agent(job->host, job->rec.name, &job->evidence.measured, err);
+    job->where = HOST_AT_SELF;
+    if (rc == ATT_E_DENIED) {
+        HOST_LOCKED(job->host);
+        struct agent *agent = agent_registry_find(job->host->reg, job->rec.name);
+        if (agent) {
+            agent->misfit = agent_life_serving(&agent->rec.life);
+        }
+    }
+    return rc;
+}
+
 /* Logs, statement, Certify and Quote for this challenge. */
 static enum att_rc make_evidence(struct host_issue *job, const struct acme_challenge *challenge,
                                  struct att_err *err)
@@ -311,6 +333,9 @@ static enum att_rc make_evidence(struct host_issue *job, const struct acme_chall
     job->have_evidence = true;
     struct host_evidence *ev = &job->evidence;
     enum att_rc rc = host_logs_collect(job->host, &challenge->wanted, &ev->logs, err);
+    if (rc == ATT_OK) {
+        rc = measure(job, err);
+    }
     if (rc == ATT_OK) {
         rc = build_statement(job, err);
     }
@@ -357,6 +382,7 @@ static enum att_rc build_m4(struct host_issue *job, const struct acme_challenge 
         m4.logs = ev->logs;
         m4.srk_pub = ev->made.srk_pub;
         m4.parent_pub = ev->made.parent_pub;
+        m4.manifest = ev->measured.document;
         rc = enrol_m4_request_encode(&m4, challenge->wanted.known, challenge->wanted.n_known,
                                      ret_payload, err);
     }

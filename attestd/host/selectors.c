@@ -16,9 +16,12 @@ static void selectors_free(struct host_selectors *selectors)
 {
     for (size_t i = 0; i < selectors->n; i++) {
         rule_done(&selectors->rules[i]);
+        conf_measured_done(&selectors->measured[i]);
     }
     free(selectors->rules);
     free(selectors->bad);
+    free(selectors->measured);
+    free(selectors->measured_bad);
     free(selectors);
 }
 
@@ -31,6 +34,8 @@ static enum att_rc add(struct host_selectors *selectors, const json_t *entry, st
         return rc != ATT_OK ? rc : att_fail(err, ATT_E_NOMEM, "selectors");
     }
     struct workload_rule *rule = &selectors->rules[selectors->n];
+    struct conf_measured *measured = &selectors->measured[selectors->n];
+    struct att_err *measured_bad = &selectors->measured_bad[selectors->n];
     struct att_err *bad = &selectors->bad[selectors->n++];
     struct conf_workload *list = NULL;
     rule->agent = copy;
@@ -39,10 +44,18 @@ static enum att_rc add(struct host_selectors *selectors, const json_t *entry, st
     if (rc != ATT_OK) {
         att_err_reason(bad, "workloadUnknown");
     }
+    if (conf_measured_from_json(json_object_get(entry, "measured"), measured, measured_bad) !=
+        ATT_OK) {
+        att_err_reason(measured_bad, "measuredUnknown");
+        conf_workloads_free((struct conf_workload *)(uintptr_t)rule->workload, rule->n);
+        rule->workload = NULL;
+        rule->n = 0; /* it fits nobody */
+        *bad = *measured_bad;
+    }
     return rc == ATT_E_NOMEM ? att_fail(err, rc, "selectors") : ATT_OK;
 }
 
-/* Over names and workloads, in the view's order. */
+/* Over names, workloads and what is demanded of files, in the view's order. */
 static enum att_rc number_of(const json_t *entries, uint64_t *ret_number, struct att_err *err)
 {
     uint8_t sha256[ATT_SHA256_LEN];
@@ -50,8 +63,9 @@ static enum att_rc number_of(const json_t *entries, uint64_t *ret_number, struct
     enum att_rc rc = ATT_OK;
     for (size_t i = 0; rc == ATT_OK && i < json_array_size(entries); i++) {
         const json_t *entry = json_array_get(entries, i);
-        att_autojson *part = json_pack("[O, O?]", json_object_get(entry, "name"),
-                                       json_object_get(entry, "workload"));
+        att_autojson *part =
+            json_pack("[O, O?, O?]", json_object_get(entry, "name"),
+                      json_object_get(entry, "workload"), json_object_get(entry, "measured"));
         rc = part ? att_json_dump(part, true, &text, err) : att_fail(err, ATT_E_NOMEM, "selectors");
     }
     if (rc == ATT_OK) {
@@ -74,8 +88,12 @@ enum att_rc host_selectors_new(const json_t *entries, struct host_selectors **re
     selectors->refs = 1;
     selectors->rules = calloc(n ? n : 1, sizeof(*selectors->rules));
     selectors->bad = calloc(n ? n : 1, sizeof(*selectors->bad));
+    selectors->measured = calloc(n ? n : 1, sizeof(*selectors->measured));
+    selectors->measured_bad = calloc(n ? n : 1, sizeof(*selectors->measured_bad));
     enum att_rc rc =
-        selectors->rules && selectors->bad ? ATT_OK : att_fail(err, ATT_E_NOMEM, "selectors");
+        selectors->rules && selectors->bad && selectors->measured && selectors->measured_bad
+            ? ATT_OK
+            : att_fail(err, ATT_E_NOMEM, "selectors");
     for (size_t i = 0; rc == ATT_OK && i < n; i++) {
         rc = add(selectors, json_array_get(entries, i), err);
     }

@@ -10,9 +10,11 @@
 struct host_selectors {
     int refs;
     size_t n;
-    struct workload_rule *rules; /* one for each entry, in the view's order */
-    uint64_t number;             /* of these selectors: others have another; not 0 */
-    struct att_err *bad;         /* why a rule fits nobody; rc ATT_OK: it is in order */
+    struct workload_rule *rules;    /* one for each entry, in the view's order */
+    uint64_t number;                /* of these selectors: others have another; not 0 */
+    struct conf_measured *measured; /* of each rule; without manifest: nothing is demanded */
+    struct att_err *measured_bad;   /* why what is demanded cannot be met */
+    struct att_err *bad;            /* why a rule fits nobody; rc ATT_OK: it is in order */
 };
 
 /* entries: the view's array, each with name and workload. An entry whose workload cannot be read

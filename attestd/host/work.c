@@ -54,7 +54,7 @@ static struct verdict judge(struct host *host, const struct host_issue *job,
         v.refused = err->rc == ATT_E_UNSUPPORTED; /* a store that this keyd has not */
         break;
     case HOST_AT_SELF:
-        v.refused = err->rc == ATT_E_UNSUPPORTED;
+        v.refused = err->rc == ATT_E_UNSUPPORTED || err->rc == ATT_E_DENIED; /* its files */
         break;
     }
     return v;
@@ -158,20 +158,46 @@ static void failed(struct host *host, const char *name, const char *event,
 /* ---- turns -------------------------------------------------------------------------------------
  */
 
+/* Its certificates have not ended, but what holds a handle of their keys shall not sign any more:
+ * keyd destroys what no record speaks of. */
+static void forget_keys(struct host *host, const char *name)
+{
+    HOST_LOCKED(host);
+    struct agent *agent = agent_registry_find(host->reg, name);
+    if (agent) {
+        agent->rec.key_id[0] = '\0';
+        memset(agent->rec.retired, 0, sizeof(agent->rec.retired));
+        agent->rec.n_retired = 0;
+    }
+}
+
 static enum att_rc expire(struct host *host, const char *name, struct att_err *err)
 {
     enum att_rc rc = host_chain_withdraw(host, name, err);
     if (rc != ATT_OK) {
         return rc;
     }
+    bool misfit = false;
+    {
+        HOST_LOCKED(host);
+        struct agent *agent = agent_registry_find(host->reg, name);
+        misfit = agent && agent->misfit;
+        if (agent) {
+            agent->misfit = false;
+        }
+    }
     struct agent_record rec;
     rc = host_agent_event(host, name, AGENT_EV_EXPIRED, &rec, err);
     if (rc != ATT_OK) {
         return rc;
     }
-    att_log(ATT_WARN, "agent.expired", ATT_S("agent", name), ATT_S("serial", rec.serial),
-            ATT_S("state", agent_state_name(rec.life.state)));
-    return host_agent_save(host, name, err);
+    att_log(ATT_WARN, misfit ? "agent.withdrawn" : "agent.expired", ATT_S("agent", name),
+            ATT_S("serial", rec.serial), ATT_S("state", agent_state_name(rec.life.state)));
+    if (misfit) {
+        forget_keys(host, name);
+    }
+    rc = host_agent_save(host, name, err);
+    return rc == ATT_OK && misfit ? host_keys_check(host, name, err) : rc;
 }
 
 /* Nothing of the earlier life is left; the entry's fields stay. */

@@ -76,6 +76,8 @@ enum att_rc host_decide(struct host *host, const struct host_caller *from,
     }
     if (rc == ATT_OK) {
         decision->agent = decision->selectors->rules[rule].agent;
+        const struct conf_measured *measured = &decision->selectors->measured[rule];
+        rc = measured->manifest ? host_measure_caller(host, decision, from, measured, err) : rc;
     }
     return rc;
 }

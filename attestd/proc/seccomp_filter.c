@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/fsverity.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdbool.h>
@@ -355,7 +357,7 @@ static int allow_some_arguments(scmp_filter_ctx ctx)
 #define ADD_ALL(ctx, action, names)                                                                \
     add_calls((ctx), (action), (names), sizeof(names) / sizeof *(names))
 
-/* open and openat as far as they do not write, make or cut a file. */
+/* open and openat as far as they do not write, make or cut a file; what fs-verity says of one. */
 static int allow_reading(scmp_filter_ctx ctx)
 {
     const scmp_datum_t writing = O_ACCMODE | O_CREAT | O_TRUNC;
@@ -366,9 +368,15 @@ static int allow_reading(scmp_filter_ctx ctx)
                               SCMP_CMP64(1, SCMP_CMP_MASKED_EQ, writing, 0));
         rc = rc == -EDOM ? 0 : rc;
     }
-    return rc ? rc
-              : seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
-                                 SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, writing, 0));
+    if (rc == 0) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
+                              SCMP_CMP64(2, SCMP_CMP_MASKED_EQ, writing, 0));
+    }
+    static const unsigned long asks[] = {FS_IOC_MEASURE_VERITY, FS_IOC_GETVERSION};
+    for (size_t i = 0; rc == 0 && i < sizeof asks / sizeof asks[0]; i++) {
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, ARG_EQ(1, asks[i]));
+    }
+    return rc;
 }
 
 /* fork(): its own memory, no new namespace. */

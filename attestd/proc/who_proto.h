@@ -1,4 +1,5 @@
-/* What whod can be asked (run_dir/whod.sock): who is behind this pidfd? One table, two requests.
+/* What whod can be asked (run_dir/whod.sock): who is behind this pidfd? And what are an
+ * agent's files?
  * whod is the only process with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; it answers attestd and
  * tokend, and nobody else. */
 #ifndef ATTESTD_PROC_WHO_PROTO_H
@@ -10,10 +11,18 @@
 #define PROC_WHO_PATH_MAX   1024
 #define PROC_WHO_CGROUP_MAX 1024
 #define PROC_WHO_UNIT_MAX   255
+#define PROC_WHO_READ_MAX   ((uint32_t)4 << 20)
+#define PROC_WHO_CHUNK_MAX  ((uint32_t)192 << 10)
+#define PROC_WHO_SEEN_MAX   (74 + PROC_WHO_PATH_MAX)
+#define PROC_WHO_BATCH_MAX  16
+#define PROC_WHO_NAMES_MAX  250
 
 enum proc_who_op {
     PROC_WHO_WHO = 1,
     PROC_WHO_SAME = 2,
+    PROC_WHO_READ = 3,
+    PROC_WHO_MEASURE = 4,
+    PROC_WHO_LIST = 5,
 };
 
 /* WHO: a pidfd beside the frame; pid (as the socket's SO_PEERCRED said; must be the pidfd's),
@@ -62,6 +71,26 @@ enum {
  * unit or user by now). Hashes no file. ATT_E_GONE: the process has ended. */
 enum { PROC_WHO_SAME_REQ_PID, PROC_WHO_SAME_REQ_IDENTITY };
 enum { PROC_WHO_SAME_REP_SAME };
+
+/* The three that follow look at an agent's files (attestd/workload/measure.h): as a process sees
+ * them whose pidfd goes with the request, or with pid 0 as the host's first process does, and then
+ * the descriptor is not looked at. At most two of them are answered at a time (ATT_E_LIMIT
+ * measuring): they may take long, and others wait to be told who calls them.
+ *
+ * READ: of a file that everybody may read (mode o+r), at most PROC_WHO_READ_MAX bytes long in all:
+ * pid, path, offset → size of the whole, bytes. ATT_E_DENIED notPublic; ATT_E_NOTFOUND. */
+enum { PROC_WHO_READ_REQ_PID, PROC_WHO_READ_REQ_PATH, PROC_WHO_READ_REQ_OFFSET };
+enum { PROC_WHO_READ_REP_SIZE, PROC_WHO_READ_REP_BYTES };
+
+/* MEASURE: pid, maxAgeS (how old a digest may be that was read before), paths → one item a path:
+ * kind (u8), flags (u8: 1 verity, 2 sha256), be64 size, verity (32), sha256 (32), text. */
+enum { PROC_WHO_MEASURE_REQ_PID, PROC_WHO_MEASURE_REQ_MAX_AGE_S, PROC_WHO_MEASURE_REQ_PATHS };
+enum { PROC_WHO_MEASURE_REP_SEEN };
+
+/* LIST: pid, path of a folder, after (a name; empty: from the beginning) → the names behind it in
+ * the order of their bytes, each after a byte for its kind; more (1: ask again with the last). */
+enum { PROC_WHO_LIST_REQ_PID, PROC_WHO_LIST_REQ_PATH, PROC_WHO_LIST_REQ_AFTER };
+enum { PROC_WHO_LIST_REP_MORE, PROC_WHO_LIST_REP_NAMES };
 
 extern const struct proc_op proc_who_table[];
 

@@ -15,6 +15,7 @@
 struct whod {
     struct proc_server *server;
     struct workload_cache *cache;
+    struct whod_measurer *measurer;
     struct whod_limits *limits;
     atomic_ullong answered, refused, limited, same;
 };
@@ -68,6 +69,9 @@ static enum att_rc handle(void *user, const struct proc_peer *peer, const struct
                           struct att_err *err)
 {
     struct whod *whod = user;
+    if (op->op == PROC_WHO_READ || op->op == PROC_WHO_MEASURE || op->op == PROC_WHO_LIST) {
+        return whod_measurer_answer(whod->measurer, peer, op, request->v, ret_payload, err);
+    }
     if (op->op == PROC_WHO_SAME) {
         atomic_fetch_add(&whod->same, 1);
         return same(peer, op, request->v, ret_payload, err);
@@ -97,6 +101,9 @@ enum att_rc whod_new(const struct whod_opts *opts, struct whod **ret_whod, struc
         rc = whod_limits_new(&whod->limits, err);
     }
     if (rc == ATT_OK) {
+        rc = whod_measurer_new(&whod->measurer, err);
+    }
+    if (rc == ATT_OK) {
         rc = proc_server_new(&server, &whod->server, err);
     }
     if (rc != ATT_OK) {
@@ -118,6 +125,7 @@ void whod_free(struct whod *whod)
         proc_server_free(whod->server);
         whod_limits_free(whod->limits);
         workload_cache_free(whod->cache);
+        whod_measurer_free(whod->measurer);
         free(whod);
     }
 }

@@ -5,7 +5,7 @@
 
 #include "attestd/base/err.h"
 
-#include "attestd/proc/peer.h"
+#include "attestd/proc/ipc.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -44,6 +44,20 @@ void whod_limits_free(struct whod_limits *limits);
 ATT_MUST_USE enum att_rc whod_limits_enter(struct whod_limits *limits, uid_t uid, int64_t now_ms,
                                            struct att_err *err);
 void whod_limits_leave(struct whod_limits *limits, uid_t uid);
+
+/* ---- an agent's files: READ, MEASURE, LIST of who_proto.h ---- */
+
+#define WHOD_MEASURING_MAX 2     /* at a time: WHO and SAME have the other places */
+#define WHOD_MEASURE_MS    90000 /* for one request */
+
+struct whod_measurer;
+ATT_MUST_USE enum att_rc whod_measurer_new(struct whod_measurer **ret_measurer,
+                                           struct att_err *err);
+void whod_measurer_free(struct whod_measurer *measurer);
+ATT_MUST_USE enum att_rc whod_measurer_answer(struct whod_measurer *measurer,
+                                              const struct proc_peer *peer,
+                                              const struct proc_op *op, const struct proc_value *v,
+                                              struct att_buf *ret_payload, struct att_err *err);
 
 /* ---- privileges ---- */
 

@@ -85,8 +85,7 @@ static enum att_rc read_all(int fd, uint64_t max, int64_t deadline_ms, EVP_MD_CT
     uint64_t at = 0;
     for (;;) {
         if (att_boottime_ms() > deadline_ms) {
-            return att_fail(err, ATT_E_TIMEOUT, "reading it took more than %d ms",
-                            WORKLOAD_HASH_MS);
+            return att_fail(err, ATT_E_TIMEOUT, "reading it takes too long");
         }
         ssize_t got = pread(fd, chunk, CHUNK, (off_t)at);
         if (got < 0 && errno == EINTR) {
@@ -131,10 +130,9 @@ static enum att_rc hash(int fd, uint64_t max, int64_t deadline_ms, uint8_t ret[A
 }
 
 /* The digest of what the file was, unchanged, from before the first byte to behind the last. */
-static enum att_rc digest_stable(int fd, uint64_t max, struct key *ret_key,
+static enum att_rc digest_stable(int fd, uint64_t max, int64_t deadline_ms, struct key *ret_key,
                                  uint8_t ret[ATT_SHA256_LEN], struct att_err *err)
 {
-    int64_t deadline_ms = att_boottime_ms() + WORKLOAD_HASH_MS;
     for (int tries = 0; tries < 2; tries++) {
         struct key before, after;
         enum att_rc rc = look(fd, max, &before, err);
@@ -159,9 +157,15 @@ static enum att_rc digest_stable(int fd, uint64_t max, struct key *ret_key,
 
 enum att_rc workload_digest(int fd, uint64_t max, uint8_t ret[ATT_SHA256_LEN], struct att_err *err)
 {
+    return workload_digest_until(fd, max, att_boottime_ms() + WORKLOAD_HASH_MS, ret, err);
+}
+
+enum att_rc workload_digest_until(int fd, uint64_t max, int64_t deadline_ms,
+                                  uint8_t ret[ATT_SHA256_LEN], struct att_err *err)
+{
     struct key key;
     uint8_t sha256[ATT_SHA256_LEN];
-    enum att_rc rc = digest_stable(fd, max, &key, sha256, err);
+    enum att_rc rc = digest_stable(fd, max, deadline_ms, &key, sha256, err);
     if (rc == ATT_OK) {
         memcpy(ret, sha256, sizeof sha256);
     }
@@ -287,7 +291,8 @@ enum att_rc workload_cache_digest(struct workload_cache *cache, int fd, uint8_t 
         return rc;
     }
     bool fresh = is_fresh(&wanted); /* when reading began */
-    rc = digest_stable(fd, WORKLOAD_EXE_MAX, &seen, sha256, err);
+    rc = digest_stable(fd, WORKLOAD_EXE_MAX, att_boottime_ms() + WORKLOAD_HASH_MS, &seen, sha256,
+                       err);
     if (mine) {
         settle(cache, mine, rc == ATT_OK && !fresh && same_key(&wanted, &seen), sha256);
     }

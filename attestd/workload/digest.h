@@ -22,6 +22,9 @@
  * twice. */
 ATT_MUST_USE enum att_rc workload_digest(int fd, uint64_t max, uint8_t ret[ATT_SHA256_LEN],
                                          struct att_err *err);
+/* The same with another deadline (CLOCK_BOOTTIME). */
+ATT_MUST_USE enum att_rc workload_digest_until(int fd, uint64_t max, int64_t deadline_ms,
+                                               uint8_t ret[ATT_SHA256_LEN], struct att_err *err);
 
 /* Thread-safe. */
 struct workload_cache;

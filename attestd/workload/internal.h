@@ -17,5 +17,8 @@ ATT_MUST_USE enum att_rc workload_proc_read(int dir, const char *name, size_t ma
 /* ATT_E_GONE unless it lives and its facts are what they were. */
 ATT_MUST_USE enum att_rc workload_process_again(const struct workload_process *process,
                                                 struct att_err *err);
+/* Opens for reading what an O_PATH descriptor names: regular files only, and such as lie somewhere
+ * (not what the kernel makes up while it is read). -1 otherwise. */
+int workload_open_found(int found);
 
 #endif

@@ -117,8 +117,7 @@ static bool is_made_up(int found)
     return false;
 }
 
-/* Regular files only, and such as lie somewhere. */
-static int open_found(int found)
+int workload_open_found(int found)
 {
     struct stat st;
     if (fstat(found, &st) != 0 || !S_ISREG(st.st_mode) || is_made_up(found)) {
@@ -133,7 +132,7 @@ static struct workload_digest digest_in(int dir, const char *path)
 {
     struct workload_digest digest = {0};
     att_autofd found = find_file(dir, path);
-    att_autofd fd = found < 0 ? -1 : open_found(found);
+    att_autofd fd = found < 0 ? -1 : workload_open_found(found);
     digest.known = fd >= 0 && workload_digest(fd, WORKLOAD_FILE_MAX, digest.sha256, NULL) == ATT_OK;
     return digest;
 }

@@ -15,6 +15,7 @@ void enrol_m4_request_done(struct enrol_m4_request *request)
         evidence_logs_done(&request->logs);
         att_buf_done(&request->srk_pub);
         att_buf_done(&request->parent_pub);
+        att_buf_done(&request->manifest);
         *request = (struct enrol_m4_request){0};
     }
 }
@@ -24,6 +25,26 @@ static enum att_rc put_bytes(json_t *obj, const char *name, const struct att_buf
 {
     return bytes->len ? att_json_set_b64u(obj, name, att_buf_slice(bytes), err)
                       : att_fail(err, ATT_E_INVAL, "\"%s\" is missing", name);
+}
+
+static enum att_rc put_manifest(json_t *obj, const struct att_buf *manifest, struct att_err *err)
+{
+    att_autobuf gz = ATT_BUF_INIT(ENROL_MANIFEST_GZ_MAX);
+    enum att_rc rc = evidence_gzip(att_buf_slice(manifest), &gz, err);
+    return rc == ATT_OK ? att_json_set_b64u(obj, "manifest", att_buf_slice(&gz), err) : rc;
+}
+
+static enum att_rc take_manifest(const json_t *obj, struct att_buf *ret, struct att_err *err)
+{
+    att_autobuf gz = ATT_BUF_INIT(ENROL_MANIFEST_GZ_MAX);
+    enum att_rc rc = enrol_member_bytes(obj, "manifest", ENROL_MANIFEST_GZ_MAX, true, &gz, err);
+    if (rc == ATT_OK && gz.len) {
+        rc = evidence_gunzip(att_buf_slice(&gz), ENROL_MANIFEST_MAX, ret, err);
+        if (rc != ATT_OK) {
+            att_err_prefix(err, "\"manifest\"");
+        }
+    }
+    return rc;
 }
 
 enum att_rc enrol_m4_request_encode(const struct enrol_m4_request *request,
@@ -48,6 +69,9 @@ enum att_rc enrol_m4_request_encode(const struct enrol_m4_request *request,
     }
     if (rc == ATT_OK && request->parent_pub.len) {
         rc = put_bytes(obj, "parentPub", &request->parent_pub, err);
+    }
+    if (rc == ATT_OK && request->manifest.len) {
+        rc = put_manifest(obj, &request->manifest, err);
     }
     return rc == ATT_OK ? att_json_dump(obj, false, ret_payload, err) : rc;
 }
@@ -84,9 +108,10 @@ static enum att_rc take_request(const json_t *obj, struct enrol_m4_request *requ
     if (rc == ATT_OK) {
         rc = enrol_member_bytes(obj, "srkPub", ENROL_TPM_MAX, true, &request->srk_pub, err);
     }
-    return rc == ATT_OK ? enrol_member_bytes(obj, "parentPub", ENROL_TPM_MAX, true,
-                                             &request->parent_pub, err)
-                        : rc;
+    if (rc == ATT_OK) {
+        rc = enrol_member_bytes(obj, "parentPub", ENROL_TPM_MAX, true, &request->parent_pub, err);
+    }
+    return rc == ATT_OK ? take_manifest(obj, &request->manifest, err) : rc;
 }
 
 /* As compact JSON: white space is not kept by anybody. */
@@ -97,10 +122,12 @@ static enum att_rc check_rest(const json_t *obj, struct att_err *err)
         return att_fail(err, ATT_E_NOMEM, "no memory");
     }
     json_object_del(rest, "logs");
+    json_object_del(rest, "manifest");
     size_t len = json_dumpb(rest, NULL, 0, JSON_COMPACT);
     return len && len <= ENROL_M4_REST_MAX
                ? ATT_OK
-               : att_fail(err, ATT_E_PARSE, "%zu bytes outside \"logs\", at most %zu are read", len,
+               : att_fail(err, ATT_E_PARSE,
+                          "%zu bytes outside \"logs\" and \"manifest\", at most %zu are read", len,
                           ENROL_M4_REST_MAX);
 }
 

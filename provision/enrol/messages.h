@@ -12,14 +12,16 @@
 #include "provision/evidence/logs.h"
 #include "tpm/parse/pcr.h"
 
-#define ENROL_CERT_MAX     ((size_t)8 << 10)
-#define ENROL_CERTS_MAX    8                 /* in ekChain and in otherEkCerts each */
-#define ENROL_TPM_MAX      ((size_t)2 << 10) /* bytes of any one TPM structure */
-#define ENROL_M1_MAX       ((size_t)192 << 10)
-#define ENROL_VALUES_MAX   4096         /* JSON values in a message */
-#define ENROL_EVIDENCE_MAX ACME_JWS_MAX /* payload of M2 and M4: logs are in it */
-#define ENROL_M4_REST_MAX  ((size_t)64 << 10)
-#define ENROL_URL_MAX      ACME_URL_MAX
+#define ENROL_CERT_MAX        ((size_t)8 << 10)
+#define ENROL_CERTS_MAX       8                 /* in ekChain and in otherEkCerts each */
+#define ENROL_TPM_MAX         ((size_t)2 << 10) /* bytes of any one TPM structure */
+#define ENROL_M1_MAX          ((size_t)192 << 10)
+#define ENROL_VALUES_MAX      4096         /* JSON values in a message */
+#define ENROL_EVIDENCE_MAX    ACME_JWS_MAX /* payload of M2 and M4: logs are in it */
+#define ENROL_M4_REST_MAX     ((size_t)64 << 10)
+#define ENROL_MANIFEST_MAX    ((size_t)3 << 20)
+#define ENROL_MANIFEST_GZ_MAX ((size_t)1 << 20)
+#define ENROL_URL_MAX         ACME_URL_MAX
 
 /* {"attest": b64u(TPMS_ATTEST), "sig": b64u(TPMT_SIGNATURE)} */
 struct enrol_quote {
@@ -100,6 +102,7 @@ struct enrol_m4_request {
     struct evidence_logs logs;
     /* TPMT_PUBLIC. parent_pub empty: the parent is the SRK; srk_pub empty: the key is in no TPM. */
     struct att_buf srk_pub, parent_pub;
+    struct att_buf manifest; /* the agent's manifest; empty: none. It travels packed */
 };
 ATT_MUST_USE enum att_rc enrol_m4_request_encode(const struct enrol_m4_request *request,
                                                  const uint8_t (*known)[ATT_SHA256_LEN],
@@ -107,7 +110,7 @@ ATT_MUST_USE enum att_rc enrol_m4_request_encode(const struct enrol_m4_request *
                                                  struct att_err *err);
 /* Members other than attObj are draft-ietf-acme-device-attest extensions; unknown ones are ignored
  * here (the draft says so), missing ones of ours are "malformed", and so is more than
- * ENROL_M4_REST_MAX outside logs. */
+ * ENROL_M4_REST_MAX outside logs and manifest. */
 ATT_MUST_USE enum att_rc enrol_m4_request_parse(struct att_slice payload,
                                                 struct enrol_m4_request *ret_request,
                                                 struct att_err *err);

@@ -21,6 +21,7 @@ struct m4 {
     char m4[65];                  /* what was judged, as it is kept */
     struct verify_verdict *verdict;
     struct verify_agent_facts facts;
+    struct verify_measured_facts measured;
     bool judged;
     const struct att_err *refusal;
     char problem[4096];
@@ -192,7 +193,11 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
         result = verify_firmware(call->settings->deny, call->settings->n_deny, m->host.manufacturer,
                                  m->facts.quote.clock.firmware_version, NULL, m->verdict);
     }
-    return result == VERIFY_ACCEPTED ? ATT_OK : verify_verdict_err(m->verdict, err);
+    if (result != VERIFY_ACCEPTED) {
+        return verify_verdict_err(m->verdict, err);
+    }
+    return issuer_measured_judge(&m->entry, &m->request, in.boot.logs, &m->facts, m->verdict,
+                                 &m->measured, err);
 }
 
 /* ---- the record
@@ -234,6 +239,10 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
     }
     if (strcmp(outcome, "granted") == 0) {
         json_object_set_new(r, "keyStore", json_string(m->facts.key_store));
+    }
+    json_t *measured = issuer_measured_json(&m->measured);
+    if (measured) {
+        json_object_set_new(r, "measured", measured);
     }
     json_object_set_new(r, "evidence", json_pack("{s:s, s:O*}", "m4", m->m4, "logs", logs));
     if (m->judged && verify_verdict_json(m->verdict, &verdict, NULL) == ATT_OK) {
@@ -335,7 +344,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         rc = policy && issuer_set(&order.status, "ready") &&
                      issuer_set(&order.chall_status, "valid") && issuer_set(&order.ak, ak.id) &&
                      issuer_set(&order.policy, policy) && issuer_set(&order.decision, digest) &&
-                     !order.key_spki.failed
+                     issuer_measured_note(&m->measured, &order.measured) && !order.key_spki.failed
                  ? store_put(tx, &store_orders, &order, err)
                  : att_fail(err, ATT_E_NOMEM, "no memory");
     }

@@ -192,6 +192,9 @@ static enum att_rc intend(struct m5 *m, struct store_tx *tx, enum certs_key_stor
              m->order.policy);
     enum att_rc rc = att_unhex_exact(intent.leaf.holding.decision,
                                      sizeof intent.leaf.holding.decision, m->order.decision, err);
+    if (!rc) {
+        rc = issuer_measured_leaf(m->order.measured, &intent.leaf.measured, err);
+    }
     return rc ? rc : issuer_intent_make(call->issuer, tx, &intent, call->now, &m->cert, err);
 }
 

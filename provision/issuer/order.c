@@ -164,7 +164,7 @@ static enum att_rc fill_order(struct m3 *m, const struct store_host *host,
               issuer_set(&o->pcr_selection, m->profile->pcrs) && issuer_set(&o->logs, logs) &&
               issuer_set(&o->policy, m->profile->boot) && issuer_set(&o->entry, entry->name) &&
               issuer_set(&o->clock, clock) && issuer_set(&o->decision, "") &&
-              issuer_set(&o->cert, "");
+              issuer_set(&o->cert, "") && issuer_set(&o->measured, "");
     o->entry_version = entry->version;
     o->created_at = m->call->now;
     o->expires_at = m->call->now + ISSUER_ORDER_S;

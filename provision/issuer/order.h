@@ -4,6 +4,10 @@
 
 #include "provision/issuer/context.h"
 
+#include "certs/build.h"
+#include "provision/enrol/messages.h"
+#include "provision/verify/measured.h"
+
 /* The status to tell: "invalid" for one whose time is over. */
 const char *issuer_order_status(const struct store_order *order, int64_t now);
 json_t *issuer_order_json(const struct issuer *issuer, const struct store_order *order,
@@ -27,6 +31,19 @@ ATT_MUST_USE enum att_rc issuer_order_check(struct issuer_call *call, struct sto
                                             const struct store_order *order, const char *ak_id,
                                             struct store_host *ret_host, struct store_ak *ret_ak,
                                             struct store_entry *ret_entry, struct att_err *err);
+
+/* measured.c: the manifest that came with an order's evidence, against the entry's demand; ATT_OK
+ * with facts->level 0 where there is none. logs: VERIFY_LOG_* that were asked for and replayed. */
+ATT_MUST_USE enum att_rc issuer_measured_judge(
+    const struct store_entry *entry, const struct enrol_m4_request *request, uint32_t logs,
+    const struct verify_agent_facts *agent, struct verify_verdict *verdict,
+    struct verify_measured_facts *ret_facts, struct att_err *err);
+/* For the decision record; NULL where nothing was demanded. */
+json_t *issuer_measured_json(const struct verify_measured_facts *facts);
+/* Between verdict and certificate, in the order's row. False without memory. */
+bool issuer_measured_note(const struct verify_measured_facts *facts, char **ret_text);
+ATT_MUST_USE enum att_rc issuer_measured_leaf(const char *note, struct certs_measured *ret_measured,
+                                              struct att_err *err);
 
 /* Whether a profile's keys may be of this kind. */
 bool issuer_profile_allows(const struct conf_profile *profile, enum conf_key_kind key);

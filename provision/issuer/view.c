@@ -59,15 +59,18 @@ static enum att_rc add_entry(void *user, const void *record, struct att_err *err
     enum att_rc rc = conf_entry_from_json(json, &entry, err);
     if (!rc && conf_entry_selects(entry, v->host.id, v->labels)) {
         const struct conf_profile *profile = conf_issuer_profile(v->settings->conf, entry->profile);
-        json_t *workload = NULL;
+        json_t *workload = NULL, *measured = NULL;
         rc = conf_workloads_to_json(entry, &workload, err);
         if (!rc) {
+            rc = conf_measured_to_json(&entry->measured, &measured, err);
+        }
+        if (!rc) {
             json_array_append_new(
-                v->entries,
-                json_pack("{s:s, s:s, s:s, s:s, s:I, s:o}", "name", row->name, "spiffeId",
-                          row->spiffe_id, "key", conf_key_kind_name(entry->key), "profile",
-                          entry->profile, "lifetimeS",
-                          (json_int_t)(profile ? profile->lifetime_s : 0), "workload", workload));
+                v->entries, json_pack("{s:s, s:s, s:s, s:s, s:I, s:o, s:o*}", "name", row->name,
+                                      "spiffeId", row->spiffe_id, "key",
+                                      conf_key_kind_name(entry->key), "profile", entry->profile,
+                                      "lifetimeS", (json_int_t)(profile ? profile->lifetime_s : 0),
+                                      "workload", workload, "measured", measured));
         }
     }
     conf_entry_free(entry);

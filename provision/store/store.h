@@ -12,7 +12,7 @@
 
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 4
+#define STORE_SCHEMA_VERSION 5
 
 struct store;
 struct store_tx;
@@ -174,6 +174,7 @@ struct store_order {
     char *clock;             /* JSON: the host's TPM clock when the token was made */
     char *decision;          /* hex hash of the verdict's audit record */
     char *cert;              /* id of the certificate */
+    char *measured;          /* of the verdict: "LEVEL/ROOT", or empty */
     struct att_buf key_spki; /* the certified key */
     int64_t created_at, expires_at, verdict_at;
 };

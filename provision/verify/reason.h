@@ -48,6 +48,10 @@
     X(HOST_BANNED, "hostBanned", "the host is not banned")                                         \
     X(NOT_ASSIGNED, "notAssigned", "the agent is assigned to this host")                           \
     X(MODEL_DIGEST, "modelDigest", "the agent's files have the digests that are expected")         \
+    X(MANIFEST_MISSING, "manifestMissing", "the agent's manifest came with the evidence")          \
+    X(MANIFEST_ROOT, "manifestRoot", "the manifest is the quoted one, and one that is allowed")    \
+    X(MANIFEST_SIGNATURE, "manifestSignature", "the manifest is signed by a key that may sign it") \
+    X(MEASURED_LEVEL, "measuredLevel", "the agent's files are known as well as is demanded")       \
     X(CSR_SIGNATURE, "csrSignature", "the CSR is signed by its own key")                           \
     X(CSR_NAME, "csrName", "the CSR asks for no name but the order's")                             \
     X(CSR_KEY, "csrKey", "the CSR is for the certified key")                                       \

@@ -1,4 +1,5 @@
-/* The key-holding extension: an encoding that is accepted is the one that we would write. */
+/* The extensions on key holding and on measured files: an encoding that is accepted is the one that
+ * we would write. */
 #include "certs/build.h"
 
 #include <stdlib.h>
@@ -8,7 +9,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct certs_key_holding holding;
-    att_autobuf der = {0};
+    struct certs_measured measured;
+    att_autobuf der = {0}, other = {0};
+    if (certs_measured_parse(ATT_SLICE(data, size), &measured, NULL) == ATT_OK &&
+        (certs_measured_encode(&measured, &other, NULL) != ATT_OK ||
+         !att_slice_eq(att_buf_slice(&other), ATT_SLICE(data, size)))) {
+        abort();
+    }
     if (certs_key_holding_parse(ATT_SLICE(data, size), &holding, NULL) != ATT_OK) {
         return 0;
     }

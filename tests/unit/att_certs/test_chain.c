@@ -249,6 +249,36 @@ static void test_tbs(void **state)
     assert_int_equal(none.len, 0);
 }
 
+static void test_measured(void **state)
+{
+    (void)state;
+    struct certs_measured in = {2, {7}}, out = {99, {0}};
+    att_autobuf der = {0};
+    assert_int_equal(certs_measured_encode(&in, &der, NULL), ATT_OK);
+    assert_int_equal(certs_measured_parse(att_buf_slice(&der), &out, NULL), ATT_OK);
+    assert_int_equal(out.level, 2);
+    assert_memory_equal(out.root, in.root, sizeof in.root);
+    out.level = 99;
+    for (size_t len = 0; len < der.len; len++) {
+        assert_int_not_equal(certs_measured_parse(ATT_SLICE(der.ptr, len), &out, NULL), ATT_OK);
+    }
+    der.ptr[4] = 2; /* version */
+    assert_int_equal(certs_measured_parse(att_buf_slice(&der), &out, NULL), ATT_E_UNSUPPORTED);
+    der.ptr[4] = 1;
+    der.ptr[7] = 4; /* level */
+    assert_int_equal(certs_measured_parse(att_buf_slice(&der), &out, NULL), ATT_E_PARSE);
+    der.ptr[7] = 0;
+    assert_int_equal(certs_measured_parse(att_buf_slice(&der), &out, NULL), ATT_E_PARSE);
+    der.ptr[7] = 2;
+    att_buf_u8(&der, 0); /* behind its end */
+    assert_int_equal(certs_measured_parse(att_buf_slice(&der), &out, NULL), ATT_E_PARSE);
+    assert_int_equal(out.level, 99);
+    in.level = 4;
+    assert_int_equal(certs_measured_encode(&in, &der, NULL), ATT_E_INVAL);
+    in.level = 0;
+    assert_int_equal(certs_measured_encode(&in, &der, NULL), ATT_E_INVAL);
+}
+
 static void test_holding_refused(void **state)
 {
     (void)state;
@@ -409,6 +439,7 @@ int main(void)
         cmocka_unit_test(test_leaf_content),
         cmocka_unit_test(test_tbs),
         cmocka_unit_test(test_holding_refused),
+        cmocka_unit_test(test_measured),
         cmocka_unit_test(test_arcs_fit_other_readers),
         cmocka_unit_test(test_pem),
         cmocka_unit_test(test_bundle),

@@ -83,6 +83,20 @@ static void test_refused(void **state)
     refused(
         A(HOSTS "    workload:\n      uid: 1\n      manifest: { path: m, sha256: " HEX " }\n" KEY),
         8, "agents[0].workload[0].manifest.path", "absolute path");
+    refused(A(HOSTS WORK "    measured: { manifest: /m }\n" KEY), 7, "agents[0].measured",
+            "expected roots or signers");
+    refused(A(HOSTS WORK "    measured: { manifest: m, roots: [" HEX "] }\n" KEY), 7,
+            "agents[0].measured.manifest", "absolute path");
+    refused(A(HOSTS WORK "    measured: { roots: [" HEX "] }\n" KEY), 7,
+            "agents[0].measured.manifest", "required");
+    refused(A(HOSTS WORK "    measured: { manifest: /m, signers: [ab] }\n" KEY), 7,
+            "agents[0].measured.signers[0]", "64 lowercase hex");
+    refused(A(HOSTS WORK "    measured: { manifest: /m, roots: [" HEX "], level: 3 }\n" KEY), 7,
+            "agents[0].measured.level", "1 … 2");
+    refused(A(HOSTS WORK "    measured: { manifest: /m, roots: [" HEX "], reread_s: x }\n" KEY), 7,
+            "agents[0].measured.reread_s", "expected a number");
+    refused(A(HOSTS WORK "    measured: { manifest: /m, roots: [" HEX "], more: 1 }\n" KEY), 7,
+            "agents[0].measured.more", "unknown key");
     refused(A(HOSTS WORK "    key: usb\n    profile: trading\n"), 7, "agents[0].key",
             "tpm, hsm, memory, exportable; found \"usb\"");
     refused(A(HOSTS WORK "    key: tpm\n"), 3, "agents[0].profile", "required");
@@ -124,6 +138,7 @@ static const char design[] =
     "      exe_sha256: [ \"" HEX "\" ]\n"
     "      script_sha256: [ \"" HEX "\" ]\n"
     "      manifest: { path: /opt/rebalancer/manifest.json, sha256: \"" HEX "\" }\n"
+    "    measured: { manifest: /opt/m.json, roots: [\"" HEX "\"], level: 2, reread_s: 60 }\n"
     "    key: tpm\n    profile: trading\n"
     "  - name: market-data\n    owner: md\n    hosts: [\"label:zone=trading\"]\n"
     "    workload:\n      - uid: 0\n      - unit: md@1.service\n"
@@ -144,6 +159,12 @@ static void test_accepted(void **state)
     assert_true(a->workload[0].has_uid);
     assert_int_equal(a->workload[0].uid, 1001);
     assert_string_equal(a->workload[0].manifest_path, "/opt/rebalancer/manifest.json");
+    assert_string_equal(a->measured.manifest, "/opt/m.json");
+    assert_string_equal(a->measured.roots[0], HEX);
+    assert_int_equal(a->measured.n_signers, 0);
+    assert_int_equal(a->measured.level, 2);
+    assert_int_equal(a->measured.reread_s, 60);
+    assert_null(e->agents[1].measured.manifest);
     assert_int_equal(a->workload[0].n_script_sha256, 1);
     assert_string_equal(a->workload[0].script_sha256[0], HEX);
     assert_int_equal(a->key, CONF_KEY_TPM);

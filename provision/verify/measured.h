@@ -1,0 +1,34 @@
+/* What an agent is made of: its manifest, against what its entry allows, and how well that is known
+ * (docs/PROTOCOL.md, "An agent's manifest"). After verify_agent, whose facts it goes on from.
+ *
+ * Level 1: the host's attestd says that the files are the manifest's. Level 2: the kernel says so
+ * too: for each file the last entry of that path in the part of IMA's list that the quote signs has
+ * the file's SHA-256, or its fs-verity digest, and the list has no violation. */
+#ifndef ATTESTD_VERIFY_MEASURED_H
+#define ATTESTD_VERIFY_MEASURED_H
+
+#include "provision/manifest/allow.h"
+#include "provision/verify/agent.h"
+
+struct verify_measured_in {
+    bool demanded; /* the entry has "measured"; else everything is skipped */
+    struct manifest_wanted wanted;
+    unsigned level;                   /* the least that will do, 1 or 2 */
+    struct att_slice document;        /* the manifest that was sent; empty: none */
+    const struct evidence_logs *logs; /* of the quote that verify_agent accepted */
+    uint32_t logs_asked;              /* VERIFY_LOG_*: those that were replayed */
+    const struct verify_agent_facts *agent;
+};
+struct verify_measured_facts {
+    unsigned level; /* 0: nothing was demanded */
+    uint8_t root[ATT_SHA256_LEN];
+    size_t n_files, n_ima; /* listed; those that IMA confirms */
+};
+
+/* Checks, in order: manifestMissing, manifestRoot, manifestSignature, modelDigest (IMA last
+ * measured another digest under a listed path: both are named), measuredLevel. */
+ATT_MUST_USE enum verify_result verify_measured(const struct verify_measured_in *in,
+                                                struct verify_verdict *verdict,
+                                                struct verify_measured_facts *ret);
+
+#endif
