@@ -590,6 +590,8 @@ void tpm_context_free(struct tpm_context *ctx)
         return;
     }
     disconnect(ctx);
+    tpm_parent_unset(ctx);
+    tpm_saved_drop_all(ctx);
     att_buf_done(&ctx->srk.area);
     att_buf_done(&ctx->ak.area);
     att_secret_done(&ctx->owner_auth);
