@@ -201,11 +201,13 @@ void tpm_parent_stats(const struct tpm_context *ctx, struct tpm_parent_stats *re
     *ret_stats = ctx->parent ? ctx->parent->stats : (struct tpm_parent_stats){0};
 }
 
-bool tpm_parent_ticket(const struct tpm_context *ctx, size_t i, struct tpm_ticket *ret_ticket)
+bool tpm_parent_ticket(const struct tpm_context *ctx, size_t i,
+                       uint8_t ret_sig[PARSE_PCR_POLICY_SIG_LEN], struct tpm_ticket *ret_ticket)
 {
     if (!ctx->parent || i >= ctx->parent->policy.n) {
         return false;
     }
+    memcpy(ret_sig, ctx->parent->policy.approvals[i].sig, PARSE_PCR_POLICY_SIG_LEN);
     *ret_ticket = ctx->parent->policy.approvals[i].ticket;
     return true;
 }

@@ -94,7 +94,8 @@ struct tpm_parent_stats {
     bool recovery, counted; /* counted: its branch looked at a counter */
 };
 void tpm_parent_stats(const struct tpm_context *ctx, struct tpm_parent_stats *ret_stats);
-/* The i-th approval's ticket, as it is now; false beyond the last one. */
-bool tpm_parent_ticket(const struct tpm_context *ctx, size_t i, struct tpm_ticket *ret_ticket);
+/* The i-th approval's signature and its ticket, as it is now; false beyond the last one. */
+bool tpm_parent_ticket(const struct tpm_context *ctx, size_t i,
+                       uint8_t ret_sig[PARSE_PCR_POLICY_SIG_LEN], struct tpm_ticket *ret_ticket);
 
 #endif

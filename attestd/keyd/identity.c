@@ -24,6 +24,8 @@ static const char *phase_name(enum keyd_phase phase, const struct tpm_queue_stat
         return "tpmGone";
     case KEYD_FOREIGN_TPM:
         return "foreignTpm";
+    case KEYD_SEALED:
+        return "sealed";
     case KEYD_FAILED:
         return "failed";
     }
@@ -145,6 +147,7 @@ static json_t *info_json(const struct keyd *keyd, const struct tpm_queue_stats *
     }
     json_object_set_new(json, "bad", bad);
     json_object_set_new(json, "frozen", frozen);
+    json_object_set_new(json, "sealing", keyd_seal_json(keyd));
     return json;
 }
 

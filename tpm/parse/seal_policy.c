@@ -4,6 +4,9 @@
 
 #include <string.h>
 
+#include <openssl/bio.h>
+#include <openssl/pem.h>
+
 /* Part 2 §6.5.1, TPM_CC */
 #define CC_POLICY_NV            0x00000149u
 #define CC_POLICY_AUTHORIZE     0x0000016au
@@ -108,6 +111,23 @@ enum att_rc parse_seal_policy_key(const EVP_PKEY *key, struct parse_public *ret_
     pub.kdf.alg = PARSE_ALG_NULL;
     *ret_pub = pub;
     return ATT_OK;
+}
+
+enum att_rc parse_seal_policy_key_pem(struct att_slice pem, struct parse_public *ret_pub,
+                                      struct att_err *err)
+{
+    if (pem.len > PARSE_POLICY_KEY_PEM_MAX) {
+        return att_fail(err, ATT_E_LIMIT, "policy key: %zu bytes of PEM, at most %d", pem.len,
+                        PARSE_POLICY_KEY_PEM_MAX);
+    }
+    BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.len);
+    EVP_PKEY *key = bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL) : NULL;
+    BIO_free(bio);
+    enum att_rc rc =
+        key ? parse_seal_policy_key(key, ret_pub, err)
+            : att_fail_openssl(err, ATT_E_PARSE, "policy key: expected a PEM block PUBLIC KEY");
+    EVP_PKEY_free(key);
+    return rc;
 }
 
 void parse_seal_parent_template(const uint8_t policy[PARSE_POLICY_LEN],

@@ -46,6 +46,12 @@ void parse_seal_authorize(const struct parse_name *key, struct att_slice ref,
 ATT_MUST_USE enum att_rc parse_seal_policy_key(const EVP_PKEY *key, struct parse_public *ret_pub,
                                                struct att_err *err);
 
+/* The same from a PEM SubjectPublicKeyInfo ("PUBLIC KEY"), as it stands in a file. ATT_E_PARSE. */
+#define PARSE_POLICY_KEY_PEM_MAX 4096
+ATT_MUST_USE enum att_rc parse_seal_policy_key_pem(struct att_slice pem,
+                                                   struct parse_public *ret_pub,
+                                                   struct att_err *err);
+
 /* A parent: storage, P-256, AES-128-CFB, userWithAuth clear, this authPolicy, noDA; the unique is
  * empty. Children are what parse_public_agent_template and the sealed template say. */
 void parse_seal_parent_template(const uint8_t policy[PARSE_POLICY_LEN],

@@ -364,13 +364,14 @@ static void tickets_are_kept_and_mended(void **state)
 {
     struct bench b;
     struct tpm_ticket ticket;
+    uint8_t sig[PARSE_PCR_POLICY_SIG_LEN];
     struct tpm_parent_policy policy = {0};
     (void)state;
     bench_open(&b, &plain);
     assert_int_equal(stats_of(b.ctx).verified, 1);
-    assert_true(tpm_parent_ticket(b.ctx, 0, &ticket));
-    assert_false(tpm_parent_ticket(b.ctx, 1, &ticket));
-    assert_true(tpm_parent_ticket(b.ctx, 0, &ticket));
+    assert_true(tpm_parent_ticket(b.ctx, 0, sig, &ticket));
+    assert_false(tpm_parent_ticket(b.ctx, 1, sig, &ticket));
+    assert_true(tpm_parent_ticket(b.ctx, 0, sig, &ticket));
     assert_true(ticket.len > 8);
     /* Another start: with the ticket no signature is verified. */
     tpm_context_free(b.ctx);
