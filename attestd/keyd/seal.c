@@ -244,6 +244,11 @@ static enum att_rc load_parent(struct keyd *keyd, struct att_err *err)
         }
     }
     enum att_rc rc = keyd_seal_read_record(keyd, err);
+    if (rc == ATT_E_NOTFOUND) { /* set aside before */
+        att_err_clear(err);
+        rc = att_fail(err, ATT_E_CONFLICT, "%s is missing: it was set aside as .bad", RECORD_FILE);
+        (void)deny(err, rc, "parentRecordMissing");
+    }
     if (rc == ATT_OK && seal->mode == KEYD_PCR_7) {
         rc = own_policy(seal, &policy, err);
     }
@@ -326,6 +331,9 @@ enum att_rc keyd_seal_define_counter(struct keyd *keyd, struct tpm_context *ctx,
     if (rc == ATT_OK) {
         seal->counter = seal->counter_wanted;
         seal->counter_missing = false;
+        pthread_mutex_lock(&keyd->lock);
+        seal->counter_value = counter.value;
+        pthread_mutex_unlock(&keyd->lock);
         tell_counter(keyd, "defined", counter.value, NULL);
     }
     return rc;
@@ -334,7 +342,10 @@ enum att_rc keyd_seal_define_counter(struct keyd *keyd, struct tpm_context *ctx,
 static enum att_rc run_look_at_counter(struct tpm_context *ctx, void *arg, struct att_err *err)
 {
     struct step *step = arg;
-    return tpm_counter_read(ctx, step->keyd->seal.counter, &step->counter, err);
+    /* The SRK first: in a TPM that was cleared or swapped everything is missing. */
+    enum att_rc rc = tpm_context_srk(ctx, NULL, NULL, NULL, err);
+    return rc == ATT_OK ? tpm_counter_read(ctx, step->keyd->seal.counter, &step->counter, err)
+                        : rc;
 }
 
 /* A recorded counter that is not there is an alarm, whatever the policies say. */

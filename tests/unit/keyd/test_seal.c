@@ -341,7 +341,7 @@ static void a_lost_counter_needs_a_recovery(void **state)
     assert_ok(keyd_reload_policies(s->f.keyd, &err));
     for (int i = 0; i < 100; i++) {
         why_sealed(&s->f, why);
-        if (strstr(why, "recovery approval")) {
+        if (strstr(why, "resetCount")) {
             break;
         }
         usleep(50000);
@@ -491,9 +491,8 @@ static void a_kill_in_the_middle_of_the_move(void **state)
     struct proc_account before = {0}, after = {0};
     char id[PROC_KEY_ID_LEN + 1], saved[300], command[700];
     const char *wanted = getenv("SEAL_KILLS");
-    unsigned n = wanted ? (unsigned)strtoul(wanted, NULL, 10) : 12, moved = 0;
+    unsigned n = wanted ? (unsigned)strtoul(wanted, NULL, 10) : 8, moved = 0;
     struct parse_pcr_set good = pcrs_now(s);
-    write_policy(s, &(struct spec){.file = "a.json", .version = 1000, .counter = INDEX}, &good);
     start_unsealed(s);
     assert_ok(proc_keyd_account(s->f.client, &before, &err));
     make_key(&s->f, "alpha", id);
@@ -504,6 +503,9 @@ static void a_kill_in_the_middle_of_the_move(void **state)
     for (unsigned i = 0; i < n; i++) {
         put(command, sizeof command, "rm -rf '%s'; cp -a '%s' '%s'", s->f.dir, saved, s->f.dir);
         assert_int_equal(system(command), 0);
+        /* The folder goes back to what it was, the TPM's counter does not. */
+        write_policy(s, &(struct spec){.file = "a.json", .version = 4 * i + 4, .counter = INDEX},
+                     &good);
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0) {
@@ -614,5 +616,6 @@ int main(void)
         WITH_TPM(damaged_files_are_refused),
         WITH_TPM(a_cleared_tpm_is_foreign),
     };
+    cmocka_set_test_filter(getenv("SEAL_ONLY"));
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
