@@ -67,7 +67,8 @@ struct ctl_command {
                           const json_t *result);
 };
 
-extern const struct ctl_command ctl_host_commands[], ctl_issuer_commands[]; /* end: noun NULL */
+extern const struct ctl_command ctl_host_commands[], ctl_issuer_commands[],
+    ctl_seal_commands[]; /* end: noun NULL */
 
 /* Runs a whole command line; returns the exit code. */
 int ctl_main(int argc, char **argv);

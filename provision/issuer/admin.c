@@ -246,9 +246,10 @@ static json_t *profiles_json(const struct conf_issuer *conf)
         for (unsigned k = 0; k < p->n_keys; k++) {
             json_array_append_new(keys, json_string(p->keys[k]));
         }
-        json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:I, s:o}", "name", p->name, "boot", p->boot,
-                                        "lifetimeS", (json_int_t)p->lifetime_s, "keys", keys));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:I, s:o, s:s}", "name", p->name, "boot",
+                                              p->boot, "lifetimeS", (json_int_t)p->lifetime_s,
+                                              "keys", keys, "parentPolicy",
+                                              p->parent_policy ? p->parent_policy : "none"));
     }
     return list;
 }

@@ -19,6 +19,16 @@ static void honest_policy_parent(struct forge *f, enum forge_stage stage)
     f->agent_in.parent_policy = ATT_SLICE(f->parent.pub.policy, f->parent.pub.policy_len);
 }
 
+static void honest_pcr7_parent(struct forge *f, enum forge_stage stage)
+{
+    if (stage == FORGE_KEYS) {
+        parent_by_pcr7(f, f->pcrs.value[7]);
+    }
+    if (stage == FORGE_DONE) {
+        f->agent_in.parent_pcr7 = true;
+    }
+}
+
 static void resumed(struct forge *f, enum forge_stage stage)
 {
     AT(FORGE_KEYS)
@@ -61,6 +71,7 @@ static const struct forged_case cases[] = {
     {"honest", NULL, VERIFY_REASON_NONE},
     {"honest, key right under the SRK", honest_no_parent, VERIFY_REASON_NONE},
     {"honest, parent's policy demanded", honest_policy_parent, VERIFY_REASON_NONE},
+    {"honest, parent by PCR 7", honest_pcr7_parent, VERIFY_REASON_NONE},
     {"honest, no record", honest_no_record, VERIFY_REASON_NONE},
     {"honest, boot none", honest_boot_none, VERIFY_REASON_NONE},
     {"honest, SRK of the other template", honest_srk_zero_unique_key, VERIFY_REASON_NONE},
@@ -120,6 +131,9 @@ static const struct forged_case cases[] = {
     {"parent with another policy", parent_policy_other, VERIFY_REASON_KEY_PARENT},
     {"parent's policy can be passed by", parent_policy_avoidable, VERIFY_REASON_KEY_PARENT},
     {"policy demanded, no parent", parent_policy_no_parent, VERIFY_REASON_KEY_PARENT},
+    {"parent by another PCR 7", parent_pcr7_other, VERIFY_REASON_KEY_PARENT},
+    {"PCR 7 demanded, no parent", parent_pcr7_no_parent, VERIFY_REASON_KEY_PARENT},
+    {"PCR 7 demanded and not quoted", parent_pcr7_not_quoted, VERIFY_REASON_KEY_PARENT},
 
     {"quote without magic", quote_no_magic, VERIFY_REASON_QUOTE_MAGIC},
     {"Certify as quote", quote_is_certify, VERIFY_REASON_QUOTE_TYPE},
