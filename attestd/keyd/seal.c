@@ -344,8 +344,7 @@ static enum att_rc run_look_at_counter(struct tpm_context *ctx, void *arg, struc
     struct step *step = arg;
     /* The SRK first: in a TPM that was cleared or swapped everything is missing. */
     enum att_rc rc = tpm_context_srk(ctx, NULL, NULL, NULL, err);
-    return rc == ATT_OK ? tpm_counter_read(ctx, step->keyd->seal.counter, &step->counter, err)
-                        : rc;
+    return rc == ATT_OK ? tpm_counter_read(ctx, step->keyd->seal.counter, &step->counter, err) : rc;
 }
 
 /* A recorded counter that is not there is an alarm, whatever the policies say. */

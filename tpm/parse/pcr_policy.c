@@ -201,8 +201,7 @@ static enum att_rc take_boots(const json_t *root, struct parse_pcr_policy *polic
     return ATT_OK;
 }
 
-static enum att_rc take_root(json_t *root, struct parse_pcr_policy *policy,
-                             struct att_err *err)
+static enum att_rc take_root(json_t *root, struct parse_pcr_policy *policy, struct att_err *err)
 {
     static const char *const known[] = {"format",    "name",    "version",   "policyRef",
                                         "policyKey", "counter", "notBefore", "notAfter",

@@ -180,7 +180,8 @@ static void every_cut_is_refused(void **state)
     free(big);
 }
 
-/* A bit of each byte of the text flipped, and of each position of a bit: refused, or it says the same (a digit's case would not). */
+/* A bit of each byte of the text flipped, and of each position of a bit: refused, or it says the
+ * same (a digit's case would not). */
 static void every_edit_is_refused(void **state)
 {
     att_autobuf copy = {0};
