@@ -32,19 +32,29 @@ static const char *phase_name(enum keyd_phase phase, const struct tpm_queue_stat
     return "failed";
 }
 
+struct news {
+    struct tpm_info info;
+    struct tpm_parent_stats stats;
+};
+
 static enum att_rc run_info(struct tpm_context *ctx, void *arg, struct att_err *err)
 {
-    return tpm_context_info(ctx, arg, err);
+    struct news *news = arg;
+    tpm_parent_stats(ctx, &news->stats);
+    return tpm_context_info(ctx, &news->info, err);
 }
 
 /* What can change, asked anew; an unwilling TPM leaves what was known. */
 static void refresh(struct keyd *keyd, struct tpm_queue *queue)
 {
-    struct tpm_info info;
+    struct news news;
     if (tpm_queue_run(queue, TPM_OP_OTHER, TPM_PRIO_RENEWAL, "",
-                      att_boottime_ms() + INFO_TIMEOUT_MS, run_info, &info, NULL) == ATT_OK) {
+                      att_boottime_ms() + INFO_TIMEOUT_MS, run_info, &news, NULL) == ATT_OK) {
         pthread_mutex_lock(&keyd->lock);
-        keyd->info = info;
+        keyd->info = news.info;
+        if (keyd->seal.opened) { /* before that they are the bring-up's */
+            keyd->seal.stats = news.stats;
+        }
         pthread_mutex_unlock(&keyd->lock);
     }
 }

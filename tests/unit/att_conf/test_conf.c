@@ -99,8 +99,8 @@ static void test_attestd_refused(void **state)
         attestd_refused(yaml, 2, "tpm.tcti", "attestd-keyd has no network");
     }
     attestd_refused("tpm:\n  pcr: 8\n", 2, "tpm.pcr", "none, 7, signed");
-    attestd_refused("tpm:\n  pcr: signed\n", 1, "tpm.policy_key", "required with pcr: signed");
-    attestd_refused("tpm:\n  policy_key: /k\n", 1, "tpm.pcr", "expected signed beside");
+    attestd_refused("tpm:\n  pcr: signed\n", 2, "tpm.policy_key", "required with pcr: signed");
+    attestd_refused("tpm:\n  policy_key: /k\n", 2, "tpm.pcr", "expected signed beside");
     attestd_refused("tpm:\n  pcr: 7\n  policies: /p\n", 2, "tpm.pcr", "expected signed beside");
     attestd_refused("tpm:\n  pcr: signed\n  policy_key: k\n", 3, "tpm.policy_key", "absolute path");
     attestd_refused("tpm:\n  pcr: signed\n  policy_key: /k\n  policy_ref: a b\n", 4,
