@@ -46,7 +46,7 @@ struct conf_profile {
     char **logs;
     unsigned n_logs;
     /* What the storage parent of a TPM's key must be: "none" (any, or none), "7" (PolicyPCR of PCR
-     * 7 as quoted), or the authPolicy in hex (attestctl seal parent); "none" unless set */
+     * 7 as quoted), or the authPolicy in hex (attestctl policy seal-parent); "none" unless set */
     char *parent_policy;
     /* derived */
     bool boot_none;

@@ -186,9 +186,10 @@ static void every_edit_is_refused(void **state)
 {
     att_autobuf copy = {0};
     size_t refused_forms = 0, refused_signatures = 0;
+    size_t step = getenv("ATT_VALGRIND") ? 101 : 3;
     (void)state;
     att_buf_put_slice(&copy, att_buf_slice(&good));
-    for (size_t bit = 0; bit < 8 * good.len; bit += 3) {
+    for (size_t bit = 0; bit < 8 * good.len; bit += step) {
         parse_autopcrpolicy *policy = NULL;
         struct att_err err = {0};
         copy.ptr[bit / 8] ^= (uint8_t)(1u << bit % 8);
@@ -203,7 +204,7 @@ static void every_edit_is_refused(void **state)
         }
         copy.ptr[bit / 8] ^= (uint8_t)(1u << bit % 8);
     }
-    assert_true(refused_forms > 300 && refused_signatures > 300);
+    assert_true(refused_forms > 1000 / step && refused_signatures > 1000 / step);
 }
 
 static void other_keys_and_refs_are_refused(void **state)
