@@ -413,7 +413,7 @@ static void disconnect(struct tpm_context *ctx)
     if (ctx->tcti_ctx) {
         Tss2_TctiLdr_Finalize(&ctx->tcti_ctx);
     }
-    tpm_saved_forget_all(ctx);
+    tpm_saved_forget_ungated(ctx);
     ctx->esys = NULL;
     ctx->tcti_ctx = NULL;
     ctx->alive = ctx->esys_stuck = false;
@@ -591,6 +591,8 @@ void tpm_context_free(struct tpm_context *ctx)
         return;
     }
     disconnect(ctx);
+    tpm_parent_unset(ctx);
+    tpm_saved_forget_all(ctx);
     att_buf_done(&ctx->srk.area);
     att_buf_done(&ctx->ak.area);
     att_secret_done(&ctx->owner_auth);

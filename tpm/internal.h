@@ -4,11 +4,13 @@
 #ifndef ATT_TPM_INTERNAL_H
 #define ATT_TPM_INTERNAL_H
 
+#include "attestd/base/hash.h"
 #include "attestd/base/secret.h"
 #include "tpm/certify.h"
 #include "tpm/context.h"
 #include "tpm/errors.h"
 #include "tpm/key.h"
+#include "tpm/parent.h"
 #include "tpm/parse/public.h"
 #include "tpm/parse/sig.h"
 #include "tpm/session.h"
@@ -20,7 +22,7 @@
 #include <tss2/tss2_mu.h>
 
 #define TPM_CACHE_MAX 16u
-#define TPM_SAVED_MAX 128u
+#define TPM_SAVED_MAX 256u
 
 /* A primary of ours, made or found when first needed. tr is ESYS_TR_NONE when it is not there. */
 struct tpm_primary {
@@ -43,7 +45,10 @@ struct tpm_saved {
     struct parse_name name;
     struct att_buf bytes;
     uint64_t last_used;
+    bool gated; /* its parent's policy was met for it: it outlasts the connection */
 };
+
+struct tpm_parent; /* parent.c */
 
 struct tpm_context {
     char *tcti;
@@ -71,6 +76,7 @@ struct tpm_context {
         uint32_t slots_wanted;
         uint64_t tick, hits, misses, restores, evictions;
     } cache;
+    struct tpm_parent *parent; /* NULL: objects stand under the SRK */
     struct tpm_saved saved[TPM_SAVED_MAX];
     uint32_t transient_min, nv_chunk;
 };
@@ -155,6 +161,12 @@ ATT_MUST_USE enum att_rc tpm_hierarchy_session(struct tpm_context *ctx, ESYS_TR 
                                                struct tpm_obj *ret_tmp, ESYS_TR *ret_session,
                                                struct att_err *err);
 
+/* The same under the SRK with any template and no authValue, a key. */
+ATT_MUST_USE enum att_rc tpm_blob_create_srk(struct tpm_context *ctx, struct att_slice area,
+                                             struct tpm_blob *ret_blob, struct att_err *err);
+/* Loads a blob whose parent is an SRK; no policy is asked for. */
+ATT_MUST_USE enum att_rc tpm_blob_load_srk(struct tpm_context *ctx, const struct tpm_blob *blob,
+                                           struct tpm_obj *ret_obj, struct att_err *err);
 /* Loads a blob under its parent; not cached. Errors as tpm_key_sign(). */
 ATT_MUST_USE enum att_rc tpm_blob_load(struct tpm_context *ctx, const struct tpm_blob *blob,
                                        struct tpm_obj *ret_obj, struct att_err *err);
@@ -168,14 +180,17 @@ void tpm_cache_drop_all(struct tpm_context *ctx);
 bool tpm_cache_drop_lru(struct tpm_context *ctx);
 
 /* saved.c: saves the loaded key's context, unless it is there; brings a key back by it (false:
- * there is none, or the TPM did not take it: load the blob); forgets. */
-void tpm_saved_keep(struct tpm_context *ctx, ESYS_TR tr, const struct parse_name *name);
+ * there is none, or the TPM did not take it: load the blob); forgets one, those that are not gated,
+ * all. */
+void tpm_saved_keep(struct tpm_context *ctx, ESYS_TR tr, const struct parse_name *name, bool gated);
 bool tpm_saved_load(struct tpm_context *ctx, const struct parse_name *name,
                     struct tpm_obj *ret_obj);
 void tpm_saved_forget(struct tpm_context *ctx, const struct parse_name *name);
+void tpm_saved_forget_ungated(struct tpm_context *ctx);
 void tpm_saved_forget_all(struct tpm_context *ctx);
 
-/* Creates an object under the SRK: template, authValue, data (both secret; data may be empty). */
+/* Creates an object under the storage parent, or where none is set under the SRK: template,
+ * authValue, data (both secret; data may be empty). */
 ATT_MUST_USE enum att_rc tpm_blob_create(struct tpm_context *ctx, enum tpm_template which,
                                          struct att_slice auth, struct att_slice data,
                                          struct tpm_blob *ret_blob, struct att_err *err);
@@ -191,6 +206,36 @@ ATT_MUST_USE enum att_rc tpm_session_get(struct tpm_context *ctx, TPMA_SESSION a
 ATT_MUST_USE enum att_rc tpm_session_ek_policy(struct tpm_context *ctx,
                                                const struct parse_public *ek,
                                                struct tpm_obj *ret_session, struct att_err *err);
+
+/* A policy session (SHA-256) in which nothing was asserted yet. */
+ATT_MUST_USE enum att_rc tpm_session_policy(struct tpm_context *ctx, struct tpm_obj *ret_session,
+                                            struct att_err *err);
+
+/* ---- the storage parent ---------------------------------------------------------------------- */
+
+/* Is this the Name of the context's storage parent? */
+bool tpm_parent_is(const struct tpm_context *ctx, const struct parse_name *name);
+/* Its Name; NULL: there is none. */
+const struct parse_name *tpm_parent_name(const struct tpm_context *ctx);
+/* Counts a load by a saved context. */
+void tpm_parent_restored(struct tpm_context *ctx);
+/* One command with the parent's authorisation; its result comes back in ret_trc when ATT_OK. */
+typedef TSS2_RC tpm_parent_fn(struct tpm_context *ctx, ESYS_TR parent, ESYS_TR session, void *arg);
+ATT_MUST_USE enum att_rc tpm_parent_use(struct tpm_context *ctx, tpm_parent_fn *fn, void *arg,
+                                        TSS2_RC *ret_trc, struct att_err *err);
+/* The NV index, where it is defined, and whether its Name is the policy counter's. */
+ATT_MUST_USE enum att_rc tpm_counter_open(struct tpm_context *ctx, uint32_t index,
+                                          struct tpm_obj *ret_obj, bool *ret_ours,
+                                          struct att_err *err);
+/* As tpm_quote_pcr_read, within an operation. */
+ATT_MUST_USE enum att_rc tpm_pcr_read(struct tpm_context *ctx, const struct parse_pcr_sel *sel,
+                                      struct parse_pcr_set *ret_values, struct att_err *err);
+
+/* saved.c: what was loaded through the policy, for when its slot is wanted. */
+void tpm_saved_put(struct tpm_context *ctx, const struct parse_name *name, ESYS_TR tr);
+bool tpm_saved_get(struct tpm_context *ctx, const struct parse_name *name, struct tpm_obj *ret_obj);
+void tpm_saved_drop(struct tpm_context *ctx, const struct parse_name *name);
+void tpm_saved_drop_all(struct tpm_context *ctx);
 
 /* ---- marshalling ---------------------------------------------------------------------------- */
 

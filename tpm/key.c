@@ -43,12 +43,9 @@ static size_t slots_allowed(const struct tpm_context *ctx);
 /* ---- creating ----------------------------------------------------------------------------- */
 
 static enum att_rc take_created(const TPM2B_PUBLIC *pub, const TPM2B_PRIVATE *priv,
-                                enum tpm_template which, struct tpm_blob *blob, struct att_err *err)
+                                struct tpm_blob *blob, struct att_err *err)
 {
     enum att_rc rc = tpm_from_public(pub, &blob->pub, err);
-    if (rc == ATT_OK) {
-        rc = tpm_template_match(which, att_buf_slice(&blob->pub), err);
-    }
     if (rc == ATT_OK) {
         rc = tpm_put_2b(&blob->priv, priv->size, priv->buffer, sizeof(priv->buffer),
                         "a private area", err);
@@ -56,33 +53,97 @@ static enum att_rc take_created(const TPM2B_PUBLIC *pub, const TPM2B_PRIVATE *pr
     return rc;
 }
 
-/* TPM2_Create: the sensitive part goes encrypted over the salted session (Part 1 §21). */
-static enum att_rc create(struct tpm_context *ctx, const TPM2B_SENSITIVE_CREATE *sensitive,
-                          const TPM2B_PUBLIC *template, TPM2B_PRIVATE **ret_priv,
-                          TPM2B_PUBLIC **ret_pub, struct att_err *err)
+struct creation {
+    TPM2B_SENSITIVE_CREATE sensitive;
+    TPM2B_PUBLIC template;
+    TPM2B_PRIVATE *priv;
+    TPM2B_PUBLIC *pub;
+};
+
+static void creation_done(struct creation *c)
+{
+    att_wipe(&c->sensitive, sizeof(c->sensitive));
+    Esys_Free(c->priv);
+    Esys_Free(c->pub);
+}
+
+static TSS2_RC create_by(struct tpm_context *ctx, ESYS_TR parent, ESYS_TR auth, ESYS_TR encrypts,
+                         struct creation *c)
 {
     static const TPM2B_DATA no_data = {0};
     static const TPML_PCR_SELECTION no_pcrs = {0};
-    ESYS_TR srk, session;
     TSS2_RC trc;
+    TPM_CALL(ctx, trc,
+             Esys_Create(ctx->esys, parent, auth, encrypts, ESYS_TR_NONE, &c->sensitive,
+                         &c->template, &no_data, &no_pcrs, &c->priv, &c->pub, NULL, NULL, NULL));
+    return trc;
+}
+
+/* Under the storage parent the policy session authorises, the salted one encrypts. */
+static TSS2_RC create_under_parent(struct tpm_context *ctx, ESYS_TR parent, ESYS_TR policy,
+                                   void *arg)
+{
+    ESYS_TR session;
+    if (tpm_session_get(ctx, TPMA_SESSION_DECRYPT, &session, NULL) != ATT_OK) {
+        return TSS2_ESYS_RC_GENERAL_FAILURE;
+    }
+    return create_by(ctx, parent, policy, session, arg);
+}
+
+static enum att_rc create_under_srk(struct tpm_context *ctx, struct creation *c, TSS2_RC *ret_trc,
+                                    struct att_err *err)
+{
+    ESYS_TR srk, session;
     enum att_rc rc = tpm_srk_get(ctx, &srk, err);
     if (rc == ATT_OK) {
         rc = tpm_session_get(ctx, TPMA_SESSION_DECRYPT, &session, err);
     }
-    if (rc != ATT_OK) {
-        return rc;
+    if (rc == ATT_OK) {
+        *ret_trc = create_by(ctx, srk, session, ESYS_TR_NONE, c);
     }
+    return rc;
+}
+
+/* TPM2_Create: the sensitive part goes encrypted over the salted session (Part 1 §21). */
+static enum att_rc create(struct tpm_context *ctx, bool under_parent, struct creation *c,
+                          struct tpm_blob *blob, struct att_err *err)
+{
+    TSS2_RC trc = TSS2_RC_SUCCESS;
     /* The TPM needs a transient slot for a moment; it would refuse first, and we flush then. */
     if (slots_used(ctx) >= slots_allowed(ctx)) {
         (void)tpm_cache_drop_lru(ctx);
     }
-    TPM_CALL(ctx, trc,
-             Esys_Create(ctx->esys, srk, session, ESYS_TR_NONE, ESYS_TR_NONE, sensitive, template,
-                         &no_data, &no_pcrs, ret_priv, ret_pub, NULL, NULL, NULL));
-    if (trc != TSS2_RC_SUCCESS) {
-        return tpm_fail(err, trc, "creating an object under the SRK");
+    enum att_rc rc = under_parent ? tpm_parent_use(ctx, create_under_parent, c, &trc, err)
+                                  : create_under_srk(ctx, c, &trc, err);
+    if (rc == ATT_OK && trc != TSS2_RC_SUCCESS) {
+        rc = tpm_fail(err, trc,
+                      under_parent ? "creating an object under the storage parent"
+                                   : "creating an object under the SRK");
     }
-    return ATT_OK;
+    if (rc == ATT_OK) {
+        rc = take_created(c->pub, c->priv, blob, err);
+    }
+    if (rc == ATT_OK) {
+        blob->parent_handle = under_parent ? TPM2_RH_OWNER : tpm_srk_blob_handle(ctx);
+        blob->parent_name = under_parent ? *tpm_parent_name(ctx) : ctx->srk.name;
+    }
+    return rc;
+}
+
+enum att_rc tpm_blob_create_srk(struct tpm_context *ctx, struct att_slice area,
+                                struct tpm_blob *ret_blob, struct att_err *err)
+{
+    tpm_autoblob blob = {.type = TPM_BLOB_KEY, .empty_auth = true};
+    ATT_CLEANUP(creation_done) struct creation c = {0};
+    enum att_rc rc = tpm_to_public(area, &c.template, err);
+    if (rc == ATT_OK) {
+        rc = create(ctx, false, &c, &blob, err);
+    }
+    if (rc == ATT_OK) {
+        *ret_blob = blob;
+        blob = (struct tpm_blob){0};
+    }
+    return rc;
 }
 
 enum att_rc tpm_blob_create(struct tpm_context *ctx, enum tpm_template which, struct att_slice auth,
@@ -91,11 +152,8 @@ enum att_rc tpm_blob_create(struct tpm_context *ctx, enum tpm_template which, st
     att_autobuf area = {0};
     tpm_autoblob blob = {.type = which == TPM_TEMPLATE_SEALED ? TPM_BLOB_SEALED : TPM_BLOB_KEY,
                          .empty_auth = auth.len == 0};
-    TPM2B_PUBLIC template;
-    TPM2B_SENSITIVE_CREATE sensitive = {0};
-    tpm_autofree TPM2B_PUBLIC *pub = NULL;
-    tpm_autofree TPM2B_PRIVATE *priv = NULL;
-    TPMS_SENSITIVE_CREATE *s = &sensitive.sensitive;
+    ATT_CLEANUP(creation_done) struct creation c = {0};
+    TPMS_SENSITIVE_CREATE *s = &c.sensitive.sensitive;
 
     if (auth.len > sizeof(s->userAuth.buffer) || data.len > sizeof(s->data.buffer)) {
         return att_fail(err, ATT_E_LIMIT, "authValue of %zu or data of %zu bytes is too long",
@@ -106,7 +164,7 @@ enum att_rc tpm_blob_create(struct tpm_context *ctx, enum tpm_template which, st
         rc = tpm_template_encode(which, &area, err);
     }
     if (rc == ATT_OK) {
-        rc = tpm_to_public(att_buf_slice(&area), &template, err);
+        rc = tpm_to_public(att_buf_slice(&area), &c.template, err);
     }
     if (rc != ATT_OK) {
         return rc;
@@ -119,16 +177,13 @@ enum att_rc tpm_blob_create(struct tpm_context *ctx, enum tpm_template which, st
     if (data.len != 0) {
         memcpy(s->data.buffer, data.ptr, data.len);
     }
-    rc = create(ctx, &sensitive, &template, &priv, &pub, err);
-    att_wipe(&sensitive, sizeof(sensitive));
+    rc = create(ctx, ctx->parent != NULL, &c, &blob, err);
     if (rc == ATT_OK) {
-        rc = take_created(pub, priv, which, &blob, err);
+        rc = tpm_template_match(which, att_buf_slice(&blob.pub), err);
     }
     if (rc != ATT_OK) {
         return rc;
     }
-    blob.parent_handle = tpm_srk_blob_handle(ctx);
-    blob.parent_name = ctx->srk.name;
     *ret_blob = blob;
     blob = (struct tpm_blob){0};
     return ATT_OK;
@@ -176,23 +231,67 @@ static enum att_rc load_failed(const struct tpm_blob *blob, TSS2_RC trc, struct 
     return rc;
 }
 
+struct load {
+    TPM2B_PUBLIC pub;
+    TPM2B_PRIVATE priv;
+    ESYS_TR tr;
+};
+
+static enum att_rc load_parts(const struct tpm_blob *blob, struct load *ret, struct att_err *err)
+{
+    *ret = (struct load){.tr = ESYS_TR_NONE};
+    if (blob->priv.len > sizeof(ret->priv.buffer)) {
+        return att_fail(err, ATT_E_LIMIT, "a private area of %zu bytes: at most %zu",
+                        blob->priv.len, sizeof(ret->priv.buffer));
+    }
+    ret->priv.size = (uint16_t)blob->priv.len;
+    memcpy(ret->priv.buffer, blob->priv.ptr, blob->priv.len);
+    return tpm_to_public(att_buf_slice(&blob->pub), &ret->pub, err);
+}
+
+static TSS2_RC load_by(struct tpm_context *ctx, ESYS_TR parent, ESYS_TR session, void *arg)
+{
+    struct load *load = arg;
+    TSS2_RC trc;
+    TPM_CALL(ctx, trc,
+             Esys_Load(ctx->esys, parent, session, ESYS_TR_NONE, ESYS_TR_NONE, &load->priv,
+                       &load->pub, &load->tr));
+    return trc;
+}
+
+static enum att_rc loaded(struct tpm_context *ctx, const struct tpm_blob *blob,
+                          const struct load *load, TSS2_RC trc, struct tpm_obj *ret_obj,
+                          struct att_err *err)
+{
+    if (trc != TSS2_RC_SUCCESS) {
+        return load_failed(blob, trc, err);
+    }
+    *ret_obj = (struct tpm_obj){.ctx = ctx, .tr = load->tr};
+    return ATT_OK;
+}
+
 enum att_rc tpm_blob_load(struct tpm_context *ctx, const struct tpm_blob *blob,
                           struct tpm_obj *ret_obj, struct att_err *err)
 {
-    TPM2B_PUBLIC pub;
-    TPM2B_PRIVATE priv = {0};
-    tpm_autoobj other = TPM_OBJ_INIT(ctx);
-    tpm_autoobj obj = TPM_OBJ_INIT(ctx);
-    ESYS_TR parent, session;
-    TSS2_RC trc;
-
-    if (blob->priv.len > sizeof(priv.buffer)) {
-        return att_fail(err, ATT_E_LIMIT, "a private area of %zu bytes: at most %zu",
-                        blob->priv.len, sizeof(priv.buffer));
+    struct load load;
+    TSS2_RC trc = TSS2_RC_SUCCESS;
+    if (!tpm_parent_is(ctx, &blob->parent_name)) {
+        return tpm_blob_load_srk(ctx, blob, ret_obj, err);
     }
-    priv.size = (uint16_t)blob->priv.len;
-    memcpy(priv.buffer, blob->priv.ptr, blob->priv.len);
-    enum att_rc rc = tpm_to_public(att_buf_slice(&blob->pub), &pub, err);
+    enum att_rc rc = load_parts(blob, &load, err);
+    if (rc == ATT_OK) {
+        rc = tpm_parent_use(ctx, load_by, &load, &trc, err);
+    }
+    return rc == ATT_OK ? loaded(ctx, blob, &load, trc, ret_obj, err) : rc;
+}
+
+enum att_rc tpm_blob_load_srk(struct tpm_context *ctx, const struct tpm_blob *blob,
+                              struct tpm_obj *ret_obj, struct att_err *err)
+{
+    struct load load;
+    tpm_autoobj other = TPM_OBJ_INIT(ctx);
+    ESYS_TR parent, session;
+    enum att_rc rc = load_parts(blob, &load, err);
     if (rc == ATT_OK) {
         rc = tpm_srk_get(ctx, &parent, err);
     }
@@ -208,16 +307,7 @@ enum att_rc tpm_blob_load(struct tpm_context *ctx, const struct tpm_blob *blob,
     if (rc != ATT_OK) {
         return rc;
     }
-    TPM_CALL(
-        ctx, trc,
-        Esys_Load(ctx->esys, parent, session, ESYS_TR_NONE, ESYS_TR_NONE, &priv, &pub, &obj.tr));
-    if (trc != TSS2_RC_SUCCESS) {
-        obj.tr = ESYS_TR_NONE;
-        return load_failed(blob, trc, err);
-    }
-    *ret_obj = obj;
-    obj.tr = ESYS_TR_NONE;
-    return ATT_OK;
+    return loaded(ctx, blob, &load, load_by(ctx, parent, session, &load), ret_obj, err);
 }
 
 /* ---- cache -------------------------------------------------------------------------------- */
@@ -264,7 +354,7 @@ bool tpm_cache_drop_lru(struct tpm_context *ctx)
         return false;
     }
     ctx->cache.evictions++;
-    tpm_saved_keep(ctx, oldest->tr, &oldest->name);
+    tpm_saved_keep(ctx, oldest->tr, &oldest->name, false);
     drop_slot(ctx, oldest);
     return true;
 }
@@ -300,6 +390,26 @@ static struct tpm_loaded *free_slot(struct tpm_context *ctx)
     return NULL;
 }
 
+/* A key that was loaded before comes back by its saved context. One of the storage parent's needs
+ * no policy then, in this boot: its context is saved as soon as it is loaded. */
+static enum att_rc load_or_restore(struct tpm_context *ctx, const struct tpm_blob *key,
+                                   const struct parse_name *name, struct tpm_obj *ret_obj,
+                                   struct att_err *err)
+{
+    bool gated = tpm_parent_is(ctx, &key->parent_name);
+    if (tpm_saved_load(ctx, name, ret_obj)) {
+        if (gated) {
+            tpm_parent_restored(ctx);
+        }
+        return ATT_OK;
+    }
+    enum att_rc rc = tpm_blob_load(ctx, key, ret_obj, err);
+    if (rc == ATT_OK && gated) {
+        tpm_saved_keep(ctx, ret_obj->tr, name, true);
+    }
+    return rc;
+}
+
 static enum att_rc acquire_slot(struct tpm_context *ctx, const struct tpm_blob *key,
                                 struct tpm_loaded **ret_slot, struct att_err *err)
 {
@@ -315,9 +425,7 @@ static enum att_rc acquire_slot(struct tpm_context *ctx, const struct tpm_blob *
         tpm_autoobj obj = TPM_OBJ_INIT(ctx);
         ctx->cache.misses++;
         (void)free_slot(ctx); /* make room before the load, not after it failed */
-        if (!tpm_saved_load(ctx, &name, &obj)) {
-            rc = tpm_blob_load(ctx, key, &obj, err);
-        }
+        rc = load_or_restore(ctx, key, &name, &obj, err);
         if (rc != ATT_OK) {
             return rc;
         }

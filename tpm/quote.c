@@ -95,8 +95,8 @@ static enum att_rc read_all(struct tpm_context *ctx, const struct parse_pcr_sel 
     return ATT_OK;
 }
 
-static enum att_rc read_still(struct tpm_context *ctx, const struct parse_pcr_sel *sel,
-                              struct parse_pcr_set *ret_values, struct att_err *err)
+enum att_rc tpm_pcr_read(struct tpm_context *ctx, const struct parse_pcr_sel *sel,
+                         struct parse_pcr_set *ret_values, struct att_err *err)
 {
     for (unsigned n = 0; n < READ_ROUNDS; n++) {
         bool still = false;
@@ -112,7 +112,7 @@ enum att_rc tpm_quote_pcr_read(struct tpm_context *ctx, const struct parse_pcr_s
                                struct parse_pcr_set *ret_values, struct att_err *err)
 {
     enum att_rc rc = tpm_begin(ctx, err);
-    return rc == ATT_OK ? read_still(ctx, sel, ret_values, err) : rc;
+    return rc == ATT_OK ? tpm_pcr_read(ctx, sel, ret_values, err) : rc;
 }
 
 enum att_rc tpm_quote_pcr_extend(struct tpm_context *ctx, unsigned pcr, uint16_t bank,
@@ -209,7 +209,7 @@ enum att_rc tpm_quote_create(struct tpm_context *ctx, const struct parse_pcr_sel
     }
     for (unsigned n = 0; rc == ATT_OK && n < QUOTE_ROUNDS; n++) {
         bool covers = false;
-        rc = read_still(ctx, sel, &quote.values, err);
+        rc = tpm_pcr_read(ctx, sel, &quote.values, err);
         if (rc == ATT_OK) {
             rc = quote_once(ctx, ak, &data, sel, &quote, err);
         }

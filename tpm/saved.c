@@ -1,8 +1,9 @@
 /* Saved contexts of keys that had to make room (TPM2_ContextSave, Part 3 §28.2): to bring one back
  * takes a fraction of a Load, which decrypts and checks the blob under the SRK. A context is
  * encrypted by the TPM under a key that no reset outlasts (Part 1 §30); it is kept in this process
- * only, and no longer than the connection. Where the TPM does not take it back, the blob is there.
- */
+ * only, and no longer than the connection, but for those that were loaded through the storage
+ * parent's policy: they come back without it, for as long as the TPM is not reset. Where the TPM
+ * does not take one back, the blob is there. */
 #include "tpm/internal.h"
 
 #define NO_RETRY 1000u /* tries that are behind us */
@@ -39,7 +40,7 @@ static struct tpm_saved *place(struct tpm_context *ctx)
     return oldest;
 }
 
-void tpm_saved_keep(struct tpm_context *ctx, ESYS_TR tr, const struct parse_name *name)
+void tpm_saved_keep(struct tpm_context *ctx, ESYS_TR tr, const struct parse_name *name, bool gated)
 {
     tpm_autofree TPMS_CONTEXT *context = NULL;
     uint8_t bytes[sizeof(TPMS_CONTEXT)];
@@ -65,6 +66,7 @@ void tpm_saved_keep(struct tpm_context *ctx, ESYS_TR tr, const struct parse_name
         return;
     }
     saved->name = *name;
+    saved->gated = gated;
     saved->last_used = ++ctx->cache.tick;
 }
 
@@ -95,6 +97,15 @@ void tpm_saved_forget(struct tpm_context *ctx, const struct parse_name *name)
     struct tpm_saved *saved = find(ctx, name);
     if (saved) {
         drop(saved);
+    }
+}
+
+void tpm_saved_forget_ungated(struct tpm_context *ctx)
+{
+    for (size_t i = 0; i < TPM_SAVED_MAX; i++) {
+        if (!ctx->saved[i].gated) {
+            drop(&ctx->saved[i]);
+        }
     }
 }
 

@@ -134,6 +134,12 @@ enum att_rc tpm_hierarchy_session(struct tpm_context *ctx, ESYS_TR hierarchy,
     return rc;
 }
 
+enum att_rc tpm_session_policy(struct tpm_context *ctx, struct tpm_obj *ret_session,
+                               struct att_err *err)
+{
+    return start(ctx, ESYS_TR_NONE, TPM2_SE_POLICY, TPM2_ALG_SHA256, ret_session, err);
+}
+
 /* ---- EK policies -------------------------------------------------------------------------- */
 
 /* PolicyA: H(H(0… ‖ TPM_CC_PolicySecret ‖ TPM_RH_ENDORSEMENT) ‖ "") (TCG EK Credential Profile

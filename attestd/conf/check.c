@@ -301,3 +301,15 @@ bool conf_check_group(struct conf_check *check, char **group)
     }
     return true;
 }
+
+bool conf_check_policy_ref(struct conf_check *check, const char *path, const char *text)
+{
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+                                  "._-/:";
+    size_t len = text ? strlen(text) : 1;
+    if (len < 1 || len > 32 || (text && strspn(text, letters) != len)) {
+        conf_bad(check, path, "expected 1-32 of [A-Za-z0-9._-/:], found \"%.60s\"", text);
+        return false;
+    }
+    return true;
+}

@@ -29,6 +29,8 @@ bool conf_check_text(struct conf_check *check, const char *path, const char *tex
 bool conf_check_trust_domain(struct conf_check *check, const char *path, const char *text);
 bool conf_check_duration(struct conf_check *check, const char *path, const char *text,
                          int64_t least_s, int64_t *ret_s);
+/* 1 … 32 characters of a policyRef (tpm/parse/pcr_policy.h). */
+bool conf_check_policy_ref(struct conf_check *check, const char *path, const char *text);
 /* One of a NULL-ended list of words. */
 bool conf_check_word(struct conf_check *check, const char *path, const char *text,
                      const char *const *words);

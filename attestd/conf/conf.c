@@ -21,8 +21,9 @@ static const cyaml_schema_field_t issuer_fields[] = {
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t tpm_fields[] = {
-    STR(conf_attestd_tpm, tcti, OPT),
-    CYAML_FIELD_END,
+    STR(conf_attestd_tpm, tcti, OPT),       STR(conf_attestd_tpm, pcr, OPT),
+    STR(conf_attestd_tpm, policy_key, OPT), STR(conf_attestd_tpm, policy_ref, OPT),
+    STR(conf_attestd_tpm, policies, OPT),   CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t signatures_fields[] = {
     CYAML_FIELD_UINT("per_second", CYAML_FLAG_OPTIONAL, struct conf_attestd_signatures, per_second),
@@ -75,6 +76,7 @@ static bool fill_defaults(struct conf_attestd *conf)
     return conf->tpm && conf->logs && conf->signatures &&
            (!conf->hsm || conf_default(&conf->hsm->sandbox, "local")) &&
            conf_default(&conf->tpm->tcti, "device:/dev/tpmrm0") &&
+           conf_default(&conf->tpm->pcr, "none") &&
            conf_default(&conf->logs->firmware,
                         "/sys/kernel/security/tpm0/binary_bios_measurements") &&
            conf_default(&conf->logs->systemd, "/run/log/systemd/tpm2-measure.log") &&
@@ -127,6 +129,33 @@ static void check_tcti(struct conf_check *check, const char *tcti)
              tcp ? " (over TCP: attestd-keyd has no network)" : "");
 }
 
+static void check_sealing(struct conf_check *check, struct conf_attestd_tpm *tpm)
+{
+    static const char *const modes[] = {"none", "7", "signed", NULL};
+    bool given = tpm->policy_key || tpm->policy_ref || tpm->policies;
+    if (!conf_check_word(check, "tpm.pcr", tpm->pcr, modes)) {
+        return;
+    }
+    if (strcmp(tpm->pcr, "signed") != 0) {
+        if (given) {
+            conf_bad(check, "tpm.pcr",
+                     "expected signed beside policy_key, policy_ref or policies, found %s",
+                     tpm->pcr);
+        }
+        return;
+    }
+    if (!tpm->policy_key) {
+        conf_bad(check, "tpm.policy_key", "required with pcr: signed, found nothing");
+    }
+    (void)conf_check_path(check, "tpm.policy_key", tpm->policy_key);
+    (void)conf_check_path(check, "tpm.policies", tpm->policies);
+    (void)conf_check_policy_ref(check, "tpm.policy_ref", tpm->policy_ref);
+    if (!conf_default(&tpm->policy_ref, "attestd") ||
+        !conf_default(&tpm->policies, "/etc/attestd/pcr-policies")) {
+        conf_bad(check, "tpm", "no memory");
+    }
+}
+
 static void check_signatures(struct conf_check *check, struct conf_attestd_signatures *signatures)
 {
     if (signatures->per_second > CONF_SIGNATURES_MAX) {
@@ -177,6 +206,7 @@ static void check_all(struct conf_check *check, struct conf_attestd *conf)
         check_issuer(check, conf->issuer);
     }
     check_tcti(check, conf->tpm->tcti);
+    check_sealing(check, conf->tpm);
     check_signatures(check, conf->signatures);
     (void)conf_check_path(check, "state_dir", conf->state_dir);
     (void)conf_check_path(check, "run_dir", conf->run_dir);

@@ -45,6 +45,11 @@ struct conf_attestd_issuer {
 };
 struct conf_attestd_tpm {
     char *tcti; /* "device:/dev/tpmrm0" unless set */
+    char *pcr;  /* "none", "7" or "signed": what gates the loading of keys; "none" unless set */
+    /* with "signed" alone */
+    char *policy_key; /* PEM file, P-256; required */
+    char *policy_ref; /* text; "attestd" unless set */
+    char *policies;   /* folder of signed PCR policies; "/etc/attestd/pcr-policies" unless set */
 };
 #define CONF_SIGNATURES_MAX 1000000
 struct conf_attestd_signatures { /* of each agent, by keyd */

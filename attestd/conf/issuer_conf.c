@@ -53,6 +53,7 @@ static const cyaml_schema_field_t profile_fields[] = {
     STRS(conf_profile, logs, OPT, 0, CONF_LOGS_MAX),
     STRS(conf_profile, policy_signers, OPT, 1, CONF_SIGNERS_MAX),
     STR(conf_profile, mode, OPT),
+    STR(conf_profile, parent_policy, OPT),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t profile_entry = {
@@ -323,6 +324,24 @@ static void check_enrolment(struct conf_check *check, struct conf_enrolment *en)
                               &en->ak_lifetime_s);
 }
 
+static void check_parent_policy(struct conf_check *check, const char *path, struct conf_profile *p)
+{
+    const char *text = p->parent_policy ? p->parent_policy : "none";
+    p->parent_pcr7 = strcmp(text, "7") == 0;
+    if (p->parent_pcr7 || strcmp(text, "none") == 0) {
+        return;
+    }
+    p->has_parent_policy =
+        strspn(text, "0123456789abcdef") == 2 * ATT_SHA256_LEN &&
+        att_unhex_exact(p->parent_policy_bytes, ATT_SHA256_LEN, text, NULL) == ATT_OK;
+    if (!p->has_parent_policy) {
+        conf_bad(check, path, "expected none, 7 or 64 lowercase hex digits, found \"%.80s\"", text);
+    }
+    if (p->n_keys && !has_word(p->keys, p->n_keys, "tpm")) {
+        conf_bad(check, path, "no key but a TPM's meets it, and keys has no tpm");
+    }
+}
+
 static void check_profile(struct conf_check *check, struct conf_issuer *conf, unsigned i)
 {
     static const char *const kinds[] = {"tpm", "hsm", "memory", NULL};
@@ -355,6 +374,7 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
     check_policy(check, conf_path("profiles[%u].policy_signers", i).text,
                  conf_path("profiles[%u].mode", i).text, p->policy_signers, p->n_policy_signers,
                  p->signers, p->mode);
+    check_parent_policy(check, conf_path("profiles[%u].parent_policy", i).text, p);
 }
 
 static void check_all(struct conf_check *check, struct conf_issuer *conf)

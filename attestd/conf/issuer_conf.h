@@ -54,10 +54,16 @@ struct conf_profile {
     char **policy_signers; /* as in enrolment */
     unsigned n_policy_signers;
     char *mode;
+    /* What the storage parent of a TPM's key must be: "none" (any, or none), "7" (PolicyPCR of PCR
+     * 7 as quoted), or the authPolicy in hex (attestctl policy seal-parent); "none" unless set */
+    char *parent_policy;
     /* derived */
     uint8_t signers[CONF_SIGNERS_MAX][32];
     bool boot_none;
     int64_t lifetime_s;
+    bool parent_pcr7;
+    bool has_parent_policy;
+    uint8_t parent_policy_bytes[ATT_SHA256_LEN];
 };
 struct conf_issuer_tls {
     char *cert_file, *key_file;

@@ -87,7 +87,7 @@ static json_t *tpm_json(const json_t *info, const struct att_err *err)
     const json_t *from = json_object_get(info, "tpm");
     json_t *tpm = json_is_object(from) ? json_copy((json_t *)(uintptr_t)from) : json_object();
     json_object_set(tpm, "state", json_object_get(info, "state"));
-    const char *const members[] = {"reason", "ops", "keys", "bad", "frozen", "sandbox"};
+    const char *const members[] = {"reason", "ops", "keys", "bad", "frozen", "sandbox", "sealing"};
     for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
         json_object_set(tpm, members[i], json_object_get(info, members[i]));
     }

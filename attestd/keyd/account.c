@@ -119,6 +119,30 @@ static enum att_rc create(struct keyd *keyd, struct att_err *err)
     return rc;
 }
 
+enum att_rc keyd_account_reseal(struct keyd *keyd, struct att_err *err)
+{
+    tpm_autoblob old = {0}, blob = {0};
+    struct seal_job job = {.blob = &blob, .data = &keyd->account_priv};
+    enum att_rc rc = ATT_OK;
+    pthread_mutex_lock(&keyd->account_lock);
+    if (keyd->account_known) {
+        rc = keyd_state_blob(keyd, FILE_NAME, TPM_BLOB_SEALED, &old, err);
+    }
+    if (rc == ATT_OK && keyd->account_known && keyd_seal_outside(keyd, &old.parent_name)) {
+        rc = with_auth(keyd, &job, run_seal, err);
+        if (rc == ATT_OK) {
+            pthread_mutex_lock(&keyd->files);
+            rc = keyd_state_write_blob(keyd, FILE_NAME, &blob, err);
+            pthread_mutex_unlock(&keyd->files);
+        }
+        if (rc == ATT_OK) {
+            keyd_tell(keyd, KEYD_EVENT_MIGRATED, FILE_NAME, NULL);
+        }
+    }
+    pthread_mutex_unlock(&keyd->account_lock);
+    return rc;
+}
+
 enum att_rc keyd_account_load(struct keyd *keyd, struct att_err *err)
 {
     pthread_mutex_lock(&keyd->account_lock);

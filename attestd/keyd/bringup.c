@@ -36,6 +36,10 @@ enum att_rc keyd_ready(struct keyd *keyd, struct att_err *err)
         rc = att_fail(err, ATT_E_DENIED, "%s", why.msg);
         att_err_reason(err, "foreignTpm");
         return rc;
+    case KEYD_SEALED:
+        rc = att_fail(err, ATT_E_DENIED, "%s", why.msg);
+        att_err_reason(err, why.reason);
+        return rc;
     case KEYD_FAILED:
         rc = att_fail(err, ATT_E_CONFLICT, "%s", why.msg);
         att_err_reason(err, "keydFailed");
@@ -128,6 +132,7 @@ enum att_rc keyd_worker_identity(struct keyd *keyd, struct tpm_context *ctx, str
 /* ---- host secret --------------------------------------------------------------------------- */
 
 struct host_job {
+    struct keyd *keyd;
     struct tpm_blob *blob;
     struct att_secret *secret;
 };
@@ -158,6 +163,9 @@ static enum att_rc run_make(struct tpm_context *ctx, void *arg, struct att_err *
                              (struct att_slice){0}, ATT_SLICE_LIT("attestd-host-secret/1"), err);
     }
     if (rc == ATT_OK) {
+        rc = keyd_seal_define_counter(job->keyd, ctx, att_secret_slice(job->secret), err);
+    }
+    if (rc == ATT_OK) {
         rc = tpm_seal_create(ctx, att_secret_slice(job->secret), (struct att_slice){0}, job->blob,
                              err);
     }
@@ -183,7 +191,7 @@ static enum att_rc open_host_secret(struct keyd *keyd, struct att_err *err)
 {
     tpm_autoblob blob = {0};
     att_autosecret secret = {0};
-    struct host_job job = {&blob, &secret};
+    struct host_job job = {keyd, &blob, &secret};
     if (keyd->host_secret.ptr) {
         return ATT_OK; /* an earlier try got so far */
     }
@@ -196,6 +204,9 @@ static enum att_rc open_host_secret(struct keyd *keyd, struct att_err *err)
     if (rc == ATT_OK) {
         rc = keyd_run(keyd, TPM_OP_SEAL, TPM_PRIO_HANDSHAKE, "", fresh ? run_make : run_unseal,
                       &job, err);
+    }
+    if (rc == ATT_OK && fresh) {
+        rc = keyd_seal_record(keyd, err);
     }
     if (rc == ATT_OK && fresh) {
         rc = keyd_state_write_blob(keyd, HOST_FILE, &blob, err);
@@ -227,6 +238,7 @@ static enum att_rc pinned_name(struct keyd *keyd, struct parse_name *ret_name, s
     }
     if (rc == ATT_OK) {
         *ret_name = blob.parent_name;
+        rc = keyd_seal_srk_of(keyd, ret_name, err);
     }
     return rc;
 }
@@ -277,10 +289,19 @@ static enum att_rc climb(struct keyd *keyd, struct att_err *err)
 {
     enum att_rc rc = open_tpm(keyd, err);
     if (rc == ATT_OK) {
+        rc = keyd_seal_prepare(keyd, err);
+    }
+    if (rc == ATT_OK) {
         rc = open_host_secret(keyd, err);
     }
     if (rc == ATT_OK) {
+        rc = keyd_seal_settle(keyd, err);
+    }
+    if (rc == ATT_OK) {
         rc = keyd_account_load(keyd, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_seal_tidy(keyd, err);
     }
     if (rc == ATT_OK) {
         rc = keyd_run(keyd, TPM_OP_OTHER, TPM_PRIO_HANDSHAKE, "", run_identity, keyd, err);
@@ -314,12 +335,16 @@ static void settle(struct keyd *keyd, enum att_rc rc, struct att_err *err)
         att_err_reason(err, "foreignTpm");
         phase = KEYD_FOREIGN_TPM;
         event = KEYD_EVENT_FAILED;
+    } else if (keyd_seal_refusal(err)) {
+        phase = KEYD_SEALED;
+        event = KEYD_EVENT_SEALED;
     } else if (is_final(rc)) {
         phase = KEYD_FAILED;
         event = KEYD_EVENT_FAILED;
     }
     pthread_mutex_lock(&keyd->lock);
-    bool news = keyd->phase != phase;
+    bool news =
+        keyd->phase != phase || (phase == KEYD_SEALED && strcmp(keyd->why.msg, err->msg) != 0);
     keyd->phase = phase;
     keyd->why = *err;
     pthread_mutex_unlock(&keyd->lock);
@@ -340,10 +365,11 @@ static bool pause_for(struct keyd *keyd, int64_t ms)
         until.tv_sec++;
     }
     pthread_mutex_lock(&keyd->lock);
-    while (!keyd->stopping &&
+    while (!keyd->stopping && !keyd->nudged &&
            pthread_cond_timedwait(&keyd->changed, &keyd->lock, &until) != ETIMEDOUT) {
     }
     bool stopping = keyd->stopping;
+    keyd->nudged = false;
     pthread_mutex_unlock(&keyd->lock);
     return stopping;
 }
@@ -356,7 +382,8 @@ void *keyd_bringup_thread(void *arg)
         struct att_err err = {0};
         enum att_rc rc = climb(keyd, &err);
         settle(keyd, rc, &err);
-        if (rc == ATT_OK || is_final(rc) || pause_for(keyd, pause)) {
+        bool final = is_final(rc) && !keyd_seal_refusal(&err);
+        if (rc == ATT_OK || final || pause_for(keyd, pause)) {
             return NULL;
         }
         pause = pause * 2 < PAUSE_MAX_MS ? pause * 2 : PAUSE_MAX_MS;

@@ -30,6 +30,7 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 struct paths {
     char dir[1024], socket_dir[1024], socket[1024], sign_socket[1024], ticket[1024];
     char ticket_dir[1024], config_dir[1024], device[1024], hsm_socket[1024];
+    char policy_key[1024], policies[1024];
 };
 
 struct command {
@@ -105,6 +106,27 @@ static void log_event(void *user, enum keyd_event event, const char *what,
                 ATT_S("message", "not read: expected a written index with OWNERREAD, or with "
                                  "AUTHREAD and NO_DA"));
         break;
+    case KEYD_EVENT_SEALED:
+        att_log_err(ATT_ERROR, "keyd.sealed", e);
+        break;
+    case KEYD_EVENT_OPENED:
+        att_log(ATT_INFO, "keyd.opened", ATT_S("by", what));
+        break;
+    case KEYD_EVENT_RECOVERY:
+        att_log(ATT_WARN, "keyd.recovery", ATT_S("by", what),
+                ATT_S("message", "the keys were opened by a recovery approval"));
+        break;
+    case KEYD_EVENT_COUNTER:
+        att_log(err ? ATT_ERROR : ATT_INFO, "keyd.policy-counter", ATT_S("what", what),
+                ATT_S("message", e->msg));
+        break;
+    case KEYD_EVENT_MIGRATED:
+        att_log(ATT_INFO, "keyd.migrated", ATT_S("what", what));
+        break;
+    case KEYD_EVENT_POLICY:
+        att_log(ATT_WARN, "keyd.policy-refused", ATT_S("file", what), ATT_S("reason", e->reason),
+                ATT_S("message", e->msg));
+        break;
     case KEYD_EVENT_CREATED:
         att_log(ATT_INFO, "keyd.created", ATT_S("what", what));
         break;
@@ -159,6 +181,12 @@ static enum att_rc find_paths(const struct conf_attestd *conf, const char *confi
     if (rc == ATT_OK && strncmp(conf->tpm->tcti, "device:", 7) == 0) {
         rc = join(paths->device, sizeof paths->device, conf->tpm->tcti + 7, "", err);
     }
+    if (rc == ATT_OK && conf->tpm->policies) {
+        rc = join(paths->policy_key, sizeof paths->policy_key, conf->tpm->policy_key, "", err);
+    }
+    if (rc == ATT_OK && conf->tpm->policies) {
+        rc = join(paths->policies, sizeof paths->policies, conf->tpm->policies, "", err);
+    }
     if (paths->ticket[0]) {
         folder_of(paths->ticket, paths->ticket_dir, sizeof paths->ticket_dir);
     }
@@ -166,8 +194,10 @@ static enum att_rc find_paths(const struct conf_attestd *conf, const char *confi
     return rc;
 }
 
-/* What keyd may reach, for good. list: 8 places. */
-static void find_reach(const struct paths *paths, struct proc_sandbox_path list[8])
+#define REACH_MAX 10
+
+/* What keyd may reach, for good. */
+static void find_reach(const struct paths *paths, struct proc_sandbox_path list[REACH_MAX])
 {
     size_t n = 0;
     list[n++] = (struct proc_sandbox_path){paths->dir, PROC_PATH_WRITE};
@@ -175,6 +205,10 @@ static void find_reach(const struct paths *paths, struct proc_sandbox_path list[
     list[n++] = (struct proc_sandbox_path){paths->config_dir, PROC_PATH_READ}; /* SIGHUP */
     if (paths->ticket_dir[0]) {
         list[n++] = (struct proc_sandbox_path){paths->ticket_dir, PROC_PATH_READ};
+    }
+    if (paths->policies[0]) {
+        list[n++] = (struct proc_sandbox_path){paths->policy_key, PROC_PATH_READ};
+        list[n++] = (struct proc_sandbox_path){paths->policies, PROC_PATH_READ};
     }
     if (paths->device[0]) {
         list[n++] = (struct proc_sandbox_path){paths->device, PROC_PATH_DEVICE};
@@ -184,7 +218,7 @@ static void find_reach(const struct paths *paths, struct proc_sandbox_path list[
 
 static enum att_rc enter_sandbox(const struct paths *paths, struct keyd *keyd, struct att_err *err)
 {
-    struct proc_sandbox_path list[8];
+    struct proc_sandbox_path list[REACH_MAX];
     find_reach(paths, list);
     const struct proc_sandbox_opts opts = {PROC_PROFILE_KEYD, list, true};
     struct proc_sandbox_report report;
@@ -200,6 +234,11 @@ static enum att_rc enter_sandbox(const struct paths *paths, struct keyd *keyd, s
 
 /* ---- the loop ------------------------------------------------------------------------------ */
 
+static bool differ(const char *a, const char *b)
+{
+    return strcmp(a ? a : "", b ? b : "") != 0;
+}
+
 /* first: what keyd was started with. */
 static enum att_rc check_reload(const struct conf_attestd *first, const struct conf_attestd *conf,
                                 const char *config, const struct paths *paths, struct att_err *err)
@@ -211,6 +250,10 @@ static enum att_rc check_reload(const struct conf_attestd *first, const struct c
         {"tpm.tcti", strcmp(conf->tpm->tcti, first->tpm->tcti) != 0},
         {"state_dir", strcmp(conf->state_dir, first->state_dir) != 0},
         {"run_dir", strcmp(conf->run_dir, first->run_dir) != 0},
+        {"tpm.pcr", strcmp(conf->tpm->pcr, first->tpm->pcr) != 0},
+        {"tpm.policy_key", differ(conf->tpm->policy_key, first->tpm->policy_key)},
+        {"tpm.policy_ref", differ(conf->tpm->policy_ref, first->tpm->policy_ref)},
+        {"tpm.policies", differ(conf->tpm->policies, first->tpm->policies)},
         {"hsm", !conf->hsm != !first->hsm},
         {"signatures", conf->signatures->per_second != first->signatures->per_second ||
                            conf->signatures->burst != first->signatures->burst},
@@ -222,7 +265,7 @@ static enum att_rc check_reload(const struct conf_attestd *first, const struct c
         }
     }
     struct paths at_start;
-    struct proc_sandbox_path list[8];
+    struct proc_sandbox_path list[REACH_MAX];
     enum att_rc rc = find_paths(first, config, &at_start, err);
     if (rc != ATT_OK) {
         return rc;
@@ -255,6 +298,9 @@ static void reload(const char *config, const struct conf_attestd *first, struct 
     if (rc == ATT_OK) {
         att_log_setup("attestd-keyd", conf->log_least, conf->log_json);
         rc = keyd_set_issuer(keyd, conf->issuer ? conf->issuer->url : NULL, &err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_reload_policies(keyd, &err);
     }
     if (rc == ATT_OK) {
         att_log(ATT_INFO, "keyd.reloaded", ATT_S("config", config));
@@ -299,6 +345,13 @@ static enum att_rc make_socket_dir(const struct conf_attestd *conf, const struct
     return rc;
 }
 
+static enum keyd_pcr_mode pcr_mode(const char *word)
+{
+    return strcmp(word, "signed") == 0 ? KEYD_PCR_SIGNED
+           : strcmp(word, "7") == 0    ? KEYD_PCR_7
+                                       : KEYD_PCR_NONE;
+}
+
 static enum att_rc start(const struct conf_attestd *conf, const struct command *cmd,
                          struct keyd **ret, struct att_err *err)
 {
@@ -311,6 +364,8 @@ static enum att_rc start(const struct conf_attestd *conf, const struct command *
     if (rc == ATT_OK) {
         const struct keyd_opts opts = {
             .tcti = conf->tpm->tcti,
+            .sealing = {pcr_mode(conf->tpm->pcr), conf->tpm->policy_key, conf->tpm->policy_ref,
+                        conf->tpm->policies},
             .dir = paths.dir,
             .socket_path = paths.socket,
             .issuer_url = conf->issuer ? conf->issuer->url : NULL,

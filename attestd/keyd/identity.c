@@ -24,25 +24,37 @@ static const char *phase_name(enum keyd_phase phase, const struct tpm_queue_stat
         return "tpmGone";
     case KEYD_FOREIGN_TPM:
         return "foreignTpm";
+    case KEYD_SEALED:
+        return "sealed";
     case KEYD_FAILED:
         return "failed";
     }
     return "failed";
 }
 
+struct news {
+    struct tpm_info info;
+    struct tpm_parent_stats stats;
+};
+
 static enum att_rc run_info(struct tpm_context *ctx, void *arg, struct att_err *err)
 {
-    return tpm_context_info(ctx, arg, err);
+    struct news *news = arg;
+    tpm_parent_stats(ctx, &news->stats);
+    return tpm_context_info(ctx, &news->info, err);
 }
 
 /* What can change, asked anew; an unwilling TPM leaves what was known. */
 static void refresh(struct keyd *keyd, struct tpm_queue *queue)
 {
-    struct tpm_info info;
+    struct news news;
     if (tpm_queue_run(queue, TPM_OP_OTHER, TPM_PRIO_RENEWAL, "",
-                      att_boottime_ms() + INFO_TIMEOUT_MS, run_info, &info, NULL) == ATT_OK) {
+                      att_boottime_ms() + INFO_TIMEOUT_MS, run_info, &news, NULL) == ATT_OK) {
         pthread_mutex_lock(&keyd->lock);
-        keyd->info = info;
+        keyd->info = news.info;
+        if (keyd->seal.opened) { /* before that they are the bring-up's */
+            keyd->seal.stats = news.stats;
+        }
         pthread_mutex_unlock(&keyd->lock);
     }
 }
@@ -145,6 +157,7 @@ static json_t *info_json(const struct keyd *keyd, const struct tpm_queue_stats *
     }
     json_object_set_new(json, "bad", bad);
     json_object_set_new(json, "frozen", frozen);
+    json_object_set_new(json, "sealing", keyd_seal_json(keyd));
     return json;
 }
 

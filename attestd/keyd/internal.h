@@ -14,6 +14,7 @@
 #include "tpm/ak.h"
 #include "tpm/ek.h"
 #include "tpm/key.h"
+#include "tpm/parent.h"
 #include "tpm/queue.h"
 #include "tpm/quote.h"
 
@@ -34,6 +35,7 @@ enum keyd_phase {
     KEYD_READY,
     KEYD_TPM_GONE,
     KEYD_FOREIGN_TPM,
+    KEYD_SEALED,
     KEYD_FAILED,
 };
 
@@ -80,7 +82,43 @@ struct keyd_worker {
 
 struct keyd_hsm; /* hsmlink.c */
 
+/* A file of the policies' folder, as INFO shows it. */
+#define KEYD_POLICIES_MAX 16
+struct keyd_policy_file {
+    char file[64];
+    char name[PARSE_PCR_POLICY_NAME_MAX + 1];
+    uint32_t version;
+    bool recovery;
+    char state[40]; /* "ok", or why it is of no use */
+};
+
+/* seal.c. lock guards what is marked; the rest belongs to whoever brings keyd up, then to the
+ * thread that reloads. */
+struct keyd_seal {
+    enum keyd_pcr_mode mode; /* constant, as the next three */
+    char *policy_key, *policy_ref, *policies_dir;
+    struct tpm_blob parent; /* what was read or made; constant once the host secret is open */
+    struct parse_name parent_name;
+    uint8_t auth_policy[PARSE_POLICY_LEN];
+    struct parse_public key;
+    struct parse_pcr_set own; /* KEYD_PCR_7: the values that open it */
+    uint32_t counter;         /* recorded: there must be one; 0: none so far */
+    uint32_t counter_wanted;  /* of the policies in force; 0: none names one */
+    bool counter_missing;     /* recorded, and not there: only a recovery approval helps */
+    size_t approvals;
+    /* lock */
+    bool opened; /* the host secret was opened in this process */
+    struct keyd_policy_file files[KEYD_POLICIES_MAX];
+    size_t n_files;
+    struct tpm_parent_stats stats;
+    uint64_t counter_value;
+    bool now_known;
+    uint32_t reset_count;
+    struct parse_pcr_set now; /* while sealed: for a recovery approval */
+};
+
 struct keyd {
+    struct keyd_seal seal;
     struct keyd_hsm *hsm; /* never NULL */
     char *tcti, *ticket_path;
     char dir[KEYD_PATH_MAX];
@@ -97,6 +135,7 @@ struct keyd {
     pthread_mutex_t lock; /* what follows, up to the next remark */
     pthread_cond_t changed;
     bool stopping;
+    bool nudged; /* the bring-up tries again at once */
     enum keyd_phase phase;
     struct att_err why;    /* why the phase is not READY */
     char *issuer_url;      /* NULL: unknown */
@@ -195,6 +234,11 @@ ATT_MUST_USE enum att_rc keyd_keys_get(struct keyd *keyd, struct att_slice id,
                                        struct keyd_key *ret_key, struct att_err *err);
 /* After loading: at most one active key an agent, the one activated last. */
 ATT_MUST_USE enum att_rc keyd_keys_settle(struct keyd *keyd, struct att_err *err);
+/* Keys in the TPM that were made ahead and stand outside the storage parent: destroyed, since the
+ * next certificate is to be for one within. */
+ATT_MUST_USE enum att_rc keyd_keys_drop_outside(struct keyd *keyd, struct att_err *err);
+/* Keys in the TPM outside the storage parent. */
+size_t keyd_keys_outside(const struct keyd *keyd); /* lock is held */
 
 /* ---- store_tpm.c ---------------------------------------------------------------------------- */
 /* What held is for a key in the TPM. */
@@ -203,6 +247,48 @@ const struct tpm_blob *keyd_tpm_blob(const struct keyd_key *key);
  * into *key; takes over *blob. */
 ATT_MUST_USE enum att_rc keyd_tpm_adopt(struct keyd_key *key, struct tpm_blob *blob,
                                         struct att_err *err);
+
+/* ---- seal.c, seal_files.c: the storage parent -------------------------------------------------
+ */
+ATT_MUST_USE enum att_rc keyd_seal_new(struct keyd *keyd, const struct keyd_sealing *opts,
+                                       struct att_err *err);
+void keyd_seal_free(struct keyd *keyd);
+/* Steps of the bring-up, in this order: the parent and its policies, before the host secret is
+ * opened; the host secret's move under it, once it is open; what is left outside, at the end. */
+ATT_MUST_USE enum att_rc keyd_seal_prepare(struct keyd *keyd, struct att_err *err);
+ATT_MUST_USE enum att_rc keyd_seal_settle(struct keyd *keyd, struct att_err *err);
+ATT_MUST_USE enum att_rc keyd_seal_tidy(struct keyd *keyd, struct att_err *err);
+/* On the worker, before anything is made under the parent: the counter that the policies name. */
+ATT_MUST_USE enum att_rc keyd_seal_define_counter(struct keyd *keyd, struct tpm_context *ctx,
+                                                  struct att_slice host_secret,
+                                                  struct att_err *err);
+/* And what is to be remembered of it. */
+ATT_MUST_USE enum att_rc keyd_seal_record(struct keyd *keyd, struct att_err *err);
+/* Is sealing on, and an object with this parent outside of it? */
+bool keyd_seal_outside(const struct keyd *keyd, const struct parse_name *parent);
+/* Refused because of how the host booted, or of what policies there are: mended from outside. */
+bool keyd_seal_refusal(const struct att_err *err);
+/* With sealing on no key of any store is used before the host secret was opened. */
+ATT_MUST_USE enum att_rc keyd_store_ready(struct keyd *keyd, const struct keyd_store *store,
+                                          struct att_err *err);
+/* TPMT_PUBLIC of the parent, where the key stands under it. Appends. */
+ATT_MUST_USE enum att_rc keyd_seal_parent_pub(const struct keyd *keyd,
+                                              const struct parse_name *parent,
+                                              struct att_buf *ret_pub, struct att_err *err);
+/* The SRK's Name that an object of ours hangs on, past the storage parent. */
+ATT_MUST_USE enum att_rc keyd_seal_srk_of(struct keyd *keyd, struct parse_name *name,
+                                          struct att_err *err);
+json_t *keyd_seal_json(const struct keyd *keyd); /* lock is held */
+/* seal_files.c */
+/* parent.json → counter and own; ATT_E_NOTFOUND. */
+ATT_MUST_USE enum att_rc keyd_seal_read_record(struct keyd *keyd, struct att_err *err);
+/* The folder's policies that are good now, newest first; and of each file what came of it. */
+ATT_MUST_USE enum att_rc keyd_seal_read_policies(struct keyd *keyd,
+                                                 struct tpm_parent_policy *ret_policy,
+                                                 struct att_err *err);
+void keyd_seal_read_tickets(struct keyd *keyd, struct tpm_parent_policy *policy);
+/* On the worker. */
+void keyd_seal_write_tickets(struct keyd *keyd, const struct tpm_context *ctx);
 
 /* ---- hsmlink.c ------------------------------------------------------------------------------ */
 ATT_MUST_USE enum att_rc keyd_hsm_new(const struct keyd_opts *opts, struct keyd_hsm **ret_hsm,
@@ -258,6 +344,8 @@ ATT_MUST_USE enum att_rc keyd_jws_check(struct att_slice protected_json, const c
 /* ---- account.c ------------------------------------------------------------------------------ */
 /* Loads account.pem when it is there (on the bring-up). */
 ATT_MUST_USE enum att_rc keyd_account_load(struct keyd *keyd, struct att_err *err);
+/* Seals it anew under the storage parent, if it is not there. */
+ATT_MUST_USE enum att_rc keyd_account_reseal(struct keyd *keyd, struct att_err *err);
 /* The thumbprint, making the key at first use. */
 ATT_MUST_USE enum att_rc keyd_account_need(struct keyd *keyd, char ret_thumb[ACME_THUMBPRINT_LEN],
                                            struct att_err *err);

@@ -127,6 +127,9 @@ enum att_rc keyd_new(const struct keyd_opts *opts, struct keyd **ret_keyd, struc
         rc = keyd_new_id(keyd->instance, err);
     }
     if (rc == ATT_OK) {
+        rc = keyd_seal_new(keyd, &opts->sealing, err);
+    }
+    if (rc == ATT_OK) {
         rc = keyd_hsm_new(opts, &keyd->hsm, err);
     }
     if (rc == ATT_OK) {
@@ -195,6 +198,7 @@ void keyd_free(struct keyd *keyd)
     }
     free(keyd->keys);
     keyd_hsm_free(keyd->hsm);
+    keyd_seal_free(keyd);
     free(keyd->frozen);
     free(keyd->buckets);
     for (size_t i = 0; i < keyd->bad_count; i++) {

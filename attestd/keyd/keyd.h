@@ -4,6 +4,10 @@
  * Its folder (state_dir/keyd):
  *   lock                 held by flock as long as it runs: two keyd on one folder are refused
  *   host.pem             the host secret, sealed under the SRK; every authValue is derived from it
+ *   parent.pem           the storage parent, where sealing is on: host.pem, account.pem and agents'
+ *                        new keys stand under it, not under the SRK
+ *   parent.json          what is known of it: the mode, the policy counter, PCR 7
+ *   tickets.json         what the TPM said of the policies' signatures, for speed alone
  *   account.pem          the ACME account key, sealed, with an authValue
  *   agents/<id>.pem      an agent's key (TSS2 PEM), agents/<id>.json what we know of it
  *   agents/<id>.hsm      an agent's key in the HSM: what we know of it
@@ -21,13 +25,19 @@
 struct keyd;
 
 enum keyd_event {
-    KEYD_EVENT_READY,   /* the TPM answered and the host secret is open */
-    KEYD_EVENT_WAITING, /* the TPM is away; tried again with pauses. err says why */
-    KEYD_EVENT_FAILED,  /* will not work without an operator. err says why */
-    KEYD_EVENT_BAD,     /* a file was set aside; what: its name */
-    KEYD_EVENT_REFUSED, /* a request was refused; what: the operation */
-    KEYD_EVENT_SKIPPED, /* an EK certificate in NV was not read; what: the index */
-    KEYD_EVENT_CREATED, /* something was created; what: "hostSecret", "account", "key <id>" */
+    KEYD_EVENT_READY,    /* the TPM answered and the host secret is open */
+    KEYD_EVENT_WAITING,  /* the TPM is away; tried again with pauses. err says why */
+    KEYD_EVENT_FAILED,   /* will not work without an operator. err says why */
+    KEYD_EVENT_BAD,      /* a file was set aside; what: its name */
+    KEYD_EVENT_REFUSED,  /* a request was refused; what: the operation */
+    KEYD_EVENT_SKIPPED,  /* an EK certificate in NV was not read; what: the index */
+    KEYD_EVENT_SEALED,   /* the TPM refuses this boot, or no policy is in force; err says why */
+    KEYD_EVENT_OPENED,   /* the storage parent was opened; what: by which boot of which policy */
+    KEYD_EVENT_RECOVERY, /* by a recovery approval, at that */
+    KEYD_EVENT_COUNTER,  /* of the policy counter; what: what was done, err: what was not */
+    KEYD_EVENT_MIGRATED, /* moved under the storage parent, or given up; what: which file */
+    KEYD_EVENT_POLICY,   /* a file of the policies' folder is of no use; what: its name */
+    KEYD_EVENT_CREATED,  /* something was created; what: "hostSecret", "account", "key <id>" */
 };
 
 /* How many signatures an agent may ask for; burst of them at once. per_second 0: any number. */
@@ -35,8 +45,22 @@ struct keyd_quota {
     uint32_t per_second, burst;
 };
 
+/* What gates the loading of keys (docs/OPERATIONS.md, "Sealing"). */
+enum keyd_pcr_mode {
+    KEYD_PCR_NONE,   /* nothing: they stand under the SRK */
+    KEYD_PCR_7,      /* PCR 7 as it was when the storage parent was made */
+    KEYD_PCR_SIGNED, /* PCR policies that the policy key signed */
+};
+struct keyd_sealing {
+    enum keyd_pcr_mode mode;
+    const char *policy_key;   /* PEM file; these three with KEYD_PCR_SIGNED alone */
+    const char *policy_ref;   /* text */
+    const char *policies_dir; /* *.json in it are looked at */
+};
+
 struct keyd_opts {
     const char *tcti;
+    struct keyd_sealing sealing;
     const char *dir;              /* state_dir/keyd; made if absent, mode 0700 */
     const char *socket_path;      /* run_dir/keyd/keyd.sock */
     const char *sign_socket_path; /* run_dir/keyd/sign.sock; NULL: no such socket */
@@ -66,6 +90,8 @@ ATT_MUST_USE enum att_rc keyd_start(struct keyd *keyd, struct att_err *err);
 ATT_MUST_USE enum att_rc keyd_set_issuer(struct keyd *keyd, const char *url, struct att_err *err);
 /* Another ticket file from now on; NULL: none. */
 ATT_MUST_USE enum att_rc keyd_set_ticket(struct keyd *keyd, const char *path, struct att_err *err);
+/* Reads the PCR policies anew, if keyd is ready; while it is sealed it does so by itself. */
+ATT_MUST_USE enum att_rc keyd_reload_policies(struct keyd *keyd, struct att_err *err);
 /* A sentence for systemd's status line. */
 void keyd_status(struct keyd *keyd, char *ret, size_t room);
 void keyd_free(struct keyd *keyd);

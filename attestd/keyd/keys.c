@@ -275,7 +275,7 @@ KEYD_OPERATION(key_create)
         att_err_reason(err, "keyStore");
         return none;
     }
-    enum att_rc rc = key.store->ready(keyd, err);
+    enum att_rc rc = keyd_store_ready(keyd, key.store, err);
     if (rc == ATT_OK) {
         rc = keyd_frozen_check(keyd, key.agent, err);
     }
@@ -386,11 +386,11 @@ static void forget(struct keyd *keyd, const char *id)
     pthread_mutex_unlock(&keyd->lock);
 }
 
-KEYD_OPERATION(key_destroy)
+static enum att_rc destroy_key(struct keyd *keyd, struct att_slice id, struct att_err *err)
 {
     keyd_autokey key = {0};
     pthread_mutex_lock(&keyd->files);
-    enum att_rc rc = keyd_keys_get(keyd, request->v[PROC_KEY_STATE_REQ_KEY_ID].bytes, &key, err);
+    enum att_rc rc = keyd_keys_get(keyd, id, &key, err);
     bool absent = rc == ATT_E_NOTFOUND;
     if (absent) {
         att_err_clear(err);
@@ -405,5 +405,56 @@ KEYD_OPERATION(key_destroy)
     if (rc == ATT_OK && !absent) {
         key.store->destroy(keyd, &key);
     }
+    return rc;
+}
+
+KEYD_OPERATION(key_destroy)
+{
+    enum att_rc rc = destroy_key(keyd, request->v[PROC_KEY_STATE_REQ_KEY_ID].bytes, err);
     return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
+}
+
+/* ---- the storage parent ---------------------------------------------------------------------- */
+
+static bool is_outside(const struct keyd *keyd, const struct keyd_key *key)
+{
+    return key->store == &keyd_store_tpm &&
+           keyd_seal_outside(keyd, &keyd_tpm_blob(key)->parent_name);
+}
+
+size_t keyd_keys_outside(const struct keyd *keyd)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < keyd->keys_count; i++) {
+        n += is_outside(keyd, &keyd->keys[i]);
+    }
+    return n;
+}
+
+static bool spare_outside(struct keyd *keyd, char ret[PROC_KEY_ID_LEN + 1])
+{
+    bool found = false;
+    pthread_mutex_lock(&keyd->lock);
+    for (size_t i = 0; i < keyd->keys_count && !found; i++) {
+        found = keyd->keys[i].state == KEYD_KEY_NEW && is_outside(keyd, &keyd->keys[i]);
+        if (found) {
+            memcpy(ret, keyd->keys[i].id, sizeof keyd->keys[i].id);
+        }
+    }
+    pthread_mutex_unlock(&keyd->lock);
+    return found;
+}
+
+enum att_rc keyd_keys_drop_outside(struct keyd *keyd, struct att_err *err)
+{
+    char id[PROC_KEY_ID_LEN + 1], what[PROC_KEY_ID_LEN + 8] = "key ";
+    enum att_rc rc = ATT_OK;
+    while (rc == ATT_OK && spare_outside(keyd, id)) {
+        rc = destroy_key(keyd, att_slice_str(id), err);
+        if (rc == ATT_OK) {
+            memcpy(what + 4, id, sizeof id);
+            keyd_tell(keyd, KEYD_EVENT_MIGRATED, what, NULL);
+        }
+    }
+    return rc;
 }

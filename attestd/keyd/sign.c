@@ -119,7 +119,7 @@ static enum att_rc sign(struct keyd *keyd, const struct proc_msg *request, struc
         rc = check_key(&key, agent, err);
     }
     if (rc == ATT_OK) {
-        rc = key.store->ready(keyd, err);
+        rc = keyd_store_ready(keyd, key.store, err);
     }
     if (rc == ATT_OK) {
         rc = take_quota(keyd, agent, ret_tell, err);

@@ -228,6 +228,7 @@ static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
     keyd_autoproof proof = {.pub_area = ATT_BUF_INIT(PROC_TPM_STRUCT_MAX),
                             .srk_pub = ATT_BUF_INIT(PROC_TPM_STRUCT_MAX)};
     struct certify_job job = {.keyd = keyd, .key = key, .srk_pub = &proof.srk_pub};
+    proof.parent_pub = ATT_BUF_INIT(PROC_TPM_STRUCT_MAX);
     evidence_certify_extra(job.extra, key_authorization);
     enum att_rc rc =
         keyd_run(keyd, TPM_OP_CERTIFY, TPM_PRIO_RENEWAL, key->agent, run_certify, &job, err);
@@ -236,6 +237,9 @@ static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
     if (rc == ATT_OK) {
         att_buf_put_slice(&proof.pub_area, att_buf_slice(&keyd_tpm_blob(key)->pub));
         rc = att_buf_ok(&proof.pub_area, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_seal_parent_pub(keyd, &keyd_tpm_blob(key)->parent_name, &proof.parent_pub, err);
     }
     if (rc == ATT_OK) {
         *ret_proof = proof;

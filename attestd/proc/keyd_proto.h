@@ -47,8 +47,8 @@ enum proc_keyd_op {
 
 /* INFO: () → json. Always answers, also when the TPM is away or foreign. A JSON object:
  *   {"version": 2, "state": "ready" | "starting" | "tpmGone" | "tpmSilent" | "foreignTpm" |
- *             "failed",                      tpmSilent: a command has had no answer for a minute
- *    "reason": text?                       why the state is not "ready"
+ *             "sealed" | "failed",           sealed: the boot is not approved; tpmSilent: a command
+ * has had no answer for a minute "reason": text?                       why the state is not "ready"
  *    "tpm": {"manufacturer": "<8 hex>", "manufacturerText": "IBM", "firmware": "<16 hex>",
  *            "lockoutCounter": N, "lockoutMax": N, "inLockout": bool, "slotsFree": N,
  *            "banks": ["sha256", …], "srk": "persistent" | "transient", "ekCertificate": bool,
@@ -59,6 +59,11 @@ enum proc_keyd_op {
  *    "stores": [{"name": "tpm", "keys": N, "keysMax": N, "durable": bool} …],    durable: its keys
  *                                          outlive keyd; memory has "open": N, keys ready to sign
  *    "keys": N, "bad": ["<file set aside>", …], "frozen": ["<agent>", …],
+ *    "sealing": {"pcr": "none" | "7" | "signed", and but for none: "open": bool, "opened": N,
+ *            "refused": N, "pcrChanged": N, "keysOutside": N, "by": {"policy", "version", "boot",
+ *            "recovery"}?, "policies": [{"file", "state", "name", "version", "recovery"} …]?,
+ *            "counter": {"index", "value", "missing"} | null?,
+ *            "now": {"resetCount": N, "pcrs": {…}}?       while sealed}
  *    "sandbox": {"profile", "seccomp", "landlock", "reason"?}}                                   */
 enum { PROC_INFO_REP_JSON };
 #define PROC_INFO_MAX 250000 /* below a frame; holds all names that can be frozen */

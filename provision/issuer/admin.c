@@ -265,10 +265,11 @@ static json_t *profiles_json(struct store_tx *tx, const struct conf_issuer *conf
         for (unsigned k = 0; k < p->n_keys; k++) {
             json_array_append_new(keys, json_string(p->keys[k]));
         }
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b, s:I, s:o}", "name", p->name,
-                                              "boot", p->boot, "mode", mode_now(tx, conf, p->name),
-                                              "policySigned", p->n_policy_signers > 0, "lifetimeS",
-                                              (json_int_t)p->lifetime_s, "keys", keys));
+        json_array_append_new(
+            list, json_pack("{s:s, s:s, s:s, s:b, s:I, s:o, s:s}", "name", p->name, "boot", p->boot,
+                            "mode", mode_now(tx, conf, p->name), "policySigned",
+                            p->n_policy_signers > 0, "lifetimeS", (json_int_t)p->lifetime_s, "keys",
+                            keys, "parentPolicy", p->parent_policy ? p->parent_policy : "none"));
     }
     return list;
 }

@@ -156,6 +156,7 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
         .key_authorization = att_buf_cstr(&key_auth),
         .identifier = m->order.identifier,
         .key_stores = key_stores(profile),
+        .parent_pcr7 = profile->parent_pcr7,
         .ak = {.ak_pub = att_buf_slice(&m->ak.pub),
                .clock = &clock,
                .enrolled = &enrolled,
@@ -169,6 +170,9 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
                  .now = call->now,
                  .memo = call->issuer->memo},
     };
+    if (profile->has_parent_policy) {
+        in.parent_policy = ATT_SLICE_ARRAY(profile->parent_policy_bytes);
+    }
     enum att_rc rc = issuer_entry_key(&m->entry, &entry_key, err);
     in.entry_store = key_bit(entry_key);
     if (!rc && !in.entry_store) {

@@ -352,7 +352,7 @@ static bool judge_stated(const struct verify_agent_in *in, struct verify_verdict
                     "the key is in the host's memory: no TPM2_Certify speaks for it, the quote "
                     "carries its digest");
     }
-    if (in->parent_policy.len) {
+    if (verify_key_place_demanded(in)) {
         verify_fail(verdict, VERIFY_REASON_KEY_PARENT,
                     "a key under the policy that was issued is demanded, this one is in no TPM");
         return false;
@@ -421,7 +421,7 @@ static bool judge_hsm(const struct verify_agent_in *in, const struct read *read,
     }
     verify_pass(verdict, VERIFY_REASON_KEY_ATTRIBUTES,
                 "the HSM's module states that the key was made there and never leaves it");
-    if (in->parent_policy.len) {
+    if (verify_key_place_demanded(in)) {
         verify_fail(verdict, VERIFY_REASON_KEY_PARENT,
                     "a key under the policy that was issued is demanded, this one is in no TPM");
         return false;

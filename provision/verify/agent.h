@@ -54,6 +54,8 @@ struct verify_agent_in {
     /* With sealing on: the parent's authPolicy (empty: not demanded) and userWithAuth clear. No key
      * outside a TPM meets that. */
     struct att_slice parent_policy;
+    /* Instead: the parent's authPolicy must be PolicyPCR of PCR 7 as it is quoted. */
+    bool parent_pcr7;
     /* `attestctl verify DIR` only: srkPub is not among the files, keyParent is reported as skipped.
      */
     bool no_parents;

@@ -2,6 +2,7 @@
 
 #include "attestd/base/enc.h"
 #include "provision/verify/steps.h"
+#include "tpm/parse/seal_policy.h"
 
 #include <string.h>
 
@@ -65,6 +66,43 @@ static bool check_srk(const struct parse_public *srk, struct verify_verdict *ver
     return true;
 }
 
+bool verify_key_place_demanded(const struct verify_agent_in *in)
+{
+    return in->parent_policy.len != 0 || in->parent_pcr7;
+}
+
+/* PolicyPCR of PCR 7 alone, with the value that this statement's quote covers (pcrDigest comes
+ * later, and refuses where it does not). */
+static bool pcr7_policy(const struct verify_agent_in *in, uint8_t ret[PARSE_POLICY_LEN],
+                        struct verify_verdict *verdict)
+{
+    struct parse_pcr_set own = {0};
+    struct parse_seal_branch branch = {0};
+    uint8_t digest[PARSE_DIGEST_MAX];
+    size_t len = 0;
+    struct att_err err = {0};
+    const struct parse_pcr_set *quoted = in->quoted.pcrs;
+    if (!quoted || !(quoted->sel.mask & 1U << 7)) {
+        verify_fail(verdict, VERIFY_REASON_KEY_PARENT,
+                    "a parent with the policy of PCR 7 is demanded, and pcr7 is not quoted");
+        return false;
+    }
+    own.sel = (struct parse_pcr_sel){quoted->sel.bank, 1U << 7};
+    own.digest_len = quoted->digest_len;
+    memcpy(own.value[7], quoted->value[7], sizeof(own.value[7]));
+    branch.sel = own.sel;
+    if (parse_pcr_set_digest(&own, PARSE_ALG_SHA256, digest, &len, &err)) {
+        verify_fail(verdict, VERIFY_REASON_KEY_PARENT, "pcrs: %s", err.msg);
+        return false;
+    }
+    memcpy(branch.pcr_digest, digest, sizeof(branch.pcr_digest));
+    if (parse_seal_branch_digest(&branch, ret, &err)) {
+        verify_fail(verdict, VERIFY_REASON_KEY_PARENT, "pcrs: %s", err.msg);
+        return false;
+    }
+    return true;
+}
+
 static bool check_parent(const struct verify_agent_in *in, const struct verify_key_place *place,
                          struct verify_verdict *verdict)
 {
@@ -73,8 +111,16 @@ static bool check_parent(const struct verify_agent_in *in, const struct verify_k
         verify_fail(verdict, VERIFY_REASON_KEY_PARENT, "parentPub: %s", err.msg);
         return false;
     }
-    if (in->parent_policy.len == 0) {
+    uint8_t by_pcr7[PARSE_POLICY_LEN];
+    struct att_slice want = in->parent_policy;
+    if (!verify_key_place_demanded(in)) {
         return true;
+    }
+    if (in->parent_pcr7) {
+        want = ATT_SLICE_ARRAY(by_pcr7);
+        if (!pcr7_policy(in, by_pcr7, verdict)) {
+            return false;
+        }
     }
     if (place->n < 2) {
         verify_fail(verdict, VERIFY_REASON_KEY_PARENT,
@@ -86,10 +132,15 @@ static bool check_parent(const struct verify_agent_in *in, const struct verify_k
                     "parentPub: userWithAuth is set, so its policy can be passed by");
         return false;
     }
-    if (!att_slice_eq(ATT_SLICE(place->parent.policy, place->parent.policy_len),
-                      in->parent_policy)) {
-        verify_fail(verdict, VERIFY_REASON_KEY_PARENT,
-                    "parentPub: authPolicy is not the one that was issued");
+    if (!att_slice_eq(ATT_SLICE(place->parent.policy, place->parent.policy_len), want)) {
+        char have[2 * PARSE_DIGEST_MAX + 1], wanted[2 * PARSE_DIGEST_MAX + 1];
+        att_hex(have, ATT_SLICE(place->parent.policy, place->parent.policy_len));
+        att_hex(wanted, want);
+        verify_fail(
+            verdict, VERIFY_REASON_KEY_PARENT,
+            "parentPub: authPolicy is %.64s, not the one that the profile demands (%.64s%s)",
+            place->parent.policy_len ? have : "empty", wanted,
+            in->parent_pcr7 ? ", of pcr7 as quoted" : "");
         return false;
     }
     return true;
@@ -122,6 +173,15 @@ bool verify_key_place_check(const struct verify_agent_in *in, const struct verif
                     "certInfo.qualifiedName is not %s, which owner hierarchy, SRK%s and key give",
                     wanted, place->n > 1 ? ", parent" : "");
         return false;
+    }
+    if (verify_key_place_demanded(in)) {
+        char policy[2 * PARSE_DIGEST_MAX + 1];
+        att_hex(policy, ATT_SLICE(place->parent.policy, place->parent.policy_len));
+        verify_pass(verdict, VERIFY_REASON_KEY_PARENT,
+                    "the key stands under the owner hierarchy's SRK and a storage parent that "
+                    "opens by authPolicy %.64s alone",
+                    policy);
+        return true;
     }
     verify_pass(verdict, VERIFY_REASON_KEY_PARENT,
                 "the key stands under the owner hierarchy's SRK%s",

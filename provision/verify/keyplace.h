@@ -14,6 +14,8 @@ struct verify_key_place {
 /* malformed: srkPub and parentPub. */
 bool verify_key_place_read(const struct verify_agent_in *in, struct verify_key_place *ret,
                            struct verify_verdict *verdict);
+/* Is a storage parent with a certain policy demanded? */
+bool verify_key_place_demanded(const struct verify_agent_in *in);
 /* keyParent. */
 bool verify_key_place_check(const struct verify_agent_in *in, const struct verify_key_place *place,
                             const struct parse_name *key, struct att_slice qualified_name,

@@ -3,9 +3,12 @@
 #include "tests/bench/bench.h"
 #include "tpm/ak.h"
 #include "tpm/certify.h"
+#include "tpm/counter.h"
 #include "tpm/key.h"
+#include "tpm/parent.h"
 #include "tpm/quote.h"
 
+#include <openssl/ec.h>
 #include <string.h>
 #include <tss2/tss2_esys.h>
 #include <tss2/tss2_tctildr.h>
@@ -251,6 +254,78 @@ static enum att_rc measure_ours(const char *tcti, size_t n)
     return ATT_OK;
 }
 
+/* ---- through the storage parent's policy ---------------------------------------------------- */
+
+static enum att_rc load_anew(struct tpm_context *ctx, const struct tpm_blob *key)
+{
+    tpm_key_evict(ctx, key); /* with its saved context */
+    return tpm_key_load(ctx, key, NULL);
+}
+
+/* A parent under a policy key made here, with a counter, opened by a policy for the PCRs of now. */
+static enum att_rc make_parent(struct tpm_context *ctx, struct att_slice auth, EVP_PKEY *pkey)
+{
+    struct parse_pcr_boot boot = {.label = "now"};
+    struct parse_pcr_policy signed_policy = {.name = "bench",
+                                             .version = UINT32_MAX,
+                                             .ref = "bench",
+                                             .counter = PARSE_SEAL_COUNTER_DEFAULT,
+                                             .n_boots = 1,
+                                             .boots = &boot};
+    const struct parse_pcr_sel sel = {PARSE_ALG_SHA256, 0xff};
+    tpm_autoparentpolicy policy = {.ref = "bench"};
+    tpm_autoblob parent = {0};
+    struct parse_public pub;
+    att_autobuf text = {0};
+    uint8_t authorize[PARSE_POLICY_LEN];
+    struct tpm_counter counter;
+    enum att_rc rc = tpm_quote_pcr_read(ctx, &sel, &boot.pcrs, NULL);
+    rc = rc ? rc : tpm_counter_read(ctx, signed_policy.counter, &counter, NULL);
+    if (!rc && !counter.defined) {
+        rc = tpm_counter_define(ctx, signed_policy.counter, auth, NULL);
+    }
+    rc = rc ? rc : parse_pcr_policy_sign(&signed_policy, pkey, &text, NULL);
+    rc = rc ? rc : parse_seal_policy_key(pkey, &pub, NULL);
+    rc = rc ? rc : parse_public_encode(&pub, &policy.key, NULL);
+    rc = rc ? rc : tpm_parent_policy_add(&policy, &signed_policy, NULL);
+    if (!rc) {
+        parse_seal_authorize(&signed_policy.key, att_slice_str("bench"), authorize);
+        rc = tpm_parent_create(ctx, authorize, &parent, NULL);
+    }
+    return rc ? rc : tpm_parent_set(ctx, &parent, &policy, NULL);
+}
+
+static enum att_rc measure_sealed(const char *tcti, size_t n)
+{
+    const struct tpm_options options = {.tcti = tcti, .cache_slots = 1};
+    struct tpm_context *ctx = NULL;
+    tpm_autoblob plain = {0}, key = {0}, other = {0};
+    uint8_t auth[TPM_KEY_AUTH_LEN];
+    EVP_PKEY *pkey = EVP_EC_gen("P-256");
+    memset(auth, 0x5a, sizeof auth);
+    const struct att_slice secret = ATT_SLICE_ARRAY(auth);
+    enum att_rc rc = pkey ? tpm_context_open(&options, &ctx, NULL) : ATT_E_CRYPTO;
+    rc = rc ? rc : tpm_key_create(ctx, secret, &plain, NULL);
+    if (!rc) {
+        BENCH_RUN(&ours, n, load_anew(ctx, &plain));
+        bench_row("tpm/load", &ours, NULL);
+        rc = make_parent(ctx, secret, pkey);
+    }
+    rc = rc ? rc : tpm_key_create(ctx, secret, &key, NULL);
+    rc = rc ? rc : tpm_key_create(ctx, secret, &other, NULL);
+    rc = rc ? rc : tpm_key_load(ctx, &other, NULL);
+    if (!rc) {
+        BENCH_RUN(&ours, n, load_anew(ctx, &key));
+        bench_row("tpm/load-sealed", &ours, NULL);
+        size_t turn = 0; /* one slot for two keys */
+        BENCH_RUN(&ours, n, tpm_key_load(ctx, turn++ % 2 ? &key : &other, NULL));
+        bench_row("tpm/load-saved", &ours, NULL);
+    }
+    tpm_context_free(ctx);
+    EVP_PKEY_free(pkey);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3) {
@@ -259,5 +334,8 @@ int main(int argc, char **argv)
     }
     setenv("TSS2_LOG", "all+NONE", 0);
     size_t n = (size_t)strtoul(argv[2], NULL, 10);
-    return measure_floor(argv[1], n) == ATT_OK && measure_ours(argv[1], n) == ATT_OK ? 0 : 1;
+    return measure_floor(argv[1], n) == ATT_OK && measure_ours(argv[1], n) == ATT_OK &&
+                   measure_sealed(argv[1], n) == ATT_OK
+               ? 0
+               : 1;
 }

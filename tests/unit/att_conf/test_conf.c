@@ -98,6 +98,13 @@ static void test_attestd_refused(void **state)
         snprintf(yaml, sizeof yaml, "tpm:\n  tcti: \"%s\"\n", over_tcp[i]);
         attestd_refused(yaml, 2, "tpm.tcti", "attestd-keyd has no network");
     }
+    attestd_refused("tpm:\n  pcr: 8\n", 2, "tpm.pcr", "none, 7, signed");
+    attestd_refused("tpm:\n  pcr: signed\n", 2, "tpm.policy_key", "required with pcr: signed");
+    attestd_refused("tpm:\n  policy_key: /k\n", 2, "tpm.pcr", "expected signed beside");
+    attestd_refused("tpm:\n  pcr: 7\n  policies: /p\n", 2, "tpm.pcr", "expected signed beside");
+    attestd_refused("tpm:\n  pcr: signed\n  policy_key: k\n", 3, "tpm.policy_key", "absolute path");
+    attestd_refused("tpm:\n  pcr: signed\n  policy_key: /k\n  policy_ref: a b\n", 4,
+                    "tpm.policy_ref", "expected 1-32 of");
     attestd_refused("control_group: \"a b\"\n", 1, "control_group", "group's name");
     attestd_refused("signatures: { per_second: 1000001 }\n", 1, "signatures.per_second", "at most");
     attestd_refused("signatures:\n  per_second: 9\n  burst: 1000001\n", 3, "signatures.burst",
@@ -345,7 +352,9 @@ static void test_profiles_refused(void **state)
                    "  - { name: c, boot: none, pcrs: \"sha256:0\", keys: [usb] }\n"    /* 9 */
                    "  - { name: d, boot: none, pcrs: \"sha256:0\", keys: [memory] }\n" /* 10 */
                    "  - { name: e, boot: none, pcrs: \"sha256:0\", lifetime: soon }\n" /* 11 */
-                   "  - { name: f, boot: none, pcrs: \"sha256:0\", description: \"\" }\n";
+                   "  - { name: f, boot: none, pcrs: \"sha256:0\", description: \"\" }\n"
+                   "  - { name: g, boot: none, pcrs: \"sha256:0\", parent_policy: \"8\" }\n"
+                   "  - { name: h, boot: none, pcrs: \"sha256:0\", parent_policy: \"abcd\" }\n";
     issuer_refused(yaml, 6, "profiles[0].lifetime", "at least 120 s");
     issuer_refused(yaml, 7, "profiles[1].name", "twice");
     issuer_refused(yaml, 8, "profiles[2].name", "expected a name");
@@ -353,6 +362,8 @@ static void test_profiles_refused(void **state)
     issuer_refused(yaml, 10, "profiles[4].lifetime", "at most 15m");
     issuer_refused(yaml, 11, "profiles[5].lifetime", "found \"soon\"");
     issuer_refused(yaml, 12, "profiles[6].description", "1 … 256 bytes");
+    issuer_refused(yaml, 13, "profiles[7].parent_policy", "none, 7 or 64");
+    issuer_refused(yaml, 14, "profiles[8].parent_policy", "none, 7 or 64");
     issuer_refused(HEAD ENROL "profiles:\n  - { name: a, pcrs: \"sha256:0\" }\n", 6,
                    "profiles[0].boot", "required");
 }

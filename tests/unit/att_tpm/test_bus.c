@@ -1,13 +1,11 @@
 /* What crosses the bus: a relay between us and the TPM keeps every byte (an interposer on the LPC
  * or SPI bus sees as much), and may act in between. */
 #include "attestd/base/io.h"
-#include "tests/unit/att_tpm/common.h"
+#include "tests/unit/att_tpm/sealing.h"
 #include "tpm/ak.h"
 #include "tpm/certify.h"
 #include "tpm/ek.h"
 #include "tpm/parse/makecred.h"
-#include "tpm/quote.h"
-#include "tpm/seal.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -27,6 +25,8 @@ static struct {
     atomic_bool stop;
     atomic_int extends_left; /* PCR_Extend to slip in before a Quote */
     atomic_int extends_done;
+    atomic_int policy_extends; /* PCR_Extend(10) to slip in between PolicyAuthorize and Load */
+    bool authorized;
     atomic_int flip_response; /* alter the answer to this many Sign commands */
     atomic_int refuse_saves;  /* answer this many ContextSave commands with TPM_RC_OBJECT_MEMORY */
     atomic_int saves_refused;
@@ -57,13 +57,14 @@ static void put_all(int fd, const uint8_t *bytes, size_t len)
     }
 }
 
-/* TPM2_PCR_Extend(16) with a password session, as anybody on the host can send it. */
-static void slip_in_extend(int server)
+/* TPM2_PCR_Extend with a password session, as anybody on the host can send it. */
+static void slip_in_extend(int server, uint8_t pcr)
 {
     static const uint8_t head[] = {0x80, 2,    0, 0, 0, 65, 0, 0, 1, 0x82, 0, 0, 0, 16, 0, 0,   0,
                                    9,    0x40, 0, 0, 9, 0,  0, 0, 0, 0,    0, 0, 0, 1,  0, 0x0b};
     uint8_t command[65] = {0}, answer[4096];
     memcpy(command, head, sizeof(head));
+    command[13] = pcr;
     put_all(server, command, sizeof(command));
     ssize_t n = read(server, answer, sizeof(answer));
     if (n < 10 || answer[6] || answer[7] || answer[8] || answer[9]) {
@@ -94,7 +95,15 @@ static bool forward(size_t i, bool from_client)
     uint32_t code = from_client ? command_code(bytes, (size_t)n) : 0;
     if (code == 0x158 && relay.extends_left > 0) {
         relay.extends_left--;
-        slip_in_extend(to);
+        slip_in_extend(to, 16);
+    }
+    relay.authorized = relay.authorized || code == 0x16a;
+    if (code == 0x157 && relay.authorized) {
+        relay.authorized = false;
+        if (relay.policy_extends > 0) {
+            relay.policy_extends--;
+            slip_in_extend(to, 10);
+        }
     }
     if (code == 0x162 && relay.refuse_saves > 0) {
         static const uint8_t no_room[] = {0x80, 1, 0, 0, 0, 10, 0, 0, 9, 2};
@@ -176,7 +185,7 @@ static struct tpm_context *open_through_relay(void)
         relay.client[i] = relay.server[i] = -1;
     }
     relay.stop = false;
-    relay.extends_left = relay.extends_done = relay.flip_response = 0;
+    relay.extends_left = relay.extends_done = relay.flip_response = relay.policy_extends = 0;
     relay.refuse_saves = relay.saves_refused = 0;
     assert_int_equal(pthread_create(&relay.thread, NULL, relay_thread, NULL), 0);
     (void)snprintf(tcti, sizeof(tcti), "swtpm:path=%s", relay.paths[0]);
@@ -330,11 +339,46 @@ static void quotes_settle_or_give_up(void **state)
     att_buf_done(&relay.seen);
 }
 
+/* The PCR policy is consumed by any extend in between, IMA's too, also of a PCR that it does not
+ * name: tried again, and given up at last. */
+static void pcr_policies_are_tried_again(void **state)
+{
+    struct tpm_context *ctx = open_through_relay();
+    struct policy_key key = {0};
+    tpm_autoblob parent = {0}, child = {0};
+    const struct policy_spec spec = {.version = 1};
+    struct parse_pcr_set pcrs = pcrs_now(ctx, 1u << 7 | 1u << 16);
+    (void)state;
+    policy_key_new(&key);
+    assert_ok(tpm_parent_create(ctx, key.authorize, &parent, err));
+    use_parent(ctx, &parent, &key, &spec, &pcrs);
+    create_key(ctx, &child);
+    relay.authorized = false; /* by the creation */
+    relay.policy_extends = 3;
+    assert_ok(tpm_key_load(ctx, &child, err));
+    assert_int_equal(relay.extends_done, 3);
+    assert_int_equal(stats_of(ctx).pcr_changed, 3);
+    assert_int_equal(stats_of(ctx).opened, 2);
+    /* Each time: bounded, and nothing is left behind. */
+    tpm_key_evict(ctx, &child);
+    relay.policy_extends = 1000;
+    assert_refused(tpm_key_load(ctx, &child, err), ATT_E_RETRY, "");
+    assert_int_equal(relay.extends_done, 3 + TPM_PCR_CHANGED_MAX);
+    assert_true(count(ctx, TPM_HANDLES_LOADED_SESSION) <= 1);
+    assert_true(count(ctx, TPM_HANDLES_TRANSIENT) <= 1);
+    relay.policy_extends = 0;
+    assert_true(signs(ctx, &child));
+    close_relay(ctx);
+    att_buf_done(&relay.seen);
+    policy_key_done(&key);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(altered_answers_are_refused),
         cmocka_unit_test(contexts_that_cannot_be_saved_are_done_without),
+        cmocka_unit_test(pcr_policies_are_tried_again),
         cmocka_unit_test(quotes_settle_or_give_up),
         cmocka_unit_test(secrets_never_cross_in_clear),
     };

@@ -83,6 +83,7 @@ static void test_selectors_number(void **state)
         "[{\"name\":\"a\",\"workload\":[{\"uid\":1,\"unit\":\"x.service\",\"later\":1}]}]",
         "[{\"name\":\"a\",\"workload\":[{\"uid\":1,\"unit\":\"x.service\"},{\"uid\":3}]}]",
         "[{\"name\":\"a\"}]",
+        "[{\"name\":\"a\",\"workload\":[{\"uid\":1,\"unit\":\"x.service\"}],\"measured\":{}}]",
     };
     uint64_t number =
         number_of("[{\"name\":\"a\",\"workload\":[{\"uid\":1,\"unit\":\"x.service\"}]}]");

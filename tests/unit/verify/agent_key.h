@@ -3,6 +3,7 @@
 #ifndef ATTESTD_TESTS_VERIFY_AGENT_KEY_H
 #define ATTESTD_TESTS_VERIFY_AGENT_KEY_H
 
+#include "tpm/parse/seal_policy.h"
 #include "tests/unit/verify/harness.h"
 
 #include "provision/evidence/attobj.h"
@@ -392,6 +393,47 @@ static void parent_policy_no_parent(struct forge *f, enum forge_stage stage)
     if (stage == FORGE_DONE) {
         f->agent_in.parent_policy = ATT_SLICE(f->parent.pub.policy, f->parent.pub.policy_len);
     }
+}
+
+/* PolicyPCR of PCR 7 with this value, as the parent's only policy. */
+static inline void parent_by_pcr7(struct forge *f, const uint8_t value[PARSE_DIGEST_MAX])
+{
+    struct parse_pcr_set own = {.sel = {PARSE_ALG_SHA256, 1U << 7}, .digest_len = ATT_SHA256_LEN};
+    struct parse_seal_branch branch = {.sel = own.sel};
+    uint8_t digest[PARSE_DIGEST_MAX];
+    size_t len = 0;
+    memcpy(own.value[7], value, PARSE_DIGEST_MAX);
+    assert_int_equal(parse_pcr_set_digest(&own, PARSE_ALG_SHA256, digest, &len, NULL), ATT_OK);
+    memcpy(branch.pcr_digest, digest, sizeof(branch.pcr_digest));
+    assert_int_equal(parse_seal_branch_digest(&branch, f->parent.pub.policy, NULL), ATT_OK);
+    f->parent.pub.policy_len = PARSE_POLICY_LEN;
+}
+
+static void parent_pcr7_other(struct forge *f, enum forge_stage stage)
+{
+    if (stage == FORGE_KEYS) {
+        parent_by_pcr7(f, (const uint8_t[PARSE_DIGEST_MAX]){1});
+    }
+    if (stage == FORGE_DONE) {
+        f->agent_in.parent_pcr7 = true;
+    }
+}
+
+static void parent_pcr7_no_parent(struct forge *f, enum forge_stage stage)
+{
+    if (stage == FORGE_KEYS) {
+        f->no_parent = true;
+    }
+    if (stage == FORGE_DONE) {
+        f->agent_in.parent_pcr7 = true;
+    }
+}
+
+static void parent_pcr7_not_quoted(struct forge *f, enum forge_stage stage)
+{
+    AT(FORGE_DONE)
+    f->agent_in.parent_pcr7 = true;
+    f->pcrs.sel.mask &= ~(1U << 7);
 }
 
 #endif

@@ -19,6 +19,25 @@ static void honest_policy_parent(struct forge *f, enum forge_stage stage)
     f->agent_in.parent_policy = ATT_SLICE(f->parent.pub.policy, f->parent.pub.policy_len);
 }
 
+/* PCR 7 is known only after the keys are made: from the build before, whose events are the same. */
+static uint8_t pcr7_before[PARSE_DIGEST_MAX];
+
+static void pcr7_kept(struct forge *f, enum forge_stage stage)
+{
+    AT(FORGE_PCRS)
+    memcpy(pcr7_before, f->pcrs.value[7], sizeof(pcr7_before));
+}
+
+static void honest_pcr7_parent(struct forge *f, enum forge_stage stage)
+{
+    if (stage == FORGE_KEYS) {
+        parent_by_pcr7(f, pcr7_before);
+    }
+    if (stage == FORGE_DONE) {
+        f->agent_in.parent_pcr7 = true;
+    }
+}
+
 static void resumed(struct forge *f, enum forge_stage stage)
 {
     AT(FORGE_KEYS)
@@ -120,6 +139,9 @@ static const struct forged_case cases[] = {
     {"parent with another policy", parent_policy_other, VERIFY_REASON_KEY_PARENT},
     {"parent's policy can be passed by", parent_policy_avoidable, VERIFY_REASON_KEY_PARENT},
     {"policy demanded, no parent", parent_policy_no_parent, VERIFY_REASON_KEY_PARENT},
+    {"parent by another PCR 7", parent_pcr7_other, VERIFY_REASON_KEY_PARENT},
+    {"PCR 7 demanded, no parent", parent_pcr7_no_parent, VERIFY_REASON_KEY_PARENT},
+    {"PCR 7 demanded and not quoted", parent_pcr7_not_quoted, VERIFY_REASON_KEY_PARENT},
 
     {"quote without magic", quote_no_magic, VERIFY_REASON_QUOTE_MAGIC},
     {"Certify as quote", quote_is_certify, VERIFY_REASON_QUOTE_TYPE},
@@ -280,6 +302,17 @@ static void test_stale_says_what_to_do(void **state)
     forge_free(forge);
 }
 
+static void test_parent_by_pcr7(void **state)
+{
+    static const struct forged_case honest = {"honest, parent by PCR 7", honest_pcr7_parent,
+                                              VERIFY_REASON_NONE};
+    struct forge *forge = forge_new(FORGE_EK_P256, FORGE_ORDER);
+    (void)state;
+    forge_build(forge, pcr7_kept);
+    forge_free(forge);
+    run(&honest, FORGE_EK_P256, false);
+}
+
 static void test_facts(void **state)
 {
     (void)state;
@@ -423,6 +456,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cases),
         cmocka_unit_test(test_cases_of_a_memory_key),
+        cmocka_unit_test(test_parent_by_pcr7),
         cmocka_unit_test(test_facts),
         cmocka_unit_test(test_stale_says_what_to_do),
         cmocka_unit_test(test_skips_say_why),

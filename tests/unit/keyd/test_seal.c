@@ -1,0 +1,621 @@
+/* keyd with sealing on: other boots, policies that come and go, the counter, the move of a host
+ * that was not sealed, kills in the middle of it. */
+#include "tests/unit/keyd/common.h"
+
+#include "tpm/counter.h"
+#include "tpm/parent.h"
+#include "tpm/parse/pcr_policy.h"
+#include "tpm/quote.h"
+#include "tpm/tss2pem.h"
+
+#include <openssl/ec.h>
+#include <openssl/pem.h>
+#include <signal.h>
+
+#define REF   "attestd/test"
+#define INDEX PARSE_SEAL_COUNTER_DEFAULT
+
+static EVP_PKEY *policy_key, *strangers_key;
+
+struct sealed {
+    struct swtpm tpm;
+    struct fixture f;
+    char policies[200], pem[200];
+    struct keyd_opts opts;
+};
+
+static struct parse_pcr_set pcrs_now(const struct sealed *s)
+{
+    struct tpm_context *ctx = NULL;
+    struct att_err err = {0};
+    const struct tpm_options options = {.tcti = s->tpm.tcti};
+    const struct parse_pcr_sel sel = {PARSE_ALG_SHA256, 1u << 7 | 1u << 16};
+    struct parse_pcr_set set;
+    assert_ok(tpm_context_open(&options, &ctx, &err));
+    assert_ok(tpm_quote_pcr_read(ctx, &sel, &set, &err));
+    tpm_context_free(ctx);
+    return set;
+}
+
+struct spec {
+    const char *file;
+    uint32_t version, counter;
+    bool recovery, by_stranger;
+    uint32_t reset_count;
+    int64_t not_after;
+};
+
+static void write_policy(const struct sealed *s, const struct spec *spec,
+                         const struct parse_pcr_set *pcrs)
+{
+    struct parse_pcr_boot boot = {.label = "good", .pcrs = *pcrs};
+    struct parse_pcr_policy policy = {.name = "fleet",
+                                      .version = spec->version,
+                                      .ref = REF,
+                                      .counter = spec->counter,
+                                      .recovery = spec->recovery,
+                                      .reset_count = spec->reset_count,
+                                      .not_after = spec->not_after,
+                                      .n_boots = 1,
+                                      .boots = &boot};
+    att_autobuf text = {0};
+    struct att_err err = {0};
+    char path[300];
+    put(path, sizeof path, "%s/%s", s->policies, spec->file);
+    assert_ok(parse_pcr_policy_sign(&policy, spec->by_stranger ? strangers_key : policy_key, &text,
+                                    &err));
+    assert_ok(att_io_write_file(path, att_buf_slice(&text), 0644, &err));
+}
+
+static void remove_policy(const struct sealed *s, const char *file)
+{
+    char path[300];
+    put(path, sizeof path, "%s/%s", s->policies, file);
+    assert_int_equal(unlink(path), 0);
+}
+
+/* keyd must be stopped: swtpm serves one. */
+static void extend16(const struct sealed *s)
+{
+    static const char *const argv[] = {
+        "tpm2_pcrextend",
+        "16:sha256=00000000000000000000000000000000000000000000000000000000000000aa", NULL};
+    assert_int_equal(swtpm_tool(&s->tpm, argv), 0);
+}
+
+static void reset16(const struct sealed *s)
+{
+    assert_int_equal(swtpm_tool(&s->tpm, (const char *const[]){"tpm2_pcrreset", "16", NULL}), 0);
+}
+
+static int setup(void **state)
+{
+    static const struct swtpm_options without_certs = {.no_ek_cert = true};
+    struct sealed *s = calloc(1, sizeof *s);
+    struct att_err err = {0};
+    assert_ok(swtpm_new(&s->tpm, &without_certs, &err));
+    s->f.tpm = &s->tpm;
+    make_folder(&s->f);
+    put(s->policies, sizeof s->policies, "%s/policies", s->f.base);
+    put(s->pem, sizeof s->pem, "%s/policy.pem", s->f.base);
+    assert_int_equal(mkdir(s->policies, 0755), 0);
+    FILE *pem = fopen(s->pem, "w");
+    assert_non_null(pem);
+    assert_int_equal(PEM_write_PUBKEY(pem, policy_key), 1);
+    assert_int_equal(fclose(pem), 0);
+    s->opts = options(&s->f);
+    s->opts.sealing = (struct keyd_sealing){KEYD_PCR_SIGNED, s->pem, REF, s->policies};
+    *state = s;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct sealed *s = *state;
+    proc_keyd_free(s->f.client);
+    stop(&s->f);
+    remove_folder(s->f.base);
+    swtpm_done(&s->tpm);
+    free(s);
+    return 0;
+}
+
+static json_t *sealing(struct fixture *f)
+{
+    json_t *info = NULL;
+    struct att_err err = {0};
+    assert_ok(proc_keyd_info(f->client, &info, &err));
+    json_t *sealing = json_incref(json_object_get(info, "sealing"));
+    json_decref(info);
+    assert_non_null(sealing);
+    return sealing;
+}
+
+static json_int_t number(struct fixture *f, const char *a, const char *b)
+{
+    json_t *json = sealing(f);
+    const json_t *value = json_object_get(json, a);
+    json_int_t n = json_integer_value(b ? json_object_get(value, b) : value);
+    json_decref(json);
+    return n;
+}
+
+static void file_state(struct fixture *f, const char *file, char ret[64])
+{
+    json_t *json = sealing(f);
+    const json_t *list = json_object_get(json, "policies");
+    snprintf(ret, 64, "not listed");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        if (strcmp(json_string_value(json_object_get(one, "file")), file) == 0) {
+            snprintf(ret, 64, "%s", json_string_value(json_object_get(one, "state")));
+        }
+    }
+    json_decref(json);
+}
+
+static void why_sealed(struct fixture *f, char ret[512])
+{
+    att_autojson *info = NULL;
+    struct att_err err = {0};
+    assert_ok(proc_keyd_info(f->client, &info, &err));
+    snprintf(ret, 512, "%s", json_string_value(json_object_get(info, "reason")));
+}
+
+/* An agent's key in use, its id. */
+static void make_key(struct fixture *f, const char *agent, char ret_id[PROC_KEY_ID_LEN + 1])
+{
+    struct proc_key key = {0};
+    struct att_err err = {0};
+    assert_ok(proc_keyd_key_create(f->client, agent, "tpm", &key, &err));
+    assert_ok(proc_keyd_key_activate(f->client, key.key_id, &err));
+    memcpy(ret_id, key.key_id, PROC_KEY_ID_LEN + 1);
+    proc_key_done(&key);
+}
+
+static enum att_rc signs(struct fixture *f, const char *id, const char *spiffe, struct att_err *err)
+{
+    att_autobuf csr = {0};
+    return proc_keyd_key_csr(f->client, id, spiffe, &csr, err);
+}
+
+static void parent_of(const struct fixture *f, const char *file, struct parse_name *ret)
+{
+    att_autobuf text = {0};
+    tpm_autoblob blob = {0};
+    struct att_err err = {0};
+    read_whole(f, file, &text);
+    assert_ok(tpm_tss2pem_parse(att_buf_slice(&text), &blob, &err));
+    *ret = blob.parent_name;
+}
+
+static bool same_parent(const struct fixture *f, const char *file, const char *as)
+{
+    struct parse_name a, b;
+    parent_of(f, file, &a);
+    parent_of(f, as, &b);
+    return att_slice_eq(parse_name_slice(&a), parse_name_slice(&b));
+}
+
+static const struct spec v1 = {.file = "a.json", .version = 1, .counter = INDEX};
+
+/* ---- refusals ------------------------------------------------------------------------------ */
+
+static void another_boot_signs_nothing(void **state)
+{
+    struct sealed *s = *state;
+    struct att_err err = {0};
+    struct proc_key key = {0};
+    struct proc_account account = {0};
+    char id[PROC_KEY_ID_LEN + 1], why[512];
+    struct parse_pcr_set good = pcrs_now(s);
+    write_policy(s, &v1, &good);
+    start_opts(&s->f, &s->opts, "ready");
+    make_key(&s->f, "alpha", id);
+    assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+    stop(&s->f);
+    extend16(s);
+    start_opts(&s->f, &s->opts, "sealed");
+    why_sealed(&s->f, why);
+    assert_non_null(strstr(why, "pcr16 is "));
+    assert_null(strstr(why, "pcr7 "));
+    assert_refused(signs(&s->f, id, SPIFFE("alpha"), &err), ATT_E_DENIED, "bootSealed");
+    assert_refused(proc_keyd_account(s->f.client, &account, &err), ATT_E_DENIED, "bootSealed");
+    assert_refused(proc_keyd_key_create(s->f.client, "alpha", "tpm", &key, &err), ATT_E_DENIED,
+                   "bootSealed");
+    /* Nor one that is in no TPM. */
+    assert_refused(proc_keyd_key_create(s->f.client, "alpha", "memory", &key, &err), ATT_E_DENIED,
+                   "bootSealed");
+    /* What a recovery would have to be signed for. */
+    json_t *json = sealing(&s->f);
+    assert_true(json_is_integer(json_object_get(json_object_get(json, "now"), "resetCount")));
+    json_decref(json);
+    /* A new policy, while keyd runs: the same key. */
+    stop(&s->f);
+    struct parse_pcr_set bad = pcrs_now(s);
+    start_opts(&s->f, &s->opts, "sealed");
+    write_policy(s, &(struct spec){.file = "b.json", .version = 2, .counter = INDEX}, &bad);
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    wait_state(s->f.client, "ready");
+    assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+    assert_int_equal(number(&s->f, "by", "version"), 2);
+    assert_int_equal(number(&s->f, "counter", "value"), 2);
+    stop(&s->f);
+    /* The old kernel with the old policy, which was good enough once. */
+    reset16(s);
+    start_opts(&s->f, &s->opts, "sealed");
+    assert_refused(signs(&s->f, id, SPIFFE("alpha"), &err), ATT_E_DENIED, "policyCounter");
+}
+
+static void no_good_policy_no_keys(void **state)
+{
+    struct sealed *s = *state;
+    struct att_err err = {0};
+    struct parse_pcr_set good = pcrs_now(s);
+    att_autobuf text = {0};
+    char seen[64], path[300], id[PROC_KEY_ID_LEN + 1];
+    struct proc_account account = {0};
+    /* None at all, then only bad ones. */
+    start_opts(&s->f, &s->opts, "sealed");
+    assert_refused(proc_keyd_account(s->f.client, &account, &err), ATT_E_DENIED, "policyMissing");
+    write_policy(s, &(struct spec){.file = "b.json", .version = 1, .by_stranger = true}, &good);
+    write_policy(s, &(struct spec){.file = "c.json", .version = 1, .not_after = 1700000000}, &good);
+    write_policy(s, &v1, &good);
+    put(path, sizeof path, "%s/a.json", s->policies);
+    assert_ok(att_io_read_file(path, 65536, &text, &err));
+    remove_policy(s, "a.json");
+    put(path, sizeof path, "%s/d.json", s->policies); /* cut */
+    assert_ok(att_io_write_file(path, ATT_SLICE(text.ptr, text.len / 2), 0644, &err));
+    uint8_t *version = memmem(text.ptr, text.len, "\"version\": 1", 12);
+    assert_non_null(version);
+    version[11] = '9';
+    put(path, sizeof path, "%s/e.json", s->policies); /* edited */
+    assert_ok(att_io_write_file(path, att_buf_slice(&text), 0644, &err));
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    for (int i = 0; i < 100; i++) {
+        file_state(&s->f, "e.json", seen);
+        if (strcmp(seen, "not listed") != 0) {
+            break;
+        }
+        usleep(50000);
+    }
+    assert_string_equal(seen, "policySignature");
+    file_state(&s->f, "b.json", seen);
+    assert_string_equal(seen, "policyKey");
+    file_state(&s->f, "c.json", seen);
+    assert_string_equal(seen, "policyExpired");
+    file_state(&s->f, "d.json", seen);
+    assert_string_equal(seen, "parse");
+    assert_refused(proc_keyd_account(s->f.client, &account, &err), ATT_E_DENIED, "policyMissing");
+    write_policy(s, &v1, &good);
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    wait_state(s->f.client, "ready");
+    make_key(&s->f, "alpha", id);
+    assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+    /* A host that counts takes no policy that does not. */
+    write_policy(s, &(struct spec){.file = "f.json", .version = 5}, &good);
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    file_state(&s->f, "f.json", seen);
+    assert_string_equal(seen, "policyCounterNone");
+    /* Nor does sealing end because a line is left out, or change. */
+    stop(&s->f);
+    struct keyd_opts other = s->opts;
+    other.sealing = (struct keyd_sealing){0};
+    start_opts(&s->f, &other, "failed");
+    stop(&s->f);
+    other.sealing = (struct keyd_sealing){.mode = KEYD_PCR_7};
+    start_opts(&s->f, &other, "failed");
+    stop(&s->f);
+    other.sealing = s->opts.sealing;
+    other.sealing.policy_ref = "attestd/other";
+    start_opts(&s->f, &other, "failed");
+    stop(&s->f);
+    start_opts(&s->f, &s->opts, "ready");
+    assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+}
+
+static void a_lost_counter_needs_a_recovery(void **state)
+{
+    struct sealed *s = *state;
+    struct att_err err = {0};
+    struct parse_pcr_set good = pcrs_now(s);
+    char id[PROC_KEY_ID_LEN + 1], why[512];
+    write_policy(s, &v1, &good);
+    start_opts(&s->f, &s->opts, "ready");
+    make_key(&s->f, "alpha", id);
+    stop(&s->f);
+    assert_int_equal(swtpm_tool(&s->tpm, (const char *const[]){"tpm2_nvundefine", "0x01804154",
+                                                               "-C", "o", NULL}),
+                     0);
+    start_opts(&s->f, &s->opts, "sealed");
+    assert_refused(signs(&s->f, id, SPIFFE("alpha"), &err), ATT_E_DENIED, "counterMissing");
+    json_int_t reset = number(&s->f, "now", "resetCount");
+    /* For another boot; then for this one. */
+    write_policy(s,
+                 &(struct spec){.file = "r.json",
+                                .version = 1,
+                                .recovery = true,
+                                .reset_count = (uint32_t)reset + 1,
+                                .not_after = 4102444800},
+                 &good);
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    for (int i = 0; i < 100; i++) {
+        why_sealed(&s->f, why);
+        if (strstr(why, "resetCount")) {
+            break;
+        }
+        usleep(50000);
+    }
+    assert_refused(signs(&s->f, id, SPIFFE("alpha"), &err), ATT_E_DENIED, "recoveryOver");
+    write_policy(s,
+                 &(struct spec){.file = "r.json",
+                                .version = 1,
+                                .recovery = true,
+                                .reset_count = (uint32_t)reset,
+                                .not_after = 4102444800},
+                 &good);
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    wait_state(s->f.client, "ready");
+    assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+    json_t *json = sealing(&s->f);
+    assert_true(json_is_true(json_object_get(json_object_get(json, "by"), "recovery")));
+    json_decref(json);
+    /* Defined anew it stands above version 1, which is over. */
+    assert_true(number(&s->f, "counter", "value") == 2);
+    stop(&s->f);
+    remove_policy(s, "r.json");
+    start_opts(&s->f, &s->opts, "sealed");
+    write_policy(s, &(struct spec){.file = "b.json", .version = 2, .counter = INDEX}, &good);
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    wait_state(s->f.client, "ready");
+    assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+}
+
+static void a_leap_of_versions_is_told(void **state)
+{
+    struct sealed *s = *state;
+    struct parse_pcr_set good = pcrs_now(s);
+    write_policy(s, &(struct spec){.file = "a.json", .version = 20261128, .counter = INDEX}, &good);
+    start_opts(&s->f, &s->opts, "ready");
+    assert_int_equal(number(&s->f, "counter", "value"), 1);
+    assert_int_equal(number(&s->f, "by", "version"), 20261128);
+}
+
+static void by_pcr_7(void **state)
+{
+    struct sealed *s = *state;
+    struct att_err err = {0};
+    char id[PROC_KEY_ID_LEN + 1];
+    s->opts.sealing = (struct keyd_sealing){.mode = KEYD_PCR_7};
+    start_opts(&s->f, &s->opts, "ready");
+    make_key(&s->f, "alpha", id);
+    stop(&s->f);
+    start_opts(&s->f, &s->opts, "ready");
+    assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+    stop(&s->f);
+    assert_int_equal(
+        swtpm_tool(&s->tpm,
+                   (const char *const[]){
+                       "tpm2_pcrextend",
+                       "7:sha256=00000000000000000000000000000000000000000000000000000000000000aa",
+                       NULL}),
+        0);
+    start_opts(&s->f, &s->opts, "sealed");
+    assert_refused(signs(&s->f, id, SPIFFE("alpha"), &err), ATT_E_DENIED, "bootSealed");
+    stop(&s->f);
+    assert_ok(swtpm_reset(&s->tpm, &err));
+    start_opts(&s->f, &s->opts, "ready");
+    assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+}
+
+/* ---- the move ------------------------------------------------------------------------------ */
+
+static void start_unsealed(struct sealed *s)
+{
+    const struct keyd_opts plain = options(&s->f);
+    start_opts(&s->f, &plain, "ready");
+}
+
+static void a_host_moves_in(void **state)
+{
+    struct sealed *s = *state;
+    struct att_err err = {0};
+    struct parse_pcr_set good = pcrs_now(s);
+    struct proc_account before = {0}, after = {0};
+    struct proc_key spare = {0}, fresh = {0};
+    char id[PROC_KEY_ID_LEN + 1], pem[64];
+    start_unsealed(s);
+    assert_ok(proc_keyd_account(s->f.client, &before, &err));
+    make_key(&s->f, "alpha", id);
+    assert_ok(proc_keyd_key_create(s->f.client, "alpha", "tpm", &spare, &err));
+    stop(&s->f);
+    assert_false(exists(&s->f, "parent.pem"));
+    assert_true(same_parent(&s->f, "host.pem", "account.pem"));
+
+    write_policy(s, &v1, &good);
+    start_opts(&s->f, &s->opts, "ready");
+    /* The account is the same, the key in use still signs, where it stands. */
+    assert_ok(proc_keyd_account(s->f.client, &after, &err));
+    assert_string_equal(before.thumbprint, after.thumbprint);
+    assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+    assert_int_equal(number(&s->f, "keysOutside", NULL), 1);
+    put(pem, sizeof pem, "agents/%s.pem", id);
+    assert_true(same_parent(&s->f, "host.pem", "account.pem"));
+    assert_true(same_parent(&s->f, pem, "parent.pem")); /* the SRK */
+    assert_false(same_parent(&s->f, pem, "host.pem"));
+    /* The one made ahead is given up; the next is made within. */
+    struct proc_key *list = NULL;
+    size_t count = 0;
+    assert_ok(proc_keyd_key_list(s->f.client, &list, &count, &err));
+    assert_int_equal(count, 1);
+    proc_keys_free(list, count);
+    assert_ok(proc_keyd_key_create(s->f.client, "alpha", "tpm", &fresh, &err));
+    put(pem, sizeof pem, "agents/%s.pem", fresh.key_id);
+    assert_true(same_parent(&s->f, pem, "host.pem"));
+    assert_int_equal(number(&s->f, "keysOutside", NULL), 1);
+    assert_true(number(&s->f, "counter", "value") == 1);
+    /* And its evidence names its parent. */
+    char authz[128];
+    att_autobuf cbor = {0};
+    struct proc_key_evidence evidence = {0};
+    key_authorization(&s->f, authz);
+    statement(&fresh, SPIFFE("alpha"), &cbor);
+    assert_ok(proc_keyd_key_evidence(s->f.client, fresh.key_id, authz, att_buf_slice(&cbor),
+                                     SELECTION, &evidence, &err));
+    uint8_t want[PARSE_POLICY_LEN];
+    struct parse_public pub;
+    struct parse_name name;
+    assert_ok(parse_seal_policy_key(policy_key, &pub, &err));
+    assert_ok(parse_public_name(&pub, &name, &err));
+    parse_seal_authorize(&name, att_slice_str(REF), want);
+    assert_ok(parse_public_parse(att_buf_slice(&evidence.parent_pub), &pub, &err));
+    assert_memory_equal(pub.policy, want, sizeof want);
+    proc_key_evidence_done(&evidence);
+    /* Nothing of the unsealed host opens in another boot. */
+    stop(&s->f);
+    extend16(s);
+    start_opts(&s->f, &s->opts, "sealed");
+    assert_refused(signs(&s->f, id, SPIFFE("alpha"), &err), ATT_E_DENIED, "bootSealed");
+    proc_account_done(&before);
+    proc_account_done(&after);
+    proc_key_done(&spare);
+    proc_key_done(&fresh);
+}
+
+/* SIGKILL at some instant of the first start with sealing on, then the next start: as if nothing
+ * had been. SEAL_KILLS: how many. */
+static void a_kill_in_the_middle_of_the_move(void **state)
+{
+    struct sealed *s = *state;
+    struct att_err err = {0};
+    struct proc_account before = {0}, after = {0};
+    char id[PROC_KEY_ID_LEN + 1], saved[300], command[700];
+    const char *wanted = getenv("SEAL_KILLS");
+    unsigned n = wanted ? (unsigned)strtoul(wanted, NULL, 10) : 8, moved = 0;
+    struct parse_pcr_set good = pcrs_now(s);
+    start_unsealed(s);
+    assert_ok(proc_keyd_account(s->f.client, &before, &err));
+    make_key(&s->f, "alpha", id);
+    stop(&s->f);
+    put(saved, sizeof saved, "%s/saved", s->f.base);
+    put(command, sizeof command, "cp -a '%s' '%s'", s->f.dir, saved);
+    assert_int_equal(system(command), 0);
+    for (unsigned i = 0; i < n; i++) {
+        put(command, sizeof command, "rm -rf '%s'; cp -a '%s' '%s'", s->f.dir, saved, s->f.dir);
+        assert_int_equal(system(command), 0);
+        /* The folder goes back to what it was, the TPM's counter does not. */
+        write_policy(s, &(struct spec){.file = "a.json", .version = 4 * i + 4, .counter = INDEX},
+                     &good);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            struct keyd *keyd = NULL;
+            if (keyd_new(&s->opts, &keyd, &err) != ATT_OK || keyd_start(keyd, &err) != ATT_OK) {
+                _exit(3);
+            }
+            pause();
+            _exit(0);
+        }
+        usleep(15000 + i * 250000 / n);
+        assert_int_equal(kill(child, SIGKILL), 0);
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        moved += exists(&s->f, "parent.json") && !same_parent(&s->f, "host.pem", "parent.pem");
+        start_opts(&s->f, &s->opts, "ready");
+        assert_ok(proc_keyd_account(s->f.client, &after, &err));
+        assert_string_equal(before.thumbprint, after.thumbprint);
+        assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+        proc_account_done(&after);
+        stop(&s->f);
+        assert_false(same_parent(&s->f, "host.pem", "parent.pem"));
+        assert_true(same_parent(&s->f, "host.pem", "account.pem"));
+    }
+    fprintf(stderr, "  %u kills, %u of them after the host secret had moved\n", n, moved);
+    proc_account_done(&before);
+}
+
+/* Files that a cut or a hand left. */
+static void damaged_files_are_refused(void **state)
+{
+    struct sealed *s = *state;
+    struct att_err err = {0};
+    struct parse_pcr_set good = pcrs_now(s);
+    char id[PROC_KEY_ID_LEN + 1], from[300], to[300];
+    write_policy(s, &v1, &good);
+    start_opts(&s->f, &s->opts, "ready");
+    make_key(&s->f, "alpha", id);
+    stop(&s->f);
+    /* Tickets are for speed: none, or bad ones, only cost a verification. */
+    overwrite(&s->f, "tickets.json", "{");
+    start_opts(&s->f, &s->opts, "ready");
+    assert_true(exists(&s->f, "tickets.json.bad"));
+    assert_true(exists(&s->f, "tickets.json"));
+    stop(&s->f);
+    /* Without the parent, or the record of it, nothing is made in its place. */
+    file_path(&s->f, "parent.pem", from);
+    file_path(&s->f, "kept", to);
+    assert_int_equal(rename(from, to), 0);
+    start_opts(&s->f, &s->opts, "failed");
+    stop(&s->f);
+    assert_false(exists(&s->f, "parent.pem"));
+    assert_int_equal(rename(to, from), 0);
+    file_path(&s->f, "parent.json", from);
+    assert_int_equal(rename(from, to), 0);
+    start_opts(&s->f, &s->opts, "failed");
+    stop(&s->f);
+    assert_false(exists(&s->f, "parent.json"));
+    assert_int_equal(rename(to, from), 0);
+    start_opts(&s->f, &s->opts, "ready");
+    assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+    stop(&s->f);
+    overwrite(&s->f, "parent.json", "{\"version\":1,\"pcr\":\"signed\",\"more\":1}");
+    start_opts(&s->f, &s->opts, "failed");
+    stop(&s->f);
+    assert_true(exists(&s->f, "parent.json.bad"));
+    start_opts(&s->f, &s->opts, "failed"); /* and not made anew */
+}
+
+static void a_cleared_tpm_is_foreign(void **state)
+{
+    struct sealed *s = *state;
+    struct parse_pcr_set good = pcrs_now(s);
+    write_policy(s, &v1, &good);
+    start_opts(&s->f, &s->opts, "ready");
+    stop(&s->f);
+    assert_int_equal(swtpm_tool(&s->tpm, (const char *const[]){"tpm2_clear", "-c", "p", NULL}), 0);
+    start_opts(&s->f, &s->opts, "foreignTpm");
+}
+
+static int group_setup(void **state)
+{
+    (void)state;
+    policy_key = EVP_EC_gen("P-256");
+    strangers_key = EVP_EC_gen("P-256");
+    return !swtpm_available() || !policy_key || !strangers_key;
+}
+
+static int group_teardown(void **state)
+{
+    (void)state;
+    EVP_PKEY_free(policy_key);
+    EVP_PKEY_free(strangers_key);
+    return 0;
+}
+
+#define WITH_TPM(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WITH_TPM(another_boot_signs_nothing),
+        WITH_TPM(no_good_policy_no_keys),
+        WITH_TPM(a_lost_counter_needs_a_recovery),
+        WITH_TPM(a_leap_of_versions_is_told),
+        WITH_TPM(by_pcr_7),
+        WITH_TPM(a_host_moves_in),
+        WITH_TPM(a_kill_in_the_middle_of_the_move),
+        WITH_TPM(damaged_files_are_refused),
+        WITH_TPM(a_cleared_tpm_is_foreign),
+    };
+    cmocka_set_test_filter(getenv("SEAL_ONLY"));
+    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}

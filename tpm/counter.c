@@ -1,0 +1,228 @@
+#include "tpm/counter.h"
+
+#include "tpm/internal.h"
+#include "tpm/parse/seal_policy.h"
+
+#define COUNTER_SIZE 8
+
+static enum att_rc check_index(uint32_t index, struct att_err *err)
+{
+    return parse_seal_counter_ok(index)
+               ? ATT_OK
+               : att_fail(err, ATT_E_INVAL, "policy counter 0x%08x: expected an owner's NV index",
+                          index);
+}
+
+enum att_rc tpm_counter_open(struct tpm_context *ctx, uint32_t index, struct tpm_obj *ret_obj,
+                             bool *ret_ours, struct att_err *err)
+{
+    tpm_autoobj nv = TPM_OBJ_INIT(ctx);
+    tpm_autofree TPM2B_NV_PUBLIC *pub = NULL;
+    tpm_autofree TPM2B_NAME *name = NULL;
+    struct parse_name want;
+    bool there = false;
+    TSS2_RC trc;
+    enum att_rc rc = tpm_handle_exists(ctx, index, &there, err);
+    if (rc != ATT_OK || !there) {
+        return rc;
+    }
+    TPM_CALL(
+        ctx, trc,
+        Esys_TR_FromTPMPublic(ctx->esys, index, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &nv.tr));
+    if (trc == TSS2_RC_SUCCESS) {
+        nv.persistent = true;
+        TPM_CALL(ctx, trc,
+                 Esys_NV_ReadPublic(ctx->esys, nv.tr, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE,
+                                    &pub, &name));
+    } else {
+        nv.tr = ESYS_TR_NONE;
+    }
+    if (trc != TSS2_RC_SUCCESS) {
+        return tpm_fail(err, trc, "reading the policy counter's public area");
+    }
+    parse_seal_counter_name(index, &want);
+    *ret_ours = name->size <= sizeof(name->name) &&
+                att_slice_eq(ATT_SLICE(name->name, name->size), parse_name_slice(&want));
+    *ret_obj = nv;
+    nv.tr = ESYS_TR_NONE;
+    return ATT_OK;
+}
+
+static enum att_rc read_value(struct tpm_context *ctx, ESYS_TR nv, uint64_t *ret_value,
+                              struct att_err *err)
+{
+    tpm_autoobj tmp = TPM_OBJ_INIT(ctx);
+    tpm_autofree TPM2B_MAX_NV_BUFFER *data = NULL;
+    ESYS_TR session;
+    TSS2_RC trc;
+    enum att_rc rc = tpm_hierarchy_session(ctx, ESYS_TR_RH_OWNER, &tmp, &session, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    TPM_CALL(ctx, trc,
+             Esys_NV_Read(ctx->esys, ESYS_TR_RH_OWNER, nv, session, ESYS_TR_NONE, ESYS_TR_NONE,
+                          COUNTER_SIZE, 0, &data));
+    if (trc != TSS2_RC_SUCCESS) {
+        return tpm_fail(err, trc, "reading the policy counter");
+    }
+    struct att_cur cur = att_cur_init(ATT_SLICE(data->buffer, data->size));
+    *ret_value = att_cur_be64(&cur);
+    return att_cur_done(&cur)
+               ? ATT_OK
+               : att_fail(err, ATT_E_PROTOCOL, "the policy counter has %u bytes", data->size);
+}
+
+/* ret_nv holds the index where it is defined. */
+static enum att_rc look(struct tpm_context *ctx, uint32_t index, struct tpm_obj *ret_nv,
+                        struct tpm_counter *ret, struct att_err *err)
+{
+    struct tpm_counter counter = {0};
+    enum att_rc rc = check_index(index, err);
+    if (rc == ATT_OK) {
+        rc = tpm_counter_open(ctx, index, ret_nv, &counter.ours, err);
+    }
+    counter.defined = ret_nv->tr != ESYS_TR_NONE;
+    if (rc == ATT_OK && counter.ours) {
+        rc = read_value(ctx, ret_nv->tr, &counter.value, err);
+    }
+    if (rc == ATT_OK) {
+        *ret = counter;
+    }
+    return rc;
+}
+
+enum att_rc tpm_counter_read(struct tpm_context *ctx, uint32_t index,
+                             struct tpm_counter *ret_counter, struct att_err *err)
+{
+    tpm_autoobj nv = TPM_OBJ_INIT(ctx);
+    enum att_rc rc = tpm_begin(ctx, err);
+    return rc == ATT_OK ? look(ctx, index, &nv, ret_counter, err) : rc;
+}
+
+static enum att_rc increment(struct tpm_context *ctx, ESYS_TR nv, struct att_slice auth,
+                             struct att_err *err)
+{
+    ESYS_TR session;
+    TSS2_RC trc;
+    enum att_rc rc = tpm_set_auth(ctx, nv, auth, err);
+    if (rc == ATT_OK) {
+        rc = tpm_session_get(ctx, 0, &session, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    TPM_CALL(ctx, trc, Esys_NV_Increment(ctx->esys, nv, nv, session, ESYS_TR_NONE, ESYS_TR_NONE));
+    return trc == TSS2_RC_SUCCESS ? ATT_OK : tpm_fail(err, trc, "incrementing the policy counter");
+}
+
+/* The authValue goes as a parameter: over the salted session, encrypted. */
+static enum att_rc define(struct tpm_context *ctx, uint32_t index, const TPM2B_AUTH *auth,
+                          struct tpm_obj *ret_nv, struct att_err *err)
+{
+    const TPM2B_NV_PUBLIC pub = {.nvPublic = {.nvIndex = index,
+                                              .nameAlg = TPM2_ALG_SHA256,
+                                              .attributes = PARSE_SEAL_COUNTER_ATTRS,
+                                              .dataSize = COUNTER_SIZE}};
+    tpm_autoobj tmp = TPM_OBJ_INIT(ctx);
+    ESYS_TR owner, encrypts, srk, nv = ESYS_TR_NONE;
+    TSS2_RC trc;
+    /* With an SRK in place the owner's session, too, is the salted one. */
+    enum att_rc rc = tpm_srk_get(ctx, &srk, err);
+    if (rc == ATT_OK) {
+        rc = tpm_hierarchy_session(ctx, ESYS_TR_RH_OWNER, &tmp, &owner, err);
+    }
+    if (rc == ATT_OK) {
+        rc = tpm_session_get(ctx, TPMA_SESSION_DECRYPT, &encrypts, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    TPM_CALL(ctx, trc,
+             Esys_NV_DefineSpace(ctx->esys, ESYS_TR_RH_OWNER, owner,
+                                 owner == encrypts ? ESYS_TR_NONE : encrypts, ESYS_TR_NONE, auth,
+                                 &pub, &nv));
+    if (trc != TSS2_RC_SUCCESS) {
+        return tpm_fail(err, trc, "defining the policy counter");
+    }
+    *ret_nv = (struct tpm_obj){.ctx = ctx, .tr = nv, .persistent = true};
+    return ATT_OK;
+}
+
+enum att_rc tpm_counter_define(struct tpm_context *ctx, uint32_t index, struct att_slice auth,
+                               struct att_err *err)
+{
+    tpm_autoobj nv = TPM_OBJ_INIT(ctx);
+    TPM2B_AUTH value = {.size = (uint16_t)auth.len};
+    enum att_rc rc = check_index(index, err);
+    if (rc == ATT_OK && (auth.len == 0 || auth.len > 32 || auth.ptr[auth.len - 1] == 0)) {
+        rc = att_fail(err, ATT_E_INVAL,
+                      "a counter's authValue of %zu bytes: expected 1-32 of which the last is not "
+                      "zero",
+                      auth.len);
+    }
+    if (rc == ATT_OK) {
+        rc = tpm_begin(ctx, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    memcpy(value.buffer, auth.ptr, auth.len);
+    rc = define(ctx, index, &value, &nv, err);
+    att_wipe(&value, sizeof(value));
+    return rc == ATT_OK ? increment(ctx, nv.tr, auth, err) : rc;
+}
+
+enum att_rc tpm_counter_raise(struct tpm_context *ctx, uint32_t index, struct att_slice auth,
+                              uint64_t target, struct att_err *err)
+{
+    tpm_autoobj nv = TPM_OBJ_INIT(ctx);
+    struct tpm_counter counter;
+    enum att_rc rc = tpm_begin(ctx, err);
+    if (rc == ATT_OK) {
+        rc = look(ctx, index, &nv, &counter, err);
+    }
+    if (rc == ATT_OK && !counter.ours) {
+        rc = att_fail(err, ATT_E_NOTFOUND, "NV index 0x%08x is no policy counter", index);
+    }
+    if (rc == ATT_OK && target > counter.value && target - counter.value > TPM_COUNTER_STEPS_MAX) {
+        rc = att_fail(err, ATT_E_LIMIT,
+                      "the policy counter is %llu: at most %u increments at a time, not to %llu",
+                      (unsigned long long)counter.value, TPM_COUNTER_STEPS_MAX,
+                      (unsigned long long)target);
+    }
+    for (uint64_t at = counter.value; rc == ATT_OK && at < target; at++) {
+        rc = increment(ctx, nv.tr, auth, err);
+    }
+    return rc;
+}
+
+enum att_rc tpm_counter_undefine(struct tpm_context *ctx, uint32_t index, struct att_err *err)
+{
+    tpm_autoobj nv = TPM_OBJ_INIT(ctx);
+    tpm_autoobj tmp = TPM_OBJ_INIT(ctx);
+    ESYS_TR session;
+    bool ours;
+    TSS2_RC trc;
+    enum att_rc rc = check_index(index, err);
+    if (rc == ATT_OK) {
+        rc = tpm_begin(ctx, err);
+    }
+    if (rc == ATT_OK) {
+        rc = tpm_counter_open(ctx, index, &nv, &ours, err);
+    }
+    if (rc != ATT_OK || nv.tr == ESYS_TR_NONE) {
+        return rc;
+    }
+    rc = tpm_hierarchy_session(ctx, ESYS_TR_RH_OWNER, &tmp, &session, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    TPM_CALL(ctx, trc,
+             Esys_NV_UndefineSpace(ctx->esys, ESYS_TR_RH_OWNER, nv.tr, session, ESYS_TR_NONE,
+                                   ESYS_TR_NONE));
+    if (trc != TSS2_RC_SUCCESS) {
+        return tpm_fail(err, trc, "undefining the policy counter");
+    }
+    nv.tr = ESYS_TR_NONE; /* ESYS forgot it with the index */
+    return ATT_OK;
+}
