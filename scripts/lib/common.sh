@@ -22,6 +22,7 @@ ATT_PACKAGES_INTEROP=(nginx-light default-jdk-headless nodejs openssh-server)
 # its test skips.
 ATT_PACKAGES_CI=(tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon)
 ATT_PACKAGES_BOOT=(qemu-system-x86 ovmf debootstrap debian-archive-keyring e2fsprogs)
+ATT_PACKAGES_DEB=(dpkg-dev debhelper dh-apparmor po-debconf fakeroot)
 ATT_PACKAGES_LINT=(clang-format shellcheck git mandoc)
 ATT_PACKAGES_FUZZ=(clang libclang-rt-dev)
 
