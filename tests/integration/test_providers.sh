@@ -134,6 +134,7 @@ s.sendall(bytes.fromhex("80010000000c0000017b0008")); s.recv(100) # GetRandom: i
 open(sys.argv[2], "w").close()
 time.sleep(600)' "$dir/tpm/sock" "$dir/tmp/held" < /dev/null > "$dir/log/holder.log" 2>&1 &
 echo $! > "$dir/holder.pid"
+disown $!
 wait_for 30 test -e "$dir/tmp/held"
 start
 wait_for 30 finds tpm '^(starting|tpmSilent|tpmGone)' 'fuser'
