@@ -4,9 +4,12 @@
 #include "tpm/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <tss2/tss2_tctildr.h>
 
@@ -475,6 +478,35 @@ static enum att_rc flush_leftovers(struct tpm_context *ctx, struct att_err *err)
     return rc;
 }
 
+/* tctildr does not say why a device cannot be opened: its errno, and the word for it; 0 and ""
+ * where it can, or is none. */
+static const char *why_closed(const char *tcti, int *ret_errno)
+{
+    *ret_errno = 0;
+    if (strncmp(tcti, "device:", 7) != 0) {
+        return "";
+    }
+    int fd = open(tcti + 7, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0) {
+        close(fd);
+        return "";
+    }
+    *ret_errno = errno;
+    switch (errno) {
+    case EBUSY:
+        return "tpmBusy";
+    case EACCES:
+    case EPERM:
+        return "tpmDenied";
+    case ENOENT:
+    case ENODEV:
+    case ENXIO:
+        return "tpmMissing";
+    default:
+        return "";
+    }
+}
+
 static enum att_rc connect_tpm(struct tpm_context *ctx, struct att_err *err)
 {
     TSS2_RC rc = Tss2_TctiLdr_Initialize(ctx->tcti, &ctx->tcti_ctx);
@@ -493,8 +525,12 @@ static enum att_rc connect_tpm(struct tpm_context *ctx, struct att_err *err)
         if (mapped != ATT_E_NOMEM) {
             mapped = ATT_E_GONE;
         }
-        return att_fail_native(err, mapped, ATT_DOM_TSS, rc, "no TPM at %s (0x%06x)", ctx->tcti,
-                               rc);
+        int why = 0;
+        const char *word = why_closed(ctx->tcti, &why);
+        att_fail_native(err, mapped, ATT_DOM_TSS, rc, "no TPM at %s (0x%06x)%s%s", ctx->tcti, rc,
+                        why ? ": " : "", why ? strerror(why) : "");
+        att_err_reason(err, word);
+        return mapped;
     }
     ctx->alive = true;
     enum att_rc result = ensure_started(ctx, err);

@@ -50,7 +50,8 @@ struct tpm_options {
 /* True for TCTIs that serve one client at a time and lead to the bare TPM: swtpm, /dev/tpm0. */
 bool tpm_context_single_client(const char *tcti);
 /* Connects; sends TPM2_Startup(CLEAR) to a TPM that has had none. ATT_E_GONE when there is nobody
- * at the TCTI, ATT_E_INVAL for a string that names no known TCTI (device, swtpm, mssim,
+ * at the TCTI, reason "tpmBusy", "tpmDenied" or "tpmMissing" where a device's errno says why,
+ * ATT_E_INVAL for a string that names no known TCTI (device, swtpm, mssim,
  * tabrmd). Sets TSS2_LOG=all+NONE in the environment unless it is set: errors come back, they are
  * not printed. */
 ATT_MUST_USE enum att_rc tpm_context_open(const struct tpm_options *options,

@@ -55,8 +55,10 @@ static enum att_rc read_some(struct tpm_context *ctx, uint16_t bank, uint32_t *l
     uint32_t got = from_selection(out, bank) & *left;
     uint32_t used = 0;
     if (got == 0) {
-        return att_fail(err, ATT_E_UNSUPPORTED, "the TPM has no %s PCRs of those asked for",
-                        parse_alg_name(bank) ? parse_alg_name(bank) : "such");
+        att_fail(err, ATT_E_UNSUPPORTED, "the TPM has no %s PCRs of those asked for",
+                 parse_alg_name(bank) ? parse_alg_name(bank) : "such");
+        att_err_reason(err, "pcrSelection");
+        return ATT_E_UNSUPPORTED;
     }
     for (uint32_t pcr = 0; pcr < PARSE_PCR_COUNT; pcr++) {
         if (!(got & (1u << pcr))) {

@@ -8,7 +8,7 @@
 #define TPM_QUOTE_NONCE_MAX 64u
 
 /* Reads them, and again until two rounds saw the same PCR update counter (bounded: ATT_E_RETRY).
- * ATT_E_UNSUPPORTED when the TPM lacks the bank or one of the PCRs. */
+ * ATT_E_UNSUPPORTED, reason "pcrSelection", when the TPM lacks the bank or one of the PCRs. */
 ATT_MUST_USE enum att_rc tpm_quote_pcr_read(struct tpm_context *ctx,
                                             const struct parse_pcr_sel *sel,
                                             struct parse_pcr_set *ret_values, struct att_err *err);

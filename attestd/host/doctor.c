@@ -18,10 +18,8 @@ struct doctor {
     json_t *checks;
 };
 
-static void check(struct doctor *d, const char *name, bool ok, bool optional, const char *mend,
-                  const char *fmt, ...) ATT_PRINTF(6, 7);
-static void check(struct doctor *d, const char *name, bool ok, bool optional, const char *mend,
-                  const char *fmt, ...)
+void host_doctor_add(json_t *checks, const char *name, bool ok, bool optional, const char *mend,
+                     const char *fmt, ...)
 {
     char detail[400];
     va_list args;
@@ -35,8 +33,9 @@ static void check(struct doctor *d, const char *name, bool ok, bool optional, co
     if (!ok && mend) {
         json_object_set_new(json, "mend", json_string(mend));
     }
-    json_array_append_new(d->checks, json);
+    json_array_append_new(checks, json);
 }
+#define check(d, ...) host_doctor_add((d)->checks, __VA_ARGS__)
 
 const json_t *host_hsm_info(const json_t *keyd_info)
 {
@@ -96,28 +95,9 @@ static void check_tpm(struct doctor *d, struct host *host)
               err.msg);
         return;
     }
-    const char *state = json_string_value(json_object_get(info, "state"));
-    const char *reason = json_string_value(json_object_get(info, "reason"));
-    bool ready = state && strcmp(state, "ready") == 0;
     check(d, "keyd", true, false, NULL, "answers on %s", host->paths.keyd);
     check_hsm(d, info);
-    check(d, "tpm", ready, false, "see tpm.tcti in the configuration and keyd's log", "%s%s%s",
-          att_log_text(state), reason ? ": " : "", att_log_text(reason));
-    const json_t *tpm = json_object_get(info, "tpm");
-    if (!json_is_object(tpm)) {
-        return;
-    }
-    check(d, "ekCertificate", json_is_true(json_object_get(tpm, "ekCertificate")), false,
-          "import this EK at the issuer and use an enrolment with `ek: inventory`",
-          "an EK certificate in the TPM's NV");
-    check(d, "tpmLockout", !json_is_true(json_object_get(tpm, "inLockout")), false,
-          "wait for the TPM's recovery time; do not reset it",
-          "dictionary-attack counter %lld of %lld",
-          (long long)json_integer_value(json_object_get(tpm, "lockoutCounter")),
-          (long long)json_integer_value(json_object_get(tpm, "lockoutMax")));
-    size_t bad = json_array_size(json_object_get(info, "bad"));
-    check(d, "keydState", bad == 0, false, "look at the .bad files in state_dir/keyd",
-          "%zu state files were set aside", bad);
+    host_doctor_tpm(d->checks, info);
 }
 
 static void add_other(char *ret, size_t room, const char *path, const char *who, long id)
@@ -265,8 +245,12 @@ static void check_log(struct doctor *d, const char *name, const char *path, bool
               path, bytes.len);
         return;
     }
-    check(d, name, false, optional, "mount securityfs, or set logs in the configuration", "%s",
-          err.msg);
+    check(
+        d, name, false, optional,
+        "mount securityfs, or name the file in logs of the configuration; in a container mount the "
+        "host's /sys/kernel/security there, read-only. A virtual machine has it with UEFI firmware "
+        "and a TPM only",
+        "%s", err.msg);
 }
 
 static void check_logs(struct doctor *d, struct host *host)

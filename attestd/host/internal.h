@@ -395,6 +395,11 @@ json_t *host_error_json(const struct agent_error *error);
 ATT_MUST_USE enum att_rc host_doctor(struct host *host, json_t **ret_result, struct att_err *err);
 /* Of keyd's INFO the store "hsm", borrowed; NULL: this host has no HSM. */
 const json_t *host_hsm_info(const json_t *keyd_info);
+/* One line of it: appended to checks. mend only where it is not ok. doctor_tpm.c reads keyd's INFO.
+ */
+void host_doctor_add(json_t *checks, const char *name, bool ok, bool optional, const char *mend,
+                     const char *fmt, ...) ATT_PRINTF(6, 7);
+void host_doctor_tpm(json_t *checks, const json_t *info);
 /* Who, beside root and this user, may open a TPM's device or its sibling (tpmrm0 and tpm0), as text
  * for people; empty: nobody. */
 void host_device_others(const char *path, uid_t keyd_uid, char *ret, size_t room);

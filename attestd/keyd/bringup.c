@@ -118,6 +118,9 @@ enum att_rc keyd_worker_identity(struct keyd *keyd, struct tpm_context *ctx, str
     pthread_mutex_lock(&keyd->lock);
     keyd->srk_persistent = persistent;
     keyd->ek_certificate = worker->ek.cert.len > 0;
+    keyd->ek_kind = worker->ek.kind;
+    keyd->ek_handle = worker->ek.persistent;
+    keyd->ek_index = worker->ek.nv_index;
     keyd->nv_skipped_count = worker->certs.skipped_count;
     memcpy(keyd->nv_skipped, worker->certs.skipped, sizeof keyd->nv_skipped);
     pthread_mutex_unlock(&keyd->lock);

@@ -59,6 +59,25 @@ static void refresh(struct keyd *keyd, struct tpm_queue *queue)
     }
 }
 
+/* Which EK is used, where it lies and where its certificate does. */
+static json_t *ek_json(const struct keyd *keyd)
+{
+    static const char *const names[] = {
+        [PARSE_EK_NONE] = "none",   [PARSE_EK_L1] = "RSA-2048", [PARSE_EK_L2] = "P-256",
+        [PARSE_EK_H1] = "RSA-2048", [PARSE_EK_H2] = "P-256",    [PARSE_EK_H3] = "P-384",
+        [PARSE_EK_H6] = "RSA-3072",
+    };
+    json_t *json = json_pack("{s:s, s:b}", "kind", names[keyd->ek_kind], "highRange",
+                             (int)(keyd->ek_kind >= PARSE_EK_H1));
+    if (keyd->ek_handle) {
+        json_object_set_new(json, "handle", json_sprintf("0x%08" PRIx32, keyd->ek_handle));
+    }
+    if (keyd->ek_index) {
+        json_object_set_new(json, "certificate", json_sprintf("0x%08" PRIx32, keyd->ek_index));
+    }
+    return json;
+}
+
 static json_t *tpm_json(const struct keyd *keyd)
 {
     char manufacturer[9], firmware[17];
@@ -74,14 +93,14 @@ static json_t *tpm_json(const struct keyd *keyd)
     for (size_t i = 0; i < keyd->nv_skipped_count; i++) {
         json_array_append_new(skipped, json_sprintf("0x%08" PRIx32, keyd->nv_skipped[i]));
     }
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:o, s:s, s:b, s:o}", "manufacturer",
-                     manufacturer, "manufacturerText", info->manufacturer_text, "vendor",
-                     info->vendor, "firmware", firmware, "lockoutCounter",
-                     (json_int_t)info->lockout_counter, "lockoutMax", (json_int_t)info->lockout_max,
-                     "inLockout", (int)info->in_lockout, "slotsFree",
-                     (json_int_t)info->transient_avail, "banks", banks, "srk",
-                     keyd->srk_persistent ? "persistent" : "transient", "ekCertificate",
-                     (int)keyd->ek_certificate, "nvSkipped", skipped);
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:o, s:s, s:b, s:o, s:o}", "manufacturer",
+        manufacturer, "manufacturerText", info->manufacturer_text, "vendor", info->vendor,
+        "firmware", firmware, "lockoutCounter", (json_int_t)info->lockout_counter, "lockoutMax",
+        (json_int_t)info->lockout_max, "inLockout", (int)info->in_lockout, "lockoutIntervalS",
+        (json_int_t)info->lockout_interval_s, "slotsFree", (json_int_t)info->transient_avail,
+        "banks", banks, "srk", keyd->srk_persistent ? "persistent" : "transient", "ekCertificate",
+        (int)keyd->ek_certificate, "ek", ek_json(keyd), "nvSkipped", skipped);
 }
 
 static json_t *ops_json(const struct tpm_queue_stats *stats)
@@ -143,6 +162,9 @@ static json_t *info_json(const struct keyd *keyd, const struct tpm_queue_stats *
     } else if (strcmp(state, "ready") != 0) {
         json_object_set_new(json, "reason",
                             json_string(keyd->why.msg[0] ? keyd->why.msg : "waiting for the TPM"));
+        if (keyd->why.reason[0]) {
+            json_object_set_new(json, "cause", json_string(keyd->why.reason));
+        }
     }
     if (keyd->info_known) {
         json_object_set_new(json, "tpm", tpm_json(keyd));

@@ -149,6 +149,8 @@ struct keyd {
     char *bad[KEYD_BAD_MAX];
     size_t bad_count;
     bool info_known, srk_persistent, ek_certificate;
+    enum parse_ek_template ek_kind;          /* PARSE_EK_NONE: not known yet */
+    uint32_t ek_handle, ek_index;            /* persistent; of its certificate; 0: none */
     uint32_t nv_skipped[TPM_EK_SKIPPED_MAX]; /* certificates in NV that were not read */
     size_t nv_skipped_count;
     struct tpm_info info;

@@ -21,9 +21,10 @@ ATT_PACKAGES_VALGRIND=(valgrind)
 ATT_PACKAGES_INTEROP=(nginx-light default-jdk-headless nodejs openssh-server golang-go
     golang-github-thalesignite-crypto11-dev)
 # On a host with a TPM, tpm2-abrmd is a service that takes it: for CI and throw-away systems only; without it
-# its test skips.
-ATT_PACKAGES_CI=(tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon)
+# its test skips. systemd and apparmor bring the tools that test_units asks.
+ATT_PACKAGES_CI=(tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon systemd apparmor)
 ATT_PACKAGES_BOOT=(qemu-system-x86 ovmf debootstrap debian-archive-keyring e2fsprogs)
+ATT_PACKAGES_DEB=(dpkg-dev debhelper dh-apparmor po-debconf fakeroot)
 ATT_PACKAGES_LINT=(clang-format shellcheck git mandoc)
 ATT_PACKAGES_FUZZ=(clang libclang-rt-dev)
 

@@ -33,9 +33,10 @@ static void refuses_what_the_tpm_lacks(void **state)
     tpm_autoquote quote = {0};
     uint8_t long_nonce[65] = {0}, digest[32] = {0};
     (void)state;
-    assert_refused(tpm_quote_pcr_read(ctx, &sha384, &values, err), ATT_E_UNSUPPORTED, "");
+    assert_refused(tpm_quote_pcr_read(ctx, &sha384, &values, err), ATT_E_UNSUPPORTED,
+                   "pcrSelection");
     assert_refused(tpm_quote_create(ctx, &sha384, ATT_SLICE_LIT("n"), &quote, err),
-                   ATT_E_UNSUPPORTED, "");
+                   ATT_E_UNSUPPORTED, "pcrSelection");
     assert_refused(tpm_quote_create(ctx, &empty, ATT_SLICE_LIT("n"), &quote, err), ATT_E_INVAL, "");
     assert_refused(tpm_quote_create(ctx, &beyond, ATT_SLICE_LIT("n"), &quote, err), ATT_E_INVAL,
                    "");

@@ -31,6 +31,8 @@ static struct {
     atomic_int refuse_saves;  /* answer this many ContextSave commands with TPM_RC_OBJECT_MEMORY */
     atomic_int saves_refused;
     bool sign_pending;
+    atomic_bool no_rsa; /* a TPM that knows no RSA: who asks for such a key hears TPM_RC_TYPE */
+    atomic_int rsa_refused;
     pthread_t thread;
 } relay;
 
@@ -80,6 +82,21 @@ static uint32_t command_code(const uint8_t *bytes, size_t len)
                      : 0;
 }
 
+/* CreatePrimary, Create, CreateLoaded: the type in their inPublic is RSA's. */
+static bool asks_for_rsa(uint32_t code, const uint8_t *bytes, size_t len)
+{
+    if ((code != 0x131 && code != 0x153 && code != 0x191) || len < 18) {
+        return false;
+    }
+    size_t at =
+        14 + 4 +
+        ((size_t)bytes[14] << 24 | (size_t)bytes[15] << 16 | (size_t)bytes[16] << 8 | bytes[17]);
+    if (at + 2 <= len) {
+        at += 2 + ((size_t)bytes[at] << 8 | bytes[at + 1]); /* inSensitive */
+    }
+    return at + 4 <= len && bytes[at + 2] == 0 && bytes[at + 3] == 1;
+}
+
 static bool forward(size_t i, bool from_client)
 {
     uint8_t bytes[8192];
@@ -93,6 +110,12 @@ static bool forward(size_t i, bool from_client)
     }
     att_buf_put(&relay.seen, bytes, (size_t)n);
     uint32_t code = from_client ? command_code(bytes, (size_t)n) : 0;
+    if (relay.no_rsa && asks_for_rsa(code, bytes, (size_t)n)) {
+        static const uint8_t rc_type[] = {0x80, 1, 0, 0, 0, 10, 0, 0, 0x02, 0xca};
+        relay.rsa_refused++;
+        put_all(from, rc_type, sizeof(rc_type));
+        return true;
+    }
     if (code == 0x158 && relay.extends_left > 0) {
         relay.extends_left--;
         slip_in_extend(to, 16);
@@ -373,6 +396,53 @@ static void pcr_policies_are_tried_again(void **state)
     policy_key_done(&key);
 }
 
+/* ---- a TPM without RSA ------------------------------------------------------------------------
+ */
+
+/* Neither an RSA EK in it nor a certificate of one, and RSA refused on the bus. */
+static void an_ecc_only_tpm_does(void **state)
+{
+    tpm_autoek ek = {0}, none = {0};
+    tpm_autoak ak = {0};
+    tpm_autoblob blob = {0};
+    struct tpm_signature sig;
+    uint8_t digest[32] = {7}, value[32] = {9};
+    struct parse_public pub;
+    att_autobuf credential = {0}, secret = {0}, opened = {0};
+    (void)state;
+    assert_int_equal(swtpm_sh(&the_tpm, "tpm2_evictcontrol -C p -c 0x81010001 || "
+                                        "tpm2_evictcontrol -C o -c 0x81010001"),
+                     0);
+    struct tpm_context *ctx = open_through_relay();
+    relay.no_rsa = true;
+    relay.rsa_refused = 0;
+    assert_ok(find_ek(ctx, PARSE_EK_NONE, &ek, err));
+    assert_int_equal(ek.kind, PARSE_EK_H3);
+    assert_ok(tpm_ak_get(ctx, &ak, err));
+    assert_ok(parse_public_parse(att_buf_slice(&ek.pub), &pub, err));
+    assert_ok(
+        parse_makecred_create(&pub, ATT_SLICE_ARRAY(value), &ak.name, &credential, &secret, err));
+    assert_ok(tpm_ek_activate(ctx, &ek, att_buf_slice(&credential), att_buf_slice(&secret), &opened,
+                              err));
+    assert_true(att_slice_eq(att_buf_slice(&opened), ATT_SLICE_ARRAY(value)));
+    assert_ok(tpm_key_create(ctx, AUTH_A, &blob, err));
+    assert_ok(tpm_key_sign(ctx, &blob, AUTH_A, digest, &sig, err));
+    assert_true(verifies(&blob, digest, &sig));
+    assert_int_equal(relay.rsa_refused, 0); /* nobody asked for RSA */
+    /* The same where no certificate says which EK: P-256 by its template. */
+    struct tpm_ek_certs nothing = {0};
+    assert_ok(tpm_ek_find(ctx, &nothing, PARSE_EK_NONE, &none, err));
+    assert_int_equal(none.kind, PARSE_EK_L2);
+    assert_int_equal(relay.rsa_refused, 0);
+    /* The relay does refuse. */
+    tpm_autoek rsa = {0};
+    struct att_err why = {0};
+    assert_int_not_equal(tpm_ek_find(ctx, &nothing, PARSE_EK_L1, &rsa, &why), ATT_OK);
+    assert_true(relay.rsa_refused > 0);
+    relay.no_rsa = false;
+    close_relay(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -381,6 +451,7 @@ int main(void)
         cmocka_unit_test(pcr_policies_are_tried_again),
         cmocka_unit_test(quotes_settle_or_give_up),
         cmocka_unit_test(secrets_never_cross_in_clear),
+        cmocka_unit_test(an_ecc_only_tpm_does),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

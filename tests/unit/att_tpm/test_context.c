@@ -3,6 +3,12 @@
 #include "tpm/seal.h"
 #include "tpm/session.h"
 
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 static void refuses_unknown_tctis(void **state)
 {
     static const char *const bad[] = {
@@ -37,7 +43,65 @@ static void nobody_there_is_gone(void **state)
     (void)state;
     assert_refused(tpm_context_open(&options, &ctx, err), ATT_E_GONE, "");
     options.tcti = "device:/nonexistent/tpmrm0";
-    assert_refused(tpm_context_open(&options, &ctx, err), ATT_E_GONE, "");
+    assert_refused(tpm_context_open(&options, &ctx, err), ATT_E_GONE, "tpmMissing");
+}
+
+/* ---- a device that cannot be opened, and why ------------------------------------------------- */
+
+static int refused_as(const char *path, const char *word)
+{
+    char tcti[160];
+    struct tpm_context *ctx = NULL;
+    struct att_err why = {0};
+    (void)snprintf(tcti, sizeof(tcti), "device:%s", path);
+    struct tpm_options options = {.tcti = tcti};
+    enum att_rc rc = tpm_context_open(&options, &ctx, &why);
+    bool as_it_should = rc == ATT_E_GONE && strcmp(why.reason, word) == 0;
+    if (!as_it_should) {
+        (void)fprintf(stderr, "%s: %s \"%s\" %s; expected \"%s\"\n", path, att_rc_name(rc),
+                      why.reason, why.msg, word);
+    }
+    tpm_context_free(ctx);
+    return as_it_should ? 0 : 1;
+}
+
+/* A terminal in exclusive mode refuses to be opened again as /dev/tpm0 does: EBUSY, of a real open.
+ * Only to those who are not root; so is EACCES. */
+static int devices_as_nobody(const char *closed)
+{
+    int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+    char path[64];
+    if (terminal < 0 || grantpt(terminal) != 0 || unlockpt(terminal) != 0 ||
+        ptsname_r(terminal, path, sizeof(path)) != 0) {
+        return 2;
+    }
+    int held = open(path, O_RDWR | O_NOCTTY);
+    if (held < 0 || ioctl(held, TIOCEXCL) != 0 || fchmod(held, 0666) != 0 ||
+        (getuid() == 0 && setuid(65534) != 0)) {
+        return 2;
+    }
+    int wrong = refused_as(path, "tpmBusy");
+    return wrong + refused_as(closed, "tpmDenied");
+}
+
+static void says_why_a_device_is_closed(void **state)
+{
+    (void)state;
+    assert_int_equal(refused_as("/dev/att-no-such-tpm", "tpmMissing"), 0);
+    assert_int_equal(refused_as("/dev/null", ""), 0); /* opens, and is no TPM */
+    char closed[] = "/tmp/att-device.XXXXXX";
+    int file = mkstemp(closed);
+    assert_true(file >= 0 && fchmod(file, 0) == 0);
+    (void)close(file);
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(devices_as_nobody(closed));
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(unlink(closed), 0);
 }
 
 static void starts_a_tpm_that_nobody_started(void **state)
@@ -298,6 +362,7 @@ int main(void)
         cmocka_unit_test(refuses_unknown_tctis),
         cmocka_unit_test(refuses_bad_handles),
         cmocka_unit_test(nobody_there_is_gone),
+        cmocka_unit_test(says_why_a_device_is_closed),
         cmocka_unit_test(starts_a_tpm_that_nobody_started),
         cmocka_unit_test(says_what_it_is),
         cmocka_unit_test(gone_and_back),

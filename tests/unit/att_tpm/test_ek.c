@@ -222,6 +222,22 @@ static void recreates_missing_persistent_keys(void **state)
     swtpm_done(&tpm);
 }
 
+/* The certificate of an RSA EK is all there is, as in most TPMs with firmware from before 2018. */
+static void an_rsa_only_ek_does(void **state)
+{
+    struct swtpm tpm = {0};
+    (void)state;
+    assert_ok(swtpm_new(&tpm, NULL, err));
+    assert_int_equal(swtpm_sh(&tpm, "tpm2_nvundefine 0x01c00016 -C p || "
+                                    "tpm2_nvundefine 0x01c00016 -C o"),
+                     0);
+    assert_int_equal(swtpm_sh(&tpm, "tpm2_evictcontrol -C p -c 0x81010016 || "
+                                    "tpm2_evictcontrol -C o -c 0x81010016"),
+                     0);
+    find_and_activate(&tpm, PARSE_EK_NONE, PARSE_EK_L1, true, true);
+    swtpm_done(&tpm);
+}
+
 static void works_without_certificates(void **state)
 {
     struct swtpm tpm = {0};
@@ -369,6 +385,7 @@ int main(void)
         cmocka_unit_test(activates_with_rsa),
         cmocka_unit_test(activates_with_other_templates),
         cmocka_unit_test(recreates_missing_persistent_keys),
+        cmocka_unit_test(an_rsa_only_ek_does),
         cmocka_unit_test(works_without_certificates),
         cmocka_unit_test(prefers_p256_and_reads_chains),
         cmocka_unit_test(uses_the_endorsement_authorisation),

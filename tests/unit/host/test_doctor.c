@@ -1,5 +1,5 @@
-/* Who may open the TPM's device: plain files stand in for the devices, since only modes are read.
- */
+/* What the doctor says of the TPM. Who may open its device: plain files stand in for the devices,
+ * since only modes are read. */
 #include "attestd/host/internal.h"
 
 #include <fcntl.h>
@@ -93,6 +93,111 @@ static void doctor_is_content_with_keyd_and_root(void **state)
     others_are("/nonexistent/tpmrm0", NULL, NULL);
 }
 
+/* ---- what keyd says of its TPM --------------------------------------------------------------- */
+
+#define HEALTHY                                                                                    \
+    "{\"state\": \"ready\", \"bad\": [], \"tpm\": {\"ekCertificate\": true, \"ek\": {\"kind\": "   \
+    "\"P-384\", \"highRange\": true, \"handle\": \"0x81010016\", \"certificate\": "                \
+    "\"0x01c00016\"}, "                                                                            \
+    "\"banks\": [\"sha256\"], \"inLockout\": false, \"lockoutCounter\": 0, \"lockoutMax\": 32, "   \
+    "\"lockoutIntervalS\": 7200}}"
+
+/* INFO with one thing changed: path is "tpm.banks" or "state", value its JSON. */
+static json_t *changed(const char *path, const char *value)
+{
+    json_t *info = json_loads(HEALTHY, 0, NULL);
+    json_t *into = strncmp(path, "tpm.", 4) == 0 ? json_object_get(info, "tpm") : info;
+    json_t *new_value = json_loads(value, JSON_DECODE_ANY, NULL);
+    assert_non_null(new_value);
+    json_object_set_new(into, path + (into == info ? 0 : 4), new_value);
+    return info;
+}
+
+/* Of all lines exactly this one is not ok; it says and advises that. optional: as it should be. */
+static void only(json_t *info, const char *name, bool optional, const char *says, const char *mend)
+{
+    json_t *checks = json_array();
+    host_doctor_tpm(checks, info);
+    size_t bad = 0;
+    for (size_t i = 0; i < json_array_size(checks); i++) {
+        const json_t *check = json_array_get(checks, i);
+        const char *advice = json_string_value(json_object_get(check, "mend"));
+        if (json_is_true(json_object_get(check, "ok"))) {
+            assert_null(advice);
+            continue;
+        }
+        bad++;
+        assert_string_equal(json_string_value(json_object_get(check, "name")), name);
+        assert_int_equal(json_is_true(json_object_get(check, "optional")), optional);
+        assert_non_null(strstr(json_string_value(json_object_get(check, "detail")), says));
+        assert_non_null(advice);
+        if (!strstr(advice, mend)) {
+            fail_msg("%s: \"%s\" is not in \"%s\"", name, mend, advice);
+        }
+    }
+    assert_int_equal(bad, name[0] ? 1 : 0);
+    json_decref(checks);
+    json_decref(info);
+}
+
+static void doctor_says_why_there_is_no_tpm(void **state)
+{
+    static const struct {
+        const char *cause, *mend;
+    } rows[] = {{"tpmBusy", "fuser"},         {"tpmDenied", "70-attestd.rules"},
+                {"tpmMissing", "firmware"},   {"foreignTpm", "new ticket"},
+                {"ekCertMismatch", "maker"},  {"hostSecretMissing", "restore"},
+                {"somethingElse", "tpm.tcti"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        json_t *info = changed("state", "\"tpmGone\"");
+        json_object_set_new(info, "reason", json_string("no TPM at device:/dev/tpm0"));
+        json_object_set_new(info, "cause", json_string(rows[i].cause));
+        only(info, "tpm", false, "no TPM at", rows[i].mend);
+    }
+    only(changed("state", "\"starting\""), "tpm", false, "starting", "fuser");
+    only(changed("state", "\"tpmSilent\""), "tpm", false, "tpmSilent", "fuser");
+}
+
+static void doctor_names_what_a_tpm_lacks(void **state)
+{
+    (void)state;
+    only(changed("state", "\"ready\""), "", false, "", "");
+    only(changed("tpm.ekCertificate", "false"), "ekCertificate", false, "NV", "inventory");
+    only(changed("tpm.ek", "{\"kind\": \"none\"}"), "ekKey", false, "no endorsement key", "TCG");
+    only(changed("tpm.ek", "{}"), "ekKey", false, "no endorsement key", "TCG");
+    only(changed("tpm.banks", "[\"sha1\", \"sha256\"]"), "sha1Bank", true, "in use",
+         "switched off");
+    only(changed("tpm.banks", "[]"), "pcrBank", false, "none", "tpm2_pcrallocate");
+    only(changed("tpm.banks", "[\"unknown\"]"), "pcrBank", false, "unknown", "tpm2_pcrallocate");
+    only(changed("tpm.banks", "[\"sha384\"]"), "", false, "", "");
+    only(changed("tpm.inLockout", "true"), "tpmLockout", false, "of 32", "7200 s");
+    only(changed("bad", "[\"host.pem.bad\"]"), "keydState", false, "1 state", ".bad");
+}
+
+/* What keyd of another version leaves out, or says in another form. */
+static void doctor_reads_any_info(void **state)
+{
+    static const char *const infos[] = {"{}", "[]", "{\"tpm\": 1, \"state\": 2}",
+                                        "{\"tpm\": {\"banks\": [1, null], \"ek\": []}}"};
+    (void)state;
+    for (size_t i = 0; i < sizeof(infos) / sizeof(infos[0]); i++) {
+        json_t *checks = json_array(), *info = json_loads(infos[i], 0, NULL);
+        host_doctor_tpm(checks, info);
+        assert_true(json_array_size(checks) >= 2);
+        assert_false(json_is_true(json_object_get(json_array_get(checks, 0), "ok")));
+        json_decref(checks);
+        json_decref(info);
+    }
+    /* Many banks are cut off, not written past the end. */
+    json_t *info = changed("tpm.banks", "[]"), *banks = json_array();
+    for (int i = 0; i < 100; i++) {
+        json_array_append_new(banks, json_string("sha3-256"));
+    }
+    json_object_set_new(json_object_get(info, "tpm"), "banks", banks);
+    only(info, "pcrBank", false, "sha3-256", "tpm2_pcrallocate");
+}
+
 static int make(void **state)
 {
     (void)state;
@@ -119,6 +224,9 @@ int main(void)
         cmocka_unit_test(doctor_names_everybody_who_may_open),
         cmocka_unit_test(doctor_sees_the_device_without_resource_manager),
         cmocka_unit_test(doctor_is_content_with_keyd_and_root),
+        cmocka_unit_test(doctor_says_why_there_is_no_tpm),
+        cmocka_unit_test(doctor_names_what_a_tpm_lacks),
+        cmocka_unit_test(doctor_reads_any_info),
     };
     return cmocka_run_group_tests(tests, make, done);
 }

@@ -94,7 +94,8 @@ static struct verify_verdict *judge(const struct guest *g)
     if (g->systemd.len) {
         add(&logs, "systemd", &g->systemd, g->systemd_signed);
     }
-    struct verify_logs_wanted wanted = {g->wanted, g->allow, g->memo};
+    struct verify_logs_wanted wanted = {
+        .logs = g->wanted, .violations_allowed = g->allow, .memo = g->memo};
     verify_logs(&wanted, &g->quoted, &logs, verdict);
     evidence_logs_done(&logs);
     return verdict;
