@@ -65,7 +65,7 @@ job_start_keyd
 wait_for 60 lockout_is true
 doctor_is false > /dev/null || job_fail "doctor: $(ctl --json doctor | jq -c .checks)"
 ctl doctor > "$dir/tmp/doctor" 2>&1 || true
-grep -q 'wait for the TPM.s recovery time; do not reset it' "$dir/tmp/doctor" || { cat "$dir/tmp/doctor"; job_fail "doctor does not say what to do"; }
+grep -q 'do not reset the lockout' "$dir/tmp/doctor" || { cat "$dir/tmp/doctor"; job_fail "doctor does not say what to do"; }
 ok "in lockout: status and doctor say so"
 wait_for 60 client sign 3
 wait $loop || { cat "$dir/tmp/loop"; job_fail "a running caller did not recover"; }
