@@ -159,8 +159,11 @@ rig_wait grep -q 'event=tokend.limit' "$RIG/tokend.log"
 rig_wait signs || { cat "$RIG/signs"; fail "after a flood"; }
 touch "$RIG/store/quota"
 before=$(lines event=tokend.refused)
-timeout 30 "$client" "$module" loop 2 > "$RIG/out" 2>&1 || true
-rm "$RIG/store/quota"
+(
+    sleep 2
+    rm "$RIG/store/quota"
+) &
+timeout 30 "$client" "$module" loop 1 > "$RIG/out" 2>&1 || { cat "$RIG/out"; fail "refused on after the quota was gone"; }
 failed=$(sed 's/.*failed \([0-9]*\) .*/\1/' "$RIG/out")
 written=$(($(lines event=tokend.refused) - before))
 [ "$failed" -gt 50 ] || { cat "$RIG/out"; fail "$failed refusals only"; }

@@ -112,7 +112,7 @@ class Asker:
         r = self.call(2, blob(agent.encode()))
         out = {"spiffeId": r.blob().decode(), "keyId": r.blob().decode(), "notAfter": r.num(8)}
         out |= {"chain": [c.hex() for c in r.list()], "bundle": [c.hex() for c in r.list()]}
-        out["generation"] = r.num(8)
+        out |= {"generation": r.num(8), "keyStore": r.blob().decode()}
         r.end()
         return out
 

@@ -408,7 +408,7 @@ static void test_issuer_accepts(void **state)
     }
     assert_string_equal(conf->listen_host, "127.0.0.1");
     assert_int_equal(conf->listen_port, 8443);
-    assert_int_equal(conf->threads, 2);
+    assert_int_equal(conf->threads, 4);
     assert_true(conf->eab_required);
     assert_false(conf->enrolment->boot_none);
     assert_false(conf->enrolment->ek_inventory);
