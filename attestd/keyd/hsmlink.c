@@ -288,8 +288,9 @@ static bool take_waste(struct keyd_hsm *hsm, int64_t now_ms, struct waste *ret)
     return false;
 }
 
-/* lock is held, and let go in between. One that cannot be destroyed does not hold up the others. */
-static void sweep(struct keyd *keyd)
+/* lock is held, and let go in between. One that cannot be destroyed does not hold up the others,
+ * and all of them do not hold up the next look: false when it is due. */
+static bool sweep(struct keyd *keyd, int64_t look_at_ms)
 {
     struct keyd_hsm *hsm = keyd->hsm;
     struct waste waste;
@@ -308,7 +309,11 @@ static void sweep(struct keyd *keyd)
             waste.due_ms = att_boottime_ms() + LATE_MS;
             put_waste(hsm, &waste);
         }
+        if (att_boottime_ms() >= look_at_ms) {
+            return false;
+        }
     }
+    return true;
 }
 
 /* ---- looking after it ------------------------------------------------------------------------ */
@@ -374,7 +379,9 @@ static void *tend(void *arg)
             pthread_mutex_lock(&hsm->lock);
             look_at_ms = att_boottime_ms() + LOOK_MS;
         }
-        sweep(keyd);
+        if (!sweep(keyd, look_at_ms)) {
+            continue;
+        }
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += LOOK_MS / 1000;

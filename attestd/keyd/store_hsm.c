@@ -377,6 +377,9 @@ static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_
     if (rc == ATT_OK) {
         rc = keyd_hsm_ask(keyd, PROC_HSM_SIGN, values, &answer, NULL, err);
     }
+    if (rc == ATT_OK) { /* it may have waited for a place, and for the HSM */
+        rc = keyd_frozen_check(keyd, key->agent, err);
+    }
     if (rc != ATT_OK) {
         return rc;
     }

@@ -437,7 +437,8 @@ static void identified(void *user, enum att_rc rc, const struct proc_msg *reply,
 {
     struct conn *conn = user;
     conn->call = NULL;
-    if (rc == ATT_OK && conn->entries != conn->tokend->entries.now) { /* decided by others */
+    if ((rc == ATT_OK || rc == ATT_E_DENIED || rc == ATT_E_NOTFOUND) &&
+        conn->entries != conn->tokend->entries.now) { /* decided by others */
         identify(conn);
         return;
     }

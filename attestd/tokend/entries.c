@@ -43,7 +43,8 @@ static void settle(const struct conn *about, bool unassigned)
 {
     for (struct conn *conn = about->tokend->conns; conn; conn = conn->next) {
         if (granted(conn) && same_process(conn, about)) {
-            conn->entries = about->asked;
+            conn->entries =
+                about->asked; /* where these are old, too, it is behind as long as before */
             tokend_conn_mark(conn, false, unassigned);
         }
     }
@@ -154,8 +155,7 @@ enum att_rc tokend_entries_check(const struct conn *conn, struct att_err *err)
         att_err_reason(err, "notAssigned");
         return ATT_E_DENIED;
     }
-    if (!decided(conn) &&
-        att_boottime_ms() - conn->tokend->entries.changed_at_ms >= TOKEND_ENTRIES_MS) {
+    if (!decided(conn) && att_boottime_ms() - conn->behind_since_ms >= TOKEND_ENTRIES_MS) {
         (void)!att_fail(err, ATT_E_UNREACHABLE,
                         "the entries changed, and nobody has said who the caller is by them");
         att_err_reason(err, "notDecided");
@@ -180,8 +180,13 @@ static void heard(void *user, enum att_rc rc, const struct proc_msg *reply,
     }
     uint64_t now = reply->v[PROC_WORKLOAD_CHANGES_REP_ENTRIES].num;
     if (now && now != entries->now) {
+        /* Who is behind already is so since then: further changes give nobody more time. */
+        for (struct conn *conn = tokend->conns; conn; conn = conn->next) {
+            if (decided(conn)) {
+                conn->behind_since_ms = att_boottime_ms();
+            }
+        }
         entries->now = now;
-        entries->changed_at_ms = att_boottime_ms();
         entries->retry_at_ms = 0;
         tokend_entries_decide(tokend);
     }

@@ -83,6 +83,7 @@ struct conn {
     bool changed;       /* it is another by now: nothing is signed any more */
     /* by which entries it was granted its agent */
     uint64_t entries, asked;   /* asked: those of again */
+    int64_t behind_since_ms;   /* when entries stopped being those in force */
     struct tokend_call *again; /* a new decision under way */
     bool unassigned;           /* the entries do not make it the agent any more */
     /* the socket, until the token has it */
@@ -128,7 +129,7 @@ struct tokend_report {
 struct tokend_entries {
     struct tokend_call *call; /* CHANGES under way */
     uint64_t now;             /* 0: not known yet */
-    int64_t changed_at_ms, ask_at_ms, retry_at_ms;
+    int64_t ask_at_ms, retry_at_ms;
     unsigned under_way; /* new decisions */
     bool pending;       /* some connections are not decided yet */
 };

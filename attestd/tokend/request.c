@@ -17,11 +17,38 @@ bool tokend_caller_alive(const struct conn *conn)
 /* ---- the signature
  * ---------------------------------------------------------------------------------- */
 
+static void refuse_changed(struct conn *conn)
+{
+    struct att_err err = {0};
+    enum att_rc rc =
+        att_fail(&err, ATT_E_DENIED, "the caller is another program, unit or user now");
+    att_err_reason(&err, "callerChanged");
+    tokend_conn_reply_err(conn, rc, &err);
+}
+
+/* Answers by itself who must not sign. Asked before each step, for each may have waited. */
+static bool refused(struct conn *conn)
+{
+    struct att_err err = {0};
+    if (conn->changed) {
+        refuse_changed(conn);
+        return true;
+    }
+    enum att_rc rc = tokend_entries_check(conn, &err);
+    if (rc != ATT_OK) {
+        tokend_conn_reply_err(conn, rc, &err);
+    }
+    return rc != ATT_OK;
+}
+
 static void signed_by_keyd(void *user, enum att_rc rc, const struct proc_msg *reply,
                            const struct att_err *err)
 {
     struct conn *conn = user;
     conn->call = NULL;
+    if (rc == ATT_OK && refused(conn)) {
+        return;
+    }
     if (rc == ATT_OK) {
         const struct proc_value values[] = {reply->v[PROC_SIGN_REP_SIGNATURE]};
         conn->tokend->counts.signatures++;
@@ -53,15 +80,6 @@ static void ask_keyd(struct conn *conn)
 /* ---- is it still the one?
  * ----------------------------------------------------------------------------- */
 
-static void refuse_changed(struct conn *conn)
-{
-    struct att_err err = {0};
-    enum att_rc rc =
-        att_fail(&err, ATT_E_DENIED, "the caller is another program, unit or user now");
-    att_err_reason(&err, "callerChanged");
-    tokend_conn_reply_err(conn, rc, &err);
-}
-
 void tokend_caller_changed(struct conn *conn)
 {
     tokend_conn_mark(conn, true, conn->unassigned);
@@ -83,7 +101,9 @@ static void checked(void *user, enum att_rc rc, const struct proc_msg *reply,
         refuse_changed(conn);
     } else {
         conn->same_at_ms = att_boottime_ms();
-        ask_keyd(conn);
+        if (!refused(conn)) {
+            ask_keyd(conn);
+        }
     }
 }
 
@@ -115,13 +135,10 @@ static bool begin_signature(struct conn *conn, const struct proc_msg *request)
     if (!tokend_caller_alive(conn)) {
         return false;
     }
-    struct att_err err = {0};
-    enum att_rc rc = conn->changed ? ATT_OK : tokend_entries_check(conn, &err);
-    if (conn->changed) {
-        refuse_changed(conn);
-    } else if (rc != ATT_OK) {
-        tokend_conn_reply_err(conn, rc, &err);
-    } else if (att_boottime_ms() - conn->same_at_ms < SAME_FRESH_MS) {
+    if (refused(conn)) {
+        return true;
+    }
+    if (att_boottime_ms() - conn->same_at_ms < SAME_FRESH_MS) {
         ask_keyd(conn);
     } else {
         ask_whod(conn);

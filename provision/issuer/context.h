@@ -355,6 +355,13 @@ ATT_MUST_USE enum att_rc issuer_policy_use(struct store_tx *tx, const struct con
 ATT_MUST_USE enum att_rc issuer_policy_set_mode(struct store_tx *tx, const char *profile,
                                                 const char *mode, int64_t uid, int64_t now,
                                                 struct att_err *err);
+/* Is it signed by one of these keys (none: by whomever, or not at all)? policyUnsigned,
+ * policySigner.
+ */
+ATT_MUST_USE enum att_rc issuer_policy_signed_by(const struct verify_policy *policy,
+                                                 const char *profile,
+                                                 const uint8_t (*signers)[ATT_SHA256_LEN], size_t n,
+                                                 struct att_err *err);
 /* Is it signed as every profile that names it demands? policyUnsigned, policySigner. */
 ATT_MUST_USE enum att_rc issuer_policy_signer_check(struct issuer *issuer,
                                                     const struct verify_policy *policy,

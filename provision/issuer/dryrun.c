@@ -102,6 +102,7 @@ static void judge(struct dryrun *d, const struct parse_pcr_set *pcrs,
         wanted |= verify_log_bit(att_slice_str(logs->log[i].name));
     }
     if (!verdict) {
+        d->unknown++;
         return;
     }
     bool good = verify_policy_try(&in, logs, wanted, verdict) == VERIFY_ACCEPTED;

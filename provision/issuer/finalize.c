@@ -113,6 +113,12 @@ static enum att_rc check_policy(struct m5 *m, struct store_tx *tx, struct att_er
                              "boot policy %s is enforced since the verdict, which had findings",
                              name);
     }
+    if (policy) {
+        rc = issuer_policy_signed_by(policy->v, m->order.profile, use.signers, use.n_signers, err);
+        if (rc) {
+            return rc;
+        }
+    }
     if (!profile || strcmp(profile->boot, name) != 0 || now != judged) {
         return issuer_refuse(err, ATT_E_DENIED, "policyExpired",
                              "the verdict rests on boot policy %s, which is not the current one",

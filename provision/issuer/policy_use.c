@@ -69,8 +69,9 @@ enum att_rc issuer_policy_set_mode(struct store_tx *tx, const char *profile, con
     return rc;
 }
 
-static enum att_rc check_one(const struct verify_policy *policy, const char *profile,
-                             const uint8_t (*signers)[32], unsigned n, struct att_err *err)
+enum att_rc issuer_policy_signed_by(const struct verify_policy *policy, const char *profile,
+                                    const uint8_t (*signers)[ATT_SHA256_LEN], size_t n,
+                                    struct att_err *err)
 {
     if (n == 0) {
         return ATT_OK;
@@ -80,7 +81,7 @@ static enum att_rc check_one(const struct verify_policy *policy, const char *pro
                              "policy %s: %s takes it only signed, and it is not", policy->name,
                              profile);
     }
-    for (unsigned i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (memcmp(signers[i], policy->signer, ATT_SHA256_LEN) == 0) {
             return ATT_OK;
         }
@@ -88,7 +89,7 @@ static enum att_rc check_one(const struct verify_policy *policy, const char *pro
     char hex[2 * ATT_SHA256_LEN + 1];
     att_hex(hex, ATT_SLICE_ARRAY(policy->signer));
     return issuer_refuse(err, ATT_E_DENIED, "policySigner",
-                         "policy %s: signed by key %s, none of the %u whose signature %s takes",
+                         "policy %s: signed by key %s, none of the %zu whose signature %s takes",
                          policy->name, hex, n, profile);
 }
 
@@ -100,14 +101,14 @@ enum att_rc issuer_policy_signer_check(struct issuer *issuer, const struct verif
     const struct conf_enrolment *en = conf->enrolment;
     enum att_rc rc = ATT_OK;
     if (strcmp(en->boot, policy->name) == 0) {
-        rc = check_one(policy, CONF_ENROLMENT, (const uint8_t(*)[32])en->signers,
-                       en->n_policy_signers, err);
+        rc = issuer_policy_signed_by(policy, CONF_ENROLMENT, (const uint8_t(*)[32])en->signers,
+                                     en->n_policy_signers, err);
     }
     for (unsigned i = 0; !rc && i < conf->n_profiles; i++) {
         const struct conf_profile *p = &conf->profiles[i];
         if (strcmp(p->boot, policy->name) == 0) {
-            rc = check_one(policy, p->name, (const uint8_t(*)[32])p->signers, p->n_policy_signers,
-                           err);
+            rc = issuer_policy_signed_by(policy, p->name, (const uint8_t(*)[32])p->signers,
+                                         p->n_policy_signers, err);
         }
     }
     return rc;

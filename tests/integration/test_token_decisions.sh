@@ -87,6 +87,21 @@ rm "$RIG/store/busy"
 since=$(date +%s%3N)
 within '0x0 found 1'
 ok "a change of which attestd cannot say what it means: refused after $refused ms, until it can"
+touch "$RIG/store/busy"
+changed 71
+first=$since
+for n in {72..85}; do # each less than a second after the one before
+    sleep 0.5
+    changed $n
+done
+rig_wait is '0x30 found 1' || fail "signed on while entries kept changing"
+refused=$(tail -n 1 "$RIG/watch" | cut -d' ' -f1)
+took=$((refused - first))
+[ "$took" -ge 900 ] && [ "$took" -le $((limit + 1500)) ] || fail "entries kept changing: refused after $took ms"
+rm "$RIG/store/busy"
+since=$(date +%s%3N)
+within '0x0 found 1'
+ok "entries that keep changing give no more time: refused $took ms after the first of them"
 
 # ---- a restart is no change ----
 before=$(asked)

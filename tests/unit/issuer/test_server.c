@@ -143,7 +143,7 @@ static void serve(struct serving *v)
     const struct rlimit files = {ISSUER_FILES_SPARE + PLACES, ISSUER_FILES_SPARE + PLACES};
     char listen[64];
     stage_enrolled(&v->s, "none");
-    snprintf(listen, sizeof listen, "listen: \"127.0.0.1:%u\"", free_port());
+    snprintf(listen, sizeof listen, "threads: 2\nlisten: \"127.0.0.1:%u\"", free_port());
     reconfigure(&v->s.rig, "listen: \"127.0.0.1:8443\"", listen);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
     rig_ok(issuer_server_new(v->s.rig.issuer, &v->server, &err));

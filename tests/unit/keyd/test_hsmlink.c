@@ -26,9 +26,15 @@ struct rig {
 /* ---- an hsmd whose words the test chooses -----------------------------------------------------
  */
 
+/* P-256's generator, as a key. */
+#define SPKI                                                                                       \
+    "3059301306072a8648ce3d020106082a8648ce3d030107034200046b17d1f2e12c4247f8bce6e563a440f277037d" \
+    "812deb33a0f4a13945d898c2964fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
+
 static const char *info_says;
 static enum att_rc create_says, destroy_says, sign_says;
 static atomic_int creates, destroys, signs;
+static struct keyd *freezes; /* its agent is frozen while the HSM signs */
 
 static enum att_rc reasoned(enum att_rc rc, const char *reason, struct att_err *err)
 {
@@ -56,8 +62,19 @@ static enum att_rc serve(void *user, const struct proc_peer *peer, const struct 
         return reasoned(create_says, "tokenGone", err);
     }
     if (op->op == PROC_HSM_SIGN) {
+        static const uint8_t raw[ATT_P256_XY_LEN] = {1};
+        const struct proc_value values[] = {
+            [PROC_HSM_SIGN_REP_SIGNATURE] = {.bytes = ATT_SLICE_ARRAY(raw)}};
         atomic_fetch_add(&signs, 1);
-        return reasoned(sign_says, "pinLocked", err);
+        if (freezes) {
+            pthread_mutex_lock(&freezes->lock);
+            freezes->frozen = calloc(1, sizeof *freezes->frozen);
+            strcpy(freezes->frozen[0], "web");
+            freezes->frozen_count = 1;
+            pthread_mutex_unlock(&freezes->lock);
+        }
+        rc = reasoned(sign_says, "pinLocked", err);
+        return rc == ATT_OK ? proc_reply_encode(op, values, ret_payload, err) : rc;
     }
     if (op->op == PROC_HSM_DESTROY) {
         atomic_fetch_add(&destroys, 1);
@@ -106,6 +123,7 @@ static int teardown(void **state)
     char command[120];
     keyd_hsm_free(rig->keyd.hsm);
     proc_server_free(rig->server);
+    free(rig->keyd.frozen);
     pthread_mutex_destroy(&rig->keyd.lock);
     snprintf(command, sizeof command, "rm -rf %s", rig->dir);
     assert_int_equal(system(command), 0);
@@ -304,6 +322,45 @@ static void test_refuses_to_wait_for_a_module_that_is_silent(void **state)
     assert_int_equal(signs, 1);
 }
 
+/* FREEZE has answered while the HSM was at it: what comes is not given out. */
+static void test_frozen_while_the_hsm_signs(void **state)
+{
+    struct rig *rig = *state;
+    char path[KEYD_PATH_MAX];
+    struct keyd_key key;
+    struct keyd_sig sig = {.len = 0};
+    struct att_err err = {0};
+    uint8_t digest[32] = {1};
+    att_autobuf text = {0};
+    new_key(&key);
+    assert_int_equal(keyd_hsm_path(&rig->keyd, key.id, path, NULL), ATT_OK);
+    att_buf_printf(
+        &text,
+        "{\"version\":1,\"id\":\"%s\",\"agent\":\"web\",\"state\":\"active\",\"created\":12,"
+        "\"activations\":3,\"ckaId\":\"000102030405060708090a0b0c0d0e0f10111213\","
+        "\"spki\":\"" SPKI "\"}",
+        key.id);
+    assert_int_equal(att_io_write_file(path, att_buf_slice(&text), 0600, NULL), ATT_OK);
+    if (keyd_hsm_load(&rig->keyd, key.id, &key, &err) != ATT_OK) {
+        fail_msg("%s", err.msg);
+    }
+    serve_it(rig);
+    assert_int_equal(keyd_store_hsm.sign(&rig->keyd, &key, TPM_PRIO_HANDSHAKE, KEYD_ECDSA,
+                                         ATT_SLICE_ARRAY(digest), &sig, &err),
+                     ATT_OK);
+    assert_int_equal(sig.len, ATT_P256_XY_LEN);
+    sig.len = 0;
+    freezes = &rig->keyd;
+    assert_int_equal(keyd_store_hsm.sign(&rig->keyd, &key, TPM_PRIO_HANDSHAKE, KEYD_ECDSA,
+                                         ATT_SLICE_ARRAY(digest), &sig, &err),
+                     ATT_E_DENIED);
+    freezes = NULL;
+    assert_string_equal(err.reason, "frozen");
+    assert_int_equal(sig.len, 0);
+    assert_int_equal(signs, 2);
+    keyd_store_hsm.release(key.held);
+}
+
 static void test_refuses_an_info_that_is_none(void **state)
 {
     struct rig *rig = *state;
@@ -350,8 +407,9 @@ static void test_a_host_without_an_hsm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        TEST(test_nobody_listens_nothing_is_left),
+#define TEST(test_frozen_while_the_hsm_signs) ,
+        TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+            TEST(test_nobody_listens_nothing_is_left),
         TEST(test_an_unknown_fate_is_looked_at_twice),
         TEST(test_the_file_goes_after_the_key),
         TEST(test_one_does_not_hold_up_the_others),
