@@ -293,15 +293,15 @@ static void tell_counter(struct keyd *keyd, const char *what, uint64_t value,
     keyd_tell(keyd, KEYD_EVENT_COUNTER, text, err);
 }
 
-/* Nothing is recorded of one, so that one of ours is what a kill left, its authValue lost with the
- * host secret; defined anew it goes on above it. */
+/* One that is there is what a kill left, incremented or not yet, its authValue lost with the host
+ * secret; defined anew it goes on above it. */
 static enum att_rc define_counter(struct tpm_context *ctx, uint32_t index, struct att_slice secret,
                                   struct tpm_counter *ret, struct att_err *err)
 {
     uint8_t auth[TPM_KEY_AUTH_LEN];
     struct tpm_counter there;
     enum att_rc rc = tpm_counter_read(ctx, index, &there, err);
-    if (rc == ATT_OK && there.defined && !there.ours) {
+    if (rc == ATT_OK && there.defined && !there.ours && !there.begun) {
         rc = att_fail(err, ATT_E_CONFLICT, "NV index 0x%08" PRIx32 " is in use by something else",
                       index);
         return deny(err, rc, "counterTaken");

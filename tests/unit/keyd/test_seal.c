@@ -533,6 +533,52 @@ static void a_kill_in_the_middle_of_the_move(void **state)
     proc_account_done(&before);
 }
 
+/* Ended between NV_DefineSpace and NV_Increment, at the first start and at a recovery. */
+static void a_counter_begun_is_finished(void **state)
+{
+    static const char *const begin[] = {"tpm2_nvdefine", "0x01804154", "-C",
+                                        "o",             "-s",         "8",
+                                        "-a",            "authwrite|ownerread|no_da|nt=counter",
+                                        NULL};
+    static const char *const foreign[] = {"tpm2_nvdefine", "0x01804154", "-C",
+                                          "o",             "-s",         "8",
+                                          "-a",            "ownerwrite|ownerread|no_da",
+                                          NULL};
+    static const char *const away[] = {"tpm2_nvundefine", "0x01804154", "-C", "o", NULL};
+    struct sealed *s = *state;
+    char why[512];
+    struct parse_pcr_set good = pcrs_now(s);
+    write_policy(s, &v1, &good);
+    assert_int_equal(swtpm_tool(&s->tpm, foreign), 0);
+    start_opts(&s->f, &s->opts, "failed"); /* counterTaken */
+    why_sealed(&s->f, why);
+    assert_non_null(strstr(why, "in use by something else"));
+    stop(&s->f);
+    assert_int_equal(swtpm_tool(&s->tpm, away), 0);
+    assert_int_equal(swtpm_tool(&s->tpm, begin), 0);
+    start_opts(&s->f, &s->opts, "ready");
+    assert_int_equal(number(&s->f, "counter", "value"), 1);
+    stop(&s->f);
+    start_opts(&s->f, &s->opts, "ready");
+    stop(&s->f);
+    /* Recorded and begun: still for an operator, whose recovery defines it anew. */
+    assert_int_equal(swtpm_tool(&s->tpm, away), 0);
+    assert_int_equal(swtpm_tool(&s->tpm, begin), 0);
+    start_opts(&s->f, &s->opts, "sealed");
+    json_int_t reset = number(&s->f, "now", "resetCount");
+    write_policy(s,
+                 &(struct spec){.file = "r.json",
+                                .version = 1,
+                                .recovery = true,
+                                .reset_count = (uint32_t)reset,
+                                .not_after = 4102444800},
+                 &good);
+    struct att_err err = {0};
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    wait_state(s->f.client, "ready");
+    assert_true(number(&s->f, "counter", "value") == 2);
+}
+
 /* Files that a cut or a hand left. */
 static void damaged_files_are_refused(void **state)
 {
@@ -613,6 +659,7 @@ int main(void)
         WITH_TPM(by_pcr_7),
         WITH_TPM(a_host_moves_in),
         WITH_TPM(a_kill_in_the_middle_of_the_move),
+        WITH_TPM(a_counter_begun_is_finished),
         WITH_TPM(damaged_files_are_refused),
         WITH_TPM(a_cleared_tpm_is_foreign),
     };
