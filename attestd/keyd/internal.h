@@ -101,11 +101,12 @@ struct keyd_seal {
     struct parse_name parent_name;
     uint8_t auth_policy[PARSE_POLICY_LEN];
     struct parse_public key;
-    struct parse_pcr_set own; /* KEYD_PCR_7: the values that open it */
-    uint32_t counter;         /* recorded: there must be one; 0: none so far */
-    uint32_t counter_wanted;  /* of the policies in force; 0: none names one */
-    bool counter_missing;     /* recorded, and not there: only a recovery approval helps */
-    size_t approvals;
+    struct parse_pcr_set own;  /* KEYD_PCR_7: the values that open it */
+    uint32_t counter;          /* recorded: there must be one; 0: none so far */
+    uint32_t counter_wanted;   /* of the policies in force; 0: none names one */
+    bool counter_missing;      /* recorded, and not there: only a recovery approval helps */
+    bool counter_held;         /* defined in this process, with pending or the host secret */
+    struct att_secret pending; /* the host secret of a first try that failed: the next one's */
     /* lock */
     bool opened; /* the host secret was opened in this process */
     struct keyd_policy_file files[KEYD_POLICIES_MAX];

@@ -44,6 +44,7 @@ enum att_rc keyd_seal_new(struct keyd *keyd, const struct keyd_sealing *opts, st
 void keyd_seal_free(struct keyd *keyd)
 {
     tpm_blob_done(&keyd->seal.parent);
+    att_secret_done(&keyd->seal.pending);
     free(keyd->seal.policy_key);
     free(keyd->seal.policy_ref);
     free(keyd->seal.policies_dir);
@@ -327,11 +328,19 @@ enum att_rc keyd_seal_define_counter(struct keyd *keyd, struct tpm_context *ctx,
     if (seal->mode != KEYD_PCR_SIGNED || !seal->counter_wanted) {
         return ATT_OK;
     }
-    enum att_rc rc = define_counter(ctx, seal->counter_wanted, host_secret, &counter, err);
+    /* An earlier try's: each definition would be one more step that no policy can take back. */
+    if (seal->counter_held && !seal->counter_missing && seal->counter == seal->counter_wanted) {
+        return ATT_OK;
+    }
+    enum att_rc rc = tpm_parent_fits(ctx, err);
     if (rc == ATT_OK) {
+        rc = define_counter(ctx, seal->counter_wanted, host_secret, &counter, err);
+    }
+    if (rc == ATT_OK) {
+        seal->counter_held = true;
+        pthread_mutex_lock(&keyd->lock);
         seal->counter = seal->counter_wanted;
         seal->counter_missing = false;
-        pthread_mutex_lock(&keyd->lock);
         seal->counter_value = counter.value;
         pthread_mutex_unlock(&keyd->lock);
         tell_counter(keyd, "defined", counter.value, NULL);
@@ -444,7 +453,6 @@ static enum att_rc take_policies(struct keyd *keyd, struct att_err *err)
         rc = on_worker(keyd, run_now, &step, err);
     }
     if (rc == ATT_OK) {
-        seal->approvals = policy.n;
         keyd_seal_read_tickets(keyd, &policy);
         bool none = policy.n == 0;
         rc = on_worker(keyd, run_set, &step, err);

@@ -536,13 +536,23 @@ static void a_kill_in_the_middle_of_the_move(void **state)
 /* Ended between NV_DefineSpace and NV_Increment, at the first start and at a recovery. */
 static void a_counter_begun_is_finished(void **state)
 {
-    static const char *const begin[] = {"tpm2_nvdefine", "0x01804154", "-C",
-                                        "o",             "-s",         "8",
-                                        "-a",            "authwrite|ownerread|no_da|nt=counter",
+    static const char *const begin[] = {"tpm2_nvdefine",
+                                        "0x01804154",
+                                        "-C",
+                                        "o",
+                                        "-s",
+                                        "8",
+                                        "-a",
+                                        "authwrite|ownerread|no_da|nt=counter",
                                         NULL};
-    static const char *const foreign[] = {"tpm2_nvdefine", "0x01804154", "-C",
-                                          "o",             "-s",         "8",
-                                          "-a",            "ownerwrite|ownerread|no_da",
+    static const char *const foreign[] = {"tpm2_nvdefine",
+                                          "0x01804154",
+                                          "-C",
+                                          "o",
+                                          "-s",
+                                          "8",
+                                          "-a",
+                                          "ownerwrite|ownerread|no_da",
                                           NULL};
     static const char *const away[] = {"tpm2_nvundefine", "0x01804154", "-C", "o", NULL};
     struct sealed *s = *state;
@@ -577,6 +587,65 @@ static void a_counter_begun_is_finished(void **state)
     assert_ok(keyd_reload_policies(s->f.keyd, &err));
     wait_state(s->f.client, "ready");
     assert_true(number(&s->f, "counter", "value") == 2);
+}
+
+static bool counter_defined(const struct sealed *s)
+{
+    static const char *const look[] = {"tpm2_nvreadpublic", "0x01804154", NULL};
+    return swtpm_tool(&s->tpm, look) == 0;
+}
+
+/* Each retry of a first start in a boot that is not approved leaves the TPM's NV alone. */
+static void retries_wear_no_counter(void **state)
+{
+    struct sealed *s = *state;
+    struct att_err err = {0};
+    struct parse_pcr_set good = pcrs_now(s);
+    write_policy(s, &v1, &good);
+    extend16(s);
+    start_opts(&s->f, &s->opts, "sealed");
+    for (int i = 0; i < 3; i++) {
+        assert_ok(keyd_reload_policies(s->f.keyd, &err));
+        usleep(400000);
+    }
+    wait_state(s->f.client, "sealed");
+    stop(&s->f);
+    assert_false(counter_defined(s));
+    assert_false(exists(&s->f, "host.pem"));
+    reset16(s);
+    start_opts(&s->f, &s->opts, "ready");
+    assert_int_equal(number(&s->f, "counter", "value"), 1);
+}
+
+/* Nor where the counter starts above the policy's version: then it is kept for the policy that
+ * reaches it, and so is the secret that its authValue is derived from. */
+static void retries_keep_their_counter(void **state)
+{
+    struct sealed *s = *state;
+    struct att_err err = {0};
+    struct parse_pcr_set good = pcrs_now(s);
+    char why[512];
+    /* This TPM counted to 2 once. */
+    write_policy(s, &(struct spec){.file = "a.json", .version = 2, .counter = INDEX}, &good);
+    start_opts(&s->f, &s->opts, "ready");
+    assert_int_equal(number(&s->f, "counter", "value"), 2);
+    stop(&s->f);
+    remove_folder(s->f.dir);
+    write_policy(s, &v1, &good);
+    start_opts(&s->f, &s->opts, "sealed");
+    for (int i = 0; i < 3; i++) {
+        assert_ok(keyd_reload_policies(s->f.keyd, &err));
+        usleep(400000);
+    }
+    why_sealed(&s->f, why);
+    assert_non_null(strstr(why, "is older than"));
+    assert_int_equal(number(&s->f, "counter", "value"), 3);
+    write_policy(s, &(struct spec){.file = "b.json", .version = 4, .counter = INDEX}, &good);
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    wait_state(s->f.client, "ready");
+    assert_int_equal(number(&s->f, "counter", "value"), 4); /* its authValue was right */
+    stop(&s->f);
+    start_opts(&s->f, &s->opts, "ready");
 }
 
 /* Files that a cut or a hand left. */
@@ -660,6 +729,8 @@ int main(void)
         WITH_TPM(a_host_moves_in),
         WITH_TPM(a_kill_in_the_middle_of_the_move),
         WITH_TPM(a_counter_begun_is_finished),
+        WITH_TPM(retries_wear_no_counter),
+        WITH_TPM(retries_keep_their_counter),
         WITH_TPM(damaged_files_are_refused),
         WITH_TPM(a_cleared_tpm_is_foreign),
     };
