@@ -183,6 +183,30 @@ static void refuses_after_clear(void **state)
     bench_done(&b);
 }
 
+/* A good policy for a bank that this TPM lacks opens nothing, and hinders none that would. */
+static void other_banks_are_passed_over(void **state)
+{
+    struct bench b;
+    struct parse_pcr_set other = {.sel = {PARSE_ALG_SHA512, MASK}, .digest_len = 64};
+    (void)state;
+    bench_open(&b, &plain);
+    bench_reopen(&b, &plain, &other);
+    assert_refused(tpm_key_load(b.ctx, &b.child, err), ATT_E_DENIED, "bootSealed");
+    assert_refused(tpm_parent_fits(b.ctx, err), ATT_E_DENIED, "bootSealed");
+    struct tpm_parent_policy policy = {0};
+    set_key(&policy, &key);
+    add_policy(&policy, &key, &(struct policy_spec){.version = 2}, &other);
+    add_policy(&policy, &key, &plain, &b.pcrs);
+    add_policy(&policy, &key, &(struct policy_spec){.version = 3}, &other);
+    assert_ok(tpm_parent_set(b.ctx, &b.parent, &policy, err));
+    assert_ok(tpm_parent_fits(b.ctx, err));
+    assert_true(signs(b.ctx, &b.child));
+    assert_int_equal(stats_of(b.ctx).version, 1);
+    extend_pcr(b.ctx, 16, 1);
+    assert_refused(tpm_parent_fits(b.ctx, err), ATT_E_DENIED, "bootSealed");
+    bench_done(&b);
+}
+
 /* ---- the counter --------------------------------------------------------------------------- */
 
 static uint64_t counter_value(struct tpm_context *ctx)
@@ -563,6 +587,7 @@ int main(void)
         cmocka_unit_test(the_tpm_refuses_what_was_not_approved),
         cmocka_unit_test(refuses_another_parent),
         cmocka_unit_test(refuses_after_clear),
+        cmocka_unit_test(other_banks_are_passed_over),
         cmocka_unit_test(an_old_policy_is_refused),
         cmocka_unit_test(a_missing_counter_is_an_alarm),
         cmocka_unit_test(a_counter_that_was_begun_is_known),

@@ -43,12 +43,19 @@ struct spec {
     bool recovery, by_stranger;
     uint32_t reset_count;
     int64_t not_after;
+    size_t boots; /* 0: one */
 };
 
 static void write_policy(const struct sealed *s, const struct spec *spec,
                          const struct parse_pcr_set *pcrs)
 {
-    struct parse_pcr_boot boot = {.label = "good", .pcrs = *pcrs};
+    struct parse_pcr_boot boots[PARSE_PCR_POLICY_BOOTS_MAX];
+    size_t n = spec->boots ? spec->boots : 1;
+    for (size_t i = 0; i < n; i++) { /* the last one is what is asked for */
+        boots[i] = (struct parse_pcr_boot){.label = "good", .pcrs = *pcrs};
+        boots[i].pcrs.value[16][0] ^= (uint8_t)(n - 1 - i);
+        put(boots[i].label, sizeof boots[i].label, "good%zu", i);
+    }
     struct parse_pcr_policy policy = {.name = "fleet",
                                       .version = spec->version,
                                       .ref = REF,
@@ -56,8 +63,8 @@ static void write_policy(const struct sealed *s, const struct spec *spec,
                                       .recovery = spec->recovery,
                                       .reset_count = spec->reset_count,
                                       .not_after = spec->not_after,
-                                      .n_boots = 1,
-                                      .boots = &boot};
+                                      .n_boots = n,
+                                      .boots = boots};
     att_autobuf text = {0};
     struct att_err err = {0};
     char path[300];
@@ -648,6 +655,84 @@ static void retries_keep_their_counter(void **state)
     start_opts(&s->f, &s->opts, "ready");
 }
 
+/* What one file asks for takes no host down that another would open. */
+static void a_policy_of_another_bank_is_passed_over(void **state)
+{
+    struct sealed *s = *state;
+    struct parse_pcr_set good = pcrs_now(s);
+    struct parse_pcr_set other = {.sel = {PARSE_ALG_SHA512, good.sel.mask}, .digest_len = 64};
+    struct att_err err = {0};
+    char seen[64];
+    write_policy(s, &(struct spec){.file = "z.json", .version = 2, .counter = INDEX}, &other);
+    start_opts(&s->f, &s->opts, "sealed"); /* policyMissing, and not failed */
+    file_state(&s->f, "z.json", seen);
+    assert_string_equal(seen, "policyBank");
+    write_policy(s, &v1, &good);
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    wait_state(s->f.client, "ready");
+    assert_int_equal(number(&s->f, "by", "version"), 1);
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    file_state(&s->f, "a.json", seen);
+    assert_string_equal(seen, "ok");
+}
+
+static void too_many_boots_leave_the_oldest_out(void **state)
+{
+    struct sealed *s = *state;
+    struct parse_pcr_set good = pcrs_now(s), elsewhere = good;
+    char name[32], seen[64];
+    memset(elsewhere.value[7], 0xee, sizeof elsewhere.value[7]);
+    for (uint32_t i = 1; i <= 6; i++) {
+        put(name, sizeof name, "p%u.json", i);
+        write_policy(s, &(struct spec){.file = name, .version = i, .counter = INDEX, .boots = 64},
+                     i == 4 ? &good : &elsewhere);
+    }
+    write_policy(s,
+                 &(struct spec){.file = "r.json",
+                                .version = 1,
+                                .recovery = true,
+                                .reset_count = 7,
+                                .not_after = 4102444800},
+                 &elsewhere);
+    start_opts(&s->f, &s->opts, "ready");
+    assert_int_equal(number(&s->f, "by", "version"), 4);
+    static const char *const want[] = {
+        "policyLeftOut", "policyLeftOut", "policyLeftOut", "ok", "ok", "ok"};
+    for (unsigned i = 1; i <= 6; i++) {
+        put(name, sizeof name, "p%u.json", i);
+        file_state(&s->f, name, seen);
+        assert_string_equal(seen, want[i - 1]);
+    }
+    file_state(&s->f, "r.json", seen);
+    assert_string_equal(seen, "ok");
+}
+
+static void many_files_hide_no_newer_one(void **state)
+{
+    struct sealed *s = *state;
+    struct parse_pcr_set good = pcrs_now(s), elsewhere = good;
+    char name[32], seen[64];
+    memset(elsewhere.value[7], 0xee, sizeof elsewhere.value[7]);
+    for (uint32_t i = 0; i < 40; i++) {
+        put(name, sizeof name, "a%02u.json", i);
+        write_policy(s, &(struct spec){.file = name, .version = 100 + i, .counter = INDEX},
+                     &elsewhere);
+    }
+    write_policy(s, &(struct spec){.file = "z.json", .version = 200, .counter = INDEX}, &good);
+    start_opts(&s->f, &s->opts, "ready");
+    assert_int_equal(number(&s->f, "by", "version"), 200);
+    assert_int_equal(number(&s->f, "policyFiles", NULL), 41);
+    json_t *json = sealing(&s->f);
+    assert_int_equal(json_array_size(json_object_get(json, "policies")), 32);
+    json_decref(json);
+    file_state(&s->f, "a39.json", seen); /* the fifteen newest beside it */
+    assert_string_equal(seen, "ok");
+    file_state(&s->f, "a25.json", seen);
+    assert_string_equal(seen, "ok");
+    file_state(&s->f, "a00.json", seen);
+    assert_string_equal(seen, "policyLeftOut");
+}
+
 /* Files that a cut or a hand left. */
 static void damaged_files_are_refused(void **state)
 {
@@ -731,6 +816,9 @@ int main(void)
         WITH_TPM(a_counter_begun_is_finished),
         WITH_TPM(retries_wear_no_counter),
         WITH_TPM(retries_keep_their_counter),
+        WITH_TPM(a_policy_of_another_bank_is_passed_over),
+        WITH_TPM(too_many_boots_leave_the_oldest_out),
+        WITH_TPM(many_files_hide_no_newer_one),
         WITH_TPM(damaged_files_are_refused),
         WITH_TPM(a_cleared_tpm_is_foreign),
     };
