@@ -266,6 +266,16 @@ static void see_property(struct tpm_info *info, uint32_t property, uint32_t valu
     }
 }
 
+bool tpm_info_has_bank(const struct tpm_info *info, uint16_t bank)
+{
+    for (size_t i = 0; i < info->banks_count; i++) {
+        if (info->banks[i] == bank) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum att_rc read_banks(struct tpm_context *ctx, struct tpm_info *info, struct att_err *err)
 {
     tpm_autofree TPMS_CAPABILITY_DATA *data = NULL;

@@ -81,6 +81,7 @@ struct tpm_info {
     size_t banks_count; /* PCR banks that have at least one PCR, TPM_ALG_ID, in the TPM's order */
     uint16_t banks[TPM_BANKS_MAX];
 };
+bool tpm_info_has_bank(const struct tpm_info *info, uint16_t bank);
 
 ATT_MUST_USE enum att_rc tpm_context_info(struct tpm_context *ctx, struct tpm_info *ret_info,
                                           struct att_err *err);

@@ -13,13 +13,13 @@ static enum att_rc check_index(uint32_t index, struct att_err *err)
                           index);
 }
 
-enum att_rc tpm_counter_open(struct tpm_context *ctx, uint32_t index, struct tpm_obj *ret_obj,
-                             bool *ret_ours, struct att_err *err)
+/* ret_obj holds the index where it is defined; its Name is as ESYS checked it. */
+static enum att_rc open_index(struct tpm_context *ctx, uint32_t index, struct tpm_obj *ret_obj,
+                              struct parse_name *ret_name, struct att_err *err)
 {
     tpm_autoobj nv = TPM_OBJ_INIT(ctx);
     tpm_autofree TPM2B_NV_PUBLIC *pub = NULL;
     tpm_autofree TPM2B_NAME *name = NULL;
-    struct parse_name want;
     bool there = false;
     TSS2_RC trc;
     enum att_rc rc = tpm_handle_exists(ctx, index, &there, err);
@@ -40,12 +40,29 @@ enum att_rc tpm_counter_open(struct tpm_context *ctx, uint32_t index, struct tpm
     if (trc != TSS2_RC_SUCCESS) {
         return tpm_fail(err, trc, "reading the policy counter's public area");
     }
-    parse_seal_counter_name(index, &want);
-    *ret_ours = name->size <= sizeof(name->name) &&
-                att_slice_eq(ATT_SLICE(name->name, name->size), parse_name_slice(&want));
+    ret_name->len = 0; /* another algorithm's, longer: nobody's that we know */
+    if (name->size <= sizeof(ret_name->bytes)) {
+        memcpy(ret_name->bytes, name->name, name->size);
+        ret_name->len = name->size;
+    }
     *ret_obj = nv;
     nv.tr = ESYS_TR_NONE;
     return ATT_OK;
+}
+
+static bool is_name(const struct parse_name *name, const struct parse_name *want)
+{
+    return att_slice_eq(parse_name_slice(name), parse_name_slice(want));
+}
+
+enum att_rc tpm_counter_open(struct tpm_context *ctx, uint32_t index, struct tpm_obj *ret_obj,
+                             bool *ret_ours, struct att_err *err)
+{
+    struct parse_name name = {0}, want;
+    enum att_rc rc = open_index(ctx, index, ret_obj, &name, err);
+    parse_seal_counter_name(index, &want);
+    *ret_ours = rc == ATT_OK && is_name(&name, &want);
+    return rc;
 }
 
 static enum att_rc read_value(struct tpm_context *ctx, ESYS_TR nv, uint64_t *ret_value,
@@ -77,10 +94,15 @@ static enum att_rc look(struct tpm_context *ctx, uint32_t index, struct tpm_obj 
                         struct tpm_counter *ret, struct att_err *err)
 {
     struct tpm_counter counter = {0};
+    struct parse_name name = {0}, written, unwritten;
     enum att_rc rc = check_index(index, err);
     if (rc == ATT_OK) {
-        rc = tpm_counter_open(ctx, index, ret_nv, &counter.ours, err);
+        rc = open_index(ctx, index, ret_nv, &name, err);
     }
+    parse_seal_counter_name(index, &written);
+    parse_seal_counter_unwritten_name(index, &unwritten);
+    counter.ours = is_name(&name, &written);
+    counter.begun = is_name(&name, &unwritten);
     counter.defined = ret_nv->tr != ESYS_TR_NONE;
     if (rc == ATT_OK && counter.ours) {
         rc = read_value(ctx, ret_nv->tr, &counter.value, err);

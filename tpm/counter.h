@@ -14,6 +14,7 @@
 struct tpm_counter {
     bool defined; /* something is at that index */
     bool ours;    /* its Name is the policy counter's: attributes, size, written */
+    bool begun;   /* it would be, had it been incremented: what an end in tpm_counter_define left */
     uint64_t value;
 };
 

@@ -525,12 +525,20 @@ struct nearest {
     const struct tpm_approval *approval;
     uint32_t mask;
     struct parse_pcr_set now;
+    uint16_t no_bank; /* asked for, and the TPM has no such bank; 0: none */
 };
 
 static enum att_rc sealed(const struct nearest *nearest, struct att_err *err)
 {
     char list[200] = "";
     size_t len = 0;
+    if (!nearest->approval && nearest->no_bank) {
+        (void)att_fail(err, ATT_E_DENIED,
+                       "no boot is approved by PCRs that this TPM has: the policies in force are "
+                       "for bank 0x%04x",
+                       nearest->no_bank);
+        return denied(err, "bootSealed");
+    }
     if (!nearest->approval) {
         (void)att_fail(err, ATT_E_DENIED, "no boot is approved: there is no PCR policy in force");
         return denied(err, "bootSealed");
@@ -562,27 +570,57 @@ static enum att_rc read_pcrs(struct tpm_context *ctx, const struct parse_pcr_sel
     return tpm_pcr_read(ctx, sel, now, err);
 }
 
+/* The first approval from *at on that fits, *at behind it; NULL when there is none, nearest being
+ * what comes closest. One for a bank that this TPM does not have fits nowhere. */
+static enum att_rc next_fitting(struct tpm_context *ctx, size_t *at, struct parse_pcr_set *now,
+                                struct nearest *nearest, struct tpm_approval **ret,
+                                struct att_err *err)
+{
+    struct tpm_parent_policy *policy = &ctx->parent->policy;
+    *ret = NULL;
+    while (*at < policy->n) {
+        struct tpm_approval *approval = &policy->approvals[(*at)++];
+        struct att_err why = {0};
+        enum att_rc rc = read_pcrs(ctx, &approval->pcrs.sel, now, &why);
+        if (rc == ATT_E_UNSUPPORTED) {
+            *now = (struct parse_pcr_set){0};
+            nearest->no_bank = approval->pcrs.sel.bank;
+            continue;
+        }
+        if (rc != ATT_OK) {
+            *err = why;
+            return rc;
+        }
+        uint32_t mask = differing(approval, now);
+        if (!mask) {
+            *ret = approval;
+            return ATT_OK;
+        }
+        if (!nearest->approval || bits(mask) < bits(nearest->mask)) {
+            nearest->approval = approval;
+            nearest->mask = mask;
+            nearest->now = *now;
+        }
+    }
+    return ATT_OK;
+}
+
 /* All approvals that fit, until one opens. Errors of the last one that fitted. */
 static enum att_rc try_all(struct tpm_context *ctx, struct attempt *a, struct att_err *err)
 {
-    struct tpm_parent_policy *policy = &ctx->parent->policy;
     struct parse_pcr_set now = {0};
     struct nearest nearest = {0};
     struct att_err why = {0};
     enum att_rc rc = ATT_E_DENIED;
     bool fitted = false;
-    for (size_t i = 0; i < policy->n; i++) {
-        struct tpm_approval *approval = &policy->approvals[i];
-        enum att_rc read = read_pcrs(ctx, &approval->pcrs.sel, &now, err);
+    for (size_t at = 0;;) {
+        struct tpm_approval *approval = NULL;
+        enum att_rc read = next_fitting(ctx, &at, &now, &nearest, &approval, err);
         if (read != ATT_OK) {
             return read;
         }
-        uint32_t mask = differing(approval, &now);
-        if (mask) {
-            if (!nearest.approval || bits(mask) < bits(nearest.mask)) {
-                nearest = (struct nearest){approval, mask, now};
-            }
-            continue;
+        if (!approval) {
+            break;
         }
         fitted = true;
         att_err_clear(&why);
@@ -604,6 +642,27 @@ static enum att_rc try_all(struct tpm_context *ctx, struct attempt *a, struct at
         *err = why;
     }
     return rc;
+}
+
+enum att_rc tpm_parent_fits(struct tpm_context *ctx, struct att_err *err)
+{
+    struct parse_pcr_set now = {0};
+    struct nearest nearest = {0};
+    struct tpm_approval *approval = NULL;
+    struct att_err why = {0};
+    size_t at = 0;
+    enum att_rc rc = tpm_begin(ctx, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (!ctx->parent) {
+        return att_fail(err, ATT_E_INVAL, "there is no storage parent");
+    }
+    rc = next_fitting(ctx, &at, &now, &nearest, &approval, &why);
+    if (rc != ATT_OK && err) {
+        *err = why;
+    }
+    return rc == ATT_OK && !approval ? sealed(&nearest, err) : rc;
 }
 
 enum att_rc tpm_parent_use(struct tpm_context *ctx, tpm_parent_fn *fn, void *arg, TSS2_RC *ret_trc,

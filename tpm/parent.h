@@ -82,6 +82,10 @@ void tpm_parent_unset(struct tpm_context *ctx);
  *   ATT_E_RETRY                   PCRs were extended during each of TPM_PCR_CHANGED_MAX attempts */
 ATT_MUST_USE enum att_rc tpm_parent_probe(struct tpm_context *ctx, struct att_err *err);
 
+/* Is an approval for the PCRs as they are? They are read and nothing else is done: for who would
+ * otherwise write to the TPM for a boot in which nothing opens. ATT_E_DENIED bootSealed. */
+ATT_MUST_USE enum att_rc tpm_parent_fits(struct tpm_context *ctx, struct att_err *err);
+
 struct tpm_parent_stats {
     uint64_t opened;      /* policies satisfied */
     uint64_t pcr_changed; /* attempts that an extend in between cost */

@@ -147,10 +147,13 @@ static enum att_rc run_unseal(struct tpm_context *ctx, void *arg, struct att_err
 }
 
 /* 32 bytes that neither the TPM's nor libcrypto's generator knows alone. */
-static enum att_rc run_make(struct tpm_context *ctx, void *arg, struct att_err *err)
+static enum att_rc new_secret(struct tpm_context *ctx, struct att_secret *secret,
+                              struct att_err *err)
 {
-    struct host_job *job = arg;
     att_autosecret pool = {0};
+    if (secret->ptr) {
+        return ATT_OK; /* an earlier try's, from which the counter's authValue is derived */
+    }
     enum att_rc rc = att_secret_new(&pool, 2 * KEYD_SECRET_LEN, err);
     if (rc == ATT_OK) {
         rc = tpm_context_random(ctx, pool.ptr, KEYD_SECRET_LEN, err);
@@ -159,12 +162,22 @@ static enum att_rc run_make(struct tpm_context *ctx, void *arg, struct att_err *
         rc = att_random(pool.ptr + KEYD_SECRET_LEN, KEYD_SECRET_LEN, err);
     }
     if (rc == ATT_OK) {
-        rc = att_secret_new(job->secret, KEYD_SECRET_LEN, err);
+        rc = att_secret_new(secret, KEYD_SECRET_LEN, err);
     }
     if (rc == ATT_OK) {
-        rc = att_hkdf_sha256(job->secret->ptr, KEYD_SECRET_LEN, att_secret_slice(&pool),
+        rc = att_hkdf_sha256(secret->ptr, KEYD_SECRET_LEN, att_secret_slice(&pool),
                              (struct att_slice){0}, ATT_SLICE_LIT("attestd-host-secret/1"), err);
+        if (rc != ATT_OK) {
+            att_secret_done(secret);
+        }
     }
+    return rc;
+}
+
+static enum att_rc run_make(struct tpm_context *ctx, void *arg, struct att_err *err)
+{
+    struct host_job *job = arg;
+    enum att_rc rc = new_secret(ctx, job->secret, err);
     if (rc == ATT_OK) {
         rc = keyd_seal_define_counter(job->keyd, ctx, att_secret_slice(job->secret), err);
     }
@@ -201,6 +214,7 @@ static enum att_rc open_host_secret(struct keyd *keyd, struct att_err *err)
     enum att_rc rc = keyd_state_blob(keyd, HOST_FILE, TPM_BLOB_SEALED, &blob, err);
     bool fresh = rc == ATT_E_NOTFOUND;
     if (fresh) {
+        job.secret = &keyd->seal.pending;
         att_err_clear(err);
         rc = refuse_orphaned(keyd, err);
     }
@@ -214,13 +228,13 @@ static enum att_rc open_host_secret(struct keyd *keyd, struct att_err *err)
     if (rc == ATT_OK && fresh) {
         rc = keyd_state_write_blob(keyd, HOST_FILE, &blob, err);
     }
-    if (rc == ATT_OK && secret.len != KEYD_SECRET_LEN) {
-        rc = att_fail(err, ATT_E_CONFLICT, "%s holds %zu bytes, %d expected", HOST_FILE, secret.len,
-                      KEYD_SECRET_LEN);
+    if (rc == ATT_OK && job.secret->len != KEYD_SECRET_LEN) {
+        rc = att_fail(err, ATT_E_CONFLICT, "%s holds %zu bytes, %d expected", HOST_FILE,
+                      job.secret->len, KEYD_SECRET_LEN);
     }
     if (rc == ATT_OK) {
-        keyd->host_secret = secret;
-        secret = (struct att_secret){0};
+        keyd->host_secret = *job.secret;
+        *job.secret = (struct att_secret){0};
         if (fresh) {
             keyd_tell(keyd, KEYD_EVENT_CREATED, "hostSecret", NULL);
         }

@@ -83,7 +83,9 @@ struct keyd_worker {
 struct keyd_hsm; /* hsmlink.c */
 
 /* A file of the policies' folder, as INFO shows it. */
-#define KEYD_POLICIES_MAX 16
+#define KEYD_POLICIES_MAX     16  /* in force at once */
+#define KEYD_POLICY_FILES_MAX 256 /* looked at */
+#define KEYD_POLICIES_SHOWN   32
 struct keyd_policy_file {
     char file[64];
     char name[PARSE_PCR_POLICY_NAME_MAX + 1];
@@ -93,7 +95,7 @@ struct keyd_policy_file {
 };
 
 /* seal.c. lock guards what is marked; the rest belongs to whoever brings keyd up, then to the
- * thread that reloads. */
+ * thread that reloads. counter and counter_missing, which INFO shows, are written under lock. */
 struct keyd_seal {
     enum keyd_pcr_mode mode; /* constant, as the next three */
     char *policy_key, *policy_ref, *policies_dir;
@@ -101,14 +103,15 @@ struct keyd_seal {
     struct parse_name parent_name;
     uint8_t auth_policy[PARSE_POLICY_LEN];
     struct parse_public key;
-    struct parse_pcr_set own; /* KEYD_PCR_7: the values that open it */
-    uint32_t counter;         /* recorded: there must be one; 0: none so far */
-    uint32_t counter_wanted;  /* of the policies in force; 0: none names one */
-    bool counter_missing;     /* recorded, and not there: only a recovery approval helps */
-    size_t approvals;
+    struct parse_pcr_set own;  /* KEYD_PCR_7: the values that open it */
+    uint32_t counter;          /* recorded: there must be one; 0: none so far */
+    uint32_t counter_wanted;   /* of the policies in force; 0: none names one */
+    bool counter_missing;      /* recorded, and not there: only a recovery approval helps */
+    bool counter_held;         /* defined in this process, with pending or the host secret */
+    struct att_secret pending; /* the host secret of a first try that failed: the next one's */
     /* lock */
     bool opened; /* the host secret was opened in this process */
-    struct keyd_policy_file files[KEYD_POLICIES_MAX];
+    struct keyd_policy_file files[KEYD_POLICY_FILES_MAX];
     size_t n_files;
     struct tpm_parent_stats stats;
     uint64_t counter_value;
@@ -284,7 +287,8 @@ json_t *keyd_seal_json(const struct keyd *keyd); /* lock is held */
 /* seal_files.c */
 /* parent.json → counter and own; ATT_E_NOTFOUND. */
 ATT_MUST_USE enum att_rc keyd_seal_read_record(struct keyd *keyd, struct att_err *err);
-/* The folder's policies that are good now, newest first; and of each file what came of it. */
+/* The folder's policies that are good now, newest first, as many as there is room for; and of each
+ * file what came of it. */
 ATT_MUST_USE enum att_rc keyd_seal_read_policies(struct keyd *keyd,
                                                  struct tpm_parent_policy *ret_policy,
                                                  struct att_err *err);

@@ -44,6 +44,7 @@ enum att_rc keyd_seal_new(struct keyd *keyd, const struct keyd_sealing *opts, st
 void keyd_seal_free(struct keyd *keyd)
 {
     tpm_blob_done(&keyd->seal.parent);
+    att_secret_done(&keyd->seal.pending);
     free(keyd->seal.policy_key);
     free(keyd->seal.policy_ref);
     free(keyd->seal.policies_dir);
@@ -142,7 +143,16 @@ struct step {
     struct tpm_blob *blob;
     const struct att_secret *secret;
     struct tpm_counter counter;
+    uint32_t version; /* that the counter is raised to */
 };
+
+/* Which bank to read where nothing says it. */
+static uint16_t usual_bank(const struct tpm_info *info)
+{
+    return !tpm_info_has_bank(info, PARSE_ALG_SHA256) && tpm_info_has_bank(info, PARSE_ALG_SHA384)
+               ? PARSE_ALG_SHA384
+               : PARSE_ALG_SHA256;
+}
 
 static enum att_rc run_own_pcrs(struct tpm_context *ctx, void *arg, struct att_err *err)
 {
@@ -150,12 +160,8 @@ static enum att_rc run_own_pcrs(struct tpm_context *ctx, void *arg, struct att_e
     struct tpm_info info;
     struct parse_pcr_sel sel = {PARSE_ALG_SHA256, 1u << 7};
     enum att_rc rc = tpm_context_info(ctx, &info, err);
-    for (size_t i = 0; rc == ATT_OK && i < info.banks_count; i++) {
-        if (info.banks[i] == PARSE_ALG_SHA256) {
-            sel.bank = PARSE_ALG_SHA256;
-            break;
-        }
-        sel.bank = info.banks[i] == PARSE_ALG_SHA384 ? PARSE_ALG_SHA384 : sel.bank;
+    if (rc == ATT_OK) {
+        sel.bank = usual_bank(&info);
     }
     return rc == ATT_OK ? tpm_quote_pcr_read(ctx, &sel, &step->keyd->seal.own, err) : rc;
 }
@@ -293,15 +299,15 @@ static void tell_counter(struct keyd *keyd, const char *what, uint64_t value,
     keyd_tell(keyd, KEYD_EVENT_COUNTER, text, err);
 }
 
-/* Nothing is recorded of one, so that one of ours is what a kill left, its authValue lost with the
- * host secret; defined anew it goes on above it. */
+/* One that is there is what a kill left, incremented or not yet, its authValue lost with the host
+ * secret; defined anew it goes on above it. */
 static enum att_rc define_counter(struct tpm_context *ctx, uint32_t index, struct att_slice secret,
                                   struct tpm_counter *ret, struct att_err *err)
 {
     uint8_t auth[TPM_KEY_AUTH_LEN];
     struct tpm_counter there;
     enum att_rc rc = tpm_counter_read(ctx, index, &there, err);
-    if (rc == ATT_OK && there.defined && !there.ours) {
+    if (rc == ATT_OK && there.defined && !there.ours && !there.begun) {
         rc = att_fail(err, ATT_E_CONFLICT, "NV index 0x%08" PRIx32 " is in use by something else",
                       index);
         return deny(err, rc, "counterTaken");
@@ -327,11 +333,19 @@ enum att_rc keyd_seal_define_counter(struct keyd *keyd, struct tpm_context *ctx,
     if (seal->mode != KEYD_PCR_SIGNED || !seal->counter_wanted) {
         return ATT_OK;
     }
-    enum att_rc rc = define_counter(ctx, seal->counter_wanted, host_secret, &counter, err);
+    /* An earlier try's: each definition would be one more step that no policy can take back. */
+    if (seal->counter_held && !seal->counter_missing && seal->counter == seal->counter_wanted) {
+        return ATT_OK;
+    }
+    enum att_rc rc = tpm_parent_fits(ctx, err);
     if (rc == ATT_OK) {
+        rc = define_counter(ctx, seal->counter_wanted, host_secret, &counter, err);
+    }
+    if (rc == ATT_OK) {
+        seal->counter_held = true;
+        pthread_mutex_lock(&keyd->lock);
         seal->counter = seal->counter_wanted;
         seal->counter_missing = false;
-        pthread_mutex_lock(&keyd->lock);
         seal->counter_value = counter.value;
         pthread_mutex_unlock(&keyd->lock);
         tell_counter(keyd, "defined", counter.value, NULL);
@@ -359,9 +373,9 @@ static enum att_rc look_at_counter(struct keyd *keyd, struct att_err *err)
     if (rc != ATT_OK) {
         return rc;
     }
+    pthread_mutex_lock(&keyd->lock);
     bool news = !step.counter.ours && !seal->counter_missing;
     seal->counter_missing = !step.counter.ours;
-    pthread_mutex_lock(&keyd->lock);
     seal->counter_value = step.counter.value;
     pthread_mutex_unlock(&keyd->lock);
     if (news) {
@@ -389,11 +403,19 @@ static enum att_rc run_now(struct tpm_context *ctx, void *arg, struct att_err *e
 {
     struct step *step = arg;
     struct keyd_seal *seal = &step->keyd->seal;
-    const struct parse_pcr_sel all = {
-        step->policy->n ? step->policy->approvals[0].pcrs.sel.bank : PARSE_ALG_SHA256, 0xffffff};
+    struct parse_pcr_sel all = {PARSE_ALG_SHA256, 0xffffff};
     struct parse_pcr_set now;
     struct tpm_clock clock;
-    enum att_rc rc = tpm_quote_pcr_read(ctx, &all, &now, err);
+    struct tpm_info info;
+    enum att_rc rc = tpm_context_info(ctx, &info, err);
+    if (rc == ATT_OK) {
+        all.bank = usual_bank(&info);
+        for (size_t i = step->policy->n; i-- > 0;) {
+            uint16_t bank = step->policy->approvals[i].pcrs.sel.bank;
+            all.bank = tpm_info_has_bank(&info, bank) ? bank : all.bank;
+        }
+        rc = tpm_quote_pcr_read(ctx, &all, &now, err);
+    }
     if (rc == ATT_OK) {
         rc = tpm_context_clock(ctx, &clock, err);
     }
@@ -444,7 +466,6 @@ static enum att_rc take_policies(struct keyd *keyd, struct att_err *err)
         rc = on_worker(keyd, run_now, &step, err);
     }
     if (rc == ATT_OK) {
-        seal->approvals = policy.n;
         keyd_seal_read_tickets(keyd, &policy);
         bool none = policy.n == 0;
         rc = on_worker(keyd, run_set, &step, err);
@@ -528,6 +549,15 @@ static enum att_rc run_report(struct tpm_context *ctx, void *arg, struct att_err
     return ATT_OK;
 }
 
+/* INFO refreshes them, too. */
+static struct tpm_parent_stats stats_now(struct keyd *keyd)
+{
+    pthread_mutex_lock(&keyd->lock);
+    struct tpm_parent_stats stats = keyd->seal.stats;
+    pthread_mutex_unlock(&keyd->lock);
+    return stats;
+}
+
 static enum att_rc run_raise(struct tpm_context *ctx, void *arg, struct att_err *err)
 {
     struct step *step = arg;
@@ -535,21 +565,20 @@ static enum att_rc run_raise(struct tpm_context *ctx, void *arg, struct att_err 
     uint8_t auth[TPM_KEY_AUTH_LEN];
     enum att_rc rc = counter_auth(att_secret_slice(&keyd->host_secret), auth, err);
     if (rc == ATT_OK) {
-        rc = tpm_counter_raise(ctx, keyd->seal.counter, ATT_SLICE_ARRAY(auth),
-                               keyd->seal.stats.version, err);
+        rc = tpm_counter_raise(ctx, keyd->seal.counter, ATT_SLICE_ARRAY(auth), step->version, err);
         att_wipe(auth, sizeof auth);
     }
     return rc == ATT_OK ? tpm_counter_read(ctx, keyd->seal.counter, &step->counter, err) : rc;
 }
 
 /* The policy that opened the parent is accepted: older ones are over. */
-static enum att_rc raise_counter(struct keyd *keyd, struct att_err *err)
+static enum att_rc raise_counter(struct keyd *keyd, uint32_t version, struct att_err *err)
 {
-    struct step step = {.keyd = keyd};
+    struct step step = {.keyd = keyd, .version = version};
     struct att_err why = {0};
     enum att_rc rc = on_worker(keyd, run_raise, &step, &why);
     if (rc == ATT_E_LIMIT || rc == ATT_E_AUTH) {
-        tell_counter(keyd, "not raised to", keyd->seal.stats.version, &why);
+        tell_counter(keyd, "not raised to", version, &why);
         return ATT_OK; /* older policies stay possible, and INFO shows the counter behind */
     }
     if (rc != ATT_OK) {
@@ -568,10 +597,9 @@ static enum att_rc raise_counter(struct keyd *keyd, struct att_err *err)
     return ATT_OK;
 }
 
-static void tell_opened(struct keyd *keyd)
+static void tell_opened(struct keyd *keyd, const struct tpm_parent_stats *by)
 {
     char what[192];
-    const struct tpm_parent_stats *by = &keyd->seal.stats;
     snprintf(what, sizeof what, "boot %s of PCR policy %s version %" PRIu32, by->label, by->policy,
              by->version);
     keyd_tell(keyd, by->recovery ? KEYD_EVENT_RECOVERY : KEYD_EVENT_OPENED, what, NULL);
@@ -592,16 +620,16 @@ static enum att_rc after_opening(struct keyd *keyd, struct att_err *err)
     if (rc != ATT_OK) {
         return rc;
     }
-    tell_opened(keyd);
-    bool recovery = seal->stats.recovery;
-    if (seal->counter && seal->counter_missing && recovery) {
+    const struct tpm_parent_stats by = stats_now(keyd);
+    tell_opened(keyd, &by);
+    if (seal->counter && seal->counter_missing && by.recovery) {
         seal->counter_wanted = seal->counter;
         rc = add_counter(keyd, err); /* the operator has seen to it */
     } else if (!seal->counter && seal->counter_wanted) {
         rc = add_counter(keyd, err);
     }
-    if (rc == ATT_OK && seal->counter && !recovery && seal->stats.version) {
-        rc = raise_counter(keyd, err);
+    if (rc == ATT_OK && seal->counter && !by.recovery && by.version) {
+        rc = raise_counter(keyd, by.version, err);
     }
     return rc;
 }
@@ -613,7 +641,7 @@ enum att_rc keyd_seal_settle(struct keyd *keyd, struct att_err *err)
         return ATT_OK;
     }
     enum att_rc rc = move_host_secret(keyd, err);
-    if (rc == ATT_OK && keyd->seal.stats.opened == 0) {
+    if (rc == ATT_OK && stats_now(keyd).opened == 0) {
         /* Also where an earlier try had opened the host secret: in this boot? */
         rc = on_worker(keyd, run_probe, &step, err);
     }
@@ -663,15 +691,21 @@ enum att_rc keyd_reload_policies(struct keyd *keyd, struct att_err *err)
 
 /* ---- INFO ---------------------------------------------------------------------------------- */
 
+/* Those in force first. */
 static json_t *files_json(const struct keyd_seal *seal)
 {
     json_t *list = json_array();
-    for (size_t i = 0; i < seal->n_files; i++) {
-        const struct keyd_policy_file *f = &seal->files[i];
-        json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:s, s:I, s:b}", "file", f->file, "state",
-                                        f->state, "name", f->name, "version",
-                                        (json_int_t)f->version, "recovery", (int)f->recovery));
+    for (size_t round = 0; round < 2; round++) {
+        for (size_t i = 0; i < seal->n_files; i++) {
+            const struct keyd_policy_file *f = &seal->files[i];
+            bool in_force = strcmp(f->state, "ok") == 0;
+            if (in_force == (round == 0) && json_array_size(list) < KEYD_POLICIES_SHOWN) {
+                json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I, s:b}", "file", f->file,
+                                                      "state", f->state, "name", f->name, "version",
+                                                      (json_int_t)f->version, "recovery",
+                                                      (int)f->recovery));
+            }
+        }
     }
     return list;
 }
@@ -698,6 +732,7 @@ json_t *keyd_seal_json(const struct keyd *keyd)
     }
     if (seal->mode == KEYD_PCR_SIGNED) {
         json_object_set_new(json, "policies", files_json(seal));
+        json_object_set_new(json, "policyFiles", json_integer((json_int_t)seal->n_files));
         json_object_set_new(json, "counter",
                             seal->counter ? json_pack("{s:o, s:I, s:b}", "index",
                                                       json_sprintf("0x%08" PRIx32, seal->counter),

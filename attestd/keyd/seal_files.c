@@ -81,7 +81,13 @@ static enum att_rc take_record(struct keyd *keyd, const json_t *record, struct a
         att_err_reason(err, "sealingMode");
         return rc;
     }
-    enum att_rc rc = take_counter(record, &seal->counter, err);
+    uint32_t counter = seal->counter;
+    enum att_rc rc = take_counter(record, &counter, err);
+    if (rc == ATT_OK) {
+        pthread_mutex_lock(&keyd->lock);
+        seal->counter = counter;
+        pthread_mutex_unlock(&keyd->lock);
+    }
     if (rc == ATT_OK && seal->mode == KEYD_PCR_7) {
         rc = parse_pcr_set_from_json(pcrs, NULL, &seal->own, err);
     }
@@ -143,15 +149,6 @@ enum att_rc keyd_seal_record(struct keyd *keyd, struct att_err *err)
 
 /* ---- the policies' folder ------------------------------------------------------------------ */
 
-static int by_version(const void *a, const void *b)
-{
-    const struct parse_pcr_policy *const *x = a, *const *y = b;
-    if ((*x)->recovery != (*y)->recovery) {
-        return (*x)->recovery ? 1 : -1; /* what needs no recovery does not use one */
-    }
-    return (*x)->version < (*y)->version ? 1 : (*x)->version > (*y)->version ? -1 : 0;
-}
-
 static int is_policy_file(const struct dirent *entry)
 {
     size_t len = strlen(entry->d_name);
@@ -174,12 +171,35 @@ static enum att_rc read_policy(const struct keyd_seal *seal, const char *file,
     return rc;
 }
 
-static enum att_rc check_policy(const struct keyd_seal *seal, const struct parse_pcr_policy *policy,
+/* One whose boots are all of banks that this TPM lacks can open nothing here. */
+static enum att_rc check_bank(struct keyd *keyd, const struct parse_pcr_policy *policy,
+                              struct att_err *err)
+{
+    pthread_mutex_lock(&keyd->lock);
+    const struct tpm_info info = keyd->info;
+    pthread_mutex_unlock(&keyd->lock);
+    for (size_t i = 0; i < policy->n_boots; i++) {
+        if (tpm_info_has_bank(&info, policy->boots[i].pcrs.sel.bank)) {
+            return ATT_OK;
+        }
+    }
+    enum att_rc rc =
+        att_fail(err, ATT_E_UNSUPPORTED, "for PCRs of bank 0x%04x, which this TPM does not have",
+                 policy->boots[0].pcrs.sel.bank);
+    att_err_reason(err, "policyBank");
+    return rc;
+}
+
+static enum att_rc check_policy(struct keyd *keyd, const struct parse_pcr_policy *policy,
                                 struct att_err *err)
 {
+    const struct keyd_seal *seal = &keyd->seal;
     enum att_rc rc = parse_pcr_policy_verify(policy, &seal->key, seal->policy_ref, err);
     if (rc == ATT_OK) {
         rc = parse_pcr_policy_check_time(policy, att_now_utc_s(), err);
+    }
+    if (rc == ATT_OK) {
+        rc = check_bank(keyd, policy, err);
     }
     if (rc == ATT_OK && policy->counter && seal->counter && policy->counter != seal->counter) {
         rc = att_fail(err, ATT_E_CONFLICT,
@@ -199,102 +219,221 @@ static enum att_rc check_policy(const struct keyd_seal *seal, const struct parse
     return rc;
 }
 
-/* True when the file's state is another one than at the last look. */
-static bool note_file(struct keyd *keyd, size_t at, const char *file,
-                      const struct parse_pcr_policy *policy, const struct att_err *why)
-{
-    struct keyd_policy_file now = {.recovery = policy && policy->recovery,
-                                   .version = policy ? policy->version : 0};
-    snprintf(now.file, sizeof now.file, "%s", file);
-    snprintf(now.name, sizeof now.name, "%s", policy ? policy->name : "");
-    snprintf(now.state, sizeof now.state, "%s",
-             why->rc == ATT_OK     ? "ok"
-             : why->reason[0] != 0 ? why->reason
-                                   : att_rc_name(why->rc));
-    pthread_mutex_lock(&keyd->lock);
-    struct keyd_policy_file *old = &keyd->seal.files[at];
-    bool news = at >= keyd->seal.n_files || strcmp(old->file, now.file) != 0 ||
-                strcmp(old->state, now.state) != 0;
-    *old = now;
-    if (keyd->seal.n_files <= at) {
-        keyd->seal.n_files = at + 1;
-    }
-    pthread_mutex_unlock(&keyd->lock);
-    return news;
-}
-
-struct read {
-    struct parse_pcr_policy *list[KEYD_POLICIES_MAX];
+/* What one look at the folder finds. Of policies that are good only as many are held as can be in
+ * force, so that a full folder takes neither memory nor the newest ones' place. */
+struct look {
+    struct keyd_policy_file *files; /* KEYD_POLICY_FILES_MAX */
+    struct att_err *why;            /* of each; {0}: none */
     size_t n;
+    struct held {
+        struct parse_pcr_policy *policy;
+        size_t file;
+        bool taken;
+    } held[2 * KEYD_POLICIES_MAX]; /* at most KEYD_POLICIES_MAX recoveries, and as many others */
+    size_t n_held;
 };
 
-static void read_done(struct read *read)
+static void look_done(struct look *look)
 {
-    for (size_t i = 0; i < read->n; i++) {
-        parse_pcr_policy_free(read->list[i]);
+    for (size_t i = 0; i < look->n_held; i++) {
+        parse_pcr_policy_free(look->held[i].policy);
     }
+    free(look->files);
+    free(look->why);
 }
 
-static void read_file(struct keyd *keyd, size_t at, const char *file, struct read *read)
+static enum att_rc look_new(struct look *ret, struct att_err *err)
+{
+    ret->files = calloc(KEYD_POLICY_FILES_MAX, sizeof *ret->files);
+    ret->why = calloc(KEYD_POLICY_FILES_MAX, sizeof *ret->why);
+    return ret->files && ret->why ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory for policies");
+}
+
+static void leave_out(struct look *look, size_t file)
+{
+    struct att_err *why = &look->why[file];
+    (void)!att_fail(why, ATT_E_LIMIT,
+                    "left out: there are newer ones, and room for %d policies of "
+                    "%d boots",
+                    KEYD_POLICIES_MAX, TPM_APPROVALS_MAX);
+    att_err_reason(why, "policyLeftOut");
+}
+
+/* Takes over *policy. */
+static void hold(struct look *look, struct parse_pcr_policy **policy, size_t file)
+{
+    struct held *worst = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < look->n_held; i++) {
+        struct held *held = &look->held[i];
+        if (held->policy->recovery == (*policy)->recovery) {
+            n++;
+            worst = !worst || held->policy->version < worst->policy->version ? held : worst;
+        }
+    }
+    if (n < KEYD_POLICIES_MAX) {
+        worst = &look->held[look->n_held++];
+    } else if (worst->policy->version >= (*policy)->version) {
+        leave_out(look, file);
+        return;
+    } else {
+        leave_out(look, worst->file);
+        parse_pcr_policy_free(worst->policy);
+    }
+    *worst = (struct held){.policy = *policy, .file = file};
+    *policy = NULL;
+}
+
+static void look_at(struct keyd *keyd, const char *file, struct look *look)
 {
     parse_autopcrpolicy *policy = NULL;
-    struct att_err why = {0};
-    enum att_rc rc = read_policy(&keyd->seal, file, &policy, &why);
+    size_t at = look->n++;
+    struct keyd_policy_file *now = &look->files[at];
+    enum att_rc rc = read_policy(&keyd->seal, file, &policy, &look->why[at]);
     if (rc == ATT_OK) {
-        rc = check_policy(&keyd->seal, policy, &why);
+        rc = check_policy(keyd, policy, &look->why[at]);
     }
-    if (note_file(keyd, at, file, policy, &why) && rc != ATT_OK) {
-        keyd_tell(keyd, KEYD_EVENT_POLICY, file, &why);
+    snprintf(now->file, sizeof now->file, "%.*s", (int)sizeof now->file - 1, file);
+    if (policy) {
+        snprintf(now->name, sizeof now->name, "%s", policy->name);
+        now->version = policy->version;
+        now->recovery = policy->recovery;
     }
     if (rc == ATT_OK) {
-        read->list[read->n++] = policy;
-        policy = NULL;
+        hold(look, &policy, at);
     }
 }
 
-static enum att_rc add_all(struct keyd *keyd, const struct read *read,
+static int by_version(const void *a, const void *b)
+{
+    const struct held *one = a, *other = b;
+    const struct parse_pcr_policy *x = one->policy, *y = other->policy;
+    if (x->recovery != y->recovery) {
+        return x->recovery ? 1 : -1; /* what needs no recovery does not use one */
+    }
+    return x->version < y->version ? 1 : x->version > y->version ? -1 : 0;
+}
+
+/* Newest first as many as fit; recovery approvals have a share of their own that others cannot
+ * take, nor they more while others wait. */
+static void choose(struct look *look)
+{
+    static const struct {
+        bool recovery;
+        size_t policies, boots;
+    } rounds[] = {
+        {true, KEYD_POLICIES_MAX / 4, PARSE_PCR_POLICY_BOOTS_MAX},
+        {false, KEYD_POLICIES_MAX, TPM_APPROVALS_MAX},
+        {true, KEYD_POLICIES_MAX, TPM_APPROVALS_MAX},
+    };
+    size_t policies = 0, boots = 0;
+    qsort(look->held, look->n_held, sizeof look->held[0], by_version);
+    for (size_t r = 0; r < sizeof rounds / sizeof rounds[0]; r++) {
+        for (size_t i = 0; i < look->n_held; i++) {
+            struct held *held = &look->held[i];
+            if (!held->taken && held->policy->recovery == rounds[r].recovery &&
+                policies < rounds[r].policies && boots + held->policy->n_boots <= rounds[r].boots) {
+                held->taken = true;
+                policies++;
+                boots += held->policy->n_boots;
+            }
+        }
+    }
+    for (size_t i = 0; i < look->n_held; i++) {
+        if (!look->held[i].taken) {
+            leave_out(look, look->held[i].file);
+        }
+    }
+}
+
+static bool is_news(const struct keyd_seal *seal, const struct keyd_policy_file *now)
+{
+    for (size_t i = 0; i < seal->n_files; i++) {
+        if (strcmp(seal->files[i].file, now->file) == 0) {
+            return strcmp(seal->files[i].state, now->state) != 0;
+        }
+    }
+    return true;
+}
+
+/* For INFO; said once of each file that is of no use. */
+static void publish(struct keyd *keyd, struct look *look)
+{
+    bool news[KEYD_POLICY_FILES_MAX] = {false};
+    for (size_t i = 0; i < look->n; i++) {
+        const struct att_err *why = &look->why[i];
+        snprintf(look->files[i].state, sizeof look->files[i].state, "%s",
+                 why->rc == ATT_OK     ? "ok"
+                 : why->reason[0] != 0 ? why->reason
+                                       : att_rc_name(why->rc));
+    }
+    pthread_mutex_lock(&keyd->lock);
+    for (size_t i = 0; i < look->n; i++) {
+        news[i] = look->why[i].rc != ATT_OK && is_news(&keyd->seal, &look->files[i]);
+    }
+    memcpy(keyd->seal.files, look->files, look->n * sizeof look->files[0]);
+    keyd->seal.n_files = look->n;
+    pthread_mutex_unlock(&keyd->lock);
+    for (size_t i = 0; i < look->n; i++) {
+        if (news[i]) {
+            keyd_tell(keyd, KEYD_EVENT_POLICY, look->files[i].file, &look->why[i]);
+        }
+    }
+}
+
+static enum att_rc add_all(struct keyd *keyd, const struct look *look,
                            struct tpm_parent_policy *policy, struct att_err *err)
 {
     enum att_rc rc = ATT_OK;
     keyd->seal.counter_wanted = 0;
-    for (size_t i = 0; rc == ATT_OK && i < read->n; i++) {
-        rc = tpm_parent_policy_add(policy, read->list[i], err);
+    for (size_t i = 0; rc == ATT_OK && i < look->n_held; i++) {
+        const struct held *held = &look->held[i];
+        if (!held->taken) {
+            continue;
+        }
+        rc = tpm_parent_policy_add(policy, held->policy, err);
         if (!keyd->seal.counter_wanted) {
-            keyd->seal.counter_wanted = read->list[i]->counter;
+            keyd->seal.counter_wanted = held->policy->counter;
         }
     }
     return rc;
 }
 
-enum att_rc keyd_seal_read_policies(struct keyd *keyd, struct tpm_parent_policy *ret_policy,
-                                    struct att_err *err)
+static void look_through(struct keyd *keyd, struct look *look)
 {
     struct dirent **names = NULL;
-    ATT_CLEANUP(read_done) struct read read = {0};
-    tpm_autoparentpolicy policy = {0};
     int count = scandir(keyd->seal.policies_dir, &names, is_policy_file, alphasort);
     size_t n = count > 0 ? (size_t)count : 0;
     for (size_t i = 0; i < n; i++) {
-        if (i < KEYD_POLICIES_MAX) {
-            read_file(keyd, i, names[i]->d_name, &read);
+        if (i < KEYD_POLICY_FILES_MAX) {
+            look_at(keyd, names[i]->d_name, look);
         }
         free(names[i]);
     }
     free(names);
-    pthread_mutex_lock(&keyd->lock);
-    keyd->seal.n_files = n < KEYD_POLICIES_MAX ? n : KEYD_POLICIES_MAX;
-    pthread_mutex_unlock(&keyd->lock);
-    if (n > KEYD_POLICIES_MAX) {
+    if (n > KEYD_POLICY_FILES_MAX) {
         struct att_err many = {0};
         (void)!att_fail(&many, ATT_E_LIMIT, "%zu policies: the first %d are looked at", n,
-                        KEYD_POLICIES_MAX);
-        keyd_tell(keyd, KEYD_EVENT_POLICY, names ? keyd->seal.policies_dir : "", &many);
+                        KEYD_POLICY_FILES_MAX);
+        keyd_tell(keyd, KEYD_EVENT_POLICY, keyd->seal.policies_dir, &many);
     }
-    qsort(read.list, read.n, sizeof read.list[0], by_version);
-    enum att_rc rc = parse_public_encode(&keyd->seal.key, &policy.key, err);
+}
+
+enum att_rc keyd_seal_read_policies(struct keyd *keyd, struct tpm_parent_policy *ret_policy,
+                                    struct att_err *err)
+{
+    ATT_CLEANUP(look_done) struct look look = {0};
+    tpm_autoparentpolicy policy = {0};
+    enum att_rc rc = look_new(&look, err);
+    if (rc == ATT_OK) {
+        look_through(keyd, &look);
+        choose(&look);
+        publish(keyd, &look);
+        rc = parse_public_encode(&keyd->seal.key, &policy.key, err);
+    }
     if (rc == ATT_OK) {
         snprintf(policy.ref, sizeof policy.ref, "%s", keyd->seal.policy_ref);
-        rc = add_all(keyd, &read, &policy, err);
+        rc = add_all(keyd, &look, &policy, err);
     }
     if (rc == ATT_OK) {
         *ret_policy = policy;

@@ -337,6 +337,43 @@ static enum att_rc list_parse(const json_t *json, size_t digest_len,
     return ATT_OK;
 }
 
+static bool has_pattern(const struct verify_component *component)
+{
+    for (size_t i = 0; i < component->n_variants; i++) {
+        if (component->variants[i].kind == VERIFY_VARIANT_PATTERN) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_ipl(const struct verify_component *component)
+{
+    return component->log == VERIFY_LOG_FIRMWARE && component->type_code == PARSE_EV_IPL;
+}
+
+/* GRUB's label is in no digest: who has the log can give an event another one, and so another
+ * component. Where each lists what it may be, that wins little; a pattern of one would let the
+ * events of all others in. */
+static enum att_rc check_labels(const struct verify_components *components, struct att_err *err)
+{
+    for (size_t i = 0; i < components->n; i++) {
+        const struct verify_component *one = &components->list[i];
+        for (size_t k = 0; is_ipl(one) && has_pattern(one) && k < components->n; k++) {
+            const struct verify_component *other = &components->list[k];
+            if (is_ipl(other) && other->pcr == one->pcr && strcmp(other->name, one->name) != 0) {
+                return att_fail(err, ATT_E_PARSE,
+                                "boot policy: components[%zu] (%s): a pattern, and components[%zu] "
+                                "(%s) of pcr%u has another name: the name of an EV_IPL event is in "
+                                "no digest, so the pattern would hold for both; expected digest or "
+                                "text, or the same name in all EV_IPL components of this PCR",
+                                i, one->id, k, other->id, one->pcr);
+            }
+        }
+    }
+    return ATT_OK;
+}
+
 enum att_rc verify_components_parse(const json_t *json, size_t digest_len,
                                     struct verify_components *ret, struct att_err *err)
 {
@@ -350,6 +387,7 @@ enum att_rc verify_components_parse(const json_t *json, size_t digest_len,
         return att_fail(err, ATT_E_NOMEM, "no memory for a boot policy");
     }
     enum att_rc rc = list_parse(json, digest_len, &components, err);
+    rc = rc ? rc : check_labels(&components, err);
     if (rc) {
         verify_components_done(&components);
         return rc;

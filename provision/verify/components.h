@@ -8,8 +8,9 @@
  * id: 1-64 of [a-z0-9._-], unique. type: of the firmware's log the type's name or "0x…"; of
  * systemd's the record's eventType. name: of a UEFI variable, an EV_EVENT_TAG's id ("0x8f3b22ec"),
  * the label of a GRUB event ("kernel_cmdline"); absent: any. log, pcr, type and name say which
- * event is meant, and prove nothing by themselves: types are not hashed. count: one (the default),
- * optional (0-1), some (1 and more), any (0 and more).
+ * event is meant, and prove nothing by themselves: types and GRUB's labels are not hashed, so where
+ * EV_IPL components of one PCR have different names none of them may have a pattern. count: one
+ * (the default), optional (0-1), some (1 and more), any (0 and more).
  *
  * A variant is a digest of the policy's bank; or signer, SHA-256 of the certificate (DER) by which
  * an EV_EFI_VARIABLE_AUTHORITY says that an image was allowed; or text, the exact text that was

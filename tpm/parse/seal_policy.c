@@ -145,15 +145,25 @@ bool parse_seal_counter_ok(uint32_t index)
 }
 
 /* nameAlg ‖ H(TPMS_NV_PUBLIC) (Part 1 clause 16; Part 2 §13.5) */
-void parse_seal_counter_name(uint32_t index, struct parse_name *ret_name)
+static void counter_name(uint32_t index, uint32_t attributes, struct parse_name *ret_name)
 {
     uint8_t area[14] = {0}; /* nvIndex, nameAlg, attributes, authPolicy (empty), dataSize */
     be32(area, index);
     area[5] = (uint8_t)PARSE_ALG_SHA256;
-    be32(area + 6, PARSE_SEAL_COUNTER_ATTRS | PARSE_NV_WRITTEN);
+    be32(area + 6, attributes);
     area[13] = 8;
     ret_name->bytes[0] = 0;
     ret_name->bytes[1] = (uint8_t)PARSE_ALG_SHA256;
     att_sha256(ret_name->bytes + 2, ATT_SLICE_ARRAY(area));
     ret_name->len = 2 + ATT_SHA256_LEN;
+}
+
+void parse_seal_counter_name(uint32_t index, struct parse_name *ret_name)
+{
+    counter_name(index, PARSE_SEAL_COUNTER_ATTRS | PARSE_NV_WRITTEN, ret_name);
+}
+
+void parse_seal_counter_unwritten_name(uint32_t index, struct parse_name *ret_name)
+{
+    counter_name(index, PARSE_SEAL_COUNTER_ATTRS, ret_name);
 }

@@ -66,5 +66,7 @@ void parse_seal_parent_template(const uint8_t policy[PARSE_POLICY_LEN],
 #define PARSE_NV_WRITTEN           ((uint32_t)0x20000000)
 bool parse_seal_counter_ok(uint32_t index);
 void parse_seal_counter_name(uint32_t index, struct parse_name *ret_name);
+/* Its Name between NV_DefineSpace and the first NV_Increment: no policy names this one. */
+void parse_seal_counter_unwritten_name(uint32_t index, struct parse_name *ret_name);
 
 #endif

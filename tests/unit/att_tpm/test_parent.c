@@ -183,6 +183,30 @@ static void refuses_after_clear(void **state)
     bench_done(&b);
 }
 
+/* A good policy for a bank that this TPM lacks opens nothing, and hinders none that would. */
+static void other_banks_are_passed_over(void **state)
+{
+    struct bench b;
+    struct parse_pcr_set other = {.sel = {PARSE_ALG_SHA512, MASK}, .digest_len = 64};
+    (void)state;
+    bench_open(&b, &plain);
+    bench_reopen(&b, &plain, &other);
+    assert_refused(tpm_key_load(b.ctx, &b.child, err), ATT_E_DENIED, "bootSealed");
+    assert_refused(tpm_parent_fits(b.ctx, err), ATT_E_DENIED, "bootSealed");
+    struct tpm_parent_policy policy = {0};
+    set_key(&policy, &key);
+    add_policy(&policy, &key, &(struct policy_spec){.version = 2}, &other);
+    add_policy(&policy, &key, &plain, &b.pcrs);
+    add_policy(&policy, &key, &(struct policy_spec){.version = 3}, &other);
+    assert_ok(tpm_parent_set(b.ctx, &b.parent, &policy, err));
+    assert_ok(tpm_parent_fits(b.ctx, err));
+    assert_true(signs(b.ctx, &b.child));
+    assert_int_equal(stats_of(b.ctx).version, 1);
+    extend_pcr(b.ctx, 16, 1);
+    assert_refused(tpm_parent_fits(b.ctx, err), ATT_E_DENIED, "bootSealed");
+    bench_done(&b);
+}
+
 /* ---- the counter --------------------------------------------------------------------------- */
 
 static uint64_t counter_value(struct tpm_context *ctx)
@@ -258,6 +282,42 @@ static void a_missing_counter_is_an_alarm(void **state)
     assert_refused(tpm_key_load(b.ctx, &b.child, err), ATT_E_DENIED, "policyCounter");
     use_parent(b.ctx, &b.parent, &key, &v2, &b.pcrs);
     assert_true(signs(b.ctx, &b.child));
+    bench_done(&b);
+}
+
+/* Killed between NV_DefineSpace and NV_Increment: no policy counter yet, and nobody else's. */
+static void a_counter_that_was_begun_is_known(void **state)
+{
+    const struct policy_spec v1 = {.version = 1, .counter = TEST_COUNTER};
+    struct bench b;
+    struct tpm_counter counter;
+    (void)state;
+    bench_open(&b, &v1);
+    assert_ok(tpm_counter_read(b.ctx, TEST_COUNTER, &counter, err));
+    assert_true(counter.defined && counter.ours && !counter.begun);
+    assert_ok(tpm_counter_undefine(b.ctx, TEST_COUNTER, err));
+    assert_ok(tpm_counter_read(b.ctx, TEST_COUNTER, &counter, err));
+    assert_false(counter.defined || counter.ours || counter.begun);
+    tpm_context_free(b.ctx);
+    assert_int_equal(swtpm_sh(&b.tpm, "tpm2_nvdefine 0x01804154 -C o -s 8 -a "
+                                      "'authwrite|ownerread|no_da|nt=counter'\n"),
+                     0);
+    b.ctx = open_tpm(&b.tpm);
+    use_parent(b.ctx, &b.parent, &key, &v1, &b.pcrs);
+    assert_ok(tpm_counter_read(b.ctx, TEST_COUNTER, &counter, err));
+    assert_true(counter.defined && !counter.ours && counter.begun);
+    assert_refused(tpm_key_load(b.ctx, &b.child, err), ATT_E_DENIED, "counterMissing");
+    assert_refused(tpm_counter_raise(b.ctx, TEST_COUNTER, COUNTER_AUTH, 2, err), ATT_E_NOTFOUND,
+                   "");
+    /* Another kind of counter is not it. */
+    assert_ok(tpm_counter_undefine(b.ctx, TEST_COUNTER, err));
+    tpm_context_free(b.ctx);
+    assert_int_equal(swtpm_sh(&b.tpm, "tpm2_nvdefine 0x01804154 -C o -s 8 -a "
+                                      "'authwrite|ownerread|ownerwrite|no_da|nt=counter'\n"),
+                     0);
+    b.ctx = open_tpm(&b.tpm);
+    assert_ok(tpm_counter_read(b.ctx, TEST_COUNTER, &counter, err));
+    assert_true(counter.defined && !counter.ours && !counter.begun);
     bench_done(&b);
 }
 
@@ -527,8 +587,10 @@ int main(void)
         cmocka_unit_test(the_tpm_refuses_what_was_not_approved),
         cmocka_unit_test(refuses_another_parent),
         cmocka_unit_test(refuses_after_clear),
+        cmocka_unit_test(other_banks_are_passed_over),
         cmocka_unit_test(an_old_policy_is_refused),
         cmocka_unit_test(a_missing_counter_is_an_alarm),
+        cmocka_unit_test(a_counter_that_was_begun_is_known),
         cmocka_unit_test(counter_takes_no_leaps),
         cmocka_unit_test(a_recovery_is_for_one_boot),
         cmocka_unit_test(drift_within_a_boot_is_the_verifiers),

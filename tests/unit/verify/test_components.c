@@ -622,6 +622,37 @@ static void test_windows(void **state)
 #define HEAD                                                                                       \
     "{\"format\":2,\"name\":\"a\",\"version\":1,\"bank\":\"sha256\",\"logs\":[\"firmware\"]"
 
+#define IPL(id, pcr, name, kind, value)                                                            \
+    "{\"id\":\"" id "\",\"pcr\":" pcr ",\"type\":\"EV_IPL\",\"name\":\"" name                      \
+    "\",\"count\":\"any\",\"variants\":[{\"" kind "\":\"" value "\"}]}"
+
+/* Names that no digest covers, where they do no harm. */
+static void test_names_accepted(void **state)
+{
+    (void)state;
+    static const char *const rows[] = {
+        /* the same name; another PCR; no pattern; another type, whose names are hashed */
+        HEAD ",\"components\":[" IPL("k", "4", "grub_cmd", "text",
+                                     "good") "," IPL("g", "4", "grub_cmd", "pattern", "*") "]}",
+        HEAD ",\"components\":[" IPL("k", "8", "kernel_cmdline", "text",
+                                     "good") "," IPL("g", "9", "grub_cmd", "pattern", "*") "]}",
+        HEAD ",\"components\":[" IPL("k", "8", "kernel_cmdline", "text",
+                                     "good") "," IPL("g", "8", "grub_cmd", "text", "other") "]}",
+        HEAD ",\"components\":[" IPL(
+            "k", "4", "kernel_cmdline", "text",
+            "good") ","
+                    "{\"id\":\"v\",\"pcr\":4,\"type\":\"EV_EFI_ACTION\",\"variants\":"
+                    "[{\"pattern\":\"*\"}]}]}",
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct att_err err = {0};
+        verify_autopolicy *policy = NULL;
+        if (verify_policy_parse(att_slice_str(rows[i]), &policy, &err)) {
+            fail_msg("%s: %s", rows[i], err.msg);
+        }
+    }
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -676,6 +707,11 @@ static void test_refused(void **state)
         {HEAD ",\"components\":[{\"id\":\"a\",\"pcr\":11,\"type\":\"x\",\"log\":\"systemd\","
               "\"variants\":[{\"text\":\"x\"}]}]}",
          "components are of the systemd log"},
+        {HEAD ",\"components\":[" IPL("k", "4", "kernel_cmdline", "text",
+                                      "good") "," IPL("g", "4", "grub_cmd", "pattern", "*") "]}",
+         "components[1] (g): a pattern, and components[0] (k) of pcr4 has another name"},
+        {HEAD ",\"components\":[" IPL("k", "4", "kernel_cmdline", "pattern", "g*") "," C1 "]}",
+         "components[0] (k): a pattern, and components[1] (a) of pcr4"},
         {HEAD ",\"components\":[" C1 "],\"unjudged\":[4]}", "pcr4 has components"},
         {HEAD ",\"components\":[" C1 "],\"unjudged\":[1,1]}", "unjudged[1]"},
         {HEAD ",\"components\":[" C1 "],\"severities\":{\"x\":\"warn\"}}", "is no finding"},
@@ -744,6 +780,7 @@ int main(void)
 
                                        cmocka_unit_test(test_modes),
                                        cmocka_unit_test(test_windows),
+                                       cmocka_unit_test(test_names_accepted),
                                        cmocka_unit_test(test_refused),
                                        cmocka_unit_test(test_glob)};
     return cmocka_run_group_tests(tests, NULL, NULL);
