@@ -359,6 +359,7 @@ static void test_frozen_while_the_hsm_signs(void **state)
     assert_int_equal(sig.len, 0);
     assert_int_equal(signs, 2);
     keyd_store_hsm.release(key.held);
+    att_buf_done(&key.spki);
 }
 
 static void test_refuses_an_info_that_is_none(void **state)
@@ -407,9 +408,9 @@ static void test_a_host_without_an_hsm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define TEST(test_frozen_while_the_hsm_signs) ,
-        TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-            TEST(test_nobody_listens_nothing_is_left),
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        TEST(test_frozen_while_the_hsm_signs),
+        TEST(test_nobody_listens_nothing_is_left),
         TEST(test_an_unknown_fate_is_looked_at_twice),
         TEST(test_the_file_goes_after_the_key),
         TEST(test_one_does_not_hold_up_the_others),
