@@ -117,7 +117,8 @@ static void hear(struct path *path, const struct parse_ima_entry *entry)
     att_hex(path->found, entry->file);
 }
 
-/* All that leads to the quoted PCR: where the host cuts its list in data and tail is its own choice.
+/* All that leads to the quoted PCR: where the host cuts its list in data and tail is its own
+ * choice.
  */
 static bool listen_to(struct att_slice list_bytes, struct path *paths, size_t n,
                       size_t *ret_violations, struct att_err *err)

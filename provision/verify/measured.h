@@ -2,10 +2,10 @@
  * (docs/PROTOCOL.md, "An agent's manifest"). After verify_agent, whose facts it goes on from.
  *
  * Level 1: the host's attestd says that the files are the manifest's. Level 2: the kernel says so
- * too: each file has an entry of its path in the part of IMA's list that leads to the quoted PCR (the
- * tail's part, too), all entries of that path have the file's SHA-256 or its fs-verity digest, and
- * the list has no violation. All of them, because IMA lists a path and digest once in a boot: after
- * another file, that one again would not be seen. */
+ * too: each file has an entry of its path in the part of IMA's list that leads to the quoted PCR
+ * (the tail's part, too), all entries of that path have the file's SHA-256 or its fs-verity digest,
+ * and the list has no violation. All of them, because IMA lists a path and digest once in a boot:
+ * after another file, that one again would not be seen. */
 #ifndef ATTESTD_VERIFY_MEASURED_H
 #define ATTESTD_VERIFY_MEASURED_H
 

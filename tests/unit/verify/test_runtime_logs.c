@@ -96,9 +96,10 @@ static struct verify_verdict *judge(const struct guest *g)
     if (g->systemd.len) {
         add(&logs, "systemd", &g->systemd, g->systemd_signed);
     }
-    struct verify_logs_wanted wanted = {
-        .logs = g->wanted, .violations_allowed = g->allow, .memo = g->memo,
-        .ret_replayed = &replayed};
+    struct verify_logs_wanted wanted = {.logs = g->wanted,
+                                        .violations_allowed = g->allow,
+                                        .memo = g->memo,
+                                        .ret_replayed = &replayed};
     replayed = (struct verify_replayed){0};
     verify_logs(&wanted, &g->quoted, &logs, verdict);
     evidence_logs_done(&logs);
