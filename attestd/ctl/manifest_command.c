@@ -161,14 +161,17 @@ enum ctl_exit ctl_manifest_sign(const struct ctl_ctx *ctx, const struct ctl_args
 
 /* ---- check ---- */
 
-static enum att_rc measure(void *user, const char *const *paths, size_t n,
+static enum att_rc measure(void *user, const struct manifest_ask *asks, size_t n,
                            struct manifest_seen *ret, struct att_err *err)
 {
     const int *root = user;
     (void)err;
     struct workload_measured seen;
     for (size_t i = 0; i < n; i++) {
-        workload_measure(*root, paths[i], NULL, 0, att_boottime_ms() + READ_FOR_MS, &seen);
+        /* Read also where the size says that it is another: people want to see both digests. */
+        struct workload_measuring how = {.deadline_ms = att_boottime_ms() + READ_FOR_MS,
+                                         .size = UINT64_MAX};
+        workload_measure(*root, asks[i].path, &how, &seen);
         ret[i].kind = (enum manifest_kind)seen.kind;
         ret[i].size = seen.size;
         ret[i].has_verity = seen.has_verity;
@@ -179,7 +182,7 @@ static enum att_rc measure(void *user, const char *const *paths, size_t n,
     }
     return ATT_OK;
 }
-_Static_assert((int)WORKLOAD_UNREADABLE == (int)MANIFEST_UNREADABLE &&
+_Static_assert((int)WORKLOAD_NOT_YET == (int)MANIFEST_NOT_YET &&
                    (int)WORKLOAD_SYMLINK == (int)MANIFEST_SYMLINK,
                "the same kinds in the same order");
 _Static_assert(WORKLOAD_MEASURE_PATH_MAX == MANIFEST_PATH_MAX, "one bound");

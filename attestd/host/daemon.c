@@ -466,7 +466,7 @@ static enum att_rc start(struct host *host, struct att_err *err)
                              HOST_WHOD_TIMEOUT_MS, &host->whod, err);
     }
     if (rc == ATT_OK) {
-        rc = proc_caller_new(host->paths.whod, "whod", PROC_ANY_USER, proc_who_table,
+        rc = proc_caller_new(host->paths.whod, "whod", whod_uid, proc_who_table,
                              HOST_MEASURE_TIMEOUT_MS, &host->measurer, err);
     }
     read_boot_id(host->boot_id, sizeof(host->boot_id));

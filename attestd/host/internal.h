@@ -72,6 +72,15 @@ struct host_workload_counts {
     uint64_t left_out;                  /* lines since then */
 };
 
+/* Agents whose callers' files are measured now. Together far less than PROC_CONNECTIONS_MAX: what
+ * is not measured is answered at once. */
+#define HOST_MEASURING_MAX  4
+#define HOST_MEASURING_WAIT 4
+struct host_measuring {
+    char agents[HOST_MEASURING_MAX][AGENT_NAME_MAX + 1]; /* "": a free place */
+    size_t waiting;
+};
+
 /* What attestd-tokend reported last, for status (token.c). */
 struct host_token {
     int64_t at_ms, at; /* when; 0: never */
@@ -137,6 +146,7 @@ struct host {
     STACK_OF(X509) * bundle;
     struct host_selectors *selectors; /* of the view in force; NULL: none yet */
     struct host_workload_counts workload_counts;
+    struct host_measuring measuring;
     struct host_token token;
     struct att_buf ak_pem; /* AK certificate and its intermediate */
     struct host_given given;

@@ -15,12 +15,16 @@
 #define BUSY_TRIES 100 /* of BUSY_MS: others measure meanwhile */
 #define BUSY_MS    200
 
+#define CALLER_MS ((int64_t)60000) /* for all of a caller's files */
+#define TURN_MS   ((int64_t)2000)  /* how long a caller waits until it is its turn */
+
 /* Whose files, and how old what whod read of them may be. */
 struct look {
     struct host *host;
     pid_t pid;
     int pidfd;
     uint32_t max_age_s;
+    int64_t deadline_ms; /* CLOCK_BOOTTIME, for all of it; INT64_MAX: none */
 };
 
 void host_measured_done(struct host_measured *measured)
@@ -32,19 +36,36 @@ void host_measured_done(struct host_measured *measured)
 
 /* ---- whod ---- */
 
-/* whod measures for few at a time: waits for a turn. */
+static enum att_rc cannot_tell(struct att_err *err, const char *why)
+{
+    (void)!att_fail(err, ATT_E_RETRY, "its files cannot be measured now: %s", why);
+    att_err_reason(err, "notMeasured");
+    return ATT_E_RETRY;
+}
+
+/* whod measures for few at a time: waits for a turn. A foreign server in its place says nothing
+ * about the files. */
 static enum att_rc ask(const struct look *look, uint16_t op, const struct proc_value *values,
                        struct proc_answer *ret_answer, struct att_err *err)
 {
     for (int tries = 0;; tries++) {
         struct att_err why = {0};
+        if (att_boottime_ms() >= look->deadline_ms) {
+            return cannot_tell(err, "it takes too long");
+        }
         enum att_rc rc = proc_call(look->host->measurer, op, values, look->pidfd, ret_answer, &why);
+        if (rc == ATT_E_DENIED && strcmp(why.reason, "foreignServer") == 0) {
+            rc = why.rc = ATT_E_UNREACHABLE;
+        }
         bool busy = rc == ATT_E_LIMIT && strcmp(why.reason, "measuring") == 0;
         if (!busy || tries == BUSY_TRIES || atomic_load(&look->host->stop)) {
+            if (busy) {
+                return cannot_tell(err, why.msg);
+            }
             if (rc != ATT_OK && err) {
                 *err = why;
             }
-            return busy ? ATT_E_RETRY : rc;
+            return rc;
         }
         proc_answer_done(ret_answer);
         usleep(BUSY_MS * 1000);
@@ -54,9 +75,11 @@ static enum att_rc ask(const struct look *look, uint16_t op, const struct proc_v
 static enum att_rc read_document(const struct look *look, const char *path, struct att_buf *ret,
                                  struct att_err *err)
 {
+    static const char changing[] = "the manifest changes while it is read";
     enum att_rc rc = ATT_OK;
     *ret = ATT_BUF_INIT(MANIFEST_MAX);
-    for (uint64_t size = 1; rc == ATT_OK && ret->len < size;) {
+    uint64_t size = 1;
+    while (rc == ATT_OK && ret->len < size) {
         proc_autoanswer answer = {0};
         const struct proc_value values[] = {[PROC_WHO_READ_REQ_PID] = proc_num((uint64_t)look->pid),
                                             [PROC_WHO_READ_REQ_PATH] = proc_text(path),
@@ -66,12 +89,19 @@ static enum att_rc read_document(const struct look *look, const char *path, stru
             break;
         }
         struct att_slice bytes = answer.msg.v[PROC_WHO_READ_REP_BYTES].bytes;
-        size = answer.msg.v[PROC_WHO_READ_REP_SIZE].num;
+        uint64_t is = answer.msg.v[PROC_WHO_READ_REP_SIZE].num;
+        if (ret->len && is != size) {
+            return cannot_tell(err, changing);
+        }
+        size = is;
         att_buf_put_slice(ret, bytes);
         rc = att_buf_ok(ret, err);
         if (rc == ATT_OK && bytes.len == 0) {
-            break; /* cut meanwhile: its root will say so */
+            break;
         }
+    }
+    if (rc == ATT_OK && ret->len != size) {
+        return cannot_tell(err, changing);
     }
     if (rc == ATT_E_NOTFOUND || rc == ATT_E_DENIED) {
         att_err_prefix(err, "manifest");
@@ -89,7 +119,7 @@ static bool take_seen(struct att_slice item, struct manifest_seen *ret)
     struct att_slice verity = att_cur_take(&cur, ATT_SHA256_LEN);
     struct att_slice sha256 = att_cur_take(&cur, ATT_SHA256_LEN);
     struct att_slice text = att_cur_take(&cur, cur.left);
-    if (cur.failed || kind > MANIFEST_UNREADABLE || flags > 3 || text.len > MANIFEST_PATH_MAX ||
+    if (cur.failed || kind > MANIFEST_NOT_YET || flags > 3 || text.len > MANIFEST_PATH_MAX ||
         memchr(text.ptr, 0, text.len)) {
         return false;
     }
@@ -103,29 +133,59 @@ static bool take_seen(struct att_slice item, struct manifest_seen *ret)
     return true;
 }
 
-static enum att_rc measure(void *user, const char *const *paths, size_t n,
-                           struct manifest_seen *ret, struct att_err *err)
+/* The paths asks[which[…]]; those not measured yet are which afterwards. */
+static enum att_rc measure_some(const struct look *look, const struct manifest_ask *asks,
+                                size_t *which, size_t *n, struct manifest_seen *ret,
+                                struct att_err *err)
 {
-    const struct look *look = user;
-    struct att_slice items[PROC_WHO_BATCH_MAX];
+    struct att_slice paths[PROC_WHO_BATCH_MAX], sizes[PROC_WHO_BATCH_MAX];
+    uint8_t numbers[PROC_WHO_BATCH_MAX][sizeof(uint64_t)];
     proc_autoanswer answer = {0};
-    for (size_t i = 0; i < n; i++) {
-        items[i] = att_slice_str(paths[i]);
+    for (size_t i = 0; i < *n; i++) {
+        paths[i] = att_slice_str(asks[which[i]].path);
+        for (size_t k = 0; k < sizeof numbers[i]; k++) {
+            numbers[i][k] = (uint8_t)(asks[which[i]].size >> (56 - 8 * k));
+        }
+        sizes[i] = ATT_SLICE_ARRAY(numbers[i]);
     }
+    int64_t left_ms = look->deadline_ms - att_boottime_ms();
+    left_ms = left_ms < 0 ? 0 : left_ms > UINT32_MAX ? UINT32_MAX : left_ms;
     const struct proc_value values[] = {
         [PROC_WHO_MEASURE_REQ_PID] = proc_num((uint64_t)look->pid),
         [PROC_WHO_MEASURE_REQ_MAX_AGE_S] = proc_num(look->max_age_s),
-        [PROC_WHO_MEASURE_REQ_PATHS] = {.items = items, .item_count = n}};
+        [PROC_WHO_MEASURE_REQ_WITHIN_MS] = proc_num((uint64_t)left_ms),
+        [PROC_WHO_MEASURE_REQ_SIZES] = {.items = sizes, .item_count = *n},
+        [PROC_WHO_MEASURE_REQ_PATHS] = {.items = paths, .item_count = *n}};
     enum att_rc rc = ask(look, PROC_WHO_MEASURE, values, &answer, err);
     if (rc != ATT_OK) {
         return rc;
     }
     const struct proc_value *seen = &answer.msg.v[PROC_WHO_MEASURE_REP_SEEN];
-    bool ok = seen->item_count == n;
-    for (size_t i = 0; ok && i < n; i++) {
-        ok = take_seen(seen->items[i], &ret[i]);
+    bool ok = seen->item_count == *n;
+    size_t later = 0;
+    for (size_t i = 0; ok && i < seen->item_count; i++) {
+        ok = take_seen(seen->items[i], &ret[which[i]]);
+        if (ok && ret[which[i]].kind == MANIFEST_NOT_YET) {
+            ok = i > 0; /* or it would never end */
+            which[later++] = which[i];
+        }
     }
+    *n = later;
     return ok ? ATT_OK : att_fail(err, ATT_E_PROTOCOL, "whod: an answer that has not its form");
+}
+
+static enum att_rc measure(void *user, const struct manifest_ask *asks, size_t n,
+                           struct manifest_seen *ret, struct att_err *err)
+{
+    size_t which[MANIFEST_BATCH];
+    enum att_rc rc = ATT_OK;
+    for (size_t i = 0; i < n; i++) {
+        which[i] = i;
+    }
+    while (rc == ATT_OK && n > 0) {
+        rc = measure_some(user, asks, which, &n, ret, err);
+    }
+    return rc;
 }
 _Static_assert(MANIFEST_BATCH <= PROC_WHO_BATCH_MAX, "one request");
 
@@ -238,22 +298,12 @@ static enum att_rc measure_all(const struct look *look, const struct conf_measur
     return rc == ATT_OK ? compare(look, m, err) : rc;
 }
 
-enum att_rc host_measure(struct host *host, const struct conf_measured *measured, pid_t pid,
-                         int pidfd, struct host_measured *ret, struct att_err *err)
+static enum att_rc measure_by(struct look *look, const struct conf_measured *measured,
+                              struct host_measured *ret, struct att_err *err)
 {
-    struct look look = {host, pid, pidfd, measured->reread_s};
     struct host_measured m = {.demanded = true};
-    int ends[2] = {-1, -1};
     struct att_err why = {0};
-    if (pid == 0 && pipe2(ends, O_CLOEXEC) != 0) {
-        return att_fail_errno(err, ATT_E_IO, "pipe");
-    }
-    if (pid == 0) {
-        look.pidfd = ends[0]; /* some descriptor goes with each request */
-    }
-    enum att_rc rc = measure_all(&look, measured, &m, &why);
-    att_close(&ends[0]);
-    att_close(&ends[1]);
+    enum att_rc rc = measure_all(look, measured, &m, &why);
     if (rc != ATT_OK) {
         host_measured_done(&m);
         why.rc = rc;
@@ -264,6 +314,21 @@ enum att_rc host_measure(struct host *host, const struct conf_measured *measured
     }
     *ret = m;
     return ATT_OK;
+}
+
+enum att_rc host_measure(struct host *host, const struct conf_measured *measured,
+                         struct host_measured *ret, struct att_err *err)
+{
+    struct look look = {host, 0, -1, measured->reread_s, INT64_MAX};
+    int ends[2] = {-1, -1};
+    if (pipe2(ends, O_CLOEXEC) != 0) {
+        return att_fail_errno(err, ATT_E_IO, "pipe");
+    }
+    look.pidfd = ends[0]; /* some descriptor goes with each request */
+    enum att_rc rc = measure_by(&look, measured, ret, err);
+    att_close(&ends[0]);
+    att_close(&ends[1]);
+    return rc;
 }
 
 enum att_rc host_measure_agent(struct host *host, const char *agent, struct host_measured *ret,
@@ -284,7 +349,7 @@ enum att_rc host_measure_agent(struct host *host, const char *agent, struct host
             return ATT_E_DENIED;
         }
         const struct conf_measured *measured = &selectors->measured[i];
-        return measured->manifest ? host_measure(host, measured, 0, -1, ret, err) : ATT_OK;
+        return measured->manifest ? host_measure(host, measured, ret, err) : ATT_OK;
     }
     return ATT_OK;
 }
@@ -328,11 +393,62 @@ static enum att_rc check_program(const struct manifest *manifest,
     return ATT_E_DENIED;
 }
 
+/* A place, once it is this agent's turn; NULL: not within a short time. Under the lock. */
+static char *free_place(struct host_measuring *m, const char *agent)
+{
+    char *place = NULL;
+    for (size_t i = 0; i < HOST_MEASURING_MAX; i++) {
+        if (strcmp(m->agents[i], agent) == 0) {
+            return NULL;
+        }
+        place = m->agents[i][0] ? place : m->agents[i];
+    }
+    return place;
+}
+
+/* Each of these holds a connection to tokend, and others must come in to be told who they are. */
+static char *wait_for_turn(struct host *host, const char *agent)
+{
+    struct host_measuring *m = &host->measuring;
+    int64_t until_ms = att_boottime_ms() + TURN_MS, left_ms = TURN_MS;
+    HOST_LOCKED(host);
+    if (m->waiting >= HOST_MEASURING_WAIT) {
+        return NULL;
+    }
+    m->waiting++;
+    char *place = free_place(m, agent);
+    while (!place && left_ms > 0 && !atomic_load(&host->stop)) {
+        host_wait(host, left_ms);
+        left_ms = until_ms - att_boottime_ms();
+        place = free_place(m, agent);
+    }
+    m->waiting--;
+    if (place) {
+        memcpy(place, agent, strlen(agent) + 1);
+    }
+    return place;
+}
+
+static void end_turn(struct host *host, char *place)
+{
+    HOST_LOCKED(host);
+    place[0] = '\0';
+    pthread_cond_broadcast(&host->changed);
+}
+
 enum att_rc host_measure_caller(struct host *host, const struct host_decision *decision,
                                 const struct host_caller *from,
                                 const struct conf_measured *measured, struct att_err *err)
 {
     ATT_CLEANUP(host_measured_done) struct host_measured m = {0};
-    enum att_rc rc = host_measure(host, measured, from->pid, from->pidfd, &m, err);
+    struct look look = {host, from->pid, from->pidfd, measured->reread_s,
+                        att_boottime_ms() + CALLER_MS};
+    char *place =
+        strlen(decision->agent) <= AGENT_NAME_MAX ? wait_for_turn(host, decision->agent) : NULL;
+    if (!place) {
+        return cannot_tell(err, "other processes' files are measured");
+    }
+    enum att_rc rc = measure_by(&look, measured, &m, err);
+    end_turn(host, place);
     return rc == ATT_OK ? check_program(&m.manifest, &decision->caller, err) : rc;
 }

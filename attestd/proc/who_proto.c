@@ -41,6 +41,8 @@ const struct proc_op proc_who_table[] = {
      "MEASURE",
      {{{"pid", PROC_U32, 0, INT32_MAX, 0},
        {"maxAgeS", PROC_U32, 0, UINT32_MAX, 0},
+       {"withinMs", PROC_U32, 0, UINT32_MAX, 0},
+       {"sizes", PROC_LIST, 1, PROC_WHO_BATCH_MAX, 8},
        {"paths", PROC_LIST, 1, PROC_WHO_BATCH_MAX, PROC_WHO_PATH_MAX}}},
      {{{"seen", PROC_LIST, 1, PROC_WHO_BATCH_MAX, PROC_WHO_SEEN_MAX}}}},
     {PROC_WHO_LIST,

@@ -82,9 +82,18 @@ enum { PROC_WHO_SAME_REP_SAME };
 enum { PROC_WHO_READ_REQ_PID, PROC_WHO_READ_REQ_PATH, PROC_WHO_READ_REQ_OFFSET };
 enum { PROC_WHO_READ_REP_SIZE, PROC_WHO_READ_REP_BYTES };
 
-/* MEASURE: pid, maxAgeS (how old a digest may be that was read before), paths → one item a path:
- * kind (u8), flags (u8: 1 verity, 2 sha256), be64 size, verity (32), sha256 (32), text. */
-enum { PROC_WHO_MEASURE_REQ_PID, PROC_WHO_MEASURE_REQ_MAX_AGE_S, PROC_WHO_MEASURE_REQ_PATHS };
+/* MEASURE: pid, maxAgeS (how old a digest may be that was read before), withinMs (nothing is read
+ * after that time, or after whod's own), sizes (be64 for each path: a file of another size is not
+ * read; all ones: of any), paths → one item a path: kind (u8), flags (u8: 1 verity, 2 sha256), be64
+ * size, verity (32), sha256 (32), text. Those that were not reached in time are of the kind "not
+ * yet", the first never is: who asks for them again comes to an end. */
+enum {
+    PROC_WHO_MEASURE_REQ_PID,
+    PROC_WHO_MEASURE_REQ_MAX_AGE_S,
+    PROC_WHO_MEASURE_REQ_WITHIN_MS,
+    PROC_WHO_MEASURE_REQ_SIZES,
+    PROC_WHO_MEASURE_REQ_PATHS,
+};
 enum { PROC_WHO_MEASURE_REP_SEEN };
 
 /* LIST: pid, path of a folder, after (a name; empty: from the beginning) → the names behind it in

@@ -91,7 +91,10 @@ static enum att_rc read_chunk(int fd, uint32_t offset, const struct proc_op *op,
                               struct att_buf *ret_payload, struct att_err *err)
 {
     struct stat st;
-    if (fstat(fd, &st) != 0 || !(st.st_mode & S_IROTH)) {
+    if (fstat(fd, &st) != 0) {
+        return att_fail_errno(err, ATT_E_IO, "stat");
+    }
+    if (!(st.st_mode & S_IROTH)) {
         (void)!att_fail(err, ATT_E_DENIED, "not a file that everybody may read (mode %04o)",
                         (unsigned)st.st_mode & 07777);
         att_err_reason(err, "notPublic");
@@ -123,9 +126,13 @@ static enum att_rc answer_read(int root, const struct proc_op *op, const struct 
         return rc;
     }
     att_autofd fd = workload_measure_open(root, path);
-    if (fd < 0) {
+    if (fd < 0) { /* EINVAL: no regular file, or one that the kernel makes up */
+        bool absent = errno == ENOENT || errno == ENOTDIR,
+             wrong = errno == ELOOP || errno == EINVAL;
         return att_fail_errno(err,
-                              errno == ENOENT || errno == ENOTDIR ? ATT_E_NOTFOUND : ATT_E_DENIED,
+                              absent  ? ATT_E_NOTFOUND
+                              : wrong ? ATT_E_DENIED
+                                      : ATT_E_IO,
                               "%.200s", path);
     }
     rc = read_chunk(fd, (uint32_t)v[PROC_WHO_READ_REQ_OFFSET].num, op, ret_payload, err);
@@ -148,6 +155,15 @@ static void put_seen(struct att_buf *item, const struct workload_measured *seen)
     att_buf_put_str(item, seen->text);
 }
 
+static bool sizes_fit(const struct proc_value *sizes, const struct proc_value *paths)
+{
+    bool fit = sizes->item_count == paths->item_count;
+    for (size_t i = 0; fit && i < sizes->item_count; i++) {
+        fit = sizes->items[i].len == sizeof(uint64_t);
+    }
+    return fit;
+}
+
 static enum att_rc answer_measure(struct whod_measurer *measurer, int root,
                                   const struct proc_op *op, const struct proc_value *v,
                                   struct att_buf *ret_payload, struct att_err *err)
@@ -155,15 +171,26 @@ static enum att_rc answer_measure(struct whod_measurer *measurer, int root,
     const struct proc_value *paths = &v[PROC_WHO_MEASURE_REQ_PATHS];
     struct att_buf items[PROC_WHO_BATCH_MAX] = {{0}};
     struct att_slice slices[PROC_WHO_BATCH_MAX];
-    int64_t deadline_ms = att_boottime_ms() + WHOD_MEASURE_MS;
-    enum att_rc rc = ATT_OK;
+    const struct proc_value *sizes = &v[PROC_WHO_MEASURE_REQ_SIZES];
+    uint64_t within_ms = v[PROC_WHO_MEASURE_REQ_WITHIN_MS].num;
+    within_ms = within_ms < WHOD_MEASURE_MS ? within_ms : WHOD_MEASURE_MS;
+    struct workload_measuring how = {.measures = measurer->measures,
+                                     .max_age_s = (int64_t)v[PROC_WHO_MEASURE_REQ_MAX_AGE_S].num,
+                                     .deadline_ms = att_boottime_ms() + (int64_t)within_ms};
+    enum att_rc rc = sizes_fit(sizes, paths)
+                         ? ATT_OK
+                         : att_fail(err, ATT_E_INVAL, "expected a size of 8 bytes for each path");
     for (size_t i = 0; rc == ATT_OK && i < paths->item_count; i++) {
         char path[WORKLOAD_MEASURE_PATH_MAX + 1];
         struct workload_measured seen;
         rc = path_of(paths->items[i], path, err);
         if (rc == ATT_OK) {
-            workload_measure(root, path, measurer->measures,
-                             (int64_t)v[PROC_WHO_MEASURE_REQ_MAX_AGE_S].num, deadline_ms, &seen);
+            struct att_cur size = att_cur_init(sizes->items[i]);
+            how.size = att_cur_be64(&size);
+            workload_measure(root, path, &how, &seen);
+            if (i == 0 && seen.kind == WORKLOAD_NOT_YET) {
+                seen.kind = WORKLOAD_UNREADABLE; /* it had all the time there is */
+            }
             put_seen(&items[i], &seen);
             slices[i] = att_buf_slice(&items[i]);
             rc = att_buf_ok(&items[i], err);

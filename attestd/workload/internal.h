@@ -20,5 +20,7 @@ ATT_MUST_USE enum att_rc workload_process_again(const struct workload_process *p
 /* Opens for reading what an O_PATH descriptor names: regular files only, and such as lie somewhere
  * (not what the kernel makes up while it is read). -1 otherwise. */
 int workload_open_found(int found);
+/* Its file system holds what the kernel makes up (or does not say what it is). */
+bool workload_is_made_up(int found);
 
 #endif

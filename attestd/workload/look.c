@@ -82,7 +82,7 @@ static int find_file(int dir, const char *path)
 /* Files that the kernel makes up while they are read look regular. What some of them tell is not
  * their reader's alone, and reading others does something (trace_pipe); the path is the caller's,
  * the rights are ours. */
-static bool is_made_up(int found)
+bool workload_is_made_up(int found)
 {
     static const long kinds[] = {
         PROC_SUPER_MAGIC,
@@ -120,7 +120,7 @@ static bool is_made_up(int found)
 int workload_open_found(int found)
 {
     struct stat st;
-    if (fstat(found, &st) != 0 || !S_ISREG(st.st_mode) || is_made_up(found)) {
+    if (fstat(found, &st) != 0 || !S_ISREG(st.st_mode) || workload_is_made_up(found)) {
         return -1;
     }
     char path[64];

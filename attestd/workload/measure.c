@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/fsverity.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -149,13 +151,18 @@ static void unreadable(struct workload_measured *ret, const char *text)
     snprintf(ret->text, sizeof ret->text, "%s", text);
 }
 
+static const char link_on_the_way[] = "a symbolic link on the way to it";
+
 /* Why there is no descriptor, by errno. */
 static void not_found(struct workload_measured *ret)
 {
     if (errno == ENOENT || errno == ENOTDIR) {
         ret->kind = WORKLOAD_ABSENT;
+    } else if (errno == ELOOP) {
+        ret->kind = WORKLOAD_OTHER;
+        snprintf(ret->text, sizeof ret->text, "%s", link_on_the_way);
     } else {
-        unreadable(ret, errno == ELOOP ? "a symbolic link on the way to it" : strerror(errno));
+        unreadable(ret, strerror(errno));
     }
 }
 
@@ -183,18 +190,31 @@ static bool is_fresh(const struct key *key)
     return key->ctime_s >= (int64_t)now.tv_sec - FRESH_S;
 }
 
-static void read_it(int fd, const struct stat *st, struct workload_measures *measures,
-                    int64_t max_age_s, int64_t deadline_ms, struct workload_measured *ret)
+/* Files in memory (tmpfs, ramfs, hugetlbfs): writing to one through a mapping leaves its times
+ * alone. */
+static bool times_are_kept(int fd)
 {
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type != TMPFS_MAGIC &&
+           (uint32_t)fs.f_type != RAMFS_MAGIC && (uint32_t)fs.f_type != HUGETLBFS_MAGIC;
+}
+
+static void read_it(int fd, const struct stat *st, const struct workload_measuring *how,
+                    struct workload_measured *ret)
+{
+    struct workload_measures *measures = times_are_kept(fd) ? how->measures : NULL;
     struct key key = key_of(fd, st);
     bool fresh = is_fresh(&key); /* when reading began */
-    if (measures && recall(measures, &key, max_age_s, ret->sha256)) {
+    if (measures && recall(measures, &key, how->max_age_s, ret->sha256)) {
         ret->has_sha256 = true;
         return;
     }
     struct att_err err = {0};
-    if (workload_digest_until(fd, WORKLOAD_MEASURE_MAX, deadline_ms, ret->sha256, &err) != ATT_OK) {
+    enum att_rc rc =
+        workload_digest_until(fd, WORKLOAD_MEASURE_MAX, how->deadline_ms, ret->sha256, &err);
+    if (rc != ATT_OK) {
         unreadable(ret, err.msg);
+        ret->kind = rc == ATT_E_TIMEOUT ? WORKLOAD_NOT_YET : WORKLOAD_UNREADABLE;
         return;
     }
     struct stat after = *st;
@@ -207,25 +227,26 @@ static void read_it(int fd, const struct stat *st, struct workload_measures *mea
     }
 }
 
-static void measure_regular(int found, const struct stat *st, struct workload_measures *measures,
-                            int64_t max_age_s, int64_t deadline_ms, struct workload_measured *ret)
+static void measure_regular(int found, const struct stat *st, const struct workload_measuring *how,
+                            struct workload_measured *ret)
 {
     errno = 0;
     att_autofd fd = workload_open_found(found);
     if (fd < 0) {
         unreadable(ret, errno ? strerror(errno) : "a file that the kernel makes up");
+        ret->kind = errno ? WORKLOAD_UNREADABLE : WORKLOAD_OTHER;
         return;
     }
     ret->kind = WORKLOAD_REGULAR;
     ret->size = (uint64_t)st->st_size;
     ret->has_verity = workload_verity(fd, ret->verity);
-    if (!ret->has_verity) {
-        read_it(fd, st, measures, max_age_s, deadline_ms, ret);
+    if (!ret->has_verity && (how->size == UINT64_MAX || how->size == ret->size)) {
+        read_it(fd, st, how, ret);
     }
 }
 
-void workload_measure(int root, const char *path, struct workload_measures *measures,
-                      int64_t max_age_s, int64_t deadline_ms, struct workload_measured *ret)
+void workload_measure(int root, const char *path, const struct workload_measuring *how,
+                      struct workload_measured *ret)
 {
     struct stat st;
     memset(ret, 0, sizeof *ret);
@@ -235,7 +256,7 @@ void workload_measure(int root, const char *path, struct workload_measures *meas
     } else if (fstat(found, &st) != 0) {
         unreadable(ret, strerror(errno));
     } else if (S_ISREG(st.st_mode)) {
-        measure_regular(found, &st, measures, max_age_s, deadline_ms, ret);
+        measure_regular(found, &st, how, ret);
     } else if (S_ISLNK(st.st_mode)) {
         ssize_t len = readlinkat(found, "", ret->text, sizeof ret->text - 1);
         ret->kind = WORKLOAD_SYMLINK;
@@ -259,8 +280,11 @@ static enum workload_kind kind_of(unsigned char type)
 static enum workload_kind kind_at(int dir, const struct dirent *entry)
 {
     struct stat st;
-    if (entry->d_type != DT_UNKNOWN || fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (entry->d_type != DT_UNKNOWN) {
         return kind_of(entry->d_type);
+    }
+    if (fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+        return WORKLOAD_UNREADABLE;
     }
     return S_ISREG(st.st_mode)   ? WORKLOAD_REGULAR
            : S_ISLNK(st.st_mode) ? WORKLOAD_SYMLINK
@@ -296,7 +320,7 @@ static enum att_rc read_names(DIR *dir, const char *path, struct workload_name *
         names[n++].kind = kind_at(dirfd(dir), entry);
     }
     if (errno) {
-        enum att_rc rc = att_fail_errno(err, ATT_E_DENIED, "%.200s", path);
+        enum att_rc rc = att_fail_errno(err, ATT_E_IO, "%.200s", path);
         free(names);
         return rc;
     }
@@ -317,17 +341,23 @@ enum att_rc workload_list(int root, const char *path, struct workload_name **ret
     if (found < 0 && errno == ENOENT) {
         return ATT_OK;
     }
+    if (found < 0 && (errno == ELOOP || errno == ENOTDIR)) {
+        return att_fail(err, ATT_E_DENIED, "%s", errno == ELOOP ? link_on_the_way : "not a folder");
+    }
     struct stat st;
-    if (found < 0 || fstat(found, &st) != 0 || !S_ISDIR(st.st_mode)) {
-        return att_fail(err, ATT_E_DENIED, "%s",
-                        found >= 0       ? "not a folder"
-                        : errno == ELOOP ? "a symbolic link on the way to it"
-                                         : strerror(errno));
+    if (found < 0 || fstat(found, &st) != 0) {
+        return att_fail_errno(err, ATT_E_IO, "%.200s", path);
+    }
+    if (!S_ISDIR(st.st_mode)) {
+        return att_fail(err, ATT_E_DENIED, "not a folder");
+    }
+    if (workload_is_made_up(found)) {
+        return att_fail(err, ATT_E_DENIED, "a folder that the kernel makes up");
     }
     int fd = openat(found, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     if (!dir) {
-        enum att_rc rc = att_fail_errno(err, ATT_E_DENIED, "%.200s", path);
+        enum att_rc rc = att_fail_errno(err, ATT_E_IO, "%.200s", path);
         att_close(&fd);
         return rc;
     }

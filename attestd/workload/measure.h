@@ -2,7 +2,8 @@
  * time: what is read is what was enabled), else by reading it. Runs in whod and in attestctl.
  *
  * What was read is remembered by (device, inode, ctime, mtime, size, generation), for a time that
- * the caller names: it cannot see a change below the file system, and is the weaker thing. */
+ * the caller names: it cannot see a change below the file system, nor each one through a shared
+ * mapping, and is the weaker thing. Files in memory (tmpfs) are read anew each time. */
 #ifndef ATTESTD_WORKLOAD_MEASURE_H
 #define ATTESTD_WORKLOAD_MEASURE_H
 
@@ -19,14 +20,15 @@ enum workload_kind {
     WORKLOAD_REGULAR,
     WORKLOAD_SYMLINK,
     WORKLOAD_FOLDER,
-    WORKLOAD_OTHER,
-    WORKLOAD_UNREADABLE, /* why: text */
+    WORKLOAD_OTHER,      /* text: a file that the kernel makes up, a link on the way; or empty */
+    WORKLOAD_UNREADABLE, /* what it is is not known now; why: text */
+    WORKLOAD_NOT_YET,    /* the same: it was not read to its end by the deadline */
 };
 
 struct workload_measured {
     enum workload_kind kind;
     uint64_t size;
-    bool has_verity, has_sha256; /* one of them of a WORKLOAD_REGULAR */
+    bool has_verity, has_sha256; /* one of them of a WORKLOAD_REGULAR of the size */
     uint8_t verity[ATT_SHA256_LEN], sha256[ATT_SHA256_LEN];
     char text[WORKLOAD_MEASURE_PATH_MAX + 1]; /* a link's target, or why */
 };
@@ -37,18 +39,23 @@ ATT_MUST_USE enum att_rc workload_measures_new(struct workload_measures **ret_me
                                                struct att_err *err);
 void workload_measures_free(struct workload_measures *measures);
 
-/* root: a descriptor of the folder that is "/" for path. No symbolic link is followed. measures
- * NULL: nothing is remembered. max_age_s: how old what was read may be. Reading ends at deadline_ms
- * (CLOCK_BOOTTIME) and leaves the file WORKLOAD_UNREADABLE. */
-void workload_measure(int root, const char *path, struct workload_measures *measures,
-                      int64_t max_age_s, int64_t deadline_ms, struct workload_measured *ret);
+struct workload_measuring {
+    struct workload_measures *measures; /* NULL: nothing is remembered */
+    int64_t max_age_s;                  /* how old what was read may be */
+    int64_t deadline_ms;                /* CLOCK_BOOTTIME; reading ends then: WORKLOAD_NOT_YET */
+    uint64_t size;                      /* a file of another is not read; UINT64_MAX: any */
+};
+/* root: a descriptor of the folder that is "/" for path. No symbolic link is followed. */
+void workload_measure(int root, const char *path, const struct workload_measuring *how,
+                      struct workload_measured *ret);
 
 struct workload_name {
     char name[WORKLOAD_NAME_MAX + 1];
-    enum workload_kind kind; /* WORKLOAD_OTHER where the folder does not say */
+    enum workload_kind kind; /* WORKLOAD_UNREADABLE where it cannot be told */
 };
 /* The names in a folder, sorted by their bytes; the caller frees *ret_names. One that is not there
- * has none. ATT_E_DENIED: it is no folder, cannot be read, or a link is on the way. ATT_E_LIMIT. */
+ * has none. ATT_E_DENIED: it is no folder, one that the kernel makes up, or a link is on the way.
+ * ATT_E_IO: it cannot be read now. ATT_E_LIMIT. */
 ATT_MUST_USE enum att_rc workload_list(int root, const char *path, struct workload_name **ret_names,
                                        size_t *ret_n, struct att_err *err);
 /* Opens a file for reading in the same way; -1 and errno. */

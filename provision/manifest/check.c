@@ -16,7 +16,8 @@ struct check {
 
 const char *manifest_trouble_name(enum manifest_trouble trouble)
 {
-    static const char *const names[] = {"", "changed", "missing", "extra", "notAFile"};
+    static const char *const names[] = {"",      "changed",  "missing",
+                                        "extra", "notAFile", "notMeasured"};
     unsigned i = (unsigned)trouble;
     return i < sizeof names / sizeof *names ? names[i] : "";
 }
@@ -26,9 +27,15 @@ static void found(struct check *c, enum manifest_trouble trouble, const char *pa
 static void found(struct check *c, enum manifest_trouble trouble, const char *path, const char *fmt,
                   ...)
 {
+    bool differs = trouble != MANIFEST_UNKNOWN;
+    bool first = differs && c->report->n == c->report->n_unknown;
     size_t at = c->report->n++;
+    c->report->n_unknown += !differs;
     if (at >= MANIFEST_FINDINGS_MAX) {
-        return;
+        if (!first) {
+            return;
+        }
+        at = MANIFEST_FINDINGS_MAX - 1; /* the one that the error is about */
     }
     struct manifest_finding *finding = &c->report->findings[at];
     finding->trouble = trouble;
@@ -41,9 +48,11 @@ static void found(struct check *c, enum manifest_trouble trouble, const char *pa
 
 static const char *kind_name(enum manifest_kind kind)
 {
-    static const char *const names[] = {"nothing",  "a regular file",          "a symbolic link",
-                                        "a folder", "neither file nor folder", "not measurable"};
-    return names[(unsigned)kind <= MANIFEST_UNREADABLE ? (unsigned)kind : MANIFEST_OTHER];
+    static const char *const names[] = {
+        "nothing",         "a regular file",          "a symbolic link",
+        "a folder",        "neither file nor folder", "not measurable",
+        "not measured yet"};
+    return names[(unsigned)kind <= MANIFEST_NOT_YET ? (unsigned)kind : MANIFEST_OTHER];
 }
 
 /* ---- files ---- */
@@ -73,6 +82,12 @@ static void compare_file(struct check *c, const struct manifest_file *file,
     att_hex(expected, ATT_SLICE_ARRAY(file->sha256));
     switch (seen->kind) {
     case MANIFEST_REGULAR:
+        if (!seen->has_verity && !seen->has_sha256 && seen->size != file->size) {
+            found(c, MANIFEST_CHANGED, file->path,
+                  "expected %llu bytes with sha256 %s, found %llu bytes",
+                  (unsigned long long)file->size, expected, (unsigned long long)seen->size);
+            return;
+        }
         if (!seen->has_verity && !seen->has_sha256) {
             found(c, MANIFEST_NOT_ONE, file->path, "it was not measured");
             return;
@@ -83,16 +98,18 @@ static void compare_file(struct check *c, const struct manifest_file *file,
         found(c, MANIFEST_MISSING, file->path, "expected sha256 %s, found nothing", expected);
         return;
     case MANIFEST_UNREADABLE:
-        found(c, MANIFEST_NOT_ONE, file->path, "expected sha256 %s, found: %.100s", expected,
-              seen->text);
+    case MANIFEST_NOT_YET:
+        found(c, MANIFEST_UNKNOWN, file->path, "expected sha256 %s, cannot tell now: %.100s",
+              expected, seen->text);
         return;
     case MANIFEST_SYMLINK:
     case MANIFEST_FOLDER:
     case MANIFEST_OTHER:
         break;
     }
-    found(c, MANIFEST_NOT_ONE, file->path, "expected sha256 %s, found %s", expected,
-          kind_name(seen->kind));
+    bool said = seen->kind == MANIFEST_OTHER && seen->text[0];
+    found(c, MANIFEST_NOT_ONE, file->path, "expected sha256 %s, found %.100s", expected,
+          said ? seen->text : kind_name(seen->kind));
 }
 
 static void compare_link(struct check *c, const struct manifest_link *link,
@@ -101,15 +118,21 @@ static void compare_link(struct check *c, const struct manifest_link *link,
     if (seen->kind == MANIFEST_SYMLINK && strcmp(seen->text, link->target) == 0) {
         return;
     }
+    if (seen->kind == MANIFEST_UNREADABLE || seen->kind == MANIFEST_NOT_YET) {
+        found(c, MANIFEST_UNKNOWN, link->path, "expected a link to %.90s, cannot tell now: %.100s",
+              link->target, seen->text);
+        return;
+    }
     found(c, seen->kind == MANIFEST_ABSENT ? MANIFEST_MISSING : MANIFEST_CHANGED, link->path,
           "expected a link to %.90s, found %s%s%.90s", link->target, kind_name(seen->kind),
           seen->kind == MANIFEST_SYMLINK ? " to " : "",
           seen->kind == MANIFEST_SYMLINK ? seen->text : "");
 }
 
-static const char *path_at(const struct manifest *m, size_t i)
+static struct manifest_ask ask_at(const struct manifest *m, size_t i)
 {
-    return i < m->n_files ? m->files[i].path : m->links[i - m->n_files].path;
+    return i < m->n_files ? (struct manifest_ask){m->files[i].path, m->files[i].size}
+                          : (struct manifest_ask){m->links[i - m->n_files].path, UINT64_MAX};
 }
 
 static enum att_rc check_listed(struct check *c, struct att_err *err)
@@ -119,13 +142,13 @@ static enum att_rc check_listed(struct check *c, struct att_err *err)
     struct manifest_seen *seen = calloc(MANIFEST_BATCH, sizeof *seen);
     enum att_rc rc = seen ? ATT_OK : att_fail(err, ATT_E_NOMEM, "manifest check");
     for (size_t at = 0; rc == ATT_OK && at < all; at += MANIFEST_BATCH) {
-        const char *paths[MANIFEST_BATCH];
+        struct manifest_ask asks[MANIFEST_BATCH];
         size_t n = all - at < MANIFEST_BATCH ? all - at : MANIFEST_BATCH;
         for (size_t i = 0; i < n; i++) {
-            paths[i] = path_at(m, at + i);
+            asks[i] = ask_at(m, at + i);
         }
         memset(seen, 0, MANIFEST_BATCH * sizeof *seen);
-        rc = c->prober->measure(c->prober->user, paths, n, seen, err);
+        rc = c->prober->measure(c->prober->user, asks, n, seen, err);
         for (size_t i = 0; rc == ATT_OK && i < n; i++) {
             if (at + i < m->n_files) {
                 compare_file(c, &m->files[at + i], &seen[i]);
@@ -157,6 +180,10 @@ static enum att_rc check_name(struct check *c, const char *path, const struct ma
     if (name->kind == MANIFEST_FOLDER) {
         return check_folder(c, whole, depth + 1, err);
     }
+    if (name->kind == MANIFEST_UNREADABLE) { /* an empty folder would be none of our business */
+        found(c, MANIFEST_UNKNOWN, whole, "not listed, and what it is cannot be told now");
+        return ATT_OK;
+    }
     found(c, MANIFEST_EXTRA, whole, "%s that is not listed", kind_name(name->kind));
     return ATT_OK;
 }
@@ -172,8 +199,8 @@ static enum att_rc check_folder(struct check *c, const char *path, unsigned dept
     }
     struct att_err why = {0};
     enum att_rc rc = c->prober->list(c->prober->user, path, &names, &n, &why);
-    if (rc == ATT_E_DENIED) {
-        found(c, MANIFEST_NOT_ONE, path, "%.200s", why.msg);
+    if (rc == ATT_E_DENIED || rc == ATT_E_IO) {
+        found(c, rc == ATT_E_IO ? MANIFEST_UNKNOWN : MANIFEST_NOT_ONE, path, "%.200s", why.msg);
         return ATT_OK;
     }
     if (rc != ATT_OK && err) {
@@ -203,13 +230,18 @@ enum att_rc manifest_report_err(const struct manifest_report *report, struct att
     if (report->n == 0) {
         return ATT_OK;
     }
+    bool differs = report->n > report->n_unknown;
     const struct manifest_finding *first = &report->findings[0];
+    while (differs && first->trouble == MANIFEST_UNKNOWN) {
+        first++;
+    }
     char more[40] = "";
     if (report->n > 1) {
         snprintf(more, sizeof more, " (and %zu more)", report->n - 1);
     }
-    (void)!att_fail(err, ATT_E_DENIED, "%.120s is %s: %.220s%s", first->path,
+    enum att_rc rc = differs ? ATT_E_DENIED : ATT_E_RETRY;
+    (void)!att_fail(err, rc, "%.120s is %s: %.220s%s", first->path,
                     manifest_trouble_name(first->trouble), first->text, more);
-    att_err_reason(err, "modelDigest");
-    return ATT_E_DENIED;
+    att_err_reason(err, differs ? "modelDigest" : "notMeasured");
+    return rc;
 }

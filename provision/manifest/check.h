@@ -15,8 +15,11 @@ enum manifest_kind {
     MANIFEST_REGULAR,
     MANIFEST_SYMLINK,
     MANIFEST_FOLDER,
-    MANIFEST_OTHER,      /* a device, FIFO, socket, or a file that the kernel makes up */
-    MANIFEST_UNREADABLE, /* it could not be measured; why says so */
+    /* A device, FIFO, socket, a file that the kernel makes up, one behind a link on the way: text
+     * says so, or is empty. */
+    MANIFEST_OTHER,
+    MANIFEST_UNREADABLE, /* what stands there is not known now (text: why), and may be good */
+    MANIFEST_NOT_YET,    /* the same, for want of time */
 };
 
 /* What stands at a path. No symbolic link is followed, nor one on the way. */
@@ -25,29 +28,41 @@ struct manifest_seen {
     uint64_t size;
     bool has_verity; /* the kernel's word: what is read is what was enabled */
     uint8_t verity[ATT_SHA256_LEN];
-    bool has_sha256; /* not read where fs-verity answers */
+    bool has_sha256; /* not read where fs-verity answers, nor where the size is another */
     uint8_t sha256[ATT_SHA256_LEN];
     char text[MANIFEST_PATH_MAX + 1]; /* a link's target; or why */
+};
+
+struct manifest_ask {
+    const char *path;
+    uint64_t size; /* a file of another size need not be read; UINT64_MAX: of any */
 };
 
 /* A name in a folder. */
 struct manifest_name {
     char name[256];
-    enum manifest_kind kind; /* as readdir tells it; MANIFEST_OTHER where it does not */
+    enum manifest_kind kind; /* as readdir tells it; MANIFEST_UNREADABLE where nothing does */
 };
 
 struct manifest_prober {
     void *user;
     /* ret has n places. An error is one of the prober's (whod away), not of a file. */
-    enum att_rc (*measure)(void *user, const char *const *paths, size_t n,
+    enum att_rc (*measure)(void *user, const struct manifest_ask *asks, size_t n,
                            struct manifest_seen *ret, struct att_err *err);
     /* All names of a folder but "." and "..", in any order; the caller frees *ret_names. A folder
-     * that is not there has none; one that cannot be read is ATT_E_DENIED. */
+     * that is not there has none; what is no folder is ATT_E_DENIED; one that cannot be read now is
+     * ATT_E_IO. */
     enum att_rc (*list)(void *user, const char *path, struct manifest_name **ret_names,
                         size_t *ret_n, struct att_err *err);
 };
 
-enum manifest_trouble { MANIFEST_CHANGED = 1, MANIFEST_MISSING, MANIFEST_EXTRA, MANIFEST_NOT_ONE };
+enum manifest_trouble {
+    MANIFEST_CHANGED = 1,
+    MANIFEST_MISSING,
+    MANIFEST_EXTRA,
+    MANIFEST_NOT_ONE,
+    MANIFEST_UNKNOWN, /* it could not be looked at: neither a difference nor agreement */
+};
 
 struct manifest_finding {
     enum manifest_trouble trouble;
@@ -57,7 +72,9 @@ struct manifest_finding {
 const char *manifest_trouble_name(enum manifest_trouble trouble); /* "changed" … */
 
 struct manifest_report {
-    size_t n; /* findings, of which the first MANIFEST_FINDINGS_MAX are kept */
+    /* Findings, of which the first MANIFEST_FINDINGS_MAX are kept, and a difference in any case. */
+    size_t n;
+    size_t n_unknown; /* of them MANIFEST_UNKNOWN */
     struct manifest_finding findings[MANIFEST_FINDINGS_MAX];
     size_t by_verity, by_sha256; /* files that agree, and how that is known */
 };
@@ -66,7 +83,9 @@ struct manifest_report {
 ATT_MUST_USE enum att_rc manifest_check(const struct manifest *manifest,
                                         const struct manifest_prober *prober,
                                         struct manifest_report *ret_report, struct att_err *err);
-/* ATT_OK without findings; else ATT_E_DENIED modelDigest with the first and how many there are. */
+/* ATT_OK without findings; ATT_E_DENIED modelDigest with the first difference and how many findings
+ * there are; ATT_E_RETRY notMeasured where no difference was seen and something could not be looked
+ * at: another time says more. */
 ATT_MUST_USE enum att_rc manifest_report_err(const struct manifest_report *report,
                                              struct att_err *err);
 

@@ -97,8 +97,13 @@ static enum att_rc check_chain(const struct manifest_oms_trust *trust, STACK_OF(
         X509_VERIFY_PARAM_set_time(param, (time_t)trust->at);
         ok = X509_verify_cert(ctx) == 1;
     }
-    ok = ok && (X509_get_extended_key_usage(leaf) & XKU_CODE_SIGN) != 0;
     const char *why = ctx ? X509_verify_cert_error_string(X509_STORE_CTX_get_error(ctx)) : "";
+    /* Of a certificate without the extension X509_get_extended_key_usage says "all". */
+    if (ok && (!(X509_get_extension_flags(leaf) & EXFLAG_XKUSAGE) ||
+               !(X509_get_extended_key_usage(leaf) & XKU_CODE_SIGN))) {
+        why = "no extendedKeyUsage codeSigning";
+        ok = false;
+    }
     if (!ok) {
         (void)!att_fail(err, ATT_E_AUTH,
                         "model-signing bundle: its certificate leads to none that is trusted for "

@@ -44,6 +44,7 @@ struct read {
     struct verify_key_place place;
     struct evidence_hsm_attrs attrs; /* EVIDENCE_FMT_HSM */
     const char *store;               /* set by check_store */
+    struct verify_replayed replayed; /* set by judge_quote */
 };
 
 static void pkey_done(EVP_PKEY **key)
@@ -525,7 +526,7 @@ static bool judge_key(const struct verify_agent_in *in, struct read *read,
                                             : judge_stated(in, verdict));
 }
 
-static bool judge_quote(const struct verify_agent_in *in, const struct read *read,
+static bool judge_quote(const struct verify_agent_in *in, struct read *read,
                         struct verify_verdict *verdict)
 {
     uint8_t extra[ATT_SHA256_LEN];
@@ -541,7 +542,7 @@ static bool judge_quote(const struct verify_agent_in *in, const struct read *rea
     clock = verify_clock_of(&read->quote.attest);
     return verify_step_clock(in->ak.clock, "there is no enrolment record here", &clock, verdict) &&
            check_stale(in, read, verdict) && check_evidence(in, read, verdict) &&
-           verify_step_boot(&in->boot, &in->quoted, verdict);
+           verify_step_boot(&in->boot, &in->quoted, &read->replayed, verdict);
 }
 
 static void fill(const struct read *read, struct verify_agent_facts *facts)
@@ -554,6 +555,7 @@ static void fill(const struct read *read, struct verify_agent_facts *facts)
     memcpy(facts->manifest_root, read->evidence.manifest_root, sizeof(facts->manifest_root));
     memcpy(facts->host_log_head, read->evidence.host_log_head, sizeof(facts->host_log_head));
     facts->level = read->evidence.level;
+    facts->ima_used = read->replayed.ima_used;
 }
 
 static bool judge(const struct verify_agent_in *in, struct read *read,

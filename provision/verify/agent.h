@@ -70,7 +70,8 @@ struct verify_agent_facts {
     bool have_manifest_root;
     uint8_t manifest_root[ATT_SHA256_LEN];
     uint8_t host_log_head[ATT_SHA256_LEN];
-    unsigned level; /* 0–3, as evidence states it */
+    unsigned level;  /* 0–3, as evidence states it */
+    size_t ima_used; /* bytes of IMA's list and its tail that lead to the quoted PCR 10 */
 };
 
 ATT_MUST_USE enum verify_result verify_agent(const struct verify_agent_in *in,

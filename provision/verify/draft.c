@@ -258,8 +258,8 @@ enum verify_result verify_policy_try(const struct verify_policy_in *in,
                                      .now = in->now};
     const struct verify_quoted quoted = {.pcrs = in->quoted, .logs = logs};
     verify_plan(verdict, plan, sizeof(plan) / sizeof(plan[0]));
-    return verify_step_boot(&boot, &quoted, verdict) ? verify_verdict_result(verdict)
-                                                     : VERIFY_REFUSED;
+    return verify_step_boot(&boot, &quoted, NULL, verdict) ? verify_verdict_result(verdict)
+                                                           : VERIFY_REFUSED;
 }
 
 /* The draft, read again, must accept the boot it is of. */

@@ -44,7 +44,7 @@ static bool judge(const struct verify_enrol_in *in, struct verify_verdict *verdi
     struct verify_clock clock = verify_clock_of(&quote.attest);
     return verify_step_clock(in->previous, "this is the first statement of this host's TPM", &clock,
                              verdict) &&
-           verify_step_boot(&in->boot, &in->quoted, verdict) &&
+           verify_step_boot(&in->boot, &in->quoted, NULL, verdict) &&
            verify_step_facts(&in->boot, &in->quoted, &quote, facts, verdict);
 }
 

@@ -27,6 +27,7 @@ ATT_MUST_USE enum att_rc verify_manifest_sha256(const struct evidence_logs *logs
 /* How far the logs were replayed. */
 struct verify_replayed {
     size_t systemd_used; /* bytes of systemd's log and its tail */
+    size_t ima_used;     /* bytes of IMA's list and its tail; 0: it was not replayed */
 };
 
 struct verify_logs_wanted {

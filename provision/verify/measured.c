@@ -1,6 +1,7 @@
 #include "provision/verify/measured.h"
 
 #include "attestd/base/enc.h"
+#include "provision/verify/steps.h"
 #include "tpm/parse/ima.h"
 
 #include <stdlib.h>
@@ -11,12 +12,15 @@ static const enum verify_reason measured_plan[] = {
     VERIFY_REASON_MODEL_DIGEST, VERIFY_REASON_MEASURED_LEVEL};
 #define N_PLAN (sizeof(measured_plan) / sizeof(measured_plan[0]))
 
-/* What IMA said last of a listed path. */
-enum said { SAID_NOTHING = 0, SAID_SAME, SAID_OTHER, SAID_IN_ANOTHER_HASH };
+/* What IMA said last of a listed path, in the manifest's hash. */
+enum said { SAID_NOTHING = 0, SAID_SAME, SAID_OTHER };
 struct path {
     char name[MANIFEST_PATH_MAX + 1]; /* as IMA writes it: "_" for each space */
     const struct manifest_file *file;
     enum said said;
+    /* It was another file once in this boot, or one in a hash that cannot be compared. IMA does not
+     * list a path and digest twice: if that one came back, nothing would say so. */
+    bool was_other;
     char found[2 * ATT_SHA256_LEN + 1]; /* SAID_OTHER */
     bool verity;
     size_t entry;
@@ -101,18 +105,20 @@ static struct path *paths_of(const struct manifest *manifest)
 
 static void hear(struct path *path, const struct parse_ima_entry *entry)
 {
-    path->verity = strcmp(entry->kind, "verity") == 0;
-    path->entry = entry->number;
     if (strcmp(entry->alg, "sha256") != 0 || entry->file.len != ATT_SHA256_LEN) {
-        path->said = SAID_IN_ANOTHER_HASH;
+        path->was_other = true; /* and what was said before stays said */
         return;
     }
+    path->verity = strcmp(entry->kind, "verity") == 0;
+    path->entry = entry->number;
     const uint8_t *want = path->verity ? path->file->verity : path->file->sha256;
     path->said = memcmp(entry->file.ptr, want, ATT_SHA256_LEN) == 0 ? SAID_SAME : SAID_OTHER;
+    path->was_other |= path->said == SAID_OTHER;
     att_hex(path->found, entry->file);
 }
 
-/* The signed part only: what came after the quote was asked for is the next certificate's affair.
+/* All that leads to the quoted PCR: where the host cuts its list in data and tail is its own
+ * choice.
  */
 static bool listen_to(struct att_slice list_bytes, struct path *paths, size_t n,
                       size_t *ret_violations, struct att_err *err)
@@ -160,6 +166,22 @@ static bool contradicted(const struct path *paths, size_t n, struct verify_verdi
     return false;
 }
 
+static bool listen_to_log(const struct evidence_log *ima, size_t used, struct path *paths, size_t n,
+                          size_t *ret_violations, struct att_err *err)
+{
+    att_autobuf room = {0};
+    struct att_slice bytes = verify_step_whole(ima, &room);
+    if (att_buf_ok(&room, err) != ATT_OK) {
+        return false;
+    }
+    if (used == 0 || used > bytes.len) {
+        (void)!att_fail(err, ATT_E_INTERNAL, "%zu of its %zu bytes were replayed", used, bytes.len);
+        return false;
+    }
+    bytes.len = used;
+    return listen_to(bytes, paths, n, ret_violations, err);
+}
+
 static bool ask_kernel(const struct verify_measured_in *in, const struct manifest *manifest,
                        struct verify_verdict *verdict, struct verify_measured_facts *facts)
 {
@@ -175,21 +197,22 @@ static bool ask_kernel(const struct verify_measured_in *in, const struct manifes
     }
     struct path *paths = paths_of(manifest);
     if (!paths ||
-        !listen_to(att_buf_slice(&ima->data), paths, manifest->n_files, &violations, &err)) {
+        !listen_to_log(ima, in->agent->ima_used, paths, manifest->n_files, &violations, &err)) {
         verify_fail(verdict, VERIFY_REASON_INTERNAL, "IMA's list: %s", err.msg);
         free(paths);
         return false;
     }
     bool bad = contradicted(paths, manifest->n_files, verdict);
     for (size_t i = 0; i < manifest->n_files; i++) {
-        facts->n_ima += paths[i].said == SAID_SAME;
+        facts->n_ima += paths[i].said == SAID_SAME && !paths[i].was_other;
+        facts->n_replaced += paths[i].said == SAID_SAME && paths[i].was_other;
     }
     free(paths);
     if (bad) {
         return false;
     }
     verify_pass(verdict, VERIFY_REASON_MODEL_DIGEST,
-                "IMA's list has %zu of the %zu files, none with another digest", facts->n_ima,
+                "IMA's list has %zu of the %zu files, none with another digest now", facts->n_ima,
                 manifest->n_files);
     facts->level = facts->n_ima == manifest->n_files && violations == 0 ? 2 : 1;
     return true;
@@ -210,8 +233,11 @@ static bool judge(const struct verify_measured_in *in, struct verify_verdict *ve
     if (facts->level < in->level) {
         verify_fail(verdict, VERIFY_REASON_MEASURED_LEVEL,
                     "level %u is demanded, level %u is reached: IMA's list confirms %zu of %zu "
-                    "files",
-                    in->level, facts->level, facts->n_ima, facts->n_files);
+                    "files%s",
+                    in->level, facts->level, facts->n_ima, facts->n_files,
+                    facts->n_replaced ? "; others of them were other files before in this boot, "
+                                        "and may be again unseen: reboot"
+                                      : "");
         return false;
     }
     verify_pass(verdict, VERIFY_REASON_MEASURED_LEVEL, "level %u of %u demanded", facts->level,

@@ -2,8 +2,10 @@
  * (docs/PROTOCOL.md, "An agent's manifest"). After verify_agent, whose facts it goes on from.
  *
  * Level 1: the host's attestd says that the files are the manifest's. Level 2: the kernel says so
- * too: for each file the last entry of that path in the part of IMA's list that the quote signs has
- * the file's SHA-256, or its fs-verity digest, and the list has no violation. */
+ * too: each file has an entry of its path in the part of IMA's list that leads to the quoted PCR
+ * (the tail's part, too), all entries of that path have the file's SHA-256 or its fs-verity digest,
+ * and the list has no violation. All of them, because IMA lists a path and digest once in a boot:
+ * after another file, that one again would not be seen. */
 #ifndef ATTESTD_VERIFY_MEASURED_H
 #define ATTESTD_VERIFY_MEASURED_H
 
@@ -23,6 +25,7 @@ struct verify_measured_facts {
     unsigned level; /* 0: nothing was demanded */
     uint8_t root[ATT_SHA256_LEN];
     size_t n_files, n_ima; /* listed; those that IMA confirms */
+    size_t n_replaced;     /* those it does not, since they were other files before in this boot */
 };
 
 /* Checks, in order: manifestMissing, manifestRoot, manifestSignature, modelDigest (IMA last

@@ -225,7 +225,7 @@ static void judge_policy(const struct verify_boot *boot, const struct verify_log
 }
 
 bool verify_step_boot(const struct verify_boot *boot, const struct verify_quoted *quoted,
-                      struct verify_verdict *verdict)
+                      struct verify_replayed *ret_replayed, struct verify_verdict *verdict)
 {
     struct verify_replayed replayed = {0};
     struct verify_logs_wanted wanted = {
@@ -237,6 +237,9 @@ bool verify_step_boot(const struct verify_boot *boot, const struct verify_quoted
     verify_logs(&wanted, quoted->pcrs, quoted->logs, verdict);
     if (verify_verdict_failed(verdict)) {
         return false;
+    }
+    if (ret_replayed) {
+        *ret_replayed = replayed;
     }
     if (boot->boot_none) {
         static const char why[] = "the profile says boot: none";
@@ -304,7 +307,7 @@ enum verify_result verify_quote(const struct verify_quoted *quoted, struct att_s
     verify_pass(verdict, VERIFY_REASON_MALFORMED, "every structure parses whole");
     if (!verify_step_ak(&ak, verdict) ||
         !verify_step_quote(quoted, &quote, NULL, &ak, extra_data, &boot->selection, verdict) ||
-        !verify_step_boot(boot, quoted, verdict) ||
+        !verify_step_boot(boot, quoted, NULL, verdict) ||
         !verify_step_facts(boot, quoted, &quote, &facts, verdict) ||
         verify_verdict_result(verdict) != VERIFY_ACCEPTED) {
         return VERIFY_REFUSED;

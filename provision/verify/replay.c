@@ -20,7 +20,7 @@ struct replay {
         size_t number;
     } last[PARSE_PCR_COUNT];
     size_t n_events, n_records, n_entries, n_violations;
-    size_t systemd_used;
+    size_t systemd_used, ima_used;
 };
 
 static bool fail_log(struct replay *r, const char *log, const struct att_err *err)
@@ -42,8 +42,7 @@ static void take(struct replay *r, const char *log, const char *item, uint32_t m
     }
 }
 
-/* The signed part and the tail in one piece; copied only where there is a tail. */
-static struct att_slice whole(const struct evidence_log *log, struct att_buf *room)
+struct att_slice verify_step_whole(const struct evidence_log *log, struct att_buf *room)
 {
     if (log->tail.len == 0) {
         return att_buf_slice(&log->data);
@@ -69,7 +68,7 @@ static bool replay_firmware(struct replay *r, const struct evidence_log *log)
 static bool replay_systemd(struct replay *r, const struct evidence_log *log)
 {
     att_autobuf room = {0};
-    struct att_slice bytes = whole(log, &room);
+    struct att_slice bytes = verify_step_whole(log, &room);
     struct parse_systemd_pcrs pcrs;
     struct parse_systemd_replay how = {.bank = r->quoted->sel.bank,
                                        .start = (const uint8_t(*)[PARSE_DIGEST_MAX])r->value,
@@ -204,7 +203,7 @@ static bool replay_ima(struct replay *r, const struct evidence_log *log, struct 
                        const struct verify_logs_wanted *wanted)
 {
     att_autobuf room = {0};
-    struct att_slice bytes = whole(log, &room);
+    struct att_slice bytes = verify_step_whole(log, &room);
     struct parse_ima_pcrs signed_part, pcrs;
     struct parse_ima_replay how = {.bank = r->quoted->sel.bank,
                                    .after = &signed_part,
@@ -227,6 +226,7 @@ static bool replay_ima(struct replay *r, const struct evidence_log *log, struct 
     r->last[PARSE_IMA_PCR].number = pcrs.last_entry[PARSE_IMA_PCR];
     r->n_entries = pcrs.n_entries;
     r->n_violations = pcrs.n_violations;
+    r->ima_used = pcrs.used;
     return check_entries(r, &pcrs, wanted->violations_allowed);
 }
 
@@ -297,6 +297,7 @@ void verify_step_replay(const struct verify_logs_wanted *wanted, const struct pa
     }
     if (wanted->ret_replayed) {
         wanted->ret_replayed->systemd_used = r.systemd_used;
+        wanted->ret_replayed->ima_used = r.ima_used;
     }
     if (compare(&r, &n)) {
         pass(&r, wanted->logs, n);

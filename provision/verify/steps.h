@@ -45,9 +45,11 @@ bool verify_step_clock(const struct verify_clock *previous, const char *why_skip
 /* logReplay, of logs that are there and a firmware log that has its grammar. */
 void verify_step_replay(const struct verify_logs_wanted *wanted, const struct parse_pcr_set *quoted,
                         const struct evidence_logs *logs, struct verify_verdict *verdict);
-/* logMissing … bootPolicy. */
+/* A log and its tail in one piece; copied into room only where there is a tail. */
+struct att_slice verify_step_whole(const struct evidence_log *log, struct att_buf *room);
+/* logMissing … bootPolicy. ret_replayed may be NULL. */
 bool verify_step_boot(const struct verify_boot *boot, const struct verify_quoted *quoted,
-                      struct verify_verdict *verdict);
+                      struct verify_replayed *ret_replayed, struct verify_verdict *verdict);
 /* The facts of a quote whose checks all passed. False: VERIFY_REASON_INTERNAL was added. */
 bool verify_step_facts(const struct verify_boot *boot, const struct verify_quoted *quoted,
                        const struct verify_statement *quote, struct verify_quote_facts *ret,

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,16 +28,17 @@ struct disk {
     size_t measured;
 };
 
-static enum att_rc measure(void *user, const char *const *paths, size_t n,
+static enum att_rc measure(void *user, const struct manifest_ask *asks, size_t n,
                            struct manifest_seen *ret, struct att_err *err)
 {
     struct disk *disk = user;
     (void)err;
     for (size_t i = 0; i < n; i++) {
         disk->measured++;
-        ret[i] = strcmp(paths[i], SCRIPT) == 0  ? disk->script
-                 : strcmp(paths[i], MODEL) == 0 ? disk->model
-                                                : disk->link;
+        assert_int_equal(asks[i].size, strcmp(asks[i].path, LINK) == 0 ? UINT64_MAX : 5);
+        ret[i] = strcmp(asks[i].path, SCRIPT) == 0  ? disk->script
+                 : strcmp(asks[i].path, MODEL) == 0 ? disk->model
+                                                    : disk->link;
     }
     return ATT_OK;
 }
@@ -170,11 +172,94 @@ static void test_check_not_measured(void **state)
     (void)state;
     struct disk disk;
     setup(&disk);
-    disk.script = (struct manifest_seen){.kind = MANIFEST_UNREADABLE, .text = "it takes too long"};
-    finds(&disk, MANIFEST_NOT_ONE, SCRIPT, ONES, "takes too long");
-    setup(&disk);
     disk.script.has_sha256 = false; /* a prober that says nothing proves nothing */
     finds(&disk, MANIFEST_NOT_ONE, SCRIPT, "not measured", "not measured");
+}
+
+/* What could not be looked at is neither good nor bad. */
+static void unknown(struct disk *disk, const char *path, const char *says)
+{
+    struct manifest_report *report = calloc(1, sizeof *report);
+    struct att_err err = {0};
+    run(disk, report);
+    assert_int_equal(report->n, 1);
+    assert_int_equal(report->n_unknown, 1);
+    assert_int_equal(report->findings[0].trouble, MANIFEST_UNKNOWN);
+    assert_string_equal(report->findings[0].path, path);
+    assert_int_equal(manifest_report_err(report, &err), ATT_E_RETRY);
+    assert_string_equal(err.reason, "notMeasured");
+    assert_non_null(strstr(err.msg, path));
+    assert_non_null(strstr(err.msg, says));
+    free(report);
+    manifest_done(&disk->manifest);
+}
+
+static void test_check_cannot_tell(void **state)
+{
+    (void)state;
+    struct disk disk;
+    setup(&disk);
+    disk.script = (struct manifest_seen){.kind = MANIFEST_UNREADABLE, .text = "I/O error"};
+    unknown(&disk, SCRIPT, "I/O error");
+    setup(&disk);
+    disk.script = (struct manifest_seen){.kind = MANIFEST_NOT_YET, .text = "it takes too long"};
+    unknown(&disk, SCRIPT, "takes too long");
+    setup(&disk);
+    disk.link = (struct manifest_seen){.kind = MANIFEST_UNREADABLE, .text = "I/O error"};
+    unknown(&disk, LINK, "I/O error");
+    setup(&disk);
+    disk.list_rc = ATT_E_IO;
+    unknown(&disk, "/opt/agent/model", "not a folder");
+    setup(&disk);
+    disk.names[disk.n_names++] = (struct manifest_name){"x", MANIFEST_UNREADABLE};
+    unknown(&disk, "/opt/agent/model/x", "cannot be told");
+}
+
+/* A difference counts whatever else could not be looked at, and is the one that is named. */
+static void test_check_differs_beside_unknown(void **state)
+{
+    (void)state;
+    struct disk disk;
+    struct manifest_report *report = calloc(1, sizeof *report);
+    struct att_err err = {0};
+    setup(&disk);
+    disk.script = (struct manifest_seen){.kind = MANIFEST_UNREADABLE, .text = "I/O error"};
+    memset(disk.model.verity, 9, sizeof disk.model.verity);
+    disk.script.size = 5;
+    run(&disk, report);
+    assert_int_equal(report->n, 2);
+    assert_int_equal(manifest_report_err(report, &err), ATT_E_DENIED);
+    assert_string_equal(err.reason, "modelDigest");
+    assert_non_null(strstr(err.msg, MODEL));
+    manifest_done(&disk.manifest);
+    setup(&disk); /* however many are unknown before it */
+    for (int i = 0; i < 2 * MANIFEST_FINDINGS_MAX; i++) {
+        char path[64];
+        struct manifest_file file = {.path = path, .role = MANIFEST_FILE, .size = 5};
+        snprintf(path, sizeof path, "/a/%d", i);
+        assert_int_equal(manifest_add_file(&disk.manifest, &file, NULL), ATT_OK);
+    }
+    assert_int_equal(manifest_finish(&disk.manifest, NULL), ATT_OK);
+    disk.link = (struct manifest_seen){.kind = MANIFEST_UNREADABLE, .text = "I/O error"};
+    memset(disk.model.verity, 9, sizeof disk.model.verity);
+    struct manifest_prober prober = {&disk, measure, list};
+    assert_int_equal(manifest_check(&disk.manifest, &prober, report, NULL), ATT_OK);
+    assert_int_equal(report->n, report->n_unknown + 1);
+    assert_int_equal(manifest_report_err(report, &err), ATT_E_DENIED);
+    assert_non_null(strstr(err.msg, MODEL));
+    manifest_done(&disk.manifest);
+    free(report);
+}
+
+/* Not read, since its size says enough. */
+static void test_check_size_differs_unread(void **state)
+{
+    (void)state;
+    struct disk disk;
+    setup(&disk);
+    disk.script.size = 6;
+    disk.script.has_sha256 = false;
+    finds(&disk, MANIFEST_CHANGED, SCRIPT, "expected 5 bytes with sha256 " ONES, "found 6 bytes");
 }
 
 static void test_check_link_leads_elsewhere(void **state)
@@ -250,6 +335,9 @@ int main(void)
         cmocka_unit_test(test_check_missing),
         cmocka_unit_test(test_check_file_became_a_link),
         cmocka_unit_test(test_check_not_measured),
+        cmocka_unit_test(test_check_cannot_tell),
+        cmocka_unit_test(test_check_differs_beside_unknown),
+        cmocka_unit_test(test_check_size_differs_unread),
         cmocka_unit_test(test_check_link_leads_elsewhere),
         cmocka_unit_test(test_check_extra),
         cmocka_unit_test(test_check_folder_is_none),

@@ -7,12 +7,14 @@
 #include "provision/manifest/oms.h"
 
 #include <openssl/ec.h>
+#include <openssl/x509v3.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -255,6 +257,84 @@ static X509 *cert_in(const struct att_buf *bundle, size_t i)
     return cert;
 }
 
+static X509 *make_cert(EVP_PKEY *subject, EVP_PKEY *issuer, const char *cn, const char *issuer_cn,
+                       int nid, const char *extension)
+{
+    X509 *cert = X509_new();
+    X509_set_version(cert, X509_VERSION_3);
+    ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
+    X509_gmtime_adj(X509_getm_notBefore(cert), -3600);
+    X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(cert), "CN", MBSTRING_ASC,
+                               (const unsigned char *)cn, -1, -1, 0);
+    X509_NAME_add_entry_by_txt(X509_get_issuer_name(cert), "CN", MBSTRING_ASC,
+                               (const unsigned char *)issuer_cn, -1, -1, 0);
+    X509_set_pubkey(cert, subject);
+    if (extension) {
+        X509_EXTENSION *ext = X509V3_EXT_conf_nid(NULL, NULL, nid, extension);
+        assert_non_null(ext);
+        assert_int_equal(X509_add_ext(cert, ext, -1), 1);
+        X509_EXTENSION_free(ext);
+    }
+    assert_true(X509_sign(cert, issuer, EVP_sha256()) > 0);
+    return cert;
+}
+
+/* The good bundle, by a certificate with this extendedKeyUsage (NULL: none). */
+static char *bundle_by_cert(const char *usage)
+{
+    certs_autox509 *leaf = make_cert(key, other, "leaf", "root", NID_ext_key_usage, usage);
+    unsigned char *der = NULL;
+    char *good = statement(), *json = bundle_of(good), *chain = NULL;
+    struct att_buf b64 = {0};
+    int len = i2d_X509(leaf, &der);
+    assert_true(len > 0);
+    att_buf_b64(&b64, ATT_SLICE(der, (size_t)len));
+    assert_true(asprintf(&chain,
+                         "\"x509CertificateChain\":{\"certificates\":[{\"rawBytes\":\"%.*s\"}]}",
+                         (int)b64.len, (const char *)b64.ptr) > 0);
+    char *ret = replace(json, "\"publicKey\":{\"hint\":\"\"}", chain);
+    att_buf_done(&b64);
+    OPENSSL_free(der);
+    free(good);
+    free(json);
+    free(chain);
+    return ret;
+}
+
+/* A certificate of the same authority that is for something else, or says nothing about it. */
+static void test_certificate_usage(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *usage, *refusal;
+    } cases[] = {{"codeSigning", NULL},
+                 {"serverAuth", "codeSigning"},
+                 {NULL, "codeSigning"},
+                 {"serverAuth,codeSigning", NULL}};
+    certs_autox509 *root =
+        make_cert(other, other, "root", "root", NID_basic_constraints, "critical,CA:TRUE");
+    STACK_OF(X509) *roots = sk_X509_new_null();
+    assert_true(sk_X509_push(roots, root) > 0);
+    struct manifest_oms_trust trust = {NULL, roots, (int64_t)time(NULL)};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *json = bundle_by_cert(cases[i].usage);
+        struct manifest_oms oms = {0};
+        struct att_err err = {0};
+        enum att_rc rc = manifest_oms_parse(att_slice_str(json), &trust, &oms, &err);
+        if (cases[i].refusal) {
+            assert_int_equal(rc, ATT_E_AUTH);
+            assert_string_equal(err.reason, "bundleSignature");
+            assert_non_null(strstr(err.msg, cases[i].refusal));
+        } else if (rc != ATT_OK) {
+            fail_msg("%zu: %s", i, err.msg);
+        }
+        manifest_oms_done(&oms);
+        free(json);
+    }
+    sk_X509_free(roots);
+}
+
 static void real_refused(const char *name, const struct manifest_oms_trust *trust,
                          const char *reason)
 {
@@ -311,9 +391,8 @@ static void test_real(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_statements),
-        cmocka_unit_test(test_bundles),
-        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_statements), cmocka_unit_test(test_bundles),
+        cmocka_unit_test(test_files),      cmocka_unit_test(test_certificate_usage),
         cmocka_unit_test(test_real),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -64,6 +64,23 @@ static void load_ima(struct rig *r, bool violation)
         r->ima.len = end;
     }
     assert_int_equal(evidence_logs_add(&r->logs, "ima", att_buf_slice(&r->ima), NULL), ATT_OK);
+    r->agent.ima_used = r->ima.len;
+}
+
+/* One more entry, before or behind where the host cuts its list. */
+static void measured_next(struct rig *r, bool in_tail, const char *digest, const char *path)
+{
+    char line[400];
+    struct evidence_log *log = &r->logs.log[0];
+    struct att_buf *part = in_tail ? &log->tail : &log->data;
+    (void)snprintf(line, sizeof(line),
+                   "10 0123456789abcdef0123456789abcdef01234567 ima-ngv2 %s %s\n", digest, path);
+    if (in_tail && part->max == 0) {
+        *part = ATT_BUF_INIT(EVIDENCE_TAIL_MAX);
+    }
+    att_buf_put_str(part, line);
+    assert_int_equal(att_buf_ok(part, NULL), ATT_OK);
+    r->agent.ima_used = log->data.len + log->tail.len;
 }
 
 static void rig_new(struct rig *r, bool violation)
@@ -233,6 +250,67 @@ static void test_verity_contradicts(void **state)
     refused(&r, "modelDigest", VERITY_FILE ": the manifest has verity 0909", VERITY);
 }
 
+#define OTHER_SHA "3624cdd10aae9f01354bed4173591ece49bfdc0abdc85c5af67fab7b0c8bb5cb"
+
+/* What the host calls the tail is as much of the quoted PCR as the rest. */
+static void test_ima_tail(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_new(&r, false);
+    r.in.level = 1;
+    measured_next(&r, true, "ima:sha256:" OTHER_SHA, PYTHON);
+    refused(&r, "modelDigest", PYTHON ": the manifest has sha256 " PYTHON_SHA, OTHER_SHA);
+    rig_new(&r, false); /* a listed file that is there only */
+    put_file(&r, "/opt/prompt.txt", MANIFEST_PROMPT, WEIGHTS_SHA, NULL);
+    finish(&r);
+    measured_next(&r, true, "ima:sha256:" WEIGHTS_SHA, "/opt/prompt.txt");
+    accepted(&r, 2, 4);
+    rig_new(&r, false); /* behind what was quoted: the next certificate's affair */
+    size_t used = r.agent.ima_used;
+    measured_next(&r, true, "ima:sha256:" OTHER_SHA, PYTHON);
+    r.agent.ima_used = used;
+    accepted(&r, 2, 3);
+    rig_new(&r, false); /* asked for, and nobody says how far it was replayed */
+    r.agent.ima_used = 0;
+    struct verify_measured_facts facts = {0};
+    verify_autoverdict *verdict = verify_verdict_new();
+    assert_int_equal(verify_measured(&r.in, verdict, &facts), VERIFY_REFUSED);
+    rig_done(&r);
+}
+
+/* The other file, then the right one: were the other one put back, IMA would not list it again. */
+static void test_ima_lists_once(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_new(&r, false);
+    measured_next(&r, false, "ima:sha256:" OTHER_SHA, PYTHON);
+    measured_next(&r, false, "ima:sha256:" PYTHON_SHA, PYTHON);
+    refused(&r, "measuredLevel", "2 of 3 files", "reboot");
+    rig_new(&r, false);
+    r.in.level = 1;
+    measured_next(&r, true, "ima:sha256:" OTHER_SHA, PYTHON);
+    measured_next(&r, true, "ima:sha256:" PYTHON_SHA, PYTHON);
+    accepted(&r, 1, 2);
+}
+
+/* Of a digest in another hash nothing is known, and it takes nothing back. */
+static void test_ima_another_hash(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_new(&r, false);
+    r.in.level = 1;
+    measured_next(&r, false, "ima:sha256:" OTHER_SHA, PYTHON);
+    measured_next(&r, false, "ima:sha1:0123456789abcdef0123456789abcdef01234567", PYTHON);
+    refused(&r, "modelDigest", PYTHON_SHA, OTHER_SHA);
+    rig_new(&r, false);
+    measured_next(&r, false, "ima:sha1:0123456789abcdef0123456789abcdef01234567", PYTHON);
+    measured_next(&r, false, "ima:sha256:" PYTHON_SHA, PYTHON);
+    refused(&r, "measuredLevel", "2 of 3 files", "reboot");
+}
+
 static void test_level_not_reached(void **state)
 {
     (void)state;
@@ -277,6 +355,9 @@ int main(void)
         cmocka_unit_test(test_signers),
         cmocka_unit_test(test_ima_contradicts),
         cmocka_unit_test(test_verity_contradicts),
+        cmocka_unit_test(test_ima_tail),
+        cmocka_unit_test(test_ima_lists_once),
+        cmocka_unit_test(test_ima_another_hash),
         cmocka_unit_test(test_level_not_reached),
         cmocka_unit_test(test_levels),
     };

@@ -78,6 +78,8 @@ static void add(struct evidence_logs *logs, const char *name, const struct att_b
     }
 }
 
+static struct verify_replayed replayed; /* by the last judge */
+
 static struct verify_verdict *judge(const struct guest *g)
 {
     struct evidence_logs logs = {0};
@@ -94,8 +96,11 @@ static struct verify_verdict *judge(const struct guest *g)
     if (g->systemd.len) {
         add(&logs, "systemd", &g->systemd, g->systemd_signed);
     }
-    struct verify_logs_wanted wanted = {
-        .logs = g->wanted, .violations_allowed = g->allow, .memo = g->memo};
+    struct verify_logs_wanted wanted = {.logs = g->wanted,
+                                        .violations_allowed = g->allow,
+                                        .memo = g->memo,
+                                        .ret_replayed = &replayed};
+    replayed = (struct verify_replayed){0};
     verify_logs(&wanted, &g->quoted, &logs, verdict);
     evidence_logs_done(&logs);
     return verdict;
@@ -372,6 +377,7 @@ static void test_tail(void **state)
     for (size_t i = 0; i < g.n; i++) {
         g.signed_len = g.ends[i];
         good(&g, "each entry may have come after the first reading");
+        assert_int_equal(replayed.ima_used, g.ends[g.n - 1]); /* wherever the tail begins */
     }
     g.signed_len = g.ends[1] + 5;
     bad(&g, VERIFY_REASON_LOG_REPLAY, "the signed part of the list ends inside it");
@@ -379,6 +385,7 @@ static void test_tail(void **state)
     g.signed_len = g.ends[2];
     att_buf_put_str(&g.ima, "what came after the quote");
     good(&g, "more than was quoted");
+    assert_int_equal(replayed.ima_used, g.ends[g.n - 1]);
     g.ima.len = g.ends[g.n - 1];
     g.signed_len = SIZE_MAX;
     att_buf_put_str(&g.ima, "x");
