@@ -168,6 +168,7 @@ static enum att_rc add_name(struct make *m, const char *folder, const struct wor
     case WORKLOAD_ABSENT:
     case WORKLOAD_OTHER:
     case WORKLOAD_UNREADABLE:
+    case WORKLOAD_NOT_YET:
         break;
     }
     return att_fail(err, ATT_E_INVAL, "%.200s: neither file, folder nor link", path);
