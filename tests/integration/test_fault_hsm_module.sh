@@ -169,6 +169,7 @@ for rv in 0x30 0xb3 0x101; do
     hsm_tell "C_Sign rv $rv 1"
     signs hsm-a || { cat "$dir/tmp/hsm-a.out"; job_fail "${word[$rv]} once: the program noticed"; }
     hsm_tell "C_Sign rv $rv"
+    sleep 1.2 # keyd writes one line a second about refusals
     ! signs hsm-a || job_fail "${word[$rv]}: signed"
     grep -q "$device_error" "$dir/tmp/hsm-a.out" || { cat "$dir/tmp/hsm-a.out"; job_fail "${word[$rv]}: another error"; }
     fault_log_has keyd "C_Sign: ${word[$rv]}" || job_fail "keyd's log does not name ${word[$rv]}"
