@@ -13,6 +13,7 @@
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,16 +171,17 @@ static void not_found(struct workload_measured *ret)
 
 bool workload_verity(int fd, uint8_t ret[ATT_SHA256_LEN])
 {
-    struct {
+    union {
         struct fsverity_digest head;
-        uint8_t room[64];
-    } digest = {.head = {.digest_size = 64}};
+        uint8_t bytes[sizeof(struct fsverity_digest) + 64];
+    } digest = {.bytes = {0}};
+    digest.head.digest_size = 64;
     if (ioctl(fd, FS_IOC_MEASURE_VERITY, &digest) != 0 ||
         digest.head.digest_algorithm != FS_VERITY_HASH_ALG_SHA256 ||
         digest.head.digest_size != ATT_SHA256_LEN) {
         return false;
     }
-    memcpy(ret, digest.head.digest, ATT_SHA256_LEN);
+    memcpy(ret, digest.bytes + offsetof(struct fsverity_digest, digest), ATT_SHA256_LEN);
     return true;
 }
 
