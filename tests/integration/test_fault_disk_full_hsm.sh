@@ -4,6 +4,7 @@
 # rotations, and back. Errors are said, what was there stays, no file is half written, no key pair is
 # left that no file speaks of, and all goes on when there is room again.
 set -euo pipefail
+[ -n "${ATT_LONG:-}" ] || { echo "skipped: minutes long; scripts/test --all runs it (ATT_LONG=1)"; exit 77; }
 if [ "$(id -u)" -ne 0 ]; then
     echo "skipped: mounting a tmpfs needs root"
     exit 77

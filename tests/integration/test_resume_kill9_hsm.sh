@@ -4,6 +4,7 @@
 # before. At the end the token has the key pairs that keyd's files speak of and no other, no file is half
 # written or waste, every key signs. Then each step of a key's making and end, cut off where it hurts most.
 set -euo pipefail
+[ -n "${ATT_LONG:-}" ] || { echo "skipped: minutes long; scripts/test --all runs it (ATT_LONG=1)"; exit 77; }
 export JOB_KEY=hsm
 # shellcheck disable=SC2154 # dir and bin come from job.sh
 # shellcheck source=../support/fault.sh
