@@ -99,22 +99,8 @@ enum att_rc certs_key_holding_parse(struct att_slice der, struct certs_key_holdi
 enum att_rc certs_key_holding_get(const X509 *cert, struct certs_key_holding *ret_holding,
                                   struct att_err *err)
 {
-    ASN1_OBJECT *oid = NULL;
-    enum att_rc rc = certs_oid(CERTS_OID_KEY_HOLDING, &oid, err);
-    if (rc != ATT_OK) {
-        return rc;
-    }
-    int at = X509_get_ext_by_OBJ(cert, oid, -1);
-    int second = at >= 0 ? X509_get_ext_by_OBJ(cert, oid, at) : -1;
-    ASN1_OBJECT_free(oid);
-    if (at < 0) {
-        return att_fail(err, ATT_E_NOTFOUND, "the certificate does not say how its key is held");
-    }
-    if (second >= 0) {
-        return att_fail(err, ATT_E_PARSE, "the key-holding extension stands there twice");
-    }
-    const ASN1_OCTET_STRING *value = X509_EXTENSION_get_data(X509_get_ext(cert, at));
-    return certs_key_holding_parse(
-        ATT_SLICE(ASN1_STRING_get0_data(value), (size_t)ASN1_STRING_length(value)), ret_holding,
-        err);
+    struct att_slice value;
+    enum att_rc rc =
+        certs_extension(cert, CERTS_OID_KEY_HOLDING, "how its key is held", &value, err);
+    return rc == ATT_OK ? certs_key_holding_parse(value, ret_holding, err) : rc;
 }

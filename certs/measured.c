@@ -51,22 +51,7 @@ enum att_rc certs_measured_parse(struct att_slice der, struct certs_measured *re
 enum att_rc certs_measured_get(const X509 *cert, struct certs_measured *ret_measured,
                                struct att_err *err)
 {
-    ASN1_OBJECT *oid = NULL;
-    enum att_rc rc = certs_oid(CERTS_OID_MEASURED, &oid, err);
-    if (rc != ATT_OK) {
-        return rc;
-    }
-    int at = X509_get_ext_by_OBJ(cert, oid, -1);
-    int second = at >= 0 ? X509_get_ext_by_OBJ(cert, oid, at) : -1;
-    ASN1_OBJECT_free(oid);
-    if (at < 0) {
-        return att_fail(err, ATT_E_NOTFOUND, "the certificate says nothing of measured files");
-    }
-    if (second >= 0) {
-        return att_fail(err, ATT_E_PARSE, "the extension on measured files stands there twice");
-    }
-    const ASN1_OCTET_STRING *value = X509_EXTENSION_get_data(X509_get_ext(cert, at));
-    return certs_measured_parse(
-        ATT_SLICE(ASN1_STRING_get0_data(value), (size_t)ASN1_STRING_length(value)), ret_measured,
-        err);
+    struct att_slice value;
+    enum att_rc rc = certs_extension(cert, CERTS_OID_MEASURED, "measured files", &value, err);
+    return rc == ATT_OK ? certs_measured_parse(value, ret_measured, err) : rc;
 }

@@ -20,6 +20,28 @@ bool certs_oid_is(const ASN1_OBJECT *obj, const char *dotted)
     return len > 0 && (size_t)len < sizeof text && strcmp(text, dotted) == 0;
 }
 
+enum att_rc certs_extension(const X509 *cert, const char *dotted, const char *what,
+                            struct att_slice *ret_value, struct att_err *err)
+{
+    ASN1_OBJECT *oid = NULL;
+    enum att_rc rc = certs_oid(dotted, &oid, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    int at = X509_get_ext_by_OBJ(cert, oid, -1);
+    int second = at >= 0 ? X509_get_ext_by_OBJ(cert, oid, at) : -1;
+    ASN1_OBJECT_free(oid);
+    if (at < 0) {
+        return att_fail(err, ATT_E_NOTFOUND, "the certificate says nothing of %s", what);
+    }
+    if (second >= 0) {
+        return att_fail(err, ATT_E_PARSE, "the extension on %s stands there twice", what);
+    }
+    const ASN1_OCTET_STRING *value = X509_EXTENSION_get_data(X509_get_ext(cert, at));
+    *ret_value = ATT_SLICE(ASN1_STRING_get0_data(value), (size_t)ASN1_STRING_length(value));
+    return ATT_OK;
+}
+
 void certs_key_cleanup(EVP_PKEY **key)
 {
     EVP_PKEY_free(*key);

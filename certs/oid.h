@@ -27,6 +27,10 @@
 /* Dotted text to object; free with ASN1_OBJECT_free. Touches no global table. */
 ATT_MUST_USE enum att_rc certs_oid(const char *dotted, ASN1_OBJECT **ret_obj, struct att_err *err);
 bool certs_oid_is(const ASN1_OBJECT *obj, const char *dotted);
+/* The one extension of this kind (extnValue, borrowed). ATT_E_NOTFOUND: there is none;
+ * ATT_E_PARSE: there are two (RFC 5280 §4.2). what: "measured files", for the message. */
+ATT_MUST_USE enum att_rc certs_extension(const X509 *cert, const char *dotted, const char *what,
+                                         struct att_slice *ret_value, struct att_err *err);
 
 void certs_key_cleanup(EVP_PKEY **key);
 void certs_x509_cleanup(X509 **cert);

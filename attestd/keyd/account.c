@@ -79,6 +79,18 @@ static enum att_rc with_auth(struct keyd *keyd, struct seal_job *job, tpm_queue_
     return rc;
 }
 
+/* job->data to the file. */
+static enum att_rc seal_to_file(struct keyd *keyd, struct seal_job *job, struct att_err *err)
+{
+    enum att_rc rc = with_auth(keyd, job, run_seal, err);
+    if (rc == ATT_OK) {
+        pthread_mutex_lock(&keyd->files);
+        rc = keyd_state_write_blob(keyd, FILE_NAME, job->blob, err);
+        pthread_mutex_unlock(&keyd->files);
+    }
+    return rc;
+}
+
 static enum att_rc load(struct keyd *keyd, struct att_err *err)
 {
     tpm_autoblob blob = {0};
@@ -103,12 +115,7 @@ static enum att_rc create(struct keyd *keyd, struct att_err *err)
     }
     enum att_rc rc = keyd_softkey_make(&scalar, err);
     if (rc == ATT_OK) {
-        rc = with_auth(keyd, &job, run_seal, err);
-    }
-    if (rc == ATT_OK) {
-        pthread_mutex_lock(&keyd->files);
-        rc = keyd_state_write_blob(keyd, FILE_NAME, &blob, err);
-        pthread_mutex_unlock(&keyd->files);
+        rc = seal_to_file(keyd, &job, err);
     }
     if (rc == ATT_OK) {
         rc = adopt(keyd, &scalar, err);
@@ -129,12 +136,7 @@ enum att_rc keyd_account_reseal(struct keyd *keyd, struct att_err *err)
         rc = keyd_state_blob(keyd, FILE_NAME, TPM_BLOB_SEALED, &old, err);
     }
     if (rc == ATT_OK && keyd->account_known && keyd_seal_outside(keyd, &old.parent_name)) {
-        rc = with_auth(keyd, &job, run_seal, err);
-        if (rc == ATT_OK) {
-            pthread_mutex_lock(&keyd->files);
-            rc = keyd_state_write_blob(keyd, FILE_NAME, &blob, err);
-            pthread_mutex_unlock(&keyd->files);
-        }
+        rc = seal_to_file(keyd, &job, err);
         if (rc == ATT_OK) {
             keyd_tell(keyd, KEYD_EVENT_MIGRATED, FILE_NAME, NULL);
         }

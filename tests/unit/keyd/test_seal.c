@@ -50,6 +50,16 @@ static void another_boot_signs_nothing(void **state)
     assert_refused(signs(&s->f, id, SPIFFE("alpha"), &err), ATT_E_DENIED, "policyCounter");
 }
 
+static void assert_cause(struct fixture *f, const char *word)
+{
+    att_autojson *info = NULL;
+    struct att_err err = {0};
+    assert_ok(proc_keyd_info(f->client, &info, &err));
+    const char *cause = json_string_value(json_object_get(info, "cause"));
+    assert_non_null(cause);
+    assert_string_equal(cause, word);
+}
+
 static void no_good_policy_no_keys(void **state)
 {
     struct sealed *s = *state;
@@ -100,6 +110,11 @@ static void no_good_policy_no_keys(void **state)
     assert_ok(keyd_reload_policies(s->f.keyd, &err));
     file_state(&s->f, "f.json", seen);
     assert_string_equal(seen, "policyCounterNone");
+    write_policy(s, &(struct spec){.file = "g.json", .version = 6, .counter = v1.counter + 1},
+                 &good);
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    file_state(&s->f, "g.json", seen);
+    assert_string_equal(seen, "policyCounterIndex");
     /* Nor does sealing end because a line is left out, or change. */
     stop(&s->f);
     struct keyd_opts other = s->opts;
@@ -108,6 +123,7 @@ static void no_good_policy_no_keys(void **state)
     stop(&s->f);
     other.sealing = (struct keyd_sealing){.mode = KEYD_PCR_7};
     start_opts(&s->f, &other, "failed");
+    assert_cause(&s->f, "sealingMode");
     stop(&s->f);
     other.sealing = s->opts.sealing;
     other.sealing.policy_ref = "attestd/other";
