@@ -128,8 +128,12 @@ while True:
 PY
 python3 "$dir/hostile.py" "$dir/hostile.sock" & hostile=$!
 trap 'kill "$hostile" 2> /dev/null; rm -rf "$dir"' EXIT
-for _ in $(seq 100); do [ -S "$dir/hostile.sock" ] && break; sleep 0.05; done
 evil() { "$bin/attestctl" --socket "$dir/hostile.sock" --issuer "$dir/hostile.sock" "$@"; }
+until_s=$(($(date +%s) + 120)) # it is there when it answers
+until evil agent show refused 2>&1 | grep -q 'a?'; do
+    [ "$(date +%s)" -lt "$until_s" ] || { echo 'FAIL: hostile.py does not serve'; exit 1; }
+    sleep 0.05
+done
 for command in 'status' 'agent list' 'agent show a' 'agent rotate a' 'agent freeze a' 'agent thaw a' 'cert show a' \
     'cert show a --pem' "quote --nonce 0011223344556677 --out $dir/q" 'doctor' 'host list' 'host show aa' 'host approve aa' \
     'host ban aa --reason x' "ticket create --out $dir/t" 'entry list' 'entry show a' 'policy list' 'cert list' 'ca status' \

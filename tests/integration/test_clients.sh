@@ -23,7 +23,7 @@ s_client() { # s_client OPTIONS: against the server that wants a client's certif
 }
 serves() { # serves OPTIONS: s_server with the agent's key; a client without one checks its chain
     local at
-    at=$(free_port)
+    port_into at
     openssl s_server -accept "127.0.0.1:$at" -cert "$chain" -www "$@" > "$RIG/s_server.log" 2>&1 &
     rig_pids+=($!)
     rig_wait connects "$at" || { cat "$RIG/s_server.log"; fail "s_server with $*"; }
@@ -118,7 +118,7 @@ fi
 
 # ---- GnuTLS ---------------------------------------------------------------------------------------------------
 if have gnutls-cli && have gnutls-serv; then
-    at=$(free_port)
+    port_into at
     timeout 120 gnutls-serv --provider "$module" --x509keyfile "$key" --x509certfile "$cert" --x509cafile "$RIG/ca.pem" \
         --require-client-cert --verify-client-cert --echo -p "$at" > "$RIG/serv.log" 2>&1 &
     rig_pids+=($!)

@@ -48,6 +48,10 @@ job_start_keyd
 job_start_attestd
 
 # ---- refused, each by its own reason ----
+no_ticket() { [ "$(ctl --json status | jq -r .lastError.reason)" = ticketMissing ]; }
+wait_for 60 no_ticket || job_fail "without a ticket: $(ctl --json status | jq -c .lastError)"
+[ "$(ctl --json status | jq -r .enrolment.account)" = null ] || job_fail "an account without a ticket"
+ok "refused: ticketMissing"
 enrol 1 '^attestctl: ticketMalformed: ticket: expected one JSON object' <<< 'hello'
 enrol 1 '^attestctl: ticketMalformed: .*unknown member "colour"' < <(jq -c '.colour = "blue"' "$dir/good.json")
 enrol 1 '^attestctl: ticketMalformed: .*macKey' < <(jq -c 'del(.macKey)' "$dir/good.json")

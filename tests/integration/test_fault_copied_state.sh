@@ -12,6 +12,7 @@ job_start_all
 agents=(alpha)
 job_enrolled_with "${agents[@]}"
 
+wait_for 60 fault_idle "${agents[@]}" # no file comes or goes while it is copied
 mkdir -p "$dir/thief/run"
 swtpm_make "$dir/thief/tpm"
 trap 'status=$?; job_stop thief-attestd KILL; job_stop thief-keyd KILL; swtpm_stop "$dir/thief/tpm"; set +e; (exit "$status"); job_cleanup' EXIT
@@ -34,7 +35,7 @@ wait_for 30 foreign || job_fail "state: $(tctl --json status | jq -c .tpm)"
 tctl --json status | jq -e '.tpm.reason | test("sealed in another TPM")' > /dev/null || job_fail "$(tctl --json status | jq -c .tpm)"
 reported() { [ "$(tctl --json status | jq -r .lastError.reason)" = foreignTpm ]; }
 wait_for 30 reported || job_fail "attestd does not report it: $(tctl --json status | jq -c .lastError)"
-grep -aq 'keyd.failed.*foreignTpm' "$dir/log/thief-keyd.log" || job_fail "keyd's log"
+wait_for 30 grep -aq 'keyd.failed.*foreignTpm' "$dir/log/thief-keyd.log" || job_fail "keyd's log"
 ok "keyd refuses by name, attestd reports it"
 
 fault_refused 'another TPM|foreignTpm' "$bin/attestctl" --socket "$dir/thief/run/control.sock" agent rotate alpha

@@ -43,11 +43,12 @@ whole_files() { # what readers see, whatever failed
         job_check_chain "$name"
     done
     while read -r path; do
-        jq -e . "$path" > /dev/null || job_fail "$path is half written"
+        jq -e . "$path" > /dev/null || [ ! -e "$path" ] || job_fail "$path is half written"
     done < <(find "$dir/state" -name '*.json')
 }
 
 # ---- the host's disk ----
+wait_for 60 fault_idle "${agents[@]}" # nobody makes room again by what he tidies up
 before=$(fault_serial_on_disk alpha)
 fill "$dir/state"
 code=0
@@ -95,7 +96,7 @@ for _ in 1 2 3 4 5 6 7 8; do
     fi
 done
 [ "$refused" = yes ] || job_fail "a full issuer issues and issues"
-grep -aqiE 'full|no space' "$dir/log/issuerd.log" || job_fail "the issuer does not say that its disk is full: $(tail -n 3 "$dir/log/issuerd.log")"
+wait_for 30 grep -aqiE 'full|no space' "$dir/log/issuerd.log" || job_fail "the issuer does not say that its disk is full: $(tail -n 3 "$dir/log/issuerd.log")"
 whole_files
 survived
 ctl issuer status > /dev/null || job_fail "the admin socket is silent"
@@ -107,7 +108,7 @@ fault_rotates "${agents[@]}"
 settled() { [ "$(ctl --json ca status | jq .pendingIntents)" = 0 ]; }
 wait_for 90 settled || job_fail "signatures are still open: $(ctl --json ca status | jq .pendingIntents)"
 fault_whole "${agents[@]}"
-[ "$(job_pid issuerd)" = "$issuerd_pid" ] && job_alive issuerd
+[ "$(job_pid issuerd)" = "$issuerd_pid" ] && job_alive issuerd || job_fail "the issuer ended"
 ok "issuer, room again: issues, without a restart"
 job_stop issuerd KILL
 job_start_issuer

@@ -57,7 +57,7 @@ keyd_ask THAW 1 gamma
 job_stop attestd KILL
 start_attestd
 wait_for 30 frozen_at_keyd gamma || job_fail "frozen by its record, not at keyd"
-job_is gamma frozen
+wait_for 30 job_is gamma frozen
 ctl agent thaw gamma > /dev/null
 wait_for 60 fault_idle "${agents[@]}"
 ok "a freeze cut in half is completed"

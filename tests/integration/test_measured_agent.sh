@@ -133,7 +133,7 @@ not_rotated modelDigest "$home/model/weights.bin" "$was" "$is"
 wait_for 20 withdrawn
 key_gone() { [ ! -e "$dir/state/keyd/agents/$key.pem" ]; }
 wait_for 20 key_gone # who held a handle of it signs no more
-grep -q 'event=agent.withdrawn' "$dir/log/attestd.log" || job_fail "nothing in the log"
+wait_for 20 grep -q 'event=agent.withdrawn' "$dir/log/attestd.log" || job_fail "nothing in the log"
 cp -p "$dir/weights" "$home/model/weights.bin"
 wait_for 60 rotated
 granted
@@ -176,5 +176,5 @@ entry "{ manifest: $home/manifest.json, roots: [ $(jq -r .root "$home/manifest.j
 wait_for 30 sh -c "$bin/attestctl --socket $dir/run/control.sock --json agent rotate $agent > /dev/null 2>&1;
     [ \"\$($bin/attestctl --socket $dir/run/control.sock --json agent show $agent | jq -r .lastError.reason)\" = measuredLevel ]"
 not_rotated measuredLevel "level 2 is demanded, level 1 is reached"
-grep -q 'event=order.refused .*reason=measuredLevel' "$dir/log/issuerd.log" || job_fail "the issuer's log"
+wait_for 20 grep -q 'event=order.refused .*reason=measuredLevel' "$dir/log/issuerd.log" || job_fail "the issuer's log"
 ok "another root; level 2 without IMA's list: refused by the issuer"

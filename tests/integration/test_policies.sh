@@ -90,7 +90,7 @@ for mode in observe warn; do
     [ "$(verdict)" = "granted $mode 1" ] || job_fail "host show: $(verdict)"
 done
 [ "$(ctl --json issuer status | jq -r '.profiles[0].mode')" = warn ] || job_fail "issuer status does not say the mode"
-grep -q 'policy.finding.*mode=warn.*pcr4 event 10' "$dir/log/issuerd.log" || job_fail "the warning is not in the log"
+wait_for 10 grep -q 'policy.finding.*mode=warn.*pcr4 event 10' "$dir/log/issuerd.log" || job_fail "the warning is not in the log"
 job_stop issuerd
 job_start_issuer # what an operator said outlives it
 expect 0 '' ctl agent rotate rebalancer

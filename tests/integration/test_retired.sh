@@ -101,9 +101,10 @@ wait_for 60 fault_log_more attestd 'agent.keyNotDestroyed' 0 || job_fail "keyd i
 job_start_keyd
 destroyed() { fault_log_has attestd "event=key.destroyed agent=alpha key=$k1 state=retired why=certificateEnded"; }
 wait_for 60 destroyed || job_fail "$(ctl --json agent show alpha | jq -c .)"
-[ ! -e "$dir/state/keyd/agents/$k1.pem" ] || job_fail "the key's file is still there"
+k1_gone() { [ ! -e "$dir/state/keyd/agents/$k1.pem" ]; }
+wait_for 10 k1_gone || job_fail "the key's file is still there"
 wait_for 10 says first "old 0x60 new 0x0 $k2" || job_fail "after the end: expected CKR_KEY_HANDLE_INVALID"
-says second "old 0x0 new 0x0 $k2"
+wait_for 10 says second "old 0x0 new 0x0 $k2"
 wait_for 30 fault_idle alpha
 [ "$(retired_of alpha)" = "" ] || job_fail "still retired: $(retired_of alpha)"
 ok "the old certificate ends: its key is destroyed, its handle gets CKR_KEY_HANDLE_INVALID"
@@ -169,8 +170,8 @@ no_keys() { [ "$(ctl --json status | jq .tpm.keys)" = 0 ]; }
 wait_for 60 no_keys || job_fail "keys are left: $(ctl --json status | jq .tpm.keys)"
 no_agent() { [ "$(ctl --json agent list | jq '.agents | length')" = 0 ]; }
 wait_for 30 no_agent
-find "$dir/state" -name '*alpha*' > "$dir/tmp/left"
-! grep . "$dir/tmp/left" || job_fail "files of an agent that was removed"
+nothing_left() { find "$dir/state" -name '*alpha*' > "$dir/tmp/left" && ! grep . "$dir/tmp/left"; }
+wait_for 30 nothing_left || job_fail "files of an agent that was removed"
 ok "removed: no key, no evidence, no chain is left"
 fault_sanitizers
 echo "retired keys: all held"

@@ -84,8 +84,8 @@ status_says() { # PATTERN
 }
 keyd_is() { [ "$(ctl --json status | jq -r '.tpm.state // .keyd.state')" = "$1" ]; }
 wait_for 60 keyd_is ready
-grep -q 'keyd.migrated.*host.pem' "$dir/log/keyd.log" || job_fail "the host secret did not move"
-grep -q 'keyd.policy-counter.*defined' "$dir/log/keyd.log" || job_fail "no counter"
+wait_for 30 grep -q 'keyd.migrated.*host.pem' "$dir/log/keyd.log" || job_fail "the host secret did not move"
+wait_for 30 grep -q 'keyd.policy-counter.*defined' "$dir/log/keyd.log" || job_fail "no counter"
 ctl agent rotate portfolio-rebalancer > /dev/null 2>&1 || true
 renewed() { s=$(job_serial portfolio-rebalancer) && [ "$s" != "$before" ]; }
 wait_for 120 renewed
@@ -116,7 +116,7 @@ key_before=$(ctl --json agent show portfolio-rebalancer | jq -r '.keyId // .key'
 sign "$dir/policies/fleet.json" 2 good="$dir/good.json" next="$dir/bad.json"
 kill -HUP "$(job_pid keyd)"
 wait_for 60 keyd_is ready
-grep -q 'keyd.policy-counter.*raised to 2' "$dir/log/keyd.log" || job_fail "the counter was not raised"
+wait_for 30 grep -q 'keyd.policy-counter.*raised to 2' "$dir/log/keyd.log" || job_fail "the counter was not raised"
 [ "$(ctl --json agent show portfolio-rebalancer | jq -r '.keyId // .key')" = "$key_before" ] || job_fail "another key"
 ok "a new signed policy: ready again, with the same key"
 

@@ -57,7 +57,7 @@ job_stop keyd
 restart_tpm hibernate
 job_start_keyd
 code=0
-timeout 60 "$bin/attestctl" --socket "$dir/run/control.sock" agent rotate alpha > "$dir/tmp/out" 2>&1 || code=$?
+timeout 300 "$bin/attestctl" --socket "$dir/run/control.sock" agent rotate alpha > "$dir/tmp/out" 2>&1 || code=$?
 [ "$code" = 1 ] || job_fail "a rotation with PCRs that the log does not explain: exit $code"
 refused() { [ "$(ctl --json audit list --kind enrol | jq -r '.records[-1].record | .outcome + " " + .reason')" = "refused logReplay" ]; }
 wait_for 60 refused || job_fail "wrong PCRs: $(ctl --json audit list --kind enrol | jq -c '.records[-1].record | [.outcome, .reason]')"

@@ -59,7 +59,7 @@ job_start_keyd
 ready() { [ "$(ctl --json status | jq -r .tpm.state)" = ready ]; }
 wait_for 30 ready
 serial=$(job_serial through-abrmd)
-ctl agent rotate through-abrmd > /dev/null
+wait_for 60 ctl agent rotate through-abrmd
 [ "$(job_serial through-abrmd)" != "$serial" ] || job_fail "no rotation after keyd's restart"
 ok "keyd restarted inside its sandbox ($sandbox)"
 
@@ -74,6 +74,6 @@ job_start abrmd tpm2-abrmd --session --allow-root --tcti="$tcti"
 wait_for 30 rm_up
 wait_for 90 ready
 serial=$(job_serial through-abrmd)
-ctl agent rotate through-abrmd > /dev/null
+wait_for 60 ctl agent rotate through-abrmd
 [ "$(job_serial through-abrmd)" != "$serial" ] || job_fail "no rotation after the resource manager's restart"
 ok "the resource manager was killed and came back"

@@ -70,15 +70,15 @@ failures=$(fault_log_count attestd 'level=(warn|error)')
 
 # ---- due ----
 wait_for $((wait_s + 30)) fault_log_more issuerd 'event=tls.renewed' 0 || job_fail "not renewed when due"
-fault_log_has issuerd 'event=viewSigner.renewed' || job_fail "the view signer was not renewed"
+wait_for 30 fault_log_has issuerd 'event=viewSigner.renewed' || job_fail "the view signer was not renewed"
 [ "$(date +%s)" -ge "$due" ] || job_fail "renewed before it was due"
 new=$(serial_in "$dir/issuer/ca/tls.crt")
-[ "$new" != "$old" ] && [ "$(serial_in "$dir/issuer/ca/view.crt")" != "$old_view" ]
+[ "$new" != "$old" ] && [ "$(serial_in "$dir/issuer/ca/view.crt")" != "$old_view" ] || job_fail "the same certificates after a renewal"
 both() { [ "$(seen)" = "[\"$old\",\"$new\"]" ]; }
 wait_for 10 both || job_fail "clients see $(seen), expected $old, then $new"
 sleep 1
 job_alive client || { cat "$dir/log/client.log"; job_fail "a client was refused or cut"; }
-[ "$(jq -r .kept "$dir/client.json")" = "$old" ] && [ "$(jq .n "$dir/client.json")" -gt "$before_n" ]
+[ "$(jq -r .kept "$dir/client.json")" = "$old" ] && [ "$(jq .n "$dir/client.json")" -gt "$before_n" ] || job_fail "$(cat "$dir/client.json")"
 both || job_fail "clients see $(seen)"
 # What tickets pin is what is sent last, as before.
 openssl s_client -connect "127.0.0.1:$port" -showcerts < /dev/null 2> /dev/null | awk '/BEGIN/ {c = ""} {c = c $0 "\n"} /END/ {last = c} END {printf "%s", last}' > "$dir/tmp/last.pem"
@@ -98,7 +98,8 @@ mv "$dir/issuer/ca/tls-root.key" "$dir/tmp/tls-root.key"
 rm "$dir/issuer/ca/tls.crt" "$dir/issuer/ca/tls.key"
 kill -HUP "$(job_pid issuerd)"
 wait_for 10 fault_log_more issuerd 'event=tls.renewalFailed.*tls-root.key' 0 || job_fail "the failure is not in the log"
-ctl ca status | grep -q 'renewing.*failed.*tls-root.key' || job_fail "the failure is not in ca status: $(ctl ca status)"
+failure_told() { ctl ca status | grep 'renewing.*failed.*tls-root.key'; }
+wait_for 10 failure_told || job_fail "the failure is not in ca status: $(ctl ca status)"
 ctl --json issuer status | jq -e '.warnings[] | test("the old ones stay in use")' > /dev/null
 sleep 2
 [ "$(fault_log_count issuerd 'event=tls.renewalFailed')" = 1 ] || job_fail "logged more than once a try"
@@ -109,7 +110,8 @@ wait_for 10 fault_log_more issuerd 'event=tls.renewed' 1 || job_fail "SIGHUP doe
 last=$(serial_in "$dir/issuer/ca/tls.crt")
 three() { [ "$(seen)" = "[\"$old\",\"$new\",\"$last\"]" ]; }
 wait_for 10 three || job_fail "clients see $(seen)"
-[ "$(ctl --json ca status | jq '.warnings | length')" = 0 ] || job_fail "warnings: $(ctl --json ca status | jq -c .warnings)"
+no_warnings() { [ "$(ctl --json ca status | jq '.warnings | length')" = 0 ]; }
+wait_for 10 no_warnings || job_fail "warnings: $(ctl --json ca status | jq -c .warnings)"
 ok "a failure is told once a try, the old certificate is served; mended, SIGHUP renews"
 touch "$dir/client.json.stop"
 ended() { ! job_alive client; }

@@ -77,7 +77,7 @@ else
 fi
 
 # ---- TLS ---------------------------------------------------------------------------------------------------
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+job_port
 openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$RIG/srv.key" -out "$RIG/srv.csr" \
     -subj /CN=localhost 2> /dev/null
 openssl x509 -req -in "$RIG/srv.csr" -CA "$RIG/ca.pem" -CAkey "$RIG/ca.key" -days 1 -out "$RIG/srv.pem" \
@@ -137,16 +137,18 @@ fi
 
 # ---- who ------------------------------------------------------------------------------------------------------
 run "$client" "$module" inherit > "$RIG/out" 2>&1 || { cat "$RIG/out"; fail "an inherited socket was served"; }
-grep -q 'another process wrote' "$RIG/tokend.log" || fail "the log does not say that another process wrote"
+rig_wait grep -q 'another process wrote' "$RIG/tokend.log" || fail "the log does not say that another process wrote"
 ok "a child that writes to its parent's connection is refused"
 echo token-client > "$RIG/store/strangers"
 status=0
 run "$client" "$module" sign 1 > "$RIG/out" 2>&1 || status=$?
 [ $status = 1 ] && grep -q 'slots: 0x0' "$RIG/out" || { cat "$RIG/out"; fail "a stranger sees a slot"; }
-grep -q 'tokend.no-agent.*notAssigned' "$RIG/tokend.log" || fail "the log does not name the reason"
+rig_wait grep -q 'tokend.no-agent.*notAssigned' "$RIG/tokend.log" || fail "the log does not name the reason"
 rm "$RIG/store/strangers"
 touch "$RIG/store/changed"
-(sleep 2.5; echo) | timeout 30 "$client" "$module" rotate > "$RIG/out" 2>&1 && fail "signed for a caller that changed"
+is_ready() { rig_wait grep -qs ready "$RIG/out"; }
+rm "$RIG/out"
+(is_ready; sleep 2.5; echo) | timeout 120 "$client" "$module" rotate > "$RIG/out" 2>&1 && fail "signed for a caller that changed"
 grep -q 'old handle: 0x200' "$RIG/out" || { cat "$RIG/out"; fail "other than CKR_FUNCTION_REJECTED"; }
 rm "$RIG/store/changed"
 touch "$RIG/store/frozen"
@@ -158,13 +160,20 @@ grep -q 'Sign: 0x6' "$RIG/out" || { cat "$RIG/out"; fail "quota: other than CKR_
 rm "$RIG/store/quota"
 ok "nobody's agent: no slot; changed, frozen, quota: clean errors"
 
+# signing SECONDS: one signs for so long, and has begun
+signing() {
+    : > "$RIG/loop"
+    timeout 900 "$client" "$module" loop "$1" > "$RIG/loop" 2>&1 &
+    loop=$!
+    rig_wait grep -q '^signs$' "$RIG/loop" || { cat "$RIG/loop"; fail "a caller"; }
+}
+
 # ---- rotation ----------------------------------------------------------------------------------------------------
-is_ready() { rig_wait grep -qs ready "$RIG/out"; }
 rm "$RIG/out"
-(is_ready; rig_key market-data; sleep 1.2; echo) | timeout 30 "$client" "$module" rotate > "$RIG/out" 2>&1 ||
+(is_ready; rig_key market-data; sleep 1.2; echo) | timeout 120 "$client" "$module" rotate > "$RIG/out" 2>&1 ||
     { cat "$RIG/out"; fail "rotation"; }
 rm "$RIG/out"
-(is_ready; rm "$RIG"/store/keys/*; rig_key market-data; echo) | timeout 30 "$client" "$module" old > "$RIG/out" 2>&1 ||
+(is_ready; rm "$RIG"/store/keys/*; rig_key market-data; echo) | timeout 120 "$client" "$module" old > "$RIG/out" 2>&1 ||
     { cat "$RIG/out"; fail "a handle of a destroyed key"; }
 mv "$RIG/store/market-data/key_id" "$RIG/key_id"
 sleep 1.1
@@ -182,10 +191,12 @@ for i in $(seq "$callers"); do
     timeout 90 "$client" "$module" loop $((6 + callers / 20)) > "$RIG/loop.$i" 2>&1 &
     loops+=($!)
 done
-sleep 1
+all_sign() { [ "$(cat "$RIG"/loop.* | grep -c '^signs$')" = "$callers" ]; }
+rig_wait all_sign || fail "$callers callers"
 kill -9 "$keyd"
 sleep 3
 rig_server keyd
+keyd=$RIG_LAST
 for pid in "${loops[@]}"; do
     wait "$pid" || { cat "$RIG"/loop.*; fail "a caller did not recover from keyd's end"; }
 done
@@ -193,38 +204,46 @@ grep -hoE 'error 0x[0-9a-f]+' "$RIG"/loop.* | sort -u > "$RIG/out"
 grep -q 'error 0x30' "$RIG/out" || { cat "$RIG"/loop.*; fail "nobody noticed 3 s without keyd"; }
 ! grep -qvE 'error 0x(30|0)$' "$RIG/out" || { cat "$RIG/out"; fail "other than CKR_DEVICE_ERROR"; }
 ok "keyd killed while $callers callers sign: $(awk '{o += $2; f += $4} END {print o " signed, " f " failed cleanly"}' "$RIG"/loop.*)"
-timeout 60 "$client" "$module" loop 4 > "$RIG/loop" 2>&1 &
-loop=$!
-sleep 1
-for pid in "${rig_pids[@]}"; do
-    [ "$(readlink "/proc/$pid/exe")" = "$(readlink -f "$RIG_SERVERS")" ] && [ "$pid" != "$RIG_LAST" ] && kill -9 "$pid"
+# A restart within the gap of 2 s; on a machine that was too slow for one it is tried again.
+noticed=late
+for _ in 1 2 3 4 5 6; do
+    signing 4
+    began_ms=$(date +%s%3N)
+    for pid in "${rig_pids[@]}"; do
+        [ "$(readlink "/proc/$pid/exe")" = "$(readlink -f "$RIG_SERVERS")" ] && [ "$pid" != "$keyd" ] && kill -9 "$pid"
+    done
+    sleep 0.7
+    rig_server attestd whod
+    took=$(($(date +%s%3N) - began_ms))
+    wait "$loop" || { cat "$RIG/loop"; fail "attestd's and whod's restart"; }
+    noticed=$(grep -q 'failed 0' "$RIG/loop" && echo no || echo late)
+    [ "$noticed" = late ] || break
+    [ "$took" -gt 1500 ] || { cat "$RIG/loop"; fail "a restart of $took ms, below the gap, was noticed"; }
 done
-sleep 0.7
-rig_server attestd whod
-wait "$loop" || { cat "$RIG/loop"; fail "attestd's and whod's restart"; }
-grep -q 'failed 0' "$RIG/loop" || { cat "$RIG/loop"; fail "a restart below the gap was noticed"; }
-ok "attestd and whod restarted within the gap: not noticed"
+if [ "$noticed" = no ]; then ok "attestd and whod restarted within the gap: not noticed"; else skipped "a restart within the gap: the machine is too slow"; fi
 
 # ---- hostile clients ----------------------------------------------------------------------------------------------------
 frames=${TOKEN_FRAMES:-100000}
-timeout 900 "$client" "$module" loop $((frames / 5000)) > "$RIG/loop" 2>&1 &
-loop=$!
+signing $((frames / 5000))
 timeout 900 python3 "$ATT_SOURCE_DIR/tests/support/token/hostile.py" "$RIG_SOCKET" "$frames" > "$RIG/out" || fail "hostile client"
 wait "$loop" || { cat "$RIG/loop"; fail "another caller suffered from a hostile one"; }
 grep -q 'failed 0' "$RIG/loop" || { cat "$RIG/loop"; fail "another caller suffered from a hostile one"; }
 [ -d "/proc/$RIG_TOKEND" ] || fail "tokend ended"
 died=$(grep -c tokend.token-died "$RIG/tokend.log" || true)
-ok "hostile: $(cat "$RIG/out"), $died token processes died; beside them $(cat "$RIG/loop")"
+ok "hostile: $(cat "$RIG/out"), $died token processes died; beside them $(tail -n 1 "$RIG/loop")"
 run "$client" "$module" sign 3 > /dev/null || fail "after the hostile client"
 
 # kill -9 of one token process ends its connection and no other
-timeout 60 "$client" "$module" loop 5 > "$RIG/loop" 2>&1 &
-loop=$!
-sleep 1
-(sleep 6; echo) | timeout 30 "$client" "$module" rotate > "$RIG/out" 2>&1 &
+signing 5
+rm "$RIG/out"
+mkfifo "$RIG/victim"
+timeout 120 "$client" "$module" rotate < "$RIG/victim" > "$RIG/out" 2>&1 &
 victim=$!
-rig_wait grep -q ready "$RIG/out"
+exec 8> "$RIG/victim"
+is_ready
 kill -9 "$(pgrep -n -P "$RIG_TOKEND")"
+echo >&8
+exec 8>&-
 wait "$victim" && fail "a client whose token was killed went on"
 wait "$loop" || { cat "$RIG/loop"; fail "a neighbour of a killed token"; }
 ok "a token process killed: its neighbour signs on"
@@ -243,8 +262,8 @@ for _ in $(seq 1200); do
     sleep 0.1
 done
 grep -q idle "$RIG/idle" || { cat "$RIG/idle"; fail "$n idle connections"; }
-pgrep -P "$RIG_TOKEND" > "$RIG/tokens"
-[ "$(wc -l < "$RIG/tokens")" = "$n" ] || fail "$(wc -l < "$RIG/tokens") token processes for $n connections"
+n_tokens() { pgrep -P "$RIG_TOKEND" > "$RIG/tokens" && [ "$(wc -l < "$RIG/tokens")" = "$n" ]; } # those of before have ended
+rig_wait n_tokens || fail "$(wc -l < "$RIG/tokens") token processes for $n connections"
 kib=$(while read -r pid; do cat "/proc/$pid/smaps_rollup"; done < "$RIG/tokens" | awk '/^Private/ {s += $2} END {print s}')
 ok "$n idle connections, each after a signature: $((kib / n)) KiB private each"
 exec 8>&-

@@ -27,8 +27,9 @@ rig_server attestd whod
 attestd=$RIG_LAST
 rig_server keyd
 rig_tokend
-limit=1000
-! grep -q 'sanitizer build' "$RIG/tokend.log" || limit=4000
+# Heard of, not asked for: tokend asks again every 10 s (PROC_CHANGES_WAIT_MS). How fast it is on a free machine is no
+# matter of a test that runs beside others.
+limit=8000
 /usr/bin/python3 "$ATT_SOURCE_DIR/tests/support/token/rpc.py" watch "$RIG_SOCKET" 20 > "$RIG/watch" 2>&1 &
 watcher=$!
 is() { [[ "$(tail -n 1 "$RIG/watch")" == *" $1" ]]; }
@@ -39,11 +40,12 @@ within() { # within WORDS: the watcher says so, in time since the change
 }
 changed() { # changed NUMBER: these entries are in force now
     echo "$1" > "$RIG/store/entries.new"
+    since=$(date +%s%3N) # not after it is heard of
     mv "$RIG/store/entries.new" "$RIG/store/entries"
-    since=$(date +%s%3N)
 }
 asked() { grep -c '^identify pkcs11-again$' "$RIG/attestd.out" || true; }
 rig_wait is '0x0 found 1' || fail "the rig"
+said() { rig_wait grep -q "$1" "$RIG/tokend.log"; } # it is written once a second
 
 # ---- other entries ----
 before=$(asked)
@@ -57,19 +59,19 @@ ok "20 connections of one process: one new decision, and they sign on"
 echo other > "$RIG/store/agent"
 changed 3
 within '0x200 found 0'
-grep -q 'event=tokend.unassigned .*agent=market-data' "$RIG/tokend.log" || fail "no line"
+said 'event=tokend.unassigned .*agent=market-data' || fail "no line"
 [ "$(grep -c 'event=tokend.unassigned' "$RIG/tokend.log")" = 1 ] || fail "a line for each connection"
 ok "another agent's by now: refused, and finds nothing, after $took ms"
 echo market-data > "$RIG/store/agent"
 changed 4
 within '0x0 found 1'
-grep -q 'event=tokend.assigned-again' "$RIG/tokend.log" || fail "no line"
+said 'event=tokend.assigned-again' || fail "no line"
 ok "put right: signs again on the same connection, after $took ms"
 rm "$RIG/store/agent"
 changed 5
 within '0x200 found 0'
-grep -q 'event=tokend.unassigned .*reason=notAssigned' "$RIG/tokend.log" || fail "no line with the reason"
-grep -q 'event=tokend.refused .*reason=notAssigned' "$RIG/tokend.log" || fail "the refusal does not say why"
+said 'event=tokend.unassigned .*reason=notAssigned' || fail "no line with the reason"
+said 'event=tokend.refused .*reason=notAssigned' || fail "the refusal does not say why"
 echo market-data > "$RIG/store/agent"
 changed 6
 within '0x0 found 1'
@@ -81,7 +83,7 @@ changed 7
 rig_wait is '0x30 found 1' || fail "signed on, and nobody knows for whom"
 took=$(($(tail -n 1 "$RIG/watch" | cut -d' ' -f1) - since))
 [ "$took" -ge 900 ] && [ "$took" -le $((limit + 1500)) ] || fail "not decided: refused after $took ms"
-grep -q 'event=tokend.refused .*reason=notDecided' "$RIG/tokend.log" || fail "the refusal does not say why"
+said 'event=tokend.refused .*reason=notDecided' || fail "the refusal does not say why"
 refused=$took
 rm "$RIG/store/busy"
 since=$(date +%s%3N)
@@ -110,7 +112,7 @@ wait "$attestd" || fail "the servers' exit status"
 rig_server attestd whod
 attestd=$RIG_LAST
 sleep 3
-is '0x0 found 1' || fail "attestd restarted"
+rig_wait is '0x0 found 1' || fail "attestd restarted"
 [ "$(asked)" = 0 ] || fail "asked anew, though nothing changed"
 changed 8
 again() { [ "$(asked)" = 1 ]; }
@@ -118,10 +120,14 @@ rig_wait again || fail "after a restart of attestd changes are not heard"
 ok "attestd restarted: nothing is decided anew; the next change is heard"
 
 # ---- a change while somebody is being identified ----
-echo 1500 > "$RIG/store/identify-slow"
-timeout 30 "$client" "$module" sign 1 > "$RIG/late" 2>&1 < /dev/null &
+first_asked() { grep -c '^identify pkcs11$' "$RIG/attestd.out" || true; }
+before=$(first_asked)
+being() { [ "$(first_asked)" -gt "$before" ]; }
+echo 3000 > "$RIG/store/identify-slow"
+timeout 120 "$client" "$module" sign 1 > "$RIG/late" 2>&1 < /dev/null &
 late=$!
-sleep 0.7
+rig_wait being || fail "nobody is identified"
+sleep 0.5 # of the three seconds: decided, and not told yet
 rm "$RIG/store/identify-slow" "$RIG/store/agent"
 changed 9
 ! wait "$late" || fail "granted by entries that were not in force any more"

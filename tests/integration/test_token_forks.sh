@@ -33,7 +33,7 @@ no_tokens() { [ "$(pgrep -c -P "$RIG_TOKEND" || true)" = 0 ]; }
 rpc fork > "$RIG/out" 2>&1 || { cat "$RIG/out"; fail "fork"; }
 grep -qx 'inherited lost' "$RIG/out" || { cat "$RIG/out"; fail "a child was served on its parent's connection"; }
 grep -qx 'parent lost' "$RIG/out" || { cat "$RIG/out"; fail "two processes wrote to one connection, and it goes on"; }
-grep -q 'event=tokend.connection-refused .*another process wrote' "$RIG/tokend.log" || fail "no line about the child"
+rig_wait grep -q 'event=tokend.connection-refused .*another process wrote' "$RIG/tokend.log" || fail "no line about the child"
 [ "$(grep -c '^child [0-9]* 0x0$' "$RIG/out")" = 4 ] || { cat "$RIG/out"; fail "children with connections of their own"; }
 grep -qx 'parent again [0-9]* 0x0' "$RIG/out" || { cat "$RIG/out"; fail "the parent with a new connection"; }
 for pid in $(sed -n 's/^child \([0-9]*\) .*/\1/p' "$RIG/out"); do
@@ -68,7 +68,7 @@ def app(environ, start_response):
     return [f"{pid} {code}\n".encode()]
 END
     chmod 644 "$RIG/app.py"
-    at=$(free_port)
+    port_into at
     user=()
     [ "$(id -u)" != 0 ] || user=(setpriv --reuid=65534 --regid=65534 --clear-groups)
     (cd "$RIG" && exec "${user[@]}" env -u P11_KIT_SERVER_ADDRESS -u OPENSSL_CONF HOME="$RIG/home" PYTHONDONTWRITEBYTECODE=1 \
@@ -103,15 +103,17 @@ fi
 # ---- a storm ----
 user=()
 [ "$(id -u)" != 0 ] || user=(setpriv --reuid=65533 --regid=65533 --clear-groups)
-timeout 120 "$client" "$module" loop 10 > "$RIG/loop" 2>&1 < /dev/null &
+: > "$RIG/loop"
+timeout 300 "$client" "$module" loop 10 > "$RIG/loop" 2>&1 < /dev/null &
 loop=$!
+rig_wait grep -q '^signs$' "$RIG/loop" || { cat "$RIG/loop"; fail "a caller"; }
 cp "$support/rpc.py" "$RIG/rpc.py"
 chmod 644 "$RIG/rpc.py"
 before=$(grep -c event=tokend.limit "$RIG/tokend.log" || true)
-timeout 120 "${user[@]}" /usr/bin/python3 "$RIG/rpc.py" storm "$RIG_SOCKET" 400 > "$RIG/storm" 2>&1 &
+timeout 300 "${user[@]}" /usr/bin/python3 "$RIG/rpc.py" storm "$RIG_SOCKET" 400 > "$RIG/storm" 2>&1 &
 storm=$!
 sleep 0.5
-timeout 30 "$client" "$module" sign 2 > "$RIG/out" 2>&1 < /dev/null || { cat "$RIG/out"; fail "a newcomer of another user, in a storm"; }
+timeout 120 "$client" "$module" sign 2 > "$RIG/out" 2>&1 < /dev/null || { cat "$RIG/out"; fail "a newcomer of another user, in a storm"; }
 wait $storm || { cat "$RIG/storm"; fail "storm"; }
 wait $loop || { cat "$RIG/loop"; fail "a running caller, in a storm"; }
 grep -q 'failed 0 ' "$RIG/loop" || { cat "$RIG/loop"; fail "a running caller, in a storm"; }
@@ -121,4 +123,4 @@ lines=$(($(grep -c event=tokend.limit "$RIG/tokend.log" || true) - before))
 [ "$lines" -le 120 ] || fail "$lines lines about limits"
 rig_wait no_tokens || fail "tokens outlive their callers"
 [ -d "/proc/$RIG_TOKEND" ] || fail "tokend ended"
-ok "400 forks as fast as can be: $served signed, nobody else failed, $lines lines; $(cat "$RIG/loop")"
+ok "400 forks as fast as can be: $served signed, nobody else failed, $lines lines; $(tail -n 1 "$RIG/loop")"

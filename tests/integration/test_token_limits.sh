@@ -44,10 +44,11 @@ alive() { [ -d "/proc/$1" ] && ! grep -q '^State:.Z' "/proc/$1/status"; }
 soft() { prlimit --pid "$1" --noheadings --output SOFT "--$2"; }
 size_of() { awk '/^VmSize/ {print $2 * 1024}' "/proc/$1/status"; }
 loop_begin() {
-    timeout 90 "$client" "$module" loop "$1" > "$RIG/loop" 2>&1 < /dev/null &
+    : > "$RIG/loop"
+    timeout 300 "$client" "$module" loop "$1" > "$RIG/loop" 2>&1 < /dev/null &
     loop=$!
     children+=("$loop")
-    sleep 1
+    rig_wait grep -q '^signs$' "$RIG/loop" || { cat "$RIG/loop"; fail "a caller"; }
 }
 loop_end() { # loop_end REGEX: of its line
     wait "$loop" || { cat "$RIG/loop"; fail "a running caller"; }
@@ -66,7 +67,7 @@ signs 2 || { cat "$RIG/signs"; fail "the rig"; }
 loop_begin 5
 limited "$RIG_TOKEND" nproc 0
 ! signs || fail "a token without a process: the limit is none, and the test no test"
-grep -q 'event=tokend.no-process' "$RIG/tokend.log" || fail "no line about the want of processes"
+rig_wait grep -q 'event=tokend.no-process' "$RIG/tokend.log" || fail "no line about the want of processes"
 loop_end 'failed 0 '
 alive "$RIG_TOKEND" || fail "tokend ended for want of processes"
 unlimited "$RIG_TOKEND" nproc

@@ -46,7 +46,7 @@ grep -qx '0x60 then 0x60' "$RIG/out" || { cat "$RIG/out"; fail "a signature whos
 ok "begun, and its key was destroyed: CKR_KEY_HANDLE_INVALID"
 
 # ---- in the middle of a handshake ----
-at=$(free_port)
+port_into at
 mkfifo "$RIG/go"
 /usr/bin/python3 "$support/held.py" "$at" "$port" < "$RIG/go" > "$RIG/held" 2>&1 &
 rig_pids+=($!)

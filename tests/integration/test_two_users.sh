@@ -149,6 +149,7 @@ closed() { # closed USER PATH
     ! as "$1" cat "$2" > "$dir/tmp/out" 2>&1 || job_fail "user $1 reads $2"
     grep -q 'Permission denied' "$dir/tmp/out" || job_fail "$2: $(cat "$dir/tmp/out")"
 }
+wait_for 60 job_settled alpha # no file comes or goes
 find "$dir/state/host" -type f ! -perm -004 > "$dir/tmp/private"
 [ -s "$dir/tmp/private" ] || job_fail "attestd keeps nothing to itself"
 while read -r path; do closed $tokend_user "$path"; done < "$dir/tmp/private"
@@ -177,7 +178,7 @@ wait_for 60 client
 job_stop attestd
 job_start_attestd $keyd_user $stranger
 wait_for 30 refused_with .
-grep -q 'tokend.not-identified.*unreachable' "$dir/log/tokend.log" || job_fail "no line that attestd hung up on tokend"
+wait_for 20 grep -q 'tokend.not-identified.*unreachable' "$dir/log/tokend.log" || job_fail "no line that attestd hung up on tokend"
 job_stop attestd
 job_start_attestd
 wait_for 60 client
@@ -203,7 +204,7 @@ rogue_at() { # rogue_at SOCKET
     wait_for 10 grep -q ready "$dir/log/rogue.log"
 }
 rogue_heard_nothing() {
-    grep -q '^got 0$' "$dir/log/rogue.log" || job_fail "nobody came to $1: the test is no test"
+    wait_for 20 grep -q '^got 0$' "$dir/log/rogue.log" || job_fail "nobody came to $1: the test is no test"
     ! grep -q '^got [1-9]' "$dir/log/rogue.log" || job_fail "the rogue at $1 was asked something"
     job_stop rogue KILL
     rm "$dir/run/$1"
@@ -212,31 +213,31 @@ told_of() { grep "event=tokend.foreign-server" "$dir/log/tokend.log" | grep -q "
 job_stop keyd
 rogue_at keyd/sign.sock
 wait_for 30 refused_with 'Sign: 0x30'
-told_of keyd/sign.sock $keyd_user || job_fail "no line about the rogue keyd: $(grep foreign "$dir/log/tokend.log")"
-grep -q 'event=tokend.refused .*reason=foreignServer' "$dir/log/tokend.log" || job_fail "the refusal does not say why"
+wait_for 20 told_of keyd/sign.sock $keyd_user || job_fail "no line about the rogue keyd: $(grep foreign "$dir/log/tokend.log")"
+wait_for 20 grep -q 'event=tokend.refused .*reason=foreignServer' "$dir/log/tokend.log" || job_fail "the refusal does not say why"
 rogue_heard_nothing keyd/sign.sock
 job_start_keyd
 wait_for 60 client
 job_stop attestd
 rogue_at workload.sock
 ! client || job_fail "somebody else says who is an agent"
-told_of workload.sock $attestd_user || job_fail "no line about the rogue attestd"
-grep -q 'event=tokend.not-identified .*expected '$attestd_user "$dir/log/tokend.log" || job_fail "no line that the caller was not identified"
+wait_for 20 told_of workload.sock $attestd_user || job_fail "no line about the rogue attestd"
+wait_for 20 grep -q 'event=tokend.not-identified .*expected '$attestd_user "$dir/log/tokend.log" || job_fail "no line that the caller was not identified"
 rogue_heard_nothing workload.sock
 job_start_attestd
 wait_for 60 client
 P11_KIT_SERVER_ADDRESS=unix:path=$dir/run/public/pkcs11.sock job_start loop setpriv --reuid $agent_user --regid $agent_user \
-    --clear-groups "$bin/../tests-bin/token-client" "$module" loop 12
-sleep 1
+    --clear-groups "$bin/../tests-bin/token-client" "$module" loop 30
+wait_for 60 grep -q '^signs$' "$dir/log/loop.log"
 job_stop whod
 rogue_at whod.sock
 refused_with . || job_fail "somebody else says who a caller is"
-grep -q 'event=tokend.not-identified .*code=unreachable .*served by uid '$stranger "$dir/log/tokend.log" ||
+wait_for 20 grep -q 'event=tokend.not-identified .*code=unreachable .*served by uid '$stranger "$dir/log/tokend.log" ||
     job_fail "a caller was taken for nobody's agent on a foreign whod's word"
 told_of_whod() { told_of whod.sock $who_user; }
 wait_for 20 told_of_whod
 attestd_says() { grep -q "event=workload.refused .*reason=foreignServer" "$dir/log/attestd.log"; }
-attestd_says || job_fail "attestd believes another user's whod"
+wait_for 20 attestd_says || job_fail "attestd believes another user's whod"
 loop_ended() { ! job_alive loop; }
 wait_for 60 loop_ended
 grep -q 'error 0x30' "$dir/log/loop.log" || job_fail "a running caller was signed for on somebody else's word: $(cat "$dir/log/loop.log")"

@@ -35,7 +35,7 @@ caller() {
     until [ "$(stat -c %u "/proc/$caller" 2> /dev/null)" = "$uid" ] &&
         ! readlink "/proc/$caller/exe" | grep -qE '/(bash|setpriv)$'; do
         n=$((n + 1))
-        [ "$n" -lt 200 ] || job_fail "caller does not start: $*"
+        [ "$n" -lt 6000 ] || job_fail "caller does not start: $*"
         sleep 0.02
     done
 }
@@ -67,8 +67,9 @@ sha() { sha256sum "$1" | cut -d' ' -f1; }
 
 start_whod() {
     job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml"
-    wait_for 10 test -S "$dir/run/whod.sock"
+    wait_for 10 whod_answers
 }
+whod_answers() { ask whod who $$; } # the socket's file may be that of the one before
 apply() {
     {
         echo "trust_domain: bank.example"
@@ -148,9 +149,10 @@ kill -CONT "$caller"
 for event in granted refused; do
     grep -q "event=workload.$event .*exeSha256=" "$dir/log/attestd.log" || job_fail "no $event line with selectors"
 done
-# 9 IDENTIFY were refused above, 7 granted, each with one line.
-[ "$(grep -c event=workload.refused "$dir/log/attestd.log")" = 9 ] || job_fail "refusals in the log"
-[ "$(grep -c event=workload.granted "$dir/log/attestd.log")" = 6 ] || job_fail "grants in the log"
+# 9 IDENTIFY were refused above, 6 granted, each with one line.
+written() { [ "$(grep -c "event=workload.$1" "$dir/log/attestd.log")" = "$2" ]; }
+wait_for 10 written refused 9 || job_fail "refusals in the log"
+wait_for 10 written granted 6 || job_fail "grants in the log"
 [ "$(ctl --json status | jq -c .callers)" = '{"granted":6,"refused":9,"limited":0}' ] || job_fail "counts: $(ctl --json status | jq -c .callers)"
 ok "granted: user, executable, script, manifest; one line each"
 
@@ -169,7 +171,8 @@ ok "attestctl who"
 caller 61001 "$python" -c 'import os, signal, time
 signal.signal(signal.SIGUSR1, lambda *a: os.execv("/bin/sleep", ["sleep", "600"]))
 while True: time.sleep(600)'
-sleep 0.5
+handles() { [ $((0x$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$caller/status") & 0x200)) -ne 0 ]; } # SIGUSR1: it is past its start
+wait_for 30 handles
 identity=$(ask whod who "$caller" | jq -r .identity)
 [ "$(ask whod same "$caller" "$identity")" = '{"same": 1}' ] || job_fail "not the same"
 kill -USR1 "$caller"
@@ -213,8 +216,9 @@ ok "exec, end, another's pid, no pidfd"
 
 # ---- a storm of one user takes nothing from another ----
 caller 61999 "$sleep" 600
-ask whod flood "$caller" 1500 > "$dir/tmp/flood"
-jq -e '.rateLimited > 500 and .ok >= 200' "$dir/tmp/flood" > /dev/null || job_fail "flood: $(cat "$dir/tmp/flood")"
+# Some 50 a second are served, and 200 at once: a laden machine may not ask faster in one process.
+ask whod flood "$caller" 100000 500 > "$dir/tmp/flood"
+jq -e '.rateLimited >= 500 and .ok >= 200' "$dir/tmp/flood" > /dev/null || job_fail "flood: $(cat "$dir/tmp/flood")"
 stormy=$caller
 /usr/bin/python3 "$ATT_SOURCE_DIR/tests/support/ask.py" "$dir/run/whod.sock" flood "$stormy" 1000000 > /dev/null 2>&1 &
 callers+=("$!")
@@ -227,7 +231,7 @@ wait_for 20 limited
 caller 61001 "$sleep" 600
 is_agent alpha "$caller" # while the storm goes on
 kill "${callers[-2]}"
-grep -q 'event=workload.refused .*reason=rateLimited' "$dir/log/attestd.log" || job_fail "no line about the rate"
+wait_for 10 grep -q 'event=workload.refused .*reason=rateLimited' "$dir/log/attestd.log" || job_fail "no line about the rate"
 ok "rate limit: $(cat "$dir/tmp/flood")"
 
 # ---- what attestd shows of an agent ----
@@ -243,21 +247,31 @@ ask workload view alpha > "$dir/tmp/view2"
 [ "$(jq .generation "$dir/tmp/view")" != "$(jq .generation "$dir/tmp/view2")" ] || job_fail "the same generation after rotate"
 [ "$(jq -r .keyId "$dir/tmp/view2")" != "$(jq -r .keyId "$dir/tmp/view")" ] || job_fail "the same key after rotate"
 ok "VIEW before and after a rotation"
+# What is installed is of another key than the one in force, and stays so: nobody is told either.
+uri=$(readlink -f "$dir/state/host/agents/alpha")/key.uri
+mv "$uri" "$dir/tmp/key.uri"
+sed 's/id=%../id=%00/' "$dir/tmp/key.uri" > "$uri"
+! cmp -s "$uri" "$dir/tmp/key.uri" || echo 'pkcs11:token=attestd;object=agent;type=private;id=%01' > "$uri"
+ask workload view alpha > "$dir/tmp/view3" || true
+[ "$(jq -r .reason "$dir/tmp/view3")" = keyChanging ] || job_fail "VIEW amid a change of keys: $(cat "$dir/tmp/view3")"
+cp "$dir/tmp/key.uri" "$uri"
+[ "$(ask workload view alpha | jq -r .keyId)" = "$(jq -r .keyId "$dir/tmp/view2")" ] || job_fail "VIEW after the change"
+ok "refused: keyChanging"
 
 # ---- whod away, and back; the issuer away at start ----
 job_stop whod
 doctor_says() { ctl --json doctor | jq -e ".checks[] | select(.name == \"whod\") | .ok == $1" > /dev/null; }
-doctor_says false || job_fail "doctor finds whod"
+wait_for 10 doctor_says false || job_fail "doctor finds whod"
 identify "$caller"
 [ "$(jq -r .error "$dir/tmp/answer")" = unreachable ] || job_fail "whod away: $(cat "$dir/tmp/answer")"
 start_whod
 is_agent alpha "$caller"
-doctor_says true || job_fail "doctor does not find whod"
+wait_for 10 doctor_says true || job_fail "doctor does not find whod"
 job_stop attestd
 job_stop issuerd
 job_start attestd "$bin/attestd" --config "$dir/attestd.yaml"
 wait_for 30 ctl status
-is_agent alpha "$caller"
+wait_for 30 is_agent alpha "$caller"
 ask workload view alpha > /dev/null
 ok "whod restarted; attestd started without its issuer"
 

@@ -42,7 +42,7 @@ job_stop keyd
 job_start_keyd
 job_start_attestd
 wait_for 30 keyd_ready
-fault_log_has keyd 'ticket.*127.0.0.1:2.*ignored' || job_fail "nobody says that the ticket is ignored"
+wait_for 30 fault_log_has keyd 'ticket.*127.0.0.1:2.*ignored' || job_fail "nobody says that the ticket is ignored"
 fault_rotates alpha
 ! fault_log_more attestd 'issuer.changed' "$changes" || job_fail "attestd followed the ticket"
 fault_whole alpha

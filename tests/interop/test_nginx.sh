@@ -17,7 +17,6 @@ provider=$(openssl version -m | sed 's/.*"\(.*\)"/\1/')/pkcs11.so
 job_setup
 chmod 755 "$dir"
 ok() { echo "ok: $*"; }
-free_port() { /usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 connects() { bash -c "exec 9<>/dev/tcp/127.0.0.1/$1"; }
 nginx_exe=$(readlink -f "$nginx")
 nginx_sha=$(sha256sum "$nginx_exe" | cut -d' ' -f1)
@@ -53,7 +52,7 @@ chain=$dir/state/host/agents/web/chain.pem
 bundle=$dir/issuer/ca/bundle.pem
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$dir/up.key" -out "$dir/up.pem" -days 2 \
     -subj /CN=localhost -addext subjectAltName=DNS:localhost 2> /dev/null
-up=$(free_port)
+port_into up
 job_start upstream openssl s_server -accept "127.0.0.1:$up" -cert "$dir/up.pem" -key "$dir/up.key" -CAfile "$bundle" -Verify 3 \
     -verify_return_error -www
 trap 'status=$?; for name in nginx upstream; do job_stop $name KILL; done; (exit $status); job_cleanup' EXIT
@@ -63,7 +62,8 @@ wait_for 10 connects "$up"
 export P11_KIT_SERVER_ADDRESS=unix:path=$dir/run/public/pkcs11.sock
 nginx_conf() {
     local key
-    client=$(free_port) server=$(free_port)
+    port_into client
+    port_into server
     if [ "$1" = engine ]; then
         key="engine:pkcs11:pkcs11:token=attestd;object=agent;type=private"
         sed "s,@ATT_PKCS11_DIR@,$(dirname "$module")," "$ATT_SOURCE_DIR/scripts/pkcs11/openssl-engine.cnf" > "$dir/openssl.cnf"
@@ -140,7 +140,7 @@ for form in engine provider; do
     nginx_start
     asked 502 || job_fail "a worker that no entry names signs: $(cat "$dir/tmp/page")"
     ! served || job_fail "a worker that no entry names serves"
-    refused $worker_uid || job_fail "no line about the worker"
+    wait_for 10 refused $worker_uid || job_fail "no line about the worker"
     job_stop nginx
     ok "$form: an entry without the workers: it starts, and no handshake succeeds"
 
@@ -152,8 +152,8 @@ for form in engine provider; do
     wait_for 30 asked 200
     for _ in $(seq 10); do asked 200 || job_fail "upstream: $(cat "$dir/tmp/page")"; done
     for _ in $(seq 10); do served || job_fail "$(cat "$dir/tmp/page")"; done
-    granted 0 || job_fail "no line about the master"
-    granted $worker_uid || job_fail "no line about the workers"
+    wait_for 10 granted 0 || job_fail "no line about the master"
+    wait_for 10 granted $worker_uid || job_fail "no line about the workers"
     ! grep -q 'another process wrote' "$dir/log/tokend.log" || job_fail "a worker used its master's connection"
     ok "$form: master and workers by an entry with both: client of an upstream, and server"
 

@@ -94,7 +94,7 @@ fi
 # ---- SSH ------------------------------------------------------------------------------------------------------
 sshd=$(PATH=$PATH:/usr/sbin command -v sshd || true)
 if have ssh && [ -n "$sshd" ] && [ "$(id -u)" = 0 ]; then
-    at=$(free_port)
+    port_into at
     mkdir -p /run/sshd "$RIG/ssh"
     ssh-keygen -q -t ed25519 -N '' -f "$RIG/ssh/host"
     run ssh-keygen -D "$module" 2> /dev/null | grep ' agent$' > "$RIG/ssh/authorized"

@@ -2,7 +2,8 @@
 
   ask.py WHOD.SOCK who PID [FILE...]      ask.py WHOD.SOCK same PID IDENTITY
   ask.py WORKLOAD.SOCK identify PID [ACCEPTED_MS]      ask.py WORKLOAD.SOCK view AGENT
-  ask.py WHOD.SOCK flood PID N            N who one after the other; prints how often which answer came
+  ask.py WHOD.SOCK flood PID N [LIMITED]  N who one after the other, or until LIMITED were too many; prints how often
+                                          which answer came
 
 Prints JSON; a refusal is {"error": code, "reason": …, "message": …} and exit code 1.
 """
@@ -117,9 +118,11 @@ class Asker:
         return out
 
 
-def flood(asker, pid, pidfd, n):
+def flood(asker, pid, pidfd, n, limited):
     counts = {}
     for _ in range(n):
+        if counts.get("rateLimited", 0) >= limited:
+            break
         try:
             asker.who(pid, pidfd)
             word = "ok"
@@ -143,7 +146,7 @@ def main():
         elif what == "same":
             out = asker.same(pid, pidfd, args[1])
         elif what == "flood":
-            out = flood(asker, pid, pidfd, int(args[1]))
+            out = flood(asker, pid, pidfd, int(args[1]), int(args[2]) if args[2:] else int(args[1]))
         else:
             out = asker.identify(pid, pidfd, int(args[1]) if args[1:] else 0)
         print(json.dumps(out))

@@ -56,7 +56,7 @@ fault_log_more() { [ "$(fault_log_count "$1" "$2")" -gt "$3" ]; }
 fault_refused() {
     local pattern=$1 code=0
     shift
-    timeout 60 "$@" < /dev/null > "$dir/tmp/refused" 2>&1 || code=$?
+    timeout 300 "$@" < /dev/null > "$dir/tmp/refused" 2>&1 || code=$?
     if [ "$code" -ne 1 ] || ! grep -aqE "$pattern" "$dir/tmp/refused"; then
         cat "$dir/tmp/refused"
         job_fail "exit $code, expected 1 and /$pattern/: $*"

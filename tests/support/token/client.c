@@ -2,8 +2,9 @@
  *
  * token-client MODULE COMMAND
  *   sign N        N signatures, each verified; prints p50 and p99 in µs
- *   loop SECONDS [MAX_MS]  signs until then; counts what failed; none may take longer than MAX_MS
- *                 (5000); where the last one failed it goes on for 30 s until one succeeds
+ *   loop SECONDS [MAX_MS]  signs until then, and prints "signs" after the first signature; counts
+ *                 what failed; none may take longer than MAX_MS (5000); where the last one failed it
+ *                 goes on for 180 s until one succeeds
  *   idle N        N connections, each signs once; prints "idle" and waits for its input to end
  *   rotate        signs; prints "ready"; at the next line of input looks again: the new key and the
  *                 old handle must both work
@@ -144,8 +145,9 @@ static int cmd_loop(struct client *c, int seconds, long max_ms)
     EVP_PKEY *key = public_key(c);
     unsigned long ok = 0, failed = 0;
     CK_RV last = CKR_OK, seen = CKR_OK;
+    bool said = false;
     int64_t end = att_boottime_ms() + seconds * 1000;
-    while (att_boottime_ms() < end || (last != CKR_OK && att_boottime_ms() < end + 30000)) {
+    while (att_boottime_ms() < end || (last != CKR_OK && att_boottime_ms() < end + 180000)) {
         CK_BYTE digest[32] = {1, 2, 3}, sig[64];
         int64_t began = att_boottime_ms();
         last = sign(c, c->key, digest, sig);
@@ -156,6 +158,11 @@ static int cmd_loop(struct client *c, int seconds, long max_ms)
             stop("a call took too long", last);
         }
         ok += last == CKR_OK;
+        if (ok && !said) {
+            said = true;
+            puts("signs");
+            fflush(stdout);
+        }
         failed += last != CKR_OK;
         seen = last == CKR_OK ? seen : last;
     }

@@ -12,7 +12,6 @@ fail() {
 }
 have() { command -v "$1" > /dev/null; }
 run() { timeout 60 "$@" < /dev/null; }
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 connects() { bash -c "exec 9<>/dev/tcp/127.0.0.1/$1"; }
 
 # Sets key, cert, chain, key_uri_file, module, support, port: a server that wants a certificate of the rig's CA.
@@ -32,7 +31,7 @@ clients_setup() {
     openssl x509 -req -in "$RIG/srv.csr" -CA "$RIG/ca.pem" -CAkey "$RIG/ca.key" -days 1 -out "$RIG/srv.pem" \
         -extfile <(printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n') 2> /dev/null
     chmod 644 "$RIG/srv.key" "$RIG/ca.pem"
-    port=$(free_port)
+    job_port
     openssl s_server -accept "127.0.0.1:$port" -cert "$RIG/srv.pem" -key "$RIG/srv.key" -CAfile "$RIG/ca.pem" \
         -Verify 2 -verify_return_error -www > "$RIG/srv.log" 2>&1 &
     rig_pids+=($!)

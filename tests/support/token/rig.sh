@@ -7,6 +7,8 @@ RIG_SERVERS=$RIG_BIN/../tests-bin/token-servers
 RIG=$(mktemp -d)
 RIG_SOCKET=$RIG/run/public/pkcs11.sock
 rig_pids=()
+# shellcheck source=../port.sh
+. "${ATT_SOURCE_DIR:?}/tests/support/port.sh"
 
 # rig_key AGENT: a new key and certificate, in force at once; the old key stays until it is removed
 rig_key() {
@@ -57,14 +59,14 @@ YAML
     rig_wait test -S "$RIG_SOCKET"
 }
 
-# rig_wait COMMAND…: until it succeeds, 10 s at most
+# rig_wait COMMAND…: until it succeeds; 60 s end a wait that is in vain and say nothing about speed
 rig_wait() {
-
-    for _ in $(seq 200); do
+    local until=$(($(date +%s) + 60))
+    while [ "$(date +%s)" -le "$until" ]; do
         "$@" > /dev/null 2>&1 && return 0
         sleep 0.05
     done
-    echo "waited 10 s in vain for: $*" >&2
+    echo "waited 60 s in vain for: $*" >&2
     return 1
 }
 

@@ -183,10 +183,11 @@ def cmd_hold(path, n):
             conn.sendall(b"\0")
         except (BrokenPipeError, ConnectionResetError):  # turned away already
             pass
-    until, waiting, served = time.monotonic() + 5, list(held), 0
+    until, waiting, served = time.monotonic() + 60, list(held), 0
     while waiting and time.monotonic() < until:  # some are not even accepted
-        for conn in select.select(waiting, [], [], until - time.monotonic())[0]:
+        for conn in select.select(waiting, [], [], max(0, until - time.monotonic()))[0]:
             waiting.remove(conn)
+            until = time.monotonic() + 5  # behind the latest answer
             try:
                 served += conn.recv(1) == b"\0"
             except ConnectionResetError:
