@@ -188,7 +188,7 @@ ok "rotation: new key at the next search, old handle until its key is gone; no c
 loops=()
 callers=${TOKEN_CALLERS:-20}
 for i in $(seq "$callers"); do
-    timeout 90 "$client" "$module" loop $((6 + callers / 20)) > "$RIG/loop.$i" 2>&1 &
+    timeout 300 "$client" "$module" loop $((6 + callers / 20)) 5000 180 > "$RIG/loop.$i" 2>&1 &
     loops+=($!)
 done
 all_sign() { [ "$(cat "$RIG"/loop.* | grep -c '^signs$')" = "$callers" ]; }

@@ -34,7 +34,7 @@ wait_for 30 doctor_is true
 
 # ---- locked out, under a caller that signs ----
 : > "$dir/tmp/loop"
-client loop 20 > "$dir/tmp/loop" 2>&1 &
+client loop 20 5000 180 > "$dir/tmp/loop" 2>&1 &
 loop=$!
 wait_for 30 grep -q '^signs$' "$dir/tmp/loop"
 job_stop keyd KILL # swtpm serves one client

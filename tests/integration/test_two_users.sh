@@ -227,7 +227,7 @@ rogue_heard_nothing workload.sock
 job_start_attestd
 wait_for 60 client
 P11_KIT_SERVER_ADDRESS=unix:path=$dir/run/public/pkcs11.sock job_start loop setpriv --reuid $agent_user --regid $agent_user \
-    --clear-groups "$bin/../tests-bin/token-client" "$module" loop 30
+    --clear-groups "$bin/../tests-bin/token-client" "$module" loop 20
 wait_for 60 grep -q '^signs$' "$dir/log/loop.log"
 job_stop whod
 rogue_at whod.sock

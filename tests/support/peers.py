@@ -123,21 +123,24 @@ def attack_unix(kind, path):
         s.close()
     # More connections than there is room for: turned away, not kept waiting; then served again.
     many = [unix(path) for _ in range(100)]
-    time.sleep(0.5)
-    turned = 0
+    waiting, turned, until = list(many), 0, time.monotonic() + 60
     for s in many:
         s.settimeout(0.05)
-        try:
-            turned += s.recv(1) == b""
-        except socket.timeout:
-            pass
-        except ConnectionError:
-            turned += 1
+    while turned < 100 - limit and time.monotonic() < until:
+        for s in list(waiting):
+            try:
+                ended = s.recv(1) == b""
+            except socket.timeout:
+                continue
+            except ConnectionError:
+                ended = True
+            turned += ended
+            waiting.remove(s)
     if turned < 100 - limit:
         die(f"{path}: {100 - turned} of 100 connections are kept, at most {limit} expected")
     for s in many:
         s.close()
-    for _ in range(100):
+    for _ in range(600):
         try:
             if answers():
                 break

@@ -2,9 +2,9 @@
  *
  * token-client MODULE COMMAND
  *   sign N        N signatures, each verified; prints p50 and p99 in µs
- *   loop SECONDS [MAX_MS]  signs until then, and prints "signs" after the first signature; counts
- *                 what failed; none may take longer than MAX_MS (5000); where the last one failed it
- *                 goes on for 180 s until one succeeds
+ *   loop SECONDS [MAX_MS [GRACE_S]]  signs until then, and prints "signs" after the first
+ *                 signature; counts what failed; none may take longer than MAX_MS (5000); where the
+ *                 last one failed it goes on for GRACE_S (30) until one succeeds
  *   idle N        N connections, each signs once; prints "idle" and waits for its input to end
  *   rotate        signs; prints "ready"; at the next line of input looks again: the new key and the
  *                 old handle must both work
@@ -140,14 +140,14 @@ static int cmd_sign(struct client *c, size_t n)
     return 0;
 }
 
-static int cmd_loop(struct client *c, int seconds, long max_ms)
+static int cmd_loop(struct client *c, int seconds, long max_ms, long grace_s)
 {
     EVP_PKEY *key = public_key(c);
     unsigned long ok = 0, failed = 0;
     CK_RV last = CKR_OK, seen = CKR_OK;
     bool said = false;
     int64_t end = att_boottime_ms() + seconds * 1000;
-    while (att_boottime_ms() < end || (last != CKR_OK && att_boottime_ms() < end + 180000)) {
+    while (att_boottime_ms() < end || (last != CKR_OK && att_boottime_ms() < end + grace_s * 1000)) {
         CK_BYTE digest[32] = {1, 2, 3}, sig[64];
         int64_t began = att_boottime_ms();
         last = sign(c, c->key, digest, sig);
@@ -312,8 +312,9 @@ int main(int argc, char **argv)
     }
     struct client c;
     open_client(&c);
-    int rc = strcmp(argv[2], "sign") == 0   ? cmd_sign(&c, n)
-             : strcmp(argv[2], "loop") == 0 ? cmd_loop(&c, (int)n, argc > 4 ? atol(argv[4]) : 5000)
+    long max_ms = argc > 4 ? atol(argv[4]) : 5000, grace_s = argc > 5 ? atol(argv[5]) : 30;
+    int rc = strcmp(argv[2], "sign") == 0      ? cmd_sign(&c, n)
+             : strcmp(argv[2], "loop") == 0    ? cmd_loop(&c, (int)n, max_ms, grace_s)
              : strcmp(argv[2], "rotate") == 0  ? cmd_rotate(&c, false)
              : strcmp(argv[2], "hold") == 0    ? cmd_hold(&c)
              : strcmp(argv[2], "old") == 0     ? cmd_rotate(&c, true)

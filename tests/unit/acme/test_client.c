@@ -523,8 +523,8 @@ static void test_wait_order(void **state)
     w.polls_until_valid = 100;
     w.retry_after = "Retry-After: 60\r\n";
     start = att_boottime_ms();
-    assert_int_equal(acme_client_wait_order(c, url, false, 5000, &order, &err), ATT_E_TIMEOUT);
-    assert_true(att_boottime_ms() - start < 3000);
+    assert_int_equal(acme_client_wait_order(c, url, false, 50000, &order, &err), ATT_E_TIMEOUT);
+    assert_true(att_boottime_ms() - start < 40000);
     assert_int_equal(atomic_load(&w.polls), 1);
     snprintf(url, sizeof url, "%s/order/2", w.base);
     att_err_clear(&err);

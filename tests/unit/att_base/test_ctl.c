@@ -208,6 +208,18 @@ static void test_hostile_frames_end_the_connection_only(void **state)
     json_decref(result);
 }
 
+/* Served again: the server notices the end of connections when it will. */
+static void served_soon(void)
+{
+    enum att_rc rc = ATT_E_GONE;
+    for (int i = 0; i < 1200 && rc != ATT_OK; i++) {
+        att_autojson *result = NULL;
+        rc = att_ctl_call(path, "empty", NULL, PATIENCE_MS, &result, NULL);
+        usleep(rc == ATT_OK ? 0 : 50000);
+    }
+    assert_int_equal(rc, ATT_OK);
+}
+
 static void test_connections_are_bounded(void **state)
 {
     (void)state;
@@ -217,7 +229,7 @@ static void test_connections_are_bounded(void **state)
         fds[i] = raw_connect();
     }
     size_t over = 8 - (getuid() == 0 ? (size_t)ATT_CTL_CONNECTIONS_ROOT : 0);
-    for (int look = 0; look < 200 && closed < over; look++) {
+    for (int look = 0; look < 1200 && closed < over; look++) {
         usleep(50000);
         closed = 0;
         for (size_t i = 0; i < n; i++) {
@@ -229,10 +241,7 @@ static void test_connections_are_bounded(void **state)
         close(fds[i]);
     }
     assert_true(closed >= over);
-    usleep(200000);
-    json_t *result = NULL;
-    assert_int_equal(att_ctl_call(path, "empty", NULL, PATIENCE_MS, &result, NULL), ATT_OK);
-    json_decref(result);
+    served_soon();
 }
 
 /* Who may use the socket but keeps 40 connections open does not keep root out. */
@@ -274,7 +283,7 @@ static void test_idle_connections_leave_root_a_place(void **state)
     close(from_child[1]);
     waitpid(pid, NULL, 0);
     assert_int_equal(chmod(path, 0600), 0);
-    usleep(200000);
+    served_soon();
 }
 
 struct trickle {
@@ -316,14 +325,14 @@ static void test_a_frame_has_one_deadline(void **state)
     char second[80];
     struct att_ctl_server *other = second_server(second);
     att_ctl_server_frame_timeout(other, 600);
-    struct trickle trickle = {.fd = raw_connect_to(second)};
     struct timespec since;
     clock_gettime(CLOCK_MONOTONIC, &since);
+    struct trickle trickle = {.fd = raw_connect_to(second)};
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, trickle_on, &trickle), 0);
     char c;
     assert_true(recv(trickle.fd, &c, 1, 0) <= 0); /* ended by the server */
-    assert_in_range(elapsed_ms(&since), 500, 10000);
+    assert_in_range(elapsed_ms(&since), 500, 100000); /* the frame would take 200 s */
     atomic_store(&trickle.stop, true);
     pthread_join(thread, NULL);
     close(trickle.fd);
@@ -342,7 +351,7 @@ static void test_the_end_waits_for_no_trickling_peer(void **state)
     struct timespec since;
     clock_gettime(CLOCK_MONOTONIC, &since);
     att_ctl_server_free(other);
-    assert_in_range(elapsed_ms(&since), 0, 5000);
+    assert_in_range(elapsed_ms(&since), 0, 25000); /* the frame's time is 30 s */
     atomic_store(&trickle.stop, true);
     pthread_join(thread, NULL);
     close(trickle.fd);

@@ -20,7 +20,7 @@
 
 #include <cmocka.h>
 
-#define DEADLINE (att_boottime_ms() + 3000)
+#define DEADLINE (att_boottime_ms() + 60000)
 
 /* "SAME" wants a descriptor, "PLAIN" does not. */
 static const struct proc_op table[] = {

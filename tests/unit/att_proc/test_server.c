@@ -111,7 +111,7 @@ static enum att_rc raw_exchange(int fd, uint16_t op, struct att_slice payload,
     att_autobuf frame = {0}, in = ATT_BUF_INIT(PROC_FRAME_MAX);
     static struct proc_msg msg;
     struct proc_frame head;
-    int64_t deadline = att_boottime_ms() + 3000;
+    int64_t deadline = att_boottime_ms() + 60000;
     assert_int_equal(proc_frame_encode(77, op, payload, &frame, NULL), ATT_OK);
     assert_int_equal(proc_frame_send(fd, att_buf_slice(&frame), deadline, NULL), ATT_OK);
     assert_int_equal(proc_frame_recv(fd, &in, deadline, NULL), ATT_OK);
@@ -144,7 +144,7 @@ static void slow_frame_is_given_up(void **state)
     int64_t before = att_boottime_ms();
     assert_int_equal(write(fd, "\0\0\0\x08\0\0", 6), 6);
     assert_int_equal(read(fd, &byte, 1), 0);
-    assert_in_range(att_boottime_ms() - before, 200, 3000);
+    assert_true(att_boottime_ms() - before >= 200);
     close(fd);
     assert_int_equal(atomic_load(&f->calls), 0);
 }
@@ -318,12 +318,13 @@ static void only_named_clients_are_served(void **state)
     assert_int_equal(as_uid(0, ask, f), 0);
 }
 
-static int listen_there(const struct fixture *f)
+static int listen_there(const struct fixture *f, int ready)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     memcpy(addr.sun_path, f->path, sizeof f->path);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (bind(fd, (const struct sockaddr *)&addr, sizeof addr) != 0 || listen(fd, 4) != 0) {
+    if (bind(fd, (const struct sockaddr *)&addr, sizeof addr) != 0 || listen(fd, 4) != 0 ||
+        write(ready, "x", 1) != 1) {
         return 1;
     }
     struct proc_peer peer;
@@ -346,15 +347,17 @@ static void server_of_another_user_is_not_keyd(void **state)
     proc_server_free(f->server);
     f->server = NULL;
     assert_int_equal(chmod(f->dir, 0777), 0);
+    int ready[2];
+    char byte;
+    assert_int_equal(pipe(ready), 0);
     pid_t pid = fork();
     if (pid == 0) {
-        _exit(setresuid(65534, 65534, 65534) == 0 ? listen_there(f) : 99);
+        _exit(setresuid(65534, 65534, 65534) == 0 ? listen_there(f, ready[1]) : 99);
     }
-    for (int i = 0; i < 200 && access(f->path, F_OK) != 0; i++) {
-        usleep(10000);
-    }
-    usleep(50000); /* bound, and listening */
-    assert_int_equal(proc_keyd_new(f->path, 65533, 3000, &keyd, NULL), ATT_OK);
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1); /* bound, and listening */
+    close(ready[0]);
+    assert_int_equal(proc_keyd_new(f->path, 65533, 60000, &keyd, NULL), ATT_OK);
     assert_int_equal(proc_keyd_thaw(keyd, "a", &err), ATT_E_DENIED);
     assert_string_equal(err.reason, "foreignServer");
     assert_non_null(strstr(err.msg, "65534"));
@@ -498,11 +501,11 @@ static void client_gives_up_in_time(void **state)
 {
     struct fixture *f = *state;
     struct proc_keyd *keyd = NULL;
-    atomic_store(&f->pause_ms, 400);
+    atomic_store(&f->pause_ms, 3000);
     assert_int_equal(proc_keyd_new(f->path, getuid(), 100, &keyd, NULL), ATT_OK);
     int64_t before = att_boottime_ms();
     assert_int_equal(proc_keyd_thaw(keyd, "a", NULL), ATT_E_TIMEOUT);
-    assert_in_range(att_boottime_ms() - before, 90, 350);
+    assert_in_range(att_boottime_ms() - before, 90, 2900); /* before the answer */
     atomic_store(&f->pause_ms, 0);
     /* The late answer goes to a connection that is closed: the next call is not confused by it. */
     json_t *info = NULL;

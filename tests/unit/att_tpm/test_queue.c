@@ -130,7 +130,7 @@ static void deadlines_pass(void **state)
     start(&late, queue, TPM_PRIO_HANDSHAKE, "a", 50, note, "never");
     int64_t before = att_boottime_ms();
     assert_int_equal(join(&late), ATT_E_TIMEOUT);
-    assert_true(att_boottime_ms() - before < 5000);
+    assert_true(att_boottime_ms() - before < 50000); /* not for the one before it */
     assert_int_equal(late.err.rc, ATT_E_TIMEOUT);
     gate_open = true;
     assert_int_equal(join(&holder), ATT_OK);
@@ -148,22 +148,23 @@ static void a_silent_tpm_is_said(void **state)
     struct call holder, waits;
     struct tpm_queue_stats stats;
     (void)state;
-    tpm_queue_set_stuck_ms(queue, 200);
+    tpm_queue_set_stuck_ms(queue, 600000);
     tpm_queue_stats(queue, &stats);
     assert_false(stats.stuck);
     assert_int_equal(stats.running_ms, 0);
     start(&holder, queue, TPM_PRIO_HANDSHAKE, "h", 100, hold, "");
-    start(&waits, queue, TPM_PRIO_HANDSHAKE, "a", 400, note, "never");
+    start(&waits, queue, TPM_PRIO_HANDSHAKE, "a", 3000, note, "never");
     tpm_queue_stats(queue, &stats);
     assert_false(stats.stuck);
     assert_true(stats.running_ms > 0);
+    tpm_queue_set_stuck_ms(queue, 200); /* over long before the one that waits gives up */
     assert_int_equal(join(&waits), ATT_E_TIMEOUT);
     assert_string_equal(waits.err.reason, "tpmSilent");
     int64_t before = att_boottime_ms();
     assert_refused(
         tpm_queue_run(queue, TPM_OP_QUOTE, TPM_PRIO_RENEWAL, "b", before + 60000, note, "x", err),
         ATT_E_TIMEOUT, "tpmSilent");
-    assert_true(att_boottime_ms() - before < 5000);
+    assert_true(att_boottime_ms() - before < 50000); /* at once, not at its deadline */
     tpm_queue_stats(queue, &stats);
     assert_true(stats.stuck);
     assert_int_equal(stats.running, TPM_OP_SIGN);

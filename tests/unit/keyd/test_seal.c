@@ -85,7 +85,7 @@ static void no_good_policy_no_keys(void **state)
     put(path, sizeof path, "%s/e.json", s->policies); /* edited */
     assert_ok(att_io_write_file(path, att_buf_slice(&text), 0644, &err));
     assert_ok(keyd_reload_policies(s->f.keyd, &err));
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 1200; i++) {
         file_state(&s->f, "e.json", seen);
         if (strcmp(seen, "not listed") != 0) {
             break;
@@ -158,7 +158,7 @@ static void a_lost_counter_needs_a_recovery(void **state)
                                 .not_after = 4102444800},
                  &good);
     assert_ok(keyd_reload_policies(s->f.keyd, &err));
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 1200; i++) {
         why_sealed(&s->f, why);
         if (strstr(why, "resetCount")) {
             break;

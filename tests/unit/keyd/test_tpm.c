@@ -99,7 +99,7 @@ static void a_tpm_swapped_under_the_first_keyd_is_foreign(void **state)
     assert_ok(proc_keyd_key_create(f->client, "a", "tpm", &key, &err));
     swap_state(f->tpm, &other);
     enum att_rc rc = ATT_E_GONE;
-    for (int i = 0; i < 200 && rc == ATT_E_GONE; i++) {
+    for (int i = 0; i < 1200 && rc == ATT_E_GONE; i++) {
         att_err_clear(&err);
         rc = proc_keyd_key_create(f->client, "b", "tpm", &none, &err);
         usleep(100000);

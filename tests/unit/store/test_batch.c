@@ -184,11 +184,24 @@ static void failures_are_their_own(void **state)
 /* ---- the whole given up
  * ---------------------------------------------------------------------------------- */
 
+static atomic_bool has_turn;
+
+/* The first writer has its turn, and waits for others to stand behind it. */
+static void await_turn(void)
+{
+    for (int i = 0; i < 120000 && !atomic_load(&has_turn); i++) {
+        usleep(500);
+    }
+    assert_true(atomic_load(&has_turn));
+    atomic_store(&has_turn, false);
+}
+
 /* Waits until so many others stand behind it, so that all share one batch. */
 static void await_row(struct place *p, unsigned n)
 {
     struct store_writer *w = &p->store->db->writer;
-    for (int i = 0; i < 20000; i++) {
+    atomic_store(&has_turn, true);
+    for (int i = 0; i < 120000; i++) {
         pthread_mutex_lock(&w->lock);
         unsigned waiting = w->waiting;
         pthread_mutex_unlock(&w->lock);
@@ -240,7 +253,9 @@ static void full_disk_fails_those_before(void **state)
     w[2].big = ATT_SLICE_ARRAY(bytes);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, run_once, &w[i]), 0);
-        usleep(i ? 0 : 50000); /* the first has its turn */
+        if (i == 0) {
+            await_turn();
+        }
     }
     for (int i = 0; i < 3; i++) {
         pthread_join(threads[i], NULL);
@@ -322,7 +337,7 @@ static void refusal_of_another_is_not_told(void **state)
     struct careless first = {.w = {.p = p}, .other = true},
                     second = {.w = {.p = p}, .refused = ATT_E_DENIED};
     assert_int_equal(pthread_create(&thread, NULL, run_careless, &first), 0);
-    usleep(50000); /* it has its turn, and waits for the second to stand behind it */
+    await_turn();
     run_careless(&second);
     pthread_join(thread, NULL);
     assert_int_equal(second.w.failed, ATT_E_DENIED);
@@ -397,7 +412,7 @@ static void soft_beside_others(void **state)
                      second = {.p = p, .soft = i != 0};
         int before = atomic_load(&syncs);
         assert_int_equal(pthread_create(&thread, NULL, run_mixed, &first), 0);
-        usleep(50000); /* it has its turn */
+        await_turn();
         assert_null(run_mixed(&second));
         pthread_join(thread, &failed);
         assert_null(failed);

@@ -180,7 +180,7 @@ static int start_tpm(void **state)
                           server, "--ctrl", ctrl, "--flags", "not-need-init,startup-clear"),
                      1);
     setenv("TPM2TOOLS_TCTI", tcti, 1);
-    for (int i = 0; i < 200 && access("sock.ctrl", F_OK) != 0; i++) {
+    for (int i = 0; i < 3000 && access("sock.ctrl", F_OK) != 0; i++) {
         usleep(20000);
     }
     return tpm->pid > 0 ? 0 : -1;

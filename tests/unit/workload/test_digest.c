@@ -94,6 +94,7 @@ static void test_digest_refuses_what_is_too_large(void **state)
 struct writer {
     int fd;
     atomic_bool stop;
+    atomic_int writes;
 };
 
 static void *keep_writing(void *arg)
@@ -101,6 +102,7 @@ static void *keep_writing(void *arg)
     struct writer *w = arg;
     while (!atomic_load(&w->stop)) {
         assert_int_equal(pwrite(w->fd, "x", 1, 0), 1);
+        atomic_fetch_add(&w->writes, 1);
         usleep(500);
     }
     return NULL;
@@ -118,8 +120,13 @@ static void test_digest_refuses_what_changes_under_it(void **state)
     struct writer w = {.fd = fd};
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, keep_writing, &w), 0);
-    usleep(20000);
-    enum att_rc rc = workload_cache_digest(f->cache, fd, sha256, &err);
+    enum att_rc rc = ATT_OK;
+    /* The writer has its turns while it is read, or the test is none: again. */
+    for (int before = 0, i = 0; i < 50 && atomic_load(&w.writes) < before + 3; i++) {
+        before = atomic_load(&w.writes);
+        att_err_clear(&err);
+        rc = workload_cache_digest(f->cache, fd, sha256, &err);
+    }
     atomic_store(&w.stop, true);
     pthread_join(thread, NULL);
     assert_int_equal(rc, ATT_E_RETRY);
