@@ -147,7 +147,8 @@ static int cmd_loop(struct client *c, int seconds, long max_ms, long grace_s)
     CK_RV last = CKR_OK, seen = CKR_OK;
     bool said = false;
     int64_t end = att_boottime_ms() + seconds * 1000;
-    while (att_boottime_ms() < end || (last != CKR_OK && att_boottime_ms() < end + grace_s * 1000)) {
+    while (att_boottime_ms() < end ||
+           (last != CKR_OK && att_boottime_ms() < end + grace_s * 1000)) {
         CK_BYTE digest[32] = {1, 2, 3}, sig[64];
         int64_t began = att_boottime_ms();
         last = sign(c, c->key, digest, sig);

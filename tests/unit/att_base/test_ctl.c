@@ -331,7 +331,7 @@ static void test_a_frame_has_one_deadline(void **state)
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, trickle_on, &trickle), 0);
     char c;
-    assert_true(recv(trickle.fd, &c, 1, 0) <= 0); /* ended by the server */
+    assert_true(recv(trickle.fd, &c, 1, 0) <= 0);     /* ended by the server */
     assert_in_range(elapsed_ms(&since), 500, 100000); /* the frame would take 200 s */
     atomic_store(&trickle.stop, true);
     pthread_join(thread, NULL);
