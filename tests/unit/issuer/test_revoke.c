@@ -277,7 +277,7 @@ static void in_the_clear(void **state)
         {"POST /workload.crl HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405},
         {"GET /workload.crl\r\n\r\n", 400},
         {"\r\n\r\n", 400},
-        {"GET  HTTP/1.1\r\n\r\n", 400},
+        {"GET  HTTP/1.1\r\n\r\n", 404},
     };
     for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
         att_autobuf answer = {0};
