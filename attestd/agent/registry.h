@@ -109,6 +109,7 @@ struct agent {
     bool check_keys;              /* keyd's keys have to be compared with the record */
     bool create_lost;             /* keyd may have made a key whose answer did not arrive */
     bool reassigned;              /* listed again while its removal is still to be done */
+    bool revoked;                 /* its certificate is: out of service */
     bool misfit;                  /* its files are not its manifest's: out of service */
     bool unsaved;                 /* the record in memory is newer than the file */
     int64_t not_before_ms;        /* CLOCK_BOOTTIME: no attempt before (back-off) */

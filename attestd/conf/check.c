@@ -115,10 +115,9 @@ static bool authority_ok(const char *text, size_t len)
            port_ok(text + host, len - host);
 }
 
-enum att_rc conf_url_check(const char *text, struct att_err *err)
+static enum att_rc check_url(const char *text, const char *scheme, struct att_err *err)
 {
-    static const char scheme[] = "https://";
-    const size_t head = sizeof scheme - 1;
+    const size_t head = strlen(scheme);
     size_t len = text ? strlen(text) : 0;
     bool ok = len > head && len <= 512 && strncmp(text, scheme, head) == 0;
     if (ok) {
@@ -131,9 +130,19 @@ enum att_rc conf_url_check(const char *text, struct att_err *err)
     }
     return ok ? ATT_OK
               : att_fail(err, ATT_E_PARSE,
-                         "expected https://HOST[:PORT][/PATH] without trailing slash, query or "
+                         "expected %sHOST[:PORT][/PATH] without trailing slash, query or "
                          "user, found \"%.100s\"",
-                         text ? text : "");
+                         scheme, text ? text : "");
+}
+
+enum att_rc conf_url_check(const char *text, struct att_err *err)
+{
+    return check_url(text, "https://", err);
+}
+
+enum att_rc conf_http_url_check(const char *text, struct att_err *err)
+{
+    return check_url(text, "http://", err);
 }
 
 /* ---- noted ---- */
@@ -163,6 +172,12 @@ bool conf_check_url(struct conf_check *check, const char *path, const char *text
 {
     struct att_err err = {0};
     return !text || note(check, path, conf_url_check(text, &err), &err);
+}
+
+bool conf_check_http_url(struct conf_check *check, const char *path, const char *text)
+{
+    struct att_err err = {0};
+    return !text || note(check, path, conf_http_url_check(text, &err), &err);
 }
 
 bool conf_check_text(struct conf_check *check, const char *path, const char *text, size_t max)

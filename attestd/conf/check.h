@@ -24,6 +24,7 @@ bool conf_check_path(struct conf_check *check, const char *path, const char *tex
 bool conf_check_name(struct conf_check *check, const char *path, const char *text);
 bool conf_check_pcrs(struct conf_check *check, const char *path, const char *text);
 bool conf_check_url(struct conf_check *check, const char *path, const char *text);
+bool conf_check_http_url(struct conf_check *check, const char *path, const char *text);
 bool conf_check_hex256(struct conf_check *check, const char *path, const char *text);
 bool conf_check_text(struct conf_check *check, const char *path, const char *text, size_t max);
 bool conf_check_trust_domain(struct conf_check *check, const char *path, const char *text);

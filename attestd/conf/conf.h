@@ -35,6 +35,8 @@ ATT_MUST_USE enum att_rc conf_name_check(const char *text, struct att_err *err);
 ATT_MUST_USE enum att_rc conf_pcrs_check(const char *text, struct att_err *err);
 /* https://host[:port][/path] without user, query, fragment or trailing slash. */
 ATT_MUST_USE enum att_rc conf_url_check(const char *text, struct att_err *err);
+/* The same in the clear: http://… */
+ATT_MUST_USE enum att_rc conf_http_url_check(const char *text, struct att_err *err);
 
 /* ---- attestd.yaml ---- */
 struct conf_attestd_issuer {

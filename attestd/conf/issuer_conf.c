@@ -64,6 +64,12 @@ static const cyaml_schema_field_t tls_fields[] = {
     STR(conf_issuer_tls, key_file, PTR),
     CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t crl_fields[] = {
+    STR(conf_crl, listen, OPT),
+    STR(conf_crl, url, OPT),
+    STR(conf_crl, lifetime, OPT),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t fields[] = {
     STR(conf_issuer, trust_domain, PTR),
     STR(conf_issuer, listen, OPT),
@@ -78,6 +84,7 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_SEQUENCE_COUNT("profiles", PTR, struct conf_issuer, profiles, n_profiles,
                                &profile_entry, 1, CONF_PROFILES_MAX),
     CYAML_FIELD_MAPPING_PTR("tls", OPT, struct conf_issuer, tls, tls_fields),
+    CYAML_FIELD_MAPPING_PTR("crl", OPT, struct conf_issuer, crl, crl_fields),
     STR(conf_issuer, ca_warning, OPT),
     STR(conf_issuer, evidence_lifetime, OPT),
     STR(conf_issuer, log, OPT),
@@ -149,10 +156,13 @@ static bool parse_port(const char *text, uint16_t *ret)
     return port <= 65535;
 }
 
-static void check_listen(struct conf_check *check, struct conf_issuer *conf)
+#define HOST_ROOM 64
+
+static void check_listen(struct conf_check *check, const char *path, const char *listen,
+                         char ret_host[HOST_ROOM], uint16_t *ret_port)
 {
-    const char *colon = strrchr(conf->listen, ':');
-    const char *host = conf->listen;
+    const char *colon = strrchr(listen, ':');
+    const char *host = listen;
     size_t len = colon ? (size_t)(colon - host) : 0;
     bool v6 = len > 2 && host[0] == '[' && host[len - 1] == ']';
     if (v6) {
@@ -160,16 +170,32 @@ static void check_listen(struct conf_check *check, struct conf_issuer *conf)
         len -= 2;
     }
     uint8_t addr[16];
-    bool ok = colon && len < sizeof conf->listen_host;
+    bool ok = colon && len < HOST_ROOM;
     if (ok) {
-        snprintf(conf->listen_host, sizeof conf->listen_host, "%.*s", (int)len, host);
-        ok = inet_pton(v6 ? AF_INET6 : AF_INET, conf->listen_host, addr) == 1 &&
-             parse_port(colon + 1, &conf->listen_port);
+        snprintf(ret_host, HOST_ROOM, "%.*s", (int)len, host);
+        ok = inet_pton(v6 ? AF_INET6 : AF_INET, ret_host, addr) == 1 &&
+             parse_port(colon + 1, ret_port);
     }
     if (!ok) {
-        conf_bad(check, "listen",
+        conf_bad(check, path,
                  "expected ADDRESS:PORT such as 127.0.0.1:8443 or [::1]:8443, found \"%.80s\"",
-                 conf->listen);
+                 listen);
+    }
+}
+
+static void check_crl(struct conf_check *check, struct conf_issuer *conf)
+{
+    const struct conf_crl *crl = conf->crl;
+    conf->crl_lifetime_s = 86400;
+    if (!crl) {
+        return;
+    }
+    if (crl->listen) {
+        check_listen(check, "crl.listen", crl->listen, conf->crl_host, &conf->crl_port);
+    }
+    (void)conf_check_http_url(check, "crl.url", crl->url);
+    if (crl->lifetime) {
+        (void)conf_check_duration(check, "crl.lifetime", crl->lifetime, 120, &conf->crl_lifetime_s);
     }
 }
 
@@ -380,7 +406,8 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
 static void check_all(struct conf_check *check, struct conf_issuer *conf)
 {
     (void)conf_check_trust_domain(check, "trust_domain", conf->trust_domain);
-    check_listen(check, conf);
+    check_listen(check, "listen", conf->listen, conf->listen_host, &conf->listen_port);
+    check_crl(check, conf);
     (void)conf_check_url(check, "url", conf->url);
     (void)conf_check_path(check, "state_dir", conf->state_dir);
     (void)conf_check_path(check, "run_dir", conf->run_dir);

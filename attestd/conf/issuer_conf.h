@@ -68,6 +68,12 @@ struct conf_profile {
 struct conf_issuer_tls {
     char *cert_file, *key_file;
 };
+/* Revocation lists. */
+struct conf_crl {
+    char *listen;   /* "0.0.0.0:8080": served in the clear there, too; NULL: only beside ACME */
+    char *url;      /* "http://crl.bank.example": stands in leaves, /workload.crl behind it */
+    char *lifetime; /* 24h, from thisUpdate to nextUpdate */
+};
 
 struct conf_issuer {
     char *trust_domain;
@@ -83,6 +89,7 @@ struct conf_issuer {
     struct conf_profile *profiles; /* at least one; names differ */
     unsigned n_profiles;
     struct conf_issuer_tls *tls;           /* NULL: issued under the issuer's own TLS root */
+    struct conf_crl *crl;                  /* NULL: the defaults */
     char *ca_warning;                      /* 90d; a CA that ends sooner is warned of */
     char *evidence_lifetime;               /* 400d; messages and logs that were judged */
     char *log, *log_level, *control_group; /* as in attestd.yaml */
@@ -91,6 +98,9 @@ struct conf_issuer {
     bool eab_required;    /* true unless the file says false */
     char listen_host[64]; /* address without brackets */
     uint16_t listen_port; /* 0: any free port */
+    char crl_host[64];
+    uint16_t crl_port;
+    int64_t crl_lifetime_s;
     bool log_json;
     enum att_log_level log_least;
 };

@@ -240,7 +240,7 @@ enum att_rc host_agents_sync(struct host *host, const struct host_view *view, st
 bool host_agent_expired(const struct agent *agent, struct agent_now now)
 {
     return agent_life_serving(&agent->rec.life) &&
-           (agent->misfit || agent_sched_expired(&agent->rec.dates, now)) &&
+           (agent->misfit || agent->revoked || agent_sched_expired(&agent->rec.dates, now)) &&
            now.boot_ms >= agent->expire_not_before_ms;
 }
 

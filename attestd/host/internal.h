@@ -10,6 +10,7 @@
 #include "attestd/base/log.h"
 #include "attestd/host/host.h"
 #include "attestd/host/record.h"
+#include "attestd/host/revoked.h"
 #include "attestd/host/measure.h"
 #include "attestd/host/selectors.h"
 #include "attestd/host/ticket.h"
@@ -53,7 +54,7 @@ struct host_paths {
     char *records;   /* …/records: NAME.json */
     char *withdrawn; /* …/withdrawn: NAME.pem, the last chain that was taken out of service */
     char *evidence;  /* …/evidence */
-    char *record, *view, *bundle, *ak_chain, *lock;
+    char *record, *view, *bundle, *crl, *ak_chain, *lock;
     char *control, *keyd, *whod, *workload; /* sockets */
 };
 
@@ -144,6 +145,7 @@ struct host {
     struct host_spare *spares;
     size_t n_spares;
     STACK_OF(X509) * bundle;
+    struct host_crl crl;
     struct host_selectors *selectors; /* of the view in force; NULL: none yet */
     struct host_workload_counts workload_counts;
     struct host_measuring measuring;

@@ -145,6 +145,16 @@ static enum att_rc sweep_once(struct host *host, struct att_err *err)
     return rc;
 }
 
+/* A revocation changes the view; whoever is refused may be so because of one, and then hears of no
+ * view. The list is asked for after both, and when it is due. */
+static void look_at_crl(struct host *host, struct acme_client *client, bool at_once)
+{
+    struct att_err err = {0};
+    if (host_crl_poll(host, client, at_once, &err) != ATT_OK) {
+        att_log_err(ATT_WARN, "crl.failed", &err);
+    }
+}
+
 /* One round: whatever is missing is made, then the view is waited for. */
 static enum att_rc round_of_host(struct host *host, struct att_err *err)
 {
@@ -182,13 +192,20 @@ static enum att_rc round_of_host(struct host *host, struct att_err *err)
     if (fresh) {
         rc = host_enrol(host, client, err);
         if (rc != ATT_OK) {
+            if (rc == ATT_E_DENIED) {
+                look_at_crl(host, client, true);
+            }
             return rc;
         }
         host_wake(host);
     }
     set_phase(host, host->rec.approved ? HOST_ENROLLED : HOST_PENDING);
     bool have_view = host->bundle != NULL && host->view_version != 0;
+    uint64_t version = host->view_version;
     rc = host_view_poll(host, client, have_view && !fresh ? HOST_VIEW_WAIT_S : 0, err);
+    if (rc == ATT_OK || rc == ATT_E_DENIED) {
+        look_at_crl(host, client, rc == ATT_E_DENIED || host->view_version != version);
+    }
     if (rc == ATT_OK && host->view_version == 0) {
         return att_fail(err, ATT_E_RETRY, "the issuer has no view for this host yet");
     }

@@ -138,6 +138,8 @@ json_t *host_enrolment_json(const struct host *host)
     json_object_set_new(json, "akExpires", host_time_json(rec->ak_expires_at));
     json_object_set_new(json, "enrolledAt", host_time_json(rec->ak_enrolled_at));
     json_object_set_new(json, "viewVersion", json_integer((json_int_t)host->view_version));
+    json_t *crl = host_crl_json(host);
+    json_object_set_new(json, "crl", crl ? crl : json_null());
     return json;
 }
 

@@ -181,9 +181,9 @@ static enum att_rc expire(struct host *host, const char *name, struct att_err *e
     {
         HOST_LOCKED(host);
         struct agent *agent = agent_registry_find(host->reg, name);
-        misfit = agent && agent->misfit;
+        misfit = agent && (agent->misfit || agent->revoked);
         if (agent) {
-            agent->misfit = false;
+            agent->misfit = agent->revoked = false;
         }
     }
     struct agent_record rec;

@@ -3,6 +3,7 @@
 #include "provision/acme/client_session.h"
 #include "provision/acme/member.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -253,6 +254,33 @@ enum att_rc acme_client_directory(struct acme_client *client, bool refresh,
     if (rc == ATT_OK && ret_dir) {
         *ret_dir = &client->dir;
     }
+    return rc;
+}
+
+enum att_rc acme_client_crl(struct acme_client *client, uint64_t number, bool *ret_changed,
+                            struct att_buf *ret_der, struct att_err *err)
+{
+    char url[ACME_URL_MAX + 32], etag[32];
+    snprintf(url, sizeof url, "%s/crl/workload.crl", client->base_url);
+    snprintf(etag, sizeof etag, "%" PRIu64, number);
+    struct acme_http_response response = {0};
+    const struct acme_http_request request = {.method = "GET",
+                                              .url = url,
+                                              .if_none_match = number ? etag : NULL,
+                                              .max_body = ACME_CRL_MAX};
+    enum att_rc rc = exchange(client, &request, &response, err);
+    if (rc == ATT_OK && response.status == 404) {
+        rc = att_fail(err, ATT_E_NOTFOUND, "the issuer has no revocation list");
+    } else if (rc == ATT_OK && response.status == 200) {
+        att_buf_put_slice(ret_der, att_buf_slice(&response.body));
+        rc = att_buf_ok(ret_der, err);
+    } else if (rc == ATT_OK && (response.status != 304 || !number)) {
+        rc = answer_error(client, &response, url, err);
+    }
+    if (rc == ATT_OK) {
+        *ret_changed = response.status == 200;
+    }
+    acme_http_response_done(&response);
     return rc;
 }
 

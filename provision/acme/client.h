@@ -119,6 +119,14 @@ ATT_MUST_USE enum att_rc acme_client_host_view(struct acme_client *client, uint6
                                                int wait_s, bool *ret_changed,
                                                struct att_buf *ret_jws, struct att_err *err);
 
+/* The workload CA's revocation list: <base_url>/crl/workload.crl, unsigned GET. number 0: we have
+ * none. ret_changed false: that is still the latest, and ret_der is untouched. What is in it is for
+ * the caller to check. ATT_E_NOTFOUND: the issuer has no such thing. */
+#define ACME_CRL_MAX ((size_t)8 << 20)
+ATT_MUST_USE enum att_rc acme_client_crl(struct acme_client *client, uint64_t number,
+                                         bool *ret_changed, struct att_buf *ret_der,
+                                         struct att_err *err);
+
 /* How long to wait before try number `attempt` (0, 1, …): base·2^attempt up to max, then uniformly
  * between half of that and all of it. */
 int64_t acme_backoff_ms(unsigned attempt, int64_t base_ms, int64_t max_ms);

@@ -4,6 +4,7 @@
 
 #include "provision/issuer/ca.h"
 #include "provision/issuer/clashes.h"
+#include "provision/issuer/revoke.h"
 
 #include "certs/san.h"
 
@@ -288,31 +289,6 @@ static enum att_rc doom(void *user, const void *record, struct att_err *err)
     return ATT_OK;
 }
 
-static enum att_rc revoke_one(struct issuer_admin_call *call, struct store_tx *tx,
-                              const char *serial, struct att_err *err)
-{
-    struct store_cert cert = {0};
-    enum att_rc rc = store_get(tx, &store_certs, serial, &cert, err);
-    bool intended = !rc && strcmp(cert.status, STORE_CERT_INTENT) == 0;
-    if (!rc) {
-        cert.ended_at = call->now;
-        rc = issuer_set(&cert.status, STORE_CERT_REVOKED) && issuer_set(&cert.reason, "notAssigned")
-                 ? store_put(tx, &store_certs, &cert, err)
-                 : att_fail(err, ATT_E_NOMEM, "no memory");
-    }
-    if (!rc) {
-        json_t *record = issuer_record("revoke", "done", "notAssigned", NULL, cert.subject);
-        json_object_set_new(record, "serial", json_string(serial));
-        rc = issuer_admin_audit(call, tx, record, err);
-    }
-    if (!rc && intended) {
-        rc = issuer_intent_void(tx, &cert, "notAssigned",
-                                "the agent was taken from the host before it was signed", err);
-    }
-    store_record_done(&store_certs, &cert);
-    return rc;
-}
-
 /* What was ordered, or judged, for this entry is not for another one of that name, whose versions
  * begin again at 1. */
 static enum att_rc part_from(void *user, const void *record, struct att_err *err)
@@ -350,7 +326,10 @@ enum att_rc issuer_admin_entry_delete(struct issuer_admin_call *call, struct sto
         rc = store_each(tx, &store_orders, "entry", name, part_from, tx, err);
     }
     for (size_t i = 0; i < d.n && !rc; i++) {
-        rc = revoke_one(call, tx, d.serials[i], err);
+        const struct issuer_revocation what = {
+            d.serials[i], "notAssigned", "the agent was taken from the host before it was signed",
+            call->uid};
+        rc = issuer_revoke(tx, &what, call->now, err);
     }
     if (!rc) {
         rc = issuer_admin_audit(call, tx, issuer_record("entry", "done", NULL, "deleted", name),

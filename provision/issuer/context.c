@@ -1,5 +1,6 @@
 /* Settings, and opening the issuer. */
 #include "provision/issuer/ca.h"
+#include "provision/issuer/revoke.h"
 
 #include "attestd/base/io.h"
 #include "certs/ekcert.h"
@@ -296,7 +297,8 @@ static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
         issuer->memo = verify_memo_new(ISSUER_MEMO_PLACES);
         issuer->keys = acme_keys_new();
         issuer->policies = issuer_policies_new();
-        rc = issuer->limit && issuer->memo && issuer->keys && issuer->policies
+        issuer->crls = issuer_crls_new();
+        rc = issuer->crls && issuer->limit && issuer->memo && issuer->keys && issuer->policies
                  ? ATT_OK
                  : att_fail(err, ATT_E_NOMEM, "issuer: no memory");
     }
@@ -380,6 +382,7 @@ void issuer_free(struct issuer *issuer)
     acme_nonces_free(issuer->nonces);
     acme_keys_free(issuer->keys);
     issuer_policies_free(issuer->policies);
+    issuer_crls_free(issuer->crls);
     issuer_limit_free(issuer->limit);
     verify_memo_free(issuer->memo);
     issuer_settings_put(issuer->settings);

@@ -50,6 +50,7 @@
 
 struct issuer_ca;
 struct issuer_server;
+struct issuer_crls;
 struct issuer_limit;
 struct issuer_policies;
 struct issuer_claim;
@@ -75,6 +76,7 @@ struct issuer {
     pthread_mutex_t lock;
     struct store *store;
     struct issuer_ca *ca;
+    struct issuer_crls *crls;
     struct acme_nonces *nonces;
     struct acme_keys *keys;
     struct issuer_limit *limit;
@@ -136,6 +138,7 @@ struct issuer_response {
     char up[ACME_URL_MAX]; /* Link rel="up" */
     const char *allow;     /* 405 */
     int retry_after_s;     /* 0 = none */
+    int max_age_s;         /* how long others may keep it; 0 = not at all */
     /* hostView with Prefer: wait: the server keeps the request until the view is newer than
      * hold_version or hold_s passed, then calls issuer_view_answer. */
     int hold_s;

@@ -1,6 +1,7 @@
 /* M5 and M6: the certificate. */
 #include "provision/issuer/ca.h"
 #include "provision/issuer/order.h"
+#include "provision/issuer/revoke.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -193,6 +194,12 @@ static enum att_rc intend(struct m5 *m, struct store_tx *tx, enum certs_key_stor
         .ord = m->order.id,
         .profile = m->order.profile,
         .decision = m->order.decision};
+    const struct conf_crl *crl = call->settings->conf->crl;
+    char url[ACME_URL_MAX];
+    if (crl && crl->url) {
+        snprintf(url, sizeof url, "%s/%s", crl->url, issuer_crl_file(ISSUER_CRL_WORKLOAD));
+        intent.leaf.crl_url = url;
+    }
     size_t name = strcspn(m->order.policy, "/");
     snprintf(intent.leaf.holding.boot, sizeof intent.leaf.holding.boot, "%.*s", (int)name,
              m->order.policy);

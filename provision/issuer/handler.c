@@ -1,5 +1,6 @@
 /* From a request to an answer: routes, methods, JWS discipline (RFC 8555 §6), problems. */
 #include "provision/issuer/context.h"
+#include "provision/issuer/revoke.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -121,6 +122,37 @@ static void directory(struct issuer *issuer, struct issuer_response *response)
     }
     response->status = 200;
     response->content_type = "application/json";
+}
+
+/* ---- revocation lists
+ * -------------------------------------------------------------------------------------- */
+
+static bool is_crl(const char *rest, enum issuer_crl_of *ret_of)
+{
+    return strncmp(rest, "crl/", 4) == 0 && issuer_crl_parse(rest + 4, ret_of);
+}
+
+/* Anybody may have them: they are signed, and name serial numbers only. */
+static void crl(struct issuer *issuer, enum issuer_crl_of of, const struct issuer_request *request,
+                struct issuer_response *response)
+{
+    struct att_err err = {0};
+    uint64_t number = 0;
+    if (issuer_crl_get(issuer, of, &response->body, &number, &err)) {
+        att_log_err(ATT_ERROR, "crl.failed", &err);
+        refuse_plain(response, 503, ACME_P_SERVER_INTERNAL, "the list cannot be made now");
+        response->retry_after_s = 5;
+        return;
+    }
+    snprintf(response->etag, sizeof response->etag, "\"%llu\"", (unsigned long long)number);
+    response->max_age_s = ISSUER_CRL_FRESH_S;
+    response->status = 200;
+    response->content_type = "application/pkix-crl";
+    if (request->if_none_match && strcmp(request->if_none_match, response->etag) == 0) {
+        att_buf_reset(&response->body);
+        response->content_type = NULL;
+        response->status = 304;
+    }
 }
 
 /* ---- authentication
@@ -307,12 +339,16 @@ void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
     bool get = request->method == ISSUER_GET || request->method == ISSUER_HEAD;
     const char *id = NULL;
     const struct route *route = inside ? find_route(rest, &id) : NULL;
+    enum issuer_crl_of of;
     if (strcmp(rest, "directory") == 0 && get) {
         directory(issuer, response);
     } else if (strcmp(rest, "newNonce") == 0 && get) {
         acme_nonces_issue(issuer->nonces, response->nonce);
         response->status = request->method == ISSUER_HEAD ? 200 : 204; /* RFC 8555 §7.2 */
-    } else if (strcmp(rest, "directory") == 0 || strcmp(rest, "newNonce") == 0) {
+    } else if (is_crl(rest, &of) && get) {
+        crl(issuer, of, request, response);
+    } else if (strcmp(rest, "directory") == 0 || strcmp(rest, "newNonce") == 0 ||
+               is_crl(rest, &of)) {
         response->allow = "GET, HEAD";
         refuse_plain(response, 405, ACME_P_MALFORMED, "this resource is read with GET or HEAD");
     } else if (!route) {

@@ -1,5 +1,6 @@
 /* The main loop: sockets up, ready, reload, housekeeping, down. */
 #include "provision/issuer/ca.h"
+#include "provision/issuer/revoke.h"
 #include "provision/issuer/server.h"
 
 #include "attestd/base/io.h"
@@ -174,11 +175,15 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
 {
     struct issuer_server *server = NULL;
     struct att_ctl_server *admin = NULL;
+    struct issuer_crl_server *crl = NULL;
     enum att_rc rc = issuer_server_new(issuer, &server, err);
     if (!rc) {
         pthread_mutex_lock(&issuer->lock);
         issuer->server = server;
         pthread_mutex_unlock(&issuer->lock);
+        rc = issuer_crl_server_new(issuer, &crl, err);
+    }
+    if (!rc) {
         rc = start_admin(issuer, &admin, err);
     }
     if (!rc) {
@@ -189,6 +194,7 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
                 ATT_N("issued", issuer->counters.issued));
     }
     att_ctl_server_free(admin);
+    issuer_crl_server_free(crl);
     pthread_mutex_lock(&issuer->lock);
     issuer->server = NULL;
     pthread_mutex_unlock(&issuer->lock);

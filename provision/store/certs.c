@@ -39,6 +39,16 @@ enum att_rc store_cert_live(struct store_tx *tx, enum store_cert_of of, const ch
     return store_walk(tx, &store_certs, sql, values, 3, each, user, err);
 }
 
+enum att_rc store_cert_revoked(struct store_tx *tx, const char *kind, int64_t now, int64_t limit,
+                               store_each_fn each, void *user, struct att_err *err)
+{
+    const struct store_value values[] = {STORE_VTEXT(kind), STORE_VINT(now), STORE_VINT(limit)};
+    return store_walk(tx, &store_certs,
+                      LIGHT " WHERE status = 'revoked' AND kind = ?1 AND not_after > ?2"
+                            " ORDER BY serial LIMIT ?3",
+                      values, 3, each, user, err);
+}
+
 struct count {
     struct store *store;
     int64_t value;

@@ -212,6 +212,10 @@ enum store_cert_of { STORE_CERT_OF_HOST, STORE_CERT_OF_SUBJECT };
 ATT_MUST_USE enum att_rc store_cert_live(struct store_tx *tx, enum store_cert_of of,
                                          const char *value, int64_t now, int64_t limit,
                                          store_each_fn each, void *user, struct att_err *err);
+/* Those of a kind that are revoked and would end after now; at most limit. */
+ATT_MUST_USE enum att_rc store_cert_revoked(struct store_tx *tx, const char *kind, int64_t now,
+                                            int64_t limit, store_each_fn each, void *user,
+                                            struct att_err *err);
 /* All that a host ever had. */
 ATT_MUST_USE enum att_rc store_cert_count(struct store_tx *tx, const char *host, int64_t *ret_n,
                                           struct att_err *err);

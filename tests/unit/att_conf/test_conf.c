@@ -304,6 +304,14 @@ static void test_issuer_refused(void **state)
     issuer_refused(HEAD ENROL PROFILES "eab_required: maybe\n", 7, "eab_required", "true or false");
     issuer_refused(HEAD ENROL PROFILES "evidence_lifetime: 1h\n", 7, "evidence_lifetime",
                    "at least 86400");
+    issuer_refused(HEAD ENROL PROFILES "crl: {listen: \"8080\"}\n", 7, "crl.listen",
+                   "expected ADDRESS:PORT");
+    issuer_refused(HEAD ENROL PROFILES "crl: {url: \"https://crl.bank.example\"}\n", 7, "crl.url",
+                   "expected http://HOST");
+    issuer_refused(HEAD ENROL PROFILES "crl: {url: \"http://crl.bank.example/\"}\n", 7, "crl.url",
+                   "without trailing slash");
+    issuer_refused(HEAD ENROL PROFILES "crl: {lifetime: 1s}\n", 7, "crl.lifetime", "at least 120");
+    issuer_refused(HEAD ENROL PROFILES "crl: {life: 1h}\n", 7, "crl.life", "");
     issuer_refused(HEAD ENROL PROFILES "ca_warning: 1h\n", 7, "ca_warning", "at least 86400");
     issuer_refused(HEAD ENROL PROFILES "tls: { cert_file: /c }\n", 7, "tls.key_file", "required");
     issuer_refused(HEAD PROFILES "enrolment: { boot: none }\n", 6, "enrolment.pcrs", "required");

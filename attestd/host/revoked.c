@@ -1,0 +1,176 @@
+#include "attestd/host/revoked.h"
+
+#include "attestd/base/io.h"
+#include "attestd/host/internal.h"
+#include "certs/install.h"
+#include "certs/oid.h"
+#include "provision/acme/client.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RETRY_MS  ((int64_t)30000)   /* after a failure */
+#define LATEST_MS ((int64_t)3600000) /* a revocation is heard of at once: it changes the view */
+
+void host_crl_done(struct host_crl *crl)
+{
+    X509_CRL_free(crl->crl);
+    *crl = (struct host_crl){0};
+}
+
+/* ---- whose certificates it names -------------------------------------------------------------- */
+
+/* A serial number says something together with its CA only: is the list of the CA that signed this
+ * agent's certificate? */
+static bool is_of_chain(struct host *host, const char *name, X509_CRL *crl)
+{
+    att_autobuf pem = {0}, uri = {0};
+    certs_autostack *chain = NULL;
+    struct att_err why = {0};
+    enum att_rc rc = certs_install_load(host->paths.agents, name, &pem, &uri, &why);
+    if (rc == ATT_OK) {
+        rc = certs_pem_parse(att_buf_slice(&pem), &chain, &why);
+    }
+    if (rc == ATT_OK && sk_X509_num(chain) < 2) {
+        rc = att_fail(&why, ATT_E_PARSE, "the chain has no intermediate");
+    }
+    if (rc == ATT_OK) {
+        rc = certs_crl_verify(crl, sk_X509_value(chain, 1), att_now_utc_s(), &why);
+        /* A list that is late still says what was revoked. */
+        if (rc != ATT_OK && (strcmp(why.reason, "crlStale") == 0 ||
+                             strcmp(why.reason, "crlNotYet") == 0)) {
+            rc = ATT_OK;
+        }
+    }
+    if (rc != ATT_OK) {
+        att_err_prefix(&why, "%s", name);
+        att_log_err(ATT_ERROR, "crl.notOfThisChain", &why);
+    }
+    return rc == ATT_OK;
+}
+
+static bool is_named(struct host *host, size_t i, X509_CRL *crl, char ret_name[AGENT_NAME_MAX + 1],
+                     char ret_serial[65], bool *ret_end)
+{
+    HOST_LOCKED(host);
+    const struct agent *agent = agent_registry_at(host->reg, i);
+    *ret_end = !agent;
+    if (!agent || !agent_life_serving(&agent->rec.life) || agent->revoked ||
+        !certs_crl_has(crl, agent->rec.serial)) {
+        return false;
+    }
+    memcpy(ret_name, agent->rec.name, AGENT_NAME_MAX + 1);
+    memcpy(ret_serial, agent->rec.serial, sizeof(agent->rec.serial));
+    return true;
+}
+
+static void withdraw(struct host *host, const char *name, const char *serial)
+{
+    {
+        HOST_LOCKED(host);
+        struct agent *agent = agent_registry_find(host->reg, name);
+        if (!agent || strcmp(agent->rec.serial, serial) != 0) {
+            return; /* renewed meanwhile */
+        }
+        agent->revoked = true;
+    }
+    att_log(ATT_WARN, "agent.revoked", ATT_S("agent", name), ATT_S("serial", serial));
+    host_wake(host);
+}
+
+static void hold_against(struct host *host, X509_CRL *crl)
+{
+    bool end = false;
+    for (size_t i = 0; !end; i++) {
+        char name[AGENT_NAME_MAX + 1], serial[65];
+        if (is_named(host, i, crl, name, serial, &end) && is_of_chain(host, name, crl)) {
+            withdraw(host, name, serial);
+        }
+    }
+}
+
+/* ---- getting it ------------------------------------------------------------------------------- */
+
+static uint64_t known(struct host *host, bool at_once, bool *ret_due)
+{
+    HOST_LOCKED(host);
+    *ret_due = at_once || att_boottime_ms() >= host->crl.next_ms;
+    return host->crl.crl ? host->crl.info.number : 0;
+}
+
+static void due_in(struct host *host, int64_t ms)
+{
+    HOST_LOCKED(host);
+    host->crl.next_ms = att_boottime_ms() + ms;
+}
+
+static enum att_rc keep(struct host *host, struct att_slice der, struct att_err *err)
+{
+    att_autobuf pem = {0};
+    enum att_rc rc = certs_crl_dump(der, &pem, err);
+    return rc ? rc : att_io_write_file(host->paths.crl, att_buf_slice(&pem), 0644, err);
+}
+
+static enum att_rc accept(struct host *host, struct att_slice der, uint64_t have,
+                          struct att_err *err)
+{
+    certs_autocrl *crl = NULL;
+    struct certs_crl_info info = {0};
+    enum att_rc rc = certs_crl_parse(der, &crl, err);
+    if (!rc) {
+        rc = certs_crl_info(crl, &info, err);
+    }
+    if (!rc && info.number < have) {
+        rc = att_fail(err, ATT_E_PROTOCOL, "CRL number %" PRIu64 " after %" PRIu64, info.number,
+                      have);
+        att_err_reason(err, "crlNumber");
+    }
+    if (rc) {
+        return rc;
+    }
+    /* Before the file: a full disk keeps nobody in service. */
+    hold_against(host, crl);
+    rc = keep(host, der, err);
+    int64_t half_ms = (info.next_update - info.this_update) * 500;
+    half_ms = half_ms < LATEST_MS ? half_ms : LATEST_MS;
+    HOST_LOCKED(host);
+    X509_CRL *old = host->crl.crl;
+    host->crl = (struct host_crl){crl, info, att_boottime_ms() + (rc ? RETRY_MS : half_ms)};
+    crl = old; /* freed at the end */
+    return rc;
+}
+
+enum att_rc host_crl_poll(struct host *host, struct acme_client *client, bool at_once,
+                          struct att_err *err)
+{
+    bool due = false, changed = false;
+    uint64_t have = known(host, at_once, &due);
+    if (!due) {
+        return ATT_OK;
+    }
+    att_autobuf der = ATT_BUF_INIT(CERTS_CRL_MAX);
+    due_in(host, RETRY_MS);
+    enum att_rc rc = acme_client_crl(client, have, &changed, &der, err);
+    if (rc == ATT_E_NOTFOUND) {
+        return ATT_OK; /* an issuer that has none, of an earlier version */
+    }
+    if (!rc && changed) {
+        rc = accept(host, att_buf_slice(&der), have, err);
+    }
+    if (rc) {
+        att_err_prefix(err, "revocation list");
+    }
+    return rc;
+}
+
+json_t *host_crl_json(const struct host *host)
+{
+    const struct certs_crl_info *info = &host->crl.info;
+    return host->crl.crl
+               ? json_pack("{s:I, s:o, s:o, s:I}", "number", (json_int_t)info->number,
+                           "thisUpdate", host_time_json(info->this_update), "nextUpdate",
+                           host_time_json(info->next_update), "entries",
+                           (json_int_t)info->n_entries)
+               : NULL;
+}

@@ -1,0 +1,264 @@
+/* The present revocation lists. The store has each as it was last made; a thread that finds it old,
+ * or made before the latest revocation, makes the next one in a transaction of its own. */
+#include "provision/issuer/revoke.h"
+
+#include "attestd/base/enc.h"
+#include "provision/issuer/ca.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define STATE_LEN 24 /* be64 made at ‖ be64 revocations then ‖ be64 number */
+
+static const struct kind {
+    const char *file, *cert_kind, *state, *list, *number;
+} kinds[ISSUER_CRLS] = {
+    [ISSUER_CRL_WORKLOAD] = {"workload.crl", "agent", "crl.workload", "crl.workload.der",
+                             "crl.workload.number"},
+    [ISSUER_CRL_ATTESTATION] = {"attestation.crl", "ak", "crl.attestation", "crl.attestation.der",
+                                "crl.attestation.number"},
+};
+
+struct issuer_crls {
+    pthread_mutex_t lock;
+    struct {
+        struct att_buf der;
+        uint64_t number; /* 0: none */
+    } of[ISSUER_CRLS];
+};
+
+struct issuer_crls *issuer_crls_new(void)
+{
+    struct issuer_crls *crls = calloc(1, sizeof *crls);
+    if (crls) {
+        pthread_mutex_init(&crls->lock, NULL);
+    }
+    return crls;
+}
+
+void issuer_crls_free(struct issuer_crls *crls)
+{
+    if (crls) {
+        for (size_t i = 0; i < ISSUER_CRLS; i++) {
+            att_buf_done(&crls->of[i].der);
+        }
+        pthread_mutex_destroy(&crls->lock);
+        free(crls);
+    }
+}
+
+const char *issuer_crl_file(enum issuer_crl_of of)
+{
+    return kinds[of].file;
+}
+
+bool issuer_crl_parse(const char *file, enum issuer_crl_of *ret_of)
+{
+    for (size_t i = 0; i < ISSUER_CRLS; i++) {
+        if (strcmp(kinds[i].file, file) == 0) {
+            *ret_of = (enum issuer_crl_of)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- what the store has ----------------------------------------------------------------------- */
+
+struct look {
+    struct issuer *issuer;
+    const struct kind *kind;
+    enum issuer_crl_of of;
+    int64_t now;
+    uint64_t made_at, revocations, number; /* of the stored list; number 0: there is none */
+    bool old;
+    struct att_buf der; /* filled when it is neither old nor in memory */
+    bool from_memory;
+};
+
+static enum att_rc meta(struct store_tx *tx, const char *key, struct att_buf *ret,
+                        struct att_err *err)
+{
+    enum att_rc rc = store_meta_get(tx, key, ret, NULL);
+    return rc == ATT_E_NOTFOUND ? ATT_OK : rc ? att_fail(err, rc, "%s cannot be read", key) : ATT_OK;
+}
+
+static enum att_rc revocations(struct store_tx *tx, uint64_t *ret, struct att_err *err)
+{
+    att_autobuf value = {0};
+    enum att_rc rc = meta(tx, "revocations", &value, err);
+    struct att_cur cur = att_cur_init(att_buf_slice(&value));
+    *ret = value.len ? att_cur_be64(&cur) : 0;
+    return rc;
+}
+
+static enum att_rc read_state(struct look *look, struct store_tx *tx, struct att_err *err)
+{
+    att_autobuf state = {0};
+    uint64_t present = 0;
+    enum att_rc rc = meta(tx, look->kind->state, &state, err);
+    if (!rc) {
+        rc = revocations(tx, &present, err);
+    }
+    struct att_cur cur = att_cur_init(att_buf_slice(&state));
+    look->made_at = att_cur_be64(&cur);
+    look->revocations = att_cur_be64(&cur);
+    look->number = att_cur_be64(&cur);
+    if (state.len != STATE_LEN) {
+        look->number = 0;
+    }
+    /* A clock that was set back makes a new list, too: thisUpdate would lie in the future. */
+    int64_t age = look->now - (int64_t)look->made_at;
+    look->old = look->number == 0 || look->revocations != present || age < 0 ||
+                age >= ISSUER_CRL_FRESH_S;
+    return rc;
+}
+
+static bool in_memory(struct look *look)
+{
+    struct issuer_crls *crls = look->issuer->crls;
+    pthread_mutex_lock(&crls->lock);
+    bool same = crls->of[look->of].number == look->number;
+    if (same) {
+        att_buf_put_slice(&look->der, att_buf_slice(&crls->of[look->of].der));
+    }
+    pthread_mutex_unlock(&crls->lock);
+    return same;
+}
+
+static enum att_rc read_list(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct look *look = user;
+    enum att_rc rc = read_state(look, tx, err);
+    if (rc || look->old) {
+        return rc;
+    }
+    look->from_memory = in_memory(look);
+    return look->from_memory ? att_buf_ok(&look->der, err)
+                             : store_meta_get(tx, look->kind->list, &look->der, err);
+}
+
+/* ---- a new one -------------------------------------------------------------------------------- */
+
+struct gather {
+    struct certs_crl_entry *entries;
+    size_t n, room;
+};
+
+static enum att_rc add(void *user, const void *record, struct att_err *err)
+{
+    struct gather *g = user;
+    const struct store_cert *cert = record;
+    size_t digits = strlen(cert->serial);
+    if (g->n == g->room) {
+        size_t room = g->room ? 2 * g->room : 64;
+        void *more = realloc(g->entries, room * sizeof *g->entries);
+        if (!more) {
+            return att_fail(err, ATT_E_NOMEM, "CRL: no memory");
+        }
+        g->entries = more;
+        g->room = room;
+    }
+    struct certs_crl_entry *entry = &g->entries[g->n];
+    *entry = (struct certs_crl_entry){.serial_len = digits / 2,
+                                      .revoked_at = cert->ended_at,
+                                      .reason = issuer_crl_reason(cert->reason)};
+    if (digits == 0 || digits % 2 || digits / 2 > sizeof entry->serial) {
+        return att_fail(err, ATT_E_INTERNAL, "CRL: serial number \"%s\"", cert->serial);
+    }
+    g->n++;
+    return att_unhex_exact(entry->serial, entry->serial_len, cert->serial, err);
+}
+
+static enum att_rc sign(const struct look *look, const struct gather *g, int64_t number,
+                        struct att_buf *ret_der, struct att_err *err)
+{
+    const struct issuer_ca *ca = look->issuer->ca;
+    bool workload = look->of == ISSUER_CRL_WORKLOAD;
+    issuer_autosettings *settings = issuer_settings_get(look->issuer);
+    struct certs_crl_spec spec = {.this_update = look->now,
+                                  .next_update = look->now + settings->conf->crl_lifetime_s,
+                                  .number = (uint64_t)number,
+                                  .entries = g->entries,
+                                  .n_entries = g->n};
+    return certs_crl_create(&spec, workload ? ca->workload_ca : ca->attest_ca,
+                            workload ? ca->workload_key : ca->attest_key, ret_der, err);
+}
+
+static enum att_rc put_list(const struct look *look, struct store_tx *tx, struct att_err *err)
+{
+    att_autobuf state = {0};
+    uint64_t present = 0;
+    enum att_rc rc = revocations(tx, &present, err);
+    att_buf_be64(&state, (uint64_t)look->now);
+    att_buf_be64(&state, present);
+    att_buf_be64(&state, look->number);
+    if (!rc) {
+        rc = att_buf_ok(&state, err);
+    }
+    if (!rc) {
+        rc = store_meta_set(tx, look->kind->state, att_buf_slice(&state), err);
+    }
+    return rc ? rc : store_meta_set(tx, look->kind->list, att_buf_slice(&look->der), err);
+}
+
+static enum att_rc make_list(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct look *look = user;
+    att_buf_reset(&look->der);
+    enum att_rc rc = read_state(look, tx, err);
+    if (rc) {
+        return rc;
+    }
+    if (!look->old) { /* somebody was faster */
+        return store_meta_get(tx, look->kind->list, &look->der, err);
+    }
+    struct gather g = {0};
+    int64_t number = 0;
+    rc = store_cert_revoked(tx, look->kind->cert_kind, look->now, CERTS_CRL_ENTRIES_MAX + 1, add,
+                            &g, err);
+    if (!rc) {
+        rc = store_meta_count(tx, look->kind->number, &number, err);
+    }
+    if (!rc) {
+        look->number = (uint64_t)number;
+        rc = sign(look, &g, number, &look->der, err);
+    }
+    free(g.entries);
+    return rc ? rc : put_list(look, tx, err);
+}
+
+static void remember(struct look *look)
+{
+    struct issuer_crls *crls = look->issuer->crls;
+    pthread_mutex_lock(&crls->lock);
+    if (crls->of[look->of].number < look->number) {
+        struct att_buf *der = &crls->of[look->of].der;
+        att_buf_reset(der);
+        der->max = CERTS_CRL_MAX;
+        att_buf_put_slice(der, att_buf_slice(&look->der));
+        crls->of[look->of].number = att_buf_ok(der, NULL) ? 0 : look->number;
+    }
+    pthread_mutex_unlock(&crls->lock);
+}
+
+enum att_rc issuer_crl_get(struct issuer *issuer, enum issuer_crl_of of, struct att_buf *ret_der,
+                           uint64_t *ret_number, struct att_err *err)
+{
+    struct look look = {.issuer = issuer, .kind = &kinds[of], .of = of, .now = issuer->clock()};
+    look.der.max = CERTS_CRL_MAX;
+    enum att_rc rc = store_run(issuer->store, false, read_list, &look, err);
+    if (!rc && look.old) {
+        rc = store_run(issuer->store, true, make_list, &look, err);
+    }
+    if (!rc && !look.from_memory) {
+        remember(&look);
+    }
+    if (!rc) {
+        att_buf_put_slice(ret_der, att_buf_slice(&look.der));
+        *ret_number = look.number;
+        rc = att_buf_ok(ret_der, err);
+    }
+    att_buf_done(&look.der);
+    return rc;
+}

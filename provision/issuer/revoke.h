@@ -1,0 +1,49 @@
+/* Revocation: one certificate's end, and the lists that tell of it (RFC 5280 §5). */
+#ifndef PROVISION_ISSUER_REVOKE_H
+#define PROVISION_ISSUER_REVOKE_H
+
+#include "certs/crl.h"
+#include "provision/issuer/context.h"
+
+#define ISSUER_CRL_FRESH_S 30 /* a list that is asked for is no older */
+
+struct issuer_revocation {
+    const char *serial;
+    const char *reason; /* one of certs_crl_reason_name, or the word of what led to it */
+    const char *void_detail; /* what the order of a certificate hears that was only intended */
+    int64_t uid;             /* who, of this machine's users; -1: the issuer itself */
+};
+/* In the caller's transaction, with its audit record. ATT_E_NOTFOUND when there is no such
+ * certificate; ATT_E_CONFLICT, reason "alreadyRevoked" (RFC 8555 §6.7); ATT_E_CONFLICT, reason
+ * "certEnded", when it was abandoned or its time is over. The caller bumps the view. */
+ATT_MUST_USE enum att_rc issuer_revoke(struct store_tx *tx, const struct issuer_revocation *what,
+                                       int64_t now, struct att_err *err);
+/* What a CRL says of a reason that is not one of RFC 5280's. */
+enum certs_crl_reason issuer_crl_reason(const char *word);
+
+/* Of what each intermediate signed: agents' certificates, AK certificates. */
+enum issuer_crl_of { ISSUER_CRL_WORKLOAD, ISSUER_CRL_ATTESTATION, ISSUER_CRLS };
+const char *issuer_crl_file(enum issuer_crl_of of); /* "workload.crl" */
+bool issuer_crl_parse(const char *file, enum issuer_crl_of *ret_of);
+
+/* The latest lists made or read; several threads. */
+struct issuer_crls;
+struct issuer_crls *issuer_crls_new(void); /* NULL without memory */
+void issuer_crls_free(struct issuer_crls *crls);
+/* DER, appended, of the present list: made anew when one was revoked since, or after
+ * ISSUER_CRL_FRESH_S. Numbers and lists are in the store, so that several issuers on one store
+ * never give one number to two lists. */
+ATT_MUST_USE enum att_rc issuer_crl_get(struct issuer *issuer, enum issuer_crl_of of,
+                                        struct att_buf *ret_der, uint64_t *ret_number,
+                                        struct att_err *err);
+
+/* Serves the lists in the clear on crl.listen (RFC 5280 §4.2.1.13: they are signed, and who asks
+ * for one is about to verify a certificate), in a thread of its own. */
+struct issuer_crl_server;
+ATT_MUST_USE enum att_rc issuer_crl_server_new(struct issuer *issuer,
+                                               struct issuer_crl_server **ret_server,
+                                               struct att_err *err);
+void issuer_crl_server_free(struct issuer_crl_server *server); /* NULL is fine */
+uint16_t issuer_crl_server_port(const struct issuer_crl_server *server);
+
+#endif

@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# Revocation with real processes (swtpm, keyd, whod, attestd, tokend, issuer): a certificate that an operator revokes, a
+# banned host. The list has it at once, over HTTP too; a stock verifier refuses the chain; the host's daemon destroys the
+# key on a connection that stays, and gets another one where it may.
+set -euo pipefail
+# shellcheck disable=SC2154 # dir, bin and port come from job.sh
+# shellcheck source=../support/job.sh
+. "$ATT_SOURCE_DIR/tests/support/job.sh"
+[ "$(id -u)" = 0 ] || job_skip "processes of several users need root"
+for tool in setpriv curl; do command -v $tool > /dev/null || job_skip "no $tool"; done
+job_setup
+chmod 755 "$dir" "$dir/tmp"
+ok() { echo "ok: $*"; }
+user=62011
+rpc=$dir/tmp/rpc.py
+cp "$ATT_SOURCE_DIR/tests/support/token/rpc.py" "$rpc"
+chmod 644 "$rpc"
+
+job_make_tpm
+job_write_conf
+acme_port=$port
+job_port
+crl_url=http://127.0.0.1:$port
+echo "crl: {listen: \"127.0.0.1:$port\", url: \"$crl_url\"}" >> "$dir/issuer.yaml"
+job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml"
+job_start_all
+job_start tokend "$bin/attestd-tokend" --config "$dir/attestd.yaml"
+wait_for 30 test -S "$dir/run/public/pkcs11.sock"
+wait_for 60 job_host_known
+ctl host approve "$(job_host_id)" --label job > /dev/null
+{
+    echo "trust_domain: bank.example"
+    echo "agents:"
+    printf '  - {name: alpha, owner: "x@bank.example", hosts: ["ek:%s"], workload: {uid: %s}, key: tpm, profile: trading}\n' \
+        "$(job_host_id)" $user
+} > "$dir/agents.yaml"
+ctl entry apply -f "$dir/agents.yaml" > /dev/null
+wait_for 60 job_serial alpha
+watch() {
+    job_stop alpha KILL
+    rm -f "$dir/log/alpha.log"
+    job_start alpha setpriv --reuid $user --regid $user --clear-groups \
+        /usr/bin/python3 "$rpc" watch "$dir/run/public/pkcs11.sock" 3
+    wait_for 60 says '0x0 found 1' || { cat "$dir/log/alpha.log"; job_fail "alpha does not sign"; }
+}
+says() { [[ "$(tail -n 1 "$dir/log/alpha.log")" == *" $1" ]]; }
+cleanup() {
+    local status=$?
+    set +e
+    job_stop alpha KILL
+    (exit $status)
+    job_cleanup
+}
+trap cleanup EXIT
+watch
+
+fetch() { # fetch FILE: the list as the distribution point has it, as PEM
+    curl -fsS -o "$dir/tmp/crl.der" "$crl_url/workload.crl"
+    openssl crl -inform DER -in "$dir/tmp/crl.der" -out "$1"
+}
+serials() { openssl crl -in "$1" -noout -text | sed -n 's/^ *Serial Number: *//p' | tr 'A-F' 'a-f'; }
+verify() { # verify CHAIN CRL: as a stock peer with revocation checks does
+    openssl verify -crl_check -CRLfile "$2" -CAfile "$dir/issuer/ca/bundle.pem" -untrusted "$1" "$1" > "$dir/tmp/verify" 2>&1
+}
+chain=$dir/state/host/agents/alpha/chain.pem
+first=$(job_serial alpha)
+cp "$chain" "$dir/tmp/first.pem"
+
+# ---- before ----
+openssl x509 -in "$chain" -noout -ext crlDistributionPoints | grep -q "URI:$crl_url/workload.crl" ||
+    job_fail "the leaf does not say where its list is"
+fetch "$dir/tmp/crl.pem"
+[ -z "$(serials "$dir/tmp/crl.pem")" ] || job_fail "revoked before anything was"
+verify "$chain" "$dir/tmp/crl.pem" || { cat "$dir/tmp/verify"; job_fail "a good chain with an empty list"; }
+wait_for 60 test -s "$dir/state/host/crl.pem"
+verify "$chain" "$dir/state/host/crl.pem" || { cat "$dir/tmp/verify"; job_fail "the host's own copy"; }
+curl -fsS --cacert "$dir/issuer/ca/tls-root.pem" -o "$dir/tmp/tls.der" "https://127.0.0.1:$acme_port/acme/crl/workload.crl"
+cmp -s "$dir/tmp/tls.der" "$dir/tmp/crl.der" || openssl crl -inform DER -in "$dir/tmp/tls.der" -noout || job_fail "beside ACME"
+ok "an empty list: in the leaf, over HTTP, beside ACME, on the host"
+
+# ---- wrong input ----
+refused() { # refused CODE WORDS ARGS...
+    local code=$1 words=$2 status=0
+    shift 2
+    ctl "$@" > "$dir/tmp/out" 2>&1 || status=$?
+    [ $status = "$code" ] && grep -q "$words" "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "$*: $status"; }
+}
+refused 2 serial cert revoke
+refused 1 'certUnknown' cert revoke 00ff
+refused 1 'lowercase hex' cert revoke 0xZZ
+refused 1 'expected unspecified, keyCompromise' cert revoke "$first" --reason certificateHold
+[ "$(job_serial alpha)" = "$first" ] || job_fail "wrong input revoked something"
+
+# ---- revoked by an operator ----
+since=$(date +%s%3N)
+ctl cert revoke "$first" --reason keyCompromise > /dev/null
+fetch "$dir/tmp/crl.pem"
+[ "$(serials "$dir/tmp/crl.pem")" = "$first" ] || job_fail "not in the list at once"
+openssl crl -in "$dir/tmp/crl.pem" -noout -text | grep -q 'Key Compromise' || job_fail "the reason"
+! verify "$dir/tmp/first.pem" "$dir/tmp/crl.pem" || job_fail "a stock verifier accepts it"
+grep -q 'certificate revoked' "$dir/tmp/verify" || { cat "$dir/tmp/verify"; job_fail "refused for another reason"; }
+replaced() { s=$(job_serial alpha) && [ "$s" != "$first" ]; }
+wait_for 60 replaced
+grep -q "event=agent.revoked agent=alpha serial=$first" "$dir/log/attestd.log" || job_fail "no line about it"
+on_host() { serials "$dir/state/host/crl.pem" | grep -qx "$first"; }
+wait_for 60 on_host
+wait_for 60 says '0x60 found 1' || { cat "$dir/log/alpha.log"; job_fail "who holds the revoked key's handle signs on"; }
+verify "$chain" "$dir/state/host/crl.pem" || { cat "$dir/tmp/verify"; job_fail "the new certificate"; }
+refused 1 'alreadyRevoked' cert revoke "$first"
+ok "revoked: in the list at once, refused by openssl verify, another key and certificate after $(($(date +%s%3N) - since)) ms"
+
+# ---- the host is banned ----
+watch
+cp "$chain" "$dir/tmp/second.pem"
+second=$(job_serial alpha)
+key=$dir/state/keyd/agents/$(ctl --json agent show alpha | jq -r '.keyId // .key').pem
+[ -s "$key" ] || job_fail "where is alpha's key? $key"
+since=$(date +%s%3N)
+ctl host ban "$(job_host_id)" --reason 'stolen' > /dev/null
+fetch "$dir/tmp/crl.pem"
+! verify "$dir/tmp/second.pem" "$dir/tmp/crl.pem" || job_fail "a banned host's certificate is accepted"
+grep -q 'certificate revoked' "$dir/tmp/verify" || job_fail "refused for another reason"
+banned_at=$(date +%s%3N)
+stopped() { grep -qv ' 0x0 ' "$dir/log/alpha.log"; }
+wait_for 60 stopped
+wait_for 60 test ! -e "$chain"
+wait_for 60 test ! -e "$key"
+at=$(awk -v since="$since" '$1 >= since && $2 != "0x0" {print $1; exit}' "$dir/log/alpha.log")
+grep -q "event=agent.revoked agent=alpha serial=$second" "$dir/log/attestd.log" || job_fail "no line about the ban"
+ok "banned: verifiers with the list refuse after $((banned_at - since)) ms, the agent's key signs nothing after $((at - since)) ms and is gone"
+
+# ---- approved again: another key ----
+ctl host approve "$(job_host_id)" > /dev/null
+third() { s=$(job_serial alpha) && [ "$s" != "$second" ]; }
+wait_for 120 third
+watch
+ok "approved again: a new key and certificate"
+ctl audit verify > /dev/null
+! grep -E 'ERROR: AddressSanitizer|runtime error|LeakSanitizer' "$dir"/log/*.log || job_fail "sanitizer"
+echo "revocation: all held"
