@@ -1,5 +1,6 @@
 /* The inventory: which TPM is which host, and what its state entails. */
 #include "provision/issuer/ca.h"
+#include "provision/issuer/revoke.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -281,31 +282,6 @@ static enum att_rc end_ak(struct store_tx *tx, const char *id, const char *reaso
     return rc;
 }
 
-static enum att_rc revoke_cert(struct store_tx *tx, const char *serial, const char *reason,
-                               int64_t now, struct att_err *err)
-{
-    struct store_cert cert = {0};
-    enum att_rc rc = store_get(tx, &store_certs, serial, &cert, err);
-    bool intended = !rc && strcmp(cert.status, STORE_CERT_INTENT) == 0;
-    if (!rc) {
-        cert.ended_at = now;
-        rc = issuer_set(&cert.status, STORE_CERT_REVOKED) && issuer_set(&cert.reason, reason)
-                 ? store_put(tx, &store_certs, &cert, err)
-                 : att_fail(err, ATT_E_NOMEM, "host: no memory");
-    }
-    if (!rc) {
-        json_t *record = issuer_record("revoke", "done", reason, NULL, cert.subject);
-        json_object_set_new(record, "serial", json_string(serial));
-        json_object_set_new(record, "host", json_string(cert.host));
-        rc = issuer_audit(tx, now, record, NULL, err);
-    }
-    if (!rc && intended) {
-        rc = issuer_intent_void(tx, &cert, reason, "the host was ended before it was signed", err);
-    }
-    store_record_done(&store_certs, &cert);
-    return rc;
-}
-
 enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *reason, int64_t now,
                             int64_t *ret_revoked, struct att_err *err)
 {
@@ -318,7 +294,7 @@ enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *r
         rc = end_ak(tx, aks.keys[i], reason, err);
     }
     for (size_t i = 0; i < certs.n && !rc; i++) {
-        rc = revoke_cert(tx, certs.keys[i], reason, now, err);
+        rc = issuer_revoke(tx, certs.keys[i], reason, "issuer", now, err);
     }
     if (!rc && ret_revoked) {
         *ret_revoked = (int64_t)certs.n;
