@@ -117,6 +117,12 @@ ATT_MUST_USE enum att_rc certs_server_tbs(const struct certs_server_spec *spec, 
                                           struct att_buf *ret_tbs,
                                           uint8_t ret_digest[ATT_SHA256_LEN], struct att_err *err);
 
+/* For a service that proved control of these DNS names by http-01 (lowercase, no wildcards):
+ * critical SAN, empty subject, EKU serverAuth. spki: of any kind that certs_dns_csr_verify took. */
+ATT_MUST_USE enum att_rc certs_dns_tbs(const struct certs_server_spec *spec, const X509 *ca_cert,
+                                       struct att_buf *ret_tbs, uint8_t ret_digest[ATT_SHA256_LEN],
+                                       struct att_err *err);
+
 struct certs_ca_spec {
     uint8_t serial[CERTS_SERIAL_LEN];
     struct certs_validity validity;

@@ -99,8 +99,12 @@ void certs_ext_crl(struct att_buf *exts, const char *url)
 static void key_id(struct att_slice spki, uint8_t ret[KEY_ID_LEN])
 {
     uint8_t digest[ATT_SHA256_LEN];
-    const size_t point_len = 1 + 2 * CERTS_P256_LEN;
-    att_sha256(digest, ATT_SLICE(spki.ptr + spki.len - point_len, point_len));
+    struct att_cur outer = att_cur_init(spki);
+    struct att_cur in = att_cur_init(certs_der_take(&outer, DER_SEQUENCE));
+    (void)certs_der_take(&in, DER_SEQUENCE);
+    struct att_slice bits = certs_der_take(&in, DER_BITS);
+    size_t unused = bits.len ? 1 : 0; /* the byte that counts unused bits */
+    att_sha256(digest, ATT_SLICE(bits.ptr + unused, bits.len - unused));
     memcpy(ret, digest, KEY_ID_LEN);
 }
 
@@ -157,7 +161,7 @@ static void put_issuer(struct att_buf *buf, const struct certs_tbs *tbs)
 
 static enum att_rc check_common(const struct certs_tbs *tbs, struct att_err *err)
 {
-    enum att_rc rc = certs_key_check_spki(tbs->spki, err);
+    enum att_rc rc = tbs->any_key ? ATT_OK : certs_key_check_spki(tbs->spki, err);
     if (rc != ATT_OK) {
         return rc;
     }

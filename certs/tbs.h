@@ -21,6 +21,7 @@ struct certs_tbs {
     const uint8_t *serial; /* CERTS_SERIAL_LEN */
     struct certs_validity validity;
     struct att_slice spki;
+    bool any_key;              /* spki: of any kind, already checked by the caller; else P-256 */
     const X509 *ca_cert;       /* NULL: self-issued */
     const char *common_name;   /* NULL: empty subject */
     struct att_buf extensions; /* Extension elements; key identifiers are added by finish */

@@ -2,6 +2,7 @@
 
 #include "attestd/base/enc.h"
 #include "attestd/conf/check.h"
+#include "attestd/conf/issuer_dns.h"
 #include "attestd/conf/load.h"
 #include "attestd/conf/schema.h"
 
@@ -83,6 +84,8 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("enrolment", PTR, struct conf_issuer, enrolment, enrolment_fields),
     CYAML_FIELD_SEQUENCE_COUNT("profiles", PTR, struct conf_issuer, profiles, n_profiles,
                                &profile_entry, 1, CONF_PROFILES_MAX),
+    CYAML_FIELD_MAPPING_PTR("dns", OPT, struct conf_issuer, dns, conf_dns_fields),
+    CYAML_FIELD_MAPPING_PTR("limits", OPT, struct conf_issuer, limits, conf_limits_fields),
     CYAML_FIELD_MAPPING_PTR("tls", OPT, struct conf_issuer, tls, tls_fields),
     CYAML_FIELD_MAPPING_PTR("crl", OPT, struct conf_issuer, crl, crl_fields),
     STR(conf_issuer, ca_warning, OPT),
@@ -133,6 +136,7 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
         conf_default(&en->ek, "certificate") && conf_default(&en->ak_lifetime, "7d") &&
         default_list(&en->logs, &en->n_logs,
                      conf_tree_get(conf_tree_get(root, "enrolment"), "logs"), "firmware");
+    ok = ok && conf_dns_defaults(conf, root) && conf_limits_defaults(conf, root);
     const struct conf_node *list = conf_tree_get(root, "profiles");
     const struct conf_node *given = list ? list->first : NULL;
     for (unsigned i = 0; ok && i < conf->n_profiles; i++, given = given->next) {
@@ -424,6 +428,8 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     for (unsigned i = 0; i < conf->n_profiles; i++) {
         check_profile(check, conf, i);
     }
+    conf_dns_check(check, conf);
+    conf_limits_check(check, conf->limits);
     if (conf->tls) {
         (void)conf_check_path(check, "tls.cert_file", conf->tls->cert_file);
         (void)conf_check_path(check, "tls.key_file", conf->tls->key_file);

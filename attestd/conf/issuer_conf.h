@@ -65,6 +65,49 @@ struct conf_profile {
     bool has_parent_policy;
     uint8_t parent_policy_bytes[ATT_SHA256_LEN];
 };
+/* Certificates for DNS names by http-01, for services without a TPM: off where the section is not
+ * there. Their root is one of its own. */
+#define CONF_DNS_NAMES_MAX 64
+#define CONF_RANGES_MAX    64
+struct conf_dns_profile {
+    char *name; /* no other profile has it */
+    char *description;
+    char *lifetime; /* 7d */
+    char **names;   /* that may be asked for: "host.example", "*.legacy.example" */
+    unsigned n_names;
+    /* derived */
+    int64_t lifetime_s;
+};
+struct conf_range {
+    bool v6;
+    unsigned bits;
+    uint8_t address[16]; /* 4 bytes where it is not v6 */
+};
+struct conf_dns {
+    struct conf_dns_profile *profiles;
+    unsigned n_profiles;
+    unsigned http_port; /* 80; where http-01 asks, and one of the ports that a redirect may name */
+    char **allow;       /* address ranges to which validation may connect although they are private,
+                         * loopback, link-local or otherwise not the public's */
+    unsigned n_allow;
+    char *timeout; /* 10s; of a validation, redirects included */
+    /* derived */
+    struct conf_range ranges[CONF_RANGES_MAX]; /* of allow */
+    int64_t timeout_s;
+};
+/* What one account, host or source address may do within 10 minutes; beyond that it is answered 429
+ * rateLimited. 0 (addresses only): no limit. */
+#define CONF_LIMIT_ORDERS     2048
+#define CONF_LIMIT_FRUITLESS  512
+#define CONF_LIMIT_ENROLMENTS 64
+struct conf_limits {
+    unsigned account_orders;           /* CONF_LIMIT_ORDERS */
+    unsigned account_fruitless_orders; /* CONF_LIMIT_FRUITLESS; of those without a certificate */
+    unsigned account_enrolments;       /* CONF_LIMIT_ENROLMENTS */
+    unsigned host_orders;              /* CONF_LIMIT_ORDERS */
+    unsigned address_requests;         /* 600000 */
+    unsigned address_accounts;         /* 2000; newAccount requests */
+};
 struct conf_issuer_tls {
     char *cert_file, *key_file;
 };
@@ -88,6 +131,8 @@ struct conf_issuer {
     struct conf_enrolment *enrolment;
     struct conf_profile *profiles; /* at least one; names differ */
     unsigned n_profiles;
+    struct conf_dns *dns;                  /* NULL: no certificates for DNS names */
+    struct conf_limits *limits;            /* never NULL */
     struct conf_issuer_tls *tls;           /* NULL: issued under the issuer's own TLS root */
     struct conf_crl *crl;                  /* NULL: the defaults */
     char *ca_warning;                      /* 90d; a CA that ends sooner is warned of */
@@ -112,5 +157,9 @@ ATT_MUST_USE enum att_rc conf_issuer_parse(struct att_slice yaml, struct conf_is
 void conf_issuer_free(struct conf_issuer *conf);
 /* NULL when there is none of that name. */
 const struct conf_profile *conf_issuer_profile(const struct conf_issuer *conf, const char *name);
+/* Of the section dns; NULL when there is none of that name. */
+const struct conf_dns_profile *conf_dns_profile(const struct conf_issuer *conf, const char *name);
+/* name: lowercase. */
+bool conf_dns_profile_allows(const struct conf_dns_profile *profile, const char *name);
 
 #endif

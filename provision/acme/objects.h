@@ -11,7 +11,7 @@
 
 #define ACME_OBJECT_MAX      ((size_t)1 << 20)
 #define ACME_VALUES_MAX      4096 /* JSON values in a request */
-#define ACME_IDENTIFIERS_MAX 4
+#define ACME_IDENTIFIERS_MAX 16
 #define ACME_CHALLENGES_MAX  16
 #define ACME_KNOWN_MAX       16 /* log digests in `known` */
 #define ACME_LOGS_MAX        4  /* names in `logs` */
@@ -71,6 +71,7 @@ void acme_directory_done(struct acme_directory *dir);
 /* ---- identifiers --------------------------------------------------------------------------- */
 #define ACME_ID_SPIFFE    "spiffe-id"
 #define ACME_ID_PERMANENT "permanent-identifier"
+#define ACME_ID_DNS       "dns"
 struct acme_identifier {
     char type[32];
     char value[512];
@@ -156,6 +157,7 @@ ATT_MUST_USE enum att_rc acme_finalize_request_encode(struct att_slice csr_der,
 
 /* ---- authorization and challenge ----------------------------------------------------------- */
 #define ACME_CHALLENGE_DEVICE_ATTEST "device-attest-01"
+#define ACME_CHALLENGE_HTTP          "http-01"
 struct acme_challenge {
     char type[32];
     char *url;

@@ -87,6 +87,19 @@ void acme_problem_add(struct acme_problem *problem, const char *reason, const ch
     }
 }
 
+void acme_problem_add_name(struct acme_problem *problem, enum acme_problem_type type,
+                           const char *dns, const char *detail)
+{
+    size_t before = problem->n_sub;
+    acme_problem_add(problem, acme_problem_word(type), detail);
+    if (problem->n_sub > before) {
+        struct acme_subproblem *sub = &problem->sub[before];
+        sub->acme = true;
+        snprintf(sub->dns, sizeof sub->dns, "%.250s", dns);
+        att_text_clean(sub->dns);
+    }
+}
+
 static enum acme_problem_type type_of_rc(enum att_rc rc)
 {
     switch (rc) {
@@ -154,6 +167,11 @@ static int add_subproblems(json_t *obj, const struct acme_problem *problem)
         json_t *sub = json_object();
         bad |= add_type(sub, problem->sub[i].acme, problem->sub[i].reason);
         bad |= json_object_set_new(sub, "detail", safe_string(problem->sub[i].detail));
+        if (problem->sub[i].dns[0]) {
+            json_t *id = json_pack("{s:s}", "type", "dns");
+            bad |= json_object_set_new(id, "value", safe_string(problem->sub[i].dns));
+            bad |= json_object_set_new(sub, "identifier", id);
+        }
         bad |= json_array_append_new(array, sub);
     }
     return bad | json_object_set_new(obj, "subproblems", array);
@@ -232,7 +250,9 @@ static void parse_subproblems(const json_t *array, struct acme_problem *problem)
         const json_t *obj = json_array_get(array, i);
         struct acme_subproblem sub = {0};
         if (type_word(obj, sub.reason, &sub.acme)) {
+            const json_t *id = json_object_get(obj, "identifier");
             copy_text(sub.detail, sizeof sub.detail, json_object_get(obj, "detail"));
+            copy_text(sub.dns, sizeof sub.dns, json_object_get(id, "value"));
             problem->sub[problem->n_sub++] = sub;
         }
     }

@@ -6,7 +6,8 @@
 
 #define ACME_PROBLEM_MAX     ((size_t)64 << 10) /* bytes of a document */
 #define ACME_SUBPROBLEMS_MAX 8
-#define ACME_REASON_LEN      40 /* with the NUL, as in struct att_err */
+#define ACME_SUB_NAME_LEN    256 /* with the NUL */
+#define ACME_REASON_LEN      40  /* with the NUL, as in struct att_err */
 #define ACME_DETAIL_LEN      400
 
 #define ACME_PROBLEM_CONTENT_TYPE "application/problem+json"
@@ -49,6 +50,7 @@ struct acme_subproblem {
     char reason[ACME_REASON_LEN];
     char detail[ACME_DETAIL_LEN];
     bool acme;
+    char dns[ACME_SUB_NAME_LEN]; /* the DNS name that it is about (RFC 8555 §6.7.1); "": none */
 };
 
 /* Plain value, no ownership. {0} is a valid empty problem. */
@@ -75,6 +77,9 @@ void acme_problem_set(struct acme_problem *ret_problem, enum acme_problem_type t
                       const char *fmt, ...) ATT_PRINTF(3, 4);
 /* Adds urn:attestd:error:<reason>; beyond the maximum it is dropped (the first reasons matter). */
 void acme_problem_add(struct acme_problem *problem, const char *reason, const char *detail);
+/* Adds a problem with one DNS name of an order. */
+void acme_problem_add_name(struct acme_problem *problem, enum acme_problem_type type,
+                           const char *dns, const char *detail);
 /* From an error of this library or of a verifier: a reason that is an ACME word gives that type;
  * any other reason gives badAttestationStatement with it as the subproblem; without a reason the
  * code decides (PARSE, INVAL, LIMIT: malformed; DENIED, AUTH: unauthorized; RETRY: rateLimited;

@@ -141,11 +141,28 @@ static enum att_rc open_account(void *user, struct store_tx *tx, struct att_err 
     return make_account(o, tx, err);
 }
 
+static enum att_rc check_address(struct issuer_call *call, struct att_err *err)
+{
+    if (!issuer_limit_take_address(call->issuer->limit, ISSUER_LIMIT_ADDRESS_ACCOUNTS,
+                                   call->request->peer,
+                                   call->settings->conf->limits->address_accounts, call->now)) {
+        return ATT_OK;
+    }
+    enum att_rc rc = issuer_problem(
+        call, err, ACME_P_RATE_LIMITED, NULL, "%u newAccount requests of this address in %d s",
+        call->settings->conf->limits->address_accounts, ISSUER_RECENT_S);
+    call->problem.retry_after_s = ISSUER_RECENT_S / 2;
+    return rc;
+}
+
 enum att_rc issuer_new_account(struct issuer_call *call, struct att_err *err)
 {
     struct acme_account_request request = {0};
     struct opening o = {.call = call, .request = &request, .account = &call->account};
-    enum att_rc rc = acme_account_request_parse(att_buf_slice(&call->jws.payload), &request, err);
+    enum att_rc rc = check_address(call, err);
+    if (!rc) {
+        rc = acme_account_request_parse(att_buf_slice(&call->jws.payload), &request, err);
+    }
     if (!rc) {
         rc = acme_jwk_thumbprint(call->jws.jwk, o.thumbprint, err);
     }
@@ -267,6 +284,17 @@ static enum att_rc change_account(struct issuer_call *call, struct att_err *err)
     return store_change(&change, err);
 }
 
+static enum att_rc load_account(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return take_account(user, tx, err);
+}
+
+enum att_rc issuer_account_reload(struct issuer_call *call, struct att_err *err)
+{
+    enum att_rc rc = store_run(call->issuer->store, false, load_account, call, err);
+    return rc ? rc : reply_account(call, &call->account, 200, err);
+}
+
 enum att_rc issuer_account(struct issuer_call *call, struct att_err *err)
 {
     if (strcmp(call->id, call->account.id) != 0) {
@@ -275,6 +303,8 @@ enum att_rc issuer_account(struct issuer_call *call, struct att_err *err)
     enum att_rc rc = call->jws.payload.len ? change_account(call, err) : ATT_OK;
     return rc ? rc : reply_account(call, &call->account, 200, err);
 }
+
+#define ORDERS_TOLD 1000
 
 struct orders {
     struct issuer_call *call;
@@ -287,7 +317,19 @@ static enum att_rc add_order(void *user, const void *record, struct att_err *err
     const struct store_order *order = record;
     issuer_autofree *url = issuer_url(o->call->issuer, "order", order->id);
     (void)err;
-    if (json_array_size(o->list) < 1000 && strcmp(order->status, "invalid") != 0) {
+    if (json_array_size(o->list) < ORDERS_TOLD && strcmp(order->status, "invalid") != 0) {
+        json_array_append_new(o->list, json_string(url));
+    }
+    return ATT_OK;
+}
+
+static enum att_rc add_dns_order(void *user, const void *record, struct att_err *err)
+{
+    struct orders *o = user;
+    const struct store_dns_order *order = record;
+    issuer_autofree *url = issuer_url(o->call->issuer, "dns-order", order->id);
+    (void)err;
+    if (json_array_size(o->list) < ORDERS_TOLD && strcmp(order->status, "invalid") != 0) {
         json_array_append_new(o->list, json_string(url));
     }
     return ATT_OK;
@@ -296,7 +338,9 @@ static enum att_rc add_order(void *user, const void *record, struct att_err *err
 static enum att_rc list_orders(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct orders *o = user;
-    return store_each(tx, &store_orders, "account", o->call->account.id, add_order, o, err);
+    const char *account = o->call->account.id;
+    enum att_rc rc = store_each(tx, &store_orders, "account", account, add_order, o, err);
+    return rc ? rc : store_each(tx, &store_dns_orders, "account", account, add_dns_order, o, err);
 }
 
 /* RFC 8555 §7.1.2.1 */

@@ -369,9 +369,9 @@ static enum att_rc put_ak(struct m2 *m, struct store_tx *tx, struct att_err *err
     a->reset_count = c->reset_count;
     a->restart_count = c->restart_count;
     a->safe = c->safe;
-    a->expires_at =
-        issuer_ca_clamp(m->call->issuer->ca, false,
-                        m->call->now + m->call->settings->conf->enrolment->ak_lifetime_s);
+    int64_t end = m->call->issuer->ca->attest_end;
+    a->expires_at = m->call->now + m->call->settings->conf->enrolment->ak_lifetime_s;
+    a->expires_at = a->expires_at < end ? a->expires_at : end;
     json_t *pcrs = NULL;
     enum att_rc rc = parse_pcr_set_json(&m->request.pcrs, &pcrs, err);
     if (rc) {

@@ -46,6 +46,8 @@ enum att_rc issuer_admin_policy_dryrun(struct issuer_admin_call *, struct store_
                                        struct att_err *);
 enum att_rc issuer_admin_policy_show(struct issuer_admin_call *, struct store_tx *,
                                      struct att_err *);
+enum att_rc issuer_admin_cert_renew(struct issuer_admin_call *, struct store_tx *,
+                                    struct att_err *);
 enum att_rc issuer_admin_cert_list(struct issuer_admin_call *, struct store_tx *, struct att_err *);
 enum att_rc issuer_admin_cert_revoke(struct issuer_admin_call *, struct store_tx *,
                                      struct att_err *);

@@ -328,7 +328,7 @@ enum att_rc issuer_admin_entry_delete(struct issuer_admin_call *call, struct sto
     for (size_t i = 0; i < d.n && !rc; i++) {
         const struct issuer_revocation what = {
             d.serials[i], "notAssigned", "the agent was taken from the host before it was signed",
-            call->uid};
+            call->uid, NULL};
         rc = issuer_revoke(tx, &what, call->now, err);
     }
     if (!rc) {

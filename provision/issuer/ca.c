@@ -1,5 +1,6 @@
 /* state_dir/ca: three roots apart, workload and attestation intermediates, TLS and view signer. */
 #include "provision/issuer/ca_files.h"
+#include "provision/issuer/dns_ca.h"
 
 #include "attestd/base/io.h"
 #include "certs/bundle.h"
@@ -109,6 +110,14 @@ static enum att_rc make_ca(const struct maker *m, const char *name, const char *
     return ATT_OK;
 }
 
+enum att_rc issuer_ca_make(const struct conf_issuer *conf, const char *name, const char *title,
+                           const X509 *ca, EVP_PKEY *ca_key, X509 **ret_cert, EVP_PKEY **ret_key,
+                           struct att_err *err)
+{
+    struct maker m = {conf->state_dir, conf->trust_domain, att_now_utc_s()};
+    return make_ca(&m, name, title, ca, ca_key, false, ret_cert, ret_key, err);
+}
+
 static enum att_rc make_all(const struct maker *m, const struct conf_issuer *conf,
                             struct att_err *err)
 {
@@ -214,7 +223,7 @@ enum att_rc issuer_ca_load_pair(const char *state_dir, const char *name, X509 **
     return rc ? rc : certs_cert_matches_key(*ret_cert, *ret_key, err);
 }
 
-static enum att_rc pem_text(const X509 *cert, char **ret_pem, struct att_err *err)
+enum att_rc issuer_ca_pem_text(const X509 *cert, char **ret_pem, struct att_err *err)
 {
     struct att_buf pem = {0};
     enum att_rc rc = certs_pem_dump(cert, &pem, err);
@@ -233,10 +242,27 @@ int64_t issuer_ca_end(const X509 *cert)
     return cert && certs_cert_info(cert, &info, NULL) == ATT_OK ? info.not_after : 0;
 }
 
-int64_t issuer_ca_clamp(const struct issuer_ca *ca, bool agent, int64_t not_after)
+const char *issuer_ca_kind_name(enum issuer_ca_kind kind)
 {
-    int64_t end = agent ? ca->workload_end : ca->attest_end;
-    return not_after < end ? not_after : end;
+    static const char *const names[] = {
+        [ISSUER_CA_AGENT] = "agent", [ISSUER_CA_AK] = "ak", [ISSUER_CA_DNS] = "dns"};
+    return names[kind];
+}
+
+struct issuer_authority issuer_authority_of(const struct issuer *issuer, const char *kind)
+{
+    const struct issuer_ca *ca = issuer->ca;
+    const struct issuer_dns_ca *dns = issuer->dns_ca;
+    if (strcmp(kind, "ak") == 0) {
+        return (struct issuer_authority){ca->attest_ca, ca->attest_key, ca->attest_pem,
+                                         ca->attest_end};
+    }
+    if (strcmp(kind, "dns") == 0) {
+        return dns ? (struct issuer_authority){dns->ca, dns->key, dns->pem, dns->end}
+                   : (struct issuer_authority){0};
+    }
+    return (struct issuer_authority){ca->workload_ca, ca->workload_key, ca->workload_pem,
+                                     ca->workload_end};
 }
 
 /* A renewal that fails (a full disk, a key that is kept elsewhere) keeps nobody from serving with
@@ -275,13 +301,13 @@ static enum att_rc load_all(struct issuer_ca *ca, const struct conf_issuer *conf
         rc = issuer_ca_load_cert(dir, "tls-root.crt", &ca->tls_root, err);
     }
     if (!rc) {
-        rc = pem_text(ca->workload_root, &ca->bundle, err);
+        rc = issuer_ca_pem_text(ca->workload_root, &ca->bundle, err);
     }
     if (!rc) {
-        rc = pem_text(ca->workload_ca, &ca->workload_pem, err);
+        rc = issuer_ca_pem_text(ca->workload_ca, &ca->workload_pem, err);
     }
     if (!rc) {
-        rc = pem_text(ca->attest_ca, &ca->attest_pem, err);
+        rc = issuer_ca_pem_text(ca->attest_ca, &ca->attest_pem, err);
     }
     if (!rc) {
         rc = certs_cert_der(ca->tls_root, &ca->tls_root_der, err);

@@ -54,8 +54,14 @@ ATT_MUST_USE enum att_rc issuer_endpoints_load(struct issuer_ca *ca, const struc
  * authorities that end. at_once: looks at the files and the configuration, too, and does not wait.
  * Main thread. */
 void issuer_ca_tick(struct issuer *issuer, bool at_once);
-/* The latest end of what this CA signs. */
-int64_t issuer_ca_clamp(const struct issuer_ca *ca, bool agent, int64_t not_after);
+/* Who signs what is of this kind (of store_cert); ca NULL: nobody here. */
+struct issuer_authority {
+    X509 *ca;
+    EVP_PKEY *key;
+    const char *pem; /* what follows a leaf */
+    int64_t end;     /* nothing that it signs lasts longer */
+};
+struct issuer_authority issuer_authority_of(const struct issuer *issuer, const char *kind);
 /* What an operator has to see to: sentences. The caller owns it. */
 json_t *issuer_ca_warnings(struct issuer_ca *ca, const struct conf_issuer *conf, int64_t now);
 
@@ -70,13 +76,15 @@ void issuer_ca_free(struct issuer_ca *ca);
 /* For ca.status. */
 json_t *issuer_ca_status(struct issuer_ca *ca, const char *state_dir, int64_t now);
 
-enum issuer_ca_kind { ISSUER_CA_AGENT, ISSUER_CA_AK };
+enum issuer_ca_kind { ISSUER_CA_AGENT, ISSUER_CA_AK, ISSUER_CA_DNS };
+const char *issuer_ca_kind_name(enum issuer_ca_kind kind); /* "agent", "ak", "dns" */
 
-/* What will be signed; ISSUER_CA_AGENT uses leaf, ISSUER_CA_AK ak. */
+/* What will be signed; ISSUER_CA_AGENT uses leaf, ISSUER_CA_AK ak, ISSUER_CA_DNS dns. */
 struct issuer_intent {
     enum issuer_ca_kind kind;
     struct certs_leaf_spec leaf;
     struct certs_ak_spec ak;
+    struct certs_server_spec dns;
     const char *subject, *account, *host, *ord, *profile, *decision;
 };
 /* In the transaction that grants: builds the TBS, stores the certificate's row as an intent and

@@ -1,6 +1,10 @@
 /* Settings, and opening the issuer. */
+#include "provision/issuer/alternates.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/revoke.h"
+#include "provision/issuer/dns.h"
+#include "provision/issuer/dns_ca.h"
+#include "provision/issuer/http01.h"
 
 #include "attestd/base/io.h"
 #include "certs/ekcert.h"
@@ -285,12 +289,30 @@ static enum att_rc new_issuer(const char *config_path, struct issuer **ret_issue
     return ATT_OK;
 }
 
+static enum att_rc load_dns(struct issuer *issuer, bool create, struct att_err *err)
+{
+    const struct conf_issuer *conf = issuer->settings->conf;
+    enum att_rc rc = issuer_alternate_load(conf->state_dir, "workload", issuer->ca->workload_ca,
+                                           &issuer->workload_alternate, err);
+    if (!rc && conf->dns) {
+        rc = issuer_dns_ca_load(conf, create, &issuer->dns_ca, err);
+    }
+    if (!rc && issuer->dns_ca) {
+        rc = issuer_alternate_load(conf->state_dir, "dns", issuer->dns_ca->ca,
+                                   &issuer->dns_alternate, err);
+    }
+    return rc;
+}
+
 /* The lock first: whoever has not got it must not even renew a key of the one who has. */
 static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
 {
     enum att_rc rc = take_lock(issuer, err);
     if (!rc) {
         rc = issuer_ca_load(issuer->settings->conf, true, &issuer->ca, err);
+    }
+    if (!rc) {
+        rc = load_dns(issuer, true, err);
     }
     if (!rc) {
         issuer->limit = issuer_limit_new();
@@ -308,7 +330,10 @@ static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
     if (!rc) {
         rc = open_store(issuer, err);
     }
-    return rc ? rc : first_recovery(issuer, err);
+    if (!rc) {
+        rc = first_recovery(issuer, err);
+    }
+    return rc || !issuer->settings->conf->dns ? rc : issuer_dns_start(issuer, err);
 }
 
 enum att_rc issuer_open(const char *config_path, struct issuer **ret_issuer, struct att_err *err)
@@ -358,6 +383,9 @@ enum att_rc issuer_check(const char *config_path, struct att_err *err)
         rc = issuer_ca_load(issuer->settings->conf, false, &issuer->ca, err);
     }
     if (!rc) {
+        rc = load_dns(issuer, false, err);
+    }
+    if (!rc) {
         rc = issuer_policies_check(issuer->settings->conf->policies_dir, err);
     }
     if (!rc) {
@@ -377,7 +405,11 @@ void issuer_free(struct issuer *issuer)
     if (!issuer) {
         return;
     }
+    issuer_http01_free(issuer->http01); /* it writes to the store */
     store_free(issuer->store);
+    issuer_dns_ca_free(issuer->dns_ca);
+    free(issuer->workload_alternate);
+    free(issuer->dns_alternate);
     issuer_ca_free(issuer->ca);
     acme_nonces_free(issuer->nonces);
     acme_keys_free(issuer->keys);

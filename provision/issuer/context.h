@@ -36,19 +36,17 @@
  * and its evidence. */
 #define ISSUER_ENTRY_GONE          (-1) /* an order's entry_version: no entry has it */
 #define ISSUER_RECENT_S            600
-#define ISSUER_RECENT_ORDERS       512
-#define ISSUER_RECENT_AKS          64
 #define ISSUER_RECENT_REFUSALS     512
 #define ISSUER_RECENT_CHANGES      16   /* of the account itself */
 #define ISSUER_RECENT_REFUSED_LOGS 8    /* refused statements whose logs are kept */
 #define ISSUER_RECENT_NEW_LOGS     64   /* logs not seen before, of up to 4 MiB each */
 #define ISSUER_TAILS_FREE          8192 /* bytes of tails that a statement may have beside that */
-/* And with getting it: 100 agents of a host with lifetimes of 2 minutes make 750, by 80 s each. */
-#define ISSUER_RECENT_ALL_ORDERS 2048
 /* A refused M1 is kept up to this; beyond, and for what it says besides, there is its digest. */
 #define ISSUER_REFUSED_M1_MAX ((size_t)16 << 10)
 
 struct issuer_ca;
+struct issuer_dns_ca;
+struct issuer_http01;
 struct issuer_server;
 struct issuer_crls;
 struct issuer_limit;
@@ -77,6 +75,9 @@ struct issuer {
     struct store *store;
     struct issuer_ca *ca;
     struct issuer_crls *crls;
+    struct issuer_dns_ca *dns_ca; /* NULL: no certificates for DNS names since the start */
+    struct issuer_http01 *http01; /* likewise */
+    char *workload_alternate, *dns_alternate; /* further chains, PEM; NULL: none */
     struct acme_nonces *nonces;
     struct acme_keys *keys;
     struct issuer_limit *limit;
@@ -126,6 +127,7 @@ struct issuer_request {
     const char *path; /* raw, as in the request line, without query */
     const char *content_type, *if_none_match, *prefer;
     struct att_slice body;
+    const char *peer; /* the address that it came from, as text; NULL: not known */
 };
 
 struct issuer_response {
@@ -135,10 +137,11 @@ struct issuer_response {
     char nonce[ACME_NONCE_TEXT]; /* "" = none */
     char location[ACME_URL_MAX];
     char etag[32];
-    char up[ACME_URL_MAX]; /* Link rel="up" */
-    const char *allow;     /* 405 */
-    int retry_after_s;     /* 0 = none */
-    int max_age_s;         /* how long others may keep it; 0 = not at all */
+    char up[ACME_URL_MAX];        /* Link rel="up" */
+    char alternate[ACME_URL_MAX]; /* Link rel="alternate" */
+    const char *allow;            /* 405 */
+    int retry_after_s;            /* 0 = none */
+    int max_age_s;                /* how long others may keep it; 0 = not at all */
     /* hostView with Prefer: wait: the server keeps the request until the view is newer than
      * hold_version or hold_s passed, then calls issuer_view_answer. */
     int hold_s;
@@ -179,11 +182,23 @@ enum att_rc issuer_authz(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_challenge(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_finalize(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_certificate(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_alternate(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_host_view(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_dns_order(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_dns_authz(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_dns_challenge(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_dns_finalize(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_key_change(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_revoke_cert(struct issuer_call *call, struct att_err *err);
 
 /* ---- helpers
  * ---------------------------------------------------------------------------------------- */
 
+/* A problem document without a call. */
+void issuer_refuse_plain(struct issuer_response *response, int status, enum acme_problem_type type,
+                         const char *text);
+/* The account as it is now, as the answer. */
+ATT_MUST_USE enum att_rc issuer_account_reload(struct issuer_call *call, struct att_err *err);
 /* A refusal with its word. */
 enum att_rc issuer_refuse(struct att_err *err, enum att_rc rc, const char *reason, const char *fmt,
                           ...) ATT_PRINTF(4, 5);
@@ -197,6 +212,9 @@ enum att_rc issuer_reply(struct issuer_call *call, int status, json_t *body, str
 /* rateLimited, when the account made too many orders (or AK records) of late. */
 ATT_MUST_USE enum att_rc issuer_check_rate(struct issuer_call *call, struct store_tx *tx,
                                            struct att_err *err);
+/* The same of the host, whose accounts may change; counts this order. */
+ATT_MUST_USE enum att_rc issuer_check_host_rate(struct issuer_call *call,
+                                                const struct store_host *host, struct att_err *err);
 ATT_MUST_USE enum att_rc issuer_new_id(char ret[ISSUER_ID_LEN], struct att_err *err);
 /* "<base>/<noun>/<id>", malloc'd. */
 char *issuer_url(const struct issuer *issuer, const char *noun, const char *id);
@@ -226,8 +244,17 @@ enum issuer_limit_kind {
     ISSUER_LIMIT_CHANGES,
     ISSUER_LIMIT_REFUSED_LOGS,
     ISSUER_LIMIT_NEW_LOGS,
+    ISSUER_LIMIT_HOST_ORDERS, /* those from here on as the configuration says */
+    ISSUER_LIMIT_ADDRESS_REQUESTS,
+    ISSUER_LIMIT_ADDRESS_ACCOUNTS,
     ISSUER_LIMITS /* how many */
 };
+/* Whether this one did it this many times within ISSUER_RECENT_S already; if not, it is counted. */
+bool issuer_limit_take(struct issuer_limit *limit, enum issuer_limit_kind kind, const char *who,
+                       unsigned most, int64_t now);
+/* The same of a source address: IPv6 by its /64. most 0, or an address not known: never. */
+bool issuer_limit_take_address(struct issuer_limit *limit, enum issuer_limit_kind kind,
+                               const char *address, unsigned most, int64_t now);
 /* Whether this account did it ISSUER_RECENT_… times within ISSUER_RECENT_S. */
 struct issuer_limit *issuer_limit_new(void); /* NULL without memory */
 void issuer_limit_free(struct issuer_limit *limit);

@@ -17,6 +17,7 @@ static const struct kind {
                              "crl.workload.number"},
     [ISSUER_CRL_ATTESTATION] = {"attestation.crl", "ak", "crl.attestation", "crl.attestation.der",
                                 "crl.attestation.number"},
+    [ISSUER_CRL_DNS] = {"dns.crl", "dns", "crl.dns", "crl.dns.der", "crl.dns.number"},
 };
 
 struct issuer_crls {
@@ -173,16 +174,17 @@ static enum att_rc add(void *user, const void *record, struct att_err *err)
 static enum att_rc sign(const struct look *look, const struct gather *g, int64_t number,
                         struct att_buf *ret_der, struct att_err *err)
 {
-    const struct issuer_ca *ca = look->issuer->ca;
-    bool workload = look->of == ISSUER_CRL_WORKLOAD;
+    struct issuer_authority by = issuer_authority_of(look->issuer, look->kind->cert_kind);
+    if (!by.ca) {
+        return att_fail(err, ATT_E_NOTFOUND, "there is no such authority");
+    }
     issuer_autosettings *settings = issuer_settings_get(look->issuer);
     struct certs_crl_spec spec = {.this_update = look->now,
                                   .next_update = look->now + settings->conf->crl_lifetime_s,
                                   .number = (uint64_t)number,
                                   .entries = g->entries,
                                   .n_entries = g->n};
-    return certs_crl_create(&spec, workload ? ca->workload_ca : ca->attest_ca,
-                            workload ? ca->workload_key : ca->attest_key, ret_der, err);
+    return certs_crl_create(&spec, by.ca, by.key, ret_der, err);
 }
 
 static enum att_rc put_list(const struct look *look, struct store_tx *tx, struct att_err *err)

@@ -87,7 +87,12 @@ static void send_list(struct conn *conn, enum issuer_crl_of of, bool head)
     uint64_t number = 0;
     struct att_err err = {0};
     att_autobuf der = ATT_BUF_INIT(CERTS_CRL_MAX);
-    if (issuer_crl_get(conn->server->issuer, of, &der, &number, &err)) {
+    enum att_rc rc = issuer_crl_get(conn->server->issuer, of, &der, &number, &err);
+    if (rc == ATT_E_NOTFOUND) {
+        answer(conn, "404 Not Found", "", NULL, head);
+        return;
+    }
+    if (rc) {
         att_log_err(ATT_ERROR, "crl.failed", &err);
         answer(conn, "503 Service Unavailable", "Retry-After: 5\r\n", NULL, head);
         return;

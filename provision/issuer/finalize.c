@@ -1,4 +1,5 @@
 /* M5 and M6: the certificate. */
+#include "provision/issuer/alternates.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/order.h"
 #include "provision/issuer/revoke.h"
@@ -390,7 +391,29 @@ static enum att_rc load_cert(void *user, struct store_tx *tx, struct att_err *er
     return store_find(tx, &store_certs, "id", m->call->id, &m->cert, err);
 }
 
-enum att_rc issuer_certificate(struct issuer_call *call, struct att_err *err)
+static enum att_rc put_chain(struct m6 *m, bool alternate, struct att_err *err)
+{
+    struct issuer_call *call = m->call;
+    struct issuer_response *response = call->response;
+    bool more = issuer_alternate_of(call->issuer, m->cert.kind) != NULL;
+    if (alternate) {
+        enum att_rc rc = issuer_alternate_put(call->issuer, &m->cert, &response->body, err);
+        if (rc) {
+            return rc;
+        }
+    } else {
+        att_buf_put_str(&response->body, m->cert.pem);
+    }
+    if (more) { /* RFC 8555 §7.4.2 */
+        snprintf(response->alternate, sizeof response->alternate, "%s/%s/%s",
+                 call->issuer->base_url, alternate ? "certificate" : "alternate", call->id);
+    }
+    response->status = 200;
+    response->content_type = "application/pem-certificate-chain";
+    return att_buf_ok(&response->body, err);
+}
+
+static enum att_rc give_chain(struct issuer_call *call, bool alternate, struct att_err *err)
 {
     struct m6 m = {.call = call};
     if (call->jws.payload.len) {
@@ -411,11 +434,18 @@ enum att_rc issuer_certificate(struct issuer_call *call, struct att_err *err)
         call->problem.status = 404;
     }
     if (!rc) {
-        att_buf_put_str(&call->response->body, m.cert.pem);
-        call->response->status = 200;
-        call->response->content_type = "application/pem-certificate-chain";
-        rc = att_buf_ok(&call->response->body, err);
+        rc = put_chain(&m, alternate, err);
     }
     store_record_done(&store_certs, &m.cert);
     return rc;
+}
+
+enum att_rc issuer_certificate(struct issuer_call *call, struct att_err *err)
+{
+    return give_chain(call, false, err);
+}
+
+enum att_rc issuer_alternate(struct issuer_call *call, struct att_err *err)
+{
+    return give_chain(call, true, err);
 }

@@ -1,6 +1,7 @@
 /* From a request to an answer: routes, methods, JWS discipline (RFC 8555 §6), problems. */
 #include "provision/issuer/context.h"
 #include "provision/issuer/revoke.h"
+#include "provision/issuer/renewal.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -8,7 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum key_kind { KEY_JWK, KEY_KID };
+enum key_kind { KEY_JWK, KEY_KID, KEY_EITHER };
 
 struct route {
     const char *noun;
@@ -18,11 +19,15 @@ struct route {
     bool evidence; /* logs may be in it */
 };
 
+#define RENEWAL "renewalInfo/" /* read without a signature (RFC 9773 §4.2) */
+
 static const struct route routes[] = {
     {"newAccount", false, KEY_JWK, issuer_new_account, false},
     {"newOrder", false, KEY_KID, issuer_new_order, false},
     {"newAttestationKey", false, KEY_KID, issuer_new_attestation_key, false},
     {"hostView", false, KEY_KID, issuer_host_view, false},
+    {"keyChange", false, KEY_KID, issuer_key_change, false},
+    {"revokeCert", false, KEY_EITHER, issuer_revoke_cert, false},
     {"account", true, KEY_KID, issuer_account, false},
     {"orders", true, KEY_KID, issuer_account_orders, false},
     {"order", true, KEY_KID, issuer_order, false},
@@ -30,7 +35,12 @@ static const struct route routes[] = {
     {"challenge", true, KEY_KID, issuer_challenge, true},
     {"finalize", true, KEY_KID, issuer_finalize, false},
     {"certificate", true, KEY_KID, issuer_certificate, false},
+    {"alternate", true, KEY_KID, issuer_alternate, false},
     {"ak", true, KEY_KID, issuer_attestation_key, true},
+    {"dns-order", true, KEY_KID, issuer_dns_order, false},
+    {"dns-authz", true, KEY_KID, issuer_dns_authz, false},
+    {"dns-challenge", true, KEY_KID, issuer_dns_challenge, false},
+    {"dns-finalize", true, KEY_KID, issuer_dns_finalize, false},
 };
 
 /* ---- problems
@@ -81,7 +91,7 @@ static void problem_of_err(const struct att_err *err, struct acme_problem *ret_p
     }
 }
 
-static void refuse_plain(struct issuer_response *response, int status, enum acme_problem_type type,
+void issuer_refuse_plain(struct issuer_response *response, int status, enum acme_problem_type type,
                          const char *text)
 {
     struct acme_problem problem;
@@ -100,6 +110,10 @@ static enum att_rc add_profiles(json_t *meta, const struct conf_issuer *conf)
         const struct conf_profile *p = &conf->profiles[i];
         json_object_set_new(profiles, p->name, json_string(p->description ? p->description : ""));
     }
+    for (unsigned i = 0; conf->dns && i < conf->dns->n_profiles; i++) {
+        const struct conf_dns_profile *p = &conf->dns->profiles[i];
+        json_object_set_new(profiles, p->name, json_string(p->description));
+    }
     return json_object_set_new(meta, "profiles", profiles) == 0 ? ATT_OK : ATT_E_NOMEM;
 }
 
@@ -107,8 +121,9 @@ static void directory(struct issuer *issuer, struct issuer_response *response)
 {
     issuer_autosettings *settings = issuer_settings_get(issuer);
     att_autojson *json = json_object();
-    static const char *const nouns[] = {"newNonce", "newAccount", "newOrder", "newAttestationKey",
-                                        "hostView"};
+    static const char *const nouns[] = {"newNonce",   "newAccount", "newOrder",
+                                        "revokeCert", "keyChange",  "newAttestationKey",
+                                        "hostView",   "renewalInfo"};
     for (size_t i = 0; i < sizeof nouns / sizeof nouns[0]; i++) {
         json_object_set_new(json, nouns[i], json_sprintf("%s/%s", issuer->base_url, nouns[i]));
     }
@@ -117,7 +132,7 @@ static void directory(struct issuer *issuer, struct issuer_response *response)
                              "trustDomain", issuer->trust_domain);
     if (add_profiles(meta, settings->conf) || json_object_set_new(json, "meta", meta) ||
         att_json_dump(json, false, &response->body, NULL)) {
-        refuse_plain(response, 500, ACME_P_SERVER_INTERNAL, "no memory");
+        issuer_refuse_plain(response, 500, ACME_P_SERVER_INTERNAL, "no memory");
         return;
     }
     response->status = 200;
@@ -138,9 +153,14 @@ static void crl(struct issuer *issuer, enum issuer_crl_of of, const struct issue
 {
     struct att_err err = {0};
     uint64_t number = 0;
-    if (issuer_crl_get(issuer, of, &response->body, &number, &err)) {
+    enum att_rc rc = issuer_crl_get(issuer, of, &response->body, &number, &err);
+    if (rc == ATT_E_NOTFOUND) {
+        issuer_refuse_plain(response, 404, ACME_P_MALFORMED, "there is no such resource");
+        return;
+    }
+    if (rc) {
         att_log_err(ATT_ERROR, "crl.failed", &err);
-        refuse_plain(response, 503, ACME_P_SERVER_INTERNAL, "the list cannot be made now");
+        issuer_refuse_plain(response, 503, ACME_P_SERVER_INTERNAL, "the list cannot be made now");
         response->retry_after_s = 5;
         return;
     }
@@ -201,7 +221,7 @@ static enum att_rc by_kid(struct issuer_call *call, struct att_err *err)
 static enum att_rc by_jwk(struct issuer_call *call, struct att_err *err)
 {
     if (!call->jws.jwk) {
-        return issuer_refuse(err, ATT_E_PARSE, "malformed", "newAccount wants jwk, not kid");
+        return issuer_refuse(err, ATT_E_PARSE, "malformed", "this resource wants jwk, not kid");
     }
     return acme_jws_verify_jwk(&call->jws, call->jws.jwk, err);
 }
@@ -234,7 +254,8 @@ static enum att_rc authenticate(struct issuer_call *call, const struct route *ro
     if (rc) {
         return rc;
     }
-    return route->key == KEY_JWK ? by_jwk(call, err) : by_kid(call, err);
+    bool jwk = route->key == KEY_JWK || (route->key == KEY_EITHER && call->jws.jwk);
+    return jwk ? by_jwk(call, err) : by_kid(call, err);
 }
 
 static bool jose_content(const char *type)
@@ -253,8 +274,8 @@ static void post(struct issuer *issuer, const struct route *route, const char *i
 {
     acme_nonces_issue(issuer->nonces, response->nonce); /* RFC 8555 §6.5: on errors, too */
     if (!jose_content(request->content_type)) {
-        refuse_plain(response, 415, ACME_P_MALFORMED,
-                     "expected Content-Type application/jose+json");
+        issuer_refuse_plain(response, 415, ACME_P_MALFORMED,
+                            "expected Content-Type application/jose+json");
         return;
     }
     issuer_autosettings *settings = issuer_settings_get(issuer);
@@ -266,7 +287,7 @@ static void post(struct issuer *issuer, const struct route *route, const char *i
                                .now = issuer->clock()};
     struct att_err err = {0};
     enum att_rc rc = authenticate(&call, route, &err);
-    bool known = !rc && route->key == KEY_KID;
+    bool known = !rc && call.account.id;
     if (known &&
         issuer_limit_reached(issuer->limit, ISSUER_LIMIT_REFUSALS, call.account.id, call.now)) {
         rc = issuer_problem(&call, &err, ACME_P_RATE_LIMITED, NULL,
@@ -289,7 +310,10 @@ static void post(struct issuer *issuer, const struct route *route, const char *i
             problem_of_err(&err, &call.problem);
         }
         put_problem(response, &call.problem);
-        response->location[0] = response->etag[0] = response->up[0] = 0;
+        if (call.problem.status != 409) { /* RFC 8555 §7.3.5 */
+            response->location[0] = 0;
+        }
+        response->etag[0] = response->up[0] = response->alternate[0] = 0;
         response->hold_s = 0;
         atomic_fetch_add(&issuer->counters.refused, 1);
         att_log(response->status >= 500 ? ATT_ERROR : ATT_INFO, "request.refused",
@@ -325,6 +349,23 @@ static const struct route *find_route(const char *rest, const char **ret_id)
     return NULL;
 }
 
+/* Before anything is read of it. */
+static bool too_many(struct issuer *issuer, const struct issuer_request *request,
+                     struct issuer_response *response)
+{
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    if (!issuer_limit_take_address(issuer->limit, ISSUER_LIMIT_ADDRESS_REQUESTS, request->peer,
+                                   settings->conf->limits->address_requests, issuer->clock())) {
+        return false;
+    }
+    if (request->method == ISSUER_POST) {
+        acme_nonces_issue(issuer->nonces, response->nonce);
+    }
+    issuer_refuse_plain(response, 429, ACME_P_RATE_LIMITED, "too many requests of this address");
+    response->retry_after_s = 60;
+    return true;
+}
+
 void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
                    struct issuer_response *ret_response)
 {
@@ -332,6 +373,9 @@ void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
     *response = (struct issuer_response){0};
     response->body.max = (size_t)16 << 20;
     atomic_fetch_add(&issuer->counters.requests, 1);
+    if (too_many(issuer, request, response)) {
+        return;
+    }
     size_t prefix = strlen(issuer->base_path);
     bool inside =
         strncmp(request->path, issuer->base_path, prefix) == 0 && request->path[prefix] == '/';
@@ -350,12 +394,22 @@ void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
     } else if (strcmp(rest, "directory") == 0 || strcmp(rest, "newNonce") == 0 ||
                is_crl(rest, &of)) {
         response->allow = "GET, HEAD";
-        refuse_plain(response, 405, ACME_P_MALFORMED, "this resource is read with GET or HEAD");
+        issuer_refuse_plain(response, 405, ACME_P_MALFORMED,
+                            "this resource is read with GET or HEAD");
+    } else if (strncmp(rest, RENEWAL, sizeof RENEWAL - 1) == 0 && rest[sizeof RENEWAL - 1]) {
+        if (get) {
+            issuer_renewal_info(issuer, rest + sizeof RENEWAL - 1, response);
+        } else {
+            response->allow = "GET, HEAD";
+            issuer_refuse_plain(response, 405, ACME_P_MALFORMED,
+                                "this resource is read with GET or HEAD");
+        }
     } else if (!route) {
-        refuse_plain(response, 404, ACME_P_MALFORMED, "there is no such resource");
+        issuer_refuse_plain(response, 404, ACME_P_MALFORMED, "there is no such resource");
     } else if (request->method != ISSUER_POST) {
         response->allow = "POST"; /* RFC 8555 §6.3 */
-        refuse_plain(response, 405, ACME_P_MALFORMED, "this resource is read with POST-as-GET");
+        issuer_refuse_plain(response, 405, ACME_P_MALFORMED,
+                            "this resource is read with POST-as-GET");
     } else {
         post(issuer, route, id, request, response);
     }

@@ -1,5 +1,7 @@
 /* Signing with a record before and a record after. */
+#include "certs/dns.h"
 #include "provision/issuer/ca.h"
+#include "provision/issuer/renewal.h"
 
 #include <openssl/x509v3.h>
 #include <stdio.h>
@@ -15,13 +17,13 @@ static bool fill_cert(struct store_cert *cert, const struct issuer_intent *inten
                       const char *serial, const char *id)
 {
     return issuer_set(&cert->serial, serial) && issuer_set(&cert->id, id) &&
-           issuer_set(&cert->kind, intent->kind == ISSUER_CA_AGENT ? "agent" : "ak") &&
+           issuer_set(&cert->kind, issuer_ca_kind_name(intent->kind)) &&
            issuer_set(&cert->status, STORE_CERT_INTENT) &&
            issuer_set(&cert->subject, intent->subject) &&
            issuer_set(&cert->account, intent->account) && issuer_set(&cert->host, intent->host) &&
            issuer_set(&cert->ord, intent->ord) && issuer_set(&cert->profile, intent->profile) &&
            issuer_set(&cert->pem, "") && issuer_set(&cert->decision, intent->decision) &&
-           issuer_set(&cert->reason, "");
+           issuer_set(&cert->reason, "") && issuer_set(&cert->replaced, "");
 }
 
 static json_t *cert_record(const struct store_cert *cert, const char *kind, const char *outcome)
@@ -40,32 +42,53 @@ static json_t *cert_record(const struct store_cert *cert, const char *kind, cons
     return record;
 }
 
+static uint8_t *serial_of(struct issuer_intent *intent)
+{
+    return intent->kind == ISSUER_CA_AGENT ? intent->leaf.serial
+           : intent->kind == ISSUER_CA_AK  ? intent->ak.serial
+                                           : intent->dns.serial;
+}
+
+static struct certs_validity *validity_of(struct issuer_intent *intent)
+{
+    return intent->kind == ISSUER_CA_AGENT ? &intent->leaf.validity
+           : intent->kind == ISSUER_CA_AK  ? &intent->ak.validity
+                                           : &intent->dns.validity;
+}
+
+static enum att_rc make_tbs(const struct issuer_intent *intent, const X509 *ca, struct att_buf *tbs,
+                            struct att_err *err)
+{
+    uint8_t digest[ATT_SHA256_LEN];
+    return intent->kind == ISSUER_CA_AGENT ? certs_leaf_tbs(&intent->leaf, ca, tbs, digest, err)
+           : intent->kind == ISSUER_CA_AK  ? certs_ak_tbs(&intent->ak, ca, tbs, digest, err)
+                                           : certs_dns_tbs(&intent->dns, ca, tbs, digest, err);
+}
+
 enum att_rc issuer_intent_make(struct issuer *issuer, struct store_tx *tx,
                                struct issuer_intent *intent, int64_t now,
                                struct store_cert *ret_cert, struct att_err *err)
 {
-    bool agent = intent->kind == ISSUER_CA_AGENT;
-    uint8_t *serial = agent ? intent->leaf.serial : intent->ak.serial;
-    uint8_t digest[ATT_SHA256_LEN];
+    struct issuer_authority by = issuer_authority_of(issuer, issuer_ca_kind_name(intent->kind));
     char hex[2 * CERTS_SERIAL_LEN + 1], id[ISSUER_ID_LEN];
     struct store_cert cert = {.created_at = now};
-    enum att_rc rc = certs_serial_new(serial, err);
+    enum att_rc rc = by.ca ? certs_serial_new(serial_of(intent), err)
+                           : att_fail(err, ATT_E_INTERNAL, "no authority for this certificate");
     if (!rc) {
         rc = issuer_new_id(id, err);
     }
     if (!rc) {
-        att_hex(hex, ATT_SLICE(serial, CERTS_SERIAL_LEN));
+        att_hex(hex, ATT_SLICE(serial_of(intent), CERTS_SERIAL_LEN));
         rc = fill_cert(&cert, intent, hex, id) ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory");
     }
     if (!rc) {
-        struct certs_validity *v = agent ? &intent->leaf.validity : &intent->ak.validity;
+        struct certs_validity *v = validity_of(intent);
         /* Towards the end of a CA's life a shorter certificate is better than none; below the
          * least lifetime there is none. */
-        v->not_after = issuer_ca_clamp(issuer->ca, agent, v->not_after);
+        v->not_after = v->not_after < by.end ? v->not_after : by.end;
         cert.not_before = v->not_before;
         cert.not_after = v->not_after;
-        rc = agent ? certs_leaf_tbs(&intent->leaf, issuer->ca->workload_ca, &cert.tbs, digest, err)
-                   : certs_ak_tbs(&intent->ak, issuer->ca->attest_ca, &cert.tbs, digest, err);
+        rc = make_tbs(intent, by.ca, &cert.tbs, err);
     }
     /* A serial number that was ever used is refused by the table's key. */
     if (!rc) {
@@ -143,7 +166,7 @@ struct outcome {
     bool ended;                  /* it was not an intent any more: nothing was written */
 };
 
-static bool set_problem(struct store_order *order, const char *reason, const char *detail)
+static bool set_problem(char **error, const char *reason, const char *detail)
 {
     struct acme_problem problem = {0};
     json_t *json = NULL;
@@ -155,22 +178,46 @@ static bool set_problem(struct store_order *order, const char *reason, const cha
     }
     issuer_autofree *text = issuer_json_text(json);
     json_decref(json);
-    return text && issuer_set(&order->error, text);
+    return text && issuer_set(error, text);
+}
+
+static enum att_rc void_order(struct store_tx *tx, const struct store_cert *cert,
+                              const char *reason, const char *detail, struct att_err *err)
+{
+    struct store_order order = {0};
+    enum att_rc rc = store_get(tx, &store_orders, cert->ord, &order, err);
+    if (!rc && strcmp(order.status, "processing") == 0) {
+        rc = issuer_set(&order.status, "invalid") && set_problem(&order.error, reason, detail)
+                 ? store_put(tx, &store_orders, &order, err)
+                 : att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    store_record_done(&store_orders, &order);
+    return rc;
+}
+
+static enum att_rc void_dns_order(struct store_tx *tx, const struct store_cert *cert,
+                                  const char *reason, const char *detail, struct att_err *err)
+{
+    struct store_dns_order order = {0};
+    enum att_rc rc = store_get(tx, &store_dns_orders, cert->ord, &order, err);
+    if (!rc && strcmp(order.status, "processing") == 0) {
+        rc = issuer_set(&order.status, "invalid") && set_problem(&order.error, reason, detail)
+                 ? store_put(tx, &store_dns_orders, &order, err)
+                 : att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    store_record_done(&store_dns_orders, &order);
+    return rc;
 }
 
 enum att_rc issuer_intent_void(struct store_tx *tx, const struct store_cert *cert,
                                const char *reason, const char *detail, struct att_err *err)
 {
-    struct store_order order = {0};
-    enum att_rc rc = strcmp(cert->kind, "ak") == 0
-                         ? ATT_E_NOTFOUND
-                         : store_get(tx, &store_orders, cert->ord, &order, err);
-    if (!rc && strcmp(order.status, "processing") == 0) {
-        rc = issuer_set(&order.status, "invalid") && set_problem(&order, reason, detail)
-                 ? store_put(tx, &store_orders, &order, err)
-                 : att_fail(err, ATT_E_NOMEM, "no memory");
+    enum att_rc rc = ATT_E_NOTFOUND;
+    if (strcmp(cert->kind, "dns") == 0) {
+        rc = void_dns_order(tx, cert, reason, detail, err);
+    } else if (strcmp(cert->kind, "ak") != 0) {
+        rc = void_order(tx, cert, reason, detail, err);
     }
-    store_record_done(&store_orders, &order);
     if (rc == ATT_E_NOTFOUND) {
         att_err_clear(err); /* an AK's, or swept away since: nobody waits */
         rc = ATT_OK;
@@ -199,7 +246,27 @@ static enum att_rc complete_order(const struct outcome *o, struct store_tx *tx, 
                  ? store_put(tx, &store_orders, &order, err)
                  : att_fail(err, ATT_E_NOMEM, "no memory");
     }
+    if (!rc) {
+        rc = issuer_replaces_done(tx, order.replaces, order.id, err);
+    }
     store_record_done(&store_orders, &order);
+    return rc;
+}
+
+static enum att_rc complete_dns_order(const struct outcome *o, struct store_tx *tx,
+                                      struct att_err *err)
+{
+    struct store_dns_order order = {0};
+    enum att_rc rc = store_get(tx, &store_dns_orders, o->cert->ord, &order, err);
+    if (!rc) {
+        rc = issuer_set(&order.status, "valid") && issuer_set(&order.cert, o->cert->id)
+                 ? store_put(tx, &store_dns_orders, &order, err)
+                 : att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    if (!rc) {
+        rc = issuer_replaces_done(tx, order.replaces, order.id, err);
+    }
+    store_record_done(&store_dns_orders, &order);
     return rc;
 }
 
@@ -208,8 +275,9 @@ static enum att_rc complete(const struct outcome *o, struct store_tx *tx, struct
     if (o->reason) {
         return issuer_intent_void(tx, o->cert, o->reason, o->detail, err);
     }
-    enum att_rc rc =
-        strcmp(o->cert->kind, "ak") == 0 ? complete_ak(o, tx, err) : complete_order(o, tx, err);
+    enum att_rc rc = strcmp(o->cert->kind, "ak") == 0    ? complete_ak(o, tx, err)
+                     : strcmp(o->cert->kind, "dns") == 0 ? complete_dns_order(o, tx, err)
+                                                         : complete_order(o, tx, err);
     /* What it was for may have been swept away since; then nobody waits for it. */
     if (rc == ATT_E_NOTFOUND) {
         att_err_clear(err);
@@ -275,23 +343,21 @@ static bool made_for(struct att_slice tbs, X509 *ca)
 static enum att_rc sign_pem(struct issuer *issuer, const struct store_cert *cert, char **ret_pem,
                             struct att_err *err)
 {
-    bool agent = strcmp(cert->kind, "ak") != 0;
-    const struct issuer_ca *ca = issuer->ca;
+    struct issuer_authority by = issuer_authority_of(issuer, cert->kind);
     att_autobuf der = {0}, pem = {0};
-    enum att_rc rc =
-        certs_tbs_sign_for(att_buf_slice(&cert->tbs), agent ? ca->workload_ca : ca->attest_ca,
-                           agent ? ca->workload_key : ca->attest_key, &der, err);
+    /* Made before the CA was replaced: nobody could verify it. */
+    if (!by.ca || !made_for(att_buf_slice(&cert->tbs), by.ca)) {
+        enum att_rc rc = att_fail(err, ATT_E_INVAL,
+                                  "certificate %s: was to be issued by another CA", cert->serial);
+        att_err_reason(err, FOREIGN);
+        return rc;
+    }
+    enum att_rc rc = certs_tbs_sign_for(att_buf_slice(&cert->tbs), by.ca, by.key, &der, err);
     if (!rc) {
         rc = certs_pem_encode("CERTIFICATE", att_buf_slice(&der), &pem, err);
     }
-    /* Made before the CA was replaced: nobody could verify it. */
-    if (!rc && !made_for(att_buf_slice(&cert->tbs), agent ? ca->workload_ca : ca->attest_ca)) {
-        rc = att_fail(err, ATT_E_INVAL, "certificate %s: was to be issued by another CA",
-                      cert->serial);
-        att_err_reason(err, FOREIGN);
-    }
     if (!rc) {
-        att_buf_put_str(&pem, agent ? ca->workload_pem : ca->attest_pem);
+        att_buf_put_str(&pem, by.pem);
     }
     char *text = rc ? NULL : issuer_steal_text(&pem);
     if (!rc && !text) {
@@ -334,6 +400,7 @@ static enum att_rc load_intent(void *user, struct store_tx *tx, struct att_err *
     struct look *l = user;
     struct store_ak ak = {0};
     struct store_order order = {0};
+    struct store_dns_order dns = {0};
     enum att_rc rc = store_get(tx, &store_certs, l->serial, l->cert, err);
     if (rc || strcmp(l->cert->status, STORE_CERT_INTENT) != 0) {
         return rc;
@@ -341,12 +408,16 @@ static enum att_rc load_intent(void *user, struct store_tx *tx, struct att_err *
     if (strcmp(l->cert->kind, "ak") == 0) {
         rc = store_get(tx, &store_aks, l->cert->ord, &ak, err);
         l->useless = rc || strcmp(ak.state, STORE_AK_VALID) != 0;
+    } else if (strcmp(l->cert->kind, "dns") == 0) {
+        rc = store_get(tx, &store_dns_orders, l->cert->ord, &dns, err);
+        l->useless = rc || strcmp(dns.status, "processing") != 0;
     } else {
         rc = store_get(tx, &store_orders, l->cert->ord, &order, err);
         l->useless = rc || strcmp(order.status, "processing") != 0;
     }
     store_record_done(&store_aks, &ak);
     store_record_done(&store_orders, &order);
+    store_record_done(&store_dns_orders, &dns);
     if (rc == ATT_E_NOTFOUND) {
         att_err_clear(err);
         rc = ATT_OK;

@@ -1,25 +1,29 @@
-/* What one account may do within a time that leaves something for ever: refusals and changes are
- * audit records, and that log is never cut. In memory, of a fixed size. Who is not in a full set
- * takes the place of its least and goes on from that one's count: a count may be too high when a
- * set of eight is full of offenders, and is never too low, so that accounts which meet do not reset
- * each other. */
+/* What one account, host or address may do within a time that leaves something for ever: refusals
+ * and changes are audit records, and that log is never cut. In memory, of a fixed size. Who is not
+ * in a full set takes the place of its least and goes on from that one's count: a count may be too
+ * high when a set of eight is full of offenders, and is never too low, so that accounts which meet
+ * do not reset each other. */
 #include "provision/issuer/context.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SETS 1024
 #define WAYS 8
+/* Of a host's id so many digits do; a longer text is cut. */
+#define KEY_ROOM 48
 
 struct place {
-    char account[ISSUER_ID_LEN];
+    char who[KEY_ROOM];
     int64_t since;
     unsigned n;
 };
 
 struct issuer_limit {
     pthread_mutex_t lock;
+    uint64_t seed; /* who meets whom is not for strangers to choose */
     struct place places[ISSUER_LIMITS][SETS][WAYS];
 };
 
@@ -32,6 +36,10 @@ static const unsigned most[ISSUER_LIMITS] = {[ISSUER_LIMIT_REFUSALS] = ISSUER_RE
 struct issuer_limit *issuer_limit_new(void)
 {
     struct issuer_limit *limit = calloc(1, sizeof *limit);
+    if (limit && att_random((uint8_t *)&limit->seed, sizeof limit->seed, NULL)) {
+        free(limit);
+        return NULL;
+    }
     if (limit) {
         pthread_mutex_init(&limit->lock, NULL);
     }
@@ -46,15 +54,15 @@ void issuer_limit_free(struct issuer_limit *limit)
     }
 }
 
-/* Account ids are random, ours, and base64url: their characters are as good as a hash. */
+/* FNV-1a from a seed. */
 static struct place *set_of(struct issuer_limit *limit, enum issuer_limit_kind kind,
-                            const char *account)
+                            const char *who)
 {
-    size_t at = 0;
-    for (size_t i = 0; account[i] && i < 8; i++) {
-        at = at * 31 + (unsigned char)account[i];
+    uint64_t at = 0xcbf29ce484222325 ^ limit->seed;
+    for (size_t i = 0; who[i] && i < KEY_ROOM - 1; i++) {
+        at = (at ^ (unsigned char)who[i]) * 0x100000001b3;
     }
-    return limit->places[kind][at % SETS];
+    return limit->places[kind][(at ^ at >> 32) % SETS];
 }
 
 static bool live(const struct place *p, int64_t now)
@@ -66,7 +74,7 @@ static bool live(const struct place *p, int64_t now)
 static struct place *find(struct place *set, const char *account, int64_t now)
 {
     for (size_t i = 0; i < WAYS; i++) {
-        if (live(&set[i], now) && strcmp(set[i].account, account) == 0) {
+        if (live(&set[i], now) && strncmp(set[i].who, account, KEY_ROOM - 1) == 0) {
             return &set[i];
         }
     }
@@ -105,8 +113,40 @@ void issuer_limit_count(struct issuer_limit *limit, enum issuer_limit_kind kind,
     struct place *set = set_of(limit, kind, account), *p = find(set, account, now);
     if (!p) {
         p = least_of(set, now);
-        snprintf(p->account, sizeof p->account, "%s", account);
+        snprintf(p->who, sizeof p->who, "%s", account);
     }
     p->n++;
     pthread_mutex_unlock(&limit->lock);
+}
+
+bool issuer_limit_take(struct issuer_limit *limit, enum issuer_limit_kind kind, const char *who,
+                       unsigned most_now, int64_t now)
+{
+    pthread_mutex_lock(&limit->lock);
+    struct place *set = set_of(limit, kind, who), *p = find(set, who, now);
+    if (!p) {
+        p = least_of(set, now);
+        snprintf(p->who, sizeof p->who, "%s", who);
+    }
+    bool reached = p->n >= most_now;
+    p->n += reached ? 0 : 1;
+    pthread_mutex_unlock(&limit->lock);
+    return reached;
+}
+
+bool issuer_limit_take_address(struct issuer_limit *limit, enum issuer_limit_kind kind,
+                               const char *address, unsigned most_now, int64_t now)
+{
+    uint8_t bytes[16];
+    char key[40];
+    if (!address || !most_now) {
+        return false;
+    }
+    if (inet_pton(AF_INET6, address, bytes) != 1 ||
+        memcmp(bytes, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0) {
+        const char *v4 = strrchr(address, ':');
+        return issuer_limit_take(limit, kind, v4 ? v4 + 1 : address, most_now, now);
+    }
+    att_hex(key, ATT_SLICE(bytes, 8));
+    return issuer_limit_take(limit, kind, key, most_now, now);
 }

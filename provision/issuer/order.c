@@ -1,5 +1,8 @@
 /* M3: orders. One identifier each, so order, authorization and challenge are one row. */
 #include "provision/issuer/order.h"
+#include "provision/acme/requests.h"
+#include "provision/issuer/dns.h"
+#include "provision/issuer/renewal.h"
 
 #include "certs/san.h"
 
@@ -71,7 +74,9 @@ static json_t *authz_json(const struct issuer *issuer, const struct store_order 
                           const json_t *known, int64_t now)
 {
     const char *status = order->chall_status;
-    if (strcmp(status, "pending") == 0 && order->expires_at <= now) {
+    if (order->authz[0]) {
+        status = order->authz;
+    } else if (strcmp(status, "pending") == 0 && order->expires_at <= now) {
         status = "invalid";
     }
     return json_pack("{s:s, s:o, s:o, s:[o]}", "status", status, "expires",
@@ -89,6 +94,7 @@ struct m3 {
     char name[CERTS_AGENT_NAME_MAX + 1];
     struct store_order order;
     const struct conf_profile *profile;
+    char replaces[ISSUER_SERIAL_HEX]; /* "": none */
 };
 
 bool issuer_profile_allows(const struct conf_profile *profile, enum conf_key_kind key)
@@ -164,7 +170,8 @@ static enum att_rc fill_order(struct m3 *m, const struct store_host *host,
               issuer_set(&o->pcr_selection, m->profile->pcrs) && issuer_set(&o->logs, logs) &&
               issuer_set(&o->policy, m->profile->boot) && issuer_set(&o->entry, entry->name) &&
               issuer_set(&o->clock, clock) && issuer_set(&o->decision, "") &&
-              issuer_set(&o->cert, "") && issuer_set(&o->measured, "");
+              issuer_set(&o->cert, "") && issuer_set(&o->measured, "") &&
+              issuer_set(&o->authz, "") && issuer_set(&o->replaces, m->replaces);
     o->entry_version = entry->version;
     o->created_at = m->call->now;
     o->expires_at = m->call->now + ISSUER_ORDER_S;
@@ -205,10 +212,19 @@ static enum att_rc open_order(void *user, struct store_tx *tx, struct att_err *e
         rc = issuer_check_rate(call, tx, err);
     }
     if (!rc) {
+        rc = issuer_check_host_rate(call, &host, err);
+    }
+    if (!rc && m->request.replaces) {
+        rc = issuer_replaces_check(call, tx, &m->request, m->replaces, err);
+    }
+    if (!rc) {
         rc = fill_order(m, &host, &entry, err);
     }
     if (!rc) {
         rc = store_insert(tx, &store_orders, &m->order, err);
+    }
+    if (!rc) {
+        rc = issuer_replaces_mark(tx, m->replaces, m->order.id, err);
     }
     conf_entry_free(parsed);
     store_record_done(&store_entries, &entry);
@@ -255,6 +271,12 @@ enum att_rc issuer_new_order(struct issuer_call *call, struct att_err *err)
 {
     struct m3 m = {.call = call};
     enum att_rc rc = acme_order_request_parse(att_buf_slice(&call->jws.payload), &m.request, err);
+    if (!rc && call->settings->conf->dns &&
+        strcmp(m.request.identifiers[0].type, ACME_ID_DNS) == 0) {
+        rc = issuer_dns_new_order(call, &m.request, err);
+        acme_order_request_done(&m.request);
+        return rc;
+    }
     if (!rc) {
         rc = agent_name(&m, err);
         if (!rc) {
@@ -349,9 +371,38 @@ enum att_rc issuer_order(struct issuer_call *call, struct att_err *err)
     return get_only(call, VIEW_ORDER, err);
 }
 
+/* RFC 8555 §7.5.2: the order's only authorization, and so the order ends, too. */
+static enum att_rc deactivate(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct reading *r = user;
+    enum att_rc rc = issuer_order_load(r->call, tx, &r->order, err);
+    bool done = !rc && r->order.authz[0];
+    if (rc || done) {
+        return rc;
+    }
+    if (strcmp(r->order.chall_status, "invalid") == 0 || r->order.expires_at <= r->call->now) {
+        return issuer_problem(r->call, err, ACME_P_MALFORMED, NULL,
+                              "the authorization is invalid or has expired");
+    }
+    bool open = strcmp(r->order.status, "pending") == 0 || strcmp(r->order.status, "ready") == 0;
+    bool ok = issuer_set(&r->order.authz, "deactivated") &&
+              (!open || issuer_set(&r->order.status, "invalid"));
+    return ok ? store_put(tx, &store_orders, &r->order, err)
+              : att_fail(err, ATT_E_NOMEM, "no memory");
+}
+
 enum att_rc issuer_authz(struct issuer_call *call, struct att_err *err)
 {
-    return get_only(call, VIEW_AUTHZ, err);
+    if (!call->jws.payload.len) {
+        return show(call, VIEW_AUTHZ, err);
+    }
+    struct reading r = {.call = call};
+    enum att_rc rc = acme_deactivation_parse(att_buf_slice(&call->jws.payload), err);
+    if (!rc) {
+        rc = store_run(call->issuer->store, true, deactivate, &r, err);
+    }
+    store_record_done(&store_orders, &r.order);
+    return rc ? rc : show(call, VIEW_AUTHZ, err);
 }
 
 enum att_rc issuer_challenge_show(struct issuer_call *call, struct att_err *err)

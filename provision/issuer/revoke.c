@@ -48,6 +48,9 @@ static enum att_rc record(struct store_tx *tx, const struct store_cert *cert,
     if (what->uid >= 0) {
         json_object_set_new(json, "uid", json_integer((json_int_t)what->uid));
     }
+    if (what->by) {
+        json_object_set_new(json, "by", json_string(what->by));
+    }
     return issuer_audit(tx, now, json, NULL, err);
 }
 

@@ -11,7 +11,8 @@ struct issuer_revocation {
     const char *serial;
     const char *reason; /* one of certs_crl_reason_name, or the word of what led to it */
     const char *void_detail; /* what the order of a certificate hears that was only intended */
-    int64_t uid;             /* who, of this machine's users; -1: the issuer itself */
+    int64_t uid;             /* who, of this machine's users; -1: the issuer itself, or by */
+    const char *by;          /* "account/<id>", "key"; NULL: uid says it */
 };
 /* In the caller's transaction, with its audit record. ATT_E_NOTFOUND when there is no such
  * certificate; ATT_E_CONFLICT, reason "alreadyRevoked" (RFC 8555 §6.7); ATT_E_CONFLICT, reason
@@ -21,8 +22,8 @@ ATT_MUST_USE enum att_rc issuer_revoke(struct store_tx *tx, const struct issuer_
 /* What a CRL says of a reason that is not one of RFC 5280's. */
 enum certs_crl_reason issuer_crl_reason(const char *word);
 
-/* Of what each intermediate signed: agents' certificates, AK certificates. */
-enum issuer_crl_of { ISSUER_CRL_WORKLOAD, ISSUER_CRL_ATTESTATION, ISSUER_CRLS };
+/* Of what each intermediate signed: agents' certificates, AK certificates, those for DNS names. */
+enum issuer_crl_of { ISSUER_CRL_WORKLOAD, ISSUER_CRL_ATTESTATION, ISSUER_CRL_DNS, ISSUER_CRLS };
 const char *issuer_crl_file(enum issuer_crl_of of); /* "workload.crl" */
 bool issuer_crl_parse(const char *file, enum issuer_crl_of *ret_of);
 
@@ -30,7 +31,7 @@ bool issuer_crl_parse(const char *file, enum issuer_crl_of *ret_of);
 struct issuer_crls;
 struct issuer_crls *issuer_crls_new(void); /* NULL without memory */
 void issuer_crls_free(struct issuer_crls *crls);
-/* DER, appended, of the present list: made anew when one was revoked since, or after
+/* ATT_E_NOTFOUND: this issuer has no such authority. DER, appended, of the present list: made anew when one was revoked since, or after
  * ISSUER_CRL_FRESH_S. Numbers and lists are in the store, so that several issuers on one store
  * never give one number to two lists. */
 ATT_MUST_USE enum att_rc issuer_crl_get(struct issuer *issuer, enum issuer_crl_of of,

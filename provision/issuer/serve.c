@@ -59,7 +59,7 @@ static bool same_fixed(const struct issuer *issuer, const struct conf_issuer *co
     return strcmp(conf->url, issuer->base_url) == 0 &&
            strcmp(conf->trust_domain, issuer->trust_domain) == 0 &&
            strcmp(conf->state_dir, issuer->state_dir) == 0 &&
-           strcmp(conf->run_dir, issuer->run_dir) == 0;
+           strcmp(conf->run_dir, issuer->run_dir) == 0 && (!conf->dns || issuer->http01);
 }
 
 #define STATUS_ROOM 240
@@ -93,7 +93,8 @@ static void reload(struct issuer *issuer)
     enum att_rc rc = issuer_settings_load(issuer->config_path, &fresh, &err);
     if (!rc && !same_fixed(issuer, fresh->conf)) {
         rc = att_fail(&err, ATT_E_INVAL,
-                      "url, trust_domain, state_dir and run_dir need a restart to change");
+                      "url, trust_domain, state_dir and run_dir need a restart to change, and so "
+                      "does a section dns that was not there");
     }
     if (!rc) {
         rc = issuer_policies_import(issuer, fresh->conf->policies_dir, &err);

@@ -173,6 +173,10 @@ static void send_response(struct issuer *issuer, struct evhttp_request *request,
         snprintf(link, sizeof link, "<%s>;rel=\"up\"", response->up);
         add_header(request, "Link", link);
     }
+    if (response->alternate[0]) {
+        snprintf(link, sizeof link, "<%s>;rel=\"alternate\"", response->alternate);
+        add_header(request, "Link", link); /* RFC 8555 §7.4.2 */
+    }
     if (response->retry_after_s > 0) {
         snprintf(link, sizeof link, "%d", response->retry_after_s);
         add_header(request, "Retry-After", link);
@@ -247,8 +251,15 @@ static void on_request(struct evhttp_request *request, void *user)
     struct evbuffer *input = evhttp_request_get_input_buffer(request);
     size_t len = evbuffer_get_length(input);
     const uint8_t *bytes = len ? evbuffer_pullup(input, -1) : NULL;
+    struct evhttp_connection *connection = evhttp_request_get_connection(request);
+    char *peer = NULL;
+    ev_uint16_t peer_port = 0;
+    if (connection) {
+        evhttp_connection_get_peer(connection, &peer, &peer_port);
+    }
     struct issuer_request in = {
         .method = ISSUER_OTHER,
+        .peer = peer,
         .path = path && path[0] ? path : "/",
         .content_type = evhttp_find_header(headers, "Content-Type"),
         .if_none_match = evhttp_find_header(headers, "If-None-Match"),

@@ -66,11 +66,12 @@ void issuer_response_done(struct issuer_response *response)
 
 enum att_rc issuer_check_rate(struct issuer_call *call, struct store_tx *tx, struct att_err *err)
 {
+    const struct conf_limits *l = call->settings->conf->limits;
     struct store_recent n = {0};
     enum att_rc rc =
         store_account_recent(tx, call->account.id, call->now - ISSUER_RECENT_S, &n, err);
-    if (rc || (n.orders < ISSUER_RECENT_ALL_ORDERS && n.fruitless < ISSUER_RECENT_ORDERS &&
-               n.aks < ISSUER_RECENT_AKS)) {
+    if (rc || (n.orders < l->account_orders && n.fruitless < l->account_fruitless_orders &&
+               n.aks < l->account_enrolments)) {
         return rc;
     }
     rc = issuer_problem(call, err, ACME_P_RATE_LIMITED, NULL,
@@ -78,6 +79,21 @@ enum att_rc issuer_check_rate(struct issuer_call *call, struct store_tx *tx, str
                         "%d s",
                         (long long)n.orders, (long long)n.fruitless, (long long)n.aks,
                         ISSUER_RECENT_S);
+    call->problem.retry_after_s = 60;
+    return rc;
+}
+
+enum att_rc issuer_check_host_rate(struct issuer_call *call, const struct store_host *host,
+                                   struct att_err *err)
+{
+    unsigned most = call->settings->conf->limits->host_orders;
+    if (!issuer_limit_take(call->issuer->limit, ISSUER_LIMIT_HOST_ORDERS, host->id, most,
+                           call->now)) {
+        return ATT_OK;
+    }
+    enum att_rc rc =
+        issuer_problem(call, err, ACME_P_RATE_LIMITED, NULL, "%u orders of host %.12s in %d s",
+                       most, host->id, ISSUER_RECENT_S);
     call->problem.retry_after_s = 60;
     return rc;
 }

@@ -375,6 +375,9 @@ union any_record {
     struct store_cert cert;
     struct store_entry entry;
     struct store_policy policy;
+    struct store_dns_order dns_order;
+    struct store_dns_authz dns_authz;
+    struct store_renewal renewal;
 };
 
 static enum att_rc walk_row(void *user, const struct store_row *row, struct att_err *err)

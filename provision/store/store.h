@@ -12,7 +12,7 @@
 
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 5
+#define STORE_SCHEMA_VERSION 7
 
 struct store;
 struct store_tx;
@@ -51,7 +51,8 @@ struct store_table {
 };
 
 extern const struct store_table store_accounts, store_hosts, store_host_eks, store_ek_claims,
-    store_tickets, store_aks, store_orders, store_certs, store_entries, store_policies;
+    store_tickets, store_aks, store_orders, store_certs, store_entries, store_policies,
+    store_dns_orders, store_dns_authzs, store_renewals;
 
 void store_record_done(const struct store_table *table, void *record);
 /* ATT_E_NOTFOUND when there is none; record must be zeroed and is filled only on success. */
@@ -171,12 +172,47 @@ struct store_order {
     char *policy; /* "name/version" judged by, or "none" */
     char *entry;  /* entry name, or empty */
     int64_t entry_version;
-    char *clock;             /* JSON: the host's TPM clock when the token was made */
-    char *decision;          /* hex hash of the verdict's audit record */
-    char *cert;              /* id of the certificate */
-    char *measured;          /* of the verdict: "LEVEL/ROOT", or empty */
+    char *clock;    /* JSON: the host's TPM clock when the token was made */
+    char *decision; /* hex hash of the verdict's audit record */
+    char *cert;     /* id of the certificate */
+    char *measured; /* of the verdict: "LEVEL/ROOT", or empty */
+    char *authz;    /* "deactivated" when its account did that (RFC 8555 §7.5.2), or empty */
+    char *replaces; /* RFC 9773: serial of the certificate that it is to replace, or empty */
     struct att_buf key_spki; /* the certified key */
     int64_t created_at, expires_at, verdict_at;
+};
+
+/* An order for DNS names; each has an authorization with one http-01 challenge. */
+struct store_dns_order {
+    char *id;
+    char *account;
+    char *names; /* JSON array, lowercase, sorted, none twice */
+    char *profile;
+    char *status; /* RFC 8555 §7.1.6 */
+    char *error;  /* problem document, JSON, or empty */
+    char *cert;   /* id of the certificate */
+    char *replaces;
+    int64_t created_at, expires_at;
+};
+
+#define STORE_AUTHZ_PROCESSING "processing"
+
+/* Authorization and challenge in one row. */
+struct store_dns_authz {
+    char *id;
+    char *ord, *account;
+    char *name;
+    char *status; /* pending, processing (its challenge is), valid, invalid, deactivated */
+    char *token;
+    char *error; /* problem document, JSON, or empty */
+    int64_t created_at, expires_at, validated_at;
+};
+
+/* Certificates made up to this time are to be renewed now (RFC 9773 §4.2). */
+struct store_renewal {
+    char *scope; /* "all", "host/<id>", "serial/<serial>" */
+    int64_t at;
+    char *reason;
 };
 
 #define STORE_CERT_INTENT    "intent"
@@ -195,6 +231,8 @@ struct store_cert {
     char *pem; /* leaf and intermediates; empty until issued */
     char *decision;
     char *reason;       /* why revoked or abandoned */
+    char *replaced;     /* RFC 9773: id of the order that is to replace it, '!' before it once that
+                         * has its certificate; or empty */
     struct att_buf tbs; /* what is, or will be, signed */
     int64_t not_before, not_after, created_at, ended_at;
 };
@@ -268,6 +306,9 @@ struct store_recent {
 ATT_MUST_USE enum att_rc store_account_recent(struct store_tx *tx, const char *account,
                                               int64_t since, struct store_recent *ret_recent,
                                               struct att_err *err);
+/* The same of orders for DNS names (aks is 0). */
+ATT_MUST_USE enum att_rc store_dns_recent(struct store_tx *tx, const char *account, int64_t since,
+                                          struct store_recent *ret_recent, struct att_err *err);
 /* Removes orders and pending AK records that ended before a time; gives how many. */
 ATT_MUST_USE enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_removed,
                                      struct att_err *err);

@@ -114,6 +114,8 @@ static const struct store_column orders[] = {
     TEXT(store_order, decision),
     TEXT(store_order, cert),
     TEXT(store_order, measured),
+    TEXT(store_order, authz),
+    FIXED_TEXT(store_order, replaces),
     BLOB(store_order, key_spki),
     FIXED_INT(store_order, created_at),
     INT(store_order, expires_at),
@@ -122,23 +124,15 @@ static const struct store_column orders[] = {
 TABLE(store_orders, "orders", store_order, orders);
 
 static const struct store_column certs[] = {
-    TEXT(store_cert, serial),
-    FIXED_TEXT(store_cert, id),
-    FIXED_TEXT(store_cert, kind),
-    TEXT(store_cert, status),
-    FIXED_TEXT(store_cert, subject),
-    FIXED_TEXT(store_cert, account),
-    FIXED_TEXT(store_cert, host),
-    FIXED_TEXT(store_cert, ord),
-    TEXT(store_cert, profile),
-    TEXT(store_cert, pem),
-    TEXT(store_cert, decision),
-    TEXT(store_cert, reason),
-    BLOB(store_cert, tbs),
-    FIXED_INT(store_cert, not_before),
-    FIXED_INT(store_cert, not_after),
-    FIXED_INT(store_cert, created_at),
-    INT(store_cert, ended_at),
+    TEXT(store_cert, serial),          FIXED_TEXT(store_cert, id),
+    FIXED_TEXT(store_cert, kind),      TEXT(store_cert, status),
+    FIXED_TEXT(store_cert, subject),   FIXED_TEXT(store_cert, account),
+    FIXED_TEXT(store_cert, host),      FIXED_TEXT(store_cert, ord),
+    TEXT(store_cert, profile),         TEXT(store_cert, pem),
+    TEXT(store_cert, decision),        TEXT(store_cert, reason),
+    TEXT(store_cert, replaced),        BLOB(store_cert, tbs),
+    FIXED_INT(store_cert, not_before), FIXED_INT(store_cert, not_after),
+    FIXED_INT(store_cert, created_at), INT(store_cert, ended_at),
 };
 TABLE(store_certs, "certs", store_cert, certs);
 
@@ -156,7 +150,43 @@ static const struct store_column policies[] = {
 };
 TABLE(store_policies, "policies", store_policy, policies);
 
+static const struct store_column dns_orders[] = {
+    TEXT(store_dns_order, id),
+    FIXED_TEXT(store_dns_order, account),
+    FIXED_TEXT(store_dns_order, names),
+    TEXT(store_dns_order, profile),
+    TEXT(store_dns_order, status),
+    TEXT(store_dns_order, error),
+    TEXT(store_dns_order, cert),
+    FIXED_TEXT(store_dns_order, replaces),
+    FIXED_INT(store_dns_order, created_at),
+    INT(store_dns_order, expires_at),
+};
+TABLE(store_dns_orders, "dns_orders", store_dns_order, dns_orders);
+
+static const struct store_column dns_authzs[] = {
+    TEXT(store_dns_authz, id),
+    FIXED_TEXT(store_dns_authz, ord),
+    FIXED_TEXT(store_dns_authz, account),
+    FIXED_TEXT(store_dns_authz, name),
+    TEXT(store_dns_authz, status),
+    FIXED_TEXT(store_dns_authz, token),
+    TEXT(store_dns_authz, error),
+    FIXED_INT(store_dns_authz, created_at),
+    INT(store_dns_authz, expires_at),
+    INT(store_dns_authz, validated_at),
+};
+TABLE(store_dns_authzs, "dns_authzs", store_dns_authz, dns_authzs);
+
+static const struct store_column renewals[] = {
+    TEXT(store_renewal, scope),
+    INT(store_renewal, at),
+    TEXT(store_renewal, reason),
+};
+TABLE(store_renewals, "renewals", store_renewal, renewals);
+
 const struct store_table *const store_tables[STORE_TABLES] = {
-    &store_accounts, &store_hosts,  &store_host_eks, &store_ek_claims, &store_tickets,
-    &store_aks,      &store_orders, &store_certs,    &store_entries,   &store_policies,
+    &store_accounts,   &store_hosts,      &store_host_eks, &store_ek_claims, &store_tickets,
+    &store_aks,        &store_orders,     &store_certs,    &store_entries,   &store_policies,
+    &store_dns_orders, &store_dns_authzs, &store_renewals,
 };

@@ -137,6 +137,27 @@ enum att_rc store_account_recent(struct store_tx *tx, const char *account, int64
     return rc;
 }
 
+enum att_rc store_dns_recent(struct store_tx *tx, const char *account, int64_t since,
+                             struct store_recent *ret_recent, struct att_err *err)
+{
+    struct number orders = {.store = tx->store}, fruitless = orders;
+    const struct store_value args[] = {STORE_VTEXT(account), STORE_VINT(since)};
+    enum att_rc rc = store_exec(tx,
+                                "SELECT COUNT(*) FROM dns_orders WHERE account = ?1"
+                                " AND created_at >= ?2",
+                                args, 2, take_number, &orders, NULL, err);
+    if (!rc) {
+        rc = store_exec(tx,
+                        "SELECT COUNT(*) FROM dns_orders WHERE account = ?1"
+                        " AND created_at >= ?2 AND status <> 'valid'",
+                        args, 2, take_number, &fruitless, NULL, err);
+    }
+    if (!rc) {
+        *ret_recent = (struct store_recent){orders.value, fruitless.value, 0};
+    }
+    return rc;
+}
+
 enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account, const char *ek,
                                      struct att_err *err)
 {
@@ -154,6 +175,10 @@ enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_remove
     int64_t orders = 0, aks = 0;
     enum att_rc rc = store_exec(tx, "DELETE FROM orders WHERE expires_at < ?1", &arg, 1, NULL, NULL,
                                 &orders, err);
+    if (!rc) {
+        rc = store_exec(tx, "DELETE FROM dns_orders WHERE expires_at < ?1", &arg, 1, NULL, NULL,
+                        NULL, err); /* and their authorizations */
+    }
     if (!rc) {
         rc = store_exec(tx, "DELETE FROM aks WHERE state <> 'valid' AND expires_at < ?1", &arg, 1,
                         NULL, NULL, &aks, err);

@@ -410,7 +410,7 @@ static void tries_without_end(void **state)
         enrolment_done(&e);
     }
     assert_int_equal(status, 429);
-    assert_int_equal(n, ISSUER_RECENT_AKS + 1);
+    assert_int_equal(n, CONF_LIMIT_ENROLMENTS + 1);
     assert_int_equal(s.client.last.retry_after_s, 60);
     rig_time += ISSUER_RECENT_S + 1;
     assert_int_equal(enrol(&s.client, &s.tpm, NULL), 200);
@@ -446,7 +446,7 @@ static void orders_without_end(void **state)
         status = rig_order(&s.client, RIG_NAME, &o);
     }
     assert_int_equal(status, 429);
-    assert_int_equal(n, ISSUER_RECENT_ORDERS + 1);
+    assert_int_equal(n, CONF_LIMIT_FRUITLESS + 1);
     rig_time += ISSUER_RECENT_S + 1;
     assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
     stage_free(&s);

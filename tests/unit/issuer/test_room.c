@@ -362,13 +362,13 @@ static void certificates_without_end(void **state)
     assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
     const char *columns = "account, host, ak, identifier_type, identifier, profile, 'valid', "
                           "'valid', error, ";
-    const int upto[] = {750, ISSUER_RECENT_ALL_ORDERS};
+    const int upto[] = {750, CONF_LIMIT_ORDERS};
     for (int i = 0, have = 0; i < 2; have = upto[i++]) {
         snprintf(sql[i], sizeof sql[i],
                  "WITH RECURSIVE n(i) AS (SELECT %d UNION ALL SELECT i + 1 FROM n WHERE i < %d)"
                  " INSERT INTO orders SELECT 'o' || i, %s 't' || i, pcr_selection, logs, policy,"
                  " entry, entry_version, clock, decision, cert, key_spki, created_at, expires_at,"
-                 " verdict_at, measured FROM n, (SELECT * FROM orders LIMIT 1)",
+                 " verdict_at, measured, authz, replaces FROM n, (SELECT * FROM orders LIMIT 1)",
                  have + 1, upto[i], columns);
         number(&s.rig, sql[i]);
         assert_int_equal(rig_order(&s.client, RIG_NAME, &o), i ? 429 : 201);
@@ -391,7 +391,7 @@ static void history(struct rig *r, int n)
              "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)"
              " INSERT INTO certs SELECT printf('%%032x', i), 'x' || i, kind, status, subject,"
              " account, host, ord, profile, pem, decision, reason, tbs, not_before,"
-             " not_before + 1, created_at - i, ended_at"
+             " not_before + 1, created_at - i, ended_at, replaced"
              " FROM n, (SELECT * FROM certs WHERE kind = 'agent' LIMIT 1)",
              n);
     number(r, sql);

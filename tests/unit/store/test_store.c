@@ -282,7 +282,9 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
     return tx->store->ops->script(
         tx->con,
         "DROP TABLE ek_claims; ALTER TABLE tickets DROP COLUMN uses; DROP INDEX hosts_account;"
-        "ALTER TABLE orders DROP COLUMN measured;"
+        "ALTER TABLE orders DROP COLUMN measured; ALTER TABLE orders DROP COLUMN authz;"
+        "ALTER TABLE orders DROP COLUMN replaces; ALTER TABLE certs DROP COLUMN replaced;"
+        "DROP TABLE dns_authzs; DROP TABLE dns_orders; DROP TABLE renewals;"
         "DROP INDEX accounts_ticket; DROP INDEX blobs_created; DROP INDEX aks_account;"
         "ALTER TABLE aks DROP COLUMN clock; DROP INDEX certs_created;"
         "DROP INDEX certs_host_created; DROP INDEX certs_host_end; DROP INDEX certs_subject_end;"
@@ -313,6 +315,15 @@ static void old_listings_become_claims(void **state)
     ok(store_run(p->store, false, read_rows, &rows, &err));
     assert_int_equal(rows.claims, 1);
     assert_int_equal(rows.eks, 2);
+}
+
+static void newest_migration_is_the_version(void **state)
+{
+    (void)state;
+    for (size_t i = 1; i < store_n_migrations; i++) {
+        assert_true(store_migrations[i].number > store_migrations[i - 1].number);
+    }
+    assert_int_equal(store_migrations[store_n_migrations - 1].number, STORE_SCHEMA_VERSION);
 }
 
 static void newer_schema_is_refused(void **state)
@@ -484,6 +495,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(ticket_race, setup, teardown),
         cmocka_unit_test_setup_teardown(expired_ticket, setup, teardown),
         cmocka_unit_test_setup_teardown(old_listings_become_claims, setup, teardown),
+        cmocka_unit_test(newest_migration_is_the_version),
         cmocka_unit_test_setup_teardown(newer_schema_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(not_a_database, setup, teardown),
         cmocka_unit_test_setup_teardown(killed, setup, teardown),

@@ -1,0 +1,129 @@
+/* revokeCert (RFC 8555 §7.6). */
+#include "certs/chain.h"
+#include "provision/acme/requests.h"
+#include "provision/issuer/ca.h"
+#include "provision/issuer/dns_ca.h"
+#include "provision/issuer/revoke.h"
+
+#include <openssl/x509.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct ending {
+    struct issuer_call *call;
+    struct acme_revocation_request request;
+    X509 *cert;
+    char serial[2 * CERTS_SERIAL_LEN + 1];
+};
+
+/* Byte for byte the one that we signed: a row says what its TBS is, and its kind who signs. */
+static bool is_ours(const struct issuer *issuer, const struct ending *e,
+                    const struct store_cert *row)
+{
+    struct issuer_authority by = issuer_authority_of(issuer, row->kind);
+    uint8_t *tbs = NULL;
+    int len = i2d_re_X509_tbs(e->cert, &tbs);
+    bool same = len > 0 && row->tbs.len &&
+                att_slice_eq(att_buf_slice(&row->tbs), ATT_SLICE(tbs, (size_t)len));
+    OPENSSL_free(tbs);
+    return same && by.key && X509_verify(e->cert, by.key) == 1;
+}
+
+/* By the account that has it, or by its own key (no account needed). */
+static enum att_rc may_revoke(const struct ending *e, const struct store_cert *row,
+                              struct att_err *err)
+{
+    struct issuer_call *call = e->call;
+    if (call->jws.kid) {
+        return strcmp(row->account, call->account.id) == 0
+                   ? ATT_OK
+                   : issuer_problem(call, err, ACME_P_UNAUTHORIZED, NULL,
+                                    "the certificate is another account's");
+    }
+    att_autobuf signer = {0};
+    uint8_t *own = NULL;
+    int len = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(e->cert), &own);
+    enum att_rc rc = acme_jwk_to_spki(call->jws.jwk, &signer, err);
+    bool same = !rc && len > 0 && att_slice_eq(att_buf_slice(&signer), ATT_SLICE(own, (size_t)len));
+    OPENSSL_free(own);
+    return rc || same ? rc
+                      : issuer_problem(call, err, ACME_P_UNAUTHORIZED, NULL,
+                                       "signed by another key than the certificate's");
+}
+
+static enum att_rc end_cert(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct ending *e = user;
+    struct issuer_call *call = e->call;
+    struct store_cert row = {0};
+    char who[80];
+    enum att_rc rc = store_get(tx, &store_certs, e->serial, &row, err);
+    if (rc == ATT_E_NOTFOUND || (!rc && !is_ours(call->issuer, e, &row))) {
+        store_record_done(&store_certs, &row);
+        rc = issuer_problem(call, err, ACME_P_MALFORMED, NULL,
+                            "no such certificate was issued here, or it ended long since");
+        call->problem.status = 404;
+        return rc;
+    }
+    if (!rc) {
+        rc = may_revoke(e, &row, err);
+    }
+    if (!rc && strcmp(row.status, STORE_CERT_ISSUED) != 0) {
+        rc = issuer_problem(call, err, ACME_P_ALREADY_REVOKED, NULL, "the certificate is %s",
+                            row.status);
+    }
+    snprintf(who, sizeof who, call->jws.kid ? "account/%s" : "key%.0s",
+             call->jws.kid ? call->account.id : "");
+    if (!rc) {
+        const struct issuer_revocation what = {
+            .serial = e->serial,
+            .reason = certs_crl_reason_name((enum certs_crl_reason)e->request.reason),
+            .void_detail = "it was revoked before it was signed",
+            .uid = -1,
+            .by = who};
+        rc = issuer_revoke(tx, &what, call->now, err);
+    }
+    store_record_done(&store_certs, &row);
+    return rc ? rc : issuer_view_bump(tx, err);
+}
+
+static enum att_rc read_cert(struct ending *e, struct att_err *err)
+{
+    struct issuer_call *call = e->call;
+    struct certs_cert_info info;
+    struct att_err why = {0};
+    enum att_rc rc = certs_cert_parse(att_buf_slice(&e->request.cert), &e->cert, &why);
+    if (!rc) {
+        rc = certs_cert_info(e->cert, &info, &why);
+    }
+    if (rc || strlen(info.serial_hex) >= sizeof e->serial) {
+        return issuer_problem(call, err, ACME_P_MALFORMED, NULL, "certificate: %s",
+                              rc ? why.msg : "its serial number is none of ours");
+    }
+    snprintf(e->serial, sizeof e->serial, "%.*s", (int)sizeof e->serial - 1, info.serial_hex);
+    return ATT_OK;
+}
+
+enum att_rc issuer_revoke_cert(struct issuer_call *call, struct att_err *err)
+{
+    struct ending e = {.call = call};
+    enum att_rc rc =
+        acme_revocation_request_parse(att_buf_slice(&call->jws.payload), &e.request, err);
+    if (!rc) {
+        rc = read_cert(&e, err);
+    }
+    if (!rc) {
+        rc = store_run(call->issuer->store, true, end_cert, &e, err);
+    }
+    if (!rc) {
+        call->response->status = 200; /* RFC 8555 §7.6: and no body */
+        issuer_view_wake(call->issuer);
+        att_log(ATT_INFO, "certificate.revoked", ATT_S("serial", e.serial),
+                ATT_S("reason", certs_crl_reason_name((enum certs_crl_reason)e.request.reason)),
+                ATT_S("by", call->jws.kid ? call->account.id : "its key"));
+    }
+    acme_revocation_request_done(&e.request);
+    X509_free(e.cert);
+    return rc;
+}
