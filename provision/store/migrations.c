@@ -83,6 +83,8 @@ const struct store_migration store_migrations[] = {
         "CREATE INDEX certs_bytes ON certs (not_after) WHERE tbs <> x'';"
         "DROP INDEX certs_host; DROP INDEX certs_subject;"},
     {5, "ALTER TABLE orders ADD COLUMN measured TEXT NOT NULL DEFAULT '';"},
+    {6, "CREATE TABLE audit_leaves (seq BIGINT PRIMARY KEY, salt BLOB NOT NULL,"
+        " leaf BLOB NOT NULL);"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 
