@@ -218,6 +218,9 @@ static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
         rc = issuer_audit_start(issuer, err);
     }
     if (!rc) {
+        rc = issuer_log_start(issuer, err);
+    }
+    if (!rc) {
         rc = store_run(issuer->store, true, first_view, NULL, err);
     }
     if (!rc) {
@@ -375,6 +378,7 @@ void issuer_free(struct issuer *issuer)
     if (!issuer) {
         return;
     }
+    audit_log_free(issuer->log);
     store_free(issuer->store);
     issuer_ca_free(issuer->ca);
     acme_nonces_free(issuer->nonces);
@@ -403,7 +407,14 @@ enum att_rc issuer_init(const char *config_path, struct att_err *err)
 {
     issuer_autosettings *settings = NULL;
     enum att_rc rc = issuer_settings_load(config_path, &settings, err);
-    return rc ? rc : issuer_ca_create(settings->conf, err);
+    if (!rc) {
+        rc = issuer_ca_create(settings->conf, err);
+    }
+    if (!rc) {
+        issuer_autofree *origin = issuer_log_origin(settings->conf->url, att_now_utc_s());
+        rc = audit_log_make_key(settings->conf->state_dir, origin ? origin : "", err);
+    }
+    return rc;
 }
 
 void issuer_poke(struct issuer *issuer)

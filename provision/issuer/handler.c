@@ -312,7 +312,12 @@ void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
     } else if (strcmp(rest, "newNonce") == 0 && get) {
         acme_nonces_issue(issuer->nonces, response->nonce);
         response->status = request->method == ISSUER_HEAD ? 200 : 204; /* RFC 8555 §7.2 */
-    } else if (strcmp(rest, "directory") == 0 || strcmp(rest, "newNonce") == 0) {
+    } else if (strncmp(rest, "log/", 4) == 0 && get) {
+        if (!issuer_log_get(issuer, rest + 4, response)) {
+            refuse_plain(response, 404, ACME_P_MALFORMED, "there is no such part of the log");
+        }
+    } else if (strncmp(rest, "log/", 4) == 0 || strcmp(rest, "directory") == 0 ||
+               strcmp(rest, "newNonce") == 0) {
         response->allow = "GET, HEAD";
         refuse_plain(response, 405, ACME_P_MALFORMED, "this resource is read with GET or HEAD");
     } else if (!route) {
