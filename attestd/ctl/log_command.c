@@ -153,14 +153,14 @@ static const char *outcome_word(const char *outcome)
 static void say_what(const json_t *audit, const json_t *record)
 {
     char seq[32], at[32], kind[32], outcome[32], reason[256], detail[400], subject[256];
-    ctl_text(record, "kind", kind, sizeof kind);
+    const char *safe = ctl_text(record, "kind", kind, sizeof kind);
     const char *k = json_string_value(json_object_get(record, "kind"));
     const char *what = !k                          ? "an erased decision"
                        : strcmp(k, "issue") == 0   ? "a certificate"
                        : strcmp(k, "enrol") == 0   ? "enrolment"
                        : strcmp(k, "revoke") == 0  ? "a revocation"
                        : strcmp(k, "account") == 0 ? "an account"
-                                                   : k;
+                                                   : safe;
     printf("#%s %s: %s for %s %s", ctl_text(audit, "seq", seq, sizeof seq),
            ctl_text(audit, "at", at, sizeof at), what,
            ctl_text(record, "subject", subject, sizeof subject),
@@ -240,13 +240,11 @@ static void say_checks(const json_t *checks, const char *outcome, const char *se
         if (strcmp(ctl_text(check, "outcome", is, sizeof is), outcome) != 0) {
             continue;
         }
-        ctl_text(check, "check", name, sizeof name);
-        const char *word = json_string_value(json_object_get(check, "check"));
+        const char *word = ctl_text(check, "check", name, sizeof name);
         if (by_name) {
-            printf("%s%s", n ? ", " : sentence, word ? word : "?");
+            printf("%s%s", n ? ", " : sentence, word);
         } else {
-            printf("%s%s: %s.\n", sentence, word ? word : "?",
-                   ctl_text(check, "detail", detail, sizeof detail));
+            printf("%s%s: %s.\n", sentence, word, ctl_text(check, "detail", detail, sizeof detail));
         }
         n++;
     }

@@ -3,6 +3,7 @@
 
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
+#include "attestd/base/text.h"
 
 #include <openssl/evp.h>
 #include <stdarg.h>
@@ -20,6 +21,7 @@ enum att_rc tlog_refuse(struct att_err *err, enum att_rc rc, const char *reason,
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    att_text_clean(text);
     (void)att_fail(err, rc, "%s", text);
     att_err_reason(err, reason);
     return rc;

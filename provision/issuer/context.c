@@ -214,11 +214,11 @@ static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
     if (!rc) {
         rc = store_open(path, &issuer->store, err);
     }
-    if (!rc) {
-        rc = issuer_audit_start(issuer, err);
+    if (!rc) { /* before anything is written to a database that may be an old one */
+        rc = issuer_log_start(issuer, err);
     }
     if (!rc) {
-        rc = issuer_log_start(issuer, err);
+        rc = issuer_audit_start(issuer, err);
     }
     if (!rc) {
         rc = store_run(issuer->store, true, first_view, NULL, err);

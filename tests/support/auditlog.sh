@@ -18,7 +18,7 @@ log_setup() {
     "$bin/attest-issuerd" --config "$dir/issuer.yaml" init > "$dir/tmp/init"
     key=$dir/issuer/ca/log.vkey
     log=$dir/issuer/audit-log
-    url=https://127.0.0.1:$port/acme/log
+    export url=https://127.0.0.1:$port/acme/log
     job_start_issuer
 }
 
@@ -52,8 +52,8 @@ log_size() { sed -n 2p "$1/checkpoint"; }
 log_is_current() { [ "$(log_size "$log")" -ge "$1" ]; }
 # log_decide N: that many further decisions, published
 log_decide() {
-    local i
-    for i in $(seq "$1"); do ctl ticket create > /dev/null; done
+    local _
+    for _ in $(seq "$1"); do ctl ticket create > /dev/null; done
     wait_for 60 log_is_current "$(log_records)"
 }
 log_verify() { ctl audit verify "$@" --key "$key"; }
