@@ -281,7 +281,8 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
     (void)user;
     return tx->store->ops->script(
         tx->con,
-        "DROP TABLE ek_claims; ALTER TABLE tickets DROP COLUMN uses; DROP INDEX hosts_account;"
+        "DROP TABLE audit_leaves; DROP TABLE ek_claims; ALTER TABLE tickets DROP COLUMN uses; DROP "
+        "INDEX hosts_account;"
         "ALTER TABLE orders DROP COLUMN measured;"
         "DROP INDEX accounts_ticket; DROP INDEX blobs_created; DROP INDEX aks_account;"
         "ALTER TABLE aks DROP COLUMN clock; DROP INDEX certs_created;"
