@@ -68,8 +68,9 @@ static int tell_init(const char *config)
     printf("made the authorities in %s/ca\n"
            "  hosts pin as issuer.ca_file:  %s/ca/tls-root.pem\n"
            "  relying parties trust:        %s/ca/bundle.pem\n"
-           "  evidence is verified against: %s/ca/ak-roots.pem\n",
-           conf->state_dir, conf->state_dir, conf->state_dir, conf->state_dir);
+           "  evidence is verified against: %s/ca/ak-roots.pem\n"
+           "  auditors check the log by:    %s/ca/log.vkey\n",
+           conf->state_dir, conf->state_dir, conf->state_dir, conf->state_dir, conf->state_dir);
     conf_issuer_free(conf);
     return EXIT_OK;
 }

@@ -226,9 +226,29 @@ const struct ctl_command ctl_issuer_commands[] = {
      .show = ctl_why_show},
     {.noun = "audit",
      .verb = "verify",
-     .help = "checks the chain of records against edits, deletions and reordering",
+     .help = "checks the issuer's records; or a published log (folder, https address), by its key",
      .at_issuer = true,
-     .op = "audit.verify"},
+     .params = {POS_OPT("source"), OPT("key", NULL), OPT("since", NULL), OPT("save", NULL),
+                OPT("ca", NULL)},
+     .show = ctl_audit_verify},
+    {.noun = "audit",
+     .verb = "prove",
+     .help = "the proof, as JSON, that a decision is in the log; ids as of `audit why`",
+     .at_issuer = true,
+     .op = "audit.prove",
+     .params = {POS("id")},
+     .show = ctl_json_show},
+    {.noun = "audit",
+     .verb = "check",
+     .help = "checks such a proof; needs no issuer",
+     .params = {FILE_ARG, {CTL_OPTION, "key", NULL, true}},
+     .show = ctl_audit_check},
+    {.noun = "audit",
+     .verb = "erase",
+     .help = "empties a record; its place in the log stays, and who erased it is recorded",
+     .at_issuer = true,
+     .op = "audit.erase",
+     .params = {{CTL_NUMBER, "seq", NULL, true}, {CTL_OPTION, "reason", NULL, true}}},
     {.noun = NULL},
 };
 
@@ -257,39 +277,12 @@ enum ctl_exit ctl_ticket_show(const struct ctl_ctx *ctx, const struct ctl_args *
     return CTL_OK;
 }
 
-static void print_checks(const json_t *record)
+enum ctl_exit ctl_json_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
+                            const json_t *result)
 {
-    static const char *const at[] = {"verdict", "checks"};
-    const json_t *checks = json_object_get(json_object_get(record, at[0]), at[1]);
-    for (size_t i = 0; i < json_array_size(checks); i++) {
-        const json_t *check = json_array_get(checks, i);
-        char a[32], b[64], c[400];
-        printf("    %-10s %-18s %s\n", ctl_text(check, "outcome", a, sizeof a),
-               ctl_text(check, "check", b, sizeof b), ctl_text(check, "detail", c, sizeof c));
-    }
-}
-
-enum ctl_exit ctl_why_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
-                           const json_t *result)
-{
+    (void)ctx;
     (void)args;
-    const json_t *records = json_object_get(result, "records");
-    if (ctx->json) {
-        ctl_print_json(result);
-        return CTL_OK;
-    }
-    for (size_t i = 0; i < json_array_size(records); i++) {
-        const json_t *audit = json_array_get(records, i);
-        const json_t *record = json_object_get(audit, "record");
-        char seq[32], at[32], kind[32], outcome[32], reason[64], detail[400], subject[256];
-        printf("#%s %s %s %s %s %s\n    %s\n", ctl_text(audit, "seq", seq, sizeof seq),
-               ctl_text(audit, "at", at, sizeof at), ctl_text(record, "kind", kind, sizeof kind),
-               ctl_text(record, "outcome", outcome, sizeof outcome),
-               ctl_text(record, "reason", reason, sizeof reason),
-               ctl_text(record, "subject", subject, sizeof subject),
-               ctl_text(record, "detail", detail, sizeof detail));
-        print_checks(record);
-    }
+    ctl_print_json(result);
     return CTL_OK;
 }
 

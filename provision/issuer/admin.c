@@ -110,6 +110,11 @@ static const struct operation operations[] = {
     {"audit.why", issuer_admin_audit_why, READ, {ID}},
     {"audit.evidence", issuer_admin_audit_evidence, READ, {{"sha256", ARG_TEXT, true}}},
     {"audit.verify", issuer_admin_audit_verify, NONE, {{0}}},
+    {"audit.prove", issuer_admin_audit_prove, READ, {ID}},
+    {"audit.erase",
+     issuer_admin_audit_erase,
+     WRITE,
+     {{"seq", ARG_INT, true}, {"reason", ARG_TEXT, true}}},
 };
 
 /* ---- arguments
@@ -350,6 +355,12 @@ enum att_rc issuer_admin_status(struct issuer_admin_call *call, struct store_tx 
         issuer_ca_warnings(issuer->ca, conf, call->now));
     json_object_update(call->result, more);
     json_decref(more);
+    char vkey[AUDIT_VKEY_MAX];
+    audit_vkey_text(audit_log_vkey(issuer->log), vkey);
+    json_object_set_new(call->result, "log",
+                        json_pack("{s:s, s:s, s:b}", "origin", audit_log_vkey(issuer->log)->name,
+                                  "vkey", vkey, "broken",
+                                  atomic_load(&issuer->log_broken) ? 1 : 0));
     return ATT_OK;
 }
 

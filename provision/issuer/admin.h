@@ -57,6 +57,10 @@ enum att_rc issuer_admin_audit_list(struct issuer_admin_call *, struct store_tx 
 enum att_rc issuer_admin_audit_why(struct issuer_admin_call *, struct store_tx *, struct att_err *);
 enum att_rc issuer_admin_audit_evidence(struct issuer_admin_call *, struct store_tx *,
                                         struct att_err *);
+enum att_rc issuer_admin_audit_prove(struct issuer_admin_call *, struct store_tx *,
+                                     struct att_err *);
+enum att_rc issuer_admin_audit_erase(struct issuer_admin_call *, struct store_tx *,
+                                     struct att_err *);
 enum att_rc issuer_admin_audit_verify(struct issuer_admin_call *, struct store_tx *,
                                       struct att_err *);
 enum att_rc issuer_admin_status(struct issuer_admin_call *, struct store_tx *, struct att_err *);

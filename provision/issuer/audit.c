@@ -245,9 +245,14 @@ enum att_rc issuer_audit_verify(struct issuer *issuer, json_t **ret_result, stru
     if (!rc) {
         rc = store_run(issuer->store, false, run_verify, &v, err);
     }
+    struct audit_checkpoint log = {0};
     if (!rc) {
-        *ret_result = json_pack("{s:I, s:o, s:o}", "records", (json_int_t)v.found.seq, "head",
-                                head_json(&v.found), "signedHead", head_json(&v.expect));
+        rc = audit_log_verify(issuer->log, issuer->store, &log, err);
+    }
+    if (!rc) {
+        *ret_result = json_pack("{s:I, s:o, s:o, s:{s:s, s:I}}", "records", (json_int_t)v.found.seq,
+                                "head", head_json(&v.found), "signedHead", head_json(&v.expect),
+                                "log", "origin", log.origin, "size", (json_int_t)log.size);
     }
     return rc;
 }

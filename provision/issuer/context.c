@@ -219,6 +219,9 @@ static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
     if (!rc) {
         rc = store_open(path, &issuer->store, err);
     }
+    if (!rc) { /* before anything is written to a database that may be an old one */
+        rc = issuer_log_start(issuer, err);
+    }
     if (!rc) {
         rc = issuer_audit_start(issuer, err);
     }
@@ -406,6 +409,7 @@ void issuer_free(struct issuer *issuer)
         return;
     }
     issuer_http01_free(issuer->http01); /* it writes to the store */
+    audit_log_free(issuer->log);
     store_free(issuer->store);
     issuer_dns_ca_free(issuer->dns_ca);
     free(issuer->workload_alternate);
@@ -438,7 +442,14 @@ enum att_rc issuer_init(const char *config_path, struct att_err *err)
 {
     issuer_autosettings *settings = NULL;
     enum att_rc rc = issuer_settings_load(config_path, &settings, err);
-    return rc ? rc : issuer_ca_create(settings->conf, err);
+    if (!rc) {
+        rc = issuer_ca_create(settings->conf, err);
+    }
+    if (!rc) {
+        issuer_autofree *origin = issuer_log_origin(settings->conf->url, att_now_utc_s());
+        rc = audit_log_make_key(settings->conf->state_dir, origin ? origin : "", err);
+    }
+    return rc;
 }
 
 void issuer_poke(struct issuer *issuer)

@@ -14,6 +14,7 @@
 #include "provision/acme/keys.h"
 #include "provision/acme/nonce.h"
 #include "provision/acme/objects.h"
+#include "provision/audit/log.h"
 #include "provision/issuer/issuer.h"
 #include "provision/store/store.h"
 #include "provision/verify/agent.h"
@@ -101,6 +102,9 @@ struct issuer {
      * fit at start), or never again, since the log no longer continues it. */
     struct store_audit written_head;
     bool head_missing, head_broken;
+    struct audit_log *log; /* main thread publishes; log_broken: until a restart it does not */
+    atomic_bool log_broken;
+    int64_t log_ms;      /* main thread: published last, by the boot clock */
     bool status_changed; /* main thread: what systemd is told is no longer so */
 };
 
@@ -141,7 +145,7 @@ struct issuer_response {
     char alternate[ACME_URL_MAX]; /* Link rel="alternate" */
     const char *allow;            /* 405 */
     int retry_after_s;            /* 0 = none */
-    int max_age_s;                /* how long others may keep it; 0 = not at all */
+    const char *cache;            /* Cache-Control; NULL: no-store */
     /* hostView with Prefer: wait: the server keeps the request until the view is newer than
      * hold_version or hold_s passed, then calls issuer_view_answer. */
     int hold_s;
@@ -280,6 +284,16 @@ ATT_MUST_USE enum att_rc issuer_audit_save_head(struct issuer *issuer, struct at
 /* Chain and signed head; the refusal's reason says what was found. */
 ATT_MUST_USE enum att_rc issuer_audit_verify(struct issuer *issuer, json_t **ret_result,
                                              struct att_err *err);
+
+/* The log that the world can check (provision/audit). At start: opens it, refusing a database that
+ * does not continue what was published. */
+ATT_MUST_USE enum att_rc issuer_log_start(struct issuer *issuer, struct att_err *err);
+/* The name of a log that begins now. */
+char *issuer_log_origin(const char *base_url, int64_t now);
+/* Publishes what was decided since; at_end: all of it. Main thread; says itself what goes wrong. */
+void issuer_log_tick(struct issuer *issuer, bool at_end);
+/* GET <base>/log/…: rest is what follows "log/". False: there is no such thing. */
+bool issuer_log_get(struct issuer *issuer, const char *rest, struct issuer_response *response);
 
 /* ---- hosts
  * --------------------------------------------------------------------------------------------- */

@@ -165,7 +165,7 @@ static void crl(struct issuer *issuer, enum issuer_crl_of of, const struct issue
         return;
     }
     snprintf(response->etag, sizeof response->etag, "\"%llu\"", (unsigned long long)number);
-    response->max_age_s = ISSUER_CRL_FRESH_S;
+    response->cache = "max-age=30"; /* ISSUER_CRL_FRESH_S */
     response->status = 200;
     response->content_type = "application/pkix-crl";
     if (request->if_none_match && strcmp(request->if_none_match, response->etag) == 0) {
@@ -391,8 +391,13 @@ void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
         response->status = request->method == ISSUER_HEAD ? 200 : 204; /* RFC 8555 §7.2 */
     } else if (is_crl(rest, &of) && get) {
         crl(issuer, of, request, response);
-    } else if (strcmp(rest, "directory") == 0 || strcmp(rest, "newNonce") == 0 ||
-               is_crl(rest, &of)) {
+    } else if (strncmp(rest, "log/", 4) == 0 && get) {
+        if (!issuer_log_get(issuer, rest + 4, response)) {
+            issuer_refuse_plain(response, 404, ACME_P_MALFORMED,
+                                "there is no such part of the log");
+        }
+    } else if (strncmp(rest, "log/", 4) == 0 || strcmp(rest, "directory") == 0 ||
+               strcmp(rest, "newNonce") == 0 || is_crl(rest, &of)) {
         response->allow = "GET, HEAD";
         issuer_refuse_plain(response, 405, ACME_P_MALFORMED,
                             "this resource is read with GET or HEAD");

@@ -40,6 +40,7 @@ static void housekeeping(struct issuer *issuer, int64_t *last_sweep_ms)
         att_log_err(ATT_ERROR, "audit.head", &err);
         att_err_clear(&err);
     }
+    issuer_log_tick(issuer, false);
     int64_t now = att_boottime_ms();
     if (now - *last_sweep_ms < SWEEP_PERIOD_MS) {
         return;
@@ -204,5 +205,6 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
     if (issuer_audit_save_head(issuer, &head)) {
         att_log_err(ATT_ERROR, "audit.head", &head);
     }
+    issuer_log_tick(issuer, true);
     return rc;
 }

@@ -162,10 +162,7 @@ static void send_response(struct issuer *issuer, struct evhttp_request *request,
     add_header(request, "Location", response->location);
     add_header(request, "ETag", response->etag);
     add_header(request, "Allow", response->allow);
-    if (response->max_age_s > 0) {
-        snprintf(link, sizeof link, "max-age=%d", response->max_age_s);
-    }
-    add_header(request, "Cache-Control", response->max_age_s > 0 ? link : "no-store");
+    add_header(request, "Cache-Control", response->cache ? response->cache : "no-store");
     add_header(request, "X-Content-Type-Options", "nosniff");
     snprintf(link, sizeof link, "<%s/directory>;rel=\"index\"", issuer->base_url);
     add_header(request, "Link", link); /* RFC 8555 §7.1 */

@@ -118,10 +118,19 @@ enum att_rc store_audit_search(struct store_tx *tx, const char *text, const char
                       values, 2, read_row, &r, NULL, err);
 }
 
+#define ERASED_MAX 65536
+
+/* Records whose text is gone, until the record that says so was seen. */
+struct erased {
+    int64_t *seq;
+    size_t n, room;
+};
+
 struct checker {
     struct store_audit last;
     const struct store_audit *expect;
     bool expect_seen;
+    struct erased erased;
 };
 
 static enum att_rc bad(struct att_err *err, const char *reason, int64_t seq, const char *what)
@@ -131,16 +140,57 @@ static enum att_rc bad(struct att_err *err, const char *reason, int64_t seq, con
     return rc;
 }
 
+static enum att_rc add_erased(struct erased *e, int64_t seq, struct att_err *err)
+{
+    if (e->n == ERASED_MAX) {
+        return att_fail(err, ATT_E_LIMIT, "audit: more than %d erased records in a row of checks",
+                        ERASED_MAX);
+    }
+    if (e->n == e->room) {
+        size_t room = e->room ? 2 * e->room : 16;
+        int64_t *seqs = realloc(e->seq, room * sizeof *seqs);
+        if (!seqs) {
+            return att_fail(err, ATT_E_NOMEM, "audit: no memory");
+        }
+        e->seq = seqs;
+        e->room = room;
+    }
+    e->seq[e->n++] = seq;
+    return ATT_OK;
+}
+
+/* The member of compact JSON: within a string its quotes would be escaped. */
+static void see_erasure(struct erased *e, const char *record)
+{
+    static const char member[] = "\"erases\":";
+    const char *at = e->n ? strstr(record, member) : NULL;
+    int64_t seq = at ? strtoll(at + sizeof member - 1, NULL, 10) : 0;
+    for (size_t i = 0; i < e->n; i++) {
+        if (e->seq[i] == seq) {
+            e->seq[i] = e->seq[--e->n];
+            return;
+        }
+    }
+}
+
 static enum att_rc check(void *user, const struct store_audit *a, struct att_err *err)
 {
     struct checker *c = user;
     uint8_t hash[STORE_HASH_LEN];
+    enum att_rc rc = ATT_OK;
     if (a->seq != c->last.seq + 1) {
         return bad(err, "auditMissing", c->last.seq + 1, "is not there");
     }
     chain_hash(hash, a->seq, a->at, a->prev, a->record);
-    if (memcmp(hash, a->hash, sizeof hash) != 0) {
-        return bad(err, "auditEdited", a->seq, "its content does not have its hash");
+    if (a->record[0] == 0) {
+        rc = add_erased(&c->erased, a->seq, err);
+    } else if (memcmp(hash, a->hash, sizeof hash) != 0) {
+        rc = bad(err, "auditEdited", a->seq, "its content does not have its hash");
+    } else {
+        see_erasure(&c->erased, a->record);
+    }
+    if (rc) {
+        return rc;
     }
     if (memcmp(a->prev, c->last.hash, STORE_HASH_LEN) != 0) {
         return bad(err, "auditReordered", a->seq, "does not follow the record before it");
@@ -154,6 +204,16 @@ static enum att_rc check(void *user, const struct store_audit *a, struct att_err
     c->last = *a;
     c->last.record = NULL;
     return ATT_OK;
+}
+
+/* After a walk that went well. */
+static enum att_rc check_erased(struct checker *c, enum att_rc rc, struct att_err *err)
+{
+    if (!rc && c->erased.n) {
+        rc = bad(err, "auditEdited", c->erased.seq[0], "is empty and no record says who erased it");
+    }
+    free(c->erased.seq);
+    return rc;
 }
 
 /* The first record is the known one: it has to be there, with its content and its hash. */
@@ -176,6 +236,7 @@ enum att_rc store_audit_continue(struct store_tx *tx, const struct store_audit *
     if (!rc && c.expect && !c.expect_seen) {
         rc = bad(err, "auditTruncated", known->seq, "was there and is no more");
     }
+    rc = check_erased(&c, rc, err);
     if (!rc) {
         *ret_head = c.last;
     }
@@ -190,6 +251,7 @@ enum att_rc store_audit_verify(struct store_tx *tx, const struct store_audit *ex
     if (!rc && c.expect && !c.expect_seen) {
         rc = bad(err, "auditTruncated", c.expect->seq, "is named by the head and is not there");
     }
+    rc = check_erased(&c, rc, err);
     if (!rc && ret_head) {
         *ret_head = c.last;
     }

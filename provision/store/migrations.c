@@ -83,6 +83,8 @@ const struct store_migration store_migrations[] = {
         "CREATE INDEX certs_bytes ON certs (not_after) WHERE tbs <> x'';"
         "DROP INDEX certs_host; DROP INDEX certs_subject;"},
     {5, "ALTER TABLE orders ADD COLUMN measured TEXT NOT NULL DEFAULT '';"},
+    {6, "CREATE TABLE audit_leaves (seq BIGINT PRIMARY KEY, salt BLOB NOT NULL,"
+        " leaf BLOB NOT NULL);"},
     /* RFC 8555 and RFC 9773 whole; orders for DNS names, which have several authorizations. */
     {7,
      "ALTER TABLE orders ADD COLUMN authz TEXT NOT NULL DEFAULT '';"

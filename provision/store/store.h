@@ -352,6 +352,32 @@ ATT_MUST_USE enum att_rc store_audit_verify(struct store_tx *tx, const struct st
 ATT_MUST_USE enum att_rc store_audit_continue(struct store_tx *tx, const struct store_audit *known,
                                               struct store_audit *ret_head, struct att_err *err);
 
+/* Empties a record's text and its leaf's salt (store_leaf); number, time and hashes stay, so that
+ * chain and log hold. In the same transaction a record must be appended whose JSON has the member
+ * "erases" with that number: a chain with an emptied record that no later one names is
+ * "auditEdited". ATT_E_NOTFOUND when there is no such record or it was erased before. */
+ATT_MUST_USE enum att_rc store_audit_erase(struct store_tx *tx, int64_t seq, struct att_err *err);
+
+/* ---- leaves of the audit log (provision/audit): one a record, of the same number ---------------
+ */
+
+struct store_leaf {
+    int64_t seq;
+    struct att_slice salt, leaf; /* borrowed; salt is empty once the record was erased */
+};
+
+/* The newest leaf's number; 0 when there is none. */
+ATT_MUST_USE enum att_rc store_leaf_head(struct store_tx *tx, int64_t *ret_seq,
+                                         struct att_err *err);
+/* ATT_E_EXISTS when that number has one. */
+ATT_MUST_USE enum att_rc store_leaf_append(struct store_tx *tx, const struct store_leaf *leaf,
+                                           struct att_err *err);
+typedef enum att_rc (*store_leaf_fn)(void *user, const struct store_leaf *leaf,
+                                     struct att_err *err);
+/* Leaves with seq ≥ from, upward (at most limit; 0: all). */
+ATT_MUST_USE enum att_rc store_leaf_each(struct store_tx *tx, int64_t from, int64_t limit,
+                                         store_leaf_fn each, void *user, struct att_err *err);
+
 /* ---- evidence, by content -----------------------------------------------------------------------
  */
 

@@ -40,7 +40,7 @@ expect 2 '--timeout: expected a value' ctl status --timeout
 expect 2 '--socket: expected a value' ctl status --socket
 for command in 'status x' 'agent' 'agent show' 'agent rotate' 'agent freeze' 'agent thaw' 'cert show' 'quote' \
     'quote --nonce 00' 'verify' 'eventlog show' 'doctor x' 'host approve' 'host ban' 'host evict' 'host rebind' \
-    'host import' 'entry apply' 'entry show' 'entry delete' 'policy apply' 'policy show' 'audit why' \
+    'host import' 'entry apply' 'entry show' 'entry delete' 'policy apply' 'policy show' 'audit why' 'audit prove' 'audit check' 'audit erase --seq 1' \
     'policy sign' 'policy sign a.json --out b' 'policy test' 'policy test a.json' 'policy diff a.json' 'policy mode' \
     'policy mode a' 'policy dryrun' 'measure' 'measure --name x'; do
     # shellcheck disable=SC2086
@@ -139,7 +139,7 @@ for command in 'status' 'agent list' 'agent show a' 'agent rotate a' 'agent free
     'cert show a --pem' "quote --nonce 0011223344556677 --out $dir/q" 'doctor' 'host list' 'host show aa' 'host approve aa' \
     'host ban aa --reason x' "ticket create --out $dir/t" 'entry list' 'entry show a' 'policy list' 'cert list' 'ca status' \
     'policy show a' 'policy mode a warn' "policy dryrun $vectors/policy.json" "measure --out $dir/m" \
-    'audit list' 'audit why 1' 'audit verify' 'agent show refused' 'host show refused'; do
+    'audit list' 'audit why 1' 'audit verify' 'audit prove 1' 'audit erase --seq 1 --reason x' 'agent show refused' 'host show refused'; do
     for form in '' '--json'; do
         # shellcheck disable=SC2086
         evil $form $command > "$dir/out" 2>&1 < /dev/null || true

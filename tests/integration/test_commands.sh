@@ -534,7 +534,7 @@ ok "approve and rebind: the host enrols again"
 db=$(cd "$dir/issuer" && ls -- *.db)
 [ "$db" = issuer.db ] || job_fail "databases: $db"
 mkdir "$dir/backup"
-cp "$dir/issuer/audit.head" "$dir/backup/"
+cp "$dir/issuer/audit.head" "$dir/issuer/audit.checkpoint" "$dir/backup/"
 sqlite3 "$dir/issuer/issuer.db" ".backup '$dir/backup/issuer.db'"
 view_of_host() { ctl --json status | jq .enrolment.viewVersion; }
 view_of_issuer() { ctl --json issuer status | jq .viewVersion; }
@@ -545,6 +545,9 @@ wait_for 20 views_agree
 job_stop issuerd
 cp "$dir/backup/audit.head" "$dir/backup/issuer.db" "$dir/issuer/"
 rm -f "$dir"/issuer/issuer.db-wal "$dir"/issuer/issuer.db-shm
+expect 1 logRolledBack timeout 60 "$bin/attest-issuerd" --config "$dir/issuer.yaml" # others may hold what came after
+mkdir "$dir/issuer/log.1"
+mv "$dir"/issuer/audit-log "$dir"/issuer/audit.checkpoint "$dir"/issuer/ca/log.* "$dir/issuer/log.1/"
 leaf=$(openssl x509 -in "$dir/issuer/ca/tls.crt" -noout -serial)
 rm "$dir/issuer/ca/tls.crt" "$dir/issuer/ca/tls.key"
 job_start_issuer
@@ -585,6 +588,10 @@ tampered() { # tampered NAME REASON SQL...
     sqlite3 "$copy/state/$db" "$@" > "$dir/tmp/sql"
     sed -e "s|^state_dir: .*|state_dir: $copy/state|" -e "s|^run_dir: .*|run_dir: $copy/run|" \
         -e "s|^listen: .*|listen: \"127.0.0.1:0\"|" "$dir/issuer.yaml" > "$copy/issuer.yaml"
+    if [ "$reason" = logRolledBack ]; then
+        expect 1 "$reason" timeout 60 "$bin/attest-issuerd" --config "$copy/issuer.yaml"
+        return 0
+    fi
     job_start copy "$bin/attest-issuerd" --config "$copy/issuer.yaml"
     wait_for 20 "$bin/attestctl" --issuer "$copy/run/admin.sock" issuer status
     "$bin/attestctl" --issuer "$copy/run/admin.sock" audit verify > "$dir/tmp/out" 2>&1 || got=$?
@@ -600,7 +607,9 @@ tampered whole none 'SELECT 1'
 tampered edit auditEdited "UPDATE audit SET record = replace(record, 'stolen laptop', 'false alarm') WHERE seq = (SELECT max(seq) FROM audit WHERE record LIKE '%stolen laptop%')"
 tampered delete auditMissing 'DELETE FROM audit WHERE seq = 7'
 tampered reorder 'auditReordered|auditEdited' 'UPDATE audit SET seq = -1 WHERE seq = 4; UPDATE audit SET seq = 4 WHERE seq = 5; UPDATE audit SET seq = 5 WHERE seq = -1'
-tampered cut 'auditTruncated|auditHead' 'DELETE FROM audit WHERE seq > (SELECT max(seq) - 3 FROM audit)'
+tampered cut logRolledBack 'DELETE FROM audit WHERE seq > (SELECT max(seq) - 3 FROM audit)'
+tampered cutboth logRolledBack 'DELETE FROM audit WHERE seq > (SELECT max(seq) - 3 FROM audit)' \
+    'DELETE FROM audit_leaves WHERE seq > (SELECT max(seq) FROM audit)'
 ok "audit verify finds what was edited, deleted, reordered, cut in a copy of the database"
 
 ! grep -E 'ERROR: AddressSanitizer|runtime error|LeakSanitizer' "$dir"/log/*.log || job_fail "sanitizer"

@@ -172,7 +172,8 @@ static void fresh_and_numbered(void **state)
     stage_enrolled(&s, "forge");
     certs_autocrl *a = list(&s, "/acme/crl/workload.crl", &first);
     snprintf(etag, sizeof etag, "%s", s.client.last.etag);
-    assert_int_equal(s.client.last.max_age_s, ISSUER_CRL_FRESH_S);
+    assert_int_equal(ISSUER_CRL_FRESH_S, 30);
+    assert_string_equal(s.client.last.cache, "max-age=30");
     assert_int_equal(plain(&s, ISSUER_GET, "/acme/crl/workload.crl", etag), 304);
     assert_int_equal(s.client.last.body.len, 0);
     rig_time += ISSUER_CRL_FRESH_S - 1;

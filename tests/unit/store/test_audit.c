@@ -100,6 +100,41 @@ static void reorderings(void **state)
           "auditEdited", "record 6");
 }
 
+static enum att_rc erase(void *user, struct store_tx *tx, struct att_err *err)
+{
+    const int *says = user;
+    char record[64];
+    snprintf(record, sizeof record, "{\"kind\":\"erase\",\"erases\":%d}", *says);
+    enum att_rc rc = store_audit_erase(tx, 4, err);
+    return rc ? rc : store_audit_append(tx, 2000, record, NULL, err);
+}
+
+/* Emptied, and no later record says so, or one says it of another. */
+static void erasures(void **state)
+{
+    (void)state;
+    check("UPDATE audit SET record = '' WHERE seq = 4", true, "auditEdited", "record 4");
+    for (int says = 3; says <= 4; says++) {
+        char dir[] = "/tmp/audit-test-XXXXXX", path[64], command[96];
+        struct store *store = NULL;
+        struct att_err err = {0};
+        struct verification v = {0};
+        assert_non_null(mkdtemp(dir));
+        snprintf(path, sizeof path, "%s/t.db", dir);
+        assert_int_equal(store_open(path, &store, &err), ATT_OK);
+        assert_int_equal(store_run(store, true, fill, NULL, &err), ATT_OK);
+        assert_int_equal(store_run(store, true, erase, &says, &err), ATT_OK);
+        assert_int_equal(store_run(store, false, verify, &v, &err),
+                         says == 4 ? ATT_OK : ATT_E_AUTH);
+        assert_string_equal(err.reason, says == 4 ? "" : "auditEdited");
+        att_err_clear(&err);
+        assert_int_equal(store_run(store, true, erase, &says, &err), ATT_E_NOTFOUND);
+        store_free(store);
+        snprintf(command, sizeof command, "rm -rf '%s'", dir);
+        assert_int_equal(system(command), 0);
+    }
+}
+
 static void untouched(void **state)
 {
     (void)state;
@@ -112,10 +147,8 @@ static void untouched(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(edits),
-        cmocka_unit_test(deletions),
-        cmocka_unit_test(reorderings),
-        cmocka_unit_test(untouched),
+        cmocka_unit_test(edits),    cmocka_unit_test(deletions), cmocka_unit_test(reorderings),
+        cmocka_unit_test(erasures), cmocka_unit_test(untouched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
