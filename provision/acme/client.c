@@ -256,6 +256,34 @@ enum att_rc acme_client_directory(struct acme_client *client, bool refresh,
     return rc;
 }
 
+enum att_rc acme_client_renewal_info(struct acme_client *client, const char *cert_id,
+                                     struct acme_renewal_info *ret_info, struct att_err *err)
+{
+    char url[ACME_URL_MAX + ACME_CERT_ID_LEN + 1];
+    enum att_rc rc = acme_client_directory(client, false, NULL, err);
+    if (rc == ATT_OK && !client->dir.renewal_info) {
+        rc = att_fail(err, ATT_E_UNSUPPORTED, "the issuer has no renewalInfo");
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    snprintf(url, sizeof url, "%s/%s", client->dir.renewal_info, cert_id);
+    struct acme_http_response response = {0};
+    const struct acme_http_request request = {.method = "GET", .url = url};
+    rc = exchange(client, &request, &response, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    att_autojson *json = NULL;
+    rc = response.status == 200 ? expect_json(&response, url, &json, err)
+                                : answer_error(client, &response, url, err);
+    acme_http_response_done(&response);
+    if (rc == ATT_OK && acme_renewal_info_parse(json, ret_info, err) != ATT_OK) {
+        rc = ATT_E_PROTOCOL;
+    }
+    return rc;
+}
+
 /* ---- signed requests ---------------------------------------------------------------------------
  */
 static enum att_rc take_nonce(struct acme_client *client, char ret[256], struct att_err *err)
