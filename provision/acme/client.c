@@ -26,6 +26,8 @@ static enum att_rc start(const struct acme_client_config *config, struct acme_cl
                          struct att_err *err)
 {
     client->base_url = strdup(config->base_url);
+    snprintf(client->directory, sizeof client->directory, "%s",
+             config->directory ? config->directory : "directory");
     if (!client->base_url) {
         return att_fail(err, ATT_E_NOMEM, "ACME client: no memory");
     }
@@ -217,8 +219,8 @@ static enum att_rc check_origins(const struct acme_client *client, const struct 
 
 static enum att_rc fetch_directory(struct acme_client *client, struct att_err *err)
 {
-    char url[ACME_URL_MAX + 16];
-    snprintf(url, sizeof url, "%s/directory", client->base_url);
+    char url[ACME_URL_MAX + sizeof client->directory + 1];
+    snprintf(url, sizeof url, "%s/%s", client->base_url, client->directory);
     struct acme_http_response response = {0};
     const struct acme_http_request request = {.method = "GET", .url = url};
     enum att_rc rc = exchange(client, &request, &response, err);

@@ -19,7 +19,8 @@
 #define ACME_HOST_VIEW_WAIT_MAX 60
 
 struct acme_client_config {
-    const char *base_url; /* "https://host:port/acme": the directory is <base_url>/directory */
+    const char *base_url;  /* "https://host:port/acme": the directory is <base_url>/directory … */
+    const char *directory; /* … unless it has a name of its own there ("dir"); NULL */
     struct acme_http_config http;
     struct acme_signer signer;     /* of the account key; its user must outlive the client */
     struct att_slice account_spki; /* DER, the account's public key; copied */
