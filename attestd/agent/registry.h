@@ -116,6 +116,7 @@ struct agent {
     int64_t spare_not_before_ms;  /* the same for the next key */
     int64_t expire_not_before_ms; /* the same for taking away what has expired */
     int64_t retire_not_before_ms; /* the same for destroying retired keys */
+    int64_t renewal_asked_ms;     /* CLOCK_BOOTTIME: renewal information is not asked for before */
     uint64_t generation;          /* of the view that last listed it */
 };
 

@@ -294,6 +294,11 @@ struct host_evidence { /* what the last accepted evidence of an order was */
 };
 void host_evidence_done(struct host_evidence *evidence);
 void host_agent_work(struct host *host, unsigned slot, const char *name);
+/* Asks the issuer when certificates should be renewed (RFC 9773), of those whose time to be asked
+ * for has come, or of all (at_once); what should be is renewed as agent rotate would. Host thread.
+ * What fails is asked again later. */
+void host_renewal_poll(struct host *host, struct acme_client *client, bool at_once);
+
 /* Checks a downloaded chain in full; info and the boot policy's name for the record. */
 ATT_MUST_USE enum att_rc host_chain_check(struct host *host, struct att_slice pem,
                                           const struct agent_record *rec, struct att_slice spki,

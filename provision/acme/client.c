@@ -27,6 +27,8 @@ static enum att_rc start(const struct acme_client_config *config, struct acme_cl
                          struct att_err *err)
 {
     client->base_url = strdup(config->base_url);
+    snprintf(client->directory, sizeof client->directory, "%s",
+             config->directory ? config->directory : "directory");
     if (!client->base_url) {
         return att_fail(err, ATT_E_NOMEM, "ACME client: no memory");
     }
@@ -218,8 +220,8 @@ static enum att_rc check_origins(const struct acme_client *client, const struct 
 
 static enum att_rc fetch_directory(struct acme_client *client, struct att_err *err)
 {
-    char url[ACME_URL_MAX + 16];
-    snprintf(url, sizeof url, "%s/directory", client->base_url);
+    char url[ACME_URL_MAX + sizeof client->directory + 1];
+    snprintf(url, sizeof url, "%s/%s", client->base_url, client->directory);
     struct acme_http_response response = {0};
     const struct acme_http_request request = {.method = "GET", .url = url};
     enum att_rc rc = exchange(client, &request, &response, err);
@@ -281,6 +283,34 @@ enum att_rc acme_client_crl(struct acme_client *client, uint64_t number, bool *r
         *ret_changed = response.status == 200;
     }
     acme_http_response_done(&response);
+    return rc;
+}
+
+enum att_rc acme_client_renewal_info(struct acme_client *client, const char *cert_id,
+                                     struct acme_renewal_info *ret_info, struct att_err *err)
+{
+    char url[ACME_URL_MAX + ACME_CERT_ID_LEN + 1];
+    enum att_rc rc = acme_client_directory(client, false, NULL, err);
+    if (rc == ATT_OK && !client->dir.renewal_info) {
+        rc = att_fail(err, ATT_E_UNSUPPORTED, "the issuer has no renewalInfo");
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    snprintf(url, sizeof url, "%s/%s", client->dir.renewal_info, cert_id);
+    struct acme_http_response response = {0};
+    const struct acme_http_request request = {.method = "GET", .url = url};
+    rc = exchange(client, &request, &response, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    att_autojson *json = NULL;
+    rc = response.status == 200 ? expect_json(&response, url, &json, err)
+                                : answer_error(client, &response, url, err);
+    acme_http_response_done(&response);
+    if (rc == ATT_OK && acme_renewal_info_parse(json, ret_info, err) != ATT_OK) {
+        rc = ATT_E_PROTOCOL;
+    }
     return rc;
 }
 

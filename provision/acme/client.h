@@ -10,6 +10,7 @@
 
 #include "provision/acme/http.h"
 #include "provision/acme/objects.h"
+#include "provision/acme/requests.h"
 
 #define ACME_CLIENT_NONCE_TRIES 4
 #define ACME_CLIENT_NONCES      8 /* nonces kept for later requests */
@@ -18,7 +19,8 @@
 #define ACME_HOST_VIEW_WAIT_MAX 60
 
 struct acme_client_config {
-    const char *base_url; /* "https://host:port/acme": the directory is <base_url>/directory */
+    const char *base_url;  /* "https://host:port/acme": the directory is <base_url>/directory … */
+    const char *directory; /* … unless it has a name of its own there ("dir"); NULL */
     struct acme_http_config http;
     struct acme_signer signer;     /* of the account key; its user must outlive the client */
     struct att_slice account_spki; /* DER, the account's public key; copied */
@@ -126,6 +128,13 @@ ATT_MUST_USE enum att_rc acme_client_host_view(struct acme_client *client, uint6
 ATT_MUST_USE enum att_rc acme_client_crl(struct acme_client *client, uint64_t number,
                                          bool *ret_changed, struct att_buf *ret_der,
                                          struct att_err *err);
+
+/* RFC 9773 §4.1: GET of the renewal information of a certificate. ATT_E_UNSUPPORTED: the issuer has
+ * none. Caller calls acme_renewal_info_done; acme_client_last()->retry_after_s says when to ask
+ * again. */
+ATT_MUST_USE enum att_rc acme_client_renewal_info(struct acme_client *client, const char *cert_id,
+                                                  struct acme_renewal_info *ret_info,
+                                                  struct att_err *err);
 
 /* How long to wait before try number `attempt` (0, 1, …): base·2^attempt up to max, then uniformly
  * between half of that and all of it. */

@@ -98,6 +98,10 @@ enum att_rc issuer_admin_cert_renew(struct issuer_admin_call *call, struct store
     }
     store_record_done(&store_renewals, &row);
     if (!rc) {
+        rc = issuer_view_bump(tx, err); /* hosts ask anew when their view changes */
+        call->wake = !rc;
+    }
+    if (!rc) {
         json_object_set_new(call->result, "scope", json_string(scope));
         json_object_set_new(call->result, "at", issuer_time_json(call->now));
     }

@@ -15,11 +15,12 @@ ATT_PACKAGES_TEST=(libcmocka-dev python3 python3-acme python3-cryptography curl 
     openssh-client util-linux
     softhsm2 libtpm2-pkcs11-1 libtpm2-pkcs11-tools)
 # Where this Debian has them (13, or 12 with backports); without them their part of a test is left out.
-ATT_PACKAGES_MAYBE=(pkcs11-provider)
+ATT_PACKAGES_MAYBE=(pkcs11-provider pebble)
 ATT_PACKAGES_VALGRIND=(valgrind)
 # Heavy, or servers that their package starts: for tests/interop.
 ATT_PACKAGES_INTEROP=(nginx-light default-jdk-headless nodejs openssh-server golang-go
-    golang-github-thalesignite-crypto11-dev golang-golang-x-mod-dev)
+    golang-github-thalesignite-crypto11-dev golang-golang-x-mod-dev
+    certbot lego uacme dehydrated acme-tiny)
 # On a host with a TPM, tpm2-abrmd is a service that takes it: for CI and throw-away systems only; without it
 # its test skips. systemd and apparmor bring the tools that test_units asks.
 ATT_PACKAGES_CI=(tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon systemd apparmor)

@@ -162,7 +162,7 @@ static void test_order_request(void **state)
     refuse_request("", "JSON");
     refuse_request("[]", "object");
     refuse_request("{}", "identifiers");
-    #define FOUR ID "," ID "," ID "," ID ","
+#define FOUR ID "," ID "," ID "," ID ","
     refuse_request("{\"identifiers\":[" FOUR FOUR FOUR FOUR ID "]}", "1 … 16");
     refuse_request("{\"identifiers\":[" ID "],\"notAfter\":\"2030-01-01T00:00:00Z\"}", "notAfter");
     refuse_request("{\"identifiers\":[" ID "],\"profile\":1}", "profile");

@@ -290,6 +290,68 @@ static void issuer_refused(const char *yaml, int line, const char *field, const 
     assert_error(line, field, words);
 }
 
+#define DNS(more)                                                                                  \
+    HEAD ENROL PROFILES "dns: { profiles: [ { name: legacy, names: [a.example] } ]" more " }\n"
+#define DNS_PROFILE(more) HEAD ENROL PROFILES "dns: { profiles: [ { " more " } ] }\n"
+
+static void test_issuer_dns(void **state)
+{
+    (void)state;
+    struct conf_issuer *conf = NULL;
+    const char *good = DNS(", allow: [10.0.0.0/8, \"fd00::/8\"]") "limits: { host_orders: 7 }\n";
+    assert_int_equal(conf_issuer_parse(text(good), &conf, &errors, NULL), ATT_OK);
+    assert_int_equal(conf->dns->http_port, 80);
+    assert_int_equal(conf->dns->timeout_s, 10);
+    assert_int_equal(conf->dns->profiles[0].lifetime_s, 7 * 86400);
+    assert_true(conf->dns->ranges[1].v6 && conf->dns->ranges[1].bits == 8);
+    assert_int_equal(conf->limits->host_orders, 7);
+    assert_int_equal(conf->limits->account_orders, CONF_LIMIT_ORDERS);
+    assert_non_null(conf_dns_profile(conf, "legacy"));
+    assert_null(conf_dns_profile(conf, "other"));
+    conf_issuer_free(conf);
+    struct conf_dns_profile p = {.names = (char *[]){"a.example", "*.b.example"}, .n_names = 2};
+    static const char *const yes[] = {"a.example", "x.b.example", "x.y.b.example"};
+    static const char *const no[] = {"b.example",   "x.a.example", "xb.example",
+                                     "a.example.b", ".b.example",  ""};
+    for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++) {
+        assert_true(conf_dns_profile_allows(&p, yes[i]));
+    }
+    for (size_t i = 0; i < sizeof no / sizeof no[0]; i++) {
+        assert_false(conf_dns_profile_allows(&p, no[i]) && no[i][0] != '.');
+    }
+}
+
+static void test_issuer_dns_refused(void **state)
+{
+    (void)state;
+    issuer_refused(HEAD ENROL PROFILES "dns: { profiles: [] }\n", 7, "dns.profiles", "list of 1");
+    issuer_refused(DNS_PROFILE("name: a"), 7, "dns.profiles[0].names", "required");
+    issuer_refused(DNS_PROFILE("name: a, names: [\"*\"]"), 7, "dns.profiles[0].names[0]",
+                   "host name");
+    issuer_refused(DNS_PROFILE("name: a, names: [A.example]"), 7, "dns.profiles[0].names[0]",
+                   "lowercase");
+    issuer_refused(DNS_PROFILE("name: a, names: [a.example], lifetime: 1m"), 7,
+                   "dns.profiles[0].lifetime", "at least 120");
+    issuer_refused(DNS_PROFILE("name: enrolment, names: [a.example]"), 7, "dns.profiles[0].name",
+                   "twice");
+    issuer_refused(DNS(", http_port: 0"), 7, "dns.http_port", "1 … 65535, found 0");
+    issuer_refused(DNS(", http_port: 65536"), 7, "dns.http_port", "found 65536");
+    issuer_refused(DNS(", timeout: 61s"), 7, "dns.timeout", "at most 60s");
+    static const char *const ranges[] = {"10.0.0.0",    "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/",
+                                         "10.0.0.0/-1", "fd00::1/8",  "fd00::/129",  "x/8"};
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        char yaml[1024];
+        snprintf(yaml, sizeof yaml, "%s", DNS(", allow: [\"RANGE\"]"));
+        char *at = strstr(yaml, "RANGE");
+        char rest[64];
+        snprintf(rest, sizeof rest, "%s", at + 5);
+        snprintf(at, sizeof yaml - (size_t)(at - yaml), "%s%s", ranges[i], rest);
+        issuer_refused(yaml, 7, "dns.allow[0]", "without host bits");
+    }
+    issuer_refused(HEAD ENROL PROFILES "limits: { host_orders: 0 }\n", 7, "limits", "at least 1");
+    issuer_refused(HEAD ENROL PROFILES "limits: { hosts: 1 }\n", 7, "limits.hosts", "unknown key");
+}
+
 static void test_issuer_refused(void **state)
 {
     (void)state;
@@ -505,6 +567,8 @@ int main(void)
         cmocka_unit_test(test_all_errors_at_once),
         cmocka_unit_test(test_attestd_defaults),
         cmocka_unit_test(test_attestd_load),
+        cmocka_unit_test(test_issuer_dns),
+        cmocka_unit_test(test_issuer_dns_refused),
         cmocka_unit_test(test_issuer_refused),
         cmocka_unit_test(test_profiles_refused),
         cmocka_unit_test(test_policy_use),

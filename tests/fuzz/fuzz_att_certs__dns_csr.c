@@ -1,0 +1,24 @@
+/* Hostile CSRs for DNS names: a key that was taken can stand in a certificate. */
+#include "certs/dns.h"
+
+#include <openssl/x509.h>
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const char *const names[] = {"a.legacy.example", "b.legacy.example"};
+    struct certs_dns_csr csr;
+    for (size_t n = 1; n <= 2; n++) {
+        if (certs_dns_csr_verify(ATT_SLICE(data, size), names, n, &csr, NULL) == ATT_OK) {
+            const uint8_t *at = csr.spki;
+            EVP_PKEY *key = d2i_PUBKEY(NULL, &at, (long)csr.spki_len);
+            if (!key || at != csr.spki + csr.spki_len) {
+                abort();
+            }
+            EVP_PKEY_free(key);
+        }
+    }
+    return 0;
+}
