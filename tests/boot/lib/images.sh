@@ -3,7 +3,7 @@
 # What the small guest boots: an initial file system with attestd's programs, and a boot disk (systemd-boot, kernel, initrd,
 # one entry). Each is measured by an event of its own: loader and kernel in PCR 4, initrd and options in PCR 9, options in 12.
 
-boot_options="console=ttyS0 quiet panic=1 ima_policy=tcb ima_template=ima-ngv2"
+boot_options="console=ttyS0 quiet panic=1 no_timer_check mitigations=off ima_policy=tcb ima_template=ima-ngv2"
 snakeoil=/usr/share/ovmf/PkKek-1-snakeoil # OVMF's test key, enrolled in OVMF_VARS_4M.snakeoil.fd
 
 # image_initrd KERNEL FILE [NOTE]: with NOTE in a file of its own it is another initrd

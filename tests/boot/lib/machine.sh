@@ -72,7 +72,7 @@ machine_up() { # until its first process listens
         IFS= read -r -t 1 -u "$hand_fd" line && continue
         kill -0 "$qemu" 2> /dev/null || fail "QEMU ended: $(cat "$work/qemu.log"; tail -n 20 "$machine/console")"
         n=$((n + 1))
-        [ $n -lt 240 ] || fail "the guest did not come up within 240 s"
+        [ $n -lt 600 ] || fail "the guest did not come up within 600 s"
     done
 }
 
