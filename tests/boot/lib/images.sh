@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # work and build come from the script
+# shellcheck disable=SC2034,SC2154 # the parts of one script: work and build come from the script
 # What the small guest boots: an initial file system with attestd's programs, and a boot disk (systemd-boot, kernel, initrd,
 # one entry). Each is measured by an event of its own: loader and kernel in PCR 4, initrd and options in PCR 9, options in 12.
 

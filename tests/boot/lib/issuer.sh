@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # work, bin, machine and port come from those who source this
+# shellcheck disable=SC2034,SC2154 # the parts of one script: work, bin, machine and port come from those who source this
 # The issuer, outside of the machines, and what must hold there after a boot.
 
 boot_pcrs=sha256:0,2,3,4,7,9,10,12
