@@ -87,8 +87,8 @@ refused() {
     issuer_mark
     machine_on one "$esp"
     wait_for 900 refusal_since bootPolicy || fail "$name: the issuer has not refused it"
-    ictl --json audit list --after "$mark_record" | jq -r '[.records[] | select(.reason == "bootPolicy")][0].verdict.findings[]
-        | select(.severity == "refuse") | "\(.id) \(.component // "-")"' | sort > "$work/found"
+    jq -r '[.records[].record | select(.kind == "enrol" and .reason == "bootPolicy")][0].verdict.findings[]
+        | select(.severity == "refuse") | "\(.id) \(.component // "-")"' "$work/records" | sort > "$work/found"
     printf '%s\n' "$@" | sort > "$work/expected"
     diff "$work/expected" "$work/found" > "$work/diff" || fail "$name: findings: $(cat "$work/diff")"
     machine_up
@@ -98,7 +98,8 @@ refused() {
     machine_cut
 }
 refusal_since() {
-    ictl --json audit list --after "$mark_record" | jq -e --arg r "$1" '[.records[] | select(.reason == $r)] | length > 0'
+    ictl --json audit list --after "$mark_record" > "$work/records"
+    jq -e --arg r "$1" '[.records[].record | select(.kind == "enrol" and .reason == $r)] | length > 0' "$work/records"
 }
 
 case_cmdline() {

@@ -82,7 +82,7 @@ policy_apply() { # policy_apply FILE: with the next version number, signed
 issued() { ictl --json cert list | jq '.certificates | length'; }
 newest() { ictl --json cert list --name "$1" --limit 1 | jq -r '.certificates[0].serial // "none"'; }
 newer() { [ "$(newest "$1")" != "$2" ]; }
-last_record() { ictl --json audit list --limit 1000 | jq '[.records[].seq] | max // 0'; }
+last_record() { ictl --json audit list --limit 1 | jq .head.seq; }
 
 # issuer_mark: what there is now; the checks below are of what came since
 issuer_mark() {
