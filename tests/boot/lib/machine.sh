@@ -34,7 +34,7 @@ machine_firmware() {
 # machine_put NAME PATH FILE: onto the disk of a machine that is off
 machine_put() {
     e2fsck -fy "$work/vm/$1/disk" > "$work/fsck" 2>&1 || [ $? -le 1 ] || fail "e2fsck: $(cat "$work/fsck")"
-    printf 'rm %s\nwrite %s %s\n' "$2" "$3" "$2" | debugfs -w -f - "$work/vm/$1/disk" > "$work/debugfs" 2>&1 || fail "debugfs: $(cat "$work/debugfs")"
+    printf 'cd %s\nrm %s\nwrite %s %s\n' "$(dirname "$2")" "$(basename "$2")" "$3" "$(basename "$2")" | debugfs -w -f - "$work/vm/$1/disk" > "$work/debugfs" 2>&1 || fail "debugfs: $(cat "$work/debugfs")"
 }
 
 machine_tpm_start() { # as QEMU wants it: it sends the data's socket over the control channel
