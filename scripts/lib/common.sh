@@ -25,6 +25,8 @@ ATT_PACKAGES_INTEROP=(nginx-light default-jdk-headless nodejs openssh-server gol
 # its test skips. systemd and apparmor bring the tools that test_units asks.
 ATT_PACKAGES_CI=(tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon systemd apparmor)
 ATT_PACKAGES_BOOT=(qemu-system-x86 ovmf debootstrap debian-archive-keyring e2fsprogs)
+# tests/boot/matrix; the kernels it fetches without installing them.
+ATT_PACKAGES_MATRIX=(qemu-system-x86 ovmf systemd-boot-efi sbsigntool mtools e2fsprogs busybox-static cpio kmod binutils)
 ATT_PACKAGES_DEB=(dpkg-dev debhelper dh-apparmor po-debconf fakeroot)
 ATT_PACKAGES_LINT=(clang-format shellcheck git mandoc)
 ATT_PACKAGES_FUZZ=(clang libclang-rt-dev)
