@@ -244,6 +244,20 @@ static enum att_rc order_died(struct host_issue *job, struct att_err *err)
 /* ---- evidence ----------------------------------------------------------------------------------
  */
 
+/* For level 3: where the files lie, and how the kernel was started. What that is worth the issuer
+ * finds in the logs. */
+static void put_device(const struct host *host, const struct host_measured *measured,
+                       struct evidence_statement *st)
+{
+    if (measured->level < 3) {
+        return; /* an issuer that knows of no level 3 would not read it */
+    }
+    st->has_device = measured->has_device;
+    st->device_major = measured->dev_major;
+    st->device_minor = measured->dev_minor;
+    memcpy(st->command_line, host->command_line, sizeof(st->command_line));
+}
+
 static enum att_rc build_statement(struct host_issue *job, struct att_err *err)
 {
     struct host_evidence *ev = &job->evidence;
@@ -252,6 +266,7 @@ static enum att_rc build_statement(struct host_issue *job, struct att_err *err)
         st.has_manifest_root = true;
         memcpy(st.manifest_root, ev->measured.manifest.root, sizeof(st.manifest_root));
         st.level = 1; /* what we say; whether others say it, too, is the issuer's to find */
+        put_device(job->host, &ev->measured, &st);
     }
     if (job->key.name.len > sizeof(st.key_name) ||
         strlen(job->rec.spiffe_id) >= sizeof(st.identifier)) {

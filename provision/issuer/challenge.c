@@ -200,7 +200,7 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
     if (result != VERIFY_ACCEPTED) {
         return verify_verdict_err(m->verdict, err);
     }
-    return issuer_measured_judge(&m->entry, &m->request, in.boot.logs, &m->facts, m->verdict,
+    return issuer_measured_judge(&m->entry, &m->request, &in, &m->facts, m->verdict,
                                  &m->measured, err);
 }
 

@@ -33,9 +33,10 @@ ATT_MUST_USE enum att_rc issuer_order_check(struct issuer_call *call, struct sto
                                             struct store_entry *ret_entry, struct att_err *err);
 
 /* measured.c: the manifest that came with an order's evidence, against the entry's demand; ATT_OK
- * with facts->level 0 where there is none. logs: VERIFY_LOG_* that were asked for and replayed. */
+ * with facts->level 0 where there is none. judged: what verify_agent accepted. */
 ATT_MUST_USE enum att_rc issuer_measured_judge(
-    const struct store_entry *entry, const struct enrol_m4_request *request, uint32_t logs,
+    const struct store_entry *entry, const struct enrol_m4_request *request,
+    const struct verify_agent_in *judged,
     const struct verify_agent_facts *agent, struct verify_verdict *verdict,
     struct verify_measured_facts *ret_facts, struct att_err *err);
 /* For the decision record; NULL where nothing was demanded. */

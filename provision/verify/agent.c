@@ -556,6 +556,11 @@ static void fill(const struct read *read, struct verify_agent_facts *facts)
     memcpy(facts->host_log_head, read->evidence.host_log_head, sizeof(facts->host_log_head));
     facts->level = read->evidence.level;
     facts->ima_used = read->replayed.ima_used;
+    facts->systemd_used = read->replayed.systemd_used;
+    facts->has_device = read->evidence.has_device;
+    facts->device_major = read->evidence.device_major;
+    facts->device_minor = read->evidence.device_minor;
+    memcpy(facts->command_line, read->evidence.command_line, sizeof(facts->command_line));
 }
 
 static bool judge(const struct verify_agent_in *in, struct read *read,
