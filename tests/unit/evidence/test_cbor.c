@@ -245,6 +245,7 @@ static void test_statement_device(void **state)
     uint8_t *member = memmem(cbor.ptr, cbor.len, "fdevice\x82", 8);
     assert_non_null(member);
     member[7] = 0x81; /* the major number alone */
+    err = (struct att_err){0};
     assert_int_equal(evidence_statement_parse(att_buf_slice(&cbor), &back, &err), ATT_E_PARSE);
     assert_non_null(strstr(err.msg, "[major, minor]"));
     att_buf_done(&cbor);
