@@ -83,6 +83,7 @@ const struct store_migration store_migrations[] = {
         "CREATE INDEX certs_bytes ON certs (not_after) WHERE tbs <> x'';"
         "DROP INDEX certs_host; DROP INDEX certs_subject;"},
     {5, "ALTER TABLE orders ADD COLUMN measured TEXT NOT NULL DEFAULT '';"},
+    {6, "ALTER TABLE orders ADD COLUMN parent TEXT NOT NULL DEFAULT '';"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

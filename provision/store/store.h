@@ -12,7 +12,7 @@
 
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 5
+#define STORE_SCHEMA_VERSION 6
 
 struct store;
 struct store_tx;
@@ -175,6 +175,7 @@ struct store_order {
     char *decision;          /* hex hash of the verdict's audit record */
     char *cert;              /* id of the certificate */
     char *measured;          /* of the verdict: "LEVEL/ROOT", or empty */
+    char *parent;            /* of the verdict: what opens the key's parent, or empty */
     struct att_buf key_spki; /* the certified key */
     int64_t created_at, expires_at, verdict_at;
 };

@@ -114,6 +114,7 @@ static const struct store_column orders[] = {
     TEXT(store_order, decision),
     TEXT(store_order, cert),
     TEXT(store_order, measured),
+    TEXT(store_order, parent),
     BLOB(store_order, key_spki),
     FIXED_INT(store_order, created_at),
     INT(store_order, expires_at),

@@ -74,6 +74,9 @@ struct verify_agent_facts {
     unsigned level;  /* 0–3, as evidence states it */
     size_t ima_used; /* bytes of IMA's list and its tail that lead to the quoted PCR 10 */
     size_t systemd_used;
+    /* The key's parent opens by this authPolicy alone (SHA-256). */
+    bool parent_sealed;
+    uint8_t parent_policy[ATT_SHA256_LEN];
     bool has_device; /* where all measured files lie, by the host's word */
     uint32_t device_major, device_minor;
     char command_line[EVIDENCE_COMMAND_LINE_MAX + 1]; /* the kernel's, by the host's word; or "" */

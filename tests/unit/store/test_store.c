@@ -282,7 +282,7 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
     return tx->store->ops->script(
         tx->con,
         "DROP TABLE ek_claims; ALTER TABLE tickets DROP COLUMN uses; DROP INDEX hosts_account;"
-        "ALTER TABLE orders DROP COLUMN measured;"
+        "ALTER TABLE orders DROP COLUMN measured; ALTER TABLE orders DROP COLUMN parent;"
         "DROP INDEX accounts_ticket; DROP INDEX blobs_created; DROP INDEX aks_account;"
         "ALTER TABLE aks DROP COLUMN clock; DROP INDEX certs_created;"
         "DROP INDEX certs_host_created; DROP INDEX certs_host_end; DROP INDEX certs_subject_end;"
