@@ -62,6 +62,11 @@ enum att_rc certs_leaf_tbs(const struct certs_leaf_spec *spec, const X509 *ca_ce
         rc = certs_measured_encode(&spec->measured, exts, err);
         certs_ext_end(exts, m);
     }
+    if (rc == ATT_OK && spec->sealed.sealed) {
+        m = certs_ext_begin(exts, CERTS_OID_SEALED, false);
+        rc = certs_sealed_encode(&spec->sealed, exts, err);
+        certs_ext_end(exts, m);
+    }
     if (rc != ATT_OK) {
         return rc;
     }

@@ -61,6 +61,22 @@ ATT_MUST_USE enum att_rc certs_measured_parse(struct att_slice der,
 ATT_MUST_USE enum att_rc certs_measured_get(const X509 *cert, struct certs_measured *ret_measured,
                                             struct att_err *err);
 
+/* The key's parent in its TPM opens by a policy alone (docs/PROTOCOL.md). A certificate without it
+ * says nothing of a policy: those of earlier versions, and keys under the SRK or in no TPM. */
+struct certs_sealed {
+    bool sealed; /* false: the certificate does not have it */
+    uint8_t policy[ATT_SHA256_LEN]; /* authPolicy: as the parent's public area has it, which the key's qualified Name proves */
+    uint32_t counter; /* NV index of the policy counter, by the host's word; 0: none is known */
+};
+ATT_MUST_USE enum att_rc certs_sealed_encode(const struct certs_sealed *sealed,
+                                             struct att_buf *ret_der, struct att_err *err);
+/* Exact DER, version 1; nothing trails. */
+ATT_MUST_USE enum att_rc certs_sealed_parse(struct att_slice der, struct certs_sealed *ret_sealed,
+                                            struct att_err *err);
+/* From a certificate; ATT_E_NOTFOUND when it has none. */
+ATT_MUST_USE enum att_rc certs_sealed_get(const X509 *cert, struct certs_sealed *ret_sealed,
+                                          struct att_err *err);
+
 /* What each TBS function takes and gives. ca_cert is the issuer's certificate (its subject and
  * subject key id go in). ret_tbs gets the DER TBSCertificate appended; ret_digest is its SHA-256.
  */
@@ -80,6 +96,7 @@ struct certs_leaf_spec {
     const char *crl_url; /* NULL: no CRL distribution point */
     struct certs_key_holding holding;
     struct certs_measured measured;
+    struct certs_sealed sealed;
 };
 /* Empty subject; SAN critical, exactly this URI; KU critical digitalSignature; EKU serverAuth and
  * clientAuth; basicConstraints critical CA:FALSE; SKI, AKI keyIdentifier; key holding. Refuses a

@@ -517,6 +517,21 @@ static const char *why_closed(const char *tcti, int *ret_errno)
     }
 }
 
+/* The TPM was off since: another boot may be running. A TPM keeps saved contexts over a TPM Restart
+ * and a TPM Resume (Part 1 §30.3), and the kernel's resource manager carries loaded objects over a
+ * night by them; what was loaded through a policy has to pass it again. */
+static void note_counts(struct tpm_context *ctx, const struct tpm_clock *clock)
+{
+    if (ctx->counts_known &&
+        (ctx->reset_count != clock->reset_count || ctx->restart_count != clock->restart_count)) {
+        tpm_cache_drop_all(ctx);
+        tpm_saved_forget_all(ctx);
+    }
+    ctx->counts_known = true;
+    ctx->reset_count = clock->reset_count;
+    ctx->restart_count = clock->restart_count;
+}
+
 static enum att_rc connect_tpm(struct tpm_context *ctx, struct att_err *err)
 {
     TSS2_RC rc = Tss2_TctiLdr_Initialize(ctx->tcti, &ctx->tcti_ctx);
@@ -548,8 +563,12 @@ static enum att_rc connect_tpm(struct tpm_context *ctx, struct att_err *err)
     if (result == ATT_OK && ctx->exclusive) {
         result = flush_leftovers(ctx, err);
     }
+    struct tpm_clock clock;
     if (result == ATT_OK) {
         result = tpm_context_info(ctx, &info, err);
+    }
+    if (result == ATT_OK) {
+        result = tpm_context_clock(ctx, &clock, err);
     }
     if (result != ATT_OK) {
         disconnect(ctx);
@@ -683,6 +702,7 @@ enum att_rc tpm_context_clock(struct tpm_context *ctx, struct tpm_clock *ret_clo
                                     .reset_count = info->clockInfo.resetCount,
                                     .restart_count = info->clockInfo.restartCount,
                                     .safe = info->clockInfo.safe == TPM2_YES};
+    note_counts(ctx, ret_clock);
     return ATT_OK;
 }
 

@@ -79,6 +79,8 @@ struct tpm_context {
     struct tpm_parent *parent; /* NULL: objects stand under the SRK */
     struct tpm_saved saved[TPM_SAVED_MAX];
     uint32_t transient_min, nv_chunk;
+    bool counts_known; /* of the last TPM2_ReadClock */
+    uint32_t reset_count, restart_count;
 };
 
 /* ---- calls ---------------------------------------------------------------------------------- */

@@ -38,7 +38,7 @@ struct conf_measured {
     size_t n_roots;
     char **signers; /* … signed by a key with this SHA-256 of its SubjectPublicKeyInfo */
     size_t n_signers;
-    unsigned level;    /* the least, 1 or 2 */
+    unsigned level;    /* the least, 1 to 3 */
     uint32_t reread_s; /* what was read without fs-verity is read anew after this time */
 };
 

@@ -284,7 +284,7 @@ static void decode_measured(struct decode *d, const char *path, const json_t *js
     m->manifest = copy(d, file);
     decode_digests(d, path, json, "roots", &m->roots, &m->n_roots);
     decode_digests(d, path, json, "signers", &m->signers, &m->n_signers);
-    m->level = number_of(d, path, json, "level", 1, 2, 1);
+    m->level = number_of(d, path, json, "level", 1, 3, 1);
     m->reread_s = number_of(d, path, json, "reread_s", 0, 30 * 86400, CONF_REREAD_S);
     if (!json_object_get(json, "roots") && !json_object_get(json, "signers")) {
         conf_bad(d->check, path, "expected roots or signers: any manifest would do otherwise");

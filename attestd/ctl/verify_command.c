@@ -416,6 +416,34 @@ static void check_holding(const X509 *leaf, const char *cert,
     }
 }
 
+/* The same of what opens the key's parent. */
+static void check_sealed(const X509 *leaf, const char *cert,
+                         const struct verify_agent_facts *facts, struct verify_verdict *verdict)
+{
+    struct certs_sealed sealed;
+    struct att_err why = {0};
+    enum att_rc rc = certs_sealed_get(leaf, &sealed, &why);
+    if (rc == ATT_E_NOTFOUND) {
+        verify_skip(verdict, VERIFY_REASON_KEY_PARENT,
+                    "%s says of no policy that opens the key's parent", cert);
+    } else if (rc != ATT_OK) {
+        verify_fail(verdict, VERIFY_REASON_KEY_PARENT, "%s: %s", cert, why.msg);
+    } else if (!facts->parent_sealed ||
+               memcmp(facts->parent_policy, sealed.policy, sizeof sealed.policy) != 0) {
+        verify_fail(verdict, VERIFY_REASON_KEY_PARENT,
+                    "%s says that the key's parent opens by another policy than the evidence shows",
+                    cert);
+    } else {
+        verify_pass(verdict, VERIFY_REASON_KEY_PARENT,
+                    sealed.counter
+                        ? "%s names the policy of the key's parent and counter 0x%08x (the host's "
+                          "word)"
+                        : "%s names the policy of the key's parent and no counter: old policies "
+                          "may be replayed",
+                    cert, sealed.counter);
+    }
+}
+
 /* The certificate that was issued for this evidence: its key, name and key store. */
 static enum att_rc check_cert(const char *cert, const char *identifier,
                               const struct verify_agent_facts *facts,
@@ -445,6 +473,7 @@ static enum att_rc check_cert(const char *cert, const char *identifier,
                     cert, (int)id.len, id.len ? (const char *)id.ptr : "", identifier);
     }
     check_holding(leaf, cert, facts, verdict);
+    check_sealed(leaf, cert, facts, verdict);
     return ATT_OK;
 }
 

@@ -265,6 +265,23 @@ static enum att_rc op_thaw(struct call *call, json_t **ret_result, struct att_er
 /* ---- cert.show ---------------------------------------------------------------------------------
  */
 
+/* What opens the key's parent: {"authPolicy", "counter": "0x…" | null}; null where the certificate
+ * says nothing of it. */
+static void put_sealed(const X509 *leaf, json_t *json)
+{
+    struct certs_sealed sealed = {0};
+    char policy[2 * ATT_SHA256_LEN + 1], counter[11];
+    if (certs_sealed_get(leaf, &sealed, NULL) != ATT_OK) {
+        json_object_set_new(json, "sealed", json_null());
+        return;
+    }
+    att_hex(policy, ATT_SLICE_ARRAY(sealed.policy));
+    snprintf(counter, sizeof(counter), "0x%08x", sealed.counter);
+    json_object_set_new(json, "sealed",
+                        json_pack("{s:s, s:o}", "authPolicy", policy, "counter",
+                                  sealed.counter ? json_string(counter) : json_null()));
+}
+
 static enum att_rc cert_fields(json_t *json, const X509 *leaf, struct att_err *err)
 {
     struct certs_cert_info info;
@@ -294,6 +311,7 @@ static enum att_rc cert_fields(json_t *json, const X509 *leaf, struct att_err *e
         json_object_set_new(json, "measuredLevel", json_integer(measured.level));
         json_object_set_new(json, "manifestRoot", json_string(root));
     }
+    put_sealed(leaf, json);
     if (certs_key_holding_get(leaf, &holding, NULL) == ATT_OK) {
         char decision[2 * ATT_SHA256_LEN + 1];
         att_hex(decision, ATT_SLICE_ARRAY(holding.decision));

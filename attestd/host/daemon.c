@@ -261,16 +261,23 @@ static void loop_done(struct loop *loop)
 /* ---- start -------------------------------------------------------------------------------------
  */
 
-static void read_boot_id(char *ret, size_t size)
+/* What the kernel says in one line; empty where it cannot be read, is longer, or is not plain text.
+ */
+static void read_line(const char *path, char *ret, size_t size)
 {
     att_autobuf text = {0};
     ret[0] = '\0';
-    if (att_io_read_file("/proc/sys/kernel/random/boot_id", 128, &text, NULL) != ATT_OK) {
-        return; /* then every start counts as another boot */
+    if (att_io_read_file(path, size, &text, NULL) != ATT_OK) {
+        return;
     }
     size_t len = text.len;
     while (len > 0 && text.ptr[len - 1] <= ' ') {
         len--;
+    }
+    for (size_t i = 0; i < len; i++) {
+        if (text.ptr[i] < ' ' || text.ptr[i] > '~') {
+            return;
+        }
     }
     if (len < size) {
         memcpy(ret, text.ptr, len);
@@ -469,7 +476,9 @@ static enum att_rc start(struct host *host, struct att_err *err)
         rc = proc_caller_new(host->paths.whod, "whod", whod_uid, proc_who_table,
                              HOST_MEASURE_TIMEOUT_MS, &host->measurer, err);
     }
-    read_boot_id(host->boot_id, sizeof(host->boot_id));
+    /* Without it every start counts as another boot. */
+    read_line("/proc/sys/kernel/random/boot_id", host->boot_id, sizeof(host->boot_id));
+    read_line("/proc/cmdline", host->command_line, sizeof(host->command_line));
     /* Before the first byte of anybody else's is read, and before there are threads. */
     if (rc == ATT_OK) {
         rc = host_sandbox_enter(host, err);

@@ -20,6 +20,7 @@
 #include "attestd/proc/sandbox.h"
 #include "provision/acme/client.h"
 #include "provision/evidence/logs.h"
+#include "provision/evidence/statement.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -159,6 +160,7 @@ struct host {
     int64_t last_contact_at; /* the issuer answered */
     int64_t clock_jump_ms, clock_jump_at;
     char boot_id[40];
+    char command_line[EVIDENCE_COMMAND_LINE_MAX + 1]; /* the kernel's; empty: longer, or not read */
     struct agent_clock clock;
     int64_t tpm_p95_us; /* of one renewal: create, certify, quote, sign */
     struct host_log_seen logs_seen[HOST_LOGS_SEEN]; /* a ring */

@@ -2,6 +2,7 @@
  * life table says. What must survive a crash is on disk before finalize: the key and the order. */
 #include "attestd/host/internal.h"
 #include "attestd/host/issue.h"
+#include "attestd/base/enc.h"
 #include "provision/enrol/messages.h"
 #include "provision/evidence/attobj.h"
 #include "provision/evidence/statement.h"
@@ -244,6 +245,20 @@ static enum att_rc order_died(struct host_issue *job, struct att_err *err)
 /* ---- evidence ----------------------------------------------------------------------------------
  */
 
+/* For level 3: where the files lie, and how the kernel was started. What that is worth the issuer
+ * finds in the logs. */
+static void put_device(const struct host *host, const struct host_measured *measured,
+                       struct evidence_statement *st)
+{
+    if (measured->level < 3) {
+        return; /* an issuer that knows of no level 3 would not read it */
+    }
+    st->has_device = measured->has_device;
+    st->device_major = measured->dev_major;
+    st->device_minor = measured->dev_minor;
+    memcpy(st->command_line, host->command_line, sizeof(st->command_line));
+}
+
 static enum att_rc build_statement(struct host_issue *job, struct att_err *err)
 {
     struct host_evidence *ev = &job->evidence;
@@ -252,6 +267,7 @@ static enum att_rc build_statement(struct host_issue *job, struct att_err *err)
         st.has_manifest_root = true;
         memcpy(st.manifest_root, ev->measured.manifest.root, sizeof(st.manifest_root));
         st.level = 1; /* what we say; whether others say it, too, is the issuer's to find */
+        put_device(job->host, &ev->measured, &st);
     }
     if (job->key.name.len > sizeof(st.key_name) ||
         strlen(job->rec.spiffe_id) >= sizeof(st.identifier)) {
@@ -363,6 +379,24 @@ static enum att_rc make_evidence(struct host_issue *job, const struct acme_chall
 }
 
 /* M4's payload; what request borrows of the evidence is given back before it is freed. */
+/* Which counter keyd holds for the storage parent; 0: none, or keyd does not say. For people: no
+ * check rests on it. */
+static uint32_t parent_counter(struct host *host)
+{
+    att_autojson *info = NULL;
+    uint8_t bytes[4];
+    if (proc_keyd_info(host->keyd, &info, NULL) != ATT_OK) {
+        return 0;
+    }
+    const json_t *counter = json_object_get(json_object_get(info, "sealing"), "counter");
+    const char *index = json_string_value(json_object_get(counter, "index"));
+    if (!index || json_is_true(json_object_get(counter, "missing")) || strncmp(index, "0x", 2) != 0 ||
+        att_unhex_exact(bytes, sizeof(bytes), index + 2, NULL) != ATT_OK) {
+        return 0;
+    }
+    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+}
+
 static enum att_rc build_m4(struct host_issue *job, const struct acme_challenge *challenge,
                             struct att_buf *ret_payload, struct att_err *err)
 {
@@ -382,6 +416,7 @@ static enum att_rc build_m4(struct host_issue *job, const struct acme_challenge 
         m4.logs = ev->logs;
         m4.srk_pub = ev->made.srk_pub;
         m4.parent_pub = ev->made.parent_pub;
+        m4.parent_counter = ev->made.parent_pub.len ? parent_counter(job->host) : 0;
         m4.manifest = ev->measured.document;
         rc = enrol_m4_request_encode(&m4, challenge->wanted.known, challenge->wanted.n_known,
                                      ret_payload, err);

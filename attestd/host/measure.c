@@ -118,6 +118,8 @@ static bool take_seen(struct att_slice item, struct manifest_seen *ret)
     ret->size = att_cur_be64(&cur);
     struct att_slice verity = att_cur_take(&cur, ATT_SHA256_LEN);
     struct att_slice sha256 = att_cur_take(&cur, ATT_SHA256_LEN);
+    ret->dev_major = att_cur_be32(&cur);
+    ret->dev_minor = att_cur_be32(&cur);
     struct att_slice text = att_cur_take(&cur, cur.left);
     if (cur.failed || kind > MANIFEST_NOT_YET || flags > 3 || text.len > MANIFEST_PATH_MAX ||
         memchr(text.ptr, 0, text.len)) {
@@ -265,6 +267,9 @@ static enum att_rc compare(const struct look *look, struct host_measured *m, str
     if (rc == ATT_OK) {
         m->by_verity = report->by_verity;
         m->by_sha256 = report->by_sha256;
+        m->has_device = report->has_device && !report->devices_differ;
+        m->dev_major = report->dev_major;
+        m->dev_minor = report->dev_minor;
         rc = manifest_report_err(report, err);
     }
     for (size_t i = 1; report && i < report->n && i < MANIFEST_FINDINGS_MAX; i++) {
@@ -301,7 +306,7 @@ static enum att_rc measure_all(const struct look *look, const struct conf_measur
 static enum att_rc measure_by(struct look *look, const struct conf_measured *measured,
                               struct host_measured *ret, struct att_err *err)
 {
-    struct host_measured m = {.demanded = true};
+    struct host_measured m = {.demanded = true, .level = measured->level};
     struct att_err why = {0};
     enum att_rc rc = measure_all(look, measured, &m, &why);
     if (rc != ATT_OK) {

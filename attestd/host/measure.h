@@ -13,6 +13,9 @@ struct host_measured {
     struct manifest manifest;
     struct att_buf document;     /* as it lies there */
     size_t by_verity, by_sha256; /* files */
+    unsigned level;              /* that the entry demands */
+    bool has_device;             /* all files lie on this one */
+    uint32_t dev_major, dev_minor;
 };
 void host_measured_done(struct host_measured *measured);
 

@@ -152,6 +152,8 @@ static void put_seen(struct att_buf *item, const struct workload_measured *seen)
     att_buf_be64(item, seen->size);
     att_buf_put(item, seen->verity, sizeof seen->verity);
     att_buf_put(item, seen->sha256, sizeof seen->sha256);
+    att_buf_be32(item, seen->dev_major);
+    att_buf_be32(item, seen->dev_minor);
     att_buf_put_str(item, seen->text);
 }
 

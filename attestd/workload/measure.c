@@ -20,6 +20,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -241,6 +242,8 @@ static void measure_regular(int found, const struct stat *st, const struct workl
     }
     ret->kind = WORKLOAD_REGULAR;
     ret->size = (uint64_t)st->st_size;
+    ret->dev_major = major(st->st_dev);
+    ret->dev_minor = minor(st->st_dev);
     ret->has_verity = workload_verity(fd, ret->verity);
     if (!ret->has_verity && (how->size == UINT64_MAX || how->size == ret->size)) {
         read_it(fd, st, how, ret);

@@ -30,6 +30,7 @@ struct workload_measured {
     uint64_t size;
     bool has_verity, has_sha256; /* one of them of a WORKLOAD_REGULAR of the size */
     uint8_t verity[ATT_SHA256_LEN], sha256[ATT_SHA256_LEN];
+    uint32_t dev_major, dev_minor; /* of the file system that a WORKLOAD_REGULAR lies on */
     char text[WORKLOAD_MEASURE_PATH_MAX + 1]; /* a link's target, or why */
 };
 

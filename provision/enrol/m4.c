@@ -1,7 +1,10 @@
 #include "provision/enrol/member.h"
 
+#include "attestd/base/enc.h"
 #include "provision/evidence/statement.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -70,6 +73,13 @@ enum att_rc enrol_m4_request_encode(const struct enrol_m4_request *request,
     if (rc == ATT_OK && request->parent_pub.len) {
         rc = put_bytes(obj, "parentPub", &request->parent_pub, err);
     }
+    if (rc == ATT_OK && request->parent_counter) {
+        char index[11];
+        snprintf(index, sizeof index, "0x%08" PRIx32, request->parent_counter);
+        if (json_object_set_new(obj, "parentCounter", json_string(index)) != 0) {
+            rc = att_fail(err, ATT_E_NOMEM, "no memory");
+        }
+    }
     if (rc == ATT_OK && request->manifest.len) {
         rc = put_manifest(obj, &request->manifest, err);
     }
@@ -88,6 +98,26 @@ static enum att_rc take_ak(const json_t *obj, char **ret_url, struct att_err *er
         rc = att_fail(err, ATT_E_NOMEM, "no memory");
     }
     return rc;
+}
+
+/* "0x01804154": an NV index (TPM 2.0 Part 2 clause 13.1), beside parentPub only. */
+static enum att_rc take_counter(const json_t *obj, bool has_parent, uint32_t *ret,
+                                struct att_err *err)
+{
+    uint8_t bytes[4];
+    const json_t *json = json_object_get(obj, "parentCounter");
+    const char *text = json_string_value(json);
+    if (!json) {
+        return ATT_OK;
+    }
+    if (!has_parent || !text || strncmp(text, "0x01", 4) != 0 ||
+        att_unhex_exact(bytes, sizeof bytes, text + 2, NULL) != ATT_OK) {
+        return att_fail(err, ATT_E_PARSE,
+                        "\"parentCounter\": expected an NV index, like \"0x01804154\", beside "
+                        "\"parentPub\"");
+    }
+    *ret = (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+    return ATT_OK;
 }
 
 static enum att_rc take_request(const json_t *obj, struct enrol_m4_request *request,
@@ -110,6 +140,9 @@ static enum att_rc take_request(const json_t *obj, struct enrol_m4_request *requ
     }
     if (rc == ATT_OK) {
         rc = enrol_member_bytes(obj, "parentPub", ENROL_TPM_MAX, true, &request->parent_pub, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_counter(obj, request->parent_pub.len > 0, &request->parent_counter, err);
     }
     return rc == ATT_OK ? take_manifest(obj, &request->manifest, err) : rc;
 }

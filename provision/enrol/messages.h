@@ -102,6 +102,7 @@ struct enrol_m4_request {
     struct evidence_logs logs;
     /* TPMT_PUBLIC. parent_pub empty: the parent is the SRK; srk_pub empty: the key is in no TPM. */
     struct att_buf srk_pub, parent_pub;
+    uint32_t parent_counter; /* NV index of the parent's policy counter; 0: none */
     struct att_buf manifest; /* the agent's manifest; empty: none. It travels packed */
 };
 ATT_MUST_USE enum att_rc enrol_m4_request_encode(const struct enrol_m4_request *request,

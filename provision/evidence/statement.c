@@ -10,19 +10,24 @@
 enum {
     LOGS,
     LEVEL,
+    DEVICE,
     KEY_NAME,
     KEY_SPKI,
     KEY_STORE,
     SELECTORS,
     IDENTIFIER,
+    COMMAND_LINE,
     HOST_LOG_HEAD,
     MANIFEST_ROOT,
     MEMBERS
 };
-static const char *const members[MEMBERS] = {"logs",       "level",       "keyName",
-                                             "keySpki",    "keyStore",    "selectors",
-                                             "identifier", "hostLogHead", "manifestRoot"};
-#define MAY  ((1u << KEY_NAME) | (1u << KEY_SPKI) | (1u << MANIFEST_ROOT))
+static const char *const members[MEMBERS] = {
+    "logs",      "level",      "device",      "keyName",     "keySpki",     "keyStore",
+    "selectors", "identifier", "commandLine", "hostLogHead", "manifestRoot"};
+#define MAY                                                                                        \
+    ((1u << DEVICE) | (1u << KEY_NAME) | (1u << KEY_SPKI) | (1u << COMMAND_LINE) |                 \
+     (1u << MANIFEST_ROOT))
+#define MANDATORY ((size_t)MEMBERS - 5)
 #define MUST ((1u << MEMBERS) - 1 - MAY)
 
 #define KEY_STORE_TPM "tpm"
@@ -44,13 +49,20 @@ void evidence_statement_done(struct evidence_statement *statement)
 
 static void put(const struct evidence_statement *s, struct att_buf *ret_cbor)
 {
-    evidence_cbor_put_map(ret_cbor, MEMBERS - 3u + (s->key_name_len ? 1u : 0u) +
+    evidence_cbor_put_map(ret_cbor, MANDATORY + (s->key_name_len ? 1u : 0u) +
                                         (s->has_key_spki ? 1u : 0u) +
-                                        (s->has_manifest_root ? 1u : 0u));
+                                        (s->has_manifest_root ? 1u : 0u) +
+                                        (s->has_device ? 1u : 0u) + (s->command_line[0] ? 1u : 0u));
     evidence_cbor_put_text(ret_cbor, members[LOGS]);
     evidence_manifest_put(&s->logs, ret_cbor);
     evidence_cbor_put_text(ret_cbor, members[LEVEL]);
     evidence_cbor_put_uint(ret_cbor, s->level);
+    if (s->has_device) {
+        evidence_cbor_put_text(ret_cbor, members[DEVICE]);
+        evidence_cbor_put_array(ret_cbor, 2);
+        evidence_cbor_put_uint(ret_cbor, s->device_major);
+        evidence_cbor_put_uint(ret_cbor, s->device_minor);
+    }
     if (s->key_name_len) {
         evidence_cbor_put_text(ret_cbor, members[KEY_NAME]);
         evidence_cbor_put_bytes(ret_cbor, ATT_SLICE(s->key_name, s->key_name_len));
@@ -68,6 +80,10 @@ static void put(const struct evidence_statement *s, struct att_buf *ret_cbor)
     }
     evidence_cbor_put_text(ret_cbor, members[IDENTIFIER]);
     evidence_cbor_put_text(ret_cbor, s->identifier);
+    if (s->command_line[0]) {
+        evidence_cbor_put_text(ret_cbor, members[COMMAND_LINE]);
+        evidence_cbor_put_text(ret_cbor, s->command_line);
+    }
     evidence_cbor_put_text(ret_cbor, members[HOST_LOG_HEAD]);
     evidence_cbor_put_bytes(ret_cbor, ATT_SLICE_ARRAY(s->host_log_head));
     if (s->has_manifest_root) {
@@ -122,6 +138,9 @@ static enum att_rc check(const struct evidence_statement *s, enum att_rc code, s
     if (s->level > LEVEL_MAX) {
         return att_fail(err, code, "evidence: level %u, at most %d", s->level, LEVEL_MAX);
     }
+    if (s->has_device && !s->has_manifest_root) {
+        return att_fail(err, code, "evidence: device goes with manifestRoot");
+    }
     return ATT_OK;
 }
 
@@ -134,6 +153,10 @@ enum att_rc evidence_statement_encode(const struct evidence_statement *statement
     }
     if (!evidence_text_ok(att_slice_str(statement->identifier))) {
         return att_fail(err, ATT_E_INVAL, "evidence: identifier is not plain UTF-8");
+    }
+    if (statement->command_line[0] &&
+        !evidence_text_ok(att_slice_str(statement->command_line))) {
+        return att_fail(err, ATT_E_INVAL, "evidence: commandLine is not plain UTF-8");
     }
     if (statement->n_selectors > EVIDENCE_SELECTORS_MAX) {
         return att_fail(err, ATT_E_LIMIT, "evidence: more than %d selectors",
@@ -184,6 +207,37 @@ static enum att_rc take_selectors(struct evidence_cbor *cbor, struct evidence_st
     return rc;
 }
 
+/* Block device number, as stat tells it of the files. */
+static enum att_rc take_device(struct evidence_cbor *cbor, struct evidence_statement *s,
+                               struct att_err *err)
+{
+    size_t n = 0;
+    uint64_t major = 0, minor = 0;
+    enum att_rc rc = evidence_cbor_array(cbor, "device", 2, &n, err);
+    if (rc == ATT_OK && n != 2) {
+        rc = att_fail(err, ATT_E_PARSE, "device: expected [major, minor]");
+    }
+    if (rc == ATT_OK) {
+        rc = evidence_cbor_uint(cbor, "device major", UINT32_MAX, &major, err);
+    }
+    if (rc == ATT_OK) {
+        rc = evidence_cbor_uint(cbor, "device minor", UINT32_MAX, &minor, err);
+    }
+    s->has_device = true;
+    s->device_major = (uint32_t)major;
+    s->device_minor = (uint32_t)minor;
+    return rc;
+}
+
+static enum att_rc take_command_line(struct evidence_cbor *cbor, struct evidence_statement *s,
+                                     struct att_err *err)
+{
+    enum att_rc rc =
+        evidence_cbor_text(cbor, "commandLine", s->command_line, sizeof s->command_line, err);
+    return rc == ATT_OK && s->command_line[0] == 0 ? att_fail(err, ATT_E_PARSE, "commandLine: empty")
+                                                   : rc;
+}
+
 static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
                                struct evidence_statement *s, struct att_err *err)
 {
@@ -197,6 +251,8 @@ static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
         rc = evidence_cbor_uint(cbor, "level", LEVEL_MAX, &level, err);
         s->level = (unsigned)level;
         return rc;
+    case DEVICE:
+        return take_device(cbor, s, err);
     case KEY_NAME:
         rc = evidence_cbor_bytes(cbor, "keyName", sizeof s->key_name, &bytes, err);
         if (rc == ATT_OK && bytes.len) {
@@ -213,6 +269,8 @@ static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
         return take_selectors(cbor, s, err);
     case IDENTIFIER:
         return evidence_cbor_text(cbor, "identifier", s->identifier, sizeof s->identifier, err);
+    case COMMAND_LINE:
+        return take_command_line(cbor, s, err);
     case HOST_LOG_HEAD:
         return take_digest(cbor, "hostLogHead", s->host_log_head, err);
     default:

@@ -6,6 +6,7 @@
 
 #include "provision/evidence/logs.h"
 
+#define EVIDENCE_COMMAND_LINE_MAX 4000
 #define EVIDENCE_STATEMENT_MAX  ((size_t)16 << 10) /* bytes of CBOR */
 #define EVIDENCE_IDENTIFIER_LEN 512                /* with the NUL */
 #define EVIDENCE_KEY_NAME_MAX   66                 /* nameAlg ‖ digest */
@@ -23,7 +24,12 @@ struct evidence_statement {
     uint8_t key_spki[ATT_SHA256_LEN];
     bool has_manifest_root;
     uint8_t manifest_root[ATT_SHA256_LEN];
-    unsigned level;                          /* 0 … 3 */
+    unsigned level; /* 0 … 3 */
+    /* Both only where level 3 is demanded: the device on which all of the manifest's files lie, and
+     * the kernel's command line (empty: absent), where it is text. */
+    bool has_device;
+    uint32_t device_major, device_minor;
+    char command_line[EVIDENCE_COMMAND_LINE_MAX + 1];
     char *selectors[EVIDENCE_SELECTORS_MAX]; /* in the order given */
     size_t n_selectors;
     struct evidence_logs logs;

@@ -381,8 +381,13 @@ static json_t *policy_json(const struct store_policy *row, bool whole)
     json_t *out =
         json_pack("{s:s, s:I, s:s, s:o}", "name", row->name, "version", (json_int_t)row->version,
                   "sha256", hex, "updatedAt", issuer_time_json(row->updated_at));
-    if (verify_policy_parse(att_slice_str(row->json), &policy, NULL)) {
-        json_object_set_new(out, "error", json_string("it cannot be read"));
+    struct att_err why = {0};
+    if (verify_policy_parse(att_slice_str(row->json), &policy, &why)) {
+        json_object_set_new(out, "error", json_string(why.msg));
+        if (whole) { /* so that it can be mended */
+            json = issuer_json(row->json);
+            json_object_set(out, "policy", json);
+        }
         return out;
     }
     json = json_incref(policy->json);

@@ -18,6 +18,7 @@ struct m4 {
     struct store_entry entry;
     struct issuer_policy *policy; /* NULL: none, or it is not there */
     struct issuer_policy_use use; /* of the profile */
+    char *parent;                 /* issuer_sealed_note */
     char m4[65];                  /* what was judged, as it is kept */
     struct verify_verdict *verdict;
     struct verify_agent_facts facts;
@@ -200,7 +201,10 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
     if (result != VERIFY_ACCEPTED) {
         return verify_verdict_err(m->verdict, err);
     }
-    return issuer_measured_judge(&m->entry, &m->request, in.boot.logs, &m->facts, m->verdict,
+    if (!issuer_sealed_note(&m->facts, profile, m->request.parent_counter, &m->parent)) {
+        return att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    return issuer_measured_judge(&m->entry, &m->request, &in, &m->facts, m->verdict,
                                  &m->measured, err);
 }
 
@@ -247,6 +251,10 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
     json_t *measured = issuer_measured_json(&m->measured);
     if (measured) {
         json_object_set_new(r, "measured", measured);
+    }
+    json_t *sealed = issuer_sealed_json(m->parent);
+    if (sealed) {
+        json_object_set_new(r, "sealed", sealed);
     }
     json_object_set_new(r, "evidence", json_pack("{s:s, s:O*}", "m4", m->m4, "logs", logs));
     if (m->judged && verify_verdict_json(m->verdict, &verdict, NULL) == ATT_OK) {
@@ -348,7 +356,8 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         rc = policy && issuer_set(&order.status, "ready") &&
                      issuer_set(&order.chall_status, "valid") && issuer_set(&order.ak, ak.id) &&
                      issuer_set(&order.policy, policy) && issuer_set(&order.decision, digest) &&
-                     issuer_measured_note(&m->measured, &order.measured) && !order.key_spki.failed
+                     issuer_measured_note(&m->measured, &order.measured) &&
+                     issuer_set(&order.parent, m->parent ? m->parent : "") && !order.key_spki.failed
                  ? store_put(tx, &store_orders, &order, err)
                  : att_fail(err, ATT_E_NOMEM, "no memory");
     }
@@ -495,6 +504,7 @@ enum att_rc issuer_challenge(struct issuer_call *call, struct att_err *err)
         store_record_done(&store_aks, &m->ak);
         store_record_done(&store_entries, &m->entry);
         json_decref(m->known);
+        free(m->parent);
         free(m);
     }
     return rc;

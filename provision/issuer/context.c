@@ -157,7 +157,8 @@ static enum att_rc first_view(void *user, struct store_tx *tx, struct att_err *e
                                                                       : issuer_view_bump(tx, err);
 }
 
-/* A profile that names a policy which is not there would refuse everything: said at start. */
+/* A profile that names a policy which is not there, or that this version does not take (an earlier
+ * one may have), refuses everything: said at start. */
 static enum att_rc check_policies(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct issuer *issuer = user;
@@ -165,8 +166,16 @@ static enum att_rc check_policies(void *user, struct store_tx *tx, struct att_er
     for (unsigned i = 0; i <= conf->n_profiles; i++) {
         const char *boot = i < conf->n_profiles ? conf->profiles[i].boot : conf->enrolment->boot;
         issuer_autopolicy *policy = NULL;
-        enum att_rc rc = issuer_policy_get(issuer, tx, boot, &policy, err);
+        struct att_err why = {0};
+        enum att_rc rc = issuer_policy_get(issuer, tx, boot, &policy, &why);
+        if (rc == ATT_E_DENIED) {
+            att_log(ATT_ERROR, "policy.unusable", ATT_S("policy", boot),
+                    ATT_S("profile", i < conf->n_profiles ? conf->profiles[i].name : "enrolment"),
+                    ATT_S("detail", why.msg));
+            continue;
+        }
         if (rc) {
+            *err = why;
             return rc;
         }
         if (!policy && strcmp(boot, "none") != 0) {

@@ -380,6 +380,7 @@ void issuer_policy_put(struct issuer_policy *policy);
 void issuer_policy_cleanup(struct issuer_policy **policy);
 #define issuer_autopolicy ATT_CLEANUP(issuer_policy_cleanup) struct issuer_policy
 /* The boot policy by name; NULL for "none" and for one that is not there (policyMissing follows).
+ * ATT_E_DENIED policyMissing: what is stored is not one that this version takes; the text says why.
  */
 ATT_MUST_USE enum att_rc issuer_policy_get(struct issuer *issuer, struct store_tx *tx,
                                            const char *name, struct issuer_policy **ret_policy,

@@ -134,6 +134,22 @@ static enum att_rc read_once(struct issuer_policies *policies, const char *text,
     return rc;
 }
 
+/* What an earlier version took and this one refuses, or what the database lost: it judges nothing,
+ * and is no reason to stand still. */
+static enum att_rc unusable(const struct store_policy *row, enum att_rc rc,
+                            const struct att_err *why, struct att_err *err)
+{
+    if (rc == ATT_E_NOMEM || rc == ATT_E_INTERNAL || rc == ATT_E_CRYPTO) {
+        if (err) {
+            *err = *why;
+        }
+        return rc;
+    }
+    return issuer_refuse(err, ATT_E_DENIED, "policyMissing",
+                         "boot policy %s version %lld cannot be used (apply a newer version): %.300s",
+                         row->name, (long long)row->version, why->msg);
+}
+
 enum att_rc issuer_policy_get(struct issuer *issuer, struct store_tx *tx, const char *name,
                               struct issuer_policy **ret_policy, struct att_err *err)
 {
@@ -146,8 +162,13 @@ enum att_rc issuer_policy_get(struct issuer *issuer, struct store_tx *tx, const 
     if (rc == ATT_E_NOTFOUND) {
         return ATT_OK;
     }
-    rc = rc ? att_fail(err, rc, "policies cannot be read")
-            : read_once(issuer->policies, row.json, ret_policy, err);
+    if (rc) {
+        rc = att_fail(err, rc, "policies cannot be read");
+    } else {
+        struct att_err why = {0};
+        rc = read_once(issuer->policies, row.json, ret_policy, &why);
+        rc = rc ? unusable(&row, rc, &why, err) : ATT_OK;
+    }
     store_record_done(&store_policies, &row);
     return rc;
 }

@@ -143,12 +143,16 @@ static enum att_rc check_basis(const struct m5 *m, const struct store_host *host
                              "profile %s asks for other evidence since the verdict",
                              m->order.profile);
     }
+    enum att_rc rc = issuer_sealed_again(m->order.parent, profile, err);
+    if (rc) {
+        return rc;
+    }
     if (ak->expires_at <= m->call->now) {
         return issuer_refuse(err, ATT_E_DENIED, "akStale", "the AK's enrolment expired");
     }
     struct att_cur cur = att_cur_init(att_buf_slice(&ak->firmware));
     struct verify_verdict *verdict = verify_verdict_new();
-    enum att_rc rc = !verdict ? att_fail(err, ATT_E_NOMEM, "no memory")
+    rc = !verdict ? att_fail(err, ATT_E_NOMEM, "no memory")
                      : verify_firmware(s->deny, s->n_deny, host->manufacturer, att_cur_be64(&cur),
                                        NULL, verdict) == VERIFY_ACCEPTED
                          ? ATT_OK
@@ -208,6 +212,9 @@ static enum att_rc intend(struct m5 *m, struct store_tx *tx, enum certs_key_stor
                                      sizeof intent.leaf.holding.decision, m->order.decision, err);
     if (!rc) {
         rc = issuer_measured_leaf(m->order.measured, &intent.leaf.measured, err);
+    }
+    if (!rc) {
+        rc = issuer_sealed_leaf(m->order.parent, &intent.leaf.sealed, err);
     }
     return rc ? rc : issuer_intent_make(call->issuer, tx, &intent, call->now, &m->cert, err);
 }

@@ -8,7 +8,8 @@
 #include <string.h>
 
 enum att_rc issuer_measured_judge(const struct store_entry *entry,
-                                  const struct enrol_m4_request *request, uint32_t logs,
+                                  const struct enrol_m4_request *request,
+                                  const struct verify_agent_in *judged,
                                   const struct verify_agent_facts *agent,
                                   struct verify_verdict *verdict,
                                   struct verify_measured_facts *ret_facts, struct att_err *err)
@@ -26,8 +27,10 @@ enum att_rc issuer_measured_judge(const struct store_entry *entry,
         .level = m->level,
         .document = att_buf_slice(&request->manifest),
         .logs = &request->logs,
-        .logs_asked = logs,
-        .agent = agent};
+        .logs_asked = judged->boot.logs,
+        .agent = agent,
+        .boot = &judged->boot,
+        .quoted = &judged->quoted};
     enum verify_result result = verify_measured(&in, verdict, ret_facts);
     conf_entry_free(parsed);
     return result == VERIFY_ACCEPTED ? ATT_OK : verify_verdict_err(verdict, err);
@@ -35,12 +38,15 @@ enum att_rc issuer_measured_judge(const struct store_entry *entry,
 
 json_t *issuer_measured_json(const struct verify_measured_facts *facts)
 {
-    char root[2 * ATT_SHA256_LEN + 1];
+    char root[2 * ATT_SHA256_LEN + 1], verity[2 * ATT_SHA256_LEN + 1];
     att_hex(root, ATT_SLICE_ARRAY(facts->root));
-    return facts->level ? json_pack("{s:I, s:s, s:I, s:I}", "level", (json_int_t)facts->level,
-                                    "manifestRoot", root, "files", (json_int_t)facts->n_files,
-                                    "confirmedByIma", (json_int_t)facts->n_ima)
-                        : NULL;
+    att_hex(verity, ATT_SLICE_ARRAY(facts->verity_root));
+    return facts->level
+               ? json_pack("{s:I, s:s, s:I, s:I, s:s*}", "level", (json_int_t)facts->level,
+                           "manifestRoot", root, "files", (json_int_t)facts->n_files,
+                           "confirmedByIma", (json_int_t)facts->n_ima, "verityRoot",
+                           facts->level == 3 ? verity : NULL)
+               : NULL;
 }
 
 bool issuer_measured_note(const struct verify_measured_facts *facts, char **ret_text)

@@ -33,11 +33,21 @@ ATT_MUST_USE enum att_rc issuer_order_check(struct issuer_call *call, struct sto
                                             struct store_entry *ret_entry, struct att_err *err);
 
 /* measured.c: the manifest that came with an order's evidence, against the entry's demand; ATT_OK
- * with facts->level 0 where there is none. logs: VERIFY_LOG_* that were asked for and replayed. */
+ * with facts->level 0 where there is none. judged: what verify_agent accepted. */
 ATT_MUST_USE enum att_rc issuer_measured_judge(
-    const struct store_entry *entry, const struct enrol_m4_request *request, uint32_t logs,
+    const struct store_entry *entry, const struct enrol_m4_request *request,
+    const struct verify_agent_in *judged,
     const struct verify_agent_facts *agent, struct verify_verdict *verdict,
     struct verify_measured_facts *ret_facts, struct att_err *err);
+/* sealed.c: the parent of an order's key, as a note in the order. counter: by the host's word. */
+bool issuer_sealed_note(const struct verify_agent_facts *facts, const struct conf_profile *profile,
+                        uint32_t counter, char **ret_text);
+ATT_MUST_USE enum att_rc issuer_sealed_leaf(const char *note, struct certs_sealed *ret_sealed,
+                                            struct att_err *err);
+/* What the profile demands now, of the verdict's note. ATT_E_DENIED keyParent. */
+ATT_MUST_USE enum att_rc issuer_sealed_again(const char *note, const struct conf_profile *profile,
+                                             struct att_err *err);
+json_t *issuer_sealed_json(const char *note); /* NULL where the key is not sealed */
 /* For the decision record; NULL where nothing was demanded. */
 json_t *issuer_measured_json(const struct verify_measured_facts *facts);
 /* Between verdict and certificate, in the order's row. False without memory. */

@@ -57,6 +57,17 @@ static const char *kind_name(enum manifest_kind kind)
 
 /* ---- files ---- */
 
+static void note_device(struct manifest_report *report, const struct manifest_seen *seen)
+{
+    if (!report->has_device) {
+        report->has_device = true;
+        report->dev_major = seen->dev_major;
+        report->dev_minor = seen->dev_minor;
+    }
+    report->devices_differ |=
+        seen->dev_major != report->dev_major || seen->dev_minor != report->dev_minor;
+}
+
 static void compare_digest(struct check *c, const struct manifest_file *file,
                            const struct manifest_seen *seen)
 {
@@ -73,6 +84,7 @@ static void compare_digest(struct check *c, const struct manifest_file *file,
     }
     c->report->by_verity += verity;
     c->report->by_sha256 += !verity;
+    note_device(c->report, seen);
 }
 
 static void compare_file(struct check *c, const struct manifest_file *file,

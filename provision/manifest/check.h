@@ -30,6 +30,7 @@ struct manifest_seen {
     uint8_t verity[ATT_SHA256_LEN];
     bool has_sha256; /* not read where fs-verity answers, nor where the size is another */
     uint8_t sha256[ATT_SHA256_LEN];
+    uint32_t dev_major, dev_minor; /* of the file system that a regular file lies on; 0, 0: not told */
     char text[MANIFEST_PATH_MAX + 1]; /* a link's target; or why */
 };
 
@@ -77,6 +78,9 @@ struct manifest_report {
     size_t n_unknown; /* of them MANIFEST_UNKNOWN */
     struct manifest_finding findings[MANIFEST_FINDINGS_MAX];
     size_t by_verity, by_sha256; /* files that agree, and how that is known */
+    /* The device of the first file that agrees; of another another one was told. */
+    bool has_device, devices_differ;
+    uint32_t dev_major, dev_minor;
 };
 
 /* Everything is compared, whatever was found before. ATT_OK also with findings. */

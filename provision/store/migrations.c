@@ -108,6 +108,7 @@ const struct store_migration store_migrations[] = {
      "CREATE INDEX dns_authzs_ord ON dns_authzs (ord);"
      "CREATE INDEX dns_authzs_status ON dns_authzs (status);"
      "CREATE TABLE renewals (scope TEXT PRIMARY KEY, at BIGINT NOT NULL, reason TEXT NOT NULL);"},
+    {8, "ALTER TABLE orders ADD COLUMN parent TEXT NOT NULL DEFAULT '';"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

@@ -556,6 +556,17 @@ static void fill(const struct read *read, struct verify_agent_facts *facts)
     memcpy(facts->host_log_head, read->evidence.host_log_head, sizeof(facts->host_log_head));
     facts->level = read->evidence.level;
     facts->ima_used = read->replayed.ima_used;
+    facts->systemd_used = read->replayed.systemd_used;
+    const struct parse_public *parent = &read->place.parent;
+    facts->parent_sealed = read->place.n > 1 && !(parent->attrs & PARSE_OA_USER_WITH_AUTH) &&
+                           parent->policy_len == sizeof(facts->parent_policy);
+    if (facts->parent_sealed) {
+        memcpy(facts->parent_policy, parent->policy, sizeof(facts->parent_policy));
+    }
+    facts->has_device = read->evidence.has_device;
+    facts->device_major = read->evidence.device_major;
+    facts->device_minor = read->evidence.device_minor;
+    memcpy(facts->command_line, read->evidence.command_line, sizeof(facts->command_line));
 }
 
 static bool judge(const struct verify_agent_in *in, struct read *read,

@@ -12,6 +12,7 @@
 #ifndef ATTESTD_VERIFY_AGENT_H
 #define ATTESTD_VERIFY_AGENT_H
 
+#include "provision/evidence/statement.h"
 #include "provision/verify/quote.h"
 
 /* Kinds of key a profile may allow. */
@@ -72,6 +73,13 @@ struct verify_agent_facts {
     uint8_t host_log_head[ATT_SHA256_LEN];
     unsigned level;  /* 0–3, as evidence states it */
     size_t ima_used; /* bytes of IMA's list and its tail that lead to the quoted PCR 10 */
+    size_t systemd_used;
+    /* The key's parent opens by this authPolicy alone (SHA-256). */
+    bool parent_sealed;
+    uint8_t parent_policy[ATT_SHA256_LEN];
+    bool has_device; /* where all measured files lie, by the host's word */
+    uint32_t device_major, device_minor;
+    char command_line[EVIDENCE_COMMAND_LINE_MAX + 1]; /* the kernel's, by the host's word; or "" */
 };
 
 ATT_MUST_USE enum verify_result verify_agent(const struct verify_agent_in *in,

@@ -1,9 +1,11 @@
 #include "provision/verify/measured.h"
 
 #include "attestd/base/enc.h"
+#include "provision/verify/dmverity.h"
 #include "provision/verify/steps.h"
 #include "tpm/parse/ima.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,12 +168,12 @@ static bool contradicted(const struct path *paths, size_t n, struct verify_verdi
     return false;
 }
 
-static bool listen_to_log(const struct evidence_log *ima, size_t used, struct path *paths, size_t n,
-                          size_t *ret_violations, struct att_err *err)
+/* The list as far as it was replayed. */
+static bool whole_list(const struct evidence_log *ima, size_t used, struct att_buf *room,
+                       struct att_slice *ret, struct att_err *err)
 {
-    att_autobuf room = {0};
-    struct att_slice bytes = verify_step_whole(ima, &room);
-    if (att_buf_ok(&room, err) != ATT_OK) {
+    struct att_slice bytes = verify_step_whole(ima, room);
+    if (att_buf_ok(room, err) != ATT_OK) {
         return false;
     }
     if (used == 0 || used > bytes.len) {
@@ -179,7 +181,33 @@ static bool listen_to_log(const struct evidence_log *ima, size_t used, struct pa
         return false;
     }
     bytes.len = used;
-    return listen_to(bytes, paths, n, ret_violations, err);
+    *ret = bytes;
+    return true;
+}
+
+/* Level 2 is reached; is 3? */
+static void ask_device(const struct verify_measured_in *in, struct att_slice list,
+                       const struct verify_verdict *verdict, struct verify_measured_facts *facts)
+{
+    const struct verify_agent_facts *agent = in->agent;
+    const struct verify_dmverity_boot boot = {.boot = in->boot,
+                                              .quoted = in->quoted,
+                                              .systemd_used = agent->systemd_used,
+                                              .command_line = agent->command_line,
+                                              .verdict = verdict};
+    char event[VERIFY_DETAIL_MAX] = "";
+    uint8_t root[ATT_SHA256_LEN];
+    if (!agent->has_device || !in->boot || !in->quoted) {
+        (void)snprintf(facts->lacks, sizeof(facts->lacks),
+                       "the host names no device that has all of the files");
+    } else if (verify_dmverity_device(list, agent->device_major, agent->device_minor, root,
+                                      facts->lacks, sizeof(facts->lacks)) &&
+               !verify_dmverity_booted(&boot, root, event, sizeof(event))) {
+        memcpy(facts->lacks, event, sizeof(facts->lacks));
+    } else if (!facts->lacks[0]) {
+        memcpy(facts->verity_root, root, sizeof(facts->verity_root));
+        facts->level = 3;
+    }
 }
 
 static bool ask_kernel(const struct verify_measured_in *in, const struct manifest *manifest,
@@ -189,6 +217,8 @@ static bool ask_kernel(const struct verify_measured_in *in, const struct manifes
         in->logs_asked & VERIFY_LOG_IMA ? evidence_logs_find(in->logs, "ima") : NULL;
     size_t violations = 0;
     struct att_err err = {0};
+    att_autobuf room = {0};
+    struct att_slice list = {0};
     facts->level = 1;
     if (!ima) {
         verify_skip(verdict, VERIFY_REASON_MODEL_DIGEST,
@@ -197,7 +227,8 @@ static bool ask_kernel(const struct verify_measured_in *in, const struct manifes
     }
     struct path *paths = paths_of(manifest);
     if (!paths ||
-        !listen_to_log(ima, in->agent->ima_used, paths, manifest->n_files, &violations, &err)) {
+        !whole_list(ima, in->agent->ima_used, &room, &list, &err) ||
+        !listen_to(list, paths, manifest->n_files, &violations, &err)) {
         verify_fail(verdict, VERIFY_REASON_INTERNAL, "IMA's list: %s", err.msg);
         free(paths);
         return false;
@@ -215,6 +246,9 @@ static bool ask_kernel(const struct verify_measured_in *in, const struct manifes
                 "IMA's list has %zu of the %zu files, none with another digest now", facts->n_ima,
                 manifest->n_files);
     facts->level = facts->n_ima == manifest->n_files && violations == 0 ? 2 : 1;
+    if (facts->level == 2) {
+        ask_device(in, list, verdict, facts);
+    }
     return true;
 }
 
@@ -228,6 +262,11 @@ static bool judge(const struct verify_measured_in *in, struct verify_verdict *ve
     memcpy(facts->root, manifest.root, sizeof(facts->root));
     facts->n_files = manifest.n_files;
     if (!ask_kernel(in, &manifest, verdict, facts)) {
+        return false;
+    }
+    if (facts->level == 2 && in->level == 3) {
+        verify_fail(verdict, VERIFY_REASON_MEASURED_LEVEL,
+                    "level 3 is demanded, level 2 is reached: %.270s", facts->lacks);
         return false;
     }
     if (facts->level < in->level) {

@@ -1,4 +1,4 @@
-/* The extensions on key holding and on measured files: an encoding that is accepted is the one that
+/* The extensions on key holding, on measured files and on a sealed parent: an encoding that is accepted is the one that
  * we would write. */
 #include "certs/build.h"
 
@@ -10,10 +10,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct certs_key_holding holding;
     struct certs_measured measured;
+    struct certs_sealed sealed;
+    att_autobuf third = {0};
     att_autobuf der = {0}, other = {0};
     if (certs_measured_parse(ATT_SLICE(data, size), &measured, NULL) == ATT_OK &&
         (certs_measured_encode(&measured, &other, NULL) != ATT_OK ||
          !att_slice_eq(att_buf_slice(&other), ATT_SLICE(data, size)))) {
+        abort();
+    }
+    if (certs_sealed_parse(ATT_SLICE(data, size), &sealed, NULL) == ATT_OK &&
+        (certs_sealed_encode(&sealed, &third, NULL) != ATT_OK ||
+         !att_slice_eq(att_buf_slice(&third), ATT_SLICE(data, size)))) {
         abort();
     }
     if (certs_key_holding_parse(ATT_SLICE(data, size), &holding, NULL) != ATT_OK) {

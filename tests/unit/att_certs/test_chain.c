@@ -279,6 +279,30 @@ static void test_measured(void **state)
     assert_int_equal(certs_measured_encode(&in, &der, NULL), ATT_E_INVAL);
 }
 
+static void test_sealed(void **state)
+{
+    (void)state;
+    struct certs_sealed in = {true, {7}, 0x01804154}, out = {.counter = 99};
+    att_autobuf der = {0}, without = {0};
+    assert_int_equal(certs_sealed_encode(&in, &der, NULL), ATT_OK);
+    assert_int_equal(certs_sealed_parse(att_buf_slice(&der), &out, NULL), ATT_OK);
+    assert_true(out.sealed && out.counter == 0x01804154);
+    assert_memory_equal(out.policy, in.policy, sizeof in.policy);
+    in.counter = 0; /* no NV index: said so */
+    assert_int_equal(certs_sealed_encode(&in, &without, NULL), ATT_OK);
+    assert_int_equal(certs_sealed_parse(att_buf_slice(&without), &out, NULL), ATT_OK);
+    assert_int_equal(out.counter, 0);
+    for (size_t len = 0; len < der.len; len++) {
+        assert_int_not_equal(certs_sealed_parse(ATT_SLICE(der.ptr, len), &out, NULL), ATT_OK);
+    }
+    memset(der.ptr + der.len - 4, 0, 4);
+    assert_int_equal(certs_sealed_parse(att_buf_slice(&der), &out, NULL), ATT_E_PARSE);
+    der.ptr[4] = 2; /* version */
+    assert_int_equal(certs_sealed_parse(att_buf_slice(&der), &out, NULL), ATT_E_UNSUPPORTED);
+    in.sealed = false;
+    assert_int_equal(certs_sealed_encode(&in, &der, NULL), ATT_E_INVAL);
+}
+
 static void test_holding_refused(void **state)
 {
     (void)state;
@@ -440,6 +464,7 @@ int main(void)
         cmocka_unit_test(test_tbs),
         cmocka_unit_test(test_holding_refused),
         cmocka_unit_test(test_measured),
+        cmocka_unit_test(test_sealed),
         cmocka_unit_test(test_arcs_fit_other_readers),
         cmocka_unit_test(test_pem),
         cmocka_unit_test(test_bundle),

@@ -91,8 +91,8 @@ static void test_refused(void **state)
             "agents[0].measured.manifest", "required");
     refused(A(HOSTS WORK "    measured: { manifest: /m, signers: [ab] }\n" KEY), 7,
             "agents[0].measured.signers[0]", "64 lowercase hex");
-    refused(A(HOSTS WORK "    measured: { manifest: /m, roots: [" HEX "], level: 3 }\n" KEY), 7,
-            "agents[0].measured.level", "1 … 2");
+    refused(A(HOSTS WORK "    measured: { manifest: /m, roots: [" HEX "], level: 4 }\n" KEY), 7,
+            "agents[0].measured.level", "1 … 3");
     refused(A(HOSTS WORK "    measured: { manifest: /m, roots: [" HEX "], reread_s: x }\n" KEY), 7,
             "agents[0].measured.reread_s", "expected a number");
     refused(A(HOSTS WORK "    measured: { manifest: /m, roots: [" HEX "], more: 1 }\n" KEY), 7,

@@ -343,6 +343,9 @@ static void test_m4_request(void **state)
     refuse_m4("ak", "\"\"", "\"ak\"");
     refuse_m4("parentPub", "\"\"", "\"parentPub\" is empty");
     refuse_m4("srkPub", "\"\"", "\"srkPub\" is empty");
+    refuse_m4("parentCounter", "\"0x02804154\"", "expected an NV index"); /* no NV index */
+    refuse_m4("parentCounter", "\"0x0180415\"", "expected an NV index");
+    refuse_m4("parentCounter", "25182548", "expected an NV index");
     struct att_buf text = m4_text();
     /* The draft lets clients add members that a server does not know. */
     struct att_buf more = edit(att_buf_slice(&text), "laterAddition", "1");
@@ -352,6 +355,11 @@ static void test_m4_request(void **state)
     assert_true(att_slice_eq_str(att_buf_slice(&m4.evidence), "evidence"));
     assert_true(att_slice_eq_str(att_buf_slice(&m4.parent_pub), "parent"));
     assert_int_equal(m4.logs.n, 0);
+    enrol_m4_request_done(&m4);
+    att_buf_done(&more);
+    more = edit(att_buf_slice(&text), "parentCounter", "\"0x01804154\"");
+    assert_int_equal(enrol_m4_request_parse(att_buf_slice(&more), &m4, NULL), ATT_OK);
+    assert_int_equal(m4.parent_counter, 0x01804154);
     enrol_m4_request_done(&m4);
     att_buf_done(&more);
     more = edit(att_buf_slice(&text), "parentPub", NULL);

@@ -223,6 +223,35 @@ static void test_statement_vectors(void **state)
     }
 }
 
+/* Where the files lie and how the kernel was started: for level 3 alone. */
+static void test_statement_device(void **state)
+{
+    (void)state;
+    struct evidence_statement s = sample(), back = {0};
+    struct att_buf cbor = {0};
+    struct att_err err = {0};
+    s.has_device = true;
+    s.device_major = 254;
+    s.device_minor = 3;
+    strcpy(s.command_line, "ro roothash=00 quiet");
+    assert_int_equal(evidence_statement_encode(&s, &cbor, &err), ATT_E_INVAL);
+    assert_non_null(strstr(err.msg, "device goes with manifestRoot"));
+    s.has_manifest_root = true;
+    assert_int_equal(evidence_statement_encode(&s, &cbor, NULL), ATT_OK);
+    assert_int_equal(evidence_statement_parse(att_buf_slice(&cbor), &back, NULL), ATT_OK);
+    assert_true(back.has_device && back.device_major == 254 && back.device_minor == 3);
+    assert_string_equal(back.command_line, s.command_line);
+    evidence_statement_done(&back);
+    uint8_t *member = memmem(cbor.ptr, cbor.len, "fdevice\x82", 8);
+    assert_non_null(member);
+    member[7] = 0x81; /* the major number alone */
+    err = (struct att_err){0};
+    assert_int_equal(evidence_statement_parse(att_buf_slice(&cbor), &back, &err), ATT_E_PARSE);
+    assert_non_null(strstr(err.msg, "[major, minor]"));
+    att_buf_done(&cbor);
+    evidence_statement_done(&s);
+}
+
 static void test_statement_values(void **state)
 {
     (void)state;
@@ -403,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_manifest_order),
         cmocka_unit_test(test_manifest_vector),
         cmocka_unit_test(test_statement_vectors),
+        cmocka_unit_test(test_statement_device),
         cmocka_unit_test(test_statement_values),
         cmocka_unit_test(test_attobj_vector),
         cmocka_unit_test(test_attobj_host),

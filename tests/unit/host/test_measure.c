@@ -72,7 +72,7 @@ static enum att_rc answer_measure(struct rig *r, const struct proc_op *op,
 {
     const struct proc_value *paths = &v[PROC_WHO_MEASURE_REQ_PATHS];
     struct att_slice items[PROC_WHO_BATCH_MAX];
-    uint8_t bytes[PROC_WHO_BATCH_MAX][74 + 4] = {{0}};
+    uint8_t bytes[PROC_WHO_BATCH_MAX][82 + 4] = {{0}};
     unsigned now = atomic_fetch_add(&r->now, 1) + 1;
     if (now > atomic_load(&r->most)) {
         atomic_store(&r->most, now);
@@ -89,8 +89,8 @@ static enum att_rc answer_measure(struct rig *r, const struct proc_op *op,
         bytes[i][1] = !yet && good ? 2 : 0;
         bytes[i][9] = (uint8_t)(n + 1);
         memset(bytes[i] + 42, r->other_digest && n == 0 ? 99 : (int)(n + 1), ATT_SHA256_LEN);
-        memcpy(bytes[i] + 74, "busy", 4);
-        items[i] = ATT_SLICE(bytes[i], yet || !good ? 78 : 74);
+        memcpy(bytes[i] + 82, "busy", 4);
+        items[i] = ATT_SLICE(bytes[i], yet || !good ? 86 : 82);
     }
     const struct proc_value reply[] = {
         [PROC_WHO_MEASURE_REP_SEEN] = {.items = items, .item_count = paths->item_count}};

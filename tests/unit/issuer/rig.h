@@ -645,7 +645,9 @@ RIG void rig_m4_payload(struct client *c, struct tpm *t, const struct order *o, 
     put(&request.quote.sig, att_buf_slice(&f->quote_sig));
     if (!t->memory) {
         put(&request.srk_pub, att_buf_slice(&f->srk.area));
-        put(&request.parent_pub, att_buf_slice(&f->parent.area));
+        if (!f->no_parent) {
+            put(&request.parent_pub, att_buf_slice(&f->parent.area));
+        }
     }
     if (!t->no_log) {
         rig_ok(evidence_logs_add(&request.logs, "firmware", att_buf_slice(&f->log_bytes), &err));

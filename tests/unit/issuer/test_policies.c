@@ -110,6 +110,57 @@ static void judged_by_components(void **state)
     stage_free(&s);
 }
 
+/* What the version before this one took: GRUB's labels told components apart, one by a pattern. */
+static const char labelled[] =
+    "{\"format\":2,\"name\":\"forge\",\"version\":7,\"bank\":\"sha256\",\"components\":["
+    "{\"id\":\"grub\",\"pcr\":8,\"type\":\"EV_IPL\",\"name\":\"grub_cmd\",\"count\":\"any\","
+    "\"variants\":[{\"pattern\":\"*\"}]},"
+    "{\"id\":\"cmdline\",\"pcr\":8,\"type\":\"EV_IPL\",\"name\":\"kernel_cmdline\","
+    "\"variants\":[{\"text\":\"ro quiet\"}]}],\"logs\":[\"firmware\"]}";
+
+static enum att_rc put_labelled(void *user, struct store_tx *tx, struct att_err *why)
+{
+    struct store_policy row = {.version = 7, .updated_at = rig_time};
+    (void)user;
+    enum att_rc rc = issuer_set(&row.name, "forge") && issuer_set(&row.json, labelled)
+                         ? store_put(tx, &store_policies, &row, why)
+                         : ATT_E_NOMEM;
+    store_record_done(&store_policies, &row);
+    return rc;
+}
+
+/* Stored by an earlier version, refused by this one: the issuer starts, lists it, says why it
+ * cannot be used, refuses what it would have judged, and takes the next version. */
+static void stored_before(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_enrolled(&s, "none");
+    reconfigure(&s.rig, PROFILE_NONE, PROFILE_FORGE);
+    rig_ok(store_run(s.rig.issuer->store, true, put_labelled, NULL, &err));
+    issuer_free(s.rig.issuer);
+    s.rig.issuer = NULL;
+    rig_open(&s.rig);
+    json_t *list = rig_admin(&s.rig, "policy.list", json_object());
+    const json_t *row = json_array_get(json_object_get(list, "policies"), 0);
+    assert_string_equal(issuer_string(row, "name"), "forge");
+    assert_int_equal(json_integer_value(json_object_get(row, "version")), 7);
+    assert_non_null(strstr(issuer_string(row, "error"), "in no digest"));
+    json_decref(list);
+    json_t *shown = rig_admin(&s.rig, "policy.show", json_pack("{s:s}", "name", "forge"));
+    assert_non_null(json_object_get(json_object_get(shown, "policy"), "components"));
+    assert_non_null(strstr(issuer_string(shown, "error"), "(cmdline) of pcr8"));
+    json_decref(shown);
+    judged(&s, &o, "policyMissing");
+    att_autojson *record = last_record(&s);
+    assert_non_null(strstr(issuer_string(record, "detail"), "forge version 7 cannot be used"));
+    att_autojson *policy = draft(&s, 8);
+    rig_admin_done(&s.rig, "policy.apply", args_of(policy, NULL));
+    judged(&s, &o, NULL);
+    stage_free(&s);
+}
+
 static void missing_policy(void **state)
 {
     (void)state;
@@ -344,7 +395,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(judged_by_components),
-        cmocka_unit_test(missing_policy),
+        cmocka_unit_test(stored_before), cmocka_unit_test(missing_policy),
         cmocka_unit_test(modes),
         cmocka_unit_test(mode_of_enrolment),
         cmocka_unit_test(signed_policies),

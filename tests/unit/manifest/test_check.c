@@ -89,6 +89,25 @@ static void run(struct disk *disk, struct manifest_report *report)
     assert_int_equal(disk->measured, 3); /* whatever was found first */
 }
 
+/* All on one device, or it is said that they are not. */
+static void test_devices(void **state)
+{
+    (void)state;
+    struct disk disk;
+    struct manifest_report report;
+    setup(&disk);
+    disk.script.dev_major = disk.model.dev_major = 254;
+    run(&disk, &report);
+    assert_true(report.has_device && !report.devices_differ);
+    assert_int_equal(report.dev_major, 254);
+    assert_int_equal(report.dev_minor, 0);
+    disk.measured = 0;
+    disk.model.dev_minor = 1;
+    run(&disk, &report);
+    assert_true(report.devices_differ);
+    manifest_done(&disk.manifest);
+}
+
 /* Exactly this finding, and the error names it. */
 static void finds(struct disk *disk, enum manifest_trouble trouble, const char *path,
                   const char *one, const char *two)
@@ -328,6 +347,7 @@ static void test_check_agrees(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_devices),
         cmocka_unit_test(test_check_changed),
         cmocka_unit_test(test_check_verity_differs),
         cmocka_unit_test(test_check_verity_is_not_read_around),

@@ -283,6 +283,7 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
         tx->con,
         "DROP TABLE audit_leaves; DROP TABLE ek_claims; ALTER TABLE tickets DROP COLUMN uses; DROP INDEX hosts_account;"
         "ALTER TABLE orders DROP COLUMN measured; ALTER TABLE orders DROP COLUMN authz;"
+        "ALTER TABLE orders DROP COLUMN parent;"
         "ALTER TABLE orders DROP COLUMN replaces; ALTER TABLE certs DROP COLUMN replaced;"
         "DROP TABLE dns_authzs; DROP TABLE dns_orders; DROP TABLE renewals;"
         "DROP INDEX accounts_ticket; DROP INDEX blobs_created; DROP INDEX aks_account;"

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -204,6 +205,10 @@ static void test_measure_other_size(void **state)
     struct workload_measuring how = {.deadline_ms = FAR, .size = 3};
     workload_measure(p->root, p->file, &how, &seen);
     is_digest(&seen, "one");
+    struct stat st;
+    assert_int_equal(stat(p->file, &st), 0);
+    assert_int_equal(seen.dev_major, major(st.st_dev));
+    assert_int_equal(seen.dev_minor, minor(st.st_dev));
     assert_int_equal(truncate(p->file, (off_t)1 << 40), 0);
     workload_measure(p->root, p->file, &how, &seen);
     assert_int_equal(seen.kind, WORKLOAD_REGULAR);
