@@ -1,5 +1,6 @@
 #include "certs/tbs.h"
 
+#include "attestd/base/keytype.h"
 #include "certs/chain.h"
 #include "certs/der.h"
 #include "certs/key.h"
@@ -99,8 +100,7 @@ void certs_ext_crl(struct att_buf *exts, const char *url)
 static void key_id(struct att_slice spki, uint8_t ret[KEY_ID_LEN])
 {
     uint8_t digest[ATT_SHA256_LEN];
-    const size_t point_len = 1 + 2 * CERTS_P256_LEN;
-    att_sha256(digest, ATT_SLICE(spki.ptr + spki.len - point_len, point_len));
+    att_sha256(digest, att_keytype_bits(spki)); /* check_common has seen that it is a key's */
     memcpy(ret, digest, KEY_ID_LEN);
 }
 
@@ -157,7 +157,8 @@ static void put_issuer(struct att_buf *buf, const struct certs_tbs *tbs)
 
 static enum att_rc check_common(const struct certs_tbs *tbs, struct att_err *err)
 {
-    enum att_rc rc = certs_key_check_spki(tbs->spki, err);
+    enum att_keytype type = ATT_KEYTYPE_NONE;
+    enum att_rc rc = att_keytype_of_spki(tbs->spki, &type, err);
     if (rc != ATT_OK) {
         return rc;
     }

@@ -303,11 +303,29 @@ static void decode_key(struct decode *d, const char *path, const json_t *json,
     }
 }
 
+/* A TPM's and a memory key are on P-256: an RSA key takes a TPM seconds to make. */
+static void decode_key_type(struct decode *d, const char *path, const json_t *json,
+                            struct conf_entry *entry)
+{
+    static const char *const types[] = {"ec-p256", "rsa-2048", "rsa-3072", NULL};
+    const char *type = text_of(d, path, json, "key_type", false);
+    struct conf_path at = sub(path, "key_type");
+    entry->key_type = ATT_KEYTYPE_P256;
+    if (!type || !conf_check_word(d->check, at.text, type, types)) {
+        return;
+    }
+    entry->key_type = att_keytype_parse(att_slice_str(type));
+    if (att_keytype_is_rsa(entry->key_type) && entry->key && entry->key != CONF_KEY_HSM) {
+        conf_bad(d->check, at.text, "RSA keys are made in an HSM only, found \"%s\" with key: %s",
+                 type, conf_key_kind_name(entry->key));
+    }
+}
+
 static void decode_entry(struct decode *d, const char *path, const json_t *json,
                          struct conf_entry *entry)
 {
-    static const char *const keys[] = {"name",     "owner", "hosts",   "workload",
-                                       "measured", "key",   "profile", NULL};
+    static const char *const keys[] = {"name", "owner",    "hosts",   "workload", "measured",
+                                       "key",  "key_type", "profile", NULL};
     if (!check_keys(d, path, json, keys)) {
         return;
     }
@@ -321,6 +339,7 @@ static void decode_entry(struct decode *d, const char *path, const json_t *json,
     entry->owner = copy(d, owner);
     entry->profile = copy(d, profile);
     decode_key(d, path, json, entry);
+    decode_key_type(d, path, json, entry);
     decode_measured(d, sub(path, "measured").text, json_object_get(json, "measured"),
                     &entry->measured);
     const json_t *hosts = list_of(d, path, json, "hosts", 1, CONF_HOSTS_MAX, true);
@@ -595,6 +614,11 @@ enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json
                              entry->owner, "hosts", hosts, "workload", work, "key",
                              conf_key_kind_name(entry->key), "profile", entry->profile);
     json_t *measured = NULL;
+    if (json && entry->key_type != ATT_KEYTYPE_P256 && /* the default is not written */
+        json_object_set_new(json, "key_type", json_string(att_keytype_name(entry->key_type))) != 0) {
+        json_decref(json);
+        json = NULL;
+    }
     if (!json) {
         return att_fail(err, ATT_E_NOMEM, "entry \"%s\"", entry->name);
     }

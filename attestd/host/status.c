@@ -56,6 +56,7 @@ json_t *host_agent_json(const struct agent *agent, struct agent_now now)
                   rec->spiffe_id, "state", agent_state_name(rec->life.state), "key", rec->key_store,
                   "profile", rec->profile, "lifetimeS", (json_int_t)rec->lifetime_s, "issued",
                   (json_int_t)rec->issued, "attempts", (json_int_t)rec->attempts);
+    json_object_set_new(json, "keyType", json_string(agent_record_key_type(rec)));
     json_object_set_new(json, "certificate", json_boolean(serving));
     json_object_set_new(json, "boot", text_or_null(serving ? rec->boot : ""));
     json_object_set_new(json, "serial", text_or_null(serving ? rec->serial : ""));
