@@ -131,8 +131,8 @@ ATT_MUST_USE enum att_rc hsm_key_sign(struct hsm *hsm, const uint8_t id[HSM_KEY_
                                       uint8_t ret_signature[HSM_SIGNATURE_LEN],
                                       struct att_err *err);
 /* CKM_RSA_PKCS of a DigestInfo that is made here, or CKM_RSA_PKCS_PSS (no salt but one as long as
- * the digest). digest: 32, 48 or 64 bytes. ATT_E_NOTFOUND. What type a key is its caller knows: a
- * module refuses the other type's mechanism. */
+ * the digest). digest: 32, 48 or 64 bytes. ATT_E_NOTFOUND; both: ATT_E_UNSUPPORTED keyType, the key
+ * is of the other type (SoftHSM 2.6.1 crashes when it is asked for that). */
 ATT_MUST_USE enum att_rc hsm_key_sign_rsa(struct hsm *hsm, const uint8_t id[HSM_KEY_ID_LEN],
                                           enum att_rsa_scheme scheme, struct att_slice digest,
                                           uint8_t ret_signature[HSM_SIGNATURE_MAX], size_t *ret_len,

@@ -14,6 +14,7 @@ struct hsm_cached {
     uint8_t id[HSM_KEY_ID_LEN];
     uint64_t connection; /* 0: empty place; handles of earlier connections do not count */
     CK_OBJECT_HANDLE handle;
+    bool rsa;
 };
 
 struct hsm {

@@ -12,7 +12,8 @@ static struct hsm_cached *place_of(struct hsm *hsm, const uint8_t id[HSM_KEY_ID_
     return &hsm->cache[((size_t)id[0] << 8 | id[1]) % HSM_CACHE]; /* ids are random */
 }
 
-static bool recall(struct hsm_call *call, const uint8_t id[HSM_KEY_ID_LEN], CK_OBJECT_HANDLE *ret)
+static bool recall(struct hsm_call *call, const uint8_t id[HSM_KEY_ID_LEN], CK_OBJECT_HANDLE *ret,
+                   bool *ret_rsa)
 {
     pthread_mutex_lock(&call->hsm->lock);
     const struct hsm_cached *place = place_of(call->hsm, id);
@@ -20,6 +21,7 @@ static bool recall(struct hsm_call *call, const uint8_t id[HSM_KEY_ID_LEN], CK_O
         place->connection == call->connection && memcmp(place->id, id, HSM_KEY_ID_LEN) == 0;
     if (known) {
         *ret = place->handle;
+        *ret_rsa = place->rsa;
     }
     pthread_mutex_unlock(&call->hsm->lock);
     return known;
@@ -27,13 +29,14 @@ static bool recall(struct hsm_call *call, const uint8_t id[HSM_KEY_ID_LEN], CK_O
 
 /* connection 0 forgets it. */
 static void remember(struct hsm_call *call, const uint8_t id[HSM_KEY_ID_LEN], uint64_t connection,
-                     CK_OBJECT_HANDLE handle)
+                     CK_OBJECT_HANDLE handle, bool rsa)
 {
     pthread_mutex_lock(&call->hsm->lock);
     struct hsm_cached *place = place_of(call->hsm, id);
     memcpy(place->id, id, HSM_KEY_ID_LEN);
     place->connection = connection;
     place->handle = handle;
+    place->rsa = rsa;
     pthread_mutex_unlock(&call->hsm->lock);
 }
 
@@ -47,23 +50,45 @@ struct sign_job {
     size_t len;
 };
 
+/* The private key with its type, found again or searched for. */
+static enum att_rc find_private(struct hsm_call *call, const uint8_t *id, CK_OBJECT_HANDLE *ret_key,
+                                bool *ret_rsa, struct att_err *err)
+{
+    CK_KEY_TYPE type = CKK_EC;
+    CK_ATTRIBUTE attr = {CKA_KEY_TYPE, &type, sizeof type};
+    if (recall(call, id, ret_key, ret_rsa)) {
+        return ATT_OK;
+    }
+    enum att_rc rc = hsm_object_find(call, CKO_PRIVATE_KEY, id, ret_key, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    CK_RV rv = call->module->C_GetAttributeValue(call->session, *ret_key, &attr, 1);
+    if (rv != CKR_OK) {
+        return hsm_call_failed(call, rv, "C_GetAttributeValue of CKA_KEY_TYPE", err);
+    }
+    *ret_rsa = type == CKK_RSA;
+    remember(call, id, call->connection, *ret_key, *ret_rsa);
+    return ATT_OK;
+}
+
 static enum att_rc run_sign(struct hsm_call *call, void *arg, struct att_err *err)
 {
     struct sign_job *job = arg;
     CK_OBJECT_HANDLE key = CK_INVALID_HANDLE;
-    enum att_rc rc = ATT_OK;
-    if (!recall(call, job->id, &key)) {
-        rc = hsm_object_find(call, CKO_PRIVATE_KEY, job->id, &key, err);
-        if (rc == ATT_OK) {
-            remember(call, job->id, call->connection, key);
-        }
+    bool rsa = false;
+    enum att_rc rc = find_private(call, job->id, &key, &rsa, err);
+    if (rc != ATT_OK) {
+        return rc;
     }
-    if (rc == ATT_OK && job->scheme) {
-        rc = hsm_sign_rsa(call, key, job->scheme, job->digest, job->signature, &job->len, err);
-    } else if (rc == ATT_OK) {
-        rc = hsm_sign_ecdsa(call, key, job->digest.ptr, job->signature, err);
+    if (rsa != (job->scheme != 0)) {
+        (void)!att_fail(err, ATT_E_UNSUPPORTED, "the key is %s RSA key: it does not sign so",
+                        rsa ? "an" : "no");
+        att_err_reason(err, "keyType");
+        return ATT_E_UNSUPPORTED;
     }
-    return rc;
+    return rsa ? hsm_sign_rsa(call, key, job->scheme, job->digest, job->signature, &job->len, err)
+               : hsm_sign_ecdsa(call, key, job->digest.ptr, job->signature, err);
 }
 
 enum att_rc hsm_key_sign(struct hsm *hsm, const uint8_t id[HSM_KEY_ID_LEN],
@@ -158,7 +183,7 @@ static enum att_rc destroy_each(struct hsm_call *call, CK_OBJECT_CLASS class, co
 /* The private key first: what is left of a destruction that was cut off is a public key. */
 static enum att_rc destroy_both(struct hsm_call *call, const uint8_t *id, struct att_err *err)
 {
-    remember(call, id, 0, CK_INVALID_HANDLE);
+    remember(call, id, 0, CK_INVALID_HANDLE, false);
     enum att_rc rc = destroy_each(call, CKO_PRIVATE_KEY, id, err);
     return rc == ATT_OK ? destroy_each(call, CKO_PUBLIC_KEY, id, err) : rc;
 }
@@ -261,7 +286,7 @@ static enum att_rc run_create(struct hsm_call *call, void *arg, struct att_err *
         return hsm_call_failed(call, first, "C_GenerateKeyPair", err);
     }
     if (rc == ATT_OK) {
-        remember(call, job->id, call->connection, private);
+        remember(call, job->id, call->connection, private, att_keytype_is_rsa(job->type));
     } else if (!hsm_errors_again(call->rv)) { /* else the second try does it */
         (void)call->module->C_DestroyObject(call->session, private);
         (void)call->module->C_DestroyObject(call->session, public);

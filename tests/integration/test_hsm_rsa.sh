@@ -161,7 +161,7 @@ END
             -CAfile "$dir/issuer/ca/bundle.pem" -Verify 4 -verify_return_error -www
         wait_for 15 bash -c "exec 9<>/dev/tcp/127.0.0.1/$port"
         as rsa-two env OPENSSL_CONF="$dir/engine.cnf" bash -c "printf '$get' | openssl s_client -connect 127.0.0.1:$port -$version \
-            -engine pkcs11 -keyform engine -key '$key' -cert '$dir/tmp/chain.pem' -CAfile '$dir/tmp/srv.pem' -verify_return_error -ign_eof" \
+            -engine pkcs11 -keyform engine -key '$key' -cert '$dir/tmp/chain.pem' -cert_chain '$dir/tmp/chain.pem' -CAfile '$dir/tmp/srv.pem' -verify_return_error -ign_eof" \
             > "$dir/tmp/out" 2>&1 || { cat "$dir/tmp/out"; job_fail "s_client, $version"; }
         grep -q '^HTTP/1.0 200' "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "s_client, $version: no answer"; }
         if command -v curl > /dev/null && curl --version | grep -q OpenSSL; then

@@ -179,15 +179,19 @@ static void test_rsa(void **state)
         assert_int_equal(hsm_key_sign_rsa(hsm, id, ATT_RSA_PKCS1, ATT_SLICE(digest, 20), sig, &len,
                                           NULL),
                          ATT_E_INVAL); /* SHA-1 */
-        assert_int_not_equal(hsm_key_sign(hsm, id, digest, raw, NULL), ATT_OK);
+        assert_int_equal(hsm_key_sign(hsm, id, digest, raw, &err), ATT_E_UNSUPPORTED);
+        assert_string_equal(err.reason, "keyType");
         assert_int_equal(hsm_key_destroy(hsm, id, NULL), ATT_OK);
         assert_int_equal(hsm_key_read(hsm, id, &again, NULL), ATT_E_NOTFOUND);
     }
     struct hsm_key key;
+    struct att_err err = {0};
     size_t len = 0;
     create(hsm, id, &key);
-    assert_int_not_equal(
-        hsm_key_sign_rsa(hsm, id, ATT_RSA_PSS, ATT_SLICE(digest, 32), sig, &len, NULL), ATT_OK);
+    assert_int_equal(
+        hsm_key_sign_rsa(hsm, id, ATT_RSA_PSS, ATT_SLICE(digest, 32), sig, &len, &err),
+        ATT_E_UNSUPPORTED);
+    assert_string_equal(err.reason, "keyType");
     sign_ok(hsm, id, &key);
     hsm_free(hsm);
 }
