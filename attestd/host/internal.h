@@ -11,6 +11,7 @@
 #include "attestd/host/host.h"
 #include "attestd/host/record.h"
 #include "attestd/host/measure.h"
+#include "attestd/host/local.h"
 #include "attestd/host/selectors.h"
 #include "attestd/host/ticket.h"
 #include "attestd/host/view.h"
@@ -68,6 +69,7 @@ struct host_given {
 /* What became of callers, for status. */
 struct host_workload_counts {
     uint64_t granted, refused, limited; /* limited: of refused, those over their rate */
+    uint64_t by_local_rule;             /* of refused */
     int64_t told_ms;                    /* the last line about one over its rate; 0: none */
     uint64_t left_out;                  /* lines since then */
 };
@@ -145,6 +147,7 @@ struct host {
     size_t n_spares;
     STACK_OF(X509) * bundle;
     struct host_selectors *selectors; /* of the view in force; NULL: none yet */
+    struct host_local *local;         /* this host's own rules; never NULL once it runs */
     struct host_workload_counts workload_counts;
     struct host_measuring measuring;
     struct host_token token;

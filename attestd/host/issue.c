@@ -132,10 +132,10 @@ static enum att_rc step_make_key(struct host_issue *job, struct att_err *err)
     if (have_spare(job)) {
         return advance(job, AGENT_EV_KEY_MADE, err);
     }
-    enum att_rc rc = from_keyd(
-        job, AGENT_STAGE_TPM_CREATE,
-        proc_keyd_key_create_type(job->host->keyd, job->rec.name, job->rec.key_store,
-                                  agent_record_key_type(&job->rec), &job->key, err));
+    enum att_rc rc =
+        from_keyd(job, AGENT_STAGE_TPM_CREATE,
+                  proc_keyd_key_create_type(job->host->keyd, job->rec.name, job->rec.key_store,
+                                            agent_record_key_type(&job->rec), &job->key, err));
     host_keys_created(job->host, job->rec.name, rc);
     if (rc != ATT_OK) {
         return rc;
@@ -288,8 +288,8 @@ static enum att_rc build_attobj(struct host_issue *job, struct att_buf *ret_cbor
                                        .pub_area = att_buf_slice(&made->pub_area)};
     } else if (made->cert_info.len) { /* what an HSM's module states, signed by the key */
         att.fmt = EVIDENCE_FMT_HSM;
-        att.alg = strncmp(job->key.type, "rsa-", 4) == 0 ? EVIDENCE_COSE_PS256
-                                                         : EVIDENCE_COSE_ES256;
+        att.alg =
+            strncmp(job->key.type, "rsa-", 4) == 0 ? EVIDENCE_COSE_PS256 : EVIDENCE_COSE_ES256;
         att.sig = att_buf_slice(&made->cert_sig);
         att.attributes = att_buf_slice(&made->cert_info);
     }
