@@ -240,12 +240,9 @@ static enum att_rc check_signature(const struct request *request, EVP_PKEY *key,
     struct att_slice sig = ATT_SLICE(request->sig.ptr + 1, request->sig.len - 1);
     uint8_t digest[ATT_SHA256_LEN];
     att_sha256(digest, request->info);
-    enum att_rc rc =
-        rsa ? att_rsa_verify(key, ATT_RSA_PKCS1, ATT_SLICE_ARRAY(digest), sig, err)
-            : certs_sig_verify(key, request->info, sig, err);
-    return rc == ATT_OK
-               ? ATT_OK
-               : bad(err, ATT_E_AUTH, "its self-signature does not hold");
+    enum att_rc rc = rsa ? att_rsa_verify(key, ATT_RSA_PKCS1, ATT_SLICE_ARRAY(digest), sig, err)
+                         : certs_sig_verify(key, request->info, sig, err);
+    return rc == ATT_OK ? ATT_OK : bad(err, ATT_E_AUTH, "its self-signature does not hold");
 }
 
 /* The next element is this object identifier. */

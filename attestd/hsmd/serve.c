@@ -265,10 +265,9 @@ static enum att_rc op_sign_rsa(struct hsmd *hsmd, const struct proc_op *op,
 {
     uint8_t signature[HSM_SIGNATURE_MAX];
     size_t len = 0;
-    enum att_rc rc = hsm_key_sign_rsa(
-        hsmd->hsm, v[PROC_HSM_SIGN_RSA_REQ_KEY_ID].bytes.ptr,
-        (enum att_rsa_scheme)v[PROC_HSM_SIGN_RSA_REQ_SCHEME].num,
-        v[PROC_HSM_SIGN_RSA_REQ_DIGEST].bytes, signature, &len, err);
+    enum att_rc rc = hsm_key_sign_rsa(hsmd->hsm, v[PROC_HSM_SIGN_RSA_REQ_KEY_ID].bytes.ptr,
+                                      (enum att_rsa_scheme)v[PROC_HSM_SIGN_RSA_REQ_SCHEME].num,
+                                      v[PROC_HSM_SIGN_RSA_REQ_DIGEST].bytes, signature, &len, err);
     if (rc != ATT_OK) {
         return rc;
     }

@@ -277,9 +277,8 @@ KEYD_OPERATION(key_create)
     struct att_slice agent = request->v[PROC_KEY_CREATE_REQ_AGENT].bytes;
     struct att_slice store = request->v[PROC_KEY_CREATE_REQ_KEY_STORE].bytes;
     struct att_slice type = request->v[PROC_KEY_CREATE_REQ_KEY_TYPE].bytes;
-    keyd_autokey key = {.state = KEYD_KEY_NEW,
-                        .store = keyd_store_by_name(store),
-                        .type = att_keytype_parse(type)};
+    keyd_autokey key = {
+        .state = KEYD_KEY_NEW, .store = keyd_store_by_name(store), .type = att_keytype_parse(type)};
     if (!proc_agent_name_ok(agent)) {
         return att_fail(err, ATT_E_INVAL, "agent: a name as [a-z0-9][a-z0-9._-]* expected");
     }

@@ -371,8 +371,8 @@ static enum att_rc sign_with_store(void *user, struct att_slice digest, struct a
 {
     const struct sign_job *job = user;
     struct keyd_sig sig;
-    enum att_rc rc = keyd_key_sign(job->keyd, job->key, TPM_PRIO_RENEWAL, KEYD_ECDSA,
-                                   digest, &sig, err);
+    enum att_rc rc =
+        keyd_key_sign(job->keyd, job->key, TPM_PRIO_RENEWAL, KEYD_ECDSA, digest, &sig, err);
     return rc == ATT_OK
                ? certs_sig_der(ATT_SLICE(sig.bytes, sig.len / 2),
                                ATT_SLICE(sig.bytes + sig.len / 2, sig.len / 2), ret_der_sig, err)
@@ -384,8 +384,8 @@ static enum att_rc sign_rsa_with_store(void *user, struct att_slice digest,
 {
     const struct sign_job *job = user;
     struct keyd_sig sig;
-    enum att_rc rc = keyd_key_sign(job->keyd, job->key, TPM_PRIO_RENEWAL, KEYD_RSA_PKCS1, digest,
-                                   &sig, err);
+    enum att_rc rc =
+        keyd_key_sign(job->keyd, job->key, TPM_PRIO_RENEWAL, KEYD_RSA_PKCS1, digest, &sig, err);
     if (rc == ATT_OK) {
         att_buf_put(ret_signature, sig.bytes, sig.len);
         rc = att_buf_ok(ret_signature, err);

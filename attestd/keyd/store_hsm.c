@@ -367,8 +367,8 @@ static enum att_rc ask_for_signature(struct keyd *keyd, const struct held *held,
 {
     struct proc_value key = proc_bytes(ATT_SLICE_ARRAY(held->cka_id));
     if (mechanism == KEYD_ECDSA) {
-        const struct proc_value values[] = {[PROC_HSM_SIGN_REQ_KEY_ID] = key,
-                                            [PROC_HSM_SIGN_REQ_DIGEST] = proc_bytes(digest)};
+        const struct proc_value values[] = {
+            [PROC_HSM_SIGN_REQ_KEY_ID] = key, [PROC_HSM_SIGN_REQ_DIGEST] = proc_bytes(digest)};
         return keyd_hsm_ask(keyd, PROC_HSM_SIGN, values, ret_answer, NULL, err);
     }
     const struct proc_value values[] = {

@@ -36,10 +36,10 @@ enum proc_hsm_op {
  * N, "failures": N, "sandbox": {"profile", "seccomp", "landlock", "reason"?}} */
 enum { PROC_HSM_INFO_REP_JSON };
 
-/* CREATE: keyId, type ("ec-p256", "rsa-2048", "rsa-3072") → spki (DER SubjectPublicKeyInfo), stated, holds (bits of
- * enum proc_hsm_attr: which attributes the module tells, which of them are true). Not repeated by
- * the client: after a lost connection READ tells whether it was made. ATT_E_EXISTS: the id is in
- * use. */
+/* CREATE: keyId, type ("ec-p256", "rsa-2048", "rsa-3072") → spki (DER SubjectPublicKeyInfo),
+ * stated, holds (bits of enum proc_hsm_attr: which attributes the module tells, which of them are
+ * true). Not repeated by the client: after a lost connection READ tells whether it was made.
+ * ATT_E_EXISTS: the id is in use. */
 enum { PROC_HSM_CREATE_REQ_KEY_ID, PROC_HSM_CREATE_REQ_TYPE };
 enum { PROC_HSM_KEY_REP_SPKI, PROC_HSM_KEY_REP_STATED, PROC_HSM_KEY_REP_HOLDS };
 

@@ -73,9 +73,9 @@ static void ask_keyd(struct conn *conn)
     conn->wait = WAIT_SIGN;
     struct tokend_upstream *keyd =
         conn->agent->in_hsm ? conn->tokend->keyd_hsm : conn->tokend->keyd;
-    enum att_rc rc = tokend_upstream_call(
-        keyd, conn->scheme ? PROC_SIGN_SIGN_RSA : PROC_SIGN_SIGN, conn->scheme ? rsa : ecdsa, -1,
-        &conn->agent->fair, SIGN_MS, signed_by_keyd, conn, &conn->call, &err);
+    enum att_rc rc = tokend_upstream_call(keyd, conn->scheme ? PROC_SIGN_SIGN_RSA : PROC_SIGN_SIGN,
+                                          conn->scheme ? rsa : ecdsa, -1, &conn->agent->fair,
+                                          SIGN_MS, signed_by_keyd, conn, &conn->call, &err);
     if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, &err);
     }

@@ -115,10 +115,10 @@ struct hsm_key {
 
 /* A new pair: CKM_EC_KEY_PAIR_GEN on P-256, or CKM_RSA_PKCS_KEY_PAIR_GEN with exponent 65537. An
  * RSA pair takes an HSM seconds, and another size or exponent than was asked for is refused
- * (keyAttributes); its check is a signature with PSS. What the module states of it is read back, and a signature is checked before
- * anybody is told of it; a key that is not what it should be is destroyed again: ATT_E_UNSUPPORTED
- * keyAttributes (which attribute) or keySignature. ATT_E_EXISTS: there is such an id.
- * ATT_E_LIMIT tokenFull. */
+ * (keyAttributes); its check is a signature with PSS. What the module states of it is read back,
+ * and a signature is checked before anybody is told of it; a key that is not what it should be is
+ * destroyed again: ATT_E_UNSUPPORTED keyAttributes (which attribute) or keySignature. ATT_E_EXISTS:
+ * there is such an id. ATT_E_LIMIT tokenFull. */
 ATT_MUST_USE enum att_rc hsm_key_create(struct hsm *hsm, const uint8_t id[HSM_KEY_ID_LEN],
                                         enum att_keytype type, struct hsm_key *ret_key,
                                         struct att_err *err);

@@ -112,7 +112,6 @@ ATT_MUST_USE enum att_rc hsm_object_rsa_parse(struct att_slice modulus, struct a
  * keyAttributes. */
 ATT_MUST_USE enum att_rc hsm_object_check(uint32_t stated, uint32_t holds, struct att_err *err);
 
-
 /* ---- sign.c ---- */
 /* One signature in this call; key is a handle of this connection. ECDSA: digest of 32 bytes. */
 ATT_MUST_USE enum att_rc hsm_sign_ecdsa(struct hsm_call *call, CK_OBJECT_HANDLE key,

@@ -106,8 +106,10 @@ static enum att_rc find_by_id(struct hsm_call *call, CK_OBJECT_CLASS class,
     uint8_t copy[HSM_KEY_ID_LEN];
     memcpy(copy, id, sizeof copy);
     CK_ATTRIBUTE template[] = {
-        {CKA_CLASS, &class, sizeof class}, {CKA_ID, copy, sizeof copy},
-        {CKA_LABEL, label, strlen(label)}, {CKA_TOKEN, &yes, sizeof yes},
+        {CKA_CLASS, &class, sizeof class},
+        {CKA_ID, copy, sizeof copy},
+        {CKA_LABEL, label, strlen(label)},
+        {CKA_TOKEN, &yes, sizeof yes},
     };
     enum att_rc rc = find_at_most(call, template, sizeof template / sizeof template[0], ret_found,
                                   2, ret_count, err);
@@ -270,7 +272,8 @@ static enum att_rc read_rsa(struct hsm_call *call, CK_OBJECT_HANDLE public, stru
     if (rv != CKR_OK) {
         return hsm_call_failed(call, rv, "C_GetAttributeValue of CKA_MODULUS", err);
     }
-    bool sane = attrs_of[0].ulValueLen <= sizeof modulus && attrs_of[1].ulValueLen <= sizeof exponent;
+    bool sane =
+        attrs_of[0].ulValueLen <= sizeof modulus && attrs_of[1].ulValueLen <= sizeof exponent;
     return hsm_object_rsa_parse(ATT_SLICE(modulus, sane ? attrs_of[0].ulValueLen : 0),
                                 ATT_SLICE(exponent, sane ? attrs_of[1].ulValueLen : 0), ret_key,
                                 err);

@@ -147,10 +147,10 @@ static CK_RV sign_data(struct session *s, struct att_slice data, CK_BYTE *signat
     struct token_digest digest;
     if (s->sign_rsa.scheme) {
         CK_RV rv = token_rsa_digest(&s->sign_rsa, data, &digest);
-        return rv != CKR_OK ? rv
-                            : sign_by_store(s->sign_key, s->sign_rsa.scheme,
-                                            ATT_SLICE(digest.bytes, digest.len), signature,
-                                            ret_len);
+        return rv != CKR_OK
+                   ? rv
+                   : sign_by_store(s->sign_key, s->sign_rsa.scheme,
+                                   ATT_SLICE(digest.bytes, digest.len), signature, ret_len);
     }
     if (data.len < DIGEST_LEAST || data.len > DIGEST_MOST) {
         return CKR_DATA_LEN_RANGE;
@@ -260,15 +260,15 @@ static CK_RV verify_rsa(struct session *s, struct att_slice data, struct att_sli
     struct token_digest digest;
     const struct peer_key *peer = token_peer_of(s->verify_key);
     const struct token_set *set = peer ? NULL : token_set_of(s->verify_key, &index);
-    CK_RV rv = peer || set ? token_rsa_digest(&s->verify_rsa, data, &digest)
-                           : CKR_KEY_HANDLE_INVALID;
+    CK_RV rv =
+        peer || set ? token_rsa_digest(&s->verify_rsa, data, &digest) : CKR_KEY_HANDLE_INVALID;
     if (rv != CKR_OK) {
         return rv;
     }
-    return token_rsa_verify(
-        peer ? ATT_SLICE(peer->modulus, peer->modulus_len) : set->modulus,
-        peer ? ATT_SLICE(peer->exponent, peer->exponent_len) : TOKEN_RSA_EXPONENT, &s->verify_rsa,
-        &digest, signature);
+    return token_rsa_verify(peer ? ATT_SLICE(peer->modulus, peer->modulus_len) : set->modulus,
+                            peer ? ATT_SLICE(peer->exponent, peer->exponent_len)
+                                 : TOKEN_RSA_EXPONENT,
+                            &s->verify_rsa, &digest, signature);
 }
 
 CK_RV token_C_Verify(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG len, CK_BYTE *signature,
@@ -284,10 +284,10 @@ CK_RV token_C_Verify(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG len, CK_
         return CKR_OPERATION_NOT_INITIALIZED;
     }
     if (s->verify_rsa.scheme) {
-        rv = !data || !signature       ? CKR_ARGUMENTS_BAD
-             : s->verify_rsa.updated ? CKR_OPERATION_ACTIVE
-                                       : verify_rsa(s, ATT_SLICE(data, len),
-                                                    ATT_SLICE(signature, signature_len));
+        rv = !data || !signature ? CKR_ARGUMENTS_BAD
+             : s->verify_rsa.updated
+                 ? CKR_OPERATION_ACTIVE
+                 : verify_rsa(s, ATT_SLICE(data, len), ATT_SLICE(signature, signature_len));
         verify_end(s);
         return rv;
     }

@@ -52,8 +52,8 @@ static const struct call calls[] = {
 #define CALL_REFUSAL    16  /* C_GetOperationState */
 #define CALL_KNOWN_MAX  255 /* beyond: no version of the protocol has it */
 
-#define MECHANISM_PSS 0xdu /* CKM_RSA_PKCS_PSS */
-#define NONE 0xffffffffu /* the length of an array that is not there */
+#define MECHANISM_PSS 0xdu        /* CKM_RSA_PKCS_PSS */
+#define NONE          0xffffffffu /* the length of an array that is not there */
 
 static enum token_frame_verdict refuse(struct att_err *err, enum att_rc rc, const char *what)
 {
@@ -291,8 +291,8 @@ static enum token_frame_verdict walk_argument(const char **args, struct att_cur 
 }
 
 /* Mechanisms with parameters have shapes of their own on the wire, more with each version: only
- * those without pass, PSS, whose three numbers are the same in all, and the null mechanism of version 1, which ends an operation. The token says
- * by itself which of them it has. */
+ * those without pass, PSS, whose three numbers are the same in all, and the null mechanism of
+ * version 1, which ends an operation. The token says by itself which of them it has. */
 static bool mechanism_is_plain(uint32_t mechanism)
 {
     static const uint32_t plain[] = {

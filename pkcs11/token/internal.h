@@ -10,15 +10,15 @@
 #include <p11-kit/pkcs11.h>
 #include <stdbool.h>
 
-#define SLOT           ((CK_SLOT_ID)1)
-#define SESSIONS_MAX   256 /* of one connection */
-#define SETS_MAX       16  /* generations whose handles still work: keyd keeps 8 retired keys */
-#define SET_OBJECTS    (3 + TOKEN_CHAIN_MAX + TOKEN_BUNDLE_MAX)
-#define SET_STRIDE     64 /* handles of a set: serial * SET_STRIDE + index */
-#define PEER_KEYS_MAX  8  /* public keys that the workload brought to verify with */
-#define PEER_POINT_MAX 140
-#define PEER_TEXT_MAX  64
-#define PEER_MODULUS_MAX 512 /* bytes: RSA-4096 */
+#define SLOT              ((CK_SLOT_ID)1)
+#define SESSIONS_MAX      256 /* of one connection */
+#define SETS_MAX          16  /* generations whose handles still work: keyd keeps 8 retired keys */
+#define SET_OBJECTS       (3 + TOKEN_CHAIN_MAX + TOKEN_BUNDLE_MAX)
+#define SET_STRIDE        64 /* handles of a set: serial * SET_STRIDE + index */
+#define PEER_KEYS_MAX     8  /* public keys that the workload brought to verify with */
+#define PEER_POINT_MAX    140
+#define PEER_TEXT_MAX     64
+#define PEER_MODULUS_MAX  512 /* bytes: RSA-4096 */
 #define PEER_EXPONENT_MAX 8
 
 /* One generation of what the agent has: copied once, then read only. */
@@ -36,7 +36,7 @@ struct token_set {
     struct token_cert leaf;
     enum att_keytype type;
     struct att_slice modulus; /* within the leaf; empty: P-256 */
-    bool key_gone; /* keyd has said so */
+    bool key_gone;            /* keyd has said so */
 };
 
 /* CKO_PUBLIC_KEY made by C_CreateObject; belongs to its session. */

@@ -34,8 +34,8 @@ struct evidence_attobj {
     /* "attestd-host", "attestd-hsm" */
     struct att_slice spki; /* DER SubjectPublicKeyInfo */
     /* "tpm" */
-    int alg;                    /* COSE algorithm: EVIDENCE_COSE_* */
-    struct att_slice sig;       /* TPMT_SIGNATURE; "attestd-hsm": r ‖ s (RFC 9053 §2.1) or RSA's */
+    int alg;              /* COSE algorithm: EVIDENCE_COSE_* */
+    struct att_slice sig; /* TPMT_SIGNATURE; "attestd-hsm": r ‖ s (RFC 9053 §2.1) or RSA's */
     struct att_slice cert_info; /* TPMS_ATTEST */
     struct att_slice pub_area;  /* TPMT_PUBLIC */
     /* "attestd-hsm", which has alg and sig, too */

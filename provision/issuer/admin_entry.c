@@ -49,8 +49,8 @@ static enum att_rc check_entry(const struct apply *a, const struct conf_entry *e
     }
     if (!issuer_profile_allows_type(profile, entry->key_type)) {
         return issuer_refuse(err, ATT_E_INVAL, "keyType",
-                             "agent %s: profile %s does not allow %s keys (key_types)",
-                             entry->name, entry->profile, att_keytype_name(entry->key_type));
+                             "agent %s: profile %s does not allow %s keys (key_types)", entry->name,
+                             entry->profile, att_keytype_name(entry->key_type));
     }
     return ATT_OK;
 }

@@ -16,17 +16,21 @@
 #include <string.h>
 
 static const enum verify_reason agent_plan[] = {
-    VERIFY_REASON_MALFORMED,       VERIFY_REASON_KEY_STORE,     VERIFY_REASON_KEY_TYPE,
-    VERIFY_REASON_AK_UNKNOWN,
-    VERIFY_REASON_AK_ATTRIBUTES,   VERIFY_REASON_CERTIFY_TYPE,  VERIFY_REASON_CERTIFY_SIGNATURE,
-    VERIFY_REASON_CERTIFY_NONCE,   VERIFY_REASON_CERTIFY_NAME,  VERIFY_REASON_KEY_ATTRIBUTES,
-    VERIFY_REASON_KEY_PARENT,      VERIFY_REASON_QUOTE_MAGIC,   VERIFY_REASON_QUOTE_TYPE,
-    VERIFY_REASON_QUOTE_SIGNATURE, VERIFY_REASON_AK_HIERARCHY,  VERIFY_REASON_QUOTE_NONCE,
-    VERIFY_REASON_PCR_SELECTION,   VERIFY_REASON_PCR_DIGEST,    VERIFY_REASON_TPM_CLEARED,
-    VERIFY_REASON_CLOCK_ROLLBACK,  VERIFY_REASON_AK_STALE,      VERIFY_REASON_EVIDENCE_MISMATCH,
-    VERIFY_REASON_LOG_MISSING,     VERIFY_REASON_LOG_REPLAY,    VERIFY_REASON_POLICY_MISSING,
-    VERIFY_REASON_POLICY_UNSIGNED, VERIFY_REASON_POLICY_SIGNER, VERIFY_REASON_POLICY_NOT_YET_VALID,
-    VERIFY_REASON_POLICY_EXPIRED,  VERIFY_REASON_BOOT_POLICY,
+    VERIFY_REASON_MALFORMED,         VERIFY_REASON_KEY_STORE,
+    VERIFY_REASON_KEY_TYPE,          VERIFY_REASON_AK_UNKNOWN,
+    VERIFY_REASON_AK_ATTRIBUTES,     VERIFY_REASON_CERTIFY_TYPE,
+    VERIFY_REASON_CERTIFY_SIGNATURE, VERIFY_REASON_CERTIFY_NONCE,
+    VERIFY_REASON_CERTIFY_NAME,      VERIFY_REASON_KEY_ATTRIBUTES,
+    VERIFY_REASON_KEY_PARENT,        VERIFY_REASON_QUOTE_MAGIC,
+    VERIFY_REASON_QUOTE_TYPE,        VERIFY_REASON_QUOTE_SIGNATURE,
+    VERIFY_REASON_AK_HIERARCHY,      VERIFY_REASON_QUOTE_NONCE,
+    VERIFY_REASON_PCR_SELECTION,     VERIFY_REASON_PCR_DIGEST,
+    VERIFY_REASON_TPM_CLEARED,       VERIFY_REASON_CLOCK_ROLLBACK,
+    VERIFY_REASON_AK_STALE,          VERIFY_REASON_EVIDENCE_MISMATCH,
+    VERIFY_REASON_LOG_MISSING,       VERIFY_REASON_LOG_REPLAY,
+    VERIFY_REASON_POLICY_MISSING,    VERIFY_REASON_POLICY_UNSIGNED,
+    VERIFY_REASON_POLICY_SIGNER,     VERIFY_REASON_POLICY_NOT_YET_VALID,
+    VERIFY_REASON_POLICY_EXPIRED,    VERIFY_REASON_BOOT_POLICY,
 };
 
 /* Everything read from what the host sent; the slices point into it. */
@@ -123,8 +127,9 @@ static bool read_certified(const struct verify_agent_in *in, struct read *read,
            verify_key_place_read(in, &read->place, verdict);
 }
 
-/* The key itself, in the one encoding that we write: P-256 or RSA; nothing of a TPM's key beside it.
- * An RSA key of a size or exponent that nobody is given is whole all the same: keyType refuses. */
+/* The key itself, in the one encoding that we write: P-256 or RSA; nothing of a TPM's key beside
+ * it. An RSA key of a size or exponent that nobody is given is whole all the same: keyType refuses.
+ */
 static bool read_stated(const struct verify_agent_in *in, struct read *read,
                         struct verify_verdict *verdict)
 {
@@ -585,8 +590,7 @@ static bool judge_key(const struct verify_agent_in *in, struct read *read,
                       struct verify_verdict *verdict)
 {
     return check_store(in, read, verdict) && check_type(in, read, verdict) &&
-           check_known(in, read, verdict) &&
-           verify_step_ak(&read->ak, verdict) &&
+           check_known(in, read, verdict) && verify_step_ak(&read->ak, verdict) &&
            (read->fmt == EVIDENCE_FMT_TPM   ? judge_certified(in, read, verdict)
             : read->fmt == EVIDENCE_FMT_HSM ? judge_hsm(in, read, verdict)
                                             : judge_stated(in, verdict));
@@ -617,7 +621,8 @@ static void fill(const struct read *read, struct verify_agent_facts *facts)
     memcpy(facts->spki, read->key_spki, read->key_spki_len);
     facts->spki_len = read->key_spki_len;
     facts->key_store = read->store;
-    facts->key_type = att_keytype_name(read->fmt == EVIDENCE_FMT_TPM ? ATT_KEYTYPE_P256 : read->type);
+    facts->key_type =
+        att_keytype_name(read->fmt == EVIDENCE_FMT_TPM ? ATT_KEYTYPE_P256 : read->type);
     facts->have_manifest_root = read->evidence.has_manifest_root;
     memcpy(facts->manifest_root, read->evidence.manifest_root, sizeof(facts->manifest_root));
     memcpy(facts->host_log_head, read->evidence.host_log_head, sizeof(facts->host_log_head));

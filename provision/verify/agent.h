@@ -2,13 +2,14 @@
  * no TPM2_Certify: the six checks certifyType … keyParent are then reported as skipped, and
  * evidenceMismatch compares keySpki instead of keyName. One of fmt "attestd-hsm" is signed by the
  * key itself over SHA-256(keyAuthorization ‖ attributes) (certifySignature, certifyNonce),
- * keyAttributes are what its module states, keyType is of the key's own size and exponent; certifyType, certifyName and keyParent are skipped. All
- * others are the same for all. Checks of verify_agent, in order: malformed, keyStore, keyType, akUnknown,
- * akAttributes, certifyType, certifySignature, certifyNonce, certifyName, keyAttributes, keyParent,
- * quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest,
- * tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing, logReplay, policyMissing,
- * policyUnsigned, policySigner, policyNotYetValid, policyExpired, bootPolicy. Of verify_csr:
- * malformed, csrSignature, csrName, csrAccountKey, csrKey. */
+ * keyAttributes are what its module states, keyType is of the key's own size and exponent;
+ * certifyType, certifyName and keyParent are skipped. All others are the same for all. Checks of
+ * verify_agent, in order: malformed, keyStore, keyType, akUnknown, akAttributes, certifyType,
+ * certifySignature, certifyNonce, certifyName, keyAttributes, keyParent, quoteMagic, quoteType,
+ * quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest, tpmCleared, clockRollback,
+ * akStale, evidenceMismatch, logMissing, logReplay, policyMissing, policyUnsigned, policySigner,
+ * policyNotYetValid, policyExpired, bootPolicy. Of verify_csr: malformed, csrSignature, csrName,
+ * csrAccountKey, csrKey. */
 #ifndef ATTESTD_VERIFY_AGENT_H
 #define ATTESTD_VERIFY_AGENT_H
 

@@ -163,7 +163,7 @@ END
         as rsa-two env OPENSSL_CONF="$dir/engine.cnf" bash -c "printf '$get' | openssl s_client -connect 127.0.0.1:$port -$version \
             -engine pkcs11 -keyform engine -key '$key' -cert '$dir/tmp/chain.pem' -cert_chain '$dir/tmp/chain.pem' -CAfile '$dir/tmp/srv.pem' -verify_return_error -ign_eof" \
             > "$dir/tmp/out" 2>&1 || { cat "$dir/tmp/out"; job_fail "s_client, $version"; }
-        grep -q '^HTTP/1.0 200' "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "s_client, $version: no answer"; }
+        grep -aq 'HTTP/1.0 200' "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "s_client, $version: no answer"; }
         if command -v curl > /dev/null && curl --version | grep -q OpenSSL; then
             only=(--tlsv1.3)
             [ $version = tls1_3 ] || only=(--tls-max 1.2)
@@ -179,7 +179,7 @@ END
         wait_for 30 bash -c "exec 9<>/dev/tcp/127.0.0.1/$port"
         timeout 60 bash -c "printf '$get' | openssl s_client -connect 127.0.0.1:$port -$version -CAfile '$dir/issuer/ca/bundle.pem' \
             -verify_return_error -ign_eof" > "$dir/tmp/out" 2>&1 || { cat "$dir/tmp/out"; job_fail "s_server, $version"; }
-        grep -q 'Peer signature type: RSA-PSS' "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "s_server, $version: not PSS"; }
+        grep -aq 'Peer signature type: RSA-PSS' "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "s_server, $version: not PSS"; }
         job_stop tls
         ok "TLS with an RSA key as client and server: $version"
     done

@@ -455,7 +455,7 @@ static void derive_attobj(struct forge *forge)
         attobj.spki = att_buf_slice(&spki);
         if (forge->hsm) {
             attobj.fmt = EVIDENCE_FMT_HSM;
-            attobj.alg = forge->hsm_alg                            ? forge->hsm_alg
+            attobj.alg = forge->hsm_alg                             ? forge->hsm_alg
                          : EVP_PKEY_is_a(outside_key(forge), "RSA") ? EVIDENCE_COSE_PS256
                                                                     : EVIDENCE_COSE_ES256;
             attobj.sig = att_buf_slice(&forge->certify_sig);

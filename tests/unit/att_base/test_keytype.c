@@ -203,9 +203,9 @@ static void test_verify(void **state)
                      ATT_E_AUTH);
     len = sign(key, RSA_PKCS1_PSS_PADDING, 32, digest, sig);
     assert_int_equal(att_rsa_verify(key, ATT_RSA_PSS, digest, ATT_SLICE(sig, len), NULL), ATT_OK);
-    assert_int_equal(att_rsa_verify(key, ATT_RSA_PSS, ATT_SLICE(bytes, 31), ATT_SLICE(sig, len),
-                                    NULL),
-                     ATT_E_AUTH);
+    assert_int_equal(
+        att_rsa_verify(key, ATT_RSA_PSS, ATT_SLICE(bytes, 31), ATT_SLICE(sig, len), NULL),
+        ATT_E_AUTH);
     sig[5] ^= 1;
     assert_int_equal(att_rsa_verify(key, ATT_RSA_PSS, digest, ATT_SLICE(sig, len), NULL),
                      ATT_E_AUTH);

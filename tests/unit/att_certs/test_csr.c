@@ -162,8 +162,9 @@ static void test_rsa(void **state)
     assert_int_equal(
         certs_csr_create_rsa(att_buf_slice(&spki), "https://x/y", sign_pkcs1, key, &none, NULL),
         ATT_E_PARSE);
-    assert_int_equal(certs_csr_create_rsa(ATT_SLICE(spki.ptr, 10), ID, sign_pkcs1, key, &none, NULL),
-                     ATT_E_INVAL);
+    assert_int_equal(
+        certs_csr_create_rsa(ATT_SLICE(spki.ptr, 10), ID, sign_pkcs1, key, &none, NULL),
+        ATT_E_INVAL);
     assert_int_equal(none.len, 0);
     EVP_PKEY_free(key);
     EVP_PKEY_free(other);
@@ -312,9 +313,11 @@ static void test_agent_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refuses_content), cmocka_unit_test(test_refuses_bytes),
+        cmocka_unit_test(test_refuses_content),
+        cmocka_unit_test(test_refuses_bytes),
         cmocka_unit_test(test_rsa),
-        cmocka_unit_test(test_accepts),         cmocka_unit_test(test_spiffe),
+        cmocka_unit_test(test_accepts),
+        cmocka_unit_test(test_spiffe),
         cmocka_unit_test(test_agent_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

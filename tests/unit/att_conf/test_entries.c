@@ -347,9 +347,10 @@ static void test_clashes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_key_types), cmocka_unit_test(test_refused),        cmocka_unit_test(test_too_many),
-        cmocka_unit_test(test_accepted),       cmocka_unit_test(test_json),
-        cmocka_unit_test(test_workloads_json), cmocka_unit_test(test_clashes),
+        cmocka_unit_test(test_key_types), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_too_many),  cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_json),      cmocka_unit_test(test_workloads_json),
+        cmocka_unit_test(test_clashes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -166,9 +166,9 @@ static void test_rsa(void **state)
         for (size_t n = 32; n <= 64; n += 16) {
             for (int scheme = ATT_RSA_PKCS1; scheme <= ATT_RSA_PSS; scheme++) {
                 struct att_slice is = ATT_SLICE(digest, n);
-                assert_int_equal(hsm_key_sign_rsa(hsm, id, (enum att_rsa_scheme)scheme, is, sig,
-                                                  &len, NULL),
-                                 ATT_OK);
+                assert_int_equal(
+                    hsm_key_sign_rsa(hsm, id, (enum att_rsa_scheme)scheme, is, sig, &len, NULL),
+                    ATT_OK);
                 assert_int_equal(len, att_keytype_sig_len(types[i]));
                 assert_int_equal(att_rsa_verify(pkey, (enum att_rsa_scheme)scheme, is,
                                                 ATT_SLICE(sig, len), NULL),
@@ -176,9 +176,9 @@ static void test_rsa(void **state)
             }
         }
         EVP_PKEY_free(pkey);
-        assert_int_equal(hsm_key_sign_rsa(hsm, id, ATT_RSA_PKCS1, ATT_SLICE(digest, 20), sig, &len,
-                                          NULL),
-                         ATT_E_INVAL); /* SHA-1 */
+        assert_int_equal(
+            hsm_key_sign_rsa(hsm, id, ATT_RSA_PKCS1, ATT_SLICE(digest, 20), sig, &len, NULL),
+            ATT_E_INVAL); /* SHA-1 */
         assert_int_equal(hsm_key_sign(hsm, id, digest, raw, &err), ATT_E_UNSUPPORTED);
         assert_string_equal(err.reason, "keyType");
         assert_int_equal(hsm_key_destroy(hsm, id, NULL), ATT_OK);
@@ -188,43 +188,11 @@ static void test_rsa(void **state)
     struct att_err err = {0};
     size_t len = 0;
     create(hsm, id, &key);
-    assert_int_equal(
-        hsm_key_sign_rsa(hsm, id, ATT_RSA_PSS, ATT_SLICE(digest, 32), sig, &len, &err),
-        ATT_E_UNSUPPORTED);
+    assert_int_equal(hsm_key_sign_rsa(hsm, id, ATT_RSA_PSS, ATT_SLICE(digest, 32), sig, &len, &err),
+                     ATT_E_UNSUPPORTED);
     assert_string_equal(err.reason, "keyType");
     sign_ok(hsm, id, &key);
     hsm_free(hsm);
-}
-
-/* What a module may say of an RSA key that it made. */
-static void test_rsa_answers(void **state)
-{
-    (void)state;
-    struct hsm_key key = {.type = ATT_KEYTYPE_NONE};
-    struct att_err err = {0};
-    uint8_t modulus[520], exponent[] = {0x01, 0x00, 0x01}, three[] = {3};
-    const size_t lengths[] = {0, 128, 255, 257, 383, 512};
-    memset(modulus, 0xff, sizeof modulus);
-    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
-        assert_int_equal(hsm_object_rsa_parse(ATT_SLICE(modulus, lengths[i]),
-                                              ATT_SLICE_ARRAY(exponent), &key, &err),
-                         ATT_E_UNSUPPORTED);
-        assert_string_equal(err.reason, "keyAttributes");
-    }
-    assert_int_equal(hsm_object_rsa_parse(ATT_SLICE(modulus, 256), ATT_SLICE_ARRAY(three), &key,
-                                          &err),
-                     ATT_E_UNSUPPORTED);
-    modulus[255] = 0xfe; /* even */
-    assert_int_equal(hsm_object_rsa_parse(ATT_SLICE(modulus, 256), ATT_SLICE_ARRAY(exponent), &key,
-                                          &err),
-                     ATT_E_UNSUPPORTED);
-    assert_int_equal(key.type, ATT_KEYTYPE_NONE);
-    modulus[255] = 0xff;
-    modulus[0] = 0; /* some modules pad */
-    assert_int_equal(
-        hsm_object_rsa_parse(ATT_SLICE(modulus, 257), ATT_SLICE_ARRAY(exponent), &key, NULL),
-        ATT_OK);
-    assert_int_equal(key.type, ATT_KEYTYPE_RSA2048);
 }
 
 static void test_attributes_are_read_back(void **state)
@@ -775,7 +743,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_create_sign_read_destroy),
         cmocka_unit_test(test_rsa),
-        cmocka_unit_test(test_rsa_answers),
         cmocka_unit_test(test_attributes_are_read_back),
         cmocka_unit_test(test_attribute_rules),
         cmocka_unit_test(test_an_id_is_used_once),

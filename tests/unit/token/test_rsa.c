@@ -77,10 +77,12 @@ static enum att_rc sign_rsa(void *user, const char *key_id, enum att_rsa_scheme 
     }
     size_t len = ATT_RSA_MODULUS_MAX;
     EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(fx.key, NULL);
-    const EVP_MD *md = digest.len == 32 ? EVP_sha256() : digest.len == 48 ? EVP_sha384() : EVP_sha512();
+    const EVP_MD *md = digest.len == 32   ? EVP_sha256()
+                       : digest.len == 48 ? EVP_sha384()
+                                          : EVP_sha512();
     assert_int_equal(EVP_PKEY_sign_init(ctx), 1);
-    assert_int_equal(EVP_PKEY_CTX_set_rsa_padding(
-                         ctx, scheme == ATT_RSA_PSS ? RSA_PKCS1_PSS_PADDING : RSA_PKCS1_PADDING),
+    assert_int_equal(EVP_PKEY_CTX_set_rsa_padding(ctx, scheme == ATT_RSA_PSS ? RSA_PKCS1_PSS_PADDING
+                                                                             : RSA_PKCS1_PADDING),
                      1);
     assert_int_equal(EVP_PKEY_CTX_set_signature_md(ctx, md), 1);
     if (scheme == ATT_RSA_PSS) {
@@ -134,8 +136,7 @@ static CK_RV sign_once(CK_MECHANISM *mechanism, const void *data, size_t len, CK
 {
     CK_ULONG room = 256;
     CK_RV rv = f->C_SignInit(session, mechanism, find(CKO_PRIVATE_KEY));
-    return rv != CKR_OK ? rv
-                        : f->C_Sign(session, (CK_BYTE *)(uintptr_t)data, len, ret, &room);
+    return rv != CKR_OK ? rv : f->C_Sign(session, (CK_BYTE *)(uintptr_t)data, len, ret, &room);
 }
 
 static void sha256(uint8_t ret[32])
@@ -143,7 +144,8 @@ static void sha256(uint8_t ret[32])
     assert_int_equal(EVP_Digest(text, strlen(text), ret, NULL, EVP_sha256(), NULL), 1);
 }
 
-/* ---- refused ---------------------------------------------------------------------------------- */
+/* ---- refused ----------------------------------------------------------------------------------
+ */
 
 static void what_is_no_digest_is_not_signed(void **state)
 {
@@ -166,9 +168,8 @@ static void other_mechanisms_are_refused(void **state)
 {
     (void)state;
     CK_OBJECT_HANDLE key = find(CKO_PRIVATE_KEY);
-    const CK_MECHANISM_TYPE none[] = {CKM_ECDSA,         CKM_RSA_X_509, CKM_SHA1_RSA_PKCS,
-                                      CKM_MD5_RSA_PKCS,  CKM_RSA_PKCS_OAEP,
-                                      CKM_SHA256_RSA_PKCS_PSS};
+    const CK_MECHANISM_TYPE none[] = {CKM_ECDSA,        CKM_RSA_X_509,     CKM_SHA1_RSA_PKCS,
+                                      CKM_MD5_RSA_PKCS, CKM_RSA_PKCS_OAEP, CKM_SHA256_RSA_PKCS_PSS};
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
         CK_MECHANISM mechanism = {none[i], NULL, 0};
         assert_int_equal(f->C_SignInit(session, &mechanism, key), CKR_MECHANISM_INVALID);
@@ -260,7 +261,8 @@ static void weak_peers_are_not_taken(void **state)
     assert_int_equal(f->C_CreateObject(session, templ, 4, &object), CKR_OK);
 }
 
-/* ---- done ------------------------------------------------------------------------------------- */
+/* ---- done -------------------------------------------------------------------------------------
+ */
 
 static void verifies(CK_MECHANISM *mechanism, void *data, size_t len, CK_BYTE *sig)
 {
@@ -360,10 +362,14 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(what_is_no_digest_is_not_signed), TEST(other_mechanisms_are_refused),
-        TEST(only_the_salt_of_tls_is_taken),   TEST(the_store_is_not_trusted_with_lengths),
-        TEST(private_parts_are_sensitive),     TEST(weak_peers_are_not_taken),
-        TEST(every_mechanism_signs),           TEST(parts_are_hashed_together),
+        TEST(what_is_no_digest_is_not_signed),
+        TEST(other_mechanisms_are_refused),
+        TEST(only_the_salt_of_tls_is_taken),
+        TEST(the_store_is_not_trusted_with_lengths),
+        TEST(private_parts_are_sensitive),
+        TEST(weak_peers_are_not_taken),
+        TEST(every_mechanism_signs),
+        TEST(parts_are_hashed_together),
         TEST(what_the_token_shows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

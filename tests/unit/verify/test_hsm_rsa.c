@@ -1,4 +1,5 @@
-/* RSA keys in an HSM (fmt attestd-hsm): type, size, exponent, who allows them, and the signature. */
+/* RSA keys in an HSM (fmt attestd-hsm): type, size, exponent, who allows them, and the signature.
+ */
 #include "tests/unit/verify/harness.h"
 
 #include "provision/evidence/attobj.h"
