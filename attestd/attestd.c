@@ -1,5 +1,6 @@
 /* attestd: the daemon of a host. See attestd/host/host.h. */
 #include "attestd/host/host.h"
+#include "attestd/host/local.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -58,7 +59,13 @@ static int run(const struct host_options *opts, bool check)
     struct conf_attestd *conf = NULL;
     enum att_rc rc = host_conf_load(opts, &conf, &err);
     if (rc == ATT_OK && check) {
+        struct host_local *local = NULL;
         conf_attestd_free(conf);
+        if (host_local_load(opts->conf_path, &local, &err) != ATT_OK) {
+            fprintf(stderr, "attestd: %s\n", err.msg);
+            return 1;
+        }
+        host_local_unref(&local);
         printf("%s: ok\n", opts->conf_path);
         return 0;
     }

@@ -10,6 +10,8 @@
 #include <openssl/x509v3.h>
 #include <string.h>
 
+#define OID_EXTENSION_REQUEST "1.2.840.113549.1.9.14" /* RFC 2985 §5.4.2 */
+
 static void req_cleanup(X509_REQ **req)
 {
     X509_REQ_free(*req);
@@ -75,14 +77,79 @@ enum att_rc certs_csr_create(EVP_PKEY *key, const char *san_uri, struct att_buf 
     return att_buf_ok(ret_der, err);
 }
 
+/* version 0, empty subject, key, extensionRequest { SAN, critical }: RFC 2986 §4.1. */
+static void put_info(struct att_buf *buf, struct att_slice spki, const char *uri)
+{
+    static const uint8_t version = 0, yes = 0xff;
+    att_autobuf names = {0};
+    put_san(&names, uri);
+    buf->failed |= names.failed;
+    size_t info = certs_der_begin(buf, DER_SEQUENCE);
+    certs_der_put(buf, DER_INTEGER, ATT_SLICE(&version, 1));
+    certs_der_put(buf, DER_SEQUENCE, ATT_SLICE(NULL, 0));
+    att_buf_put_slice(buf, spki);
+    size_t attributes = certs_der_begin(buf, DER_CONTEXT_C(0));
+    size_t attribute = certs_der_begin(buf, DER_SEQUENCE);
+    certs_der_put_oid(buf, OID_EXTENSION_REQUEST);
+    size_t values = certs_der_begin(buf, DER_SET);
+    size_t exts = certs_der_begin(buf, DER_SEQUENCE);
+    size_t ext = certs_der_begin(buf, DER_SEQUENCE);
+    certs_der_put_oid(buf, CERTS_EXT_SAN);
+    certs_der_put(buf, DER_BOOLEAN, ATT_SLICE(&yes, 1));
+    certs_der_put(buf, DER_OCTETS, att_buf_slice(&names));
+    certs_der_end(buf, ext);
+    certs_der_end(buf, exts);
+    certs_der_end(buf, values);
+    certs_der_end(buf, attribute);
+    certs_der_end(buf, attributes);
+    certs_der_end(buf, info);
+}
+
+static void put_signed(struct att_buf *buf, struct att_slice info, struct att_slice signature)
+{
+    size_t request = certs_der_begin(buf, DER_SEQUENCE);
+    att_buf_put_slice(buf, info);
+    att_buf_put_slice(buf, certs_der_rsa_sha256);
+    size_t bits = certs_der_begin(buf, DER_BITS);
+    att_buf_u8(buf, 0);
+    att_buf_put_slice(buf, signature);
+    certs_der_end(buf, bits);
+    certs_der_end(buf, request);
+}
+
+enum att_rc certs_csr_create_rsa(struct att_slice spki, const char *san_uri,
+                                 certs_csr_sign_fn *sign, void *user, struct att_buf *ret_der,
+                                 struct att_err *err)
+{
+    struct certs_spiffe_id id;
+    uint8_t digest[ATT_SHA256_LEN];
+    att_autobuf info = ATT_BUF_INIT(CERTS_CSR_MAX), signature = ATT_BUF_INIT(ATT_RSA_MODULUS_MAX);
+    enum att_rc rc = certs_spiffe_parse(att_slice_str(san_uri), &id, err);
+    if (rc == ATT_OK && att_keytype_modulus(spki).len == 0) {
+        rc = att_fail(err, ATT_E_INVAL, "CSR: expected the SubjectPublicKeyInfo of an RSA key");
+    }
+    if (rc == ATT_OK) {
+        put_info(&info, spki, san_uri);
+        rc = att_buf_ok(&info, err);
+    }
+    if (rc == ATT_OK) {
+        att_sha256(digest, att_buf_slice(&info));
+        rc = sign(user, ATT_SLICE_ARRAY(digest), &signature, err);
+    }
+    if (rc == ATT_OK) {
+        put_signed(ret_der, att_buf_slice(&info), att_buf_slice(&signature));
+        rc = att_buf_ok(ret_der, err);
+    }
+    return rc;
+}
+
 /* ---- a stranger's ----
  *
  * Read by the strict cursor of der.h and not by d2i_X509_REQ, which builds a decoder for the key in
  * it (twice the time of the signature's verification), takes some BER, and would have to be asked
  * to encode again what it understood. The signature is over the very bytes that came. */
 
-#define OID_CN                "2.5.4.3"
-#define OID_EXTENSION_REQUEST "1.2.840.113549.1.9.14" /* RFC 2985 §5.4.2 */
+#define OID_CN "2.5.4.3"
 
 /* The parts of a CertificationRequest (RFC 2986 §4.2), all within what was sent. */
 struct request {
@@ -146,12 +213,12 @@ static enum att_rc read_request(struct att_slice der, struct request *ret, struc
 static enum att_rc check_key(const struct request *request, EVP_PKEY **ret_key,
                              struct certs_csr *csr, struct att_err *err)
 {
-    enum att_rc rc = certs_key_from_spki(request->spki, ret_key, err);
+    enum att_rc rc = att_keytype_key(request->spki, ret_key, err);
     if (rc != ATT_OK) {
         att_err_prefix(err, "CSR");
-        return rc;
+        return rc == ATT_E_DENIED ? ATT_E_PARSE : rc; /* it is no name that is wrong */
     }
-    memcpy(csr->spki, request->spki.ptr, request->spki.len); /* its length is fixed and fits */
+    memcpy(csr->spki, request->spki.ptr, request->spki.len); /* a key's that was taken: fits */
     csr->spki_len = request->spki.len;
     att_sha256(csr->spki_sha256, request->spki);
     return ATT_OK;
@@ -160,17 +227,22 @@ static enum att_rc check_key(const struct request *request, EVP_PKEY **ret_key,
 static enum att_rc check_signature(const struct request *request, EVP_PKEY *key,
                                    struct att_err *err)
 {
-    if (!att_slice_eq(request->alg, certs_der_ecdsa_sha256)) {
-        return bad(err, ATT_E_PARSE, "expected ecdsa-with-SHA256 as the signature algorithm");
+    bool rsa = EVP_PKEY_is_a(key, "RSA");
+    if (!att_slice_eq(request->alg, rsa ? certs_der_rsa_sha256 : certs_der_ecdsa_sha256)) {
+        return bad(err, ATT_E_PARSE,
+                   rsa ? "expected sha256WithRSAEncryption as the signature algorithm"
+                       : "expected ecdsa-with-SHA256 as the signature algorithm");
     }
     /* The first byte counts unused bits: a signature has none. */
     if (request->sig.len < 2 || request->sig.ptr[0] != 0) {
         return bad(err, ATT_E_PARSE, "expected a signature of whole bytes");
     }
     struct att_slice sig = ATT_SLICE(request->sig.ptr + 1, request->sig.len - 1);
-    return certs_sig_verify(key, request->info, sig, err) == ATT_OK
-               ? ATT_OK
-               : bad(err, ATT_E_AUTH, "its self-signature does not hold");
+    uint8_t digest[ATT_SHA256_LEN];
+    att_sha256(digest, request->info);
+    enum att_rc rc = rsa ? att_rsa_verify(key, ATT_RSA_PKCS1, ATT_SLICE_ARRAY(digest), sig, err)
+                         : certs_sig_verify(key, request->info, sig, err);
+    return rc == ATT_OK ? ATT_OK : bad(err, ATT_E_AUTH, "its self-signature does not hold");
 }
 
 /* The next element is this object identifier. */

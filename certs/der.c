@@ -7,6 +7,10 @@ static const uint8_t ecdsa_sha256[] = {0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86,
                                        0x48, 0xce, 0x3d, 0x04, 0x03, 0x02};
 const struct att_slice certs_der_ecdsa_sha256 = {ecdsa_sha256, sizeof ecdsa_sha256};
 
+static const uint8_t rsa_sha256[] = {0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86,
+                                     0xf7, 0x0d, 0x01, 0x01, 0x0b, 0x05, 0x00};
+const struct att_slice certs_der_rsa_sha256 = {rsa_sha256, sizeof rsa_sha256};
+
 size_t certs_der_begin(struct att_buf *buf, uint8_t tag)
 {
     att_buf_u8(buf, tag);

@@ -19,6 +19,8 @@
 
 /* AlgorithmIdentifier of ecdsa-with-SHA256 (RFC 5758 §3.2: no parameters). */
 extern const struct att_slice certs_der_ecdsa_sha256;
+/* AlgorithmIdentifier of sha256WithRSAEncryption (RFC 4055 §5: parameters NULL). */
+extern const struct att_slice certs_der_rsa_sha256;
 
 /* Opens an element; the mark goes to der_end, which writes the length in front of what came since.
  */

@@ -1,5 +1,6 @@
 #include "certs/tbs.h"
 
+#include "attestd/base/keytype.h"
 #include "certs/chain.h"
 #include "certs/der.h"
 #include "certs/key.h"
@@ -161,7 +162,8 @@ static void put_issuer(struct att_buf *buf, const struct certs_tbs *tbs)
 
 static enum att_rc check_common(const struct certs_tbs *tbs, struct att_err *err)
 {
-    enum att_rc rc = tbs->any_key ? ATT_OK : certs_key_check_spki(tbs->spki, err);
+    enum att_keytype type = ATT_KEYTYPE_NONE;
+    enum att_rc rc = tbs->any_key ? ATT_OK : att_keytype_of_spki(tbs->spki, &type, err);
     if (rc != ATT_OK) {
         return rc;
     }

@@ -75,7 +75,7 @@ static const struct field fields[] = {
     AT("issued", U64, issued),
 };
 #define FIELDS (sizeof(fields) / sizeof(fields[0]))
-/* version, state and before beside the table; and retired, where it is there. */
+/* version, state and before beside the table; and retired and keyType, where they are there. */
 #define MEMBERS (FIELDS + 3)
 
 static json_t *field_get(const struct agent_record *rec, const struct field *f)
@@ -195,6 +195,28 @@ static enum att_rc take_retired(const json_t *list, struct agent_record *rec, st
     return ATT_OK;
 }
 
+/* ---- keyType: where it is not the usual one ----------------------------------------------------
+ */
+
+const char *agent_record_key_type(const struct agent_record *rec)
+{
+    return rec->key_type[0] ? rec->key_type : "ec-p256";
+}
+
+static enum att_rc take_key_type(const json_t *value, struct agent_record *rec, struct att_err *err)
+{
+    size_t len = json_string_length(value);
+    if (!value) {
+        return ATT_OK;
+    }
+    if (!json_is_string(value) || len == 0 || len >= sizeof(rec->key_type)) {
+        return att_fail(err, ATT_E_PARSE, "keyType: expected a text of 1 to %zu bytes",
+                        sizeof(rec->key_type) - 1);
+    }
+    memcpy(rec->key_type, json_string_value(value), len);
+    return ATT_OK;
+}
+
 enum att_rc agent_record_encode(const struct agent_record *rec, struct att_buf *ret_text,
                                 struct att_err *err)
 {
@@ -206,6 +228,9 @@ enum att_rc agent_record_encode(const struct agent_record *rec, struct att_buf *
         bad |= json_object_set_new(obj, fields[i].name, field_get(rec, &fields[i]));
     }
     bad |= put_retired(obj, rec);
+    if (rec->key_type[0]) {
+        bad |= json_object_set_new(obj, "keyType", json_string(rec->key_type));
+    }
     if (bad) {
         return att_fail(err, ATT_E_NOMEM, "cannot write down agent %s", rec->name);
     }
@@ -267,7 +292,8 @@ enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_r
     }
     const json_t *retired = json_object_get(obj, "retired");
     /* All others are required, so any further one shows in the count. */
-    size_t members = MEMBERS + (retired ? 1 : 0);
+    const json_t *key_type = json_object_get(obj, "keyType");
+    size_t members = MEMBERS + (retired ? 1 : 0) + (key_type ? 1 : 0);
     if (json_object_size(obj) != members) {
         return att_fail(err, ATT_E_PARSE, "%zu members, expected exactly %zu",
                         json_object_size(obj), members);
@@ -282,6 +308,9 @@ enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_r
     }
     if (rc == ATT_OK) {
         rc = take_retired(retired, &rec, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_key_type(key_type, &rec, err);
     }
     if (rc == ATT_OK) {
         rc = check(&rec, err);

@@ -37,6 +37,7 @@ struct agent_record {
     char spiffe_id[AGENT_SPIFFE_ID_MAX + 1];
     char profile[AGENT_PROFILE_MAX + 1];
     char key_store[16]; /* "tpm" */
+    char key_type[16];  /* "rsa-2048" …; empty: ec-p256 */
     int64_t lifetime_s;
     struct agent_life life;
     char key_id[AGENT_KEY_ID_MAX + 1];               /* key of the certificate in force */
@@ -54,13 +55,15 @@ struct agent_record {
     uint64_t issued;   /* certificates installed so far */
 };
 
+/* "ec-p256", "rsa-2048" …; never empty. */
+const char *agent_record_key_type(const struct agent_record *rec);
 /* A name becomes a file name and the last segment of a SPIFFE ID: [a-z0-9][a-z0-9._-]{0,63}, the
  * rule of an entry's name. ATT_E_INVAL otherwise. */
 ATT_MUST_USE enum att_rc agent_name_check(const char *name, struct att_err *err);
 
 /* JSON, {"version": 1, …}; every field is checked against its bounds, an unknown field or version
  * is an error (ATT_E_PARSE), and so are combinations that no run can leave behind. A record without
- * "retired", from an earlier release, has none. */
+ * "retired", from an earlier release, has none; one without "keyType" is of an agent on P-256. */
 ATT_MUST_USE enum att_rc agent_record_encode(const struct agent_record *rec,
                                              struct att_buf *ret_text, struct att_err *err);
 ATT_MUST_USE enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_rec,
@@ -137,6 +140,7 @@ void agent_registry_drop(struct agent_registry *reg, const char *name);
 /* One line of the issuer's view. */
 struct agent_entry {
     const char *name, *spiffe_id, *profile, *key_store;
+    const char *key_type; /* NULL: ec-p256 */
     int64_t lifetime_s;
 };
 /* Makes the registry agree with a view: unknown agents are added (state absent), known ones take

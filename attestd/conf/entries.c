@@ -45,7 +45,7 @@ static json_t *scalar_json(const struct conf_node *node)
     return number ? json_integer(strtoll(node->text, NULL, 10)) : json_string(node->text);
 }
 
-static json_t *to_json(const struct conf_node *node)
+json_t *conf_entries_tree_json(const struct conf_node *node)
 {
     if (node->kind == CONF_SCALAR) {
         return scalar_json(node);
@@ -53,7 +53,7 @@ static json_t *to_json(const struct conf_node *node)
     bool map = node->kind == CONF_MAPPING;
     json_t *json = map ? json_object() : json_array();
     for (const struct conf_node *kid = node->first; json && kid; kid = kid->next) {
-        json_t *value = to_json(kid); /* as deep as CONF_TREE_DEPTH_MAX */
+        json_t *value = conf_entries_tree_json(kid); /* as deep as CONF_TREE_DEPTH_MAX */
         int rc =
             map ? json_object_set_new(json, kid->key, value) : json_array_append_new(json, value);
         if (rc != 0) {
@@ -79,7 +79,7 @@ static enum att_rc parse(struct att_slice yaml, void **ret, struct conf_errors *
 {
     struct conf_entries *entries = NULL;
     struct conf_node *root = conf_tree_parse(yaml, errors);
-    json_t *json = root ? to_json(root) : NULL;
+    json_t *json = root ? conf_entries_tree_json(root) : NULL;
     enum att_rc rc = ATT_OK;
     if (root && !json) {
         rc = att_fail(err, ATT_E_NOMEM, "entries");

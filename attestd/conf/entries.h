@@ -4,6 +4,7 @@
 #ifndef CONF_ENTRIES_H
 #define CONF_ENTRIES_H
 
+#include "attestd/base/keytype.h"
 #include "attestd/conf/conf.h"
 
 #include <jansson.h>
@@ -59,6 +60,7 @@ struct conf_entry {
     size_t n_workload;
     struct conf_measured measured;
     enum conf_key_kind key;
+    enum att_keytype key_type; /* ATT_KEYTYPE_P256 unless the entry says otherwise */
     char *profile;
 };
 struct conf_entries {
@@ -78,8 +80,8 @@ void conf_entries_free(struct conf_entries *entries);
  * "exe_sha256"?:
  * ["<hex>"], "script_sha256"?: ["<hex>"], "manifest"?: {"path", "sha256"}}],
  * "measured"?: {"manifest", "roots"?: ["<hex>"], "signers"?: ["<hex>"], "level"?: 1, "reread_s"?:
- * 3600}, "key": "tpm", "profile"}. The same entry gives the same JSON, byte for byte when dumped
- * sorted. */
+ * 3600}, "key": "tpm", "key_type"?: "rsa-2048", "profile"}. The same entry gives the same JSON,
+ * byte for byte when dumped sorted. */
 ATT_MUST_USE enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json,
                                             struct att_err *err);
 /* Strict: unknown members, wrong types and every rule of the file are errors. */

@@ -303,11 +303,29 @@ static void decode_key(struct decode *d, const char *path, const json_t *json,
     }
 }
 
+/* A TPM's and a memory key are on P-256: an RSA key takes a TPM seconds to make. */
+static void decode_key_type(struct decode *d, const char *path, const json_t *json,
+                            struct conf_entry *entry)
+{
+    static const char *const types[] = {"ec-p256", "rsa-2048", "rsa-3072", NULL};
+    const char *type = text_of(d, path, json, "key_type", false);
+    struct conf_path at = sub(path, "key_type");
+    entry->key_type = ATT_KEYTYPE_P256;
+    if (!type || !conf_check_word(d->check, at.text, type, types)) {
+        return;
+    }
+    entry->key_type = att_keytype_parse(att_slice_str(type));
+    if (att_keytype_is_rsa(entry->key_type) && entry->key && entry->key != CONF_KEY_HSM) {
+        conf_bad(d->check, at.text, "RSA keys are made in an HSM only, found \"%s\" with key: %s",
+                 type, conf_key_kind_name(entry->key));
+    }
+}
+
 static void decode_entry(struct decode *d, const char *path, const json_t *json,
                          struct conf_entry *entry)
 {
-    static const char *const keys[] = {"name",     "owner", "hosts",   "workload",
-                                       "measured", "key",   "profile", NULL};
+    static const char *const keys[] = {"name", "owner",    "hosts",   "workload", "measured",
+                                       "key",  "key_type", "profile", NULL};
     if (!check_keys(d, path, json, keys)) {
         return;
     }
@@ -321,6 +339,7 @@ static void decode_entry(struct decode *d, const char *path, const json_t *json,
     entry->owner = copy(d, owner);
     entry->profile = copy(d, profile);
     decode_key(d, path, json, entry);
+    decode_key_type(d, path, json, entry);
     decode_measured(d, sub(path, "measured").text, json_object_get(json, "measured"),
                     &entry->measured);
     const json_t *hosts = list_of(d, path, json, "hosts", 1, CONF_HOSTS_MAX, true);
@@ -388,6 +407,60 @@ enum att_rc conf_entries_decode(struct conf_check *check, const json_t *json,
         check_duplicates(&d, entries);
     }
     return d.nomem ? att_fail(err, ATT_E_NOMEM, "entries") : ATT_OK;
+}
+
+/* ---- local rules ---- */
+
+static void decode_local_rule(struct decode *d, const char *path, const json_t *json,
+                              struct conf_local_rule *rule)
+{
+    static const char *const keys[] = {"name", "workload", NULL};
+    if (!check_keys(d, path, json, keys)) {
+        return;
+    }
+    const char *name = text_of(d, path, json, "name", true);
+    (void)conf_check_name(d->check, sub(path, "name").text, name);
+    rule->name = copy(d, name);
+    const json_t *work = list_of(d, path, json, "workload", 1, CONF_WORKLOADS_MAX, true);
+    if (!work || !(rule->workload = alloc(d, json_array_size(work), sizeof *rule->workload))) {
+        return;
+    }
+    rule->n_workload = json_array_size(work);
+    for (size_t i = 0; i < rule->n_workload; i++) {
+        struct conf_path at = conf_path("%.100s.workload[%zu]", path, i);
+        decode_workload(d, at.text, json_array_get(work, i), &rule->workload[i]);
+        if (rule->workload[i].manifest_path) {
+            conf_bad(d->check, sub(at.text, "manifest").text,
+                     "manifests are named by the issuer's entries only");
+        }
+    }
+}
+
+enum att_rc conf_local_decode(struct conf_check *check, const json_t *json,
+                              struct conf_local **ret_local, struct att_err *err)
+{
+    static const char *const keys[] = {"agents", NULL};
+    struct decode d = {check, false};
+    if (!check_keys(&d, "", json, keys)) {
+        return ATT_OK;
+    }
+    struct conf_local *local = alloc(&d, 1, sizeof *local);
+    const json_t *agents = list_of(&d, "", json, "agents", 0, CONF_AGENTS_MAX, true);
+    if (local && agents &&
+        (local->rules = alloc(&d, json_array_size(agents), sizeof *local->rules))) {
+        for (size_t i = 0; i < json_array_size(agents); i++) {
+            struct conf_local_rule *rule = &local->rules[i];
+            struct conf_path at = conf_path("agents[%zu]", i);
+            decode_local_rule(&d, at.text, json_array_get(agents, i), rule);
+            if (rule->name && conf_local_find(local, rule->name)) {
+                conf_bad(check, sub(at.text, "name").text, "agent \"%.64s\" stands there twice",
+                         rule->name);
+            }
+            local->n++;
+        }
+    }
+    *ret_local = local;
+    return d.nomem ? att_fail(err, ATT_E_NOMEM, "local rules") : ATT_OK;
 }
 
 enum att_rc conf_entries_from_json(const json_t *json, struct conf_entries **ret_entries,
@@ -595,6 +668,12 @@ enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json
                              entry->owner, "hosts", hosts, "workload", work, "key",
                              conf_key_kind_name(entry->key), "profile", entry->profile);
     json_t *measured = NULL;
+    if (json && entry->key_type != ATT_KEYTYPE_P256 && /* the default is not written */
+        json_object_set_new(json, "key_type", json_string(att_keytype_name(entry->key_type))) !=
+            0) {
+        json_decref(json);
+        json = NULL;
+    }
     if (!json) {
         return att_fail(err, ATT_E_NOMEM, "entry \"%s\"", entry->name);
     }

@@ -49,6 +49,7 @@ static const cyaml_schema_field_t profile_fields[] = {
     STR(conf_profile, description, OPT),
     STR(conf_profile, lifetime, OPT),
     STRS(conf_profile, keys, OPT, 1, 3),
+    STRS(conf_profile, key_types, OPT, 1, 3),
     STR(conf_profile, boot, PTR),
     STR(conf_profile, pcrs, PTR),
     STRS(conf_profile, logs, OPT, 0, CONF_LOGS_MAX),
@@ -144,6 +145,8 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
         ok = conf_default(&p->description, p->name) && conf_default(&p->lifetime, "1h") &&
              conf_default(&p->mode, "enforce") &&
              default_list(&p->keys, &p->n_keys, conf_tree_get(given, "keys"), "tpm") &&
+             default_list(&p->key_types, &p->n_key_types, conf_tree_get(given, "key_types"),
+                          "ec-p256") &&
              default_list(&p->logs, &p->n_logs, conf_tree_get(given, "logs"), "firmware");
     }
     return ok;
@@ -372,6 +375,18 @@ static void check_parent_policy(struct conf_check *check, const char *path, stru
     }
 }
 
+static void check_key_types(struct conf_check *check, const char *path,
+                            const struct conf_profile *p)
+{
+    static const char *const types[] = {"ec-p256", "rsa-2048", "rsa-3072", NULL};
+    bool rsa = has_word(p->key_types, p->n_key_types, "rsa-2048") ||
+               has_word(p->key_types, p->n_key_types, "rsa-3072");
+    if (conf_check_words(check, path, p->key_types, p->n_key_types, types) && rsa &&
+        !has_word(p->keys, p->n_keys, "hsm")) {
+        conf_bad(check, path, "RSA keys are made in an HSM only, and keys has no hsm");
+    }
+}
+
 static void check_profile(struct conf_check *check, struct conf_issuer *conf, unsigned i)
 {
     static const char *const kinds[] = {"tpm", "hsm", "memory", NULL};
@@ -398,6 +413,7 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
     }
     (void)conf_check_words(check, conf_path("profiles[%u].keys", i).text, p->keys, p->n_keys,
                            kinds);
+    check_key_types(check, conf_path("profiles[%u].key_types", i).text, p);
     check_boot(check, conf_path("profiles[%u].boot", i).text, p->boot, &p->boot_none);
     (void)conf_check_pcrs(check, conf_path("profiles[%u].pcrs", i).text, p->pcrs);
     check_logs(check, conf_path("profiles[%u].logs", i).text, p->logs, p->n_logs, p->pcrs);

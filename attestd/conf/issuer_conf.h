@@ -47,6 +47,8 @@ struct conf_profile {
     char *lifetime;
     char **keys; /* "tpm" "hsm" "memory" */
     unsigned n_keys;
+    char **key_types; /* "ec-p256" (the default), "rsa-2048", "rsa-3072" */
+    unsigned n_key_types;
     char *boot;
     char *pcrs;
     char **logs;

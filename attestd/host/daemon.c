@@ -77,7 +77,11 @@ static void reload(struct host *host)
     proc_notify_reloading();
     struct att_err err = {0};
     struct conf_attestd *conf = NULL;
+    ATT_CLEANUP(host_local_unref) struct host_local *local = NULL;
     enum att_rc rc = host_conf_load(host->opts, &conf, &err);
+    if (rc == ATT_OK) {
+        rc = host_local_load(host->opts->conf_path, &local, &err);
+    }
     struct conf_attestd **kept = NULL;
     if (rc == ATT_OK) {
         kept = realloc(host->old_confs, (host->n_old_confs + 1) * sizeof(struct conf_attestd *));
@@ -96,6 +100,9 @@ static void reload(struct host *host)
         HOST_LOCKED(host);
         host->old_confs[host->n_old_confs++] = host->conf;
         host->conf = conf;
+        struct host_local *before = host->local;
+        host->local = local;
+        local = before;                            /* let go at the end */
         host->generation += host->generation != 0; /* clients are made anew */
         host_nudge(host);
         att_log_setup("attestd", conf->log_least, conf->log_json);
@@ -484,6 +491,9 @@ static enum att_rc start(struct host *host, struct att_err *err)
         rc = host_sandbox_enter(host, err);
     }
     if (rc == ATT_OK) {
+        rc = host_local_load(host->opts->conf_path, &host->local, err);
+    }
+    if (rc == ATT_OK) {
         rc = load_state(host, err);
     }
     return rc;
@@ -560,6 +570,7 @@ static void finish(struct host *host)
     proc_caller_free(host->whod);
     proc_caller_free(host->measurer);
     host_selectors_unref(&host->selectors);
+    host_local_unref(&host->local);
     proc_identity_done(&host->identity);
     proc_account_done(&host->account);
     host_ticket_done(&host->given.ticket);

@@ -2,6 +2,7 @@
 #ifndef ATTESTD_HOST_DECISION_H
 #define ATTESTD_HOST_DECISION_H
 
+#include "attestd/host/local.h"
 #include "attestd/host/selectors.h"
 #include "attestd/workload/wire.h"
 
@@ -16,6 +17,7 @@ struct host_caller {
 /* {0}, then host_decision_done. Filled as far as it came, on failure too. */
 struct host_decision {
     struct host_selectors *selectors; /* those it was made with; NULL: no view yet */
+    struct host_local *local;         /* likewise */
     bool seen;                        /* caller is filled */
     struct workload_caller caller;
     struct workload_wanted wanted; /* the manifests that caller.files are of; into selectors */

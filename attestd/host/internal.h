@@ -12,6 +12,7 @@
 #include "attestd/host/record.h"
 #include "attestd/host/revoked.h"
 #include "attestd/host/measure.h"
+#include "attestd/host/local.h"
 #include "attestd/host/selectors.h"
 #include "attestd/host/ticket.h"
 #include "attestd/host/view.h"
@@ -70,6 +71,7 @@ struct host_given {
 /* What became of callers, for status. */
 struct host_workload_counts {
     uint64_t granted, refused, limited; /* limited: of refused, those over their rate */
+    uint64_t by_local_rule;             /* of refused */
     int64_t told_ms;                    /* the last line about one over its rate; 0: none */
     uint64_t left_out;                  /* lines since then */
 };
@@ -148,6 +150,7 @@ struct host {
     STACK_OF(X509) * bundle;
     struct host_crl crl;
     struct host_selectors *selectors; /* of the view in force; NULL: none yet */
+    struct host_local *local;         /* this host's own rules; never NULL once it runs */
     struct host_workload_counts workload_counts;
     struct host_measuring measuring;
     struct host_token token;
@@ -360,6 +363,8 @@ void host_spare_make(struct host *host, const char *name);
 /* What keyd said of this key, if it is remembered; the caller's from then on. */
 bool host_spare_take(struct host *host, const char *key_id, struct proc_key *ret_key);
 /* Not used, not retired, and not older than the certificate's lifetime or a day. */
+/* Is the key of the store and the type that the entry names? */
+bool host_key_fits(const struct proc_key *key, const struct agent_record *rec);
 bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec);
 void host_spare_forget(struct host *host, const char *agent);
 void host_spare_drop(struct host *host, const char *agent); /* the same, under lock */

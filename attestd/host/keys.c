@@ -36,8 +36,8 @@ static enum att_rc check_one(struct host *host, const struct agent_record *rec,
                              const struct proc_key *key, struct att_err *err)
 {
     if (is(rec->key_id, key->key_id)) {
-        if (strcmp(key->store, rec->key_store) != 0) {
-            renew(host, rec->name); /* the entry names another store since */
+        if (!host_key_fits(key, rec)) {
+            renew(host, rec->name); /* the entry names another store or type since */
         }
         return strcmp(key->state, "active") != 0 && rec->life.state != AGENT_FROZEN
                    ? proc_keyd_key_activate(host->keyd, key->key_id, err)

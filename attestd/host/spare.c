@@ -2,6 +2,7 @@
  * renewal (78 ms at the median of measured chips), and its files have to be synced. */
 #include "attestd/host/issue.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,12 +29,17 @@ bool host_spare_wanted(const struct host *host, const struct agent *agent, struc
            agent_sched_wait_ms(&agent->rec.dates, now) <= AGE_MAX_S / 2 * 1000;
 }
 
+bool host_key_fits(const struct proc_key *key, const struct agent_record *rec)
+{
+    return strcmp(key->store, rec->key_store) == 0 &&
+           strcmp(key->type, agent_record_key_type(rec)) == 0;
+}
+
 bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec)
 {
     int64_t most = rec->lifetime_s > 0 && rec->lifetime_s < AGE_MAX_S ? rec->lifetime_s : AGE_MAX_S;
     int64_t age = att_now_utc_s() - key->created_at; /* a clock that went back: not known */
-    return strcmp(key->state, "new") == 0 && strcmp(key->store, rec->key_store) == 0 && age >= 0 &&
-           age <= most;
+    return strcmp(key->state, "new") == 0 && host_key_fits(key, rec) && age >= 0 && age <= most;
 }
 
 bool host_spare_take(struct host *host, const char *key_id, struct proc_key *ret_key)
@@ -112,6 +118,7 @@ static enum att_rc make(struct host *host, const char *name, struct att_err *err
 {
     struct proc_key key = {0};
     char store[sizeof(((struct agent_record *)0)->key_store)];
+    char type[sizeof(((struct agent_record *)0)->key_type)];
     {
         HOST_LOCKED(host);
         const struct agent *agent = agent_registry_find(host->reg, name);
@@ -119,8 +126,9 @@ static enum att_rc make(struct host *host, const char *name, struct att_err *err
             return att_fail(err, ATT_E_NOTFOUND, "no agent %s", name);
         }
         memcpy(store, agent->rec.key_store, sizeof(store));
+        snprintf(type, sizeof(type), "%s", agent_record_key_type(&agent->rec));
     }
-    enum att_rc rc = proc_keyd_key_create(host->keyd, name, store, &key, err);
+    enum att_rc rc = proc_keyd_key_create_type(host->keyd, name, store, type, &key, err);
     host_keys_created(host, name, rc);
     if (rc == ATT_OK && assign(host, name, &key)) {
         /* A kill before this leaves a key that no record speaks of: the next start destroys it. */

@@ -56,6 +56,7 @@ json_t *host_agent_json(const struct agent *agent, struct agent_now now)
                   rec->spiffe_id, "state", agent_state_name(rec->life.state), "key", rec->key_store,
                   "profile", rec->profile, "lifetimeS", (json_int_t)rec->lifetime_s, "issued",
                   (json_int_t)rec->issued, "attempts", (json_int_t)rec->attempts);
+    json_object_set_new(json, "keyType", json_string(agent_record_key_type(rec)));
     json_object_set_new(json, "certificate", json_boolean(serving));
     json_object_set_new(json, "boot", text_or_null(serving ? rec->boot : ""));
     json_object_set_new(json, "serial", text_or_null(serving ? rec->serial : ""));
@@ -143,6 +144,18 @@ json_t *host_enrolment_json(const struct host *host)
     return json;
 }
 
+/* Which agents this host narrows by itself, and where that stands. */
+static json_t *local_rules_json(const struct host_local *local)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; local && i < local->conf->n; i++) {
+        const struct conf_local_rule *rule = &local->conf->rules[i];
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s}", "agent", rule->name, "file", rule->file));
+    }
+    return list;
+}
+
 static json_t *sandbox_json(const struct proc_sandbox_report *report)
 {
     return json_pack("{s:s, s:s, s:i, s:b, s:s}", "profile", att_log_text(report->profile),
@@ -185,10 +198,12 @@ enum att_rc host_status(struct host *host, json_t **ret_result, struct att_err *
                         json_pack("{s:o, s:I}", "lastJumpAt", host_time_json(host->clock_jump_at),
                                   "lastJumpMs", (json_int_t)host->clock_jump_ms));
     json_object_set_new(json, "callers",
-                        json_pack("{s:I, s:I, s:I}", "granted",
+                        json_pack("{s:I, s:I, s:I, s:I}", "granted",
                                   (json_int_t)host->workload_counts.granted, "refused",
                                   (json_int_t)host->workload_counts.refused, "limited",
-                                  (json_int_t)host->workload_counts.limited));
+                                  (json_int_t)host->workload_counts.limited, "byLocalRule",
+                                  (json_int_t)host->workload_counts.by_local_rule));
+    json_object_set_new(json, "localRules", local_rules_json(host->local));
     json_object_set_new(json, "token", host_token_json(host, now));
     json_object_set_new(json, "lastError", host_error_json(&host->last_error));
     json_object_set_new(json, "agents", agents);

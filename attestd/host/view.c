@@ -55,6 +55,9 @@ static enum att_rc parse_entry(const json_t *obj, const char *trust_domain,
     if (rc == ATT_OK) {
         rc = att_json_str(obj, "profile", &entry.profile, err);
     }
+    if (rc == ATT_OK && json_object_get(obj, "keyType")) {
+        rc = att_json_str(obj, "keyType", &entry.key_type, err);
+    }
     if (rc == ATT_OK) {
         rc = int_member(obj, "lifetimeS", 0, &entry.lifetime_s, err);
     }

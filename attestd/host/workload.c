@@ -59,6 +59,7 @@ enum att_rc host_decide(struct host *host, const struct host_caller *from,
     {
         HOST_LOCKED(host);
         decision->selectors = host_selectors_ref(host->selectors);
+        decision->local = host_local_ref(host->local);
     }
     enum att_rc rc = ask_whod(host, from, NULL, 0, &decision->caller, err);
     decision->seen = rc == ATT_OK;
@@ -74,6 +75,10 @@ enum att_rc host_decide(struct host *host, const struct host_caller *from,
         rc = workload_match(decision->selectors->rules, decision->selectors->n, &decision->caller,
                             &decision->wanted, &rule, err);
     }
+    if (rc == ATT_OK) { /* granted by the entry; this host may say no */
+        rc = host_local_check(decision->local, decision->selectors->rules[rule].agent,
+                              &decision->caller, err);
+    }
     if (rc == ATT_OK) {
         decision->agent = decision->selectors->rules[rule].agent;
         const struct conf_measured *measured = &decision->selectors->measured[rule];
@@ -85,18 +90,21 @@ enum att_rc host_decide(struct host *host, const struct host_caller *from,
 void host_decision_done(struct host_decision *decision)
 {
     host_selectors_unref(&decision->selectors);
+    host_local_unref(&decision->local);
 }
 
 /* ---- the log -----------------------------------------------------------------------------------
  */
 
 /* A caller beyond its limit is told about once a second, with what was left out. */
-static bool worth_a_line(struct host *host, enum att_rc rc, int64_t *ret_left_out)
+static bool worth_a_line(struct host *host, enum att_rc rc, const struct att_err *why,
+                         int64_t *ret_left_out)
 {
     HOST_LOCKED(host);
     struct host_workload_counts *counts = &host->workload_counts;
     counts->granted += rc == ATT_OK;
     counts->refused += rc != ATT_OK;
+    counts->by_local_rule += rc != ATT_OK && strcmp(why->reason, "localRule") == 0;
     *ret_left_out = 0;
     if (rc != ATT_E_LIMIT) {
         return true;
@@ -177,7 +185,7 @@ static enum att_rc identify(struct host *host, const struct proc_peer *peer,
     int64_t left_out;
     proc_take_text(v[PROC_WORKLOAD_IDENTIFY_REQ_SERVICE].bytes, service, sizeof(service));
     enum att_rc rc = host_decide(host, &from, decision, &why);
-    bool tell = worth_a_line(host, rc, &left_out);
+    bool tell = worth_a_line(host, rc, &why, &left_out);
     if (rc == ATT_OK) {
         log_granted(decision, service);
         const struct proc_value reply[] = {
@@ -374,7 +382,7 @@ static enum att_rc changes(struct host *host, const struct proc_op *op, const st
     {
         HOST_LOCKED(host);
         for (;;) {
-            now = host->selectors ? host->selectors->number : 0;
+            now = host_local_mix(host->local, host->selectors ? host->selectors->number : 0);
             int64_t left_ms = until_ms - att_boottime_ms();
             if ((now && now != known) || left_ms <= 0 || atomic_load(&host->stop)) {
                 break;

@@ -163,10 +163,8 @@ static enum att_rc op_info(struct hsmd *hsmd, const struct proc_op *op, struct a
 static enum att_rc key_reply(const struct proc_op *op, const struct hsm_key *key,
                              struct att_buf *ret_payload, struct att_err *err)
 {
-    uint8_t spki[ATT_P256_SPKI_LEN];
-    att_p256_spki(spki, key->xy);
     const struct proc_value values[] = {
-        [PROC_HSM_KEY_REP_SPKI] = {.bytes = ATT_SLICE_ARRAY(spki)},
+        [PROC_HSM_KEY_REP_SPKI] = {.bytes = ATT_SLICE(key->spki, key->spki_len)},
         [PROC_HSM_KEY_REP_STATED] = {.num = key->stated},
         [PROC_HSM_KEY_REP_HOLDS] = {.num = key->holds},
     };
@@ -223,8 +221,9 @@ static enum att_rc op_create(struct hsmd *hsmd, const struct proc_op *op,
                              struct att_err *err)
 {
     struct hsm_key key;
-    if (!att_slice_eq_str(v[PROC_HSM_CREATE_REQ_TYPE].bytes, "ec-p256")) {
-        (void)!att_fail(err, ATT_E_UNSUPPORTED, "type: ec-p256 expected");
+    enum att_keytype type = att_keytype_parse(v[PROC_HSM_CREATE_REQ_TYPE].bytes);
+    if (type == ATT_KEYTYPE_NONE) {
+        (void)!att_fail(err, ATT_E_UNSUPPORTED, "type: ec-p256, rsa-2048 or rsa-3072 expected");
         att_err_reason(err, "keyType");
         return ATT_E_UNSUPPORTED;
     }
@@ -232,7 +231,7 @@ static enum att_rc op_create(struct hsmd *hsmd, const struct proc_op *op,
     if (!begin_making(hsmd, id)) {
         return att_fail(err, ATT_E_EXISTS, "this CKA_ID is being made");
     }
-    enum att_rc rc = hsm_key_create(hsmd->hsm, id, &key, err);
+    enum att_rc rc = hsm_key_create(hsmd->hsm, id, type, &key, err);
     end_making(hsmd, id);
     return rc == ATT_OK ? key_reply(op, &key, ret_payload, err) : rc;
 }
@@ -257,6 +256,24 @@ static enum att_rc op_sign(struct hsmd *hsmd, const struct proc_op *op, const st
     atomic_fetch_add(&hsmd->signatures, 1);
     const struct proc_value values[] = {
         [PROC_HSM_SIGN_REP_SIGNATURE] = {.bytes = ATT_SLICE_ARRAY(raw)}};
+    return proc_reply_encode(op, values, ret_payload, err);
+}
+
+static enum att_rc op_sign_rsa(struct hsmd *hsmd, const struct proc_op *op,
+                               const struct proc_value *v, struct att_buf *ret_payload,
+                               struct att_err *err)
+{
+    uint8_t signature[HSM_SIGNATURE_MAX];
+    size_t len = 0;
+    enum att_rc rc = hsm_key_sign_rsa(hsmd->hsm, v[PROC_HSM_SIGN_RSA_REQ_KEY_ID].bytes.ptr,
+                                      (enum att_rsa_scheme)v[PROC_HSM_SIGN_RSA_REQ_SCHEME].num,
+                                      v[PROC_HSM_SIGN_RSA_REQ_DIGEST].bytes, signature, &len, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    atomic_fetch_add(&hsmd->signatures, 1);
+    const struct proc_value values[] = {
+        [PROC_HSM_SIGN_REP_SIGNATURE] = {.bytes = ATT_SLICE(signature, len)}};
     return proc_reply_encode(op, values, ret_payload, err);
 }
 
@@ -314,6 +331,9 @@ static enum att_rc serve(void *user, const struct proc_peer *peer, const struct 
         break;
     case PROC_HSM_SIGN:
         rc = op_sign(hsmd, op, request->v, ret_payload, err);
+        break;
+    case PROC_HSM_SIGN_RSA:
+        rc = op_sign_rsa(hsmd, op, request->v, ret_payload, err);
         break;
     case PROC_HSM_DESTROY:
         rc = op_destroy(hsmd, op, request->v, ret_payload, err);

@@ -182,7 +182,7 @@ enum att_rc keyd_hsm_ask(struct keyd *keyd, enum proc_hsm_op op, const struct pr
                          struct proc_answer *ret_answer, bool *ret_asked, struct att_err *err)
 {
     struct keyd_hsm *hsm = keyd->hsm;
-    bool signs = op == PROC_HSM_SIGN;
+    bool signs = op == PROC_HSM_SIGN || op == PROC_HSM_SIGN_RSA;
     sem_t *places = signs ? &hsm->sign_places : &hsm->other_places;
     struct att_err why = {0};
     bool asked = false;

@@ -45,7 +45,7 @@ struct keyd_key {
     char id[PROC_KEY_ID_LEN + 1];
     char agent[PROC_AGENT_MAX + 1];
     const struct keyd_store *store;
-    enum keyd_key_type type;
+    enum att_keytype type;
     enum keyd_key_state state;
     int64_t created_at;
     uint64_t active_seq; /* grows with each activation; 0: never active */
@@ -315,7 +315,9 @@ struct keyd_hsm_file {
     int64_t created_at;
     uint64_t active_seq;
     uint8_t cka_id[20];
-    uint8_t spki[ATT_P256_SPKI_LEN]; /* of waste perhaps zeroes */
+    enum att_keytype type;
+    uint8_t spki[ATT_KEYTYPE_SPKI_MAX];
+    size_t spki_len; /* of waste perhaps 0, then type is NONE */
 };
 ATT_MUST_USE enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret_file,
                                              struct att_err *err);

@@ -222,7 +222,7 @@ static void record_values(const struct keyd_key *key, struct proc_value ret[PROC
     ret[PROC_KEY_REC_STATE].bytes = att_slice_str(keyd_key_state_name(key->state));
     ret[PROC_KEY_REC_CREATED_AT].num = (uint64_t)key->created_at;
     ret[PROC_KEY_REC_KEY_STORE].bytes = att_slice_str(key->store->name);
-    ret[PROC_KEY_REC_KEY_TYPE].bytes = att_slice_str(keyd_key_type_name(key->type));
+    ret[PROC_KEY_REC_KEY_TYPE].bytes = att_slice_str(att_keytype_name(key->type));
     ret[PROC_KEY_REC_NAME].bytes = parse_name_slice(&key->name);
     ret[PROC_KEY_REC_SPKI].bytes = att_buf_slice(&key->spki);
 }
@@ -260,11 +260,25 @@ static enum att_rc keep_key(struct keyd *keyd, const struct proc_op *op, struct 
     return rc;
 }
 
+static enum att_rc check_type(const struct keyd_key *key, struct att_slice name,
+                              struct att_err *err)
+{
+    if (key->type != ATT_KEYTYPE_NONE && (key->store->rsa || !att_keytype_is_rsa(key->type))) {
+        return ATT_OK;
+    }
+    (void)!att_fail(err, ATT_E_UNSUPPORTED, "keyType: %.*s is none of store %s", (int)name.len,
+                    (const char *)name.ptr, key->store->name);
+    att_err_reason(err, "keyType");
+    return ATT_E_UNSUPPORTED;
+}
+
 KEYD_OPERATION(key_create)
 {
     struct att_slice agent = request->v[PROC_KEY_CREATE_REQ_AGENT].bytes;
     struct att_slice store = request->v[PROC_KEY_CREATE_REQ_KEY_STORE].bytes;
-    keyd_autokey key = {.state = KEYD_KEY_NEW, .store = keyd_store_by_name(store)};
+    struct att_slice type = request->v[PROC_KEY_CREATE_REQ_KEY_TYPE].bytes;
+    keyd_autokey key = {
+        .state = KEYD_KEY_NEW, .store = keyd_store_by_name(store), .type = att_keytype_parse(type)};
     if (!proc_agent_name_ok(agent)) {
         return att_fail(err, ATT_E_INVAL, "agent: a name as [a-z0-9][a-z0-9._-]* expected");
     }
@@ -275,7 +289,10 @@ KEYD_OPERATION(key_create)
         att_err_reason(err, "keyStore");
         return none;
     }
-    enum att_rc rc = keyd_store_ready(keyd, key.store, err);
+    enum att_rc rc = check_type(&key, type, err);
+    if (rc == ATT_OK) {
+        rc = keyd_store_ready(keyd, key.store, err);
+    }
     if (rc == ATT_OK) {
         rc = keyd_frozen_check(keyd, key.agent, err);
     }

@@ -371,11 +371,26 @@ static enum att_rc sign_with_store(void *user, struct att_slice digest, struct a
 {
     const struct sign_job *job = user;
     struct keyd_sig sig;
-    enum att_rc rc = keyd_key_sign(job->keyd, job->key, TPM_PRIO_RENEWAL, digest, &sig, err);
+    enum att_rc rc =
+        keyd_key_sign(job->keyd, job->key, TPM_PRIO_RENEWAL, KEYD_ECDSA, digest, &sig, err);
     return rc == ATT_OK
                ? certs_sig_der(ATT_SLICE(sig.bytes, sig.len / 2),
                                ATT_SLICE(sig.bytes + sig.len / 2, sig.len / 2), ret_der_sig, err)
                : rc;
+}
+
+static enum att_rc sign_rsa_with_store(void *user, struct att_slice digest,
+                                       struct att_buf *ret_signature, struct att_err *err)
+{
+    const struct sign_job *job = user;
+    struct keyd_sig sig;
+    enum att_rc rc =
+        keyd_key_sign(job->keyd, job->key, TPM_PRIO_RENEWAL, KEYD_RSA_PKCS1, digest, &sig, err);
+    if (rc == ATT_OK) {
+        att_buf_put(ret_signature, sig.bytes, sig.len);
+        rc = att_buf_ok(ret_signature, err);
+    }
+    return rc;
 }
 
 static enum att_rc create_csr(struct keyd *keyd, const struct keyd_key *key, const char *spiffe_id,
@@ -384,6 +399,10 @@ static enum att_rc create_csr(struct keyd *keyd, const struct keyd_key *key, con
     struct sign_job job = {.keyd = keyd, .key = key};
     const struct certs_signer signer = {.sign = sign_with_store, .user = &job};
     EVP_PKEY *public_key = NULL, *remote = NULL;
+    if (att_keytype_is_rsa(key->type)) {
+        return certs_csr_create_rsa(att_buf_slice(&key->spki), spiffe_id, sign_rsa_with_store, &job,
+                                    ret_der, err);
+    }
     enum att_rc rc = certs_key_from_spki(att_buf_slice(&key->spki), &public_key, err);
     if (rc == ATT_OK) {
         rc = certs_key_remote_new(public_key, &signer, &remote, err);

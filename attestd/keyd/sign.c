@@ -101,8 +101,27 @@ static enum att_rc check_key(const struct keyd_key *key, const char *agent, stru
     return ATT_OK;
 }
 
-static enum att_rc sign(struct keyd *keyd, const struct proc_msg *request, struct keyd_sig *ret_sig,
-                        bool *ret_tell, struct att_err *err)
+/* Both operations have agent and keyId first. */
+_Static_assert((int)PROC_SIGN_RSA_REQ_AGENT == (int)PROC_SIGN_REQ_AGENT, "SIGN and SIGN_RSA");
+_Static_assert((int)PROC_SIGN_RSA_REQ_KEY_ID == (int)PROC_SIGN_REQ_KEY_ID, "SIGN and SIGN_RSA");
+
+static enum att_rc sign_by_key(struct keyd *keyd, const struct proc_op *op,
+                               const struct proc_msg *request, const struct keyd_key *key,
+                               struct keyd_sig *ret_sig, struct att_err *err)
+{
+    const struct proc_value *v = request->v;
+    if (op->op == PROC_SIGN_SIGN) {
+        return keyd_key_sign(keyd, key, TPM_PRIO_HANDSHAKE, KEYD_ECDSA,
+                             v[PROC_SIGN_REQ_DIGEST].bytes, ret_sig, err);
+    }
+    enum keyd_mechanism mechanism =
+        v[PROC_SIGN_RSA_REQ_SCHEME].num == ATT_RSA_PSS ? KEYD_RSA_PSS : KEYD_RSA_PKCS1;
+    return keyd_key_sign(keyd, key, TPM_PRIO_HANDSHAKE, mechanism,
+                         v[PROC_SIGN_RSA_REQ_DIGEST].bytes, ret_sig, err);
+}
+
+static enum att_rc sign(struct keyd *keyd, const struct proc_op *op, const struct proc_msg *request,
+                        struct keyd_sig *ret_sig, bool *ret_tell, struct att_err *err)
 {
     struct att_slice agent_text = request->v[PROC_SIGN_REQ_AGENT].bytes;
     char agent[PROC_AGENT_MAX + 1];
@@ -125,8 +144,7 @@ static enum att_rc sign(struct keyd *keyd, const struct proc_msg *request, struc
         rc = take_quota(keyd, agent, ret_tell, err);
     }
     if (rc == ATT_OK) {
-        rc = keyd_key_sign(keyd, &key, TPM_PRIO_HANDSHAKE, request->v[PROC_SIGN_REQ_DIGEST].bytes,
-                           ret_sig, err);
+        rc = sign_by_key(keyd, op, request, &key, ret_sig, err);
     }
     return rc;
 }
@@ -150,7 +168,7 @@ enum att_rc keyd_sign_serve(void *user, const struct proc_peer *peer, const stru
     bool tell = true;
     (void)peer;
     att_err_clear(err);
-    enum att_rc rc = sign(keyd, request, &sig, &tell, err);
+    enum att_rc rc = sign(keyd, op, request, &sig, &tell, err);
     if (rc != ATT_OK) {
         if (tell && worth_telling(keyd, request->v[PROC_SIGN_REQ_AGENT].bytes, rc, err)) {
             keyd_tell(keyd, KEYD_EVENT_REFUSED, op->name, err);

@@ -21,11 +21,6 @@ const struct keyd_store *keyd_store_by_name(struct att_slice name)
     return NULL;
 }
 
-const char *keyd_key_type_name(enum keyd_key_type type)
-{
-    return type == KEYD_TYPE_P256 ? "ec-p256" : "none";
-}
-
 void keyd_proof_done(struct keyd_proof *proof)
 {
     if (proof) {
@@ -47,17 +42,36 @@ void keyd_digest_fit(struct att_slice digest, uint8_t ret[ATT_SHA256_LEN])
     }
 }
 
+static enum att_rc check_mechanism(const struct keyd_key *key, enum keyd_mechanism mechanism,
+                                   struct att_slice digest, struct att_err *err)
+{
+    bool rsa = mechanism == KEYD_RSA_PKCS1 || mechanism == KEYD_RSA_PSS;
+    if ((!rsa && mechanism != KEYD_ECDSA) || rsa != att_keytype_is_rsa(key->type)) {
+        (void)!att_fail(err, ATT_E_UNSUPPORTED, "key %s is of type %s: no %s signature", key->id,
+                        att_keytype_name(key->type), rsa ? "RSA" : "ECDSA");
+        att_err_reason(err, "keyType");
+        return ATT_E_UNSUPPORTED;
+    }
+    if (rsa && digest.len != 32 && digest.len != 48 && digest.len != 64) {
+        return att_fail(err, ATT_E_INVAL, "digest: %zu bytes, expected 32, 48 or 64 for RSA",
+                        digest.len);
+    }
+    return ATT_OK;
+}
+
 enum att_rc keyd_key_sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_prio prio,
-                          struct att_slice digest, struct keyd_sig *ret_sig, struct att_err *err)
+                          enum keyd_mechanism mechanism, struct att_slice digest,
+                          struct keyd_sig *ret_sig, struct att_err *err)
 {
     uint8_t fitted[ATT_SHA256_LEN];
-    if (key->type != KEYD_TYPE_P256) {
-        enum att_rc rc = att_fail(err, ATT_E_UNSUPPORTED, "key %s is of type %s, expected ec-p256",
-                                  key->id, keyd_key_type_name(key->type));
-        att_err_reason(err, "keyType");
+    enum att_rc rc = check_mechanism(key, mechanism, digest, err);
+    if (rc != ATT_OK) {
         return rc;
     }
-    keyd_digest_fit(digest, fitted);
+    if (mechanism == KEYD_ECDSA) {
+        keyd_digest_fit(digest, fitted);
+        digest = ATT_SLICE_ARRAY(fitted);
+    }
     *ret_sig = (struct keyd_sig){0};
-    return key->store->sign(keyd, key, prio, KEYD_ECDSA, ATT_SLICE_ARRAY(fitted), ret_sig, err);
+    return key->store->sign(keyd, key, prio, mechanism, digest, ret_sig, err);
 }

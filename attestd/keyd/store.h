@@ -11,21 +11,17 @@
 #include "attestd/base/buf.h"
 #include "attestd/base/hash.h"
 #include "attestd/base/json.h"
+#include "attestd/base/keytype.h"
 #include "tpm/queue.h"
 
 struct keyd;
 struct keyd_key;
 
-/* What a key is. RSA (an HSM's) gets values of its own; whoever cannot do one says so by
- * ATT_E_UNSUPPORTED, reason keyType. */
-enum keyd_key_type {
-    KEYD_TYPE_P256 = 1, /* ECDSA on P-256; SubjectPublicKeyInfo of att_p256_spki */
-};
-/* "ec-p256"; as in KEY_LIST. */
-const char *keyd_key_type_name(enum keyd_key_type type);
-
 enum keyd_mechanism {
     KEYD_ECDSA = 1, /* of a digest; keyd_digest_fit has made it 32 bytes for P-256 */
+    /* Of a digest of 32, 48 or 64 bytes (SHA-256, SHA-384, SHA-512): att_rsa_scheme. */
+    KEYD_RSA_PKCS1,
+    KEYD_RSA_PSS,
 };
 
 /* ECDSA: r ‖ s, each as long as the curve's order (PKCS#11 2.40 §2.3.1). Room for RSA-4096. */
@@ -50,11 +46,12 @@ void keyd_proof_done(struct keyd_proof *proof);
 struct keyd_store {
     const char *name; /* "tpm", "hsm", "memory": as in entries, evidence and certificates */
     size_t keys_max;  /* at once, of all agents */
+    bool rsa;         /* keys of RSA, too; else P-256 only */
 
     /* ATT_OK when keys of this store can be made and used now; else what to answer. */
     enum att_rc (*ready)(struct keyd *keyd, struct att_err *err);
 
-    /* A new key. id and agent of *key are set; fills held, type, spki and, where the key has one,
+    /* A new key. id, agent and type of *key are set; fills held, spki and, where the key has one,
      * name. On failure nothing is left, neither in *key nor in the store. */
     enum att_rc (*create)(struct keyd *keyd, struct keyd_key *key, struct att_err *err);
     /* What must be on disk before anybody is told of the new key; a later start finds it there
@@ -105,10 +102,12 @@ void keyd_digest_fit(struct att_slice digest, uint8_t ret[ATT_SHA256_LEN]);
 
 /* ---- what stores share ---------------------------------------------------------------------- */
 
-/* Checks the type and mechanism (ATT_E_UNSUPPORTED), then signs by the key's store. digest: 20 to
- * 64 bytes. */
+/* Checks that the mechanism is one of the key's type and the digest one of its lengths
+ * (ATT_E_UNSUPPORTED keyType, ATT_E_INVAL), then signs by the key's store. digest: 20 to 64 bytes.
+ */
 ATT_MUST_USE enum att_rc keyd_key_sign(struct keyd *keyd, const struct keyd_key *key,
-                                       enum tpm_prio prio, struct att_slice digest,
-                                       struct keyd_sig *ret_sig, struct att_err *err);
+                                       enum tpm_prio prio, enum keyd_mechanism mechanism,
+                                       struct att_slice digest, struct keyd_sig *ret_sig,
+                                       struct att_err *err);
 
 #endif

@@ -9,7 +9,6 @@
 
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
-#include "attestd/base/p256.h"
 #include "provision/evidence/formula.h"
 #include "provision/evidence/hsmattrs.h"
 
@@ -35,18 +34,19 @@ struct held {
 
 /* ---- asking ---------------------------------------------------------------------------------- */
 
-/* CREATE's and READ's answer. */
-static enum att_rc take_key(const struct proc_answer *answer, uint8_t ret_spki[ATT_P256_SPKI_LEN],
-                            struct evidence_hsm_attrs *ret_attrs, struct att_err *err)
+/* CREATE's and READ's answer; ret_spki lies within it. */
+static enum att_rc take_key(const struct proc_answer *answer, enum att_keytype wanted,
+                            struct att_slice *ret_spki, struct evidence_hsm_attrs *ret_attrs,
+                            struct att_err *err)
 {
     const struct proc_value *v = answer->msg.v;
-    const uint8_t *xy = att_p256_of_spki(v[PROC_HSM_KEY_REP_SPKI].bytes);
-    enum att_rc rc = xy ? att_p256_check(xy, err) : ATT_E_PARSE;
-    if (rc != ATT_OK) {
-        att_err_clear(err);
-        return att_fail(err, ATT_E_UNREACHABLE, "hsmd's answer holds no key on P-256");
+    enum att_keytype type = ATT_KEYTYPE_NONE;
+    struct att_slice spki = v[PROC_HSM_KEY_REP_SPKI].bytes;
+    if (att_keytype_of_spki(spki, &type, NULL) != ATT_OK || type != wanted) {
+        return att_fail(err, ATT_E_UNREACHABLE, "hsmd's answer holds no key of type %s",
+                        att_keytype_name(wanted));
     }
-    att_p256_spki(ret_spki, xy);
+    *ret_spki = spki;
     *ret_attrs = (struct evidence_hsm_attrs){(uint32_t)v[PROC_HSM_KEY_REP_STATED].num,
                                              (uint32_t)v[PROC_HSM_KEY_REP_HOLDS].num};
     return ATT_OK;
@@ -59,11 +59,11 @@ static enum att_rc write_file(const struct keyd *keyd, const struct keyd_key *ke
                               bool sync, struct att_err *err)
 {
     const struct held *held = key->held;
-    char path[KEYD_PATH_MAX], cka_id[2 * CKA_ID_LEN + 1], spki[2 * ATT_P256_SPKI_LEN + 1] = "";
+    char path[KEYD_PATH_MAX], cka_id[2 * CKA_ID_LEN + 1], spki[2 * ATT_KEYTYPE_SPKI_MAX + 1] = "";
     att_autobuf text = ATT_BUF_INIT(FILE_MAX);
     struct att_io_staged staged;
     att_hex(cka_id, ATT_SLICE_ARRAY(held->cka_id));
-    if (key->spki.len == ATT_P256_SPKI_LEN) {
+    if (key->spki.len <= ATT_KEYTYPE_SPKI_MAX) { /* none yet: "making" */
         att_hex(spki, att_buf_slice(&key->spki));
     }
     att_autojson *json =
@@ -128,15 +128,15 @@ static enum att_rc take_spki(const char *hex, struct keyd_hsm_file *file, struct
     if (file->waste && !hex[0]) {
         return ATT_OK;
     }
-    enum att_rc rc = att_unhex_exact(file->spki, sizeof file->spki, hex, err);
-    const uint8_t *xy = rc == ATT_OK ? att_p256_of_spki(ATT_SLICE_ARRAY(file->spki)) : NULL;
+    file->spki_len = strlen(hex) / 2; /* copy_text has seen that it fits */
+    enum att_rc rc = att_unhex_exact(file->spki, file->spki_len, hex, err);
     if (rc == ATT_OK) {
-        rc = xy ? att_p256_check(xy, err) : att_fail(err, ATT_E_PARSE, "no key on P-256");
+        rc = att_keytype_of_spki(ATT_SLICE(file->spki, file->spki_len), &file->type, err);
     }
     if (rc != ATT_OK) {
         att_err_prefix(err, "spki");
     }
-    return rc;
+    return rc == ATT_E_DENIED ? ATT_E_PARSE : rc;
 }
 
 enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret_file,
@@ -145,7 +145,7 @@ enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret
     struct keyd_hsm_file file = {0};
     att_autojson *json = NULL;
     json_int_t version = 0, created = 0, activations = 0;
-    char word[16] = "", cka_id[2 * CKA_ID_LEN + 1] = "", spki[2 * ATT_P256_SPKI_LEN + 1] = "";
+    char word[16] = "", cka_id[2 * CKA_ID_LEN + 1] = "", spki[2 * ATT_KEYTYPE_SPKI_MAX + 1] = "";
     enum att_rc rc = att_json_parse(text, FILE_MAX, &json, err);
     const struct {
         const char *name;
@@ -252,14 +252,14 @@ enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *re
         return att_fail(err, ATT_E_NOTFOUND, "key %s is gone", id);
     }
     keyd_autokey key = {.store = &keyd_store_hsm,
-                        .type = KEYD_TYPE_P256,
+                        .type = file.type,
                         .state = file.state,
                         .created_at = file.created_at,
                         .active_seq = file.active_seq,
-                        .spki = ATT_BUF_INIT(ATT_P256_SPKI_LEN)};
+                        .spki = ATT_BUF_INIT(ATT_KEYTYPE_SPKI_MAX)};
     memcpy(key.id, file.id, sizeof key.id);
     memcpy(key.agent, file.agent, sizeof key.agent);
-    att_buf_put(&key.spki, file.spki, sizeof file.spki);
+    att_buf_put(&key.spki, file.spki, file.spki_len);
     struct held *held = new_held();
     if (!held || key.spki.failed) {
         free(held);
@@ -279,9 +279,9 @@ static enum att_rc make(struct keyd *keyd, struct keyd_key *key, bool *ret_asked
     const struct held *held = key->held;
     const struct proc_value values[] = {
         [PROC_HSM_CREATE_REQ_KEY_ID] = proc_bytes(ATT_SLICE_ARRAY(held->cka_id)),
-        [PROC_HSM_CREATE_REQ_TYPE] = proc_text("ec-p256"),
+        [PROC_HSM_CREATE_REQ_TYPE] = proc_text(att_keytype_name(key->type)),
     };
-    uint8_t spki[ATT_P256_SPKI_LEN];
+    struct att_slice spki;
     struct evidence_hsm_attrs attrs;
     proc_autoanswer answer = {0};
     enum att_rc rc = write_file(keyd, key, "making", true, err);
@@ -289,12 +289,11 @@ static enum att_rc make(struct keyd *keyd, struct keyd_key *key, bool *ret_asked
         rc = keyd_hsm_ask(keyd, PROC_HSM_CREATE, values, &answer, ret_asked, err);
     }
     if (rc == ATT_OK) {
-        rc = take_key(&answer, spki, &attrs, err);
+        rc = take_key(&answer, key->type, &spki, &attrs, err);
     }
     if (rc == ATT_OK) {
-        key->type = KEYD_TYPE_P256;
-        key->spki = ATT_BUF_INIT(ATT_P256_SPKI_LEN);
-        att_buf_put(&key->spki, spki, sizeof spki);
+        key->spki = ATT_BUF_INIT(ATT_KEYTYPE_SPKI_MAX);
+        att_buf_put_slice(&key->spki, spki);
         rc = att_buf_ok(&key->spki, err);
     }
     return rc;
@@ -361,21 +360,34 @@ static void destroy(struct keyd *keyd, const struct keyd_key *key)
     keyd_hsm_throw_away(keyd, key->id, held->cka_id, KEYD_WASTE_KEY);
 }
 
+/* The mechanism is one of the key's type (keyd_key_sign). */
+static enum att_rc ask_for_signature(struct keyd *keyd, const struct held *held,
+                                     enum keyd_mechanism mechanism, struct att_slice digest,
+                                     struct proc_answer *ret_answer, struct att_err *err)
+{
+    struct proc_value key = proc_bytes(ATT_SLICE_ARRAY(held->cka_id));
+    if (mechanism == KEYD_ECDSA) {
+        const struct proc_value values[] = {
+            [PROC_HSM_SIGN_REQ_KEY_ID] = key, [PROC_HSM_SIGN_REQ_DIGEST] = proc_bytes(digest)};
+        return keyd_hsm_ask(keyd, PROC_HSM_SIGN, values, ret_answer, NULL, err);
+    }
+    const struct proc_value values[] = {
+        [PROC_HSM_SIGN_RSA_REQ_KEY_ID] = key,
+        [PROC_HSM_SIGN_RSA_REQ_SCHEME] = {.num = mechanism == KEYD_RSA_PSS ? ATT_RSA_PSS
+                                                                           : ATT_RSA_PKCS1},
+        [PROC_HSM_SIGN_RSA_REQ_DIGEST] = proc_bytes(digest)};
+    return keyd_hsm_ask(keyd, PROC_HSM_SIGN_RSA, values, ret_answer, NULL, err);
+}
+
 static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_prio prio,
                         enum keyd_mechanism mechanism, struct att_slice digest,
                         struct keyd_sig *ret_sig, struct att_err *err)
 {
-    const struct held *held = key->held;
     proc_autoanswer answer = {0};
-    const struct proc_value values[] = {
-        [PROC_HSM_SIGN_REQ_KEY_ID] = proc_bytes(ATT_SLICE_ARRAY(held->cka_id)),
-        [PROC_HSM_SIGN_REQ_DIGEST] = proc_bytes(digest),
-    };
-    (void)prio;      /* hsmd's sessions are side by side */
-    (void)mechanism; /* ECDSA: the only one of a P-256 key */
+    (void)prio; /* hsmd's sessions are side by side */
     enum att_rc rc = keyd_frozen_check(keyd, key->agent, err);
     if (rc == ATT_OK) {
-        rc = keyd_hsm_ask(keyd, PROC_HSM_SIGN, values, &answer, NULL, err);
+        rc = ask_for_signature(keyd, key->held, mechanism, digest, &answer, err);
     }
     if (rc == ATT_OK) { /* it may have waited for a place, and for the HSM */
         rc = keyd_frozen_check(keyd, key->agent, err);
@@ -384,9 +396,9 @@ static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_
         return rc;
     }
     struct att_slice raw = answer.msg.v[PROC_HSM_SIGN_REP_SIGNATURE].bytes;
-    if (raw.len != ATT_P256_XY_LEN) {
-        return att_fail(err, ATT_E_UNREACHABLE, "hsmd's signature has %zu bytes, expected %d",
-                        raw.len, ATT_P256_XY_LEN);
+    if (raw.len != att_keytype_sig_len(key->type)) {
+        return att_fail(err, ATT_E_UNREACHABLE, "hsmd's signature has %zu bytes, expected %zu",
+                        raw.len, att_keytype_sig_len(key->type));
     }
     memcpy(ret_sig->bytes, raw.ptr, raw.len);
     ret_sig->len = raw.len;
@@ -399,7 +411,8 @@ static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
                          struct att_err *err)
 {
     const struct held *held = key->held;
-    uint8_t spki[ATT_P256_SPKI_LEN], digest[ATT_SHA256_LEN];
+    uint8_t digest[ATT_SHA256_LEN];
+    struct att_slice spki;
     struct evidence_hsm_attrs attrs;
     struct keyd_sig sig = {.len = 0};
     proc_autoanswer answer = {0};
@@ -412,9 +425,9 @@ static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
         rc = keyd_hsm_ask(keyd, PROC_HSM_READ, values, &answer, NULL, err);
     }
     if (rc == ATT_OK) {
-        rc = take_key(&answer, spki, &attrs, err);
+        rc = take_key(&answer, key->type, &spki, &attrs, err);
     }
-    if (rc == ATT_OK && !att_slice_eq(ATT_SLICE_ARRAY(spki), att_buf_slice(&key->spki))) {
+    if (rc == ATT_OK && !att_slice_eq(spki, att_buf_slice(&key->spki))) {
         rc = att_fail(err, ATT_E_UNREACHABLE, "the HSM's key is another one than key %s", key->id);
     }
     if (rc == ATT_OK) {
@@ -422,7 +435,9 @@ static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
     }
     if (rc == ATT_OK) {
         evidence_hsm_digest(digest, key_authorization, att_buf_slice(&proof.statement));
-        rc = sign(keyd, key, TPM_PRIO_RENEWAL, KEYD_ECDSA, ATT_SLICE_ARRAY(digest), &sig, err);
+        rc = sign(keyd, key, TPM_PRIO_RENEWAL,
+                  att_keytype_is_rsa(key->type) ? KEYD_RSA_PSS : KEYD_ECDSA, /* PS256, ES256 */
+                  ATT_SLICE_ARRAY(digest), &sig, err);
     }
     if (rc == ATT_OK) {
         att_buf_put(&proof.sig, sig.bytes, sig.len);
@@ -438,6 +453,7 @@ static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
 const struct keyd_store keyd_store_hsm = {
     .name = "hsm",
     .keys_max = KEYS_MAX,
+    .rsa = true,
     .ready = keyd_hsm_ready,
     .create = create,
     .keep = keep,

@@ -89,7 +89,7 @@ static enum att_rc fill(struct held *held, struct keyd_key *key, struct att_err 
         return rc;
     }
     key->spki = spki;
-    key->type = KEYD_TYPE_P256;
+    key->type = ATT_KEYTYPE_P256;
     return ATT_OK;
 }
 

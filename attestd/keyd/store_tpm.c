@@ -48,7 +48,7 @@ static enum att_rc describe_key(struct keyd_key *key, const struct tpm_blob *blo
         rc = parse_public_name(&pub, &key->name, err);
     }
     if (rc == ATT_OK) {
-        key->type = KEYD_TYPE_P256; /* the only type that check_agent lets through */
+        key->type = ATT_KEYTYPE_P256; /* the only type that check_agent lets through */
         key->spki = ATT_BUF_INIT(PROC_TPM_STRUCT_MAX);
         rc = parse_public_spki(&pub, &key->spki, err);
     }

@@ -19,6 +19,7 @@ enum proc_hsm_op {
     PROC_HSM_SIGN = 4,
     PROC_HSM_DESTROY = 5,
     PROC_HSM_LIST = 6,
+    PROC_HSM_SIGN_RSA = 7,
 };
 
 /* Every operation but INFO can answer, with reason:
@@ -35,10 +36,10 @@ enum proc_hsm_op {
  * N, "failures": N, "sandbox": {"profile", "seccomp", "landlock", "reason"?}} */
 enum { PROC_HSM_INFO_REP_JSON };
 
-/* CREATE: keyId, type ("ec-p256") → spki (DER SubjectPublicKeyInfo), stated, holds (bits of
- * enum proc_hsm_attr: which attributes the module tells, which of them are true). Not repeated by
- * the client: after a lost connection READ tells whether it was made. ATT_E_EXISTS: the id is in
- * use. */
+/* CREATE: keyId, type ("ec-p256", "rsa-2048", "rsa-3072") → spki (DER SubjectPublicKeyInfo),
+ * stated, holds (bits of enum proc_hsm_attr: which attributes the module tells, which of them are
+ * true). Not repeated by the client: after a lost connection READ tells whether it was made.
+ * ATT_E_EXISTS: the id is in use. */
 enum { PROC_HSM_CREATE_REQ_KEY_ID, PROC_HSM_CREATE_REQ_TYPE };
 enum { PROC_HSM_KEY_REP_SPKI, PROC_HSM_KEY_REP_STATED, PROC_HSM_KEY_REP_HOLDS };
 
@@ -48,6 +49,11 @@ enum { PROC_HSM_REQ_KEY_ID };
 /* SIGN: keyId, digest (32) → signature (r ‖ s). */
 enum { PROC_HSM_SIGN_REQ_KEY_ID, PROC_HSM_SIGN_REQ_DIGEST };
 enum { PROC_HSM_SIGN_REP_SIGNATURE };
+
+/* SIGN_RSA: keyId, scheme (1: RSASSA-PKCS1-v1_5, 2: RSASSA-PSS with a salt as long as the digest,
+ * as enum att_rsa_scheme), digest (32, 48 or 64 bytes: SHA-256, SHA-384, SHA-512) → signature (as
+ * long as the modulus). hsmd makes the DigestInfo: nothing but a digest is ever signed. */
+enum { PROC_HSM_SIGN_RSA_REQ_KEY_ID, PROC_HSM_SIGN_RSA_REQ_SCHEME, PROC_HSM_SIGN_RSA_REQ_DIGEST };
 
 /* DESTROY: keyId → (); absent is ATT_OK. ATT_E_RETRY keyMaking: a CREATE of it is under way. */
 

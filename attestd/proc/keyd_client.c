@@ -329,16 +329,24 @@ static enum att_rc take_key(const struct proc_value *v, struct proc_key *ret_key
     return ATT_OK;
 }
 
-enum att_rc proc_keyd_key_create(struct proc_keyd *keyd, const char *agent, const char *store,
-                                 struct proc_key *ret_key, struct att_err *err)
+enum att_rc proc_keyd_key_create_type(struct proc_keyd *keyd, const char *agent, const char *store,
+                                      const char *type, struct proc_key *ret_key,
+                                      struct att_err *err)
 {
     const struct proc_value values[] = {
         [PROC_KEY_CREATE_REQ_AGENT] = proc_text(agent),
         [PROC_KEY_CREATE_REQ_KEY_STORE] = proc_text(store),
+        [PROC_KEY_CREATE_REQ_KEY_TYPE] = proc_text(type),
     };
     proc_autoanswer reply = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_KEY_CREATE, values, &reply, err);
     return rc == ATT_OK ? take_key(reply.msg.v, ret_key, err) : rc;
+}
+
+enum att_rc proc_keyd_key_create(struct proc_keyd *keyd, const char *agent, const char *store,
+                                 struct proc_key *ret_key, struct att_err *err)
+{
+    return proc_keyd_key_create_type(keyd, agent, store, "ec-p256", ret_key, err);
 }
 
 void proc_keys_free(struct proc_key *keys, size_t count)

@@ -127,7 +127,7 @@ const struct proc_op proc_keyd_table[] = {
     {PROC_KEYD_KEY_CREATE,
      0,
      "KEY_CREATE",
-     {{F_AGENT, {"keyStore", PROC_TEXT, 1, 15, 0}}},
+     {{F_AGENT, {"keyStore", PROC_TEXT, 1, 15, 0}, {"keyType", PROC_TEXT, 1, 15, 0}}},
      KEY_RECORD},
     {PROC_KEYD_KEY_LIST,
      PROC_OP_AGAIN,

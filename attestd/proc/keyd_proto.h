@@ -137,14 +137,20 @@ enum {
     PROC_ENROL_PROVE_REP_PCRS,
 };
 
-/* KEY_CREATE: agent, keyStore ("tpm", "hsm", "memory") → one key record (below). A new P-256 key in
- * that store, state "new". ATT_E_UNSUPPORTED keyStore: not one of this keyd's stores. ATT_E_LIMIT:
+/* KEY_CREATE: agent, keyStore ("tpm", "hsm", "memory"), keyType ("ec-p256"; in an HSM also
+ * "rsa-2048", "rsa-3072") → one key record (below). A new key in that store, state "new".
+ * ATT_E_UNSUPPORTED keyStore, keyType: not one of this keyd's stores, of that store's types.
+ * ATT_E_LIMIT:
  * the agent's keys, or the store's, or all, are as many as there may be.
  * Not repeated by the client: after a lost connection KEY_LIST tells whether it was made. */
-enum { PROC_KEY_CREATE_REQ_AGENT, PROC_KEY_CREATE_REQ_KEY_STORE };
+enum {
+    PROC_KEY_CREATE_REQ_AGENT,
+    PROC_KEY_CREATE_REQ_KEY_STORE,
+    PROC_KEY_CREATE_REQ_KEY_TYPE,
+};
 
 /* A key record: keyId, agent, state ("new", "active", "retired"), createdAt (UTC seconds),
- * keyStore, keyType ("ec-p256"), name (TPM Name; empty where the store is no TPM), spki (DER). */
+ * keyStore, keyType (as above), name (TPM Name; empty where the store is no TPM), spki (DER). */
 enum {
     PROC_KEY_REC_KEY_ID,
     PROC_KEY_REC_AGENT,
@@ -172,7 +178,7 @@ enum { PROC_KEY_LIST_REP_RECORDS };
  * pcrs (JSON text), pubArea, srkPub, parentPub (empty: the parent is the SRK). certInfo, certSig,
  * pubArea and srkPub are empty where the store states nothing by itself ("memory"). "hsm": certInfo
  * is what the module states of the key (CBOR, provision/evidence/hsmattrs.h), certSig the key's r ‖
- * s over SHA-256(keyAuthorization ‖ that); pubArea and srkPub are empty. */
+ * s (RSA: RSASSA-PSS) over SHA-256(keyAuthorization ‖ that); pubArea and srkPub are empty. */
 enum {
     PROC_KEY_EVIDENCE_REQ_KEY_ID,
     PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION,

@@ -1,4 +1,4 @@
-/* The one thing that tokend can ask keyd (run_dir/keyd/sign.sock, a socket of its own, so that
+/* What tokend can ask keyd: signatures (run_dir/keyd/sign.sock, a socket of its own, so that
  * tokend can ask nothing else and attestd cannot ask this). */
 #ifndef ATTESTD_PROC_SIGN_PROTO_H
 #define ATTESTD_PROC_SIGN_PROTO_H
@@ -6,8 +6,11 @@
 #include "attestd/proc/ipc.h"
 #include "attestd/proc/keyd_proto.h"
 
+#define PROC_SIGN_RSA_MAX 384 /* bytes of an RSA signature */
+
 enum proc_sign_op {
     PROC_SIGN_SIGN = 1,
+    PROC_SIGN_SIGN_RSA = 2,
 };
 
 /* SIGN: agent (recorded by tokend when it accepted the connection, never one that the peer named),
@@ -17,6 +20,17 @@ enum proc_sign_op {
  * signatures per second. */
 enum { PROC_SIGN_REQ_AGENT, PROC_SIGN_REQ_KEY_ID, PROC_SIGN_REQ_DIGEST };
 enum { PROC_SIGN_REP_SIGNATURE };
+
+/* SIGN_RSA: agent, keyId, scheme (as enum att_rsa_scheme: 1 PKCS #1 v1.5, 2 PSS with a salt as long
+ * as the digest), digest (32, 48 or 64 bytes: SHA-256, SHA-384, SHA-512) → signature (as long as
+ * the modulus). The structure around the digest is not the caller's to make. Errors as of SIGN;
+ * both: ATT_E_UNSUPPORTED keyType, the key is of the other type. */
+enum {
+    PROC_SIGN_RSA_REQ_AGENT,
+    PROC_SIGN_RSA_REQ_KEY_ID,
+    PROC_SIGN_RSA_REQ_SCHEME,
+    PROC_SIGN_RSA_REQ_DIGEST,
+};
 
 extern const struct proc_op proc_sign_table[];
 

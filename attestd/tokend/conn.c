@@ -317,7 +317,8 @@ void tokend_conn_reply_err(struct conn *conn, enum att_rc rc, const struct att_e
 {
     struct att_buf *payload = &conn->tokend->payload;
     unsigned left_out;
-    conn->tokend->counts.refusals += conn->frame_op == TOKEND_INNER_SIGN;
+    conn->tokend->counts.refusals +=
+        conn->frame_op == TOKEND_INNER_SIGN || conn->frame_op == TOKEND_INNER_SIGN_RSA;
     /* Only agents' tokens ask; "no certificate" is no refusal. */
     if (rc != ATT_E_NOTFOUND && tokend_worth_a_line(&conn->agent->told, &left_out)) {
         att_log(ATT_INFO, "tokend.refused", ATT_N("pid", conn->pid),

@@ -1,5 +1,7 @@
 #include "attestd/tokend/inner_proto.h"
 
+#include "attestd/proc/sign_proto.h"
+
 /* name, type, least, most, longest item */
 const struct proc_op tokend_inner_table[] = {
     {TOKEND_INNER_VIEW,
@@ -19,5 +21,12 @@ const struct proc_op tokend_inner_table[] = {
        {"digest", PROC_BYTES, 20, 64, 0}}},
      {{{"signature", PROC_BYTES, 64, 64, 0}}}},
     {TOKEND_INNER_BYE, 0, "BYE", {{{"why", PROC_TEXT, 1, TOKEND_WHY_MAX, 0}}}, {{{0}}}},
+    {TOKEND_INNER_SIGN_RSA,
+     0,
+     "SIGN_RSA",
+     {{{"keyId", PROC_TEXT, PROC_KEY_ID_LEN, PROC_KEY_ID_LEN, 0},
+       {"scheme", PROC_U32, 1, 2, 0},
+       {"digest", PROC_BYTES, 32, 64, 0}}},
+     {{{"signature", PROC_BYTES, 256, PROC_SIGN_RSA_MAX, 0}}}},
     {0, 0, NULL, {{{0}}}, {{{0}}}},
 };

@@ -12,6 +12,7 @@ enum tokend_inner_op {
     TOKEND_INNER_VIEW = 1,
     TOKEND_INNER_SIGN = 2,
     TOKEND_INNER_BYE = 3,
+    TOKEND_INNER_SIGN_RSA = 4,
 };
 
 /* VIEW: known (the generation that the token holds; 0: none) → same (1: still that one, the rest is
@@ -30,6 +31,9 @@ enum {
  * callerChanged, ATT_E_UNREACHABLE. */
 enum { TOKEND_SIGN_REQ_KEY_ID, TOKEND_SIGN_REQ_DIGEST };
 enum { TOKEND_SIGN_REP_SIGNATURE };
+
+/* SIGN_RSA: keyId, scheme, digest → signature, as in sign_proto.h. */
+enum { TOKEND_SIGN_RSA_REQ_KEY_ID, TOKEND_SIGN_RSA_REQ_SCHEME, TOKEND_SIGN_RSA_REQ_DIGEST };
 
 /* BYE: why (for the log). Not answered; the token's last word. */
 enum { TOKEND_BYE_REQ_WHY };

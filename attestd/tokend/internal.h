@@ -104,6 +104,7 @@ struct conn {
     uint16_t frame_op;
     uint64_t known;
     char key_id[PROC_KEY_ID_LEN + 1];
+    uint32_t scheme; /* of RSA; 0: ECDSA */
     uint8_t digest[64];
     size_t digest_len;
 };

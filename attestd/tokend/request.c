@@ -62,15 +62,19 @@ static void signed_by_keyd(void *user, enum att_rc rc, const struct proc_msg *re
 static void ask_keyd(struct conn *conn)
 {
     struct att_err err = {0};
-    const struct proc_value values[] = {
-        {.bytes = att_slice_str(conn->agent->name)},
-        {.bytes = att_slice_str(conn->key_id)},
-        {.bytes = ATT_SLICE(conn->digest, conn->digest_len)},
-    };
+    struct att_slice digest = ATT_SLICE(conn->digest, conn->digest_len);
+    const struct proc_value ecdsa[] = {{.bytes = att_slice_str(conn->agent->name)},
+                                       {.bytes = att_slice_str(conn->key_id)},
+                                       {.bytes = digest}};
+    const struct proc_value rsa[] = {{.bytes = att_slice_str(conn->agent->name)},
+                                     {.bytes = att_slice_str(conn->key_id)},
+                                     {.num = conn->scheme},
+                                     {.bytes = digest}};
     conn->wait = WAIT_SIGN;
     struct tokend_upstream *keyd =
         conn->agent->in_hsm ? conn->tokend->keyd_hsm : conn->tokend->keyd;
-    enum att_rc rc = tokend_upstream_call(keyd, PROC_SIGN_SIGN, values, -1, &conn->agent->fair,
+    enum att_rc rc = tokend_upstream_call(keyd, conn->scheme ? PROC_SIGN_SIGN_RSA : PROC_SIGN_SIGN,
+                                          conn->scheme ? rsa : ecdsa, -1, &conn->agent->fair,
                                           SIGN_MS, signed_by_keyd, conn, &conn->call, &err);
     if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, &err);
@@ -121,10 +125,13 @@ static void ask_whod(struct conn *conn)
     }
 }
 
-static bool begin_signature(struct conn *conn, const struct proc_msg *request)
+static bool begin_signature(struct conn *conn, bool rsa, const struct proc_msg *request)
 {
+    _Static_assert((int)TOKEND_SIGN_RSA_REQ_KEY_ID == (int)TOKEND_SIGN_REQ_KEY_ID, "one reader");
     struct att_slice key_id = request->v[TOKEND_SIGN_REQ_KEY_ID].bytes;
-    struct att_slice digest = request->v[TOKEND_SIGN_REQ_DIGEST].bytes;
+    struct att_slice digest =
+        request->v[rsa ? TOKEND_SIGN_RSA_REQ_DIGEST : TOKEND_SIGN_REQ_DIGEST].bytes;
+    conn->scheme = rsa ? (uint32_t)request->v[TOKEND_SIGN_RSA_REQ_SCHEME].num : 0;
     if (!proc_key_id_ok(key_id)) {
         return false;
     }
@@ -176,8 +183,8 @@ bool tokend_request(struct conn *conn, const struct proc_frame *frame)
     if (!conn->agent) { /* it has no slot, so no reason to ask */
         return false;
     }
-    if (op->op == TOKEND_INNER_SIGN) {
-        return begin_signature(conn, msg);
+    if (op->op == TOKEND_INNER_SIGN || op->op == TOKEND_INNER_SIGN_RSA) {
+        return begin_signature(conn, op->op == TOKEND_INNER_SIGN_RSA, msg);
     }
     if (conn->unassigned) { /* nothing is there for it */
         tokend_conn_reply_err(conn, ATT_E_NOTFOUND, NULL);

@@ -103,6 +103,23 @@ static enum att_rc store_sign(void *user, const char *key_id, struct att_slice d
     return rc;
 }
 
+static enum att_rc store_sign_rsa(void *user, const char *key_id, enum att_rsa_scheme scheme,
+                                  struct att_slice digest,
+                                  uint8_t ret_signature[ATT_RSA_MODULUS_MAX], size_t *ret_len,
+                                  struct att_err *err)
+{
+    const struct proc_value values[] = {
+        {.bytes = att_slice_str(key_id)}, {.num = scheme}, {.bytes = digest}};
+    (void)user;
+    enum att_rc rc = ask(TOKEND_INNER_SIGN_RSA, values, err);
+    if (rc == ATT_OK) { /* as many bytes as the table's shape allows */
+        struct att_slice signature = store_state.msg.v[TOKEND_SIGN_REP_SIGNATURE].bytes;
+        memcpy(ret_signature, signature.ptr, signature.len);
+        *ret_len = signature.len;
+    }
+    return rc;
+}
+
 /* The kernel's generator: libcrypto's would seed one for each process. */
 static enum att_rc store_random(void *user, uint8_t *ret, size_t len, struct att_err *err)
 {
@@ -121,6 +138,7 @@ static enum att_rc store_random(void *user, uint8_t *ret, size_t len, struct att
 static struct token_store store = {
     .view = store_view,
     .sign = store_sign,
+    .sign_rsa = store_sign_rsa,
     .random = store_random,
 };
 

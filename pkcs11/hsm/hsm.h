@@ -1,4 +1,4 @@
-/* A token of one PKCS#11 module as a store of P-256 keys. The module is a vendor's code: only
+/* A token of one PKCS#11 module as a store of keys: P-256, RSA. The module is a vendor's code: only
  * attestd-hsmd, which has nothing else in it, calls this, and leaves by _exit().
  *
  * The token is found by its label and serial number, never by a slot's number. One login for all
@@ -18,11 +18,12 @@
 #define HSM_HSM_H
 
 #include "attestd/base/hash.h"
-#include "attestd/base/p256.h"
+#include "attestd/base/keytype.h"
 #include "attestd/base/secret.h"
 
 #define HSM_KEY_ID_LEN    20
 #define HSM_SIGNATURE_LEN 64 /* r ‖ s */
+#define HSM_SIGNATURE_MAX ATT_RSA_MODULUS_MAX
 #define HSM_SESSIONS_MAX  8
 #define HSM_LABEL_MAX     32 /* CK_TOKEN_INFO.label */
 #define HSM_SERIAL_MAX    16
@@ -106,16 +107,21 @@ enum hsm_attr {
 const char *hsm_attr_name(enum hsm_attr attr); /* "local", "alwaysSensitive" … */
 
 struct hsm_key {
-    uint8_t xy[ATT_P256_XY_LEN];
+    enum att_keytype type;
+    uint8_t spki[ATT_KEYTYPE_SPKI_MAX]; /* DER SubjectPublicKeyInfo */
+    size_t spki_len;
     uint32_t stated, holds;
 };
 
-/* A new pair on P-256. What the module states of it is read back, and a signature is checked before
- * anybody is told of it; a key that is not what it should be is destroyed again: ATT_E_UNSUPPORTED
- * keyAttributes (which attribute) or keySignature. ATT_E_EXISTS: there is such an id.
- * ATT_E_LIMIT tokenFull. */
+/* A new pair: CKM_EC_KEY_PAIR_GEN on P-256, or CKM_RSA_PKCS_KEY_PAIR_GEN with exponent 65537. An
+ * RSA pair takes an HSM seconds, and another size or exponent than was asked for is refused
+ * (keyAttributes); its check is a signature with PSS. What the module states of it is read back,
+ * and a signature is checked before anybody is told of it; a key that is not what it should be is
+ * destroyed again: ATT_E_UNSUPPORTED keyAttributes (which attribute) or keySignature. ATT_E_EXISTS:
+ * there is such an id. ATT_E_LIMIT tokenFull. */
 ATT_MUST_USE enum att_rc hsm_key_create(struct hsm *hsm, const uint8_t id[HSM_KEY_ID_LEN],
-                                        struct hsm_key *ret_key, struct att_err *err);
+                                        enum att_keytype type, struct hsm_key *ret_key,
+                                        struct att_err *err);
 /* ATT_E_NOTFOUND; ATT_E_CONFLICT when there are two of it. */
 ATT_MUST_USE enum att_rc hsm_key_read(struct hsm *hsm, const uint8_t id[HSM_KEY_ID_LEN],
                                       struct hsm_key *ret_key, struct att_err *err);
@@ -124,6 +130,13 @@ ATT_MUST_USE enum att_rc hsm_key_sign(struct hsm *hsm, const uint8_t id[HSM_KEY_
                                       const uint8_t digest[ATT_SHA256_LEN],
                                       uint8_t ret_signature[HSM_SIGNATURE_LEN],
                                       struct att_err *err);
+/* CKM_RSA_PKCS of a DigestInfo that is made here, or CKM_RSA_PKCS_PSS (no salt but one as long as
+ * the digest). digest: 32, 48 or 64 bytes. ATT_E_NOTFOUND; both: ATT_E_UNSUPPORTED keyType, the key
+ * is of the other type (SoftHSM 2.6.1 crashes when it is asked for that). */
+ATT_MUST_USE enum att_rc hsm_key_sign_rsa(struct hsm *hsm, const uint8_t id[HSM_KEY_ID_LEN],
+                                          enum att_rsa_scheme scheme, struct att_slice digest,
+                                          uint8_t ret_signature[HSM_SIGNATURE_MAX], size_t *ret_len,
+                                          struct att_err *err);
 /* Both objects, and more of them where a making that was cut off left two; absent is ATT_OK. */
 ATT_MUST_USE enum att_rc hsm_key_destroy(struct hsm *hsm, const uint8_t id[HSM_KEY_ID_LEN],
                                          struct att_err *err);

@@ -14,6 +14,7 @@ struct hsm_cached {
     uint8_t id[HSM_KEY_ID_LEN];
     uint64_t connection; /* 0: empty place; handles of earlier connections do not count */
     CK_OBJECT_HANDLE handle;
+    bool rsa;
 };
 
 struct hsm {
@@ -95,15 +96,39 @@ ATT_MUST_USE enum att_rc hsm_object_any(struct hsm_call *call, CK_OBJECT_CLASS c
                                         CK_OBJECT_HANDLE *ret_handle, struct att_err *err);
 ATT_MUST_USE enum att_rc hsm_object_attrs(struct hsm_call *call, CK_OBJECT_HANDLE private,
                                           struct hsm_key *ret_key, struct att_err *err);
-ATT_MUST_USE enum att_rc hsm_object_point(struct hsm_call *call, CK_OBJECT_HANDLE public,
-                                          uint8_t ret_xy[ATT_P256_XY_LEN], struct att_err *err);
+/* type, spki and spki_len of ret_key. */
+ATT_MUST_USE enum att_rc hsm_object_public(struct hsm_call *call, CK_OBJECT_HANDLE public,
+                                           struct hsm_key *ret_key, struct att_err *err);
 /* CKA_EC_POINT → coordinates: the point in an OCTET STRING as the standard wants (PKCS#11 2.40
  * §2.3.3), or bare as some modules give it. Checked to be on the curve. */
 ATT_MUST_USE enum att_rc hsm_object_point_parse(struct att_slice value,
                                                 uint8_t ret_xy[ATT_P256_XY_LEN],
                                                 struct att_err *err);
+/* CKA_MODULUS and CKA_PUBLIC_EXPONENT (leading zeroes optional) → type and SubjectPublicKeyInfo.
+ * ATT_E_UNSUPPORTED keyAttributes: of another size or exponent than an agent's key has. */
+ATT_MUST_USE enum att_rc hsm_object_rsa_parse(struct att_slice modulus, struct att_slice exponent,
+                                              struct hsm_key *ret_key, struct att_err *err);
 /* ATT_OK when stated and holds are what a key of ours must have; else ATT_E_UNSUPPORTED
  * keyAttributes. */
 ATT_MUST_USE enum att_rc hsm_object_check(uint32_t stated, uint32_t holds, struct att_err *err);
+
+/* ---- sign.c ---- */
+/* One signature in this call; key is a handle of this connection. ECDSA: digest of 32 bytes. */
+ATT_MUST_USE enum att_rc hsm_sign_ecdsa(struct hsm_call *call, CK_OBJECT_HANDLE key,
+                                        const uint8_t digest[ATT_SHA256_LEN],
+                                        uint8_t ret[HSM_SIGNATURE_LEN], struct att_err *err);
+ATT_MUST_USE enum att_rc hsm_sign_rsa(struct hsm_call *call, CK_OBJECT_HANDLE key,
+                                      enum att_rsa_scheme scheme, struct att_slice digest,
+                                      uint8_t ret[HSM_SIGNATURE_MAX], size_t *ret_len,
+                                      struct att_err *err);
+/* Is the private key the public one's, and does it sign at all? ATT_E_UNSUPPORTED keySignature. */
+ATT_MUST_USE enum att_rc hsm_sign_check(struct hsm_call *call, CK_OBJECT_HANDLE private,
+                                        const struct hsm_key *key, struct att_err *err);
+
+/* ---- generate.c ---- */
+/* A pair by the module, with our template; all: also what some modules do not know or set
+ * themselves. */
+CK_RV hsm_generate(struct hsm_call *call, const uint8_t id[HSM_KEY_ID_LEN], enum att_keytype type,
+                   bool all, CK_OBJECT_HANDLE *ret_public, CK_OBJECT_HANDLE *ret_private);
 
 #endif

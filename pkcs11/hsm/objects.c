@@ -101,14 +101,14 @@ static enum att_rc find_by_id(struct hsm_call *call, CK_OBJECT_CLASS class,
                               const uint8_t id[HSM_KEY_ID_LEN], CK_OBJECT_HANDLE ret_found[2],
                               CK_ULONG *ret_count, struct att_err *err)
 {
-    CK_KEY_TYPE type = CKK_EC;
     CK_BBOOL yes = CK_TRUE;
     char label[] = HSM_LABEL;
     uint8_t copy[HSM_KEY_ID_LEN];
     memcpy(copy, id, sizeof copy);
     CK_ATTRIBUTE template[] = {
-        {CKA_CLASS, &class, sizeof class}, {CKA_ID, copy, sizeof copy},
-        {CKA_LABEL, label, strlen(label)}, {CKA_KEY_TYPE, &type, sizeof type},
+        {CKA_CLASS, &class, sizeof class},
+        {CKA_ID, copy, sizeof copy},
+        {CKA_LABEL, label, strlen(label)},
         {CKA_TOKEN, &yes, sizeof yes},
     };
     enum att_rc rc = find_at_most(call, template, sizeof template / sizeof template[0], ret_found,
@@ -209,17 +209,94 @@ enum att_rc hsm_object_point_parse(struct att_slice value, uint8_t ret_xy[ATT_P2
     return ATT_OK;
 }
 
-enum att_rc hsm_object_point(struct hsm_call *call, CK_OBJECT_HANDLE public,
-                             uint8_t ret_xy[ATT_P256_XY_LEN], struct att_err *err)
+static enum att_rc read_point(struct hsm_call *call, CK_OBJECT_HANDLE public,
+                              struct hsm_key *ret_key, struct att_err *err)
 {
-    uint8_t value[128];
+    uint8_t value[128], xy[ATT_P256_XY_LEN];
     CK_ATTRIBUTE attr = {CKA_EC_POINT, value, sizeof value};
     CK_RV rv = call->module->C_GetAttributeValue(call->session, public, &attr, 1);
     if (rv != CKR_OK) {
         return hsm_call_failed(call, rv, "C_GetAttributeValue of CKA_EC_POINT", err);
     }
     size_t len = attr.ulValueLen <= sizeof value ? attr.ulValueLen : 0;
-    return hsm_object_point_parse(ATT_SLICE(value, len), ret_xy, err);
+    enum att_rc rc = hsm_object_point_parse(ATT_SLICE(value, len), xy, err);
+    if (rc == ATT_OK) {
+        att_p256_spki(ret_key->spki, xy);
+        ret_key->spki_len = ATT_P256_SPKI_LEN;
+        ret_key->type = ATT_KEYTYPE_P256;
+    }
+    return rc;
+}
+
+static struct att_slice without_zeroes(struct att_slice n)
+{
+    while (n.len && n.ptr[0] == 0) {
+        n.ptr++;
+        n.len--;
+    }
+    return n;
+}
+
+enum att_rc hsm_object_rsa_parse(struct att_slice modulus, struct att_slice exponent,
+                                 struct hsm_key *ret_key, struct att_err *err)
+{
+    static const uint8_t wanted[] = {0x01, 0x00, 0x01};
+    att_autobuf spki = ATT_BUF_INIT(ATT_KEYTYPE_SPKI_MAX);
+    modulus = without_zeroes(modulus);
+    enum att_keytype type = modulus.len == att_keytype_modulus_len(ATT_KEYTYPE_RSA2048)
+                                ? ATT_KEYTYPE_RSA2048
+                                : ATT_KEYTYPE_RSA3072;
+    bool good = att_slice_eq(without_zeroes(exponent), ATT_SLICE_ARRAY(wanted)) &&
+                att_keytype_rsa_spki(type, modulus, &spki, NULL) == ATT_OK;
+    if (!good) {
+        (void)!att_fail(err, ATT_E_UNSUPPORTED,
+                        "an RSA key with a modulus of %zu bytes and an exponent of %zu, expected "
+                        "2048 or 3072 bits and 65537",
+                        modulus.len, without_zeroes(exponent).len);
+        att_err_reason(err, "keyAttributes");
+        return ATT_E_UNSUPPORTED;
+    }
+    memcpy(ret_key->spki, spki.ptr, spki.len);
+    ret_key->spki_len = spki.len;
+    ret_key->type = type;
+    return ATT_OK;
+}
+
+static enum att_rc read_rsa(struct hsm_call *call, CK_OBJECT_HANDLE public, struct hsm_key *ret_key,
+                            struct att_err *err)
+{
+    uint8_t modulus[520], exponent[16]; /* RSA-4096 is read, and refused by name */
+    CK_ATTRIBUTE attrs_of[] = {{CKA_MODULUS, modulus, sizeof modulus},
+                               {CKA_PUBLIC_EXPONENT, exponent, sizeof exponent}};
+    CK_RV rv = call->module->C_GetAttributeValue(call->session, public, attrs_of, 2);
+    if (rv != CKR_OK) {
+        return hsm_call_failed(call, rv, "C_GetAttributeValue of CKA_MODULUS", err);
+    }
+    bool sane =
+        attrs_of[0].ulValueLen <= sizeof modulus && attrs_of[1].ulValueLen <= sizeof exponent;
+    return hsm_object_rsa_parse(ATT_SLICE(modulus, sane ? attrs_of[0].ulValueLen : 0),
+                                ATT_SLICE(exponent, sane ? attrs_of[1].ulValueLen : 0), ret_key,
+                                err);
+}
+
+enum att_rc hsm_object_public(struct hsm_call *call, CK_OBJECT_HANDLE public,
+                              struct hsm_key *ret_key, struct att_err *err)
+{
+    CK_KEY_TYPE type = ~(CK_KEY_TYPE)0;
+    CK_ATTRIBUTE attr = {CKA_KEY_TYPE, &type, sizeof type};
+    CK_RV rv = call->module->C_GetAttributeValue(call->session, public, &attr, 1);
+    if (rv != CKR_OK) {
+        return hsm_call_failed(call, rv, "C_GetAttributeValue of CKA_KEY_TYPE", err);
+    }
+    if (type == CKK_EC) {
+        return read_point(call, public, ret_key, err);
+    }
+    if (type == CKK_RSA) {
+        return read_rsa(call, public, ret_key, err);
+    }
+    (void)!att_fail(err, ATT_E_UNSUPPORTED, "CKA_KEY_TYPE: %#lx, CKK_EC or CKK_RSA expected", type);
+    att_err_reason(err, "keyAttributes");
+    return ATT_E_UNSUPPORTED;
 }
 
 /* ---- listing ------------------------------------------------------------------------------- */

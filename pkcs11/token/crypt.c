@@ -55,6 +55,33 @@ static CK_RV check_sign_key(CK_OBJECT_HANDLE key)
                                    : CKR_KEY_HANDLE_INVALID;
 }
 
+static void sign_end(struct session *s)
+{
+    s->sign_key = 0;
+    token_rsa_end(&s->sign_rsa);
+}
+
+static void verify_end(struct session *s)
+{
+    s->verify_key = 0;
+    token_rsa_end(&s->verify_rsa);
+}
+
+/* A key's mechanisms are those of its type: the others are none of this token's. rsa is begun where
+ * it is an RSA key's. */
+static CK_RV begin(const CK_MECHANISM *mechanism, bool is_rsa, struct token_rsa *rsa)
+{
+    return is_rsa ? token_rsa_begin(mechanism, rsa) : check_ecdsa(mechanism);
+}
+
+static bool is_rsa_key(CK_OBJECT_HANDLE key)
+{
+    size_t index;
+    const struct peer_key *peer = token_peer_of(key);
+    const struct token_set *set = peer ? NULL : token_set_of(key, &index);
+    return peer ? peer->modulus_len != 0 : set && set->modulus.len != 0;
+}
+
 CK_RV token_C_SignInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
 {
     struct session *s;
@@ -63,37 +90,76 @@ CK_RV token_C_SignInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OB
         return rv;
     }
     if (!mechanism) { /* PKCS#11 3.0 §5.12: ends the operation */
-        s->sign_key = 0;
+        sign_end(s);
         return CKR_OK;
     }
     if (s->sign_key) {
         return CKR_OPERATION_ACTIVE;
     }
-    rv = check_ecdsa(mechanism);
+    rv = begin(mechanism, is_rsa_key(key), &s->sign_rsa);
     if (rv == CKR_OK) {
         rv = check_sign_key(key);
     }
     if (rv == CKR_OK) {
         s->sign_key = key;
+    } else {
+        sign_end(s);
     }
     return rv;
 }
 
-static CK_RV sign_by_store(CK_OBJECT_HANDLE key, struct att_slice digest, CK_BYTE *signature)
+static size_t signature_len(CK_OBJECT_HANDLE key)
 {
     size_t index;
+    const struct token_set *set = token_set_of(key, &index);
+    return set && set->modulus.len ? set->modulus.len : TOKEN_SIGNATURE_LEN;
+}
+
+static CK_RV sign_by_store(CK_OBJECT_HANDLE key, enum att_rsa_scheme scheme,
+                           struct att_slice digest, CK_BYTE *signature, CK_ULONG *signature_room)
+{
+    size_t index;
+    const struct token_store *store = token_self.store;
     struct token_set *set = token_set_of(key, &index);
+    uint8_t bytes[ATT_RSA_MODULUS_MAX];
+    size_t len = TOKEN_SIGNATURE_LEN;
     if (!set) {
         return CKR_KEY_HANDLE_INVALID; /* its generation had to make room */
     }
     enum att_rc rc =
-        token_self.store->sign(token_self.store->user, set->key_id, digest, signature, NULL);
+        scheme ? store->sign_rsa(store->user, set->key_id, scheme, digest, bytes, &len, NULL)
+               : store->sign(store->user, set->key_id, digest, bytes, NULL);
+    if (rc == ATT_OK && len > *signature_room) {
+        rc = ATT_E_PROTOCOL; /* of another length than its certificate's key signs */
+    }
+    if (rc == ATT_OK) {
+        memcpy(signature, bytes, len);
+        *signature_room = len;
+    }
     set->key_gone = set->key_gone || rc == ATT_E_NOTFOUND;
     return token_module_rv(rc);
 }
 
+/* Data, or its last part, is here. */
+static CK_RV sign_data(struct session *s, struct att_slice data, CK_BYTE *signature,
+                       CK_ULONG *ret_len)
+{
+    struct token_digest digest;
+    if (s->sign_rsa.scheme) {
+        CK_RV rv = token_rsa_digest(&s->sign_rsa, data, &digest);
+        return rv != CKR_OK
+                   ? rv
+                   : sign_by_store(s->sign_key, s->sign_rsa.scheme,
+                                   ATT_SLICE(digest.bytes, digest.len), signature, ret_len);
+    }
+    if (data.len < DIGEST_LEAST || data.len > DIGEST_MOST) {
+        return CKR_DATA_LEN_RANGE;
+    }
+    return sign_by_store(s->sign_key, (enum att_rsa_scheme)0, data, signature, ret_len);
+}
+
 CK_RV token_C_Sign(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG len, CK_BYTE *signature,
-                   CK_ULONG *signature_len)
+                   CK_ULONG *ret_len)
 {
     struct session *s;
     CK_RV rv = token_session(session, &s);
@@ -104,42 +170,56 @@ CK_RV token_C_Sign(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG len, CK_BY
         return CKR_OPERATION_NOT_INITIALIZED;
     }
     /* PKCS#11 2.40 §5.2: questions of size leave the operation as it is, and cost nothing here. */
-    if (signature_len && (!signature || *signature_len < TOKEN_SIGNATURE_LEN)) {
-        *signature_len = TOKEN_SIGNATURE_LEN;
+    size_t needed = signature_len(s->sign_key);
+    if (ret_len && (!signature || *ret_len < needed)) {
+        *ret_len = needed;
         return signature ? CKR_BUFFER_TOO_SMALL : CKR_OK;
     }
-    CK_OBJECT_HANDLE key = s->sign_key;
-    s->sign_key = 0;
-    if (!signature_len || !data) {
-        return CKR_ARGUMENTS_BAD;
+    if (!ret_len || !data) {
+        rv = CKR_ARGUMENTS_BAD;
+    } else if (s->sign_rsa.updated) {
+        rv = CKR_OPERATION_ACTIVE;
+    } else {
+        rv = sign_data(s, ATT_SLICE(data, len), signature, ret_len);
     }
-    if (len < DIGEST_LEAST || len > DIGEST_MOST) {
-        return CKR_DATA_LEN_RANGE;
-    }
-    rv = sign_by_store(key, ATT_SLICE(data, len), signature);
-    *signature_len = TOKEN_SIGNATURE_LEN;
+    sign_end(s);
     return rv;
 }
 
-/* CKM_ECDSA signs in a single part (PKCS#11 2.40 mechanisms §2.3.6). */
+/* CKM_ECDSA signs in a single part (PKCS#11 2.40 mechanisms §2.3.6); of RSA's, those that hash. */
 CK_RV token_C_SignUpdate(CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG len)
 {
     struct session *s;
     CK_RV rv = token_session(session, &s);
-    (void)part;
-    (void)len;
-    if (rv == CKR_OK) {
-        rv = s->sign_key ? CKR_FUNCTION_NOT_SUPPORTED : CKR_OPERATION_NOT_INITIALIZED;
-        s->sign_key = 0;
+    if (rv != CKR_OK) {
+        return rv;
+    }
+    rv = !s->sign_key   ? CKR_OPERATION_NOT_INITIALIZED
+         : len && !part ? CKR_ARGUMENTS_BAD
+                        : token_rsa_update(&s->sign_rsa, ATT_SLICE(part, len));
+    if (rv != CKR_OK) {
+        sign_end(s);
     }
     return rv;
 }
 
-CK_RV token_C_SignFinal(CK_SESSION_HANDLE session, CK_BYTE *signature, CK_ULONG *signature_len)
+CK_RV token_C_SignFinal(CK_SESSION_HANDLE session, CK_BYTE *signature, CK_ULONG *ret_len)
 {
-    (void)signature;
-    (void)signature_len;
-    return token_C_SignUpdate(session, NULL, 0);
+    struct session *s;
+    CK_RV rv = token_session(session, &s);
+    if (rv != CKR_OK || !s->sign_key) {
+        return rv != CKR_OK ? rv : CKR_OPERATION_NOT_INITIALIZED;
+    }
+    size_t needed = signature_len(s->sign_key);
+    if (s->sign_rsa.md && ret_len && (!signature || *ret_len < needed)) {
+        *ret_len = needed;
+        return signature ? CKR_BUFFER_TOO_SMALL : CKR_OK;
+    }
+    rv = !s->sign_rsa.md ? CKR_FUNCTION_NOT_SUPPORTED
+         : !ret_len      ? CKR_ARGUMENTS_BAD
+                         : sign_data(s, ATT_SLICE(NULL, 0), signature, ret_len);
+    sign_end(s);
+    return rv;
 }
 
 /* ---- verifying ---------------------------------------------------------------------------------
@@ -154,13 +234,13 @@ CK_RV token_C_VerifyInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_
         return rv;
     }
     if (!mechanism) {
-        s->verify_key = 0;
+        verify_end(s);
         return CKR_OK;
     }
     if (s->verify_key) {
         return CKR_OPERATION_ACTIVE;
     }
-    rv = check_ecdsa(mechanism);
+    rv = begin(mechanism, is_rsa_key(key), &s->verify_rsa);
     if (rv == CKR_OK && !token_peer_of(key)) {
         rv = !token_set_of(key, &index) || index > INDEX_PUBLIC ? CKR_KEY_HANDLE_INVALID
              : index == INDEX_PUBLIC                            ? CKR_OK
@@ -168,8 +248,27 @@ CK_RV token_C_VerifyInit(CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_
     }
     if (rv == CKR_OK) {
         s->verify_key = key;
+    } else {
+        verify_end(s);
     }
     return rv;
+}
+
+static CK_RV verify_rsa(struct session *s, struct att_slice data, struct att_slice signature)
+{
+    size_t index;
+    struct token_digest digest;
+    const struct peer_key *peer = token_peer_of(s->verify_key);
+    const struct token_set *set = peer ? NULL : token_set_of(s->verify_key, &index);
+    CK_RV rv =
+        peer || set ? token_rsa_digest(&s->verify_rsa, data, &digest) : CKR_KEY_HANDLE_INVALID;
+    if (rv != CKR_OK) {
+        return rv;
+    }
+    return token_rsa_verify(peer ? ATT_SLICE(peer->modulus, peer->modulus_len) : set->modulus,
+                            peer ? ATT_SLICE(peer->exponent, peer->exponent_len)
+                                 : TOKEN_RSA_EXPONENT,
+                            &s->verify_rsa, &digest, signature);
 }
 
 CK_RV token_C_Verify(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG len, CK_BYTE *signature,
@@ -183,6 +282,14 @@ CK_RV token_C_Verify(CK_SESSION_HANDLE session, CK_BYTE *data, CK_ULONG len, CK_
     }
     if (!s->verify_key) {
         return CKR_OPERATION_NOT_INITIALIZED;
+    }
+    if (s->verify_rsa.scheme) {
+        rv = !data || !signature ? CKR_ARGUMENTS_BAD
+             : s->verify_rsa.updated
+                 ? CKR_OPERATION_ACTIVE
+                 : verify_rsa(s, ATT_SLICE(data, len), ATT_SLICE(signature, signature_len));
+        verify_end(s);
+        return rv;
     }
     const struct peer_key *peer = token_peer_of(s->verify_key);
     const struct token_set *set = peer ? NULL : token_set_of(s->verify_key, &index);
@@ -206,20 +313,30 @@ CK_RV token_C_VerifyUpdate(CK_SESSION_HANDLE session, CK_BYTE *part, CK_ULONG le
 {
     struct session *s;
     CK_RV rv = token_session(session, &s);
-    (void)part;
-    (void)len;
-    if (rv == CKR_OK) {
-        rv = s->verify_key ? CKR_FUNCTION_NOT_SUPPORTED : CKR_OPERATION_NOT_INITIALIZED;
-        s->verify_key = 0;
+    if (rv != CKR_OK) {
+        return rv;
+    }
+    rv = !s->verify_key ? CKR_OPERATION_NOT_INITIALIZED
+         : len && !part ? CKR_ARGUMENTS_BAD
+                        : token_rsa_update(&s->verify_rsa, ATT_SLICE(part, len));
+    if (rv != CKR_OK) {
+        verify_end(s);
     }
     return rv;
 }
 
 CK_RV token_C_VerifyFinal(CK_SESSION_HANDLE session, CK_BYTE *signature, CK_ULONG signature_len)
 {
-    (void)signature;
-    (void)signature_len;
-    return token_C_VerifyUpdate(session, NULL, 0);
+    struct session *s;
+    CK_RV rv = token_session(session, &s);
+    if (rv != CKR_OK || !s->verify_key) {
+        return rv != CKR_OK ? rv : CKR_OPERATION_NOT_INITIALIZED;
+    }
+    rv = !s->verify_rsa.md ? CKR_FUNCTION_NOT_SUPPORTED
+         : !signature      ? CKR_ARGUMENTS_BAD
+                           : verify_rsa(s, ATT_SLICE(NULL, 0), ATT_SLICE(signature, signature_len));
+    verify_end(s);
+    return rv;
 }
 
 /* ---- digests ------------------------------------------------------------------------------------

@@ -52,7 +52,8 @@ static const struct call calls[] = {
 #define CALL_REFUSAL    16  /* C_GetOperationState */
 #define CALL_KNOWN_MAX  255 /* beyond: no version of the protocol has it */
 
-#define NONE 0xffffffffu /* the length of an array that is not there */
+#define MECHANISM_PSS 0xdu        /* CKM_RSA_PKCS_PSS */
+#define NONE          0xffffffffu /* the length of an array that is not there */
 
 static enum token_frame_verdict refuse(struct att_err *err, enum att_rc rc, const char *what)
 {
@@ -271,9 +272,12 @@ static enum token_frame_verdict walk_argument(const char **args, struct att_cur 
         (void)att_cur_be64(cur);
     } else if (at[0] == 'y') {
         (void)att_cur_u8(cur);
-    } else if (at[0] == 'M') { /* plain ones: no parameter, or bytes */
-        (void)att_cur_be32(cur);
-        (void)take_bytes(cur);
+    } else if (at[0] == 'M') { /* plain ones: no parameter, or bytes; PSS: hash, MGF, salt */
+        if (att_cur_be32(cur) == MECHANISM_PSS) {
+            (void)att_cur_take(cur, 24);
+        } else {
+            (void)take_bytes(cur);
+        }
     } else if (at[0] == 'a' && at[1] == 'y') {
         walk_array(cur);
     } else if (at[0] == 'a') {
@@ -287,8 +291,8 @@ static enum token_frame_verdict walk_argument(const char **args, struct att_cur 
 }
 
 /* Mechanisms with parameters have shapes of their own on the wire, more with each version: only
- * those without pass, and the null mechanism of version 1, which ends an operation. The token says
- * by itself which of them it has. */
+ * those without pass, PSS, whose three numbers are the same in all, and the null mechanism of
+ * version 1, which ends an operation. The token says by itself which of them it has. */
 static bool mechanism_is_plain(uint32_t mechanism)
 {
     static const uint32_t plain[] = {
@@ -313,7 +317,7 @@ static bool mechanism_passes(const struct call *call, struct att_slice arguments
     }
     (void)att_cur_be64(&cur);
     uint32_t mechanism = att_cur_be32(&cur);
-    return cur.failed || mechanism_is_plain(mechanism);
+    return cur.failed || mechanism == MECHANISM_PSS || mechanism_is_plain(mechanism);
 }
 
 static enum token_frame_verdict walk(const struct call *call, struct att_cur *cur,

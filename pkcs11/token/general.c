@@ -19,6 +19,8 @@ static void session_free(struct session *s)
 {
     token_peer_forget(s->handle);
     EVP_MD_CTX_free(s->digest);
+    token_rsa_end(&s->sign_rsa);
+    token_rsa_end(&s->verify_rsa);
     free(s->found);
     free(s);
 }
@@ -160,13 +162,24 @@ CK_RV token_C_GetTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
     return CKR_OK;
 }
 
+/* Of the key that the agent has now. */
+static bool key_is_rsa(void)
+{
+    return token_set_refresh() == CKR_OK && token_self.current &&
+           att_keytype_is_rsa(token_self.current->type);
+}
+
 /* Digests are served but not advertised: a provider that found them here would send whole TLS
  * transcripts through the socket. */
 CK_RV token_C_GetMechanismList(CK_SLOT_ID slot, CK_MECHANISM_TYPE *list, CK_ULONG *count)
 {
     static const CK_ULONG mechanisms[] = {CKM_ECDSA};
     CK_RV rv = check_slot(slot);
-    return rv != CKR_OK ? rv : give_list(mechanisms, 1, list, count);
+    if (rv != CKR_OK) {
+        return rv;
+    }
+    return key_is_rsa() ? give_list(token_rsa_mechanisms, TOKEN_RSA_MECHANISMS, list, count)
+                        : give_list(mechanisms, 1, list, count);
 }
 
 CK_RV token_C_GetMechanismInfo(CK_SLOT_ID slot, CK_MECHANISM_TYPE type, CK_MECHANISM_INFO *info)
@@ -174,6 +187,10 @@ CK_RV token_C_GetMechanismInfo(CK_SLOT_ID slot, CK_MECHANISM_TYPE type, CK_MECHA
     CK_RV rv = check_slot(slot);
     if (rv != CKR_OK || !info) {
         return rv != CKR_OK ? rv : CKR_ARGUMENTS_BAD;
+    }
+    if (token_rsa_is_mechanism(type) && key_is_rsa()) { /* verifying: up to RSA-4096 */
+        *info = (CK_MECHANISM_INFO){2048, 4096, CKF_SIGN | CKF_VERIFY};
+        return CKR_OK;
     }
     switch (type) {
     case CKM_ECDSA: /* verifying: up to P-521 */

@@ -2,6 +2,7 @@
 #ifndef TOKEN_INTERNAL_H
 #define TOKEN_INTERNAL_H
 
+#include "attestd/base/keytype.h"
 #include "pkcs11/token/cert.h"
 #include "pkcs11/token/module.h"
 
@@ -9,14 +10,16 @@
 #include <p11-kit/pkcs11.h>
 #include <stdbool.h>
 
-#define SLOT           ((CK_SLOT_ID)1)
-#define SESSIONS_MAX   256 /* of one connection */
-#define SETS_MAX       16  /* generations whose handles still work: keyd keeps 8 retired keys */
-#define SET_OBJECTS    (3 + TOKEN_CHAIN_MAX + TOKEN_BUNDLE_MAX)
-#define SET_STRIDE     64 /* handles of a set: serial * SET_STRIDE + index */
-#define PEER_KEYS_MAX  8  /* public keys that the workload brought to verify with */
-#define PEER_POINT_MAX 140
-#define PEER_TEXT_MAX  64
+#define SLOT              ((CK_SLOT_ID)1)
+#define SESSIONS_MAX      256 /* of one connection */
+#define SETS_MAX          16  /* generations whose handles still work: keyd keeps 8 retired keys */
+#define SET_OBJECTS       (3 + TOKEN_CHAIN_MAX + TOKEN_BUNDLE_MAX)
+#define SET_STRIDE        64 /* handles of a set: serial * SET_STRIDE + index */
+#define PEER_KEYS_MAX     8  /* public keys that the workload brought to verify with */
+#define PEER_POINT_MAX    140
+#define PEER_TEXT_MAX     64
+#define PEER_MODULUS_MAX  512 /* bytes: RSA-4096 */
+#define PEER_EXPONENT_MAX 8
 
 /* One generation of what the agent has: copied once, then read only. */
 struct token_set {
@@ -31,7 +34,9 @@ struct token_set {
     uint8_t point[PEER_POINT_MAX]; /* CKA_EC_POINT: OCTET STRING around the leaf's point */
     size_t point_len;
     struct token_cert leaf;
-    bool key_gone; /* keyd has said so */
+    enum att_keytype type;
+    struct att_slice modulus; /* within the leaf; empty: P-256 */
+    bool key_gone;            /* keyd has said so */
 };
 
 /* CKO_PUBLIC_KEY made by C_CreateObject; belongs to its session. */
@@ -41,14 +46,29 @@ struct peer_key {
     int curve;                     /* index into the curves of peer.c */
     uint8_t point[PEER_POINT_MAX]; /* OCTET STRING, as it came */
     size_t point_len;
+    uint8_t modulus[PEER_MODULUS_MAX], exponent[PEER_EXPONENT_MAX];
+    size_t modulus_len, exponent_len; /* 0: not of RSA */
     uint8_t label[PEER_TEXT_MAX], id[PEER_TEXT_MAX];
     size_t label_len, id_len;
+};
+
+/* One operation with RSA. {0}: none. */
+struct token_rsa {
+    enum att_rsa_scheme scheme;
+    size_t digest_len; /* 0: by the DigestInfo that is given */
+    EVP_MD_CTX *md;    /* the mechanism hashes, too: SHA*_RSA_PKCS */
+    bool updated;
+};
+struct token_digest {
+    uint8_t bytes[64];
+    size_t len;
 };
 
 struct session {
     CK_SESSION_HANDLE handle;              /* 0: empty place */
     bool rw;                               /* as it was asked for; nothing can be written */
     CK_OBJECT_HANDLE sign_key, verify_key; /* 0: no operation */
+    struct token_rsa sign_rsa, verify_rsa; /* scheme 0: by ECDSA */
     EVP_MD_CTX *digest;
     bool digest_updated;
     bool finding;
@@ -104,6 +124,24 @@ enum attr_result token_peer_attr(const struct peer_key *peer, CK_ATTRIBUTE_TYPE 
 CK_RV token_peer_verify(int curve, struct att_slice octets, struct att_slice digest,
                         struct att_slice signature);
 #define PEER_CURVE_P256 0
+
+/* ---- rsa.c ---- */
+#define TOKEN_RSA_MECHANISMS 5
+extern const CK_ULONG token_rsa_mechanisms[TOKEN_RSA_MECHANISMS];
+bool token_rsa_is_mechanism(CK_MECHANISM_TYPE type);
+/* Begins; ends whatever *ret held. CKR_MECHANISM_INVALID: none of RSA's. */
+CK_RV token_rsa_begin(const CK_MECHANISM *mechanism, struct token_rsa *ret);
+void token_rsa_end(struct token_rsa *rsa);
+CK_RV token_rsa_update(struct token_rsa *rsa, struct att_slice part);
+/* The digest that is signed: from data, and what came before. CKR_DATA_INVALID: CKM_RSA_PKCS of
+ * anything but a DigestInfo with SHA-256, SHA-384 or SHA-512. */
+CK_RV token_rsa_digest(struct token_rsa *rsa, struct att_slice data, struct token_digest *ret);
+bool token_rsa_key_ok(struct att_slice modulus, struct att_slice exponent);
+CK_RV token_rsa_verify(struct att_slice modulus, struct att_slice exponent,
+                       const struct token_rsa *rsa, const struct token_digest *digest,
+                       struct att_slice signature);
+/* 65537, big-endian. */
+#define TOKEN_RSA_EXPONENT ATT_SLICE_LIT("\x01\x00\x01")
 void token_attr_bool(struct attr_value *ret, bool value);
 void token_attr_ulong(struct attr_value *ret, CK_ULONG value);
 void token_attr_bytes(struct attr_value *ret, struct att_slice bytes);

@@ -9,6 +9,7 @@
 #define TOKEN_MODULE_H
 
 #include "attestd/base/err.h"
+#include "attestd/base/keytype.h"
 #include "attestd/base/slice.h"
 
 #define TOKEN_KEY_ID_LEN    32 /* hex digits */
@@ -39,6 +40,10 @@ struct token_store {
     /* digest: 20 to 64 bytes → r ‖ s */
     enum att_rc (*sign)(void *user, const char *key_id, struct att_slice digest,
                         uint8_t ret_signature[TOKEN_SIGNATURE_LEN], struct att_err *err);
+    /* scheme, digest of 32, 48 or 64 bytes → as long as the key's modulus */
+    enum att_rc (*sign_rsa)(void *user, const char *key_id, enum att_rsa_scheme scheme,
+                            struct att_slice digest, uint8_t ret_signature[ATT_RSA_MODULUS_MAX],
+                            size_t *ret_len, struct att_err *err);
     enum att_rc (*random)(void *user, uint8_t *ret, size_t len, struct att_err *err);
 };
 

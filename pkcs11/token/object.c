@@ -58,7 +58,7 @@ static enum attr_result key_attr(const struct token_set *set, CK_ATTRIBUTE_TYPE 
 {
     switch (type) {
     case CKA_KEY_TYPE:
-        token_attr_ulong(ret, CKK_EC);
+        token_attr_ulong(ret, set->modulus.len ? CKK_RSA : CKK_EC);
         return ATTR_OK;
     case CKA_ID:
         token_attr_bytes(ret, ATT_SLICE_ARRAY(set->id));
@@ -70,11 +70,17 @@ static enum attr_result key_attr(const struct token_set *set, CK_ATTRIBUTE_TYPE 
         token_attr_bytes(ret, set->leaf.subject);
         return ATTR_OK;
     case CKA_EC_PARAMS:
-        token_attr_bytes(ret, set->leaf.ec_params);
-        return ATTR_OK;
     case CKA_EC_POINT:
-        token_attr_bytes(ret, ATT_SLICE(set->point, set->point_len));
-        return ATTR_OK;
+        token_attr_bytes(ret, type == CKA_EC_PARAMS ? set->leaf.ec_params
+                                                    : ATT_SLICE(set->point, set->point_len));
+        return set->modulus.len ? ATTR_NONE : ATTR_OK;
+    case CKA_MODULUS:
+    case CKA_PUBLIC_EXPONENT:
+        token_attr_bytes(ret, type == CKA_MODULUS ? set->modulus : TOKEN_RSA_EXPONENT);
+        return set->modulus.len ? ATTR_OK : ATTR_NONE;
+    case CKA_MODULUS_BITS:
+        token_attr_ulong(ret, 8 * set->modulus.len);
+        return set->modulus.len ? ATTR_OK : ATTR_NONE;
     case CKA_PUBLIC_KEY_INFO:
         token_attr_bytes(ret, set->leaf.spki);
         return ATTR_OK;
@@ -83,7 +89,7 @@ static enum attr_result key_attr(const struct token_set *set, CK_ATTRIBUTE_TYPE 
         token_attr_bytes(ret, ATT_SLICE(NULL, 0));
         return ATTR_OK;
     case CKA_KEY_GEN_MECHANISM:
-        token_attr_ulong(ret, CKM_EC_KEY_PAIR_GEN);
+        token_attr_ulong(ret, set->modulus.len ? CKM_RSA_PKCS_KEY_PAIR_GEN : CKM_EC_KEY_PAIR_GEN);
         return ATTR_OK;
     case CKA_LOCAL:
         token_attr_bool(ret, true);
@@ -119,6 +125,13 @@ static enum attr_result private_attr(const struct token_set *set, CK_ATTRIBUTE_T
         return ATTR_OK;
     case CKA_VALUE:
         return ATTR_SENSITIVE;
+    case CKA_PRIVATE_EXPONENT:
+    case CKA_PRIME_1:
+    case CKA_PRIME_2:
+    case CKA_EXPONENT_1:
+    case CKA_EXPONENT_2:
+    case CKA_COEFFICIENT:
+        return set->modulus.len ? ATTR_SENSITIVE : ATTR_NONE;
     default:
         return key_attr(set, type, ret);
     }

@@ -167,6 +167,11 @@ static CK_RV check_template(const CK_ATTRIBUTE *templ, CK_ULONG count)
     if (number(class, 0) != CKO_PUBLIC_KEY) { /* no private or secret key ever comes in */
         return CKR_ATTRIBUTE_VALUE_INVALID;
     }
+    if (type && number(type, CKK_EC) == CKK_RSA) {
+        return find(templ, count, CKA_MODULUS) && find(templ, count, CKA_PUBLIC_EXPONENT)
+                   ? CKR_OK
+                   : CKR_TEMPLATE_INCOMPLETE;
+    }
     if (!type || !find(templ, count, CKA_EC_PARAMS) || !find(templ, count, CKA_EC_POINT)) {
         return type && number(type, CKK_EC) != CKK_EC ? CKR_ATTRIBUTE_VALUE_INVALID
                                                       : CKR_TEMPLATE_INCOMPLETE;
@@ -174,8 +179,39 @@ static CK_RV check_template(const CK_ATTRIBUTE *templ, CK_ULONG count)
     return number(type, ~CKK_EC) == CKK_EC ? CKR_OK : CKR_ATTRIBUTE_VALUE_INVALID;
 }
 
+static bool take_number(const CK_ATTRIBUTE *attr, uint8_t *ret, size_t room, size_t *ret_len)
+{
+    struct att_slice n = ATT_SLICE(attr->pValue, attr->ulValueLen);
+    while (n.len && n.ptr[0] == 0) {
+        n.ptr++;
+        n.len--;
+    }
+    if (n.len == 0 || n.len > room) {
+        return false;
+    }
+    memcpy(ret, n.ptr, n.len);
+    *ret_len = n.len;
+    return true;
+}
+
+static CK_RV fill_rsa(struct peer_key *peer, const CK_ATTRIBUTE *templ, CK_ULONG count)
+{
+    bool ok = take_number(find(templ, count, CKA_MODULUS), peer->modulus, sizeof peer->modulus,
+                          &peer->modulus_len) &&
+              take_number(find(templ, count, CKA_PUBLIC_EXPONENT), peer->exponent,
+                          sizeof peer->exponent, &peer->exponent_len) &&
+              token_rsa_key_ok(ATT_SLICE(peer->modulus, peer->modulus_len),
+                               ATT_SLICE(peer->exponent, peer->exponent_len));
+    take_text(find(templ, count, CKA_LABEL), peer->label, &peer->label_len);
+    take_text(find(templ, count, CKA_ID), peer->id, &peer->id_len);
+    return ok ? CKR_OK : CKR_ATTRIBUTE_VALUE_INVALID;
+}
+
 static CK_RV fill(struct peer_key *peer, const CK_ATTRIBUTE *templ, CK_ULONG count)
 {
+    if (number(find(templ, count, CKA_KEY_TYPE), CKK_EC) == CKK_RSA) {
+        return fill_rsa(peer, templ, count);
+    }
     const CK_ATTRIBUTE *point = find(templ, count, CKA_EC_POINT);
     peer->curve = curve_of(find(templ, count, CKA_EC_PARAMS));
     if (peer->curve < 0) {
@@ -247,7 +283,7 @@ enum attr_result token_peer_attr(const struct peer_key *peer, CK_ATTRIBUTE_TYPE 
         token_attr_ulong(ret, CKO_PUBLIC_KEY);
         return ATTR_OK;
     case CKA_KEY_TYPE:
-        token_attr_ulong(ret, CKK_EC);
+        token_attr_ulong(ret, peer->modulus_len ? CKK_RSA : CKK_EC);
         return ATTR_OK;
     case CKA_VERIFY:
         token_attr_bool(ret, true);
@@ -269,13 +305,25 @@ enum attr_result token_peer_attr(const struct peer_key *peer, CK_ATTRIBUTE_TYPE 
     case CKA_ID:
         token_attr_bytes(ret, ATT_SLICE(peer->id, peer->id_len));
         return ATTR_OK;
+    case CKA_MODULUS:
+        token_attr_bytes(ret, ATT_SLICE(peer->modulus, peer->modulus_len));
+        return peer->modulus_len ? ATTR_OK : ATTR_NONE;
+    case CKA_PUBLIC_EXPONENT:
+        token_attr_bytes(ret, ATT_SLICE(peer->exponent, peer->exponent_len));
+        return peer->modulus_len ? ATTR_OK : ATTR_NONE;
+    case CKA_MODULUS_BITS:
+        token_attr_ulong(ret, 8 * peer->modulus_len);
+        return peer->modulus_len ? ATTR_OK : ATTR_NONE;
     case CKA_EC_PARAMS:
+        if (peer->modulus_len) {
+            return ATTR_NONE;
+        }
         token_attr_bytes(ret,
                          ATT_SLICE(curves[peer->curve].params, curves[peer->curve].params_len));
         return ATTR_OK;
     case CKA_EC_POINT:
         token_attr_bytes(ret, ATT_SLICE(peer->point, peer->point_len));
-        return ATTR_OK;
+        return peer->modulus_len ? ATTR_NONE : ATTR_OK;
     default:
         return ATTR_NONE;
     }

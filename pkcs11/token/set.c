@@ -59,6 +59,16 @@ static void wrap_point(struct token_set *set)
     set->point_len = point.len + 2;
 }
 
+static bool take_type(struct token_set *set)
+{
+    set->modulus = att_keytype_modulus(set->leaf.spki);
+    set->type = set->modulus.len == 0 ? ATT_KEYTYPE_P256
+                : set->modulus.len == att_keytype_modulus_len(ATT_KEYTYPE_RSA2048)
+                    ? ATT_KEYTYPE_RSA2048
+                    : ATT_KEYTYPE_RSA3072;
+    return set->modulus.len || set->leaf.ec_point.len;
+}
+
 static struct token_set *set_new(const struct token_view *view)
 {
     struct token_set *set = calloc(1, sizeof *set);
@@ -76,8 +86,7 @@ static struct token_set *set_new(const struct token_view *view)
     copy_certs(set, view->bundle, view->bundle_count, view->chain_count, &used);
     set->chain_count = view->chain_count;
     set->bundle_count = view->bundle_count;
-    if (token_cert_parse(set->certs[0], &set->leaf, NULL) != ATT_OK ||
-        set->leaf.ec_point.len == 0) {
+    if (token_cert_parse(set->certs[0], &set->leaf, NULL) != ATT_OK || !take_type(set)) {
         set_free(set);
         return NULL;
     }

@@ -111,9 +111,9 @@ static enum att_rc check(const struct evidence_attobj *attobj, enum att_rc code,
     if ((size_t)attobj->fmt >= FORMATS) {
         return att_fail(err, code, "fmt: %d is none", (int)attobj->fmt);
     }
-    if (has(attobj, ALG) && attobj->alg != EVIDENCE_COSE_ES256 &&
-        attobj->alg != EVIDENCE_COSE_RS256) {
-        return att_fail(err, code, "alg: expected -7 or -257, found %d", attobj->alg);
+    int rsa = attobj->fmt == EVIDENCE_FMT_HSM ? EVIDENCE_COSE_PS256 : EVIDENCE_COSE_RS256;
+    if (has(attobj, ALG) && attobj->alg != EVIDENCE_COSE_ES256 && attobj->alg != rsa) {
+        return att_fail(err, code, "alg: expected -7 or %d, found %d", rsa, attobj->alg);
     }
     enum att_rc rc = check_x5c(attobj, code, err);
     const struct {

@@ -14,6 +14,7 @@
 #define EVIDENCE_TPM_MAX    ((size_t)2 << 10) /* bytes of sig, certInfo, pubArea each */
 #define EVIDENCE_COSE_ES256 (-7)
 #define EVIDENCE_COSE_RS256 (-257)
+#define EVIDENCE_COSE_PS256 (-37) /* RFC 8230 §2; of an RSA key in an HSM */
 
 #define EVIDENCE_SPKI_MAX ((size_t)1 << 10)
 
@@ -33,8 +34,8 @@ struct evidence_attobj {
     /* "attestd-host", "attestd-hsm" */
     struct att_slice spki; /* DER SubjectPublicKeyInfo */
     /* "tpm" */
-    int alg;                    /* COSE algorithm: EVIDENCE_COSE_* */
-    struct att_slice sig;       /* TPMT_SIGNATURE; "attestd-hsm": r ‖ s (RFC 9053 §2.1) */
+    int alg;              /* COSE algorithm: EVIDENCE_COSE_* */
+    struct att_slice sig; /* TPMT_SIGNATURE; "attestd-hsm": r ‖ s (RFC 9053 §2.1) or RSA's */
     struct att_slice cert_info; /* TPMS_ATTEST */
     struct att_slice pub_area;  /* TPMT_PUBLIC */
     /* "attestd-hsm", which has alg and sig, too */

@@ -43,12 +43,17 @@ static enum att_rc check_entry(const struct apply *a, const struct conf_entry *e
                              "agent %s: profile %s is not in the issuer's configuration",
                              entry->name, entry->profile);
     }
-    if (issuer_profile_allows(profile, entry->key)) {
-        return ATT_OK;
+    if (!issuer_profile_allows(profile, entry->key)) {
+        return issuer_refuse(err, ATT_E_INVAL, "keyStore",
+                             "agent %s: profile %s does not allow %s keys", entry->name,
+                             entry->profile, conf_key_kind_name(entry->key));
     }
-    return issuer_refuse(err, ATT_E_INVAL, "keyStore",
-                         "agent %s: profile %s does not allow %s keys", entry->name, entry->profile,
-                         conf_key_kind_name(entry->key));
+    if (!issuer_profile_allows_type(profile, entry->key_type)) {
+        return issuer_refuse(err, ATT_E_INVAL, "keyType",
+                             "agent %s: profile %s does not allow %s keys (key_types)", entry->name,
+                             entry->profile, att_keytype_name(entry->key_type));
+    }
+    return ATT_OK;
 }
 
 static enum att_rc apply_one(struct apply *a, struct store_tx *tx, const struct conf_entry *entry,

@@ -121,6 +121,15 @@ static uint32_t key_stores(const struct conf_profile *profile)
     return bits;
 }
 
+static uint32_t key_types(const struct conf_profile *profile)
+{
+    uint32_t bits = 0;
+    for (unsigned i = 0; i < profile->n_key_types; i++) {
+        bits |= VERIFY_TYPE(att_keytype_parse(att_slice_str(profile->key_types[i])));
+    }
+    return bits;
+}
+
 static enum att_rc ak_cert_der(const struct store_ak *ak, struct att_buf *ret_der,
                                struct att_err *err)
 {
@@ -142,6 +151,7 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
     }
     att_autobuf key_auth = {0}, ak_cert = {0};
     enum conf_key_kind entry_key = 0;
+    enum att_keytype entry_type = ATT_KEYTYPE_NONE;
     struct verify_clock clock = {0};
     bool have_clock =
         issuer_clock_then(m->order.clock, call->now - m->order.created_at, &m->host, &clock);
@@ -157,6 +167,7 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
         .key_authorization = att_buf_cstr(&key_auth),
         .identifier = m->order.identifier,
         .key_stores = key_stores(profile),
+        .key_types = key_types(profile),
         .parent_pcr7 = profile->parent_pcr7,
         .ak = {.ak_pub = att_buf_slice(&m->ak.pub),
                .clock = &clock,
@@ -174,8 +185,9 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
     if (profile->has_parent_policy) {
         in.parent_policy = ATT_SLICE_ARRAY(profile->parent_policy_bytes);
     }
-    enum att_rc rc = issuer_entry_key(&m->entry, &entry_key, err);
+    enum att_rc rc = issuer_entry_key(&m->entry, &entry_key, &entry_type, err);
     in.entry_store = key_bit(entry_key);
+    in.entry_type = VERIFY_TYPE(entry_type);
     if (!rc && !in.entry_store) {
         rc = issuer_refuse(err, ATT_E_DENIED, "keyStore", "the entry names no key store");
     }
@@ -247,6 +259,7 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
     }
     if (strcmp(outcome, "granted") == 0) {
         json_object_set_new(r, "keyStore", json_string(m->facts.key_store));
+        json_object_set_new(r, "keyType", json_string(m->facts.key_type));
     }
     json_t *measured = issuer_measured_json(&m->measured);
     if (measured) {

@@ -169,11 +169,17 @@ static enum att_rc check_key(const struct m5 *m, const struct store_entry *entry
     const struct conf_profile *profile =
         conf_issuer_profile(m->call->settings->conf, m->order.profile);
     enum conf_key_kind key = 0;
-    enum att_rc rc = issuer_entry_key(entry, &key, err);
+    enum att_keytype type = ATT_KEYTYPE_NONE;
+    enum att_rc rc = issuer_entry_key(entry, &key, &type, err);
     if (!rc && (!profile || !issuer_profile_allows(profile, key))) {
         rc = issuer_refuse(err, ATT_E_DENIED, "keyStore",
                            "profile %s does not allow %s keys since the verdict", m->order.profile,
                            conf_key_kind_name(key));
+    }
+    if (!rc && !issuer_profile_allows_type(profile, type)) {
+        rc = issuer_refuse(err, ATT_E_DENIED, "keyType",
+                           "profile %s does not allow %s keys since the verdict", m->order.profile,
+                           att_keytype_name(type));
     }
     if (!rc) {
         *ret_store = certs_key_store_parse(conf_key_kind_name(key));

@@ -107,14 +107,25 @@ bool issuer_profile_allows(const struct conf_profile *profile, enum conf_key_kin
     return false;
 }
 
+bool issuer_profile_allows_type(const struct conf_profile *profile, enum att_keytype type)
+{
+    for (unsigned i = 0; i < profile->n_key_types; i++) {
+        if (att_keytype_parse(att_slice_str(profile->key_types[i])) == type) {
+            return true;
+        }
+    }
+    return false;
+}
+
 enum att_rc issuer_entry_key(const struct store_entry *entry, enum conf_key_kind *ret_key,
-                             struct att_err *err)
+                             enum att_keytype *ret_type, struct att_err *err)
 {
     struct conf_entry *parsed = NULL;
     att_autojson *json = issuer_json(entry->json);
     enum att_rc rc = conf_entry_from_json(json, &parsed, err);
     if (!rc) {
         *ret_key = parsed->key;
+        *ret_type = parsed->key_type;
     }
     conf_entry_free(parsed);
     return rc;
@@ -138,6 +149,11 @@ static enum att_rc choose_profile(struct m3 *m, const struct conf_entry *entry, 
         return issuer_problem(m->call, err, ACME_P_REJECTED_IDENTIFIER, "keyStore",
                               "profile %s does not allow %s keys", entry->profile,
                               conf_key_kind_name(entry->key));
+    }
+    if (!issuer_profile_allows_type(m->profile, entry->key_type)) {
+        return issuer_problem(m->call, err, ACME_P_REJECTED_IDENTIFIER, "keyType",
+                              "profile %s does not allow %s keys", entry->profile,
+                              att_keytype_name(entry->key_type));
     }
     return ATT_OK;
 }

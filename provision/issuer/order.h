@@ -16,9 +16,11 @@ json_t *issuer_order_json(const struct issuer *issuer, const struct store_order 
 json_t *issuer_challenge_json(const struct issuer *issuer, const struct store_order *order,
                               const json_t *known);
 bool issuer_profile_allows(const struct conf_profile *profile, enum conf_key_kind key);
-/* The kind of key that an entry names. */
+bool issuer_profile_allows_type(const struct conf_profile *profile, enum att_keytype type);
+/* The kind and the type of key that an entry names. */
 ATT_MUST_USE enum att_rc issuer_entry_key(const struct store_entry *entry,
-                                          enum conf_key_kind *ret_key, struct att_err *err);
+                                          enum conf_key_kind *ret_key, enum att_keytype *ret_type,
+                                          struct att_err *err);
 
 /* The order call->id names, which must be the account's own. */
 ATT_MUST_USE enum att_rc issuer_order_load(struct issuer_call *call, struct store_tx *tx,

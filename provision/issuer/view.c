@@ -65,12 +65,15 @@ static enum att_rc add_entry(void *user, const void *record, struct att_err *err
             rc = conf_measured_to_json(&entry->measured, &measured, err);
         }
         if (!rc) {
-            json_array_append_new(
-                v->entries, json_pack("{s:s, s:s, s:s, s:s, s:I, s:o, s:o*}", "name", row->name,
-                                      "spiffeId", row->spiffe_id, "key",
-                                      conf_key_kind_name(entry->key), "profile", entry->profile,
-                                      "lifetimeS", (json_int_t)(profile ? profile->lifetime_s : 0),
-                                      "workload", workload, "measured", measured));
+            bool rsa = att_keytype_is_rsa(entry->key_type);
+            json_array_append_new(v->entries,
+                                  json_pack("{s:s, s:s, s:s, s:s*, s:s, s:I, s:o, s:o*}", "name",
+                                            row->name, "spiffeId", row->spiffe_id, "key",
+                                            conf_key_kind_name(entry->key), "keyType",
+                                            rsa ? att_keytype_name(entry->key_type) : NULL,
+                                            "profile", entry->profile, "lifetimeS",
+                                            (json_int_t)(profile ? profile->lifetime_s : 0),
+                                            "workload", workload, "measured", measured));
         }
     }
     conf_entry_free(entry);

@@ -16,19 +16,22 @@
 #include <string.h>
 
 static const enum verify_reason agent_plan[] = {
-    VERIFY_REASON_MALFORMED,       VERIFY_REASON_KEY_STORE,     VERIFY_REASON_AK_UNKNOWN,
-    VERIFY_REASON_AK_ATTRIBUTES,   VERIFY_REASON_CERTIFY_TYPE,  VERIFY_REASON_CERTIFY_SIGNATURE,
-    VERIFY_REASON_CERTIFY_NONCE,   VERIFY_REASON_CERTIFY_NAME,  VERIFY_REASON_KEY_ATTRIBUTES,
-    VERIFY_REASON_KEY_PARENT,      VERIFY_REASON_QUOTE_MAGIC,   VERIFY_REASON_QUOTE_TYPE,
-    VERIFY_REASON_QUOTE_SIGNATURE, VERIFY_REASON_AK_HIERARCHY,  VERIFY_REASON_QUOTE_NONCE,
-    VERIFY_REASON_PCR_SELECTION,   VERIFY_REASON_PCR_DIGEST,    VERIFY_REASON_TPM_CLEARED,
-    VERIFY_REASON_CLOCK_ROLLBACK,  VERIFY_REASON_AK_STALE,      VERIFY_REASON_EVIDENCE_MISMATCH,
-    VERIFY_REASON_LOG_MISSING,     VERIFY_REASON_LOG_REPLAY,    VERIFY_REASON_POLICY_MISSING,
-    VERIFY_REASON_POLICY_UNSIGNED, VERIFY_REASON_POLICY_SIGNER, VERIFY_REASON_POLICY_NOT_YET_VALID,
-    VERIFY_REASON_POLICY_EXPIRED,  VERIFY_REASON_BOOT_POLICY,
+    VERIFY_REASON_MALFORMED,         VERIFY_REASON_KEY_STORE,
+    VERIFY_REASON_KEY_TYPE,          VERIFY_REASON_AK_UNKNOWN,
+    VERIFY_REASON_AK_ATTRIBUTES,     VERIFY_REASON_CERTIFY_TYPE,
+    VERIFY_REASON_CERTIFY_SIGNATURE, VERIFY_REASON_CERTIFY_NONCE,
+    VERIFY_REASON_CERTIFY_NAME,      VERIFY_REASON_KEY_ATTRIBUTES,
+    VERIFY_REASON_KEY_PARENT,        VERIFY_REASON_QUOTE_MAGIC,
+    VERIFY_REASON_QUOTE_TYPE,        VERIFY_REASON_QUOTE_SIGNATURE,
+    VERIFY_REASON_AK_HIERARCHY,      VERIFY_REASON_QUOTE_NONCE,
+    VERIFY_REASON_PCR_SELECTION,     VERIFY_REASON_PCR_DIGEST,
+    VERIFY_REASON_TPM_CLEARED,       VERIFY_REASON_CLOCK_ROLLBACK,
+    VERIFY_REASON_AK_STALE,          VERIFY_REASON_EVIDENCE_MISMATCH,
+    VERIFY_REASON_LOG_MISSING,       VERIFY_REASON_LOG_REPLAY,
+    VERIFY_REASON_POLICY_MISSING,    VERIFY_REASON_POLICY_UNSIGNED,
+    VERIFY_REASON_POLICY_SIGNER,     VERIFY_REASON_POLICY_NOT_YET_VALID,
+    VERIFY_REASON_POLICY_EXPIRED,    VERIFY_REASON_BOOT_POLICY,
 };
-
-#define HSM_SIG_LEN 64 /* r ‖ s, ES256 */
 
 /* Everything read from what the host sent; the slices point into it. */
 struct read {
@@ -39,6 +42,8 @@ struct read {
     struct parse_name ak_name, key_name;
     uint8_t ak_spki[VERIFY_SPKI_MAX], key_spki[VERIFY_SPKI_MAX];
     size_t ak_spki_len, key_spki_len;
+    enum att_keytype type; /* NONE: no type that we know; then why_type says why */
+    struct att_err why_type;
     struct verify_statement certify, quote;
     struct evidence_statement evidence;
     struct verify_key_place place;
@@ -64,7 +69,7 @@ static bool read_statement(const struct verify_agent_in *in, struct read *read,
         read->pub_area = in->pub_area;
         read->spki = in->spki;
         read->attributes = in->attributes;
-        read->alg = EVIDENCE_COSE_ES256;
+        read->alg = att_keytype_modulus(in->spki).len ? EVIDENCE_COSE_PS256 : EVIDENCE_COSE_ES256;
         read->fmt = in->attributes.len ? EVIDENCE_FMT_HSM
                     : in->spki.len     ? EVIDENCE_FMT_HOST
                                        : EVIDENCE_FMT_TPM;
@@ -122,7 +127,9 @@ static bool read_certified(const struct verify_agent_in *in, struct read *read,
            verify_key_place_read(in, &read->place, verdict);
 }
 
-/* The key itself, on P-256 in the one encoding we write; nothing of a TPM's key beside it. */
+/* The key itself, in the one encoding that we write: P-256 or RSA; nothing of a TPM's key beside
+ * it. An RSA key of a size or exponent that nobody is given is whole all the same: keyType refuses.
+ */
 static bool read_stated(const struct verify_agent_in *in, struct read *read,
                         struct verify_verdict *verdict)
 {
@@ -136,18 +143,25 @@ static bool read_stated(const struct verify_agent_in *in, struct read *read,
                     evidence_fmt_name(read->fmt));
         return false;
     }
-    if (hsm && read->certify_sig.len != HSM_SIG_LEN) {
-        verify_fail(verdict, VERIFY_REASON_MALFORMED, "attObj sig: %zu bytes, expected %d (r, s)",
-                    read->certify_sig.len, HSM_SIG_LEN);
-        return false;
-    }
     if (hsm && evidence_hsm_attrs_parse(read->attributes, &read->attrs, &err)) {
         verify_fail(verdict, VERIFY_REASON_MALFORMED, "attObj: %s", err.msg);
         return false;
     }
-    if (read->spki.len > sizeof(read->key_spki) || certs_key_check_spki(read->spki, &err)) {
+    if (read->spki.len > sizeof(read->key_spki)) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED, "spki (%zu bytes): too long", read->spki.len);
+        return false;
+    }
+    enum att_rc rc = att_keytype_of_spki(read->spki, &read->type, &read->why_type);
+    if (rc != ATT_OK && rc != ATT_E_DENIED) {
         verify_fail(verdict, VERIFY_REASON_MALFORMED, "spki (%zu bytes): %s", read->spki.len,
-                    err.msg[0] ? err.msg : "too long");
+                    read->why_type.msg);
+        return false;
+    }
+    size_t sig_len = att_keytype_sig_len(read->type);
+    if (hsm && rc == ATT_OK && read->certify_sig.len != sig_len) {
+        verify_fail(verdict, VERIFY_REASON_MALFORMED,
+                    "attObj sig: %zu bytes, expected %zu of a key of type %s",
+                    read->certify_sig.len, sig_len, att_keytype_name(read->type));
         return false;
     }
     memcpy(read->key_spki, read->spki.ptr, read->spki.len);
@@ -227,6 +241,49 @@ static bool check_store(const struct verify_agent_in *in, struct read *read,
     read->store = kinds[i].name;
     verify_pass(verdict, VERIFY_REASON_KEY_STORE, "a key of kind \"%s\", as the profile allows",
                 kinds[i].name);
+    return true;
+}
+
+/* "ec-p256" for its bit; for people. */
+static const char *type_name(uint32_t bit)
+{
+    for (unsigned i = ATT_KEYTYPE_P256; i < ATT_KEYTYPE_COUNT; i++) {
+        if (bit == VERIFY_TYPE(i)) {
+            return att_keytype_name((enum att_keytype)i);
+        }
+    }
+    return "none";
+}
+
+/* Which types there are, RSA of 2048 bits or more with exponent 65537, is att_keytype's rule; only
+ * an HSM's key may be of RSA. A TPM's type is its public area's (keyAttributes). */
+static bool check_type(const struct verify_agent_in *in, const struct read *read,
+                       struct verify_verdict *verdict)
+{
+    enum att_keytype type = read->fmt == EVIDENCE_FMT_TPM ? ATT_KEYTYPE_P256 : read->type;
+    if (type == ATT_KEYTYPE_NONE) {
+        verify_fail(verdict, VERIFY_REASON_KEY_TYPE, "spki: %s", read->why_type.msg);
+        return false;
+    }
+    if (att_keytype_is_rsa(type) && read->fmt != EVIDENCE_FMT_HSM) {
+        verify_fail(verdict, VERIFY_REASON_KEY_TYPE,
+                    "a key of kind \"%s\" is on P-256, this one is of type \"%s\"", read->store,
+                    att_keytype_name(type));
+        return false;
+    }
+    if (!(in->key_types & VERIFY_TYPE(type))) {
+        verify_fail(verdict, VERIFY_REASON_KEY_TYPE,
+                    "the profile does not allow keys of type \"%s\"", att_keytype_name(type));
+        return false;
+    }
+    if (in->entry_type && in->entry_type != VERIFY_TYPE(type)) {
+        verify_fail(verdict, VERIFY_REASON_KEY_TYPE,
+                    "the key is of type \"%s\", the agent's entry says \"%s\"",
+                    att_keytype_name(type), type_name(in->entry_type));
+        return false;
+    }
+    verify_pass(verdict, VERIFY_REASON_KEY_TYPE, "a key of type \"%s\", as the profile allows",
+                att_keytype_name(type));
     return true;
 }
 
@@ -366,31 +423,44 @@ static bool judge_stated(const struct verify_agent_in *in, struct verify_verdict
 /* ---- an HSM's key ------------------------------------------------------------------------------
  */
 
+static enum att_rc verify_hsm_sig(const struct read *read, EVP_PKEY *key, struct att_slice message,
+                                  struct att_err *err)
+{
+    struct att_slice sig = read->certify_sig; /* of the length that its key's type has */
+    uint8_t digest[ATT_SHA256_LEN];
+    att_autobuf der = {0};
+    if (att_keytype_is_rsa(read->type)) {
+        att_sha256(digest, message);
+        return att_rsa_verify(key, ATT_RSA_PSS, ATT_SLICE_ARRAY(digest), sig, err);
+    }
+    enum att_rc rc = certs_sig_der(ATT_SLICE(sig.ptr, sig.len / 2),
+                                   ATT_SLICE(sig.ptr + sig.len / 2, sig.len / 2), &der, err);
+    return rc == ATT_OK ? certs_sig_verify(key, message, att_buf_slice(&der), err) : rc;
+}
+
 /* It is used by who speaks for it, now: its own signature. */
 static bool check_hsm_signature(const struct verify_agent_in *in, const struct read *read,
                                 struct verify_verdict *verdict)
 {
     struct att_err err = {0};
-    att_autobuf message = {0}, der = {0};
+    att_autobuf message = {0};
     ATT_CLEANUP(pkey_done) EVP_PKEY *key = NULL;
-    if (read->alg != EVIDENCE_COSE_ES256) {
+    bool rsa = att_keytype_is_rsa(read->type);
+    int alg = rsa ? EVIDENCE_COSE_PS256 : EVIDENCE_COSE_ES256;
+    if (read->alg != alg) {
         verify_fail(verdict, VERIFY_REASON_CERTIFY_SIGNATURE,
-                    "attObj says alg %d, expected %d (ES256)", read->alg, EVIDENCE_COSE_ES256);
+                    "attObj says alg %d, expected %d (%s)", read->alg, alg,
+                    rsa ? "PS256" : "ES256");
         return false;
     }
     att_buf_put_str(&message, in->key_authorization);
     att_buf_put_slice(&message, read->attributes);
     enum att_rc rc = att_buf_ok(&message, &err);
     if (rc == ATT_OK) {
-        rc = certs_sig_der(ATT_SLICE(read->certify_sig.ptr, HSM_SIG_LEN / 2),
-                           ATT_SLICE(read->certify_sig.ptr + HSM_SIG_LEN / 2, HSM_SIG_LEN / 2),
-                           &der, &err);
+        rc = att_keytype_key(ATT_SLICE(read->key_spki, read->key_spki_len), &key, &err);
     }
     if (rc == ATT_OK) {
-        rc = certs_key_from_spki(ATT_SLICE(read->key_spki, read->key_spki_len), &key, &err);
-    }
-    if (rc == ATT_OK) {
-        rc = certs_sig_verify(key, att_buf_slice(&message), att_buf_slice(&der), &err);
+        rc = verify_hsm_sig(read, key, att_buf_slice(&message), &err);
     }
     if (rc != ATT_OK) {
         verify_fail(verdict, VERIFY_REASON_CERTIFY_SIGNATURE,
@@ -519,8 +589,8 @@ static bool check_evidence(const struct verify_agent_in *in, const struct read *
 static bool judge_key(const struct verify_agent_in *in, struct read *read,
                       struct verify_verdict *verdict)
 {
-    return check_store(in, read, verdict) && check_known(in, read, verdict) &&
-           verify_step_ak(&read->ak, verdict) &&
+    return check_store(in, read, verdict) && check_type(in, read, verdict) &&
+           check_known(in, read, verdict) && verify_step_ak(&read->ak, verdict) &&
            (read->fmt == EVIDENCE_FMT_TPM   ? judge_certified(in, read, verdict)
             : read->fmt == EVIDENCE_FMT_HSM ? judge_hsm(in, read, verdict)
                                             : judge_stated(in, verdict));
@@ -551,6 +621,8 @@ static void fill(const struct read *read, struct verify_agent_facts *facts)
     memcpy(facts->spki, read->key_spki, read->key_spki_len);
     facts->spki_len = read->key_spki_len;
     facts->key_store = read->store;
+    facts->key_type =
+        att_keytype_name(read->fmt == EVIDENCE_FMT_TPM ? ATT_KEYTYPE_P256 : read->type);
     facts->have_manifest_root = read->evidence.has_manifest_root;
     memcpy(facts->manifest_root, read->evidence.manifest_root, sizeof(facts->manifest_root));
     memcpy(facts->host_log_head, read->evidence.host_log_head, sizeof(facts->host_log_head));

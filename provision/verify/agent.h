@@ -2,23 +2,27 @@
  * no TPM2_Certify: the six checks certifyType … keyParent are then reported as skipped, and
  * evidenceMismatch compares keySpki instead of keyName. One of fmt "attestd-hsm" is signed by the
  * key itself over SHA-256(keyAuthorization ‖ attributes) (certifySignature, certifyNonce),
- * keyAttributes are what its module states; certifyType, certifyName and keyParent are skipped. All
- * others are the same for all. Checks of verify_agent, in order: malformed, keyStore, akUnknown,
- * akAttributes, certifyType, certifySignature, certifyNonce, certifyName, keyAttributes, keyParent,
- * quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest,
- * tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing, logReplay, policyMissing,
- * policyUnsigned, policySigner, policyNotYetValid, policyExpired, bootPolicy. Of verify_csr:
- * malformed, csrSignature, csrName, csrAccountKey, csrKey. */
+ * keyAttributes are what its module states, keyType is of the key's own size and exponent;
+ * certifyType, certifyName and keyParent are skipped. All others are the same for all. Checks of
+ * verify_agent, in order: malformed, keyStore, keyType, akUnknown, akAttributes, certifyType,
+ * certifySignature, certifyNonce, certifyName, keyAttributes, keyParent, quoteMagic, quoteType,
+ * quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest, tpmCleared, clockRollback,
+ * akStale, evidenceMismatch, logMissing, logReplay, policyMissing, policyUnsigned, policySigner,
+ * policyNotYetValid, policyExpired, bootPolicy. Of verify_csr: malformed, csrSignature, csrName,
+ * csrAccountKey, csrKey. */
 #ifndef ATTESTD_VERIFY_AGENT_H
 #define ATTESTD_VERIFY_AGENT_H
 
 #include "provision/evidence/statement.h"
+#include "attestd/base/keytype.h"
 #include "provision/verify/quote.h"
 
 /* Kinds of key a profile may allow. */
 #define VERIFY_KEY_TPM    1U
 #define VERIFY_KEY_HSM    2U
 #define VERIFY_KEY_MEMORY 4U
+/* Types of key: bit i stands for enum att_keytype i. */
+#define VERIFY_TYPE(type) (1U << (type))
 
 /* What the verifier remembers of the AK. */
 struct verify_ak_record {
@@ -50,6 +54,8 @@ struct verify_agent_in {
     const char *identifier; /* the order's: "spiffe://…" or the EK id */
     uint32_t key_stores;    /* VERIFY_KEY_* that the profile allows */
     uint32_t entry_store;   /* VERIFY_KEY_* that the entry names; 0: there is no entry here */
+    uint32_t key_types;     /* VERIFY_TYPE(…) that the profile allows */
+    uint32_t entry_type;    /* … that the entry names; 0: there is no entry here */
     struct verify_ak_record ak;
     struct verify_boot boot;
     /* With sealing on: the parent's authPolicy (empty: not demanded) and userWithAuth clear. No key
@@ -68,6 +74,7 @@ struct verify_agent_facts {
     uint8_t spki[VERIFY_SPKI_MAX]; /* of the key judged: what verify_csr compares with */
     size_t spki_len;
     const char *key_store; /* static: "tpm", "hsm", "memory" */
+    const char *key_type;  /* static: "ec-p256", "rsa-2048" … */
     bool have_manifest_root;
     uint8_t manifest_root[ATT_SHA256_LEN];
     uint8_t host_log_head[ATT_SHA256_LEN];

@@ -269,6 +269,28 @@ static void derive_certify(struct forge *forge, forge_mutate mutate)
     seal(&forge->certify, forge->certify_signer, &forge->certify_bytes, &forge->certify_sig);
 }
 
+/* The agent's key where it is in no TPM. */
+static EVP_PKEY *outside_key(const struct forge *forge)
+{
+    return forge->outside ? forge->outside : forge->agent.pkey;
+}
+
+/* RSASSA-PSS over SHA-256 with a salt as long as the digest (PS256, RFC 7518 §3.5). */
+static bool sign_pss(EVP_PKEY *key, struct att_slice message, struct att_buf *ret)
+{
+    uint8_t sig[512];
+    size_t len = sizeof sig;
+    EVP_PKEY_CTX *pctx = NULL;
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool ok = ctx && EVP_DigestSignInit(ctx, &pctx, EVP_sha256(), NULL, key) == 1 &&
+              EVP_PKEY_CTX_set_rsa_padding(pctx, RSA_PKCS1_PSS_PADDING) == 1 &&
+              EVP_PKEY_CTX_set_rsa_pss_saltlen(pctx, RSA_PSS_SALTLEN_DIGEST) == 1 &&
+              EVP_DigestSign(ctx, sig, &len, message.ptr, message.len) == 1;
+    EVP_MD_CTX_free(ctx);
+    att_buf_put(ret, sig, ok ? len : 0);
+    return ok;
+}
+
 static void derive_hsm(struct forge *forge, forge_mutate mutate)
 {
     struct att_err err = {0};
@@ -278,11 +300,16 @@ static void derive_hsm(struct forge *forge, forge_mutate mutate)
                           1u << EVIDENCE_HSM_TOKEN | 1u << EVIDENCE_HSM_PRIVATE |
                           1u << EVIDENCE_HSM_SIGN;
     forge->attrs = (struct evidence_hsm_attrs){(1u << EVIDENCE_HSM_COUNT) - 1, good};
-    forge->hsm_signer = forge->agent.pkey;
+    forge->hsm_signer = outside_key(forge);
     stage(forge, mutate, FORGE_CERTIFY);
     forge_must(!evidence_hsm_attrs_encode(&forge->attrs, &forge->certify_bytes, &err), err.msg);
     att_buf_put_str(&message, forge->certified_key_authorization);
     att_buf_put_slice(&message, att_buf_slice(&forge->certify_bytes));
+    if (EVP_PKEY_is_a(forge->hsm_signer, "RSA")) {
+        forge_must(sign_pss(forge->hsm_signer, att_buf_slice(&message), &forge->certify_sig),
+                   "PS256");
+        return;
+    }
     forge_must(!certs_sign(forge->hsm_signer, att_buf_slice(&message), &der, &err) &&
                    !certs_sig_raw(att_buf_slice(&der), &forge->certify_sig, &err),
                err.msg);
@@ -295,7 +322,7 @@ static void derive_evidence(struct forge *forge, forge_mutate mutate)
     (void)strncpy(statement->identifier, forge->identifier, sizeof(statement->identifier) - 1);
     if (forge->memory) {
         att_autobuf spki = {0};
-        forge_spki(forge->agent.pkey, &spki);
+        forge_spki(outside_key(forge), &spki);
         (void)strncpy(statement->key_store, forge->hsm ? "hsm" : "memory",
                       sizeof(statement->key_store) - 1);
         statement->has_key_spki = true;
@@ -405,6 +432,7 @@ static void derive_inputs(struct forge *forge)
                                                         : att_buf_slice(&forge->parent.area),
         .key_authorization = forge->key_authorization,
         .identifier = forge->identifier,
+        .key_types = VERIFY_TYPE(ATT_KEYTYPE_P256),
         .key_stores = forge->hsm      ? VERIFY_KEY_HSM
                       : forge->memory ? VERIFY_KEY_MEMORY
                                       : VERIFY_KEY_TPM,
@@ -422,12 +450,14 @@ static void derive_attobj(struct forge *forge)
     att_autobuf spki = {0};
     struct evidence_attobj attobj = {.x5c = {att_buf_slice(&forge->ak_cert)}, .x5c_len = 1};
     if (forge->memory) {
-        forge_spki(forge->agent.pkey, &spki);
+        forge_spki(outside_key(forge), &spki);
         attobj.fmt = EVIDENCE_FMT_HOST;
         attobj.spki = att_buf_slice(&spki);
         if (forge->hsm) {
             attobj.fmt = EVIDENCE_FMT_HSM;
-            attobj.alg = EVIDENCE_COSE_ES256;
+            attobj.alg = forge->hsm_alg                             ? forge->hsm_alg
+                         : EVP_PKEY_is_a(outside_key(forge), "RSA") ? EVIDENCE_COSE_PS256
+                                                                    : EVIDENCE_COSE_ES256;
             attobj.sig = att_buf_slice(&forge->certify_sig);
             attobj.attributes = att_buf_slice(&forge->certify_bytes);
         }

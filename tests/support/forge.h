@@ -69,10 +69,12 @@ struct forge {
     X509 *maker_root, *maker_ca, *att_root, *att_ca;
     struct certs_ek_store *roots;
     struct forge_ek_cert ek_cert_spec;
-    bool no_parent; /* the key stands right under the SRK */
-    bool memory;    /* the agent's key is in no TPM: fmt attestd-host */
-    bool hsm;       /* with memory: fmt attestd-hsm; certify_bytes, certify_sig are
-                       its attributes (CBOR) and its r ‖ s over them */
+    bool no_parent;    /* the key stands right under the SRK */
+    bool memory;       /* the agent's key is in no TPM: fmt attestd-host */
+    bool hsm;          /* with memory: fmt attestd-hsm; certify_bytes, certify_sig are
+                          its attributes (CBOR) and its r ‖ s over them */
+    EVP_PKEY *outside; /* with memory: this key (RSA, say) and not the agent's; borrowed */
+    int hsm_alg;       /* COSE; 0: by the key's type */
     struct evidence_hsm_attrs attrs;
     EVP_PKEY *hsm_signer;             /* the agent's unless set, borrowed */
     uint32_t ak_hierarchy, hierarchy; /* of the AK, of the SRK */

@@ -114,6 +114,34 @@ static void test_another_store_renews(void **state)
     assert_false(alpha->forced);
 }
 
+/* The key in use is of the type before, and a record keeps the new one. */
+static void test_another_type_renews(void **state)
+{
+    struct agent_registry *reg = *state;
+    struct agent_sync sync;
+    struct agent_entry one = entry("alpha");
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_OK);
+    struct agent *alpha = agent_registry_find(reg, "alpha");
+    assert_string_equal(agent_record_key_type(&alpha->rec), "ec-p256");
+    alpha->rec.life.state = AGENT_VALID;
+    one.key_type = "ec-p256"; /* said in words: nothing new */
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_OK);
+    assert_int_equal(sync.changed, 0);
+    assert_false(alpha->forced);
+    one.key_type = "a-type-that-is-too-long";
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_E_INVAL);
+    one.key_type = "rsa-2048";
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_OK);
+    assert_int_equal(sync.changed, 1);
+    assert_true(alpha->forced);
+    assert_string_equal(agent_record_key_type(&alpha->rec), "rsa-2048");
+    struct agent_record rec = {.name = "beta", .spiffe_id = "x", .key_type = "rsa-3072"}, back;
+    att_autobuf text = {0};
+    assert_int_equal(agent_record_encode(&rec, &text, NULL), ATT_OK);
+    assert_int_equal(agent_record_parse(att_buf_slice(&text), &back, NULL), ATT_OK);
+    assert_string_equal(agent_record_key_type(&back), "rsa-3072");
+}
+
 static void test_sync(void **state)
 {
     struct agent_registry *reg = *state;
@@ -184,6 +212,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sync, setup, teardown),
         cmocka_unit_test_setup_teardown(test_another_store_renews, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_type_renews, setup, teardown),
         cmocka_unit_test_setup_teardown(test_frozen_agent_can_be_removed, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

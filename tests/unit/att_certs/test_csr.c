@@ -72,10 +72,13 @@ static void test_refuses_content(void **state)
     (void)state;
     certs_autokey *key = NULL;
     assert_ok(certs_key_generate(&key, err));
-    EVP_PKEY *p384 = EVP_EC_gen("P-384"), *rsa = EVP_RSA_gen(2048);
+    EVP_PKEY *p384 = EVP_EC_gen("P-384"), *rsa = EVP_RSA_gen(1024);
+    EVP_PKEY *rsa_2048 = EVP_RSA_gen(2048);
     const struct recipe plain = {.san = "URI:" ID};
-    recipe_refused(&plain, p384, ATT_E_PARSE, "P-256 SubjectPublicKeyInfo");
-    recipe_refused(&plain, rsa, ATT_E_PARSE, "P-256 SubjectPublicKeyInfo");
+    recipe_refused(&plain, p384, ATT_E_PARSE, "SubjectPublicKeyInfo of a key on P-256");
+    recipe_refused(&plain, rsa, ATT_E_PARSE, "1024 bits, expected 2048 or 3072");
+    recipe_refused(&(struct recipe){.san = "URI:" ID, .md = EVP_sha384()}, rsa_2048, ATT_E_PARSE,
+                   "sha256WithRSAEncryption");
     recipe_refused(&(struct recipe){.san = "URI:" ID, .md = EVP_sha384()}, key, ATT_E_PARSE,
                    "ecdsa-with-SHA256");
     recipe_refused(&(struct recipe){.san = "URI:" ID "x"}, key, ATT_E_DENIED, "exactly one SAN");
@@ -103,6 +106,68 @@ static void test_refuses_content(void **state)
     refused(att_buf_slice(&der), ATT_E_PARSE, "version 1");
     EVP_PKEY_free(p384);
     EVP_PKEY_free(rsa);
+    EVP_PKEY_free(rsa_2048);
+}
+
+/* ---- RSA ---- */
+
+static enum att_rc sign_pkcs1(void *user, struct att_slice digest, struct att_buf *ret,
+                              struct att_err *err)
+{
+    uint8_t sig[512];
+    size_t len = sizeof sig;
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(user, NULL);
+    (void)err;
+    assert_int_equal(EVP_PKEY_sign_init(ctx), 1);
+    assert_int_equal(EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()), 1);
+    assert_int_equal(EVP_PKEY_sign(ctx, sig, &len, digest.ptr, digest.len), 1);
+    EVP_PKEY_CTX_free(ctx);
+    att_buf_put(ret, sig, len);
+    return att_buf_ok(ret, err);
+}
+
+static enum att_rc sign_not(void *user, struct att_slice digest, struct att_buf *ret,
+                            struct att_err *err)
+{
+    (void)user;
+    (void)digest;
+    (void)ret;
+    return att_fail(err, ATT_E_GONE, "no HSM");
+}
+
+static void test_rsa(void **state)
+{
+    (void)state;
+    EVP_PKEY *key = EVP_RSA_gen(3072), *other = EVP_RSA_gen(3072);
+    struct certs_csr csr;
+    att_autobuf spki = {0}, der = {0}, none = {0};
+    assert_ok(certs_key_spki(key, &spki, err));
+    assert_ok(certs_csr_create_rsa(att_buf_slice(&spki), ID, sign_pkcs1, key, &der, err));
+    assert_ok(certs_csr_verify(att_buf_slice(&der), ID, &csr, err));
+    assert_true(csr.has_san);
+    assert_true(att_slice_eq(ATT_SLICE(csr.spki, csr.spki_len), att_buf_slice(&spki)));
+    const uint8_t *at = der.ptr; /* another reader */
+    X509_REQ *req = d2i_X509_REQ(NULL, &at, (long)der.len);
+    assert_non_null(req);
+    assert_int_equal(X509_REQ_verify(req, key), 1);
+    X509_REQ_free(req);
+    recipe_refused(&(struct recipe){.san = "URI:" ID "x"}, key, ATT_E_DENIED, "exactly one SAN");
+    der.ptr[der.len - 1] ^= 1;
+    refused(att_buf_slice(&der), ATT_E_AUTH, "signature");
+    att_buf_reset(&der);
+    assert_ok(certs_csr_create_rsa(att_buf_slice(&spki), ID, sign_pkcs1, other, &der, err));
+    refused(att_buf_slice(&der), ATT_E_AUTH, "signature");
+    assert_int_equal(certs_csr_create_rsa(att_buf_slice(&spki), ID, sign_not, NULL, &none, NULL),
+                     ATT_E_GONE);
+    assert_int_equal(
+        certs_csr_create_rsa(att_buf_slice(&spki), "https://x/y", sign_pkcs1, key, &none, NULL),
+        ATT_E_PARSE);
+    assert_int_equal(
+        certs_csr_create_rsa(ATT_SLICE(spki.ptr, 10), ID, sign_pkcs1, key, &none, NULL),
+        ATT_E_INVAL);
+    assert_int_equal(none.len, 0);
+    EVP_PKEY_free(key);
+    EVP_PKEY_free(other);
 }
 
 static void test_refuses_bytes(void **state)
@@ -248,8 +313,11 @@ static void test_agent_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refuses_content), cmocka_unit_test(test_refuses_bytes),
-        cmocka_unit_test(test_accepts),         cmocka_unit_test(test_spiffe),
+        cmocka_unit_test(test_refuses_content),
+        cmocka_unit_test(test_refuses_bytes),
+        cmocka_unit_test(test_rsa),
+        cmocka_unit_test(test_accepts),
+        cmocka_unit_test(test_spiffe),
         cmocka_unit_test(test_agent_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

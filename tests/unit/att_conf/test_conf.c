@@ -424,7 +424,9 @@ static void test_profiles_refused(void **state)
                    "  - { name: e, boot: none, pcrs: \"sha256:0\", lifetime: soon }\n" /* 11 */
                    "  - { name: f, boot: none, pcrs: \"sha256:0\", description: \"\" }\n"
                    "  - { name: g, boot: none, pcrs: \"sha256:0\", parent_policy: \"8\" }\n"
-                   "  - { name: h, boot: none, pcrs: \"sha256:0\", parent_policy: \"abcd\" }\n";
+                   "  - { name: h, boot: none, pcrs: \"sha256:0\", parent_policy: \"abcd\" }\n"
+                   "  - { name: i, boot: none, pcrs: \"sha256:0\", key_types: [rsa-1024] }\n"
+                   "  - { name: j, boot: none, pcrs: \"sha256:0\", key_types: [rsa-2048] }\n";
     issuer_refused(yaml, 6, "profiles[0].lifetime", "at least 120 s");
     issuer_refused(yaml, 7, "profiles[1].name", "twice");
     issuer_refused(yaml, 8, "profiles[2].name", "expected a name");
@@ -434,6 +436,8 @@ static void test_profiles_refused(void **state)
     issuer_refused(yaml, 12, "profiles[6].description", "1 … 256 bytes");
     issuer_refused(yaml, 13, "profiles[7].parent_policy", "none, 7 or 64");
     issuer_refused(yaml, 14, "profiles[8].parent_policy", "none, 7 or 64");
+    issuer_refused(yaml, 15, "profiles[9].key_types[0]", "ec-p256, rsa-2048, rsa-3072");
+    issuer_refused(yaml, 16, "profiles[10].key_types", "keys has no hsm");
     issuer_refused(HEAD ENROL "profiles:\n  - { name: a, pcrs: \"sha256:0\" }\n", 6,
                    "profiles[0].boot", "required");
 }

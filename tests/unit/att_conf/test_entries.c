@@ -36,6 +36,42 @@ static void refused(const char *yaml, int line, const char *field, const char *w
     fail_msg("no error at line %d, field %s: %s", line, field, words);
 }
 
+static void test_key_types(void **state)
+{
+    (void)state;
+    refused(A(HOSTS WORK "    key: tpm\n    key_type: rsa-2048\n    profile: trading\n"), 8,
+            "agents[0].key_type", "RSA keys are made in an HSM only");
+    refused(A(HOSTS WORK "    key: memory\n    key_type: rsa-3072\n    profile: trading\n"), 8,
+            "agents[0].key_type", "in an HSM only");
+    refused(A(HOSTS WORK "    key: hsm\n    key_type: rsa-1024\n    profile: trading\n"), 8,
+            "agents[0].key_type", "expected one of: ec-p256, rsa-2048, rsa-3072");
+    refused(A(HOSTS WORK "    key: hsm\n    key_type: [rsa-2048]\n    profile: trading\n"), 8,
+            "agents[0].key_type", "expected text");
+    struct conf_entries *entries = NULL;
+    assert_int_equal(
+        conf_entries_parse(att_slice_str(A(HOSTS WORK "    key: hsm\n    key_type: rsa-2048\n"
+                                                      "    profile: trading\n")),
+                           &entries, &errors, NULL),
+        ATT_OK);
+    assert_int_equal(entries->agents[0].key_type, ATT_KEYTYPE_RSA2048);
+    struct conf_entry *again = NULL;
+    json_t *json = NULL;
+    assert_int_equal(conf_entry_to_json(&entries->agents[0], &json, NULL), ATT_OK);
+    assert_int_equal(conf_entry_from_json(json, &again, NULL), ATT_OK);
+    assert_int_equal(again->key_type, ATT_KEYTYPE_RSA2048);
+    conf_entry_free(again);
+    json_decref(json);
+    conf_entries_free(entries);
+    /* The usual type is not written: entries from before stay what they are, byte for byte. */
+    assert_int_equal(conf_entries_parse(att_slice_str(A(HOSTS WORK KEY)), &entries, &errors, NULL),
+                     ATT_OK);
+    assert_int_equal(entries->agents[0].key_type, ATT_KEYTYPE_P256);
+    assert_int_equal(conf_entry_to_json(&entries->agents[0], &json, NULL), ATT_OK);
+    assert_null(json_object_get(json, "key_type"));
+    json_decref(json);
+    conf_entries_free(entries);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -311,9 +347,10 @@ static void test_clashes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),        cmocka_unit_test(test_too_many),
-        cmocka_unit_test(test_accepted),       cmocka_unit_test(test_json),
-        cmocka_unit_test(test_workloads_json), cmocka_unit_test(test_clashes),
+        cmocka_unit_test(test_key_types), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_too_many),  cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_json),      cmocka_unit_test(test_workloads_json),
+        cmocka_unit_test(test_clashes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

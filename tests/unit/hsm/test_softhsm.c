@@ -51,7 +51,7 @@ static void new_id(uint8_t id[HSM_KEY_ID_LEN])
 static bool verifies(const struct hsm_key *key, const uint8_t digest[32], const uint8_t raw[64])
 {
     EVP_PKEY *pkey = NULL;
-    assert_int_equal(att_p256_key(key->xy, &pkey, NULL), ATT_OK);
+    assert_int_equal(att_keytype_key(ATT_SLICE(key->spki, key->spki_len), &pkey, NULL), ATT_OK);
     ECDSA_SIG *sig = ECDSA_SIG_new();
     assert_int_equal(ECDSA_SIG_set0(sig, BN_bin2bn(raw, 32, NULL), BN_bin2bn(raw + 32, 32, NULL)),
                      1);
@@ -71,7 +71,7 @@ static void create(struct hsm *hsm, uint8_t id[HSM_KEY_ID_LEN], struct hsm_key *
 {
     struct att_err err = {0};
     new_id(id);
-    if (hsm_key_create(hsm, id, ret_key, &err) != ATT_OK) {
+    if (hsm_key_create(hsm, id, ATT_KEYTYPE_P256, ret_key, &err) != ATT_OK) {
         fail_msg("%s", err.msg);
     }
 }
@@ -142,6 +142,56 @@ static void test_create_sign_read_destroy(void **state)
     sign_refused(hsm, id, ATT_E_NOTFOUND, "keyGone");
     assert_int_equal(hsm_key_read(hsm, id, &again, NULL), ATT_E_NOTFOUND);
     assert_int_equal(hsm_key_destroy(hsm, id, NULL), ATT_OK); /* absent is fine */
+    hsm_free(hsm);
+}
+
+/* RSA: both schemes by a key of each size; the other type's mechanism is refused by the module. */
+static void test_rsa(void **state)
+{
+    (void)state;
+    struct hsm *hsm = open_it();
+    const enum att_keytype types[] = {ATT_KEYTYPE_RSA2048, ATT_KEYTYPE_RSA3072};
+    uint8_t id[HSM_KEY_ID_LEN], digest[64] = {9}, sig[HSM_SIGNATURE_MAX], raw[64];
+    for (size_t i = 0; i < 2; i++) {
+        struct hsm_key key, again;
+        struct att_err err = {0};
+        EVP_PKEY *pkey = NULL;
+        size_t len = 0;
+        new_id(id);
+        assert_int_equal(hsm_key_create(hsm, id, types[i], &key, &err), ATT_OK);
+        assert_int_equal(key.type, types[i]);
+        assert_int_equal(hsm_key_read(hsm, id, &again, NULL), ATT_OK);
+        assert_memory_equal(&again, &key, sizeof key);
+        assert_int_equal(att_keytype_key(ATT_SLICE(key.spki, key.spki_len), &pkey, NULL), ATT_OK);
+        for (size_t n = 32; n <= 64; n += 16) {
+            for (int scheme = ATT_RSA_PKCS1; scheme <= ATT_RSA_PSS; scheme++) {
+                struct att_slice is = ATT_SLICE(digest, n);
+                assert_int_equal(
+                    hsm_key_sign_rsa(hsm, id, (enum att_rsa_scheme)scheme, is, sig, &len, NULL),
+                    ATT_OK);
+                assert_int_equal(len, att_keytype_sig_len(types[i]));
+                assert_int_equal(att_rsa_verify(pkey, (enum att_rsa_scheme)scheme, is,
+                                                ATT_SLICE(sig, len), NULL),
+                                 ATT_OK);
+            }
+        }
+        EVP_PKEY_free(pkey);
+        assert_int_equal(
+            hsm_key_sign_rsa(hsm, id, ATT_RSA_PKCS1, ATT_SLICE(digest, 20), sig, &len, NULL),
+            ATT_E_INVAL); /* SHA-1 */
+        assert_int_equal(hsm_key_sign(hsm, id, digest, raw, &err), ATT_E_UNSUPPORTED);
+        assert_string_equal(err.reason, "keyType");
+        assert_int_equal(hsm_key_destroy(hsm, id, NULL), ATT_OK);
+        assert_int_equal(hsm_key_read(hsm, id, &again, NULL), ATT_E_NOTFOUND);
+    }
+    struct hsm_key key;
+    struct att_err err = {0};
+    size_t len = 0;
+    create(hsm, id, &key);
+    assert_int_equal(hsm_key_sign_rsa(hsm, id, ATT_RSA_PSS, ATT_SLICE(digest, 32), sig, &len, &err),
+                     ATT_E_UNSUPPORTED);
+    assert_string_equal(err.reason, "keyType");
+    sign_ok(hsm, id, &key);
     hsm_free(hsm);
 }
 
@@ -216,7 +266,7 @@ static void test_an_id_is_used_once(void **state)
     struct hsm_key key, other;
     struct att_err err = {0};
     create(hsm, id, &key);
-    assert_int_equal(hsm_key_create(hsm, id, &other, &err), ATT_E_EXISTS);
+    assert_int_equal(hsm_key_create(hsm, id, ATT_KEYTYPE_P256, &other, &err), ATT_E_EXISTS);
     sign_ok(hsm, id, &key);
     hsm_free(hsm);
 }
@@ -385,7 +435,7 @@ static void test_a_wrong_pin_is_tried_once(void **state)
         assert_int_equal(err.domain, ATT_DOM_PKCS11);
         assert_int_equal(err.native, CKR_PIN_INCORRECT);
         sign_refused(hsm, id, ATT_E_AUTH, "pinRefused");
-        assert_int_equal(hsm_key_create(hsm, id, &key, NULL), ATT_E_AUTH);
+        assert_int_equal(hsm_key_create(hsm, id, ATT_KEYTYPE_P256, &key, NULL), ATT_E_AUTH);
     }
     assert_int_equal(logins, 1);
     assert_int_equal(refusals, 1);
@@ -444,7 +494,7 @@ static void test_a_token_goes_and_comes_back(void **state)
     struct att_err err = {0};
     new_id(other);
     struct hsm_key none;
-    assert_int_equal(hsm_key_create(hsm, other, &none, &err), ATT_E_GONE);
+    assert_int_equal(hsm_key_create(hsm, other, ATT_KEYTYPE_P256, &none, &err), ATT_E_GONE);
     assert_int_equal(hsm_key_destroy(hsm, id, NULL), ATT_E_GONE);
     softhsm_run("mv %s/away %s", folder, path);
     wait_for(hsm, ATT_OK);
@@ -599,9 +649,11 @@ static void test_points(void **state)
     struct hsm_key key;
     create(hsm, id, &key);
     hsm_free(hsm);
-    memcpy(value + 3, key.xy, 64);
+    const uint8_t *made = att_p256_of_spki(ATT_SLICE(key.spki, key.spki_len));
+    assert_non_null(made);
+    memcpy(value + 3, made, 64);
     assert_int_equal(hsm_object_point_parse(ATT_SLICE(value, 67), xy, NULL), ATT_OK);
-    assert_memory_equal(xy, key.xy, 64);
+    assert_memory_equal(xy, made, 64);
     assert_int_equal(hsm_object_point_parse(ATT_SLICE(value + 2, 65), xy, NULL), ATT_OK); /* bare */
     for (size_t len = 0; len <= 70; len++) {
         if (len != 67) {
@@ -690,6 +742,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_create_sign_read_destroy),
+        cmocka_unit_test(test_rsa),
         cmocka_unit_test(test_attributes_are_read_back),
         cmocka_unit_test(test_attribute_rules),
         cmocka_unit_test(test_an_id_is_used_once),

@@ -209,6 +209,7 @@ static void judge_again(struct stage *s, const json_t *record)
         .key_authorization = att_buf_cstr(&key_auth),
         .identifier = issuer_string(record, "subject"),
         .key_stores = VERIFY_KEY_MEMORY,
+        .key_types = VERIFY_TYPE(ATT_KEYTYPE_P256),
         .entry_store = VERIFY_KEY_MEMORY,
         .ak = {.ak_pub = att_buf_slice(&s->tpm.base->ak.area)},
         .boot = {.logs = VERIFY_LOG_FIRMWARE, .boot_none = true, .now = rig_time},

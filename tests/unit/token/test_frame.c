@@ -284,10 +284,27 @@ static void only_plain_mechanisms_pass(void **state)
     assert_int_equal(sign_init(0x1041, 0), TOKEN_FRAME_PASS);      /* ECDSA */
     assert_int_equal(sign_init(1, 0), TOKEN_FRAME_PASS);           /* RSA_PKCS: the token says no */
     assert_int_equal(sign_init(0xffffffff, 0), TOKEN_FRAME_PASS);  /* the null mechanism */
-    assert_int_equal(sign_init(0x0d, 24), TOKEN_FRAME_UNSERVED);   /* RSA_PKCS_PSS */
+    assert_int_equal(sign_init(0x0d, 24), TOKEN_FRAME_REFUSED);    /* RSA_PKCS_PSS as bytes */
     assert_int_equal(sign_init(0x1050, 24), TOKEN_FRAME_UNSERVED); /* ECDH1_DERIVE */
     assert_int_equal(sign_init(0x1087, 40), TOKEN_FRAME_UNSERVED); /* AES_GCM */
     assert_int_equal(sign_init(0x80000001, 0), TOKEN_FRAME_UNSERVED);
+}
+
+/* Hash, MGF and salt as three numbers, without a length in front. */
+static void pss_has_three_numbers(void **state)
+{
+    (void)state;
+    for (int numbers = 0; numbers <= 4; numbers++) {
+        att_autobuf buf = {0};
+        begin(&buf, 42, "uMu");
+        att_buf_be64(&buf, 1);
+        att_buf_be32(&buf, 0x0d);
+        for (int i = 0; i < numbers; i++) {
+            att_buf_be64(&buf, 0x250);
+        }
+        att_buf_be64(&buf, 64);
+        assert_int_equal(check(&buf, true), numbers == 3 ? TOKEN_FRAME_PASS : TOKEN_FRAME_REFUSED);
+    }
 }
 
 static void the_refusal_is_a_whole_frame(void **state)
@@ -321,6 +338,7 @@ int main(void)
         cmocka_unit_test(nesting_never_passes),
         cmocka_unit_test(room_beyond_the_cap_is_not_allocated),
         cmocka_unit_test(only_plain_mechanisms_pass),
+        cmocka_unit_test(pss_has_three_numbers),
         cmocka_unit_test(the_refusal_is_a_whole_frame),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

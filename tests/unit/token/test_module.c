@@ -270,7 +270,10 @@ static void private_and_foreign_objects_are_not_taken(void **state)
     assert_int_equal(f->C_CreateObject(session, templ, 4, &object), CKR_ATTRIBUTE_VALUE_INVALID);
     params[9] = 0x08;
     assert_int_equal(f->C_CreateObject(session, templ, 4, &object), CKR_CURVE_NOT_SUPPORTED);
-    templ[1].pValue = &rsa;
+    templ[1].pValue = &rsa; /* with a curve's attributes */
+    assert_int_equal(f->C_CreateObject(session, templ, 4, &object), CKR_TEMPLATE_INCOMPLETE);
+    type = CKK_DSA;
+    templ[1].pValue = &type;
     assert_int_equal(f->C_CreateObject(session, templ, 4, &object), CKR_ATTRIBUTE_VALUE_INVALID);
 }
 

@@ -306,7 +306,7 @@ static void test_what_is_skipped(void **state)
     f->memory = true;
     forge_build(f, NULL);
     assert_int_equal(verify_agent(&f->agent_in, verdict, &facts), VERIFY_ACCEPTED);
-    assert_int_equal(verdict->n_checks, 29);
+    assert_int_equal(verdict->n_checks, 30);
     for (size_t i = 0; i < verdict->n_checks; i++) {
         const struct verify_check *check = &verdict->checks[i];
         bool may_skip = false;
