@@ -9,6 +9,7 @@
 #include <openssl/bio.h>
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
+#include <openssl/err.h>
 #include <openssl/pem.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -111,6 +112,18 @@ enum att_rc certs_key_point(const EVP_PKEY *key, uint8_t ret_x[CERTS_P256_LEN],
     if (!certs_key_is_p256(key)) {
         return att_fail(err, ATT_E_INVAL, "expected a P-256 key");
     }
+    /* The whole point at once, where it is kept uncompressed: for each coordinate alone libcrypto
+     * works both of them out. */
+    uint8_t point[1 + 2 * CERTS_P256_LEN];
+    size_t len = 0;
+    if (EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_PUB_KEY, point, sizeof point, &len) ==
+            1 &&
+        len == sizeof point && point[0] == POINT_CONVERSION_UNCOMPRESSED) {
+        memcpy(ret_x, point + 1, CERTS_P256_LEN);
+        memcpy(ret_y, point + 1 + CERTS_P256_LEN, CERTS_P256_LEN);
+        return ATT_OK;
+    }
+    ERR_clear_error(); /* a key elsewhere, or one in another form */
     BIGNUM *x = NULL, *y = NULL;
     bool ok = EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_EC_PUB_X, &x) == 1 &&
               EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_EC_PUB_Y, &y) == 1 &&

@@ -113,6 +113,7 @@ int main(int argc, char **argv)
     int opt;
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
+    issuer_memory();
     while ((opt = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
         switch (opt) {
         case 'c':

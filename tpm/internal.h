@@ -92,6 +92,8 @@ bool tpm_again(struct tpm_context *ctx, TSS2_RC rc, unsigned *tries);
 /* ossl.c: around a call, so that ESYS gets one OpenSSL context for all its hashing. */
 void tpm_ossl_enter(void);
 TSS2_RC tpm_ossl_leave(TSS2_RC rc); /* rc, as it is */
+bool tpm_ossl_inside(void);
+void tpm_ossl_hmac_done(void); /* ossl_hmac.c: the end of the call; what is left of it goes */
 #define TPM_CALL(ctx, rc, call)                                                                    \
     for (unsigned tries_ = 0; (rc) = (ctx)->alive ? (tpm_ossl_enter(), tpm_ossl_leave(call))       \
                                                   : TSS2_TCTI_RC_NO_CONNECTION,                    \

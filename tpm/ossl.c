@@ -38,8 +38,14 @@ void tpm_ossl_enter(void)
 
 TSS2_RC tpm_ossl_leave(TSS2_RC rc)
 {
+    tpm_ossl_hmac_done();
     inside--;
     return rc;
+}
+
+bool tpm_ossl_inside(void)
+{
+    return inside != 0;
 }
 
 OSSL_LIB_CTX *OSSL_LIB_CTX_new(void)

@@ -81,9 +81,10 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
     m->facts = issuer_json(m->ak.facts);
     struct issuer_tpm tpm = tpm_of(m);
     rc = issuer_host_resolve(tx, &tpm, &m->host, &m->host_found, err);
+    att_autojson *notes = issuer_json(m->host_found ? m->host.notes : "");
     if (!rc && m->host_found) {
         m->have_previous =
-            issuer_clock_then(m->ak.clock, call->now - m->ak.created_at, &m->host, &m->previous);
+            issuer_clock_then(m->ak.clock, call->now - m->ak.created_at, notes, &m->previous);
         rc = store_each(tx, &store_aks, "host", m->host.id, take_previous_pcrs, m, err);
     }
     if (!rc) {
@@ -95,7 +96,7 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
     if (!rc) {
         rc = issuer_logs_asked(&m->request.logs, m->ak.logs, err);
     }
-    return rc ? rc : issuer_logs_supply(tx, m->host_found ? &m->host : NULL, &m->request.logs, err);
+    return rc ? rc : issuer_logs_supply(tx, notes, &m->request.logs, err);
 }
 
 static enum att_rc judge(struct m2 *m, struct att_err *err)
@@ -263,9 +264,7 @@ static enum att_rc put_host(struct m2 *m, struct store_tx *tx, const json_t *log
     struct issuer_tpm tpm = tpm_of(m);
     att_autojson *notes = issuer_json(host->notes);
     json_object_set_new(notes, "akName", json_string(tpm.ak_name));
-    issuer_autofree *text = issuer_json_text(notes);
-    bool ok = text && issuer_set(&host->notes, text) &&
-              issuer_set(&host->manufacturer, issuer_string(m->facts, "manufacturer")) &&
+    bool ok = issuer_set(&host->manufacturer, issuer_string(m->facts, "manufacturer")) &&
               issuer_set(&host->model, issuer_string(m->facts, "model")) &&
               issuer_set(&host->version, issuer_string(m->facts, "version")) &&
               issuer_set(&host->ek_source, issuer_string(m->facts, "ekSource"));
@@ -274,15 +273,14 @@ static enum att_rc put_host(struct m2 *m, struct store_tx *tx, const json_t *log
     }
     /* A renewal that was quoted later may have come first. */
     struct verify_clock have = {0}, *quoted = &m->quote.clock;
-    bool newer = !issuer_host_clock(host, &have) || issuer_clock_newer(quoted, &have);
-    enum att_rc rc = issuer_host_note(host, newer ? quoted : NULL, "granted", "", "enrolment", logs,
-                                      m->verdict, m->call->now, err);
+    bool newer = !issuer_host_clock(notes, &have) || issuer_clock_newer(quoted, &have);
+    issuer_host_note(notes, newer ? quoted : NULL, "granted", "", "enrolment", logs, m->verdict,
+                     m->call->now);
     char m2[65];
+    enum att_rc rc = keep_m2(m, tx, true, m2, err);
     if (!rc) {
-        rc = keep_m2(m, tx, true, m2, err);
-    }
-    if (!rc) {
-        rc = issuer_host_evidence(host, "m2", m2, m->ak.profile_boot, logs, m->call->now, err);
+        issuer_host_evidence(notes, "m2", m2, m->ak.profile_boot, logs, m->call->now);
+        rc = issuer_host_set_notes(host, notes, m->call->now, err);
     }
     if (!rc) {
         rc = store_put(tx, &store_hosts, host, err);
@@ -471,7 +469,8 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     }
     json_t *logs = NULL;
     if (!rc) {
-        rc = issuer_logs_keep(m->call, tx, &m->host, &m->request.logs, &logs, err);
+        att_autojson *notes = issuer_json(m->host.notes);
+        rc = issuer_logs_keep(m->call, tx, notes, &m->request.logs, &logs, err);
     }
     if (!rc) {
         rc = put_host(m, tx, logs, err);
@@ -514,7 +513,8 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
     json_t *logs = NULL;
     bool proven = m->judged && activated(m->verdict);
     if (!rc && proven) {
-        rc = issuer_logs_keep_refused(m->call, tx, &m->host, &m->request.logs, &logs, err);
+        att_autojson *notes = issuer_json(m->host.notes);
+        rc = issuer_logs_keep_refused(m->call, tx, notes, &m->request.logs, &logs, err);
     }
     if (!rc) {
         rc = evidence_record(m, tx, "refused", m->refusal->reason, m->refusal->msg, proven, logs,

@@ -16,6 +16,7 @@ struct m4 {
     struct store_host host;
     struct store_ak ak;
     struct store_entry entry;
+    struct issuer_entry *parsed;
     struct issuer_policy *policy; /* NULL: none, or it is not there */
     struct issuer_policy_use use; /* of the profile */
     char *parent;                 /* issuer_sealed_note */
@@ -26,13 +27,15 @@ struct m4 {
     bool judged;
     const struct att_err *refusal;
     char problem[4096];
+    json_t *notes; /* of host, as it was loaded */
     json_t *known;
 };
 
 enum att_rc issuer_order_check(struct issuer_call *call, struct store_tx *tx,
                                const struct store_order *order, const char *ak_id,
                                struct store_host *ret_host, struct store_ak *ret_ak,
-                               struct store_entry *ret_entry, struct att_err *err)
+                               struct store_entry *ret_entry, struct issuer_entry **ret_parsed,
+                               struct att_err *err)
 {
     enum att_rc rc = store_get(tx, &store_hosts, order->host, ret_host, NULL);
     if (rc == ATT_E_NOTFOUND) {
@@ -46,16 +49,15 @@ enum att_rc issuer_order_check(struct issuer_call *call, struct store_tx *tx,
         rc = issuer_refuse(err, ATT_E_DENIED, "accountMismatch",
                            "host %.12s belongs to another account", ret_host->id);
     }
-    struct conf_entry *parsed = NULL;
+    issuer_autoentry *parsed = NULL;
     if (!rc) {
-        rc = issuer_entry_for(tx, order->entry, ret_host, ret_entry, &parsed, err);
+        rc = issuer_entry_for(call->issuer, tx, order->entry, ret_host, ret_entry, &parsed, err);
     }
-    if (!rc && (strcmp(parsed->profile, order->profile) != 0 ||
+    if (!rc && (strcmp(parsed->v->profile, order->profile) != 0 ||
                 strcmp(ret_entry->spiffe_id, order->identifier) != 0)) {
         rc = issuer_refuse(err, ATT_E_DENIED, "notAssigned", "the entry of agent %s has changed",
                            order->entry);
     }
-    conf_entry_free(parsed);
     if (rc) {
         return rc;
     }
@@ -68,6 +70,10 @@ enum att_rc issuer_order_check(struct issuer_call *call, struct store_tx *tx,
         return issuer_refuse(err, ATT_E_DENIED, "akUnknown",
                              "the AK record is %s: the host has to enrol again",
                              rc ? "not there" : ret_ak->state);
+    }
+    if (ret_parsed) {
+        *ret_parsed = parsed;
+        parsed = NULL;
     }
     return ATT_OK;
 }
@@ -90,7 +96,9 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
         return issuer_problem(call, err, ACME_P_MALFORMED, NULL, "%s", err->msg);
     }
     const char *ak = issuer_url_id(call->issuer, "ak", m->request.ak_url);
-    rc = issuer_order_check(call, tx, &m->order, ak ? ak : "", &m->host, &m->ak, &m->entry, err);
+    rc = issuer_order_check(call, tx, &m->order, ak ? ak : "", &m->host, &m->ak, &m->entry,
+                            &m->parsed, err);
+    m->notes = issuer_json(m->host.notes);
     if (!rc) {
         rc = issuer_policy_get(call->issuer, tx, m->order.policy, &m->policy, err);
     }
@@ -98,8 +106,8 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
         rc = issuer_policy_use(tx, call->settings->conf, m->order.profile, &m->use, err);
     }
     if (!rc) {
-        m->known = issuer_logs_known(tx, &m->host);
-        rc = issuer_logs_supply(tx, &m->host, &m->request.logs, err);
+        m->known = issuer_logs_known(tx, m->notes);
+        rc = issuer_logs_supply(tx, m->notes, &m->request.logs, err);
     }
     return rc;
 }
@@ -150,11 +158,9 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
                              m->order.profile);
     }
     att_autobuf key_auth = {0}, ak_cert = {0};
-    enum conf_key_kind entry_key = 0;
-    enum att_keytype entry_type = ATT_KEYTYPE_NONE;
     struct verify_clock clock = {0};
     bool have_clock =
-        issuer_clock_then(m->order.clock, call->now - m->order.created_at, &m->host, &clock);
+        issuer_clock_then(m->order.clock, call->now - m->order.created_at, m->notes, &clock);
     struct verify_clock enrolled = issuer_ak_clock(&m->ak);
     acme_key_authorization(m->order.token, call->account.thumbprint, &key_auth);
     struct verify_agent_in in = {
@@ -185,15 +191,12 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
     if (profile->has_parent_policy) {
         in.parent_policy = ATT_SLICE_ARRAY(profile->parent_policy_bytes);
     }
-    enum att_rc rc = issuer_entry_key(&m->entry, &entry_key, &entry_type, err);
-    in.entry_store = key_bit(entry_key);
-    in.entry_type = VERIFY_TYPE(entry_type);
-    if (!rc && !in.entry_store) {
-        rc = issuer_refuse(err, ATT_E_DENIED, "keyStore", "the entry names no key store");
+    in.entry_store = key_bit(m->parsed->v->key);
+    in.entry_type = VERIFY_TYPE(m->parsed->v->key_type);
+    if (!in.entry_store) {
+        return issuer_refuse(err, ATT_E_DENIED, "keyStore", "the entry names no key store");
     }
-    if (!rc) {
-        rc = ak_cert_der(&m->ak, &ak_cert, err);
-    }
+    enum att_rc rc = ak_cert_der(&m->ak, &ak_cert, err);
     if (!rc) {
         in.ak.ak_cert = att_buf_slice(&ak_cert);
         rc = parse_pcr_sel_parse(m->order.pcr_selection, &in.boot.selection, err);
@@ -216,7 +219,7 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
     if (!issuer_sealed_note(&m->facts, profile, m->request.parent_counter, &m->parent)) {
         return att_fail(err, ATT_E_NOMEM, "no memory");
     }
-    return issuer_measured_judge(&m->entry, &m->request, &in, &m->facts, m->verdict,
+    return issuer_measured_judge(m->parsed->v, &m->request, &in, &m->facts, m->verdict,
                                  &m->measured, err);
 }
 
@@ -291,20 +294,23 @@ static enum att_rc note_host(struct m4 *m, struct store_tx *tx, const char *outc
     struct store_host host = {0};
     struct verify_clock have = {0};
     enum att_rc rc = store_get(tx, &store_hosts, m->order.host, &host, err);
-    if (!rc) {
-        bool granted = strcmp(outcome, "granted") == 0;
-        bool newer = granted && (!issuer_host_clock(&host, &have) ||
-                                 issuer_clock_newer(&m->facts.quote.clock, &have));
-        rc = issuer_host_note(&host, newer ? &m->facts.quote.clock : NULL, outcome, reason,
-                              m->order.identifier, granted ? logs : NULL,
-                              m->judged ? m->verdict : NULL, m->call->now, err);
+    if (rc) {
+        return rc;
     }
-    if (!rc && logs && quote_held(outcome, reason)) {
-        const char *slash = strchr(m->order.policy, '/');
-        issuer_autofree *boot = strndup(m->order.policy, slash ? (size_t)(slash - m->order.policy)
-                                                               : strlen(m->order.policy));
-        rc = boot ? issuer_host_evidence(&host, "m4", m->m4, boot, logs, m->call->now, err)
-                  : att_fail(err, ATT_E_NOMEM, "no memory");
+    att_autojson *notes = issuer_json(host.notes);
+    bool granted = strcmp(outcome, "granted") == 0;
+    bool newer = granted && (!issuer_host_clock(notes, &have) ||
+                             issuer_clock_newer(&m->facts.quote.clock, &have));
+    issuer_host_note(notes, newer ? &m->facts.quote.clock : NULL, outcome, reason,
+                     m->order.identifier, granted ? logs : NULL, m->judged ? m->verdict : NULL,
+                     m->call->now);
+    if (logs && quote_held(outcome, reason)) {
+        issuer_autofree *boot = strndup(m->order.policy, strcspn(m->order.policy, "/"));
+        rc = boot ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory");
+        issuer_host_evidence(notes, "m4", m->m4, boot ? boot : "", logs, m->call->now);
+    }
+    if (!rc) {
+        rc = issuer_host_set_notes(&host, notes, m->call->now, err);
     }
     if (!rc) {
         rc = store_put(tx, &store_hosts, &host, err);
@@ -336,7 +342,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     char digest[65];
     enum att_rc rc = still_pending(m, tx, &order, err);
     if (!rc) {
-        rc = issuer_order_check(m->call, tx, &order, m->ak.id, &host, &ak, &entry, err);
+        rc = issuer_order_check(m->call, tx, &order, m->ak.id, &host, &ak, &entry, NULL, err);
     }
     /* The key was judged by what the entry said when the evidence was read; finalize takes the
      * entry's word for the key's kind, if its version is the one that is noted here. */
@@ -345,7 +351,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
                            "the entry of agent %s changed during the verdict", order.entry);
     }
     if (!rc) {
-        rc = issuer_logs_keep(m->call, tx, &m->host, &m->request.logs, &logs, err);
+        rc = issuer_logs_keep(m->call, tx, m->notes, &m->request.logs, &logs, err);
     }
     if (!rc) {
         issuer_logs_bound_tails(m->call, &m->request.logs);
@@ -395,7 +401,7 @@ static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
     json_t *logs = NULL;
     enum att_rc rc = still_pending(m, tx, &order, err);
     if (!rc) {
-        rc = issuer_logs_keep_refused(m->call, tx, &m->host, &m->request.logs, &logs, err);
+        rc = issuer_logs_keep_refused(m->call, tx, m->notes, &m->request.logs, &logs, err);
     }
     if (!rc) {
         issuer_logs_bound_tails(m->call, &m->request.logs);
@@ -511,6 +517,7 @@ enum att_rc issuer_challenge(struct issuer_call *call, struct att_err *err)
     if (m) {
         verify_verdict_free(m->verdict);
         issuer_policy_put(m->policy);
+        issuer_entry_put(m->parsed);
         enrol_m4_request_done(&m->request);
         store_record_done(&store_orders, &m->order);
         store_record_done(&store_hosts, &m->host);
@@ -518,6 +525,7 @@ enum att_rc issuer_challenge(struct issuer_call *call, struct att_err *err)
         store_record_done(&store_entries, &m->entry);
         json_decref(m->known);
         free(m->parent);
+        json_decref(m->notes);
         free(m);
     }
     return rc;

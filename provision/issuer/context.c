@@ -332,7 +332,9 @@ static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
         issuer->keys = acme_keys_new();
         issuer->policies = issuer_policies_new();
         issuer->crls = issuer_crls_new();
-        rc = issuer->crls && issuer->limit && issuer->memo && issuer->keys && issuer->policies
+        issuer->entries = issuer_entries_new();
+        rc = issuer->crls && issuer->limit && issuer->memo && issuer->keys && issuer->policies &&
+                     issuer->entries
                  ? ATT_OK
                  : att_fail(err, ATT_E_NOMEM, "issuer: no memory");
     }
@@ -428,6 +430,7 @@ void issuer_free(struct issuer *issuer)
     acme_keys_free(issuer->keys);
     issuer_policies_free(issuer->policies);
     issuer_crls_free(issuer->crls);
+    issuer_entries_free(issuer->entries);
     issuer_limit_free(issuer->limit);
     verify_memo_free(issuer->memo);
     issuer_settings_put(issuer->settings);

@@ -52,6 +52,7 @@ struct issuer_server;
 struct issuer_crls;
 struct issuer_limit;
 struct issuer_policies;
+struct issuer_entries;
 struct issuer_claim;
 
 /* The part of the configuration that SIGHUP replaces; counted, immutable after load. */
@@ -84,6 +85,7 @@ struct issuer {
     struct issuer_limit *limit;
     struct verify_memo *memo; /* IMA lists that were replayed */
     struct issuer_policies *policies;
+    struct issuer_entries *entries;
     struct issuer_counters counters;
     atomic_llong view_version;
     int64_t (*clock)(void); /* UTC seconds; tests set their own */
@@ -333,8 +335,9 @@ ATT_MUST_USE enum att_rc issuer_host_cleared(struct store_tx *tx, const char *ho
                                              struct att_err *err);
 /* hostBanned, hostUnknown by the host's state. */
 ATT_MUST_USE enum att_rc issuer_host_check(const struct store_host *host, struct att_err *err);
-/* The clock of the host's last accepted statement; false when there is none. */
-bool issuer_host_clock(const struct store_host *host, struct verify_clock *ret_clock);
+/* Of the host's notes, parsed: the clock of its last accepted statement; false when there is none.
+ */
+bool issuer_host_clock(const json_t *notes, struct verify_clock *ret_clock);
 /* The same as JSON text, malloc'd: "" when there is none. */
 char *issuer_host_clock_text(const struct store_host *host);
 /* That of the statement by which this AK was enrolled (M2). */
@@ -343,15 +346,16 @@ struct verify_clock issuer_ak_clock(const struct store_ak *ak);
  * elapsed_s ago, since the quotes of several agents, or of an agent and an enrolment, may come in
  * another order than they were made; never one further back than that time allows; the present one
  * when the host was reset or has resumed since. False when the host has no clock. */
-bool issuer_clock_then(const char *text, int64_t elapsed_s, const struct store_host *host,
+bool issuer_clock_then(const char *text, int64_t elapsed_s, const json_t *notes,
                        struct verify_clock *ret_clock);
 bool issuer_clock_newer(const struct verify_clock *a, const struct verify_clock *b);
-/* Sets clock, verdict (with its policy's findings; NULL: none), known logs and seen_at in
- * host->notes. */
-ATT_MUST_USE enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock *clock,
-                                          const char *outcome, const char *reason, const char *what,
-                                          const json_t *logs, const struct verify_verdict *verdict,
-                                          int64_t now, struct att_err *err);
+/* Sets clock, verdict (with its policy's findings; NULL: none) and known logs in a host's notes. */
+void issuer_host_note(json_t *notes, const struct verify_clock *clock, const char *outcome,
+                      const char *reason, const char *what, const json_t *logs,
+                      const struct verify_verdict *verdict, int64_t now);
+/* Puts the notes into the row, which was seen now. */
+ATT_MUST_USE enum att_rc issuer_host_set_notes(struct store_host *host, const json_t *notes,
+                                               int64_t now, struct att_err *err);
 /* Every host with its own view of the world hears of a change. */
 ATT_MUST_USE enum att_rc issuer_view_bump(struct store_tx *tx, struct att_err *err);
 /* To be called after the commit of a bump: wakes those who wait. */
@@ -362,11 +366,26 @@ ATT_MUST_USE enum att_rc issuer_view_answer(struct issuer *issuer, const char *h
                                             const char *account, int64_t if_newer_than,
                                             struct issuer_response *response, struct att_err *err);
 
+/* An entry that was read; counted, never changed. */
+struct issuer_entry {
+    atomic_int refs;
+    char *text;
+    struct conf_entry *v;
+};
+#define ISSUER_ENTRIES_KEPT 256
+struct issuer_entries *issuer_entries_new(void); /* NULL without memory */
+void issuer_entries_free(struct issuer_entries *entries);
+void issuer_entry_put(struct issuer_entry *entry);
+void issuer_entry_cleanup(struct issuer_entry **entry);
+#define issuer_autoentry ATT_CLEANUP(issuer_entry_cleanup) struct issuer_entry
+/* What a row's text says. Errors as conf_entry_from_json. */
+ATT_MUST_USE enum att_rc issuer_entry_read(struct issuer_entries *entries, const char *text,
+                                           struct issuer_entry **ret_entry, struct att_err *err);
 /* The entry of this agent name, checked to be assigned to this host (notAssigned). */
-ATT_MUST_USE enum att_rc issuer_entry_for(struct store_tx *tx, const char *name,
-                                          const struct store_host *host,
+ATT_MUST_USE enum att_rc issuer_entry_for(struct issuer *issuer, struct store_tx *tx,
+                                          const char *name, const struct store_host *host,
                                           struct store_entry *ret_entry,
-                                          struct conf_entry **ret_parsed, struct att_err *err);
+                                          struct issuer_entry **ret_parsed, struct att_err *err);
 /* A boot policy that was read; counted, never changed. */
 struct issuer_policy {
     atomic_int refs;
@@ -411,11 +430,10 @@ ATT_MUST_USE enum att_rc issuer_policy_signed_by(const struct verify_policy *pol
 ATT_MUST_USE enum att_rc issuer_policy_signer_check(struct issuer *issuer,
                                                     const struct verify_policy *policy,
                                                     struct att_err *err);
-/* Remembers in host->notes which evidence the last judged quote of this host came with: kind "m2"
- * or "m4", its blob, how its logs are kept, by which policy it was judged. For dry runs. */
-ATT_MUST_USE enum att_rc issuer_host_evidence(struct store_host *host, const char *kind,
-                                              const char *sha256, const char *boot,
-                                              const json_t *logs, int64_t now, struct att_err *err);
+/* Remembers in a host's notes which evidence the last judged quote of this host came with: kind
+ * "m2" or "m4", its blob, how its logs are kept, by which policy it was judged. For dry runs. */
+void issuer_host_evidence(json_t *notes, const char *kind, const char *sha256, const char *boot,
+                          const json_t *logs, int64_t now);
 /* Fills logs that came without data from the store, by how they were kept. */
 ATT_MUST_USE enum att_rc issuer_logs_supply_kept(struct store_tx *tx, const json_t *kept_logs,
                                                  struct evidence_logs *logs, struct att_err *err);
@@ -437,10 +455,11 @@ ATT_MUST_USE enum att_rc issuer_policies_check(const char *dir, struct att_err *
  * --------------------------------------------------------------------------- */
 
 struct evidence_logs;
-/* {"firmware": "<sha256>"} of what this host sent last and the store still has. */
-json_t *issuer_logs_known(struct store_tx *tx, const struct store_host *host);
+/* notes: the host's, parsed (NULL: a host that is new). {"firmware": "<sha256>"} of what this host
+ * sent last and the store still has. */
+json_t *issuer_logs_known(struct store_tx *tx, const json_t *notes);
 /* Fills logs that came without data from the store, if this host sent them before. */
-ATT_MUST_USE enum att_rc issuer_logs_supply(struct store_tx *tx, const struct store_host *host,
+ATT_MUST_USE enum att_rc issuer_logs_supply(struct store_tx *tx, const json_t *notes,
                                             struct evidence_logs *logs, struct att_err *err);
 /* malformed, when there is one that was not asked for: "firmware,ima" was. */
 ATT_MUST_USE enum att_rc issuer_logs_asked(const struct evidence_logs *logs, const char *asked,
@@ -452,13 +471,12 @@ ATT_MUST_USE enum att_rc issuer_logs_asked(const struct evidence_logs *logs, con
  * byte of it is in a PCR: of an account that sends ever new ones only so many are kept; the
  * statement has their digests. */
 ATT_MUST_USE enum att_rc issuer_logs_keep(struct issuer_call *call, struct store_tx *tx,
-                                          const struct store_host *host,
-                                          const struct evidence_logs *logs, json_t **ret_digests,
-                                          struct att_err *err);
+                                          const json_t *notes, const struct evidence_logs *logs,
+                                          json_t **ret_digests, struct att_err *err);
 
 /* The same for a refusal: NULL when this account had logs of enough refusals kept of late. */
 ATT_MUST_USE enum att_rc issuer_logs_keep_refused(struct issuer_call *call, struct store_tx *tx,
-                                                  const struct store_host *host,
+                                                  const json_t *notes,
                                                   const struct evidence_logs *logs,
                                                   json_t **ret_digests, struct att_err *err);
 /* After the verdict and before the statement is kept: tails beyond ISSUER_TAILS_FREE bytes count as

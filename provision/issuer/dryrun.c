@@ -12,17 +12,12 @@
 #define HOSTS_MAX         1000 /* of an answer */
 #define FINDINGS_PER_HOST 16
 
-enum att_rc issuer_host_evidence(struct store_host *host, const char *kind, const char *sha256,
-                                 const char *boot, const json_t *logs, int64_t now,
-                                 struct att_err *err)
+void issuer_host_evidence(json_t *notes, const char *kind, const char *sha256, const char *boot,
+                          const json_t *logs, int64_t now)
 {
-    att_autojson *notes = issuer_json(host->notes);
     json_object_set_new(notes, "lastEvidence",
                         json_pack("{s:o, s:s, s:s, s:s, s:O}", "at", issuer_time_json(now), "kind",
                                   kind, "sha256", sha256, "boot", boot, "logs", logs));
-    issuer_autofree *text = issuer_json_text(notes);
-    return text && issuer_set(&host->notes, text) ? ATT_OK
-                                                  : att_fail(err, ATT_E_NOMEM, "host: no memory");
 }
 
 enum att_rc issuer_admin_policy_mode(struct issuer_admin_call *call, struct store_tx *tx,

@@ -127,7 +127,8 @@ static enum att_rc check_state(void *user, struct store_tx *tx, struct att_err *
     }
     if (!rc) {
         const struct conf_enrolment *e = call->settings->conf->enrolment;
-        att_autojson *known = mine ? issuer_logs_known(tx, &host) : json_object();
+        att_autojson *notes = issuer_json(mine ? host.notes : "");
+        att_autojson *known = issuer_logs_known(tx, notes);
         issuer_autofree *logs = issuer_logs_join(e->logs, e->n_logs);
         rc = logs ? issuer_wanted(e->pcrs, logs, known, &m->answer.wanted, err)
                   : att_fail(err, ATT_E_NOMEM, "no memory");

@@ -10,12 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum att_rc issuer_entry_for(struct store_tx *tx, const char *name, const struct store_host *host,
-                             struct store_entry *ret_entry, struct conf_entry **ret_parsed,
-                             struct att_err *err)
+enum att_rc issuer_entry_for(struct issuer *issuer, struct store_tx *tx, const char *name,
+                             const struct store_host *host, struct store_entry *ret_entry,
+                             struct issuer_entry **ret_parsed, struct att_err *err)
 {
     struct store_entry entry = {0};
-    struct conf_entry *parsed = NULL;
+    issuer_autoentry *parsed = NULL;
     enum att_rc rc = store_get(tx, &store_entries, name, &entry, NULL);
     if (rc == ATT_E_NOTFOUND) {
         return issuer_refuse(err, ATT_E_DENIED, "notAssigned", "there is no entry for agent %.64s",
@@ -24,19 +24,19 @@ enum att_rc issuer_entry_for(struct store_tx *tx, const char *name, const struct
     if (rc) {
         return att_fail(err, rc, "entries cannot be read");
     }
-    att_autojson *json = issuer_json(entry.json), *labels = issuer_json(host->labels);
-    rc = conf_entry_from_json(json, &parsed, err);
-    if (!rc && !conf_entry_selects(parsed, host->id, labels)) {
+    att_autojson *labels = issuer_json(host->labels);
+    rc = issuer_entry_read(issuer->entries, entry.json, &parsed, err);
+    if (!rc && !conf_entry_selects(parsed->v, host->id, labels)) {
         rc = issuer_refuse(err, ATT_E_DENIED, "notAssigned",
                            "agent %.64s is not assigned to host %.12s", name, host->id);
     }
     if (rc) {
-        conf_entry_free(parsed);
         store_record_done(&store_entries, &entry);
         return rc;
     }
     *ret_entry = entry;
     *ret_parsed = parsed;
+    parsed = NULL;
     return ATT_OK;
 }
 

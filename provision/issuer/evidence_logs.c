@@ -51,9 +51,8 @@ static enum att_rc get_all(struct store_tx *tx, const json_t *kept, struct att_b
     return rc ? rc : att_buf_ok(ret_bytes, NULL);
 }
 
-json_t *issuer_logs_known(struct store_tx *tx, const struct store_host *host)
+json_t *issuer_logs_known(struct store_tx *tx, const json_t *notes)
 {
-    att_autojson *notes = issuer_json(host->notes);
     json_t *known = json_object();
     const char *name;
     json_t *kept;
@@ -66,10 +65,9 @@ json_t *issuer_logs_known(struct store_tx *tx, const struct store_host *host)
     return known;
 }
 
-enum att_rc issuer_logs_supply(struct store_tx *tx, const struct store_host *host,
-                               struct evidence_logs *logs, struct att_err *err)
+enum att_rc issuer_logs_supply(struct store_tx *tx, const json_t *notes, struct evidence_logs *logs,
+                               struct att_err *err)
 {
-    att_autojson *notes = issuer_json(host ? host->notes : "");
     return issuer_logs_supply_kept(tx, json_object_get(notes, "logs"), logs, err);
 }
 
@@ -191,11 +189,10 @@ static enum att_rc keep_one(struct issuer_call *call, struct store_tx *tx,
     return rc;
 }
 
-enum att_rc issuer_logs_keep(struct issuer_call *call, struct store_tx *tx,
-                             const struct store_host *host, const struct evidence_logs *logs,
-                             json_t **ret_digests, struct att_err *err)
+enum att_rc issuer_logs_keep(struct issuer_call *call, struct store_tx *tx, const json_t *notes,
+                             const struct evidence_logs *logs, json_t **ret_digests,
+                             struct att_err *err)
 {
-    att_autojson *notes = issuer_json(host && host->notes ? host->notes : "");
     json_t *digests = json_object();
     for (size_t i = 0; i < logs->n; i++) {
         const struct evidence_log *log = &logs->log[i];
@@ -253,9 +250,8 @@ enum att_rc issuer_logs_asked(const struct evidence_logs *logs, const char *aske
 
 /* Why a log is not what was quoted is seen in the log; but a refusal costs its sender nothing. */
 enum att_rc issuer_logs_keep_refused(struct issuer_call *call, struct store_tx *tx,
-                                     const struct store_host *host,
-                                     const struct evidence_logs *logs, json_t **ret_digests,
-                                     struct att_err *err)
+                                     const json_t *notes, const struct evidence_logs *logs,
+                                     json_t **ret_digests, struct att_err *err)
 {
     struct issuer_limit *limit = call->issuer->limit;
     *ret_digests = NULL;
@@ -263,7 +259,7 @@ enum att_rc issuer_logs_keep_refused(struct issuer_call *call, struct store_tx *
         return ATT_OK;
     }
     issuer_limit_count(limit, ISSUER_LIMIT_REFUSED_LOGS, call->account.id, call->now);
-    return issuer_logs_keep(call, tx, host, logs, ret_digests, err);
+    return issuer_logs_keep(call, tx, notes, logs, ret_digests, err);
 }
 
 size_t issuer_logs_digests(const struct evidence_logs *logs, uint8_t (*ret_digests)[ATT_SHA256_LEN])

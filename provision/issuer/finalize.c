@@ -163,28 +163,24 @@ static enum att_rc check_basis(const struct m5 *m, const struct store_host *host
 
 /* The verdict demanded a key of the kind that the entry names, and the entry is still that version.
  * The profile may allow others by now, or have another lifetime. */
-static enum att_rc check_key(const struct m5 *m, const struct store_entry *entry,
+static enum att_rc check_key(const struct m5 *m, const struct conf_entry *entry,
                              enum certs_key_store *ret_store, struct att_err *err)
 {
     const struct conf_profile *profile =
         conf_issuer_profile(m->call->settings->conf, m->order.profile);
-    enum conf_key_kind key = 0;
-    enum att_keytype type = ATT_KEYTYPE_NONE;
-    enum att_rc rc = issuer_entry_key(entry, &key, &type, err);
-    if (!rc && (!profile || !issuer_profile_allows(profile, key))) {
-        rc = issuer_refuse(err, ATT_E_DENIED, "keyStore",
-                           "profile %s does not allow %s keys since the verdict", m->order.profile,
-                           conf_key_kind_name(key));
+    const char *key = conf_key_kind_name(entry->key);
+    if (!profile || !issuer_profile_allows(profile, entry->key)) {
+        return issuer_refuse(err, ATT_E_DENIED, "keyStore",
+                             "profile %s does not allow %s keys since the verdict",
+                             m->order.profile, key);
     }
-    if (!rc && !issuer_profile_allows_type(profile, type)) {
-        rc = issuer_refuse(err, ATT_E_DENIED, "keyType",
-                           "profile %s does not allow %s keys since the verdict", m->order.profile,
-                           att_keytype_name(type));
+    if (!issuer_profile_allows_type(profile, entry->key_type)) {
+        return issuer_refuse(err, ATT_E_DENIED, "keyType",
+                             "profile %s does not allow %s keys since the verdict",
+                             m->order.profile, att_keytype_name(entry->key_type));
     }
-    if (!rc) {
-        *ret_store = certs_key_store_parse(conf_key_kind_name(key));
-    }
-    return rc;
+    *ret_store = certs_key_store_parse(key);
+    return ATT_OK;
 }
 
 static enum att_rc intend(struct m5 *m, struct store_tx *tx, enum certs_key_store key_store,
@@ -232,13 +228,14 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     struct store_host host = {0};
     struct store_ak ak = {0};
     struct store_entry entry = {0};
+    issuer_autoentry *parsed = NULL;
     enum certs_key_store key_store = CERTS_STORE_NONE;
     enum att_rc rc = store_get(tx, &store_orders, m->order.id, &order, err);
     if (!rc) {
         rc = not_ready(m, &order, err);
     }
     if (!rc) {
-        rc = issuer_order_check(m->call, tx, &order, order.ak, &host, &ak, &entry, err);
+        rc = issuer_order_check(m->call, tx, &order, order.ak, &host, &ak, &entry, &parsed, err);
     }
     if (!rc && entry.version != order.entry_version) {
         rc = issuer_refuse(err, ATT_E_DENIED, "notAssigned",
@@ -251,7 +248,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         rc = check_basis(m, &host, &ak, err);
     }
     if (!rc) {
-        rc = check_key(m, &entry, &key_store, err);
+        rc = check_key(m, parsed->v, &key_store, err);
     }
     if (!rc) {
         rc = check_accounts(m, tx, err);

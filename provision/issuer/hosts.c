@@ -369,9 +369,8 @@ static bool read_clock(const json_t *c, struct verify_clock *ret_clock)
     return true;
 }
 
-bool issuer_host_clock(const struct store_host *host, struct verify_clock *ret_clock)
+bool issuer_host_clock(const json_t *notes, struct verify_clock *ret_clock)
 {
-    att_autojson *notes = issuer_json(host->notes);
     return read_clock(json_object_get(notes, "clock"), ret_clock);
 }
 
@@ -399,13 +398,13 @@ static uint64_t clock_room_ms(int64_t seconds)
     return (uint64_t)(seconds > 0 ? seconds : 0) * 1500 + 5000;
 }
 
-bool issuer_clock_then(const char *text, int64_t elapsed_s, const struct store_host *host,
+bool issuer_clock_then(const char *text, int64_t elapsed_s, const json_t *notes,
                        struct verify_clock *ret_clock)
 {
     struct verify_clock now, then;
     att_autojson *clock = issuer_json(text);
     uint64_t room = clock_room_ms(elapsed_s);
-    if (!issuer_host_clock(host, &now)) {
+    if (!issuer_host_clock(notes, &now)) {
         return false;
     }
     bool same = read_clock(clock, &then) && then.reset_count == now.reset_count &&
@@ -425,12 +424,10 @@ bool issuer_clock_newer(const struct verify_clock *a, const struct verify_clock 
                                             : a->clock_ms >= b->clock_ms;
 }
 
-enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock *clock,
-                             const char *outcome, const char *reason, const char *what,
-                             const json_t *logs, const struct verify_verdict *verdict, int64_t now,
-                             struct att_err *err)
+void issuer_host_note(json_t *notes, const struct verify_clock *clock, const char *outcome,
+                      const char *reason, const char *what, const json_t *logs,
+                      const struct verify_verdict *verdict, int64_t now)
 {
-    att_autojson *notes = issuer_json(host->notes);
     if (clock) {
         json_object_set_new(
             notes, "clock",
@@ -454,6 +451,11 @@ enum att_rc issuer_host_note(struct store_host *host, const struct verify_clock 
     if (policy) {
         json_object_set_new(json_object_get(notes, "lastVerdict"), "policy", policy);
     }
+}
+
+enum att_rc issuer_host_set_notes(struct store_host *host, const json_t *notes, int64_t now,
+                                  struct att_err *err)
+{
     issuer_autofree *text = issuer_json_text(notes);
     host->seen_at = now;
     return text && issuer_set(&host->notes, text) ? ATT_OK

@@ -13,6 +13,11 @@ struct issuer;
  * and the view signer. ATT_E_EXISTS (nothing changed) when there is a CA already. */
 ATT_MUST_USE enum att_rc issuer_init(const char *config_path, struct att_err *err);
 
+/* How the C library keeps freed memory: up to a few MiB for each thread instead of 128 KiB, since
+ * the pages of a request's JSON are otherwise given back and asked for again three times for each
+ * certificate. For the whole process, so a main's to call, before any thread is made. */
+void issuer_memory(void);
+
 /* Raises the limit of open descriptors and enters the sandbox, with the folders that the
  * configuration names. Before any thread is made. */
 ATT_MUST_USE enum att_rc issuer_confine(const char *config_path, struct att_err *err);

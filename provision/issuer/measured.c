@@ -7,20 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum att_rc issuer_measured_judge(const struct store_entry *entry,
+enum att_rc issuer_measured_judge(const struct conf_entry *entry,
                                   const struct enrol_m4_request *request,
                                   const struct verify_agent_in *judged,
                                   const struct verify_agent_facts *agent,
                                   struct verify_verdict *verdict,
                                   struct verify_measured_facts *ret_facts, struct att_err *err)
 {
-    att_autojson *json = issuer_json(entry->json);
-    struct conf_entry *parsed = NULL;
-    enum att_rc rc = conf_entry_from_json(json, &parsed, err);
-    if (rc) {
-        return rc;
-    }
-    const struct conf_measured *m = &parsed->measured;
+    const struct conf_measured *m = &entry->measured;
     const struct verify_measured_in in = {
         .demanded = m->manifest != NULL,
         .wanted = {m->roots, m->n_roots, m->signers, m->n_signers},
@@ -32,7 +26,6 @@ enum att_rc issuer_measured_judge(const struct store_entry *entry,
         .boot = &judged->boot,
         .quoted = &judged->quoted};
     enum verify_result result = verify_measured(&in, verdict, ret_facts);
-    conf_entry_free(parsed);
     return result == VERIFY_ACCEPTED ? ATT_OK : verify_verdict_err(verdict, err);
 }
 

@@ -117,20 +117,6 @@ bool issuer_profile_allows_type(const struct conf_profile *profile, enum att_key
     return false;
 }
 
-enum att_rc issuer_entry_key(const struct store_entry *entry, enum conf_key_kind *ret_key,
-                             enum att_keytype *ret_type, struct att_err *err)
-{
-    struct conf_entry *parsed = NULL;
-    att_autojson *json = issuer_json(entry->json);
-    enum att_rc rc = conf_entry_from_json(json, &parsed, err);
-    if (!rc) {
-        *ret_key = parsed->key;
-        *ret_type = parsed->key_type;
-    }
-    conf_entry_free(parsed);
-    return rc;
-}
-
 static enum att_rc choose_profile(struct m3 *m, const struct conf_entry *entry, struct att_err *err)
 {
     const char *asked = m->request.profile;
@@ -207,14 +193,14 @@ static enum att_rc open_order(void *user, struct store_tx *tx, struct att_err *e
     struct issuer_call *call = m->call;
     struct store_host host = {0};
     struct store_entry entry = {0};
-    struct conf_entry *parsed = NULL;
+    issuer_autoentry *parsed = NULL;
     struct att_err why = {0};
     enum att_rc rc = issuer_host_by_account(tx, call->account.thumbprint, &host, &why);
     if (!rc) {
         rc = issuer_host_check(&host, &why);
     }
     if (!rc) {
-        rc = issuer_entry_for(tx, m->name, &host, &entry, &parsed, &why);
+        rc = issuer_entry_for(call->issuer, tx, m->name, &host, &entry, &parsed, &why);
     }
     if (rc == ATT_E_DENIED) {
         rc = rejected(call, &why, err);
@@ -222,7 +208,7 @@ static enum att_rc open_order(void *user, struct store_tx *tx, struct att_err *e
         *err = why;
     }
     if (!rc) {
-        rc = choose_profile(m, parsed, err);
+        rc = choose_profile(m, parsed->v, err);
     }
     if (!rc) {
         rc = issuer_check_rate(call, tx, err);
@@ -242,7 +228,6 @@ static enum att_rc open_order(void *user, struct store_tx *tx, struct att_err *e
     if (!rc) {
         rc = issuer_replaces_mark(tx, m->replaces, m->order.id, err);
     }
-    conf_entry_free(parsed);
     store_record_done(&store_entries, &entry);
     store_record_done(&store_hosts, &host);
     return rc;
@@ -330,8 +315,11 @@ enum att_rc issuer_order_load(struct issuer_call *call, struct store_tx *tx,
     return rc;
 }
 
+enum order_view { VIEW_ORDER, VIEW_AUTHZ, VIEW_CHALLENGE };
+
 struct reading {
     struct issuer_call *call;
+    enum order_view view;
     struct store_order order;
     json_t *known;
 };
@@ -341,18 +329,19 @@ static enum att_rc read_order(void *user, struct store_tx *tx, struct att_err *e
     struct reading *r = user;
     enum att_rc rc = issuer_order_load(r->call, tx, &r->order, err);
     struct store_host host = {0};
-    if (!rc && store_get(tx, &store_hosts, r->order.host, &host, NULL) == ATT_OK) {
-        r->known = issuer_logs_known(tx, &host);
+    /* An order itself says nothing of logs. */
+    if (!rc && r->view != VIEW_ORDER &&
+        store_get(tx, &store_hosts, r->order.host, &host, NULL) == ATT_OK) {
+        att_autojson *notes = issuer_json(host.notes);
+        r->known = issuer_logs_known(tx, notes);
     }
     store_record_done(&store_hosts, &host);
     return rc;
 }
 
-enum order_view { VIEW_ORDER, VIEW_AUTHZ, VIEW_CHALLENGE };
-
 static enum att_rc show(struct issuer_call *call, enum order_view view, struct att_err *err)
 {
-    struct reading r = {.call = call};
+    struct reading r = {.call = call, .view = view};
     struct issuer *issuer = call->issuer;
     enum att_rc rc = store_run(issuer->store, false, read_order, &r, err);
     if (!rc) {

@@ -17,10 +17,6 @@ json_t *issuer_challenge_json(const struct issuer *issuer, const struct store_or
                               const json_t *known);
 bool issuer_profile_allows(const struct conf_profile *profile, enum conf_key_kind key);
 bool issuer_profile_allows_type(const struct conf_profile *profile, enum att_keytype type);
-/* The kind and the type of key that an entry names. */
-ATT_MUST_USE enum att_rc issuer_entry_key(const struct store_entry *entry,
-                                          enum conf_key_kind *ret_key, enum att_keytype *ret_type,
-                                          struct att_err *err);
 
 /* The order call->id names, which must be the account's own. */
 ATT_MUST_USE enum att_rc issuer_order_load(struct issuer_call *call, struct store_tx *tx,
@@ -28,16 +24,17 @@ ATT_MUST_USE enum att_rc issuer_order_load(struct issuer_call *call, struct stor
 enum att_rc issuer_challenge_show(struct issuer_call *call, struct att_err *err);
 
 /* Host, entry and AK of an order as they are now: hostBanned, hostUnknown, accountMismatch,
- * notAssigned, akUnknown. Out-parameters (each may be NULL) are the caller's. */
+ * notAssigned, akUnknown. Out-parameters are the caller's; ret_parsed may be NULL. */
 ATT_MUST_USE enum att_rc issuer_order_check(struct issuer_call *call, struct store_tx *tx,
                                             const struct store_order *order, const char *ak_id,
                                             struct store_host *ret_host, struct store_ak *ret_ak,
-                                            struct store_entry *ret_entry, struct att_err *err);
+                                            struct store_entry *ret_entry,
+                                            struct issuer_entry **ret_parsed, struct att_err *err);
 
 /* measured.c: the manifest that came with an order's evidence, against the entry's demand; ATT_OK
  * with facts->level 0 where there is none. judged: what verify_agent accepted. */
 ATT_MUST_USE enum att_rc issuer_measured_judge(
-    const struct store_entry *entry, const struct enrol_m4_request *request,
+    const struct conf_entry *entry, const struct enrol_m4_request *request,
     const struct verify_agent_in *judged,
     const struct verify_agent_facts *agent, struct verify_verdict *verdict,
     struct verify_measured_facts *ret_facts, struct att_err *err);

@@ -6,8 +6,9 @@
  * the handlers, system calls included, and the issuer's other threads. Not TLS and HTTP framing,
  * and no waiting for the disk. The client's work between the requests makes caches cold; a server
  * that is busy has them warm, so the figure is rather too low. The floor: 8 ECDSA P-256
- * verifications and 1 signature by libcrypto (an issuance has 9 verifications: 6 requests, CSR,
- * TPM2_Certify, TPM2_Quote).
+ * verifications and 1 signature by libcrypto, as an issuance has them: 5 requests, CSR,
+ * TPM2_Certify, TPM2_Quote; the certificate. (Until 2026-11-28 the client here asked for the order
+ * once more, which attestd leaves out: a ninth verification.)
  *
  * issuer/sqlite-8-clients: the same rate with 8 clients at work, whose writers share commits.
  *
@@ -66,13 +67,12 @@ static void must(bool ok, const char *what)
     }
 }
 
-/* As attestd does it: order, authorization, challenge, order, finalize, certificate. */
+/* As attestd does it: order, authorization, challenge, finalize, certificate. */
 static void issue(struct client *client, struct tpm *tpm, const char *ak_url)
 {
     struct order order;
     must(rig_order(client, RIG_NAME, &order) == 201, "newOrder");
     must(strcmp(rig_m4(client, tpm, &order, ak_url), "valid") == 0, "challenge");
-    must(client_get(client, order.url) == 200, "order");
     must(rig_finalize(client, &order, tpm->base->agent.pkey,
                       "spiffe://bank.example/agent/" RIG_NAME) == 200,
          "finalize");
@@ -190,6 +190,7 @@ int main(int argc, char **argv)
     char ak_url[256], selector[80];
     struct key_and_signature bare = {.key = forge_p256()};
     att_log_setup("bench", ATT_ERROR, false);
+    issuer_memory(); /* as attest-issuerd's main does */
     double cpu_at = cpu_now_us();
     BENCH_RUN(&floor_wall, n, floor_once(&bare));
     double floor_rate = (double)n / (cpu_now_us() - cpu_at) * 1e6;

@@ -1,5 +1,6 @@
 #include "tests/unit/att_certs/fixture.h"
 
+#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <pthread.h>
@@ -94,6 +95,23 @@ static void test_spki(void **state)
     assert_int_equal(certs_key_from_point(ATT_SLICE(y, 32), ATT_SLICE(x, 32), &none, NULL),
                      ATT_E_PARSE);
     assert_null(none);
+}
+
+/* A key may keep its point in another form (that it was read in): the coordinates are the same. */
+static void test_point_of_a_compressed_key(void **state)
+{
+    (void)state;
+    certs_autokey *key = NULL;
+    uint8_t x[CERTS_P256_LEN], y[CERTS_P256_LEN], x2[CERTS_P256_LEN], y2[CERTS_P256_LEN];
+    assert_ok(certs_key_generate(&key, err));
+    assert_ok(certs_key_point(key, x, y, err));
+    assert_int_equal(EVP_PKEY_set_utf8_string_param(key, OSSL_PKEY_PARAM_EC_POINT_CONVERSION_FORMAT,
+                                                    "compressed"),
+                     1);
+    assert_ok(certs_key_point(key, x2, y2, err));
+    assert_memory_equal(x, x2, sizeof x);
+    assert_memory_equal(y, y2, sizeof y);
+    assert_int_equal(ERR_peek_error(), 0);
 }
 
 static void test_sig_forms(void **state)
@@ -294,10 +312,10 @@ static void test_remote_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_load_refuses),   cmocka_unit_test(test_save_load),
-        cmocka_unit_test(test_spki),           cmocka_unit_test(test_sig_forms),
-        cmocka_unit_test(test_remote_refuses), cmocka_unit_test(test_remote_signs),
-        cmocka_unit_test(test_remote_threads),
+        cmocka_unit_test(test_load_refuses), cmocka_unit_test(test_save_load),
+        cmocka_unit_test(test_spki),         cmocka_unit_test(test_point_of_a_compressed_key),
+        cmocka_unit_test(test_sig_forms),    cmocka_unit_test(test_remote_refuses),
+        cmocka_unit_test(test_remote_signs), cmocka_unit_test(test_remote_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

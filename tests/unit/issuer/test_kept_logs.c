@@ -76,8 +76,8 @@ static enum att_rc supply_tx(void *user, struct store_tx *tx, struct att_err *er
     struct supply *s = user;
     char digest[65];
     enum att_rc rc = store_blob_put(tx, ATT_SLICE_LIT("a log"), rig_time, digest, err);
-    struct store_host host = {.notes = (char *)(uintptr_t)s->notes};
-    return rc ? rc : issuer_logs_supply(tx, s->notes ? &host : NULL, s->logs, err);
+    att_autojson *notes = issuer_json(s->notes);
+    return rc ? rc : issuer_logs_supply(tx, s->notes ? notes : NULL, s->logs, err);
 }
 
 /* A log that is named by its digest comes from the store only for the host that sent it, under the
@@ -172,26 +172,22 @@ static enum att_rc grow_tx(void *user, struct store_tx *tx, struct att_err *ret_
         memcpy(base, logs.log[0].sha256, sizeof base);
         char hex[65];
         att_hex(hex, ATT_SLICE_ARRAY(base));
-        issuer_autofree *notes = issuer_json_text(g->notes);
-        struct store_host host = {.notes = notes};
-        rig_ok(issuer_logs_keep(&g->call, tx, &host, &logs, &digests, &err));
+        rig_ok(issuer_logs_keep(&g->call, tx, g->notes, &logs, &digests, &err));
         json_t *kept = json_object_get(digests, "ima");
         size_t parts = json_is_object(kept) ? json_array_size(json_object_get(kept, "parts")) : 1;
         assert_int_equal(parts, 1 + i % 16); /* whole again after 16 */
         json_object_set(g->notes, "logs", digests);
         /* It is known by the digest of the whole, and comes back whole. */
-        issuer_autofree *after = issuer_json_text(g->notes);
-        host.notes = after;
-        att_autojson *known = issuer_logs_known(tx, &host);
+        att_autojson *known = issuer_logs_known(tx, g->notes);
         assert_string_equal(json_string_value(json_object_get(known, "ima")), hex);
         att_buf_done(&logs.log[0].data);
         logs.log[0].has_data = logs.log[0].has_base = false;
-        rig_ok(issuer_logs_supply(tx, &host, &logs, &err));
+        rig_ok(issuer_logs_supply(tx, g->notes, &logs, &err));
         assert_true(logs.log[0].has_data);
         assert_true(att_slice_eq(att_buf_slice(&logs.log[0].data), whole));
         /* The same log again is nothing new. */
         att_autojson *same = NULL;
-        rig_ok(issuer_logs_keep(&g->call, tx, &host, &logs, &same, &err));
+        rig_ok(issuer_logs_keep(&g->call, tx, g->notes, &logs, &same, &err));
         assert_true(json_equal(same, digests));
         evidence_logs_done(&logs);
     }
@@ -229,16 +225,12 @@ static enum att_rc last_tx(void *user, struct store_tx *tx, struct att_err *ret_
             rig_ok(evidence_logs_set_base(&logs, "ima", 5, base, &err));
         }
         memcpy(base, logs.log[0].sha256, sizeof base);
-        issuer_autofree *notes = issuer_json_text(g->notes);
-        struct store_host host = {.notes = notes};
-        rig_ok(issuer_logs_keep(&g->call, tx, &host, &logs, &digests, &err));
+        rig_ok(issuer_logs_keep(&g->call, tx, g->notes, &logs, &digests, &err));
         json_object_set(g->notes, "logs", digests);
         /* All that is older than this record goes. */
         int64_t removed = 0;
         rig_ok(store_blob_sweep(tx, g->call.now, 1000, &removed, &err));
-        issuer_autofree *after = issuer_json_text(g->notes);
-        host.notes = after;
-        att_autojson *known = issuer_logs_known(tx, &host);
+        att_autojson *known = issuer_logs_known(tx, g->notes);
         assert_non_null(json_object_get(known, "ima"));
         evidence_logs_done(&logs);
         g->call.now += day;
