@@ -47,11 +47,10 @@ enum att_rc store_dialect_postgres(const char *sql, bool script, struct att_buf 
             len = quoted(at);
             att_buf_put(ret_sql, at, len);
         } else if (strncmp(at, "x'", 2) == 0) {
-            if (at[2] != '\'') {
-                return att_fail(err, ATT_E_INVAL, "store: no translation of %.20s", at);
-            }
-            att_buf_put_str(ret_sql, "''::bytea");
-            len = 3;
+            len = 1 + quoted(at + 1);
+            att_buf_put_str(ret_sql, "'\\x");
+            att_buf_put(ret_sql, at + 2, len - 2);
+            att_buf_put_str(ret_sql, "::bytea");
         } else if (*at == '?') {
             if (at[1] < '1' || at[1] > '9') {
                 return att_fail(err, ATT_E_INVAL, "store: a ? without a number in %.80s", sql);

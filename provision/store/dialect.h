@@ -2,7 +2,7 @@
  * each statement) is SQLite's; PostgreSQL's is made from it here, so that nobody keeps two lists:
  *
  *   ?1            $1
- *   x''           ''::bytea
+ *   x'00ff'       '\x00ff'::bytea
  *   instr(        strpos(
  *   and in scripts:
  *   BLOB          BYTEA
@@ -18,7 +18,7 @@
 
 #include <stdbool.h>
 
-/* Appends. ATT_E_INVAL names what has no translation: "?" without a number, x'…' with digits. */
+/* Appends. ATT_E_INVAL names what has no translation: a "?" without a number. */
 ATT_MUST_USE enum att_rc store_dialect_postgres(const char *sql, bool script,
                                                 struct att_buf *ret_sql, struct att_err *err);
 

@@ -172,6 +172,9 @@ struct client {
     char thumbprint[ACME_THUMBPRINT_LEN];
     struct issuer_response last;
     json_t *body; /* of the last answer; NULL when it is not JSON */
+    /* Whether the same is to be asked again, with another nonce; NULL: never. For those who ask
+     * over a network (tests/support/fleet). */
+    bool (*again)(struct client *c);
 };
 
 RIG void client_new(struct client *c, struct rig *rig)
@@ -243,12 +246,16 @@ RIG int client_post(struct client *c, const char *url, bool jwk, struct att_slic
 {
     att_autobuf text = {0};
     char nonce[ACME_NONCE_TEXT];
-    client_nonce(c, nonce);
-    client_sign(c, url, nonce, jwk, payload, &text);
     char copy[256]; /* url may be part of the last answer */
     rig_copy(copy, sizeof copy, url);
     const char *path = strstr(copy, "/acme");
-    int status = client_send(c, path, att_buf_slice(&text), "application/jose+json", NULL);
+    int status;
+    do {
+        att_buf_reset(&text);
+        client_nonce(c, nonce);
+        client_sign(c, copy, nonce, jwk, payload, &text);
+        status = client_send(c, path, att_buf_slice(&text), "application/jose+json", NULL);
+    } while (c->again && c->again(c));
     assert_true(c->last.nonce[0] != 0); /* RFC 8555 §6.5: on every answer to a POST */
     return status;
 }
