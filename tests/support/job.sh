@@ -146,7 +146,7 @@ job_start_postgres() {
         job_pg=$(mktemp -d "${TMPDIR:-/tmp}/att-pg.XXXXXX")
         chmod 755 "$job_pg"
     fi
-    job_start postgres "$ATT_SOURCE_DIR/tests/support/postgres.sh" serve "$job_pg" "$@"
+    job_start postgres "$ATT_SOURCE_DIR/tests/support/postgres.sh" serve "$job_pg"
     job_store="postgres:host=$job_pg user=att dbname=postgres"
     wait_for 120 pg_sql "$job_pg" postgres "SELECT 1"
 }

@@ -3,8 +3,7 @@
 # "postgres" of Debian's package, which root's files are not readable for.
 #   postgres.sh serve DIR [OPTION...]   makes DIR/data if it is not there, then is the server (exec); ends with its parent
 # Sourced: pg_serve DIR [OPTION...] the same, pg_bin the programs' folder, pg_sql DIR DATABASE [SQL].
-# DIR is the socket's folder; the superuser is "att". Nothing is synced: for durability a server of the
-# test's own gets "-c fsync=on".
+# DIR is the socket's folder; the superuser is "att". Nothing is synced unless ATT_TEST_FSYNC=on.
 
 pg_bin() {
     local bin
@@ -32,7 +31,7 @@ pg_serve() {
     fi
     rm -f "$dir/data/postmaster.pid" # of one that was killed; its folder is this test's alone
     cd /
-    pg_as "$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c fsync=off -c max_connections=64 \
+    pg_as "$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c fsync="${ATT_TEST_FSYNC:-off}" -c max_connections=64 \
         -c shared_buffers=16MB -c dynamic_shared_memory_type=mmap -c logging_collector=off "$@"
 }
 
