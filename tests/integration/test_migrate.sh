@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # attest-issuerd migrate: an issuer's SQLite becomes a PostgreSQL's content, and it serves from there with the same
-# hosts, tickets and audit chain; refused beside a running issuer, into a database in use, with a password on argv.
+# entries, tickets and audit chain; refused beside a running issuer, into a database in use, with a password on argv.
 set -euo pipefail
 # shellcheck source=../support/job.sh
 . "$ATT_SOURCE_DIR/tests/support/job.sh"
@@ -34,13 +34,19 @@ END
 write_conf "$dir/issuer/issuer.db"
 "$bin/attest-issuerd" --config "$dir/issuer.yaml" init > /dev/null
 job_start_issuer
-ctl host import --ek "$(printf '%064d' 7)" --label seven > /dev/null 2>&1 || true
+cat > "$dir/agents.yaml" << END
+trust_domain: bank.example
+agents:
+  - { name: a, owner: x@bank.example, hosts: [ "label:zone=z" ], workload: { uid: 1001 }, key: tpm, profile: trading }
+END
+ctl entry apply -f "$dir/agents.yaml" > /dev/null
 for n in 1 2 3; do
     ctl ticket create --host "h$n" --out "$dir/t$n.json" > /dev/null
 done
-tickets() { ctl --json ticket list | jq -S -c .; }
+entries() { ctl --json entry list | jq -S -c .; }
 records() { ctl --json audit verify | jq .records; }
-before=$(tickets) n_before=$(records)
+before=$(entries)
+n_before=$(records)
 
 migrate() { "$bin/attest-issuerd" migrate --from "sqlite:$dir/issuer/issuer.db" --to "$@" > "$dir/tmp/migrate" 2>&1; }
 refused() { # WORDS STORE...
@@ -54,7 +60,6 @@ job_stop issuerd
 refused store_password_file "$job_store password=hush"
 ! grep -q hush "$dir/tmp/migrate" || job_fail "the password is told"
 refused "expected --from" "sqlite:$dir/other.db"
-pg_sql "$job_pg" postgres "CREATE DATABASE other TEMPLATE template0"
 
 migrate "$job_store" || { cat "$dir/tmp/migrate"; job_fail migrate; }
 grep -Eq '^tickets +3 rows$' "$dir/tmp/migrate" || { cat "$dir/tmp/migrate"; job_fail "tickets"; }
@@ -65,7 +70,7 @@ mv "$dir/issuer/issuer.db" "$dir/tmp/"
 write_conf "$job_store"
 "$bin/attest-issuerd" --config "$dir/issuer.yaml" --check > /dev/null
 job_start_issuer
-[ "$(tickets)" = "$before" ] || job_fail "the tickets differ: $(tickets)"
+[ "$(entries)" = "$before" ] || job_fail "the entries differ: $(entries)"
 # The head that was signed before is continued.
 [ "$(records)" -ge "$n_before" ] || job_fail "fewer records"
 ! grep -q auditHead "$dir/log/issuerd.log" || job_fail "a new head was begun"
