@@ -302,7 +302,10 @@ static enum att_rc prepare(struct store_con *con, const char *sql, const struct 
         i++;
     }
     bool room = i < STORE_PG_STATEMENTS_MAX;
-    snprintf(ret_name, 16, room ? "s%zu" : "", i);
+    ret_name[0] = 0;
+    if (room) {
+        snprintf(ret_name, 16, "s%zu", i);
+    }
     if (i < con->n_statements) {
         return ATT_OK;
     }
