@@ -401,6 +401,26 @@ static void server_away_and_back(void **state)
     store_free(store);
 }
 
+/* A server that takes the connection and says nothing more: no call waits for it for ever. */
+static void silent_server(void **state)
+{
+    (void)state;
+    char spec[TEST_SPEC_MAX];
+    struct store *store = NULL;
+    struct att_err why = {0};
+    test_postgres_database(spec);
+    ok(store_open(spec, &store, &err));
+    ok(store_run(store, true, append, NULL, &err));
+    test_postgres_freeze(true);
+    enum att_rc rc = store_run(store, true, append, NULL, &why);
+    test_postgres_freeze(false);
+    assert_int_equal(rc, ATT_E_UNREACHABLE);
+    assert_string_equal(why.reason, "storeDown");
+    usleep(300000);
+    ok(store_run(store, true, append, NULL, &err));
+    store_free(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -417,6 +437,7 @@ int main(void)
         cmocka_unit_test(not_utf8_is_not_there),
         cmocka_unit_test(lost_connections),
         cmocka_unit_test(server_away_and_back),
+        cmocka_unit_test(silent_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
