@@ -48,8 +48,9 @@ static void add_folder_of(struct folders *folders, const char *file)
 static void add_store(struct folders *folders, const struct conf_issuer *conf)
 {
     if (!store_spec_shared(conf->store)) {
+        size_t at = folders->n;
         add_folder_of(folders, store_sqlite_path(conf->store));
-        folders->list[folders->n - 1].access = PROC_PATH_WRITE;
+        folders->list[at].access = PROC_PATH_WRITE;
         return;
     }
     add_folder_of(folders, conf->store_password_file);
