@@ -168,6 +168,10 @@ static enum att_rc failed(struct store_con *con, const PGresult *result, const c
     const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     state = state ? state : "";
+    if (con->mode == STORE_READ && strcmp(state, "25006") == 0) { /* a closure of ours */
+        return att_fail(err, ATT_E_INTERNAL, "%s: %.120s in a transaction that only reads",
+                        con->db->where, what);
+    }
     const struct meaning *m = meanings;
     while (strncmp(m->state, state, strlen(m->state)) != 0) {
         m++;
