@@ -1,4 +1,4 @@
-/* attest-issuerd: reads its arguments, then init, check or serve. */
+/* attest-issuerd: reads its arguments, then init, check, migrate or serve. */
 #include "attestd/base/log.h"
 #include "attestd/conf/issuer_conf.h"
 #include "provision/issuer/issuer.h"
@@ -18,10 +18,13 @@ static struct issuer *serving; /* for the signal handlers; set before they are *
 
 static const char usage[] =
     "Usage: attest-issuerd [--config FILE] [--log text|json] [init | --check]\n"
+    "       attest-issuerd migrate --from sqlite:PATH --to postgres:CONNECTION\n"
+    "                              [--password-file FILE]\n"
     "\n"
     "Serves ACME with TPM evidence; verifies, issues, keeps the audit log.\n"
     "\n"
     "  init            make the certificate authorities in state_dir/ca, once\n"
+    "  migrate         copy the database of an issuer that is down, whole, and verify it\n"
     "  --check         read everything that serving needs, say what is wrong, do not serve\n"
     "  --config FILE   configuration (default " CONFIG_DEFAULT ")\n"
     "  --log FORM      text or json, whatever the configuration says\n"
@@ -102,14 +105,56 @@ static int serve(const char *config, bool check)
     return rc ? failed(&err, "serve.failed") : EXIT_OK;
 }
 
+struct arguments {
+    const char *config, *form, *from, *to, *password_file;
+    bool check;
+    enum { DO_SERVE, DO_INIT, DO_MIGRATE } act;
+};
+
+/* What is given fits together. */
+static bool parse_act(int argc, char **argv, struct arguments *args)
+{
+    const char *act = optind < argc ? argv[optind++] : "";
+    args->act = strcmp(act, "init") == 0      ? DO_INIT
+                : strcmp(act, "migrate") == 0 ? DO_MIGRATE
+                                              : DO_SERVE;
+    bool migrate = args->act == DO_MIGRATE;
+    return optind == argc && (args->act != DO_SERVE || !*act) &&
+           (args->act == DO_SERVE || !args->check) && migrate == (args->from && args->to) &&
+           (migrate || (!args->from && !args->to && !args->password_file)) &&
+           (!args->form || strcmp(args->form, "text") == 0 || strcmp(args->form, "json") == 0);
+}
+
+static int act(const struct arguments *args)
+{
+    struct att_err err = {0};
+    setup_log(args->config, args->form);
+    switch (args->act) {
+    case DO_INIT:
+        return issuer_init(args->config, &err) ? failed(&err, "init.failed")
+                                               : tell_init(args->config);
+    case DO_MIGRATE:
+        return issuer_migrate(args->from, args->to, args->password_file, &err)
+                   ? failed(&err, "migrate.failed")
+                   : EXIT_OK;
+    case DO_SERVE:
+        break;
+    }
+    return serve(args->config, args->check);
+}
+
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
-        {"log", required_argument, NULL, 'l'},    {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0}};
-    const char *config = CONFIG_DEFAULT, *form = NULL;
-    bool check = false;
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"check", no_argument, NULL, 'k'},
+                                            {"log", required_argument, NULL, 'l'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'V'},
+                                            {"from", required_argument, NULL, 'f'},
+                                            {"to", required_argument, NULL, 't'},
+                                            {"password-file", required_argument, NULL, 'p'},
+                                            {NULL, 0, NULL, 0}};
+    struct arguments args = {.config = CONFIG_DEFAULT};
     int opt;
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
@@ -117,13 +162,22 @@ int main(int argc, char **argv)
     while ((opt = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
         switch (opt) {
         case 'c':
-            config = optarg;
+            args.config = optarg;
             break;
         case 'k':
-            check = true;
+            args.check = true;
             break;
         case 'l':
-            form = optarg;
+            args.form = optarg;
+            break;
+        case 'f':
+            args.from = optarg;
+            break;
+        case 't':
+            args.to = optarg;
+            break;
+        case 'p':
+            args.password_file = optarg;
             break;
         case 'h':
             fputs(usage, stdout);
@@ -136,16 +190,9 @@ int main(int argc, char **argv)
             return EXIT_USAGE;
         }
     }
-    bool init = optind < argc && strcmp(argv[optind], "init") == 0;
-    if (optind + (init ? 1 : 0) != argc || (init && check) ||
-        (form && strcmp(form, "text") != 0 && strcmp(form, "json") != 0)) {
+    if (!parse_act(argc, argv, &args)) {
         fputs(usage, stderr);
         return EXIT_USAGE;
     }
-    setup_log(config, form);
-    if (init) {
-        struct att_err err = {0};
-        return issuer_init(config, &err) ? failed(&err, "init.failed") : tell_init(config);
-    }
-    return serve(config, check);
+    return act(&args);
 }

@@ -36,13 +36,14 @@ enum att_rc {
 
 enum att_domain {
     ATT_DOM_NONE = 0,
-    ATT_DOM_ERRNO,   /* native = errno */
-    ATT_DOM_TSS,     /* native = TSS2_RC */
-    ATT_DOM_PKCS11,  /* native = CK_RV */
-    ATT_DOM_OPENSSL, /* native = ERR_get_error() */
-    ATT_DOM_CURL,    /* native = CURLcode */
-    ATT_DOM_SQLITE,  /* native = extended result code */
-    ATT_DOM_HTTP,    /* native = status code */
+    ATT_DOM_ERRNO,    /* native = errno */
+    ATT_DOM_TSS,      /* native = TSS2_RC */
+    ATT_DOM_PKCS11,   /* native = CK_RV */
+    ATT_DOM_OPENSSL,  /* native = ERR_get_error() */
+    ATT_DOM_CURL,     /* native = CURLcode */
+    ATT_DOM_SQLITE,   /* native = extended result code */
+    ATT_DOM_HTTP,     /* native = status code */
+    ATT_DOM_POSTGRES, /* native = SQLSTATE, its five characters as a big-endian number */
 };
 
 /* What happened. Never holds a secret. Zero-initialise with {0}; reusable after att_err_clear. */

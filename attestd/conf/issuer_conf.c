@@ -79,6 +79,8 @@ static const cyaml_schema_field_t fields[] = {
     STR(conf_issuer, state_dir, OPT),
     STR(conf_issuer, run_dir, OPT),
     STR(conf_issuer, policies_dir, OPT),
+    STR(conf_issuer, store, OPT),
+    STR(conf_issuer, store_password_file, OPT),
     CYAML_FIELD_UINT("threads", CYAML_FLAG_OPTIONAL, struct conf_issuer, threads),
     CYAML_FIELD_BOOL_PTR("eab_required", OPT, struct conf_issuer, eab_required_set),
     CYAML_FIELD_MAPPING_PTR("ek", PTR, struct conf_issuer, ek, ek_fields),
@@ -119,6 +121,14 @@ static bool default_list(char ***list, unsigned *n, const struct conf_node *give
     return true;
 }
 
+static bool default_store(struct conf_issuer *conf)
+{
+    if (!conf->store && asprintf(&conf->store, "%s/issuer.db", conf->state_dir) < 0) {
+        conf->store = NULL;
+    }
+    return conf->store != NULL;
+}
+
 static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root)
 {
     struct conf_enrolment *en = conf->enrolment;
@@ -128,7 +138,7 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
     }
     bool ok =
         conf_default(&conf->listen, "127.0.0.1:8443") &&
-        conf_default(&conf->state_dir, "/var/lib/attest-issuerd") &&
+        conf_default(&conf->state_dir, "/var/lib/attest-issuerd") && default_store(conf) &&
         conf_default(&conf->run_dir, "/run/attest-issuerd") &&
         conf_default(&conf->policies_dir, "/etc/attestd/policies") &&
         conf_default(&conf->ca_warning, "90d") && conf_default(&conf->evidence_lifetime, "400d") &&
@@ -423,6 +433,55 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
     check_parent_policy(check, conf_path("profiles[%u].parent_policy", i).text, p);
 }
 
+static bool is_postgres(const char *store)
+{
+    return strncmp(store, "postgres:", 9) == 0 || strncmp(store, "postgresql:", 11) == 0;
+}
+
+/* "credential:NAME" becomes the path that systemd gave it. */
+static void check_password_file(struct conf_check *check, struct conf_issuer *conf)
+{
+    static const char word[] = "credential:";
+    const char *path = "store_password_file", *name = conf->store_password_file;
+    if (strncmp(name, word, sizeof word - 1) != 0) {
+        (void)conf_check_path(check, path, name);
+        return;
+    }
+    name += sizeof word - 1;
+    const char *folder = getenv("CREDENTIALS_DIRECTORY");
+    char *full = NULL;
+    if (!*name || strchr(name, '/')) {
+        conf_bad(check, path, "expected credential:NAME, found \"%.80s\"",
+                 conf->store_password_file);
+    } else if (!folder) {
+        conf_bad(check, path,
+                 "systemd gave this process no credentials: expected LoadCredential=%.64s:PATH in "
+                 "the unit",
+                 name);
+    } else if (asprintf(&full, "%s/%s", folder, name) >= 0) {
+        free(conf->store_password_file);
+        conf->store_password_file = full;
+    }
+}
+
+/* A connection string is never quoted in a complaint: it might have a password in it. */
+static void check_store(struct conf_check *check, struct conf_issuer *conf)
+{
+    bool postgres = is_postgres(conf->store);
+    if (!postgres) {
+        const char *path = conf->store + (strncmp(conf->store, "sqlite:", 7) == 0 ? 7 : 0);
+        (void)conf_check_path(check, "store", path);
+    }
+    if (!conf->store_password_file) {
+        return;
+    }
+    if (!postgres) {
+        conf_bad(check, "store_password_file", "a store that is a file takes no password");
+    } else {
+        check_password_file(check, conf);
+    }
+}
+
 static void check_all(struct conf_check *check, struct conf_issuer *conf)
 {
     (void)conf_check_trust_domain(check, "trust_domain", conf->trust_domain);
@@ -432,6 +491,7 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     (void)conf_check_path(check, "state_dir", conf->state_dir);
     (void)conf_check_path(check, "run_dir", conf->run_dir);
     (void)conf_check_path(check, "policies_dir", conf->policies_dir);
+    check_store(check, conf);
     (void)conf_check_duration(check, "ca_warning", conf->ca_warning, 86400, &conf->ca_warning_s);
     (void)conf_check_duration(check, "evidence_lifetime", conf->evidence_lifetime, 86400,
                               &conf->evidence_lifetime_s);

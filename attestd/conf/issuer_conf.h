@@ -122,10 +122,15 @@ struct conf_crl {
 
 struct conf_issuer {
     char *trust_domain;
-    char *listen;       /* "127.0.0.1:8443", "[::1]:8443" */
-    char *url;          /* the configured base URL */
-    char *state_dir;    /* /var/lib/attest-issuerd */
-    char *run_dir;      /* /run/attest-issuerd: admin.sock */
+    char *listen;    /* "127.0.0.1:8443", "[::1]:8443" */
+    char *url;       /* the configured base URL */
+    char *state_dir; /* /var/lib/attest-issuerd */
+    char *run_dir;   /* /run/attest-issuerd: admin.sock */
+    /* The database: a path, or a PostgreSQL that several issuers share, as provision/store/store.h
+     * says; state_dir/issuer.db where the file says nothing */
+    char *store;
+    char *store_password_file; /* of a PostgreSQL; NULL: none. "credential:NAME" in the file is
+                                  systemd's, and here its path */
     char *policies_dir; /* /etc/attestd/policies: boot policy NAME is the file NAME.json there */
     unsigned threads;   /* 1 … 64; 2 */
     bool *eab_required_set; /* as in the file */

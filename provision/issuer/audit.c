@@ -178,18 +178,33 @@ static json_t *head_json(const struct store_audit *head)
 
 struct start_check {
     int64_t now;
+    const char *reason;
     const struct att_err *what;
 };
 
 static enum att_rc record_bad_head(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct start_check *c = user;
-    return issuer_audit(
-        tx, c->now, issuer_record("config", "done", "auditHead", c->what->msg, NULL), NULL, err);
+    return issuer_audit(tx, c->now, issuer_record("config", "done", c->reason, c->what->msg, NULL),
+                        NULL, err);
+}
+
+/* With what is written, the head starts anew from the newest record. */
+static enum att_rc start_anew(struct issuer *issuer, const char *reason, const struct att_err *why,
+                              struct att_err *err)
+{
+    struct start_check check = {issuer->clock(), reason, why};
+    enum att_rc rc = store_run(issuer->store, true, record_bad_head, &check, err);
+    if (!rc) {
+        rc = store_run(issuer->store, false, read_head, &issuer->written_head, err);
+    }
+    issuer->head_missing = true;
+    return rc;
 }
 
 /* From the first start on there is a signed head. One that is gone or does not fit the log is
- * itself recorded, so that a later good head does not cover it up. */
+ * itself recorded, so that a later good head does not cover it up. An issuer that joins others has
+ * none: that is recorded as well, since it looks the same as one that is gone. */
 enum att_rc issuer_audit_start(struct issuer *issuer, struct att_err *err)
 {
     issuer_autofree *path = NULL;
@@ -203,8 +218,17 @@ enum att_rc issuer_audit_start(struct issuer *issuer, struct att_err *err)
         return rc;
     }
     att_autobuf text = {0};
-    if (now.seq == 0 && att_io_read_file(path, HEAD_MAX, &text, NULL) == ATT_E_NOTFOUND) {
+    bool none = att_io_read_file(path, HEAD_MAX, &text, NULL) == ATT_E_NOTFOUND;
+    if (none && now.seq == 0) {
         return write_head(issuer, &now, err);
+    }
+    if (none && store_shared(issuer->store)) {
+        (void)att_fail(
+            &why, ATT_E_NOTFOUND,
+            "%s: this issuer has no signed head yet and signs the log from record %lld on", path,
+            (long long)now.seq);
+        att_log(ATT_WARN, "audit.headNew", ATT_S("detail", why.msg));
+        return start_anew(issuer, "auditHeadNew", &why, err);
     }
     struct extend e = {0};
     bool old = false;
@@ -224,13 +248,7 @@ enum att_rc issuer_audit_start(struct issuer *issuer, struct att_err *err)
         return rc;
     }
     att_log_err(ATT_ERROR, "audit.head", &why);
-    struct start_check check = {issuer->clock(), &why};
-    rc = store_run(issuer->store, true, record_bad_head, &check, err);
-    if (!rc) {
-        rc = store_run(issuer->store, false, read_head, &issuer->written_head, err);
-    }
-    issuer->head_missing = true;
-    return rc;
+    return start_anew(issuer, "auditHead", &why, err);
 }
 
 enum att_rc issuer_audit_verify(struct issuer *issuer, json_t **ret_result, struct att_err *err)

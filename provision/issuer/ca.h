@@ -99,11 +99,12 @@ ATT_MUST_USE enum att_rc issuer_intent_sign(struct issuer *issuer, struct store_
                                             struct att_err *err);
 /* Every intent without an outcome is signed as it was meant, or recorded as abandoned when nobody
  * can use it any more. ret_left: how many could be neither; why is in *err then, though the result
- * is ATT_OK. Fails when the store cannot be read. */
-ATT_MUST_USE enum att_rc issuer_intent_recover(struct issuer *issuer, size_t *ret_left,
+ * is ATT_OK. Fails when the store cannot be read. others: of a store that others use, too, those
+ * younger than 10 s are left to the issuer that made them. */
+ATT_MUST_USE enum att_rc issuer_intent_recover(struct issuer *issuer, bool others, size_t *ret_left,
                                                struct att_err *err);
-/* The same in a running issuer, when something was left: with pauses that grow from 1 to 60 s.
- * Main thread. */
+/* The same in a running issuer, when something was left: with pauses that grow from 1 to 60 s; and
+ * every 5 s for what another issuer of the same store left. Main thread. */
 void issuer_intent_tick(struct issuer *issuer);
 /* In the transaction that ends a certificate which was only intended: its order, if it has one,
  * becomes invalid and says why. */

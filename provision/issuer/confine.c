@@ -5,12 +5,13 @@
 #include "attestd/conf/issuer_conf.h"
 #include "attestd/proc/sandbox.h"
 #include "provision/issuer/conns.h"
+#include "provision/store/store.h"
 
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
-#define FOLDERS 8
+#define FOLDERS 11
 
 /* Of freed memory at the end of a thread's heap this much stays; from this size on a block is
  * mapped by itself and goes back at once, as a request with logs does. */
@@ -20,7 +21,7 @@
 
 struct folders {
     struct proc_sandbox_path list[FOLDERS + 1];
-    char parents[3][4096];
+    char parents[5][4096];
     size_t n, n_parents;
 };
 
@@ -49,6 +50,21 @@ static void add_folder_of(struct folders *folders, const char *file)
     add(folders, (struct proc_sandbox_path){parent, PROC_PATH_READ});
 }
 
+/* The folder of an SQLite database, which makes files beside it; what libpq reads, for each
+ * connection anew: certificates and keys of its own folder. A unix socket needs no rule. */
+static void add_store(struct folders *folders, const struct conf_issuer *conf)
+{
+    if (!store_spec_shared(conf->store)) {
+        size_t at = folders->n;
+        add_folder_of(folders, store_sqlite_path(conf->store));
+        folders->list[at].access = PROC_PATH_WRITE;
+        return;
+    }
+    add_folder_of(folders, conf->store_password_file);
+    add(folders, (struct proc_sandbox_path){"/etc/attestd/postgres", PROC_PATH_READ});
+    add(folders, (struct proc_sandbox_path){"/etc/postgresql-common", PROC_PATH_READ});
+}
+
 static enum att_rc enter(const struct conf_issuer *conf, const char *config, struct att_err *err)
 {
     struct folders folders = {0};
@@ -60,6 +76,7 @@ static enum att_rc enter(const struct conf_issuer *conf, const char *config, str
     add_folder_of(&folders, config);
     add_folder_of(&folders, conf->tls ? conf->tls->cert_file : NULL);
     add_folder_of(&folders, conf->tls ? conf->tls->key_file : NULL);
+    add_store(&folders, conf);
     const struct proc_sandbox_opts opts = {.profile = PROC_PROFILE_ISSUERD, .paths = folders.list};
     enum att_rc rc = proc_sandbox_enter(&opts, &report, err);
     if (!rc) {

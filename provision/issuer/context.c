@@ -142,8 +142,9 @@ static enum att_rc copy_fixed(struct issuer *issuer, const struct conf_issuer *c
     issuer->trust_domain = strdup(conf->trust_domain);
     issuer->state_dir = strdup(conf->state_dir);
     issuer->run_dir = strdup(conf->run_dir);
+    issuer->store_spec = strdup(conf->store);
     return issuer->base_url && issuer->base_path && issuer->trust_domain && issuer->state_dir &&
-                   issuer->run_dir
+                   issuer->run_dir && issuer->store_spec
                ? ATT_OK
                : att_fail(err, ATT_E_NOMEM, "issuer: no memory");
 }
@@ -186,8 +187,8 @@ static enum att_rc check_policies(void *user, struct store_tx *tx, struct att_er
     return ATT_OK;
 }
 
-/* One process a state folder: another would complete or abandon this one's signatures, and know
- * none of its nonces. */
+/* One process a state folder: another would renew this one's keys, and with SQLite complete or
+ * abandon its signatures. Issuers that share a PostgreSQL have a folder each. */
 static enum att_rc take_lock(struct issuer *issuer, struct att_err *err)
 {
     issuer_autofree *path = NULL;
@@ -219,14 +220,11 @@ static enum att_rc take_lock(struct issuer *issuer, struct att_err *err)
 
 static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
 {
-    issuer_autofree *path = NULL;
-    if (asprintf(&path, "%s/issuer.db", issuer->state_dir) < 0) {
-        path = NULL;
-        return att_fail(err, ATT_E_NOMEM, "issuer: no memory");
-    }
+    const struct conf_issuer *conf = issuer->settings->conf;
+    const struct store_place place = {conf->store, conf->store_password_file};
     enum att_rc rc = att_io_mkdirs(issuer->state_dir, 0700, err);
     if (!rc) {
-        rc = store_open(path, &issuer->store, err);
+        rc = store_open_place(&place, &issuer->store, err);
     }
     if (!rc) { /* before anything is written to a database that may be an old one */
         rc = issuer_log_start(issuer, err);
@@ -254,7 +252,7 @@ static enum att_rc first_recovery(struct issuer *issuer, struct att_err *err)
 {
     size_t left = 0;
     struct att_err why = {0};
-    enum att_rc rc = issuer_intent_recover(issuer, &left, &why);
+    enum att_rc rc = issuer_intent_recover(issuer, store_shared(issuer->store), &left, &why);
     if (rc) {
         if (err) {
             *err = why;
@@ -316,6 +314,16 @@ static enum att_rc load_dns(struct issuer *issuer, bool create, struct att_err *
     return rc;
 }
 
+/* Any number that the other issuers of this store do not have; what makes their nonces unknown here
+ * is the MAC's key. */
+static enum att_rc new_nonces(struct issuer *issuer, struct att_err *err)
+{
+    uint32_t id = 0;
+    enum att_rc rc = att_random((uint8_t *)&id, sizeof id, err);
+    return rc ? rc
+              : acme_nonces_new(id, (uint64_t)att_now_utc_ms(), NONCE_WINDOW, &issuer->nonces, err);
+}
+
 /* The lock first: whoever has not got it must not even renew a key of the one who has. */
 static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
 {
@@ -339,7 +347,7 @@ static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
                  : att_fail(err, ATT_E_NOMEM, "issuer: no memory");
     }
     if (!rc) {
-        rc = acme_nonces_new(1, (uint64_t)att_now_utc_ms(), NONCE_WINDOW, &issuer->nonces, err);
+        rc = new_nonces(issuer, err);
     }
     if (!rc) {
         rc = open_store(issuer, err);
@@ -365,30 +373,6 @@ enum att_rc issuer_open(const char *config_path, struct issuer **ret_issuer, str
     return ATT_OK;
 }
 
-/* The database is not opened, since SQLite writes beside it even to read: it is there and looks
- * like one, or it will be made. */
-static enum att_rc check_database(const struct issuer *issuer, struct att_err *err)
-{
-    static const char magic[16] = "SQLite format 3";
-    char start[sizeof magic];
-    issuer_autofree *path = NULL;
-    if (asprintf(&path, "%s/issuer.db", issuer->state_dir) < 0) {
-        path = NULL;
-        return att_fail(err, ATT_E_NOMEM, "issuer: no memory");
-    }
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        return errno == ENOENT ? ATT_OK : att_fail_errno(err, ATT_E_IO, "%s", path);
-    }
-    ssize_t n = read(fd, start, sizeof start);
-    att_close(&fd);
-    if (n < 0) {
-        return att_fail_errno(err, ATT_E_IO, "%s", path);
-    }
-    bool good = n == 0 || (n == sizeof start && memcmp(start, magic, sizeof magic) == 0);
-    return good ? ATT_OK : att_fail(err, ATT_E_PARSE, "%s: is no SQLite database", path);
-}
-
 enum att_rc issuer_check(const char *config_path, struct att_err *err)
 {
     struct issuer *issuer = NULL;
@@ -403,7 +387,8 @@ enum att_rc issuer_check(const char *config_path, struct att_err *err)
         rc = issuer_policies_check(issuer->settings->conf->policies_dir, err);
     }
     if (!rc) {
-        rc = check_database(issuer, err);
+        const struct conf_issuer *conf = issuer->settings->conf;
+        rc = store_check(&(struct store_place){conf->store, conf->store_password_file}, err);
     }
     issuer_free(issuer);
     return rc;
@@ -447,6 +432,7 @@ void issuer_free(struct issuer *issuer)
     free(issuer->trust_domain);
     free(issuer->state_dir);
     free(issuer->run_dir);
+    free(issuer->store_spec);
     free(issuer);
 }
 

@@ -71,7 +71,7 @@ struct issuer_counters {
 struct issuer {
     char *config_path;
     char *base_url, *base_path; /* "https://host/acme", "/acme" */
-    char *trust_domain, *state_dir, *run_dir;
+    char *trust_domain, *state_dir, *run_dir, *store_spec;
     struct issuer_settings *settings; /* under lock; issuer_settings_get */
     pthread_mutex_t lock;
     struct store *store;
@@ -98,7 +98,8 @@ struct issuer {
     pthread_mutex_t claim_lock;
     pthread_cond_t claim_gone;
     struct issuer_claim *claims;
-    atomic_int intents_left;                /* there are intents to complete that no thread has */
+    atomic_int intents_left; /* there are intents to complete that no thread has */
+    int64_t intent_look_ms;  /* main thread: when a shared store's intents were last looked at */
     int64_t intent_try_ms, intent_pause_ms; /* main thread: when next, by the boot clock */
     /* Main thread: what audit.head says; whether it has to be written anew (it was gone or did not
      * fit at start), or never again, since the log no longer continues it. */

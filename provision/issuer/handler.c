@@ -82,6 +82,12 @@ static void problem_of_err(const struct att_err *err, struct acme_problem *ret_p
         acme_problem_set(ret_problem, ACME_P_RATE_LIMITED, "try again");
         ret_problem->retry_after_s = 1;
         return;
+    case ATT_E_UNREACHABLE: /* the database: RFC 8555 §6.7 has no word for it, HTTP has 503 */
+        acme_problem_set(ret_problem, ACME_P_SERVER_INTERNAL,
+                         "the issuer's database is away: try again");
+        ret_problem->status = 503;
+        ret_problem->retry_after_s = 2;
+        return;
     case ATT_E_NOTFOUND:
         acme_problem_set(ret_problem, ACME_P_MALFORMED, "there is no such thing here");
         ret_problem->status = 404;

@@ -12,6 +12,10 @@
 #define PAUSE_LEAST_MS 1000
 #define PAUSE_MOST_MS  60000
 #define BATCH          64
+/* In a store that others use, too, an intent may be another issuer's that is about to sign; after
+ * this time it has died. Should it live, the first outcome stands, and it takes that. */
+#define GRACE_S 10
+#define LOOK_MS 5000
 
 static bool fill_cert(struct store_cert *cert, const struct issuer_intent *intent,
                       const char *serial, const char *id)
@@ -164,6 +168,7 @@ struct outcome {
     const char *pem;
     const char *reason, *detail; /* abandoned, when reason is not NULL */
     bool ended;                  /* it was not an intent any more: nothing was written */
+    bool taken;                  /* another issuer was quicker: cert->pem is what it issued */
 };
 
 static bool set_problem(char **error, const char *reason, const char *detail)
@@ -305,6 +310,12 @@ static enum att_rc write_outcome(void *user, struct store_tx *tx, struct att_err
     if (rc) {
         return rc;
     }
+    if (strcmp(row.status, STORE_CERT_ISSUED) == 0) {
+        o->taken = true; /* two signatures of the same bytes; the other one is in use */
+        rc = issuer_set(&o->cert->pem, row.pem) ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory");
+        store_record_done(&store_certs, &row);
+        return rc;
+    }
     if (strcmp(row.status, STORE_CERT_INTENT) != 0) {
         /* Revoked (a ban) between intent and signature: the signature is thrown away. */
         o->ended = true;
@@ -379,10 +390,10 @@ static enum att_rc sign_claimed(struct issuer *issuer, struct store_cert *cert, 
     if (!rc) {
         rc = store_run(issuer->store, true, write_outcome, &o, err);
     }
-    if (!rc && !issuer_set(&cert->pem, pem)) {
+    if (!rc && !o.taken && !issuer_set(&cert->pem, pem)) {
         rc = att_fail(err, ATT_E_NOMEM, "no memory");
     }
-    if (!rc) {
+    if (!rc && !o.taken) {
         atomic_fetch_add(&issuer->counters.issued, 1);
     }
     *ret_ended = o.ended;
@@ -495,7 +506,7 @@ static enum att_rc abandon(struct issuer *issuer, struct store_cert *cert, const
     struct outcome o = {
         .issuer = issuer, .cert = cert, .pem = "", .reason = reason, .detail = detail};
     enum att_rc rc = store_run(issuer->store, true, write_outcome, &o, err);
-    if (!rc) {
+    if (!rc && !o.taken) {
         att_log(ATT_WARN, "intent.abandoned", ATT_S("serial", cert->serial),
                 ATT_S("subject", cert->subject), ATT_S("reason", reason), ATT_S("detail", detail));
     }
@@ -521,6 +532,9 @@ static enum att_rc finish(struct issuer *issuer, const struct look *look, struct
                 ATT_S("subject", cert->subject));
         return ATT_OK;
     }
+    if (strcmp(why.reason, FOREIGN) == 0 && store_shared(issuer->store)) {
+        return ATT_OK; /* that of an issuer with another CA; it expires if nobody signs it */
+    }
     if (strcmp(why.reason, FOREIGN) == 0) {
         return abandon(issuer, cert, "caReplaced",
                        "the CA was replaced before it was signed: order again", err);
@@ -532,7 +546,8 @@ static enum att_rc finish(struct issuer *issuer, const struct look *look, struct
 }
 
 /* One intent, unless somebody works on it, who will say when it is left. */
-static enum att_rc finish_one(struct issuer *issuer, const char *serial, struct att_err *err)
+static enum att_rc finish_one(struct issuer *issuer, const char *serial, bool others,
+                              struct att_err *err)
 {
     struct store_cert cert = {0};
     struct look look = {.serial = serial, .cert = &cert};
@@ -542,7 +557,8 @@ static enum att_rc finish_one(struct issuer *issuer, const char *serial, struct 
         return ATT_OK;
     }
     enum att_rc rc = store_run(issuer->store, false, load_intent, &look, err);
-    if (!rc && strcmp(cert.status, STORE_CERT_INTENT) == 0) {
+    bool fresh = others && cert.created_at + GRACE_S > issuer->clock();
+    if (!rc && !fresh && strcmp(cert.status, STORE_CERT_INTENT) == 0) {
         rc = finish(issuer, &look, err);
     }
     unclaim(issuer, &mine);
@@ -550,7 +566,8 @@ static enum att_rc finish_one(struct issuer *issuer, const char *serial, struct 
     return rc;
 }
 
-enum att_rc issuer_intent_recover(struct issuer *issuer, size_t *ret_left, struct att_err *err)
+enum att_rc issuer_intent_recover(struct issuer *issuer, bool others, size_t *ret_left,
+                                  struct att_err *err)
 {
     struct pending p = {0};
     size_t left = 0;
@@ -563,7 +580,7 @@ enum att_rc issuer_intent_recover(struct issuer *issuer, size_t *ret_left, struc
         }
         for (size_t i = 0; i < p.n; i++) {
             struct att_err why = {0};
-            if (finish_one(issuer, p.serial[i], &why)) {
+            if (finish_one(issuer, p.serial[i], others, &why)) {
                 left++;
                 if (err) {
                     *err = why;
@@ -577,15 +594,30 @@ enum att_rc issuer_intent_recover(struct issuer *issuer, size_t *ret_left, struc
     return ATT_OK;
 }
 
+/* What an issuer that died left behind; whoever of the others comes first. */
+static void look_after_others(struct issuer *issuer, int64_t now)
+{
+    struct att_err err = {0};
+    size_t left = 0;
+    if (!store_shared(issuer->store) || now < issuer->intent_look_ms) {
+        return;
+    }
+    issuer->intent_look_ms = now + LOOK_MS;
+    if (issuer_intent_recover(issuer, true, &left, &err) || left) {
+        att_log_err(ATT_WARN, "intent.others", &err);
+    }
+}
+
 void issuer_intent_tick(struct issuer *issuer)
 {
     int64_t now = att_boottime_ms();
+    look_after_others(issuer, now);
     if (now < issuer->intent_try_ms || !atomic_exchange(&issuer->intents_left, 0)) {
         return;
     }
     struct att_err err = {0};
     size_t left = 0;
-    enum att_rc rc = issuer_intent_recover(issuer, &left, &err);
+    enum att_rc rc = issuer_intent_recover(issuer, false, &left, &err);
     if (!rc && !left) {
         issuer->intent_pause_ms = 0;
         return;

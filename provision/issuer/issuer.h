@@ -29,8 +29,13 @@ ATT_MUST_USE enum att_rc issuer_confine(const char *config_path, struct att_err 
 ATT_MUST_USE enum att_rc issuer_new(const char *config_path, struct issuer **ret_issuer,
                                     struct att_err *err);
 /* Configuration, CA and the policies of policies_dir are read as issuer_new would, beside a running
- * issuer, too: nothing is written, and the database is not opened. */
+ * issuer, too: nothing is written. An SQLite database is not opened; a PostgreSQL is asked whether
+ * it would do. */
 ATT_MUST_USE enum att_rc issuer_check(const char *config_path, struct att_err *err);
+/* Copies the database of an issuer that is down into a new one, verifies the copy, and prints what
+ * was copied (provision/store/copy.h). from: "sqlite:PATH"; to: a PostgreSQL. */
+ATT_MUST_USE enum att_rc issuer_migrate(const char *from, const char *to, const char *password_file,
+                                        struct att_err *err);
 /* Listens and serves until issuer_stop. Then connections are closed and the threads are gone. */
 ATT_MUST_USE enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err);
 /* Async-signal-safe; any thread. */

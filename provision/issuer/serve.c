@@ -60,6 +60,7 @@ static bool same_fixed(const struct issuer *issuer, const struct conf_issuer *co
     return strcmp(conf->url, issuer->base_url) == 0 &&
            strcmp(conf->trust_domain, issuer->trust_domain) == 0 &&
            strcmp(conf->state_dir, issuer->state_dir) == 0 &&
+           strcmp(conf->store, issuer->store_spec) == 0 &&
            strcmp(conf->run_dir, issuer->run_dir) == 0 && (!conf->dns || issuer->http01);
 }
 
@@ -94,7 +95,7 @@ static void reload(struct issuer *issuer)
     enum att_rc rc = issuer_settings_load(issuer->config_path, &fresh, &err);
     if (!rc && !same_fixed(issuer, fresh->conf)) {
         rc = att_fail(&err, ATT_E_INVAL,
-                      "url, trust_domain, state_dir and run_dir need a restart to change, and so "
+                      "url, trust_domain, state_dir, run_dir and store need a restart to change, and so "
                       "does a section dns that was not there");
     }
     if (!rc) {
@@ -132,6 +133,9 @@ static void loop(struct issuer *issuer)
             reload(issuer);
         }
         issuer_ca_tick(issuer, false);
+        if (store_shared(issuer->store)) {
+            issuer_view_wake(issuer); /* for what another issuer changed */
+        }
         tell_status(issuer);
         issuer_intent_tick(issuer);
         housekeeping(issuer, &last_sweep_ms);

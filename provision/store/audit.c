@@ -25,6 +25,7 @@ struct reader {
     struct store *store;
     store_audit_fn each;
     void *user;
+    int64_t next, seen; /* while reading in parts */
 };
 
 static enum att_rc read_row(void *user, const struct store_row *row, struct att_err *err)
@@ -32,6 +33,8 @@ static enum att_rc read_row(void *user, const struct store_row *row, struct att_
     struct reader *r = user;
     const struct store_db_ops *ops = r->store->ops;
     struct store_audit a = {.seq = ops->row_int(row, 0), .at = ops->row_int(row, 1)};
+    r->seen = a.seq < INT64_MAX ? r->seen + 1 : 0;
+    r->next = a.seq < INT64_MAX ? a.seq + 1 : a.seq;
     struct att_slice prev = ops->row_bytes(row, 2), hash = ops->row_bytes(row, 3);
     if (prev.len != STORE_HASH_LEN || hash.len != STORE_HASH_LEN) {
         enum att_rc rc =
@@ -97,14 +100,23 @@ enum att_rc store_audit_append(struct store_tx *tx, int64_t at, const char *reco
     return rc;
 }
 
+#define PART 1000 /* records: a database client may hold a whole answer in memory */
+
 enum att_rc store_audit_each(struct store_tx *tx, int64_t from, int64_t limit, store_audit_fn each,
                              void *user, struct att_err *err)
 {
-    struct reader r = {.store = tx->store, .each = each, .user = user};
-    const struct store_value values[] = {STORE_VINT(from),
-                                         STORE_VINT(limit > 0 ? limit : INT64_MAX)};
-    return store_exec(tx, AUDIT_COLUMNS " WHERE seq >= ?1 ORDER BY seq LIMIT ?2", values, 2,
-                      read_row, &r, NULL, err);
+    struct reader r = {.store = tx->store, .each = each, .user = user, .next = from};
+    int64_t left = limit > 0 ? limit : INT64_MAX, part;
+    enum att_rc rc;
+    do {
+        part = left < PART ? left : PART;
+        left -= part;
+        r.seen = 0;
+        const struct store_value values[] = {STORE_VINT(r.next), STORE_VINT(part)};
+        rc = store_exec(tx, AUDIT_COLUMNS " WHERE seq >= ?1 ORDER BY seq LIMIT ?2", values, 2,
+                        read_row, &r, NULL, err);
+    } while (!rc && r.seen == part && left > 0);
+    return rc;
 }
 
 enum att_rc store_audit_search(struct store_tx *tx, const char *text, const char *or_text,

@@ -10,9 +10,14 @@
     " reason, replaced, x'' AS tbs, not_before, not_after, created_at, ended_at FROM certs"
 #define FILTER                                                                                     \
     "(?1 = '' OR status = ?1) AND (?2 = '' OR kind = ?2) AND (?3 = '' OR subject = ?3"             \
-    " OR SUBSTR(subject, -LENGTH(?3) - 1) = '/' || ?3)"
+    " OR SUBSTR(subject, LENGTH(subject) - LENGTH(?3)) = '/' || ?3)"
 #define NEWEST " ORDER BY created_at DESC, serial LIMIT ?4"
 #define LIVE   " AND not_after > ?2 AND status IN ('issued', 'intent')"
+
+static int64_t most(int64_t limit)
+{
+    return limit < 0 ? INT64_MAX : limit;
+}
 
 enum att_rc store_cert_list(struct store_tx *tx, const struct store_cert_query *query,
                             store_each_fn each, void *user, struct att_err *err)
@@ -20,7 +25,7 @@ enum att_rc store_cert_list(struct store_tx *tx, const struct store_cert_query *
     const struct store_value values[] = {
         STORE_VTEXT(query->status ? query->status : ""),
         STORE_VTEXT(query->kind ? query->kind : ""), STORE_VTEXT(query->name ? query->name : ""),
-        STORE_VINT(query->limit), STORE_VTEXT(query->host ? query->host : "")};
+        STORE_VINT(most(query->limit)), STORE_VTEXT(query->host ? query->host : "")};
     return query->host ? store_walk(tx, &store_certs, LIGHT " WHERE host = ?5 AND " FILTER NEWEST,
                                     values, 5, each, user, err)
                        : store_walk(tx, &store_certs, LIGHT " WHERE " FILTER NEWEST, values, 4,
@@ -31,7 +36,8 @@ enum att_rc store_cert_live(struct store_tx *tx, enum store_cert_of of, const ch
                             int64_t now, int64_t limit, store_each_fn each, void *user,
                             struct att_err *err)
 {
-    const struct store_value values[] = {STORE_VTEXT(value), STORE_VINT(now), STORE_VINT(limit)};
+    const struct store_value values[] = {STORE_VTEXT(value), STORE_VINT(now),
+                                         STORE_VINT(most(limit))};
     const char *sql = of == STORE_CERT_OF_HOST ? LIGHT " WHERE host = ?1" LIVE
                                                        " ORDER BY created_at DESC, serial LIMIT ?3"
                                                : LIGHT " WHERE subject = ?1" LIVE

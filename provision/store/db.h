@@ -1,11 +1,16 @@
 /* What a database must be able to do for the store: run one SQL statement at a time with bound
- * values, inside transactions. SQLite is provision/store/sqlite.c; another database fills the same
- * table of functions. The SQL that passes through here is the portable part of SQL-92 plus
- * "ON CONFLICT … DO UPDATE"; placeholders are written ?1, ?2 … */
+ * values, inside transactions. SQLite is provision/store/sqlite.c, PostgreSQL postgres.c. The SQL
+ * that passes through here is the portable part of SQL-92 plus "ON CONFLICT … DO UPDATE" and what
+ * provision/store/dialect.h translates; placeholders are written ?1, ?2 … A statement that fails
+ * ends the transaction (PostgreSQL takes no other after it), so what may well be there already is
+ * inserted with ON CONFLICT DO NOTHING and counted. No LIMIT is negative, no SUBSTR starts from the
+ * end. */
 #ifndef PROVISION_STORE_DB_H
 #define PROVISION_STORE_DB_H
 
 #include "attestd/base/buf.h"
+
+#include <stdbool.h>
 
 enum store_type { STORE_INT, STORE_TEXT, STORE_BLOB };
 
@@ -33,8 +38,12 @@ enum store_mode {
     STORE_WRITE_SOFT, /* a loss of power may take it back, until a STORE_WRITE after it returns */
 };
 
+/* A text was given that the database cannot hold; nothing was asked of it. */
+#define STORE_NOT_UTF8 "notUtf8"
+
 struct store_db_ops {
     const char *name;
+    bool shared; /* others write to it, too: other issuers */
     /* Transactions, each on a connection that is its own from begin to commit or rollback. A writer
      * sees what writers before it wrote, and no other; commit returns when all is as durable as the
      * mode says, and several may share one. rollback never fails; why (may be NULL) is for those
@@ -61,5 +70,15 @@ struct store_db_ops {
 ATT_MUST_USE enum att_rc store_sqlite_open(const char *path, struct store_db **ret_db,
                                            const struct store_db_ops **ret_ops,
                                            struct att_err *err);
+
+/* PostgreSQL 13 or later with an UTF8 database. conninfo: as libpq reads it, a URI or KEY=VALUE,
+ * without a password, which is read from password_file (may be NULL) for each connection. Over a
+ * network sslmode is verify-full unless it says otherwise. At most 16 connections. A server that
+ * is away, now or later, is ATT_E_UNREACHABLE with reason "storeDown"; one that others keep busy
+ * ATT_E_RETRY with "storeBusy", after 10 s. ATT_E_INVAL for a connection string that is none. */
+ATT_MUST_USE enum att_rc store_postgres_open(const char *conninfo, const char *password_file,
+                                             struct store_db **ret_db,
+                                             const struct store_db_ops **ret_ops,
+                                             struct att_err *err);
 
 #endif

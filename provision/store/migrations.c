@@ -169,8 +169,42 @@ static enum att_rc apply(void *user, struct store_tx *tx, struct att_err *err)
     return ATT_OK;
 }
 
+/* On a database without tables the question itself fails: asked for first, in both dialects. */
+static enum att_rc look(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct migrate *m = user;
+    const char *sql = m->store->ops->shared
+                          ? "SELECT COUNT(*) FROM pg_catalog.pg_class WHERE oid ="
+                            " to_regclass('migrations')"
+                          : "SELECT COUNT(*) FROM sqlite_master WHERE name = 'migrations'";
+    enum att_rc rc = store_exec(tx, sql, NULL, 0, see_version, m, NULL, err);
+    if (!rc && m->have) {
+        rc = store_exec(tx, "SELECT COALESCE(MAX(number), 0) FROM migrations", NULL, 0, see_version,
+                        m, NULL, err);
+    }
+    return rc;
+}
+
+enum att_rc store_schema(struct store *store, int64_t *ret_number, struct att_err *err)
+{
+    struct migrate m = {.store = store};
+    enum att_rc rc = store_run(store, false, look, &m, err);
+    if (!rc) {
+        *ret_number = m.have;
+    }
+    return rc;
+}
+
+/* Who writes has the turn, in a shared database, too: of several issuers that start at once one
+ * makes the tables and the others find them made. An issuer that has nothing to do waits for
+ * nobody. */
 enum att_rc store_migrate(struct store *store, struct att_err *err)
 {
     struct migrate m = {.store = store};
+    int64_t have = 0;
+    enum att_rc rc = store->ops->shared ? store_schema(store, &have, err) : ATT_OK;
+    if (rc || have == STORE_SCHEMA_VERSION) {
+        return rc;
+    }
     return store_run(store, true, apply, &m, err);
 }

@@ -3,148 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- opening ------------------------------------------------------------------------------------
- */
-
-static char *steal_text(struct att_buf *buf)
-{
-    size_t len = 0;
-    att_buf_u8(buf, 0);
-    return buf->failed ? NULL : (char *)att_buf_steal(buf, &len);
-}
-
-static void put_columns(struct att_buf *sql, const struct store_table *t, const char *fmt)
-{
-    for (size_t i = 0; i < t->n_columns; i++) {
-        att_buf_put_str(sql, i ? ", " : "");
-        if (fmt) {
-            att_buf_printf(sql, "?%zu", i + 1);
-        } else {
-            att_buf_put_str(sql, t->columns[i].name);
-        }
-    }
-}
-
-static void put_select(struct att_buf *sql, const struct store_table *t, size_t where)
-{
-    att_buf_put_str(sql, "SELECT ");
-    put_columns(sql, t, NULL);
-    att_buf_printf(sql, " FROM %s", t->name);
-    if (where < t->n_columns) {
-        att_buf_printf(sql, " WHERE %s = ?1", t->columns[where].name);
-    }
-    if (where != 0) {
-        att_buf_printf(sql, " ORDER BY %s", t->columns[0].name);
-    }
-}
-
-static void put_insert(struct att_buf *sql, const struct store_table *t)
-{
-    att_buf_printf(sql, "INSERT INTO %s (", t->name);
-    put_columns(sql, t, NULL);
-    att_buf_put_str(sql, ") VALUES (");
-    put_columns(sql, t, "?");
-    att_buf_put_str(sql, ")");
-}
-
-/* A column that is set is taken out of its indexes and put in again, even if it stays the same: so
- * the fixed ones are compared instead. */
-static void put_upsert(struct att_buf *sql, const struct store_table *t)
-{
-    put_insert(sql, t);
-    att_buf_printf(sql, " ON CONFLICT (%s) DO UPDATE SET ", t->columns[0].name);
-    const char *between = "";
-    for (size_t i = 1; i < t->n_columns; i++) {
-        if (!t->columns[i].fixed) {
-            att_buf_printf(sql, "%s%s = excluded.%s", between, t->columns[i].name,
-                           t->columns[i].name);
-            between = ", ";
-        }
-    }
-    between = " WHERE ";
-    for (size_t i = 1; i < t->n_columns; i++) {
-        if (t->columns[i].fixed) {
-            att_buf_printf(sql, "%s%s.%s = excluded.%s", between, t->name, t->columns[i].name,
-                           t->columns[i].name);
-            between = " AND ";
-        }
-    }
-}
-
-static bool make_sql(struct store_sql *sql, const struct store_table *t)
-{
-    struct att_buf text = {0};
-    put_select(&text, t, 0);
-    sql->get = steal_text(&text);
-    put_select(&text, t, t->n_columns);
-    sql->list = steal_text(&text);
-    put_insert(&text, t);
-    sql->insert = steal_text(&text);
-    put_upsert(&text, t);
-    sql->put = steal_text(&text);
-    att_buf_printf(&text, "DELETE FROM %s WHERE %s = ?1", t->name, t->columns[0].name);
-    sql->remove = steal_text(&text);
-    bool ok = sql->get && sql->list && sql->insert && sql->put && sql->remove;
-    for (size_t i = 0; i < t->n_columns; i++) {
-        put_select(&text, t, i);
-        sql->where[i] = steal_text(&text);
-        ok = ok && sql->where[i];
-    }
-    att_buf_done(&text);
-    return ok;
-}
-
-enum att_rc store_open(const char *path, struct store **ret_store, struct att_err *err)
-{
-    struct store *store = calloc(1, sizeof *store);
-    if (!store) {
-        return att_fail(err, ATT_E_NOMEM, "store %s: no memory", path);
-    }
-    enum att_rc rc = ATT_OK;
-    for (size_t i = 0; i < STORE_TABLES && !rc; i++) {
-        if (!make_sql(&store->sql[i], store_tables[i])) {
-            rc = att_fail(err, ATT_E_NOMEM, "store %s: no memory", path);
-        }
-    }
-    if (!rc) {
-        rc = store_sqlite_open(path, &store->db, &store->ops, err);
-    }
-    if (!rc) {
-        rc = store_migrate(store, err);
-        if (rc) {
-            att_err_prefix(err, "%s", path);
-        }
-    }
-    if (rc) {
-        store_free(store);
-        return rc;
-    }
-    *ret_store = store;
-    return ATT_OK;
-}
-
-void store_free(struct store *store)
-{
-    if (!store) {
-        return;
-    }
-    if (store->ops) {
-        store->ops->close(store->db);
-    }
-    for (size_t i = 0; i < STORE_TABLES; i++) {
-        struct store_sql *sql = &store->sql[i];
-        free(sql->get);
-        free(sql->insert);
-        free(sql->put);
-        free(sql->remove);
-        free(sql->list);
-        for (size_t c = 0; c < STORE_COLUMNS_MAX; c++) {
-            free(sql->where[c]);
-        }
-    }
-    free(store);
-}
-
 /* ---- transactions
  * -------------------------------------------------------------------------------- */
 
@@ -284,7 +142,15 @@ enum att_rc store_find(struct store_tx *tx, const struct store_table *table, con
     }
     struct fetch f = {.tx = tx, .table = table, .record = ret_record};
     struct store_value key = STORE_VTEXT(value);
-    enum att_rc rc = store_exec(tx, sql_of(tx, table)->where[c], &key, 1, fetch_row, &f, NULL, err);
+    struct att_err why = {0};
+    enum att_rc rc =
+        store_exec(tx, sql_of(tx, table)->where[c], &key, 1, fetch_row, &f, NULL, &why);
+    if (rc == ATT_E_INVAL && strcmp(why.reason, STORE_NOT_UTF8) == 0) {
+        rc = ATT_OK; /* what the database cannot hold is not in it */
+    }
+    if (rc && err) {
+        *err = why;
+    }
     if (rc) {
         if (f.found) {
             store_record_done(table, ret_record);
@@ -327,7 +193,14 @@ static enum att_rc write_record(struct store_tx *tx, const struct store_table *t
 enum att_rc store_insert(struct store_tx *tx, const struct store_table *table, const void *record,
                          struct att_err *err)
 {
-    return write_record(tx, table, sql_of(tx, table)->insert, record, NULL, err);
+    int64_t changed = 0;
+    enum att_rc rc = write_record(tx, table, sql_of(tx, table)->insert, record, &changed, err);
+    if (!rc && changed == 0) {
+        rc = att_fail(err, ATT_E_EXISTS, "store: %s has one with this %s, or another unique column",
+                      table->name, table->columns[0].name);
+        att_err_reason(err, "exists");
+    }
+    return rc;
 }
 
 enum att_rc store_put(struct store_tx *tx, const struct store_table *table, const void *record,

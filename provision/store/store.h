@@ -17,11 +17,28 @@
 struct store;
 struct store_tx;
 
-/* Opens (creating where missing) the SQLite database and migrates it to STORE_SCHEMA_VERSION; a
+/* Where a store is. spec: a path or "sqlite:PATH"; "postgres://…", "postgresql://…" or
+ * "postgres:KEY=VALUE …" (provision/store/db.h). password_file: PostgreSQL's; may be NULL. */
+struct store_place {
+    const char *spec;
+    const char *password_file;
+};
+
+/* Opens (an SQLite database is made where it is missing) and migrates to STORE_SCHEMA_VERSION; a
  * database from a newer version is refused (ATT_E_UNSUPPORTED). */
-ATT_MUST_USE enum att_rc store_open(const char *path, struct store **ret_store,
+ATT_MUST_USE enum att_rc store_open_place(const struct store_place *place, struct store **ret_store,
+                                          struct att_err *err);
+ATT_MUST_USE enum att_rc store_open(const char *spec, struct store **ret_store,
                                     struct att_err *err);
 void store_free(struct store *store);
+/* Looks whether store_open_place would do, and changes nothing: a PostgreSQL server is asked, of an
+ * SQLite file the first bytes are read. */
+ATT_MUST_USE enum att_rc store_check(const struct store_place *place, struct att_err *err);
+/* By its spec: other processes may write to that store, too. */
+bool store_spec_shared(const char *spec);
+/* The path in an SQLite database's spec. */
+const char *store_sqlite_path(const char *spec);
+bool store_shared(const struct store *store);
 
 typedef enum att_rc (*store_fn)(void *user, struct store_tx *tx, struct att_err *err);
 ATT_MUST_USE enum att_rc store_run(struct store *store, bool write, store_fn fn, void *user,

@@ -44,5 +44,11 @@ struct store_migration {
 extern const struct store_migration store_migrations[];
 extern const size_t store_n_migrations;
 enum att_rc store_migrate(struct store *store, struct att_err *err);
+/* The number of the newest migration that was applied; 0 for an empty database. Changes nothing. */
+enum att_rc store_schema(struct store *store, int64_t *ret_number, struct att_err *err);
+
+/* A store whose database is open, and no schema looked at. Not ready for store_run of records. */
+enum att_rc store_open_raw(const struct store_place *place, struct store **ret_store,
+                           struct att_err *err);
 
 #endif

@@ -48,9 +48,13 @@ enum att_rc store_meta_count(struct store_tx *tx, const char *key, int64_t *ret_
                              struct att_err *err)
 {
     att_autobuf old = ATT_BUF_INIT(8);
-    enum att_rc rc = store_meta_get(tx, key, &old, NULL);
+    struct att_err why = {0};
+    enum att_rc rc = store_meta_get(tx, key, &old, &why);
     if (rc && rc != ATT_E_NOTFOUND) {
-        return att_fail(err, rc, "store: counter %s cannot be read", key);
+        if (err) {
+            *err = why;
+        }
+        return rc;
     }
     struct att_cur cur = att_cur_init(att_buf_slice(&old));
     int64_t value = rc ? 0 : (int64_t)att_cur_be64(&cur);

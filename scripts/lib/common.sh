@@ -6,11 +6,12 @@ ATT_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export ATT_ROOT
 
 ATT_PACKAGES_BUILD=(gcc libc6-dev cmake ninja-build pkg-config libtss2-dev libssl-dev libevent-dev
-    libcurl4-openssl-dev libjansson-dev libcbor-dev libcyaml-dev libyaml-dev libsqlite3-dev
+    libcurl4-openssl-dev libjansson-dev libcbor-dev libcyaml-dev libyaml-dev libsqlite3-dev libpq-dev
     libseccomp-dev libsystemd-dev zlib1g-dev libp11-kit-dev)
 ATT_PACKAGES_RUN=(swtpm swtpm-tools tpm2-tools openssl jq xxd procps p11-kit-modules
     libengine-pkcs11-openssl gnutls-bin)
 ATT_PACKAGES_TEST=(libcmocka-dev python3 python3-acme python3-cryptography curl sqlite3
+    postgresql postgresql-client
     p11-kit p11-kit-modules gnutls-bin opensc libengine-pkcs11-openssl python3-requests python3-pycurl python3-gunicorn
     openssh-client util-linux
     softhsm2 libtpm2-pkcs11-1 libtpm2-pkcs11-tools)

@@ -18,6 +18,8 @@
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 
+/* What is added to the times in certificates: for a forge whose verifier has a real clock. */
+extern int64_t forge_shift_s;
 #define FORGE_NOW        INT64_C(1795449600) /* 2026-11-23T16:00:00Z */
 #define FORGE_EVENTS     48
 #define FORGE_IDENTIFIER "spiffe://bank.example/agent/portfolio-rebalancer"

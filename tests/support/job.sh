@@ -3,6 +3,7 @@
 # job_start_* functions. Everything lies in $dir; what was started is ended by job_cleanup.
 # Needs ATT_BIN_DIR and ATT_SOURCE_DIR. JOB_KEY (default tpm) is the store of the agents' keys,
 # JOB_LIFETIME the profile's (default 1h; 15m, the most there is, where a key is in memory).
+# JOB_STORE=postgres: the issuer's store is a PostgreSQL of this test's own, else a file.
 
 JOB_KEY=${JOB_KEY:-tpm}
 case $JOB_KEY in memory) JOB_LIFETIME=${JOB_LIFETIME:-15m} ;; *) JOB_LIFETIME=${JOB_LIFETIME:-1h} ;; esac
@@ -41,7 +42,7 @@ job_cleanup() {
         echo "---- FAILED ($status): last lines of the logs in $dir/log"
         tail -n 25 "$dir"/log/*.log 2> /dev/null
     fi
-    [ -n "${JOB_KEEP:-}" ] || rm -rf "$dir"
+    [ -n "${JOB_KEEP:-}" ] || rm -rf "$dir" ${job_pg:+"$job_pg"}
     exit "$status"
 }
 
@@ -116,13 +117,30 @@ job_boot_tpm() {
     xargs -a "$dir/tmp/extends" -n 40 env TPM2TOOLS_TCTI="$(cat "$dir/tpm/tcti")" tpm2_pcrextend
 }
 
+# A PostgreSQL whose superuser is "att": started, and $job_store its place. In a folder that its user may enter.
+job_start_postgres() {
+    # shellcheck source=postgres.sh
+    . "$ATT_SOURCE_DIR/tests/support/postgres.sh"
+    pg_bin > /dev/null || job_skip "no PostgreSQL server"
+    if [ -z "${job_pg:-}" ]; then
+        job_pg=$(mktemp -d "${TMPDIR:-/tmp}/att-pg.XXXXXX")
+        chmod 755 "$job_pg"
+    fi
+    job_start postgres "$ATT_SOURCE_DIR/tests/support/postgres.sh" serve "$job_pg"
+    job_store="postgres:host=$job_pg user=att dbname=postgres"
+    wait_for 120 pg_sql "$job_pg" postgres "SELECT 1"
+}
+
 job_write_conf() {
     job_port
+    local job_store=$dir/issuer/issuer.db
+    [ "${JOB_STORE:-}" != postgres ] || job_start_postgres
     cat > "$dir/issuer.yaml" << END
 trust_domain: bank.example
 listen: "127.0.0.1:$port"
 url: "https://127.0.0.1:$port/acme"
 state_dir: $dir/issuer
+store: "$job_store"
 run_dir: $dir/issuer-run
 control_group: none
 ek:

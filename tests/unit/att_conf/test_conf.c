@@ -360,6 +360,20 @@ static void test_issuer_refused(void **state)
     issuer_refused(HEAD ENROL PROFILES "listen: localhost:1\n", 7, "listen", "ADDRESS:PORT");
     issuer_refused(HEAD ENROL PROFILES "listen: 127.0.0.1:65536\n", 7, "listen", "ADDRESS:PORT");
     issuer_refused(HEAD ENROL PROFILES "listen: \"[::1:1\"\n", 7, "listen", "ADDRESS:PORT");
+    issuer_refused(HEAD ENROL PROFILES "store: issuer.db\n", 7, "store", "absolute");
+    issuer_refused(HEAD ENROL PROFILES "store: \"sqlite:issuer.db\"\n", 7, "store", "absolute");
+    issuer_refused(HEAD ENROL PROFILES "store_password_file: /p\n", 7, "store_password_file",
+                   "takes no password");
+    issuer_refused(HEAD ENROL PROFILES "store: \"postgres:dbname=x\"\nstore_password_file: p\n", 8,
+                   "store_password_file", "absolute");
+    assert_int_equal(unsetenv("CREDENTIALS_DIRECTORY"), 0);
+    issuer_refused(HEAD ENROL PROFILES
+                   "store: \"postgres:dbname=x\"\nstore_password_file: \"credential:db\"\n",
+                   8, "store_password_file", "LoadCredential=db:");
+    assert_int_equal(setenv("CREDENTIALS_DIRECTORY", "/run/c", 1), 0);
+    issuer_refused(HEAD ENROL PROFILES
+                   "store: \"postgres:dbname=x\"\nstore_password_file: \"credential:../db\"\n",
+                   8, "store_password_file", "credential:NAME");
     issuer_refused(HEAD ENROL PROFILES "threads: 0\n", 7, "threads", "1 … 64, found 0");
     issuer_refused(HEAD ENROL PROFILES "threads: 65\n", 7, "threads", "found 65");
     issuer_refused(HEAD ENROL PROFILES "threads: two\n", 7, "threads", "whole number");

@@ -12,6 +12,7 @@
 #include "provision/enrol/messages.h"
 #include "provision/issuer/ca.h"
 #include "tests/support/forge.h"
+#include "tests/support/postgres.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -34,6 +35,7 @@
 
 struct rig {
     char dir[128];
+    char store[TEST_SPEC_MAX]; /* over PostgreSQL with ATT_TEST_STORE=postgres */
     struct issuer *issuer;
 };
 
@@ -71,6 +73,7 @@ RIG void rig_config(struct rig *r, const char *boot, const char *extra)
              "listen: \"127.0.0.1:8443\"\n"
              "url: \"" RIG_URL "\"\n"
              "state_dir: %s/state\nrun_dir: %s/run\npolicies_dir: %s/policies\n"
+             "store: \"%s\"\n"
              "ek:\n  roots_dir: %s/ek\n"
              "enrolment:\n  boot: %s\n  pcrs: \"" RIG_PCRS "\"\n  logs: [firmware]\n"
              "  ek: certificate\n  ak_lifetime: 7d\n"
@@ -79,7 +82,7 @@ RIG void rig_config(struct rig *r, const char *boot, const char *extra)
              "    boot: %s\n    pcrs: \"" RIG_PCRS "\"\n    logs: [firmware]\n"
              "  - name: other\n    description: another\n    lifetime: 1h\n    keys: [tpm]\n"
              "    boot: none\n    pcrs: \"" RIG_PCRS "\"\n    logs: [firmware]\n%s",
-             r->dir, r->dir, r->dir, r->dir, boot, boot, extra ? extra : "");
+             r->dir, r->dir, r->dir, r->store, r->dir, boot, boot, extra ? extra : "");
     rig_write(r->dir, "issuer.yaml", text);
 }
 
@@ -108,6 +111,8 @@ RIG void rig_new(struct rig *r, const X509 *root, const char *boot)
     rig_time = FORGE_NOW;
     snprintf(r->dir, sizeof r->dir, "%.80s/issuer-test-XXXXXX", tmp ? tmp : "/tmp");
     assert_non_null(mkdtemp(r->dir));
+    snprintf(ek, sizeof ek, "%s/state", r->dir);
+    test_store_new(ek, "issuer.db", r->store);
     snprintf(ek, sizeof ek, "%s/ek", r->dir);
     rig_ok(att_io_mkdirs(ek, 0755, &err));
     rig_pem(ek, "root.pem", root);
@@ -167,6 +172,9 @@ struct client {
     char thumbprint[ACME_THUMBPRINT_LEN];
     struct issuer_response last;
     json_t *body; /* of the last answer; NULL when it is not JSON */
+    /* Whether the same is to be asked again, with another nonce; NULL: never. For those who ask
+     * over a network (tests/support/fleet). */
+    bool (*again)(struct client *c);
 };
 
 RIG void client_new(struct client *c, struct rig *rig)
@@ -238,12 +246,16 @@ RIG int client_post(struct client *c, const char *url, bool jwk, struct att_slic
 {
     att_autobuf text = {0};
     char nonce[ACME_NONCE_TEXT];
-    client_nonce(c, nonce);
-    client_sign(c, url, nonce, jwk, payload, &text);
     char copy[256]; /* url may be part of the last answer */
     rig_copy(copy, sizeof copy, url);
     const char *path = strstr(copy, "/acme");
-    int status = client_send(c, path, att_buf_slice(&text), "application/jose+json", NULL);
+    int status;
+    do {
+        att_buf_reset(&text);
+        client_nonce(c, nonce);
+        client_sign(c, copy, nonce, jwk, payload, &text);
+        status = client_send(c, path, att_buf_slice(&text), "application/jose+json", NULL);
+    } while (c->again && c->again(c));
     assert_true(c->last.nonce[0] != 0); /* RFC 8555 §6.5: on every answer to a POST */
     return status;
 }

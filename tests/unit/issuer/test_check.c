@@ -107,6 +107,22 @@ static void before_the_first_start(void **state)
     issuer_free(s.rig.issuer);
     s.rig.issuer = NULL;
     check_leaves_no_trace(&s.rig, ATT_OK);
+    if (test_store_is_postgres()) {
+        char tables[16];
+        test_store_sql(s.rig.store, "INSERT INTO migrations (number, applied_at) VALUES (99, 0)");
+        check_leaves_no_trace(&s.rig, ATT_E_UNSUPPORTED);
+        test_postgres_database(s.rig.store);
+        rig_config(&s.rig, "none", NULL);
+        check_leaves_no_trace(&s.rig, ATT_OK);
+        test_store_ask(s.rig.store, "SELECT COUNT(*) FROM pg_tables WHERE schemaname = 'public'",
+                       tables, sizeof tables);
+        assert_string_equal(tables, "0");
+        test_postgres_stop();
+        check_leaves_no_trace(&s.rig, ATT_E_UNREACHABLE);
+        test_postgres_start();
+        stage_free(&s);
+        return;
+    }
     snprintf(db, sizeof db, "%s/state", s.rig.dir);
     rig_write(db, "issuer.db", "this is no database");
     check_leaves_no_trace(&s.rig, ATT_E_PARSE);

@@ -203,7 +203,7 @@ static void logs_that_grow(void **state)
     char id[] = "grower";
     g.call.account.id = id;
     g.notes = json_object();
-    rig_ok(store_run(s.rig.issuer->store, false, grow_tx, &g, &err));
+    rig_ok(store_run(s.rig.issuer->store, true, grow_tx, &g, &err));
     json_decref(g.notes);
     stage_free(&s);
 }

@@ -1,5 +1,6 @@
 /* The chain shows every way of rewriting it. */
 #include "provision/store/store_internal.h"
+#include "tests/support/postgres.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -44,12 +45,12 @@ static enum att_rc verify(void *user, struct store_tx *tx, struct att_err *err)
 /* A chain of nine, the script run over it, and what is said then. reason NULL: nothing. */
 static void check(const char *script, bool with_head, const char *reason, const char *record)
 {
-    char dir[] = "/tmp/audit-test-XXXXXX", path[64], command[96];
+    char dir[] = "/tmp/audit-test-XXXXXX", path[TEST_SPEC_MAX], command[96];
     struct store *store = NULL;
     struct store_audit head = {0};
     struct att_err err = {0};
     assert_non_null(mkdtemp(dir));
-    snprintf(path, sizeof path, "%s/t.db", dir);
+    test_store_new(dir, "t.db", path);
     assert_int_equal(store_open(path, &store, &err), ATT_OK);
     assert_int_equal(store_run(store, true, fill, &head, &err), ATT_OK);
     assert_int_equal(head.seq, 9);

@@ -1,5 +1,6 @@
 /* The store: migrations, transactions, tickets under contention, crashes, a full disk. */
 #include "provision/store/store_internal.h"
+#include "tests/support/postgres.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,7 +19,7 @@
 #include <unistd.h>
 
 struct place {
-    char dir[128], path[160];
+    char dir[128], path[TEST_SPEC_MAX];
     struct store *store;
 };
 
@@ -41,7 +42,7 @@ static int setup(void **state)
     if (!mkdtemp(p.dir)) {
         return -1;
     }
-    snprintf(p.path, sizeof p.path, "%s/t.db", p.dir);
+    test_store_new(p.dir, "t.db", p.path);
     *state = &p;
     return store_open(p.path, &p.store, NULL) ? -1 : 0;
 }
@@ -492,16 +493,20 @@ int main(void)
         cmocka_unit_test_setup_teardown(refused_leaves_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(fixed_columns_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(foreign_keys_hold, setup, teardown),
-        cmocka_unit_test_setup_teardown(private_file, setup, teardown),
         cmocka_unit_test_setup_teardown(ticket_race, setup, teardown),
         cmocka_unit_test_setup_teardown(expired_ticket, setup, teardown),
         cmocka_unit_test_setup_teardown(old_listings_become_claims, setup, teardown),
         cmocka_unit_test(newest_migration_is_the_version),
         cmocka_unit_test_setup_teardown(newer_schema_is_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(not_a_database, setup, teardown),
         cmocka_unit_test_setup_teardown(killed, setup, teardown),
-        cmocka_unit_test_setup_teardown(disk_full, setup, teardown),
         cmocka_unit_test_setup_teardown(blobs, setup, teardown),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest of_files[] = {
+        cmocka_unit_test_setup_teardown(private_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(not_a_database, setup, teardown),
+        cmocka_unit_test_setup_teardown(disk_full, setup, teardown),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    return failed || test_store_is_postgres() ? failed
+                                              : cmocka_run_group_tests(of_files, NULL, NULL);
 }
