@@ -60,7 +60,7 @@ audit() { "$bin/attestctl" --json --issuer "$dir/issuer-run/admin.sock" audit li
 
 # good FILE NAME...: a chain that our root, and no agent's, leads to, for exactly these names
 good() {
-    local file=$1 name
+    local file=$1
     shift
     openssl verify -CAfile "$dns_root" -untrusted "$dns_ca" -purpose sslserver "$file" > "$dir/tmp/verify" 2>&1 ||
         job_fail "$file does not verify: $(cat "$dir/tmp/verify")"
@@ -68,7 +68,7 @@ good() {
         job_fail "$file verifies under the agents' root"
     fi
     printf 'DNS:%s\n' "$@" | sort > "$dir/tmp/want"
-    openssl x509 -in "$file" -noout -ext subjectAltName | tr ', ' '\n\n' | grep DNS: | sort > "$dir/tmp/have"
+    openssl x509 -in "$file" -noout -ext subjectAltName | tr -d ' ' | tr ',' '\n' | grep DNS: | sort > "$dir/tmp/have"
     diff "$dir/tmp/want" "$dir/tmp/have"
 }
 status_of() { # status_of FILE: what the issuer says of this certificate
