@@ -142,7 +142,7 @@ static void checkpoints_refused(void **state)
                                       "log\n99999999999999999999\n" ROOT "\n",
                                       "\n1\n" ROOT "\n",
                                       "log\n1\nBwcHBw==\n",
-                                      "log\n1\n" ROOT};
+                                      ("log\n1\n" ROOT)};
     struct audit_checkpoint c;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct att_err err = {0};
