@@ -73,6 +73,11 @@ case_cmdline() {
     image_esp "$work/cmdline.esp" "$work/kernel.efi" "$work/initrd" "$boot_options audit=0"
     refused cmdline "$work/cmdline.esp" "variantUnknown cmdline" "variantUnknown cmdline-2"
 }
+case_initrd() {
+    image_initrd "$kernel" "$work/other-initrd" "a file more"
+    image_esp "$work/initrd.esp" "$work/kernel.efi" "$work/other-initrd" "$boot_options"
+    refused initrd "$work/initrd.esp" "variantUnknown initrd"
+}
 case_secureboot_off() {
     need_good
     cp "$work/vm/one/vars.fd" "$work/vars.on"

@@ -36,3 +36,13 @@ case_copied() {
     foreign copied
     ok "the disk in another machine: foreignTpm; no key, no quote, no certificate, nobody at the issuer"
 }
+case_cleared() {
+    need_good
+    keys_of_one
+    cp -a "$work/vm/one" "$work/vm/cleared" # that one stays as it is for the other cases
+    swtpm_start "$work/vm/cleared/tpm"
+    TPM2TOOLS_TCTI="swtpm:path=$work/vm/cleared/tpm/sock" tpm2_clear -c p > "$work/clear" 2>&1 || fail "tpm2_clear: $(cat "$work/clear")"
+    swtpm_stop "$work/vm/cleared/tpm"
+    foreign cleared
+    ok "the TPM was cleared: foreignTpm; nothing was made anew, no quote, no certificate"
+}

@@ -6,7 +6,7 @@
 boot_options="console=ttyS0 quiet panic=1 no_timer_check mitigations=off ima_policy=tcb ima_template=ima-ngv2"
 snakeoil=/usr/share/ovmf/PkKek-1-snakeoil # OVMF's test key, enrolled in OVMF_VARS_4M.snakeoil.fd
 
-# image_initrd KERNEL FILE
+# image_initrd KERNEL FILE [NOTE]: with NOTE in a file of its own it is another initrd
 image_initrd() {
     local root=$work/initrd-root program module
     rm -rf "$root"
@@ -22,6 +22,7 @@ image_initrd() {
         cp "$module" "$root/lib/modules/"
         basename "$module" >> "$root/lib/modules/order"
     done
+    [ -z "${3:-}" ] || echo "$3" > "$root/etc/note"
     find "$root" -exec touch -h -d @0 {} +
     (cd "$root" && find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc -R 0:0 | gzip -6n) > "$2"
 }
