@@ -64,8 +64,9 @@ ATT_MUST_USE enum att_rc certs_measured_get(const X509 *cert, struct certs_measu
 /* The key's parent in its TPM opens by a policy alone (docs/PROTOCOL.md). A certificate without it
  * says nothing of a policy: those of earlier versions, and keys under the SRK or in no TPM. */
 struct certs_sealed {
-    bool sealed; /* false: the certificate does not have it */
-    uint8_t policy[ATT_SHA256_LEN]; /* authPolicy: as the parent's public area has it, which the key's qualified Name proves */
+    bool sealed;                    /* false: the certificate does not have it */
+    uint8_t policy[ATT_SHA256_LEN]; /* authPolicy: as the parent's public area has it, which the
+                                       key's qualified Name proves */
     uint32_t counter; /* NV index of the policy counter, by the host's word; 0: none is known */
 };
 ATT_MUST_USE enum att_rc certs_sealed_encode(const struct certs_sealed *sealed,

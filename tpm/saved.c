@@ -3,8 +3,8 @@
  * encrypted by the TPM under a key that no reset outlasts (Part 1 §30); it is kept in this process
  * only, and no longer than the connection, but for those that were loaded through the storage
  * parent's policy: they come back without it, for as long as the TPM is neither reset nor restarted
- * nor resumed (context.c, note_counts: the TPM itself would take them back after a night). Where the TPM
- * does not take one back, the blob is there. */
+ * nor resumed (context.c, note_counts: the TPM itself would take them back after a night). Where
+ * the TPM does not take one back, the blob is there. */
 #include "tpm/internal.h"
 
 #define NO_RETRY 1000u /* tries that are behind us */

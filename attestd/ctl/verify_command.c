@@ -417,8 +417,8 @@ static void check_holding(const X509 *leaf, const char *cert,
 }
 
 /* The same of what opens the key's parent. */
-static void check_sealed(const X509 *leaf, const char *cert,
-                         const struct verify_agent_facts *facts, struct verify_verdict *verdict)
+static void check_sealed(const X509 *leaf, const char *cert, const struct verify_agent_facts *facts,
+                         struct verify_verdict *verdict)
 {
     struct certs_sealed sealed;
     struct att_err why = {0};

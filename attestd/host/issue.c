@@ -393,7 +393,8 @@ static uint32_t parent_counter(struct host *host)
     }
     const json_t *counter = json_object_get(json_object_get(info, "sealing"), "counter");
     const char *index = json_string_value(json_object_get(counter, "index"));
-    if (!index || json_is_true(json_object_get(counter, "missing")) || strncmp(index, "0x", 2) != 0 ||
+    if (!index || json_is_true(json_object_get(counter, "missing")) ||
+        strncmp(index, "0x", 2) != 0 ||
         att_unhex_exact(bytes, sizeof(bytes), index + 2, NULL) != ATT_OK) {
         return 0;
     }

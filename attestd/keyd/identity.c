@@ -40,7 +40,8 @@ struct news {
 static enum att_rc run_info(struct tpm_context *ctx, void *arg, struct att_err *err)
 {
     struct news *news = arg;
-    struct tpm_clock clock; /* asked so that a night is noticed, and what was loaded before forgotten */
+    struct tpm_clock
+        clock; /* asked so that a night is noticed, and what was loaded before forgotten */
     tpm_parent_stats(ctx, &news->stats);
     enum att_rc rc = tpm_context_clock(ctx, &clock, err);
     return rc == ATT_OK ? tpm_context_info(ctx, &news->info, err) : rc;

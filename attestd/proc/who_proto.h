@@ -85,8 +85,9 @@ enum { PROC_WHO_READ_REP_SIZE, PROC_WHO_READ_REP_BYTES };
 /* MEASURE: pid, maxAgeS (how old a digest may be that was read before), withinMs (nothing is read
  * after that time, or after whod's own), sizes (be64 for each path: a file of another size is not
  * read; all ones: of any), paths → one item a path: kind (u8), flags (u8: 1 verity, 2 sha256), be64
- * size, verity (32), sha256 (32), be32 major and minor of the file system's device, text. Those that were not reached in time are of the kind "not
- * yet", the first never is: who asks for them again comes to an end. */
+ * size, verity (32), sha256 (32), be32 major and minor of the file system's device, text. Those
+ * that were not reached in time are of the kind "not yet", the first never is: who asks for them
+ * again comes to an end. */
 enum {
     PROC_WHO_MEASURE_REQ_PID,
     PROC_WHO_MEASURE_REQ_MAX_AGE_S,

@@ -28,7 +28,7 @@ static const char *const members[MEMBERS] = {
     ((1u << DEVICE) | (1u << KEY_NAME) | (1u << KEY_SPKI) | (1u << COMMAND_LINE) |                 \
      (1u << MANIFEST_ROOT))
 #define MANDATORY ((size_t)MEMBERS - 5)
-#define MUST ((1u << MEMBERS) - 1 - MAY)
+#define MUST      ((1u << MEMBERS) - 1 - MAY)
 
 #define KEY_STORE_TPM "tpm"
 #define LEVEL_MAX     3
@@ -154,8 +154,7 @@ enum att_rc evidence_statement_encode(const struct evidence_statement *statement
     if (!evidence_text_ok(att_slice_str(statement->identifier))) {
         return att_fail(err, ATT_E_INVAL, "evidence: identifier is not plain UTF-8");
     }
-    if (statement->command_line[0] &&
-        !evidence_text_ok(att_slice_str(statement->command_line))) {
+    if (statement->command_line[0] && !evidence_text_ok(att_slice_str(statement->command_line))) {
         return att_fail(err, ATT_E_INVAL, "evidence: commandLine is not plain UTF-8");
     }
     if (statement->n_selectors > EVIDENCE_SELECTORS_MAX) {
@@ -234,8 +233,9 @@ static enum att_rc take_command_line(struct evidence_cbor *cbor, struct evidence
 {
     enum att_rc rc =
         evidence_cbor_text(cbor, "commandLine", s->command_line, sizeof s->command_line, err);
-    return rc == ATT_OK && s->command_line[0] == 0 ? att_fail(err, ATT_E_PARSE, "commandLine: empty")
-                                                   : rc;
+    return rc == ATT_OK && s->command_line[0] == 0
+               ? att_fail(err, ATT_E_PARSE, "commandLine: empty")
+               : rc;
 }
 
 static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,

@@ -7,11 +7,11 @@
 #include "provision/evidence/logs.h"
 
 #define EVIDENCE_COMMAND_LINE_MAX 4000
-#define EVIDENCE_STATEMENT_MAX  ((size_t)16 << 10) /* bytes of CBOR */
-#define EVIDENCE_IDENTIFIER_LEN 512                /* with the NUL */
-#define EVIDENCE_KEY_NAME_MAX   66                 /* nameAlg ‖ digest */
-#define EVIDENCE_SELECTORS_MAX  32
-#define EVIDENCE_SELECTOR_LEN   256 /* with the NUL */
+#define EVIDENCE_STATEMENT_MAX    ((size_t)16 << 10) /* bytes of CBOR */
+#define EVIDENCE_IDENTIFIER_LEN   512                /* with the NUL */
+#define EVIDENCE_KEY_NAME_MAX     66                 /* nameAlg ‖ digest */
+#define EVIDENCE_SELECTORS_MAX    32
+#define EVIDENCE_SELECTOR_LEN     256 /* with the NUL */
 
 /* Owns logs (without data) and selectors; evidence_statement_done. */
 struct evidence_statement {

@@ -145,9 +145,10 @@ static enum att_rc unusable(const struct store_policy *row, enum att_rc rc,
         }
         return rc;
     }
-    return issuer_refuse(err, ATT_E_DENIED, "policyMissing",
-                         "boot policy %s version %lld cannot be used (apply a newer version): %.300s",
-                         row->name, (long long)row->version, why->msg);
+    return issuer_refuse(
+        err, ATT_E_DENIED, "policyMissing",
+        "boot policy %s version %lld cannot be used (apply a newer version): %.300s", row->name,
+        (long long)row->version, why->msg);
 }
 
 enum att_rc issuer_policy_get(struct issuer *issuer, struct store_tx *tx, const char *name,

@@ -153,10 +153,10 @@ static enum att_rc check_basis(const struct m5 *m, const struct store_host *host
     struct att_cur cur = att_cur_init(att_buf_slice(&ak->firmware));
     struct verify_verdict *verdict = verify_verdict_new();
     rc = !verdict ? att_fail(err, ATT_E_NOMEM, "no memory")
-                     : verify_firmware(s->deny, s->n_deny, host->manufacturer, att_cur_be64(&cur),
-                                       NULL, verdict) == VERIFY_ACCEPTED
-                         ? ATT_OK
-                         : verify_verdict_err(verdict, err);
+         : verify_firmware(s->deny, s->n_deny, host->manufacturer, att_cur_be64(&cur), NULL,
+                           verdict) == VERIFY_ACCEPTED
+             ? ATT_OK
+             : verify_verdict_err(verdict, err);
     verify_verdict_free(verdict);
     return rc;
 }

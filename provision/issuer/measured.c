@@ -34,12 +34,11 @@ json_t *issuer_measured_json(const struct verify_measured_facts *facts)
     char root[2 * ATT_SHA256_LEN + 1], verity[2 * ATT_SHA256_LEN + 1];
     att_hex(root, ATT_SLICE_ARRAY(facts->root));
     att_hex(verity, ATT_SLICE_ARRAY(facts->verity_root));
-    return facts->level
-               ? json_pack("{s:I, s:s, s:I, s:I, s:s*}", "level", (json_int_t)facts->level,
-                           "manifestRoot", root, "files", (json_int_t)facts->n_files,
-                           "confirmedByIma", (json_int_t)facts->n_ima, "verityRoot",
-                           facts->level == 3 ? verity : NULL)
-               : NULL;
+    return facts->level ? json_pack("{s:I, s:s, s:I, s:I, s:s*}", "level", (json_int_t)facts->level,
+                                    "manifestRoot", root, "files", (json_int_t)facts->n_files,
+                                    "confirmedByIma", (json_int_t)facts->n_ima, "verityRoot",
+                                    facts->level == 3 ? verity : NULL)
+                        : NULL;
 }
 
 bool issuer_measured_note(const struct verify_measured_facts *facts, char **ret_text)

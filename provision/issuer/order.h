@@ -35,9 +35,8 @@ ATT_MUST_USE enum att_rc issuer_order_check(struct issuer_call *call, struct sto
  * with facts->level 0 where there is none. judged: what verify_agent accepted. */
 ATT_MUST_USE enum att_rc issuer_measured_judge(
     const struct conf_entry *entry, const struct enrol_m4_request *request,
-    const struct verify_agent_in *judged,
-    const struct verify_agent_facts *agent, struct verify_verdict *verdict,
-    struct verify_measured_facts *ret_facts, struct att_err *err);
+    const struct verify_agent_in *judged, const struct verify_agent_facts *agent,
+    struct verify_verdict *verdict, struct verify_measured_facts *ret_facts, struct att_err *err);
 /* sealed.c: the parent of an order's key, as a note in the order. counter: by the host's word. */
 bool issuer_sealed_note(const struct verify_agent_facts *facts, const struct conf_profile *profile,
                         uint32_t counter, char **ret_text);

@@ -59,11 +59,11 @@ enum att_rc issuer_sealed_again(const char *note, const struct conf_profile *pro
     if (rc != ATT_OK) {
         return rc;
     }
-    bool good = profile->parent_pcr7 ? strncmp(note, demand_pcr7, sizeof demand_pcr7 - 1) == 0
-                : profile->has_parent_policy
-                    ? was.sealed && memcmp(was.policy, profile->parent_policy_bytes,
-                                           sizeof was.policy) == 0
-                    : true;
+    bool good =
+        profile->parent_pcr7 ? strncmp(note, demand_pcr7, sizeof demand_pcr7 - 1) == 0
+        : profile->has_parent_policy
+            ? was.sealed && memcmp(was.policy, profile->parent_policy_bytes, sizeof was.policy) == 0
+            : true;
     return good ? ATT_OK
                 : issuer_refuse(err, ATT_E_DENIED, "keyParent",
                                 "profile %s demands parent_policy %.64s since the verdict, which "

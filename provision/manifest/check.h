@@ -30,7 +30,8 @@ struct manifest_seen {
     uint8_t verity[ATT_SHA256_LEN];
     bool has_sha256; /* not read where fs-verity answers, nor where the size is another */
     uint8_t sha256[ATT_SHA256_LEN];
-    uint32_t dev_major, dev_minor; /* of the file system that a regular file lies on; 0, 0: not told */
+    uint32_t dev_major,
+        dev_minor; /* of the file system that a regular file lies on; 0, 0: not told */
     char text[MANIFEST_PATH_MAX + 1]; /* a link's target; or why */
 };
 

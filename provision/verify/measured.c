@@ -226,8 +226,7 @@ static bool ask_kernel(const struct verify_measured_in *in, const struct manifes
         return true;
     }
     struct path *paths = paths_of(manifest);
-    if (!paths ||
-        !whole_list(ima, in->agent->ima_used, &room, &list, &err) ||
+    if (!paths || !whole_list(ima, in->agent->ima_used, &room, &list, &err) ||
         !listen_to(list, paths, manifest->n_files, &violations, &err)) {
         verify_fail(verdict, VERIFY_REASON_INTERNAL, "IMA's list: %s", err.msg);
         free(paths);

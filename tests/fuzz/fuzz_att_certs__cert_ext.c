@@ -1,5 +1,5 @@
-/* The extensions on key holding, on measured files and on a sealed parent: an encoding that is accepted is the one that
- * we would write. */
+/* The extensions on key holding, on measured files and on a sealed parent: an encoding that is
+ * accepted is the one that we would write. */
 #include "certs/build.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* What device-mapper tells IMA, in a list of either form. A table that is said to be dm-verity names
- * its device, one target and its root hash, each once. */
+/* What device-mapper tells IMA, in a list of either form. A table that is said to be dm-verity
+ * names its device, one target and its root hash, each once. */
 #include "tpm/parse/ima_dm.h"
 
 #include <stdlib.h>

@@ -45,7 +45,8 @@ static bool number(struct att_slice text, uint32_t *ret)
 {
     uint64_t n = 0;
     for (size_t i = 0; i < text.len; i++) {
-        if (text.ptr[i] < '0' || text.ptr[i] > '9' || (n = n * 10 + text.ptr[i] - '0') > UINT32_MAX) {
+        if (text.ptr[i] < '0' || text.ptr[i] > '9' ||
+            (n = n * 10 + text.ptr[i] - '0') > UINT32_MAX) {
             return false;
         }
     }

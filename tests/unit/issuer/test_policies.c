@@ -395,7 +395,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(judged_by_components),
-        cmocka_unit_test(stored_before), cmocka_unit_test(missing_policy),
+        cmocka_unit_test(stored_before),
+        cmocka_unit_test(missing_policy),
         cmocka_unit_test(modes),
         cmocka_unit_test(mode_of_enrolment),
         cmocka_unit_test(signed_policies),

@@ -32,7 +32,8 @@ static void demand(struct stage *s, const char *before, const char *now)
 
 static json_t *record_of(struct stage *s, const char *outcome)
 {
-    json_t *result = rig_admin(&s->rig, "audit.list", json_pack("{s:i}", "limit", 10)), *found = NULL;
+    json_t *result = rig_admin(&s->rig, "audit.list", json_pack("{s:i}", "limit", 10)),
+           *found = NULL;
     size_t i;
     json_t *row;
     json_array_foreach(json_object_get(result, "records"), i, row)
@@ -76,7 +77,7 @@ static void demanded_since(void **state)
 }
 
 /* The chain of the order that the last answer finished. */
-static STACK_OF(X509) *issued(struct stage *s)
+static STACK_OF(X509) * issued(struct stage *s)
 {
     char url[400];
     certs_autostack *chain = NULL;

@@ -1,7 +1,7 @@
 /* Sealing over suspend and hibernation, under a keyd that goes on running: the TPM forgets the
  * objects, sessions and saved contexts that keyd has in it, and counts a restart. What kernel and
- * firmware send to it (TPM2_Shutdown(STATE), a reset, TPM2_Startup) goes over keyd's own connection,
- * since swtpm serves one. */
+ * firmware send to it (TPM2_Shutdown(STATE), a reset, TPM2_Startup) goes over keyd's own
+ * connection, since swtpm serves one. */
 #include "attestd/keyd/internal.h"
 #include "tests/unit/keyd/sealing.h"
 #include "tpm/internal.h"
@@ -83,7 +83,8 @@ static void started(struct sealed *s, char id[PROC_KEY_ID_LEN + 1])
     assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
 }
 
-/* Transient objects are lost; the same key is loaded through the policy again, whose PCRs stayed. */
+/* Transient objects are lost; the same key is loaded through the policy again, whose PCRs stayed.
+ */
 static void resumed(void **state)
 {
     struct sealed *s = *state;

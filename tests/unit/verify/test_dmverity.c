@@ -186,8 +186,9 @@ static void test_tables_after(void **state)
     verity_load(&r, "target_name=verity", "target_name=linear");
     refused(&r, "its target is not verity", "device 254:0");
     verity_new(&r);
-    verity_load(&r, "root_digest=", "root_digest=0000000000000000000000000000000000000000000000"
-                                    "000000000000000000,was=");
+    verity_load(&r, "root_digest=",
+                "root_digest=0000000000000000000000000000000000000000000000"
+                "000000000000000000,was=");
     refused(&r, "another root hash than before", "device 254:0");
     verity_new(&r); /* the same under another name is the same */
     verity_load(&r, "name=agents", "name=other");
@@ -220,9 +221,9 @@ static void test_without_ima(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reached),     cmocka_unit_test(test_text),
-        cmocka_unit_test(test_not_in_boot), cmocka_unit_test(test_not_judged),
-        cmocka_unit_test(test_device),      cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_reached),      cmocka_unit_test(test_text),
+        cmocka_unit_test(test_not_in_boot),  cmocka_unit_test(test_not_judged),
+        cmocka_unit_test(test_device),       cmocka_unit_test(test_tables),
         cmocka_unit_test(test_tables_after), cmocka_unit_test(test_without_ima),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

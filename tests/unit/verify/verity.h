@@ -85,8 +85,9 @@ static inline char *verity_line(const char *name, const char *text)
     att_sha256(sha256, att_slice_str(text));
     att_hex(hex, ATT_SLICE_ARRAY(sha256));
     att_hex(data, att_slice_str(text));
-    assert_true(asprintf(&line, "10 0123456789abcdef0123456789abcdef01234567 ima-buf sha256:%s %s %s",
-                         hex, name, data) > 0);
+    assert_true(asprintf(&line,
+                         "10 0123456789abcdef0123456789abcdef01234567 ima-buf sha256:%s %s %s", hex,
+                         name, data) > 0);
     free(data);
     return line;
 }
@@ -249,9 +250,8 @@ static inline void verity_new(struct verity_rig *r)
     assert_int_equal(verify_policy_parse(att_buf_slice(&json), &r->policy, NULL), ATT_OK);
     r->pcrs = (struct parse_pcr_set){.sel = {.bank = PARSE_ALG_SHA256, .mask = 0x47ff},
                                      .digest_len = ATT_SHA256_LEN};
-    r->boot = (struct verify_boot){.logs = VERIFY_LOG_FIRMWARE | VERIFY_LOG_IMA,
-                                   .policy = r->policy,
-                                   .now = 1800000000};
+    r->boot = (struct verify_boot){
+        .logs = VERIFY_LOG_FIRMWARE | VERIFY_LOG_IMA, .policy = r->policy, .now = 1800000000};
     r->quoted = (struct verify_quoted){.pcrs = &r->pcrs, .logs = &r->logs};
     r->agent.have_manifest_root = r->agent.has_device = true;
     r->agent.device_major = 254;
