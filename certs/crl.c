@@ -59,7 +59,8 @@ void certs_crl_cleanup(X509_CRL **crl)
     X509_CRL_free(*crl);
 }
 
-/* ---- making one ------------------------------------------------------------------------------- */
+/* ---- making one -------------------------------------------------------------------------------
+ */
 
 static bool set_reason(X509_REVOKED *revoked, enum certs_crl_reason reason)
 {
@@ -97,7 +98,8 @@ static bool set_times(X509_CRL *crl, const struct certs_crl_spec *spec)
 {
     ASN1_TIME *from = ASN1_TIME_set(NULL, (time_t)spec->this_update);
     ASN1_TIME *to = ASN1_TIME_set(NULL, (time_t)spec->next_update);
-    bool ok = from && to && X509_CRL_set1_lastUpdate(crl, from) && X509_CRL_set1_nextUpdate(crl, to);
+    bool ok =
+        from && to && X509_CRL_set1_lastUpdate(crl, from) && X509_CRL_set1_nextUpdate(crl, to);
     ASN1_TIME_free(from);
     ASN1_TIME_free(to);
     return ok;
@@ -172,7 +174,8 @@ enum att_rc certs_crl_dump(struct att_slice der, struct att_buf *ret_pem, struct
     return certs_pem_encode("X509 CRL", der, ret_pem, err);
 }
 
-/* ---- reading one ------------------------------------------------------------------------------ */
+/* ---- reading one ------------------------------------------------------------------------------
+ */
 
 /* A critical extension says that the list is not what it looks like: a delta, for another CA's
  * certificates, for some of them only (RFC 5280 §5.2). */

@@ -36,7 +36,8 @@ enum att_rc host_paths_init(struct host_paths *paths, const struct conf_attestd 
     p.whod = join(conf->run_dir, "whod.sock");
     p.workload = join(conf->run_dir, "workload.sock");
     if (!p.dir || !p.agents || !p.records || !p.withdrawn || !p.evidence || !p.record || !p.view ||
-        !p.bundle || !p.crl || !p.ak_chain || !p.lock || !p.control || !p.keyd || !p.whod || !p.workload) {
+        !p.bundle || !p.crl || !p.ak_chain || !p.lock || !p.control || !p.keyd || !p.whod ||
+        !p.workload) {
         host_paths_done(&p);
         return att_fail(err, ATT_E_NOMEM, "no memory for paths");
     }
@@ -48,7 +49,7 @@ void host_paths_done(struct host_paths *paths)
 {
     char *all[] = {paths->dir,     paths->agents, paths->records, paths->withdrawn, paths->evidence,
                    paths->record,  paths->view,   paths->bundle,  paths->ak_chain,  paths->lock,
-                   paths->control, paths->keyd,   paths->whod,    paths->workload, paths->crl};
+                   paths->control, paths->keyd,   paths->whod,    paths->workload,  paths->crl};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         free(all[i]);
     }

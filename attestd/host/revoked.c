@@ -19,7 +19,8 @@ void host_crl_done(struct host_crl *crl)
     *crl = (struct host_crl){0};
 }
 
-/* ---- whose certificates it names -------------------------------------------------------------- */
+/* ---- whose certificates it names --------------------------------------------------------------
+ */
 
 /* A serial number says something together with its CA only: is the list of the CA that signed this
  * agent's certificate? */
@@ -38,8 +39,8 @@ static bool is_of_chain(struct host *host, const char *name, X509_CRL *crl)
     if (rc == ATT_OK) {
         rc = certs_crl_verify(crl, sk_X509_value(chain, 1), att_now_utc_s(), &why);
         /* A list that is late still says what was revoked. */
-        if (rc != ATT_OK && (strcmp(why.reason, "crlStale") == 0 ||
-                             strcmp(why.reason, "crlNotYet") == 0)) {
+        if (rc != ATT_OK &&
+            (strcmp(why.reason, "crlStale") == 0 || strcmp(why.reason, "crlNotYet") == 0)) {
             rc = ATT_OK;
         }
     }
@@ -90,7 +91,8 @@ static void hold_against(struct host *host, X509_CRL *crl)
     }
 }
 
-/* ---- getting it ------------------------------------------------------------------------------- */
+/* ---- getting it -------------------------------------------------------------------------------
+ */
 
 static uint64_t known(struct host *host, bool at_once, bool *ret_due)
 {
@@ -167,10 +169,9 @@ enum att_rc host_crl_poll(struct host *host, struct acme_client *client, bool at
 json_t *host_crl_json(const struct host *host)
 {
     const struct certs_crl_info *info = &host->crl.info;
-    return host->crl.crl
-               ? json_pack("{s:I, s:o, s:o, s:I}", "number", (json_int_t)info->number,
-                           "thisUpdate", host_time_json(info->this_update), "nextUpdate",
-                           host_time_json(info->next_update), "entries",
-                           (json_int_t)info->n_entries)
-               : NULL;
+    return host->crl.crl ? json_pack("{s:I, s:o, s:o, s:I}", "number", (json_int_t)info->number,
+                                     "thisUpdate", host_time_json(info->this_update), "nextUpdate",
+                                     host_time_json(info->next_update), "entries",
+                                     (json_int_t)info->n_entries)
+                         : NULL;
 }

@@ -4,10 +4,12 @@
 #include "attestd/base/io.h"
 #include "provision/audit/leaf.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum att_rc audit_refuse(struct att_err *err, const char *reason, const char *fmt, ...)
 {
@@ -82,11 +84,23 @@ enum att_rc audit_log_read_signed(const struct audit_log *log, const char *file,
 /* ---- the key
  * ------------------------------------------------------------------------------------ */
 
+/* Of an empty log: nothing was published. */
+static enum att_rc first_guard(struct audit_log *log, struct att_err *err)
+{
+    char guard[AUDIT_FILE_ROOM];
+    att_autobuf note = {0};
+    struct audit_tree none = {0};
+    struct audit_hash root = audit_tree_root(&none);
+    audit_log_guard_file(log->state_dir, guard);
+    enum att_rc rc = audit_log_sign(log, 0, &root, &note, err);
+    return rc ? rc : att_io_write_file(guard, att_buf_slice(&note), 0600, err);
+}
+
 /* The guard stands before the key does: a log with a key and without a guard lost it. */
 static enum att_rc make_key(struct audit_log *log, const char *origin, struct att_err *err)
 {
     char guard[AUDIT_FILE_ROOM];
-    att_autobuf bytes = ATT_BUF_INIT(AUDIT_NOTE_MAX), note = {0};
+    att_autobuf bytes = ATT_BUF_INIT(AUDIT_NOTE_MAX);
     struct audit_note parsed;
     struct audit_checkpoint c;
     audit_log_guard_file(log->state_dir, guard);
@@ -100,11 +114,7 @@ static enum att_rc make_key(struct audit_log *log, const char *origin, struct at
                             guard);
     }
     rc = audit_key_make(log->state_dir, origin, &log->key, err);
-    if (!rc) {
-        struct audit_hash root = audit_tree_root(&log->tree);
-        rc = audit_log_sign(log, 0, &root, &note, err);
-    }
-    return rc ? rc : att_io_write_file(guard, att_buf_slice(&note), 0600, err);
+    return rc ? rc : first_guard(log, err);
 }
 
 static enum att_rc load_keys(struct audit_log *log, const char *origin, struct att_err *err)
@@ -284,6 +294,14 @@ static enum att_rc replay_tx(void *user, struct store_tx *tx, struct att_err *er
     return rc ? rc : check_newest(tx, (int64_t)r->tree.size, err);
 }
 
+/* Neither guard nor published files: what one of them misses, the other one has. */
+static bool is_new(const struct audit_log *log)
+{
+    char guard[AUDIT_FILE_ROOM];
+    audit_log_guard_file(log->state_dir, guard);
+    return access(guard, F_OK) && errno == ENOENT && access(log->dir, F_OK) && errno == ENOENT;
+}
+
 static enum att_rc read_guard(const struct audit_log *log, struct audit_checkpoint *ret_guard,
                               struct att_err *err)
 {
@@ -297,8 +315,8 @@ static enum att_rc read_guard(const struct audit_log *log, struct audit_checkpoi
               : ATT_OK;
 }
 
-enum att_rc audit_log_open(const char *state_dir, const char *origin, struct store *store,
-                           struct audit_log **ret_log, struct att_err *err)
+enum att_rc audit_log_open(const char *state_dir, const char *origin, bool joins,
+                           struct store *store, struct audit_log **ret_log, struct att_err *err)
 {
     struct audit_checkpoint guard = {0}, published = {0};
     struct audit_log *log = NULL;
@@ -306,6 +324,9 @@ enum att_rc audit_log_open(const char *state_dir, const char *origin, struct sto
     struct replay *r = calloc(1, sizeof *r);
     enum att_rc rc = r ? new_log(state_dir, origin, &log, err)
                        : att_fail(err, ATT_E_NOMEM, "audit log: no memory");
+    if (!rc && joins && is_new(log)) {
+        rc = first_guard(log, err);
+    }
     if (!rc) {
         rc = read_guard(log, &guard, err);
     }

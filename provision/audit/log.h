@@ -23,8 +23,9 @@ struct audit_log; /* one thread, except where it is said */
  *   "logRolledBack"  the table has fewer records or leaves than were published
  *   "logForked"      it has others
  *   "logTruncated"   a leaf is missing in it
- * state_dir must hold ca/. */
-ATT_MUST_USE enum att_rc audit_log_open(const char *state_dir, const char *origin,
+ * state_dir must hold ca/. joins: this folder is new, of an issuer that joins others on their store
+ * with a copy of their ca/; it has published nothing, so it misses no guard, and publishes all. */
+ATT_MUST_USE enum att_rc audit_log_open(const char *state_dir, const char *origin, bool joins,
                                         struct store *store, struct audit_log **ret_log,
                                         struct att_err *err);
 void audit_log_free(struct audit_log *log);

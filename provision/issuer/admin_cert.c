@@ -25,9 +25,8 @@ enum att_rc issuer_admin_cert_revoke(struct issuer_admin_call *call, struct stor
                              serial);
     }
     if (reason && !certs_crl_reason_parse(reason, &parsed)) {
-        return issuer_refuse(err, ATT_E_INVAL, "usage", "reason: expected " REASONS
-                                                        ", found \"%.40s\"",
-                             reason);
+        return issuer_refuse(err, ATT_E_INVAL, "usage",
+                             "reason: expected " REASONS ", found \"%.40s\"", reason);
     }
     const struct issuer_revocation what = {serial, certs_crl_reason_name(parsed),
                                            "the certificate was revoked before it was signed",

@@ -219,8 +219,8 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
     if (!issuer_sealed_note(&m->facts, profile, m->request.parent_counter, &m->parent)) {
         return att_fail(err, ATT_E_NOMEM, "no memory");
     }
-    return issuer_measured_judge(m->parsed->v, &m->request, &in, &m->facts, m->verdict, &m->measured,
-                                 err);
+    return issuer_measured_judge(m->parsed->v, &m->request, &in, &m->facts, m->verdict,
+                                 &m->measured, err);
 }
 
 /* ---- the record

@@ -64,7 +64,8 @@ bool issuer_crl_parse(const char *file, enum issuer_crl_of *ret_of)
     return false;
 }
 
-/* ---- what the store has ----------------------------------------------------------------------- */
+/* ---- what the store has -----------------------------------------------------------------------
+ */
 
 struct look {
     struct issuer *issuer;
@@ -81,7 +82,9 @@ static enum att_rc meta(struct store_tx *tx, const char *key, struct att_buf *re
                         struct att_err *err)
 {
     enum att_rc rc = store_meta_get(tx, key, ret, NULL);
-    return rc == ATT_E_NOTFOUND ? ATT_OK : rc ? att_fail(err, rc, "%s cannot be read", key) : ATT_OK;
+    return rc == ATT_E_NOTFOUND ? ATT_OK
+           : rc                 ? att_fail(err, rc, "%s cannot be read", key)
+                                : ATT_OK;
 }
 
 static enum att_rc revocations(struct store_tx *tx, uint64_t *ret, struct att_err *err)
@@ -110,8 +113,8 @@ static enum att_rc read_state(struct look *look, struct store_tx *tx, struct att
     }
     /* A clock that was set back makes a new list, too: thisUpdate would lie in the future. */
     int64_t age = look->now - (int64_t)look->made_at;
-    look->old = look->number == 0 || look->revocations != present || age < 0 ||
-                age >= ISSUER_CRL_FRESH_S;
+    look->old =
+        look->number == 0 || look->revocations != present || age < 0 || age >= ISSUER_CRL_FRESH_S;
     return rc;
 }
 
@@ -139,7 +142,8 @@ static enum att_rc read_list(void *user, struct store_tx *tx, struct att_err *er
                              : store_meta_get(tx, look->kind->list, &look->der, err);
 }
 
-/* ---- a new one -------------------------------------------------------------------------------- */
+/* ---- a new one --------------------------------------------------------------------------------
+ */
 
 struct gather {
     struct certs_crl_entry *entries;

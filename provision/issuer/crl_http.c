@@ -98,9 +98,10 @@ static void send_list(struct conn *conn, enum issuer_crl_of of, bool head)
         return;
     }
     /* RFC 5280 §4.2.1.13 */
-    snprintf(headers, sizeof headers,
-             "Content-Type: application/pkix-crl\r\nCache-Control: max-age=%d\r\nETag: \"%llu\"\r\n",
-             ISSUER_CRL_FRESH_S, (unsigned long long)number);
+    snprintf(
+        headers, sizeof headers,
+        "Content-Type: application/pkix-crl\r\nCache-Control: max-age=%d\r\nETag: \"%llu\"\r\n",
+        ISSUER_CRL_FRESH_S, (unsigned long long)number);
     answer(conn, "200 OK", headers, &der, head);
 }
 
@@ -215,10 +216,10 @@ static enum att_rc setup(struct issuer_crl_server *server, const struct conf_iss
     if (!server->wake || event_add(server->wake, NULL)) {
         return att_fail(err, ATT_E_NOMEM, "crl.listen: no memory");
     }
-    server->listener = evconnlistener_new_bind(
-        server->base, on_accept, server,
-        LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, BACKLOG,
-        (struct sockaddr *)&addr, (int)len);
+    server->listener =
+        evconnlistener_new_bind(server->base, on_accept, server,
+                                LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
+                                BACKLOG, (struct sockaddr *)&addr, (int)len);
     socklen_t bound = sizeof addr;
     if (!server->listener ||
         getsockname(evconnlistener_get_fd(server->listener), (struct sockaddr *)&addr, &bound)) {

@@ -294,8 +294,8 @@ enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *r
         rc = end_ak(tx, aks.keys[i], reason, err);
     }
     for (size_t i = 0; i < certs.n && !rc; i++) {
-        const struct issuer_revocation what = {
-            certs.keys[i], reason, "the host was ended before it was signed", -1, NULL};
+        const struct issuer_revocation what = {certs.keys[i], reason,
+                                               "the host was ended before it was signed", -1, NULL};
         rc = issuer_revoke(tx, &what, now, err);
     }
     if (!rc && ret_revoked) {

@@ -1,9 +1,11 @@
 /* The audit log's place in the issuer: opened at start, published as time goes, served. */
 #include "provision/issuer/context.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PERIOD_MS 1500  /* a checkpoint at most so often: each is a handful of syncs */
 #define PAUSE_MS  10000 /* after a failure */
@@ -27,7 +29,14 @@ enum att_rc issuer_log_start(struct issuer *issuer, struct att_err *err)
     if (!origin) {
         return att_fail(err, ATT_E_NOMEM, "audit log: no memory");
     }
-    return audit_log_open(issuer->state_dir, origin, issuer->store, &issuer->log, err);
+    /* Who had a head has been here before, and then the guard must be, too. */
+    issuer_autofree *head = NULL;
+    if (asprintf(&head, "%s/audit.head", issuer->state_dir) < 0) {
+        head = NULL;
+        return att_fail(err, ATT_E_NOMEM, "audit log: no memory");
+    }
+    bool joins = store_shared(issuer->store) && access(head, F_OK) && errno == ENOENT;
+    return audit_log_open(issuer->state_dir, origin, joins, issuer->store, &issuer->log, err);
 }
 
 void issuer_log_tick(struct issuer *issuer, bool at_end)

@@ -31,7 +31,8 @@ static enum att_rc put(struct store_tx *tx, struct store_cert *cert,
                        const struct issuer_revocation *what, int64_t now, struct att_err *err)
 {
     cert->ended_at = now;
-    if (!issuer_set(&cert->status, STORE_CERT_REVOKED) || !issuer_set(&cert->reason, what->reason)) {
+    if (!issuer_set(&cert->status, STORE_CERT_REVOKED) ||
+        !issuer_set(&cert->reason, what->reason)) {
         return att_fail(err, ATT_E_NOMEM, "no memory");
     }
     int64_t count = 0;

@@ -9,7 +9,7 @@
 
 struct issuer_revocation {
     const char *serial;
-    const char *reason; /* one of certs_crl_reason_name, or the word of what led to it */
+    const char *reason;      /* one of certs_crl_reason_name, or the word of what led to it */
     const char *void_detail; /* what the order of a certificate hears that was only intended */
     int64_t uid;             /* who, of this machine's users; -1: the issuer itself, or by */
     const char *by;          /* "account/<id>", "key"; NULL: uid says it */
@@ -31,9 +31,9 @@ bool issuer_crl_parse(const char *file, enum issuer_crl_of *ret_of);
 struct issuer_crls;
 struct issuer_crls *issuer_crls_new(void); /* NULL without memory */
 void issuer_crls_free(struct issuer_crls *crls);
-/* ATT_E_NOTFOUND: this issuer has no such authority. DER, appended, of the present list: made anew when one was revoked since, or after
- * ISSUER_CRL_FRESH_S. Numbers and lists are in the store, so that several issuers on one store
- * never give one number to two lists. */
+/* ATT_E_NOTFOUND: this issuer has no such authority. DER, appended, of the present list: made anew
+ * when one was revoked since, or after ISSUER_CRL_FRESH_S. Numbers and lists are in the store, so
+ * that several issuers on one store never give one number to two lists. */
 ATT_MUST_USE enum att_rc issuer_crl_get(struct issuer *issuer, enum issuer_crl_of of,
                                         struct att_buf *ret_der, uint64_t *ret_number,
                                         struct att_err *err);

@@ -94,9 +94,10 @@ static void reload(struct issuer *issuer)
     proc_notify_reloading();
     enum att_rc rc = issuer_settings_load(issuer->config_path, &fresh, &err);
     if (!rc && !same_fixed(issuer, fresh->conf)) {
-        rc = att_fail(&err, ATT_E_INVAL,
-                      "url, trust_domain, state_dir, run_dir and store need a restart to change, and so "
-                      "does a section dns that was not there");
+        rc = att_fail(
+            &err, ATT_E_INVAL,
+            "url, trust_domain, state_dir, run_dir and store need a restart to change, and so "
+            "does a section dns that was not there");
     }
     if (!rc) {
         rc = issuer_policies_import(issuer, fresh->conf->policies_dir, &err);

@@ -242,9 +242,12 @@ static void test_reasons(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_verification_refuses), cmocka_unit_test(test_parsing_refuses),
-        cmocka_unit_test(test_create_refuses),       cmocka_unit_test(test_made_read_and_asked),
-        cmocka_unit_test(test_empty_list),           cmocka_unit_test(test_stock_peer),
+        cmocka_unit_test(test_verification_refuses),
+        cmocka_unit_test(test_parsing_refuses),
+        cmocka_unit_test(test_create_refuses),
+        cmocka_unit_test(test_made_read_and_asked),
+        cmocka_unit_test(test_empty_list),
+        cmocka_unit_test(test_stock_peer),
         cmocka_unit_test(test_reasons),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -21,6 +21,9 @@ static bool fresh(int64_t age_s, const char *word, int64_t lifetime_s)
     struct agent_record rec = {.key_store = "memory", .lifetime_s = lifetime_s};
     struct proc_key key = key_of_age(age_s, word);
     memcpy(key.store, "memory", sizeof("memory"));
+    memcpy(key.type, "rsa-2048", sizeof("rsa-2048")); /* of another type: never */
+    assert_false(host_spare_fresh(&key, &rec));
+    memcpy(key.type, "ec-p256", sizeof("ec-p256"));
     bool good = host_spare_fresh(&key, &rec);
     memcpy(key.store, "tpm", sizeof("tpm")); /* of the store that the entry named before: never */
     assert_false(host_spare_fresh(&key, &rec));

@@ -228,9 +228,8 @@ static void survives_a_restart(void **state)
 
 static int ask(uint16_t port, const char *request, struct att_buf *ret)
 {
-    struct sockaddr_in addr = {.sin_family = AF_INET,
-                               .sin_port = htons(port),
-                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in addr = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval limit = {60, 0};
     int fd = socket(AF_INET, SOCK_STREAM, 0), status = 0;
     assert_true(fd >= 0);
@@ -263,7 +262,8 @@ static void in_the_clear(void **state)
     stage_enrolled(&s, "forge");
     rig_ok(issuer_crl_server_new(s.rig.issuer, &server, &err));
     assert_null(server); /* not asked for */
-    reconfigure(&s.rig, "url: ", "crl: {listen: \"127.0.0.1:0\", url: \"http://crl.bank.example\"}\nurl: ");
+    reconfigure(&s.rig,
+                "url: ", "crl: {listen: \"127.0.0.1:0\", url: \"http://crl.bank.example\"}\nurl: ");
     rig_ok(issuer_crl_server_new(s.rig.issuer, &server, &err));
     uint16_t port = issuer_crl_server_port(server);
     static const struct {
@@ -318,14 +318,15 @@ static void in_the_leaf(void **state)
             X509_get_ext_d2i(sk_X509_value(certs, 0), NID_crl_distribution_points, NULL, NULL);
         assert_int_equal(points != NULL, with);
         if (points) {
-            const GENERAL_NAME *name = sk_GENERAL_NAME_value(
-                sk_DIST_POINT_value(points, 0)->distpoint->name.fullname, 0);
+            const GENERAL_NAME *name =
+                sk_GENERAL_NAME_value(sk_DIST_POINT_value(points, 0)->distpoint->name.fullname, 0);
             assert_string_equal((const char *)ASN1_STRING_get0_data(name->d.ia5),
                                 "http://crl.bank.example/workload.crl");
         }
         CRL_DIST_POINTS_free(points);
         if (!with) {
-            reconfigure(&s.rig, "url: ", "crl: {url: \"http://crl.bank.example\", lifetime: 1h}\nurl: ");
+            reconfigure(&s.rig,
+                        "url: ", "crl: {url: \"http://crl.bank.example\", lifetime: 1h}\nurl: ");
         }
     }
     struct certs_crl_info info;
@@ -338,10 +339,14 @@ static void in_the_leaf(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(revoke_refused),      cmocka_unit_test(in_the_list_at_once),
-        cmocka_unit_test(a_ban_and_an_entry_removed), cmocka_unit_test(fresh_and_numbered),
-        cmocka_unit_test(routes),              cmocka_unit_test(survives_a_restart),
-        cmocka_unit_test(in_the_clear),        cmocka_unit_test(in_the_leaf),
+        cmocka_unit_test(revoke_refused),
+        cmocka_unit_test(in_the_list_at_once),
+        cmocka_unit_test(a_ban_and_an_entry_removed),
+        cmocka_unit_test(fresh_and_numbered),
+        cmocka_unit_test(routes),
+        cmocka_unit_test(survives_a_restart),
+        cmocka_unit_test(in_the_clear),
+        cmocka_unit_test(in_the_leaf),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -154,7 +154,8 @@ static void key_changed(void **state)
 
 static enum att_rc revoke_row(void *user, struct store_tx *tx, struct att_err *err)
 {
-    return issuer_revoke(tx, user, "superseded", "uid/0", rig_time, err);
+    const struct issuer_revocation what = {user, "superseded", "x", 0, NULL};
+    return issuer_revoke(tx, &what, rig_time, err);
 }
 
 static void revoked(void **state)
@@ -185,8 +186,8 @@ static void revoked(void **state)
     assert_int_equal(store_run(s.rig.issuer->store, true, revoke_row, info.serial_hex, &why),
                      ATT_E_CONFLICT);
     assert_string_equal(why.reason, "alreadyRevoked");
-    assert_int_equal(issuer_revocation_code("cessationOfOperation"), 5);
-    assert_int_equal(issuer_revocation_code("hostBanned"), 9);
+    assert_int_equal(issuer_crl_reason("cessationOfOperation"), 5);
+    assert_int_equal(issuer_crl_reason("hostBanned"), 9);
     stage_free(&s);
 }
 

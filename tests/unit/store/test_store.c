@@ -282,7 +282,8 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
     (void)user;
     return tx->store->ops->script(
         tx->con,
-        "DROP TABLE audit_leaves; DROP TABLE ek_claims; ALTER TABLE tickets DROP COLUMN uses; DROP INDEX hosts_account;"
+        "DROP TABLE audit_leaves; DROP TABLE ek_claims; ALTER TABLE tickets DROP COLUMN uses; DROP "
+        "INDEX hosts_account;"
         "ALTER TABLE orders DROP COLUMN measured; ALTER TABLE orders DROP COLUMN authz;"
         "ALTER TABLE orders DROP COLUMN parent;"
         "ALTER TABLE orders DROP COLUMN replaces; ALTER TABLE certs DROP COLUMN replaced;"

@@ -246,6 +246,7 @@ static void judge_order(struct real *r, struct verify_verdict *verdict)
         .key_authorization = FORGE_KEYAUTH,
         .identifier = FORGE_IDENTIFIER,
         .key_stores = VERIFY_KEY_TPM,
+        .key_types = VERIFY_TYPE(ATT_KEYTYPE_P256),
         .ak = {.ak_pub = att_buf_slice(&f->ak.area), .ak_cert = att_buf_slice(&f->ak_cert)},
         .boot = {.selection = f->selection,
                  .logs = VERIFY_LOG_FIRMWARE,
