@@ -53,7 +53,7 @@ ctl host approve "$(job_host_id)" --label job > /dev/null
 ctl entry apply -f "$dir/agents.yaml" > /dev/null
 wait_for 60 job_serial alpha
 wait_for 60 job_serial beta
-trap 'status=$?; for one in alpha beta; do job_stop $one KILL; done; (exit $status); job_cleanup' EXIT
+trap 'status=$?; for one in alpha beta; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
 
 watch() { # watch NAME USER
     job_start "$1" setpriv --reuid "$2" --regid "$2" --clear-groups "$python" "$rpc" watch "$dir/run/public/pkcs11.sock" 3

@@ -55,7 +55,7 @@ chmod 644 "$dir/tmp/fifo"
 chmod 755 "$dir/tmp"
 exec 8<> "$dir/tmp/fifo"
 end_idle() { job_stop idle KILL; }
-trap 'status=$?; end_idle; (exit $status); job_cleanup' EXIT
+trap 'status=$?; end_idle; set +e; (exit $status); job_cleanup' EXIT
 setpriv --reuid $agent --regid $agent --clear-groups "$bin/../tests-bin/token-client" "$module" idle 3 < "$dir/tmp/fifo" > "$dir/log/idle.log" 2>&1 8>&- &
 idle=$!
 echo $idle > "$dir/idle.pid"
@@ -123,7 +123,7 @@ fi
 setpriv --reuid $narrow --regid $narrow --clear-groups "$sleep" 600 &
 target=$!
 echo $target > "$dir/target.pid"
-trap 'status=$?; job_stop target KILL; end_idle; (exit $status); job_cleanup' EXIT
+trap 'status=$?; job_stop target KILL; end_idle; set +e; (exit $status); job_cleanup' EXIT
 is_target() { [ "$(readlink "/proc/$target/exe")" = "$sleep" ]; }
 wait_for 10 is_target
 attaches() { # attaches USER: PTRACE_SEIZE of the agent's process; what the kernel said
