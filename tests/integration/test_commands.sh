@@ -585,8 +585,8 @@ tampered() { # tampered NAME REASON SQL...
     cp -r "$dir/issuer" "$copy/state"
     rm -f "$copy"/state/*.db*
     sqlite3 "$dir/issuer/$db" ".backup '$copy/state/$db'"
-    sqlite3 "$copy/state/$db" "$@" > "$dir/tmp/sql"
-    sed -e "s|^state_dir: .*|state_dir: $copy/state|" -e "s|^run_dir: .*|run_dir: $copy/run|" \
+    sqlite3 "$copy/state/$db" "$@" "SELECT 'changed', total_changes()" > "$dir/tmp/sql"
+    sed -e "s|^state_dir: .*|state_dir: $copy/state|" -e "s|^store: .*|store: \"$copy/state/$db\"|" -e "s|^run_dir: .*|run_dir: $copy/run|" \
         -e "s|^listen: .*|listen: \"127.0.0.1:0\"|" "$dir/issuer.yaml" > "$copy/issuer.yaml"
     if [ "$reason" = logRolledBack ]; then
         expect 1 "$reason" timeout 60 "$bin/attest-issuerd" --config "$copy/issuer.yaml"
@@ -599,7 +599,7 @@ tampered() { # tampered NAME REASON SQL...
     if [ "$reason" = none ]; then
         [ "$got" = 0 ] || { cat "$dir/tmp/out"; job_fail "an untouched copy: $got"; }
     else
-        [ "$got" = 1 ] && grep -qE "$reason" "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "$name: $got"; }
+        [ "$got" = 1 ] && grep -qE "$reason" "$dir/tmp/out" || { cat "$dir/tmp/sql" "$dir/tmp/out"; job_fail "$name: $got"; }
     fi
 }
 expect 0 '' ctl audit verify

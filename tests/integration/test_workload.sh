@@ -153,7 +153,7 @@ done
 written() { [ "$(grep -c "event=workload.$1" "$dir/log/attestd.log")" = "$2" ]; }
 wait_for 10 written refused 9 || job_fail "refusals in the log"
 wait_for 10 written granted 6 || job_fail "grants in the log"
-[ "$(ctl --json status | jq -c .callers)" = '{"granted":6,"refused":9,"limited":0}' ] || job_fail "counts: $(ctl --json status | jq -c .callers)"
+[ "$(ctl --json status | jq -c .callers)" = '{"granted":6,"refused":9,"limited":0,"byLocalRule":0}' ] || job_fail "counts: $(ctl --json status | jq -c .callers)"
 ok "granted: user, executable, script, manifest; one line each"
 
 # ---- attestctl who ----
