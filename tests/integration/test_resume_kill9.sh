@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # kill -9 at random instants during a rotation loop, of each daemon in turn: KILLS times in all (default
-# 24), KILL_WHAT (default "attestd keyd issuerd"). At each: what readers see is whole and valid. After
+# 12), KILL_WHAT (default "attestd keyd issuerd"). At each: what readers see is whole and valid. After
 # each: certificates are issued again. At the end: valid chains, no key in keyd that no record speaks
 # of, every key loads and signs, no half file, every intent has one outcome, serial numbers are unique,
 # the audit log holds (tests/support/state_check.py).
@@ -9,7 +9,7 @@ set -euo pipefail
 # shellcheck source=../support/fault.sh
 . "$ATT_SOURCE_DIR/tests/support/fault.sh"
 job_setup
-kills=${KILLS:-24}
+kills=${KILLS:-12}
 read -ra what <<< "${KILL_WHAT:-attestd keyd issuerd}"
 job_make_tpm
 job_write_conf
