@@ -179,7 +179,7 @@ END
         wait_for 30 bash -c "exec 9<>/dev/tcp/127.0.0.1/$port"
         timeout 60 bash -c "printf '$get' | openssl s_client -connect 127.0.0.1:$port -$version -CAfile '$dir/issuer/ca/bundle.pem' \
             -verify_return_error -ign_eof" > "$dir/tmp/out" 2>&1 || { cat "$dir/tmp/out"; job_fail "s_server, $version"; }
-        grep -aq 'Peer signature type: RSA-PSS' "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "s_server, $version: not PSS"; }
+        grep -aqE 'Peer signature type: (RSA-PSS|rsa_pss_rsae_sha)' "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "s_server, $version: not PSS"; }
         job_stop tls
         ok "TLS with an RSA key as client and server: $version"
     done
