@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # the parts of one script: work comes from the script
 # Machines: a folder each, $work/vm/NAME, with a TPM (swtpm, EK certificate), the firmware's variables and a disk. One runs
-# at a time. The firmware knows Secure Boot, but keeps its variables without SMM (faster). The disk has no cache that a power cut could lose (writethrough): what the guest's kernel had not written is lost.
+# at a time. The firmware knows Secure Boot, but keeps its variables without SMM. The disk has no cache that a power cut could lose (writethrough): what the guest's kernel had not written is lost.
 
 qemu='' hand_fd=''
 
