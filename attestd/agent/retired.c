@@ -27,6 +27,7 @@ void agent_retired_take(struct agent_record *rec, struct agent_now now)
     }
     struct agent_retired *last = &rec->retired[rec->n_retired++];
     memcpy(last->key_id, rec->key_id, sizeof(last->key_id));
+    memcpy(last->serial, rec->serial, sizeof(last->serial));
     last->not_after = rec->dates.not_after;
     last->end_boot_ms = end;
 }
@@ -69,7 +70,7 @@ bool agent_retired_drop(struct agent_record *rec, const char *key_id)
 
 static int64_t left_ms(const struct agent_retired *one, struct agent_now now)
 {
-    if (now.utc_s >= one->not_after || now.boot_ms >= one->end_boot_ms) {
+    if (one->revoked || now.utc_s >= one->not_after || now.boot_ms >= one->end_boot_ms) {
         return 0;
     }
     int64_t boot = one->end_boot_ms - now.boot_ms;

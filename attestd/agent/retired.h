@@ -14,7 +14,7 @@ void agent_retired_take(struct agent_record *rec, struct agent_now now);
 void agent_retired_loaded(struct agent_record *rec, struct agent_now now);
 /* NULL when this is none of them. */
 const struct agent_retired *agent_retired_find(const struct agent_record *rec, const char *key_id);
-/* One whose certificate has ended, as soon as either clock says so; NULL: none. */
+/* One whose certificate has ended, as soon as either clock says so, or was revoked; NULL: none. */
 const struct agent_retired *agent_retired_over(const struct agent_record *rec,
                                                struct agent_now now);
 /* False when it was none of them. */
