@@ -58,6 +58,17 @@ const struct agent_retired *agent_retired_find(const struct agent_record *rec, c
     return i < rec->n_retired ? &rec->retired[i] : NULL;
 }
 
+void agent_retired_pass_on(struct agent_record *next, const struct agent_record *now,
+                           bool current_revoked)
+{
+    for (size_t i = 0; i < next->n_retired; i++) {
+        struct agent_retired *one = &next->retired[i];
+        const struct agent_retired *was = agent_retired_find(now, one->key_id);
+        one->revoked |= was && was->revoked;
+        one->revoked |= current_revoked && strcmp(one->key_id, now->key_id) == 0;
+    }
+}
+
 bool agent_retired_drop(struct agent_record *rec, const char *key_id)
 {
     size_t i = index_of(rec, key_id);

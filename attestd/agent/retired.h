@@ -10,6 +10,10 @@
  * is over already, to old_key_id; so does the oldest of the retired where there is no room. Nothing
  * when there is no key in force. */
 void agent_retired_take(struct agent_record *rec, struct agent_now now);
+/* next was planned from now with agent_retired_take, and now may have heard of revocations since:
+ * next's retired keys hear of them, too. current_revoked: the certificate that next replaces is. */
+void agent_retired_pass_on(struct agent_record *next, const struct agent_record *now,
+                           bool current_revoked);
 /* A record that was read: when its retired keys end on CLOCK_BOOTTIME. */
 void agent_retired_loaded(struct agent_record *rec, struct agent_now now);
 /* NULL when this is none of them. */

@@ -123,6 +123,25 @@ static void test_of_a_revoked_certificate_is_over(void **state)
     assert_null(agent_retired_over(&rec, at(3, 3)));
 }
 
+/* Revoked between a renewal's plan and its end: the certificate before, and one before that. */
+static void test_revoked_while_it_is_replaced(void **state)
+{
+    (void)state;
+    struct agent_record rec = {.name = "a"};
+    rotate(&rec, "k1", 0);
+    rotate(&rec, "k2", 1);
+    struct agent_record next = rec;
+    rotate(&next, "k3", 2);
+    agent_retired_pass_on(&next, &rec, false);
+    assert_null(agent_retired_over(&next, at(3, 3)));
+    rec.retired[0].revoked = true;
+    agent_retired_pass_on(&next, &rec, false);
+    assert_true(next.retired[0].revoked && !next.retired[1].revoked);
+    agent_retired_pass_on(&next, &rec, true);
+    assert_true(next.retired[0].revoked && next.retired[1].revoked);
+    assert_string_equal(next.retired[1].key_id, "k2");
+}
+
 static void test_oldest_makes_room(void **state)
 {
     (void)state;
@@ -182,6 +201,7 @@ int main(void)
         cmocka_unit_test(test_until_its_certificate_ends),
         cmocka_unit_test(test_either_clock_ends_it),
         cmocka_unit_test(test_of_a_revoked_certificate_is_over),
+        cmocka_unit_test(test_revoked_while_it_is_replaced),
         cmocka_unit_test(test_oldest_makes_room),
         cmocka_unit_test(test_loaded),
     };
