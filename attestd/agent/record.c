@@ -133,16 +133,29 @@ static enum att_rc field_set(struct agent_record *rec, const struct field *f, co
 /* ---- retired: an array, oldest first -----------------------------------------------------------
  */
 
+static const char *serial_of(const struct agent_retired *one)
+{
+    return one->serial[0] ? one->serial : NULL;
+}
+
 static int put_retired(json_t *obj, const struct agent_record *rec)
 {
     json_t *list = json_array();
     int bad = 0;
     for (size_t i = 0; i < rec->n_retired; i++) {
         const struct agent_retired *one = &rec->retired[i];
-        bad |= json_array_append_new(list, json_pack("{s:s, s:I}", "keyId", one->key_id, "notAfter",
-                                                     (json_int_t)one->not_after));
+        bad |= json_array_append_new(list, json_pack("{s:s, s:I, s:s*}", "keyId", one->key_id,
+                                                     "notAfter", (json_int_t)one->not_after,
+                                                     "serial", serial_of(one)));
     }
     return bad | json_object_set_new(obj, "retired", list);
+}
+
+static bool is_serial(const json_t *value, size_t size)
+{
+    const char *text = json_string_value(value);
+    size_t len = text ? json_string_length(value) : 0;
+    return len > 0 && len < size && strspn(text, "0123456789abcdef") == len;
 }
 
 static enum att_rc parse_retired(const json_t *value, struct agent_retired *ret,
@@ -152,14 +165,23 @@ static enum att_rc parse_retired(const json_t *value, struct agent_retired *ret,
     const json_t *not_after = json_object_get(value, "notAfter");
     size_t len = key_id ? json_string_length(json_object_get(value, "keyId")) : 0;
     json_int_t at = json_integer_value(not_after);
-    if (json_object_size(value) != 2 || len == 0 || len >= sizeof(ret->key_id) ||
+    const json_t *serial = json_object_get(value, "serial");
+    if (serial && !is_serial(serial, sizeof(ret->serial))) {
+        return att_fail(err, ATT_E_PARSE, "retired: serial: expected 1 to %zu hex digits",
+                        sizeof(ret->serial) - 1);
+    }
+    if (json_object_size(value) != (serial ? 3 : 2) || len == 0 || len >= sizeof(ret->key_id) ||
         !json_is_integer(not_after) || at <= 0 || at > NUMBER_MAX / 1000) {
         return att_fail(err, ATT_E_PARSE,
-                        "retired: expected {\"keyId\": 1 to %d characters, \"notAfter\": seconds}",
+                        "retired: expected {\"keyId\": 1 to %d characters, \"notAfter\": seconds, "
+                        "\"serial\": hex, if it is known}",
                         AGENT_KEY_ID_MAX);
     }
     memcpy(ret->key_id, key_id, len);
     ret->not_after = at;
+    if (serial) {
+        memcpy(ret->serial, json_string_value(serial), json_string_length(serial));
+    }
     return ATT_OK;
 }
 

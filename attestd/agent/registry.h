@@ -27,8 +27,10 @@ struct agent_error {
 /* A replaced key whose certificate has not ended: who holds a handle of it signs on. */
 struct agent_retired {
     char key_id[AGENT_KEY_ID_MAX + 1];
+    char serial[65];     /* of its certificate, hex; empty: not known (an earlier release's) */
     int64_t not_after;   /* UTC seconds, of its certificate */
     int64_t end_boot_ms; /* the same moment on CLOCK_BOOTTIME; 0: not known yet. Not on disk */
+    bool revoked;        /* its certificate is: over before its end. Not on disk */
 };
 
 /* Everything that outlives the process. Strings are NUL-terminated and empty when unknown. */
@@ -63,7 +65,8 @@ ATT_MUST_USE enum att_rc agent_name_check(const char *name, struct att_err *err)
 
 /* JSON, {"version": 1, …}; every field is checked against its bounds, an unknown field or version
  * is an error (ATT_E_PARSE), and so are combinations that no run can leave behind. A record without
- * "retired", from an earlier release, has none; one without "keyType" is of an agent on P-256. */
+ * "retired", from an earlier release, has none; a retired key without "serial" is one's, too; a
+ * record without "keyType" is of an agent on P-256. */
 ATT_MUST_USE enum att_rc agent_record_encode(const struct agent_record *rec,
                                              struct att_buf *ret_text, struct att_err *err);
 ATT_MUST_USE enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_rec,

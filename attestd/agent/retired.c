@@ -27,6 +27,7 @@ void agent_retired_take(struct agent_record *rec, struct agent_now now)
     }
     struct agent_retired *last = &rec->retired[rec->n_retired++];
     memcpy(last->key_id, rec->key_id, sizeof(last->key_id));
+    memcpy(last->serial, rec->serial, sizeof(last->serial));
     last->not_after = rec->dates.not_after;
     last->end_boot_ms = end;
 }
@@ -57,6 +58,17 @@ const struct agent_retired *agent_retired_find(const struct agent_record *rec, c
     return i < rec->n_retired ? &rec->retired[i] : NULL;
 }
 
+void agent_retired_pass_on(struct agent_record *next, const struct agent_record *now,
+                           bool current_revoked)
+{
+    for (size_t i = 0; i < next->n_retired; i++) {
+        struct agent_retired *one = &next->retired[i];
+        const struct agent_retired *was = agent_retired_find(now, one->key_id);
+        one->revoked |= was && was->revoked;
+        one->revoked |= current_revoked && strcmp(one->key_id, now->key_id) == 0;
+    }
+}
+
 bool agent_retired_drop(struct agent_record *rec, const char *key_id)
 {
     size_t i = index_of(rec, key_id);
@@ -69,7 +81,7 @@ bool agent_retired_drop(struct agent_record *rec, const char *key_id)
 
 static int64_t left_ms(const struct agent_retired *one, struct agent_now now)
 {
-    if (now.utc_s >= one->not_after || now.boot_ms >= one->end_boot_ms) {
+    if (one->revoked || now.utc_s >= one->not_after || now.boot_ms >= one->end_boot_ms) {
         return 0;
     }
     int64_t boot = one->end_boot_ms - now.boot_ms;

@@ -75,10 +75,17 @@ enum att_rc conf_local_parse(struct att_slice yaml, struct conf_local **ret_loca
 
 /* ---- the folder ---- */
 
+static bool ends_in(const char *name, const char *end)
+{
+    size_t len = strlen(name), n = strlen(end);
+    return len > n && strcmp(name + len - n, end) == 0;
+}
+
+/* With .yml, so that it is refused by name: a rule that is left out would refuse nobody. */
 static int is_ours(const struct dirent *entry)
 {
-    size_t len = strlen(entry->d_name);
-    return entry->d_name[0] != '.' && len > 5 && strcmp(entry->d_name + len - 5, ".yaml") == 0;
+    const char *name = entry->d_name;
+    return name[0] != '.' && (ends_in(name, ".yaml") || ends_in(name, ".yml"));
 }
 
 /* Moves the rules of one file behind the others'. */
@@ -117,9 +124,15 @@ static enum att_rc load_one(struct conf_local *all, const char *dir, const char 
         return att_fail(err, ATT_E_NOMEM, "local rules");
     }
     int len = snprintf(path, sizeof path, "%s/%s", dir, name);
-    enum att_rc rc = len > 0 && (size_t)len < sizeof path && strlen(name) < CONF_LOCAL_FILE_LEN
-                         ? conf_load_with(parse, path, &one, errors, err)
-                         : att_fail(err, ATT_E_LIMIT, "%s: a name too long", dir);
+    enum att_rc rc;
+    if (len <= 0 || (size_t)len >= sizeof path || strlen(name) >= CONF_LOCAL_FILE_LEN) {
+        rc = att_fail(err, ATT_E_LIMIT, "%s: a name too long", dir);
+    } else if (ends_in(name, ".yml")) {
+        conf_error_add(errors, 0, "", "name it .yaml");
+        rc = att_fail(err, ATT_E_PARSE, "%s: name it .yaml", path);
+    } else {
+        rc = conf_load_with(parse, path, &one, errors, err);
+    }
     if (rc == ATT_OK) {
         rc = take(all, one, name, errors, err);
     }

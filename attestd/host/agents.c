@@ -264,6 +264,9 @@ bool host_agent_ready(struct host *host, const struct agent *agent, struct agent
     if (host_agent_expired(agent, now)) {
         return true;
     }
+    if (host_agent_retires(host, agent, now)) {
+        return true;
+    }
     if (now.boot_ms < agent->not_before_ms) {
         return false;
     }
@@ -272,9 +275,6 @@ bool host_agent_ready(struct host *host, const struct agent *agent, struct agent
         return host->have_identity; /* its keys have to go, too */
     }
     if (agent->check_keys && host->have_identity) {
-        return true;
-    }
-    if (host_agent_retires(host, agent, now)) {
         return true;
     }
     if (state == AGENT_FROZEN || !may_issue(host)) {

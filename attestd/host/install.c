@@ -271,6 +271,8 @@ static enum att_rc put_in_force(struct host_issue *job, const struct agent_recor
     fresh.life = life;
     *ret_same = same_entry(&agent->rec, plan);
     copy_entry(&fresh, &agent->rec);
+    agent_retired_pass_on(&fresh, &agent->rec, agent->revoked);
+    agent->revoked = false; /* the certificate before was */
     agent->rec = fresh;
     agent->forced = false;
     agent->not_before_ms = 0;

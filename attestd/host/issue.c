@@ -381,7 +381,6 @@ static enum att_rc make_evidence(struct host_issue *job, const struct acme_chall
     return rc;
 }
 
-/* M4's payload; what request borrows of the evidence is given back before it is freed. */
 /* Which counter keyd holds for the storage parent; 0: none, or keyd does not say. For people: no
  * check rests on it. */
 static uint32_t parent_counter(struct host *host)
@@ -401,6 +400,7 @@ static uint32_t parent_counter(struct host *host)
     return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
 }
 
+/* M4's payload; what request borrows of the evidence is given back before it is freed. */
 static enum att_rc build_m4(struct host_issue *job, const struct acme_challenge *challenge,
                             struct att_buf *ret_payload, struct att_err *err)
 {

@@ -95,7 +95,9 @@ static enum att_rc forget_retired(struct host *host, const char *name, const str
     return changed ? host_agent_save(host, name, err) : ATT_OK;
 }
 
-/* The record as it is, written down first where memory is ahead of the file. */
+/* The record as it is, written down first where memory is ahead of the file. A full disk keeps no
+ * key of an agent that has none in force, revoked say: a start with the older record finds it gone.
+ */
 static enum att_rc current(struct host *host, const char *name, struct agent_record *ret_rec,
                            struct att_err *err)
 {
@@ -114,10 +116,17 @@ static enum att_rc current(struct host *host, const char *name, struct agent_rec
         return ATT_OK;
     }
     enum att_rc rc = host_agent_save(host, name, err);
-    HOST_LOCKED(host);
-    struct agent *agent = agent_registry_find(host->reg, name);
-    if (agent) {
-        agent->unsaved = rc != ATT_OK;
+    {
+        HOST_LOCKED(host);
+        struct agent *agent = agent_registry_find(host->reg, name);
+        if (agent) {
+            agent->unsaved = rc != ATT_OK;
+        }
+    }
+    if (rc != ATT_OK && !ret_rec->key_id[0]) {
+        att_log_err(ATT_ERROR, "agent.recordNotSaved", err);
+        att_err_clear(err);
+        return ATT_OK;
     }
     return rc;
 }
@@ -252,7 +261,9 @@ static enum att_rc retire(struct host *host, const char *name, struct att_err *e
     char end[ATT_TIME_TEXT_LEN];
     att_time_text(end, over.not_after);
     att_log(ATT_INFO, "key.destroyed", ATT_S("agent", name), ATT_S("key", over.key_id),
-            ATT_S("state", "retired"), ATT_S("why", "certificateEnded"), ATT_S("notAfter", end));
+            ATT_S("state", "retired"),
+            ATT_S("why", over.revoked ? "certificateRevoked" : "certificateEnded"),
+            ATT_S("notAfter", end));
     return host_agent_save(host, name, err);
 }
 

@@ -145,14 +145,35 @@ static enum att_rc sweep_once(struct host *host, struct att_err *err)
     return rc;
 }
 
-/* A revocation changes the view; whoever is refused may be so because of one, and then hears of no
- * view. The list is asked for after both, and when it is due. */
+/* A revocation changes the view; whoever is refused may be so because of one and hears of no view,
+ * and a view may fail here (a full disk). The list is asked for after all of these, and when due.
+ */
 static void look_at_crl(struct host *host, struct acme_client *client, bool at_once)
 {
     struct att_err err = {0};
     if (host_crl_poll(host, client, at_once, &err) != ATT_OK) {
         att_log_err(ATT_WARN, "crl.failed", &err);
     }
+}
+
+/* The view, the list, then what both may have made needless to ask: in this order. */
+static enum att_rc watch_view(struct host *host, struct acme_client *client, bool fresh,
+                              struct att_err *err)
+{
+    bool have_view = host->bundle != NULL && host->view_version != 0;
+    uint64_t version = host->view_version;
+    enum att_rc rc = host_view_poll(host, client, have_view && !fresh ? HOST_VIEW_WAIT_S : 0, err);
+    bool changed = host->view_version != version;
+    if (rc != ATT_E_GONE) {
+        look_at_crl(host, client, rc != ATT_OK || changed);
+    }
+    if (rc == ATT_OK) {
+        host_renewal_poll(host, client, changed);
+    }
+    if (rc == ATT_OK && host->view_version == 0) {
+        return att_fail(err, ATT_E_RETRY, "the issuer has no view for this host yet");
+    }
+    return rc;
 }
 
 /* One round: whatever is missing is made, then the view is waited for. */
@@ -176,6 +197,9 @@ static enum att_rc round_of_host(struct host *host, struct att_err *err)
     }
     if (rc == ATT_OK) {
         rc = host_account_ready(host, client, err);
+        if (rc != ATT_OK && rc != ATT_E_GONE) {
+            look_at_crl(host, client, true);
+        }
     }
     if (rc != ATT_OK) {
         bool known;
@@ -192,7 +216,7 @@ static enum att_rc round_of_host(struct host *host, struct att_err *err)
     if (fresh) {
         rc = host_enrol(host, client, err);
         if (rc != ATT_OK) {
-            if (rc == ATT_E_DENIED) {
+            if (rc != ATT_E_GONE) {
                 look_at_crl(host, client, true);
             }
             return rc;
@@ -200,15 +224,7 @@ static enum att_rc round_of_host(struct host *host, struct att_err *err)
         host_wake(host);
     }
     set_phase(host, host->rec.approved ? HOST_ENROLLED : HOST_PENDING);
-    bool have_view = host->bundle != NULL && host->view_version != 0;
-    uint64_t version = host->view_version;
-    rc = host_view_poll(host, client, have_view && !fresh ? HOST_VIEW_WAIT_S : 0, err);
-    if (rc == ATT_OK || rc == ATT_E_DENIED) {
-        look_at_crl(host, client, rc == ATT_E_DENIED || host->view_version != version);
-    }
-    if (rc == ATT_OK && host->view_version == 0) {
-        return att_fail(err, ATT_E_RETRY, "the issuer has no view for this host yet");
-    }
+    rc = watch_view(host, client, fresh, err);
     return rc == ATT_OK ? sweep_once(host, err) : rc;
 }
 

@@ -23,13 +23,17 @@ void host_crl_done(struct host_crl *crl)
  */
 
 /* A serial number says something together with its CA only: is the list of the CA that signed this
- * agent's certificate? */
+ * agent's certificate? Where no chain is installed nobody is served by it, and what is named goes:
+ * a kill between withdrawal and record must not leave a key that signs. */
 static bool is_of_chain(struct host *host, const char *name, X509_CRL *crl)
 {
     att_autobuf pem = {0}, uri = {0};
     certs_autostack *chain = NULL;
     struct att_err why = {0};
     enum att_rc rc = certs_install_load(host->paths.agents, name, &pem, &uri, &why);
+    if (rc == ATT_E_NOTFOUND) {
+        return true;
+    }
     if (rc == ATT_OK) {
         rc = certs_pem_parse(att_buf_slice(&pem), &chain, &why);
     }
@@ -51,32 +55,61 @@ static bool is_of_chain(struct host *host, const char *name, X509_CRL *crl)
     return rc == ATT_OK;
 }
 
+/* What of an agent the list names and is not on its way out already. Under lock. */
+static bool names_current(const struct agent *agent, X509_CRL *crl)
+{
+    return agent_life_serving(&agent->rec.life) && !agent->revoked &&
+           certs_crl_has(crl, agent->rec.serial);
+}
+
+static bool names_retired(const struct agent_retired *one, X509_CRL *crl)
+{
+    return !one->revoked && certs_crl_has(crl, one->serial);
+}
+
 static bool is_named(struct host *host, size_t i, X509_CRL *crl, char ret_name[AGENT_NAME_MAX + 1],
-                     char ret_serial[65], bool *ret_end)
+                     bool *ret_end)
 {
     HOST_LOCKED(host);
     const struct agent *agent = agent_registry_at(host->reg, i);
     *ret_end = !agent;
-    if (!agent || !agent_life_serving(&agent->rec.life) || agent->revoked ||
-        !certs_crl_has(crl, agent->rec.serial)) {
+    if (!agent) {
         return false;
     }
     memcpy(ret_name, agent->rec.name, AGENT_NAME_MAX + 1);
-    memcpy(ret_serial, agent->rec.serial, sizeof(agent->rec.serial));
-    return true;
+    bool named = names_current(agent, crl);
+    for (size_t k = 0; !named && k < agent->rec.n_retired; k++) {
+        named = names_retired(&agent->rec.retired[k], crl);
+    }
+    return named;
 }
 
-static void withdraw(struct host *host, const char *name, const char *serial)
+/* Looked at again: it may have been renewed meanwhile. */
+static void withdraw(struct host *host, const char *name, X509_CRL *crl)
 {
+    char serials[1 + AGENT_RETIRED_MAX][65];
+    size_t n = 0;
+    bool current = false;
     {
         HOST_LOCKED(host);
         struct agent *agent = agent_registry_find(host->reg, name);
-        if (!agent || strcmp(agent->rec.serial, serial) != 0) {
-            return; /* renewed meanwhile */
+        if (agent && names_current(agent, crl)) {
+            agent->revoked = current = true;
+            memcpy(serials[n++], agent->rec.serial, sizeof(serials[0]));
         }
-        agent->revoked = true;
+        for (size_t i = 0; agent && i < agent->rec.n_retired; i++) {
+            struct agent_retired *one = &agent->rec.retired[i];
+            if (names_retired(one, crl)) {
+                one->revoked = true; /* over: keyd destroys it, then the record forgets it */
+                agent->retire_not_before_ms = 0;
+                memcpy(serials[n++], one->serial, sizeof(serials[0]));
+            }
+        }
     }
-    att_log(ATT_WARN, "agent.revoked", ATT_S("agent", name), ATT_S("serial", serial));
+    for (size_t i = 0; i < n; i++) {
+        att_log(ATT_WARN, "agent.revoked", ATT_S("agent", name), ATT_S("serial", serials[i]),
+                ATT_S("key", current && i == 0 ? "inForce" : "retired"));
+    }
     host_wake(host);
 }
 
@@ -84,9 +117,9 @@ static void hold_against(struct host *host, X509_CRL *crl)
 {
     bool end = false;
     for (size_t i = 0; !end; i++) {
-        char name[AGENT_NAME_MAX + 1], serial[65];
-        if (is_named(host, i, crl, name, serial, &end) && is_of_chain(host, name, crl)) {
-            withdraw(host, name, serial);
+        char name[AGENT_NAME_MAX + 1];
+        if (is_named(host, i, crl, name, &end) && is_of_chain(host, name, crl)) {
+            withdraw(host, name, crl);
         }
     }
 }
@@ -143,8 +176,8 @@ static enum att_rc accept(struct host *host, struct att_slice der, uint64_t have
     return rc;
 }
 
-enum att_rc host_crl_poll(struct host *host, struct acme_client *client, bool at_once,
-                          struct att_err *err)
+static enum att_rc fetch(struct host *host, struct acme_client *client, bool at_once,
+                         struct att_err *err)
 {
     bool due = false, changed = false;
     uint64_t have = known(host, at_once, &due);
@@ -162,6 +195,18 @@ enum att_rc host_crl_poll(struct host *host, struct acme_client *client, bool at
     }
     if (rc) {
         att_err_prefix(err, "revocation list");
+    }
+    return rc;
+}
+
+enum att_rc host_crl_poll(struct host *host, struct acme_client *client, bool at_once,
+                          struct att_err *err)
+{
+    enum att_rc rc = fetch(host, client, at_once, err);
+    /* Only this thread replaces it. Whoever was renewed, or skipped because another left the
+     * registry, while the list was held against all is found now. */
+    if (host->crl.crl) {
+        hold_against(host, host->crl.crl);
     }
     return rc;
 }

@@ -18,8 +18,10 @@ struct host_crl {
 void host_crl_done(struct host_crl *crl);
 
 /* Fetches the list when it is due, or at once. What is new is written to paths.crl (0644, PEM) and
- * in force: an agent whose certificate it names goes out of service and loses its keys. A list that
- * is older than the one in force is refused (ATT_E_PROTOCOL, reason "crlNumber"). */
+ * in force: an agent whose certificate it names goes out of service and loses its keys, and a
+ * retired key whose certificate it names is destroyed. The list in force is held against all agents
+ * each time, whatever became of the fetch. Host thread. A list that is older than the one in force
+ * is refused (ATT_E_PROTOCOL, reason "crlNumber"). */
 ATT_MUST_USE enum att_rc host_crl_poll(struct host *host, struct acme_client *client, bool at_once,
                                        struct att_err *err);
 /* {"number", "thisUpdate", "nextUpdate", "entries"}; NULL when there is none. The lock is held. */

@@ -155,8 +155,5 @@ enum att_rc host_view_poll(struct host *host, struct acme_client *client, int wa
         rc = accept(host, att_buf_slice(&text), known, err);
         host_wake(host);
     }
-    if (rc == ATT_OK) {
-        host_renewal_poll(host, client, changed);
-    }
     return rc;
 }

@@ -159,45 +159,54 @@ static void failed(struct host *host, const char *name, const char *event,
  */
 
 /* Its certificates have not ended, but what holds a handle of their keys shall not sign any more:
- * keyd destroys what no record speaks of. */
-static void forget_keys(struct host *host, const char *name)
+ * keyd destroys what no record speaks of. They go however the record fares. Under lock. */
+static void forget_keys(struct agent *agent)
 {
-    HOST_LOCKED(host);
-    struct agent *agent = agent_registry_find(host->reg, name);
-    if (agent) {
-        agent->rec.key_id[0] = '\0';
-        memset(agent->rec.retired, 0, sizeof(agent->rec.retired));
-        agent->rec.n_retired = 0;
+    agent->rec.key_id[0] = '\0';
+    memset(agent->rec.retired, 0, sizeof(agent->rec.retired));
+    agent->rec.n_retired = 0;
+    agent->check_keys = agent->unsaved = true;
+}
+
+/* ret_early: before its certificate ended. */
+static enum att_rc take_out(struct host *host, const char *name, bool *ret_early,
+                            struct att_err *err)
+{
+    struct agent_record rec;
+    {
+        HOST_LOCKED(host);
+        struct agent *agent = agent_registry_find(host->reg, name);
+        if (!agent) {
+            return att_fail(err, ATT_E_NOTFOUND, "no agent %s", name);
+        }
+        enum att_rc rc = agent_life_apply(&agent->rec.life, AGENT_EV_EXPIRED, err);
+        if (rc != ATT_OK) {
+            return rc;
+        }
+        rec = agent->rec;
+        *ret_early = agent->misfit || agent->revoked;
+        agent->misfit = agent->revoked = false;
+        if (*ret_early) {
+            forget_keys(agent);
+        }
     }
+    att_log(ATT_WARN, *ret_early ? "agent.withdrawn" : "agent.expired", ATT_S("agent", name),
+            ATT_S("serial", rec.serial), ATT_S("state", agent_state_name(rec.life.state)));
+    return ATT_OK;
 }
 
 static enum att_rc expire(struct host *host, const char *name, struct att_err *err)
 {
+    bool early = false;
     enum att_rc rc = host_chain_withdraw(host, name, err);
+    if (rc == ATT_OK) {
+        rc = take_out(host, name, &early, err);
+    }
     if (rc != ATT_OK) {
         return rc;
     }
-    bool misfit = false;
-    {
-        HOST_LOCKED(host);
-        struct agent *agent = agent_registry_find(host->reg, name);
-        misfit = agent && (agent->misfit || agent->revoked);
-        if (agent) {
-            agent->misfit = agent->revoked = false;
-        }
-    }
-    struct agent_record rec;
-    rc = host_agent_event(host, name, AGENT_EV_EXPIRED, &rec, err);
-    if (rc != ATT_OK) {
-        return rc;
-    }
-    att_log(ATT_WARN, misfit ? "agent.withdrawn" : "agent.expired", ATT_S("agent", name),
-            ATT_S("serial", rec.serial), ATT_S("state", agent_state_name(rec.life.state)));
-    if (misfit) {
-        forget_keys(host, name);
-    }
-    rc = host_agent_save(host, name, err);
-    return rc == ATT_OK && misfit ? host_keys_check(host, name, err) : rc;
+    return early ? host_keys_check(host, name, err) /* it writes the record, too */
+                 : host_agent_save(host, name, err);
 }
 
 /* Nothing of the earlier life is left; the entry's fields stay. */
@@ -289,14 +298,14 @@ static enum turn next_turn(struct host *host, const char *name, struct agent_rec
     if (!ready) {
         return TURN_NONE;
     }
+    if (host_agent_retires(host, agent, now)) { /* with a back-off of its own: first */
+        return TURN_RETIRE;
+    }
     if (life->state == AGENT_REMOVED) {
         return TURN_REMOVE;
     }
     if (agent->check_keys) {
         return TURN_CHECK_KEYS;
-    }
-    if (host_agent_retires(host, agent, now)) {
-        return TURN_RETIRE;
     }
     enum agent_event event = life->state == AGENT_VALID ? AGENT_EV_DUE : AGENT_EV_RETRY;
     if (agent_life_can(life, event) && agent_life_apply(&agent->rec.life, event, NULL) != ATT_OK) {

@@ -105,9 +105,20 @@ bool verify_dmverity_device(struct att_slice list_bytes, uint32_t major, uint32_
 
 /* ---- the boot -------------------------------------------------------------------------------- */
 
+/* A script of several lines, as GRUB measures a menu entry's block: it has command lines that were
+ * not booted. */
+static bool has_lines(const char *text)
+{
+    const char *end = strpbrk(text, "\n\r");
+    return end && end[1] != '\0';
+}
+
 /* A word of a command line, alone or in quotes: roothash=HEX, usrhash=HEX. */
 static bool names_root(const char *text, const uint8_t root[ATT_SHA256_LEN])
 {
+    if (has_lines(text)) {
+        return false;
+    }
     static const char *const keys[] = {"roothash=", "usrhash="};
     char hex[2 * ATT_SHA256_LEN + 1];
     att_hex(hex, ATT_SLICE(root, ATT_SHA256_LEN));

@@ -185,9 +185,10 @@ static bool whole_list(const struct evidence_log *ima, size_t used, struct att_b
     return true;
 }
 
-/* Level 2 is reached; is 3? */
-static void ask_device(const struct verify_measured_in *in, struct att_slice list,
-                       const struct verify_verdict *verdict, struct verify_measured_facts *facts)
+/* Level 2 is reached; is 3? False: ret_lacks says what is missing. */
+static bool on_device(const struct verify_measured_in *in, struct att_slice list,
+                      const struct verify_verdict *verdict, uint8_t ret_root[ATT_SHA256_LEN],
+                      char ret_lacks[VERIFY_DETAIL_MAX])
 {
     const struct verify_agent_facts *agent = in->agent;
     const struct verify_dmverity_boot boot = {.boot = in->boot,
@@ -196,15 +197,27 @@ static void ask_device(const struct verify_measured_in *in, struct att_slice lis
                                               .command_line = agent->command_line,
                                               .verdict = verdict};
     char event[VERIFY_DETAIL_MAX] = "";
-    uint8_t root[ATT_SHA256_LEN];
     if (!agent->has_device || !in->boot || !in->quoted) {
-        (void)snprintf(facts->lacks, sizeof(facts->lacks),
+        (void)snprintf(ret_lacks, VERIFY_DETAIL_MAX,
                        "the host names no device that has all of the files");
-    } else if (verify_dmverity_device(list, agent->device_major, agent->device_minor, root,
-                                      facts->lacks, sizeof(facts->lacks)) &&
-               !verify_dmverity_booted(&boot, root, event, sizeof(event))) {
-        memcpy(facts->lacks, event, sizeof(facts->lacks));
-    } else if (!facts->lacks[0]) {
+        return false;
+    }
+    if (!verify_dmverity_device(list, agent->device_major, agent->device_minor, ret_root, ret_lacks,
+                                VERIFY_DETAIL_MAX)) {
+        return false;
+    }
+    if (!verify_dmverity_booted(&boot, ret_root, event, sizeof(event))) {
+        memcpy(ret_lacks, event, VERIFY_DETAIL_MAX);
+        return false;
+    }
+    return true;
+}
+
+static void ask_device(const struct verify_measured_in *in, struct att_slice list,
+                       const struct verify_verdict *verdict, struct verify_measured_facts *facts)
+{
+    uint8_t root[ATT_SHA256_LEN];
+    if (on_device(in, list, verdict, root, facts->lacks)) {
         memcpy(facts->verity_root, root, sizeof(facts->verity_root));
         facts->level = 3;
     }

@@ -66,6 +66,20 @@ wait_for 30 job_is alpha valid || wait_for 1 job_is alpha renewing || true
 whole_files
 survived
 ok "host, full: attestd starts"
+# Revoked: neither the view nor the record can be written, and the key goes all the same. Not even what a withdrawal
+# frees is for the record.
+gone=$(ctl --json agent show beta | jq -er .keyId)
+mount --bind "$dir/state/host/records" "$dir/state/host/records"
+mount -o remount,bind,ro "$dir/state/host/records"
+fill "$dir/state"
+ctl cert revoke "$(job_serial beta)" --reason keyCompromise > /dev/null
+wait_for 60 test ! -e "$dir/state/keyd/agents/$gone.pem" || job_fail "a revoked key outlives a full disk"
+survived
+umount "$dir/state/host/records"
+rm -f "$dir/state/ballast"
+beta_valid() { job_is beta valid && job_check_chain beta; }
+wait_for 90 beta_valid
+ok "host, full: a revoked agent's key goes"
 # Room for little more than a key: the failure moves on to other files.
 for kib in 8 16 24 32; do
     rm -f "$dir/state/ballast"

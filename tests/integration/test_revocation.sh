@@ -109,6 +109,37 @@ verify "$chain" "$dir/state/host/crl.pem" || { cat "$dir/tmp/verify"; job_fail "
 refused 1 'alreadyRevoked' cert revoke "$first"
 ok "revoked: in the list at once, refused by openssl verify, another key and certificate after $(($(date +%s%3N) - since)) ms"
 
+# ---- one that was renewed already: its key is retired, and signs for who holds a handle ----
+watch
+previous=$(job_serial alpha)
+retired=$(ctl --json agent show alpha | jq -er .keyId)
+wait_for 60 ctl agent rotate alpha
+[ "$(job_serial alpha)" != "$previous" ] || job_fail "not rotated"
+current=$(job_serial alpha)
+ctl --json agent show alpha | jq -e --arg key "$retired" '[.retired[].keyId] | index($key) != null' > /dev/null ||
+    job_fail "the replaced key is not retired: $(ctl --json agent show alpha | jq -c .)"
+says '0x0 found 1' || { cat "$dir/log/alpha.log"; job_fail "the retired key does not sign"; }
+ctl cert revoke "$previous" --reason keyCompromise > /dev/null
+wait_for 60 says '0x60 found 1' || { cat "$dir/log/alpha.log"; job_fail "the retired key of a revoked certificate signs on"; }
+wait_for 60 test ! -e "$dir/state/keyd/agents/$retired.pem"
+grep -q "event=key.destroyed agent=alpha key=$retired state=retired why=certificateRevoked" "$dir/log/attestd.log" ||
+    job_fail "no line about the retired key"
+[ "$(job_serial alpha)" = "$current" ] || job_fail "the certificate in force went, too"
+watch
+ok "a renewed certificate revoked: its retired key signs no more, the one in force goes on"
+
+# ---- killed between the chain's withdrawal and the record: no chain says whose list it is ----
+stale=$(ctl --json agent show alpha | jq -er .keyId)
+job_stop attestd KILL
+rm -r "$dir/state/host/agents/alpha" "$dir/state/host/agents/.gen/alpha."*
+ctl cert revoke "$current" > /dev/null
+job_start_attestd
+wait_for 60 test ! -e "$dir/state/keyd/agents/$stale.pem" || job_fail "a revoked key without a chain stays"
+grep -q "event=agent.revoked agent=alpha serial=$current" "$dir/log/attestd.log" || job_fail "no line about it"
+anew() { s=$(job_serial alpha) && [ "$s" != "$current" ]; }
+wait_for 120 anew
+ok "revoked while the chain was gone already: the key goes at the next start"
+
 # ---- the host is banned ----
 watch
 cp "$chain" "$dir/tmp/second.pem"

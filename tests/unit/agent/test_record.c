@@ -25,7 +25,9 @@ static struct agent_record full(void)
         .life = {AGENT_RENEW_FINALIZING, AGENT_ABSENT},
         .key_id = "00112233445566778899aabbccddeeff",
         .next_key_id = "ffeeddccbbaa99887766554433221100",
-        .retired = {{.key_id = "0000000000000000000000000000000a", .not_after = 1700},
+        .retired = {{.key_id = "0000000000000000000000000000000a",
+                     .serial = "0b0c",
+                     .not_after = 1700},
                     {.key_id = "0000000000000000000000000000000b", .not_after = 2700}},
         .n_retired = 2,
         .order_url = "https://127.0.0.1:1/acme/order/1",
@@ -133,6 +135,12 @@ static void test_retired_refusals(void **state)
     memset(big, 'a', sizeof(big) - 1);
     big[sizeof(big) - 1] = '\0';
     retired_refused(json_pack("{s:s, s:I}", "keyId", big, "notAfter", end));
+    const char *serials[] = {"", "0x0b", "0B", big};
+    for (size_t i = 0; i < sizeof(serials) / sizeof(serials[0]); i++) {
+        retired_refused(
+            json_pack("{s:s, s:I, s:s}", "keyId", "0a", "notAfter", end, "serial", serials[i]));
+    }
+    retired_refused(json_pack("{s:s, s:I, s:i}", "keyId", "0a", "notAfter", end, "serial", 11));
     /* A key that is destroyed in time must be none of the others. */
     struct agent_record rec = full();
     retired_refused(json_pack("{s:s, s:I}", "keyId", rec.key_id, "notAfter", end));

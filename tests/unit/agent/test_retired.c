@@ -104,6 +104,44 @@ static void test_of_an_ended_certificate_goes_at_once(void **state)
     assert_string_equal(rec.old_key_id, "k3");
 }
 
+/* The list names certificates, not keys; what it names is over at once, and only that. */
+static void test_of_a_revoked_certificate_is_over(void **state)
+{
+    (void)state;
+    struct agent_record rec = {.name = "a"};
+    rotate(&rec, "k1", 0);
+    memcpy(rec.serial, "0a", sizeof("0a"));
+    rotate(&rec, "k2", 1);
+    memcpy(rec.serial, "0b", sizeof("0b"));
+    rotate(&rec, "k3", 2);
+    assert_string_equal(rec.retired[0].serial, "0a");
+    assert_string_equal(rec.retired[1].serial, "0b");
+    rec.retired[1].revoked = true;
+    assert_string_equal(agent_retired_over(&rec, at(3, 3))->key_id, "k2");
+    assert_int_equal(agent_retired_wait_ms(&rec, at(3, 3)), 0);
+    assert_true(agent_retired_drop(&rec, "k2"));
+    assert_null(agent_retired_over(&rec, at(3, 3)));
+}
+
+/* Revoked between a renewal's plan and its end: the certificate before, and one before that. */
+static void test_revoked_while_it_is_replaced(void **state)
+{
+    (void)state;
+    struct agent_record rec = {.name = "a"};
+    rotate(&rec, "k1", 0);
+    rotate(&rec, "k2", 1);
+    struct agent_record next = rec;
+    rotate(&next, "k3", 2);
+    agent_retired_pass_on(&next, &rec, false);
+    assert_null(agent_retired_over(&next, at(3, 3)));
+    rec.retired[0].revoked = true;
+    agent_retired_pass_on(&next, &rec, false);
+    assert_true(next.retired[0].revoked && !next.retired[1].revoked);
+    agent_retired_pass_on(&next, &rec, true);
+    assert_true(next.retired[0].revoked && next.retired[1].revoked);
+    assert_string_equal(next.retired[1].key_id, "k2");
+}
+
 static void test_oldest_makes_room(void **state)
 {
     (void)state;
@@ -162,6 +200,8 @@ int main(void)
         cmocka_unit_test(test_first_key_replaces_none),
         cmocka_unit_test(test_until_its_certificate_ends),
         cmocka_unit_test(test_either_clock_ends_it),
+        cmocka_unit_test(test_of_a_revoked_certificate_is_over),
+        cmocka_unit_test(test_revoked_while_it_is_replaced),
         cmocka_unit_test(test_oldest_makes_room),
         cmocka_unit_test(test_loaded),
     };

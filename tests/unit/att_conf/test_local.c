@@ -117,6 +117,16 @@ static void test_folder(void **state)
     assert_non_null(strstr(told, "a.yaml:2: expected a user id"));
     assert_non_null(strstr(told, "c.yaml:0: agent \"b\" stands in b.yaml, too"));
     assert_non_null(strstr(err.msg, "a.yaml"));
+    /* Read by nobody it would narrow nothing. */
+    put(dir, "a.yaml", "agents:\n  - { name: a, workload: { uid: 8 } }\n");
+    put(dir, "c.yaml", "agents: []\n");
+    assert_true(number_of(dir) != before);
+    att_err_clear(&err);
+    put(dir, "d.yml", "agents:\n  - { name: d, workload: { uid: 1 } }\n");
+    assert_int_equal(conf_local_load(dir, &local, on_errors, &err), ATT_E_PARSE);
+    assert_null(local);
+    assert_non_null(strstr(told, "d.yml:0: name it .yaml"));
+    assert_non_null(strstr(err.msg, "d.yml: name it .yaml"));
     char command[160];
     snprintf(command, sizeof command, "rm -r %s", dir);
     assert_int_equal(system(command), 0);

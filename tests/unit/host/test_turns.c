@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -120,6 +121,47 @@ static void test_a_failing_retirement_delays_no_renewal(void **state)
     host_free(host);
 }
 
+/* Whoever holds its handle signs until it is gone: no back-off of an issuance keeps it. */
+static void test_a_revoked_retired_key_waits_for_no_back_off(void **state)
+{
+    (void)state;
+    struct host *host = host_new();
+    struct agent *agent = agent_add(host, "a");
+    agent->not_before_ms = INT64_MAX;
+    assert_false(host_agent_ready(host, agent, at(1)));
+    agent->rec.retired[0].revoked = true;
+    assert_true(host_agent_retires(host, agent, at(1)));
+    assert_true(host_agent_ready(host, agent, at(1)));
+    host_free(host);
+}
+
+/* Neither the record (its folder is not there) nor keyd (nobody listens) takes what happened: the
+ * agent has no key in force any more, and its keys stay due to be compared, which destroys them. */
+static void test_a_revoked_agent_loses_its_keys_without_a_record(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/att-turns.XXXXXX", path[64];
+    struct host *host = host_new();
+    struct agent *agent = agent_add(host, "a");
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/none", dir);
+    host->paths.agents = host->paths.withdrawn = dir;
+    host->paths.records = path;
+    assert_int_equal(proc_keyd_new(path, getuid(), 1000, &host->keyd, NULL), ATT_OK);
+    agent->revoked = true;
+    host_agent_work(host, 0, "a");
+    assert_false(agent->revoked);
+    assert_int_equal(agent->rec.life.state, AGENT_ABSENT);
+    assert_string_equal(agent->rec.key_id, "");
+    assert_int_equal(agent->rec.n_retired, 0);
+    assert_true(agent->check_keys);
+    assert_true(agent->unsaved);
+    assert_string_equal(agent->rec.last_error.code, "unreachable"); /* it came to keyd */
+    proc_keyd_free(host->keyd);
+    host_free(host);
+    rmdir(dir);
+}
+
 static void test_no_enrolment_while_an_issuance_is_under_way(void **state)
 {
     (void)state;
@@ -188,6 +230,8 @@ int main(void)
         cmocka_unit_test(test_a_retired_key_is_due_when_it_has_ended),
         cmocka_unit_test(test_also_of_a_frozen_agent),
         cmocka_unit_test(test_a_failing_retirement_delays_no_renewal),
+        cmocka_unit_test(test_a_revoked_retired_key_waits_for_no_back_off),
+        cmocka_unit_test(test_a_revoked_agent_loses_its_keys_without_a_record),
         cmocka_unit_test(test_no_enrolment_while_an_issuance_is_under_way),
         cmocka_unit_test(test_an_enrolment_waits_for_it),
     };
