@@ -94,6 +94,7 @@ static curl_socket_t on_socket(void *user, curlsocktype purpose, struct curl_soc
         }
         return CURL_SOCKET_BAD;
     }
+    job->refused[0] = 0; /* a name may have an address beside this one that is not for us */
     return socket(address->family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
 }
 
@@ -182,10 +183,6 @@ static bool set_up(struct job *job)
 static void failed(const struct job *job, CURLcode code, struct acme_problem *ret)
 {
     const char *name = job->request.name;
-    if (job->refused[0]) {
-        acme_problem_set(ret, ACME_P_CONNECTION, "%s: not connected to: %s", name, job->refused);
-        return;
-    }
     if (job->limit) {
         acme_problem_set(ret, ACME_P_UNAUTHORIZED, "%s: its answer's %s of more than %zu bytes",
                          name, job->limit == TOO_BIG ? "body is" : "headers are",
@@ -213,6 +210,13 @@ static void failed(const struct job *job, CURLcode code, struct acme_problem *re
         acme_problem_set(ret, ACME_P_TLS, "%s: a redirect's TLS handshake failed", name);
         return;
     default:
+        /* Of several addresses one may have been refused and another connected to: then the code
+         * says what became of that. */
+        if (job->refused[0]) {
+            acme_problem_set(ret, ACME_P_CONNECTION, "%s: not connected to: %s", name,
+                             job->refused);
+            return;
+        }
         acme_problem_set(ret, ACME_P_CONNECTION, "%s: %s", name, curl_easy_strerror(code));
     }
 }
