@@ -3,10 +3,11 @@
 
 static void text_of(char *ret, size_t room, const char *key, const char *owner)
 {
-    (void)!snprintf(ret, room,
-                    "{\"name\": \"" RIG_NAME "\", \"owner\": \"%s\", \"hosts\": [\"ek:%064d\"], "
-                    "\"workload\": [{\"uid\": 1}], \"key\": \"%s\", \"profile\": \"trading\"}",
-                    owner, 0, key);
+    int n = snprintf(ret, room,
+                     "{\"name\": \"" RIG_NAME "\", \"owner\": \"%s\", \"hosts\": [\"ek:%064d\"], "
+                     "\"workload\": [{\"uid\": 1}], \"key\": \"%s\", \"profile\": \"trading\"}",
+                     owner, 0, key);
+    assert_true(n > 0 && (size_t)n < room);
 }
 
 static struct issuer_entry *read_ok(struct issuer_entries *entries, const char *text)
