@@ -441,7 +441,16 @@ enum att_rc issuer_init(const char *config_path, struct att_err *err)
     issuer_autosettings *settings = NULL;
     enum att_rc rc = issuer_settings_load(config_path, &settings, err);
     if (!rc) {
-        rc = issuer_ca_create(settings->conf, err);
+        const struct conf_issuer *conf = settings->conf;
+        rc = issuer_ca_create(conf, err);
+        /* DNS names were configured later: what is missing is added, nothing is replaced. */
+        if (rc == ATT_E_EXISTS && conf->dns && issuer_dns_ca_create(conf, NULL) == ATT_OK) {
+            att_err_clear(err);
+            return ATT_OK;
+        }
+        if (!rc && conf->dns) {
+            rc = issuer_dns_ca_create(conf, err);
+        }
     }
     if (!rc) {
         issuer_autofree *origin = issuer_log_origin(settings->conf->url, att_now_utc_s());
