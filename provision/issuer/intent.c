@@ -617,7 +617,7 @@ void issuer_intent_tick(struct issuer *issuer)
     }
     struct att_err err = {0};
     size_t left = 0;
-    enum att_rc rc = issuer_intent_recover(issuer, store_shared(issuer->store), &left, &err);
+    enum att_rc rc = issuer_intent_recover(issuer, false, &left, &err);
     if (!rc && !left) {
         issuer->intent_pause_ms = 0;
         return;
