@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -71,7 +72,32 @@ void audit_files_drop_partial(const char *dir, int level, uint64_t index)
     }
 }
 
-/* Cuts a full tile or bundle to the width that was asked for. */
+/* The narrowest partial one that is wider; 0: there is none. */
+static unsigned wider(const char *dir, const struct audit_tile *tile)
+{
+    char file[AUDIT_FILE_ROOM];
+    unsigned found = 0;
+    if (file_of(dir, tile, file, NULL)) {
+        return 0;
+    }
+    *strrchr(file, '/') = 0; /* …/NNN.p */
+    DIR *folder = opendir(file);
+    const struct dirent *entry;
+    while (folder && (entry = readdir(folder))) {
+        char *end = NULL;
+        unsigned long width = strtoul(entry->d_name, &end, 10);
+        if (*end == 0 && width > tile->width && width < AUDIT_TILE_WIDTH &&
+            (found == 0 || width < found)) {
+            found = (unsigned)width;
+        }
+    }
+    if (folder) {
+        closedir(folder);
+    }
+    return found;
+}
+
+/* Cuts a wider tile or bundle to the width that was asked for. */
 static enum att_rc cut(struct att_buf *bytes, size_t from, const struct audit_tile *tile,
                        struct att_err *err)
 {
@@ -95,21 +121,29 @@ static enum att_rc cut(struct att_buf *bytes, size_t from, const struct audit_ti
     return ATT_OK;
 }
 
+static enum att_rc read_tile(const char *dir, const struct audit_tile *tile,
+                             struct att_buf *ret_bytes, struct att_err *err)
+{
+    char file[AUDIT_FILE_ROOM];
+    enum att_rc rc = file_of(dir, tile, file, err);
+    return rc ? rc : att_io_read_file(file, AUDIT_TILE_MAX, ret_bytes, err);
+}
+
 enum att_rc audit_files_get(const char *dir, const struct audit_tile *tile,
                             struct att_buf *ret_bytes, struct att_err *err)
 {
-    char file[AUDIT_FILE_ROOM];
     size_t from = ret_bytes->len;
-    enum att_rc rc = file_of(dir, tile, file, err);
-    if (!rc) {
-        rc = att_io_read_file(file, AUDIT_TILE_MAX, ret_bytes,
-                              tile->width < AUDIT_TILE_WIDTH ? NULL : err);
-    }
+    enum att_rc rc = read_tile(dir, tile, ret_bytes, tile->width < AUDIT_TILE_WIDTH ? NULL : err);
     if (rc != ATT_E_NOTFOUND || tile->width == AUDIT_TILE_WIDTH) {
         return rc;
     }
-    const struct audit_tile full = {tile->level, tile->index, AUDIT_TILE_WIDTH};
-    rc = audit_files_get(dir, &full, ret_bytes, err);
+    /* The full one last: it is there before the partial ones go. */
+    struct audit_tile from_this = {tile->level, tile->index, wider(dir, tile)};
+    rc = from_this.width ? read_tile(dir, &from_this, ret_bytes, NULL) : ATT_E_NOTFOUND;
+    if (rc == ATT_E_NOTFOUND) {
+        from_this.width = AUDIT_TILE_WIDTH;
+        rc = read_tile(dir, &from_this, ret_bytes, err);
+    }
     return rc ? rc : cut(ret_bytes, from, tile, err);
 }
 

@@ -12,8 +12,8 @@ ATT_MUST_USE enum att_rc audit_files_put(const char *dir, const struct audit_til
                                          struct att_slice bytes, struct att_err *err);
 /* Removes the partial ones of a tile that is full now; what cannot be removed stays. */
 void audit_files_drop_partial(const char *dir, int level, uint64_t index);
-/* Appends a tile's or bundle's bytes; a partial one that is gone is the beginning of the full one.
- * ATT_E_NOTFOUND. */
+/* Appends a tile's or bundle's bytes; a partial one that is not there is the beginning of any
+ * wider one. ATT_E_NOTFOUND. */
 ATT_MUST_USE enum att_rc audit_files_get(const char *dir, const struct audit_tile *tile,
                                          struct att_buf *ret_bytes, struct att_err *err);
 

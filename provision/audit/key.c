@@ -113,10 +113,8 @@ static enum att_rc save_key(const char *path, EVP_PKEY *key, struct att_err *err
     return rc;
 }
 
-enum att_rc audit_key_make(const char *state_dir, const char *origin, struct audit_key *ret_key,
-                           struct att_err *err)
+enum att_rc audit_key_new(const char *origin, struct audit_key *ret_key, struct att_err *err)
 {
-    char path[PATH_ROOM], text[AUDIT_VKEY_MAX + 1];
     uint8_t raw[AUDIT_ED25519_LEN];
     size_t len = sizeof raw;
     struct audit_key key = {.key = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519")};
@@ -126,24 +124,25 @@ enum att_rc audit_key_make(const char *state_dir, const char *origin, struct aud
     if (!rc) {
         rc = audit_vkey_make(origin, raw, &key.vkey, err);
     }
-    if (!rc) {
-        rc = path_of(path, state_dir, "log", "vkey", err);
-    }
-    if (!rc) {
-        audit_vkey_text(&key.vkey, text);
-        strcat(text, "\n");
-        rc = att_io_write_file(path, att_slice_str(text), 0644, err);
-    }
-    if (!rc) {
-        rc = path_of(path, state_dir, "log", "key", err);
-    }
-    if (!rc) {
-        rc = save_key(path, key.key, err);
-    }
     if (rc) {
         audit_key_done(&key);
         return rc;
     }
     *ret_key = key;
     return ATT_OK;
+}
+
+enum att_rc audit_key_save(const char *state_dir, const struct audit_key *key, struct att_err *err)
+{
+    char path[PATH_ROOM], text[AUDIT_VKEY_MAX + 1];
+    enum att_rc rc = path_of(path, state_dir, "log", "vkey", err);
+    if (!rc) {
+        audit_vkey_text(&key->vkey, text);
+        strcat(text, "\n");
+        rc = att_io_write_file(path, att_slice_str(text), 0644, err);
+    }
+    if (!rc) {
+        rc = path_of(path, state_dir, "log", "key", err);
+    }
+    return rc ? rc : save_key(path, key->key, err);
 }

@@ -15,8 +15,11 @@ void audit_key_done(struct audit_key *key);
  * ATT_E_CONFLICT when the two files do not belong together. */
 ATT_MUST_USE enum att_rc audit_key_load(const char *state_dir, const char *name,
                                         struct audit_key *ret_key, struct att_err *err);
-/* Makes log.vkey, then log.key. */
-ATT_MUST_USE enum att_rc audit_key_make(const char *state_dir, const char *origin,
-                                        struct audit_key *ret_key, struct att_err *err);
+/* In memory; nothing is written. */
+ATT_MUST_USE enum att_rc audit_key_new(const char *origin, struct audit_key *ret_key,
+                                       struct att_err *err);
+/* Writes log.vkey, then log.key: where the key is, the verifier is, too. */
+ATT_MUST_USE enum att_rc audit_key_save(const char *state_dir, const struct audit_key *key,
+                                        struct att_err *err);
 
 #endif

@@ -96,7 +96,8 @@ static enum att_rc first_guard(struct audit_log *log, struct att_err *err)
     return rc ? rc : att_io_write_file(guard, att_buf_slice(&note), 0600, err);
 }
 
-/* The guard stands before the key does: a log with a key and without a guard lost it. */
+/* The guard stands before the key does: a log with a key and without a guard lost it. One of an
+ * empty log, without a key, is of a start that ended in between. */
 static enum att_rc make_key(struct audit_log *log, const char *origin, struct att_err *err)
 {
     char guard[AUDIT_FILE_ROOM];
@@ -113,8 +114,18 @@ static enum att_rc make_key(struct audit_log *log, const char *origin, struct at
                             "log (docs/OPERATIONS.md)",
                             guard);
     }
-    rc = audit_key_make(log->state_dir, origin, &log->key, err);
-    return rc ? rc : first_guard(log, err);
+    rc = audit_key_new(origin, &log->key, err);
+    if (!rc) {
+        rc = first_guard(log, err);
+    }
+    return rc ? rc : audit_key_save(log->state_dir, &log->key, err);
+}
+
+/* A rotation keeps the log's name, and its guard, which the key before has signed. */
+static enum att_rc rotate_key(struct audit_log *log, struct att_err *err)
+{
+    enum att_rc rc = audit_key_new(log->before.vkey.name, &log->key, err);
+    return rc ? rc : audit_key_save(log->state_dir, &log->key, err);
 }
 
 static enum att_rc load_keys(struct audit_log *log, const char *origin, struct att_err *err)
@@ -126,10 +137,7 @@ static enum att_rc load_keys(struct audit_log *log, const char *origin, struct a
     struct att_err why = {0};
     rc = audit_key_load(log->state_dir, "log", &log->key, &why);
     if (rc == ATT_E_NOTFOUND) {
-        /* A rotation keeps the log's name. */
-        return log->before.key
-                   ? audit_key_make(log->state_dir, log->before.vkey.name, &log->key, err)
-                   : make_key(log, origin, err);
+        return log->before.key ? rotate_key(log, err) : make_key(log, origin, err);
     }
     if (rc && err) {
         *err = why;
@@ -315,6 +323,48 @@ static enum att_rc read_guard(const struct audit_log *log, struct audit_checkpoi
               : ATT_OK;
 }
 
+static enum att_rc read_head(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_audit_head(tx, user, err);
+}
+
+/* Who joins others has their key: one of its own would be a second log over the same records. */
+static enum att_rc check_joins(const char *state_dir, struct store *store, struct att_err *err)
+{
+    struct audit_key key = {0};
+    struct store_audit head = {0};
+    enum att_rc rc = audit_key_load(state_dir, "log", &key, NULL);
+    audit_key_done(&key);
+    if (rc != ATT_E_NOTFOUND) {
+        return ATT_OK; /* what is wrong with it is said when it is used */
+    }
+    rc = store_run(store, false, read_head, &head, err);
+    return rc || head.seq == 0
+               ? rc
+               : audit_refuse(err, "logKey",
+                              "the database has records of another issuer, and %s/ca/log.key is "
+                              "not there: copy log.key and log.vkey from the ca/ of one that runs",
+                              state_dir);
+}
+
+/* Through a rotation: once the key before is gone, the new one has signed what stands. */
+static enum att_rc sign_anew(const struct audit_log *log, const struct audit_checkpoint *guard,
+                             const struct audit_checkpoint *published, struct att_err *err)
+{
+    char file[AUDIT_FILE_ROOM];
+    att_autobuf note = {0};
+    audit_log_guard_file(log->state_dir, file);
+    enum att_rc rc = audit_log_sign(log, guard->size, &guard->root, &note, err);
+    rc = rc ? rc : att_io_write_file(file, att_buf_slice(&note), 0600, err);
+    if (rc || published->size == 0) {
+        return rc;
+    }
+    att_buf_reset(&note);
+    audit_log_checkpoint_file(log->state_dir, file);
+    rc = audit_log_sign(log, published->size, &published->root, &note, err);
+    return rc ? rc : att_io_write_file(file, att_buf_slice(&note), 0644, err);
+}
+
 enum att_rc audit_log_open(const char *state_dir, const char *origin, bool joins,
                            struct store *store, struct audit_log **ret_log, struct att_err *err)
 {
@@ -322,8 +372,13 @@ enum att_rc audit_log_open(const char *state_dir, const char *origin, bool joins
     struct audit_log *log = NULL;
     char file[AUDIT_FILE_ROOM];
     struct replay *r = calloc(1, sizeof *r);
-    enum att_rc rc = r ? new_log(state_dir, origin, &log, err)
-                       : att_fail(err, ATT_E_NOMEM, "audit log: no memory");
+    enum att_rc rc = r ? ATT_OK : att_fail(err, ATT_E_NOMEM, "audit log: no memory");
+    if (!rc && joins) {
+        rc = check_joins(state_dir, store, err);
+    }
+    if (!rc) {
+        rc = new_log(state_dir, origin, &log, err);
+    }
     if (!rc && joins && is_new(log)) {
         rc = first_guard(log, err);
     }
@@ -340,8 +395,12 @@ enum att_rc audit_log_open(const char *state_dir, const char *origin, bool joins
         r->published = &published;
         rc = store_run(store, false, replay_tx, r, err);
     }
+    if (!rc && log->before.key) {
+        rc = sign_anew(log, &guard, &published, err);
+    }
     if (!rc) {
         log->tree = r->at_published;
+        log->quiet_until = r->tree.size;
         *ret_log = log;
         log = NULL;
     }

@@ -18,13 +18,15 @@ struct audit_log; /* one thread, except where it is said */
 
 /* Makes the key where there never was one, named origin; looks at the table with respect to what
  * was published. ATT_E_AUTH with reason
- *   "logKey"         the key is gone, and something was published with it
+ *   "logKey"         the key is gone, and something was published with it; or this issuer joins
+ *                    others, and does not have theirs
  *   "logGuard"       audit.checkpoint is gone, or not signed by the log's key
  *   "logRolledBack"  the table has fewer records or leaves than were published
  *   "logForked"      it has others
  *   "logTruncated"   a leaf is missing in it
  * state_dir must hold ca/. joins: this folder is new, of an issuer that joins others on their store
- * with a copy of their ca/; it has published nothing, so it misses no guard, and publishes all. */
+ * with a copy of their ca/; it has published nothing, so it misses no guard, and publishes all.
+ * No checkpoint is published of fewer leaves than are there now. */
 ATT_MUST_USE enum att_rc audit_log_open(const char *state_dir, const char *origin, bool joins,
                                         struct store *store, struct audit_log **ret_log,
                                         struct att_err *err);

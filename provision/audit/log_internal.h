@@ -10,6 +10,7 @@ struct audit_log {
     struct audit_key key, before;
     struct audit_tree tree; /* of what is published */
     struct audit_tree *work;
+    uint64_t quiet_until; /* leaves that were there at the start: no checkpoint of fewer */
 };
 
 /* A refusal of ours, with its word. */

@@ -18,9 +18,21 @@ void audit_inclusion_done(struct audit_inclusion *inclusion)
 static enum att_rc take_leaf(void *user, const struct store_leaf *leaf, struct att_err *err)
 {
     struct audit_inclusion *in = user;
+    if (leaf->seq != (int64_t)in->index + 1) {
+        return ATT_OK;
+    }
     att_buf_put_slice(&in->leaf, leaf->leaf);
     att_buf_put_slice(&in->salt, leaf->salt);
-    return leaf->seq == (int64_t)in->index + 1 ? att_buf_ok(&in->leaf, err) : ATT_OK;
+    return att_buf_ok(&in->leaf, err);
+}
+
+static enum att_rc behind(int64_t seq, struct att_err *err)
+{
+    att_err_clear(err);
+    enum att_rc rc =
+        att_fail(err, ATT_E_RETRY, "audit log: record %lld is not published yet", (long long)seq);
+    att_err_reason(err, "logBehind");
+    return rc;
 }
 
 static enum att_rc prove(const struct audit_log *log, struct store_tx *tx, int64_t seq,
@@ -30,10 +42,7 @@ static enum att_rc prove(const struct audit_log *log, struct store_tx *tx, int64
     audit_log_checkpoint_file(log->state_dir, file);
     enum att_rc rc = audit_log_read_signed(log, file, &in->checkpoint, &in->note, err);
     if (rc == ATT_E_NOTFOUND || (!rc && (uint64_t)seq > in->checkpoint.size)) {
-        att_err_clear(err);
-        rc = att_fail(err, ATT_E_RETRY, "audit log: record %lld is not published yet",
-                      (long long)seq);
-        att_err_reason(err, "logBehind");
+        rc = behind(seq, err);
     }
     if (rc) {
         return rc;
@@ -43,7 +52,9 @@ static enum att_rc prove(const struct audit_log *log, struct store_tx *tx, int64
     rc = audit_prove_inclusion(in->index, in->checkpoint.size, audit_files_hash, &reader,
                                &in->proof, err);
     att_buf_done(&reader.tile);
-    return rc ? rc : store_leaf_each(tx, seq, 1, take_leaf, in, err);
+    rc = rc ? rc : store_leaf_each(tx, seq, 1, take_leaf, in, err);
+    /* Made and published since this transaction began. */
+    return rc || in->leaf.len ? rc : behind(seq, err);
 }
 
 enum att_rc audit_log_prove(const struct audit_log *log, struct store_tx *tx, int64_t seq,

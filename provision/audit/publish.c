@@ -91,18 +91,26 @@ static enum att_rc follow_records(struct store *store, struct heads *h, struct a
 
 struct step {
     struct audit_log *log;
-    uint64_t old;
-    struct att_buf entries; /* from the bundle on in which the old tree ended */
+    uint64_t old, first;    /* first: of the bundle in which the old tree's last leaf is */
+    struct att_buf entries; /* from first on */
     uint64_t n;             /* of them */
 };
 
+/* What is published already is looked at again: a database that was taken back while we run may
+ * have grown beyond it since. The old tree's last tile is in memory, also when it is full. */
 static enum att_rc take_leaf(void *user, const struct store_leaf *leaf, struct att_err *err)
 {
     struct step *s = user;
-    uint64_t first = s->old / AUDIT_TILE_WIDTH * AUDIT_TILE_WIDTH;
-    if (leaf->seq != (int64_t)(first + s->n) + 1) {
+    if (leaf->seq != (int64_t)(s->first + s->n) + 1) {
         return audit_refuse(err, "logTruncated", "leaf %llu is not in the database",
-                            (unsigned long long)(first + s->n) + 1);
+                            (unsigned long long)(s->first + s->n) + 1);
+    }
+    if (s->first + s->n < s->old) {
+        struct audit_hash hash = audit_tree_leaf(leaf->leaf);
+        if (memcmp(&hash, &s->log->tree.tile[0][s->n], sizeof hash) != 0) {
+            return audit_refuse(err, "logForked", "leaf %lld is another than was published",
+                                (long long)leaf->seq);
+        }
     }
     audit_bundle_put(&s->entries, leaf->leaf);
     s->n++;
@@ -112,16 +120,16 @@ static enum att_rc take_leaf(void *user, const struct store_leaf *leaf, struct a
 static enum att_rc take_leaves(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct step *s = user;
-    uint64_t first = s->old / AUDIT_TILE_WIDTH * AUDIT_TILE_WIDTH;
+    s->first = s->old ? (s->old - 1) / AUDIT_TILE_WIDTH * AUDIT_TILE_WIDTH : 0;
     s->n = 0;
     att_buf_reset(&s->entries);
-    return store_leaf_each(tx, (int64_t)first + 1, AUDIT_STEP, take_leaf, s, err);
+    return store_leaf_each(tx, (int64_t)s->first + 1, AUDIT_STEP, take_leaf, s, err);
 }
 
 static enum att_rc put_entries(const struct step *s, struct att_err *err)
 {
     struct att_slice rest = att_buf_slice(&s->entries), entry;
-    uint64_t bundle = s->old / AUDIT_TILE_WIDTH, left = s->n;
+    uint64_t bundle = s->first / AUDIT_TILE_WIDTH, left = s->n;
     enum att_rc rc = ATT_OK;
     for (; !rc && left > 0; bundle++) {
         unsigned width = left < AUDIT_TILE_WIDTH ? (unsigned)left : AUDIT_TILE_WIDTH;
@@ -152,7 +160,7 @@ static enum att_rc put_tiles(struct step *s, struct audit_tree *tree, struct att
     enum att_rc rc = ATT_OK;
     for (uint64_t i = 0; !rc && i < s->n; i++) {
         rc = audit_bundle_next(&rest, &entry, err);
-        if (!rc && i >= s->old % AUDIT_TILE_WIDTH) {
+        if (!rc && s->first + i >= s->old) {
             struct audit_hash leaf = audit_tree_leaf(entry);
             rc = audit_tree_append(tree, &leaf, put_full, s, err);
         }
@@ -211,7 +219,7 @@ static enum att_rc publish_step(struct audit_log *log, struct store *store, stru
         *tree = log->tree;
         rc = put_tiles(&s, tree, err);
     }
-    if (!rc) {
+    if (!rc && tree->size >= log->quiet_until) {
         rc = put_checkpoint(log, tree, err);
     }
     if (!rc) {

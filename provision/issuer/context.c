@@ -436,18 +436,35 @@ void issuer_free(struct issuer *issuer)
     free(issuer);
 }
 
+/* DNS names were configured later: what is missing is added, nothing is replaced. No log's key:
+ * this may be a copy of another issuer's ca/. */
+static enum att_rc init_more(const struct conf_issuer *conf, struct att_err *err)
+{
+    struct att_err why = {0};
+    enum att_rc rc = conf->dns ? issuer_dns_ca_create(conf, &why) : ATT_E_EXISTS;
+    if (rc != ATT_E_EXISTS && err) {
+        *err = why;
+    }
+    return rc;
+}
+
 enum att_rc issuer_init(const char *config_path, struct att_err *err)
 {
     issuer_autosettings *settings = NULL;
     enum att_rc rc = issuer_settings_load(config_path, &settings, err);
-    if (!rc) {
-        rc = issuer_ca_create(settings->conf, err);
+    if (rc) {
+        return rc;
+    }
+    const struct conf_issuer *conf = settings->conf;
+    rc = issuer_ca_create(conf, err);
+    if (rc == ATT_E_EXISTS) {
+        return init_more(conf, err);
     }
     if (!rc) {
-        issuer_autofree *origin = issuer_log_origin(settings->conf->url, att_now_utc_s());
-        rc = audit_log_make_key(settings->conf->state_dir, origin ? origin : "", err);
+        issuer_autofree *origin = issuer_log_origin(conf->url, att_now_utc_s());
+        rc = audit_log_make_key(conf->state_dir, origin ? origin : "", err);
     }
-    return rc;
+    return rc || !conf->dns ? rc : issuer_dns_ca_create(conf, err);
 }
 
 void issuer_poke(struct issuer *issuer)

@@ -42,12 +42,37 @@ static enum att_rc load(const struct conf_issuer *conf, struct issuer_dns_ca *ca
     return rc;
 }
 
+enum att_rc issuer_dns_ca_create(const struct conf_issuer *conf, struct att_err *err)
+{
+    char path[ISSUER_CA_PATH];
+    issuer_ca_path(path, conf->state_dir, "dns-ca.crt");
+    if (access(path, F_OK) == 0) {
+        return att_fail(err, ATT_E_EXISTS, "%s: there is an authority for DNS names already", path);
+    }
+    return make(conf, err);
+}
+
+static enum att_rc refuse_shared(const char *path, struct att_err *err)
+{
+    enum att_rc rc =
+        att_fail(err, ATT_E_NOTFOUND,
+                 "%s: is not there, and the issuers of one database have one authority for DNS "
+                 "names: `attest-issuerd init` makes it at one of them, ca/dns-* is copied to "
+                 "each",
+                 path);
+    att_err_reason(err, "dnsCa");
+    return rc;
+}
+
 enum att_rc issuer_dns_ca_load(const struct conf_issuer *conf, bool create,
                                struct issuer_dns_ca **ret_ca, struct att_err *err)
 {
     char path[ISSUER_CA_PATH];
     issuer_ca_path(path, conf->state_dir, "dns-ca.crt");
     if (access(path, F_OK) != 0) {
+        if (store_spec_shared(conf->store)) {
+            return refuse_shared(path, err);
+        }
         enum att_rc rc = create ? make(conf, err) : ATT_OK;
         if (rc || !create) {
             *ret_ca = NULL;

@@ -1,5 +1,6 @@
 /* The authority for DNS names: a root and an intermediate of its own, in state_dir/ca/dns-root.*
- * and dns-ca.*, made when dns profiles are first configured. No agent's peer trusts it. */
+ * and dns-ca.*, made by `init`, or at the first start with dns profiles. No agent's peer trusts it.
+ */
 #ifndef PROVISION_ISSUER_DNS_CA_H
 #define PROVISION_ISSUER_DNS_CA_H
 
@@ -15,7 +16,10 @@ struct issuer_dns_ca {
     char *pem; /* what follows a leaf */
 };
 
-/* create: makes what is not there; otherwise ATT_OK and NULL, too. */
+/* For `init`, also where the other authorities are there already: ATT_E_EXISTS when this one is. */
+ATT_MUST_USE enum att_rc issuer_dns_ca_create(const struct conf_issuer *conf, struct att_err *err);
+/* create: makes what is not there; otherwise ATT_OK and NULL, too. ATT_E_NOTFOUND with reason
+ * "dnsCa" when it is not there and the store is one that issuers share: each would make its own. */
 ATT_MUST_USE enum att_rc issuer_dns_ca_load(const struct conf_issuer *conf, bool create,
                                             struct issuer_dns_ca **ret_ca, struct att_err *err);
 void issuer_dns_ca_free(struct issuer_dns_ca *ca);

@@ -48,6 +48,10 @@ void issuer_log_tick(struct issuer *issuer, bool at_end)
     if (!issuer->log || atomic_load(&issuer->log_broken) || (!at_end && now < issuer->log_ms)) {
         return;
     }
+    if (issuer->head_broken) { /* said by who saw it: not these records either */
+        atomic_store(&issuer->log_broken, true);
+        return;
+    }
     for (int i = 0; !rc && behind && i < (at_end ? END_STEPS : 1); i++) {
         rc = audit_log_publish(issuer->log, issuer->store, &behind, &err);
     }

@@ -100,7 +100,8 @@ enum att_rc store_audit_append(struct store_tx *tx, int64_t at, const char *reco
     return rc;
 }
 
-#define PART 1000 /* records: a database client may hold a whole answer in memory */
+#define SEARCH_PART 10000 /* records that one statement of a search looks at */
+#define PART        1000  /* records: a database client may hold a whole answer in memory */
 
 enum att_rc store_audit_each(struct store_tx *tx, int64_t from, int64_t limit, store_audit_fn each,
                              void *user, struct att_err *err)
@@ -123,11 +124,18 @@ enum att_rc store_audit_search(struct store_tx *tx, const char *text, const char
                                store_audit_fn each, void *user, struct att_err *err)
 {
     struct reader r = {.store = tx->store, .each = each, .user = user};
-    const struct store_value values[] = {STORE_VTEXT(text), STORE_VTEXT(or_text)};
-    return store_exec(tx,
-                      AUDIT_COLUMNS " WHERE instr(record, ?1) > 0 OR instr(record, ?2) > 0"
-                                    " ORDER BY seq",
-                      values, 2, read_row, &r, NULL, err);
+    struct store_audit head = {0};
+    enum att_rc rc = store_audit_head(tx, &head, err);
+    for (int64_t from = 1; !rc && from <= head.seq; from += SEARCH_PART) {
+        const struct store_value values[] = {STORE_VTEXT(text), STORE_VTEXT(or_text),
+                                             STORE_VINT(from), STORE_VINT(from + SEARCH_PART)};
+        rc = store_exec(tx,
+                        AUDIT_COLUMNS " WHERE seq >= ?3 AND seq < ?4"
+                                      " AND (instr(record, ?1) > 0 OR instr(record, ?2) > 0)"
+                                      " ORDER BY seq",
+                        values, 4, read_row, &r, NULL, err);
+    }
+    return rc;
 }
 
 #define ERASED_MAX 65536

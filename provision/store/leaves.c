@@ -38,6 +38,7 @@ struct reader {
     struct store *store;
     store_leaf_fn each;
     void *user;
+    int64_t next, seen; /* while reading in parts */
 };
 
 static enum att_rc read_row(void *user, const struct store_row *row, struct att_err *err)
@@ -47,19 +48,30 @@ static enum att_rc read_row(void *user, const struct store_row *row, struct att_
     struct store_leaf leaf = {.seq = ops->row_int(row, 0),
                               .salt = ops->row_bytes(row, 1),
                               .leaf = ops->row_bytes(row, 2)};
+    r->seen = leaf.seq < INT64_MAX ? r->seen + 1 : 0;
+    r->next = leaf.seq < INT64_MAX ? leaf.seq + 1 : leaf.seq;
     return r->each(r->user, &leaf, err);
 }
+
+#define PART 4096 /* leaves: a database client may hold a whole answer in memory */
 
 enum att_rc store_leaf_each(struct store_tx *tx, int64_t from, int64_t limit, store_leaf_fn each,
                             void *user, struct att_err *err)
 {
-    struct reader r = {.store = tx->store, .each = each, .user = user};
-    const struct store_value values[] = {STORE_VINT(from),
-                                         STORE_VINT(limit > 0 ? limit : INT64_MAX)};
-    return store_exec(tx,
-                      "SELECT seq, salt, leaf FROM audit_leaves WHERE seq >= ?1"
-                      " ORDER BY seq LIMIT ?2",
-                      values, 2, read_row, &r, NULL, err);
+    struct reader r = {.store = tx->store, .each = each, .user = user, .next = from};
+    int64_t left = limit > 0 ? limit : INT64_MAX, part;
+    enum att_rc rc;
+    do {
+        part = left < PART ? left : PART;
+        left -= part;
+        r.seen = 0;
+        const struct store_value values[] = {STORE_VINT(r.next), STORE_VINT(part)};
+        rc = store_exec(tx,
+                        "SELECT seq, salt, leaf FROM audit_leaves WHERE seq >= ?1"
+                        " ORDER BY seq LIMIT ?2",
+                        values, 2, read_row, &r, NULL, err);
+    } while (!rc && r.seen == part && left > 0);
+    return rc;
 }
 
 enum att_rc store_audit_erase(struct store_tx *tx, int64_t seq, struct att_err *err)

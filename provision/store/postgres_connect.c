@@ -56,10 +56,22 @@ void store_pg_options_done(struct store_db *db)
     db->password_file = NULL;
 }
 
-/* All hosts named are folders of unix sockets (or none is named). */
+static bool in_environment(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value;
+}
+
+/* All hosts named are folders of unix sockets (or none is named). What libpq would take from a
+ * service's file is not known here, so that is a network. */
 static bool local(const struct store_db *db)
 {
-    const char *host = option(db, "hostaddr") ? "address" : option(db, "host");
+    if (option(db, "service") || in_environment("PGSERVICE") || option(db, "hostaddr") ||
+        in_environment("PGHOSTADDR")) {
+        return false;
+    }
+    const char *host = option(db, "host");
+    host = host && *host ? host : getenv("PGHOST");
     while (host && *host) {
         if (*host != '/' && *host != '@' && *host != ',') {
             return false;

@@ -265,13 +265,46 @@ static void database_away(void **state)
     pair_free(&p);
 }
 
+#define DNS "dns:\n  profiles:\n    - { name: legacy, lifetime: 2d, names: [\"*.example\"] }\n"
+
+/* Each issuer would have a root of its own otherwise, and agents of one would not know the other's.
+ */
+static void one_authority_for_dns_names(void **state)
+{
+    (void)state;
+    struct pair p;
+    char path[192], command[1024];
+    pair_new(&p);
+    for (int b = 0; b < 2; b++) {
+        struct rig *r = b ? &p.b : &p.a.rig;
+        struct att_err why = {0};
+        issuer_free(r->issuer);
+        r->issuer = NULL;
+        rig_config(r, "none", DNS);
+        snprintf(path, sizeof path, "%s/issuer.yaml", r->dir);
+        assert_int_equal(issuer_open(path, &r->issuer, &why), ATT_E_NOTFOUND);
+        assert_string_equal(why.reason, "dnsCa");
+        assert_non_null(strstr(why.msg, "ca/dns-"));
+        assert_int_equal(issuer_check(path, NULL), ATT_E_NOTFOUND);
+    }
+    snprintf(path, sizeof path, "%s/issuer.yaml", p.a.rig.dir);
+    rig_ok(issuer_init(path, &err)); /* adds it */
+    assert_int_equal(issuer_init(path, NULL), ATT_E_EXISTS);
+    snprintf(command, sizeof command, "cp -a '%s'/state/ca/dns-* '%s/state/ca/'", p.a.rig.dir,
+             p.b.dir);
+    assert_int_equal(system(command), 0);
+    rig_open(&p.a.rig);
+    rig_open(&p.b);
+    pair_free(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_order_by_turns),      cmocka_unit_test(nonce_of_the_other),
         cmocka_unit_test(two_finalize_one_order),  cmocka_unit_test(ban_and_view),
         cmocka_unit_test(intent_of_a_dead_issuer), cmocka_unit_test(newcomer_starts_a_head),
-        cmocka_unit_test(database_away),
+        cmocka_unit_test(database_away),           cmocka_unit_test(one_authority_for_dns_names),
     };
     assert_int_equal(setenv("ATT_TEST_STORE", "postgres", 1), 0);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -136,6 +136,63 @@ static void erasures(void **state)
     }
 }
 
+static enum att_rc fill_many(void *user, struct store_tx *tx, struct att_err *err)
+{
+    const int *n = user;
+    enum att_rc rc = ATT_OK;
+    for (int i = 1; !rc && i <= *n; i++) {
+        bool first = i == 1 || i == 10000 || i == 10001, second = i == *n;
+        rc = store_audit_append(tx, 1,
+                                first    ? "{\"a\":1}"
+                                : second ? "{\"b\":1}"
+                                         : "{}",
+                                NULL, err);
+    }
+    return rc;
+}
+
+struct found {
+    int64_t seq[8];
+    size_t n;
+};
+
+static enum att_rc take_found(void *user, const struct store_audit *a, struct att_err *err)
+{
+    struct found *f = user;
+    (void)err;
+    assert_true(f->n < 8);
+    f->seq[f->n++] = a->seq;
+    return ATT_OK;
+}
+
+static enum att_rc search(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_audit_search(tx, "\"a\"", "\"b\"", take_found, user, err);
+}
+
+/* More records than one statement looks at, hits on both sides of the border. */
+static void searches(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/audit-test-XXXXXX", path[TEST_SPEC_MAX], command[96];
+    struct store *store = NULL;
+    struct found f = {{0}, 0};
+    int n = 10003;
+    assert_non_null(mkdtemp(dir));
+    test_store_new(dir, "t.db", path);
+    assert_int_equal(store_open(path, &store, NULL), ATT_OK);
+    assert_int_equal(store_run(store, false, search, &f, NULL), ATT_OK);
+    assert_int_equal(f.n, 0);
+    assert_int_equal(store_run(store, true, fill_many, &n, NULL), ATT_OK);
+    assert_int_equal(store_run(store, false, search, &f, NULL), ATT_OK);
+    const int64_t expected[] = {1, 10000, 10001, 10003};
+    assert_int_equal(f.n, 4);
+    assert_memory_equal(f.seq, expected, sizeof expected);
+    store_free(store);
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    assert_int_equal(system(command), 0);
+}
+
 static void untouched(void **state)
 {
     (void)state;
@@ -149,7 +206,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(edits),    cmocka_unit_test(deletions), cmocka_unit_test(reorderings),
-        cmocka_unit_test(erasures), cmocka_unit_test(untouched),
+        cmocka_unit_test(erasures), cmocka_unit_test(searches),  cmocka_unit_test(untouched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

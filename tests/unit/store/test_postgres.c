@@ -101,6 +101,45 @@ static void options(void **state)
     option_is("dbname=x", "connect_timeout", "3");
 }
 
+/* What libpq takes from elsewhere may be a network: TLS stays on. */
+static void options_from_elsewhere(void **state)
+{
+    (void)state;
+    static const char *const kept[] = {"PGSERVICE", "PGHOST", "PGHOSTADDR"};
+    char *before[3] = {0};
+    for (size_t i = 0; i < 3; i++) {
+        before[i] = getenv(kept[i]) ? strdup(getenv(kept[i])) : NULL;
+        unsetenv(kept[i]);
+    }
+    option_is("dbname=x", "sslmode", "disable");
+    option_is("service=bank", "sslmode", "verify-full");
+    option_is("postgresql:///x?service=bank", "sslmode", "verify-full");
+    option_is("service=bank host=/run/postgresql", "sslmode", "verify-full");
+    option_is("service=bank sslmode=require", "sslmode", "require");
+    static const struct {
+        const char *name, *value, *conninfo, *sslmode;
+    } cases[] = {
+        {"PGSERVICE", "bank", "dbname=x", "verify-full"},
+        {"PGSERVICE", "bank", "host=/run/postgresql", "verify-full"},
+        {"PGHOSTADDR", "192.0.2.1", "host=/run/postgresql", "verify-full"},
+        {"PGHOST", "db.example", "dbname=x", "verify-full"},
+        {"PGHOST", "/run/postgresql,db.example", "dbname=x", "verify-full"},
+        {"PGHOST", "/run/postgresql", "dbname=x", "disable"},
+        {"PGHOST", "db.example", "host=/run/postgresql", "disable"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        setenv(cases[i].name, cases[i].value, 1);
+        option_is(cases[i].conninfo, "sslmode", cases[i].sslmode);
+        unsetenv(cases[i].name);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        if (before[i]) {
+            setenv(kept[i], before[i], 1);
+        }
+        free(before[i]);
+    }
+}
+
 /* A password is refused and in no message. */
 static void no_password_in_it(void **state)
 {
@@ -427,6 +466,7 @@ int main(void)
         cmocka_unit_test(dialect),
         cmocka_unit_test(texts),
         cmocka_unit_test(options),
+        cmocka_unit_test(options_from_elsewhere),
         cmocka_unit_test(no_password_in_it),
         cmocka_unit_test(password_file),
         cmocka_unit_test(only_utf8),
