@@ -83,6 +83,7 @@ job_start() {
 job_pid() { cat "$dir/$1.pid"; }
 
 job_alive() { [ -d "/proc/$(job_pid "$1")" ] && [ "$(job_state "$1")" != Z ]; }
+job_threads() { ls "/proc/$1/task" 2> /dev/null | wc -l; }
 job_state() { sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$(job_pid "$1")/status" 2> /dev/null; }
 
 # job_stop NAME [SIGNAL]: ends it and waits
@@ -91,7 +92,8 @@ job_stop() {
     [ -f "$dir/$1.pid" ] || return 0
     pid=$(job_pid "$1")
     kill -s "${2:-TERM}" "$pid" 2> /dev/null || true
-    while [ -d "/proc/$pid" ] && [ "$(job_state "$1")" != Z ]; do
+    # A zombie with threads is not over: what they hold (a lock) is still held.
+    while [ -d "/proc/$pid" ] && { [ "$(job_state "$1")" != Z ] || [ "$(job_threads "$pid")" -gt 1 ]; }; do
         n=$((n + 1))
         if [ "$n" -gt 2400 ]; then
             kill -s KILL "$pid"
