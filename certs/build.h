@@ -129,6 +129,7 @@ struct certs_server_spec {
     struct att_slice spki;
     const char *const *names; /* DNS names and IP addresses (told apart by their form); n ≥ 1 */
     size_t n_names;
+    const char *crl_url; /* certs_dns_tbs: NULL: no CRL distribution point */
 };
 /* The issuer's own TLS certificate: EKU serverAuth. */
 ATT_MUST_USE enum att_rc certs_server_tbs(const struct certs_server_spec *spec, const X509 *ca_cert,

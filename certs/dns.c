@@ -72,6 +72,9 @@ enum att_rc certs_dns_tbs(const struct certs_server_spec *spec, const X509 *ca_c
     certs_ext_key_usage(exts, CERTS_KU_DIGITAL_SIGNATURE);
     certs_ext_eku(exts, (const char *const[]){CERTS_EKU_SERVER, NULL}, false);
     certs_ext_basic_leaf(exts);
+    if (spec->crl_url) {
+        certs_ext_crl(exts, spec->crl_url);
+    }
     return certs_tbs_finish(&tbs, ret_tbs, ret_digest, err);
 }
 

@@ -405,6 +405,7 @@ void issuer_free(struct issuer *issuer)
         return;
     }
     issuer_http01_free(issuer->http01); /* it writes to the store */
+    free(issuer->dns_seen);
     audit_log_free(issuer->log);
     store_free(issuer->store);
     issuer_dns_ca_free(issuer->dns_ca);

@@ -39,6 +39,7 @@
 #define ISSUER_RECENT_S            600
 #define ISSUER_RECENT_REFUSALS     512
 #define ISSUER_RECENT_CHANGES      16   /* of the account itself */
+#define ISSUER_RECENT_REVOCATIONS  64   /* by one account or key; each makes a new list */
 #define ISSUER_RECENT_REFUSED_LOGS 8    /* refused statements whose logs are kept */
 #define ISSUER_RECENT_NEW_LOGS     64   /* logs not seen before, of up to 4 MiB each */
 #define ISSUER_TAILS_FREE          8192 /* bytes of tails that a statement may have beside that */
@@ -48,6 +49,7 @@
 struct issuer_ca;
 struct issuer_dns_ca;
 struct issuer_http01;
+struct issuer_dns_seen;
 struct issuer_server;
 struct issuer_crls;
 struct issuer_limit;
@@ -98,8 +100,10 @@ struct issuer {
     pthread_mutex_t claim_lock;
     pthread_cond_t claim_gone;
     struct issuer_claim *claims;
-    atomic_int intents_left; /* there are intents to complete that no thread has */
-    int64_t intent_look_ms;  /* main thread: when a shared store's intents were last looked at */
+    atomic_int intents_left;          /* there are intents to complete that no thread has */
+    struct issuer_dns_seen *dns_seen; /* main thread: what was under way at the last look */
+    int64_t dns_look_ms;
+    int64_t intent_look_ms; /* main thread: when a shared store's intents were last looked at */
     int64_t intent_try_ms, intent_pause_ms; /* main thread: when next, by the boot clock */
     /* Main thread: what audit.head says; whether it has to be written anew (it was gone or did not
      * fit at start), or never again, since the log no longer continues it. */
@@ -251,6 +255,7 @@ enum issuer_limit_kind {
     ISSUER_LIMIT_CHANGES,
     ISSUER_LIMIT_REFUSED_LOGS,
     ISSUER_LIMIT_NEW_LOGS,
+    ISSUER_LIMIT_REVOCATIONS,
     ISSUER_LIMIT_HOST_ORDERS, /* those from here on as the configuration says */
     ISSUER_LIMIT_ADDRESS_REQUESTS,
     ISSUER_LIMIT_ADDRESS_ACCOUNTS,
@@ -329,6 +334,9 @@ ATT_MUST_USE enum att_rc issuer_host_by_account(struct store_tx *tx, const char 
 /* AK records of the host end with this reason; its certificates are revoked. */
 ATT_MUST_USE enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *reason,
                                          int64_t now, int64_t *ret_revoked, struct att_err *err);
+/* One AK record ends; one that has, or that is gone, stays as it is. */
+ATT_MUST_USE enum att_rc issuer_ak_end(struct store_tx *tx, const char *id, const char *reason,
+                                       struct att_err *err);
 /* What TPM2_Clear leads to: AK records end, host pending, certificates revoked, audit record. The
  * row is that of this transaction: a host that was banned meanwhile stays banned, one that was
  * evicted stays gone. */

@@ -25,6 +25,7 @@ struct issuer_crls {
     struct {
         struct att_buf der;
         uint64_t number; /* 0: none */
+        uint64_t made_at;
     } of[ISSUER_CRLS];
 };
 
@@ -111,10 +112,11 @@ static enum att_rc read_state(struct look *look, struct store_tx *tx, struct att
     if (state.len != STATE_LEN) {
         look->number = 0;
     }
-    /* A clock that was set back makes a new list, too: thisUpdate would lie in the future. */
+    /* A clock that was set back makes a new list, too: thisUpdate would lie in the future. Issuers
+     * on one store differ by a little, and do not replace each other's list for that. */
     int64_t age = look->now - (int64_t)look->made_at;
-    look->old =
-        look->number == 0 || look->revocations != present || age < 0 || age >= ISSUER_CRL_FRESH_S;
+    look->old = look->number == 0 || look->revocations != present || age < -ISSUER_CRL_SKEW_S ||
+                age >= ISSUER_CRL_FRESH_S;
     return rc;
 }
 
@@ -122,7 +124,9 @@ static bool in_memory(struct look *look)
 {
     struct issuer_crls *crls = look->issuer->crls;
     pthread_mutex_lock(&crls->lock);
-    bool same = crls->of[look->of].number == look->number;
+    /* By both: a store that was put back from a copy gives a number again. */
+    bool same =
+        crls->of[look->of].number == look->number && crls->of[look->of].made_at == look->made_at;
     if (same) {
         att_buf_put_slice(&look->der, att_buf_slice(&crls->of[look->of].der));
     }
@@ -212,6 +216,7 @@ static enum att_rc make_list(void *user, struct store_tx *tx, struct att_err *er
 {
     struct look *look = user;
     att_buf_reset(&look->der);
+    look->now = look->issuer->clock(); /* it may have waited for its turn */
     enum att_rc rc = read_state(look, tx, err);
     if (rc) {
         return rc;
@@ -228,6 +233,7 @@ static enum att_rc make_list(void *user, struct store_tx *tx, struct att_err *er
     }
     if (!rc) {
         look->number = (uint64_t)number;
+        look->made_at = (uint64_t)look->now;
         rc = sign(look, &g, number, &look->der, err);
     }
     free(g.entries);
@@ -238,12 +244,13 @@ static void remember(struct look *look)
 {
     struct issuer_crls *crls = look->issuer->crls;
     pthread_mutex_lock(&crls->lock);
-    if (crls->of[look->of].number < look->number) {
+    if (crls->of[look->of].number != look->number || crls->of[look->of].made_at != look->made_at) {
         struct att_buf *der = &crls->of[look->of].der;
         att_buf_reset(der);
         der->max = CERTS_CRL_MAX;
         att_buf_put_slice(der, att_buf_slice(&look->der));
         crls->of[look->of].number = att_buf_ok(der, NULL) ? 0 : look->number;
+        crls->of[look->of].made_at = look->made_at;
     }
     pthread_mutex_unlock(&crls->lock);
 }
@@ -253,6 +260,10 @@ enum att_rc issuer_crl_get(struct issuer *issuer, enum issuer_crl_of of, struct 
 {
     struct look look = {.issuer = issuer, .kind = &kinds[of], .of = of, .now = issuer->clock()};
     look.der.max = CERTS_CRL_MAX;
+    /* Before the store: strangers ask, and must not take a writer's turn for nothing. */
+    if (!issuer_authority_of(issuer, kinds[of].cert_kind).ca) {
+        return att_fail(err, ATT_E_NOTFOUND, "there is no such authority");
+    }
     enum att_rc rc = store_run(issuer->store, false, read_list, &look, err);
     if (!rc && look.old) {
         rc = store_run(issuer->store, true, make_list, &look, err);

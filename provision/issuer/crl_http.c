@@ -16,9 +16,11 @@
 #include <unistd.h>
 
 #define IDLE_S   5
+#define LIFE_S   15   /* of a connection, however it is busy: a byte now and then keeps no place */
 #define HEAD_MAX 4096 /* bytes of a request */
 #define BACKLOG  128
 #define MOST     128 /* connections; beyond, a newcomer is closed */
+#define PER_PEER 16  /* of them one address has (IPv6: one /64) */
 
 struct issuer_crl_server {
     struct issuer *issuer;
@@ -36,6 +38,8 @@ struct issuer_crl_server {
 struct conn {
     struct issuer_crl_server *server;
     struct bufferevent *bev;
+    struct event *end;
+    uint8_t peer[16]; /* as IPv6; of a real one the first 8 bytes */
     bool answered;
     struct conn *next;
 };
@@ -48,8 +52,16 @@ static void close_conn(struct conn *conn)
     }
     *at = conn->next;
     conn->server->n--;
+    event_free(conn->end);
     bufferevent_free(conn->bev);
     free(conn);
+}
+
+static void on_end(evutil_socket_t fd, short what, void *user)
+{
+    (void)fd;
+    (void)what;
+    close_conn(user);
 }
 
 static void on_written(struct bufferevent *bev, void *user)
@@ -146,24 +158,65 @@ static void on_read(struct bufferevent *bev, void *user)
     free(line);
 }
 
+static void peer_of(const struct sockaddr *addr, uint8_t ret[16])
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    memset(ret, 0, 16);
+    if (addr->sa_family == AF_INET) {
+        memcpy(ret, mapped, sizeof mapped);
+        memcpy(ret + 12, &((const struct sockaddr_in *)addr)->sin_addr, 4);
+    } else if (addr->sa_family == AF_INET6) {
+        const uint8_t *v6 = ((const struct sockaddr_in6 *)addr)->sin6_addr.s6_addr;
+        memcpy(ret, v6, memcmp(v6, mapped, sizeof mapped) == 0 ? 16 : 8);
+    }
+}
+
+static bool has_room(const struct issuer_crl_server *server, const uint8_t peer[16])
+{
+    unsigned n = 0;
+    for (const struct conn *conn = server->conns; conn; conn = conn->next) {
+        n += memcmp(conn->peer, peer, sizeof conn->peer) == 0;
+    }
+    return server->n < MOST && n < PER_PEER;
+}
+
+static struct conn *new_conn(struct issuer_crl_server *server, evutil_socket_t fd)
+{
+    const struct timeval life = {LIFE_S, 0};
+    struct conn *conn = calloc(1, sizeof *conn);
+    if (!conn) {
+        return NULL;
+    }
+    conn->server = server;
+    conn->end = evtimer_new(server->base, on_end, conn);
+    if (conn->end && evtimer_add(conn->end, &life) == 0) {
+        conn->bev = bufferevent_socket_new(server->base, fd, BEV_OPT_CLOSE_ON_FREE);
+    }
+    if (!conn->bev) {
+        if (conn->end) {
+            event_free(conn->end);
+        }
+        free(conn);
+        return NULL;
+    }
+    return conn;
+}
+
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *addr,
                       int len, void *user)
 {
     struct issuer_crl_server *server = user;
     const struct timeval idle = {IDLE_S, 0};
-    struct conn *conn = server->n < MOST ? calloc(1, sizeof *conn) : NULL;
+    uint8_t peer[16];
     (void)listener;
-    (void)addr;
     (void)len;
-    if (conn) {
-        conn->server = server;
-        conn->bev = bufferevent_socket_new(server->base, fd, BEV_OPT_CLOSE_ON_FREE);
-    }
-    if (!conn || !conn->bev) {
-        free(conn);
+    peer_of(addr, peer);
+    struct conn *conn = has_room(server, peer) ? new_conn(server, fd) : NULL;
+    if (!conn) {
         close(fd);
         return;
     }
+    memcpy(conn->peer, peer, sizeof peer);
     conn->next = server->conns;
     server->conns = conn;
     server->n++;

@@ -25,6 +25,9 @@ const char *issuer_dns_status(const struct store_dns_order *order, int64_t now);
 json_t *issuer_dns_order_json(const struct issuer *issuer, const struct issuer_dns_view *view,
                               int64_t now);
 
+/* unauthorized, reason "hostBanned": the account is a banned host's. */
+ATT_MUST_USE enum att_rc issuer_dns_check_host(struct issuer_call *call, struct store_tx *tx,
+                                               struct att_err *err);
 /* newOrder of identifiers of type dns. */
 ATT_MUST_USE enum att_rc issuer_dns_new_order(struct issuer_call *call,
                                               const struct acme_order_request *request,
@@ -32,6 +35,11 @@ ATT_MUST_USE enum att_rc issuer_dns_new_order(struct issuer_call *call,
 json_t *issuer_dns_challenge_json(const struct issuer *issuer, const struct store_dns_authz *authz);
 /* Starts the thread of validations, and those that were under way when the last process ended. */
 ATT_MUST_USE enum att_rc issuer_dns_start(struct issuer *issuer, struct att_err *err);
+/* Main thread. Once a minute asks again what was under way a minute ago, too, and nobody finished:
+ * an issuer that died had it, of this store's several perhaps. */
+void issuer_dns_tick(struct issuer *issuer);
+/* What the tick does, whatever the time. */
+ATT_MUST_USE enum att_rc issuer_dns_look(struct issuer *issuer, struct att_err *err);
 /* In the transaction that ends an authorization: its order becomes invalid, with this problem. */
 ATT_MUST_USE enum att_rc issuer_dns_fail_order(struct store_tx *tx, const char *id,
                                                const char *problem, struct att_err *err);

@@ -1,6 +1,7 @@
 /* finalize of an order for DNS names. */
 #include "provision/issuer/ca.h"
 #include "provision/issuer/dns.h"
+#include "provision/issuer/revoke.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,6 +123,12 @@ static enum att_rc intend(struct closing *c, struct store_tx *tx,
         .ord = order->id,
         .profile = order->profile,
         .decision = decision};
+    const struct conf_crl *crl = c->call->settings->conf->crl;
+    char url[ACME_URL_MAX];
+    if (crl && crl->url) {
+        snprintf(url, sizeof url, "%s/%s", crl->url, issuer_crl_file(ISSUER_CRL_DNS));
+        intent.dns.crl_url = url;
+    }
     rc = issuer_intent_make(c->call->issuer, tx, &intent, c->call->now, &c->cert, err);
     if (!rc) {
         rc = issuer_set(&order->status, "processing") ? store_put(tx, &store_dns_orders, order, err)
@@ -138,6 +145,9 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     enum att_rc rc = load(c, tx, err);
     if (!rc) {
         rc = not_ready(c, err);
+    }
+    if (!rc) {
+        rc = issuer_dns_check_host(c->call, tx, err);
     }
     if (!rc) {
         rc = check_basis(c, &profile, err);

@@ -307,10 +307,32 @@ static enum att_rc check_rate(struct issuer_call *call, struct store_tx *tx, str
     return rc;
 }
 
+enum att_rc issuer_dns_check_host(struct issuer_call *call, struct store_tx *tx,
+                                  struct att_err *err)
+{
+    struct store_host host = {0};
+    enum att_rc rc = store_find(tx, &store_hosts, "account", call->account.thumbprint, &host, NULL);
+    if (rc == ATT_E_NOTFOUND) {
+        return ATT_OK; /* a service's */
+    }
+    if (rc) {
+        return att_fail(err, rc, "hosts cannot be read");
+    }
+    if (strcmp(host.state, STORE_HOST_BANNED) == 0) {
+        rc = issuer_problem(call, err, ACME_P_UNAUTHORIZED, "hostBanned",
+                            "host %.12s is banned: %s", host.id, host.reason);
+    }
+    store_record_done(&store_hosts, &host);
+    return rc;
+}
+
 static enum att_rc open_order(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct opening *o = user;
-    enum att_rc rc = check_rate(o->call, tx, err);
+    enum att_rc rc = issuer_dns_check_host(o->call, tx, err);
+    if (!rc) {
+        rc = check_rate(o->call, tx, err);
+    }
     if (!rc && o->request->replaces) {
         rc = issuer_replaces_check(o->call, tx, o->request, o->replaces, err);
     }

@@ -241,7 +241,26 @@ struct resume {
     const struct conf_dns *conf;
     struct store_tx *tx;
     size_t n;
+    const struct issuer_dns_seen *before; /* only those; NULL: all */
+    struct issuer_dns_seen *now;          /* NULL: not noted */
 };
+
+#define LOOK_MS 60000
+
+struct issuer_dns_seen {
+    size_t n;
+    char ids[ISSUER_HTTP01_WAITING][ISSUER_ID_LEN];
+};
+
+static bool was_seen(const struct issuer_dns_seen *seen, const char *id)
+{
+    for (size_t i = 0; i < seen->n; i++) {
+        if (strcmp(seen->ids[i], id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
 
 static enum att_rc resume_one(void *user, const void *record, struct att_err *err)
 {
@@ -249,6 +268,12 @@ static enum att_rc resume_one(void *user, const void *record, struct att_err *er
     const struct store_dns_authz *a = record;
     struct store_account account = {0};
     struct att_err full = {0};
+    if (r->now && r->now->n < ISSUER_HTTP01_WAITING) {
+        snprintf(r->now->ids[r->now->n++], ISSUER_ID_LEN, "%s", a->id);
+    }
+    if ((r->before && !was_seen(r->before, a->id)) || a->expires_at <= r->issuer->clock()) {
+        return ATT_OK;
+    }
     enum att_rc rc = store_get(r->tx, &store_accounts, a->account, &account, err);
     /* Who cannot wait now is asked again when the client polls in vain and orders anew. */
     if (!rc && ask(r->issuer, r->conf, a, account.thumbprint, &full) == ATT_OK) {
@@ -276,4 +301,38 @@ enum att_rc issuer_dns_start(struct issuer *issuer, struct att_err *err)
         att_log(ATT_INFO, "validation.resumed", ATT_N("challenges", (int64_t)r.n));
     }
     return rc;
+}
+
+enum att_rc issuer_dns_look(struct issuer *issuer, struct att_err *err)
+{
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    static const struct issuer_dns_seen nothing;
+    struct issuer_dns_seen *now = calloc(1, sizeof *now);
+    struct resume r = {.issuer = issuer,
+                       .conf = settings->conf->dns,
+                       .before = issuer->dns_seen ? issuer->dns_seen : &nothing,
+                       .now = now};
+    if (!now) {
+        return att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    enum att_rc rc = r.conf ? store_run(issuer->store, false, resume_all, &r, err) : ATT_OK;
+    if (r.n) {
+        att_log(ATT_INFO, "validation.resumed", ATT_N("challenges", (int64_t)r.n));
+    }
+    free(issuer->dns_seen);
+    issuer->dns_seen = now;
+    return rc;
+}
+
+void issuer_dns_tick(struct issuer *issuer)
+{
+    struct att_err err = {0};
+    int64_t now = att_boottime_ms();
+    if (!issuer->http01 || now < issuer->dns_look_ms) {
+        return;
+    }
+    issuer->dns_look_ms = now + LOOK_MS;
+    if (issuer_dns_look(issuer, &err)) {
+        att_log_err(ATT_WARN, "validation.look", &err);
+    }
 }

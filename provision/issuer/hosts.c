@@ -267,12 +267,17 @@ static enum att_rc collect_cert(void *user, const void *record, struct att_err *
     return add_key(user, ((const struct store_cert *)record)->serial, err);
 }
 
-static enum att_rc end_ak(struct store_tx *tx, const char *id, const char *reason,
+enum att_rc issuer_ak_end(struct store_tx *tx, const char *id, const char *reason,
                           struct att_err *err)
 {
     struct store_ak ak = {0};
-    enum att_rc rc = store_get(tx, &store_aks, id, &ak, err);
-    if (!rc) {
+    enum att_rc rc = store_get(tx, &store_aks, id, &ak, NULL);
+    if (rc && rc != ATT_E_NOTFOUND) {
+        return att_fail(err, rc, "AK records cannot be read");
+    }
+    if (rc || strcmp(ak.state, STORE_AK_ENDED) == 0) {
+        rc = ATT_OK;
+    } else {
         att_buf_reset(&ak.secret);
         rc = issuer_set(&ak.state, STORE_AK_ENDED) && issuer_set(&ak.ended_reason, reason)
                  ? store_put(tx, &store_aks, &ak, err)
@@ -291,7 +296,7 @@ enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *r
         rc = store_cert_live(tx, STORE_CERT_OF_HOST, host, now, -1, collect_cert, &certs, err);
     }
     for (size_t i = 0; i < aks.n && !rc; i++) {
-        rc = end_ak(tx, aks.keys[i], reason, err);
+        rc = issuer_ak_end(tx, aks.keys[i], reason, err);
     }
     for (size_t i = 0; i < certs.n && !rc; i++) {
         const struct issuer_revocation what = {certs.keys[i], reason,

@@ -35,7 +35,7 @@ struct issuer_http01 {
     pthread_mutex_t lock;
     struct job *first, **last; /* those that wait; under lock */
     size_t waiting;
-    struct job *running; /* the thread's own */
+    struct job *running; /* changed by the thread only, under lock */
     size_t n_running;
     atomic_int stop;
 };
@@ -258,17 +258,24 @@ static bool judge(const struct job *job, CURLcode code, struct acme_problem *ret
  * ------------------------------------------------------------------------------------------------
  */
 
-static void end_job(struct issuer_http01 *h, struct job *job, CURLcode code)
+static void drop(struct issuer_http01 *h, struct job *job)
 {
-    struct acme_problem problem = {0};
-    bool good = judge(job, code, &problem);
-    curl_multi_remove_handle(h->multi, job->curl);
+    pthread_mutex_lock(&h->lock);
     struct job **at = &h->running;
     while (*at != job) {
         at = &(*at)->next;
     }
     *at = job->next;
     h->n_running--;
+    pthread_mutex_unlock(&h->lock);
+}
+
+static void end_job(struct issuer_http01 *h, struct job *job, CURLcode code)
+{
+    struct acme_problem problem = {0};
+    bool good = judge(job, code, &problem);
+    curl_multi_remove_handle(h->multi, job->curl);
+    drop(h, job);
     h->done(h->user, &job->request, good ? NULL : &problem);
     job_free(job);
 }
@@ -287,10 +294,12 @@ static void look_at_ends(struct issuer_http01 *h)
     }
 }
 
-static void give_up(struct issuer_http01 *h, struct job *job, const char *why)
+/* serverInternal leaves it to the next process. */
+static void give_up(struct issuer_http01 *h, struct job *job, enum acme_problem_type type,
+                    const char *why)
 {
     struct acme_problem problem;
-    acme_problem_set(&problem, ACME_P_SERVER_INTERNAL, "%s", why);
+    acme_problem_set(&problem, type, "%s: %s", job->request.name, why);
     h->done(h->user, &job->request, &problem);
     job_free(job);
 }
@@ -318,6 +327,9 @@ static struct job *take_next(struct issuer_http01 *h)
                 h->last = at;
             }
             h->waiting--;
+            job->next = h->running;
+            h->running = job;
+            h->n_running++;
             break;
         }
     }
@@ -331,12 +343,10 @@ static void start_waiting(struct issuer_http01 *h)
     while ((job = take_next(h))) {
         job->body = ATT_BUF_INIT(ISSUER_HTTP01_BODY_MAX);
         if (!set_up(job) || curl_multi_add_handle(h->multi, job->curl) != CURLM_OK) {
-            give_up(h, job, "the issuer could not start a validation: try again");
-            continue;
+            drop(h, job);
+            give_up(h, job, ACME_P_CONNECTION,
+                    "the issuer could not start a validation: order anew");
         }
-        job->next = h->running;
-        h->running = job;
-        h->n_running++;
     }
 }
 
@@ -352,9 +362,9 @@ static void *run(void *user)
     }
     while (h->running) {
         struct job *job = h->running;
-        h->running = job->next;
+        drop(h, job);
         curl_multi_remove_handle(h->multi, job->curl);
-        give_up(h, job, "the issuer was stopped: try again");
+        give_up(h, job, ACME_P_SERVER_INTERNAL, "the issuer was stopped: try again");
     }
     return NULL;
 }
@@ -398,13 +408,21 @@ void issuer_http01_free(struct issuer_http01 *h)
     while (h->first) {
         struct job *job = h->first;
         h->first = job->next;
-        give_up(h, job, "the issuer was stopped: try again");
+        give_up(h, job, ACME_P_SERVER_INTERNAL, "the issuer was stopped: try again");
     }
     if (h->multi) {
         curl_multi_cleanup(h->multi);
     }
     pthread_mutex_destroy(&h->lock);
     free(h);
+}
+
+static bool among(const struct job *job, const char *id)
+{
+    while (job && strcmp(job->request.id, id) != 0) {
+        job = job->next;
+    }
+    return job != NULL;
 }
 
 enum att_rc issuer_http01_start(struct issuer_http01 *h,
@@ -416,13 +434,18 @@ enum att_rc issuer_http01_start(struct issuer_http01 *h,
     }
     job->request = *request;
     pthread_mutex_lock(&h->lock);
-    bool full = h->waiting >= ISSUER_HTTP01_WAITING;
-    if (!full) {
+    bool under_way = among(h->running, request->id) || among(h->first, request->id);
+    bool full = !under_way && h->waiting >= ISSUER_HTTP01_WAITING;
+    if (!full && !under_way) {
         *h->last = job;
         h->last = &job->next;
         h->waiting++;
     }
     pthread_mutex_unlock(&h->lock);
+    if (under_way) {
+        free(job);
+        return ATT_OK;
+    }
     if (full) {
         free(job);
         return att_fail(err, ATT_E_RETRY, "%d validations wait already: try again",

@@ -44,7 +44,8 @@ ATT_MUST_USE enum att_rc issuer_http01_new(issuer_http01_fn done, void *user,
                                            struct issuer_http01 **ret_http01, struct att_err *err);
 /* Ends the thread and what runs: those requests are told serverInternal. NULL is fine. */
 void issuer_http01_free(struct issuer_http01 *http01);
-/* Any thread; copies. ATT_E_RETRY when ISSUER_HTTP01_WAITING wait already. */
+/* Any thread; copies. One of this id that waits or runs already goes on alone. ATT_E_RETRY when
+ * ISSUER_HTTP01_WAITING wait already. */
 ATT_MUST_USE enum att_rc issuer_http01_start(struct issuer_http01 *http01,
                                              const struct issuer_http01_request *request,
                                              struct att_err *err);

@@ -27,11 +27,12 @@ struct issuer_limit {
     struct place places[ISSUER_LIMITS][SETS][WAYS];
 };
 
-static const unsigned most[ISSUER_LIMITS] = {[ISSUER_LIMIT_REFUSALS] = ISSUER_RECENT_REFUSALS,
-                                             [ISSUER_LIMIT_CHANGES] = ISSUER_RECENT_CHANGES,
-                                             [ISSUER_LIMIT_REFUSED_LOGS] =
-                                                 ISSUER_RECENT_REFUSED_LOGS,
-                                             [ISSUER_LIMIT_NEW_LOGS] = ISSUER_RECENT_NEW_LOGS};
+static const unsigned most[ISSUER_LIMITS] = {
+    [ISSUER_LIMIT_REFUSALS] = ISSUER_RECENT_REFUSALS,
+    [ISSUER_LIMIT_CHANGES] = ISSUER_RECENT_CHANGES,
+    [ISSUER_LIMIT_REFUSED_LOGS] = ISSUER_RECENT_REFUSED_LOGS,
+    [ISSUER_LIMIT_NEW_LOGS] = ISSUER_RECENT_NEW_LOGS,
+    [ISSUER_LIMIT_REVOCATIONS] = ISSUER_RECENT_REVOCATIONS};
 
 struct issuer_limit *issuer_limit_new(void)
 {

@@ -49,9 +49,10 @@ static enum att_rc record(struct store_tx *tx, const struct store_cert *cert,
     if (what->uid >= 0) {
         json_object_set_new(json, "uid", json_integer((json_int_t)what->uid));
     }
-    if (what->by) {
-        json_object_set_new(json, "by", json_string(what->by));
-    }
+    json_object_set_new(json, "by",
+                        what->by         ? json_string(what->by)
+                        : what->uid >= 0 ? json_sprintf("uid/%lld", (long long)what->uid)
+                                         : json_string("issuer"));
     return issuer_audit(tx, now, json, NULL, err);
 }
 
@@ -69,6 +70,10 @@ enum att_rc issuer_revoke(struct store_tx *tx, const struct issuer_revocation *w
     }
     if (!rc) {
         rc = record(tx, &cert, what, now, err);
+    }
+    /* No evidence under an AK whose certificate is no good any more. */
+    if (!rc && strcmp(cert.kind, issuer_ca_kind_name(ISSUER_CA_AK)) == 0) {
+        rc = issuer_ak_end(tx, cert.ord, what->reason, err);
     }
     if (!rc && intended) {
         rc = issuer_intent_void(tx, &cert, what->reason, what->void_detail, err);

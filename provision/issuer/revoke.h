@@ -6,17 +6,19 @@
 #include "provision/issuer/context.h"
 
 #define ISSUER_CRL_FRESH_S 30 /* a list that is asked for is no older */
+#define ISSUER_CRL_SKEW_S  60 /* one made so far in the future is none of a clock set back */
 
 struct issuer_revocation {
     const char *serial;
     const char *reason;      /* one of certs_crl_reason_name, or the word of what led to it */
     const char *void_detail; /* what the order of a certificate hears that was only intended */
     int64_t uid;             /* who, of this machine's users; -1: the issuer itself, or by */
-    const char *by;          /* "account/<id>", "key"; NULL: uid says it */
+    const char *by;          /* "account/<id>", "key"; NULL: uid says it ("uid/N", "issuer") */
 };
-/* In the caller's transaction, with its audit record. ATT_E_NOTFOUND when there is no such
- * certificate; ATT_E_CONFLICT, reason "alreadyRevoked" (RFC 8555 §6.7); ATT_E_CONFLICT, reason
- * "certEnded", when it was abandoned or its time is over. The caller bumps the view. */
+/* In the caller's transaction, with its audit record; with an AK's certificate ends the AK.
+ * ATT_E_NOTFOUND when there is no such certificate; ATT_E_CONFLICT, reason "alreadyRevoked" (RFC
+ * 8555 §6.7); ATT_E_CONFLICT, reason "certEnded", when it was abandoned or its time is over. The
+ * caller bumps the view. */
 ATT_MUST_USE enum att_rc issuer_revoke(struct store_tx *tx, const struct issuer_revocation *what,
                                        int64_t now, struct att_err *err);
 /* What a CRL says of a reason that is not one of RFC 5280's. */

@@ -15,6 +15,8 @@ struct ending {
     struct acme_revocation_request request;
     X509 *cert;
     char serial[2 * CERTS_SERIAL_LEN + 1];
+    char who[2 * ATT_SHA256_LEN + 1]; /* the account, or the digest of the key that signed */
+    bool dns;
 };
 
 /* Byte for byte the one that we signed: a row says what its TBS is, and its kind who signs. */
@@ -52,12 +54,12 @@ static enum att_rc may_revoke(const struct ending *e, const struct store_cert *r
                                        "signed by another key than the certificate's");
 }
 
-static enum att_rc end_cert(void *user, struct store_tx *tx, struct att_err *err)
+/* Who may, and whether there is something to end. */
+static enum att_rc look(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct ending *e = user;
     struct issuer_call *call = e->call;
     struct store_cert row = {0};
-    char who[80];
     enum att_rc rc = store_get(tx, &store_certs, e->serial, &row, err);
     if (rc == ATT_E_NOTFOUND || (!rc && !is_ours(call->issuer, e, &row))) {
         store_record_done(&store_certs, &row);
@@ -73,6 +75,20 @@ static enum att_rc end_cert(void *user, struct store_tx *tx, struct att_err *err
         rc = issuer_problem(call, err, ACME_P_ALREADY_REVOKED, NULL, "the certificate is %s",
                             row.status);
     }
+    if (!rc && row.not_after <= call->now) {
+        rc = issuer_problem(call, err, ACME_P_MALFORMED, NULL, "the certificate has expired");
+    }
+    e->dns = !rc && strcmp(row.kind, issuer_ca_kind_name(ISSUER_CA_DNS)) == 0;
+    store_record_done(&store_certs, &row);
+    return rc;
+}
+
+static enum att_rc end_cert(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct ending *e = user;
+    struct issuer_call *call = e->call;
+    char who[80];
+    enum att_rc rc = look(e, tx, err); /* it may have changed since */
     snprintf(who, sizeof who, call->jws.kid ? "account/%s" : "key%.0s",
              call->jws.kid ? call->account.id : "");
     if (!rc) {
@@ -84,8 +100,32 @@ static enum att_rc end_cert(void *user, struct store_tx *tx, struct att_err *err
             .by = who};
         rc = issuer_revoke(tx, &what, call->now, err);
     }
-    store_record_done(&store_certs, &row);
-    return rc ? rc : issuer_view_bump(tx, err);
+    /* Hosts have no certificates for DNS names, and hear of none. */
+    return rc || e->dns ? rc : issuer_view_bump(tx, err);
+}
+
+static enum att_rc check_rate(struct ending *e, struct att_err *err)
+{
+    struct issuer_call *call = e->call;
+    att_autobuf spki = {0};
+    uint8_t digest[ATT_SHA256_LEN];
+    snprintf(e->who, sizeof e->who, "%s", call->jws.kid ? call->account.id : "");
+    if (!call->jws.kid) {
+        enum att_rc rc = acme_jwk_to_spki(call->jws.jwk, &spki, err);
+        if (rc) {
+            return rc;
+        }
+        att_sha256(digest, att_buf_slice(&spki));
+        att_hex(e->who, ATT_SLICE_ARRAY(digest));
+    }
+    if (!issuer_limit_reached(call->issuer->limit, ISSUER_LIMIT_REVOCATIONS, e->who, call->now)) {
+        return ATT_OK;
+    }
+    enum att_rc rc =
+        issuer_problem(call, err, ACME_P_RATE_LIMITED, NULL, "%d revocations within %d s",
+                       ISSUER_RECENT_REVOCATIONS, ISSUER_RECENT_S);
+    call->problem.retry_after_s = 60;
+    return rc;
 }
 
 static enum att_rc read_cert(struct ending *e, struct att_err *err)
@@ -114,11 +154,21 @@ enum att_rc issuer_revoke_cert(struct issuer_call *call, struct att_err *err)
         rc = read_cert(&e, err);
     }
     if (!rc) {
+        rc = check_rate(&e, err);
+    }
+    /* Strangers ask, too: they must not take a writer's turn for nothing. */
+    if (!rc) {
+        rc = store_run(call->issuer->store, false, look, &e, err);
+    }
+    if (!rc) {
         rc = store_run(call->issuer->store, true, end_cert, &e, err);
     }
     if (!rc) {
+        issuer_limit_count(call->issuer->limit, ISSUER_LIMIT_REVOCATIONS, e.who, call->now);
         call->response->status = 200; /* RFC 8555 §7.6: and no body */
-        issuer_view_wake(call->issuer);
+        if (!e.dns) {
+            issuer_view_wake(call->issuer);
+        }
         att_log(ATT_INFO, "certificate.revoked", ATT_S("serial", e.serial),
                 ATT_S("reason", certs_crl_reason_name((enum certs_crl_reason)e.request.reason)),
                 ATT_S("by", call->jws.kid ? call->account.id : "its key"));

@@ -1,5 +1,6 @@
 /* The main loop: sockets up, ready, reload, housekeeping, down. */
 #include "provision/issuer/ca.h"
+#include "provision/issuer/dns.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/server.h"
 
@@ -139,6 +140,7 @@ static void loop(struct issuer *issuer)
         }
         tell_status(issuer);
         issuer_intent_tick(issuer);
+        issuer_dns_tick(issuer);
         housekeeping(issuer, &last_sweep_ms);
         proc_notify_watchdog();
     }

@@ -3,9 +3,12 @@
 
 #include "provision/issuer/revoke.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <openssl/x509v3.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sys/socket.h>
 
 static int plain(struct stage *s, enum issuer_method method, const char *path, const char *etag)
@@ -183,6 +186,9 @@ static void fresh_and_numbered(void **state)
     assert_int_equal(plain(&s, ISSUER_GET, "/acme/crl/workload.crl", etag), 200);
     certs_autocrl *c = list(&s, "/acme/crl/workload.crl", &later);
     assert_true(later.number == first.number + 1 && later.this_update == rig_time);
+    rig_time -= ISSUER_CRL_SKEW_S; /* another issuer's clock is a little ahead */
+    certs_autocrl *ahead = list(&s, "/acme/crl/workload.crl", &again);
+    assert_true(again.number == later.number && ahead != NULL);
     rig_time -= 3600; /* a clock set back: nobody gets a list of the future */
     certs_autocrl *d = list(&s, "/acme/crl/workload.crl", &back);
     assert_true(back.number == later.number + 1 && back.this_update == rig_time);
@@ -221,6 +227,206 @@ static void survives_a_restart(void **state)
     assert_true(after.number == before.number);
     assert_int_equal(X509_CRL_cmp(a, b), 0);
     assert_true(certs_crl_has(b, serial));
+    stage_free(&s);
+}
+
+/* ---- strangers ---- */
+
+struct holder {
+    struct store *store;
+    pthread_t thread;
+    int held[2], release[2];
+};
+
+static enum att_rc hold_turn(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct holder *h = user;
+    char byte = 0;
+    (void)tx;
+    (void)err;
+    (void)!write(h->held[1], &byte, 1);
+    (void)!read(h->release[0], &byte, 1);
+    return ATT_OK;
+}
+
+static void *hold(void *user)
+{
+    struct holder *h = user;
+    (void)!store_run(h->store, true, hold_turn, h, NULL);
+    return NULL;
+}
+
+/* Somebody has the writer's turn until release: who wants it, too, waits. */
+static void take_turn(struct holder *h, struct rig *r)
+{
+    char byte = 0;
+    *h = (struct holder){.store = r->issuer->store};
+    assert_int_equal(pipe(h->held), 0);
+    assert_int_equal(pipe(h->release), 0);
+    assert_int_equal(pthread_create(&h->thread, NULL, hold, h), 0);
+    assert_int_equal(read(h->held[0], &byte, 1), 1);
+}
+
+static void release_turn(struct holder *h)
+{
+    char byte = 0;
+    assert_int_equal(write(h->release[1], &byte, 1), 1);
+    pthread_join(h->thread, NULL);
+    for (int i = 0; i < 2; i++) {
+        close(h->held[i]);
+        close(h->release[i]);
+    }
+}
+
+static void revocation_of(const struct att_buf *pem, struct att_buf *ret_payload)
+{
+    certs_autostack *certs = NULL;
+    att_autobuf der = {0};
+    rig_ok(certs_pem_parse(att_buf_slice(pem), &certs, &err));
+    rig_ok(certs_cert_der(sk_X509_value(certs, 0), &der, &err));
+    json_t *body = json_object();
+    rig_ok(att_json_set_b64u(body, "certificate", att_buf_slice(&der), &err));
+    rig_ok(att_json_dump(body, false, ret_payload, &err));
+    json_decref(body);
+}
+
+static void by_is(struct stage *s, const char *by)
+{
+    json_t *result = rig_admin(&s->rig, "audit.list", json_pack("{s:i}", "limit", 8));
+    size_t i;
+    json_t *one, *records = json_object_get(result, "records");
+    const char *found = "";
+    json_array_foreach(records, i, one)
+    {
+        const json_t *record = json_object_get(one, "record");
+        if (!found[0] && strcmp(issuer_string(record, "kind"), "revoke") == 0) {
+            found = issuer_string(record, "by");
+        }
+    }
+    assert_string_equal(found, by);
+    json_decref(result);
+}
+
+/* Without a writer's turn: a list of an authority that is not there, and a revocation by somebody
+ * who merely saw the certificate. */
+static void strangers_write_nothing(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct holder holder;
+    struct client stranger;
+    char serial[72];
+    att_autobuf payload = {0};
+    alarm(120); /* who waits for the turn waits for ever */
+    stage_enrolled(&s, "forge");
+    issue(&s, serial);
+    revocation_of(&s.client.last.body, &payload);
+    client_new(&stranger, &s.rig);
+    take_turn(&holder, &s.rig);
+    assert_int_equal(plain(&s, ISSUER_GET, "/acme/crl/dns.crl", NULL), 404);
+    assert_int_equal(client_post(&stranger, RIG_URL "/revokeCert", true, att_buf_slice(&payload)),
+                     403);
+    client_refused(&stranger, "unauthorized");
+    release_turn(&holder);
+    alarm(0);
+    status_is(&s, serial, "issued", "");
+    client_free(&stranger);
+    stage_free(&s);
+}
+
+static void expired(void **state)
+{
+    (void)state;
+    struct stage s;
+    char serial[72];
+    att_autobuf payload = {0};
+    stage_enrolled(&s, "forge");
+    issue(&s, serial);
+    revocation_of(&s.client.last.body, &payload);
+    rig_time += 3601;
+    assert_int_equal(client_post(&s.client, RIG_URL "/revokeCert", false, att_buf_slice(&payload)),
+                     400);
+    client_refused(&s.client, "malformed");
+    assert_string_equal(client_text(&s.client, "detail"), "the certificate has expired");
+    stage_free(&s);
+}
+
+static void so_many(void **state)
+{
+    (void)state;
+    struct stage s;
+    char serial[72];
+    att_autobuf payload = {0};
+    stage_enrolled(&s, "forge");
+    issue(&s, serial);
+    revocation_of(&s.client.last.body, &payload);
+    for (int i = 0; i < ISSUER_RECENT_REVOCATIONS; i++) {
+        issuer_limit_count(s.rig.issuer->limit, ISSUER_LIMIT_REVOCATIONS,
+                           strrchr(s.client.kid, '/') + 1, rig_time);
+    }
+    assert_int_equal(client_post(&s.client, RIG_URL "/revokeCert", false, att_buf_slice(&payload)),
+                     429);
+    client_refused(&s.client, "rateLimited");
+    assert_int_equal(s.client.last.retry_after_s, 60);
+    status_is(&s, serial, "issued", "");
+    rig_time += ISSUER_RECENT_S + 1;
+    assert_int_equal(client_post(&s.client, RIG_URL "/revokeCert", false, att_buf_slice(&payload)),
+                     200);
+    char by[128];
+    snprintf(by, sizeof by, "account/%s", strrchr(s.client.kid, '/') + 1);
+    by_is(&s, by);
+    stage_free(&s);
+}
+
+/* ---- an AK's certificate ---- */
+
+static void ak_serial(struct stage *s, char ret[72])
+{
+    json_t *certs = rig_admin(&s->rig, "cert.list", json_object());
+    size_t i;
+    json_t *one;
+    ret[0] = 0;
+    json_array_foreach(json_object_get(certs, "certificates"), i, one)
+    {
+        if (strcmp(issuer_string(one, "kind"), "ak") == 0) {
+            snprintf(ret, 72, "%s", issuer_string(one, "serial"));
+        }
+    }
+    assert_true(ret[0] != 0);
+    json_decref(certs);
+}
+
+static enum att_rc revoke_as_7(void *user, struct store_tx *tx, struct att_err *err)
+{
+    const struct issuer_revocation what = {
+        .serial = user, .reason = "keyCompromise", .void_detail = "x", .uid = 7};
+    return issuer_revoke(tx, &what, rig_time, err);
+}
+
+static void an_ak_ends_with_its_certificate(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    char serial[72];
+    stage_enrolled(&s, "forge");
+    ak_serial(&s, serial);
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+    rig_ok(store_run(s.rig.issuer->store, true, revoke_as_7, serial, &err));
+    by_is(&s, "uid/7");
+    s.tpm.clock.clock_ms += 1000;
+    assert_string_equal(rig_m4(&s.client, &s.tpm, &o, s.ak), "invalid");
+    client_refused(&s.client, "akUnknown");
+    stage_free(&s);
+}
+
+static void a_ban_is_the_issuers(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_enrolled(&s, "forge");
+    rig_admin_done(&s.rig, "host.ban", json_pack("{s:s, s:s}", "id", s.tpm.ek_id, "reason", "x"));
+    by_is(&s, "issuer");
     stage_free(&s);
 }
 
@@ -304,6 +510,63 @@ static void in_the_clear(void **state)
     stage_free(&s);
 }
 
+static int connect_to(uint16_t port)
+{
+    struct sockaddr_in addr = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof addr), 0);
+    return fd;
+}
+
+static bool closed_by_peer(int fd)
+{
+    char byte;
+    ssize_t n = recv(fd, &byte, 1, MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+/* A byte now and then keeps a place for a while only; and one address has a part of the places. */
+static void slow_peers(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct issuer_crl_server *server = NULL;
+    int fds[17], open = 17;
+    stage_enrolled(&s, "forge");
+    reconfigure(&s.rig,
+                "url: ", "crl: {listen: \"127.0.0.1:0\", url: \"http://crl.bank.example\"}\nurl: ");
+    rig_ok(issuer_crl_server_new(s.rig.issuer, &server, &err));
+    for (size_t i = 0; i < 17; i++) {
+        fds[i] = connect_to(issuer_crl_server_port(server));
+    }
+    /* The seventeenth is closed long before any other could be. */
+    struct timeval limit = {60, 0};
+    char byte;
+    setsockopt(fds[16], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    assert_true(recv(fds[16], &byte, 1, 0) == 0 || errno == ECONNRESET);
+    int64_t start = att_boottime_ms();
+    assert_false(closed_by_peer(fds[0]));
+    while (open > 0 && att_boottime_ms() - start < 120000) {
+        open = 0;
+        for (size_t i = 0; i < 16; i++) {
+            (void)!send(fds[i], "a", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+            open += !closed_by_peer(fds[i]);
+        }
+        poll(NULL, 0, 200);
+    }
+    assert_int_equal(open, 0);
+    for (size_t i = 0; i < 17; i++) {
+        close(fds[i]);
+    }
+    att_autobuf answer = {0};
+    assert_int_equal(
+        ask(issuer_crl_server_port(server), "GET /workload.crl HTTP/1.1\r\n\r\n", &answer), 200);
+    issuer_crl_server_free(server);
+    stage_free(&s);
+}
+
 static void in_the_leaf(void **state)
 {
     (void)state;
@@ -346,6 +609,12 @@ int main(void)
         cmocka_unit_test(routes),
         cmocka_unit_test(survives_a_restart),
         cmocka_unit_test(in_the_clear),
+        cmocka_unit_test(slow_peers),
+        cmocka_unit_test(strangers_write_nothing),
+        cmocka_unit_test(expired),
+        cmocka_unit_test(so_many),
+        cmocka_unit_test(an_ak_ends_with_its_certificate),
+        cmocka_unit_test(a_ban_is_the_issuers),
         cmocka_unit_test(in_the_leaf),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
