@@ -7,7 +7,7 @@ set -euo pipefail
 # shellcheck source=../support/job.sh
 . "$ATT_SOURCE_DIR/tests/support/job.sh"
 [ "$(id -u)" = 0 ] || job_skip "processes of several users need root"
-for tool in setpriv curl; do command -v $tool > /dev/null || job_skip "no $tool"; done
+for tool in setpriv curl sqlite3; do command -v $tool > /dev/null || job_skip "no $tool"; done
 job_setup
 chmod 755 "$dir" "$dir/tmp"
 ok() { echo "ok: $*"; }
@@ -166,6 +166,19 @@ third() { s=$(job_serial alpha) && [ "$s" != "$second" ]; }
 wait_for 120 third
 watch
 ok "approved again: a new key and certificate"
+
+# ---- a list older than the one in force: refused by name, what is in force stays ----
+number() { ctl --json status | jq .enrolment.crl.number; }
+have=$(number)
+[ "$have" -gt 1 ] || job_fail "no list in force: $have"
+cp "$dir/state/host/crl.pem" "$dir/tmp/in-force.pem"
+sqlite3 "$dir/issuer/issuer.db" ".timeout 20000" "DELETE FROM meta WHERE key IN ('crl.workload', 'crl.workload.number')"
+echo '  - {name: other, owner: "x@bank.example", hosts: ["label:zone=nowhere"], workload: {uid: 62999}, key: tpm, profile: trading}' >> "$dir/agents.yaml"
+ctl entry apply -f "$dir/agents.yaml" > /dev/null 2>&1 # the view changes, so the list is asked for
+older() { grep -q 'event=crl.failed .*reason=crlNumber' "$dir/log/attestd.log"; }
+wait_for 60 older
+[ "$(number)" = "$have" ] && cmp -s "$dir/state/host/crl.pem" "$dir/tmp/in-force.pem" || job_fail "an older list replaced the one in force"
+ok "a list with a smaller number is refused: crlNumber"
 ctl audit verify > /dev/null
 ! grep -E 'ERROR: AddressSanitizer|runtime error|LeakSanitizer' "$dir"/log/*.log || job_fail "sanitizer"
 echo "revocation: all held"
