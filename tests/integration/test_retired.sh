@@ -47,7 +47,7 @@ answered() { [ "$(session_lines "$1")" -gt "$2" ]; }
 session_ask() {
     local n fd=$1_fd
     n=$(session_lines "$1")
-    echo >&"${!fd}"
+    (trap '' PIPE && echo >&"${!fd}") || { cat "$dir/log/$1.log"; job_fail "$1 has ended"; return 1; }
     wait_for 30 answered "$1" "$n" || { cat "$dir/log/$1.log"; job_fail "$1 does not answer"; }
     tail -n 1 "$dir/log/$1.log"
 }

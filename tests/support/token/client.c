@@ -10,8 +10,9 @@
  *                 old handle must both work
  *   hold          signs; prints "ready KEYID"; at each line of input signs with the handle from
  * then, and with the one that a search finds: "old RV new RV KEYID", until its input ends old
- * signs; prints "ready"; at the next line the old handle must fail inherit       a child writes to
- * the connection that it inherited, and must be refused */
+ * signs; prints "ready"; at the next line of input the old handle must fail inherit       a child
+ * writes to the connection that it inherited, and must be refused
+ */
 #include "attestd/base/clock.h"
 
 #include <dlfcn.h>
@@ -88,13 +89,51 @@ static CK_RV sign(struct client *c, CK_OBJECT_HANDLE key, const CK_BYTE digest[3
                         : rv;
 }
 
+/* The key that searches find now, with its public key and CKA_ID. Two searches: where a rotation
+ * falls between them they show halves of two pairs, or one that has gone, so look again. */
+struct pair {
+    CK_OBJECT_HANDLE key;
+    EVP_PKEY *public;
+    CK_BYTE id[64];
+    CK_ULONG id_len;
+};
+
+static bool look(struct client *c, struct pair *pair)
+{
+    CK_BYTE der[256], id[64];
+    CK_ATTRIBUTE private = {CKA_ID, pair->id, sizeof pair->id};
+    CK_ATTRIBUTE public[] = {{CKA_ID, id, sizeof id},
+                             {0x129 /* CKA_PUBLIC_KEY_INFO */, der, sizeof der}};
+    pair->key = find(c, CKO_PRIVATE_KEY);
+    CK_OBJECT_HANDLE other = find(c, CKO_PUBLIC_KEY);
+    if (c->f->C_GetAttributeValue(c->session, pair->key, &private, 1) != CKR_OK ||
+        c->f->C_GetAttributeValue(c->session, other, public, 2) != CKR_OK ||
+        private.ulValueLen != public[0].ulValueLen ||
+        memcmp(pair->id, id, private.ulValueLen) != 0) {
+        return false;
+    }
+    const unsigned char *at = der;
+    pair->id_len = private.ulValueLen;
+    pair->public = d2i_PUBKEY(NULL, &at, (long)public[1].ulValueLen);
+    return pair->public != NULL;
+}
+
+static struct pair find_pair(struct client *c)
+{
+    struct pair pair;
+    for (int n = 0; !look(c, &pair); n++) {
+        if (n == 100) {
+            stop("no private key and public key that belong together", 0);
+        }
+    }
+    return pair;
+}
+
 static EVP_PKEY *public_key(struct client *c)
 {
-    CK_BYTE der[256];
-    CK_ATTRIBUTE attr = {0x129 /* CKA_PUBLIC_KEY_INFO */, der, sizeof der};
-    must("public key", c->f->C_GetAttributeValue(c->session, find(c, CKO_PUBLIC_KEY), &attr, 1));
-    const unsigned char *at = der;
-    return d2i_PUBKEY(NULL, &at, (long)attr.ulValueLen);
+    struct pair pair = find_pair(c);
+    c->key = pair.key;
+    return pair.public;
 }
 
 static bool good(EVP_PKEY *key, const CK_BYTE digest[32], const CK_BYTE raw[64])
@@ -211,22 +250,18 @@ static int cmd_rotate(struct client *c, bool old_must_fail)
     if (!good(was, digest, sig)) {
         stop("the old handle signs with another key", 0);
     }
-    CK_OBJECT_HANDLE fresh = find(c, CKO_PRIVATE_KEY);
-    EVP_PKEY *is = public_key(c);
-    must("new handle", sign(c, fresh, digest, sig));
-    bool ok = fresh != c->key && good(is, digest, sig) && EVP_PKEY_eq(is, was) != 1;
+    struct pair is = find_pair(c);
+    must("new handle", sign(c, is.key, digest, sig));
+    bool ok = is.key != c->key && good(is.public, digest, sig) && EVP_PKEY_eq(is.public, was) != 1;
     EVP_PKEY_free(was);
-    EVP_PKEY_free(is);
+    EVP_PKEY_free(is.public);
     return ok ? 0 : 1;
 }
 
-static void print_id(struct client *c, CK_OBJECT_HANDLE key)
+static void print_id(const struct pair *pair)
 {
-    CK_BYTE id[64];
-    CK_ATTRIBUTE attr = {CKA_ID, id, sizeof id};
-    must("key's id", c->f->C_GetAttributeValue(c->session, key, &attr, 1));
-    for (CK_ULONG i = 0; i < attr.ulValueLen; i++) {
-        printf("%02x", id[i]);
+    for (CK_ULONG i = 0; i < pair->id_len; i++) {
+        printf("%02x", pair->id[i]);
     }
     puts("");
     fflush(stdout);
@@ -245,22 +280,21 @@ static CK_RV checked_sign(struct client *c, CK_OBJECT_HANDLE key, EVP_PKEY *publ
 
 static int cmd_hold(struct client *c)
 {
-    EVP_PKEY *was = public_key(c);
-    must("Sign", checked_sign(c, c->key, was));
+    struct pair was = find_pair(c);
+    must("Sign", checked_sign(c, was.key, was.public));
     printf("ready ");
-    print_id(c, c->key);
+    print_id(&was);
     for (int ch = getchar(); ch != EOF; ch = getchar()) {
         if (ch != '\n') {
             continue;
         }
-        CK_RV old = checked_sign(c, c->key, was);
-        CK_OBJECT_HANDLE fresh = find(c, CKO_PRIVATE_KEY);
-        EVP_PKEY *is = public_key(c);
-        printf("old 0x%lx new 0x%lx ", old, checked_sign(c, fresh, is));
-        print_id(c, fresh);
-        EVP_PKEY_free(is);
+        CK_RV old = checked_sign(c, was.key, was.public);
+        struct pair is = find_pair(c);
+        printf("old 0x%lx new 0x%lx ", old, checked_sign(c, is.key, is.public));
+        print_id(&is);
+        EVP_PKEY_free(is.public);
     }
-    EVP_PKEY_free(was);
+    EVP_PKEY_free(was.public);
     return 0;
 }
 
