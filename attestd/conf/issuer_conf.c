@@ -2,6 +2,7 @@
 
 #include "attestd/base/enc.h"
 #include "attestd/conf/check.h"
+#include "attestd/conf/issuer_admin.h"
 #include "attestd/conf/issuer_dns.h"
 #include "attestd/conf/load.h"
 #include "attestd/conf/schema.h"
@@ -91,6 +92,7 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("limits", OPT, struct conf_issuer, limits, conf_limits_fields),
     CYAML_FIELD_MAPPING_PTR("tls", OPT, struct conf_issuer, tls, tls_fields),
     CYAML_FIELD_MAPPING_PTR("crl", OPT, struct conf_issuer, crl, crl_fields),
+    CYAML_FIELD_MAPPING_PTR("admin", OPT, struct conf_issuer, admin, conf_admin_fields),
     STR(conf_issuer, ca_warning, OPT),
     STR(conf_issuer, evidence_lifetime, OPT),
     STR(conf_issuer, log, OPT),
@@ -147,7 +149,8 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
         conf_default(&en->ek, "certificate") && conf_default(&en->ak_lifetime, "7d") &&
         default_list(&en->logs, &en->n_logs,
                      conf_tree_get(conf_tree_get(root, "enrolment"), "logs"), "firmware");
-    ok = ok && conf_dns_defaults(conf, root) && conf_limits_defaults(conf, root);
+    ok = ok && conf_dns_defaults(conf, root) && conf_limits_defaults(conf, root) &&
+         conf_admin_defaults(conf);
     const struct conf_node *list = conf_tree_get(root, "profiles");
     const struct conf_node *given = list ? list->first : NULL;
     for (unsigned i = 0; ok && i < conf->n_profiles; i++, given = given->next) {
@@ -175,8 +178,8 @@ static bool parse_port(const char *text, uint16_t *ret)
 
 #define HOST_ROOM 64
 
-static void check_listen(struct conf_check *check, const char *path, const char *listen,
-                         char ret_host[HOST_ROOM], uint16_t *ret_port)
+void conf_check_listen(struct conf_check *check, const char *path, const char *listen,
+                       char ret_host[HOST_ROOM], uint16_t *ret_port)
 {
     const char *colon = strrchr(listen, ':');
     const char *host = listen;
@@ -208,7 +211,7 @@ static void check_crl(struct conf_check *check, struct conf_issuer *conf)
         return;
     }
     if (crl->listen) {
-        check_listen(check, "crl.listen", crl->listen, conf->crl_host, &conf->crl_port);
+        conf_check_listen(check, "crl.listen", crl->listen, conf->crl_host, &conf->crl_port);
     }
     (void)conf_check_http_url(check, "crl.url", crl->url);
     if (crl->lifetime) {
@@ -485,7 +488,7 @@ static void check_store(struct conf_check *check, struct conf_issuer *conf)
 static void check_all(struct conf_check *check, struct conf_issuer *conf)
 {
     (void)conf_check_trust_domain(check, "trust_domain", conf->trust_domain);
-    check_listen(check, "listen", conf->listen, conf->listen_host, &conf->listen_port);
+    conf_check_listen(check, "listen", conf->listen, conf->listen_host, &conf->listen_port);
     check_crl(check, conf);
     (void)conf_check_url(check, "url", conf->url);
     (void)conf_check_path(check, "state_dir", conf->state_dir);
@@ -506,6 +509,7 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     }
     conf_dns_check(check, conf);
     conf_limits_check(check, conf->limits);
+    conf_admin_check(check, conf);
     if (conf->tls) {
         (void)conf_check_path(check, "tls.cert_file", conf->tls->cert_file);
         (void)conf_check_path(check, "tls.key_file", conf->tls->key_file);

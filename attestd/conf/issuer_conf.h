@@ -120,6 +120,75 @@ struct conf_crl {
     char *lifetime; /* 24h, from thisUpdate to nextUpdate */
 };
 
+/* The admin verbs over HTTPS, and who may use which (docs/ADMIN.md). */
+#define CONF_ADMIN_LIST_MAX 64
+enum conf_admin_role {
+    CONF_ROLE_REGISTRAR = 1,
+    CONF_ROLE_APPROVER = 2,
+    CONF_ROLE_REVOKER = 4,
+    CONF_ROLE_CA_OPERATOR = 8,
+    CONF_ROLE_AUDITOR = 16,
+};
+/* "registrar" …; NULL: no such. */
+const char *conf_admin_role_name(enum conf_admin_role role);
+struct conf_admin_oidc {
+    char *issuer;   /* "https://idp.bank.example", as the tokens' iss has it */
+    char *audience; /* as their aud names us */
+    char **algs;    /* "ES256" "RS256" "PS256"; ES256 and RS256 */
+    unsigned n_algs;
+    char *jwks_file, *ca_file; /* exactly one: keys from a file, or fetched under these roots */
+    char **claims;             /* "tid=…": each must be there, as a text */
+    unsigned n_claims;
+    char *leeway;       /* 60s, at most 300s */
+    char *max_lifetime; /* 24h; a token that ends later is refused */
+    /* derived */
+    int64_t leeway_s, max_lifetime_s;
+};
+/* One person or pipeline, by whatever credentials. */
+struct conf_admin_person {
+    char *name;
+    char **ids; /* "uid:1000", "spiffe://…", "x509:CN=…", "oidc:ISSUER#SUB" */
+    unsigned n_ids;
+};
+struct conf_admin_binding {
+    char **principals; /* such an id, or the beginning of one and "*"; or "person:NAME" */
+    unsigned n_principals;
+    char **roles;
+    unsigned n_roles;
+    char **paths; /* "spiffe://bank.example/agent/trading-*": agents; none and no labels: all */
+    unsigned n_paths;
+    char **labels; /* "zone=trading": hosts that have all of them */
+    unsigned n_labels;
+    /* derived */
+    unsigned role_set; /* of enum conf_admin_role */
+};
+struct conf_admin {
+    char *listen; /* "0.0.0.0:8444"; NULL: the socket only */
+    bool *four_eyes_set, *agents_set;
+    char *client_ca_file;    /* PEM roots of clients' certificates; NULL: none */
+    char *client_crl_file;   /* PEM lists of that CA, or "none" */
+    char *proposal_lifetime; /* 7d */
+    struct conf_admin_oidc *oidc;
+    unsigned n_oidc;
+    struct conf_admin_person *people;
+    unsigned n_people;
+    struct conf_admin_binding *bindings;
+    unsigned n_bindings;
+    /* derived */
+    bool four_eyes; /* true unless the file says false */
+    bool agents;    /* false unless the file says true: agents' certificates are a credential */
+    bool no_crl;
+    char listen_host[64];
+    uint16_t listen_port;
+    int64_t proposal_lifetime_s;
+};
+/* The name of the person with this id; NULL: nobody's. */
+const char *conf_admin_person(const struct conf_admin *admin, const char *id);
+/* Does this binding speak of who has this id? */
+bool conf_admin_binds(const struct conf_admin *admin, const struct conf_admin_binding *binding,
+                      const char *id);
+bool conf_admin_pattern_fits(const char *pattern, const char *text);
+
 struct conf_issuer {
     char *trust_domain;
     char *listen;    /* "127.0.0.1:8443", "[::1]:8443" */
@@ -142,6 +211,7 @@ struct conf_issuer {
     struct conf_limits *limits;            /* never NULL */
     struct conf_issuer_tls *tls;           /* NULL: issued under the issuer's own TLS root */
     struct conf_crl *crl;                  /* NULL: the defaults */
+    struct conf_admin *admin;              /* NULL: the socket only, without four eyes */
     char *ca_warning;                      /* 90d; a CA that ends sooner is warned of */
     char *evidence_lifetime;               /* 400d; messages and logs that were judged */
     char *log, *log_level, *control_group; /* as in attestd.yaml */
