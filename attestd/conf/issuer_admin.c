@@ -145,7 +145,8 @@ static bool oidc_ok(const struct conf_admin *admin, const char *text)
     const char *rest = text + 5, *hash = strchr(rest, '#');
     size_t len = hash ? (size_t)(hash - rest) : 0;
     for (unsigned i = 0; hash && hash[1] && i < admin->n_oidc; i++) {
-        if (strlen(admin->oidc[i].issuer) == len && strncmp(admin->oidc[i].issuer, rest, len) == 0) {
+        if (strlen(admin->oidc[i].issuer) == len &&
+            strncmp(admin->oidc[i].issuer, rest, len) == 0) {
             return true;
         }
     }
@@ -294,8 +295,8 @@ static void check_binding(struct conf_check *check, const struct conf_issuer *co
             conf_bad(check, at.text, "there is no \"%.64s\" in admin.people", b->principals[k] + 7);
         }
     }
-    if (conf_check_words(check, conf_path("admin.bindings[%u].roles", i).text, b->roles,
-                         b->n_roles, role_names)) {
+    if (conf_check_words(check, conf_path("admin.bindings[%u].roles", i).text, b->roles, b->n_roles,
+                         role_names)) {
         for (unsigned k = 0; k < b->n_roles; k++) {
             for (unsigned r = 0; role_names[r]; r++) {
                 b->role_set |= strcmp(role_names[r], b->roles[k]) == 0 ? 1U << r : 0;

@@ -28,6 +28,15 @@ enum ctl_exit ctl_call(const struct ctl_ctx *ctx, bool at_issuer, const char *op
                        const json_t *args, json_t **ret_result)
 {
     struct att_err err = {0};
+    if (at_issuer && ctl_is_remote(ctx)) {
+        bool forbidden = false;
+        if (ctl_remote_call(ctx, op, args, ret_result, &forbidden, &err) == ATT_OK) {
+            return CTL_OK;
+        }
+        enum ctl_exit exit_code = ctl_report(&err);
+        bool gone = err.rc == ATT_E_UNREACHABLE && err.domain == ATT_DOM_CURL;
+        return forbidden ? CTL_FORBIDDEN : gone ? CTL_UNREACHABLE : exit_code;
+    }
     const char *path = at_issuer ? ctx->admin_path : ctx->control_path;
     if (att_ctl_call(path, op, args, ctx->timeout_ms, ret_result, &err) != ATT_OK) {
         return ctl_report(&err);
@@ -95,6 +104,10 @@ static void print_help(FILE *to)
           "  --json         the whole answer as JSON\n"
           "  --socket PATH  attestd's control socket (" DEFAULT_CONTROL ")\n"
           "  --issuer PATH  attest-issuerd's admin socket (" DEFAULT_ADMIN ")\n"
+          "  --issuer https://HOST:PORT --cacert FILE  its admin API, with\n"
+          "     --cert FILE --key FILE  a client certificate, or\n"
+          "     --token-file FILE       a token of an OpenID provider\n"
+          "     --request-id ID         the same for a request that is sent again: done once\n"
           "exit: 0 ok, 1 refused or failed, 2 usage, 3 cannot reach the daemon, 4 not permitted\n",
           to);
     static const char *const titles[] = {"\non a host:\n", "\nat the issuer:\n",
@@ -322,7 +335,33 @@ static bool take_timeout(const char *word, struct ctl_ctx *ctx)
     return true;
 }
 
-/* Takes the global options, which may stand anywhere, out of argv. 0: one is wrong. */
+/* Where the value of a global option goes; NULL: it is none. Those of the admin API come before the
+ * noun: "policy sign" has a --key of its own. */
+static const char **global_text(const char *word, struct ctl_ctx *ctx, bool before_noun)
+{
+    const struct {
+        const char *name;
+        const char **into;
+        bool anywhere;
+    } all[] = {
+        {"--socket", &ctx->control_path, true},
+        {"--issuer", &ctx->admin_path, true},
+        {"--cert", &ctx->cert, false},
+        {"--key", &ctx->key, false},
+        {"--cacert", &ctx->cacert, false},
+        {"--token-file", &ctx->token_file, false},
+        {"--request-id", &ctx->request_id, false},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        if (strcmp(word, all[i].name) == 0 && (all[i].anywhere || before_noun)) {
+            return all[i].into;
+        }
+    }
+    return NULL;
+}
+
+/* Takes the global options out of argv; they may stand anywhere, but for those of the admin API.
+ * 0: one is wrong. */
 static int take_globals(int argc, char **argv, struct ctl_ctx *ctx)
 {
     int kept = 1;
@@ -333,9 +372,7 @@ static int take_globals(int argc, char **argv, struct ctl_ctx *ctx)
             argv[kept++] = argv[i];
             continue;
         }
-        const char **into = strcmp(argv[i], "--socket") == 0   ? &ctx->control_path
-                            : strcmp(argv[i], "--issuer") == 0 ? &ctx->admin_path
-                                                               : NULL;
+        const char **into = global_text(argv[i], ctx, kept == 1);
         bool timeout = strcmp(argv[i], "--timeout") == 0;
         if (strcmp(argv[i], "--json") == 0) {
             ctx->json = true;
@@ -377,7 +414,8 @@ static int unknown_command(char **argv)
 
 int ctl_main(int argc, char **argv)
 {
-    struct ctl_ctx ctx = {DEFAULT_CONTROL, DEFAULT_ADMIN, false, 60000};
+    struct ctl_ctx ctx = {
+        .control_path = DEFAULT_CONTROL, .admin_path = DEFAULT_ADMIN, .timeout_ms = 60000};
     argc = take_globals(argc, argv, &ctx);
     if (argc == 0) {
         return CTL_USAGE;

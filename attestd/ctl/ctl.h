@@ -9,14 +9,15 @@ enum ctl_exit {
     CTL_OK = 0,
     CTL_FAILED = 1,      /* refused or failed */
     CTL_USAGE = 2,       /* the command line is wrong */
-    CTL_UNREACHABLE = 3, /* no daemon at the socket */
-    CTL_FORBIDDEN = 4,   /* the socket is not for this user */
+    CTL_UNREACHABLE = 3, /* no daemon at the socket, no server at the address */
+    CTL_FORBIDDEN = 4, /* the socket is not for this user; the API does not know him, or his role */
 };
 
 /* What the global options said. */
 struct ctl_ctx {
     const char *control_path; /* attestd's socket */
-    const char *admin_path;   /* attest-issuerd's socket */
+    const char *admin_path;   /* attest-issuerd's socket, or the https address of its admin API */
+    const char *cert, *key, *cacert, *token_file, *request_id; /* for the latter; NULL: not given */
     bool json;
     int timeout_ms;
 };
@@ -80,6 +81,12 @@ enum ctl_exit ctl_report(const struct att_err *err);
 /* One call, its errors reported. */
 enum ctl_exit ctl_call(const struct ctl_ctx *ctx, bool at_issuer, const char *op,
                        const json_t *args, json_t **ret_result);
+
+/* One call of the issuer's admin API (remote.c). ret_forbidden: it says that we may not. */
+bool ctl_is_remote(const struct ctl_ctx *ctx);
+ATT_MUST_USE enum att_rc ctl_remote_call(const struct ctl_ctx *ctx, const char *op,
+                                         const json_t *args, json_t **ret_result,
+                                         bool *ret_forbidden, struct att_err *err);
 
 /* out.c */
 void ctl_print_json(const json_t *json);

@@ -16,11 +16,12 @@
 
 #define CONNECT_TIMEOUT_MS 10000
 #define HEADER_LINE_MAX    ((size_t)8 << 10)
+#define SENT_LINE_MAX      ((size_t)17 << 10) /* a token of 16 KiB */
 
 struct acme_http {
     CURLM *multi;
     CURL *easy;
-    char *ca_file;
+    char *ca_file, *cert_file, *key_file;
     struct acme_pin pin;
     bool proxy_from_env;
     int connect_timeout_ms;
@@ -50,6 +51,11 @@ static enum att_rc copy_config(const struct acme_http_config *config, struct acm
     http->proxy_from_env = config->proxy_from_env;
     http->connect_timeout_ms =
         config->connect_timeout_ms > 0 ? config->connect_timeout_ms : CONNECT_TIMEOUT_MS;
+    http->cert_file = config->cert_file ? strdup(config->cert_file) : NULL;
+    http->key_file = config->key_file ? strdup(config->key_file) : NULL;
+    if ((config->cert_file && !http->cert_file) || (config->key_file && !http->key_file)) {
+        return att_fail(err, ATT_E_NOMEM, "HTTPS client: no memory");
+    }
     if (config->ca_sha256) {
         http->pin.pinned = true;
         memcpy(http->pin.sha256, config->ca_sha256, sizeof http->pin.sha256);
@@ -92,6 +98,8 @@ void acme_http_free(struct acme_http *http)
         curl_easy_cleanup(http->easy);
         curl_multi_cleanup(http->multi);
         free(http->ca_file);
+        free(http->cert_file);
+        free(http->key_file);
         free(http);
     }
 }
@@ -320,15 +328,14 @@ static struct curl_slist *headers_of(const struct acme_http_request *request)
     const struct {
         const char *format, *value;
     } lines[] = {
-        {"Content-Type: %s", request->content_type},
-        {"Accept: %s", request->accept},
-        {"If-None-Match: \"%s\"", request->if_none_match},
-        {"Prefer: %s", request->prefer},
+        {"Content-Type: %s", request->content_type},       {"Accept: %s", request->accept},
+        {"If-None-Match: \"%s\"", request->if_none_match}, {"Prefer: %s", request->prefer},
+        {"Authorization: Bearer %s", request->bearer},
     };
     /* No 100-continue: it costs a round trip and saves nothing here. */
     struct curl_slist *list = curl_slist_append(NULL, "Expect:");
     for (size_t i = 0; list && i < sizeof lines / sizeof lines[0]; i++) {
-        char line[512];
+        char line[SENT_LINE_MAX];
         if (!lines[i].value) {
             continue;
         }
@@ -353,6 +360,11 @@ static CURLcode set_trust(struct acme_http *http)
     CURLcode bad = curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
     bad |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
     bad |= curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
+    if (http->cert_file) {
+        bad |= curl_easy_setopt(easy, CURLOPT_SSLCERT, http->cert_file);
+        bad |= curl_easy_setopt(easy, CURLOPT_SSLKEY, http->key_file);
+        bad |= curl_easy_setopt(easy, CURLOPT_KEYPASSWD, ""); /* nobody is asked for one */
+    }
     /* NULL takes the distribution's defaults away: nothing but our anchor is trusted. */
     bad |= curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     bad |= curl_easy_setopt(easy, CURLOPT_CAINFO, http->pin.pinned ? NULL : http->ca_file);
@@ -422,6 +434,10 @@ static enum att_rc curl_error(CURLcode code, const char *text, const struct exch
     case CURLE_SSL_ISSUER_ERROR:
         rc = ATT_E_AUTH;
         reason = "issuerTls";
+        break;
+    case CURLE_SSL_CERTPROBLEM:
+        rc = ATT_E_INVAL;
+        reason = "clientCert";
         break;
     case CURLE_SSL_CACERT_BADFILE:
         rc = ATT_E_INVAL;

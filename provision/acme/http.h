@@ -16,6 +16,8 @@ struct acme_http_config {
     const char *ca_file;      /* PEM; the system's roots are never used */
     const uint8_t *ca_sha256; /* 32 bytes: SHA-256 of the root's DER. The server must send that root
                                  at the end of its chain, which is then verified in full */
+    const char *cert_file;    /* PEM, leaf first: shown to a server that asks; NULL: none */
+    const char *key_file;     /* PEM, of it */
     bool proxy_from_env;      /* obey https_proxy/no_proxy; otherwise never a proxy */
     int connect_timeout_ms;   /* 0 = 10 s */
 };
@@ -27,6 +29,7 @@ struct acme_http_request {
     const char *accept;        /* NULL = any */
     const char *if_none_match; /* version without quotes; NULL = absent */
     const char *prefer;        /* "wait=50"; NULL = absent */
+    const char *bearer;        /* a token (RFC 6750 §2.1); NULL = absent */
     struct att_slice body;
     size_t max_body; /* 0 = ACME_HTTP_BODY_MAX */
     int timeout_ms;  /* of the whole exchange; 0 = ACME_HTTP_TIMEOUT_MS */

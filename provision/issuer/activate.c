@@ -188,6 +188,12 @@ static enum att_rc check_ek_source(const struct m2 *m, bool named, struct att_er
     return ATT_OK;
 }
 
+static bool four_eyes(const struct m2 *m)
+{
+    const struct conf_admin *admin = m->call->settings->conf->admin;
+    return admin && admin->four_eyes;
+}
+
 /* The state of a host that this account is bound to only now. */
 static bool first_state(struct m2 *m, const struct issuer_tpm *tpm, bool named)
 {
@@ -197,7 +203,8 @@ static bool first_state(struct m2 *m, const struct issuer_tpm *tpm, bool named)
         snprintf(why, sizeof why, "the banned host %.12s lists its EK", tpm->disputed);
         return issuer_set(&host->state, STORE_HOST_PENDING) && issuer_set(&host->reason, why);
     }
-    return !named || strcmp(host->state, STORE_HOST_PENDING) != 0 ||
+    /* With four eyes a ticket only registers; somebody else approves. */
+    return !named || four_eyes(m) || strcmp(host->state, STORE_HOST_PENDING) != 0 ||
            issuer_set(&host->state, STORE_HOST_APPROVED);
 }
 
@@ -224,7 +231,7 @@ static enum att_rc bind_host(struct m2 *m, struct store_tx *tx, const struct iss
         }
     }
     bool named = !rc && kid[0] && ticket.ek[0];
-    if (!rc && m->host_found && host->account[0] && !named) {
+    if (!rc && m->host_found && host->account[0] && (!named || four_eyes(m))) {
         rc = issuer_refuse(err, ATT_E_DENIED, "accountMismatch",
                            "host %.12s belongs to another account", host->id);
     }
@@ -244,6 +251,10 @@ static enum att_rc bind_host(struct m2 *m, struct store_tx *tx, const struct iss
     if (!rc) {
         bool ok =
             first_state(m, tpm, named) && issuer_set(&host->account, call->account.thumbprint);
+        if (ok && ticket.created_by && ticket.created_by[0] &&
+            strcmp(host->state, STORE_HOST_PENDING) == 0) {
+            ok = issuer_set(&host->registered_by, ticket.created_by);
+        }
         if (ok && ticket.label && ticket.label[0] && !host->label[0]) {
             ok = issuer_set(&host->label, ticket.label);
         }

@@ -1,4 +1,4 @@
-/* Dispatch, argument checks, status. */
+/* The table of operations, argument checks, status. */
 #include "provision/issuer/admin.h"
 
 #include "certs/ekcert.h"
@@ -63,7 +63,7 @@ static const struct operation operations[] = {
     {"entry.list", issuer_admin_entry_list, READ, {{0}}},
     {"entry.show", issuer_admin_entry_show, READ, {NAME}},
     {"entry.delete", issuer_admin_entry_delete, WRITE, {NAME}},
-    {"policy.apply", issuer_admin_policy_apply, NONE, {APPLY}},
+    {"policy.apply", issuer_admin_policy_apply, WRITE, {APPLY}},
     {"policy.mode",
      issuer_admin_policy_mode,
      WRITE,
@@ -115,6 +115,10 @@ static const struct operation operations[] = {
      issuer_admin_audit_erase,
      WRITE,
      {{"seq", ARG_INT, true}, {"reason", ARG_TEXT, true}}},
+    {"proposal.list", issuer_admin_proposal_list, READ, {{"state", ARG_TEXT, false}}},
+    {"proposal.show", issuer_admin_proposal_show, READ, {ID}},
+    {"proposal.approve", issuer_admin_proposal_approve, WRITE, {ID}},
+    {"proposal.reject", issuer_admin_proposal_reject, WRITE, {ID, {"reason", ARG_TEXT, true}}},
 };
 
 /* ---- arguments
@@ -186,7 +190,10 @@ int64_t issuer_arg_int(const struct issuer_admin_call *call, const char *name, i
 enum att_rc issuer_admin_audit(struct issuer_admin_call *call, struct store_tx *tx, json_t *record,
                                struct att_err *err)
 {
-    json_object_set_new(record, "uid", json_integer(call->uid));
+    issuer_who_put(record, call->who);
+    if (call->proposed_by) {
+        json_object_set_new(record, "proposedBy", json_string(call->proposed_by));
+    }
     return issuer_audit(tx, call->now, record, NULL, err);
 }
 
@@ -364,60 +371,28 @@ enum att_rc issuer_admin_status(struct issuer_admin_call *call, struct store_tx 
     return ATT_OK;
 }
 
-/* ---- dispatch
+/* ---- the table
  * --------------------------------------------------------------------------------------------------
  */
 
-struct run {
-    struct issuer_admin_call *call;
-    const struct operation *op;
-};
-
-static enum att_rc run_tx(void *user, struct store_tx *tx, struct att_err *err)
+bool issuer_admin_op_at(size_t n, struct issuer_admin_op *ret_op)
 {
-    struct run *r = user;
-    return r->op->fn(r->call, tx, err);
+    if (n >= sizeof operations / sizeof operations[0]) {
+        return false;
+    }
+    const struct operation *o = &operations[n];
+    *ret_op = (struct issuer_admin_op){o->op, o->fn, o->store == WRITE, o->store != NONE};
+    return true;
 }
 
-enum att_rc issuer_admin(void *user, const struct att_ctl_peer *peer, const char *op,
-                         const json_t *args, json_t **ret_result, struct att_err *err)
+enum att_rc issuer_admin_op_find(const char *op, const json_t *args, struct issuer_admin_op *ret_op,
+                                 struct att_err *err)
 {
-    struct issuer *issuer = user;
-    const struct operation *found = NULL;
     for (size_t i = 0; i < sizeof operations / sizeof operations[0]; i++) {
         if (strcmp(operations[i].op, op) == 0) {
-            found = &operations[i];
+            (void)issuer_admin_op_at(i, ret_op);
+            return check_args(&operations[i], args, err);
         }
     }
-    if (!found) {
-        return issuer_refuse(err, ATT_E_UNSUPPORTED, "usage", "there is no operation \"%.60s\"",
-                             op);
-    }
-    enum att_rc rc = check_args(found, args, err);
-    if (rc) {
-        return rc;
-    }
-    struct issuer_admin_call call = {.issuer = issuer,
-                                     .args = args,
-                                     .uid = peer ? (int64_t)peer->uid : -1,
-                                     .now = issuer->clock(),
-                                     .result = json_object()};
-    struct run r = {&call, found};
-    rc = found->store == NONE ? found->fn(&call, NULL, err)
-                              : store_run(issuer->store, found->store == WRITE, run_tx, &r, err);
-    if (!rc && call.wake) {
-        issuer_view_wake(issuer);
-    }
-    if (found->store == WRITE || rc) {
-        att_log(rc ? ATT_WARN : ATT_INFO, "admin", ATT_S("op", op), ATT_N("uid", call.uid),
-                ATT_S("outcome", rc ? "refused" : "done"),
-                ATT_S("reason", rc && err ? err->reason : ""),
-                ATT_S("detail", rc && err ? err->msg : ""));
-    }
-    if (rc) {
-        json_decref(call.result);
-        return rc;
-    }
-    *ret_result = call.result;
-    return ATT_OK;
+    return issuer_refuse(err, ATT_E_UNSUPPORTED, "usage", "there is no operation \"%.60s\"", op);
 }

@@ -1,13 +1,17 @@
-/* The admin socket's operations (docs/ADMIN.md), one file a noun. */
+/* The admin operations (docs/ADMIN.md), one file a noun; over the socket and over HTTPS. */
 #ifndef PROVISION_ISSUER_ADMIN_H
 #define PROVISION_ISSUER_ADMIN_H
 
-#include "provision/issuer/context.h"
+#include "provision/issuer/who.h"
 
 struct issuer_admin_call {
     struct issuer *issuer;
     const json_t *args; /* an object; its members have been checked against the table */
-    int64_t uid, now;
+    const struct issuer_who *who;
+    const struct conf_admin *conf; /* may be NULL */
+    struct issuer_scope scope;     /* what who may act on */
+    const char *proposed_by;       /* of a proposal that who approved; else NULL */
+    int64_t now;
     json_t *result; /* an object, for the operation to fill */
     bool wake;      /* the view changed: wake who waits, after the commit */
 };
@@ -64,6 +68,43 @@ enum att_rc issuer_admin_audit_erase(struct issuer_admin_call *, struct store_tx
 enum att_rc issuer_admin_audit_verify(struct issuer_admin_call *, struct store_tx *,
                                       struct att_err *);
 enum att_rc issuer_admin_status(struct issuer_admin_call *, struct store_tx *, struct att_err *);
+enum att_rc issuer_admin_proposal_list(struct issuer_admin_call *, struct store_tx *,
+                                       struct att_err *);
+enum att_rc issuer_admin_proposal_show(struct issuer_admin_call *, struct store_tx *,
+                                       struct att_err *);
+enum att_rc issuer_admin_proposal_approve(struct issuer_admin_call *, struct store_tx *,
+                                          struct att_err *);
+enum att_rc issuer_admin_proposal_reject(struct issuer_admin_call *, struct store_tx *,
+                                         struct att_err *);
+
+/* ---- running one
+ * -------------------------------------------------------------------------------- */
+
+struct issuer_admin_op {
+    const char *op;
+    issuer_admin_fn fn;
+    bool write, store; /* changes something; wants a transaction */
+};
+/* The n-th of all; false after the last. */
+bool issuer_admin_op_at(size_t n, struct issuer_admin_op *ret_op);
+/* By its name, with its arguments checked: ATT_E_UNSUPPORTED, ATT_E_INVAL. */
+ATT_MUST_USE enum att_rc issuer_admin_op_find(const char *op, const json_t *args,
+                                              struct issuer_admin_op *ret_op, struct att_err *err);
+/* One operation by somebody who is known: asks for his role, does it once (who->request), makes a
+ * proposal of it where four eyes want that, records it, and a refusal, too. */
+ATT_MUST_USE enum att_rc issuer_admin_run(struct issuer *issuer, const struct issuer_who *who,
+                                          const char *op, const json_t *args, json_t **ret_result,
+                                          struct att_err *err);
+/* A refusal's record, bounded for each identity (or address, where there is none). */
+void issuer_admin_refused(struct issuer *issuer, const struct issuer_who *who, const char *op,
+                          const struct att_err *why);
+/* Makes a proposal of the call. */
+ATT_MUST_USE enum att_rc issuer_proposal_make(struct issuer_admin_call *call,
+                                              const struct issuer_admin_op *op, struct store_tx *tx,
+                                              struct att_err *err);
+/* ATT_E_DENIED, reason "fourEyes": who asks is who registered the host. */
+ATT_MUST_USE enum att_rc issuer_four_eyes(const struct issuer_admin_call *call,
+                                          const struct store_host *host, struct att_err *err);
 
 /* ---- shared
  * --------------------------------------------------------------------------------------- */

@@ -11,6 +11,21 @@
     "unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation or "         \
     "privilegeWithdrawn"
 
+/* ATT_E_NOTFOUND when there is none. */
+static enum att_rc cert_in_scope(struct issuer_admin_call *call, struct store_tx *tx,
+                                 const char *serial, struct att_err *err)
+{
+    struct store_cert row = {0};
+    enum att_rc rc = store_get(tx, &store_certs, serial, &row, err);
+    if (rc == ATT_E_NOTFOUND) {
+        att_err_clear(err);
+        return issuer_refuse(err, rc, "certUnknown", "there is no certificate %.60s", serial);
+    }
+    rc = rc ? rc : issuer_scope_cert(&call->scope, tx, &row, err);
+    store_record_done(&store_certs, &row);
+    return rc;
+}
+
 enum att_rc issuer_admin_cert_revoke(struct issuer_admin_call *call, struct store_tx *tx,
                                      struct att_err *err)
 {
@@ -30,11 +45,9 @@ enum att_rc issuer_admin_cert_revoke(struct issuer_admin_call *call, struct stor
     }
     const struct issuer_revocation what = {serial, certs_crl_reason_name(parsed),
                                            "the certificate was revoked before it was signed",
-                                           call->uid, NULL};
-    enum att_rc rc = issuer_revoke(tx, &what, call->now, err);
-    if (rc == ATT_E_NOTFOUND) {
-        return issuer_refuse(err, rc, "certUnknown", "there is no certificate %.60s", serial);
-    }
+                                           call->who, NULL};
+    enum att_rc rc = cert_in_scope(call, tx, serial, err);
+    rc = rc ? rc : issuer_revoke(tx, &what, call->now, err);
     if (!rc) {
         call->wake = true;
         rc = issuer_view_bump(tx, err);
@@ -60,6 +73,10 @@ static enum att_rc one_scope(struct issuer_admin_call *call, struct store_tx *tx
         struct store_host row = {0};
         enum att_rc rc = issuer_arg_host(call, tx, &row, err);
         snprintf(ret, SCOPE_ROOM, "host/%s", rc ? "" : row.id);
+        if (!rc) {
+            att_autojson *labels = issuer_json(row.labels);
+            rc = issuer_scope_host(&call->scope, row.id, labels, err);
+        }
         store_record_done(&store_hosts, &row);
         return rc;
     }
@@ -67,6 +84,7 @@ static enum att_rc one_scope(struct issuer_admin_call *call, struct store_tx *tx
         struct store_cert row = {0};
         enum att_rc rc = store_get(tx, &store_certs, serial, &row, err);
         snprintf(ret, SCOPE_ROOM, "serial/%s", rc ? "" : row.serial);
+        rc = rc ? rc : issuer_scope_cert(&call->scope, tx, &row, err);
         store_record_done(&store_certs, &row);
         return rc;
     }
@@ -77,7 +95,7 @@ static enum att_rc one_scope(struct issuer_admin_call *call, struct store_tx *tx
                              profile);
     }
     snprintf(ret, SCOPE_ROOM, profile ? "profile/%.100s" : "all%.0s", profile ? profile : "");
-    return ATT_OK;
+    return issuer_scope_all(&call->scope, err);
 }
 
 enum att_rc issuer_admin_cert_renew(struct issuer_admin_call *call, struct store_tx *tx,

@@ -56,6 +56,18 @@ static enum att_rc check_entry(const struct apply *a, const struct conf_entry *e
     return ATT_OK;
 }
 
+/* What is there now must be one's own, too. */
+static enum att_rc stored_in_scope(const struct issuer_admin_call *call,
+                                   const struct store_entry *row, struct att_err *err)
+{
+    struct conf_entry *entry = NULL;
+    att_autojson *json = issuer_json(row->json);
+    enum att_rc rc = call->scope.all ? ATT_OK : conf_entry_from_json(json, &entry, err);
+    rc = rc ? rc : issuer_scope_agent(&call->scope, row->spiffe_id, entry, err);
+    conf_entry_free(entry);
+    return rc;
+}
+
 static enum att_rc apply_one(struct apply *a, struct store_tx *tx, const struct conf_entry *entry,
                              struct att_err *err)
 {
@@ -74,13 +86,19 @@ static enum att_rc apply_one(struct apply *a, struct store_tx *tx, const struct 
     if (rc || !text || !spiffe) {
         return rc ? rc : att_fail(err, ATT_E_NOMEM, "no memory");
     }
+    rc = issuer_scope_agent(&a->call->scope, spiffe, entry, err);
+    if (rc) {
+        return rc;
+    }
     rc = store_get(tx, &store_entries, entry->name, &row, NULL);
     bool there = rc == ATT_OK;
     if (rc && rc != ATT_E_NOTFOUND) {
         return att_fail(err, rc, "entries cannot be read");
     }
-    rc = ATT_OK;
-    if (there && strcmp(row.json, text) == 0) {
+    rc = there ? stored_in_scope(a->call, &row, err) : ATT_OK;
+    if (rc) {
+        /* told by the caller */
+    } else if (there && strcmp(row.json, text) == 0) {
         json_array_append_new(a->unchanged, json_string(entry->name));
     } else {
         if (there) {
@@ -320,6 +338,7 @@ enum att_rc issuer_admin_entry_delete(struct issuer_admin_call *call, struct sto
     struct doomed d = {0};
     const char *name = issuer_arg(call, "name");
     enum att_rc rc = store_get(tx, &store_entries, name, &row, err);
+    rc = rc ? rc : stored_in_scope(call, &row, err);
     if (!rc) {
         rc =
             store_cert_live(tx, STORE_CERT_OF_SUBJECT, row.spiffe_id, call->now, -1, doom, &d, err);
@@ -333,7 +352,7 @@ enum att_rc issuer_admin_entry_delete(struct issuer_admin_call *call, struct sto
     for (size_t i = 0; i < d.n && !rc; i++) {
         const struct issuer_revocation what = {
             d.serials[i], "notAssigned", "the agent was taken from the host before it was signed",
-            call->uid, NULL};
+            call->who, NULL};
         rc = issuer_revoke(tx, &what, call->now, err);
     }
     if (!rc) {
@@ -360,18 +379,18 @@ enum att_rc issuer_admin_entry_delete(struct issuer_admin_call *call, struct sto
 enum att_rc issuer_admin_policy_apply(struct issuer_admin_call *call, struct store_tx *tx,
                                       struct att_err *err)
 {
-    (void)tx;
     const char *file = issuer_arg(call, "filename");
     json_t *result = NULL;
-    enum att_rc rc = issuer_policy_apply(call->issuer, att_slice_str(issuer_arg(call, "text")),
+    enum att_rc rc = issuer_policy_apply(call->issuer, tx, att_slice_str(issuer_arg(call, "text")),
                                          json_is_true(json_object_get(call->args, "dryRun")),
-                                         call->uid, &result, err);
+                                         call->who, &result, err);
     if (rc) {
         att_err_prefix(err, "%s", file && *file ? file : "policy");
         return rc;
     }
     json_object_update(call->result, result);
     json_decref(result);
+    call->wake = true;
     return ATT_OK;
 }
 

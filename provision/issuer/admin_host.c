@@ -173,6 +173,14 @@ static enum att_rc host_event(struct issuer_admin_call *call, struct store_tx *t
     return rc ? rc : issuer_view_bump(tx, err);
 }
 
+/* As it is now. */
+static enum att_rc in_scope(const struct issuer_admin_call *call, const struct store_host *host,
+                            struct att_err *err)
+{
+    att_autojson *labels = issuer_json(host->labels);
+    return issuer_scope_host(&call->scope, host->id, labels, err);
+}
+
 static enum att_rc save_host(struct issuer_admin_call *call, struct store_tx *tx,
                              struct store_host *host, struct att_err *err)
 {
@@ -215,10 +223,20 @@ enum att_rc issuer_admin_host_approve(struct issuer_admin_call *call, struct sto
                                       struct att_err *err)
 {
     struct store_host host = {0};
+    const json_t *labels = json_object_get(call->args, "labels");
     enum att_rc rc = issuer_arg_host(call, tx, &host, err);
+    /* A host without labels is nobody's yet. */
+    if (!rc && strcmp(host.labels, "{}") != 0) {
+        rc = in_scope(call, &host, err);
+    }
     if (!rc) {
-        rc = set_labels(&host, issuer_arg(call, "label"), json_object_get(call->args, "labels"),
-                        err);
+        rc = issuer_four_eyes(call, &host, err);
+    }
+    if (!rc) {
+        rc = set_labels(&host, issuer_arg(call, "label"), labels, err);
+    }
+    if (!rc) {
+        rc = in_scope(call, &host, err);
     }
     if (!rc) {
         rc = issuer_set(&host.state, STORE_HOST_APPROVED) && issuer_set(&host.reason, "")
@@ -277,6 +295,9 @@ enum att_rc issuer_admin_host_ban(struct issuer_admin_call *call, struct store_t
         }
     }
     if (!rc) {
+        rc = in_scope(call, &host, err);
+    }
+    if (!rc) {
         rc = issuer_host_end(tx, host.id, "hostBanned", call->now, &revoked, err);
     }
     if (!rc) {
@@ -298,6 +319,7 @@ enum att_rc issuer_admin_host_evict(struct issuer_admin_call *call, struct store
     struct store_host host = {0};
     int64_t revoked = 0;
     enum att_rc rc = issuer_arg_host(call, tx, &host, err);
+    rc = rc ? rc : in_scope(call, &host, err);
     if (!rc && strcmp(host.state, STORE_HOST_BANNED) == 0) {
         /* Forgetting it would lift the ban. */
         rc = issuer_refuse(err, ATT_E_CONFLICT, "hostBanned",
@@ -322,6 +344,8 @@ enum att_rc issuer_admin_host_rebind(struct issuer_admin_call *call, struct stor
 {
     struct store_host host = {0};
     enum att_rc rc = issuer_arg_host(call, tx, &host, err);
+    rc = rc ? rc : in_scope(call, &host, err);
+    rc = rc ? rc : issuer_four_eyes(call, &host, err);
     if (!rc) {
         rc = issuer_set(&host.account, "") ? save_host(call, tx, &host, err)
                                            : att_fail(err, ATT_E_NOMEM, "no memory");
@@ -364,6 +388,12 @@ static char *host_text(const struct store_host *host)
     return issuer_json_text(json);
 }
 
+/* Who is remembered as the one that registered a host. */
+static const char *registrar_of(const struct issuer_admin_call *call)
+{
+    return call->proposed_by ? call->proposed_by : call->who->identity;
+}
+
 struct import {
     json_t *added, *changed;
     json_t *pending; /* stay so, for a reason that only host.approve overrides */
@@ -398,6 +428,9 @@ static enum att_rc import_line(struct issuer_admin_call *call, struct store_tx *
     }
     rc = store_get(tx, &store_hosts, line, &host, NULL);
     bool fresh = rc == ATT_E_NOTFOUND;
+    if (!rc && strcmp(host.labels, "{}") != 0) {
+        rc = in_scope(call, &host, err);
+    }
     issuer_autofree *before = fresh || rc ? NULL : host_text(&host);
     if (fresh) {
         rc = issuer_host_new(line, STORE_HOST_APPROVED, "inventory", call->now, &host, err);
@@ -414,10 +447,18 @@ static enum att_rc import_line(struct issuer_admin_call *call, struct store_tx *
         rc = set_labels(&host, label && *label ? label : NULL, labels, err);
     }
     if (!rc) {
+        rc = in_scope(call, &host, err);
+    }
+    if (!rc) {
         issuer_autofree *after = host_text(&host);
         bool same = before && after && strcmp(before, after) == 0;
         im->unchanged += same;
-        if (fresh) {
+        if (!same && !issuer_set(&host.registered_by, registrar_of(call))) {
+            rc = att_fail(err, ATT_E_NOMEM, "no memory");
+        }
+        if (rc) {
+            /* nothing is told of it */
+        } else if (fresh) {
             rc = im->dry_run ? ATT_OK : put_new_host(tx, &host, err);
             json_array_append_new(im->added, json_string(line));
         } else if (!same) {
@@ -516,7 +557,8 @@ static enum att_rc ticket_args(struct issuer_admin_call *call, struct store_tick
     t->uses = t->uses_left;
     t->created_at = call->now;
     t->expires_at = call->now + seconds;
-    return issuer_set(&t->ek, ek) && issuer_set(&t->label, host)
+    return issuer_set(&t->ek, ek) && issuer_set(&t->label, host) &&
+                   issuer_set(&t->created_by, call->who->identity)
                ? ATT_OK
                : att_fail(err, ATT_E_NOMEM, "no memory");
 }

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define FOLDERS 11
+#define FOLDERS 80
 
 /* Of freed memory at the end of a thread's heap this much stays; from this size on a block is
  * mapped by itself and goes back at once, as a request with logs does. */
@@ -21,7 +21,7 @@
 
 struct folders {
     struct proc_sandbox_path list[FOLDERS + 1];
-    char parents[5][4096];
+    char parents[5 + 2 + CONF_ADMIN_LIST_MAX][4096];
     size_t n, n_parents;
 };
 
@@ -65,6 +65,20 @@ static void add_store(struct folders *folders, const struct conf_issuer *conf)
     add(folders, (struct proc_sandbox_path){"/etc/postgresql-common", PROC_PATH_READ});
 }
 
+/* What is read again when it was replaced. */
+static void add_admin(struct folders *folders, const struct conf_admin *admin)
+{
+    if (!admin) {
+        return;
+    }
+    add_folder_of(folders, admin->client_ca_file);
+    add_folder_of(folders, admin->no_crl ? NULL : admin->client_crl_file);
+    for (unsigned i = 0; i < admin->n_oidc; i++) {
+        add_folder_of(folders, admin->oidc[i].jwks_file);
+        add_folder_of(folders, admin->oidc[i].ca_file);
+    }
+}
+
 static enum att_rc enter(const struct conf_issuer *conf, const char *config, struct att_err *err)
 {
     struct folders folders = {0};
@@ -77,6 +91,7 @@ static enum att_rc enter(const struct conf_issuer *conf, const char *config, str
     add_folder_of(&folders, conf->tls ? conf->tls->cert_file : NULL);
     add_folder_of(&folders, conf->tls ? conf->tls->key_file : NULL);
     add_store(&folders, conf);
+    add_admin(&folders, conf->admin);
     const struct proc_sandbox_opts opts = {.profile = PROC_PROFILE_ISSUERD, .paths = folders.list};
     enum att_rc rc = proc_sandbox_enter(&opts, &report, err);
     if (!rc) {

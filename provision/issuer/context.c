@@ -1,4 +1,5 @@
 /* Settings, and opening the issuer. */
+#include "provision/issuer/admin_auth.h"
 #include "provision/issuer/alternates.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/revoke.h"
@@ -33,6 +34,7 @@ static void settings_free(struct issuer_settings *s)
     }
     free(s->deny);
     certs_ek_store_free(s->ek_roots);
+    issuer_admin_auth_free(s->admin); /* it borrows from conf */
     conf_issuer_free(s->conf);
     free(s);
 }
@@ -98,6 +100,9 @@ enum att_rc issuer_settings_load(const char *path, struct issuer_settings **ret_
     if (!rc && !s->conf->enrolment->ek_inventory && certs_ek_store_roots(s->ek_roots) == 0) {
         rc = att_fail(err, ATT_E_INVAL, "ek.roots_dir %s: holds no root certificate",
                       s->conf->ek->roots_dir);
+    }
+    if (!rc) {
+        rc = issuer_admin_auth_new(s->conf, &s->admin, err);
     }
     if (rc) {
         settings_free(s);

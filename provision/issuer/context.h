@@ -56,6 +56,8 @@ struct issuer_limit;
 struct issuer_policies;
 struct issuer_entries;
 struct issuer_claim;
+struct issuer_who;
+struct issuer_admin_auth;
 
 /* The part of the configuration that SIGHUP replaces; counted, immutable after load. */
 struct issuer_settings {
@@ -64,6 +66,7 @@ struct issuer_settings {
     struct certs_ek_store *ek_roots;
     struct verify_deny *deny;
     size_t n_deny;
+    struct issuer_admin_auth *admin; /* NULL: nobody is known over HTTPS */
 };
 
 struct issuer_counters {
@@ -259,7 +262,8 @@ enum issuer_limit_kind {
     ISSUER_LIMIT_HOST_ORDERS, /* those from here on as the configuration says */
     ISSUER_LIMIT_ADDRESS_REQUESTS,
     ISSUER_LIMIT_ADDRESS_ACCOUNTS,
-    ISSUER_LIMITS /* how many */
+    ISSUER_LIMIT_ADMIN_REFUSALS, /* records of them, by identity or address */
+    ISSUER_LIMITS                /* how many */
 };
 /* Whether this one did it this many times within ISSUER_RECENT_S already; if not, it is counted. */
 bool issuer_limit_take(struct issuer_limit *limit, enum issuer_limit_kind kind, const char *who,
@@ -426,8 +430,8 @@ ATT_MUST_USE enum att_rc issuer_policy_use(struct store_tx *tx, const struct con
                                            struct att_err *err);
 /* Sets a profile's mode, with its record; "default": the settings' again. */
 ATT_MUST_USE enum att_rc issuer_policy_set_mode(struct store_tx *tx, const char *profile,
-                                                const char *mode, int64_t uid, int64_t now,
-                                                struct att_err *err);
+                                                const char *mode, const struct issuer_who *who,
+                                                int64_t now, struct att_err *err);
 /* Is it signed by one of these keys (none: by whomever, or not at all)? policyUnsigned,
  * policySigner.
  */
@@ -450,9 +454,11 @@ ATT_MUST_USE enum att_rc issuer_logs_supply_kept(struct store_tx *tx, const json
  * NULL where there are none. */
 void issuer_policy_log(const struct verify_verdict *verdict, const char *host, const char *what);
 json_t *issuer_policy_note(const struct verify_verdict *verdict);
-/* Stores one (JSON text), when it is new or newer; ret_result as in docs/ADMIN.md. */
-ATT_MUST_USE enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text,
-                                             bool dry_run, int64_t uid, json_t **ret_result,
+/* Stores one (JSON text), when it is new or newer; ret_result as in docs/ADMIN.md. tx NULL: in a
+ * transaction of its own. who NULL: the issuer itself. */
+ATT_MUST_USE enum att_rc issuer_policy_apply(struct issuer *issuer, struct store_tx *tx,
+                                             struct att_slice text, bool dry_run,
+                                             const struct issuer_who *who, json_t **ret_result,
                                              struct att_err *err);
 /* Applies every NAME.json of policies_dir; a folder that is not there is fine. */
 ATT_MUST_USE enum att_rc issuer_policies_import(struct issuer *issuer, const char *dir,

@@ -31,7 +31,7 @@ enum att_rc issuer_admin_policy_mode(struct issuer_admin_call *call, struct stor
                              profile);
     }
     enum att_rc rc =
-        issuer_policy_set_mode(tx, profile, issuer_arg(call, "mode"), call->uid, call->now, err);
+        issuer_policy_set_mode(tx, profile, issuer_arg(call, "mode"), call->who, call->now, err);
     rc = rc ? rc : issuer_policy_use(tx, settings->conf, profile, &use, err);
     if (!rc) {
         json_object_set_new(call->result, "profile", json_string(profile));

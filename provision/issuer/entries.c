@@ -3,6 +3,7 @@
 
 #include "attestd/base/io.h"
 #include "provision/verify/policy_signed.h"
+#include "provision/issuer/who.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -179,7 +180,7 @@ struct policy_apply {
     const struct verify_policy *policy;
     char *text;
     char sha256[65];
-    int64_t uid;
+    const struct issuer_who *who;
     bool dry_run, changed;
 };
 
@@ -218,7 +219,7 @@ static enum att_rc apply_tx(void *user, struct store_tx *tx, struct att_err *err
             json_t *record = issuer_record("policy", "done", NULL, NULL, a->policy->name);
             json_object_set_new(record, "version", json_integer(a->policy->version));
             json_object_set_new(record, "sha256", json_string(a->sha256));
-            json_object_set_new(record, "uid", json_integer(a->uid));
+            issuer_who_put(record, a->who);
             json_object_set_new(record, "policy", json_string(a->text));
             rc = issuer_audit(tx, now, record, NULL, err);
         }
@@ -243,8 +244,9 @@ static enum att_rc read_policy(struct att_slice text, struct verify_policy **ret
     return ATT_OK;
 }
 
-enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text, bool dry_run,
-                                int64_t uid, json_t **ret_result, struct att_err *err)
+enum att_rc issuer_policy_apply(struct issuer *issuer, struct store_tx *tx, struct att_slice text,
+                                bool dry_run, const struct issuer_who *who, json_t **ret_result,
+                                struct att_err *err)
 {
     verify_autopolicy *policy = NULL;
     enum att_rc rc = read_policy(text, &policy, err);
@@ -255,17 +257,20 @@ enum att_rc issuer_policy_apply(struct issuer *issuer, struct att_slice text, bo
     struct policy_apply a = {.issuer = issuer,
                              .policy = policy,
                              .text = strndup((const char *)text.ptr, text.len),
-                             .uid = uid,
+                             .who = who,
                              .dry_run = dry_run};
     att_hex(a.sha256, ATT_SLICE_ARRAY(policy->digest));
-    rc = a.text ? store_run(issuer->store, true, apply_tx, &a, err)
-                : att_fail(err, ATT_E_NOMEM, "no memory");
+    rc = !a.text ? att_fail(err, ATT_E_NOMEM, "no memory")
+         : tx    ? apply_tx(&a, tx, err)
+                 : store_run(issuer->store, true, apply_tx, &a, err);
     free(a.text);
     if (rc) {
         return rc;
     }
     if (a.changed && !dry_run) {
-        issuer_view_wake(issuer);
+        if (!tx) {
+            issuer_view_wake(issuer); /* else after the commit */
+        }
         att_log(ATT_INFO, "policy.applied", ATT_S("policy", policy->name),
                 ATT_N("version", policy->version));
     }
@@ -284,8 +289,9 @@ static enum att_rc take_policy(struct issuer *issuer, const char *path, struct a
     verify_autopolicy *policy = NULL;
     enum att_rc rc = att_io_read_file(path, VERIFY_POLICY_SIGNED_MAX, &text, err);
     if (!rc) {
-        rc = issuer ? issuer_policy_apply(issuer, att_buf_slice(&text), false, -1, NULL, err)
-                    : read_policy(att_buf_slice(&text), &policy, err);
+        rc = issuer
+                 ? issuer_policy_apply(issuer, NULL, att_buf_slice(&text), false, NULL, NULL, err)
+                 : read_policy(att_buf_slice(&text), &policy, err);
         if (rc) {
             att_err_prefix(err, "%s", path);
         }

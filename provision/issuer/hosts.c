@@ -14,7 +14,8 @@ enum att_rc issuer_host_new(const char *id, const char *state, const char *ek_so
               issuer_set(&h.state, state) && issuer_set(&h.account, "") &&
               issuer_set(&h.reason, "") && issuer_set(&h.manufacturer, "") &&
               issuer_set(&h.model, "") && issuer_set(&h.version, "") &&
-              issuer_set(&h.ek_source, ek_source) && issuer_set(&h.notes, "{}");
+              issuer_set(&h.ek_source, ek_source) && issuer_set(&h.notes, "{}") &&
+              issuer_set(&h.registered_by, "");
     if (!ok) {
         store_record_done(&store_hosts, &h);
         return att_fail(err, ATT_E_NOMEM, "host: no memory");
@@ -299,8 +300,8 @@ enum att_rc issuer_host_end(struct store_tx *tx, const char *host, const char *r
         rc = issuer_ak_end(tx, aks.keys[i], reason, err);
     }
     for (size_t i = 0; i < certs.n && !rc; i++) {
-        const struct issuer_revocation what = {certs.keys[i], reason,
-                                               "the host was ended before it was signed", -1, NULL};
+        const struct issuer_revocation what = {
+            certs.keys[i], reason, "the host was ended before it was signed", NULL, NULL};
         rc = issuer_revoke(tx, &what, now, err);
     }
     if (!rc && ret_revoked) {

@@ -2,6 +2,7 @@
  * stands in the store, so that it changes without a restart and is the same for every issuer of it.
  */
 #include "provision/issuer/context.h"
+#include "provision/issuer/who.h"
 
 #include "attestd/base/enc.h"
 
@@ -48,7 +49,7 @@ enum att_rc issuer_policy_use(struct store_tx *tx, const struct conf_issuer *con
 }
 
 enum att_rc issuer_policy_set_mode(struct store_tx *tx, const char *profile, const char *mode,
-                                   int64_t uid, int64_t now, struct att_err *err)
+                                   const struct issuer_who *who, int64_t now, struct att_err *err)
 {
     char key[128];
     enum verify_mode known = VERIFY_MODE_ENFORCE;
@@ -63,7 +64,7 @@ enum att_rc issuer_policy_set_mode(struct store_tx *tx, const char *profile, con
     if (!rc) {
         json_t *record = issuer_record("policyMode", "done", NULL, NULL, profile);
         json_object_set_new(record, "mode", json_string(mode));
-        json_object_set_new(record, "uid", json_integer(uid));
+        issuer_who_put(record, who);
         rc = issuer_audit(tx, now, record, NULL, err);
     }
     return rc;

@@ -1,6 +1,7 @@
 #include "provision/issuer/revoke.h"
 
 #include "provision/issuer/ca.h"
+#include "provision/issuer/who.h"
 
 #include <string.h>
 
@@ -46,13 +47,15 @@ static enum att_rc record(struct store_tx *tx, const struct store_cert *cert,
     json_t *json = issuer_record("revoke", "done", what->reason, NULL, cert->subject);
     json_object_set_new(json, "serial", json_string(cert->serial));
     json_object_set_new(json, "host", json_string(cert->host));
-    if (what->uid >= 0) {
-        json_object_set_new(json, "uid", json_integer((json_int_t)what->uid));
+    const struct issuer_who *who = what->who;
+    if (who && (who->remote || who->uid >= 0)) {
+        issuer_who_put(json, who);
     }
     json_object_set_new(json, "by",
-                        what->by         ? json_string(what->by)
-                        : what->uid >= 0 ? json_sprintf("uid/%lld", (long long)what->uid)
-                                         : json_string("issuer"));
+                        what->by               ? json_string(what->by)
+                        : who && who->remote   ? json_sprintf("admin/%s", who->identity)
+                        : who && who->uid >= 0 ? json_sprintf("uid/%lld", (long long)who->uid)
+                                               : json_string("issuer"));
     return issuer_audit(tx, now, json, NULL, err);
 }
 

@@ -10,10 +10,11 @@
 
 struct issuer_revocation {
     const char *serial;
-    const char *reason;      /* one of certs_crl_reason_name, or the word of what led to it */
-    const char *void_detail; /* what the order of a certificate hears that was only intended */
-    int64_t uid;             /* who, of this machine's users; -1: the issuer itself, or by */
-    const char *by;          /* "account/<id>", "key"; NULL: uid says it ("uid/N", "issuer") */
+    const char *reason;           /* one of certs_crl_reason_name, or the word of what led to it */
+    const char *void_detail;      /* what the order of a certificate hears that was only intended */
+    const struct issuer_who *who; /* an operator; NULL: the issuer itself, or by */
+    const char *by;               /* "account/<id>", "key"; NULL: who says it ("uid/N",
+                                   * "admin/<identity>", "issuer") */
 };
 /* In the caller's transaction, with its audit record; with an AK's certificate ends the AK.
  * ATT_E_NOTFOUND when there is no such certificate; ATT_E_CONFLICT, reason "alreadyRevoked" (RFC

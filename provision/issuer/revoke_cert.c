@@ -96,7 +96,6 @@ static enum att_rc end_cert(void *user, struct store_tx *tx, struct att_err *err
             .serial = e->serial,
             .reason = certs_crl_reason_name((enum certs_crl_reason)e->request.reason),
             .void_detail = "it was revoked before it was signed",
-            .uid = -1,
             .by = who};
         rc = issuer_revoke(tx, &what, call->now, err);
     }

@@ -1,4 +1,5 @@
 /* The main loop: sockets up, ready, reload, housekeeping, down. */
+#include "provision/issuer/admin_https.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/dns.h"
 #include "provision/issuer/revoke.h"
@@ -56,13 +57,22 @@ static void housekeeping(struct issuer *issuer, int64_t *last_sweep_ms)
     }
 }
 
-static bool same_fixed(const struct issuer *issuer, const struct conf_issuer *conf)
+static bool same_admin_listen(struct issuer *issuer, const struct conf_issuer *conf)
+{
+    issuer_autosettings *now = issuer_settings_get(issuer);
+    const char *a = now->conf->admin ? now->conf->admin->listen : NULL;
+    const char *b = conf->admin ? conf->admin->listen : NULL;
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+static bool same_fixed(struct issuer *issuer, const struct conf_issuer *conf)
 {
     return strcmp(conf->url, issuer->base_url) == 0 &&
            strcmp(conf->trust_domain, issuer->trust_domain) == 0 &&
            strcmp(conf->state_dir, issuer->state_dir) == 0 &&
            strcmp(conf->store, issuer->store_spec) == 0 &&
-           strcmp(conf->run_dir, issuer->run_dir) == 0 && (!conf->dns || issuer->http01);
+           strcmp(conf->run_dir, issuer->run_dir) == 0 && (!conf->dns || issuer->http01) &&
+           same_admin_listen(issuer, conf);
 }
 
 #define STATUS_ROOM 240
@@ -97,8 +107,8 @@ static void reload(struct issuer *issuer)
     if (!rc && !same_fixed(issuer, fresh->conf)) {
         rc = att_fail(
             &err, ATT_E_INVAL,
-            "url, trust_domain, state_dir, run_dir and store need a restart to change, and so "
-            "does a section dns that was not there");
+            "url, trust_domain, state_dir, run_dir, store and admin.listen need a restart to "
+            "change, and so does a section dns that was not there");
     }
     if (!rc) {
         rc = issuer_policies_import(issuer, fresh->conf->policies_dir, &err);
@@ -112,6 +122,7 @@ static void reload(struct issuer *issuer)
         issuer->settings = fresh;
         pthread_mutex_unlock(&issuer->lock);
         issuer_settings_put(old);
+        issuer_admin_auth_start(fresh->admin);
         att_log(ATT_INFO, "reload.done", ATT_S("config", issuer->config_path));
         issuer_ca_tick(issuer, true);
     }
@@ -185,6 +196,7 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
     struct issuer_server *server = NULL;
     struct att_ctl_server *admin = NULL;
     struct issuer_crl_server *crl = NULL;
+    struct issuer_admin_server *https = NULL;
     enum att_rc rc = issuer_server_new(issuer, &server, err);
     if (!rc) {
         pthread_mutex_lock(&issuer->lock);
@@ -196,6 +208,9 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
         rc = start_admin(issuer, &admin, err);
     }
     if (!rc) {
+        rc = issuer_admin_server_new(issuer, &https, err);
+    }
+    if (!rc) {
         tell_start(issuer, server);
         loop(issuer);
         proc_notify_stopping("stopping");
@@ -203,6 +218,7 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
                 ATT_N("issued", issuer->counters.issued));
     }
     att_ctl_server_free(admin);
+    issuer_admin_server_free(https);
     issuer_crl_server_free(crl);
     pthread_mutex_lock(&issuer->lock);
     issuer->server = NULL;

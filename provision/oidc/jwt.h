@@ -29,8 +29,8 @@ struct oidc_jwt {
     struct att_buf input; /* what was signed */
 };
 
-/* The form alone. ATT_E_AUTH with reason "tokenForm", "tokenAlg" (none of ours) or "tokenKid" (there
- * is none). The caller calls oidc_jwt_done. */
+/* The form alone. ATT_E_AUTH with reason "tokenForm", "tokenAlg" (none of ours) or "tokenKid"
+ * (there is none). The caller calls oidc_jwt_done. */
 ATT_MUST_USE enum att_rc oidc_jwt_parse(struct att_slice text, struct oidc_jwt *ret_jwt,
                                         struct att_err *err);
 void oidc_jwt_done(struct oidc_jwt *jwt);
@@ -52,7 +52,8 @@ struct oidc_expect {
 /* The claims of a token whose signature holds. ATT_E_AUTH with reason "tokenIssuer",
  * "tokenAudience", "tokenExpired", "tokenNotYet", "tokenLifetime", "tokenSubject" or "tokenClaim"
  * (the tenant, say). now: UTC seconds. *ret_sub borrows from the claims. */
-ATT_MUST_USE enum att_rc oidc_jwt_check(const struct oidc_jwt *jwt, const struct oidc_expect *expect,
-                                        int64_t now, const char **ret_sub, struct att_err *err);
+ATT_MUST_USE enum att_rc oidc_jwt_check(const struct oidc_jwt *jwt,
+                                        const struct oidc_expect *expect, int64_t now,
+                                        const char **ret_sub, struct att_err *err);
 
 #endif

@@ -13,10 +13,11 @@ struct oidc_provider_config {
     const char *jwks_file; /* or */
     const char *ca_file;   /* PEM: the only roots that its server is believed by */
     /* 0: what stands behind it */
-    int64_t refresh_ms;     /* 10 min: fetched again after */
-    int64_t unknown_ms;     /* 10 s: at most so often for a kid that is not known, and after a failure */
-    int64_t stale_ms;       /* 24 h: keys that could not be refreshed for so long are no good */
-    int fetch_timeout_ms;   /* 10 s, each of the two requests */
+    int64_t refresh_ms; /* 10 min: fetched again after */
+    int64_t
+        unknown_ms;   /* 10 s: at most so often for a kid that is not known, and after a failure */
+    int64_t stale_ms; /* 24 h: keys that could not be refreshed for so long are no good */
+    int fetch_timeout_ms; /* 10 s, each of the two requests */
 };
 
 struct oidc_provider;

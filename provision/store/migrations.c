@@ -109,6 +109,17 @@ const struct store_migration store_migrations[] = {
      "CREATE INDEX dns_authzs_status ON dns_authzs (status);"
      "CREATE TABLE renewals (scope TEXT PRIMARY KEY, at BIGINT NOT NULL, reason TEXT NOT NULL);"},
     {8, "ALTER TABLE orders ADD COLUMN parent TEXT NOT NULL DEFAULT '';"},
+    /* Who registered what, what waits for a second person, and requests that were done. */
+    {10, "ALTER TABLE tickets ADD COLUMN created_by TEXT NOT NULL DEFAULT '';"
+         "ALTER TABLE hosts ADD COLUMN registered_by TEXT NOT NULL DEFAULT '';"
+         "CREATE TABLE proposals (id TEXT PRIMARY KEY, op TEXT NOT NULL, args TEXT NOT NULL,"
+         " sha256 TEXT NOT NULL, effect TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN"
+         " ('open', 'approved', 'rejected')), by_who TEXT NOT NULL, by_id TEXT NOT NULL,"
+         " decided_by TEXT NOT NULL, reason TEXT NOT NULL, created_at BIGINT NOT NULL,"
+         " expires_at BIGINT NOT NULL, decided_at BIGINT NOT NULL);"
+         "CREATE INDEX proposals_state ON proposals (state);"
+         "CREATE TABLE admin_requests (id TEXT PRIMARY KEY, op TEXT NOT NULL, at BIGINT NOT NULL);"
+         "CREATE INDEX admin_requests_at ON admin_requests (at);"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

@@ -12,7 +12,7 @@
 
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 8
+#define STORE_SCHEMA_VERSION 10
 
 struct store;
 struct store_tx;
@@ -69,7 +69,7 @@ struct store_table {
 
 extern const struct store_table store_accounts, store_hosts, store_host_eks, store_ek_claims,
     store_tickets, store_aks, store_orders, store_certs, store_entries, store_policies,
-    store_dns_orders, store_dns_authzs, store_renewals;
+    store_dns_orders, store_dns_authzs, store_renewals, store_proposals, store_admin_requests;
 
 void store_record_done(const struct store_table *table, void *record);
 /* ATT_E_NOTFOUND when there is none; record must be zeroed and is filled only on success. */
@@ -125,8 +125,9 @@ struct store_host {
     char *manufacturer; /* from the EK certificate */
     char *model;
     char *version;
-    char *ek_source; /* "certificate" | "inventory" */
-    char *notes;     /* JSON object of further facts for status: last verdict, AK name … */
+    char *ek_source;     /* "certificate" | "inventory" */
+    char *notes;         /* JSON object of further facts for status: last verdict, AK name … */
+    char *registered_by; /* identity of who imported it or made its ticket; or empty */
     int64_t created_at, updated_at, seen_at;
 };
 
@@ -148,7 +149,8 @@ struct store_ticket {
     char *ek;    /* EK id it names, or empty */
     char *label; /* host label it gives, or empty */
     int64_t uses_left, expires_at, created_at;
-    int64_t uses; /* as issued */
+    int64_t uses;     /* as issued */
+    char *created_by; /* identity of who made it; or empty */
 };
 
 #define STORE_AK_PENDING "pending"
@@ -231,6 +233,33 @@ struct store_renewal {
     char *scope; /* "all", "host/<id>", "serial/<serial>" */
     int64_t at;
     char *reason;
+};
+
+#define STORE_REQUEST_S         (3 * 86400)  /* how long requests are remembered */
+#define STORE_PROPOSAL_S        (30 * 86400) /* and proposals, after they expired */
+#define STORE_PROPOSAL_OPEN     "open"
+#define STORE_PROPOSAL_APPROVED "approved"
+#define STORE_PROPOSAL_REJECTED "rejected"
+
+/* An admin operation that waits for a second person. */
+struct store_proposal {
+    char *id;
+    char *op, *args; /* args: JSON; empty some time after it was decided */
+    char *sha256;    /* of args, hex */
+    char *effect;    /* SHA-256 of what a dry run told when it was made, hex; or empty */
+    char *state;
+    char *by_who;     /* identity of who made it */
+    char *by_id;      /* the id that showed, of which roles are asked again */
+    char *decided_by; /* identity; or empty */
+    char *reason;     /* why rejected */
+    int64_t created_at, expires_at, decided_at;
+};
+
+/* A request that was done, so that it is not done again. */
+struct store_admin_request {
+    char *id; /* SHA-256 of identity and request id, hex */
+    char *op;
+    int64_t at;
 };
 
 #define STORE_CERT_INTENT    "intent"

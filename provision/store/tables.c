@@ -39,7 +39,7 @@ static const struct store_column hosts[] = {
     TEXT(store_host, state),        TEXT(store_host, account), TEXT(store_host, reason),
     TEXT(store_host, manufacturer), TEXT(store_host, model),   TEXT(store_host, version),
     TEXT(store_host, ek_source),    TEXT(store_host, notes),   INT(store_host, created_at),
-    INT(store_host, updated_at),    INT(store_host, seen_at),
+    INT(store_host, updated_at),    INT(store_host, seen_at),  TEXT(store_host, registered_by),
 };
 TABLE(store_hosts, "hosts", store_host, hosts);
 
@@ -60,7 +60,7 @@ TABLE(store_ek_claims, "ek_claims", store_ek_claim, ek_claims);
 static const struct store_column tickets[] = {
     TEXT(store_ticket, kid),       BLOB(store_ticket, mac_key),  TEXT(store_ticket, ek),
     TEXT(store_ticket, label),     INT(store_ticket, uses_left), INT(store_ticket, expires_at),
-    INT(store_ticket, created_at), INT(store_ticket, uses),
+    INT(store_ticket, created_at), INT(store_ticket, uses),      TEXT(store_ticket, created_by),
 };
 TABLE(store_tickets, "tickets", store_ticket, tickets);
 
@@ -191,3 +191,27 @@ const struct store_table *const store_tables[STORE_TABLES] = {
     &store_aks,        &store_orders,     &store_certs,    &store_entries,   &store_policies,
     &store_dns_orders, &store_dns_authzs, &store_renewals,
 };
+
+static const struct store_column proposals[] = {
+    TEXT(store_proposal, id),
+    FIXED_TEXT(store_proposal, op),
+    TEXT(store_proposal, args),
+    FIXED_TEXT(store_proposal, sha256),
+    FIXED_TEXT(store_proposal, effect),
+    TEXT(store_proposal, state),
+    FIXED_TEXT(store_proposal, by_who),
+    FIXED_TEXT(store_proposal, by_id),
+    TEXT(store_proposal, decided_by),
+    TEXT(store_proposal, reason),
+    FIXED_INT(store_proposal, created_at),
+    FIXED_INT(store_proposal, expires_at),
+    INT(store_proposal, decided_at),
+};
+TABLE(store_proposals, "proposals", store_proposal, proposals);
+
+static const struct store_column admin_requests[] = {
+    TEXT(store_admin_request, id),
+    FIXED_TEXT(store_admin_request, op),
+    FIXED_INT(store_admin_request, at),
+};
+TABLE(store_admin_requests, "admin_requests", store_admin_request, admin_requests);

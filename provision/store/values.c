@@ -192,6 +192,16 @@ enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_remove
                         err);
     }
     if (!rc) {
+        struct store_value done = STORE_VINT(before - STORE_REQUEST_S);
+        rc = store_exec(tx, "DELETE FROM admin_requests WHERE at < ?1", &done, 1, NULL, NULL, NULL,
+                        err);
+    }
+    if (!rc) {
+        struct store_value decided = STORE_VINT(before - STORE_PROPOSAL_S);
+        rc = store_exec(tx, "DELETE FROM proposals WHERE expires_at < ?1", &decided, 1, NULL, NULL,
+                        NULL, err);
+    }
+    if (!rc) {
         *ret_removed = orders + aks;
     }
     return rc;

@@ -1,0 +1,349 @@
+/* proposal.*: what one person registered and another approves, whole or not at all. */
+#include "provision/issuer/admin.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define OPEN_MAX      256 /* all of them */
+#define OPEN_MINE_MAX 64
+
+/* ---- four eyes ------------------------------------------------------------------------------- */
+
+enum att_rc issuer_four_eyes(const struct issuer_admin_call *call, const struct store_host *host,
+                             struct att_err *err)
+{
+    if (!call->conf || !call->conf->four_eyes) {
+        return ATT_OK;
+    }
+    if (issuer_who_is(call->who, call->conf, host->registered_by)) {
+        return issuer_refuse(err, ATT_E_CONFLICT, "fourEyes",
+                             "host %.12s was registered by %.200s: somebody else has to approve it",
+                             host->id, call->who->identity);
+    }
+    bool relabels = issuer_arg(call, "label") || json_object_get(call->args, "labels");
+    if (relabels && strcmp(host->state, STORE_HOST_APPROVED) == 0) {
+        return issuer_refuse(err, ATT_E_CONFLICT, "fourEyes",
+                             "host %.12s is approved: its labels change by host import, which "
+                             "somebody else approves",
+                             host->id);
+    }
+    return ATT_OK;
+}
+
+/* ---- what it would do ------------------------------------------------------------------------ */
+
+static void digest_text(const char *text, char ret[65])
+{
+    uint8_t digest[ATT_SHA256_LEN];
+    att_sha256(digest, att_slice_str(text));
+    att_hex(ret, ATT_SLICE_ARRAY(digest));
+}
+
+/* Runs it dry as whoever is in the call. ret_effect: "" where the operation cannot say. */
+static enum att_rc effect_of(const struct issuer_admin_call *call, const struct issuer_admin_op *op,
+                             struct store_tx *tx, char ret_effect[65], json_t **ret_result,
+                             struct att_err *err)
+{
+    ret_effect[0] = 0;
+    if (!issuer_duty_of(op->op, true).dry_run) {
+        return ATT_OK;
+    }
+    att_autojson *args = json_copy((json_t *)(uintptr_t)call->args);
+    att_autojson *result = json_object();
+    struct issuer_admin_call dry = *call;
+    json_object_set_new(args, "dryRun", json_true());
+    dry.args = args;
+    dry.result = result;
+    enum att_rc rc = op->fn(&dry, tx, err);
+    if (rc) {
+        return rc;
+    }
+    att_autojson *told = json_copy(result);
+    json_object_del(told, "version"); /* of the view: others' changes move it, too */
+    json_object_del(told, "warnings");
+    issuer_autofree *text = issuer_json_text(told);
+    if (!text) {
+        return att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    digest_text(text, ret_effect);
+    if (ret_result) {
+        *ret_result = json_incref(result);
+    }
+    return ATT_OK;
+}
+
+/* ---- making ---------------------------------------------------------------------------------- */
+
+static json_t *proposal_json(const struct store_proposal *p, int64_t now)
+{
+    bool over = strcmp(p->state, STORE_PROPOSAL_OPEN) == 0 && p->expires_at <= now;
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "id", p->id, "op", p->op,
+                     "state", over ? "expired" : p->state, "sha256", p->sha256, "by", p->by_who,
+                     "decidedBy", p->decided_by, "reason", p->reason, "createdAt",
+                     issuer_time_json(p->created_at), "expiresAt", issuer_time_json(p->expires_at),
+                     "decidedAt", issuer_time_json(p->decided_at));
+}
+
+struct open_count {
+    const struct issuer_admin_call *call;
+    unsigned all, mine;
+};
+
+static enum att_rc count_open(void *user, const void *record, struct att_err *err)
+{
+    struct open_count *c = user;
+    const struct store_proposal *p = record;
+    (void)err;
+    if (p->expires_at > c->call->now) {
+        c->all++;
+        c->mine += issuer_who_is(c->call->who, c->call->conf, p->by_who);
+    }
+    return ATT_OK;
+}
+
+static enum att_rc check_room(const struct issuer_admin_call *call, struct store_tx *tx,
+                              struct att_err *err)
+{
+    struct open_count c = {.call = call};
+    enum att_rc rc =
+        store_each(tx, &store_proposals, "state", STORE_PROPOSAL_OPEN, count_open, &c, err);
+    if (!rc && (c.all >= OPEN_MAX || c.mine >= OPEN_MINE_MAX)) {
+        rc = issuer_refuse(err, ATT_E_CONFLICT, "proposalsFull",
+                           "%u proposals are open, %u of them yours; at most %d and %d", c.all,
+                           c.mine, OPEN_MAX, OPEN_MINE_MAX);
+    }
+    return rc;
+}
+
+static enum att_rc record(struct issuer_admin_call *call, struct store_tx *tx,
+                          const struct store_proposal *p, const char *what, struct att_err *err)
+{
+    json_t *json = issuer_record("proposal", "done", p->reason, what, p->id);
+    json_object_set_new(json, "op", json_string(p->op));
+    json_object_set_new(json, "sha256", json_string(p->sha256));
+    json_object_set_new(json, "by", json_string(p->by_who));
+    return issuer_admin_audit(call, tx, json, err);
+}
+
+enum att_rc issuer_proposal_make(struct issuer_admin_call *call, const struct issuer_admin_op *op,
+                                 struct store_tx *tx, struct att_err *err)
+{
+    char id[ISSUER_ID_LEN], effect[65], sha256[65];
+    issuer_autofree *args = issuer_json_text(call->args);
+    struct store_proposal p = {.created_at = call->now,
+                               .expires_at = call->now + call->conf->proposal_lifetime_s};
+    enum att_rc rc = args ? check_room(call, tx, err) : att_fail(err, ATT_E_NOMEM, "no memory");
+    rc = rc ? rc : effect_of(call, op, tx, effect, NULL, err);
+    rc = rc ? rc : issuer_new_id(id, err);
+    if (rc) {
+        return rc;
+    }
+    digest_text(args, sha256);
+    bool ok = issuer_set(&p.id, id) && issuer_set(&p.op, op->op) && issuer_set(&p.args, args) &&
+              issuer_set(&p.sha256, sha256) && issuer_set(&p.effect, effect) &&
+              issuer_set(&p.state, STORE_PROPOSAL_OPEN) &&
+              issuer_set(&p.by_who, call->who->identity) && issuer_set(&p.by_id, call->who->id) &&
+              issuer_set(&p.decided_by, "") && issuer_set(&p.reason, "");
+    rc = ok ? store_insert(tx, &store_proposals, &p, err) : att_fail(err, ATT_E_NOMEM, "no memory");
+    rc = rc ? rc : record(call, tx, &p, "proposed", err);
+    if (!rc) {
+        json_object_set_new(call->result, "proposal", proposal_json(&p, call->now));
+    }
+    store_record_done(&store_proposals, &p);
+    return rc;
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+struct listing {
+    json_t *list;
+    const char *state;
+    int64_t now;
+};
+
+static enum att_rc add(void *user, const void *row, struct att_err *err)
+{
+    struct listing *l = user;
+    att_autojson *json = proposal_json(row, l->now);
+    (void)err;
+    if (!l->state || strcmp(l->state, issuer_string(json, "state")) == 0) {
+        json_array_append(l->list, json);
+    }
+    return ATT_OK;
+}
+
+enum att_rc issuer_admin_proposal_list(struct issuer_admin_call *call, struct store_tx *tx,
+                                       struct att_err *err)
+{
+    struct listing l = {json_array(), issuer_arg(call, "state"), call->now};
+    json_object_set_new(call->result, "proposals", l.list);
+    return store_each(tx, &store_proposals, NULL, NULL, add, &l, err);
+}
+
+static enum att_rc load(const struct issuer_admin_call *call, struct store_tx *tx,
+                        struct store_proposal *ret, struct issuer_admin_op *ret_op,
+                        json_t **ret_args, struct att_err *err)
+{
+    const char *id = issuer_arg(call, "id");
+    enum att_rc rc = store_get(tx, &store_proposals, id, ret, NULL);
+    if (rc) {
+        return rc == ATT_E_NOTFOUND
+                   ? issuer_refuse(err, rc, "proposalUnknown", "there is no proposal %.64s", id)
+                   : att_fail(err, rc, "proposals cannot be read");
+    }
+    *ret_args = issuer_json(ret->args);
+    return issuer_admin_op_find(ret->op, *ret_args, ret_op, err);
+}
+
+/* What it says, and what it would do now, as far as its proposer still may. */
+enum att_rc issuer_admin_proposal_show(struct issuer_admin_call *call, struct store_tx *tx,
+                                       struct att_err *err)
+{
+    struct store_proposal p = {0};
+    struct issuer_admin_op op;
+    att_autojson *args = NULL, *effect = NULL;
+    char now[65];
+    enum att_rc rc = load(call, tx, &p, &op, &args, err);
+    if (!rc) {
+        att_autojson *shown = proposal_json(&p, call->now);
+        json_object_update(call->result, shown);
+        json_object_set(call->result, "args", args);
+        struct issuer_admin_call as = *call;
+        struct att_err why = {0};
+        as.args = args;
+        as.scope.all = true; /* nothing is changed */
+        if (effect_of(&as, &op, tx, now, &effect, &why)) {
+            json_object_set_new(call->result, "wouldFail", json_string(why.msg));
+        } else if (effect) {
+            json_object_set(call->result, "effect", effect);
+            json_object_set_new(call->result, "stale", json_boolean(strcmp(now, p.effect) != 0));
+        }
+    }
+    store_record_done(&store_proposals, &p);
+    return rc;
+}
+
+/* ---- deciding -------------------------------------------------------------------------------- */
+
+static enum att_rc check_open(const struct issuer_admin_call *call, const struct store_proposal *p,
+                              struct att_err *err)
+{
+    bool open = strcmp(p->state, STORE_PROPOSAL_OPEN) == 0;
+    if (open && p->expires_at > call->now) {
+        return ATT_OK;
+    }
+    return issuer_refuse(err, ATT_E_CONFLICT, "proposalClosed", "proposal %.64s %s%s", p->id,
+                         open ? "has expired" : "was decided: ", open ? "" : p->state);
+}
+
+static bool is_mine(const struct issuer_admin_call *call, const struct store_proposal *p)
+{
+    return issuer_who_is(call->who, call->conf, p->by_who) ||
+           issuer_who_is(call->who, call->conf, p->by_id);
+}
+
+static enum att_rc decide(struct issuer_admin_call *call, struct store_tx *tx,
+                          struct store_proposal *p, const char *state, const char *reason,
+                          struct att_err *err)
+{
+    p->decided_at = call->now;
+    bool ok = issuer_set(&p->state, state) && issuer_set(&p->decided_by, call->who->identity) &&
+              issuer_set(&p->reason, reason);
+    enum att_rc rc =
+        ok ? store_put(tx, &store_proposals, p, err) : att_fail(err, ATT_E_NOMEM, "no memory");
+    return rc ? rc : record(call, tx, p, state, err);
+}
+
+/* Who proposed it may still do so, and it would do what it would have done then. The socket's
+ * people have every role. */
+static enum att_rc check_proposer(const struct issuer_admin_call *call,
+                                  const struct store_proposal *p, const struct issuer_admin_op *op,
+                                  const json_t *args, struct store_tx *tx, struct att_err *err)
+{
+    const struct issuer_duty duty = issuer_duty_of(op->op, true);
+    struct issuer_who who = {.uid = -1};
+    struct issuer_admin_call as = *call;
+    char effect[65];
+    snprintf(who.id, sizeof who.id, "%s", p->by_id);
+    snprintf(who.identity, sizeof who.identity, "%s", p->by_who);
+    who.remote = strncmp(who.id, "uid:", 4) != 0 && strcmp(who.id, "issuer") != 0;
+    as.who = &who;
+    as.args = args;
+    enum att_rc rc = issuer_scope_enter(call->conf, &who, duty.roles, duty.reach, &as.scope, err);
+    rc = rc ? rc : effect_of(&as, op, tx, effect, NULL, err);
+    if (rc) {
+        att_err_prefix(err, "what %.100s proposed", p->by_who);
+        return rc;
+    }
+    if (strcmp(effect, p->effect) != 0) {
+        return issuer_refuse(err, ATT_E_CONFLICT, "proposalStale",
+                             "proposal %.64s would do something else by now: look, and have it "
+                             "proposed anew",
+                             p->id);
+    }
+    return ATT_OK;
+}
+
+static enum att_rc carry_out(struct issuer_admin_call *call, const struct store_proposal *p,
+                             const struct issuer_admin_op *op, const json_t *args,
+                             struct store_tx *tx, struct att_err *err)
+{
+    const struct issuer_duty duty = issuer_duty_of(op->op, true);
+    struct issuer_admin_call as = *call;
+    as.args = args;
+    as.proposed_by = p->by_who;
+    enum att_rc rc =
+        issuer_scope_enter(call->conf, call->who, duty.approver, duty.reach, &as.scope, err);
+    rc = rc ? rc : op->fn(&as, tx, err);
+    call->wake = as.wake;
+    return rc;
+}
+
+enum att_rc issuer_admin_proposal_approve(struct issuer_admin_call *call, struct store_tx *tx,
+                                          struct att_err *err)
+{
+    struct store_proposal p = {0};
+    struct issuer_admin_op op;
+    att_autojson *args = NULL;
+    enum att_rc rc = load(call, tx, &p, &op, &args, err);
+    rc = rc ? rc : check_open(call, &p, err);
+    if (!rc && is_mine(call, &p)) {
+        rc = issuer_refuse(err, ATT_E_CONFLICT, "fourEyes",
+                           "%.200s proposed it: somebody else has to approve it",
+                           call->who->identity);
+    }
+    rc = rc ? rc : check_proposer(call, &p, &op, args, tx, err);
+    rc = rc ? rc : carry_out(call, &p, &op, args, tx, err);
+    rc = rc ? rc : decide(call, tx, &p, STORE_PROPOSAL_APPROVED, "", err);
+    if (!rc) {
+        json_object_set_new(call->result, "proposal", proposal_json(&p, call->now));
+    }
+    store_record_done(&store_proposals, &p);
+    return rc;
+}
+
+/* By an approver, or by who made it. */
+enum att_rc issuer_admin_proposal_reject(struct issuer_admin_call *call, struct store_tx *tx,
+                                         struct att_err *err)
+{
+    struct store_proposal p = {0};
+    struct issuer_admin_op op;
+    struct issuer_scope scope;
+    att_autojson *args = NULL;
+    const char *reason = issuer_arg(call, "reason");
+    if (!*reason || strlen(reason) > 200) {
+        return issuer_refuse(err, ATT_E_INVAL, "usage", "reason: expected 1 to 200 characters");
+    }
+    enum att_rc rc = load(call, tx, &p, &op, &args, err);
+    rc = rc ? rc : check_open(call, &p, err);
+    if (!rc && !is_mine(call, &p)) {
+        rc = issuer_scope_enter(call->conf, call->who, issuer_duty_of(p.op, true).approver,
+                                ISSUER_REACH_PART, &scope, err);
+    }
+    rc = rc ? rc : decide(call, tx, &p, STORE_PROPOSAL_REJECTED, reason, err);
+    if (!rc) {
+        json_object_set_new(call->result, "proposal", proposal_json(&p, call->now));
+    }
+    store_record_done(&store_proposals, &p);
+    return rc;
+}
