@@ -200,6 +200,8 @@ static const char *reason_of(int code)
         return "crlStale";
     case X509_V_ERR_INVALID_PURPOSE:
         return "certPurpose";
+    case X509_V_ERR_SUBJECT_NAME_EMPTY:
+        return "certName";
     default:
         return "certUntrusted";
     }

@@ -61,7 +61,7 @@ static bool split(struct att_slice text, struct att_slice part[3])
         size_t len = dot ? (size_t)(dot - text.ptr) : text.len;
         part[i] = ATT_SLICE(text.ptr, len);
         text = dot ? ATT_SLICE(dot + 1, text.len - len - 1) : ATT_SLICE(NULL, 0);
-        if (!part[i].len) {
+        if (i < 2 && !part[i].len) {
             return false;
         }
     }

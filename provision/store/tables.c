@@ -186,12 +186,6 @@ static const struct store_column renewals[] = {
 };
 TABLE(store_renewals, "renewals", store_renewal, renewals);
 
-const struct store_table *const store_tables[STORE_TABLES] = {
-    &store_accounts,   &store_hosts,      &store_host_eks, &store_ek_claims, &store_tickets,
-    &store_aks,        &store_orders,     &store_certs,    &store_entries,   &store_policies,
-    &store_dns_orders, &store_dns_authzs, &store_renewals,
-};
-
 static const struct store_column proposals[] = {
     TEXT(store_proposal, id),
     FIXED_TEXT(store_proposal, op),
@@ -215,3 +209,9 @@ static const struct store_column admin_requests[] = {
     FIXED_INT(store_admin_request, at),
 };
 TABLE(store_admin_requests, "admin_requests", store_admin_request, admin_requests);
+
+const struct store_table *const store_tables[STORE_TABLES] = {
+    &store_accounts,   &store_hosts,      &store_host_eks, &store_ek_claims, &store_tickets,
+    &store_aks,        &store_orders,     &store_certs,    &store_entries,   &store_policies,
+    &store_dns_orders, &store_dns_authzs, &store_renewals, &store_proposals, &store_admin_requests,
+};
