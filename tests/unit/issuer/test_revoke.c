@@ -1,4 +1,5 @@
 /* Revocation at the issuer: who asks for a certificate's end, and the lists that tell of it. */
+#include "provision/issuer/who.h"
 #include "tests/unit/issuer/stage.h"
 
 #include "provision/issuer/revoke.h"
@@ -398,8 +399,9 @@ static void ak_serial(struct stage *s, char ret[72])
 
 static enum att_rc revoke_as_7(void *user, struct store_tx *tx, struct att_err *err)
 {
+    const struct issuer_who who = {.uid = 7, .id = "uid:7", .identity = "uid:7"};
     const struct issuer_revocation what = {
-        .serial = user, .reason = "keyCompromise", .void_detail = "x", .uid = 7};
+        .serial = user, .reason = "keyCompromise", .void_detail = "x", .who = &who};
     return issuer_revoke(tx, &what, rig_time, err);
 }
 
