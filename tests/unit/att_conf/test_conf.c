@@ -321,6 +321,105 @@ static void test_issuer_dns(void **state)
     }
 }
 
+#define ADMIN(rest) HEAD ENROL PROFILES "admin:\n  client_ca_file: /a.pem\n" rest
+#define CA_LINES    "  client_crl_file: none\n" /* line 9 */
+#define OIDC(more)                                                                                 \
+    ADMIN(CA_LINES "  oidc: [{issuer: \"https://idp.example\", audience: a" more "}]\n")
+#define BIND(binding) OIDC(", ca_file: /i.pem") "  bindings: [{" binding "}]\n"
+
+static void test_admin(void **state)
+{
+    (void)state;
+    struct conf_issuer *conf = NULL;
+    const char *good =
+        OIDC(", ca_file: /i.pem") "  people: [{name: al, ids: [\"uid:7\", \"x509:CN=al\"]}]\n"
+                                  "  bindings: [{principals: [\"person:al\", "
+                                  "\"oidc:https://idp.example#repo/*\"], roles: [auditor, "
+                                  "revoker]}]\n";
+    assert_int_equal(conf_issuer_parse(text(good), &conf, &errors, NULL), ATT_OK);
+    const struct conf_admin *admin = conf->admin;
+    assert_true(admin->four_eyes); /* unless the file says otherwise */
+    assert_false(admin->agents);
+    assert_true(admin->no_crl);
+    assert_null(admin->listen);
+    assert_int_equal(admin->oidc[0].leeway_s, 60);
+    assert_int_equal(admin->oidc[0].max_lifetime_s, 86400);
+    assert_int_equal(admin->bindings[0].role_set, CONF_ROLE_AUDITOR | CONF_ROLE_REVOKER);
+    assert_string_equal(conf_admin_person(admin, "uid:7"), "al");
+    assert_null(conf_admin_person(admin, "uid:77"));
+    const struct conf_admin_binding *b = &admin->bindings[0];
+    assert_true(conf_admin_binds(admin, b, "x509:CN=al"));
+    assert_true(conf_admin_binds(admin, b, "oidc:https://idp.example#repo/x"));
+    static const char *const no[] = {"al",
+                                     "person:al",
+                                     "x509:CN=all",
+                                     "x509:CN=a",
+                                     "uid:8",
+                                     "oidc:https://idp.example#rep",
+                                     "oidc:https://idp.example2#repo/x",
+                                     ""};
+    for (size_t i = 0; i < sizeof no / sizeof no[0]; i++) {
+        assert_false(conf_admin_binds(admin, b, no[i]));
+    }
+    conf_issuer_free(conf);
+}
+
+static void test_admin_refused(void **state)
+{
+    (void)state;
+    issuer_refused(ADMIN("  listen: \"8444\"\n"), 9, "admin.listen", "expected ADDRESS:PORT");
+    issuer_refused(ADMIN(""), 8, "admin", "belong together");
+    issuer_refused(HEAD ENROL PROFILES "admin: {listen: \"127.0.0.1:1\"}\n", 7, "admin.listen",
+                   "nobody could use it");
+    issuer_refused(OIDC(""), 10, "admin.oidc[0]", "exactly one of");
+    issuer_refused(OIDC(", ca_file: /a, jwks_file: /b"), 10, "admin.oidc[0]", "exactly one of");
+    issuer_refused(OIDC(", ca_file: /a, algs: [HS256]"), 10, "admin.oidc[0].algs[0]", "ES256");
+    issuer_refused(OIDC(", ca_file: /a, algs: [none]"), 10, "admin.oidc[0].algs[0]", "ES256");
+    issuer_refused(OIDC(", ca_file: /a, leeway: 301s"), 10, "admin.oidc[0].leeway", "at most 300s");
+    issuer_refused(OIDC(", ca_file: /a, max_lifetime: 1s"), 10, "admin.oidc[0].max_lifetime",
+                   "at least 60");
+    issuer_refused(OIDC(", ca_file: /a, claims: [tid]"), 10, "admin.oidc[0].claims[0]",
+                   "NAME=VALUE");
+    issuer_refused(ADMIN(CA_LINES "  oidc: [{issuer: \"http://idp.example\", audience: a, "
+                                  "ca_file: /a}]\n"),
+                   10, "admin.oidc[0].issuer", "https");
+    issuer_refused(BIND("principals: [x], roles: [root]"), 11, "admin.bindings[0].roles[0]",
+                   "registrar");
+    static const char *const principals[] = {"*",
+                                             "x",
+                                             "uid:0",
+                                             "x509:CN=a*",
+                                             "spiffe://*",
+                                             "spiffe://bank.example*",
+                                             "spiffe://bank.example/*/x",
+                                             "person:nobody",
+                                             "oidc:https://idp.example*",
+                                             "oidc:https://idp.example",
+                                             "oidc:https://idp.example#",
+                                             "oidc:https://other.example#a"};
+    for (size_t i = 0; i < sizeof principals / sizeof principals[0]; i++) {
+        char yaml[2048];
+        snprintf(yaml, sizeof yaml, "%s", BIND("principals: [\"PRINCIPAL\"], roles: [auditor]"));
+        char *at = strstr(yaml, "PRINCIPAL"), rest[256];
+        snprintf(rest, sizeof rest, "%s", at + 9);
+        snprintf(at, sizeof yaml - (size_t)(at - yaml), "%s%s", principals[i], rest);
+        issuer_refused(yaml, 11, "admin.bindings[0].principals[0]", "");
+    }
+    issuer_refused(BIND("principals: [\"x509:CN=a\"], roles: [auditor], paths: "
+                        "[\"spiffe://other.example/agent/a\"]"),
+                   11, "admin.bindings[0].paths[0]", "spiffe://bank.example/agent/NAME");
+    issuer_refused(BIND("principals: [\"x509:CN=a\"], roles: [auditor], labels: [zone]"), 11,
+                   "admin.bindings[0].labels[0]", "KEY=VALUE");
+    issuer_refused(BIND("principals: [\"x509:CN=a\"], roles: [auditor], labels: [\"a=b\", "
+                        "\"c=d\"], paths: [\"spiffe://bank.example/agent/a\"]"),
+                   11, "admin.bindings[0].labels", "one label");
+    issuer_refused(ADMIN(CA_LINES "  people: [{name: a, ids: [\"uid:1\"]}, {name: b, ids: "
+                                  "[\"uid:1\"]}]\n"),
+                   10, "admin.people[1].ids[0]", "is a's already");
+    issuer_refused(ADMIN(CA_LINES "  people: [{name: a, ids: [\"uid:01\"]}]\n"), 10,
+                   "admin.people[0].ids[0]", "uid:N");
+}
+
 static void test_issuer_dns_refused(void **state)
 {
     (void)state;
@@ -587,6 +686,8 @@ int main(void)
         cmocka_unit_test(test_attestd_load),
         cmocka_unit_test(test_issuer_dns),
         cmocka_unit_test(test_issuer_dns_refused),
+        cmocka_unit_test(test_admin),
+        cmocka_unit_test(test_admin_refused),
         cmocka_unit_test(test_issuer_refused),
         cmocka_unit_test(test_profiles_refused),
         cmocka_unit_test(test_policy_use),

@@ -1,0 +1,340 @@
+/* Whose operation is whose: every one has its roles, four eyes hold for hosts that enrol, an
+ * agent's own certificate is a credential until it is revoked. */
+#include "provision/issuer/admin.h"
+#include "provision/issuer/admin_https.h"
+#include "tests/unit/issuer/stage.h"
+
+#include "certs/oid.h"
+
+#define ADMIN                                                                                      \
+    "admin:\n"                                                                                     \
+    "  listen: \"127.0.0.1:0\"\n"                                                                  \
+    "  agents: true\n"                                                                             \
+    "  people:\n"                                                                                  \
+    "    - { name: alice, ids: [\"uid:1000\", \"spiffe://staff.example/alice\"] }\n"               \
+    "  bindings:\n"                                                                                \
+    "    - { principals: [\"person:alice\"], roles: [registrar, approver, revoker] }\n"            \
+    "    - { principals: [\"spiffe://staff.example/bob\"], roles: [approver] }\n"                  \
+    "    - { principals: [\"spiffe://staff.example/op\"], roles: [ca-operator] }\n"                \
+    "    - { principals: [\"spiffe://staff.example/carol\"], roles: [auditor] }\n"                 \
+    "    - { principals: [\"spiffe://staff.example/desk\"], roles: [revoker],\n"                   \
+    "        paths: [\"spiffe://bank.example/agent/portfolio-*\"] }\n"                             \
+    "    - { principals: [\"spiffe://staff.example/other\"], roles: [revoker],\n"                  \
+    "        paths: [\"spiffe://bank.example/agent/elsewhere\"] }\n"                               \
+    "    - { principals: [\"spiffe://bank.example/agent/" RIG_NAME "\"], roles: [auditor] }\n"
+
+static void with_admin(struct stage *s)
+{
+    rig_config(&s->rig, "none", ADMIN);
+    reload(&s->rig);
+}
+
+/* By a credential that was verified. */
+static enum att_rc as(struct stage *s, const char *who, const char *op, json_t *args,
+                      json_t **ret_result, struct att_err *err)
+{
+    struct issuer_who w;
+    static unsigned requests;
+    char id[64];
+    json_t *result = NULL;
+    const struct conf_admin *admin = s->rig.issuer->settings->conf->admin;
+    snprintf(id, sizeof id, "spiffe://staff.example/%s", who);
+    assert_int_equal(issuer_who_remote(&w, admin, id, "192.0.2.1", NULL), ATT_OK);
+    snprintf(w.request, sizeof w.request, "request-%09u", requests++);
+    enum att_rc rc = issuer_admin_run(s->rig.issuer, &w, op, args, &result, err);
+    json_decref(args);
+    if (ret_result && !rc) {
+        *ret_result = result;
+    } else {
+        json_decref(result);
+    }
+    return rc;
+}
+
+#define refused_as(s, who, op, args, rc, want)                                                     \
+    do {                                                                                           \
+        struct att_err err = {0};                                                                  \
+        assert_int_equal(as((s), (who), (op), (args), NULL, &err), (rc));                          \
+        assert_string_equal(err.reason, (want));                                                   \
+    } while (0)
+
+/* Over the socket. */
+static enum att_rc at_socket(struct stage *s, uid_t uid, const char *op, json_t *args,
+                             struct att_err *err)
+{
+    const struct att_ctl_peer peer = {.uid = uid};
+    json_t *result = NULL;
+    enum att_rc rc = issuer_admin(s->rig.issuer, &peer, op, args, &result, err);
+    json_decref(args);
+    json_decref(result);
+    return rc;
+}
+
+/* A new operation has to say whose it is. */
+static void every_operation_has_its_roles(void **state)
+{
+    (void)state;
+    struct issuer_admin_op op;
+    size_t n = 0;
+    for (; issuer_admin_op_at(n, &op); n++) {
+        const struct issuer_duty duty = issuer_duty_of(op.op, op.write);
+        if (duty.roles == 0) {
+            print_error("%s is nobody's\n", op.op);
+        }
+        assert_int_not_equal(duty.roles, 0);
+        assert_true(op.write == (duty.reach != ISSUER_REACH_ANY));
+        assert_true(op.store || !op.write);
+    }
+    assert_true(n > 30);
+    /* What nobody knows is for the socket alone. */
+    assert_int_equal(issuer_duty_of("host.teleport", true).roles, 0);
+    assert_int_equal(issuer_duty_of("backup.create", false).roles, 0);
+    assert_int_equal(issuer_duty_of("ca.anything", true).roles, CONF_ROLE_CA_OPERATOR);
+    assert_int_equal(issuer_duty_of("audit.anything", false).roles, CONF_ROLE_AUDITOR);
+}
+
+static int enrol_with(struct stage *s, const json_t *ticket, char state[16])
+{
+    struct enrolment e;
+    assert_int_equal(client_account(&s->client, ticket), 201);
+    int status = rig_m1(&s->client, &s->tpm, NULL, &e);
+    if (status == 201) {
+        status = rig_m2(&s->client, &s->tpm, &e);
+        enrolment_done(&e);
+    }
+    const json_t *host = json_object_get(s->client.body, "host");
+    const char *text = json_string_value(json_object_get(host, "state"));
+    snprintf(state, 16, "%s", text ? text : "");
+    return status;
+}
+
+/* Alice makes a ticket that names the EK: the host registers, and somebody else approves it. */
+static void a_ticket_only_registers(void **state)
+{
+    (void)state;
+    struct stage s;
+    json_t *made = NULL;
+    char now[16];
+    stage_new(&s, "none");
+    with_admin(&s);
+    rig_ok(as(&s, "alice", "ticket.create", json_pack("{s:s}", "ek", s.tpm.ek_id), &made, &err));
+    assert_int_equal(enrol_with(&s, json_object_get(made, "ticket"), now), 200);
+    assert_string_equal(now, "pending");
+    json_decref(made);
+    refused_as(&s, "alice", "host.approve", json_pack("{s:s}", "id", s.tpm.ek_id), ATT_E_CONFLICT,
+               "fourEyes");
+    struct att_err why = {0}; /* the same person over the other transport */
+    assert_int_equal(
+        at_socket(&s, 1000, "host.approve", json_pack("{s:s}", "id", s.tpm.ek_id), &why),
+        ATT_E_CONFLICT);
+    assert_string_equal(why.reason, "fourEyes");
+    refused_as(&s, "carol", "host.approve", json_pack("{s:s}", "id", s.tpm.ek_id), ATT_E_DENIED,
+               "roleMissing");
+    rig_ok(as(&s, "bob", "host.approve", json_pack("{s:s, s:s}", "id", s.tpm.ek_id, "label", "h"),
+              NULL, &err));
+    /* Nor does she let another account take it over. */
+    refused_as(&s, "alice", "host.rebind", json_pack("{s:s}", "id", s.tpm.ek_id), ATT_E_CONFLICT,
+               "fourEyes");
+    stage_free(&s);
+}
+
+/* Without the section nothing is different: one person, a ticket, an approved host. */
+static void without_the_section_one_is_enough(void **state)
+{
+    (void)state;
+    struct stage s;
+    char now[16];
+    stage_new(&s, "none");
+    json_t *ticket = rig_ticket(&s.rig, s.tpm.ek_id, 1);
+    assert_int_equal(enrol_with(&s, ticket, now), 200);
+    assert_string_equal(now, "approved");
+    json_decref(ticket);
+    stage_free(&s);
+}
+
+/* An approved host is not taken over by a ticket either. */
+static void a_ticket_takes_no_host_over(void **state)
+{
+    (void)state;
+    struct stage s;
+    json_t *made = NULL;
+    char now[16];
+    stage_enrolled(&s, "none");
+    with_admin(&s);
+    rig_ok(as(&s, "alice", "ticket.create", json_pack("{s:s}", "ek", s.tpm.ek_id), &made, &err));
+    struct client other = s.client;
+    client_new(&s.client, &s.rig);
+    assert_int_not_equal(enrol_with(&s, json_object_get(made, "ticket"), now), 200);
+    client_refused(&s.client, "accountMismatch");
+    client_free(&s.client);
+    s.client = other;
+    json_decref(made);
+    stage_free(&s);
+}
+
+static X509 *issued(struct stage *s, STACK_OF(X509) * *ret_chain)
+{
+    struct order o;
+    EVP_PKEY *key = NULL;
+    STACK_OF(X509) *chain = NULL;
+    char url[256];
+    assert_int_equal(rig_order(&s->client, RIG_NAME, &o), 201);
+    s->tpm.clock.clock_ms += 1000;
+    assert_string_equal(rig_m4(&s->client, &s->tpm, &o, s->ak), "valid");
+    key = s->tpm.base->agent.pkey;
+    assert_int_equal(rig_finalize(&s->client, &o, key, FORGE_IDENTIFIER), 200);
+    snprintf(url, sizeof url, "%s", client_text(&s->client, "certificate"));
+    assert_int_equal(client_get(&s->client, url), 200);
+    rig_ok(certs_pem_parse(att_buf_slice(&s->client.last.body), &chain, &err));
+    *ret_chain = chain;
+    return sk_X509_value(chain, 0);
+}
+
+static int ask(struct stage *s, X509 *cert, STACK_OF(X509) * chain, const char *op, char reason[40])
+{
+    char body[80];
+    struct issuer_admin_answer answer;
+    att_autojson *json = NULL;
+    snprintf(body, sizeof body, "{\"op\":\"%s\"}", op);
+    const struct issuer_admin_request request = {
+        .method = ISSUER_POST,
+        .path = ISSUER_ADMIN_PATH,
+        .content_type = "application/json",
+        .credential = {.cert = cert, .sent = chain, .peer = "192.0.2.7"},
+        .body = att_slice_str(body)};
+    issuer_admin_answer(s->rig.issuer, &request, &answer);
+    rig_ok(att_json_parse(att_buf_slice(&answer.body), 8 << 20, &json, &err));
+    const char *text = json_string_value(json_object_get(json_object_get(json, "error"), "reason"));
+    snprintf(reason, 40, "%s", text ? text : "");
+    att_buf_done(&answer.body);
+    return answer.status;
+}
+
+static void an_agent_is_known_until_it_is_revoked(void **state)
+{
+    (void)state;
+    struct stage s;
+    STACK_OF(X509) *chain = NULL;
+    char reason[40], serial[64];
+    struct certs_cert_info info;
+    stage_enrolled(&s, "none");
+    rig_time = att_now_utc_s(); /* the CA is of today */
+    X509 *leaf = issued(&s, &chain);
+    with_admin(&s);
+    assert_int_equal(ask(&s, leaf, chain, "audit.list", reason), 200);
+    /* Expired, by the issuer's clock. */
+    rig_time += 3700;
+    assert_int_equal(ask(&s, leaf, chain, "audit.list", reason), 401);
+    assert_string_equal(reason, "certExpired");
+    rig_time -= 3700;
+    /* Without the intermediate there is no path. */
+    assert_int_equal(ask(&s, leaf, NULL, "audit.list", reason), 401);
+    assert_string_equal(reason, "certUntrusted");
+    /* Revocation by those who have other agents, then by its own. */
+    rig_ok(certs_cert_info(leaf, &info, &err));
+    snprintf(serial, sizeof serial, "%s", info.serial_hex);
+    refused_as(&s, "other", "cert.revoke", json_pack("{s:s}", "serial", serial), ATT_E_DENIED,
+               "roleScope");
+    refused_as(&s, "carol", "cert.revoke", json_pack("{s:s}", "serial", serial), ATT_E_DENIED,
+               "roleMissing");
+    rig_ok(as(&s, "desk", "cert.revoke", json_pack("{s:s}", "serial", serial), NULL, &err));
+    assert_int_equal(ask(&s, leaf, chain, "audit.list", reason), 401);
+    assert_string_equal(reason, "certRevoked");
+    sk_X509_pop_free(chain, X509_free);
+    stage_free(&s);
+}
+
+/* Records are erased by two: the CA operator proposes, an auditor approves. */
+static void erasing_takes_two_roles(void **state)
+{
+    (void)state;
+    struct stage s;
+    json_t *made = NULL;
+    stage_new(&s, "none");
+    with_admin(&s);
+    refused_as(&s, "carol", "audit.erase", json_pack("{s:i, s:s}", "seq", 1, "reason", "x"),
+               ATT_E_DENIED, "roleMissing");
+    rig_ok(
+        as(&s, "op", "audit.erase", json_pack("{s:i, s:s}", "seq", 1, "reason", "x"), &made, &err));
+    json_t *id = json_incref(json_object_get(json_object_get(made, "proposal"), "id"));
+    json_decref(made);
+    assert_non_null(id);
+    refused_as(&s, "bob", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_DENIED,
+               "roleMissing");
+    refused_as(&s, "op", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_DENIED,
+               "roleMissing");
+    /* It came as far as the erasing itself: the record is not in the published log yet. */
+    refused_as(&s, "carol", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_RETRY,
+               "logBehind");
+    /* A proposal ends by itself. */
+    rig_time += 8 * 86400;
+    refused_as(&s, "carol", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_CONFLICT,
+               "proposalClosed");
+    rig_time -= 8 * 86400;
+    json_decref(id);
+    stage_free(&s);
+}
+
+/* One who makes proposals without end is stopped, and takes nobody else's room. */
+static void proposals_have_room(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_new(&s, "none");
+    with_admin(&s);
+    for (int i = 0; i < 64; i++) {
+        rig_ok(as(&s, "op", "audit.erase", json_pack("{s:i, s:s}", "seq", 1, "reason", "x"), NULL,
+                  &err));
+    }
+    refused_as(&s, "op", "audit.erase", json_pack("{s:i, s:s}", "seq", 1, "reason", "x"),
+               ATT_E_CONFLICT, "proposalsFull");
+    rig_ok(as(&s, "alice", "policy.mode",
+              json_pack("{s:s, s:s}", "profile", "trading", "mode", "warn"), NULL, &err));
+    stage_free(&s);
+}
+
+/* Refusals are recorded, and no more than so many of one in ten minutes. */
+static void refusals_are_bounded(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_new(&s, "none");
+    with_admin(&s);
+    char reason[40];
+    for (int i = 0; i < 200; i++) {
+        refused_as(&s, "carol", "host.evict", json_pack("{s:s}", "id", "x"), ATT_E_DENIED,
+                   "roleMissing");
+        assert_int_equal(ask(&s, NULL, NULL, "status", reason), 401);
+        assert_string_equal(reason, "certMissing");
+    }
+    json_t *listed =
+        rig_admin(&s.rig, "audit.list", json_pack("{s:s, s:i}", "kind", "admin", "limit", 1000));
+    size_t i, known = 0, strangers = 0;
+    json_t *row;
+    json_array_foreach(json_object_get(listed, "records"), i, row)
+    {
+        const json_t *record = json_object_get(row, "record");
+        const char *who = json_string_value(json_object_get(record, "principal"));
+        known += strcmp(who, "spiffe://staff.example/carol") == 0;
+        strangers += who[0] == 0;
+    }
+    assert_int_equal(known, 128);
+    assert_int_equal(strangers, 32);
+    json_decref(listed);
+    stage_free(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_operation_has_its_roles),
+        cmocka_unit_test(a_ticket_only_registers),
+        cmocka_unit_test(without_the_section_one_is_enough),
+        cmocka_unit_test(a_ticket_takes_no_host_over),
+        cmocka_unit_test(an_agent_is_known_until_it_is_revoked),
+        cmocka_unit_test(erasing_takes_two_roles),
+        cmocka_unit_test(proposals_have_room),
+        cmocka_unit_test(refusals_are_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
