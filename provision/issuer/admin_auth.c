@@ -95,6 +95,16 @@ static enum att_rc name_client(const struct issuer *issuer, const X509 *cert, st
     return issuer_client_subject(cert, ret, err);
 }
 
+/* Does it say that it is an agent's of this trust domain? For whose words a refusal is told in. */
+static bool is_ours(const struct issuer *issuer, const X509 *cert)
+{
+    att_autobuf text = {0};
+    struct certs_spiffe_id id;
+    return certs_san_spiffe(cert, &text, NULL) == ATT_OK &&
+           certs_spiffe_parse(att_buf_slice(&text), &id, NULL) == ATT_OK &&
+           att_slice_eq_str(id.trust_domain, issuer->trust_domain);
+}
+
 /* Which of the two CAs it is of, its path to it says. */
 static enum att_rc by_certificate(struct issuer *issuer, const struct issuer_admin_auth *auth,
                                   const struct issuer_credential *c, struct att_buf *ret_id,
@@ -113,7 +123,7 @@ static enum att_rc by_certificate(struct issuer *issuer, const struct issuer_adm
     bool foreign = strcmp(why.reason, "certUntrusted") == 0;
     if (foreign && auth->conf->agents) {
         rc = issuer_client_agent_verify(issuer, c->cert, c->sent, ret_id, &agent);
-        why = strcmp(agent.reason, "certUntrusted") == 0 && auth->ca ? why : agent;
+        why = is_ours(issuer, c->cert) || !auth->ca ? agent : why;
     }
     if (rc && err) {
         *err = why;

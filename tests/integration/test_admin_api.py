@@ -96,7 +96,8 @@ class CA:
              .not_valid_before(utc(days[0])).not_valid_after(utc(days[1]))
              .add_extension(x509.BasicConstraints(False, None), critical=True)
              .add_extension(x509.KeyUsage(True, False, False, False, False, False, False, False, False), critical=True)
-             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+                 self.cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value), critical=False)
              .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False))
         if eku:
             b = b.add_extension(x509.ExtendedKeyUsage(eku if isinstance(eku, list) else [eku]), critical=False)
