@@ -612,5 +612,6 @@ enum att_rc issuer_admin_ca_status(struct issuer_admin_call *call, struct store_
     json_object_set_new(call->result, "caSha256", json_string(endpoints->ca_sha256));
     json_object_set_new(call->result, "warnings",
                         issuer_ca_warnings(ca, settings->conf, call->now));
+    json_object_set_new(call->result, "hsm", issuer_hsm_json(ca->hsm));
     return rc;
 }

@@ -6,6 +6,7 @@
 #include "certs/chain.h"
 #include "certs/tls.h"
 #include "provision/issuer/context.h"
+#include "provision/issuer/signer.h"
 
 /* What is renewed while it is in use: the TLS certificate and the signer of host views. Counted,
  * immutable; a connection keeps the SSL_CTX that it began with. */
@@ -21,6 +22,7 @@ struct issuer_endpoints {
 };
 
 struct issuer_ca {
+    struct issuer_hsm *hsm; /* NULL: the configuration has none */
     X509 *workload_root, *workload_ca, *attest_root, *attest_ca, *tls_root;
     EVP_PKEY *workload_key, *attest_key;
     int64_t workload_end, attest_end, tls_root_end;
@@ -66,13 +68,16 @@ struct issuer_authority issuer_authority_of(const struct issuer *issuer, const c
 json_t *issuer_ca_warnings(struct issuer_ca *ca, const struct conf_issuer *conf, int64_t now);
 
 /* Makes the folder <state_dir>/ca; ATT_E_EXISTS when it is there. */
-ATT_MUST_USE enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct issuer_hsm *hsm,
+                                          struct att_err *err);
 /* Loads and checks it. renew: issues TLS and view-signer certificates anew when two thirds of their
  * life are over or their names no longer fit; where that fails, those that are still valid will do.
  * Otherwise nothing is written. */
 ATT_MUST_USE enum att_rc issuer_ca_load(const struct conf_issuer *conf, bool renew,
                                         struct issuer_ca **ret_ca, struct att_err *err);
 void issuer_ca_free(struct issuer_ca *ca);
+/* Has each key that signs certificates sign something of no meaning. */
+ATT_MUST_USE enum att_rc issuer_ca_try(const struct issuer_ca *ca, struct att_err *err);
 /* For ca.status. */
 json_t *issuer_ca_status(struct issuer_ca *ca, const char *state_dir, int64_t now);
 
