@@ -1,6 +1,7 @@
 /* state_dir/ca: three roots apart, workload and attestation intermediates, TLS and view signer. */
 #include "provision/issuer/ca_files.h"
 #include "provision/issuer/dns_ca.h"
+#include "provision/issuer/generations.h"
 
 #include "attestd/base/io.h"
 #include "certs/bundle.h"
@@ -261,20 +262,31 @@ const char *issuer_ca_kind_name(enum issuer_ca_kind kind)
     return names[kind];
 }
 
-struct issuer_authority issuer_authority_of(const struct issuer *issuer, const char *kind)
+struct issuer_authority issuer_authority_first(const struct issuer *issuer, const char *kind)
 {
     const struct issuer_ca *ca = issuer->ca;
     const struct issuer_dns_ca *dns = issuer->dns_ca;
+    struct issuer_authority by = {.id = "", .lacks = ""};
     if (strcmp(kind, "ak") == 0) {
-        return (struct issuer_authority){ca->attest_ca, ca->attest_key, ca->attest_pem,
-                                         ca->attest_end};
+        by = (struct issuer_authority){ca->attest_ca,
+                                       ca->attest_key,
+                                       ca->attest_pem,
+                                       ca->attest_end,
+                                       "",
+                                       "attestation.crl",
+                                       ""};
+    } else if (strcmp(kind, "dns") != 0) {
+        by = (struct issuer_authority){ca->workload_ca,
+                                       ca->workload_key,
+                                       ca->workload_pem,
+                                       ca->workload_end,
+                                       "",
+                                       "workload.crl",
+                                       ""};
+    } else if (dns) {
+        by = (struct issuer_authority){dns->ca, dns->key, dns->pem, dns->end, "", "dns.crl", ""};
     }
-    if (strcmp(kind, "dns") == 0) {
-        return dns ? (struct issuer_authority){dns->ca, dns->key, dns->pem, dns->end}
-                   : (struct issuer_authority){0};
-    }
-    return (struct issuer_authority){ca->workload_ca, ca->workload_key, ca->workload_pem,
-                                     ca->workload_end};
+    return by;
 }
 
 /* A renewal that fails (a full disk, a key that is kept elsewhere) keeps nobody from serving with
@@ -346,7 +358,11 @@ enum att_rc issuer_ca_load(const struct conf_issuer *conf, bool renew, struct is
         return att_fail(err, ATT_E_NOMEM, "CA: no memory");
     }
     pthread_mutex_init(&ca->lock, NULL);
-    enum att_rc rc = issuer_hsm_new(conf, &ca->hsm, err);
+    pthread_mutex_init(&ca->generations_lock, NULL);
+    enum att_rc rc = issuer_new_id(ca->self, err);
+    if (!rc) {
+        rc = issuer_hsm_new(conf, &ca->hsm, err);
+    }
     if (!rc) {
         rc = load_all(ca, conf, renew, err);
     }
@@ -386,7 +402,9 @@ void issuer_ca_free(struct issuer_ca *ca)
     EVP_PKEY_free(ca->workload_key);
     EVP_PKEY_free(ca->attest_key);
     issuer_endpoints_put(ca->endpoints);
+    issuer_generations_free(atomic_load(&ca->generations));
     issuer_hsm_put(ca->hsm);
+    pthread_mutex_destroy(&ca->generations_lock);
     pthread_mutex_destroy(&ca->lock);
     free(ca->bundle);
     free(ca->workload_pem);

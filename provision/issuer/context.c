@@ -1,5 +1,6 @@
 /* Settings, and opening the issuer. */
 #include "provision/issuer/alternates.h"
+#include "provision/issuer/generations.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/dns.h"
@@ -240,6 +241,9 @@ static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
     }
     if (!rc) {
         rc = store_run(issuer->store, false, check_policies, issuer, err);
+    }
+    if (!rc) {
+        rc = issuer_generations_refresh(issuer, err);
     }
     if (!rc) {
         issuer_view_wake(issuer);

@@ -1,6 +1,7 @@
 /* The main loop: sockets up, ready, reload, housekeeping, down. */
 #include "provision/issuer/ca.h"
 #include "provision/issuer/dns.h"
+#include "provision/issuer/generations.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/server.h"
 
@@ -134,6 +135,7 @@ static void loop(struct issuer *issuer)
         if (atomic_exchange(&issuer->reload, 0)) {
             reload(issuer);
         }
+        issuer_generations_tick(issuer);
         issuer_ca_tick(issuer, false);
         if (store_shared(issuer->store)) {
             issuer_view_wake(issuer); /* for what another issuer changed */

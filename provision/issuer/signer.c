@@ -267,16 +267,10 @@ enum att_rc issuer_key_open(struct issuer_hsm *hsm, const char *state_dir, const
                             const X509 *cert, EVP_PKEY **ret_key, struct att_err *err)
 {
     uint8_t id[ISSUER_CKA_ID_LEN];
-    char path[PATH_ROOM], file[NAME_ROOM + 8];
     certs_autokey *key = NULL;
     enum att_rc rc = ATT_OK;
     if (strncmp(ref, FILE_REF, sizeof FILE_REF - 1) == 0) {
-        snprintf(file, sizeof file, "%.79s" SUFFIX_KEY, ref + sizeof FILE_REF - 1);
-        issuer_ca_path(path, state_dir, file);
-        rc = certs_key_load(path, &key, err);
-        if (!rc) {
-            rc = certs_cert_matches_key(cert, key, err);
-        }
+        rc = issuer_key_load(hsm, state_dir, ref + sizeof FILE_REF - 1, cert, &key, err);
     } else if (strncmp(ref, HSM_REF, sizeof HSM_REF - 1) == 0) {
         rc = hsm ? att_unhex_exact(id, sizeof id, ref + sizeof HSM_REF - 1, err)
                  : refuse_store(ref, err);
@@ -339,8 +333,16 @@ enum att_rc issuer_key_load(struct issuer_hsm *hsm, const char *state_dir, const
     snprintf(file, sizeof file, "%.79s" SUFFIX_HSM, name);
     issuer_ca_path(in_hsm, state_dir, file);
     if (access(in_hsm, F_OK) != 0) {
-        snprintf(ref, sizeof ref, FILE_REF "%.79s", name);
-        return issuer_key_open(hsm, state_dir, ref, cert, ret_key, err);
+        certs_autokey *key = NULL;
+        enum att_rc rc = certs_key_load(in_file, &key, err);
+        if (!rc) {
+            rc = certs_cert_matches_key(cert, key, err);
+        }
+        if (!rc) {
+            *ret_key = key;
+            key = NULL;
+        }
+        return rc;
     }
     if (access(in_file, F_OK) == 0) {
         enum att_rc rc = att_fail(

@@ -37,7 +37,7 @@ void issuer_hsm_put(struct issuer_hsm *hsm); /* NULL is fine */
 ATT_MUST_USE enum att_rc issuer_key_load(struct issuer_hsm *hsm, const char *state_dir,
                                          const char *name, const X509 *cert, EVP_PKEY **ret_key,
                                          struct att_err *err);
-/* The same by a reference: "file:NAME" (ca/NAME.key), "hsm:CKA_ID". */
+/* The same by a reference: "file:NAME" (as issuer_key_load), "hsm:CKA_ID". */
 ATT_MUST_USE enum att_rc issuer_key_open(struct issuer_hsm *hsm, const char *state_dir,
                                          const char *ref, const X509 *cert, EVP_PKEY **ret_key,
                                          struct att_err *err);
