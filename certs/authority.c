@@ -278,6 +278,7 @@ static enum att_rc check_path(const STACK_OF(X509) * chain, int64_t at_s, struct
     if (store && ctx && param && X509_STORE_add_cert(store, sk_X509_value(chain, n - 1)) == 1 &&
         X509_STORE_CTX_init(ctx, store, sk_X509_value(chain, 0),
                             (STACK_OF(X509) *)(uintptr_t)chain) == 1) {
+        X509_VERIFY_PARAM_set_depth(param, CERTS_AUTHORITY_CHAIN_MAX);
         X509_VERIFY_PARAM_set_time(param, (time_t)at_s);
         X509_VERIFY_PARAM_set_flags(param,
                                     X509_V_FLAG_X509_STRICT | X509_V_FLAG_CHECK_SS_SIGNATURE);
