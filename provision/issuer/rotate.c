@@ -306,34 +306,42 @@ static enum att_rc name_host(void *user, const void *record, struct att_err *err
     return ATT_OK;
 }
 
-/* A root that every peer has already needs no waiting. */
+/* Hosts have the new root, and its revocation list: a peer that checks lists wants one for each
+ * certificate. */
+static enum att_rc hosts_ready(const struct issuer_rotation *r, struct store_tx *tx,
+                               const struct store_authority *row, struct att_err *err)
+{
+    struct behind b = {0};
+    if (strcmp(row->kind, "agent") != 0) {
+        return ATT_OK;
+    }
+    enum att_rc rc =
+        store_hosts_behind(tx, row->view, r->call->now, BEHIND_SHOW + 1, name_host, &b, err);
+    return rc || !b.n ? rc
+                      : issuer_refuse(err, ATT_E_CONFLICT, "caHostsBehind",
+                                      "hosts that are not known to have what was published: %s%s",
+                                      b.text, b.n > BEHIND_SHOW ? " and more" : "");
+}
+
+/* Whoever else trusts us gets the bundle in his own time; a root that is in it already needs none.
+ */
 static enum att_rc peers_ready(const struct issuer_rotation *r, struct store_tx *tx,
                                const struct store_authority *row,
                                const struct store_authority *active, struct att_err *err)
 {
     issuer_autosettings *settings = issuer_settings_get(r->call->issuer);
-    struct behind b = {0};
     int64_t from = row->published_at + settings->conf->ca_publish_wait_s;
-    if (r->force || (active->id && strcmp(active->root, row->root) == 0)) {
-        return ATT_OK;
-    }
-    enum att_rc rc =
-        strcmp(row->kind, "agent") == 0
-            ? store_hosts_behind(tx, row->view, r->call->now, BEHIND_SHOW + 1, name_host, &b, err)
-            : ATT_OK;
-    if (!rc && b.n) {
-        return issuer_refuse(err, ATT_E_CONFLICT, "caHostsBehind",
-                             "hosts that are not known to have the new root: %s%s", b.text,
-                             b.n > BEHIND_SHOW ? " and more" : "");
-    }
     char text[ATT_TIME_TEXT_LEN];
+    enum att_rc rc = r->force ? ATT_OK : hosts_ready(r, tx, row, err);
+    if (rc || r->force || r->call->now >= from ||
+        (active->id && strcmp(active->root, row->root) == 0)) {
+        return rc;
+    }
     att_time_text(text, from);
-    return rc || r->call->now >= from
-               ? rc
-               : issuer_refuse(err, ATT_E_CONFLICT, "caTooSoon",
-                               "relying parties that are no hosts get the bundle until %s "
-                               "(ca.publish_wait)",
-                               text);
+    return issuer_refuse(err, ATT_E_CONFLICT, "caTooSoon",
+                         "relying parties that are no hosts get the bundle until %s "
+                         "(ca.publish_wait)",
+                         text);
 }
 
 static enum att_rc switch_over(struct issuer_rotation *r, struct store_tx *tx,

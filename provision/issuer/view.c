@@ -123,14 +123,16 @@ static enum att_rc gather(void *user, struct store_tx *tx, struct att_err *err)
     return rc ? rc : store_each(tx, &store_policies, NULL, NULL, add_policy, v, err);
 }
 
-/* The lists of all whose certificates may be in force; NULL where there is the first one's only. */
+/* The lists of all whose certificates may be in force, or will soon be; NULL where there is the
+ * first one's only. */
 static json_t *list_crls(const struct issuer *issuer)
 {
     const struct issuer_generations *now = issuer_generations_now(issuer);
     json_t *list = NULL;
     for (size_t i = 0; i < now->n; i++) {
         const struct issuer_generation *g = &now->v[i];
-        if (strcmp(g->kind, "agent") == 0 && (strcmp(g->state, STORE_AUTHORITY_ACTIVE) == 0 ||
+        if (strcmp(g->kind, "agent") == 0 && (strcmp(g->state, STORE_AUTHORITY_PUBLISHED) == 0 ||
+                                              strcmp(g->state, STORE_AUTHORITY_ACTIVE) == 0 ||
                                               strcmp(g->state, STORE_AUTHORITY_OUTGOING) == 0)) {
             list = list ? list : json_array();
             json_array_append_new(list, json_string(g->crl));

@@ -223,7 +223,9 @@ static void each_has_its_list(void **state)
     snprintf(path, sizeof path, "/acme/crl/workload-%s.crl", id);
     assert_int_equal(plain(&s, "/acme/crl/workload-0123456789abcdef.crl"), 404);
     step(&s, "ca.publish", id, "published");
-    step(&s, "ca.activate", id, "active"); /* the same root: nobody is waited for */
+    refused(&s, "ca.activate", id, "caHostsBehind"); /* the same root, but another list */
+    host_sees(&s);
+    step(&s, "ca.activate", id, "active");
     certs_autostack *after = issue(&s);
     rig_admin_done(&s.rig, "cert.revoke", json_pack("{s:s}", "serial", serial));
     const struct {
@@ -261,6 +263,8 @@ static void step_by_step(void **state)
     rotate_is(&s, false, "none");
     rotate_is(&s, true, "prepared");
     rotate_is(&s, false, "published");
+    rotate_is(&s, false, "waiting"); /* for the host */
+    host_sees(&s);
     rotate_is(&s, false, "activated");
     rotate_is(&s, false, "waiting"); /* certificates of the old one */
     rig_time += 7200;
