@@ -246,6 +246,15 @@ static void put_name_constraints(struct att_buf *exts, const char *trust_domain)
     certs_ext_end(exts, m);
 }
 
+void certs_ext_intermediate(struct att_buf *exts, const char *trust_domain)
+{
+    certs_ext_key_usage(exts, CERTS_KU_CA);
+    certs_ext_basic_ca(exts, true);
+    if (trust_domain) {
+        put_name_constraints(exts, trust_domain);
+    }
+}
+
 enum att_rc certs_intermediate_tbs(const struct certs_ca_spec *spec, const X509 *ca_cert,
                                    struct att_buf *ret_tbs, uint8_t ret_digest[ATT_SHA256_LEN],
                                    struct att_err *err)
@@ -264,17 +273,14 @@ enum att_rc certs_intermediate_tbs(const struct certs_ca_spec *spec, const X509 
                             .spki = spec->spki,
                             .ca_cert = ca_cert,
                             .common_name = spec->common_name};
-    struct att_buf *exts = &tbs.extensions;
-    certs_ext_key_usage(exts, CERTS_KU_CA);
-    certs_ext_basic_ca(exts, true);
-    if (spec->trust_domain) {
-        put_name_constraints(exts, spec->trust_domain);
-    }
+    certs_ext_intermediate(&tbs.extensions, spec->trust_domain);
     return certs_tbs_finish(&tbs, ret_tbs, ret_digest, err);
 }
 
-enum att_rc certs_root_tbs(const struct certs_ca_spec *spec, struct att_buf *ret_tbs,
-                           uint8_t ret_digest[ATT_SHA256_LEN], struct att_err *err)
+/* ca_cert NULL: self-issued. */
+static enum att_rc root_tbs(const struct certs_ca_spec *spec, const X509 *ca_cert,
+                            struct att_buf *ret_tbs, uint8_t ret_digest[ATT_SHA256_LEN],
+                            struct att_err *err)
 {
     if (!attr_ok(spec->common_name)) {
         return att_fail(err, ATT_E_INVAL, "expected a common name of 1 … 64 printable bytes");
@@ -285,10 +291,24 @@ enum att_rc certs_root_tbs(const struct certs_ca_spec *spec, struct att_buf *ret
     struct certs_tbs tbs = {.serial = spec->serial,
                             .validity = spec->validity,
                             .spki = spec->spki,
+                            .ca_cert = ca_cert,
                             .common_name = spec->common_name};
     certs_ext_key_usage(&tbs.extensions, CERTS_KU_CA);
     certs_ext_basic_ca(&tbs.extensions, false);
     return certs_tbs_finish(&tbs, ret_tbs, ret_digest, err);
+}
+
+enum att_rc certs_root_tbs(const struct certs_ca_spec *spec, struct att_buf *ret_tbs,
+                           uint8_t ret_digest[ATT_SHA256_LEN], struct att_err *err)
+{
+    return root_tbs(spec, NULL, ret_tbs, ret_digest, err);
+}
+
+enum att_rc certs_cross_tbs(const struct certs_ca_spec *spec, const X509 *ca_cert,
+                            struct att_buf *ret_tbs, uint8_t ret_digest[ATT_SHA256_LEN],
+                            struct att_err *err)
+{
+    return root_tbs(spec, ca_cert, ret_tbs, ret_digest, err);
 }
 
 /* OtherName's content: type-id, [0] { PermanentIdentifier }. */

@@ -159,6 +159,12 @@ ATT_MUST_USE enum att_rc certs_intermediate_tbs(const struct certs_ca_spec *spec
 ATT_MUST_USE enum att_rc certs_root_tbs(const struct certs_ca_spec *spec, struct att_buf *ret_tbs,
                                         uint8_t ret_digest[ATT_SHA256_LEN], struct att_err *err);
 
+/* A root's name and key under another root: whoever trusts only that one follows it
+ * (cross-signing). trust_domain has to be NULL. */
+ATT_MUST_USE enum att_rc certs_cross_tbs(const struct certs_ca_spec *spec, const X509 *ca_cert,
+                                         struct att_buf *ret_tbs,
+                                         uint8_t ret_digest[ATT_SHA256_LEN], struct att_err *err);
+
 struct certs_signer_spec {
     uint8_t serial[CERTS_SERIAL_LEN];
     struct certs_validity validity;

@@ -2,6 +2,7 @@
 
 #include "attestd/base/enc.h"
 #include "certs/chain.h"
+#include "certs/key.h"
 
 #include <openssl/asn1.h>
 #include <openssl/evp.h>
@@ -162,7 +163,8 @@ enum att_rc certs_crl_create(const struct certs_crl_spec *spec, const X509 *ca_c
                   ? i2d_X509_CRL(crl, &der)
                   : -1;
     if (len <= 0) {
-        return att_fail_openssl(err, ATT_E_CRYPTO, "make a CRL");
+        rc = certs_key_remote_error(err);
+        return rc ? rc : att_fail_openssl(err, ATT_E_CRYPTO, "make a CRL");
     }
     att_buf_put(ret_der, der, (size_t)len);
     OPENSSL_free(der);

@@ -34,6 +34,9 @@ void certs_ext_key_usage(struct att_buf *exts, enum certs_key_usage usage);
 void certs_ext_eku(struct att_buf *exts, const char *const *oids, bool critical);
 void certs_ext_basic_leaf(struct att_buf *exts);
 void certs_ext_basic_ca(struct att_buf *exts, bool last); /* last: pathlen 0 */
+/* What an intermediate has: key usage, CA right above leaves, name constraints where trust_domain
+ * is not NULL. */
+void certs_ext_intermediate(struct att_buf *exts, const char *trust_domain);
 void certs_ext_crl(struct att_buf *exts, const char *url);
 /* Checks what all have in common, puts the whole together, frees tbs->extensions in any case. */
 ATT_MUST_USE enum att_rc certs_tbs_finish(struct certs_tbs *tbs, struct att_buf *ret_tbs,

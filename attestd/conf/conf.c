@@ -4,7 +4,7 @@
 #include "attestd/base/io.h"
 #include "attestd/conf/check.h"
 #include "attestd/conf/load.h"
-#include "attestd/conf/p11uri.h"
+#include "attestd/conf/hsm_conf.h"
 #include "attestd/conf/schema.h"
 
 #include <stdlib.h>
@@ -36,15 +36,6 @@ static const cyaml_schema_field_t logs_fields[] = {
     STR(conf_attestd_logs, ima, OPT),
     CYAML_FIELD_END,
 };
-static const cyaml_schema_field_t hsm_fields[] = {
-    STR(conf_attestd_hsm, module, CYAML_FLAG_POINTER),
-    STR(conf_attestd_hsm, token, CYAML_FLAG_POINTER),
-    CYAML_FIELD_SEQUENCE_COUNT("files", OPT, struct conf_attestd_hsm, files, n_files,
-                               &conf_schema_string, 0, CONF_HSM_FILES_MAX),
-    STR(conf_attestd_hsm, sandbox, OPT),
-    CYAML_FIELD_UINT("sessions", CYAML_FLAG_OPTIONAL, struct conf_attestd_hsm, sessions),
-    CYAML_FIELD_END,
-};
 static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("issuer", OPT, struct conf_attestd, issuer, issuer_fields),
     CYAML_FIELD_MAPPING_PTR("tpm", OPT, struct conf_attestd, tpm, tpm_fields),
@@ -53,7 +44,7 @@ static const cyaml_schema_field_t fields[] = {
     STR(conf_attestd, ticket_file, OPT),
     CYAML_FIELD_MAPPING_PTR("logs", OPT, struct conf_attestd, logs, logs_fields),
     CYAML_FIELD_MAPPING_PTR("signatures", OPT, struct conf_attestd, signatures, signatures_fields),
-    CYAML_FIELD_MAPPING_PTR("hsm", OPT, struct conf_attestd, hsm, hsm_fields),
+    CYAML_FIELD_MAPPING_PTR("hsm", OPT, struct conf_attestd, hsm, conf_hsm_fields),
     STR(conf_attestd, log, OPT),
     STR(conf_attestd, log_level, OPT),
     STR(conf_attestd, control_group, OPT),
@@ -73,8 +64,7 @@ static bool fill_defaults(struct conf_attestd *conf)
     conf->tpm = conf->tpm ? conf->tpm : calloc(1, sizeof *conf->tpm);
     conf->logs = conf->logs ? conf->logs : calloc(1, sizeof *conf->logs);
     conf->signatures = conf->signatures ? conf->signatures : calloc(1, sizeof *conf->signatures);
-    return conf->tpm && conf->logs && conf->signatures &&
-           (!conf->hsm || conf_default(&conf->hsm->sandbox, "local")) &&
+    return conf->tpm && conf->logs && conf->signatures && conf_hsm_defaults(conf->hsm) &&
            conf_default(&conf->tpm->tcti, "device:/dev/tpmrm0") &&
            conf_default(&conf->tpm->pcr, "none") &&
            conf_default(&conf->logs->firmware,
@@ -174,33 +164,10 @@ static void check_signatures(struct conf_check *check, struct conf_attestd_signa
     }
 }
 
-/* The text of the URI is never shown: somebody may have written a PIN into it. */
-static void check_hsm(struct conf_check *check, struct conf_attestd_hsm *hsm)
-{
-    static const char *const sandboxes[] = {"local", "network", NULL};
-    struct conf_p11uri uri;
-    struct att_err err = {0};
-    (void)conf_check_path(check, "hsm.module", hsm->module);
-    if (conf_p11uri_parse(att_slice_str(hsm->token), &uri, &err) != ATT_OK) {
-        conf_bad(check, "hsm.token", "%s", err.msg);
-    }
-    (void)conf_check_word(check, "hsm.sandbox", hsm->sandbox, sandboxes);
-    for (unsigned i = 0; i < hsm->n_files; i++) {
-        struct conf_path at = conf_path("hsm.files[%u]", i);
-        (void)conf_check_path(check, at.text, hsm->files[i]);
-    }
-    hsm->sessions = hsm->sessions ? hsm->sessions : 4;
-    if (hsm->sessions > CONF_HSM_SESSIONS_MAX) {
-        conf_bad(check, "hsm.sessions", "expected 1 … %d, found %u", CONF_HSM_SESSIONS_MAX,
-                 hsm->sessions);
-    }
-    hsm->network = strcmp(hsm->sandbox, "network") == 0;
-}
-
 static void check_all(struct conf_check *check, struct conf_attestd *conf)
 {
     if (conf->hsm) {
-        check_hsm(check, conf->hsm);
+        conf_hsm_check(check, conf->hsm);
     }
     if (conf->issuer) {
         check_issuer(check, conf->issuer);

@@ -3,6 +3,7 @@
 #include "attestd/base/enc.h"
 #include "attestd/conf/check.h"
 #include "attestd/conf/issuer_admin.h"
+#include "attestd/conf/hsm_conf.h"
 #include "attestd/conf/issuer_dns.h"
 #include "attestd/conf/load.h"
 #include "attestd/conf/schema.h"
@@ -73,6 +74,12 @@ static const cyaml_schema_field_t crl_fields[] = {
     STR(conf_crl, lifetime, OPT),
     CYAML_FIELD_END,
 };
+static const cyaml_schema_field_t ca_fields[] = {
+    STR(conf_ca, keys, OPT),
+    STR(conf_ca, hsm_user, OPT),
+    STR(conf_ca, publish_wait, OPT),
+    CYAML_FIELD_END,
+};
 static const cyaml_schema_field_t fields[] = {
     STR(conf_issuer, trust_domain, PTR),
     STR(conf_issuer, listen, OPT),
@@ -93,6 +100,8 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("tls", OPT, struct conf_issuer, tls, tls_fields),
     CYAML_FIELD_MAPPING_PTR("crl", OPT, struct conf_issuer, crl, crl_fields),
     CYAML_FIELD_MAPPING_PTR("admin", OPT, struct conf_issuer, admin, conf_admin_fields),
+    CYAML_FIELD_MAPPING_PTR("ca", OPT, struct conf_issuer, ca, ca_fields),
+    CYAML_FIELD_MAPPING_PTR("hsm", OPT, struct conf_issuer, hsm, conf_hsm_fields),
     STR(conf_issuer, ca_warning, OPT),
     STR(conf_issuer, evidence_lifetime, OPT),
     STR(conf_issuer, log, OPT),
@@ -131,6 +140,11 @@ static bool default_store(struct conf_issuer *conf)
     return conf->store != NULL;
 }
 
+static bool ca_defaults(struct conf_ca *ca)
+{
+    return !ca || (conf_default(&ca->keys, "file") && conf_default(&ca->publish_wait, "24h"));
+}
+
 static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root)
 {
     struct conf_enrolment *en = conf->enrolment;
@@ -149,7 +163,8 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
         conf_default(&en->ek, "certificate") && conf_default(&en->ak_lifetime, "7d") &&
         default_list(&en->logs, &en->n_logs,
                      conf_tree_get(conf_tree_get(root, "enrolment"), "logs"), "firmware");
-    ok = ok && conf_dns_defaults(conf, root) && conf_limits_defaults(conf, root) &&
+    ok = ok && conf_hsm_defaults(conf->hsm) && ca_defaults(conf->ca) &&
+         conf_dns_defaults(conf, root) && conf_limits_defaults(conf, root) &&
          conf_admin_defaults(conf);
     const struct conf_node *list = conf_tree_get(root, "profiles");
     const struct conf_node *given = list ? list->first : NULL;
@@ -485,6 +500,25 @@ static void check_store(struct conf_check *check, struct conf_issuer *conf)
     }
 }
 
+static void check_ca(struct conf_check *check, struct conf_issuer *conf)
+{
+    static const char *const kinds[] = {"file", "hsm", NULL};
+    const struct conf_ca *ca = conf->ca;
+    conf->ca_publish_wait_s = 86400;
+    if (conf->hsm) {
+        conf_hsm_check(check, conf->hsm);
+    }
+    if (!ca) {
+        return;
+    }
+    conf->ca_keys_hsm = strcmp(ca->keys, "hsm") == 0;
+    if (conf_check_word(check, "ca.keys", ca->keys, kinds) && conf->ca_keys_hsm && !conf->hsm) {
+        conf_bad(check, "ca.keys", "hsm needs a section hsm, which names the token");
+    }
+    (void)conf_check_duration(check, "ca.publish_wait", ca->publish_wait, 0,
+                              &conf->ca_publish_wait_s);
+}
+
 static void check_all(struct conf_check *check, struct conf_issuer *conf)
 {
     (void)conf_check_trust_domain(check, "trust_domain", conf->trust_domain);
@@ -507,6 +541,7 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     for (unsigned i = 0; i < conf->n_profiles; i++) {
         check_profile(check, conf, i);
     }
+    check_ca(check, conf);
     conf_dns_check(check, conf);
     conf_limits_check(check, conf->limits);
     conf_admin_check(check, conf);

@@ -189,6 +189,13 @@ bool conf_admin_binds(const struct conf_admin *admin, const struct conf_admin_bi
                       const char *id);
 bool conf_admin_pattern_fits(const char *pattern, const char *text);
 
+/* Where the authorities' keys are, and how they are replaced. */
+struct conf_ca {
+    char *keys;     /* "file" or "hsm": where `init` and `ca prepare` make new ones; file */
+    char *hsm_user; /* who serves run_dir/hsm/hsm.sock, beside root; NULL: the issuer's own user */
+    char *publish_wait; /* 24h; from a new root's publication to the first certificate under it */
+};
+
 struct conf_issuer {
     char *trust_domain;
     char *listen;    /* "127.0.0.1:8443", "[::1]:8443" */
@@ -207,16 +214,20 @@ struct conf_issuer {
     struct conf_enrolment *enrolment;
     struct conf_profile *profiles; /* at least one; names differ */
     unsigned n_profiles;
-    struct conf_dns *dns;                  /* NULL: no certificates for DNS names */
-    struct conf_limits *limits;            /* never NULL */
-    struct conf_issuer_tls *tls;           /* NULL: issued under the issuer's own TLS root */
-    struct conf_crl *crl;                  /* NULL: the defaults */
-    struct conf_admin *admin;              /* NULL: the socket only, without four eyes */
-    char *ca_warning;                      /* 90d; a CA that ends sooner is warned of */
-    char *evidence_lifetime;               /* 400d; messages and logs that were judged */
+    struct conf_dns *dns;         /* NULL: no certificates for DNS names */
+    struct conf_limits *limits;   /* never NULL */
+    struct conf_issuer_tls *tls;  /* NULL: issued under the issuer's own TLS root */
+    struct conf_crl *crl;         /* NULL: the defaults */
+    struct conf_admin *admin;     /* NULL: the socket only, without four eyes */
+    struct conf_ca *ca;           /* NULL: the defaults */
+    struct conf_attestd_hsm *hsm; /* for attestd-hsmd --issuer; NULL: no key is in an HSM */
+    char *ca_warning;             /* 90d; a CA that ends sooner is warned of */
+    char *evidence_lifetime;      /* 400d; messages and logs that were judged */
     char *log, *log_level, *control_group; /* as in attestd.yaml */
     /* derived */
     int64_t evidence_lifetime_s, ca_warning_s;
+    bool ca_keys_hsm;
+    int64_t ca_publish_wait_s;
     bool eab_required;    /* true unless the file says false */
     char listen_host[64]; /* address without brackets */
     uint16_t listen_port; /* 0: any free port */

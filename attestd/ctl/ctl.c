@@ -47,7 +47,8 @@ enum ctl_exit ctl_call(const struct ctl_ctx *ctx, bool at_issuer, const char *op
 /* ---- the command table --------------------------------------------------------------------- */
 
 static const struct ctl_command *const tables[] = {ctl_host_commands, ctl_issuer_commands,
-                                                   ctl_manifest_commands, ctl_seal_commands};
+                                                   ctl_manifest_commands, ctl_seal_commands,
+                                                   ctl_ca_commands};
 
 static const struct ctl_command *find_command(const char *noun, const char *verb)
 {
@@ -112,7 +113,8 @@ static void print_help(FILE *to)
           to);
     static const char *const titles[] = {"\non a host:\n", "\nat the issuer:\n",
                                          "\nmanifests, anywhere:\n",
-                                         "\nwhere policies are signed:\n"};
+                                         "\nwhere policies are signed:\n",
+                                         "\nthe issuer's authorities:\n"};
     _Static_assert(sizeof titles / sizeof titles[0] == sizeof tables / sizeof tables[0],
                    "a title for each table");
     for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {

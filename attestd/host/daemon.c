@@ -578,7 +578,7 @@ static void finish(struct host *host)
     host_spares_free(host);
     host_token_done(&host->token);
     certs_stack_cleanup(&host->bundle);
-    host_crl_done(&host->crl);
+    host_crls_done(&host->crls);
     att_buf_done(&host->ak_pem);
     host_paths_done(&host->paths);
     for (size_t i = 0; i < host->n_old_confs; i++) {

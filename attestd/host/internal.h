@@ -148,7 +148,7 @@ struct host {
     struct host_spare *spares;
     size_t n_spares;
     STACK_OF(X509) * bundle;
-    struct host_crl crl;
+    struct host_crls crls;
     struct host_selectors *selectors; /* of the view in force; NULL: none yet */
     struct host_local *local;         /* this host's own rules; never NULL once it runs */
     struct host_workload_counts workload_counts;

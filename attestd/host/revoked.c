@@ -13,10 +13,29 @@
 #define RETRY_MS  ((int64_t)30000)   /* after a failure */
 #define LATEST_MS ((int64_t)3600000) /* a revocation is heard of at once: it changes the view */
 
-void host_crl_done(struct host_crl *crl)
+void host_crls_done(struct host_crls *crls)
 {
-    X509_CRL_free(crl->crl);
-    *crl = (struct host_crl){0};
+    for (size_t i = 0; i < crls->n; i++) {
+        X509_CRL_free(crls->v[i].crl);
+    }
+    *crls = (struct host_crls){.n = 0};
+}
+
+void host_crls_name(struct host_crls *crls, const struct host_crl_files *files)
+{
+    struct host_crls fresh = {.n = 0};
+    for (size_t i = 0; i < files->n; i++) {
+        struct host_crl *to = &fresh.v[fresh.n++];
+        for (size_t k = 0; k < crls->n; k++) {
+            if (strcmp(crls->v[k].file, files->v[i]) == 0) {
+                *to = crls->v[k];
+                crls->v[k].crl = NULL;
+            }
+        }
+        memcpy(to->file, files->v[i], sizeof to->file);
+    }
+    host_crls_done(crls);
+    *crls = fresh;
 }
 
 /* ---- whose certificates it names --------------------------------------------------------------
@@ -48,7 +67,7 @@ static bool is_of_chain(struct host *host, const char *name, X509_CRL *crl)
             rc = ATT_OK;
         }
     }
-    if (rc != ATT_OK) {
+    if (rc != ATT_OK && host->crls.n < 2) { /* one of several is another authority's */
         att_err_prefix(&why, "%s", name);
         att_log_err(ATT_ERROR, "crl.notOfThisChain", &why);
     }
@@ -127,27 +146,38 @@ static void hold_against(struct host *host, X509_CRL *crl)
 /* ---- getting it -------------------------------------------------------------------------------
  */
 
-static uint64_t known(struct host *host, bool at_once, bool *ret_due)
+static uint64_t known(struct host *host, size_t i, bool at_once, bool *ret_due)
 {
     HOST_LOCKED(host);
-    *ret_due = at_once || att_boottime_ms() >= host->crl.next_ms;
-    return host->crl.crl ? host->crl.info.number : 0;
+    const struct host_crl *one = &host->crls.v[i];
+    *ret_due = at_once || att_boottime_ms() >= one->next_ms;
+    return one->crl ? one->info.number : 0;
 }
 
-static void due_in(struct host *host, int64_t ms)
+static void due_in(struct host *host, size_t i, int64_t ms)
 {
     HOST_LOCKED(host);
-    host->crl.next_ms = att_boottime_ms() + ms;
+    host->crls.v[i].next_ms = att_boottime_ms() + ms;
 }
 
-static enum att_rc keep(struct host *host, struct att_slice der, struct att_err *err)
+/* All of them, with this one in the place of the one before. Host thread: nobody else changes
+ * them. */
+static enum att_rc keep(struct host *host, size_t i, struct att_slice der, struct att_err *err)
 {
-    att_autobuf pem = {0};
-    enum att_rc rc = certs_crl_dump(der, &pem, err);
+    att_autobuf pem = ATT_BUF_INIT(HOST_CRLS_MAX * 2 * CERTS_CRL_MAX);
+    enum att_rc rc = ATT_OK;
+    for (size_t k = 0; k < host->crls.n && !rc; k++) {
+        uint8_t *old = NULL;
+        int len = k == i || !host->crls.v[k].crl ? 0 : i2d_X509_CRL(host->crls.v[k].crl, &old);
+        if (k == i || len > 0) {
+            rc = certs_crl_dump(k == i ? der : ATT_SLICE(old, (size_t)len), &pem, err);
+        }
+        OPENSSL_free(old);
+    }
     return rc ? rc : att_io_write_file(host->paths.crl, att_buf_slice(&pem), 0644, err);
 }
 
-static enum att_rc accept(struct host *host, struct att_slice der, uint64_t have,
+static enum att_rc accept(struct host *host, size_t i, struct att_slice der, uint64_t have,
                           struct att_err *err)
 {
     certs_autocrl *crl = NULL;
@@ -166,32 +196,35 @@ static enum att_rc accept(struct host *host, struct att_slice der, uint64_t have
     }
     /* Before the file: a full disk keeps nobody in service. */
     hold_against(host, crl);
-    rc = keep(host, der, err);
+    rc = keep(host, i, der, err);
     int64_t half_ms = (info.next_update - info.this_update) * 500;
     half_ms = half_ms < LATEST_MS ? half_ms : LATEST_MS;
     HOST_LOCKED(host);
-    X509_CRL *old = host->crl.crl;
-    host->crl = (struct host_crl){crl, info, att_boottime_ms() + (rc ? RETRY_MS : half_ms)};
+    struct host_crl *one = &host->crls.v[i];
+    X509_CRL *old = one->crl;
+    one->crl = crl;
+    one->info = info;
+    one->next_ms = att_boottime_ms() + (rc ? RETRY_MS : half_ms);
     crl = old; /* freed at the end */
     return rc;
 }
 
-static enum att_rc fetch(struct host *host, struct acme_client *client, bool at_once,
+static enum att_rc fetch(struct host *host, struct acme_client *client, size_t i, bool at_once,
                          struct att_err *err)
 {
     bool due = false, changed = false;
-    uint64_t have = known(host, at_once, &due);
+    uint64_t have = known(host, i, at_once, &due);
     if (!due) {
         return ATT_OK;
     }
     att_autobuf der = ATT_BUF_INIT(CERTS_CRL_MAX);
-    due_in(host, RETRY_MS);
-    enum att_rc rc = acme_client_crl(client, have, &changed, &der, err);
+    due_in(host, i, RETRY_MS);
+    enum att_rc rc = acme_client_crl(client, host->crls.v[i].file, have, &changed, &der, err);
     if (rc == ATT_E_NOTFOUND) {
         return ATT_OK; /* an issuer that has none, of an earlier version */
     }
     if (!rc && changed) {
-        rc = accept(host, att_buf_slice(&der), have, err);
+        rc = accept(host, i, att_buf_slice(&der), have, err);
     }
     if (rc) {
         att_err_prefix(err, "revocation list");
@@ -202,21 +235,38 @@ static enum att_rc fetch(struct host *host, struct acme_client *client, bool at_
 enum att_rc host_crl_poll(struct host *host, struct acme_client *client, bool at_once,
                           struct att_err *err)
 {
-    enum att_rc rc = fetch(host, client, at_once, err);
-    /* Only this thread replaces it. Whoever was renewed, or skipped because another left the
-     * registry, while the list was held against all is found now. */
-    if (host->crl.crl) {
-        hold_against(host, host->crl.crl);
+    static const struct host_crl_files first = {{HOST_CRL_FIRST}, 1};
+    enum att_rc rc = ATT_OK;
+    if (host->crls.n == 0) {
+        HOST_LOCKED(host);
+        host_crls_name(&host->crls, &first);
+    }
+    for (size_t i = 0; i < host->crls.n; i++) {
+        struct att_err why = {0};
+        enum att_rc one = fetch(host, client, i, at_once, &why);
+        if (one && !rc) {
+            rc = one;
+            *err = why;
+        }
+    }
+    /* Only this thread replaces them. Whoever was renewed, or skipped because another left the
+     * registry, while a list was held against all is found now. */
+    for (size_t i = 0; i < host->crls.n; i++) {
+        if (host->crls.v[i].crl) {
+            hold_against(host, host->crls.v[i].crl);
+        }
     }
     return rc;
 }
 
 json_t *host_crl_json(const struct host *host)
 {
-    const struct certs_crl_info *info = &host->crl.info;
-    return host->crl.crl ? json_pack("{s:I, s:o, s:o, s:I}", "number", (json_int_t)info->number,
-                                     "thisUpdate", host_time_json(info->this_update), "nextUpdate",
-                                     host_time_json(info->next_update), "entries",
-                                     (json_int_t)info->n_entries)
-                         : NULL;
+    const struct host_crl *first = &host->crls.v[0];
+    const struct certs_crl_info *info = &first->info;
+    return host->crls.n && first->crl
+               ? json_pack("{s:I, s:o, s:o, s:I, s:I}", "number", (json_int_t)info->number,
+                           "thisUpdate", host_time_json(info->this_update), "nextUpdate",
+                           host_time_json(info->next_update), "entries",
+                           (json_int_t)info->n_entries, "lists", (json_int_t)host->crls.n)
+               : NULL;
 }

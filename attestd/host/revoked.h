@@ -4,27 +4,38 @@
 #define ATTESTD_HOST_REVOKED_H
 
 #include "attestd/base/json.h"
+#include "attestd/host/view.h"
 #include "certs/crl.h"
 
 struct host;
 struct acme_client;
 
-/* Under the host's lock. {0}: none yet. */
+/* Under the host's lock. */
 struct host_crl {
-    X509_CRL *crl;
+    char file[HOST_CRL_FILE_ROOM]; /* at the issuer */
+    X509_CRL *crl;                 /* NULL: none yet */
     struct certs_crl_info info;
     int64_t next_ms; /* CLOCK_BOOTTIME: when it is asked for again, whatever happens */
 };
-void host_crl_done(struct host_crl *crl);
+/* One of each authority whose certificates may be in force; {0}: no view yet. */
+struct host_crls {
+    struct host_crl v[HOST_CRLS_MAX];
+    size_t n;
+};
+void host_crls_done(struct host_crls *crls);
+/* These are to be had from now on; a list that is named no more goes. The lock is held; host
+ * thread. */
+void host_crls_name(struct host_crls *crls, const struct host_crl_files *files);
 
-/* Fetches the list when it is due, or at once. What is new is written to paths.crl (0644, PEM) and
- * in force: an agent whose certificate it names goes out of service and loses its keys, and a
- * retired key whose certificate it names is destroyed. The list in force is held against all agents
- * each time, whatever became of the fetch. Host thread. A list that is older than the one in force
- * is refused (ATT_E_PROTOCOL, reason "crlNumber"). */
+/* Fetches each list when it is due, or at once. What is new is written to paths.crl (0644, PEM, one
+ * after the other) and in force: an agent whose certificate it names goes out of service and loses
+ * its keys, and a retired key whose certificate it names is destroyed. The list in force is held
+ * against all agents each time, whatever became of the fetch. Host thread. A list that is older
+ * than the one in force is refused (ATT_E_PROTOCOL, reason "crlNumber"). */
 ATT_MUST_USE enum att_rc host_crl_poll(struct host *host, struct acme_client *client, bool at_once,
                                        struct att_err *err);
-/* {"number", "thisUpdate", "nextUpdate", "entries"}; NULL when there is none. The lock is held. */
+/* {"number", "thisUpdate", "nextUpdate", "entries"} of the first, with "lists", how many there are;
+ * NULL when there is none. The lock is held. */
 json_t *host_crl_json(const struct host *host);
 
 #endif

@@ -6,6 +6,7 @@
 #include "provision/acme/jws.h"
 
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 void host_view_done(struct host_view *view)
@@ -110,6 +111,37 @@ static enum att_rc parse_host(struct host_view *view, struct att_err *err)
     return rc;
 }
 
+static bool is_crl_file(const char *name)
+{
+    size_t len = strlen(name), stem = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
+    return len < HOST_CRL_FILE_ROOM && stem > 0 && strcmp(name + stem, ".crl") == 0;
+}
+
+/* "crls": absent while there is one authority. */
+static enum att_rc parse_crls(struct host_view *view, struct att_err *err)
+{
+    const json_t *list = json_object_get(view->json, "crls"), *one;
+    struct host_crl_files *crls = &view->crls;
+    size_t i;
+    if (!list) {
+        snprintf(crls->v[crls->n++], HOST_CRL_FILE_ROOM, HOST_CRL_FIRST);
+        return ATT_OK;
+    }
+    if (!json_is_array(list) || json_array_size(list) == 0 ||
+        json_array_size(list) > HOST_CRLS_MAX) {
+        return att_fail(err, ATT_E_PARSE, "crls: expected a list of 1 … %d names", HOST_CRLS_MAX);
+    }
+    json_array_foreach(list, i, one)
+    {
+        const char *name = json_string_value(one);
+        if (!name || !is_crl_file(name)) {
+            return att_fail(err, ATT_E_PARSE, "crls: expected NAME.crl of a-z, 0-9 and -");
+        }
+        snprintf(crls->v[crls->n++], HOST_CRL_FILE_ROOM, "%s", name);
+    }
+    return ATT_OK;
+}
+
 static enum att_rc parse_members(struct host_view *view, struct att_err *err)
 {
     int64_t version = 0;
@@ -134,6 +166,9 @@ static enum att_rc parse_members(struct host_view *view, struct att_err *err)
     if (rc == ATT_OK) {
         view->bundle_pem = att_slice_str(bundle);
         rc = certs_bundle_parse(view->bundle_pem, &view->bundle, err);
+    }
+    if (rc == ATT_OK) {
+        rc = parse_crls(view, err);
     }
     return rc == ATT_OK ? parse_entries(view, err) : rc;
 }

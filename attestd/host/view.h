@@ -11,6 +11,15 @@
 #define HOST_VIEW_MAX ((size_t)8 << 20)
 #define HOST_VIEW_TYP "attestd-hostview"
 
+/* The revocation lists that a view names: files beside ACME, below crl/. */
+#define HOST_CRLS_MAX      6
+#define HOST_CRL_FILE_ROOM 48
+#define HOST_CRL_FIRST     "workload.crl" /* where it names none */
+struct host_crl_files {
+    char v[HOST_CRLS_MAX][HOST_CRL_FILE_ROOM];
+    size_t n;
+};
+
 /* Owns; host_view_done. Strings in entries point into json. */
 struct host_view {
     json_t *json; /* the payload */
@@ -22,6 +31,7 @@ struct host_view {
     size_t n_entries;
     STACK_OF(X509) * bundle; /* workload roots */
     struct att_slice bundle_pem;
+    struct host_crl_files crls;
 };
 void host_view_done(struct host_view *view);
 

@@ -61,6 +61,7 @@ static enum att_rc apply(struct host *host, struct host_view *view, struct att_e
     host->bundle = view->bundle;
     view->bundle = old; /* freed with the view */
     host->view_version = view->version;
+    host_crls_name(&host->crls, &view->crls);
     memcpy(host->view_state, view->host_state, sizeof(host->view_state));
     snprintf(host->trust_domain, sizeof(host->trust_domain), "%s", view->trust_domain);
     bool approved = strcmp(view->host_state, "approved") == 0;

@@ -5,6 +5,7 @@
 #include "attestd/base/io.h"
 #include "attestd/base/log.h"
 #include "attestd/conf/conf.h"
+#include "attestd/conf/issuer_conf.h"
 #include "attestd/conf/p11uri.h"
 #include "attestd/proc/notify.h"
 
@@ -20,23 +21,29 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CONFIG_DEFAULT "/etc/attestd/attestd.yaml"
-#define POLL_MS        5000 /* the token is looked after */
-#define POLL_AWAY_MS   1000
-#define WAIT_MS        20000 /* below keyd's patience, so that it hears why */
-#define END_S          10    /* a module that does not answer is not waited for */
+#define CONFIG_DEFAULT        "/etc/attestd/attestd.yaml"
+#define CONFIG_DEFAULT_ISSUER "/etc/attestd/issuer.yaml"
+#define POLL_MS               5000 /* the token is looked after */
+#define POLL_AWAY_MS          1000
+#define WAIT_MS               20000 /* below keyd's patience, so that it hears why */
+#define END_S                 10    /* a module that does not answer is not waited for */
 
 enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 
 struct command {
-    const char *config;
+    const char *config; /* NULL: the default */
+    bool issuer;        /* config is issuer.yaml: the token holds authorities' keys */
     bool check;
     struct proc_users clients;
 };
 
 /* Everything that lasts until the end; never freed, since the process leaves by _exit(). */
 struct parts {
-    struct conf_attestd *conf;
+    const struct conf_attestd_hsm *conf;
+    const char *run_dir;
+    const void *whole; /* the configuration of which they are parts */
+    enum att_log_level log_least;
+    bool log_json;
     struct conf_p11uri uri;
     char socket_dir[1024], socket[1100], mark_path[1100], module_dir[1024];
     struct att_secret pin;
@@ -49,26 +56,63 @@ struct parts {
 
 static void usage(FILE *to)
 {
-    fputs("usage: attestd-hsmd [--config FILE] [--client USER]... [--check]\n"
+    fputs("usage: attestd-hsmd [--issuer] [--config FILE] [--client USER]... [--check]\n"
           "Runs the PKCS#11 module of the configuration's hsm section, and serves attestd-keyd\n"
-          "the keys of its token on RUN_DIR/hsm/hsm.sock.\n"
+          "(with --issuer: attest-issuerd) the keys of its token on RUN_DIR/hsm/hsm.sock.\n"
+          "  --issuer       the configuration is the issuer's (" CONFIG_DEFAULT_ISSUER ")\n"
           "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
-          "  --client USER  who may ask, beside root: keyd's user (default: the user that\n"
-          "                 attestd-hsmd runs as)\n"
+          "  --client USER  who may ask, beside root: keyd's user, or the issuer's (default:\n"
+          "                 the user that attestd-hsmd runs as)\n"
           "  --check        read the configuration, say what is wrong in it, exit\n"
           "  --help, --version\n",
           to);
 }
 
-static enum att_rc load_config(const char *path, struct conf_attestd **ret,
-                               struct conf_p11uri *ret_uri, struct att_err *err)
+static const char *config_of(const struct command *cmd)
 {
+    return cmd->config ? cmd->config : cmd->issuer ? CONFIG_DEFAULT_ISSUER : CONFIG_DEFAULT;
+}
+
+/* What is loaded lasts until the end. */
+static enum att_rc load_host(const char *path, struct conf_errors *errors, struct parts *parts,
+                             struct att_err *err)
+{
+    struct conf_attestd *conf = NULL;
+    enum att_rc rc = conf_attestd_load(path, &conf, errors, err);
+    if (rc == ATT_OK) {
+        parts->conf = conf->hsm;
+        parts->whole = conf;
+        parts->run_dir = conf->run_dir;
+        parts->log_least = conf->log_least;
+        parts->log_json = conf->log_json;
+    }
+    return rc;
+}
+
+static enum att_rc load_issuer(const char *path, struct conf_errors *errors, struct parts *parts,
+                               struct att_err *err)
+{
+    struct conf_issuer *conf = NULL;
+    enum att_rc rc = conf_issuer_load(path, &conf, errors, err);
+    if (rc == ATT_OK) {
+        parts->conf = conf->hsm;
+        parts->whole = conf;
+        parts->run_dir = conf->run_dir;
+        parts->log_least = conf->log_least;
+        parts->log_json = conf->log_json;
+    }
+    return rc;
+}
+
+static enum att_rc load_config(const struct command *cmd, struct parts *parts, struct att_err *err)
+{
+    const char *path = config_of(cmd);
     struct conf_errors *errors = calloc(1, sizeof *errors);
     if (!errors) {
         return att_fail(err, ATT_E_NOMEM, "configuration");
     }
-    struct conf_attestd *conf = NULL;
-    enum att_rc rc = conf_attestd_load(path, &conf, errors, err);
+    enum att_rc rc =
+        cmd->issuer ? load_issuer(path, errors, parts, err) : load_host(path, errors, parts, err);
     for (size_t i = 0; i < errors->n; i++) {
         att_autobuf line = {0};
         conf_error_text(&errors->v[i], path, &line);
@@ -76,19 +120,10 @@ static enum att_rc load_config(const char *path, struct conf_attestd **ret,
         fprintf(stderr, "%s\n", text ? text : "");
     }
     free(errors);
-    if (rc == ATT_OK && !conf->hsm) {
-        rc = att_fail(err, ATT_E_NOTFOUND, "%s: no hsm section: this host has no HSM to serve",
-                      path);
+    if (rc == ATT_OK && !parts->conf) {
+        rc = att_fail(err, ATT_E_NOTFOUND, "%s: no hsm section: there is no HSM to serve", path);
     }
-    if (rc == ATT_OK) {
-        rc = conf_p11uri_parse(att_slice_str(conf->hsm->token), ret_uri, err);
-    }
-    if (rc != ATT_OK) {
-        conf_attestd_free(conf);
-        return rc;
-    }
-    *ret = conf;
-    return ATT_OK;
+    return rc ? rc : conf_p11uri_parse(att_slice_str(parts->conf->token), &parts->uri, err);
 }
 
 /* ---- events → log ---------------------------------------------------------------------------- */
@@ -119,13 +154,13 @@ static void log_event(void *user, const char *event, const struct att_err *err)
 
 static enum att_rc find_paths(struct parts *parts, struct att_err *err)
 {
-    int len = snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s/hsm", parts->conf->run_dir);
+    int len = snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s/hsm", parts->run_dir);
     if (len < 0 || (size_t)len >= sizeof parts->socket_dir) {
         return att_fail(err, ATT_E_INVAL, "run_dir: too long");
     }
     snprintf(parts->socket, sizeof parts->socket, "%s/hsm.sock", parts->socket_dir);
     snprintf(parts->mark_path, sizeof parts->mark_path, "%s/pin-refused", parts->socket_dir);
-    snprintf(parts->module_dir, sizeof parts->module_dir, "%s", parts->conf->hsm->module);
+    snprintf(parts->module_dir, sizeof parts->module_dir, "%s", parts->conf->module);
     char *slash = strrchr(parts->module_dir, '/');
     slash[slash == parts->module_dir] = 0; /* absolute: there is one */
     return ATT_OK;
@@ -134,7 +169,7 @@ static enum att_rc find_paths(struct parts *parts, struct att_err *err)
 static enum att_rc make_socket_dir(const struct parts *parts, struct att_err *err)
 {
     mode_t mask = umask(022);
-    enum att_rc rc = att_io_mkdirs(parts->conf->run_dir, 0755, err);
+    enum att_rc rc = att_io_mkdirs(parts->run_dir, 0755, err);
     if (rc == ATT_OK) {
         rc = att_io_mkdirs(parts->socket_dir, 0750, err);
     }
@@ -161,7 +196,7 @@ static enum att_rc load_pin(struct parts *parts, struct att_err *err)
 /* The PIN's file is not among them. */
 static enum att_rc enter_sandbox(struct parts *parts, struct att_err *err)
 {
-    const struct conf_attestd_hsm *conf = parts->conf->hsm;
+    const struct conf_attestd_hsm *conf = parts->conf;
     struct proc_sandbox_path list[CONF_HSM_FILES_MAX + 3];
     size_t n = 0;
     list[n++] = (struct proc_sandbox_path){parts->socket_dir, PROC_PATH_WRITE};
@@ -201,13 +236,13 @@ static void pin_refused(void *user)
 static enum att_rc load_module(struct parts *parts, struct att_err *err)
 {
     const struct hsm_opts opts = {
-        .module_path = parts->conf->hsm->module,
+        .module_path = parts->conf->module,
         .label = parts->uri.token,
         .serial = parts->uri.serial,
         .manufacturer = parts->uri.manufacturer,
         .model = parts->uri.model,
         .pin = &parts->pin,
-        .sessions = parts->conf->hsm->sessions,
+        .sessions = parts->conf->sessions,
         .wait_ms = WAIT_MS,
         .may_login = may_login,
         .pin_refused = pin_refused,
@@ -345,11 +380,11 @@ static int run(const struct command *cmd)
     static struct parts parts;
     struct att_err err = {0};
     sigset_t signals;
-    if (load_config(cmd->config, &parts.conf, &parts.uri, &err) != ATT_OK) {
+    if (load_config(cmd, &parts, &err) != ATT_OK) {
         fprintf(stderr, "attestd-hsmd: %s\n", err.msg);
         return EXIT_REFUSED;
     }
-    att_log_setup("attestd-hsmd", parts.conf->log_least, parts.conf->log_json);
+    att_log_setup("attestd-hsmd", parts.log_least, parts.log_json);
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
@@ -363,7 +398,7 @@ static int run(const struct command *cmd)
         leave(&parts, EXIT_REFUSED);
     }
     att_log(ATT_INFO, "hsmd.ready", ATT_S("socket", parts.socket),
-            ATT_S("module", parts.conf->hsm->module));
+            ATT_S("module", parts.conf->module));
     proc_notify_ready("waiting for the token");
     loop(&parts, &signals);
     proc_notify_stopping("stopping");
@@ -372,12 +407,11 @@ static int run(const struct command *cmd)
 
 static int check_config(const struct command *cmd)
 {
-    struct conf_attestd *conf = NULL;
-    struct conf_p11uri uri;
+    static struct parts parts; /* as the process ends, so does what it holds */
     struct att_err err = {0};
-    enum att_rc rc = load_config(cmd->config, &conf, &uri, &err);
-    conf_attestd_free(conf);
-    fprintf(rc == ATT_OK ? stdout : stderr, "%s: %s\n", cmd->config, rc == ATT_OK ? "ok" : err.msg);
+    enum att_rc rc = load_config(cmd, &parts, &err);
+    fprintf(rc == ATT_OK ? stdout : stderr, "%s: %s\n", config_of(cmd),
+            rc == ATT_OK ? "ok" : err.msg);
     return rc == ATT_OK ? EXIT_SUCCESS : EXIT_REFUSED;
 }
 
@@ -394,6 +428,9 @@ static int take_option(struct command *cmd, int option)
             fprintf(stderr, "attestd-hsmd: --client: %s\n", err.msg);
             return EXIT_REFUSED;
         }
+        return -1;
+    case 'i':
+        cmd->issuer = true;
         return -1;
     case 'k':
         cmd->check = true;
@@ -412,11 +449,14 @@ static int take_option(struct command *cmd, int option)
 
 int hsmd_main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'}, {"client", required_argument, NULL, 'u'},
-        {"check", no_argument, NULL, 'k'},        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0}};
-    struct command cmd = {.config = CONFIG_DEFAULT};
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"client", required_argument, NULL, 'u'},
+                                            {"check", no_argument, NULL, 'k'},
+                                            {"issuer", no_argument, NULL, 'i'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'v'},
+                                            {NULL, 0, NULL, 0}};
+    struct command cmd = {0};
     for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         int code = take_option(&cmd, got);
         if (code >= 0) {

@@ -259,11 +259,11 @@ enum att_rc acme_client_directory(struct acme_client *client, bool refresh,
     return rc;
 }
 
-enum att_rc acme_client_crl(struct acme_client *client, uint64_t number, bool *ret_changed,
-                            struct att_buf *ret_der, struct att_err *err)
+enum att_rc acme_client_crl(struct acme_client *client, const char *file, uint64_t number,
+                            bool *ret_changed, struct att_buf *ret_der, struct att_err *err)
 {
-    char url[ACME_URL_MAX + 32], etag[32];
-    snprintf(url, sizeof url, "%s/crl/workload.crl", client->base_url);
+    char url[ACME_URL_MAX + 64], etag[32];
+    snprintf(url, sizeof url, "%s/crl/%.48s", client->base_url, file);
     snprintf(etag, sizeof etag, "%" PRIu64, number);
     struct acme_http_response response = {0};
     const struct acme_http_request request = {.method = "GET",

@@ -121,13 +121,13 @@ ATT_MUST_USE enum att_rc acme_client_host_view(struct acme_client *client, uint6
                                                int wait_s, bool *ret_changed,
                                                struct att_buf *ret_jws, struct att_err *err);
 
-/* The workload CA's revocation list: <base_url>/crl/workload.crl, unsigned GET. number 0: we have
+/* A revocation list: <base_url>/crl/FILE ("workload.crl"), unsigned GET. number 0: we have
  * none. ret_changed false: that is still the latest, and ret_der is untouched. What is in it is for
  * the caller to check. ATT_E_NOTFOUND: the issuer has no such thing. */
 #define ACME_CRL_MAX ((size_t)8 << 20)
-ATT_MUST_USE enum att_rc acme_client_crl(struct acme_client *client, uint64_t number,
-                                         bool *ret_changed, struct att_buf *ret_der,
-                                         struct att_err *err);
+ATT_MUST_USE enum att_rc acme_client_crl(struct acme_client *client, const char *file,
+                                         uint64_t number, bool *ret_changed,
+                                         struct att_buf *ret_der, struct att_err *err);
 
 /* RFC 9773 §4.1: GET of the renewal information of a certificate. ATT_E_UNSUPPORTED: the issuer has
  * none. Caller calls acme_renewal_info_done; acme_client_last()->retry_after_s says when to ask

@@ -378,7 +378,7 @@ static enum att_rc put_ak(struct m2 *m, struct store_tx *tx, struct att_err *err
     a->reset_count = c->reset_count;
     a->restart_count = c->restart_count;
     a->safe = c->safe;
-    int64_t end = m->call->issuer->ca->attest_end;
+    int64_t end = issuer_authority_of(m->call->issuer, "ak").end;
     a->expires_at = m->call->now + m->call->settings->conf->enrolment->ak_lifetime_s;
     a->expires_at = a->expires_at < end ? a->expires_at : end;
     json_t *pcrs = NULL;

@@ -40,6 +40,12 @@ struct operation {
         "dryRun", ARG_BOOL, false                                                                  \
     }
 
+#define ROTATION                                                                                   \
+    {"kind", ARG_TEXT, true}, {"newRoot", ARG_BOOL, false}, {"csr", ARG_BOOL, false},              \
+    {                                                                                              \
+        "keys", ARG_TEXT, false                                                                    \
+    }
+
 static const struct operation operations[] = {
     {"status", issuer_admin_status, READ, {{0}}},
     {"host.list", issuer_admin_host_list, READ, {{"state", ARG_TEXT, false}}},
@@ -100,6 +106,16 @@ static const struct operation operations[] = {
       {"profile", ARG_TEXT, false},
       {"reason", ARG_TEXT, true}}},
     {"ca.status", issuer_admin_ca_status, READ, {{0}}},
+    {"ca.prepare", issuer_admin_ca_prepare, NONE, {ROTATION}},
+    {"ca.rotate", issuer_admin_ca_rotate, NONE, {ROTATION, {"start", ARG_BOOL, false}}},
+    {"ca.chain",
+     issuer_admin_ca_chain,
+     NONE,
+     {ID, {"text", ARG_TEXT, true}, {"filename", ARG_TEXT, false}}},
+    {"ca.publish", issuer_admin_ca_publish, NONE, {ID}},
+    {"ca.activate", issuer_admin_ca_activate, NONE, {ID, {"force", ARG_BOOL, false}}},
+    {"ca.retire", issuer_admin_ca_retire, NONE, {ID, {"force", ARG_BOOL, false}}},
+    {"ca.bundle", issuer_admin_ca_bundle, NONE, {{"kind", ARG_TEXT, true}}},
     {"audit.list",
      issuer_admin_audit_list,
      READ,

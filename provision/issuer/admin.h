@@ -56,6 +56,16 @@ enum att_rc issuer_admin_cert_list(struct issuer_admin_call *, struct store_tx *
 enum att_rc issuer_admin_cert_revoke(struct issuer_admin_call *, struct store_tx *,
                                      struct att_err *);
 enum att_rc issuer_admin_ca_status(struct issuer_admin_call *, struct store_tx *, struct att_err *);
+enum att_rc issuer_admin_ca_prepare(struct issuer_admin_call *, struct store_tx *,
+                                    struct att_err *);
+enum att_rc issuer_admin_ca_rotate(struct issuer_admin_call *, struct store_tx *, struct att_err *);
+enum att_rc issuer_admin_ca_chain(struct issuer_admin_call *, struct store_tx *, struct att_err *);
+enum att_rc issuer_admin_ca_publish(struct issuer_admin_call *, struct store_tx *,
+                                    struct att_err *);
+enum att_rc issuer_admin_ca_activate(struct issuer_admin_call *, struct store_tx *,
+                                     struct att_err *);
+enum att_rc issuer_admin_ca_retire(struct issuer_admin_call *, struct store_tx *, struct att_err *);
+enum att_rc issuer_admin_ca_bundle(struct issuer_admin_call *, struct store_tx *, struct att_err *);
 enum att_rc issuer_admin_audit_list(struct issuer_admin_call *, struct store_tx *,
                                     struct att_err *);
 enum att_rc issuer_admin_audit_why(struct issuer_admin_call *, struct store_tx *, struct att_err *);

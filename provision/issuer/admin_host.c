@@ -1,6 +1,6 @@
 /* host.*, ticket.*, cert.list, ca.status */
 #include "provision/issuer/admin.h"
-#include "provision/issuer/ca.h"
+#include "provision/issuer/generations.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -654,5 +654,6 @@ enum att_rc issuer_admin_ca_status(struct issuer_admin_call *call, struct store_
     json_object_set_new(call->result, "caSha256", json_string(endpoints->ca_sha256));
     json_object_set_new(call->result, "warnings",
                         issuer_ca_warnings(ca, settings->conf, call->now));
-    return rc;
+    json_object_set_new(call->result, "hsm", issuer_hsm_json(ca->hsm));
+    return rc ? rc : issuer_generations_json(call->issuer, tx, call->now, call->result, err);
 }

@@ -51,18 +51,25 @@ enum att_rc issuer_alternate_load(const char *state_dir, const char *name, X509 
     return rc;
 }
 
-const char *issuer_alternate_of(const struct issuer *issuer, const char *kind)
+/* They are of the authorities of state_dir/ca: a leaf of a later generation has none. */
+const char *issuer_alternate_of(const struct issuer *issuer, const struct store_cert *cert)
 {
-    return strcmp(kind, "agent") == 0 ? issuer->workload_alternate
-           : strcmp(kind, "dns") == 0 ? issuer->dns_alternate
-                                      : NULL;
+    static const char end[] = "-----END CERTIFICATE-----\n";
+    const char *leaf = strstr(cert->pem, end);
+    struct issuer_authority first = issuer_authority_first(issuer, cert->kind);
+    if (!leaf || !first.pem || strcmp(leaf + sizeof end - 1, first.pem) != 0) {
+        return NULL;
+    }
+    return strcmp(cert->kind, "agent") == 0 ? issuer->workload_alternate
+           : strcmp(cert->kind, "dns") == 0 ? issuer->dns_alternate
+                                            : NULL;
 }
 
 enum att_rc issuer_alternate_put(const struct issuer *issuer, const struct store_cert *cert,
                                  struct att_buf *ret_pem, struct att_err *err)
 {
     static const char end[] = "-----END CERTIFICATE-----\n";
-    const char *leaf = strstr(cert->pem, end), *chain = issuer_alternate_of(issuer, cert->kind);
+    const char *leaf = strstr(cert->pem, end), *chain = issuer_alternate_of(issuer, cert);
     if (!leaf || !chain) {
         return att_fail(err, ATT_E_NOTFOUND, "there is one chain only");
     }

@@ -10,8 +10,8 @@
  * *ret_pem is left as it is where the file is not there. */
 ATT_MUST_USE enum att_rc issuer_alternate_load(const char *state_dir, const char *name, X509 *ca,
                                                char **ret_pem, struct att_err *err);
-/* The chain for certificates of this kind; NULL when there is none. */
-const char *issuer_alternate_of(const struct issuer *issuer, const char *kind);
+/* The chain for this certificate; NULL when there is none. */
+const char *issuer_alternate_of(const struct issuer *issuer, const struct store_cert *cert);
 /* The leaf of cert->pem and that chain; ATT_E_NOTFOUND. */
 ATT_MUST_USE enum att_rc issuer_alternate_put(const struct issuer *issuer,
                                               const struct store_cert *cert,

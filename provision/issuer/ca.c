@@ -1,6 +1,7 @@
 /* state_dir/ca: three roots apart, workload and attestation intermediates, TLS and view signer. */
 #include "provision/issuer/ca_files.h"
 #include "provision/issuer/dns_ca.h"
+#include "provision/issuer/generations.h"
 
 #include "attestd/base/io.h"
 #include "certs/bundle.h"
@@ -32,6 +33,8 @@ struct maker {
     const char *state_dir; /* holds ca/ */
     const char *trust_domain;
     int64_t now;
+    struct issuer_hsm *hsm;
+    bool in_hsm; /* where the keys are made */
 };
 
 static enum att_rc save_cert(const struct maker *m, const char *file, const X509 *cert,
@@ -42,14 +45,6 @@ static enum att_rc save_cert(const struct maker *m, const char *file, const X509
     att_autobuf pem = {0};
     enum att_rc rc = certs_pem_dump(cert, &pem, err);
     return rc ? rc : att_io_write_file(path, att_buf_slice(&pem), 0644, err);
-}
-
-static enum att_rc save_key(const struct maker *m, const char *file, EVP_PKEY *key,
-                            struct att_err *err)
-{
-    char path[ISSUER_CA_PATH];
-    issuer_ca_path(path, m->state_dir, file);
-    return certs_key_save(key, path, err);
 }
 
 /* Signs a TBS and reads the certificate back. */
@@ -66,7 +61,7 @@ static enum att_rc make_ca(const struct maker *m, const char *name, const char *
                            const X509 *ca, EVP_PKEY *ca_key, bool constrained, X509 **ret_cert,
                            EVP_PKEY **ret_key, struct att_err *err)
 {
-    char cn[COMMON_NAME_ROOM], file[64];
+    char cn[COMMON_NAME_ROOM], file[64], ref[ISSUER_KEYREF_MAX];
     certs_autokey *key = NULL;
     certs_autox509 *cert = NULL;
     att_autobuf spki = {0}, tbs = {0};
@@ -76,7 +71,7 @@ static enum att_rc make_ca(const struct maker *m, const char *name, const char *
                                      certs_validity_from(m->now, ca ? INTERMEDIATE_S : ROOT_S),
                                  .common_name = cn,
                                  .trust_domain = constrained ? m->trust_domain : NULL};
-    enum att_rc rc = certs_key_generate(&key, err);
+    enum att_rc rc = issuer_key_make(m->hsm, m->in_hsm, m->state_dir, name, ref, &key, err);
     if (!rc) {
         rc = certs_key_spki(key, &spki, err);
     }
@@ -92,8 +87,7 @@ static enum att_rc make_ca(const struct maker *m, const char *name, const char *
         rc = sign_cert(att_buf_slice(&tbs), ca ? ca_key : key, &cert, err);
     }
     if (!rc) {
-        snprintf(file, sizeof file, "%s.key", name);
-        rc = save_key(m, file, key, err);
+        rc = issuer_key_note(m->state_dir, name, ref, err);
     }
     if (!rc) {
         snprintf(file, sizeof file, "%s.crt", name);
@@ -110,11 +104,11 @@ static enum att_rc make_ca(const struct maker *m, const char *name, const char *
     return ATT_OK;
 }
 
-enum att_rc issuer_ca_make(const struct conf_issuer *conf, const char *name, const char *title,
-                           const X509 *ca, EVP_PKEY *ca_key, X509 **ret_cert, EVP_PKEY **ret_key,
-                           struct att_err *err)
+enum att_rc issuer_ca_make(const struct conf_issuer *conf, struct issuer_hsm *hsm, const char *name,
+                           const char *title, const X509 *ca, EVP_PKEY *ca_key, X509 **ret_cert,
+                           EVP_PKEY **ret_key, struct att_err *err)
 {
-    struct maker m = {conf->state_dir, conf->trust_domain, att_now_utc_s()};
+    struct maker m = {conf->state_dir, conf->trust_domain, att_now_utc_s(), hsm, conf->ca_keys_hsm};
     return make_ca(&m, name, title, ca, ca_key, false, ret_cert, ret_key, err);
 }
 
@@ -155,7 +149,8 @@ static enum att_rc make_all(const struct maker *m, const struct conf_issuer *con
     return rc ? rc : save_cert(m, "tls-root.pem", troot, err);
 }
 
-enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct att_err *err)
+enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct issuer_hsm *hsm,
+                             struct att_err *err)
 {
     char dir[ISSUER_CA_PATH], tmp[ISSUER_CA_PATH + 32], tmp_ca[ISSUER_CA_PATH + 40];
     issuer_ca_path(dir, conf->state_dir, "");
@@ -170,7 +165,7 @@ enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct att_err *err
     if (!rc) {
         rc = att_io_mkdirs(tmp_ca, 0700, err);
     }
-    struct maker m = {.state_dir = tmp, .trust_domain = conf->trust_domain, .now = att_now_utc_s()};
+    struct maker m = {tmp, conf->trust_domain, att_now_utc_s(), hsm, conf->ca_keys_hsm};
     if (!rc) {
         rc = make_all(&m, conf, err);
     }
@@ -223,6 +218,24 @@ enum att_rc issuer_ca_load_pair(const char *state_dir, const char *name, X509 **
     return rc ? rc : certs_cert_matches_key(*ret_cert, *ret_key, err);
 }
 
+enum att_rc issuer_ca_load_authority(struct issuer_hsm *hsm, const char *state_dir,
+                                     const char *name, X509 **ret_cert, EVP_PKEY **ret_key,
+                                     struct att_err *err)
+{
+    char file[64];
+    certs_autox509 *cert = NULL;
+    snprintf(file, sizeof file, "%s.crt", name);
+    enum att_rc rc = issuer_ca_load_cert(state_dir, file, &cert, err);
+    if (!rc) {
+        rc = issuer_key_load(hsm, state_dir, name, cert, ret_key, err);
+    }
+    if (!rc) {
+        *ret_cert = cert;
+        cert = NULL;
+    }
+    return rc;
+}
+
 enum att_rc issuer_ca_pem_text(const X509 *cert, char **ret_pem, struct att_err *err)
 {
     struct att_buf pem = {0};
@@ -249,20 +262,31 @@ const char *issuer_ca_kind_name(enum issuer_ca_kind kind)
     return names[kind];
 }
 
-struct issuer_authority issuer_authority_of(const struct issuer *issuer, const char *kind)
+struct issuer_authority issuer_authority_first(const struct issuer *issuer, const char *kind)
 {
     const struct issuer_ca *ca = issuer->ca;
     const struct issuer_dns_ca *dns = issuer->dns_ca;
+    struct issuer_authority by = {.id = "", .lacks = ""};
     if (strcmp(kind, "ak") == 0) {
-        return (struct issuer_authority){ca->attest_ca, ca->attest_key, ca->attest_pem,
-                                         ca->attest_end};
+        by = (struct issuer_authority){ca->attest_ca,
+                                       ca->attest_key,
+                                       ca->attest_pem,
+                                       ca->attest_end,
+                                       "",
+                                       "attestation.crl",
+                                       ""};
+    } else if (strcmp(kind, "dns") != 0) {
+        by = (struct issuer_authority){ca->workload_ca,
+                                       ca->workload_key,
+                                       ca->workload_pem,
+                                       ca->workload_end,
+                                       "",
+                                       "workload.crl",
+                                       ""};
+    } else if (dns) {
+        by = (struct issuer_authority){dns->ca, dns->key, dns->pem, dns->end, "", "dns.crl", ""};
     }
-    if (strcmp(kind, "dns") == 0) {
-        return dns ? (struct issuer_authority){dns->ca, dns->key, dns->pem, dns->end}
-                   : (struct issuer_authority){0};
-    }
-    return (struct issuer_authority){ca->workload_ca, ca->workload_key, ca->workload_pem,
-                                     ca->workload_end};
+    return by;
 }
 
 /* A renewal that fails (a full disk, a key that is kept elsewhere) keeps nobody from serving with
@@ -289,13 +313,15 @@ static enum att_rc load_all(struct issuer_ca *ca, const struct conf_issuer *conf
     const char *dir = conf->state_dir;
     enum att_rc rc = issuer_ca_load_cert(dir, "workload-root.crt", &ca->workload_root, err);
     if (!rc) {
-        rc = issuer_ca_load_pair(dir, "workload-ca", &ca->workload_ca, &ca->workload_key, err);
+        rc = issuer_ca_load_authority(ca->hsm, dir, "workload-ca", &ca->workload_ca,
+                                      &ca->workload_key, err);
     }
     if (!rc) {
         rc = issuer_ca_load_cert(dir, "attest-root.crt", &ca->attest_root, err);
     }
     if (!rc) {
-        rc = issuer_ca_load_pair(dir, "attest-ca", &ca->attest_ca, &ca->attest_key, err);
+        rc = issuer_ca_load_authority(ca->hsm, dir, "attest-ca", &ca->attest_ca, &ca->attest_key,
+                                      err);
     }
     if (!rc) {
         rc = issuer_ca_load_cert(dir, "tls-root.crt", &ca->tls_root, err);
@@ -332,7 +358,14 @@ enum att_rc issuer_ca_load(const struct conf_issuer *conf, bool renew, struct is
         return att_fail(err, ATT_E_NOMEM, "CA: no memory");
     }
     pthread_mutex_init(&ca->lock, NULL);
-    enum att_rc rc = load_all(ca, conf, renew, err);
+    pthread_mutex_init(&ca->generations_lock, NULL);
+    enum att_rc rc = issuer_new_id(ca->self, err);
+    if (!rc) {
+        rc = issuer_hsm_new(conf, &ca->hsm, err);
+    }
+    if (!rc) {
+        rc = load_all(ca, conf, renew, err);
+    }
     if (rc) {
         att_err_prefix(err, "CA (made by `attest-issuerd init`)");
         issuer_ca_free(ca);
@@ -340,6 +373,20 @@ enum att_rc issuer_ca_load(const struct conf_issuer *conf, bool renew, struct is
     }
     *ret_ca = ca;
     return ATT_OK;
+}
+
+enum att_rc issuer_ca_try(const struct issuer_ca *ca, struct att_err *err)
+{
+    enum att_rc rc = issuer_key_try(ca->workload_key, err);
+    if (rc) {
+        att_err_prefix(err, "workload-ca's key");
+        return rc;
+    }
+    rc = issuer_key_try(ca->attest_key, err);
+    if (rc) {
+        att_err_prefix(err, "attest-ca's key");
+    }
+    return rc;
 }
 
 void issuer_ca_free(struct issuer_ca *ca)
@@ -355,6 +402,9 @@ void issuer_ca_free(struct issuer_ca *ca)
     EVP_PKEY_free(ca->workload_key);
     EVP_PKEY_free(ca->attest_key);
     issuer_endpoints_put(ca->endpoints);
+    issuer_generations_free(atomic_load(&ca->generations));
+    issuer_hsm_put(ca->hsm);
+    pthread_mutex_destroy(&ca->generations_lock);
     pthread_mutex_destroy(&ca->lock);
     free(ca->bundle);
     free(ca->workload_pem);

@@ -6,6 +6,7 @@
 #include "certs/chain.h"
 #include "certs/tls.h"
 #include "provision/issuer/context.h"
+#include "provision/issuer/signer.h"
 
 /* What is renewed while it is in use: the TLS certificate and the signer of host views. Counted,
  * immutable; a connection keeps the SSL_CTX that it began with. */
@@ -20,7 +21,9 @@ struct issuer_endpoints {
     bool given; /* tls: the operator's (cert_file), who renews it */
 };
 
+struct issuer_generations;
 struct issuer_ca {
+    struct issuer_hsm *hsm; /* NULL: the configuration has none */
     X509 *workload_root, *workload_ca, *attest_root, *attest_ca, *tls_root;
     EVP_PKEY *workload_key, *attest_key;
     int64_t workload_end, attest_end, tls_root_end;
@@ -33,6 +36,10 @@ struct issuer_ca {
     int64_t failed_at;                 /* under lock: the last renewal failed then; 0: it did not */
     struct att_err failure;            /* under lock */
     int64_t try_ms, pause_ms, warn_ms; /* main thread, by the boot clock */
+    _Atomic(struct issuer_generations *) generations; /* provision/issuer/generations.h */
+    pthread_mutex_t generations_lock;                 /* of whoever makes the next */
+    char self[ISSUER_ID_LEN];                         /* among the issuers of a store */
+    int64_t look_ms, tell_ms;                         /* main thread, by the boot clock */
 };
 
 struct issuer_endpoints *issuer_endpoints_get(struct issuer_ca *ca); /* counted */
@@ -58,21 +65,29 @@ void issuer_ca_tick(struct issuer *issuer, bool at_once);
 struct issuer_authority {
     X509 *ca;
     EVP_PKEY *key;
-    const char *pem; /* what follows a leaf */
-    int64_t end;     /* nothing that it signs lasts longer */
+    const char *pem;   /* what follows a leaf */
+    int64_t end;       /* nothing that it signs lasts longer */
+    const char *id;    /* of a generation; "" of the one in state_dir/ca, also of DNS names' */
+    const char *crl;   /* its list's file name */
+    const char *lacks; /* why this issuer cannot sign with key now; "" when it can */
 };
+/* The one of state_dir/ca. */
+struct issuer_authority issuer_authority_first(const struct issuer *issuer, const char *kind);
 struct issuer_authority issuer_authority_of(const struct issuer *issuer, const char *kind);
 /* What an operator has to see to: sentences. The caller owns it. */
 json_t *issuer_ca_warnings(struct issuer_ca *ca, const struct conf_issuer *conf, int64_t now);
 
 /* Makes the folder <state_dir>/ca; ATT_E_EXISTS when it is there. */
-ATT_MUST_USE enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct issuer_hsm *hsm,
+                                          struct att_err *err);
 /* Loads and checks it. renew: issues TLS and view-signer certificates anew when two thirds of their
  * life are over or their names no longer fit; where that fails, those that are still valid will do.
  * Otherwise nothing is written. */
 ATT_MUST_USE enum att_rc issuer_ca_load(const struct conf_issuer *conf, bool renew,
                                         struct issuer_ca **ret_ca, struct att_err *err);
 void issuer_ca_free(struct issuer_ca *ca);
+/* Has each key that signs certificates sign something of no meaning. */
+ATT_MUST_USE enum att_rc issuer_ca_try(const struct issuer_ca *ca, struct att_err *err);
 /* For ca.status. */
 json_t *issuer_ca_status(struct issuer_ca *ca, const char *state_dir, int64_t now);
 

@@ -13,11 +13,16 @@ ATT_MUST_USE enum att_rc issuer_ca_load_cert(const char *state_dir, const char *
 ATT_MUST_USE enum att_rc issuer_ca_load_pair(const char *state_dir, const char *name,
                                              X509 **ret_cert, EVP_PKEY **ret_key,
                                              struct att_err *err);
-/* Makes NAME.key and NAME.crt, an authority called "<trust domain> <title>": self-issued where ca
- * is NULL. */
-ATT_MUST_USE enum att_rc issuer_ca_make(const struct conf_issuer *conf, const char *name,
-                                        const char *title, const X509 *ca, EVP_PKEY *ca_key,
-                                        X509 **ret_cert, EVP_PKEY **ret_key, struct att_err *err);
+/* The same of an authority, whose key may be in an HSM. */
+ATT_MUST_USE enum att_rc issuer_ca_load_authority(struct issuer_hsm *hsm, const char *state_dir,
+                                                  const char *name, X509 **ret_cert,
+                                                  EVP_PKEY **ret_key, struct att_err *err);
+/* Makes NAME.key (or NAME.hsm) and NAME.crt, an authority called "<trust domain> <title>":
+ * self-issued where ca is NULL. */
+ATT_MUST_USE enum att_rc issuer_ca_make(const struct conf_issuer *conf, struct issuer_hsm *hsm,
+                                        const char *name, const char *title, const X509 *ca,
+                                        EVP_PKEY *ca_key, X509 **ret_cert, EVP_PKEY **ret_key,
+                                        struct att_err *err);
 ATT_MUST_USE enum att_rc issuer_ca_pem_text(const X509 *cert, char **ret_pem, struct att_err *err);
 /* notAfter; 0 for NULL. */
 int64_t issuer_ca_end(const X509 *cert);

@@ -1,6 +1,7 @@
 /* Settings, and opening the issuer. */
 #include "provision/issuer/admin_auth.h"
 #include "provision/issuer/alternates.h"
+#include "provision/issuer/generations.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/dns.h"
@@ -247,6 +248,9 @@ static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
         rc = store_run(issuer->store, false, check_policies, issuer, err);
     }
     if (!rc) {
+        rc = issuer_generations_refresh(issuer, err);
+    }
+    if (!rc) {
         issuer_view_wake(issuer);
     }
     return rc;
@@ -310,7 +314,7 @@ static enum att_rc load_dns(struct issuer *issuer, bool create, struct att_err *
     enum att_rc rc = issuer_alternate_load(conf->state_dir, "workload", issuer->ca->workload_ca,
                                            &issuer->workload_alternate, err);
     if (!rc && conf->dns) {
-        rc = issuer_dns_ca_load(conf, create, &issuer->dns_ca, err);
+        rc = issuer_dns_ca_load(conf, issuer->ca->hsm, create, &issuer->dns_ca, err);
     }
     if (!rc && issuer->dns_ca) {
         rc = issuer_alternate_load(conf->state_dir, "dns", issuer->dns_ca->ca,
@@ -329,6 +333,15 @@ static enum att_rc new_nonces(struct issuer *issuer, struct att_err *err)
               : acme_nonces_new(id, (uint64_t)att_now_utc_ms(), NONCE_WINDOW, &issuer->nonces, err);
 }
 
+/* An HSM that is not there yet keeps nobody from serving what needs no signature; said once. */
+static void tell_keys(const struct issuer_ca *ca)
+{
+    struct att_err why = {0};
+    if (ca->hsm && issuer_ca_try(ca, &why)) {
+        att_log_err(ATT_WARN, "ca.keyAway", &why);
+    }
+}
+
 /* The lock first: whoever has not got it must not even renew a key of the one who has. */
 static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
 {
@@ -337,6 +350,7 @@ static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
         rc = issuer_ca_load(issuer->settings->conf, true, &issuer->ca, err);
     }
     if (!rc) {
+        tell_keys(issuer->ca);
         rc = load_dns(issuer, true, err);
     }
     if (!rc) {
@@ -384,6 +398,9 @@ enum att_rc issuer_check(const char *config_path, struct att_err *err)
     enum att_rc rc = new_issuer(config_path, &issuer, err);
     if (!rc) {
         rc = issuer_ca_load(issuer->settings->conf, false, &issuer->ca, err);
+    }
+    if (!rc) {
+        rc = issuer_ca_try(issuer->ca, err);
     }
     if (!rc) {
         rc = load_dns(issuer, false, err);
@@ -444,33 +461,44 @@ void issuer_free(struct issuer *issuer)
 
 /* DNS names were configured later: what is missing is added, nothing is replaced. No log's key:
  * this may be a copy of another issuer's ca/. */
-static enum att_rc init_more(const struct conf_issuer *conf, struct att_err *err)
+static enum att_rc init_more(const struct conf_issuer *conf, struct issuer_hsm *hsm,
+                             struct att_err *err)
 {
     struct att_err why = {0};
-    enum att_rc rc = conf->dns ? issuer_dns_ca_create(conf, &why) : ATT_E_EXISTS;
+    enum att_rc rc = conf->dns ? issuer_dns_ca_create(conf, hsm, &why) : ATT_E_EXISTS;
     if (rc != ATT_E_EXISTS && err) {
         *err = why;
     }
     return rc;
 }
 
-enum att_rc issuer_init(const char *config_path, struct att_err *err)
+static enum att_rc init_with(const struct conf_issuer *conf, struct issuer_hsm *hsm,
+                             struct att_err *err)
 {
-    issuer_autosettings *settings = NULL;
-    enum att_rc rc = issuer_settings_load(config_path, &settings, err);
-    if (rc) {
-        return rc;
-    }
-    const struct conf_issuer *conf = settings->conf;
-    rc = issuer_ca_create(conf, err);
+    enum att_rc rc = issuer_ca_create(conf, hsm, err);
     if (rc == ATT_E_EXISTS) {
-        return init_more(conf, err);
+        return init_more(conf, hsm, err);
     }
     if (!rc) {
         issuer_autofree *origin = issuer_log_origin(conf->url, att_now_utc_s());
         rc = audit_log_make_key(conf->state_dir, origin ? origin : "", err);
     }
-    return rc || !conf->dns ? rc : issuer_dns_ca_create(conf, err);
+    return rc || !conf->dns ? rc : issuer_dns_ca_create(conf, hsm, err);
+}
+
+enum att_rc issuer_init(const char *config_path, struct att_err *err)
+{
+    issuer_autosettings *settings = NULL;
+    struct issuer_hsm *hsm = NULL;
+    enum att_rc rc = issuer_settings_load(config_path, &settings, err);
+    if (!rc) {
+        rc = issuer_hsm_new(settings->conf, &hsm, err);
+    }
+    if (!rc) {
+        rc = init_with(settings->conf, hsm, err);
+    }
+    issuer_hsm_put(hsm);
+    return rc;
 }
 
 void issuer_poke(struct issuer *issuer)

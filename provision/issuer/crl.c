@@ -3,30 +3,36 @@
 #include "provision/issuer/revoke.h"
 
 #include "attestd/base/enc.h"
-#include "provision/issuer/ca.h"
+#include "provision/issuer/generations.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define STATE_LEN 24 /* be64 made at ‖ be64 revocations then ‖ be64 number */
 
+#define LATER     4  /* lists of later generations that are kept in memory */
+#define KEY_ROOM  64 /* "crl.attestation.der.0123456789abcdef" */
+#define ID_DIGITS 16
+
 static const struct kind {
-    const char *file, *cert_kind, *state, *list, *number;
+    const char *stem, *file, *cert_kind;
 } kinds[ISSUER_CRLS] = {
-    [ISSUER_CRL_WORKLOAD] = {"workload.crl", "agent", "crl.workload", "crl.workload.der",
-                             "crl.workload.number"},
-    [ISSUER_CRL_ATTESTATION] = {"attestation.crl", "ak", "crl.attestation", "crl.attestation.der",
-                                "crl.attestation.number"},
-    [ISSUER_CRL_DNS] = {"dns.crl", "dns", "crl.dns", "crl.dns.der", "crl.dns.number"},
+    [ISSUER_CRL_WORKLOAD] = {"workload", "workload.crl", "agent"},
+    [ISSUER_CRL_ATTESTATION] = {"attestation", "attestation.crl", "ak"},
+    [ISSUER_CRL_DNS] = {"dns", "dns.crl", "dns"},
 };
 
+struct place {
+    struct issuer_crl_ref ref;
+    struct att_buf der;
+    uint64_t number; /* 0: none */
+    uint64_t made_at;
+};
 struct issuer_crls {
     pthread_mutex_t lock;
-    struct {
-        struct att_buf der;
-        uint64_t number; /* 0: none */
-        uint64_t made_at;
-    } of[ISSUER_CRLS];
+    struct place of[ISSUER_CRLS + LATER];
+    size_t next; /* of the later ones, that is given up for another */
 };
 
 struct issuer_crls *issuer_crls_new(void)
@@ -34,6 +40,9 @@ struct issuer_crls *issuer_crls_new(void)
     struct issuer_crls *crls = calloc(1, sizeof *crls);
     if (crls) {
         pthread_mutex_init(&crls->lock, NULL);
+        for (size_t i = 0; i < ISSUER_CRLS; i++) {
+            crls->of[i].ref.of = (enum issuer_crl_of)i;
+        }
     }
     return crls;
 }
@@ -41,7 +50,7 @@ struct issuer_crls *issuer_crls_new(void)
 void issuer_crls_free(struct issuer_crls *crls)
 {
     if (crls) {
-        for (size_t i = 0; i < ISSUER_CRLS; i++) {
+        for (size_t i = 0; i < ISSUER_CRLS + LATER; i++) {
             att_buf_done(&crls->of[i].der);
         }
         pthread_mutex_destroy(&crls->lock);
@@ -54,11 +63,21 @@ const char *issuer_crl_file(enum issuer_crl_of of)
     return kinds[of].file;
 }
 
-bool issuer_crl_parse(const char *file, enum issuer_crl_of *ret_of)
+bool issuer_crl_parse(const char *file, struct issuer_crl_ref *ret_ref)
 {
     for (size_t i = 0; i < ISSUER_CRLS; i++) {
-        if (strcmp(kinds[i].file, file) == 0) {
-            *ret_of = (enum issuer_crl_of)i;
+        size_t stem = strlen(kinds[i].stem);
+        struct issuer_crl_ref ref = {.of = (enum issuer_crl_of)i};
+        if (strncmp(file, kinds[i].stem, stem) != 0) {
+            continue;
+        }
+        const char *rest = file + stem;
+        if (*rest == '-' && strspn(rest + 1, "0123456789abcdef") == ID_DIGITS) {
+            memcpy(ref.id, rest + 1, ID_DIGITS);
+            rest += 1 + ID_DIGITS;
+        }
+        if (strcmp(rest, ".crl") == 0) {
+            *ret_ref = ref;
             return true;
         }
     }
@@ -71,7 +90,9 @@ bool issuer_crl_parse(const char *file, enum issuer_crl_of *ret_of)
 struct look {
     struct issuer *issuer;
     const struct kind *kind;
-    enum issuer_crl_of of;
+    struct issuer_crl_ref ref;
+    struct issuer_authority by;
+    char state[KEY_ROOM], list[KEY_ROOM], counter[KEY_ROOM]; /* single values of the store */
     int64_t now;
     uint64_t made_at, revocations, number; /* of the stored list; number 0: there is none */
     bool old;
@@ -101,7 +122,7 @@ static enum att_rc read_state(struct look *look, struct store_tx *tx, struct att
 {
     att_autobuf state = {0};
     uint64_t present = 0;
-    enum att_rc rc = meta(tx, look->kind->state, &state, err);
+    enum att_rc rc = meta(tx, look->state, &state, err);
     if (!rc) {
         rc = revocations(tx, &present, err);
     }
@@ -120,15 +141,34 @@ static enum att_rc read_state(struct look *look, struct store_tx *tx, struct att
     return rc;
 }
 
+/* lock is held. NULL where add is false and there is none. */
+static struct place *place_of(struct issuer_crls *crls, const struct issuer_crl_ref *ref, bool add)
+{
+    for (size_t i = 0; i < ISSUER_CRLS + LATER; i++) {
+        if (crls->of[i].ref.of == ref->of && strcmp(crls->of[i].ref.id, ref->id) == 0) {
+            return &crls->of[i];
+        }
+    }
+    if (!add) {
+        return NULL;
+    }
+    struct place *place = &crls->of[ISSUER_CRLS + crls->next];
+    crls->next = (crls->next + 1) % LATER;
+    att_buf_reset(&place->der);
+    place->number = 0;
+    place->ref = *ref;
+    return place;
+}
+
 static bool in_memory(struct look *look)
 {
     struct issuer_crls *crls = look->issuer->crls;
     pthread_mutex_lock(&crls->lock);
+    const struct place *place = place_of(crls, &look->ref, false);
     /* By both: a store that was put back from a copy gives a number again. */
-    bool same =
-        crls->of[look->of].number == look->number && crls->of[look->of].made_at == look->made_at;
+    bool same = place && place->number == look->number && place->made_at == look->made_at;
     if (same) {
-        att_buf_put_slice(&look->der, att_buf_slice(&crls->of[look->of].der));
+        att_buf_put_slice(&look->der, att_buf_slice(&place->der));
     }
     pthread_mutex_unlock(&crls->lock);
     return same;
@@ -143,7 +183,7 @@ static enum att_rc read_list(void *user, struct store_tx *tx, struct att_err *er
     }
     look->from_memory = in_memory(look);
     return look->from_memory ? att_buf_ok(&look->der, err)
-                             : store_meta_get(tx, look->kind->list, &look->der, err);
+                             : store_meta_get(tx, look->list, &look->der, err);
 }
 
 /* ---- a new one --------------------------------------------------------------------------------
@@ -182,9 +222,10 @@ static enum att_rc add(void *user, const void *record, struct att_err *err)
 static enum att_rc sign(const struct look *look, const struct gather *g, int64_t number,
                         struct att_buf *ret_der, struct att_err *err)
 {
-    struct issuer_authority by = issuer_authority_of(look->issuer, look->kind->cert_kind);
-    if (!by.ca) {
-        return att_fail(err, ATT_E_NOTFOUND, "there is no such authority");
+    if (!look->by.key) {
+        enum att_rc rc = att_fail(err, ATT_E_RETRY, "the key is not here: %s", look->by.lacks);
+        att_err_reason(err, "caKeyMissing");
+        return rc;
     }
     issuer_autosettings *settings = issuer_settings_get(look->issuer);
     struct certs_crl_spec spec = {.this_update = look->now,
@@ -192,7 +233,7 @@ static enum att_rc sign(const struct look *look, const struct gather *g, int64_t
                                   .number = (uint64_t)number,
                                   .entries = g->entries,
                                   .n_entries = g->n};
-    return certs_crl_create(&spec, by.ca, by.key, ret_der, err);
+    return certs_crl_create(&spec, look->by.ca, look->by.key, ret_der, err);
 }
 
 static enum att_rc put_list(const struct look *look, struct store_tx *tx, struct att_err *err)
@@ -207,9 +248,9 @@ static enum att_rc put_list(const struct look *look, struct store_tx *tx, struct
         rc = att_buf_ok(&state, err);
     }
     if (!rc) {
-        rc = store_meta_set(tx, look->kind->state, att_buf_slice(&state), err);
+        rc = store_meta_set(tx, look->state, att_buf_slice(&state), err);
     }
-    return rc ? rc : store_meta_set(tx, look->kind->list, att_buf_slice(&look->der), err);
+    return rc ? rc : store_meta_set(tx, look->list, att_buf_slice(&look->der), err);
 }
 
 static enum att_rc make_list(void *user, struct store_tx *tx, struct att_err *err)
@@ -222,14 +263,14 @@ static enum att_rc make_list(void *user, struct store_tx *tx, struct att_err *er
         return rc;
     }
     if (!look->old) { /* somebody was faster */
-        return store_meta_get(tx, look->kind->list, &look->der, err);
+        return store_meta_get(tx, look->list, &look->der, err);
     }
     struct gather g = {0};
     int64_t number = 0;
     rc = store_cert_revoked(tx, look->kind->cert_kind, look->now, CERTS_CRL_ENTRIES_MAX + 1, add,
                             &g, err);
     if (!rc) {
-        rc = store_meta_count(tx, look->kind->number, &number, err);
+        rc = store_meta_count(tx, look->counter, &number, err);
     }
     if (!rc) {
         look->number = (uint64_t)number;
@@ -244,24 +285,44 @@ static void remember(struct look *look)
 {
     struct issuer_crls *crls = look->issuer->crls;
     pthread_mutex_lock(&crls->lock);
-    if (crls->of[look->of].number != look->number || crls->of[look->of].made_at != look->made_at) {
-        struct att_buf *der = &crls->of[look->of].der;
+    struct place *place = place_of(crls, &look->ref, true);
+    if (place->number != look->number || place->made_at != look->made_at) {
+        struct att_buf *der = &place->der;
         att_buf_reset(der);
         der->max = CERTS_CRL_MAX;
         att_buf_put_slice(der, att_buf_slice(&look->der));
-        crls->of[look->of].number = att_buf_ok(der, NULL) ? 0 : look->number;
-        crls->of[look->of].made_at = look->made_at;
+        place->number = att_buf_ok(der, NULL) ? 0 : look->number;
+        place->made_at = look->made_at;
     }
     pthread_mutex_unlock(&crls->lock);
 }
 
-enum att_rc issuer_crl_get(struct issuer *issuer, enum issuer_crl_of of, struct att_buf *ret_der,
-                           uint64_t *ret_number, struct att_err *err)
+/* The one whose list it is; those of before are where they were before there were several. */
+static bool find_authority(struct look *look)
 {
-    struct look look = {.issuer = issuer, .kind = &kinds[of], .of = of, .now = issuer->clock()};
+    struct issuer_authority all[ISSUER_GENERATIONS_MAX + 1];
+    size_t n = issuer_authorities_all(look->issuer, look->kind->cert_kind, all);
+    const char *dot = look->ref.id[0] ? "." : "";
+    snprintf(look->state, KEY_ROOM, "crl.%s%s%s", look->kind->stem, dot, look->ref.id);
+    snprintf(look->list, KEY_ROOM, "crl.%s.der%s%s", look->kind->stem, dot, look->ref.id);
+    snprintf(look->counter, KEY_ROOM, "crl.%s.number%s%s", look->kind->stem, dot, look->ref.id);
+    for (size_t i = 0; i < n; i++) {
+        if (all[i].ca && strcmp(all[i].id, look->ref.id) == 0) {
+            look->by = all[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+enum att_rc issuer_crl_get(struct issuer *issuer, const struct issuer_crl_ref *ref,
+                           struct att_buf *ret_der, uint64_t *ret_number, struct att_err *err)
+{
+    struct look look = {
+        .issuer = issuer, .kind = &kinds[ref->of], .ref = *ref, .now = issuer->clock()};
     look.der.max = CERTS_CRL_MAX;
     /* Before the store: strangers ask, and must not take a writer's turn for nothing. */
-    if (!issuer_authority_of(issuer, kinds[of].cert_kind).ca) {
+    if (!find_authority(&look)) {
         return att_fail(err, ATT_E_NOTFOUND, "there is no such authority");
     }
     enum att_rc rc = store_run(issuer->store, false, read_list, &look, err);

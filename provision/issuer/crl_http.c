@@ -93,7 +93,7 @@ static void answer(struct conn *conn, const char *status, const char *headers,
     }
 }
 
-static void send_list(struct conn *conn, enum issuer_crl_of of, bool head)
+static void send_list(struct conn *conn, const struct issuer_crl_ref *of, bool head)
 {
     char headers[160];
     uint64_t number = 0;
@@ -120,7 +120,7 @@ static void send_list(struct conn *conn, enum issuer_crl_of of, bool head)
 /* line: "GET /workload.crl HTTP/1.1" */
 static void on_line(struct conn *conn, char *line)
 {
-    enum issuer_crl_of of;
+    struct issuer_crl_ref of;
     char *path = strchr(line, ' ');
     char *version = path ? strchr(path + 1, ' ') : NULL;
     if (!version || strncmp(version, " HTTP/1.", 8) != 0) {
@@ -134,7 +134,7 @@ static void on_line(struct conn *conn, char *line)
     } else if (path[0] != '/' || !issuer_crl_parse(path + 1, &of)) {
         answer(conn, "404 Not Found", "", NULL, head);
     } else {
-        send_list(conn, of, head);
+        send_list(conn, &of, head);
     }
 }
 

@@ -5,6 +5,7 @@
 #define PROVISION_ISSUER_DNS_CA_H
 
 #include "provision/issuer/context.h"
+#include "provision/issuer/signer.h"
 
 #include <openssl/evp.h>
 #include <openssl/x509.h>
@@ -17,11 +18,13 @@ struct issuer_dns_ca {
 };
 
 /* For `init`, also where the other authorities are there already: ATT_E_EXISTS when this one is. */
-ATT_MUST_USE enum att_rc issuer_dns_ca_create(const struct conf_issuer *conf, struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_dns_ca_create(const struct conf_issuer *conf,
+                                              struct issuer_hsm *hsm, struct att_err *err);
 /* create: makes what is not there; otherwise ATT_OK and NULL, too. ATT_E_NOTFOUND with reason
  * "dnsCa" when it is not there and the store is one that issuers share: each would make its own. */
-ATT_MUST_USE enum att_rc issuer_dns_ca_load(const struct conf_issuer *conf, bool create,
-                                            struct issuer_dns_ca **ret_ca, struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_dns_ca_load(const struct conf_issuer *conf, struct issuer_hsm *hsm,
+                                            bool create, struct issuer_dns_ca **ret_ca,
+                                            struct att_err *err);
 void issuer_dns_ca_free(struct issuer_dns_ca *ca);
 
 #endif

@@ -267,7 +267,8 @@ static enum att_rc make_due(const struct issuer_ca *ca, const struct conf_issuer
     if (!tls && !view) {
         return ATT_OK;
     }
-    enum att_rc rc = issuer_ca_load_pair(conf->state_dir, "tls-root", &root, &key, err);
+    enum att_rc rc =
+        issuer_ca_load_authority(ca->hsm, conf->state_dir, "tls-root", &root, &key, err);
     if (!rc && tls) {
         rc = issuer_endpoint_make(conf->state_dir, conf, true, root, key, now, err);
     }

@@ -1,5 +1,6 @@
 /* M5 and M6: the certificate. */
 #include "provision/issuer/alternates.h"
+#include "provision/issuer/generations.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/order.h"
 #include "provision/issuer/revoke.h"
@@ -204,7 +205,8 @@ static enum att_rc intend(struct m5 *m, struct store_tx *tx, enum certs_key_stor
     const struct conf_crl *crl = call->settings->conf->crl;
     char url[ACME_URL_MAX];
     if (crl && crl->url) {
-        snprintf(url, sizeof url, "%s/%s", crl->url, issuer_crl_file(ISSUER_CRL_WORKLOAD));
+        snprintf(url, sizeof url, "%s/%s", crl->url,
+                 issuer_authority_of(call->issuer, "agent").crl);
         intent.leaf.crl_url = url;
     }
     size_t name = strcspn(m->order.policy, "/");
@@ -348,6 +350,13 @@ static enum att_rc run(struct m5 *m, struct att_err *err)
     if (!rc) {
         rc = store_run(store, true, grant, m, &why);
     }
+    if (rc == ATT_E_RETRY && strcmp(why.reason, "caChanged") == 0) {
+        struct att_err stale = {0};
+        if (issuer_generations_refresh(call->issuer, &stale) == ATT_OK) {
+            att_err_clear(&why);
+            rc = store_run(store, true, grant, m, &why);
+        }
+    }
     if (rc) {
         /* A bad CSR leaves the order ready for a good one (RFC 8555 §7.4); a host or an entry that
          * is no longer what was judged ends it. */
@@ -405,7 +414,7 @@ static enum att_rc put_chain(struct m6 *m, bool alternate, struct att_err *err)
 {
     struct issuer_call *call = m->call;
     struct issuer_response *response = call->response;
-    bool more = issuer_alternate_of(call->issuer, m->cert.kind) != NULL;
+    bool more = issuer_alternate_of(call->issuer, &m->cert) != NULL;
     if (alternate) {
         enum att_rc rc = issuer_alternate_put(call->issuer, &m->cert, &response->body, err);
         if (rc) {

@@ -148,14 +148,14 @@ static void directory(struct issuer *issuer, struct issuer_response *response)
 /* ---- revocation lists
  * -------------------------------------------------------------------------------------- */
 
-static bool is_crl(const char *rest, enum issuer_crl_of *ret_of)
+static bool is_crl(const char *rest, struct issuer_crl_ref *ret_of)
 {
     return strncmp(rest, "crl/", 4) == 0 && issuer_crl_parse(rest + 4, ret_of);
 }
 
 /* Anybody may have them: they are signed, and name serial numbers only. */
-static void crl(struct issuer *issuer, enum issuer_crl_of of, const struct issuer_request *request,
-                struct issuer_response *response)
+static void crl(struct issuer *issuer, const struct issuer_crl_ref *of,
+                const struct issuer_request *request, struct issuer_response *response)
 {
     struct att_err err = {0};
     uint64_t number = 0;
@@ -389,14 +389,14 @@ void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
     bool get = request->method == ISSUER_GET || request->method == ISSUER_HEAD;
     const char *id = NULL;
     const struct route *route = inside ? find_route(rest, &id) : NULL;
-    enum issuer_crl_of of;
+    struct issuer_crl_ref of;
     if (strcmp(rest, "directory") == 0 && get) {
         directory(issuer, response);
     } else if (strcmp(rest, "newNonce") == 0 && get) {
         acme_nonces_issue(issuer->nonces, response->nonce);
         response->status = request->method == ISSUER_HEAD ? 200 : 204; /* RFC 8555 §7.2 */
     } else if (is_crl(rest, &of) && get) {
-        crl(issuer, of, request, response);
+        crl(issuer, &of, request, response);
     } else if (strncmp(rest, "log/", 4) == 0 && get) {
         if (!issuer_log_get(issuer, rest + 4, response)) {
             issuer_refuse_plain(response, 404, ACME_P_MALFORMED,

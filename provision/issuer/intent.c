@@ -1,6 +1,6 @@
 /* Signing with a record before and a record after. */
 #include "certs/dns.h"
-#include "provision/issuer/ca.h"
+#include "provision/issuer/generations.h"
 #include "provision/issuer/renewal.h"
 
 #include <openssl/x509v3.h>
@@ -76,8 +76,11 @@ enum att_rc issuer_intent_make(struct issuer *issuer, struct store_tx *tx,
     struct issuer_authority by = issuer_authority_of(issuer, issuer_ca_kind_name(intent->kind));
     char hex[2 * CERTS_SERIAL_LEN + 1], id[ISSUER_ID_LEN];
     struct store_cert cert = {.created_at = now};
-    enum att_rc rc = by.ca ? certs_serial_new(serial_of(intent), err)
-                           : att_fail(err, ATT_E_INTERNAL, "no authority for this certificate");
+    enum att_rc rc = issuer_generations_check(issuer, tx, err);
+    if (!rc) {
+        rc = by.ca ? certs_serial_new(serial_of(intent), err)
+                   : att_fail(err, ATT_E_INTERNAL, "no authority for this certificate");
+    }
     if (!rc) {
         rc = issuer_new_id(id, err);
     }
@@ -351,13 +354,26 @@ static bool made_for(struct att_slice tbs, X509 *ca)
                   (size_t)ASN1_STRING_length(key_id));
 }
 
+/* The one that it was made for, which may be on its way out; ca NULL: none of ours. */
+static struct issuer_authority made_by(const struct issuer *issuer, const struct store_cert *cert)
+{
+    struct issuer_authority all[ISSUER_GENERATIONS_MAX + 1];
+    size_t n = issuer_authorities_all(issuer, cert->kind, all);
+    for (size_t i = 0; i < n; i++) {
+        if (all[i].ca && made_for(att_buf_slice(&cert->tbs), all[i].ca)) {
+            return all[i];
+        }
+    }
+    return (struct issuer_authority){0};
+}
+
 static enum att_rc sign_pem(struct issuer *issuer, const struct store_cert *cert, char **ret_pem,
                             struct att_err *err)
 {
-    struct issuer_authority by = issuer_authority_of(issuer, cert->kind);
+    struct issuer_authority by = made_by(issuer, cert);
     att_autobuf der = {0}, pem = {0};
     /* Made before the CA was replaced: nobody could verify it. */
-    if (!by.ca || !made_for(att_buf_slice(&cert->tbs), by.ca)) {
+    if (!by.ca || !by.key) {
         enum att_rc rc = att_fail(err, ATT_E_INVAL,
                                   "certificate %s: was to be issued by another CA", cert->serial);
         att_err_reason(err, FOREIGN);

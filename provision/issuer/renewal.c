@@ -3,7 +3,7 @@
 #include "certs/chain.h"
 #include "certs/oid.h"
 #include "provision/acme/requests.h"
-#include "provision/issuer/ca.h"
+#include "provision/issuer/generations.h"
 #include "provision/issuer/dns.h"
 #include "provision/issuer/dns_ca.h"
 #include "provision/issuer/order.h"
@@ -29,6 +29,19 @@ static bool has_key_id(const X509 *ca, const struct acme_cert_id *id)
            memcmp(ASN1_STRING_get0_data(ski), id->aki, id->aki_len) == 0;
 }
 
+static bool is_of_authority(const struct issuer *issuer, const char *kind,
+                            const struct acme_cert_id *id)
+{
+    struct issuer_authority all[ISSUER_GENERATIONS_MAX + 1];
+    size_t n = issuer_authorities_all(issuer, kind, all);
+    for (size_t i = 0; i < n; i++) {
+        if (has_key_id(all[i].ca, id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The row, if the identifier's authority is the one that issued it. */
 static enum att_rc find_cert(const struct issuer *issuer, struct store_tx *tx, const char *text,
                              struct store_cert *ret_cert, struct att_err *err)
@@ -41,7 +54,7 @@ static enum att_rc find_cert(const struct issuer *issuer, struct store_tx *tx, c
     }
     att_hex(serial, ATT_SLICE(id.serial, id.serial_len));
     rc = store_get(tx, &store_certs, serial, ret_cert, err);
-    if (!rc && !has_key_id(issuer_authority_of(issuer, ret_cert->kind).ca, &id)) {
+    if (!rc && !is_of_authority(issuer, ret_cert->kind, &id)) {
         store_record_done(&store_certs, ret_cert);
         rc = att_fail(err, ATT_E_NOTFOUND, "certificate %s is of another authority", serial);
     }

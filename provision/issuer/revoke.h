@@ -25,10 +25,17 @@ ATT_MUST_USE enum att_rc issuer_revoke(struct store_tx *tx, const struct issuer_
 /* What a CRL says of a reason that is not one of RFC 5280's. */
 enum certs_crl_reason issuer_crl_reason(const char *word);
 
-/* Of what each intermediate signed: agents' certificates, AK certificates, those for DNS names. */
+/* Of what each intermediate signed: agents' certificates, AK certificates, those for DNS names.
+ * Each generation of one has a list of its own, under its own key; all name whatever is revoked of
+ * that kind. */
 enum issuer_crl_of { ISSUER_CRL_WORKLOAD, ISSUER_CRL_ATTESTATION, ISSUER_CRL_DNS, ISSUER_CRLS };
-const char *issuer_crl_file(enum issuer_crl_of of); /* "workload.crl" */
-bool issuer_crl_parse(const char *file, enum issuer_crl_of *ret_of);
+struct issuer_crl_ref {
+    enum issuer_crl_of of;
+    char id[17]; /* of a generation; "": the one of state_dir/ca */
+};
+const char *issuer_crl_file(enum issuer_crl_of of); /* of the first one: "workload.crl" */
+/* "workload.crl", "workload-0123456789abcdef.crl". */
+bool issuer_crl_parse(const char *file, struct issuer_crl_ref *ret_ref);
 
 /* The latest lists made or read; several threads. */
 struct issuer_crls;
@@ -37,7 +44,7 @@ void issuer_crls_free(struct issuer_crls *crls);
 /* ATT_E_NOTFOUND: this issuer has no such authority. DER, appended, of the present list: made anew
  * when one was revoked since, or after ISSUER_CRL_FRESH_S. Numbers and lists are in the store, so
  * that several issuers on one store never give one number to two lists. */
-ATT_MUST_USE enum att_rc issuer_crl_get(struct issuer *issuer, enum issuer_crl_of of,
+ATT_MUST_USE enum att_rc issuer_crl_get(struct issuer *issuer, const struct issuer_crl_ref *ref,
                                         struct att_buf *ret_der, uint64_t *ret_number,
                                         struct att_err *err);
 

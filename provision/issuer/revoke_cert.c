@@ -1,7 +1,7 @@
 /* revokeCert (RFC 8555 §7.6). */
 #include "certs/chain.h"
 #include "provision/acme/requests.h"
-#include "provision/issuer/ca.h"
+#include "provision/issuer/generations.h"
 #include "provision/issuer/dns_ca.h"
 #include "provision/issuer/revoke.h"
 
@@ -23,13 +23,18 @@ struct ending {
 static bool is_ours(const struct issuer *issuer, const struct ending *e,
                     const struct store_cert *row)
 {
-    struct issuer_authority by = issuer_authority_of(issuer, row->kind);
+    struct issuer_authority all[ISSUER_GENERATIONS_MAX + 1];
+    size_t n = issuer_authorities_all(issuer, row->kind, all);
     uint8_t *tbs = NULL;
     int len = i2d_re_X509_tbs(e->cert, &tbs);
     bool same = len > 0 && row->tbs.len &&
                 att_slice_eq(att_buf_slice(&row->tbs), ATT_SLICE(tbs, (size_t)len));
     OPENSSL_free(tbs);
-    return same && by.key && X509_verify(e->cert, by.key) == 1;
+    bool signed_here = false;
+    for (size_t i = 0; same && !signed_here && i < n; i++) { /* the public half: it may be away */
+        signed_here = all[i].ca && X509_verify(e->cert, X509_get0_pubkey(all[i].ca)) == 1;
+    }
+    return signed_here;
 }
 
 /* By the account that has it, or by its own key (no account needed). */

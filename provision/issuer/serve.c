@@ -2,6 +2,7 @@
 #include "provision/issuer/admin_https.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/dns.h"
+#include "provision/issuer/generations.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/server.h"
 
@@ -145,6 +146,7 @@ static void loop(struct issuer *issuer)
         if (atomic_exchange(&issuer->reload, 0)) {
             reload(issuer);
         }
+        issuer_generations_tick(issuer);
         issuer_ca_tick(issuer, false);
         if (store_shared(issuer->store)) {
             issuer_view_wake(issuer); /* for what another issuer changed */

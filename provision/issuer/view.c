@@ -1,5 +1,5 @@
 /* M7: what a host may run, signed, with a version that only grows. */
-#include "provision/issuer/ca.h"
+#include "provision/issuer/generations.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,7 +94,11 @@ static enum att_rc gather(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct view *v = user;
     att_autobuf version = {0};
-    enum att_rc rc = store_meta_get(tx, "view_version", &version, err);
+    /* A version says which bundle a host has: never a bundle of before with a version of after. */
+    enum att_rc rc = issuer_generations_check(v->issuer, tx, err);
+    if (!rc) {
+        rc = store_meta_get(tx, "view_version", &version, err);
+    }
     if (!rc) {
         struct att_cur cur = att_cur_init(att_buf_slice(&version));
         v->version = (int64_t)att_cur_be64(&cur);
@@ -119,15 +123,37 @@ static enum att_rc gather(void *user, struct store_tx *tx, struct att_err *err)
     return rc ? rc : store_each(tx, &store_policies, NULL, NULL, add_policy, v, err);
 }
 
+/* The lists of all whose certificates may be in force, or will soon be; NULL where there is the
+ * first one's only. */
+static json_t *list_crls(const struct issuer *issuer)
+{
+    const struct issuer_generations *now = issuer_generations_now(issuer);
+    json_t *list = NULL;
+    for (size_t i = 0; i < now->n; i++) {
+        const struct issuer_generation *g = &now->v[i];
+        if (strcmp(g->kind, "agent") == 0 && (strcmp(g->state, STORE_AUTHORITY_PUBLISHED) == 0 ||
+                                              strcmp(g->state, STORE_AUTHORITY_ACTIVE) == 0 ||
+                                              strcmp(g->state, STORE_AUTHORITY_OUTGOING) == 0)) {
+            list = list ? list : json_array();
+            json_array_append_new(list, json_string(g->crl));
+        }
+    }
+    return list;
+}
+
 static enum att_rc sign_view(struct view *v, struct att_buf *ret_jws, struct att_err *err)
 {
     struct issuer_ca *ca = v->issuer->ca;
     issuer_autoendpoints *endpoints = issuer_endpoints_get(ca);
-    att_autojson *json =
-        json_pack("{s:I, s:o, s:s, s:{s:s, s:s}, s:O, s:s, s:O}", "version", (json_int_t)v->version,
-                  "issuedAt", issuer_time_json(att_now_utc_s()), "trustDomain",
-                  v->issuer->trust_domain, "host", "id", v->host.id, "state", v->host.state,
-                  "entries", v->entries, "bundle", ca->bundle, "policies", v->policies);
+    att_autojson *json = json_pack(
+        "{s:I, s:o, s:s, s:{s:s, s:s}, s:O, s:s, s:O}", "version", (json_int_t)v->version,
+        "issuedAt", issuer_time_json(att_now_utc_s()), "trustDomain", v->issuer->trust_domain,
+        "host", "id", v->host.id, "state", v->host.state, "entries", v->entries, "bundle",
+        issuer_generations_now(v->issuer)->bundle, "policies", v->policies);
+    json_t *crls = list_crls(v->issuer);
+    if (json && crls) {
+        json_object_set_new(json, "crls", crls);
+    }
     att_autobuf payload = {0}, header = {0};
     if (!json) {
         return att_fail(err, ATT_E_NOMEM, "host view: no memory");
@@ -156,6 +182,10 @@ enum att_rc issuer_view_answer(struct issuer *issuer, const char *host, const ch
                      .entries = json_array(),
                      .policies = json_array()};
     enum att_rc rc = store_run(issuer->store, false, gather, &v, err);
+    if (rc == ATT_E_RETRY) {
+        rc = issuer_generations_refresh(issuer, err);
+        rc = rc ? rc : store_run(issuer->store, false, gather, &v, err);
+    }
     if (!rc) {
         snprintf(response->etag, sizeof response->etag, "\"%lld\"", (long long)v.version);
         if (v.version < if_newer_than) {
@@ -182,7 +212,27 @@ enum att_rc issuer_view_answer(struct issuer *issuer, const char *host, const ch
 struct whose {
     struct issuer_call *call;
     struct store_host host;
+    int64_t have;
 };
+
+/* A rotation waits for the hosts to have what was published: what a host says to have is in force
+ * there. */
+static enum att_rc note_seen(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct whose *w = user;
+    return store_host_saw_view(tx, w->host.id, w->have, err);
+}
+
+static void note_if_awaited(struct whose *w)
+{
+    struct issuer *issuer = w->call->issuer;
+    int64_t awaited = issuer_generations_now(issuer)->awaited_view;
+    struct att_err err = {0};
+    if (awaited && w->have >= awaited && w->host.view_seen < awaited &&
+        store_run_soft(issuer->store, note_seen, w, &err)) {
+        att_log_err(ATT_WARN, "view.seen", &err);
+    }
+}
 
 static enum att_rc find_host(void *user, struct store_tx *tx, struct att_err *err)
 {
@@ -215,9 +265,10 @@ enum att_rc issuer_host_view(struct issuer_call *call, struct att_err *err)
     }
     struct whose w = {.call = call};
     struct att_err why = {0};
-    int64_t have = etag_version(call->request->if_none_match);
+    int64_t have = w.have = etag_version(call->request->if_none_match);
     enum att_rc rc = store_run(call->issuer->store, false, find_host, &w, &why);
     if (!rc) {
+        note_if_awaited(&w);
         rc = issuer_view_answer(call->issuer, w.host.id, call->account.thumbprint, have,
                                 call->response, &why);
     }

@@ -109,6 +109,17 @@ const struct store_migration store_migrations[] = {
      "CREATE INDEX dns_authzs_status ON dns_authzs (status);"
      "CREATE TABLE renewals (scope TEXT PRIMARY KEY, at BIGINT NOT NULL, reason TEXT NOT NULL);"},
     {8, "ALTER TABLE orders ADD COLUMN parent TEXT NOT NULL DEFAULT '';"},
+    /* Authorities that were made after the first ones, which are files; who uses them; which hosts
+     * have heard of them. */
+    {9, "CREATE TABLE authorities (id TEXT PRIMARY KEY, kind TEXT NOT NULL,"
+        " state TEXT NOT NULL CHECK (state IN"
+        " ('requested', 'prepared', 'published', 'active', 'outgoing', 'retired')),"
+        " keyref TEXT NOT NULL, root_keyref TEXT NOT NULL, chain TEXT NOT NULL, root TEXT NOT NULL,"
+        " csr TEXT NOT NULL, view BIGINT NOT NULL, created_at BIGINT NOT NULL,"
+        " published_at BIGINT NOT NULL, activated_at BIGINT NOT NULL, retired_at BIGINT NOT NULL);"
+        "CREATE TABLE issuers (id TEXT PRIMARY KEY, name TEXT NOT NULL, generation BIGINT NOT NULL,"
+        " lacks TEXT NOT NULL, seen_at BIGINT NOT NULL);"
+        "ALTER TABLE hosts ADD COLUMN view_seen BIGINT NOT NULL DEFAULT 0;"},
     /* Who registered what, what waits for a second person, and requests that were done. */
     {10, "ALTER TABLE tickets ADD COLUMN created_by TEXT NOT NULL DEFAULT '';"
          "ALTER TABLE hosts ADD COLUMN registered_by TEXT NOT NULL DEFAULT '';"

@@ -69,7 +69,8 @@ struct store_table {
 
 extern const struct store_table store_accounts, store_hosts, store_host_eks, store_ek_claims,
     store_tickets, store_aks, store_orders, store_certs, store_entries, store_policies,
-    store_dns_orders, store_dns_authzs, store_renewals, store_proposals, store_admin_requests;
+    store_dns_orders, store_dns_authzs, store_renewals, store_authorities, store_issuers,
+    store_proposals, store_admin_requests;
 
 void store_record_done(const struct store_table *table, void *record);
 /* ATT_E_NOTFOUND when there is none; record must be zeroed and is filled only on success. */
@@ -129,6 +130,7 @@ struct store_host {
     char *notes;         /* JSON object of further facts for status: last verdict, AK name … */
     char *registered_by; /* identity of who imported it or made its ticket; or empty */
     int64_t created_at, updated_at, seen_at;
+    int64_t view_seen; /* the newest view that it is known to have; only while one is waited for */
 };
 
 struct store_host_ek {
@@ -262,6 +264,40 @@ struct store_admin_request {
     int64_t at;
 };
 
+/* A generation of an authority, in these states and this order; the first three may end as retired.
+ * "requested": its certificate is awaited from somebody else; "prepared": complete, nobody trusts
+ * it; "published": its root is in every bundle; "active": the one that signs; "outgoing": signs
+ * revocation lists only, its root still in every bundle; "retired": neither. */
+#define STORE_AUTHORITY_REQUESTED "requested"
+#define STORE_AUTHORITY_PREPARED  "prepared"
+#define STORE_AUTHORITY_PUBLISHED "published"
+#define STORE_AUTHORITY_ACTIVE    "active"
+#define STORE_AUTHORITY_OUTGOING  "outgoing"
+#define STORE_AUTHORITY_RETIRED   "retired"
+
+struct store_authority {
+    char *id;   /* first 16 hex digits of the SHA-256 of the intermediate's key */
+    char *kind; /* of the certificates that it signs: "agent", "ak" */
+    char *state;
+    char *keyref;      /* "file:NAME", "hsm:CKA_ID" (provision/issuer/signer.h) */
+    char *root_keyref; /* its root's, where that is within reach; or empty */
+    char *chain;       /* PEM: the intermediate and what follows it after a leaf; or empty */
+    char *root;        /* PEM; or empty */
+    char *csr;         /* PEM, of one that was requested; or empty */
+    int64_t view;      /* the host view's version from which on its root is in it; 0: not yet */
+    int64_t created_at, published_at, activated_at, retired_at;
+};
+
+/* An issuer of this store, as it last said of itself. */
+struct store_issuer {
+    char *id, *name;
+    int64_t generation; /* the meta counter "authorities" that it works by */
+    char *lacks;        /* ids of the authorities whose key it cannot use, a space between */
+    int64_t seen_at;
+};
+ATT_MUST_USE enum att_rc store_issuers_forget(struct store_tx *tx, int64_t before,
+                                              struct att_err *err);
+
 #define STORE_CERT_INTENT    "intent"
 #define STORE_CERT_ISSUED    "issued"
 #define STORE_CERT_ABANDONED "abandoned"
@@ -297,6 +333,18 @@ enum store_cert_of { STORE_CERT_OF_HOST, STORE_CERT_OF_SUBJECT };
 ATT_MUST_USE enum att_rc store_cert_live(struct store_tx *tx, enum store_cert_of of,
                                          const char *value, int64_t now, int64_t limit,
                                          store_each_fn each, void *user, struct att_err *err);
+/* When the last of this kind ends that was made up to a time and has not ended; 0: none. */
+ATT_MUST_USE enum att_rc store_cert_last_end(struct store_tx *tx, const char *kind,
+                                             int64_t made_until, int64_t now, int64_t *ret_end,
+                                             struct att_err *err);
+/* Notes that a host has this version of its view, or a later one. */
+ATT_MUST_USE enum att_rc store_host_saw_view(struct store_tx *tx, const char *host, int64_t version,
+                                             struct att_err *err);
+/* Approved hosts that have an agent's certificate in force and are not known to have this version;
+ * at most limit. */
+ATT_MUST_USE enum att_rc store_hosts_behind(struct store_tx *tx, int64_t version, int64_t now,
+                                            int64_t limit, store_each_fn each, void *user,
+                                            struct att_err *err);
 /* Those of a kind that are revoked and would end after now; at most limit. */
 ATT_MUST_USE enum att_rc store_cert_revoked(struct store_tx *tx, const char *kind, int64_t now,
                                             int64_t limit, store_each_fn each, void *user,

@@ -40,6 +40,7 @@ static const struct store_column hosts[] = {
     TEXT(store_host, manufacturer), TEXT(store_host, model),   TEXT(store_host, version),
     TEXT(store_host, ek_source),    TEXT(store_host, notes),   INT(store_host, created_at),
     INT(store_host, updated_at),    INT(store_host, seen_at),  TEXT(store_host, registered_by),
+    INT(store_host, view_seen),
 };
 TABLE(store_hosts, "hosts", store_host, hosts);
 
@@ -210,8 +211,26 @@ static const struct store_column admin_requests[] = {
 };
 TABLE(store_admin_requests, "admin_requests", store_admin_request, admin_requests);
 
+static const struct store_column authorities[] = {
+    TEXT(store_authority, id),          FIXED_TEXT(store_authority, kind),
+    TEXT(store_authority, state),       FIXED_TEXT(store_authority, keyref),
+    TEXT(store_authority, root_keyref), TEXT(store_authority, chain),
+    TEXT(store_authority, root),        TEXT(store_authority, csr),
+    INT(store_authority, view),         FIXED_INT(store_authority, created_at),
+    INT(store_authority, published_at), INT(store_authority, activated_at),
+    INT(store_authority, retired_at),
+};
+TABLE(store_authorities, "authorities", store_authority, authorities);
+
+static const struct store_column issuers[] = {
+    TEXT(store_issuer, id),    TEXT(store_issuer, name),   INT(store_issuer, generation),
+    TEXT(store_issuer, lacks), INT(store_issuer, seen_at),
+};
+TABLE(store_issuers, "issuers", store_issuer, issuers);
+
 const struct store_table *const store_tables[STORE_TABLES] = {
-    &store_accounts,   &store_hosts,      &store_host_eks, &store_ek_claims, &store_tickets,
-    &store_aks,        &store_orders,     &store_certs,    &store_entries,   &store_policies,
-    &store_dns_orders, &store_dns_authzs, &store_renewals, &store_proposals, &store_admin_requests,
+    &store_accounts,   &store_hosts,          &store_host_eks, &store_ek_claims,   &store_tickets,
+    &store_aks,        &store_orders,         &store_certs,    &store_entries,     &store_policies,
+    &store_dns_orders, &store_dns_authzs,     &store_renewals, &store_authorities, &store_issuers,
+    &store_proposals,  &store_admin_requests,
 };

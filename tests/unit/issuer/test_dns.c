@@ -154,7 +154,8 @@ static void revoked(void **state)
     uint64_t number = 0;
     certs_autocrl *crl = NULL;
     struct certs_crl_info info;
-    rig_ok(issuer_crl_get(s.rig.issuer, ISSUER_CRL_DNS, &list, &number, &err));
+    rig_ok(issuer_crl_get(s.rig.issuer, &(struct issuer_crl_ref){.of = ISSUER_CRL_DNS}, &list,
+                          &number, &err));
     rig_ok(certs_crl_parse(att_buf_slice(&list), &crl, &err));
     rig_ok(certs_crl_info(crl, &info, &err));
     assert_int_equal(info.n_entries, 1);

@@ -1,0 +1,100 @@
+/* The rotation of the issuer's authorities. */
+#include "attestd/ctl/ctl.h"
+
+#include "attestd/base/io.h"
+
+#include <stdio.h>
+
+#define KIND                                                                                       \
+    {                                                                                              \
+        CTL_POSITIONAL, "kind", NULL, true                                                         \
+    }
+#define ID                                                                                         \
+    {                                                                                              \
+        CTL_POSITIONAL, "id", NULL, true                                                           \
+    }
+#define OUT                                                                                        \
+    {                                                                                              \
+        CTL_OPTION, "out", NULL, false                                                             \
+    }
+#define FLAG(n, key)                                                                               \
+    {                                                                                              \
+        CTL_FLAG, n, key, false                                                                    \
+    }
+#define MAKING                                                                                     \
+    FLAG("new-root", "newRoot"), FLAG("csr", NULL),                                                \
+    {                                                                                              \
+        CTL_OPTION, "keys", NULL, false                                                            \
+    }
+
+/* PEM (a request, a bundle) goes to --out, or is all that is printed. */
+static enum ctl_exit show_pem(const struct ctl_ctx *ctx, const struct ctl_args *args,
+                              const json_t *result)
+{
+    const char *csr = json_string_value(json_object_get(result, "csr"));
+    const char *pem = csr ? csr : json_string_value(json_object_get(result, "pem"));
+    struct att_err err = {0};
+    if (pem && args->out) {
+        if (att_io_write_file(args->out, att_slice_str(pem), 0644, &err)) {
+            return ctl_report(&err);
+        }
+    } else if (pem && !ctx->json && !csr) {
+        fputs(pem, stdout);
+        return CTL_OK;
+    }
+    if (ctx->json) {
+        ctl_print_json(result);
+    } else {
+        ctl_print_object(result, 0);
+    }
+    return CTL_OK;
+}
+
+const struct ctl_command ctl_ca_commands[] = {
+    {.noun = "ca",
+     .verb = "rotate",
+     .help = "takes the step of a rotation that is due, or says what is waited for",
+     .at_issuer = true,
+     .op = "ca.rotate",
+     .params = {KIND, FLAG("start", NULL), MAKING, OUT},
+     .show = show_pem},
+    {.noun = "ca",
+     .verb = "prepare",
+     .help = "makes the next generation of an authority, or a request for its certificate",
+     .at_issuer = true,
+     .op = "ca.prepare",
+     .params = {KIND, MAKING, OUT},
+     .show = show_pem},
+    {.noun = "ca",
+     .verb = "chain",
+     .help = "takes the certificates that came back for a request: intermediate … root",
+     .at_issuer = true,
+     .op = "ca.chain",
+     .params = {ID, {CTL_FILE, "FILE", NULL, true}}},
+    {.noun = "ca",
+     .verb = "publish",
+     .help = "puts a new root into every bundle; nothing is signed under it yet",
+     .at_issuer = true,
+     .op = "ca.publish",
+     .params = {ID}},
+    {.noun = "ca",
+     .verb = "activate",
+     .help = "lets the new generation sign, once every bundle has its root",
+     .at_issuer = true,
+     .op = "ca.activate",
+     .params = {ID, FLAG("force", NULL)}},
+    {.noun = "ca",
+     .verb = "retire",
+     .help = "ends an old generation that no certificate needs, or one that never signed",
+     .at_issuer = true,
+     .op = "ca.retire",
+     .params = {ID, FLAG("force", NULL)}},
+    {.noun = "ca",
+     .verb = "bundle",
+     .help = "the roots to trust: workload or attestation",
+     .at_issuer = true,
+     .op = "ca.bundle",
+     .params = {KIND, OUT},
+     .show = show_pem},
+    {.noun = NULL},
+};

@@ -1,0 +1,116 @@
+/* The authorities' rotation, for operators. */
+#include "provision/issuer/rotate.h"
+
+#include <string.h>
+
+static enum att_rc kind_arg(const struct issuer_admin_call *call, const char **ret_kind,
+                            struct att_err *err)
+{
+    const char *kind = issuer_arg(call, "kind");
+    if (strcmp(kind, "workload") == 0) {
+        *ret_kind = "agent";
+        return ATT_OK;
+    }
+    *ret_kind = "ak";
+    return strcmp(kind, "attestation") == 0
+               ? ATT_OK
+               : issuer_refuse(err, ATT_E_INVAL, "usage",
+                               "kind: expected workload or attestation, found \"%.40s\"", kind);
+}
+
+static bool flag(const struct issuer_admin_call *call, const char *name)
+{
+    return json_is_true(json_object_get(call->args, name));
+}
+
+static enum att_rc rotation_of(struct issuer_admin_call *call, struct issuer_rotation *ret,
+                               struct att_err *err)
+{
+    issuer_autosettings *settings = issuer_settings_get(call->issuer);
+    const char *keys = issuer_arg(call, "keys");
+    *ret = (struct issuer_rotation){.call = call,
+                                    .new_root = flag(call, "newRoot"),
+                                    .csr = flag(call, "csr"),
+                                    .in_hsm = keys ? strcmp(keys, "hsm") == 0
+                                                   : settings->conf->ca_keys_hsm};
+    if (keys && !ret->in_hsm && strcmp(keys, "file") != 0) {
+        return issuer_refuse(err, ATT_E_INVAL, "usage",
+                             "keys: expected file or hsm, found \"%.40s\"", keys);
+    }
+    if (ret->new_root && ret->csr) {
+        return issuer_refuse(err, ATT_E_INVAL, "usage",
+                             "newRoot and csr: a request's root is made by who signs it");
+    }
+    return kind_arg(call, &ret->kind, err);
+}
+
+enum att_rc issuer_admin_ca_prepare(struct issuer_admin_call *call, struct store_tx *tx,
+                                    struct att_err *err)
+{
+    struct issuer_rotation r;
+    (void)tx;
+    enum att_rc rc = rotation_of(call, &r, err);
+    return rc ? rc : issuer_rotate_prepare(&r, err);
+}
+
+enum att_rc issuer_admin_ca_rotate(struct issuer_admin_call *call, struct store_tx *tx,
+                                   struct att_err *err)
+{
+    struct issuer_rotation r;
+    (void)tx;
+    enum att_rc rc = rotation_of(call, &r, err);
+    return rc ? rc : issuer_rotate_next(&r, flag(call, "start"), err);
+}
+
+static struct issuer_rotation of_id(struct issuer_admin_call *call)
+{
+    return (struct issuer_rotation){
+        .call = call, .id = issuer_arg(call, "id"), .force = flag(call, "force")};
+}
+
+enum att_rc issuer_admin_ca_chain(struct issuer_admin_call *call, struct store_tx *tx,
+                                  struct att_err *err)
+{
+    struct issuer_rotation r = of_id(call);
+    (void)tx;
+    r.chain = issuer_arg(call, "text");
+    return issuer_rotate_chain(&r, err);
+}
+
+enum att_rc issuer_admin_ca_publish(struct issuer_admin_call *call, struct store_tx *tx,
+                                    struct att_err *err)
+{
+    struct issuer_rotation r = of_id(call);
+    (void)tx;
+    return issuer_rotate_publish(&r, err);
+}
+
+enum att_rc issuer_admin_ca_activate(struct issuer_admin_call *call, struct store_tx *tx,
+                                     struct att_err *err)
+{
+    struct issuer_rotation r = of_id(call);
+    (void)tx;
+    return issuer_rotate_activate(&r, err);
+}
+
+enum att_rc issuer_admin_ca_retire(struct issuer_admin_call *call, struct store_tx *tx,
+                                   struct att_err *err)
+{
+    struct issuer_rotation r = of_id(call);
+    (void)tx;
+    return issuer_rotate_retire(&r, err);
+}
+
+enum att_rc issuer_admin_ca_bundle(struct issuer_admin_call *call, struct store_tx *tx,
+                                   struct att_err *err)
+{
+    const struct issuer_generations *now = issuer_generations_now(call->issuer);
+    const char *kind = NULL;
+    (void)tx;
+    enum att_rc rc = kind_arg(call, &kind, err);
+    if (!rc) {
+        json_object_set_new(call->result, "pem",
+                            json_string(strcmp(kind, "ak") == 0 ? now->ak_roots : now->bundle));
+    }
+    return rc;
+}

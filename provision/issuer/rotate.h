@@ -1,0 +1,57 @@
+/* Rotating an authority: each step is one transaction that looks at everything it rests on, so that
+ * several issuers of a store take it once, and what is interrupted is where it was (keys that were
+ * made for a step that did not come about stay unused).
+ *
+ *   prepare ──► prepared ──► publish ──► published ──► activate ──► active ──► outgoing ──► retired
+ *      └─ with csr: requested ──► chain ─┘                             (the one before)  retire
+ *
+ * Refusals, by reason: caBusy (one is under way), caState (it is in another state), caUnknown,
+ * caRootAway (the root's key is not here), caTooMany, caIssuerBehind (an issuer of the store has
+ * not taken the last step into use, or cannot use the key), caKeyMissing (this one cannot),
+ * caHostsBehind (hosts that do not have the new root), caTooSoon (ca.publish_wait is not over),
+ * caInUse (certificates of the old one are in force), and what certs_authority_check has. */
+#ifndef PROVISION_ISSUER_ROTATE_H
+#define PROVISION_ISSUER_ROTATE_H
+
+#include "provision/issuer/admin.h"
+#include "provision/issuer/generations.h"
+
+struct issuer_rotation {
+    struct issuer_admin_call *call;
+    const char *kind;  /* "agent" or "ak" */
+    const char *id;    /* of a generation; prepare: unused */
+    bool new_root;     /* prepare */
+    bool csr;          /* prepare: somebody else signs */
+    bool in_hsm;       /* prepare */
+    bool force;        /* activate, retire: neither hosts nor time are waited for */
+    const char *chain; /* chain: PEM */
+};
+
+/* Each outside of any transaction; call->result says what became of it. */
+ATT_MUST_USE enum att_rc issuer_rotate_prepare(struct issuer_rotation *r, struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_rotate_chain(struct issuer_rotation *r, struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_rotate_publish(struct issuer_rotation *r, struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_rotate_activate(struct issuer_rotation *r, struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_rotate_retire(struct issuer_rotation *r, struct att_err *err);
+/* The step that is due, if it can be taken: result {"step", "id"?, "waiting": text?}. start: one
+ * begins where none is under way. */
+ATT_MUST_USE enum att_rc issuer_rotate_next(struct issuer_rotation *r, bool start,
+                                            struct att_err *err);
+
+/* ---- between the files of it ------------------------------------------------------------------
+ */
+struct issuer_rotation_rows {
+    const char *kind;
+    size_t n;                                           /* of this kind, retired ones too */
+    struct store_authority under_way, active, outgoing; /* id NULL: none */
+};
+ATT_MUST_USE enum att_rc issuer_rotate_rows(struct store_tx *tx, struct issuer_rotation_rows *rows,
+                                            struct att_err *err);
+void issuer_rotate_rows_done(struct issuer_rotation_rows *rows);
+/* Counts the step, with its record; after the commit issuer_rotate_done takes it into use. */
+ATT_MUST_USE enum att_rc issuer_rotate_note(struct issuer_rotation *r, struct store_tx *tx,
+                                            const struct store_authority *row, const char *step,
+                                            struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_rotate_done(struct issuer_rotation *r, struct att_err *err);
+
+#endif

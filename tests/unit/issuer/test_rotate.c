@@ -1,0 +1,402 @@
+/* Rotating an authority: each step, what it waits for, and that whatever is in force at each moment
+ * verifies with the bundles that are out then. */
+#include "tests/unit/issuer/stage.h"
+
+#include "certs/authority.h"
+#include "certs/bundle.h"
+#include "provision/issuer/generations.h"
+#include "provision/issuer/revoke.h"
+
+/* A new certificate of the stage's agent. */
+static STACK_OF(X509) * issue(struct stage *s)
+{
+    struct order o;
+    STACK_OF(X509) *certs = NULL;
+    s->tpm.clock.clock_ms += 1000;
+    assert_int_equal(rig_order(&s->client, RIG_NAME, &o), 201);
+    assert_string_equal(rig_m4(&s->client, &s->tpm, &o, s->ak), "valid");
+    assert_int_equal(rig_finalize(&s->client, &o, s->tpm.base->agent.pkey, FORGE_IDENTIFIER), 200);
+    assert_int_equal(client_get(&s->client, client_text(&s->client, "certificate")), 200);
+    rig_ok(certs_pem_parse(att_buf_slice(&s->client.last.body), &certs, &err));
+    return certs;
+}
+
+static STACK_OF(X509) * bundle(struct stage *s)
+{
+    STACK_OF(X509) *roots = NULL;
+    json_t *got = rig_admin(&s->rig, "ca.bundle", json_pack("{s:s}", "kind", "workload"));
+    rig_ok(certs_bundle_parse(att_slice_str(issuer_string(got, "pem")), &roots, &err));
+    json_decref(got);
+    return roots;
+}
+
+/* With these roots, by the verifier that peers use. */
+static enum att_rc verify(const STACK_OF(X509) * chain, const STACK_OF(X509) * roots)
+{
+    struct att_err err = {0};
+    return certs_chain_verify(chain, roots, CERTS_PURPOSE_WORKLOAD, rig_time, &err);
+}
+
+static void step(struct stage *s, const char *op, const char *id, const char *state)
+{
+    json_t *got = rig_admin(&s->rig, op, json_pack("{s:s}", "id", id));
+    assert_string_equal(issuer_string(got, "state"), state);
+    json_decref(got);
+}
+
+static void prepare(struct stage *s, json_t *args, char ret_id[ISSUER_GENERATION_ID])
+{
+    json_t *got = rig_admin(&s->rig, "ca.prepare", args);
+    snprintf(ret_id, ISSUER_GENERATION_ID, "%s", issuer_string(got, "id"));
+    json_decref(got);
+}
+
+static void refused(struct stage *s, const char *op, const char *id, const char *reason)
+{
+    rig_admin_refused(&s->rig, op, json_pack("{s:s}", "id", id), reason);
+}
+
+static int plain(struct stage *s, const char *path)
+{
+    struct issuer_request request = {.method = ISSUER_GET, .path = path};
+    issuer_response_done(&s->client.last);
+    issuer_handle(s->rig.issuer, &request, &s->client.last);
+    return s->client.last.status;
+}
+
+/* The host asks for what is newer than it has. */
+static void host_sees(struct stage *s)
+{
+    char nonce[ACME_NONCE_TEXT], etag[32];
+    att_autobuf text = {0};
+    issuer_view_wake(s->rig.issuer);
+    snprintf(etag, sizeof etag, "\"%lld\"", (long long)atomic_load(&s->rig.issuer->view_version));
+    client_nonce(&s->client, nonce);
+    client_sign(&s->client, RIG_URL "/hostView", nonce, false, ATT_SLICE(NULL, 0), &text);
+    assert_int_equal(client_send(&s->client, "/acme/hostView", att_buf_slice(&text),
+                                 "application/jose+json", etag),
+                     304);
+}
+
+/* The authorities begin when they are made, and what they sign is verified by then; the TPM's
+ * certificates, which are looked at when it enrols, are of an earlier time. */
+static void start(struct stage *s)
+{
+    stage_new(s, "forge");
+    reconfigure(&s->rig, "ak_lifetime: 7d", "ak_lifetime: 3650d");
+    stage_enrol(s);
+    rig_time = att_now_utc_s();
+}
+
+/* ---- refusals -----------------------------------------------------------------------------------
+ */
+
+static void words_refused(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_enrolled(&s, "forge");
+    char id[ISSUER_GENERATION_ID];
+    rig_admin_refused(&s.rig, "ca.prepare", json_pack("{s:s}", "kind", "tls"), "usage");
+    rig_admin_refused(&s.rig, "ca.prepare",
+                      json_pack("{s:s, s:s}", "kind", "workload", "keys", "x"), "usage");
+    rig_admin_refused(&s.rig, "ca.prepare",
+                      json_pack("{s:s, s:b, s:b}", "kind", "workload", "newRoot", 1, "csr", 1),
+                      "usage");
+    rig_admin_refused(&s.rig, "ca.prepare",
+                      json_pack("{s:s, s:s}", "kind", "workload", "keys", "hsm"), "caKeyStore");
+    refused(&s, "ca.publish", "0123456789abcdef", "caUnknown");
+    prepare(&s, json_pack("{s:s}", "kind", "workload"), id);
+    rig_admin_refused(&s.rig, "ca.prepare", json_pack("{s:s}", "kind", "workload"), "caBusy");
+    refused(&s, "ca.activate", id, "caState");
+    rig_admin_refused(&s.rig, "ca.chain", json_pack("{s:s, s:s}", "id", id, "text", "x"),
+                      "caState");
+    step(&s, "ca.publish", id, "published");
+    refused(&s, "ca.publish", id, "caState");
+    step(&s, "ca.retire", id, "retired"); /* given up: it never signed */
+    refused(&s, "ca.retire", id, "caState");
+    prepare(&s, json_pack("{s:s}", "kind", "workload"), id);
+    stage_free(&s);
+}
+
+static void active_one_is_not_retired(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID];
+    start(&s);
+    prepare(&s, json_pack("{s:s}", "kind", "workload"), id);
+    step(&s, "ca.publish", id, "published");
+    step(&s, "ca.activate", id, "active");
+    refused(&s, "ca.retire", id, "caState");
+    stage_free(&s);
+}
+
+static void root_away_refused(void **state)
+{
+    (void)state;
+    struct stage s;
+    char path[4096], id[ISSUER_GENERATION_ID];
+    start(&s);
+    snprintf(path, sizeof path, "%s/state/ca/workload-root.key", s.rig.dir);
+    assert_int_equal(unlink(path), 0);
+    rig_admin_refused(&s.rig, "ca.prepare", json_pack("{s:s}", "kind", "workload"), "caRootAway");
+    json_t *got =
+        rig_admin(&s.rig, "ca.prepare", json_pack("{s:s, s:b}", "kind", "workload", "newRoot", 1));
+    assert_true(json_is_false(json_object_get(got, "crossSigned")));
+    snprintf(id, sizeof id, "%s", issuer_string(got, "id"));
+    json_decref(got);
+    stage_free(&s);
+}
+
+/* ---- a new root ---------------------------------------------------------------------------------
+ */
+
+static void new_root_waits_for_hosts(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID];
+    start(&s);
+    certs_autostack *before = issue(&s), *old_roots = bundle(&s);
+    assert_int_equal(sk_X509_num(old_roots), 1);
+    prepare(&s, json_pack("{s:s, s:b}", "kind", "workload", "newRoot", 1), id);
+    certs_autostack *prepared = bundle(&s);
+    assert_int_equal(sk_X509_num(prepared), 1); /* nobody hears of it */
+    step(&s, "ca.publish", id, "published");
+    certs_autostack *both = bundle(&s), *still = issue(&s);
+    assert_int_equal(sk_X509_num(both), 2);
+    assert_int_equal(verify(still, old_roots), ATT_OK); /* the old one signs */
+    refused(&s, "ca.activate", id, "caHostsBehind");
+    host_sees(&s);
+    refused(&s, "ca.activate", id, "caTooSoon");
+    rig_time += 86400;
+    step(&s, "ca.activate", id, "active");
+    rig_time -= 86400;
+    certs_autostack *after = issue(&s);
+    assert_int_not_equal(X509_cmp(sk_X509_value(after, 1), sk_X509_value(before, 1)), 0);
+    assert_int_equal(sk_X509_num(after), 3); /* and the new root under the old one */
+    assert_int_equal(verify(after, both), ATT_OK);
+    assert_int_equal(verify(after, old_roots), ATT_OK); /* by the cross-signed root */
+    assert_int_equal(verify(before, both), ATT_OK);
+    stage_free(&s);
+}
+
+static void old_root_leaves_when_nothing_needs_it(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID];
+    start(&s);
+    certs_autostack *before = issue(&s);
+    prepare(&s, json_pack("{s:s, s:b}", "kind", "workload", "newRoot", 1), id);
+    step(&s, "ca.publish", id, "published");
+    json_t *forced =
+        rig_admin(&s.rig, "ca.activate", json_pack("{s:s, s:b}", "id", id, "force", 1));
+    json_decref(forced);
+    char old[ISSUER_GENERATION_ID];
+    rig_ok(issuer_generation_id(X509_get0_pubkey(sk_X509_value(before, 1)), old, &err));
+    refused(&s, "ca.retire", old, "caInUse");
+    rig_time += 7200; /* its certificates have ended */
+    step(&s, "ca.retire", old, "retired");
+    certs_autostack *one = bundle(&s);
+    assert_int_equal(sk_X509_num(one), 1);
+    assert_int_not_equal(verify(before, one), ATT_OK);
+    rig_admin_done(&s.rig, "audit.verify", json_object());
+    stage_free(&s);
+}
+
+/* ---- revocation lists ---------------------------------------------------------------------------
+ */
+
+static void each_has_its_list(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID], path[96], serial[72];
+    start(&s);
+    certs_autostack *before = issue(&s);
+    struct certs_cert_info info;
+    rig_ok(certs_cert_info(sk_X509_value(before, 0), &info, &err));
+    snprintf(serial, sizeof serial, "%s", info.serial_hex);
+    prepare(&s, json_pack("{s:s}", "kind", "workload"), id);
+    snprintf(path, sizeof path, "/acme/crl/workload-%s.crl", id);
+    assert_int_equal(plain(&s, "/acme/crl/workload-0123456789abcdef.crl"), 404);
+    step(&s, "ca.publish", id, "published");
+    refused(&s, "ca.activate", id, "caHostsBehind"); /* the same root, but another list */
+    host_sees(&s);
+    step(&s, "ca.activate", id, "active");
+    certs_autostack *after = issue(&s);
+    rig_admin_done(&s.rig, "cert.revoke", json_pack("{s:s}", "serial", serial));
+    const struct {
+        const char *path;
+        X509 *ca;
+    } lists[] = {{"/acme/crl/workload.crl", sk_X509_value(before, 1)},
+                 {path, sk_X509_value(after, 1)}};
+    for (size_t i = 0; i < 2; i++) {
+        certs_autocrl *crl = NULL;
+        assert_int_equal(plain(&s, lists[i].path), 200);
+        rig_ok(certs_crl_parse(att_buf_slice(&s.client.last.body), &crl, &err));
+        rig_ok(certs_crl_verify(crl, lists[i].ca, rig_time, &err));
+        assert_true(certs_crl_has(crl, serial));
+    }
+    stage_free(&s);
+}
+
+/* ---- whatever is due ----------------------------------------------------------------------------
+ */
+
+static void rotate_is(struct stage *s, bool begin, const char *step_name)
+{
+    json_t *got = rig_admin(&s->rig, "ca.rotate",
+                            json_pack("{s:s, s:b}", "kind", "workload", "start", begin));
+    assert_string_equal(issuer_string(got, "step"), step_name);
+    json_decref(got);
+}
+
+static void step_by_step(void **state)
+{
+    (void)state;
+    struct stage s;
+    start(&s);
+    certs_autostack *before = issue(&s);
+    rotate_is(&s, false, "none");
+    rotate_is(&s, true, "prepared");
+    rotate_is(&s, false, "published");
+    rotate_is(&s, false, "waiting"); /* for the host */
+    host_sees(&s);
+    rotate_is(&s, false, "activated");
+    rotate_is(&s, false, "waiting"); /* certificates of the old one */
+    rig_time += 7200;
+    rotate_is(&s, false, "retired");
+    rotate_is(&s, false, "none");
+    stage_free(&s);
+}
+
+/* ---- somebody else signs ------------------------------------------------------------------------
+ */
+
+/* An authority of another house, by openssl's own tool. extensions NULL: those of the request. */
+static void corporate(struct stage *s, const char *csr, const char *extensions, const char *days,
+                      struct att_buf *chain)
+{
+    char command[2048], path[256];
+    rig_write(s->rig.dir, "req.pem", csr);
+    rig_write(s->rig.dir, "ext.cnf", extensions ? extensions : "authorityKeyIdentifier=keyid\n");
+    snprintf(
+        command, sizeof command,
+        "cd '%s' && { [ -e corp.key ] || openssl req -x509 -newkey ec -pkeyopt "
+        "ec_paramgen_curve:P-384 -nodes -keyout corp.key -out corp.crt -days 3650 -subj "
+        "/CN=Corporate -addext basicConstraints=critical,CA:TRUE -addext "
+        "keyUsage=critical,keyCertSign,cRLSign; } 2>/dev/null && openssl x509 -req -in req.pem "
+        "-CA corp.crt -CAkey corp.key -days %s %s -extfile ext.cnf -out int.crt 2>/dev/null && "
+        "cat int.crt corp.crt > chain.pem",
+        s->rig.dir, days, extensions ? "" : "-copy_extensions copy");
+    assert_int_equal(system(command), 0);
+    snprintf(path, sizeof path, "%s/chain.pem", s->rig.dir);
+    att_buf_reset(chain);
+    rig_ok(att_io_read_file(path, 65536, chain, &err));
+    rig_time = att_now_utc_s() + 1; /* they begin now */
+}
+
+#define CA0   "basicConstraints=critical,CA:TRUE,pathlen:0\n"
+#define USAGE "keyUsage=critical,keyCertSign,cRLSign\n"
+#define KEYS  "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+#define NAMES                                                                                      \
+    "nameConstraints=critical,permitted;URI:bank.example,excluded;DNS:.,excluded;"                 \
+    "IP:0.0.0.0/0.0.0.0,excluded;IP:0:0:0:0:0:0:0:0/0:0:0:0:0:0:0:0\n"
+#define NAMES_DNS "nameConstraints=critical,permitted;URI:bank.example,permitted;DNS:bank.example\n"
+
+static void upstream_chain(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID];
+    struct att_buf chain = ATT_BUF_INIT(65536);
+    start(&s);
+    json_t *got =
+        rig_admin(&s.rig, "ca.prepare", json_pack("{s:s, s:b}", "kind", "workload", "csr", 1));
+    snprintf(id, sizeof id, "%s", issuer_string(got, "id"));
+    const char *csr = issuer_string(got, "csr");
+    refused(&s, "ca.publish", id, "caState");
+    const struct {
+        const char *extensions, *days, *reason;
+    } bad[] = {
+        {USAGE KEYS NAMES "basicConstraints=critical,CA:FALSE\n", "365", "caBasic"},
+        {"basicConstraints=critical,CA:TRUE\n" USAGE KEYS NAMES, "365", "caPathLength"},
+        {CA0 "keyUsage=critical,keyCertSign\n" KEYS NAMES, "365", "caKeyUsage"},
+        {CA0 USAGE KEYS NAMES "extendedKeyUsage=clientAuth\n", "365", "caEku"},
+        {CA0 USAGE KEYS, "365", "caConstraints"},
+        {CA0 USAGE KEYS NAMES_DNS, "365", "caConstraints"},
+        {CA0 USAGE KEYS "nameConstraints=permitted;URI:bank.example\n", "365", "caConstraints"},
+        {CA0 USAGE KEYS NAMES, "10", "caValidity"},
+        {CA0 USAGE KEYS NAMES, "9000", "caValidity"}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        corporate(&s, csr, bad[i].extensions, bad[i].days, &chain);
+        rig_admin_refused(&s.rig, "ca.chain",
+                          json_pack("{s:s, s:s}", "id", id, "text", att_buf_cstr(&chain)),
+                          bad[i].reason);
+    }
+    /* Another key than was asked for: the first authority's own certificate is one. */
+    struct issuer_ca *ca = s.rig.issuer->ca;
+    att_autobuf foreign = {0};
+    rig_ok(certs_pem_dump(ca->workload_ca, &foreign, &err));
+    rig_admin_refused(&s.rig, "ca.chain",
+                      json_pack("{s:s, s:s}", "id", id, "text", att_buf_cstr(&foreign)), "caChain");
+    rig_ok(certs_pem_dump(ca->workload_root, &foreign, &err));
+    rig_admin_refused(&s.rig, "ca.chain",
+                      json_pack("{s:s, s:s}", "id", id, "text", att_buf_cstr(&foreign)), "caKey");
+    corporate(&s, csr, NULL, "365", &chain); /* what was asked for */
+    json_decref(rig_admin(&s.rig, "ca.chain",
+                          json_pack("{s:s, s:s}", "id", id, "text", att_buf_cstr(&chain))));
+    step(&s, "ca.publish", id, "published");
+    json_decref(rig_admin(&s.rig, "ca.activate", json_pack("{s:s, s:b}", "id", id, "force", 1)));
+    certs_autostack *after = issue(&s), *roots = bundle(&s);
+    assert_int_equal(sk_X509_num(roots), 2);
+    assert_int_equal(verify(after, roots), ATT_OK);
+    json_decref(got);
+    att_buf_done(&chain);
+    stage_free(&s);
+}
+
+/* ---- a restart ----------------------------------------------------------------------------------
+ */
+
+static void survives_a_restart(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID];
+    start(&s);
+    prepare(&s, json_pack("{s:s, s:b}", "kind", "workload", "newRoot", 1), id);
+    step(&s, "ca.publish", id, "published");
+    json_decref(rig_admin(&s.rig, "ca.activate", json_pack("{s:s, s:b}", "id", id, "force", 1)));
+    issuer_free(s.rig.issuer);
+    rig_open(&s.rig);
+    s.client.rig = &s.rig;
+    assert_string_equal(issuer_authority_of(s.rig.issuer, "agent").id, id);
+    certs_autostack *after = issue(&s), *roots = bundle(&s);
+    assert_int_equal(verify(after, roots), ATT_OK);
+    char path[4096];
+    certs_autostack *file = NULL;
+    snprintf(path, sizeof path, "%s/state/ca/bundle.pem", s.rig.dir);
+    rig_ok(certs_bundle_load(path, &file, &err));
+    assert_int_equal(sk_X509_num(file), 2);
+    stage_free(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(words_refused),
+        cmocka_unit_test(active_one_is_not_retired),
+        cmocka_unit_test(root_away_refused),
+        cmocka_unit_test(new_root_waits_for_hosts),
+        cmocka_unit_test(old_root_leaves_when_nothing_needs_it),
+        cmocka_unit_test(each_has_its_list),
+        cmocka_unit_test(step_by_step),
+        cmocka_unit_test(upstream_chain),
+        cmocka_unit_test(survives_a_restart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
