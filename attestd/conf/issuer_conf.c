@@ -91,6 +91,9 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("limits", OPT, struct conf_issuer, limits, conf_limits_fields),
     CYAML_FIELD_MAPPING_PTR("tls", OPT, struct conf_issuer, tls, tls_fields),
     CYAML_FIELD_MAPPING_PTR("crl", OPT, struct conf_issuer, crl, crl_fields),
+    STR(conf_issuer, metrics_listen, OPT),
+    STR(conf_issuer, drain_notice, OPT),
+    STR(conf_issuer, drain_timeout, OPT),
     STR(conf_issuer, ca_warning, OPT),
     STR(conf_issuer, evidence_lifetime, OPT),
     STR(conf_issuer, log, OPT),
@@ -129,6 +132,15 @@ static bool default_store(struct conf_issuer *conf)
     return conf->store != NULL;
 }
 
+static bool default_metrics(struct conf_issuer *conf)
+{
+    if (!conf->metrics_listen &&
+        asprintf(&conf->metrics_listen, "unix:%s/metrics.sock", conf->run_dir) < 0) {
+        conf->metrics_listen = NULL;
+    }
+    return conf->metrics_listen != NULL;
+}
+
 static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root)
 {
     struct conf_enrolment *en = conf->enrolment;
@@ -136,17 +148,18 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
     if (!conf_tree_get(root, "threads")) {
         conf->threads = 4;
     }
-    bool ok =
-        conf_default(&conf->listen, "127.0.0.1:8443") &&
-        conf_default(&conf->state_dir, "/var/lib/attest-issuerd") && default_store(conf) &&
-        conf_default(&conf->run_dir, "/run/attest-issuerd") &&
-        conf_default(&conf->policies_dir, "/etc/attestd/policies") &&
-        conf_default(&conf->ca_warning, "90d") && conf_default(&conf->evidence_lifetime, "400d") &&
-        conf_default(&conf->log, "text") && conf_default(&conf->log_level, "info") &&
-        conf_default(&conf->control_group, "attestd-admin") && conf_default(&en->mode, "enforce") &&
-        conf_default(&en->ek, "certificate") && conf_default(&en->ak_lifetime, "7d") &&
-        default_list(&en->logs, &en->n_logs,
-                     conf_tree_get(conf_tree_get(root, "enrolment"), "logs"), "firmware");
+    bool ok = conf_default(&conf->listen, "127.0.0.1:8443") &&
+              conf_default(&conf->state_dir, "/var/lib/attest-issuerd") && default_store(conf) &&
+              conf_default(&conf->run_dir, "/run/attest-issuerd") &&
+              conf_default(&conf->policies_dir, "/etc/attestd/policies") && default_metrics(conf) &&
+              conf_default(&conf->drain_timeout, "10s") && conf_default(&conf->ca_warning, "90d") &&
+              conf_default(&conf->evidence_lifetime, "400d") && conf_default(&conf->log, "text") &&
+              conf_default(&conf->log_level, "info") &&
+              conf_default(&conf->control_group, "attestd-admin") &&
+              conf_default(&en->mode, "enforce") && conf_default(&en->ek, "certificate") &&
+              conf_default(&en->ak_lifetime, "7d") &&
+              default_list(&en->logs, &en->n_logs,
+                           conf_tree_get(conf_tree_get(root, "enrolment"), "logs"), "firmware");
     ok = ok && conf_dns_defaults(conf, root) && conf_limits_defaults(conf, root);
     const struct conf_node *list = conf_tree_get(root, "profiles");
     const struct conf_node *given = list ? list->first : NULL;
@@ -213,6 +226,42 @@ static void check_crl(struct conf_check *check, struct conf_issuer *conf)
     (void)conf_check_http_url(check, "crl.url", crl->url);
     if (crl->lifetime) {
         (void)conf_check_duration(check, "crl.lifetime", crl->lifetime, 120, &conf->crl_lifetime_s);
+    }
+}
+
+static void check_metrics(struct conf_check *check, struct conf_issuer *conf)
+{
+    static const char word[] = "unix:";
+    struct conf_listener *at = &conf->metrics_at;
+    const char *listen = conf->metrics_listen;
+    const char *path = listen + (sizeof word - 1);
+    if (strcmp(listen, "none") == 0) {
+        at->none = true;
+    } else if (strncmp(listen, word, sizeof word - 1) != 0) {
+        check_listen(check, "metrics_listen", listen, at->host, &at->port);
+    } else if (path[0] != '/' || strlen(path) >= sizeof at->path) {
+        conf_bad(check, "metrics_listen",
+                 "expected unix:/PATH of at most %zu characters, ADDRESS:PORT or none, found "
+                 "\"%.120s\"",
+                 sizeof at->path - 1, listen);
+    } else {
+        snprintf(at->path, sizeof at->path, "%s", path);
+    }
+}
+
+static void check_drain(struct conf_check *check, struct conf_issuer *conf)
+{
+    (void)conf_check_duration(check, "drain_timeout", conf->drain_timeout, 1,
+                              &conf->drain_timeout_s);
+    if (conf->drain_notice) {
+        (void)conf_check_duration(check, "drain_notice", conf->drain_notice, 1,
+                                  &conf->drain_notice_s);
+    }
+    if (conf->drain_timeout_s + conf->drain_notice_s > 80) {
+        conf_bad(check, "drain_timeout",
+                 "expected at most 80s with drain_notice, since systemd ends what has not ended "
+                 "after 90 s, found %llds",
+                 (long long)(conf->drain_timeout_s + conf->drain_notice_s));
     }
 }
 
@@ -487,6 +536,8 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     (void)conf_check_trust_domain(check, "trust_domain", conf->trust_domain);
     check_listen(check, "listen", conf->listen, conf->listen_host, &conf->listen_port);
     check_crl(check, conf);
+    check_metrics(check, conf);
+    check_drain(check, conf);
     (void)conf_check_url(check, "url", conf->url);
     (void)conf_check_path(check, "state_dir", conf->state_dir);
     (void)conf_check_path(check, "run_dir", conf->run_dir);

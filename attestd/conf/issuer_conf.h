@@ -120,6 +120,14 @@ struct conf_crl {
     char *lifetime; /* 24h, from thisUpdate to nextUpdate */
 };
 
+/* Where something of our own listens. */
+struct conf_listener {
+    bool none;
+    char path[108]; /* of a unix socket; "": an address */
+    char host[64];  /* without brackets */
+    uint16_t port;
+};
+
 struct conf_issuer {
     char *trust_domain;
     char *listen;    /* "127.0.0.1:8443", "[::1]:8443" */
@@ -138,12 +146,16 @@ struct conf_issuer {
     struct conf_enrolment *enrolment;
     struct conf_profile *profiles; /* at least one; names differ */
     unsigned n_profiles;
-    struct conf_dns *dns;                  /* NULL: no certificates for DNS names */
-    struct conf_limits *limits;            /* never NULL */
-    struct conf_issuer_tls *tls;           /* NULL: issued under the issuer's own TLS root */
-    struct conf_crl *crl;                  /* NULL: the defaults */
-    char *ca_warning;                      /* 90d; a CA that ends sooner is warned of */
-    char *evidence_lifetime;               /* 400d; messages and logs that were judged */
+    struct conf_dns *dns;        /* NULL: no certificates for DNS names */
+    struct conf_limits *limits;  /* never NULL */
+    struct conf_issuer_tls *tls; /* NULL: issued under the issuer's own TLS root */
+    struct conf_crl *crl;        /* NULL: the defaults */
+    /* Metrics and health: ADDRESS:PORT, "unix:PATH" (unix:run_dir/metrics.sock), or "none" */
+    char *metrics_listen;
+    char *drain_notice;      /* after SIGTERM, not ready and serving still; NULL: none */
+    char *drain_timeout;     /* 10s; what requests that were begun have then */
+    char *ca_warning;        /* 90d; a CA that ends sooner is warned of */
+    char *evidence_lifetime; /* 400d; messages and logs that were judged */
     char *log, *log_level, *control_group; /* as in attestd.yaml */
     /* derived */
     int64_t evidence_lifetime_s, ca_warning_s;
@@ -152,6 +164,8 @@ struct conf_issuer {
     uint16_t listen_port; /* 0: any free port */
     char crl_host[64];
     uint16_t crl_port;
+    struct conf_listener metrics_at;
+    int64_t drain_notice_s, drain_timeout_s;
     int64_t crl_lifetime_s;
     bool log_json;
     enum att_log_level log_least;

@@ -224,8 +224,8 @@ static enum att_rc drop_oldest(struct host_journal *j, struct att_err *err)
 {
     char path[4096];
     segment_path(j, j->firsts[0], path);
-    enum att_rc rc =
-        append(j, "dropped", json_pack("{s:I}", "upTo", (json_int_t)(j->firsts[1] - 1)), err);
+    att_autojson *members = json_pack("{s:I}", "upTo", (json_int_t)(j->firsts[1] - 1));
+    enum att_rc rc = append(j, "dropped", members, err);
     rc = rc == ATT_OK ? sync_file(j, err) : rc;
     rc = rc == ATT_OK ? att_io_unlink(path, err) : rc;
     if (rc == ATT_OK) {

@@ -10,6 +10,7 @@
 #ifndef PROVISION_STORE_STORE_H
 #define PROVISION_STORE_STORE_H
 
+#include "attestd/base/metrics.h"
 #include "provision/store/db.h"
 
 #define STORE_SCHEMA_VERSION 8
@@ -297,6 +298,14 @@ struct store_policy {
 
 /* ---- single values and counters ---------------------------------------------------------------
  */
+
+/* What this store's transactions took, and how many could not be carried out for its own reasons
+ * (not those that the caller ended). Any thread; as long as the store is open. */
+struct store_stats {
+    struct att_histogram read, write;
+    atomic_ullong unreachable, failed;
+};
+const struct store_stats *store_stats(const struct store *store);
 
 /* ATT_E_NOTFOUND when unset. Appends. */
 ATT_MUST_USE enum att_rc store_meta_get(struct store_tx *tx, const char *key,
