@@ -56,6 +56,7 @@ static const cyaml_schema_field_t profile_fields[] = {
     STRS(conf_profile, policy_signers, OPT, 1, CONF_SIGNERS_MAX),
     STR(conf_profile, mode, OPT),
     STR(conf_profile, parent_policy, OPT),
+    STR(conf_profile, retention, OPT),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t profile_entry = {
@@ -482,6 +483,20 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
     check_parent_policy(check, conf_path("profiles[%u].parent_policy", i).text, p);
 }
 
+/* What a record names goes no later than the record. */
+static void check_retention(struct conf_check *check, const struct conf_issuer *conf, unsigned i)
+{
+    struct conf_profile *p = &conf->profiles[i];
+    struct conf_path at = conf_path("profiles[%u].retention", i);
+    if (p->retention && conf_check_duration(check, at.text, p->retention, 86400, &p->retention_s) &&
+        p->retention_s < conf->evidence_lifetime_s) {
+        conf_bad(check, at.text,
+                 "expected no less than evidence_lifetime (%.40s), found \"%.40s\": evidence would "
+                 "outlast the record that names it",
+                 conf->evidence_lifetime, p->retention);
+    }
+}
+
 static bool is_postgres(const char *store)
 {
     return strncmp(store, "postgres:", 9) == 0 || strncmp(store, "postgresql:", 11) == 0;
@@ -554,6 +569,7 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     check_enrolment(check, conf->enrolment);
     for (unsigned i = 0; i < conf->n_profiles; i++) {
         check_profile(check, conf, i);
+        check_retention(check, conf, i);
     }
     conf_dns_check(check, conf);
     conf_limits_check(check, conf->limits);

@@ -59,10 +59,11 @@ struct conf_profile {
     /* What the storage parent of a TPM's key must be: "none" (any, or none), "7" (PolicyPCR of PCR
      * 7 as quoted), or the authPolicy in hex (attestctl policy seal-parent); "none" unless set */
     char *parent_policy;
+    char *retention; /* of its decision records; NULL: they stay */
     /* derived */
     uint8_t signers[CONF_SIGNERS_MAX][32];
     bool boot_none;
-    int64_t lifetime_s;
+    int64_t lifetime_s, retention_s;
     bool parent_pcr7;
     bool has_parent_policy;
     uint8_t parent_policy_bytes[ATT_SHA256_LEN];

@@ -2,6 +2,7 @@
 #include "provision/issuer/ca.h"
 #include "provision/issuer/dns.h"
 #include "provision/issuer/metrics.h"
+#include "provision/issuer/retention.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/server.h"
 
@@ -55,6 +56,7 @@ static void housekeeping(struct issuer *issuer, int64_t *last_sweep_ms)
     if (store_run(issuer->store, true, sweep_tx, &s, &err)) {
         att_log_err(ATT_ERROR, "store.sweep", &err);
     }
+    issuer_retention_tick(issuer, settings->conf);
 }
 
 /* A setting that was read at the start and holds until a restart. */
