@@ -20,11 +20,14 @@ static const char usage[] =
     "Usage: attest-issuerd [--config FILE] [--log text|json] [init | --check]\n"
     "       attest-issuerd migrate --from sqlite:PATH --to postgres:CONNECTION\n"
     "                              [--password-file FILE]\n"
+    "       attest-issuerd [--config FILE] backup --to FOLDER\n"
     "\n"
     "Serves ACME with TPM evidence; verifies, issues, keeps the audit log.\n"
     "\n"
     "  init            make the certificate authorities in state_dir/ca, once\n"
     "  migrate         copy the database of an issuer that is down, whole, and verify it\n"
+    "  backup          copy all that is in state_dir, beside the issuer that serves, into a new\n"
+    "                  folder; of a PostgreSQL all but the database\n"
     "  --check         read everything that serving needs, say what is wrong, do not serve\n"
     "  --config FILE   configuration (default " CONFIG_DEFAULT ")\n"
     "  --log FORM      text or json, whatever the configuration says\n"
@@ -108,7 +111,7 @@ static int serve(const char *config, bool check)
 struct arguments {
     const char *config, *form, *from, *to, *password_file;
     bool check;
-    enum { DO_SERVE, DO_INIT, DO_MIGRATE } act;
+    enum { DO_SERVE, DO_INIT, DO_MIGRATE, DO_BACKUP } act;
 };
 
 /* What is given fits together. */
@@ -117,11 +120,13 @@ static bool parse_act(int argc, char **argv, struct arguments *args)
     const char *act = optind < argc ? argv[optind++] : "";
     args->act = strcmp(act, "init") == 0      ? DO_INIT
                 : strcmp(act, "migrate") == 0 ? DO_MIGRATE
+                : strcmp(act, "backup") == 0  ? DO_BACKUP
                                               : DO_SERVE;
-    bool migrate = args->act == DO_MIGRATE;
+    bool migrate = args->act == DO_MIGRATE, backup = args->act == DO_BACKUP;
     return optind == argc && (args->act != DO_SERVE || !*act) &&
            (args->act == DO_SERVE || !args->check) && migrate == (args->from && args->to) &&
-           (migrate || (!args->from && !args->to && !args->password_file)) &&
+           (migrate || backup) == (args->to != NULL) &&
+           (migrate || (!args->from && !args->password_file)) &&
            (!args->form || strcmp(args->form, "text") == 0 || strcmp(args->form, "json") == 0);
 }
 
@@ -137,6 +142,9 @@ static int act(const struct arguments *args)
         return issuer_migrate(args->from, args->to, args->password_file, &err)
                    ? failed(&err, "migrate.failed")
                    : EXIT_OK;
+    case DO_BACKUP:
+        return issuer_backup(args->config, args->to, &err) ? failed(&err, "backup.failed")
+                                                           : EXIT_OK;
     case DO_SERVE:
         break;
     }

@@ -13,6 +13,25 @@ static bool as_json;
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
+void att_log_level(enum att_log_level least)
+{
+    least_level = least;
+}
+
+static _Thread_local char request_id[64];
+
+void att_log_request(const char *id)
+{
+    size_t len = id ? strnlen(id, sizeof request_id - 1) : 0;
+    memcpy(request_id, id ? id : "", len);
+    request_id[len] = 0;
+}
+
+const char *att_log_request_id(void)
+{
+    return request_id;
+}
+
 void att_log_setup(const char *program, enum att_log_level least, bool json)
 {
     program_name = program;
@@ -85,6 +104,9 @@ void att_log_fields(enum att_log_level level, const char *event, const struct at
     put_field(&line, "event", event, 0);
     for (; fields->key; fields++) {
         put_field(&line, fields->key, fields->str, fields->num);
+    }
+    if (request_id[0]) {
+        put_field(&line, "request", request_id, 0);
     }
     att_buf_put_str(&line, as_json ? "}\n" : "\n");
     if (!line.failed) {

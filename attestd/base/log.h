@@ -31,7 +31,12 @@ static inline const char *att_log_text(const char *s)
         (k), NULL, (int64_t)(v)                                                                    \
     }
 
+/* Each line that this thread writes from now on has "request" with this id (up to 63 characters;
+ * NULL: no more). What belongs to one request is found by it. */
+void att_log_request(const char *id);
+const char *att_log_request_id(void); /* "" when there is none */
 void att_log_setup(const char *program, enum att_log_level least, bool json);
+void att_log_level(enum att_log_level least); /* from now on */
 void att_log_fields(enum att_log_level level, const char *event,
                     const struct att_log_field *fields);
 /* att_log(ATT_INFO, "agent.renewed", ATT_S("agent", name), ATT_N("ms", 12)) */

@@ -58,6 +58,7 @@ static const cyaml_schema_field_t profile_fields[] = {
     STRS(conf_profile, policy_signers, OPT, 1, CONF_SIGNERS_MAX),
     STR(conf_profile, mode, OPT),
     STR(conf_profile, parent_policy, OPT),
+    STR(conf_profile, retention, OPT),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_value_t profile_entry = {
@@ -102,6 +103,9 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("admin", OPT, struct conf_issuer, admin, conf_admin_fields),
     CYAML_FIELD_MAPPING_PTR("ca", OPT, struct conf_issuer, ca, ca_fields),
     CYAML_FIELD_MAPPING_PTR("hsm", OPT, struct conf_issuer, hsm, conf_hsm_fields),
+    STR(conf_issuer, metrics_listen, OPT),
+    STR(conf_issuer, drain_notice, OPT),
+    STR(conf_issuer, drain_timeout, OPT),
     STR(conf_issuer, ca_warning, OPT),
     STR(conf_issuer, evidence_lifetime, OPT),
     STR(conf_issuer, log, OPT),
@@ -145,6 +149,15 @@ static bool ca_defaults(struct conf_ca *ca)
     return !ca || (conf_default(&ca->keys, "file") && conf_default(&ca->publish_wait, "24h"));
 }
 
+static bool default_metrics(struct conf_issuer *conf)
+{
+    if (!conf->metrics_listen &&
+        asprintf(&conf->metrics_listen, "unix:%s/metrics.sock", conf->run_dir) < 0) {
+        conf->metrics_listen = NULL;
+    }
+    return conf->metrics_listen != NULL;
+}
+
 static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root)
 {
     struct conf_enrolment *en = conf->enrolment;
@@ -152,17 +165,18 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
     if (!conf_tree_get(root, "threads")) {
         conf->threads = 4;
     }
-    bool ok =
-        conf_default(&conf->listen, "127.0.0.1:8443") &&
-        conf_default(&conf->state_dir, "/var/lib/attest-issuerd") && default_store(conf) &&
-        conf_default(&conf->run_dir, "/run/attest-issuerd") &&
-        conf_default(&conf->policies_dir, "/etc/attestd/policies") &&
-        conf_default(&conf->ca_warning, "90d") && conf_default(&conf->evidence_lifetime, "400d") &&
-        conf_default(&conf->log, "text") && conf_default(&conf->log_level, "info") &&
-        conf_default(&conf->control_group, "attestd-admin") && conf_default(&en->mode, "enforce") &&
-        conf_default(&en->ek, "certificate") && conf_default(&en->ak_lifetime, "7d") &&
-        default_list(&en->logs, &en->n_logs,
-                     conf_tree_get(conf_tree_get(root, "enrolment"), "logs"), "firmware");
+    bool ok = conf_default(&conf->listen, "127.0.0.1:8443") &&
+              conf_default(&conf->state_dir, "/var/lib/attest-issuerd") && default_store(conf) &&
+              conf_default(&conf->run_dir, "/run/attest-issuerd") &&
+              conf_default(&conf->policies_dir, "/etc/attestd/policies") && default_metrics(conf) &&
+              conf_default(&conf->drain_timeout, "10s") && conf_default(&conf->ca_warning, "90d") &&
+              conf_default(&conf->evidence_lifetime, "400d") && conf_default(&conf->log, "text") &&
+              conf_default(&conf->log_level, "info") &&
+              conf_default(&conf->control_group, "attestd-admin") &&
+              conf_default(&en->mode, "enforce") && conf_default(&en->ek, "certificate") &&
+              conf_default(&en->ak_lifetime, "7d") &&
+              default_list(&en->logs, &en->n_logs,
+                           conf_tree_get(conf_tree_get(root, "enrolment"), "logs"), "firmware");
     ok = ok && conf_hsm_defaults(conf->hsm) && ca_defaults(conf->ca) &&
          conf_dns_defaults(conf, root) && conf_limits_defaults(conf, root) &&
          conf_admin_defaults(conf);
@@ -231,6 +245,42 @@ static void check_crl(struct conf_check *check, struct conf_issuer *conf)
     (void)conf_check_http_url(check, "crl.url", crl->url);
     if (crl->lifetime) {
         (void)conf_check_duration(check, "crl.lifetime", crl->lifetime, 120, &conf->crl_lifetime_s);
+    }
+}
+
+static void check_metrics(struct conf_check *check, struct conf_issuer *conf)
+{
+    static const char word[] = "unix:";
+    struct conf_listener *at = &conf->metrics_at;
+    const char *listen = conf->metrics_listen;
+    const char *path = listen + (sizeof word - 1);
+    if (strcmp(listen, "none") == 0) {
+        at->none = true;
+    } else if (strncmp(listen, word, sizeof word - 1) != 0) {
+        check_listen(check, "metrics_listen", listen, at->host, &at->port);
+    } else if (path[0] != '/' || strlen(path) >= sizeof at->path) {
+        conf_bad(check, "metrics_listen",
+                 "expected unix:/PATH of at most %zu characters, ADDRESS:PORT or none, found "
+                 "\"%.120s\"",
+                 sizeof at->path - 1, listen);
+    } else {
+        snprintf(at->path, sizeof at->path, "%s", path);
+    }
+}
+
+static void check_drain(struct conf_check *check, struct conf_issuer *conf)
+{
+    (void)conf_check_duration(check, "drain_timeout", conf->drain_timeout, 1,
+                              &conf->drain_timeout_s);
+    if (conf->drain_notice) {
+        (void)conf_check_duration(check, "drain_notice", conf->drain_notice, 1,
+                                  &conf->drain_notice_s);
+    }
+    if (conf->drain_timeout_s + conf->drain_notice_s > 80) {
+        conf_bad(check, "drain_timeout",
+                 "expected at most 80s with drain_notice, since systemd ends what has not ended "
+                 "after 90 s, found %llds",
+                 (long long)(conf->drain_timeout_s + conf->drain_notice_s));
     }
 }
 
@@ -451,6 +501,20 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
     check_parent_policy(check, conf_path("profiles[%u].parent_policy", i).text, p);
 }
 
+/* What a record names goes no later than the record. */
+static void check_retention(struct conf_check *check, const struct conf_issuer *conf, unsigned i)
+{
+    struct conf_profile *p = &conf->profiles[i];
+    struct conf_path at = conf_path("profiles[%u].retention", i);
+    if (p->retention && conf_check_duration(check, at.text, p->retention, 86400, &p->retention_s) &&
+        p->retention_s < conf->evidence_lifetime_s) {
+        conf_bad(check, at.text,
+                 "expected no less than evidence_lifetime (%.40s), found \"%.40s\": evidence would "
+                 "outlast the record that names it",
+                 conf->evidence_lifetime, p->retention);
+    }
+}
+
 static bool is_postgres(const char *store)
 {
     return strncmp(store, "postgres:", 9) == 0 || strncmp(store, "postgresql:", 11) == 0;
@@ -524,6 +588,8 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     (void)conf_check_trust_domain(check, "trust_domain", conf->trust_domain);
     conf_check_listen(check, "listen", conf->listen, conf->listen_host, &conf->listen_port);
     check_crl(check, conf);
+    check_metrics(check, conf);
+    check_drain(check, conf);
     (void)conf_check_url(check, "url", conf->url);
     (void)conf_check_path(check, "state_dir", conf->state_dir);
     (void)conf_check_path(check, "run_dir", conf->run_dir);
@@ -540,6 +606,7 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     check_enrolment(check, conf->enrolment);
     for (unsigned i = 0; i < conf->n_profiles; i++) {
         check_profile(check, conf, i);
+        check_retention(check, conf, i);
     }
     check_ca(check, conf);
     conf_dns_check(check, conf);

@@ -59,10 +59,11 @@ struct conf_profile {
     /* What the storage parent of a TPM's key must be: "none" (any, or none), "7" (PolicyPCR of PCR
      * 7 as quoted), or the authPolicy in hex (attestctl policy seal-parent); "none" unless set */
     char *parent_policy;
+    char *retention; /* of its decision records; NULL: they stay */
     /* derived */
     uint8_t signers[CONF_SIGNERS_MAX][32];
     bool boot_none;
-    int64_t lifetime_s;
+    int64_t lifetime_s, retention_s;
     bool parent_pcr7;
     bool has_parent_policy;
     uint8_t parent_policy_bytes[ATT_SHA256_LEN];
@@ -196,6 +197,14 @@ struct conf_ca {
     char *publish_wait; /* 24h; from a new root's publication to the first certificate under it */
 };
 
+/* Where something of our own listens. */
+struct conf_listener {
+    bool none;
+    char path[108]; /* of a unix socket; "": an address */
+    char host[64];  /* without brackets */
+    uint16_t port;
+};
+
 struct conf_issuer {
     char *trust_domain;
     char *listen;    /* "127.0.0.1:8443", "[::1]:8443" */
@@ -221,8 +230,12 @@ struct conf_issuer {
     struct conf_admin *admin;     /* NULL: the socket only, without four eyes */
     struct conf_ca *ca;           /* NULL: the defaults */
     struct conf_attestd_hsm *hsm; /* for attestd-hsmd --issuer; NULL: no key is in an HSM */
-    char *ca_warning;             /* 90d; a CA that ends sooner is warned of */
-    char *evidence_lifetime;      /* 400d; messages and logs that were judged */
+    /* Metrics and health: ADDRESS:PORT, "unix:PATH" (unix:run_dir/metrics.sock), or "none" */
+    char *metrics_listen;
+    char *drain_notice;      /* after SIGTERM, not ready and serving still; NULL: none */
+    char *drain_timeout;     /* 10s; what requests that were begun have then */
+    char *ca_warning;        /* 90d; a CA that ends sooner is warned of */
+    char *evidence_lifetime; /* 400d; messages and logs that were judged */
     char *log, *log_level, *control_group; /* as in attestd.yaml */
     /* derived */
     int64_t evidence_lifetime_s, ca_warning_s;
@@ -233,6 +246,8 @@ struct conf_issuer {
     uint16_t listen_port; /* 0: any free port */
     char crl_host[64];
     uint16_t crl_port;
+    struct conf_listener metrics_at;
+    int64_t drain_notice_s, drain_timeout_s;
     int64_t crl_lifetime_s;
     bool log_json;
     enum att_log_level log_least;

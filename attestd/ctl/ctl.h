@@ -116,7 +116,9 @@ enum ctl_exit ctl_policy_dryrun(const struct ctl_ctx *, const struct ctl_args *,
 enum ctl_exit ctl_apply_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_json_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_audit_verify(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_audit_export(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_audit_check(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_hostlog_verify(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_why_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 
 #endif

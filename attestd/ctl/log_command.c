@@ -115,28 +115,63 @@ enum ctl_exit ctl_audit_verify(const struct ctl_ctx *ctx, const struct ctl_args 
 /* ---- check
  * -------------------------------------------------------------------------------------- */
 
+static void tell_proof(const struct ctl_ctx *ctx, const struct tlog_proof *proof,
+                       const struct tlog_head *head)
+{
+    if (ctx->json) {
+        att_autojson *json =
+            json_pack("{s:s, s:I, s:I, s:b}", "log", head->origin, "seq", (json_int_t)proof->seq,
+                      "size", (json_int_t)head->size, "record", proof->has_record ? 1 : 0);
+        ctl_print_json(json);
+    } else {
+        printf("decision %llu is in the log %s of %llu decisions%s\n",
+               (unsigned long long)proof->seq, head->origin, (unsigned long long)head->size,
+               proof->has_record ? ", and is this record" : "; its record is not shown");
+    }
+}
+
+static enum att_rc check_one(const struct ctl_ctx *ctx, struct att_slice text,
+                             const struct tlog_key *key, struct att_err *err)
+{
+    struct tlog_proof proof = {0};
+    struct tlog_head head;
+    enum att_rc rc = tlog_proof_parse(text, &proof, err);
+    rc = rc ? rc : tlog_proof_check(&proof, key, &head, err);
+    if (!rc) {
+        tell_proof(ctx, &proof, &head);
+    }
+    tlog_proof_done(&proof);
+    return rc;
+}
+
+/* One line, one proof. */
+static enum att_rc check_lines(const struct ctl_ctx *ctx, const char *text,
+                               const struct tlog_key *key, struct att_err *err)
+{
+    enum att_rc rc = ATT_OK;
+    for (unsigned line = 1; !rc && *text; line++) {
+        size_t len = strcspn(text, "\n");
+        rc = check_one(ctx, ATT_SLICE(text, len), key, err);
+        if (rc) {
+            att_err_prefix(err, "line %u", line);
+        }
+        text += len + (text[len] != 0);
+    }
+    return rc;
+}
+
 enum ctl_exit ctl_audit_check(const struct ctl_ctx *ctx, const struct ctl_args *args,
                               const json_t *result)
 {
     struct att_err err = {0};
     struct tlog_key key;
-    struct tlog_proof proof = {0};
-    struct tlog_head head;
+    const char *text = arg(args, "text"), *end = strrchr(args->file, '.');
     (void)result;
     enum att_rc rc = tlog_key_get(arg(args, "key"), &key, &err);
-    rc = rc ? rc : tlog_proof_parse(att_slice_str(arg(args, "text")), &proof, &err);
-    rc = rc ? rc : tlog_proof_check(&proof, &key, &head, &err);
-    if (!rc && ctx->json) {
-        att_autojson *json =
-            json_pack("{s:s, s:I, s:I, s:b}", "log", head.origin, "seq", (json_int_t)proof.seq,
-                      "size", (json_int_t)head.size, "record", proof.has_record ? 1 : 0);
-        ctl_print_json(json);
-    } else if (!rc) {
-        printf("decision %llu is in the log %s of %llu decisions%s\n",
-               (unsigned long long)proof.seq, head.origin, (unsigned long long)head.size,
-               proof.has_record ? ", and is this record" : "; its record is not shown");
+    if (!rc) {
+        rc = end && strcmp(end, ".jsonl") == 0 ? check_lines(ctx, text, &key, &err)
+                                               : check_one(ctx, att_slice_str(text), &key, &err);
     }
-    tlog_proof_done(&proof);
     return rc ? ctl_report(&err) : CTL_OK;
 }
 

@@ -225,6 +225,8 @@ static enum att_rc op_freeze(struct call *call, json_t **ret_result, struct att_
     if (rc == ATT_OK) {
         att_log(ATT_WARN, "agent.frozen", ATT_S("agent", call->name),
                 ATT_N("uid", call->peer->uid));
+        host_note(call->host, "frozen",
+                  json_pack("{s:s, s:I}", "agent", call->name, "by", (json_int_t)call->peer->uid));
         rc = host_agent_save(call->host, call->name, err);
     } else if (rc == ATT_E_CONFLICT) {
         rc = ATT_OK; /* frozen already: the same request twice is no error */
@@ -247,6 +249,8 @@ static enum att_rc op_thaw(struct call *call, json_t **ret_result, struct att_er
     if (rc == ATT_OK) {
         att_log(ATT_WARN, "agent.thawed", ATT_S("agent", call->name),
                 ATT_N("uid", call->peer->uid));
+        host_note(call->host, "thawed",
+                  json_pack("{s:s, s:I}", "agent", call->name, "by", (json_int_t)call->peer->uid));
         {
             HOST_LOCKED(call->host);
             struct agent *agent = agent_registry_find(call->host->reg, call->name);

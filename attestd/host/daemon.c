@@ -432,6 +432,7 @@ static enum att_rc init_locks(struct host *host, struct att_err *err)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&host->lock, NULL);
     pthread_mutex_init(&host->freeze_lock, NULL);
+    pthread_mutex_init(&host->notes.lock, NULL);
     for (size_t i = 0; i < HOST_SAVE_LOCKS; i++) {
         pthread_mutex_init(&host->save_locks[i], NULL);
     }
@@ -495,6 +496,9 @@ static enum att_rc start(struct host *host, struct att_err *err)
     }
     if (rc == ATT_OK) {
         rc = load_state(host, err);
+    }
+    if (rc == ATT_OK) {
+        host_notes_open(host);
     }
     return rc;
 }
@@ -565,6 +569,7 @@ static void finish(struct host *host)
     att_ctl_server_free(host->ctl);
     proc_server_free(host->workload_server);
     host_threads_join(host);
+    host_notes_close(host);
     host_clients_free(host);
     proc_keyd_free(host->keyd);
     proc_caller_free(host->whod);
@@ -593,6 +598,7 @@ static void finish(struct host *host)
         pthread_mutex_destroy(&host->save_locks[i]);
     }
     pthread_mutex_destroy(&host->freeze_lock);
+    pthread_mutex_destroy(&host->notes.lock);
     pthread_mutex_destroy(&host->lock);
 }
 

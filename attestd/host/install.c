@@ -434,6 +434,8 @@ static void report(const struct host_issue *job, const struct certs_cert_info *i
             ATT_S("serial", job->rec.serial), ATT_S("key", job->rec.key_id),
             ATT_S("boot", job->rec.boot), ATT_S("notAfter", until), ATT_S("renewAt", next),
             ATT_N("ms", att_boottime_ms() - job->started_ms));
+    host_note(job->host, "certificate",
+              json_pack("{s:s, s:s}", "agent", job->rec.name, "serial", job->rec.serial));
 }
 
 static enum att_rc install(struct host_issue *job, struct att_slice pem,

@@ -13,6 +13,7 @@
 #include "attestd/host/revoked.h"
 #include "attestd/host/measure.h"
 #include "attestd/host/local.h"
+#include "attestd/host/note.h"
 #include "attestd/host/selectors.h"
 #include "attestd/host/ticket.h"
 #include "attestd/host/view.h"
@@ -56,6 +57,7 @@ struct host_paths {
     char *records;   /* …/records: NAME.json */
     char *withdrawn; /* …/withdrawn: NAME.pem, the last chain that was taken out of service */
     char *evidence;  /* …/evidence */
+    char *decisions; /* …/decisions: the host's own log (journal.h) */
     char *record, *view, *bundle, *crl, *ak_chain, *lock;
     char *control, *keyd, *whod, *workload; /* sockets */
 };
@@ -183,6 +185,7 @@ struct host {
     gid_t ipc_gid; /* 0: the own one */
     struct host_client clients[HOST_WORKERS + 1];
     struct att_ctl_server *ctl;
+    struct host_notes notes; /* with a lock of its own */
     struct proc_caller *whod;
     struct proc_caller *measurer; /* whod again, for what may take long */
     struct proc_server *workload_server;

@@ -33,6 +33,7 @@ static void issue_done(struct host_issue *job)
         proc_key_done(&job->key);
     }
     (void)!host_aside_join(&job->dump, NULL);
+    (void)!host_aside_join(&job->journal, NULL);
     if (job->have_evidence) {
         host_evidence_done(&job->evidence);
     }
@@ -286,6 +287,8 @@ static enum att_rc build_statement(struct host_issue *job, struct att_err *err)
         att_sha256(st.key_spki, att_buf_slice(&job->key.spki));
         att_buf_put_slice(&ev->spki, att_buf_slice(&job->key.spki));
     }
+    (void)!host_aside_join(&job->journal, NULL);
+    memcpy(st.host_log_head, job->journal_head, sizeof(st.host_log_head));
     st.logs = ev->logs; /* lent: encoding reads names, lengths, digests */
     return evidence_statement_encode(&st, &ev->statement, err);
 }
@@ -625,6 +628,14 @@ static enum att_rc do_step(struct host_issue *job, enum agent_step step, struct 
     return ATT_OK;
 }
 
+static enum att_rc find_head(void *arg, struct att_err *err)
+{
+    struct host_issue *job = arg;
+    (void)err; /* a log that cannot be synced holds up no renewal: its last head is quoted */
+    host_notes_head(job->host, job->journal_head);
+    return ATT_OK;
+}
+
 static enum att_rc prepare(struct host_issue *job, struct att_err *err)
 {
     struct host *host = job->host;
@@ -633,6 +644,7 @@ static enum att_rc prepare(struct host_issue *job, struct att_err *err)
         memcpy(job->ak_url, host->rec.ak_url, sizeof(job->ak_url));
         att_buf_put_slice(&job->ak_pem, att_buf_slice(&host->ak_pem));
     }
+    host_aside_start(&job->journal, find_head, job);
     return host_client_get(host, job->slot, &job->client, err);
 }
 

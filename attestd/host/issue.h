@@ -35,6 +35,8 @@ struct host_issue {
         struct certs_install_gen gen;
         struct att_buf csr; /* empty: keyd is still to be asked */
     } ahead; /* done while the issuer judges; the worker looks at gen and csr after the join */
+    struct host_aside journal; /* syncs the host's log while the issuer makes an order */
+    uint8_t journal_head[ATT_SHA256_LEN];
     struct host_aside dump; /* writes the evidence's files meanwhile; reads name and evidence */
     char name[AGENT_NAME_MAX + 1];
     int64_t started_ms;

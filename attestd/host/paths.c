@@ -24,6 +24,7 @@ enum att_rc host_paths_init(struct host_paths *paths, const struct conf_attestd 
         p.records = join(p.dir, "records");
         p.withdrawn = join(p.dir, "withdrawn");
         p.evidence = join(p.dir, "evidence");
+        p.decisions = join(p.dir, "decisions");
         p.record = join(p.dir, "host.json");
         p.view = join(p.dir, "view.jws");
         p.bundle = join(p.dir, "bundle.pem");
@@ -35,9 +36,9 @@ enum att_rc host_paths_init(struct host_paths *paths, const struct conf_attestd 
     p.keyd = join(conf->run_dir, "keyd/keyd.sock");
     p.whod = join(conf->run_dir, "whod.sock");
     p.workload = join(conf->run_dir, "workload.sock");
-    if (!p.dir || !p.agents || !p.records || !p.withdrawn || !p.evidence || !p.record || !p.view ||
-        !p.bundle || !p.crl || !p.ak_chain || !p.lock || !p.control || !p.keyd || !p.whod ||
-        !p.workload) {
+    if (!p.dir || !p.agents || !p.records || !p.withdrawn || !p.evidence || !p.decisions ||
+        !p.record || !p.view || !p.bundle || !p.crl || !p.ak_chain || !p.lock || !p.control ||
+        !p.keyd || !p.whod || !p.workload) {
         host_paths_done(&p);
         return att_fail(err, ATT_E_NOMEM, "no memory for paths");
     }
@@ -47,9 +48,10 @@ enum att_rc host_paths_init(struct host_paths *paths, const struct conf_attestd 
 
 void host_paths_done(struct host_paths *paths)
 {
-    char *all[] = {paths->dir,     paths->agents, paths->records, paths->withdrawn, paths->evidence,
-                   paths->record,  paths->view,   paths->bundle,  paths->ak_chain,  paths->lock,
-                   paths->control, paths->keyd,   paths->whod,    paths->workload,  paths->crl};
+    char *all[] = {paths->dir,      paths->agents,   paths->records, paths->withdrawn,
+                   paths->evidence, paths->record,   paths->view,    paths->bundle,
+                   paths->ak_chain, paths->lock,     paths->control, paths->keyd,
+                   paths->whod,     paths->workload, paths->crl,     paths->decisions};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         free(all[i]);
     }

@@ -188,6 +188,7 @@ static enum att_rc identify(struct host *host, const struct proc_peer *peer,
     bool tell = worth_a_line(host, rc, &why, &left_out);
     if (rc == ATT_OK) {
         log_granted(decision, service);
+        host_note_granted(host, decision, service);
         const struct proc_value reply[] = {
             [PROC_WORKLOAD_IDENTIFY_REP_AGENT] = proc_text(decision->agent),
             [PROC_WORKLOAD_IDENTIFY_REP_IDENTITY] =
@@ -195,6 +196,7 @@ static enum att_rc identify(struct host *host, const struct proc_peer *peer,
         rc = proc_reply_encode(op, reply, ret_payload, &why);
     } else if (tell) {
         log_refused(decision, &from, service, left_out, &why);
+        host_note_refused(host, decision, &from, service, left_out, &why);
     }
     host_decision_done(decision);
     free(decision);

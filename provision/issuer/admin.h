@@ -73,6 +73,8 @@ enum att_rc issuer_admin_audit_evidence(struct issuer_admin_call *, struct store
                                         struct att_err *);
 enum att_rc issuer_admin_audit_prove(struct issuer_admin_call *, struct store_tx *,
                                      struct att_err *);
+enum att_rc issuer_admin_audit_export(struct issuer_admin_call *, struct store_tx *,
+                                      struct att_err *);
 enum att_rc issuer_admin_audit_erase(struct issuer_admin_call *, struct store_tx *,
                                      struct att_err *);
 enum att_rc issuer_admin_audit_verify(struct issuer_admin_call *, struct store_tx *,

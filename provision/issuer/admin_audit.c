@@ -2,6 +2,7 @@
  */
 #include "provision/issuer/admin.h"
 
+#include "provision/issuer/admin_proof.h"
 #include "provision/issuer/ca.h"
 
 #include <stdio.h>
@@ -30,8 +31,8 @@ static json_t *text_json(const struct att_buf *bytes)
     return json_stringn((const char *)bytes->ptr, bytes->len);
 }
 
-static enum att_rc put_proof(json_t *result, int64_t seq, const char *record,
-                             const struct audit_inclusion *in, struct att_err *err)
+enum att_rc issuer_admin_put_proof(json_t *result, int64_t seq, const char *record,
+                                   const struct audit_inclusion *in, struct att_err *err)
 {
     json_t *hashes = json_array();
     for (size_t i = 0; i < in->proof.n; i++) {
@@ -68,7 +69,7 @@ enum att_rc issuer_admin_audit_prove(struct issuer_admin_call *call, struct stor
     json_object_clear(call->result);
     rc = store_audit_each(tx, seq, 1, keep_text, &record, err);
     rc = rc ? rc : audit_log_prove(call->issuer->log, tx, seq, &in, err);
-    rc = rc ? rc : put_proof(call->result, seq, record ? record : "", &in, err);
+    rc = rc ? rc : issuer_admin_put_proof(call->result, seq, record ? record : "", &in, err);
     audit_inclusion_done(&in);
     return rc;
 }
@@ -88,7 +89,7 @@ enum att_rc issuer_admin_audit_erase(struct issuer_admin_call *call, struct stor
     enum att_rc rc = store_leaf_head(tx, &leaves, err);
     rc = rc ? rc : store_audit_each(tx, seq, 1, keep_text, &text, err);
     att_autojson *record = issuer_json(text);
-    if (!rc && strcmp(issuer_string(record, "kind"), "erase") == 0) {
+    if (!rc && json_object_get(record, "erases")) {
         rc = issuer_refuse(err, ATT_E_DENIED, "eraseRecord",
                            "record %lld says who erased another: it stays", (long long)seq);
     }

@@ -1,5 +1,6 @@
 /* Decision records, and the signed head that shows a chain cut short. */
 #include "provision/issuer/ca.h"
+#include "provision/issuer/metrics.h"
 
 #include "attestd/base/io.h"
 #include "certs/key.h"
@@ -27,6 +28,12 @@ json_t *issuer_record(const char *kind, const char *outcome, const char *reason,
 enum att_rc issuer_audit(struct store_tx *tx, int64_t now, json_t *record, char ret_digest[65],
                          struct att_err *err)
 {
+    issuer_autofree *kind = strdup(issuer_string(record, "kind"));
+    issuer_autofree *outcome = strdup(issuer_string(record, "outcome"));
+    issuer_autofree *reason = strdup(issuer_string(record, "reason"));
+    if (record && att_log_request_id()[0]) {
+        json_object_set_new(record, "request", json_string(att_log_request_id()));
+    }
     issuer_autofree *text = issuer_json_text(record);
     json_decref(record);
     if (!text) {
@@ -37,6 +44,9 @@ enum att_rc issuer_audit(struct store_tx *tx, int64_t now, json_t *record, char 
         uint8_t digest[ATT_SHA256_LEN];
         att_sha256(digest, att_slice_str(text));
         att_hex(ret_digest, ATT_SLICE_ARRAY(digest));
+    }
+    if (!rc && kind && outcome && reason) {
+        issuer_metrics_decision(kind, outcome, reason);
     }
     return rc;
 }

@@ -227,6 +227,18 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
  * ------------------------------------------------------------------------------------------------
  */
 
+/* The head of the host's own log is anchored by this record, if the quote speaks for it. A host
+ * that keeps none says zeros. */
+static void put_host_log(const struct m4 *m, json_t *r)
+{
+    static const uint8_t none[ATT_SHA256_LEN];
+    char hex[2 * ATT_SHA256_LEN + 1];
+    if (memcmp(m->facts.host_log_head, none, sizeof none) != 0) {
+        att_hex(hex, ATT_SLICE_ARRAY(m->facts.host_log_head));
+        json_object_set_new(r, "hostLogHead", json_string(hex));
+    }
+}
+
 static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome,
                           const char *reason, const char *detail, const json_t *logs,
                           char ret_digest[65], struct att_err *err)
@@ -272,6 +284,7 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
     if (sealed) {
         json_object_set_new(r, "sealed", sealed);
     }
+    put_host_log(m, r);
     json_object_set_new(r, "evidence", json_pack("{s:s, s:O*}", "m4", m->m4, "logs", logs));
     if (m->judged && verify_verdict_json(m->verdict, &verdict, NULL) == ATT_OK) {
         json_object_set_new(r, "verdict", verdict);

@@ -1,5 +1,6 @@
 #include "provision/issuer/conns.h"
 
+#include <event2/buffer.h>
 #include <malloc.h>
 #include <netinet/in.h>
 #include <openssl/bio.h>
@@ -24,7 +25,7 @@ struct issuer_conn {
     int64_t since_ms; /* accepted, or the first byte of the request under way; 0: none is */
     int64_t last_ms;  /* of the last whole request; 0: none yet */
     uint64_t mark;    /* bytes read up to the last whole request */
-    bool held, ended, known;
+    bool held, ended, known, shaken;
     struct key key;
     struct issuer_conn *next, *prev;
 };
@@ -34,10 +35,10 @@ struct issuer_conns {
     struct issuer_conn *first;
     unsigned count;
     int64_t told_ms;
-    unsigned ended[3]; /* since then, by why */
+    unsigned ended[4]; /* since then, by why */
 };
 
-enum why { SLOW, MEMORY, PLACES };
+enum why { SLOW, MEMORY, PLACES, DRAINED };
 
 /* ---- birth and end of one ------------------------------------------------------------------- */
 
@@ -89,6 +90,23 @@ void issuer_conns_free(struct issuer_conns *conns)
     free(conns);
 }
 
+static uint64_t bytes_read(const struct issuer_conn *conn)
+{
+    BIO *bio = SSL_get_rbio(conn->ssl);
+    return bio ? BIO_number_read(bio) : 0;
+}
+
+/* What came until the handshake was done belongs to no request. */
+static void on_info(const SSL *ssl, int where, int result)
+{
+    (void)result;
+    struct issuer_conn *conn = SSL_get_ex_data(ssl, slot);
+    if (conn && !conn->shaken && (where & SSL_CB_HANDSHAKE_DONE)) {
+        conn->shaken = true;
+        conn->mark = bytes_read(conn);
+    }
+}
+
 enum att_rc issuer_conns_add(struct issuer_conns *conns, SSL *ssl, struct bufferevent *bev,
                              struct att_err *err)
 {
@@ -108,13 +126,8 @@ enum att_rc issuer_conns_add(struct issuer_conns *conns, SSL *ssl, struct buffer
     conns->count++;
     atomic_fetch_add(conns->opts.connections, 1);
     SSL_set_ex_data(ssl, slot, conn);
+    SSL_set_info_callback(ssl, on_info);
     return ATT_OK;
-}
-
-static uint64_t bytes_read(const struct issuer_conn *conn)
-{
-    BIO *bio = SSL_get_rbio(conn->ssl);
-    return bio ? BIO_number_read(bio) : 0;
 }
 
 void issuer_conn_request(SSL *ssl, bool held)
@@ -289,6 +302,23 @@ void issuer_conns_look(struct issuer_conns *conns, int64_t now_ms)
     look_at_memory(conns);
     look_at_places(conns);
     tell(conns, now_ms);
+}
+
+/* A request that has not come whole, or an answer that has not gone whole, is under way. */
+static bool under_way(const struct issuer_conn *conn)
+{
+    return conn->held || (conn->shaken && unread(conn) > 0) ||
+           evbuffer_get_length(bufferevent_get_output(conn->bev)) > 0;
+}
+
+unsigned issuer_conns_drain(struct issuer_conns *conns)
+{
+    for (struct issuer_conn *c = conns->first; c; c = c->next) {
+        if (!c->ended && !under_way(c)) {
+            end(c, DRAINED);
+        }
+    }
+    return conns->count;
 }
 
 /* ---- room ----------------------------------------------------------------------------------- */

@@ -42,6 +42,8 @@ ATT_MUST_USE enum att_rc issuer_conns_add(struct issuer_conns *conns, SSL *ssl,
 void issuer_conn_request(SSL *ssl, bool held);
 /* Are all places taken? */
 bool issuer_conns_full(const struct issuer_conns *conns);
+/* The server ends: those that have no request under way go, at each call. How many are left. */
+unsigned issuer_conns_drain(struct issuer_conns *conns);
 /* Ends what has to end by now (att_boottime_ms). Often enough: every 100 ms. */
 void issuer_conns_look(struct issuer_conns *conns, int64_t now_ms);
 

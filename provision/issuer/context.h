@@ -59,6 +59,15 @@ struct issuer_claim;
 struct issuer_who;
 struct issuer_admin_auth;
 
+/* What the main loop saw last (metrics.h). */
+enum issuer_health {
+    ISSUER_HEALTH_STARTING = 0,
+    ISSUER_HEALTH_OK,
+    ISSUER_HEALTH_STORE,
+    ISSUER_HEALTH_CA,
+    ISSUER_HEALTH_LOG
+};
+
 /* The part of the configuration that SIGHUP replaces; counted, immutable after load. */
 struct issuer_settings {
     atomic_int refs;
@@ -114,7 +123,11 @@ struct issuer {
     bool head_missing, head_broken;
     struct audit_log *log; /* main thread publishes; log_broken: until a restart it does not */
     atomic_bool log_broken;
-    int64_t log_ms;      /* main thread: published last, by the boot clock */
+    int64_t log_ms; /* main thread: published last, by the boot clock */
+    atomic_llong log_published, log_published_at; /* how many, and when it last was all */
+    atomic_int health;                            /* enum issuer_health */
+    atomic_llong turned_ms; /* when the main loop looked last, by the boot clock; 0: not yet */
+    atomic_bool draining;
     bool status_changed; /* main thread: what systemd is told is no longer so */
 };
 
@@ -155,6 +168,8 @@ struct issuer_response {
     char alternate[ACME_URL_MAX]; /* Link rel="alternate" */
     const char *allow;            /* 405 */
     int retry_after_s;            /* 0 = none */
+    char request_id[40];          /* also in the log, the problem and the decision record */
+    const char *resource;         /* static: what was asked for, for metrics */
     const char *cache;            /* Cache-Control; NULL: no-store */
     /* hostView with Prefer: wait: the server keeps the request until the view is newer than
      * hold_version or hold_s passed, then calls issuer_view_answer. */

@@ -58,6 +58,14 @@ void issuer_crls_free(struct issuer_crls *crls)
     }
 }
 
+int64_t issuer_crl_made_at(struct issuer *issuer, enum issuer_crl_of of)
+{
+    pthread_mutex_lock(&issuer->crls->lock);
+    uint64_t at = issuer->crls->of[of].number ? issuer->crls->of[of].made_at : 0;
+    pthread_mutex_unlock(&issuer->crls->lock);
+    return (int64_t)at;
+}
+
 const char *issuer_crl_file(enum issuer_crl_of of)
 {
     return kinds[of].file;

@@ -1,5 +1,5 @@
 /* From a request to an answer: routes, methods, JWS discipline (RFC 8555 §6), problems. */
-#include "provision/issuer/context.h"
+#include "provision/issuer/metrics.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/renewal.h"
 
@@ -56,6 +56,10 @@ static void put_problem(struct issuer_response *response, const struct acme_prob
         response->retry_after_s = problem->retry_after_s;
     }
     if (acme_problem_encode(problem, &json, NULL) == ATT_OK) {
+        if (response->request_id[0]) { /* RFC 9457 §3.1.5: this very occurrence */
+            json_object_set_new(json, "instance",
+                                json_sprintf("urn:uuid:%s", response->request_id));
+        }
         if (att_json_dump(json, false, &response->body, NULL)) {
             att_buf_reset(&response->body);
         }
@@ -258,6 +262,7 @@ static enum att_rc authenticate(struct issuer_call *call, const struct route *ro
     }
     rc = acme_nonces_spend(call->issuer->nonces, call->jws.nonce, err);
     if (rc) {
+        issuer_metrics_nonce(rc);
         return rc;
     }
     bool jwk = route->key == KEY_JWK || (route->key == KEY_EITHER && call->jws.jwk);
@@ -372,13 +377,21 @@ static bool too_many(struct issuer *issuer, const struct issuer_request *request
     return true;
 }
 
-void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
-                   struct issuer_response *ret_response)
+static const char *resource_of(const char *rest, const struct route *route)
 {
-    struct issuer_response *response = ret_response;
-    *response = (struct issuer_response){0};
-    response->body.max = (size_t)16 << 20;
-    atomic_fetch_add(&issuer->counters.requests, 1);
+    static const char *const words[] = {"directory", "newNonce", "crl/", "log/", RENEWAL};
+    static const char *const names[] = {"directory", "newNonce", "crl", "log", "renewalInfo"};
+    for (size_t i = 0; !route && i < sizeof words / sizeof words[0]; i++) {
+        if (strncmp(rest, words[i], strlen(words[i])) == 0) {
+            return names[i];
+        }
+    }
+    return route ? route->noun : "none";
+}
+
+static void handle(struct issuer *issuer, const struct issuer_request *request,
+                   struct issuer_response *response)
+{
     if (too_many(issuer, request, response)) {
         return;
     }
@@ -390,6 +403,7 @@ void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
     const char *id = NULL;
     const struct route *route = inside ? find_route(rest, &id) : NULL;
     struct issuer_crl_ref of;
+    response->resource = resource_of(rest, route);
     if (strcmp(rest, "directory") == 0 && get) {
         directory(issuer, response);
     } else if (strcmp(rest, "newNonce") == 0 && get) {
@@ -424,4 +438,35 @@ void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
     } else {
         post(issuer, route, id, request, response);
     }
+}
+
+/* RFC 9562 §5.4: a random UUID. */
+static void new_request_id(char ret[40])
+{
+    uint8_t b[16];
+    char hex[33];
+    if (att_random(b, sizeof b, NULL)) {
+        memset(b, 0, sizeof b);
+    }
+    b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
+    b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
+    att_hex(hex, ATT_SLICE_ARRAY(b));
+    snprintf(ret, 40, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16, hex + 20);
+}
+
+void issuer_handle(struct issuer *issuer, const struct issuer_request *request,
+                   struct issuer_response *ret_response)
+{
+    int64_t from = att_boottime_us();
+    *ret_response = (struct issuer_response){.resource = "none"};
+    ret_response->body.max = (size_t)16 << 20;
+    new_request_id(ret_response->request_id);
+    att_log_request(ret_response->request_id);
+    atomic_fetch_add(&issuer->counters.requests, 1);
+    handle(issuer, request, ret_response);
+    int64_t us = att_boottime_us() - from;
+    issuer_metrics_request(ret_response->resource, ret_response->status, us);
+    att_log(ATT_DEBUG, "request", ATT_S("resource", ret_response->resource),
+            ATT_N("status", ret_response->status), ATT_N("us", us), ATT_S("peer", request->peer));
+    att_log_request(NULL);
 }

@@ -42,6 +42,9 @@ static json_t *cert_record(const struct store_cert *cert, const char *kind, cons
     json_object_set_new(record, "tbsSha256", json_string(hex));
     json_object_set_new(record, "host", json_string(cert->host));
     json_object_set_new(record, "decision", json_string(cert->decision));
+    if (cert->profile && cert->profile[0]) {
+        json_object_set_new(record, "profile", json_string(cert->profile));
+    }
     json_object_set_new(record, "notAfter", issuer_time_json(cert->not_after));
     return record;
 }

@@ -36,6 +36,11 @@ ATT_MUST_USE enum att_rc issuer_check(const char *config_path, struct att_err *e
  * was copied (provision/store/copy.h). from: "sqlite:PATH"; to: a PostgreSQL. */
 ATT_MUST_USE enum att_rc issuer_migrate(const char *from, const char *to, const char *password_file,
                                         struct att_err *err);
+/* Copies what an issuer has under state_dir into the new folder `to`, also beside the one that
+ * serves, and prints what was copied; the database if it is a file. ATT_E_EXISTS, reason
+ * "backupExists": the folder is there. What fails leaves "<to>.partial". */
+ATT_MUST_USE enum att_rc issuer_backup(const char *config_path, const char *to,
+                                       struct att_err *err);
 /* Listens and serves until issuer_stop. Then connections are closed and the threads are gone. */
 ATT_MUST_USE enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err);
 /* Async-signal-safe; any thread. */

@@ -3,7 +3,7 @@
  * in a full set takes the place of its least and goes on from that one's count: a count may be too
  * high when a set of eight is full of offenders, and is never too low, so that accounts which meet
  * do not reset each other. */
-#include "provision/issuer/context.h"
+#include "provision/issuer/metrics.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -104,6 +104,9 @@ bool issuer_limit_reached(struct issuer_limit *limit, enum issuer_limit_kind kin
     p = p ? p : least_of(set, now);
     bool reached = p->n >= most[kind];
     pthread_mutex_unlock(&limit->lock);
+    if (reached) {
+        issuer_metrics_limited(kind);
+    }
     return reached;
 }
 
@@ -132,6 +135,9 @@ bool issuer_limit_take(struct issuer_limit *limit, enum issuer_limit_kind kind, 
     bool reached = p->n >= most_now;
     p->n += reached ? 0 : 1;
     pthread_mutex_unlock(&limit->lock);
+    if (reached) {
+        issuer_metrics_limited(kind);
+    }
     return reached;
 }
 

@@ -55,6 +55,12 @@ void issuer_log_tick(struct issuer *issuer, bool at_end)
     for (int i = 0; !rc && behind && i < (at_end ? END_STEPS : 1); i++) {
         rc = audit_log_publish(issuer->log, issuer->store, &behind, &err);
     }
+    if (!rc) {
+        atomic_store(&issuer->log_published, (long long)audit_log_size(issuer->log));
+    }
+    if (!rc && !behind) {
+        atomic_store(&issuer->log_published_at, att_now_utc_s());
+    }
     issuer->log_ms = rc ? now + PAUSE_MS : behind ? now : now + PERIOD_MS;
     if (rc) {
         att_log_err(ATT_ERROR, "audit.log", &err);

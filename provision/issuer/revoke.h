@@ -48,6 +48,9 @@ ATT_MUST_USE enum att_rc issuer_crl_get(struct issuer *issuer, const struct issu
                                         struct att_buf *ret_der, uint64_t *ret_number,
                                         struct att_err *err);
 
+/* When the list was made that was handed out last by this process; 0: none yet. Any thread. */
+int64_t issuer_crl_made_at(struct issuer *issuer, enum issuer_crl_of of);
+
 /* Serves the lists in the clear on crl.listen (RFC 5280 §4.2.1.13: they are signed, and who asks
  * for one is about to verify a certificate), in a thread of its own. */
 struct issuer_crl_server;

@@ -3,6 +3,8 @@
 #include "provision/issuer/ca.h"
 #include "provision/issuer/dns.h"
 #include "provision/issuer/generations.h"
+#include "provision/issuer/metrics.h"
+#include "provision/issuer/retention.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/server.h"
 
@@ -56,24 +58,64 @@ static void housekeeping(struct issuer *issuer, int64_t *last_sweep_ms)
     if (store_run(issuer->store, true, sweep_tx, &s, &err)) {
         att_log_err(ATT_ERROR, "store.sweep", &err);
     }
+    issuer_retention_tick(issuer, settings->conf);
 }
 
-static bool same_admin_listen(struct issuer *issuer, const struct conf_issuer *conf)
+static const char *admin_listen(const struct conf_issuer *conf)
 {
-    issuer_autosettings *now = issuer_settings_get(issuer);
-    const char *a = now->conf->admin ? now->conf->admin->listen : NULL;
-    const char *b = conf->admin ? conf->admin->listen : NULL;
-    return a && b ? strcmp(a, b) == 0 : a == b;
+    return conf->admin && conf->admin->listen ? conf->admin->listen : "none";
 }
 
-static bool same_fixed(struct issuer *issuer, const struct conf_issuer *conf)
+/* A setting that was read at the start and holds until a restart. */
+struct fixed {
+    const char *name;
+    const char *old, *fresh;
+};
+
+static const char *crl_listen(const struct conf_issuer *conf)
 {
-    return strcmp(conf->url, issuer->base_url) == 0 &&
-           strcmp(conf->trust_domain, issuer->trust_domain) == 0 &&
-           strcmp(conf->state_dir, issuer->state_dir) == 0 &&
-           strcmp(conf->store, issuer->store_spec) == 0 &&
-           strcmp(conf->run_dir, issuer->run_dir) == 0 && (!conf->dns || issuer->http01) &&
-           same_admin_listen(issuer, conf);
+    return conf->crl && conf->crl->listen ? conf->crl->listen : "none";
+}
+
+/* ATT_E_INVAL names each that another configuration wants otherwise. */
+static enum att_rc check_fixed(const struct conf_issuer *old, const struct conf_issuer *fresh,
+                               struct att_err *err)
+{
+    char threads[2][16];
+    snprintf(threads[0], sizeof threads[0], "%u", old->threads);
+    snprintf(threads[1], sizeof threads[1], "%u", fresh->threads);
+    const struct fixed all[] = {
+        {"url", old->url, fresh->url},
+        {"trust_domain", old->trust_domain, fresh->trust_domain},
+        {"state_dir", old->state_dir, fresh->state_dir},
+        {"run_dir", old->run_dir, fresh->run_dir},
+        {"store", "as it was", strcmp(old->store, fresh->store) == 0 ? "as it was" : "other"},
+        {"listen", old->listen, fresh->listen},
+        {"threads", threads[0], threads[1]},
+        {"crl.listen", crl_listen(old), crl_listen(fresh)},
+        {"admin.listen", admin_listen(old), admin_listen(fresh)},
+        {"metrics_listen", old->metrics_listen, fresh->metrics_listen},
+        {"control_group", old->control_group ? old->control_group : "none",
+         fresh->control_group ? fresh->control_group : "none"},
+        {"log", old->log, fresh->log},
+        {"dns", "not there", fresh->dns && !old->dns ? "there" : "not there"}};
+    att_autobuf text = ATT_BUF_INIT(300);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        if (strcmp(all[i].old, all[i].fresh) != 0) {
+            att_buf_printf(&text, "%s%s (%.60s, now %.60s)", text.len ? ", " : "", all[i].name,
+                           all[i].old, all[i].fresh);
+        }
+    }
+    if (!text.len && !text.failed) {
+        return ATT_OK;
+    }
+    const char *what = att_buf_cstr(&text);
+    enum att_rc rc = att_fail(err, ATT_E_INVAL,
+                              "a restart is needed to change %s; nothing of the file is in force",
+                              what ? what : "several settings") &&
+                     same_admin_listen(issuer, conf);
+    att_err_reason(err, "needsRestart");
+    return rc;
 }
 
 #define STATUS_ROOM 240
@@ -105,11 +147,9 @@ static void reload(struct issuer *issuer)
     struct issuer_settings *fresh = NULL;
     proc_notify_reloading();
     enum att_rc rc = issuer_settings_load(issuer->config_path, &fresh, &err);
-    if (!rc && !same_fixed(issuer, fresh->conf)) {
-        rc = att_fail(
-            &err, ATT_E_INVAL,
-            "url, trust_domain, state_dir, run_dir, store and admin.listen need a restart to "
-            "change, and so does a section dns that was not there");
+    if (!rc) {
+        issuer_autosettings *old = issuer_settings_get(issuer);
+        rc = check_fixed(old->conf, fresh->conf, &err);
     }
     if (!rc) {
         rc = issuer_policies_import(issuer, fresh->conf->policies_dir, &err);
@@ -124,6 +164,7 @@ static void reload(struct issuer *issuer)
         pthread_mutex_unlock(&issuer->lock);
         issuer_settings_put(old);
         issuer_admin_auth_start(fresh->admin);
+        att_log_level(fresh->conf->log_least);
         att_log(ATT_INFO, "reload.done", ATT_S("config", issuer->config_path));
         issuer_ca_tick(issuer, true);
     }
@@ -151,6 +192,7 @@ static void loop(struct issuer *issuer)
         if (store_shared(issuer->store)) {
             issuer_view_wake(issuer); /* for what another issuer changed */
         }
+        issuer_health_look(issuer);
         tell_status(issuer);
         issuer_intent_tick(issuer);
         issuer_dns_tick(issuer);
@@ -193,12 +235,32 @@ static void tell_start(struct issuer *issuer, const struct issuer_server *server
     proc_notify_ready(status);
 }
 
+/* Not ready from the first instant, so that a balancer that asks sends nobody here any more; then
+ * the listener closes, and what was begun ends. */
+static void end_serving(struct issuer *issuer, struct issuer_server *server)
+{
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    int64_t from = att_boottime_ms(), notice_ms = settings->conf->drain_notice_s * 1000;
+    proc_notify_stopping("stopping");
+    issuer_health_drain(issuer);
+    att_log(ATT_INFO, "issuer.stopping", ATT_N("requests", issuer->counters.requests),
+            ATT_N("issued", issuer->counters.issued), ATT_N("noticeMs", notice_ms));
+    while (att_boottime_ms() - from < notice_ms) {
+        (void)poll(NULL, 0, 100);
+        proc_notify_watchdog();
+    }
+    issuer_server_drain(server, settings->conf->drain_timeout_s * 1000);
+    att_log(ATT_INFO, "issuer.drained", ATT_N("ms", att_boottime_ms() - from),
+            ATT_N("cut", issuer->counters.connections));
+}
+
 enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
 {
     struct issuer_server *server = NULL;
     struct att_ctl_server *admin = NULL;
     struct issuer_crl_server *crl = NULL;
     struct issuer_admin_server *https = NULL;
+    struct issuer_metrics_server *metrics = NULL;
     enum att_rc rc = issuer_server_new(issuer, &server, err);
     if (!rc) {
         pthread_mutex_lock(&issuer->lock);
@@ -207,21 +269,24 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
         rc = issuer_crl_server_new(issuer, &crl, err);
     }
     if (!rc) {
+        rc = issuer_metrics_server_new(issuer, &metrics, err);
+    }
+    if (!rc) {
         rc = start_admin(issuer, &admin, err);
     }
     if (!rc) {
         rc = issuer_admin_server_new(issuer, &https, err);
     }
     if (!rc) {
+        issuer_health_look(issuer);
         tell_start(issuer, server);
         loop(issuer);
-        proc_notify_stopping("stopping");
-        att_log(ATT_INFO, "issuer.stopping", ATT_N("requests", issuer->counters.requests),
-                ATT_N("issued", issuer->counters.issued));
+        end_serving(issuer, server);
     }
     att_ctl_server_free(admin);
     issuer_admin_server_free(https);
     issuer_crl_server_free(crl);
+    issuer_metrics_server_free(metrics);
     pthread_mutex_lock(&issuer->lock);
     issuer->server = NULL;
     pthread_mutex_unlock(&issuer->lock);

@@ -21,7 +21,6 @@
 #include <unistd.h>
 
 #define IDLE_S         30
-#define DRAIN_MS       300
 #define GROUPS_MAX     16
 #define BACKLOG        512
 #define ACCEPT_RETRY   100 /* ms between looks at the connections */
@@ -30,7 +29,7 @@
 /* A hostView request that waits for something new. */
 struct hold {
     struct evhttp_request *request;
-    char host[VERIFY_ID_HEX], account[ACME_THUMBPRINT_LEN];
+    char host[VERIFY_ID_HEX], account[ACME_THUMBPRINT_LEN], request_id[40];
     int64_t version, until_ms;
     struct hold *next;
 };
@@ -41,7 +40,8 @@ struct worker {
     bool started;
     struct event_base *base;
     struct evhttp *http;
-    struct evconnlistener *listener; /* owned by http once bound */
+    struct evconnlistener *listener; /* owned by http once bound; NULL: accepts no more */
+    struct evhttp_bound_socket *bound;
     struct event *wake, *tick;
     int wake_fd;
     struct hold *holds;
@@ -62,6 +62,7 @@ struct issuer_server {
     uint16_t port;
     unsigned most; /* connections */
     atomic_int stopping;
+    atomic_llong drain_until_ms;
     pthread_mutex_t lock; /* groups */
     struct group groups[GROUPS_MAX];
 };
@@ -91,7 +92,7 @@ static struct bufferevent *new_connection(struct event_base *base, void *user)
     if (!bev || issuer_conns_add(w->conns, ssl, bev, NULL)) {
         abort();
     }
-    if (issuer_conns_full(w->conns)) {
+    if (issuer_conns_full(w->conns) && w->listener) {
         w->paused = true;
         evconnlistener_disable(w->listener);
     }
@@ -158,6 +159,10 @@ static void send_response(struct issuer *issuer, struct evhttp_request *request,
                           const struct issuer_response *response)
 {
     char link[ACME_URL_MAX + 64];
+    add_header(request, "Attest-Request-Id", response->request_id);
+    if (atomic_load(&issuer->draining)) {
+        add_header(request, "Connection", "close");
+    }
     add_header(request, "Replay-Nonce", response->nonce);
     add_header(request, "Location", response->location);
     add_header(request, "ETag", response->etag);
@@ -232,6 +237,7 @@ static bool hold_request(struct worker *w, struct evhttp_request *request,
     hold->until_ms = att_boottime_ms() + (int64_t)response->hold_s * 1000;
     snprintf(hold->host, sizeof hold->host, "%s", response->hold_host);
     snprintf(hold->account, sizeof hold->account, "%s", response->hold_account);
+    memcpy(hold->request_id, response->request_id, sizeof hold->request_id);
     hold->next = w->holds;
     w->holds = hold;
     set_timeout(request, ISSUER_WAIT_MAX_S + IDLE_S);
@@ -298,8 +304,10 @@ static void answer_hold(struct worker *w, struct hold *hold)
 {
     struct issuer *issuer = w->server->issuer;
     struct issuer_response response = {0};
-    acme_nonces_issue(issuer->nonces, response.nonce);
     struct att_err err = {0};
+    memcpy(response.request_id, hold->request_id, sizeof response.request_id);
+    att_log_request(hold->request_id);
+    acme_nonces_issue(issuer->nonces, response.nonce);
     if (issuer_view_answer(issuer, hold->host, hold->account, hold->version, &response, &err)) {
         /* Banned meanwhile, most likely: it learns that from its next request. */
         att_buf_reset(&response.body);
@@ -312,6 +320,7 @@ static void answer_hold(struct worker *w, struct hold *hold)
     }
     send_response(issuer, hold->request, &response);
     issuer_response_done(&response);
+    att_log_request(NULL);
 }
 
 static void look_at_holds(struct worker *w, bool all)
@@ -331,6 +340,21 @@ static void look_at_holds(struct worker *w, bool all)
     }
 }
 
+/* The listener is closed, not only left alone: a connection would wait in its queue in vain. */
+static void drain(struct worker *w)
+{
+    if (w->bound) {
+        evhttp_del_accept_socket(w->http, w->bound);
+        w->bound = NULL;
+        w->listener = NULL;
+    }
+    look_at_holds(w, true);
+    if (issuer_conns_drain(w->conns) == 0 ||
+        att_boottime_ms() >= atomic_load(&w->server->drain_until_ms)) {
+        event_base_loopexit(w->base, NULL);
+    }
+}
+
 static void on_wake(evutil_socket_t fd, short what, void *user)
 {
     struct worker *w = user;
@@ -339,10 +363,7 @@ static void on_wake(evutil_socket_t fd, short what, void *user)
     while (read((int)fd, &n, sizeof n) > 0) {
     }
     if (atomic_load(&w->server->stopping)) {
-        struct timeval drain = {0, DRAIN_MS * 1000};
-        evconnlistener_disable(w->listener);
-        look_at_holds(w, true);
-        event_base_loopexit(w->base, &drain);
+        drain(w);
         return;
     }
     look_at_holds(w, false);
@@ -355,6 +376,10 @@ static void on_tick(evutil_socket_t fd, short what, void *user)
     (void)what;
     look_at_holds(w, false);
     issuer_conns_look(w->conns, att_boottime_ms());
+    if (atomic_load(&w->server->stopping)) {
+        drain(w);
+        return;
+    }
     if (w->paused && !issuer_conns_full(w->conns) && !atomic_load(&w->server->stopping)) {
         w->paused = false;
         evconnlistener_enable(w->listener);
@@ -451,7 +476,8 @@ static enum att_rc listen_worker(struct worker *w, const struct conf_issuer *con
     if (setsockopt(evconnlistener_get_fd(w->listener), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)) {
         return att_fail_errno(err, ATT_E_IO, "listen %s: TCP_NODELAY", conf->listen);
     }
-    if (!evhttp_bind_listener(w->http, w->listener)) {
+    w->bound = evhttp_bind_listener(w->http, w->listener);
+    if (!w->bound) {
         evconnlistener_free(w->listener);
         w->listener = NULL;
         return att_fail(err, ATT_E_NOMEM, "listen: no memory");
@@ -553,6 +579,24 @@ enum att_rc issuer_server_new(struct issuer *issuer, struct issuer_server **ret_
     }
     *ret_server = s;
     return ATT_OK;
+}
+
+void issuer_server_drain(struct issuer_server *server, int64_t limit_ms)
+{
+    atomic_store(&server->drain_until_ms, att_boottime_ms() + limit_ms);
+    atomic_store(&server->stopping, 1);
+    issuer_server_wake(server);
+    for (unsigned i = 0; i < server->n_workers; i++) {
+        if (server->workers[i].started) {
+            pthread_join(server->workers[i].thread, NULL);
+            server->workers[i].started = false;
+        }
+    }
+}
+
+unsigned issuer_server_most(const struct issuer_server *server)
+{
+    return server->most;
 }
 
 void issuer_server_free(struct issuer_server *server)

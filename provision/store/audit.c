@@ -138,12 +138,12 @@ enum att_rc store_audit_search(struct store_tx *tx, const char *text, const char
     return rc;
 }
 
-#define ERASED_MAX 65536
+#define ERASED_MAX ((int64_t)1 << 31) /* numbers: 256 MiB */
 
-/* Records whose text is gone, until the record that says so was seen. */
+/* Records whose text is gone, until the record that says so was seen: a bit for each number. */
 struct erased {
-    int64_t *seq;
-    size_t n, room;
+    uint64_t *bits;
+    size_t words, n;
 };
 
 struct checker {
@@ -162,32 +162,60 @@ static enum att_rc bad(struct att_err *err, const char *reason, int64_t seq, con
 
 static enum att_rc add_erased(struct erased *e, int64_t seq, struct att_err *err)
 {
-    if (e->n == ERASED_MAX) {
-        return att_fail(err, ATT_E_LIMIT, "audit: more than %d erased records in a row of checks",
-                        ERASED_MAX);
+    if (seq < 0 || seq >= ERASED_MAX) {
+        return att_fail(err, ATT_E_LIMIT, "audit: an erased record beyond %lld",
+                        (long long)ERASED_MAX);
     }
-    if (e->n == e->room) {
-        size_t room = e->room ? 2 * e->room : 16;
-        int64_t *seqs = realloc(e->seq, room * sizeof *seqs);
-        if (!seqs) {
+    size_t word = (size_t)seq / 64;
+    if (word >= e->words) {
+        size_t words = word + 1 + e->words / 2;
+        uint64_t *bits = realloc(e->bits, words * sizeof *bits);
+        if (!bits) {
             return att_fail(err, ATT_E_NOMEM, "audit: no memory");
         }
-        e->seq = seqs;
-        e->room = room;
+        memset(bits + e->words, 0, (words - e->words) * sizeof *bits);
+        e->bits = bits;
+        e->words = words;
     }
-    e->seq[e->n++] = seq;
+    e->bits[word] |= (uint64_t)1 << (seq % 64);
+    e->n++;
     return ATT_OK;
 }
 
-/* The member of compact JSON: within a string its quotes would be escaped. */
+static void forget_erased(struct erased *e, long long seq)
+{
+    uint64_t bit = (uint64_t)1 << ((uint64_t)seq % 64);
+    if (seq >= 0 && (uint64_t)seq / 64 < e->words && (e->bits[seq / 64] & bit)) {
+        e->bits[seq / 64] &= ~bit;
+        e->n--;
+    }
+}
+
+static int64_t first_erased(const struct erased *e)
+{
+    for (size_t i = 0; i < 64 * e->words; i++) {
+        if (e->bits[i / 64] >> (i % 64) & 1) {
+            return (int64_t)i;
+        }
+    }
+    return 0;
+}
+
+/* The member of compact JSON, a number or a list of them: within a string its quotes would be
+ * escaped. */
 static void see_erasure(struct erased *e, const char *record)
 {
     static const char member[] = "\"erases\":";
     const char *at = e->n ? strstr(record, member) : NULL;
-    int64_t seq = at ? strtoll(at + sizeof member - 1, NULL, 10) : 0;
-    for (size_t i = 0; i < e->n; i++) {
-        if (e->seq[i] == seq) {
-            e->seq[i] = e->seq[--e->n];
+    if (!at) {
+        return;
+    }
+    at += sizeof member - 1;
+    bool list = *at == '[';
+    at += list;
+    for (char *end; *at >= '0' && *at <= '9'; at = end + 1) {
+        forget_erased(e, strtoll(at, &end, 10));
+        if (!list || *end != ',') {
             return;
         }
     }
@@ -230,9 +258,10 @@ static enum att_rc check(void *user, const struct store_audit *a, struct att_err
 static enum att_rc check_erased(struct checker *c, enum att_rc rc, struct att_err *err)
 {
     if (!rc && c->erased.n) {
-        rc = bad(err, "auditEdited", c->erased.seq[0], "is empty and no record says who erased it");
+        rc = bad(err, "auditEdited", first_erased(&c->erased),
+                 "is empty and no record says who erased it");
     }
-    free(c->erased.seq);
+    free(c->erased.bits);
     return rc;
 }
 

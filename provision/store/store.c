@@ -1,17 +1,17 @@
 #include "provision/store/store_internal.h"
 
+#include "attestd/base/clock.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- transactions
  * -------------------------------------------------------------------------------- */
 
-static enum att_rc run(struct store *store, enum store_mode mode, store_fn fn, void *user,
-                       struct att_err *err)
+static enum att_rc attempt(struct store *store, enum store_mode mode, store_fn fn, void *user,
+                           struct att_err *why)
 {
     struct store_tx tx = {.store = store};
-    struct att_err own = {0};
-    struct att_err *why = err ? err : &own;
     enum att_rc rc = store->ops->begin(store->db, mode, &tx.con, why);
     if (rc) {
         return rc;
@@ -22,6 +22,27 @@ static enum att_rc run(struct store *store, enum store_mode mode, store_fn fn, v
         return rc;
     }
     return store->ops->commit(tx.con, why);
+}
+
+static enum att_rc run(struct store *store, enum store_mode mode, store_fn fn, void *user,
+                       struct att_err *err)
+{
+    struct att_err own = {0};
+    struct store_stats *stats = &store->stats;
+    int64_t from = att_boottime_us();
+    enum att_rc rc = attempt(store, mode, fn, user, err ? err : &own);
+    att_histogram_add(mode == STORE_READ ? &stats->read : &stats->write, att_boottime_us() - from);
+    if (rc == ATT_E_UNREACHABLE) {
+        atomic_fetch_add(&stats->unreachable, 1);
+    } else if (rc == ATT_E_IO || rc == ATT_E_INTERNAL || rc == ATT_E_TIMEOUT) {
+        atomic_fetch_add(&stats->failed, 1);
+    }
+    return rc;
+}
+
+const struct store_stats *store_stats(const struct store *store)
+{
+    return &store->stats;
 }
 
 enum att_rc store_run(struct store *store, bool write, store_fn fn, void *user, struct att_err *err)

@@ -10,6 +10,7 @@
 #ifndef PROVISION_STORE_STORE_H
 #define PROVISION_STORE_STORE_H
 
+#include "attestd/base/metrics.h"
 #include "provision/store/db.h"
 
 #define STORE_SCHEMA_VERSION 10
@@ -375,6 +376,14 @@ struct store_policy {
 /* ---- single values and counters ---------------------------------------------------------------
  */
 
+/* What this store's transactions took, and how many could not be carried out for its own reasons
+ * (not those that the caller ended). Any thread; as long as the store is open. */
+struct store_stats {
+    struct att_histogram read, write;
+    atomic_ullong unreachable, failed;
+};
+const struct store_stats *store_stats(const struct store *store);
+
 /* ATT_E_NOTFOUND when unset. Appends. */
 ATT_MUST_USE enum att_rc store_meta_get(struct store_tx *tx, const char *key,
                                         struct att_buf *ret_value, struct att_err *err);
@@ -449,7 +458,7 @@ ATT_MUST_USE enum att_rc store_audit_continue(struct store_tx *tx, const struct 
 
 /* Empties a record's text and its leaf's salt (store_leaf); number, time and hashes stay, so that
  * chain and log hold. In the same transaction a record must be appended whose JSON has the member
- * "erases" with that number: a chain with an emptied record that no later one names is
+ * "erases" with that number, or a list of numbers with it: a chain with an emptied record that no later one names is
  * "auditEdited". ATT_E_NOTFOUND when there is no such record or it was erased before. */
 ATT_MUST_USE enum att_rc store_audit_erase(struct store_tx *tx, int64_t seq, struct att_err *err);
 

@@ -17,6 +17,7 @@ struct store {
     struct store_db *db;
     const struct store_db_ops *ops;
     struct store_sql sql[STORE_TABLES];
+    struct store_stats stats;
 };
 
 struct store_tx {

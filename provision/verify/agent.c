@@ -50,6 +50,7 @@ struct read {
     struct evidence_hsm_attrs attrs; /* EVIDENCE_FMT_HSM */
     const char *store;               /* set by check_store */
     struct verify_replayed replayed; /* set by judge_quote */
+    bool stated;                     /* the statement is quoted, for this order, now */
 };
 
 static void pkey_done(EVP_PKEY **key)
@@ -610,9 +611,10 @@ static bool judge_quote(const struct verify_agent_in *in, struct read *read,
         return false;
     }
     clock = verify_clock_of(&read->quote.attest);
-    return verify_step_clock(in->ak.clock, "there is no enrolment record here", &clock, verdict) &&
-           check_stale(in, read, verdict) && check_evidence(in, read, verdict) &&
-           verify_step_boot(&in->boot, &in->quoted, &read->replayed, verdict);
+    read->stated =
+        verify_step_clock(in->ak.clock, "there is no enrolment record here", &clock, verdict) &&
+        check_stale(in, read, verdict) && check_evidence(in, read, verdict);
+    return read->stated && verify_step_boot(&in->boot, &in->quoted, &read->replayed, verdict);
 }
 
 static void fill(const struct read *read, struct verify_agent_facts *facts)
@@ -649,6 +651,9 @@ static bool judge(const struct verify_agent_in *in, struct read *read,
         !judge_quote(in, read, verdict) ||
         !verify_step_facts(&in->boot, &in->quoted, &read->quote, &facts.quote, verdict) ||
         verify_verdict_result(verdict) != VERIFY_ACCEPTED) {
+        if (ret && read->stated) {
+            memcpy(ret->host_log_head, read->evidence.host_log_head, sizeof(ret->host_log_head));
+        }
         return false;
     }
     fill(read, &facts);

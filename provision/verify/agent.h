@@ -77,6 +77,8 @@ struct verify_agent_facts {
     const char *key_type;  /* static: "ec-p256", "rsa-2048" … */
     bool have_manifest_root;
     uint8_t manifest_root[ATT_SHA256_LEN];
+    /* Of the host's own log; zeros: it keeps none. Also of a statement that was quoted for this
+     * order and refused for what is behind it (the boot): the only fact of a refusal. */
     uint8_t host_log_head[ATT_SHA256_LEN];
     unsigned level;  /* 0–3, as evidence states it */
     size_t ima_used; /* bytes of IMA's list and its tail that lead to the quoted PCR 10 */

@@ -103,9 +103,9 @@ static void reorderings(void **state)
 
 static enum att_rc erase(void *user, struct store_tx *tx, struct att_err *err)
 {
-    const int *says = user;
+    static const char *const says[] = {"3", "4", "[2,4]", "[4]", "[2,5]", "[]", "[\"4\"]"};
     char record[64];
-    snprintf(record, sizeof record, "{\"kind\":\"erase\",\"erases\":%d}", *says);
+    snprintf(record, sizeof record, "{\"kind\":\"erase\",\"erases\":%s}", says[*(int *)user]);
     enum att_rc rc = store_audit_erase(tx, 4, err);
     return rc ? rc : store_audit_append(tx, 2000, record, NULL, err);
 }
@@ -115,7 +115,8 @@ static void erasures(void **state)
 {
     (void)state;
     check("UPDATE audit SET record = '' WHERE seq = 4", true, "auditEdited", "record 4");
-    for (int says = 3; says <= 4; says++) {
+    for (int says = 0; says < 7; says++) {
+        bool good = says >= 1 && says <= 3;
         char dir[] = "/tmp/audit-test-XXXXXX", path[64], command[96];
         struct store *store = NULL;
         struct att_err err = {0};
@@ -125,9 +126,8 @@ static void erasures(void **state)
         assert_int_equal(store_open(path, &store, &err), ATT_OK);
         assert_int_equal(store_run(store, true, fill, NULL, &err), ATT_OK);
         assert_int_equal(store_run(store, true, erase, &says, &err), ATT_OK);
-        assert_int_equal(store_run(store, false, verify, &v, &err),
-                         says == 4 ? ATT_OK : ATT_E_AUTH);
-        assert_string_equal(err.reason, says == 4 ? "" : "auditEdited");
+        assert_int_equal(store_run(store, false, verify, &v, &err), good ? ATT_OK : ATT_E_AUTH);
+        assert_string_equal(err.reason, good ? "" : "auditEdited");
         att_err_clear(&err);
         assert_int_equal(store_run(store, true, erase, &says, &err), ATT_E_NOTFOUND);
         store_free(store);
