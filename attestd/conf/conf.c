@@ -3,8 +3,8 @@
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 #include "attestd/conf/check.h"
+#include "attestd/conf/hsms.h"
 #include "attestd/conf/load.h"
-#include "attestd/conf/p11uri.h"
 #include "attestd/conf/schema.h"
 
 #include <stdlib.h>
@@ -36,14 +36,22 @@ static const cyaml_schema_field_t logs_fields[] = {
     STR(conf_attestd_logs, ima, OPT),
     CYAML_FIELD_END,
 };
-static const cyaml_schema_field_t hsm_fields[] = {
-    STR(conf_attestd_hsm, module, CYAML_FLAG_POINTER),
-    STR(conf_attestd_hsm, token, CYAML_FLAG_POINTER),
-    CYAML_FIELD_SEQUENCE_COUNT("files", OPT, struct conf_attestd_hsm, files, n_files,
-                               &conf_schema_string, 0, CONF_HSM_FILES_MAX),
-    STR(conf_attestd_hsm, sandbox, OPT),
-    CYAML_FIELD_UINT("sessions", CYAML_FLAG_OPTIONAL, struct conf_attestd_hsm, sessions),
-    CYAML_FIELD_END,
+/* In the list each has its name; the section may leave it out. */
+#define HSM_FIELDS(name_flags)                                                                     \
+    {                                                                                              \
+        STR(conf_attestd_hsm, name, name_flags), STR(conf_attestd_hsm, user, OPT),                 \
+            STR(conf_attestd_hsm, module, CYAML_FLAG_POINTER),                                     \
+            STR(conf_attestd_hsm, token, CYAML_FLAG_POINTER),                                      \
+            CYAML_FIELD_SEQUENCE_COUNT("files", OPT, struct conf_attestd_hsm, files, n_files,      \
+                                       &conf_schema_string, 0, CONF_HSM_FILES_MAX),                \
+            STR(conf_attestd_hsm, sandbox, OPT),                                                   \
+            CYAML_FIELD_UINT("sessions", CYAML_FLAG_OPTIONAL, struct conf_attestd_hsm, sessions),  \
+            CYAML_FIELD_END,                                                                       \
+    }
+static const cyaml_schema_field_t hsm_fields[] = HSM_FIELDS(OPT);
+static const cyaml_schema_field_t named_hsm_fields[] = HSM_FIELDS(CYAML_FLAG_POINTER);
+static const cyaml_schema_value_t named_hsm = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct conf_attestd_hsm, named_hsm_fields),
 };
 static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("issuer", OPT, struct conf_attestd, issuer, issuer_fields),
@@ -54,6 +62,9 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("logs", OPT, struct conf_attestd, logs, logs_fields),
     CYAML_FIELD_MAPPING_PTR("signatures", OPT, struct conf_attestd, signatures, signatures_fields),
     CYAML_FIELD_MAPPING_PTR("hsm", OPT, struct conf_attestd, hsm, hsm_fields),
+    CYAML_FIELD_SEQUENCE_COUNT("hsms", OPT, struct conf_attestd, hsms, n_hsms, &named_hsm, 0,
+                               CONF_HSMS_MAX),
+    STR(conf_attestd, default_hsm, OPT),
     STR(conf_attestd, log, OPT),
     STR(conf_attestd, log_level, OPT),
     STR(conf_attestd, control_group, OPT),
@@ -74,7 +85,6 @@ static bool fill_defaults(struct conf_attestd *conf)
     conf->logs = conf->logs ? conf->logs : calloc(1, sizeof *conf->logs);
     conf->signatures = conf->signatures ? conf->signatures : calloc(1, sizeof *conf->signatures);
     return conf->tpm && conf->logs && conf->signatures &&
-           (!conf->hsm || conf_default(&conf->hsm->sandbox, "local")) &&
            conf_default(&conf->tpm->tcti, "device:/dev/tpmrm0") &&
            conf_default(&conf->tpm->pcr, "none") &&
            conf_default(&conf->logs->firmware,
@@ -174,34 +184,9 @@ static void check_signatures(struct conf_check *check, struct conf_attestd_signa
     }
 }
 
-/* The text of the URI is never shown: somebody may have written a PIN into it. */
-static void check_hsm(struct conf_check *check, struct conf_attestd_hsm *hsm)
-{
-    static const char *const sandboxes[] = {"local", "network", NULL};
-    struct conf_p11uri uri;
-    struct att_err err = {0};
-    (void)conf_check_path(check, "hsm.module", hsm->module);
-    if (conf_p11uri_parse(att_slice_str(hsm->token), &uri, &err) != ATT_OK) {
-        conf_bad(check, "hsm.token", "%s", err.msg);
-    }
-    (void)conf_check_word(check, "hsm.sandbox", hsm->sandbox, sandboxes);
-    for (unsigned i = 0; i < hsm->n_files; i++) {
-        struct conf_path at = conf_path("hsm.files[%u]", i);
-        (void)conf_check_path(check, at.text, hsm->files[i]);
-    }
-    hsm->sessions = hsm->sessions ? hsm->sessions : 4;
-    if (hsm->sessions > CONF_HSM_SESSIONS_MAX) {
-        conf_bad(check, "hsm.sessions", "expected 1 … %d, found %u", CONF_HSM_SESSIONS_MAX,
-                 hsm->sessions);
-    }
-    hsm->network = strcmp(hsm->sandbox, "network") == 0;
-}
-
 static void check_all(struct conf_check *check, struct conf_attestd *conf)
 {
-    if (conf->hsm) {
-        check_hsm(check, conf->hsm);
-    }
+    conf_hsms_check(check, conf);
     if (conf->issuer) {
         check_issuer(check, conf->issuer);
     }
@@ -228,6 +213,7 @@ static enum att_rc parse(struct att_slice yaml, void **ret, struct conf_errors *
         struct conf_check check = {errors, root};
         if (fill_defaults(data)) {
             check_all(&check, data);
+            rc = errors->n ? ATT_OK : conf_hsms_settle(data, err);
         } else {
             rc = att_fail(err, ATT_E_NOMEM, "configuration");
         }

@@ -417,7 +417,7 @@ json_t *host_agent_json(const struct agent *agent, struct agent_now now);
 json_t *host_time_json(int64_t utc_s); /* RFC 3339, or null for 0 */
 json_t *host_error_json(const struct agent_error *error);
 ATT_MUST_USE enum att_rc host_doctor(struct host *host, json_t **ret_result, struct att_err *err);
-/* Of keyd's INFO the store "hsm", borrowed; NULL: this host has no HSM. */
+/* Of keyd's INFO the store "hsm", borrowed; NULL: this host has no HSM, and no key in one. */
 const json_t *host_hsm_info(const json_t *keyd_info);
 /* One line of it: appended to checks. mend only where it is not ok. doctor_tpm.c reads keyd's INFO.
  */

@@ -29,7 +29,7 @@
 enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 
 struct command {
-    const char *config;
+    const char *config, *module;
     bool check;
     struct proc_users clients;
 };
@@ -37,6 +37,7 @@ struct command {
 /* Everything that lasts until the end; never freed, since the process leaves by _exit(). */
 struct parts {
     struct conf_attestd *conf;
+    const struct conf_attestd_hsm *module; /* of conf: the one that this process is for */
     struct conf_p11uri uri;
     char socket_dir[1024], socket[1100], mark_path[1100], module_dir[1024];
     struct att_secret pin;
@@ -49,10 +50,11 @@ struct parts {
 
 static void usage(FILE *to)
 {
-    fputs("usage: attestd-hsmd [--config FILE] [--client USER]... [--check]\n"
-          "Runs the PKCS#11 module of the configuration's hsm section, and serves attestd-keyd\n"
-          "the keys of its token on RUN_DIR/hsm/hsm.sock.\n"
+    fputs("usage: attestd-hsmd [--config FILE] [--module NAME] [--client USER]... [--check]\n"
+          "Runs one PKCS#11 module of the configuration, and serves attestd-keyd the keys of its\n"
+          "token on RUN_DIR/hsm/NAME/hsm.sock. A process each for several modules.\n"
           "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
+          "  --module NAME  which of hsms (" CONF_HSM_DEFAULT ": as the section hsm is called)\n"
           "  --client USER  who may ask, beside root: keyd's user (default: the user that\n"
           "                 attestd-hsmd runs as)\n"
           "  --check        read the configuration, say what is wrong in it, exit\n"
@@ -60,15 +62,13 @@ static void usage(FILE *to)
           to);
 }
 
-static enum att_rc load_config(const char *path, struct conf_attestd **ret,
-                               struct conf_p11uri *ret_uri, struct att_err *err)
+static enum att_rc read_config(const char *path, struct conf_attestd **ret, struct att_err *err)
 {
     struct conf_errors *errors = calloc(1, sizeof *errors);
     if (!errors) {
         return att_fail(err, ATT_E_NOMEM, "configuration");
     }
-    struct conf_attestd *conf = NULL;
-    enum att_rc rc = conf_attestd_load(path, &conf, errors, err);
+    enum att_rc rc = conf_attestd_load(path, ret, errors, err);
     for (size_t i = 0; i < errors->n; i++) {
         att_autobuf line = {0};
         conf_error_text(&errors->v[i], path, &line);
@@ -76,18 +76,43 @@ static enum att_rc load_config(const char *path, struct conf_attestd **ret,
         fprintf(stderr, "%s\n", text ? text : "");
     }
     free(errors);
-    if (rc == ATT_OK && !conf->hsm) {
-        rc = att_fail(err, ATT_E_NOTFOUND, "%s: no hsm section: this host has no HSM to serve",
-                      path);
+    return rc;
+}
+
+static enum att_rc no_module(const struct command *cmd, const struct conf_attestd *conf,
+                             struct att_err *err)
+{
+    char names[CONF_HSMS_MAX * (CONF_HSM_NAME_MAX + 2) + 1] = "";
+    if (conf->n_hsms == 0) {
+        return att_fail(err, ATT_E_NOTFOUND,
+                        "%s: no hsm or hsms section: this host has no HSM to serve", cmd->config);
     }
+    for (unsigned i = 0, at = 0; i < conf->n_hsms; i++) {
+        at += (unsigned)snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "",
+                                 conf->hsms[i].name);
+    }
+    return att_fail(err, ATT_E_NOTFOUND, "%s: no HSM module \"%.64s\": expected one of: %s",
+                    cmd->config, cmd->module, names);
+}
+
+static enum att_rc load_config(const struct command *cmd, struct conf_attestd **ret,
+                               const struct conf_attestd_hsm **ret_module,
+                               struct conf_p11uri *ret_uri, struct att_err *err)
+{
+    struct conf_attestd *conf = NULL;
+    enum att_rc rc = read_config(cmd->config, &conf, err);
+    const struct conf_attestd_hsm *module =
+        rc == ATT_OK ? conf_attestd_hsm_find(conf, cmd->module) : NULL;
     if (rc == ATT_OK) {
-        rc = conf_p11uri_parse(att_slice_str(conf->hsm->token), ret_uri, err);
+        rc = module ? conf_p11uri_parse(att_slice_str(module->token), ret_uri, err)
+                    : no_module(cmd, conf, err);
     }
     if (rc != ATT_OK) {
         conf_attestd_free(conf);
         return rc;
     }
     *ret = conf;
+    *ret_module = module;
     return ATT_OK;
 }
 
@@ -119,13 +144,14 @@ static void log_event(void *user, const char *event, const struct att_err *err)
 
 static enum att_rc find_paths(struct parts *parts, struct att_err *err)
 {
-    int len = snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s/hsm", parts->conf->run_dir);
+    int len = snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s/hsm/%s",
+                       parts->conf->run_dir, parts->module->name);
     if (len < 0 || (size_t)len >= sizeof parts->socket_dir) {
         return att_fail(err, ATT_E_INVAL, "run_dir: too long");
     }
     snprintf(parts->socket, sizeof parts->socket, "%s/hsm.sock", parts->socket_dir);
     snprintf(parts->mark_path, sizeof parts->mark_path, "%s/pin-refused", parts->socket_dir);
-    snprintf(parts->module_dir, sizeof parts->module_dir, "%s", parts->conf->hsm->module);
+    snprintf(parts->module_dir, sizeof parts->module_dir, "%s", parts->module->module);
     char *slash = strrchr(parts->module_dir, '/');
     slash[slash == parts->module_dir] = 0; /* absolute: there is one */
     return ATT_OK;
@@ -134,7 +160,9 @@ static enum att_rc find_paths(struct parts *parts, struct att_err *err)
 static enum att_rc make_socket_dir(const struct parts *parts, struct att_err *err)
 {
     mode_t mask = umask(022);
-    enum att_rc rc = att_io_mkdirs(parts->conf->run_dir, 0755, err);
+    char all[1100]; /* of all modules: theirs to enter */
+    snprintf(all, sizeof all, "%s/hsm", parts->conf->run_dir);
+    enum att_rc rc = att_io_mkdirs(all, 0755, err);
     if (rc == ATT_OK) {
         rc = att_io_mkdirs(parts->socket_dir, 0750, err);
     }
@@ -151,8 +179,9 @@ static enum att_rc load_pin(struct parts *parts, struct att_err *err)
     }
     if (!folder) {
         return att_fail(err, ATT_E_NOTFOUND,
-                        "no PIN: expected pin-source=file:/PATH in hsm.token, or the systemd "
-                        "credential " HSMD_CREDENTIAL);
+                        "no PIN: expected pin-source=file:/PATH in the token of module %s, or "
+                        "the systemd credential " HSMD_CREDENTIAL,
+                        parts->module->name);
     }
     snprintf(path, sizeof path, "%.1000s/" HSMD_CREDENTIAL, folder);
     return hsmd_pin_load(path, &parts->pin, err);
@@ -161,7 +190,7 @@ static enum att_rc load_pin(struct parts *parts, struct att_err *err)
 /* The PIN's file is not among them. */
 static enum att_rc enter_sandbox(struct parts *parts, struct att_err *err)
 {
-    const struct conf_attestd_hsm *conf = parts->conf->hsm;
+    const struct conf_attestd_hsm *conf = parts->module;
     struct proc_sandbox_path list[CONF_HSM_FILES_MAX + 3];
     size_t n = 0;
     list[n++] = (struct proc_sandbox_path){parts->socket_dir, PROC_PATH_WRITE};
@@ -201,13 +230,13 @@ static void pin_refused(void *user)
 static enum att_rc load_module(struct parts *parts, struct att_err *err)
 {
     const struct hsm_opts opts = {
-        .module_path = parts->conf->hsm->module,
+        .module_path = parts->module->module,
         .label = parts->uri.token,
         .serial = parts->uri.serial,
         .manufacturer = parts->uri.manufacturer,
         .model = parts->uri.model,
         .pin = &parts->pin,
-        .sessions = parts->conf->hsm->sessions,
+        .sessions = parts->module->sessions,
         .wait_ms = WAIT_MS,
         .may_login = may_login,
         .pin_refused = pin_refused,
@@ -345,7 +374,7 @@ static int run(const struct command *cmd)
     static struct parts parts;
     struct att_err err = {0};
     sigset_t signals;
-    if (load_config(cmd->config, &parts.conf, &parts.uri, &err) != ATT_OK) {
+    if (load_config(cmd, &parts.conf, &parts.module, &parts.uri, &err) != ATT_OK) {
         fprintf(stderr, "attestd-hsmd: %s\n", err.msg);
         return EXIT_REFUSED;
     }
@@ -363,7 +392,7 @@ static int run(const struct command *cmd)
         leave(&parts, EXIT_REFUSED);
     }
     att_log(ATT_INFO, "hsmd.ready", ATT_S("socket", parts.socket),
-            ATT_S("module", parts.conf->hsm->module));
+            ATT_S("name", parts.module->name), ATT_S("module", parts.module->module));
     proc_notify_ready("waiting for the token");
     loop(&parts, &signals);
     proc_notify_stopping("stopping");
@@ -373,9 +402,10 @@ static int run(const struct command *cmd)
 static int check_config(const struct command *cmd)
 {
     struct conf_attestd *conf = NULL;
+    const struct conf_attestd_hsm *module = NULL;
     struct conf_p11uri uri;
     struct att_err err = {0};
-    enum att_rc rc = load_config(cmd->config, &conf, &uri, &err);
+    enum att_rc rc = load_config(cmd, &conf, &module, &uri, &err);
     conf_attestd_free(conf);
     fprintf(rc == ATT_OK ? stdout : stderr, "%s: %s\n", cmd->config, rc == ATT_OK ? "ok" : err.msg);
     return rc == ATT_OK ? EXIT_SUCCESS : EXIT_REFUSED;
@@ -388,6 +418,9 @@ static int take_option(struct command *cmd, int option)
     switch (option) {
     case 'c':
         cmd->config = optarg;
+        return -1;
+    case 'm':
+        cmd->module = optarg;
         return -1;
     case 'u':
         if (proc_users_add(&cmd->clients, optarg, &err) != ATT_OK) {
@@ -412,11 +445,14 @@ static int take_option(struct command *cmd, int option)
 
 int hsmd_main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'}, {"client", required_argument, NULL, 'u'},
-        {"check", no_argument, NULL, 'k'},        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0}};
-    struct command cmd = {.config = CONFIG_DEFAULT};
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"module", required_argument, NULL, 'm'},
+                                            {"client", required_argument, NULL, 'u'},
+                                            {"check", no_argument, NULL, 'k'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'v'},
+                                            {NULL, 0, NULL, 0}};
+    struct command cmd = {.config = CONFIG_DEFAULT, .module = CONF_HSM_DEFAULT};
     for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         int code = take_option(&cmd, got);
         if (code >= 0) {

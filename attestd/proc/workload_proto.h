@@ -30,9 +30,10 @@ enum { PROC_WORKLOAD_IDENTIFY_REP_AGENT, PROC_WORKLOAD_IDENTIFY_REP_IDENTITY };
 
 /* VIEW: agent → what it has now: spiffeId, keyId (of the key in force), notAfter (UTC seconds),
  * chain (DER, leaf first), bundle (DER, workload roots), generation (another number when anything
- * of it changed), keyStore ("tpm", "hsm", "memory": tokend keeps those apart whose keys may be
- * long in coming; nothing else depends on it). ATT_E_NOTFOUND noCertificate: nothing is in force
- * (not issued yet, expired, removed). */
+ * of it changed), keyStore ("tpm", "hsm", "memory") and hsm (the module that the entry names;
+ * empty: the default): tokend keeps those apart whose keys may be long in coming; nothing else
+ * depends on them. ATT_E_NOTFOUND noCertificate: nothing is in force (not issued yet, expired,
+ * removed). */
 enum { PROC_WORKLOAD_VIEW_REQ_AGENT };
 enum {
     PROC_WORKLOAD_VIEW_REP_SPIFFE_ID,
@@ -42,6 +43,7 @@ enum {
     PROC_WORKLOAD_VIEW_REP_BUNDLE,
     PROC_WORKLOAD_VIEW_REP_GENERATION,
     PROC_WORKLOAD_VIEW_REP_KEY_STORE,
+    PROC_WORKLOAD_VIEW_REP_HSM,
 };
 
 #define PROC_REPORT_AGENTS_MAX 256
