@@ -36,23 +36,6 @@ static const cyaml_schema_field_t logs_fields[] = {
     STR(conf_attestd_logs, ima, OPT),
     CYAML_FIELD_END,
 };
-/* In the list each has its name; the section may leave it out. */
-#define HSM_FIELDS(name_flags)                                                                     \
-    {                                                                                              \
-        STR(conf_attestd_hsm, name, name_flags), STR(conf_attestd_hsm, user, OPT),                 \
-            STR(conf_attestd_hsm, module, CYAML_FLAG_POINTER),                                     \
-            STR(conf_attestd_hsm, token, CYAML_FLAG_POINTER),                                      \
-            CYAML_FIELD_SEQUENCE_COUNT("files", OPT, struct conf_attestd_hsm, files, n_files,      \
-                                       &conf_schema_string, 0, CONF_HSM_FILES_MAX),                \
-            STR(conf_attestd_hsm, sandbox, OPT),                                                   \
-            CYAML_FIELD_UINT("sessions", CYAML_FLAG_OPTIONAL, struct conf_attestd_hsm, sessions),  \
-            CYAML_FIELD_END,                                                                       \
-    }
-static const cyaml_schema_field_t hsm_fields[] = HSM_FIELDS(OPT);
-static const cyaml_schema_field_t named_hsm_fields[] = HSM_FIELDS(CYAML_FLAG_POINTER);
-static const cyaml_schema_value_t named_hsm = {
-    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct conf_attestd_hsm, named_hsm_fields),
-};
 static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("issuer", OPT, struct conf_attestd, issuer, issuer_fields),
     CYAML_FIELD_MAPPING_PTR("tpm", OPT, struct conf_attestd, tpm, tpm_fields),
@@ -61,8 +44,8 @@ static const cyaml_schema_field_t fields[] = {
     STR(conf_attestd, ticket_file, OPT),
     CYAML_FIELD_MAPPING_PTR("logs", OPT, struct conf_attestd, logs, logs_fields),
     CYAML_FIELD_MAPPING_PTR("signatures", OPT, struct conf_attestd, signatures, signatures_fields),
-    CYAML_FIELD_MAPPING_PTR("hsm", OPT, struct conf_attestd, hsm, hsm_fields),
-    CYAML_FIELD_SEQUENCE_COUNT("hsms", OPT, struct conf_attestd, hsms, n_hsms, &named_hsm, 0,
+    CYAML_FIELD_MAPPING_PTR("hsm", OPT, struct conf_attestd, hsm, conf_hsm_fields),
+    CYAML_FIELD_SEQUENCE_COUNT("hsms", OPT, struct conf_attestd, hsms, n_hsms, &conf_hsm_named, 0,
                                CONF_HSMS_MAX),
     STR(conf_attestd, default_hsm, OPT),
     STR(conf_attestd, log, OPT),

@@ -1,9 +1,30 @@
 #include "attestd/conf/hsms.h"
 
 #include "attestd/conf/p11uri.h"
+#include "attestd/conf/schema.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#define OPT (CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL)
+#define STR(member, flags)                                                                         \
+    CYAML_FIELD_STRING_PTR(#member, (flags), struct conf_attestd_hsm, member, 0, 4096)
+
+#define FIELDS(name_flags)                                                                         \
+    {                                                                                              \
+        STR(name, name_flags), STR(user, OPT), STR(module, CYAML_FLAG_POINTER),                    \
+            STR(token, CYAML_FLAG_POINTER),                                                        \
+            CYAML_FIELD_SEQUENCE_COUNT("files", OPT, struct conf_attestd_hsm, files, n_files,      \
+                                       &conf_schema_string, 0, CONF_HSM_FILES_MAX),                \
+            STR(sandbox, OPT),                                                                     \
+            CYAML_FIELD_UINT("sessions", CYAML_FLAG_OPTIONAL, struct conf_attestd_hsm, sessions),  \
+            CYAML_FIELD_END,                                                                       \
+    }
+const cyaml_schema_field_t conf_hsm_fields[] = FIELDS(OPT);
+static const cyaml_schema_field_t named_fields[] = FIELDS(CYAML_FLAG_POINTER);
+const cyaml_schema_value_t conf_hsm_named = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct conf_attestd_hsm, named_fields),
+};
 
 /* A module and where it stands: "hsm", "hsms[1]". */
 struct place {
@@ -57,6 +78,18 @@ static void check_one(struct conf_check *check, struct place *place)
     hsm->network = strcmp(hsm->sandbox, "network") == 0;
 }
 
+bool conf_hsm_defaults(struct conf_attestd_hsm *hsm)
+{
+    return !hsm ||
+           (conf_default(&hsm->name, CONF_HSM_DEFAULT) && conf_default(&hsm->sandbox, "local"));
+}
+
+void conf_hsm_check(struct conf_check *check, struct conf_attestd_hsm *hsm)
+{
+    struct place place = {.hsm = hsm, .path = conf_path("hsm")};
+    check_one(check, &place);
+}
+
 /* One name would be two sockets in one place, and one token would be logged in to by two. */
 static void check_two(struct conf_check *check, const struct place *one, const struct place *other)
 {
@@ -104,8 +137,7 @@ void conf_hsms_check(struct conf_check *check, struct conf_attestd *conf)
                  CONF_HSMS_MAX, n);
     }
     for (unsigned i = 0; i < n; i++) {
-        if (!conf_default(&places[i].hsm->name, CONF_HSM_DEFAULT) ||
-            !conf_default(&places[i].hsm->sandbox, "local")) {
+        if (!conf_hsm_defaults(places[i].hsm)) {
             conf_bad(check, places[i].path.text, "no memory");
             return;
         }

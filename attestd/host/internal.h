@@ -362,7 +362,7 @@ bool host_spare_wanted(const struct host *host, const struct agent *agent,
 void host_spare_make(struct host *host, const char *name);
 /* What keyd said of this key, if it is remembered; the caller's from then on. */
 bool host_spare_take(struct host *host, const char *key_id, struct proc_key *ret_key);
-/* Is the key of the store and the type that the entry names? */
+/* Is the key of the store, the module and the type that the entry names? */
 bool host_key_fits(const struct proc_key *key, const struct agent_record *rec);
 /* Not used, not retired, and not older than the certificate's lifetime or a day. */
 bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec);

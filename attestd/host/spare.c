@@ -33,7 +33,7 @@ bool host_key_fits(const struct proc_key *key, const struct agent_record *rec)
 {
     return strcmp(key->store, rec->key_store) == 0 &&
            strcmp(key->type, agent_record_key_type(rec)) == 0 &&
-           (!rec->hsm[0] || strcmp(key->hsm, rec->hsm) == 0);
+           (rec->hsm[0] ? strcmp(key->hsm, rec->hsm) == 0 : key->usual);
 }
 
 bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec)

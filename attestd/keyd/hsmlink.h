@@ -52,6 +52,7 @@ ATT_MUST_USE enum att_rc keyd_hsms_of(const struct keyd *keyd, const struct keyd
 /* A store's functions. */
 enum att_rc keyd_hsms_choose(struct keyd *keyd, struct att_slice name, struct keyd_key *key,
                              struct att_err *err);
+bool keyd_hsms_usual(const struct keyd *keyd, const struct keyd_key *key);
 enum att_rc keyd_hsms_ready(struct keyd *keyd, const struct keyd_key *key, struct att_err *err);
 void keyd_hsms_describe(const struct keyd *keyd, json_t *object);
 

@@ -92,6 +92,11 @@ enum att_rc keyd_hsms_choose(struct keyd *keyd, struct att_slice name, struct ke
     return keyd_hsms_of(keyd, key, &ignored, err);
 }
 
+bool keyd_hsms_usual(const struct keyd *keyd, const struct keyd_key *key)
+{
+    return keyd->n_hsms && strcmp(keyd_hsm_name(keyd->hsms[0]), key->module) == 0;
+}
+
 enum att_rc keyd_hsms_ready(struct keyd *keyd, const struct keyd_key *key, struct att_err *err)
 {
     struct keyd_hsm *ignored;

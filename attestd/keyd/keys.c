@@ -216,7 +216,8 @@ static enum att_rc make_key(struct keyd *keyd, struct keyd_key *key, struct att_
     return rc;
 }
 
-static void record_values(const struct keyd_key *key, struct proc_value ret[PROC_FIELDS_MAX])
+static void record_values(const struct keyd *keyd, const struct keyd_key *key,
+                          struct proc_value ret[PROC_FIELDS_MAX])
 {
     ret[PROC_KEY_REC_KEY_ID].bytes = att_slice_str(key->id);
     ret[PROC_KEY_REC_AGENT].bytes = att_slice_str(key->agent);
@@ -227,6 +228,7 @@ static void record_values(const struct keyd_key *key, struct proc_value ret[PROC
     ret[PROC_KEY_REC_NAME].bytes = parse_name_slice(&key->name);
     ret[PROC_KEY_REC_SPKI].bytes = att_buf_slice(&key->spki);
     ret[PROC_KEY_REC_HSM].bytes = att_slice_str(key->module);
+    ret[PROC_KEY_REC_USUAL].num = !key->store->usual || key->store->usual(keyd, key);
 }
 
 /* Files first, then the registry, then the answer: whoever was told of a key finds it again. */
@@ -234,7 +236,7 @@ static enum att_rc keep_key(struct keyd *keyd, const struct proc_op *op, struct 
                             struct att_buf *ret_payload, struct att_err *err)
 {
     struct proc_value values[PROC_FIELDS_MAX] = {0};
-    record_values(key, values);
+    record_values(keyd, key, values);
     enum att_rc rc = proc_reply_encode(op, values, ret_payload, err);
     if (rc != ATT_OK) {
         key->store->destroy(keyd, key);
@@ -340,7 +342,7 @@ static enum att_rc list_page(struct keyd *keyd, const char *after, struct att_bu
     for (; at < keyd->keys_count && count < PROC_KEY_PAGE && store->len < PROC_FRAME_MAX / 2;
          at++) {
         struct proc_value values[PROC_FIELDS_MAX] = {0};
-        record_values(&keyd->keys[at], values);
+        record_values(keyd, &keyd->keys[at], values);
         enum att_rc rc = proc_msg_encode(&proc_key_record_shape, values, store, err);
         if (rc != ATT_OK) {
             return rc;

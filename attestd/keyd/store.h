@@ -53,6 +53,8 @@ struct keyd_store {
      * no modules. */
     enum att_rc (*choose)(struct keyd *keyd, struct att_slice name, struct keyd_key *key,
                           struct att_err *err);
+    /* Is the key where choose would put one without a name? NULL with choose. Must not block. */
+    bool (*usual)(const struct keyd *keyd, const struct keyd_key *key);
     /* ATT_OK when this key, which may be yet to be made, can be made and used now; else what to
      * answer. */
     enum att_rc (*ready)(struct keyd *keyd, const struct keyd_key *key, struct att_err *err);

@@ -483,6 +483,7 @@ const struct keyd_store keyd_store_hsm = {
     .keys_max = KEYS_MAX,
     .rsa = true,
     .choose = keyd_hsms_choose,
+    .usual = keyd_hsms_usual,
     .ready = keyd_hsms_ready,
     .create = create,
     .keep = keep,

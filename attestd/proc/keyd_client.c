@@ -318,6 +318,7 @@ static enum att_rc take_key(const struct proc_value *v, struct proc_key *ret_key
     proc_take_text(v[PROC_KEY_REC_KEY_STORE].bytes, key.store, sizeof key.store);
     proc_take_text(v[PROC_KEY_REC_KEY_TYPE].bytes, key.type, sizeof key.type);
     proc_take_text(v[PROC_KEY_REC_HSM].bytes, key.hsm, sizeof key.hsm);
+    key.usual = v[PROC_KEY_REC_USUAL].num == 1;
     enum att_rc rc = take_copy(v[PROC_KEY_REC_NAME].bytes, &key.name, err);
     if (rc == ATT_OK) {
         rc = take_copy(v[PROC_KEY_REC_SPKI].bytes, &key.spki, err);

@@ -91,6 +91,7 @@ struct proc_key {
     struct att_buf name;             /* TPM Name; empty: not a TPM's key */
     struct att_buf spki;             /* DER */
     char hsm[PROC_HSM_NAME_MAX + 1]; /* the HSM's module; empty: in no HSM */
+    bool usual;                      /* where one is made when no module is named */
 };
 void proc_key_done(struct proc_key *key);
 /* On P-256, in the default module; create_type: of any type, in any module ("": the default). */

@@ -67,7 +67,10 @@
     {                                                                                              \
         {                                                                                          \
             F_KEY_ID, F_AGENT, F_STATE, F_CREATED, F_STORE, {"keyType", PROC_TEXT, 1, 15, 0},      \
-                {"name", PROC_BYTES, 0, 66, 0}, F_SPKI, F_HSM                                      \
+                {"name", PROC_BYTES, 0, 66, 0}, F_SPKI, F_HSM,                                     \
+            {                                                                                      \
+                "usual", PROC_U32, 0, 1, 0                                                         \
+            }                                                                                      \
         }                                                                                          \
     }
 

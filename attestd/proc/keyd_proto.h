@@ -159,7 +159,8 @@ enum {
 
 /* A key record: keyId, agent, state ("new", "active", "retired"), createdAt (UTC seconds),
  * keyStore, keyType (as above), name (TPM Name; empty where the store is no TPM), spki (DER), hsm
- * (the module that has it; empty where the store is no HSM). */
+ * (the module that has it; empty where the store is no HSM), usual (1: where a key of this store is
+ * made when no module is named; 0: in another module). */
 enum {
     PROC_KEY_REC_KEY_ID,
     PROC_KEY_REC_AGENT,
@@ -170,6 +171,7 @@ enum {
     PROC_KEY_REC_NAME,
     PROC_KEY_REC_SPKI,
     PROC_KEY_REC_HSM,
+    PROC_KEY_REC_USUAL,
 };
 extern const struct proc_shape proc_key_record_shape;
 

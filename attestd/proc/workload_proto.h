@@ -16,6 +16,7 @@ enum proc_workload_op {
     PROC_WORKLOAD_VIEW = 2,
     PROC_WORKLOAD_REPORT = 3,
     PROC_WORKLOAD_CHANGES = 4,
+    PROC_WORKLOAD_VIEW_HSM = 5,
 };
 
 /* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11") → agent, identity
@@ -30,10 +31,12 @@ enum { PROC_WORKLOAD_IDENTIFY_REP_AGENT, PROC_WORKLOAD_IDENTIFY_REP_IDENTITY };
 
 /* VIEW: agent → what it has now: spiffeId, keyId (of the key in force), notAfter (UTC seconds),
  * chain (DER, leaf first), bundle (DER, workload roots), generation (another number when anything
- * of it changed), keyStore ("tpm", "hsm", "memory") and hsm (the module that the entry names;
- * empty: the default): tokend keeps those apart whose keys may be long in coming; nothing else
- * depends on them. ATT_E_NOTFOUND noCertificate: nothing is in force (not issued yet, expired,
- * removed). */
+ * of it changed), keyStore ("tpm", "hsm", "memory": tokend keeps those apart whose keys may be
+ * long in coming; nothing else depends on it). ATT_E_NOTFOUND noCertificate: nothing is in force
+ * (not issued yet, expired, removed).
+ * VIEW_HSM: the same, and hsm (the HSM module that the entry names; empty: the default, or none):
+ * tokend keeps modules apart, too. An operation of its own, so that a tokend which outlives an
+ * upgrade keeps working. */
 enum { PROC_WORKLOAD_VIEW_REQ_AGENT };
 enum {
     PROC_WORKLOAD_VIEW_REP_SPIFFE_ID,

@@ -169,9 +169,11 @@ static void test_the_default_is_the_first(void **state)
     struct keyd_key key = {.store = &keyd_store_hsm};
     assert_int_equal(keyd_store_hsm.choose(&rig->keyd, ATT_SLICE_LIT(""), &key, NULL), ATT_OK);
     assert_string_equal(key.module, "default");
+    assert_true(keyd_store_hsm.usual(&rig->keyd, &key));
     assert_int_equal(keyd_store_hsm.choose(&rig->keyd, ATT_SLICE_LIT("payments"), &key, NULL),
                      ATT_OK);
     assert_string_equal(key.module, "payments");
+    assert_false(keyd_store_hsm.usual(&rig->keyd, &key));
 }
 
 static void test_refuses_a_module_that_the_host_has_not(void **state)
