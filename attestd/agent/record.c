@@ -75,7 +75,8 @@ static const struct field fields[] = {
     AT("issued", U64, issued),
 };
 #define FIELDS (sizeof(fields) / sizeof(fields[0]))
-/* version, state and before beside the table; and retired and keyType, where they are there. */
+/* version, state and before beside the table; and retired, keyType and hsm, where they are there.
+ */
 #define MEMBERS (FIELDS + 3)
 
 static json_t *field_get(const struct agent_record *rec, const struct field *f)
@@ -217,7 +218,7 @@ static enum att_rc take_retired(const json_t *list, struct agent_record *rec, st
     return ATT_OK;
 }
 
-/* ---- keyType: where it is not the usual one ----------------------------------------------------
+/* ---- keyType, hsm: where they are not the usual ones -------------------------------------------
  */
 
 const char *agent_record_key_type(const struct agent_record *rec)
@@ -225,17 +226,18 @@ const char *agent_record_key_type(const struct agent_record *rec)
     return rec->key_type[0] ? rec->key_type : "ec-p256";
 }
 
-static enum att_rc take_key_type(const json_t *value, struct agent_record *rec, struct att_err *err)
+static enum att_rc take_optional(const json_t *obj, const char *name, char *ret, size_t room,
+                                 struct att_err *err)
 {
+    const json_t *value = json_object_get(obj, name);
     size_t len = json_string_length(value);
     if (!value) {
         return ATT_OK;
     }
-    if (!json_is_string(value) || len == 0 || len >= sizeof(rec->key_type)) {
-        return att_fail(err, ATT_E_PARSE, "keyType: expected a text of 1 to %zu bytes",
-                        sizeof(rec->key_type) - 1);
+    if (!json_is_string(value) || len == 0 || len >= room) {
+        return att_fail(err, ATT_E_PARSE, "%s: expected a text of 1 to %zu bytes", name, room - 1);
     }
-    memcpy(rec->key_type, json_string_value(value), len);
+    memcpy(ret, json_string_value(value), len);
     return ATT_OK;
 }
 
@@ -252,6 +254,9 @@ enum att_rc agent_record_encode(const struct agent_record *rec, struct att_buf *
     bad |= put_retired(obj, rec);
     if (rec->key_type[0]) {
         bad |= json_object_set_new(obj, "keyType", json_string(rec->key_type));
+    }
+    if (rec->hsm[0]) {
+        bad |= json_object_set_new(obj, "hsm", json_string(rec->hsm));
     }
     if (bad) {
         return att_fail(err, ATT_E_NOMEM, "cannot write down agent %s", rec->name);
@@ -314,8 +319,8 @@ enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_r
     }
     const json_t *retired = json_object_get(obj, "retired");
     /* All others are required, so any further one shows in the count. */
-    const json_t *key_type = json_object_get(obj, "keyType");
-    size_t members = MEMBERS + (retired ? 1 : 0) + (key_type ? 1 : 0);
+    size_t members = MEMBERS + (retired ? 1 : 0) + (json_object_get(obj, "keyType") ? 1 : 0) +
+                     (json_object_get(obj, "hsm") ? 1 : 0);
     if (json_object_size(obj) != members) {
         return att_fail(err, ATT_E_PARSE, "%zu members, expected exactly %zu",
                         json_object_size(obj), members);
@@ -332,7 +337,10 @@ enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_r
         rc = take_retired(retired, &rec, err);
     }
     if (rc == ATT_OK) {
-        rc = take_key_type(key_type, &rec, err);
+        rc = take_optional(obj, "keyType", rec.key_type, sizeof(rec.key_type), err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_optional(obj, "hsm", rec.hsm, sizeof(rec.hsm), err);
     }
     if (rc == ATT_OK) {
         rc = check(&rec, err);

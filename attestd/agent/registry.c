@@ -167,6 +167,9 @@ static enum att_rc check_entry(const struct agent_entry *entry, struct att_err *
     if (rc == ATT_OK && entry->key_type) {
         rc = check_text("keyType", entry->key_type, sizeof(rec.key_type) - 1, entry->name, err);
     }
+    if (rc == ATT_OK && entry->hsm) {
+        rc = check_text("hsm", entry->hsm, sizeof(rec.hsm) - 1, entry->name, err);
+    }
     if (rc == ATT_OK && (entry->lifetime_s < 0 || entry->lifetime_s > (int64_t)366 * 86400)) {
         rc = att_fail(err, ATT_E_INVAL,
                       "entry %s: lifetime of %lld s, expected 0 (unknown) to 366 days", entry->name,
@@ -226,12 +229,18 @@ static const char *type_of(const struct agent_entry *entry)
     return entry->key_type && strcmp(entry->key_type, "ec-p256") != 0 ? entry->key_type : "";
 }
 
+static const char *hsm_of(const struct agent_entry *entry)
+{
+    return entry->hsm ? entry->hsm : "";
+}
+
 static bool take_entry(struct agent_record *rec, const struct agent_entry *entry)
 {
     bool changed = TAKE(rec->spiffe_id, entry->spiffe_id);
     changed |= TAKE(rec->profile, entry->profile);
     changed |= TAKE(rec->key_store, entry->key_store);
     changed |= TAKE(rec->key_type, type_of(entry));
+    changed |= TAKE(rec->hsm, hsm_of(entry));
     changed |= rec->lifetime_s != entry->lifetime_s;
     rec->lifetime_s = entry->lifetime_s;
     return changed;
@@ -254,7 +263,8 @@ static enum att_rc sync_one(struct agent_registry *reg, const struct agent_entry
         sync->added++;
     } else {
         bool other_store = strcmp(agent->rec.key_store, entry->key_store) != 0 ||
-                           strcmp(agent->rec.key_type, type_of(entry)) != 0;
+                           strcmp(agent->rec.key_type, type_of(entry)) != 0 ||
+                           strcmp(agent->rec.hsm, hsm_of(entry)) != 0;
         bool changed = take_entry(&agent->rec, entry);
         /* The key in use is of the store before: that the certificate says so is not enough. */
         agent->forced |= other_store && agent->rec.life.state == AGENT_VALID;

@@ -40,6 +40,7 @@ struct agent_record {
     char profile[AGENT_PROFILE_MAX + 1];
     char key_store[16]; /* "tpm" */
     char key_type[16];  /* "rsa-2048" …; empty: ec-p256 */
+    char hsm[33];       /* which of the host's HSM modules, as the entry says; empty: the default */
     int64_t lifetime_s;
     struct agent_life life;
     char key_id[AGENT_KEY_ID_MAX + 1];               /* key of the certificate in force */
@@ -66,7 +67,7 @@ ATT_MUST_USE enum att_rc agent_name_check(const char *name, struct att_err *err)
 /* JSON, {"version": 1, …}; every field is checked against its bounds, an unknown field or version
  * is an error (ATT_E_PARSE), and so are combinations that no run can leave behind. A record without
  * "retired", from an earlier release, has none; a retired key without "serial" is one's, too; a
- * record without "keyType" is of an agent on P-256. */
+ * record without "keyType" is of an agent on P-256, one without "hsm" of the default module. */
 ATT_MUST_USE enum att_rc agent_record_encode(const struct agent_record *rec,
                                              struct att_buf *ret_text, struct att_err *err);
 ATT_MUST_USE enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_rec,
@@ -144,6 +145,7 @@ void agent_registry_drop(struct agent_registry *reg, const char *name);
 struct agent_entry {
     const char *name, *spiffe_id, *profile, *key_store;
     const char *key_type; /* NULL: ec-p256 */
+    const char *hsm;      /* NULL: the host's default */
     int64_t lifetime_s;
 };
 /* Makes the registry agree with a view: unknown agents are added (state absent), known ones take

@@ -3,8 +3,8 @@
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 #include "attestd/conf/check.h"
+#include "attestd/conf/hsms.h"
 #include "attestd/conf/load.h"
-#include "attestd/conf/hsm_conf.h"
 #include "attestd/conf/schema.h"
 
 #include <stdlib.h>
@@ -45,6 +45,9 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("logs", OPT, struct conf_attestd, logs, logs_fields),
     CYAML_FIELD_MAPPING_PTR("signatures", OPT, struct conf_attestd, signatures, signatures_fields),
     CYAML_FIELD_MAPPING_PTR("hsm", OPT, struct conf_attestd, hsm, conf_hsm_fields),
+    CYAML_FIELD_SEQUENCE_COUNT("hsms", OPT, struct conf_attestd, hsms, n_hsms, &conf_hsm_named, 0,
+                               CONF_HSMS_MAX),
+    STR(conf_attestd, default_hsm, OPT),
     STR(conf_attestd, log, OPT),
     STR(conf_attestd, log_level, OPT),
     STR(conf_attestd, control_group, OPT),
@@ -64,7 +67,7 @@ static bool fill_defaults(struct conf_attestd *conf)
     conf->tpm = conf->tpm ? conf->tpm : calloc(1, sizeof *conf->tpm);
     conf->logs = conf->logs ? conf->logs : calloc(1, sizeof *conf->logs);
     conf->signatures = conf->signatures ? conf->signatures : calloc(1, sizeof *conf->signatures);
-    return conf->tpm && conf->logs && conf->signatures && conf_hsm_defaults(conf->hsm) &&
+    return conf->tpm && conf->logs && conf->signatures &&
            conf_default(&conf->tpm->tcti, "device:/dev/tpmrm0") &&
            conf_default(&conf->tpm->pcr, "none") &&
            conf_default(&conf->logs->firmware,
@@ -166,9 +169,7 @@ static void check_signatures(struct conf_check *check, struct conf_attestd_signa
 
 static void check_all(struct conf_check *check, struct conf_attestd *conf)
 {
-    if (conf->hsm) {
-        conf_hsm_check(check, conf->hsm);
-    }
+    conf_hsms_check(check, conf);
     if (conf->issuer) {
         check_issuer(check, conf->issuer);
     }
@@ -195,6 +196,7 @@ static enum att_rc parse(struct att_slice yaml, void **ret, struct conf_errors *
         struct conf_check check = {errors, root};
         if (fill_defaults(data)) {
             check_all(&check, data);
+            rc = errors->n ? ATT_OK : conf_hsms_settle(data, err);
         } else {
             rc = att_fail(err, ATT_E_NOMEM, "configuration");
         }

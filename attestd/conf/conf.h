@@ -62,12 +62,17 @@ struct conf_attestd_logs {
     char *firmware, *systemd, *ima; /* paths; never NULL; an absent file is a log not sent */
 };
 
+#define CONF_HSMS_MAX         4 /* modules of one host, each with an attestd-hsmd of its own */
+#define CONF_HSM_NAME_MAX     32
 #define CONF_HSM_FILES_MAX    16
 #define CONF_HSM_SESSIONS_MAX 8
-struct conf_attestd_hsm { /* for attestd-hsmd; keyd looks only whether there is one */
-    char *module;         /* path of the PKCS#11 module */
-    char *token;          /* RFC 7512 URI; conf_p11uri_parse has its parts */
-    char **files;         /* what the module may read and, where their modes let it, write */
+#define CONF_HSM_DEFAULT      "default" /* what the section hsm is called */
+struct conf_attestd_hsm {               /* for attestd-hsmd; keyd looks at name and user only */
+    char *name;                         /* conf_name_check, at most CONF_HSM_NAME_MAX; differ */
+    char *user;                         /* as whom its attestd-hsmd runs; NULL: keyd's --hsm-user */
+    char *module;                       /* path of the PKCS#11 module */
+    char *token;                        /* RFC 7512 URI; conf_p11uri_parse has its parts */
+    char **files; /* what the module may read and, where their modes let it, write */
     unsigned n_files;
     char *sandbox;     /* "local" or "network" */
     uint32_t sessions; /* side by side; 4 unless set */
@@ -82,7 +87,11 @@ struct conf_attestd {
     char *ticket_file;                  /* NULL: none configured */
     struct conf_attestd_logs *logs;
     struct conf_attestd_signatures *signatures;
-    struct conf_attestd_hsm *hsm; /* NULL: section absent, this host has none */
+    /* The host's default first, then as in the file; the section hsm is one of them. */
+    struct conf_attestd_hsm *hsms;
+    unsigned n_hsms;              /* 0: this host has no HSM */
+    struct conf_attestd_hsm *hsm; /* NULL after load */
+    char *default_hsm;            /* hsms[0].name after load; NULL without any */
     char *log;                    /* "text" or "json" */
     char *log_level;              /* "debug" "info" "warn" "error" */
     char *control_group;          /* "attestd-admin"; "" or "none" in the file: NULL, root only */
@@ -97,6 +106,10 @@ ATT_MUST_USE enum att_rc conf_attestd_load(const char *path, struct conf_attestd
 ATT_MUST_USE enum att_rc conf_attestd_parse(struct att_slice yaml, struct conf_attestd **ret_conf,
                                             struct conf_errors *errors, struct att_err *err);
 void conf_attestd_free(struct conf_attestd *conf);
+
+/* NULL: this host has none of that name. */
+const struct conf_attestd_hsm *conf_attestd_hsm_find(const struct conf_attestd *conf,
+                                                     const char *name);
 
 /* Sections of attestd.yaml that may be overridden on the command line; the value is checked like
  * the file's (absolute path). */

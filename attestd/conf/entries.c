@@ -163,6 +163,7 @@ static void entry_done(struct conf_entry *entry)
     free(entry->name);
     free(entry->owner);
     free(entry->profile);
+    free(entry->hsm);
     for (size_t i = 0; i < entry->n_hosts; i++) {
         free(entry->hosts[i].text);
         free(entry->hosts[i].key);

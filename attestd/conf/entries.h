@@ -61,6 +61,7 @@ struct conf_entry {
     struct conf_measured measured;
     enum conf_key_kind key;
     enum att_keytype key_type; /* ATT_KEYTYPE_P256 unless the entry says otherwise */
+    char *hsm; /* which module of the host's, with CONF_KEY_HSM; NULL: the host's default */
     char *profile;
 };
 struct conf_entries {
@@ -80,8 +81,8 @@ void conf_entries_free(struct conf_entries *entries);
  * "exe_sha256"?:
  * ["<hex>"], "script_sha256"?: ["<hex>"], "manifest"?: {"path", "sha256"}}],
  * "measured"?: {"manifest", "roots"?: ["<hex>"], "signers"?: ["<hex>"], "level"?: 1, "reread_s"?:
- * 3600}, "key": "tpm", "key_type"?: "rsa-2048", "profile"}. The same entry gives the same JSON,
- * byte for byte when dumped sorted. */
+ * 3600}, "key": "hsm", "key_type"?: "rsa-2048", "hsm"?: "payments", "profile"}. The same entry
+ * gives the same JSON, byte for byte when dumped sorted. */
 ATT_MUST_USE enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json,
                                             struct att_err *err);
 /* Strict: unknown members, wrong types and every rule of the file are errors. */

@@ -321,11 +321,31 @@ static void decode_key_type(struct decode *d, const char *path, const json_t *js
     }
 }
 
+/* Which modules a host has, its own configuration says: what has none of this name refuses. */
+static void decode_hsm(struct decode *d, const char *path, const json_t *json,
+                       struct conf_entry *entry)
+{
+    const char *name = text_of(d, path, json, "hsm", false);
+    struct conf_path at = sub(path, "hsm");
+    if (!name || !conf_check_name(d->check, at.text, name)) {
+        return;
+    }
+    if (strlen(name) > CONF_HSM_NAME_MAX) {
+        conf_bad(d->check, at.text, "expected at most %d characters, found %zu", CONF_HSM_NAME_MAX,
+                 strlen(name));
+    }
+    if (entry->key && entry->key != CONF_KEY_HSM) {
+        conf_bad(d->check, at.text, "expected with key: hsm only, found \"%s\" with key: %s", name,
+                 conf_key_kind_name(entry->key));
+    }
+    entry->hsm = copy(d, name);
+}
+
 static void decode_entry(struct decode *d, const char *path, const json_t *json,
                          struct conf_entry *entry)
 {
-    static const char *const keys[] = {"name", "owner",    "hosts",   "workload", "measured",
-                                       "key",  "key_type", "profile", NULL};
+    static const char *const keys[] = {"name", "owner",    "hosts", "workload", "measured",
+                                       "key",  "key_type", "hsm",   "profile",  NULL};
     if (!check_keys(d, path, json, keys)) {
         return;
     }
@@ -340,6 +360,7 @@ static void decode_entry(struct decode *d, const char *path, const json_t *json,
     entry->profile = copy(d, profile);
     decode_key(d, path, json, entry);
     decode_key_type(d, path, json, entry);
+    decode_hsm(d, path, json, entry);
     decode_measured(d, sub(path, "measured").text, json_object_get(json, "measured"),
                     &entry->measured);
     const json_t *hosts = list_of(d, path, json, "hosts", 1, CONF_HOSTS_MAX, true);
@@ -664,9 +685,10 @@ enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json
         json_decref(hosts);
         return rc != ATT_OK ? rc : att_fail(err, ATT_E_NOMEM, "entry \"%s\"", entry->name);
     }
-    json_t *json = json_pack("{s:s, s:s, s:o, s:o, s:s, s:s}", "name", entry->name, "owner",
-                             entry->owner, "hosts", hosts, "workload", work, "key",
-                             conf_key_kind_name(entry->key), "profile", entry->profile);
+    json_t *json =
+        json_pack("{s:s, s:s, s:o, s:o, s:s, s:s*, s:s}", "name", entry->name, "owner",
+                  entry->owner, "hosts", hosts, "workload", work, "key",
+                  conf_key_kind_name(entry->key), "hsm", entry->hsm, "profile", entry->profile);
     json_t *measured = NULL;
     if (json && entry->key_type != ATT_KEYTYPE_P256 && /* the default is not written */
         json_object_set_new(json, "key_type", json_string(att_keytype_name(entry->key_type))) !=

@@ -3,7 +3,7 @@
 #include "attestd/base/enc.h"
 #include "attestd/conf/check.h"
 #include "attestd/conf/issuer_admin.h"
-#include "attestd/conf/hsm_conf.h"
+#include "attestd/conf/hsms.h"
 #include "attestd/conf/issuer_dns.h"
 #include "attestd/conf/load.h"
 #include "attestd/conf/schema.h"

@@ -144,6 +144,28 @@ static void print_connections(const json_t *agents)
     }
 }
 
+/* The default first; then modules of whose keys the configuration says nothing. */
+static void print_hsms(const json_t *hsm)
+{
+    static const char *const rows[][2] = {
+        {"state", "state"}, {"reason", "reason"}, {"PIN", "pin"},
+        {"keys", "keys"},   {"waste", "waste"},
+    };
+    const json_t *modules = json_object_get(hsm, "modules");
+    const json_t *elsewhere = json_object_get(hsm, "elsewhere");
+    char name[64], keys[32];
+    for (size_t i = 0; i < json_array_size(modules); i++) {
+        const json_t *one = json_array_get(modules, i);
+        printf("HSM %s\n", ctl_text(one, "name", name, sizeof name));
+        print_pairs(one, rows, sizeof rows / sizeof rows[0]);
+    }
+    for (size_t i = 0; i < json_array_size(elsewhere); i++) {
+        const json_t *one = json_array_get(elsewhere, i);
+        printf("HSM %s: not configured\n", ctl_text(one, "name", name, sizeof name));
+        printf("  %-12s %s\n", "keys", ctl_text(one, "keys", keys, sizeof keys));
+    }
+}
+
 enum ctl_exit ctl_status_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
                               const json_t *result)
 {
@@ -164,10 +186,6 @@ enum ctl_exit ctl_status_show(const struct ctl_ctx *ctx, const struct ctl_args *
         {"firmware", "tpm.firmware"},     {"lockout", "tpm.lockoutCounter"},
         {"operations", "tpm.operations"},
     };
-    static const char *const hsm[][2] = {
-        {"state", "hsm.state"}, {"reason", "hsm.reason"}, {"PIN", "hsm.pin"},
-        {"keys", "hsm.keys"},   {"waste", "hsm.waste"},
-    };
     static const char *const token[][2] = {
         {"state", "token.state"},
         {"version", "token.version"},
@@ -182,10 +200,7 @@ enum ctl_exit ctl_status_show(const struct ctl_ctx *ctx, const struct ctl_args *
     print_pairs(result, host, sizeof host / sizeof host[0]);
     puts("TPM");
     print_pairs(result, tpm, sizeof tpm / sizeof tpm[0]);
-    if (json_is_object(json_object_get(result, "hsm"))) {
-        puts("HSM");
-        print_pairs(result, hsm, sizeof hsm / sizeof hsm[0]);
-    }
+    print_hsms(json_object_get(result, "hsm"));
     puts("token service");
     print_pairs(result, token, sizeof token / sizeof token[0]);
     print_connections(json_object_get(json_object_get(result, "token"), "agents"));

@@ -44,7 +44,10 @@ const json_t *host_hsm_info(const json_t *keyd_info)
         const json_t *store = json_array_get(stores, i);
         const char *name = json_string_value(json_object_get(store, "name"));
         if (name && strcmp(name, "hsm") == 0) {
-            return json_is_true(json_object_get(store, "configured")) ? store : NULL;
+            return json_is_true(json_object_get(store, "configured")) ||
+                           json_array_size(json_object_get(store, "elsewhere"))
+                       ? store
+                       : NULL;
         }
     }
     return NULL;
@@ -68,22 +71,41 @@ static const char *mend_pin(const char *pin)
                                         : "see the check before";
 }
 
+/* The default's checks have no name after them: a host with one module has just these. */
+static void check_module(struct doctor *d, const json_t *hsm, bool is_default)
+{
+    const char *state = text_of(hsm, "state"), *word = text_of(hsm, "word");
+    const char *reason = text_of(hsm, "reason"), *pin = text_of(hsm, "pin");
+    const char *at = is_default ? "" : ":", *name = is_default ? "" : text_of(hsm, "name");
+    json_int_t waste = json_integer_value(json_object_get(hsm, "waste"));
+    char check_name[64];
+    snprintf(check_name, sizeof check_name, "hsm%s%s", at, name);
+    check(d, check_name, strcmp(state, "ready") == 0, false,
+          "attestd-hsmd's log, and the table of words in OPERATIONS.md, An HSM", "%s: %s%s%s%s%s",
+          text_of(hsm, "name"), state, word[0] ? " " : "", word, reason[0] ? ": " : "", reason);
+    snprintf(check_name, sizeof check_name, "hsmPin%s%s", at, name);
+    check(d, check_name, strcmp(pin, "ok") == 0, false, mend_pin(pin),
+          "the token says of its user PIN: %s", pin);
+    snprintf(check_name, sizeof check_name, "hsmWaste%s%s", at, name);
+    check(d, check_name, waste == 0, true, "they go when the token is there and can be written",
+          "%lld keys that are not used any more wait to be destroyed", (long long)waste);
+}
+
 static void check_hsm(struct doctor *d, const json_t *info)
 {
     const json_t *hsm = host_hsm_info(info);
-    if (!hsm) {
-        return;
+    const json_t *modules = json_object_get(hsm, "modules");
+    for (size_t i = 0; i < json_array_size(modules); i++) {
+        check_module(d, json_array_get(modules, i), i == 0);
     }
-    const char *state = text_of(hsm, "state"), *word = text_of(hsm, "word");
-    const char *reason = text_of(hsm, "reason"), *pin = text_of(hsm, "pin");
-    json_int_t waste = json_integer_value(json_object_get(hsm, "waste"));
-    check(d, "hsm", strcmp(state, "ready") == 0, false,
-          "attestd-hsmd's log, and the table of words in OPERATIONS.md, An HSM", "%s%s%s%s%s",
-          state, word[0] ? " " : "", word, reason[0] ? ": " : "", reason);
-    check(d, "hsmPin", strcmp(pin, "ok") == 0, false, mend_pin(pin),
-          "the token says of its user PIN: %s", pin);
-    check(d, "hsmWaste", waste == 0, true, "they go when the token is there and can be written",
-          "%lld keys that are not used any more wait to be destroyed", (long long)waste);
+    const json_t *elsewhere = json_object_get(hsm, "elsewhere");
+    for (size_t i = 0; i < json_array_size(elsewhere); i++) {
+        const json_t *one = json_array_get(elsewhere, i);
+        check(d, "hsmModule", false, false,
+              "name the module in attestd.yaml again, as it was; without it its keys do not sign",
+              "%lld keys are in HSM module %s, which this host's configuration does not name",
+              (long long)json_integer_value(json_object_get(one, "keys")), text_of(one, "name"));
+    }
 }
 
 static void check_tpm(struct doctor *d, struct host *host)

@@ -239,7 +239,7 @@ static bool same_entry(const struct agent_record *a, const struct agent_record *
 {
     return strcmp(a->spiffe_id, b->spiffe_id) == 0 && strcmp(a->profile, b->profile) == 0 &&
            strcmp(a->key_store, b->key_store) == 0 && strcmp(a->key_type, b->key_type) == 0 &&
-           a->lifetime_s == b->lifetime_s;
+           strcmp(a->hsm, b->hsm) == 0 && a->lifetime_s == b->lifetime_s;
 }
 
 static void copy_entry(struct agent_record *to, const struct agent_record *from)
@@ -248,6 +248,7 @@ static void copy_entry(struct agent_record *to, const struct agent_record *from)
     memcpy(to->profile, from->profile, sizeof(to->profile));
     memcpy(to->key_store, from->key_store, sizeof(to->key_store));
     memcpy(to->key_type, from->key_type, sizeof(to->key_type));
+    memcpy(to->hsm, from->hsm, sizeof(to->hsm));
     to->lifetime_s = from->lifetime_s;
 }
 

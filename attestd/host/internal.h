@@ -365,7 +365,7 @@ bool host_spare_wanted(const struct host *host, const struct agent *agent,
 void host_spare_make(struct host *host, const char *name);
 /* What keyd said of this key, if it is remembered; the caller's from then on. */
 bool host_spare_take(struct host *host, const char *key_id, struct proc_key *ret_key);
-/* Is the key of the store and the type that the entry names? */
+/* Is the key of the store, the module and the type that the entry names? */
 bool host_key_fits(const struct proc_key *key, const struct agent_record *rec);
 /* Not used, not retired, and not older than the certificate's lifetime or a day. */
 bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec);
@@ -420,7 +420,7 @@ json_t *host_agent_json(const struct agent *agent, struct agent_now now);
 json_t *host_time_json(int64_t utc_s); /* RFC 3339, or null for 0 */
 json_t *host_error_json(const struct agent_error *error);
 ATT_MUST_USE enum att_rc host_doctor(struct host *host, json_t **ret_result, struct att_err *err);
-/* Of keyd's INFO the store "hsm", borrowed; NULL: this host has no HSM. */
+/* Of keyd's INFO the store "hsm", borrowed; NULL: this host has no HSM, and no key in one. */
 const json_t *host_hsm_info(const json_t *keyd_info);
 /* One line of it: appended to checks. mend only where it is not ok. doctor_tpm.c reads keyd's INFO.
  */

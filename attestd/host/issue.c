@@ -134,10 +134,10 @@ static enum att_rc step_make_key(struct host_issue *job, struct att_err *err)
     if (have_spare(job)) {
         return advance(job, AGENT_EV_KEY_MADE, err);
     }
-    enum att_rc rc =
-        from_keyd(job, AGENT_STAGE_TPM_CREATE,
-                  proc_keyd_key_create_type(job->host->keyd, job->rec.name, job->rec.key_store,
-                                            agent_record_key_type(&job->rec), &job->key, err));
+    enum att_rc rc = from_keyd(
+        job, AGENT_STAGE_TPM_CREATE,
+        proc_keyd_key_create_type(job->host->keyd, job->rec.name, job->rec.key_store,
+                                  agent_record_key_type(&job->rec), job->rec.hsm, &job->key, err));
     host_keys_created(job->host, job->rec.name, rc);
     if (rc != ATT_OK) {
         return rc;
@@ -175,15 +175,15 @@ static enum att_rc need_key(struct host_issue *job, struct att_err *err)
     return ATT_OK;
 }
 
-/* One made before the entry named another store or type is of no use any more. */
+/* One made before the entry named another store, module or type is of no use any more. */
 static enum att_rc need_key_of_entry(struct host_issue *job, struct att_err *err)
 {
     enum att_rc rc = need_key(job, err);
     if (rc == ATT_OK && !host_key_fits(&job->key, &job->rec)) {
         job->where = HOST_AT_KEYD;
-        rc = att_fail(err, ATT_E_NOTFOUND, "key %s is %s (%s), the entry says %s (%s) by now",
-                      job->rec.next_key_id, job->key.store, job->key.type, job->rec.key_store,
-                      agent_record_key_type(&job->rec));
+        rc = att_fail(err, ATT_E_NOTFOUND, "key %s is %s %s (%s), the entry says %s %s (%s) by now",
+                      job->rec.next_key_id, job->key.store, job->key.hsm, job->key.type,
+                      job->rec.key_store, job->rec.hsm, agent_record_key_type(&job->rec));
     }
     return rc;
 }

@@ -37,7 +37,7 @@ static enum att_rc check_one(struct host *host, const struct agent_record *rec,
 {
     if (is(rec->key_id, key->key_id)) {
         if (!host_key_fits(key, rec)) {
-            renew(host, rec->name); /* the entry names another store or type since */
+            renew(host, rec->name); /* the entry names another store, module or type since */
         }
         return strcmp(key->state, "active") != 0 && rec->life.state != AGENT_FROZEN
                    ? proc_keyd_key_activate(host->keyd, key->key_id, err)

@@ -32,7 +32,8 @@ bool host_spare_wanted(const struct host *host, const struct agent *agent, struc
 bool host_key_fits(const struct proc_key *key, const struct agent_record *rec)
 {
     return strcmp(key->store, rec->key_store) == 0 &&
-           strcmp(key->type, agent_record_key_type(rec)) == 0;
+           strcmp(key->type, agent_record_key_type(rec)) == 0 &&
+           (rec->hsm[0] ? strcmp(key->hsm, rec->hsm) == 0 : key->usual);
 }
 
 bool host_spare_fresh(const struct proc_key *key, const struct agent_record *rec)
@@ -119,6 +120,7 @@ static enum att_rc make(struct host *host, const char *name, struct att_err *err
     struct proc_key key = {0};
     char store[sizeof(((struct agent_record *)0)->key_store)];
     char type[sizeof(((struct agent_record *)0)->key_type)];
+    char hsm[sizeof(((struct agent_record *)0)->hsm)];
     {
         HOST_LOCKED(host);
         const struct agent *agent = agent_registry_find(host->reg, name);
@@ -126,9 +128,10 @@ static enum att_rc make(struct host *host, const char *name, struct att_err *err
             return att_fail(err, ATT_E_NOTFOUND, "no agent %s", name);
         }
         memcpy(store, agent->rec.key_store, sizeof(store));
+        memcpy(hsm, agent->rec.hsm, sizeof(hsm));
         snprintf(type, sizeof(type), "%s", agent_record_key_type(&agent->rec));
     }
-    enum att_rc rc = proc_keyd_key_create_type(host->keyd, name, store, type, &key, err);
+    enum att_rc rc = proc_keyd_key_create_type(host->keyd, name, store, type, hsm, &key, err);
     host_keys_created(host, name, rc);
     if (rc == ATT_OK && assign(host, name, &key)) {
         /* A kill before this leaves a key that no record speaks of: the next start destroys it. */

@@ -57,6 +57,7 @@ json_t *host_agent_json(const struct agent *agent, struct agent_now now)
                   "profile", rec->profile, "lifetimeS", (json_int_t)rec->lifetime_s, "issued",
                   (json_int_t)rec->issued, "attempts", (json_int_t)rec->attempts);
     json_object_set_new(json, "keyType", json_string(agent_record_key_type(rec)));
+    json_object_set_new(json, "hsm", text_or_null(rec->hsm));
     json_object_set_new(json, "certificate", json_boolean(serving));
     json_object_set_new(json, "boot", text_or_null(serving ? rec->boot : ""));
     json_object_set_new(json, "serial", text_or_null(serving ? rec->serial : ""));
@@ -163,16 +164,18 @@ static json_t *sandbox_json(const struct proc_sandbox_report *report)
                      "dumpable", report->dumpable, "reason", report->reason);
 }
 
-/* null: this host has none, or keyd is away. */
+/* null: this host has none, or keyd is away. The default's members stand beside the list of all. */
 static json_t *hsm_json(const json_t *info)
 {
     const json_t *from = host_hsm_info(info);
-    json_t *hsm = from ? json_copy((json_t *)(uintptr_t)from) : json_null();
-    if (from) {
-        json_object_del(hsm, "name");
-        json_object_del(hsm, "configured");
-        json_object_del(hsm, "durable");
+    const json_t *modules = json_object_get(from, "modules");
+    if (!from) {
+        return json_null();
     }
+    json_t *hsm = json_copy((json_t *)(uintptr_t)json_array_get(modules, 0));
+    hsm = hsm ? hsm : json_object();
+    json_object_set(hsm, "modules", (json_t *)(uintptr_t)modules);
+    json_object_set(hsm, "elsewhere", (json_t *)(uintptr_t)json_object_get(from, "elsewhere"));
     return hsm;
 }
 

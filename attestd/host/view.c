@@ -59,6 +59,9 @@ static enum att_rc parse_entry(const json_t *obj, const char *trust_domain,
     if (rc == ATT_OK && json_object_get(obj, "keyType")) {
         rc = att_json_str(obj, "keyType", &entry.key_type, err);
     }
+    if (rc == ATT_OK && json_object_get(obj, "hsm")) {
+        rc = att_json_str(obj, "hsm", &entry.hsm, err);
+    }
     if (rc == ATT_OK) {
         rc = int_member(obj, "lifetimeS", 0, &entry.lifetime_s, err);
     }

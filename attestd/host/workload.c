@@ -213,6 +213,7 @@ struct view {
     char spiffe_id[AGENT_SPIFFE_ID_MAX + 1];
     char key_id[AGENT_KEY_ID_MAX + 1];
     char key_store[sizeof(((struct agent_record *)0)->key_store)];
+    char hsm[sizeof(((struct agent_record *)0)->hsm)];
     int64_t not_after;
     STACK_OF(X509) * chain, *bundle;
 };
@@ -237,6 +238,7 @@ static enum att_rc read_record(struct host *host, const char *name, struct view 
     memcpy(view->spiffe_id, agent->rec.spiffe_id, sizeof(view->spiffe_id));
     memcpy(view->key_id, agent->rec.key_id, sizeof(view->key_id));
     memcpy(view->key_store, agent->rec.key_store, sizeof(view->key_store));
+    memcpy(view->hsm, agent->rec.hsm, sizeof(view->hsm));
     view->not_after = agent->rec.dates.not_after;
     certs_stack_cleanup(&view->bundle);
     view->bundle = host->bundle ? X509_chain_up_ref(host->bundle) : sk_X509_new_null();
@@ -346,7 +348,8 @@ static enum att_rc encode_view(const struct proc_op *op, const struct view *view
         [PROC_WORKLOAD_VIEW_REP_CHAIN] = {.items = chain_items, .item_count = n_chain},
         [PROC_WORKLOAD_VIEW_REP_BUNDLE] = {.items = bundle_items, .item_count = n_bundle},
         [PROC_WORKLOAD_VIEW_REP_GENERATION] = proc_num(generation),
-        [PROC_WORKLOAD_VIEW_REP_KEY_STORE] = proc_text(view->key_store)};
+        [PROC_WORKLOAD_VIEW_REP_KEY_STORE] = proc_text(view->key_store),
+        [PROC_WORKLOAD_VIEW_REP_HSM] = proc_text(view->hsm)};
     return proc_reply_encode(op, reply, ret_payload, err);
 }
 

@@ -32,16 +32,17 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 
 struct command {
     const char *config; /* NULL: the default */
-    bool issuer;        /* config is issuer.yaml: the token holds authorities' keys */
+    const char *module;
+    bool issuer; /* config is issuer.yaml: the token holds authorities' keys */
     bool check;
     struct proc_users clients;
 };
 
 /* Everything that lasts until the end; never freed, since the process leaves by _exit(). */
 struct parts {
-    const struct conf_attestd_hsm *conf;
+    const struct conf_attestd_hsm *module; /* the one that this process is for */
     const char *run_dir;
-    const void *whole; /* the configuration of which they are parts */
+    bool issuer;
     enum att_log_level log_least;
     bool log_json;
     struct conf_p11uri uri;
@@ -56,13 +57,20 @@ struct parts {
 
 static void usage(FILE *to)
 {
-    fputs("usage: attestd-hsmd [--issuer] [--config FILE] [--client USER]... [--check]\n"
-          "Runs the PKCS#11 module of the configuration's hsm section, and serves attestd-keyd\n"
-          "(with --issuer: attest-issuerd) the keys of its token on RUN_DIR/hsm/hsm.sock.\n"
-          "  --issuer       the configuration is the issuer's (" CONFIG_DEFAULT_ISSUER ")\n"
+    fputs("usage: attestd-hsmd [--issuer] [--config FILE] [--module NAME] [--client USER]...\n"
+          "                    [--check]\n"
+          "Runs one PKCS#11 module of the configuration, and serves attestd-keyd the keys of its\n"
+          "token on RUN_DIR/hsm/NAME/hsm.sock (with --issuer: attest-issuerd, on\n"
+          "RUN_DIR/hsm/hsm.sock). A process each for several modules.\n"
+          "  --issuer       the configuration is the issuer's (" CONFIG_DEFAULT_ISSUER "); its\n"
+          "                 section hsm is the one module\n"
           "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
-          "  --client USER  who may ask, beside root: keyd's user, or the issuer's (default:\n"
-          "                 the user that attestd-hsmd runs as)\n"
+          "  --module NAME  which of hsms (" CONF_HSM_DEFAULT ": as the section hsm is called)
+          "
+          "  --client USER  who may ask, beside root: keyd's user, or the issuer's (default:
+          "
+          "                 the user that attestd-hsmd runs as)
+          "
           "  --check        read the configuration, say what is wrong in it, exit\n"
           "  --help, --version\n",
           to);
@@ -73,57 +81,79 @@ static const char *config_of(const struct command *cmd)
     return cmd->config ? cmd->config : cmd->issuer ? CONFIG_DEFAULT_ISSUER : CONFIG_DEFAULT;
 }
 
-/* What is loaded lasts until the end. */
-static enum att_rc load_host(const char *path, struct conf_errors *errors, struct parts *parts,
+static enum att_rc no_module(const struct command *cmd, const struct conf_attestd *conf,
                              struct att_err *err)
 {
-    struct conf_attestd *conf = NULL;
-    enum att_rc rc = conf_attestd_load(path, &conf, errors, err);
-    if (rc == ATT_OK) {
-        parts->conf = conf->hsm;
-        parts->whole = conf;
-        parts->run_dir = conf->run_dir;
-        parts->log_least = conf->log_least;
-        parts->log_json = conf->log_json;
+    char names[CONF_HSMS_MAX * (CONF_HSM_NAME_MAX + 2) + 1] = "";
+    if (conf->n_hsms == 0) {
+        return att_fail(err, ATT_E_NOTFOUND,
+                        "%s: no hsm or hsms section: this host has no HSM to serve",
+                        config_of(cmd));
     }
-    return rc;
+    for (unsigned i = 0, at = 0; i < conf->n_hsms; i++) {
+        at += (unsigned)snprintf(names + at, sizeof names - at, "%s%s", i ? ", " : "",
+                                 conf->hsms[i].name);
+    }
+    return att_fail(err, ATT_E_NOTFOUND, "%s: no HSM module \"%.64s\": expected one of: %s",
+                    config_of(cmd), cmd->module, names);
 }
 
-static enum att_rc load_issuer(const char *path, struct conf_errors *errors, struct parts *parts,
-                               struct att_err *err)
+/* What is loaded lasts until the end. */
+static enum att_rc load_host(const struct command *cmd, struct conf_errors *errors,
+                             struct parts *parts, struct att_err *err)
+{
+    struct conf_attestd *conf = NULL;
+    enum att_rc rc = conf_attestd_load(config_of(cmd), &conf, errors, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    parts->module = conf_attestd_hsm_find(conf, cmd->module);
+    parts->run_dir = conf->run_dir;
+    parts->log_least = conf->log_least;
+    parts->log_json = conf->log_json;
+    return parts->module ? ATT_OK : no_module(cmd, conf, err);
+}
+
+static enum att_rc load_issuer(const struct command *cmd, struct conf_errors *errors,
+                               struct parts *parts, struct att_err *err)
 {
     struct conf_issuer *conf = NULL;
-    enum att_rc rc = conf_issuer_load(path, &conf, errors, err);
-    if (rc == ATT_OK) {
-        parts->conf = conf->hsm;
-        parts->whole = conf;
-        parts->run_dir = conf->run_dir;
-        parts->log_least = conf->log_least;
-        parts->log_json = conf->log_json;
+    enum att_rc rc = conf_issuer_load(config_of(cmd), &conf, errors, err);
+    if (rc != ATT_OK) {
+        return rc;
     }
-    return rc;
+    if (!conf->hsm) {
+        return att_fail(err, ATT_E_NOTFOUND, "%s: no hsm section: there is no HSM to serve",
+                        config_of(cmd));
+    }
+    if (strcmp(conf->hsm->name, cmd->module) != 0) {
+        return att_fail(err, ATT_E_NOTFOUND, "%s: no HSM module \"%.64s\": expected %s",
+                        config_of(cmd), cmd->module, conf->hsm->name);
+    }
+    parts->module = conf->hsm;
+    parts->issuer = true;
+    parts->run_dir = conf->run_dir;
+    parts->log_least = conf->log_least;
+    parts->log_json = conf->log_json;
+    return ATT_OK;
 }
 
 static enum att_rc load_config(const struct command *cmd, struct parts *parts, struct att_err *err)
 {
-    const char *path = config_of(cmd);
     struct conf_errors *errors = calloc(1, sizeof *errors);
     if (!errors) {
         return att_fail(err, ATT_E_NOMEM, "configuration");
     }
     enum att_rc rc =
-        cmd->issuer ? load_issuer(path, errors, parts, err) : load_host(path, errors, parts, err);
+        cmd->issuer ? load_issuer(cmd, errors, parts, err) : load_host(cmd, errors, parts, err);
     for (size_t i = 0; i < errors->n; i++) {
         att_autobuf line = {0};
-        conf_error_text(&errors->v[i], path, &line);
+        conf_error_text(&errors->v[i], config_of(cmd), &line);
         const char *text = att_buf_cstr(&line);
         fprintf(stderr, "%s\n", text ? text : "");
     }
     free(errors);
-    if (rc == ATT_OK && !parts->conf) {
-        rc = att_fail(err, ATT_E_NOTFOUND, "%s: no hsm section: there is no HSM to serve", path);
-    }
-    return rc ? rc : conf_p11uri_parse(att_slice_str(parts->conf->token), &parts->uri, err);
+    return rc ? rc : conf_p11uri_parse(att_slice_str(parts->module->token), &parts->uri, err);
 }
 
 /* ---- events → log ---------------------------------------------------------------------------- */
@@ -154,13 +184,14 @@ static void log_event(void *user, const char *event, const struct att_err *err)
 
 static enum att_rc find_paths(struct parts *parts, struct att_err *err)
 {
-    int len = snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s/hsm", parts->run_dir);
+    int len = snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s/hsm%s%s", parts->run_dir,
+                       parts->issuer ? "" : "/", parts->issuer ? "" : parts->module->name);
     if (len < 0 || (size_t)len >= sizeof parts->socket_dir) {
         return att_fail(err, ATT_E_INVAL, "run_dir: too long");
     }
     snprintf(parts->socket, sizeof parts->socket, "%s/hsm.sock", parts->socket_dir);
     snprintf(parts->mark_path, sizeof parts->mark_path, "%s/pin-refused", parts->socket_dir);
-    snprintf(parts->module_dir, sizeof parts->module_dir, "%s", parts->conf->module);
+    snprintf(parts->module_dir, sizeof parts->module_dir, "%s", parts->module->module);
     char *slash = strrchr(parts->module_dir, '/');
     slash[slash == parts->module_dir] = 0; /* absolute: there is one */
     return ATT_OK;
@@ -169,7 +200,9 @@ static enum att_rc find_paths(struct parts *parts, struct att_err *err)
 static enum att_rc make_socket_dir(const struct parts *parts, struct att_err *err)
 {
     mode_t mask = umask(022);
-    enum att_rc rc = att_io_mkdirs(parts->run_dir, 0755, err);
+    char all[1100]; /* of all modules: theirs to enter */
+    snprintf(all, sizeof all, "%s/hsm", parts->run_dir);
+    enum att_rc rc = att_io_mkdirs(parts->issuer ? parts->run_dir : all, 0755, err);
     if (rc == ATT_OK) {
         rc = att_io_mkdirs(parts->socket_dir, 0750, err);
     }
@@ -186,8 +219,9 @@ static enum att_rc load_pin(struct parts *parts, struct att_err *err)
     }
     if (!folder) {
         return att_fail(err, ATT_E_NOTFOUND,
-                        "no PIN: expected pin-source=file:/PATH in hsm.token, or the systemd "
-                        "credential " HSMD_CREDENTIAL);
+                        "no PIN: expected pin-source=file:/PATH in the token of module %s, or "
+                        "the systemd credential " HSMD_CREDENTIAL,
+                        parts->module->name);
     }
     snprintf(path, sizeof path, "%.1000s/" HSMD_CREDENTIAL, folder);
     return hsmd_pin_load(path, &parts->pin, err);
@@ -196,7 +230,7 @@ static enum att_rc load_pin(struct parts *parts, struct att_err *err)
 /* The PIN's file is not among them. */
 static enum att_rc enter_sandbox(struct parts *parts, struct att_err *err)
 {
-    const struct conf_attestd_hsm *conf = parts->conf;
+    const struct conf_attestd_hsm *conf = parts->module;
     struct proc_sandbox_path list[CONF_HSM_FILES_MAX + 3];
     size_t n = 0;
     list[n++] = (struct proc_sandbox_path){parts->socket_dir, PROC_PATH_WRITE};
@@ -236,13 +270,13 @@ static void pin_refused(void *user)
 static enum att_rc load_module(struct parts *parts, struct att_err *err)
 {
     const struct hsm_opts opts = {
-        .module_path = parts->conf->module,
+        .module_path = parts->module->module,
         .label = parts->uri.token,
         .serial = parts->uri.serial,
         .manufacturer = parts->uri.manufacturer,
         .model = parts->uri.model,
         .pin = &parts->pin,
-        .sessions = parts->conf->sessions,
+        .sessions = parts->module->sessions,
         .wait_ms = WAIT_MS,
         .may_login = may_login,
         .pin_refused = pin_refused,
@@ -398,7 +432,7 @@ static int run(const struct command *cmd)
         leave(&parts, EXIT_REFUSED);
     }
     att_log(ATT_INFO, "hsmd.ready", ATT_S("socket", parts.socket),
-            ATT_S("module", parts.conf->module));
+            ATT_S("name", parts.module->name), ATT_S("module", parts.module->module));
     proc_notify_ready("waiting for the token");
     loop(&parts, &signals);
     proc_notify_stopping("stopping");
@@ -422,6 +456,9 @@ static int take_option(struct command *cmd, int option)
     switch (option) {
     case 'c':
         cmd->config = optarg;
+        return -1;
+    case 'm':
+        cmd->module = optarg;
         return -1;
     case 'u':
         if (proc_users_add(&cmd->clients, optarg, &err) != ATT_OK) {
@@ -449,14 +486,12 @@ static int take_option(struct command *cmd, int option)
 
 int hsmd_main(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"client", required_argument, NULL, 'u'},
-                                            {"check", no_argument, NULL, 'k'},
-                                            {"issuer", no_argument, NULL, 'i'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {"version", no_argument, NULL, 'v'},
-                                            {NULL, 0, NULL, 0}};
-    struct command cmd = {0};
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'}, {"module", required_argument, NULL, 'm'},
+        {"client", required_argument, NULL, 'u'}, {"check", no_argument, NULL, 'k'},
+        {"issuer", no_argument, NULL, 'i'},       {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0}};
+    struct command cmd = {.module = CONF_HSM_DEFAULT};
     for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         int code = take_option(&cmd, got);
         if (code >= 0) {

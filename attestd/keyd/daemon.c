@@ -4,6 +4,7 @@
 #include "attestd/base/io.h"
 #include "attestd/base/log.h"
 #include "attestd/conf/conf.h"
+#include "attestd/proc/keyd_proto.h"
 #include "attestd/proc/notify.h"
 
 #include <errno.h>
@@ -29,7 +30,7 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 
 struct paths {
     char dir[1024], socket_dir[1024], socket[1024], sign_socket[1024], ticket[1024];
-    char ticket_dir[1024], config_dir[1024], device[1024], hsm_socket[1024];
+    char ticket_dir[1024], config_dir[1024], device[1024], hsm_sockets[KEYD_HSMS_MAX][1024];
     char policy_key[1024], policies[1024];
 };
 
@@ -42,20 +43,22 @@ struct command {
 
 static void usage(FILE *to)
 {
-    fputs("usage: attestd-keyd [--config FILE] [--client USER]... [--signer USER]...\n"
-          "                    [--hsm-user USER] [--check]\n"
-          "Holds the host's TPM and the agents' keys, and answers attestd on\n"
-          "RUN_DIR/keyd/keyd.sock.\n"
-          "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
-          "  --client USER  who may ask, beside root: attestd's user (default: the user that\n"
-          "                 attestd-keyd runs as). Others than that user reach the socket through\n"
-          "                 the group that attestd-keyd runs as\n"
-          "  --signer USER  the same for signatures, on RUN_DIR/keyd/sign.sock: attestd-tokend's\n"
-          "  --hsm-user USER  who serves run_dir/hsm/hsm.sock, beside root: attestd-hsmd's user\n"
-          "                 (default: the user that attestd-keyd runs as)\n"
-          "  --check        read the configuration, say what is wrong in it, exit\n"
-          "  --help, --version\n",
-          to);
+    fputs(
+        "usage: attestd-keyd [--config FILE] [--client USER]... [--signer USER]...\n"
+        "                    [--hsm-user USER] [--check]\n"
+        "Holds the host's TPM and the agents' keys, and answers attestd on\n"
+        "RUN_DIR/keyd/keyd.sock.\n"
+        "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
+        "  --client USER  who may ask, beside root: attestd's user (default: the user that\n"
+        "                 attestd-keyd runs as). Others than that user reach the socket through\n"
+        "                 the group that attestd-keyd runs as\n"
+        "  --signer USER  the same for signatures, on RUN_DIR/keyd/sign.sock: attestd-tokend's\n"
+        "  --hsm-user USER  who serves run_dir/hsm/NAME/hsm.sock, beside root: attestd-hsmd's\n"
+        "                 user, for modules whose user the configuration does not name (default:\n"
+        "                 the user that attestd-keyd runs as)\n"
+        "  --check        read the configuration, say what is wrong in it, exit\n"
+        "  --help, --version\n",
+        to);
 }
 
 static enum att_rc load_config(const char *path, struct conf_attestd **ret, struct att_err *err)
@@ -154,6 +157,16 @@ static void folder_of(const char *path, char *ret, size_t room)
     }
 }
 
+_Static_assert(KEYD_HSMS_MAX == CONF_HSMS_MAX && PROC_HSM_NAME_MAX == CONF_HSM_NAME_MAX,
+               "a module of the configuration is one of keyd's");
+
+static enum att_rc hsm_socket(const char *run_dir, const char *name, char ret[1024],
+                              struct att_err *err)
+{
+    int len = snprintf(ret, 1024, "%s/hsm/%s/hsm.sock", run_dir, name);
+    return len > 0 && len < 1024 ? ATT_OK : att_fail(err, ATT_E_INVAL, "run_dir: too long");
+}
+
 static enum att_rc find_paths(const struct conf_attestd *conf, const char *config,
                               struct paths *paths, struct att_err *err)
 {
@@ -170,8 +183,8 @@ static enum att_rc find_paths(const struct conf_attestd *conf, const char *confi
         rc = join(paths->sign_socket, sizeof paths->sign_socket, paths->socket_dir, "/sign.sock",
                   err);
     }
-    if (rc == ATT_OK && conf->hsm) {
-        rc = join(paths->hsm_socket, sizeof paths->hsm_socket, conf->run_dir, "/hsm/hsm.sock", err);
+    for (unsigned i = 0; rc == ATT_OK && i < conf->n_hsms; i++) {
+        rc = hsm_socket(conf->run_dir, conf->hsms[i].name, paths->hsm_sockets[i], err);
     }
     if (rc == ATT_OK && conf->ticket_file) {
         rc = join(paths->ticket, sizeof paths->ticket, conf->ticket_file, "", err);
@@ -239,6 +252,17 @@ static bool differ(const char *a, const char *b)
     return strcmp(a ? a : "", b ? b : "") != 0;
 }
 
+/* Of a module keyd looks at nothing else. */
+static bool same_hsms(const struct conf_attestd *one, const struct conf_attestd *other)
+{
+    bool same = one->n_hsms == other->n_hsms;
+    for (unsigned i = 0; same && i < one->n_hsms; i++) {
+        same = strcmp(one->hsms[i].name, other->hsms[i].name) == 0 &&
+               !differ(one->hsms[i].user, other->hsms[i].user);
+    }
+    return same;
+}
+
 /* first: what keyd was started with. */
 static enum att_rc check_reload(const struct conf_attestd *first, const struct conf_attestd *conf,
                                 const char *config, const struct paths *paths, struct att_err *err)
@@ -254,7 +278,7 @@ static enum att_rc check_reload(const struct conf_attestd *first, const struct c
         {"tpm.policy_key", differ(conf->tpm->policy_key, first->tpm->policy_key)},
         {"tpm.policy_ref", differ(conf->tpm->policy_ref, first->tpm->policy_ref)},
         {"tpm.policies", differ(conf->tpm->policies, first->tpm->policies)},
-        {"hsm", !conf->hsm != !first->hsm},
+        {"hsm, hsms or default_hsm", !same_hsms(conf, first)},
         {"signatures", conf->signatures->per_second != first->signatures->per_second ||
                            conf->signatures->burst != first->signatures->burst},
     };
@@ -352,12 +376,34 @@ static enum keyd_pcr_mode pcr_mode(const char *word)
                                        : KEYD_PCR_NONE;
 }
 
+static enum att_rc find_hsms(const struct conf_attestd *conf, const struct command *cmd,
+                             const struct paths *paths, struct keyd_hsm_opts ret[KEYD_HSMS_MAX],
+                             struct att_err *err)
+{
+    enum att_rc rc = ATT_OK;
+    for (unsigned i = 0; rc == ATT_OK && i < conf->n_hsms; i++) {
+        const struct conf_attestd_hsm *hsm = &conf->hsms[i];
+        ret[i] = (struct keyd_hsm_opts){hsm->name, paths->hsm_sockets[i], cmd->hsm_user};
+        if (hsm->user) {
+            rc = proc_user_find(hsm->user, &ret[i].user, err);
+        }
+        if (rc != ATT_OK) {
+            att_err_prefix(err, "HSM module %s: user", hsm->name);
+        }
+    }
+    return rc;
+}
+
 static enum att_rc start(const struct conf_attestd *conf, const struct command *cmd,
                          struct keyd **ret, struct att_err *err)
 {
     struct paths paths;
     struct keyd *keyd = NULL;
+    struct keyd_hsm_opts hsms[KEYD_HSMS_MAX];
     enum att_rc rc = find_paths(conf, cmd->config, &paths, err);
+    if (rc == ATT_OK) {
+        rc = find_hsms(conf, cmd, &paths, hsms, err);
+    }
     if (rc == ATT_OK) {
         rc = make_socket_dir(conf, &paths, err);
     }
@@ -372,8 +418,8 @@ static enum att_rc start(const struct conf_attestd *conf, const struct command *
             .ticket_path = paths.ticket[0] ? paths.ticket : NULL,
             .clients = cmd->clients,
             .signers = cmd->signers,
-            .hsm_socket_path = paths.hsm_socket[0] ? paths.hsm_socket : NULL,
-            .hsm_user = cmd->hsm_user,
+            .hsms = hsms,
+            .n_hsms = conf->n_hsms,
             .sign_socket_path = paths.sign_socket,
             .quota = {conf->signatures->per_second, conf->signatures->burst},
             .on_event = log_event,

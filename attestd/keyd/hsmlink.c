@@ -35,7 +35,9 @@ struct seen {
 };
 
 struct keyd_hsm {
-    struct proc_caller *signer, *caller, *looker; /* NULL: this host has none */
+    const struct keyd *keyd; /* for paths */
+    char name[PROC_HSM_NAME_MAX + 1];
+    struct proc_caller *signer, *caller, *looker;
     sem_t sign_places, other_places;
     pthread_t thread;
     bool runs;
@@ -50,7 +52,7 @@ struct keyd_hsm {
 
 /* ---- birth and end --------------------------------------------------------------------------- */
 
-static enum att_rc new_callers(const struct keyd_opts *opts, struct keyd_hsm *hsm,
+static enum att_rc new_callers(const struct keyd_hsm_opts *opts, struct keyd_hsm *hsm,
                                struct att_err *err)
 {
     const struct {
@@ -61,15 +63,18 @@ static enum att_rc new_callers(const struct keyd_opts *opts, struct keyd_hsm *hs
                {&hsm->looker, LOOK_TIMEOUT_MS}};
     enum att_rc rc = ATT_OK;
     for (size_t i = 0; rc == ATT_OK && i < sizeof all / sizeof all[0]; i++) {
-        rc = proc_caller_new(opts->hsm_socket_path, "hsmd", opts->hsm_user, proc_hsm_table,
+        rc = proc_caller_new(opts->socket_path, "hsmd", opts->user, proc_hsm_table,
                              all[i].timeout_ms, all[i].ret, err);
     }
     return rc;
 }
 
-enum att_rc keyd_hsm_new(const struct keyd_opts *opts, struct keyd_hsm **ret_hsm,
-                         struct att_err *err)
+enum att_rc keyd_hsm_new(const struct keyd *keyd, const struct keyd_hsm_opts *opts,
+                         struct keyd_hsm **ret_hsm, struct att_err *err)
 {
+    if (strlen(opts->name) > PROC_HSM_NAME_MAX) {
+        return att_fail(err, ATT_E_INVAL, "HSM module %.40s: the name is too long", opts->name);
+    }
     struct keyd_hsm *hsm = calloc(1, sizeof *hsm);
     if (!hsm || sem_init(&hsm->sign_places, 0, SIGN_PLACES) != 0 ||
         sem_init(&hsm->other_places, 0, OTHER_PLACES) != 0) {
@@ -84,7 +89,9 @@ enum att_rc keyd_hsm_new(const struct keyd_opts *opts, struct keyd_hsm **ret_hsm
     pthread_mutex_init(&hsm->lock, NULL);
     snprintf(hsm->seen.state, sizeof hsm->seen.state, "starting");
     snprintf(hsm->seen.pin, sizeof hsm->seen.pin, "unknown");
-    enum att_rc rc = opts->hsm_socket_path ? new_callers(opts, hsm, err) : ATT_OK;
+    hsm->keyd = keyd;
+    snprintf(hsm->name, sizeof hsm->name, "%s", opts->name);
+    enum att_rc rc = new_callers(opts, hsm, err);
     if (rc != ATT_OK) {
         keyd_hsm_free(hsm);
         return rc;
@@ -135,15 +142,9 @@ static enum att_rc translate(enum att_rc rc, struct att_err *err)
     }
 }
 
-enum att_rc keyd_hsm_ready(struct keyd *keyd, struct att_err *err)
+const char *keyd_hsm_name(const struct keyd_hsm *hsm)
 {
-    if (keyd->hsm->caller) {
-        return ATT_OK;
-    }
-    (void)!att_fail(err, ATT_E_UNSUPPORTED,
-                    "this host has no HSM (no hsm section in attestd.yaml)");
-    att_err_reason(err, "keyStore");
-    return ATT_E_UNSUPPORTED;
+    return hsm->name;
 }
 
 /* A module that hangs is nobody's to wait for: its hsmd ends it after a minute. */
@@ -155,7 +156,7 @@ static enum att_rc check_silence(struct keyd_hsm *hsm, struct att_err *err)
     if (silent_ms < KEYD_HSM_SILENT_MS) {
         return ATT_OK;
     }
-    (void)!att_fail(err, ATT_E_RETRY, "the HSM's module has not come back for %lld s",
+    (void)!att_fail(err, ATT_E_RETRY, "the module has not come back for %lld s",
                     (long long)(silent_ms / 1000));
     att_err_reason(err, "tokenBusy");
     return ATT_E_RETRY;
@@ -178,18 +179,14 @@ static enum att_rc take_place(sem_t *places, int count, struct att_err *err)
     }
 }
 
-enum att_rc keyd_hsm_ask(struct keyd *keyd, enum proc_hsm_op op, const struct proc_value *values,
+enum att_rc keyd_hsm_ask(struct keyd_hsm *hsm, enum proc_hsm_op op, const struct proc_value *values,
                          struct proc_answer *ret_answer, bool *ret_asked, struct att_err *err)
 {
-    struct keyd_hsm *hsm = keyd->hsm;
     bool signs = op == PROC_HSM_SIGN || op == PROC_HSM_SIGN_RSA;
     sem_t *places = signs ? &hsm->sign_places : &hsm->other_places;
     struct att_err why = {0};
     bool asked = false;
-    enum att_rc rc = keyd_hsm_ready(keyd, &why);
-    if (rc == ATT_OK) {
-        rc = check_silence(hsm, &why);
-    }
+    enum att_rc rc = check_silence(hsm, &why);
     if (rc == ATT_OK) {
         rc = take_place(places, signs ? SIGN_PLACES : OTHER_PLACES, &why);
     }
@@ -202,6 +199,7 @@ enum att_rc keyd_hsm_ask(struct keyd *keyd, enum proc_hsm_op op, const struct pr
         rc = translate(rc, &why);
     }
     if (rc != ATT_OK && err) {
+        att_err_prefix(&why, "HSM module %s", hsm->name);
         *err = why;
     }
     if (ret_asked) {
@@ -228,10 +226,9 @@ static void put_waste(struct keyd_hsm *hsm, const struct waste *waste)
     }
 }
 
-void keyd_hsm_throw_away(struct keyd *keyd, const char *id,
+void keyd_hsm_throw_away(struct keyd_hsm *hsm, const char *id,
                          const uint8_t cka_id[PROC_HSM_KEY_ID_LEN], enum keyd_waste kind)
 {
-    struct keyd_hsm *hsm = keyd->hsm;
     struct waste waste = {.kind = kind};
     memcpy(waste.id, id, sizeof waste.id);
     memcpy(waste.cka_id, cka_id, sizeof waste.cka_id);
@@ -241,32 +238,33 @@ void keyd_hsm_throw_away(struct keyd *keyd, const char *id,
     pthread_mutex_unlock(&hsm->lock);
 }
 
-enum att_rc keyd_hsm_check_waste(struct keyd *keyd, struct att_err *err)
+enum att_rc keyd_hsm_check_waste(struct keyd_hsm *hsm, struct att_err *err)
 {
-    pthread_mutex_lock(&keyd->hsm->lock);
-    size_t count = keyd->hsm->waste_count + keyd->hsm->waste_taken;
-    pthread_mutex_unlock(&keyd->hsm->lock);
+    pthread_mutex_lock(&hsm->lock);
+    size_t count = hsm->waste_count + hsm->waste_taken;
+    pthread_mutex_unlock(&hsm->lock);
     if (count < WASTE_TOO_MUCH) {
         return ATT_OK;
     }
     (void)!att_fail(err, ATT_E_RETRY,
-                    "%zu keys wait to be destroyed in the HSM: no more are made until they are",
-                    count);
+                    "%zu keys wait to be destroyed in HSM module %s: no more are made until they "
+                    "are",
+                    count, hsm->name);
     att_err_reason(err, "hsmWaste");
     return ATT_E_RETRY;
 }
 
 /* The file goes after the key, so that no key is left that nobody knows of. */
-static enum att_rc destroy(struct keyd *keyd, const struct waste *waste, bool last,
+static enum att_rc destroy(struct keyd_hsm *hsm, const struct waste *waste, bool last,
                            struct att_err *err)
 {
     char path[KEYD_PATH_MAX];
     proc_autoanswer answer = {0};
     const struct proc_value values[] = {[PROC_HSM_REQ_KEY_ID] =
                                             proc_bytes(ATT_SLICE_ARRAY(waste->cka_id))};
-    enum att_rc rc = keyd_hsm_ask(keyd, PROC_HSM_DESTROY, values, &answer, NULL, err);
+    enum att_rc rc = keyd_hsm_ask(hsm, PROC_HSM_DESTROY, values, &answer, NULL, err);
     if (rc == ATT_OK && last) {
-        rc = keyd_hsm_path(keyd, waste->id, path, err);
+        rc = keyd_hsm_path(hsm->keyd, waste->id, path, err);
     }
     if (rc == ATT_OK && last && unlink(path) != 0 && errno != ENOENT) {
         rc = att_fail_errno(err, ATT_E_IO, "remove %s", path);
@@ -290,15 +288,14 @@ static bool take_waste(struct keyd_hsm *hsm, int64_t now_ms, struct waste *ret)
 
 /* lock is held, and let go in between. One that cannot be destroyed does not hold up the others,
  * and all of them do not hold up the next look: false when it is due. */
-static bool sweep(struct keyd *keyd, int64_t look_at_ms)
+static bool sweep(struct keyd_hsm *hsm, int64_t look_at_ms)
 {
-    struct keyd_hsm *hsm = keyd->hsm;
     struct waste waste;
     while (!hsm->stopping && take_waste(hsm, att_boottime_ms(), &waste)) {
         struct att_err err = {0};
         bool last = waste.kind == KEYD_WASTE_KEY;
         pthread_mutex_unlock(&hsm->lock);
-        enum att_rc rc = destroy(keyd, &waste, last, &err);
+        enum att_rc rc = destroy(hsm, &waste, last, &err);
         pthread_mutex_lock(&hsm->lock);
         hsm->waste_taken = 0;
         if (rc != ATT_OK) {
@@ -368,8 +365,7 @@ static void look(struct keyd_hsm *hsm)
 
 static void *tend(void *arg)
 {
-    struct keyd *keyd = arg;
-    struct keyd_hsm *hsm = keyd->hsm;
+    struct keyd_hsm *hsm = arg;
     int64_t look_at_ms = 0;
     pthread_mutex_lock(&hsm->lock);
     while (!hsm->stopping) {
@@ -379,7 +375,7 @@ static void *tend(void *arg)
             pthread_mutex_lock(&hsm->lock);
             look_at_ms = att_boottime_ms() + LOOK_MS;
         }
-        if (!sweep(keyd, look_at_ms)) {
+        if (!sweep(hsm, look_at_ms)) {
             continue;
         }
         struct timespec until;
@@ -393,27 +389,19 @@ static void *tend(void *arg)
     return NULL;
 }
 
-enum att_rc keyd_hsm_start(struct keyd *keyd, struct att_err *err)
+enum att_rc keyd_hsm_start(struct keyd_hsm *hsm, struct att_err *err)
 {
-    if (!keyd->hsm->caller) {
-        return ATT_OK;
-    }
-    int failed = pthread_create(&keyd->hsm->thread, NULL, tend, keyd);
+    int failed = pthread_create(&hsm->thread, NULL, tend, hsm);
     if (failed) {
         errno = failed;
         return att_fail_errno(err, ATT_E_IO, "start a thread");
     }
-    keyd->hsm->runs = true;
+    hsm->runs = true;
     return ATT_OK;
 }
 
-void keyd_hsm_describe(const struct keyd *keyd, json_t *object)
+void keyd_hsm_describe(struct keyd_hsm *hsm, json_t *object)
 {
-    struct keyd_hsm *hsm = keyd->hsm;
-    json_object_set_new(object, "configured", json_boolean(hsm->caller != NULL));
-    if (!hsm->caller) {
-        return;
-    }
     pthread_mutex_lock(&hsm->lock);
     struct seen seen = hsm->seen;
     size_t waste = hsm->waste_count + hsm->waste_taken;

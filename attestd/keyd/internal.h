@@ -51,6 +51,8 @@ struct keyd_key {
     uint64_t active_seq; /* grows with each activation; 0: never active */
     struct att_buf spki; /* DER */
     void *held;          /* the store's; one reference, NULL: none (store->hold, release) */
+    /* hsm only: empty for the others */
+    char module[PROC_HSM_NAME_MAX + 1];
     /* tpm only: empty for the others */
     char seed_id[PROC_KEY_ID_LEN + 1]; /* of the authValue */
     struct parse_name name;
@@ -122,7 +124,8 @@ struct keyd_seal {
 
 struct keyd {
     struct keyd_seal seal;
-    struct keyd_hsm *hsm; /* never NULL */
+    struct keyd_hsm *hsms[KEYD_HSMS_MAX]; /* the default first; constant, as n_hsms */
+    size_t n_hsms;
     char *tcti, *ticket_path;
     char dir[KEYD_PATH_MAX];
     void (*on_event)(void *user, enum keyd_event event, const char *what,
@@ -273,8 +276,9 @@ ATT_MUST_USE enum att_rc keyd_seal_record(struct keyd *keyd, struct att_err *err
 bool keyd_seal_outside(const struct keyd *keyd, const struct parse_name *parent);
 /* Refused because of how the host booted, or of what policies there are: mended from outside. */
 bool keyd_seal_refusal(const struct att_err *err);
-/* With sealing on no key of any store is used before the host secret was opened. */
-ATT_MUST_USE enum att_rc keyd_store_ready(struct keyd *keyd, const struct keyd_store *store,
+/* The key's store can be asked; with sealing on no key of any store is used before the host secret
+ * was opened. */
+ATT_MUST_USE enum att_rc keyd_store_ready(struct keyd *keyd, const struct keyd_key *key,
                                           struct att_err *err);
 /* TPMT_PUBLIC of the parent, where the key stands under it. Appends. */
 ATT_MUST_USE enum att_rc keyd_seal_parent_pub(const struct keyd *keyd,
@@ -296,19 +300,19 @@ void keyd_seal_read_tickets(struct keyd *keyd, struct tpm_parent_policy *policy)
 /* On the worker. */
 void keyd_seal_write_tickets(struct keyd *keyd, const struct tpm_context *ctx);
 
-/* ---- hsmlink.c ------------------------------------------------------------------------------ */
-ATT_MUST_USE enum att_rc keyd_hsm_new(const struct keyd_opts *opts, struct keyd_hsm **ret_hsm,
-                                      struct att_err *err);
-void keyd_hsm_free(struct keyd_hsm *hsm);
-/* Its thread; after the sandbox was entered. */
-ATT_MUST_USE enum att_rc keyd_hsm_start(struct keyd *keyd, struct att_err *err);
-/* ATT_E_UNSUPPORTED keyStore: this host has none. */
-ATT_MUST_USE enum att_rc keyd_hsm_ready(struct keyd *keyd, struct att_err *err);
+/* ---- hsms.c: the modules ---------------------------------------------------------------------
+ */
+ATT_MUST_USE enum att_rc keyd_hsms_new(struct keyd *keyd, const struct keyd_opts *opts,
+                                       struct att_err *err);
+void keyd_hsms_free(struct keyd *keyd);
+/* A thread each; after the sandbox was entered. */
+ATT_MUST_USE enum att_rc keyd_hsms_start(struct keyd *keyd, struct att_err *err);
 
 /* ---- store_hsm.c ---------------------------------------------------------------------------- */
 /* agents/<id>.hsm. */
 struct keyd_hsm_file {
     char id[PROC_KEY_ID_LEN + 1], agent[PROC_AGENT_MAX + 1];
+    char module[PROC_HSM_NAME_MAX + 1];
     enum keyd_key_state state;
     bool waste;  /* a key that nobody was told of, or that was destroyed; state is not set */
     bool making; /* the former */

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #define FRAME_TIMEOUT_MS 10000
+/* tokend has links for each module, since one that hangs holds what it is asked on. */
+#define SIGN_CONNECTIONS 32
 
 static const struct {
     enum proc_keyd_op op;
@@ -70,6 +72,7 @@ static enum att_rc listen_for_signers(struct keyd *keyd, const struct keyd_opts 
         .handler = keyd_sign_serve,
         .user = keyd,
         .frame_timeout_ms = FRAME_TIMEOUT_MS,
+        .connections = SIGN_CONNECTIONS,
     };
     return proc_server_new(&server, &keyd->sign_server, err);
 }
@@ -130,7 +133,7 @@ enum att_rc keyd_new(const struct keyd_opts *opts, struct keyd **ret_keyd, struc
         rc = keyd_seal_new(keyd, &opts->sealing, err);
     }
     if (rc == ATT_OK) {
-        rc = keyd_hsm_new(opts, &keyd->hsm, err);
+        rc = keyd_hsms_new(keyd, opts, err);
     }
     if (rc == ATT_OK) {
         rc = keyd_state_open(keyd, err);
@@ -170,7 +173,7 @@ enum att_rc keyd_start(struct keyd *keyd, struct att_err *err)
         return att_fail_errno(err, ATT_E_IO, "start a thread");
     }
     keyd->starter_runs = true;
-    enum att_rc rc = keyd_hsm_start(keyd, err);
+    enum att_rc rc = keyd_hsms_start(keyd, err);
     if (rc == ATT_OK) {
         rc = proc_server_start(keyd->server, err);
     }
@@ -197,7 +200,7 @@ void keyd_free(struct keyd *keyd)
         keyd_key_done(&keyd->keys[i]);
     }
     free(keyd->keys);
-    keyd_hsm_free(keyd->hsm);
+    keyd_hsms_free(keyd);
     keyd_seal_free(keyd);
     free(keyd->frozen);
     free(keyd->buckets);

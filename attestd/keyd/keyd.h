@@ -58,19 +58,27 @@ struct keyd_sealing {
     const char *policies_dir; /* *.json in it are looked at */
 };
 
+/* An HSM's module, that is, an attestd-hsmd. */
+#define KEYD_HSMS_MAX 4
+struct keyd_hsm_opts {
+    const char *name;        /* at most PROC_HSM_NAME_MAX */
+    const char *socket_path; /* run_dir/hsm/NAME/hsm.sock */
+    uid_t user;              /* who serves there, beside root */
+};
+
 struct keyd_opts {
     const char *tcti;
     struct keyd_sealing sealing;
-    const char *dir;              /* state_dir/keyd; made if absent, mode 0700 */
-    const char *socket_path;      /* run_dir/keyd/keyd.sock */
-    const char *sign_socket_path; /* run_dir/keyd/sign.sock; NULL: no such socket */
-    const char *issuer_url;       /* NULL: from issuer.json, or the ticket */
-    const char *ticket_path;      /* NULL: none */
-    struct proc_users clients;    /* who may ask on socket_path */
-    struct proc_users signers;    /* who may ask on sign_socket_path: tokend */
-    const char *hsm_socket_path;  /* run_dir/hsm/hsm.sock; NULL: this host has no HSM */
-    uid_t hsm_user;               /* who serves there, beside root */
-    struct keyd_quota quota;      /* of each agent on sign_socket_path */
+    const char *dir;                  /* state_dir/keyd; made if absent, mode 0700 */
+    const char *socket_path;          /* run_dir/keyd/keyd.sock */
+    const char *sign_socket_path;     /* run_dir/keyd/sign.sock; NULL: no such socket */
+    const char *issuer_url;           /* NULL: from issuer.json, or the ticket */
+    const char *ticket_path;          /* NULL: none */
+    struct proc_users clients;        /* who may ask on socket_path */
+    struct proc_users signers;        /* who may ask on sign_socket_path: tokend */
+    const struct keyd_hsm_opts *hsms; /* the default first */
+    size_t n_hsms;                    /* 0: this host has no HSM; at most KEYD_HSMS_MAX */
+    struct keyd_quota quota;          /* of each agent on sign_socket_path */
     /* Called from several threads; may be NULL. what and err may be NULL. */
     void (*on_event)(void *user, enum keyd_event event, const char *what,
                      const struct att_err *err);

@@ -188,7 +188,8 @@ static enum att_rc check_room(struct keyd *keyd, const struct keyd_key *key, str
     size_t all = keyd->keys_count;
     for (size_t i = 0; i < keyd->keys_count; i++) {
         own += strcmp(keyd->keys[i].agent, key->agent) == 0;
-        there += keyd->keys[i].store == key->store;
+        there +=
+            keyd->keys[i].store == key->store && strcmp(keyd->keys[i].module, key->module) == 0;
     }
     pthread_mutex_unlock(&keyd->lock);
     if (own >= KEYD_AGENT_KEYS_MAX || all >= KEYD_KEYS_MAX) {
@@ -196,8 +197,8 @@ static enum att_rc check_room(struct keyd *keyd, const struct keyd_key *key, str
                         own, key->agent, all, KEYD_AGENT_KEYS_MAX, KEYD_KEYS_MAX);
     }
     if (there >= key->store->keys_max) {
-        return att_fail(err, ATT_E_LIMIT, "%zu %s keys: at most %zu", there, key->store->name,
-                        key->store->keys_max);
+        return att_fail(err, ATT_E_LIMIT, "%zu %s keys%s%s: at most %zu", there, key->store->name,
+                        key->module[0] ? " in module " : "", key->module, key->store->keys_max);
     }
     return ATT_OK;
 }
@@ -215,7 +216,8 @@ static enum att_rc make_key(struct keyd *keyd, struct keyd_key *key, struct att_
     return rc;
 }
 
-static void record_values(const struct keyd_key *key, struct proc_value ret[PROC_FIELDS_MAX])
+static void record_values(const struct keyd *keyd, const struct keyd_key *key,
+                          struct proc_value ret[PROC_FIELDS_MAX])
 {
     ret[PROC_KEY_REC_KEY_ID].bytes = att_slice_str(key->id);
     ret[PROC_KEY_REC_AGENT].bytes = att_slice_str(key->agent);
@@ -225,6 +227,8 @@ static void record_values(const struct keyd_key *key, struct proc_value ret[PROC
     ret[PROC_KEY_REC_KEY_TYPE].bytes = att_slice_str(att_keytype_name(key->type));
     ret[PROC_KEY_REC_NAME].bytes = parse_name_slice(&key->name);
     ret[PROC_KEY_REC_SPKI].bytes = att_buf_slice(&key->spki);
+    ret[PROC_KEY_REC_HSM].bytes = att_slice_str(key->module);
+    ret[PROC_KEY_REC_USUAL].num = !key->store->usual || key->store->usual(keyd, key);
 }
 
 /* Files first, then the registry, then the answer: whoever was told of a key finds it again. */
@@ -232,7 +236,7 @@ static enum att_rc keep_key(struct keyd *keyd, const struct proc_op *op, struct 
                             struct att_buf *ret_payload, struct att_err *err)
 {
     struct proc_value values[PROC_FIELDS_MAX] = {0};
-    record_values(key, values);
+    record_values(keyd, key, values);
     enum att_rc rc = proc_reply_encode(op, values, ret_payload, err);
     if (rc != ATT_OK) {
         key->store->destroy(keyd, key);
@@ -272,6 +276,22 @@ static enum att_rc check_type(const struct keyd_key *key, struct att_slice name,
     return ATT_E_UNSUPPORTED;
 }
 
+static enum att_rc choose_module(struct keyd *keyd, struct att_slice name, struct keyd_key *key,
+                                 struct att_err *err)
+{
+    if (key->store->choose) {
+        return key->store->choose(keyd, name, key, err);
+    }
+    if (name.len == 0) {
+        return ATT_OK;
+    }
+    (void)!att_fail(err, ATT_E_UNSUPPORTED,
+                    "hsm: expected with keyStore hsm only, found %.*s with %s", (int)name.len,
+                    (const char *)name.ptr, key->store->name);
+    att_err_reason(err, "hsmModule");
+    return ATT_E_UNSUPPORTED;
+}
+
 KEYD_OPERATION(key_create)
 {
     struct att_slice agent = request->v[PROC_KEY_CREATE_REQ_AGENT].bytes;
@@ -291,7 +311,10 @@ KEYD_OPERATION(key_create)
     }
     enum att_rc rc = check_type(&key, type, err);
     if (rc == ATT_OK) {
-        rc = keyd_store_ready(keyd, key.store, err);
+        rc = choose_module(keyd, request->v[PROC_KEY_CREATE_REQ_HSM].bytes, &key, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_store_ready(keyd, &key, err);
     }
     if (rc == ATT_OK) {
         rc = keyd_frozen_check(keyd, key.agent, err);
@@ -319,7 +342,7 @@ static enum att_rc list_page(struct keyd *keyd, const char *after, struct att_bu
     for (; at < keyd->keys_count && count < PROC_KEY_PAGE && store->len < PROC_FRAME_MAX / 2;
          at++) {
         struct proc_value values[PROC_FIELDS_MAX] = {0};
-        record_values(&keyd->keys[at], values);
+        record_values(keyd, &keyd->keys[at], values);
         enum att_rc rc = proc_msg_encode(&proc_key_record_shape, values, store, err);
         if (rc != ATT_OK) {
             return rc;

@@ -301,7 +301,7 @@ static enum att_rc check_evidence(struct keyd *keyd, const struct proc_msg *requ
         rc = keyd_keys_get(keyd, v[PROC_KEY_EVIDENCE_REQ_KEY_ID].bytes, ret_key, err);
     }
     if (rc == ATT_OK) {
-        rc = keyd_store_ready(keyd, ret_key->store, err);
+        rc = keyd_store_ready(keyd, ret_key, err);
     }
     if (rc == ATT_OK) {
         rc = keyd_frozen_check(keyd, ret_key->agent, err);
@@ -432,7 +432,7 @@ KEYD_OPERATION(key_csr)
     att_autobuf der = ATT_BUF_INIT(PROC_CERT_MAX);
     enum att_rc rc = keyd_keys_get(keyd, request->v[PROC_KEY_CSR_REQ_KEY_ID].bytes, &key, err);
     if (rc == ATT_OK) {
-        rc = keyd_store_ready(keyd, key.store, err);
+        rc = keyd_store_ready(keyd, &key, err);
     }
     if (rc == ATT_OK) {
         rc = keyd_frozen_check(keyd, key.agent, err);

@@ -70,7 +70,7 @@ bool keyd_seal_refusal(const struct att_err *err)
     return false;
 }
 
-enum att_rc keyd_store_ready(struct keyd *keyd, const struct keyd_store *store, struct att_err *err)
+enum att_rc keyd_store_ready(struct keyd *keyd, const struct keyd_key *key, struct att_err *err)
 {
     bool shut = false;
     if (keyd->seal.mode != KEYD_PCR_NONE) {
@@ -79,7 +79,7 @@ enum att_rc keyd_store_ready(struct keyd *keyd, const struct keyd_store *store, 
         pthread_mutex_unlock(&keyd->lock);
     }
     enum att_rc rc = shut ? keyd_ready(keyd, err) : ATT_OK;
-    return rc == ATT_OK ? store->ready(keyd, err) : rc;
+    return rc == ATT_OK ? key->store->ready(keyd, key, err) : rc;
 }
 
 enum att_rc keyd_seal_parent_pub(const struct keyd *keyd, const struct parse_name *parent,

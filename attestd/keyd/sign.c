@@ -138,7 +138,7 @@ static enum att_rc sign(struct keyd *keyd, const struct proc_op *op, const struc
         rc = check_key(&key, agent, err);
     }
     if (rc == ATT_OK) {
-        rc = keyd_store_ready(keyd, key.store, err);
+        rc = keyd_store_ready(keyd, &key, err);
     }
     if (rc == ATT_OK) {
         rc = take_quota(keyd, agent, ret_tell, err);

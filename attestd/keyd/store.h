@@ -45,11 +45,19 @@ void keyd_proof_done(struct keyd_proof *proof);
 
 struct keyd_store {
     const char *name; /* "tpm", "hsm", "memory": as in entries, evidence and certificates */
-    size_t keys_max;  /* at once, of all agents */
+    size_t keys_max;  /* at once, of all agents, in each module */
     bool rsa;         /* keys of RSA, too; else P-256 only */
 
-    /* ATT_OK when keys of this store can be made and used now; else what to answer. */
-    enum att_rc (*ready)(struct keyd *keyd, struct att_err *err);
+    /* Which of the store's modules a new key goes to: by name, or, where that is empty, the host's
+     * default; into key->module. ATT_E_UNSUPPORTED hsmModule: no such one here. NULL: the store has
+     * no modules. */
+    enum att_rc (*choose)(struct keyd *keyd, struct att_slice name, struct keyd_key *key,
+                          struct att_err *err);
+    /* Is the key where choose would put one without a name? NULL with choose. Must not block. */
+    bool (*usual)(const struct keyd *keyd, const struct keyd_key *key);
+    /* ATT_OK when this key, which may be yet to be made, can be made and used now; else what to
+     * answer. */
+    enum att_rc (*ready)(struct keyd *keyd, const struct keyd_key *key, struct att_err *err);
 
     /* A new key. id, agent and type of *key are set; fills held, spki and, where the key has one,
      * name. On failure nothing is left, neither in *key nor in the store. */

@@ -1,5 +1,5 @@
-/* The store "hsm": keys in a token that attestd-hsmd serves. keyd knows a key's CKA_ID and public
- * key; what its module states of it is asked for anew for each proof.
+/* The store "hsm": keys in tokens, each of which an attestd-hsmd serves. keyd knows a key's CKA_ID
+ * and public key; what its module states of it is asked for anew for each proof.
  *
  * agents/<id>.hsm says of each key what is known. It is there, as "making", before hsmd is asked to
  * make the key, and, as "gone", until hsmd has destroyed it: so a key that nobody was told of is
@@ -9,6 +9,7 @@
 
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
+#include "attestd/conf/conf.h"
 #include "provision/evidence/formula.h"
 #include "provision/evidence/hsmattrs.h"
 
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #define FILE_MAX   4096
+#define VERSION    2 /* 1 has no module: hosts had one, which is called CONF_HSM_DEFAULT now */
 #define KEYS_MAX   2048
 #define CKA_ID_LEN PROC_HSM_KEY_ID_LEN
 
@@ -66,10 +68,10 @@ static enum att_rc write_file(const struct keyd *keyd, const struct keyd_key *ke
     if (key->spki.len <= ATT_KEYTYPE_SPKI_MAX) { /* none yet: "making" */
         att_hex(spki, att_buf_slice(&key->spki));
     }
-    att_autojson *json =
-        json_pack("{s:i, s:s, s:s, s:s, s:I, s:I, s:s, s:s}", "version", 1, "id", key->id, "agent",
-                  key->agent, "state", word, "created", (json_int_t)key->created_at, "activations",
-                  (json_int_t)key->active_seq, "ckaId", cka_id, "spki", spki);
+    att_autojson *json = json_pack(
+        "{s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s}", "version", VERSION, "id", key->id, "agent",
+        key->agent, "module", key->module, "state", word, "created", (json_int_t)key->created_at,
+        "activations", (json_int_t)key->active_seq, "ckaId", cka_id, "spki", spki);
     enum att_rc rc =
         json ? att_json_dump(json, false, &text, err) : att_fail(err, ATT_E_NOMEM, "key file");
     if (rc == ATT_OK) {
@@ -153,17 +155,23 @@ enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret
         size_t room;
     } texts[] = {{"id", file.id, sizeof file.id},
                  {"agent", file.agent, sizeof file.agent},
+                 {"module", file.module, sizeof file.module},
                  {"state", word, sizeof word},
                  {"ckaId", cka_id, sizeof cka_id},
                  {"spki", spki, sizeof spki}};
-    if (rc == ATT_OK && (!json_is_object(json) || json_object_size(json) != 8)) {
-        rc = att_fail(err, ATT_E_PARSE, "expected an object of 8 members");
-    }
     if (rc == ATT_OK) {
         rc = take_number(json, "version", &version, err);
     }
-    if (rc == ATT_OK && version != 1) {
-        rc = att_fail(err, ATT_E_PARSE, "version: expected 1");
+    if (rc == ATT_OK && version != 1 && version != VERSION) {
+        rc = att_fail(err, ATT_E_PARSE, "version: expected 1 or %d", VERSION);
+    }
+    if (rc == ATT_OK && json_object_size(json) != (version == 1 ? 8 : 9)) {
+        rc = att_fail(err, ATT_E_PARSE, "expected an object of %d members", version == 1 ? 8 : 9);
+    }
+    if (rc == ATT_OK && version == 1) {
+        rc = json_object_set_new(json, "module", json_string(CONF_HSM_DEFAULT)) == 0
+                 ? ATT_OK
+                 : att_fail(err, ATT_E_NOMEM, "key file");
     }
     for (size_t i = 0; rc == ATT_OK && i < sizeof texts / sizeof texts[0]; i++) {
         rc = copy_text(json, texts[i].name, texts[i].ret, texts[i].room, err);
@@ -184,8 +192,9 @@ enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret
         rc = take_spki(spki, &file, err);
     }
     if (rc == ATT_OK && (!proc_agent_name_ok(att_slice_str(file.agent)) ||
+                         !proc_agent_name_ok(att_slice_str(file.module)) ||
                          !proc_key_id_ok(att_slice_str(file.id)))) {
-        rc = att_fail(err, ATT_E_PARSE, "agent or id has not its form");
+        rc = att_fail(err, ATT_E_PARSE, "agent, module or id has not its form");
     }
     file.created_at = created;
     file.active_seq = (uint64_t)activations;
@@ -247,8 +256,11 @@ enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *re
         return att_fail(err, rc, "%s", cause.msg);
     }
     if (file.waste) {
-        keyd_hsm_throw_away(keyd, id, file.cka_id,
-                            file.making ? KEYD_WASTE_RIDDLE : KEYD_WASTE_KEY);
+        struct keyd_hsm *hsm = keyd_hsms_find(keyd, file.module);
+        if (hsm) { /* else the file waits until the module is there again */
+            keyd_hsm_throw_away(hsm, id, file.cka_id,
+                                file.making ? KEYD_WASTE_RIDDLE : KEYD_WASTE_KEY);
+        }
         return att_fail(err, ATT_E_NOTFOUND, "key %s is gone", id);
     }
     keyd_autokey key = {.store = &keyd_store_hsm,
@@ -259,6 +271,7 @@ enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *re
                         .spki = ATT_BUF_INIT(ATT_KEYTYPE_SPKI_MAX)};
     memcpy(key.id, file.id, sizeof key.id);
     memcpy(key.agent, file.agent, sizeof key.agent);
+    memcpy(key.module, file.module, sizeof key.module);
     att_buf_put(&key.spki, file.spki, file.spki_len);
     struct held *held = new_held();
     if (!held || key.spki.failed) {
@@ -273,8 +286,8 @@ enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *re
 }
 
 /* ret_asked: hsmd may have heard of it, and the token may have the key. */
-static enum att_rc make(struct keyd *keyd, struct keyd_key *key, bool *ret_asked,
-                        struct att_err *err)
+static enum att_rc make(struct keyd *keyd, struct keyd_hsm *hsm, struct keyd_key *key,
+                        bool *ret_asked, struct att_err *err)
 {
     const struct held *held = key->held;
     const struct proc_value values[] = {
@@ -286,7 +299,7 @@ static enum att_rc make(struct keyd *keyd, struct keyd_key *key, bool *ret_asked
     proc_autoanswer answer = {0};
     enum att_rc rc = write_file(keyd, key, "making", true, err);
     if (rc == ATT_OK) {
-        rc = keyd_hsm_ask(keyd, PROC_HSM_CREATE, values, &answer, ret_asked, err);
+        rc = keyd_hsm_ask(hsm, PROC_HSM_CREATE, values, &answer, ret_asked, err);
     }
     if (rc == ATT_OK) {
         rc = take_key(&answer, key->type, &spki, &attrs, err);
@@ -311,7 +324,11 @@ static void forget_file(const struct keyd *keyd, const char *id)
 static enum att_rc create(struct keyd *keyd, struct keyd_key *key, struct att_err *err)
 {
     bool asked = false;
-    enum att_rc rc = keyd_hsm_check_waste(keyd, err);
+    struct keyd_hsm *hsm = NULL;
+    enum att_rc rc = keyd_hsms_of(keyd, key, &hsm, err);
+    if (rc == ATT_OK) {
+        rc = keyd_hsm_check_waste(hsm, err);
+    }
     if (rc != ATT_OK) {
         return rc;
     }
@@ -323,12 +340,12 @@ static enum att_rc create(struct keyd *keyd, struct keyd_key *key, struct att_er
     }
     memset(key->seed_id, 0, sizeof key->seed_id);
     key->held = held;
-    rc = make(keyd, key, &asked, err);
+    rc = make(keyd, hsm, key, &asked, err);
     if (rc == ATT_OK) {
         return ATT_OK;
     }
     if (asked) {
-        keyd_hsm_throw_away(keyd, key->id, held->cka_id, KEYD_WASTE_RIDDLE);
+        keyd_hsm_throw_away(hsm, key->id, held->cka_id, KEYD_WASTE_RIDDLE);
     } else {
         forget_file(keyd, key->id);
     }
@@ -357,11 +374,14 @@ static enum att_rc drop(struct keyd *keyd, const struct keyd_key *key, struct at
 static void destroy(struct keyd *keyd, const struct keyd_key *key)
 {
     const struct held *held = key->held;
-    keyd_hsm_throw_away(keyd, key->id, held->cka_id, KEYD_WASTE_KEY);
+    struct keyd_hsm *hsm = keyd_hsms_find(keyd, key->module);
+    if (hsm) { /* else its file, which says "gone", waits until the module is there again */
+        keyd_hsm_throw_away(hsm, key->id, held->cka_id, KEYD_WASTE_KEY);
+    }
 }
 
 /* The mechanism is one of the key's type (keyd_key_sign). */
-static enum att_rc ask_for_signature(struct keyd *keyd, const struct held *held,
+static enum att_rc ask_for_signature(struct keyd_hsm *hsm, const struct held *held,
                                      enum keyd_mechanism mechanism, struct att_slice digest,
                                      struct proc_answer *ret_answer, struct att_err *err)
 {
@@ -369,14 +389,14 @@ static enum att_rc ask_for_signature(struct keyd *keyd, const struct held *held,
     if (mechanism == KEYD_ECDSA) {
         const struct proc_value values[] = {
             [PROC_HSM_SIGN_REQ_KEY_ID] = key, [PROC_HSM_SIGN_REQ_DIGEST] = proc_bytes(digest)};
-        return keyd_hsm_ask(keyd, PROC_HSM_SIGN, values, ret_answer, NULL, err);
+        return keyd_hsm_ask(hsm, PROC_HSM_SIGN, values, ret_answer, NULL, err);
     }
     const struct proc_value values[] = {
         [PROC_HSM_SIGN_RSA_REQ_KEY_ID] = key,
         [PROC_HSM_SIGN_RSA_REQ_SCHEME] = {.num = mechanism == KEYD_RSA_PSS ? ATT_RSA_PSS
                                                                            : ATT_RSA_PKCS1},
         [PROC_HSM_SIGN_RSA_REQ_DIGEST] = proc_bytes(digest)};
-    return keyd_hsm_ask(keyd, PROC_HSM_SIGN_RSA, values, ret_answer, NULL, err);
+    return keyd_hsm_ask(hsm, PROC_HSM_SIGN_RSA, values, ret_answer, NULL, err);
 }
 
 static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_prio prio,
@@ -385,9 +405,13 @@ static enum att_rc sign(struct keyd *keyd, const struct keyd_key *key, enum tpm_
 {
     proc_autoanswer answer = {0};
     (void)prio; /* hsmd's sessions are side by side */
+    struct keyd_hsm *hsm = NULL;
     enum att_rc rc = keyd_frozen_check(keyd, key->agent, err);
     if (rc == ATT_OK) {
-        rc = ask_for_signature(keyd, key->held, mechanism, digest, &answer, err);
+        rc = keyd_hsms_of(keyd, key, &hsm, err);
+    }
+    if (rc == ATT_OK) {
+        rc = ask_for_signature(hsm, key->held, mechanism, digest, &answer, err);
     }
     if (rc == ATT_OK) { /* it may have waited for a place, and for the HSM */
         rc = keyd_frozen_check(keyd, key->agent, err);
@@ -420,9 +444,13 @@ static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
                             .sig = ATT_BUF_INIT(KEYD_SIG_MAX)};
     const struct proc_value values[] = {[PROC_HSM_REQ_KEY_ID] =
                                             proc_bytes(ATT_SLICE_ARRAY(held->cka_id))};
+    struct keyd_hsm *hsm = NULL;
     enum att_rc rc = keyd_frozen_check(keyd, key->agent, err);
     if (rc == ATT_OK) {
-        rc = keyd_hsm_ask(keyd, PROC_HSM_READ, values, &answer, NULL, err);
+        rc = keyd_hsms_of(keyd, key, &hsm, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_hsm_ask(hsm, PROC_HSM_READ, values, &answer, NULL, err);
     }
     if (rc == ATT_OK) {
         rc = take_key(&answer, key->type, &spki, &attrs, err);
@@ -454,7 +482,9 @@ const struct keyd_store keyd_store_hsm = {
     .name = "hsm",
     .keys_max = KEYS_MAX,
     .rsa = true,
-    .ready = keyd_hsm_ready,
+    .choose = keyd_hsms_choose,
+    .usual = keyd_hsms_usual,
+    .ready = keyd_hsms_ready,
     .create = create,
     .keep = keep,
     .keep_state = keep_state,
@@ -462,7 +492,7 @@ const struct keyd_store keyd_store_hsm = {
     .destroy = destroy,
     .sign = sign,
     .prove = prove,
-    .describe = keyd_hsm_describe,
+    .describe = keyd_hsms_describe,
     .hold = hold,
     .release = release,
 };

@@ -40,8 +40,9 @@ static void release(void *user)
 }
 
 /* Also while the TPM is away: what is asked of it is the quote's to say. */
-static enum att_rc ready(struct keyd *keyd, struct att_err *err)
+static enum att_rc ready(struct keyd *keyd, const struct keyd_key *key, struct att_err *err)
 {
+    (void)key;
     (void)keyd;
     (void)err;
     return ATT_OK;

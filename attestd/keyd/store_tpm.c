@@ -248,10 +248,16 @@ static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
     return rc;
 }
 
+static enum att_rc ready(struct keyd *keyd, const struct keyd_key *key, struct att_err *err)
+{
+    (void)key;
+    return keyd_ready(keyd, err);
+}
+
 const struct keyd_store keyd_store_tpm = {
     .name = "tpm",
     .keys_max = KEYD_KEYS_MAX,
-    .ready = keyd_ready,
+    .ready = ready,
     .create = create,
     .keep = keep,
     .keep_state = keep_state,

@@ -118,7 +118,7 @@ ATT_MUST_USE enum att_rc proc_frame_recv(int fd, struct att_buf *ret_bytes, int6
 ATT_MUST_USE enum att_rc proc_frame_recv_fd(int fd, struct att_buf *ret_bytes, int *ret_passed,
                                             int64_t deadline_ms, struct att_err *err);
 
-/* ---- server: one thread per connection, at most PROC_CONNECTIONS_MAX ---- */
+/* ---- server: one thread per connection ---- */
 
 #define PROC_CONNECTIONS_MAX 16
 
@@ -139,6 +139,7 @@ struct proc_server_opts {
     proc_handler_fn *handler;
     void *user;
     int64_t frame_timeout_ms; /* how long a frame may take from its first byte to its last */
+    unsigned connections;     /* at most; 0: PROC_CONNECTIONS_MAX */
 };
 
 /* Binds and listens, or takes over the socket of this path that systemd listens on (then its mode

@@ -317,6 +317,8 @@ static enum att_rc take_key(const struct proc_value *v, struct proc_key *ret_key
     proc_take_text(v[PROC_KEY_REC_STATE].bytes, key.state, sizeof key.state);
     proc_take_text(v[PROC_KEY_REC_KEY_STORE].bytes, key.store, sizeof key.store);
     proc_take_text(v[PROC_KEY_REC_KEY_TYPE].bytes, key.type, sizeof key.type);
+    proc_take_text(v[PROC_KEY_REC_HSM].bytes, key.hsm, sizeof key.hsm);
+    key.usual = v[PROC_KEY_REC_USUAL].num == 1;
     enum att_rc rc = take_copy(v[PROC_KEY_REC_NAME].bytes, &key.name, err);
     if (rc == ATT_OK) {
         rc = take_copy(v[PROC_KEY_REC_SPKI].bytes, &key.spki, err);
@@ -330,13 +332,14 @@ static enum att_rc take_key(const struct proc_value *v, struct proc_key *ret_key
 }
 
 enum att_rc proc_keyd_key_create_type(struct proc_keyd *keyd, const char *agent, const char *store,
-                                      const char *type, struct proc_key *ret_key,
+                                      const char *type, const char *hsm, struct proc_key *ret_key,
                                       struct att_err *err)
 {
     const struct proc_value values[] = {
         [PROC_KEY_CREATE_REQ_AGENT] = proc_text(agent),
         [PROC_KEY_CREATE_REQ_KEY_STORE] = proc_text(store),
         [PROC_KEY_CREATE_REQ_KEY_TYPE] = proc_text(type),
+        [PROC_KEY_CREATE_REQ_HSM] = proc_text(hsm),
     };
     proc_autoanswer reply = {0};
     enum att_rc rc = call(keyd, PROC_KEYD_KEY_CREATE, values, &reply, err);
@@ -346,7 +349,7 @@ enum att_rc proc_keyd_key_create_type(struct proc_keyd *keyd, const char *agent,
 enum att_rc proc_keyd_key_create(struct proc_keyd *keyd, const char *agent, const char *store,
                                  struct proc_key *ret_key, struct att_err *err)
 {
-    return proc_keyd_key_create_type(keyd, agent, store, "ec-p256", ret_key, err);
+    return proc_keyd_key_create_type(keyd, agent, store, "ec-p256", "", ret_key, err);
 }
 
 void proc_keys_free(struct proc_key *keys, size_t count)

@@ -87,18 +87,21 @@ struct proc_key {
     char state[16]; /* "new", "active", "retired" */
     int64_t created_at;
     char store[PROC_KEY_STORE_MAX + 1];
-    char type[16];       /* "ec-p256", "rsa-2048" … */
-    struct att_buf name; /* TPM Name; empty: not a TPM's key */
-    struct att_buf spki; /* DER */
+    char type[16];                   /* "ec-p256", "rsa-2048" … */
+    struct att_buf name;             /* TPM Name; empty: not a TPM's key */
+    struct att_buf spki;             /* DER */
+    char hsm[PROC_HSM_NAME_MAX + 1]; /* the HSM's module; empty: in no HSM */
+    bool usual;                      /* where one is made when no module is named */
 };
 void proc_key_done(struct proc_key *key);
-/* On P-256; create_type: of any type. */
+/* On P-256, in the default module; create_type: of any type, in any module ("": the default). */
 ATT_MUST_USE enum att_rc proc_keyd_key_create(struct proc_keyd *keyd, const char *agent,
                                               const char *store, struct proc_key *ret_key,
                                               struct att_err *err);
 ATT_MUST_USE enum att_rc proc_keyd_key_create_type(struct proc_keyd *keyd, const char *agent,
                                                    const char *store, const char *type,
-                                                   struct proc_key *ret_key, struct att_err *err);
+                                                   const char *hsm, struct proc_key *ret_key,
+                                                   struct att_err *err);
 /* All keys, in key id order; free with proc_keys_free. */
 ATT_MUST_USE enum att_rc proc_keyd_key_list(struct proc_keyd *keyd, struct proc_key **ret_keys,
                                             size_t *ret_count, struct att_err *err);

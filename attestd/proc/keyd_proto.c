@@ -59,11 +59,18 @@
     {                                                                                              \
         "keyStore", PROC_TEXT, 1, PROC_KEY_STORE_MAX, 0                                            \
     }
+#define F_HSM                                                                                      \
+    {                                                                                              \
+        "hsm", PROC_TEXT, 0, PROC_HSM_NAME_MAX, 0                                                  \
+    }
 #define KEY_RECORD                                                                                 \
     {                                                                                              \
         {                                                                                          \
             F_KEY_ID, F_AGENT, F_STATE, F_CREATED, F_STORE, {"keyType", PROC_TEXT, 1, 15, 0},      \
-                {"name", PROC_BYTES, 0, 66, 0}, F_SPKI                                             \
+                {"name", PROC_BYTES, 0, 66, 0}, F_SPKI, F_HSM,                                     \
+            {                                                                                      \
+                "usual", PROC_U32, 0, 1, 0                                                         \
+            }                                                                                      \
         }                                                                                          \
     }
 
@@ -127,7 +134,7 @@ const struct proc_op proc_keyd_table[] = {
     {PROC_KEYD_KEY_CREATE,
      0,
      "KEY_CREATE",
-     {{F_AGENT, {"keyStore", PROC_TEXT, 1, 15, 0}, {"keyType", PROC_TEXT, 1, 15, 0}}},
+     {{F_AGENT, {"keyStore", PROC_TEXT, 1, 15, 0}, {"keyType", PROC_TEXT, 1, 15, 0}, F_HSM}},
      KEY_RECORD},
     {PROC_KEYD_KEY_LIST,
      PROC_OP_AGAIN,

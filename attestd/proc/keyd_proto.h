@@ -10,9 +10,10 @@
 
 #include "attestd/proc/ipc.h"
 
-#define PROC_KEYD_VERSION     2
+#define PROC_KEYD_VERSION     3
 #define PROC_KEY_ID_LEN       32 /* lowercase hex of 16 random bytes */
 #define PROC_AGENT_MAX        64 /* as an entry's name (certs/san.h) */
+#define PROC_HSM_NAME_MAX     32 /* of a module, as in attestd.yaml */
 #define PROC_TPM_STRUCT_MAX   2048
 #define PROC_CERT_MAX         8192
 #define PROC_JWS_PAYLOAD_MAX  ((uint32_t)192 << 10)
@@ -46,7 +47,7 @@ enum proc_keyd_op {
 };
 
 /* INFO: () → json. Always answers, also when the TPM is away or foreign. A JSON object:
- *   {"version": 2, "state": "ready" | "starting" | "tpmGone" | "tpmSilent" | "foreignTpm" |
+ *   {"version": 3, "state": "ready" | "starting" | "tpmGone" | "tpmSilent" | "foreignTpm" |
  *             "sealed" | "failed",           sealed: the boot is not approved; tpmSilent: a command
  * has had no answer for a minute "reason": text?                       why the state is not "ready"
  *    "tpm": {"manufacturer": "<8 hex>", "manufacturerText": "IBM", "firmware": "<16 hex>",
@@ -57,7 +58,11 @@ enum proc_keyd_op {
  *    "ops": {"<operation>": {"n": N, "p50Us": N, "p95Us": N}, …},
  *    "instance": "<32 hex>",               another one after each start of keyd
  *    "stores": [{"name": "tpm", "keys": N, "keysMax": N, "durable": bool} …],    durable: its keys
- *                                          outlive keyd; memory has "open": N, keys ready to sign
+ *                                          outlive keyd; memory has "open": N, keys ready to sign;
+ *                                          hsm has "modules": [{"name", "keys", "keysMax", "state",
+ *                                          "word", "reason", "pin", "waste": N} …], the default
+ *                                          first, and "elsewhere": [{"name", "keys"} …], modules
+ *                                          that the configuration names no more
  *    "keys": N, "bad": ["<file set aside>", …], "frozen": ["<agent>", …],
  *    "sealing": {"pcr": "none" | "7" | "signed", and but for none: "open": bool, "opened": N,
  *            "refused": N, "pcrChanged": N, "keysOutside": N, "by": {"policy", "version", "boot",
@@ -138,8 +143,10 @@ enum {
 };
 
 /* KEY_CREATE: agent, keyStore ("tpm", "hsm", "memory"), keyType ("ec-p256"; in an HSM also
- * "rsa-2048", "rsa-3072") → one key record (below). A new key in that store, state "new".
- * ATT_E_UNSUPPORTED keyStore, keyType: not one of this keyd's stores, of that store's types.
+ * "rsa-2048", "rsa-3072"), hsm (which of the host's modules, where keyStore is "hsm"; empty: its
+ * default) → one key record (below). A new key in that store, state "new".
+ * ATT_E_UNSUPPORTED keyStore, keyType, hsmModule: not one of this keyd's stores, of that store's
+ * types, of this host's modules.
  * ATT_E_LIMIT:
  * the agent's keys, or the store's, or all, are as many as there may be.
  * Not repeated by the client: after a lost connection KEY_LIST tells whether it was made. */
@@ -147,10 +154,13 @@ enum {
     PROC_KEY_CREATE_REQ_AGENT,
     PROC_KEY_CREATE_REQ_KEY_STORE,
     PROC_KEY_CREATE_REQ_KEY_TYPE,
+    PROC_KEY_CREATE_REQ_HSM,
 };
 
 /* A key record: keyId, agent, state ("new", "active", "retired"), createdAt (UTC seconds),
- * keyStore, keyType (as above), name (TPM Name; empty where the store is no TPM), spki (DER). */
+ * keyStore, keyType (as above), name (TPM Name; empty where the store is no TPM), spki (DER), hsm
+ * (the module that has it; empty where the store is no HSM), usual (1: where a key of this store is
+ * made when no module is named; 0: in another module). */
 enum {
     PROC_KEY_REC_KEY_ID,
     PROC_KEY_REC_AGENT,
@@ -160,6 +170,8 @@ enum {
     PROC_KEY_REC_KEY_TYPE,
     PROC_KEY_REC_NAME,
     PROC_KEY_REC_SPKI,
+    PROC_KEY_REC_HSM,
+    PROC_KEY_REC_USUAL,
 };
 extern const struct proc_shape proc_key_record_shape;
 

@@ -142,7 +142,8 @@ static bool peer_allowed(int fd, const struct proc_users *clients, struct proc_p
 static bool take_place(struct proc_server *server)
 {
     pthread_mutex_lock(&server->lock);
-    bool room = server->connections < PROC_CONNECTIONS_MAX;
+    unsigned most = server->opts.connections ? server->opts.connections : PROC_CONNECTIONS_MAX;
+    bool room = server->connections < most;
     server->connections += room;
     pthread_mutex_unlock(&server->lock);
     return room;

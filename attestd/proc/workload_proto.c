@@ -1,6 +1,15 @@
 #include "attestd/proc/workload_proto.h"
 
 /* name, type, least, most, longest item */
+#define VIEW_FIELDS                                                                                \
+    {"spiffeId", PROC_TEXT, 1, PROC_SPIFFE_ID_MAX, 0},                                             \
+        {"keyId", PROC_TEXT, PROC_KEY_ID_LEN, PROC_KEY_ID_LEN, 0},                                 \
+        {"notAfter", PROC_U64, 0, 0, 0}, {"chain", PROC_LIST, 1, PROC_CHAIN_MAX, PROC_CERT_MAX},   \
+        {"bundle", PROC_LIST, 0, PROC_BUNDLE_MAX, PROC_CERT_MAX},                                  \
+        {"generation", PROC_U64, 0, 0, 0},                                                         \
+    {                                                                                              \
+        "keyStore", PROC_TEXT, 1, 16, 0                                                            \
+    }
 const struct proc_op proc_workload_table[] = {
     {PROC_WORKLOAD_IDENTIFY,
      PROC_OP_AGAIN | PROC_OP_FD,
@@ -13,13 +22,12 @@ const struct proc_op proc_workload_table[] = {
      PROC_OP_AGAIN,
      "VIEW",
      {{{"agent", PROC_TEXT, 1, PROC_AGENT_MAX, 0}}},
-     {{{"spiffeId", PROC_TEXT, 1, PROC_SPIFFE_ID_MAX, 0},
-       {"keyId", PROC_TEXT, PROC_KEY_ID_LEN, PROC_KEY_ID_LEN, 0},
-       {"notAfter", PROC_U64, 0, 0, 0},
-       {"chain", PROC_LIST, 1, PROC_CHAIN_MAX, PROC_CERT_MAX},
-       {"bundle", PROC_LIST, 0, PROC_BUNDLE_MAX, PROC_CERT_MAX},
-       {"generation", PROC_U64, 0, 0, 0},
-       {"keyStore", PROC_TEXT, 1, 16, 0}}}},
+     {{VIEW_FIELDS}}},
+    {PROC_WORKLOAD_VIEW_HSM,
+     PROC_OP_AGAIN,
+     "VIEW_HSM",
+     {{{"agent", PROC_TEXT, 1, PROC_AGENT_MAX, 0}}},
+     {{VIEW_FIELDS, {"hsm", PROC_TEXT, 0, PROC_HSM_NAME_MAX, 0}}}},
     {PROC_WORKLOAD_REPORT,
      PROC_OP_AGAIN,
      "REPORT",

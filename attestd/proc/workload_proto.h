@@ -16,6 +16,7 @@ enum proc_workload_op {
     PROC_WORKLOAD_VIEW = 2,
     PROC_WORKLOAD_REPORT = 3,
     PROC_WORKLOAD_CHANGES = 4,
+    PROC_WORKLOAD_VIEW_HSM = 5,
 };
 
 /* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11") → agent, identity
@@ -32,7 +33,10 @@ enum { PROC_WORKLOAD_IDENTIFY_REP_AGENT, PROC_WORKLOAD_IDENTIFY_REP_IDENTITY };
  * chain (DER, leaf first), bundle (DER, workload roots), generation (another number when anything
  * of it changed), keyStore ("tpm", "hsm", "memory": tokend keeps those apart whose keys may be
  * long in coming; nothing else depends on it). ATT_E_NOTFOUND noCertificate: nothing is in force
- * (not issued yet, expired, removed). */
+ * (not issued yet, expired, removed).
+ * VIEW_HSM: the same, and hsm (the HSM module that the entry names; empty: the default, or none):
+ * tokend keeps modules apart, too. An operation of its own, so that a tokend which outlives an
+ * upgrade keeps working. */
 enum { PROC_WORKLOAD_VIEW_REQ_AGENT };
 enum {
     PROC_WORKLOAD_VIEW_REP_SPIFFE_ID,
@@ -42,6 +46,7 @@ enum {
     PROC_WORKLOAD_VIEW_REP_BUNDLE,
     PROC_WORKLOAD_VIEW_REP_GENERATION,
     PROC_WORKLOAD_VIEW_REP_KEY_STORE,
+    PROC_WORKLOAD_VIEW_REP_HSM,
 };
 
 #define PROC_REPORT_AGENTS_MAX 256

@@ -107,7 +107,9 @@ static bool keep(struct agent *agent, const struct proc_msg *reply)
     /* 0 means "none" to a token. */
     agent->generation = v[PROC_WORKLOAD_VIEW_REP_GENERATION].num;
     agent->not_after = (int64_t)v[PROC_WORKLOAD_VIEW_REP_NOT_AFTER].num;
-    agent->in_hsm = att_slice_eq_str(v[PROC_WORKLOAD_VIEW_REP_KEY_STORE].bytes, "hsm");
+    agent->hsm = att_slice_eq_str(v[PROC_WORKLOAD_VIEW_REP_KEY_STORE].bytes, "hsm")
+                     ? tokend_hsms_get(agent->tokend, v[PROC_WORKLOAD_VIEW_REP_HSM].bytes)
+                     : NULL;
     return true;
 }
 
@@ -145,8 +147,8 @@ void tokend_agent_view(struct conn *conn)
     }
     const struct proc_value values[] = {{.bytes = att_slice_str(agent->name)}};
     enum att_rc rc =
-        tokend_upstream_call(tokend->views, PROC_WORKLOAD_VIEW, values, -1, &agent->fair, VIEW_MS,
-                             viewed, agent, &agent->asking, &err);
+        tokend_upstream_call(tokend->views, PROC_WORKLOAD_VIEW_HSM, values, -1, &agent->fair,
+                             VIEW_MS, viewed, agent, &agent->asking, &err);
     if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, &err);
     }

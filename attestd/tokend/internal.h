@@ -22,6 +22,7 @@
 #define SIGN_MS           15000 /* a slow TPM with a queue */
 #define TOKEND_ENTRIES_MS 1000  /* within which entries that changed are in force */
 #define GAP_MS            2000  /* how long a request waits for a restarting process */
+#define HSMS_MAX          5     /* CONF_HSMS_MAX, and the default without its name */
 #define UID_RATE          50    /* new connections of a user in a second, on average */
 #define UID_BURST         200
 #define TOLD_MS           1000 /* between lines of one kind about one user or agent */
@@ -59,7 +60,8 @@ struct agent {
     uint64_t generation;
     int64_t not_after, fetched_at_ms;
     bool fetched; /* attestd has answered once, also with "no certificate" */
-    bool in_hsm;  /* its key is: the signatures wait on links of their own */
+    /* Its key is in an HSM: the signatures wait on the links of its module. NULL: it is not. */
+    struct tokend_upstream *hsm;
 };
 
 enum conn_state { CONN_IDENTIFYING, CONN_SERVING, CONN_LINGERING };
@@ -135,6 +137,12 @@ struct tokend_entries {
     bool pending;       /* some connections are not decided yet */
 };
 
+/* Links to keyd for the signatures of one HSM module. */
+struct tokend_hsm {
+    char name[PROC_HSM_NAME_MAX + 1]; /* as entries have it; empty: the host's default */
+    struct tokend_upstream *keyd;     /* NULL: the place is free */
+};
+
 struct tokend {
     struct tokend_opts opts;
     struct tokend_counts counts;
@@ -142,7 +150,8 @@ struct tokend {
     struct tokend_entries entries;
     struct tokend_loop loop;
     struct tokend_source listen_source;
-    struct tokend_upstream *attestd, *views, *changes, *whod, *keyd, *keyd_hsm;
+    struct tokend_upstream *attestd, *views, *changes, *whod, *keyd;
+    struct tokend_hsm hsms[HSMS_MAX]; /* in the order in which their first agent came */
     struct conn *conns;
     struct agent *agents;
     struct uid_share shares[UIDS_MAX];
@@ -191,6 +200,13 @@ struct agent *tokend_agent_join(struct tokend *tokend, struct att_slice name);
 void tokend_agent_leave(struct agent *agent);
 /* conn waits for its agent's view: answered now, or when attestd has answered. */
 void tokend_agent_view(struct conn *conn);
+
+/* ---- hsms.c: a group of links for each HSM module ---- */
+/* NULL: no more can be had. */
+struct tokend_upstream *tokend_hsms_get(struct tokend *tokend, struct att_slice name);
+bool tokend_hsms_busy(const struct tokend *tokend);
+void tokend_hsms_tick(struct tokend *tokend);
+void tokend_hsms_free(struct tokend *tokend);
 
 /* ---- report.c: what attestd's status shows ---- */
 void tokend_report_tick(struct tokend *tokend);

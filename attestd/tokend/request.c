@@ -71,8 +71,7 @@ static void ask_keyd(struct conn *conn)
                                      {.num = conn->scheme},
                                      {.bytes = digest}};
     conn->wait = WAIT_SIGN;
-    struct tokend_upstream *keyd =
-        conn->agent->in_hsm ? conn->tokend->keyd_hsm : conn->tokend->keyd;
+    struct tokend_upstream *keyd = conn->agent->hsm ? conn->agent->hsm : conn->tokend->keyd;
     enum att_rc rc = tokend_upstream_call(keyd, conn->scheme ? PROC_SIGN_SIGN_RSA : PROC_SIGN_SIGN,
                                           conn->scheme ? rsa : ecdsa, -1, &conn->agent->fair,
                                           SIGN_MS, signed_by_keyd, conn, &conn->call, &err);

@@ -44,8 +44,8 @@ static void listen_ready(struct tokend_source *source, uint32_t events)
 /* Nobody holds more than his part of the links: while one user's executable is read (which may take
  * as long as its file system likes), others are identified; while one agent's signatures wait for
  * the keys, another's finds a link. A vendor's module may not come back for as long as it likes:
- * those whose keys are in the HSM share links of their own. What agents have is asked over links of
- * its own, so that no newcomer delays it. */
+ * those whose keys are in it share links of their own (hsms.c). What agents have is asked over
+ * links of its own, so that no newcomer delays it. */
 static enum att_rc make_upstreams(struct tokend *tokend, struct att_err *err)
 {
     const struct {
@@ -67,9 +67,6 @@ static enum att_rc make_upstreams(struct tokend *tokend, struct att_err *err)
         {&tokend->keyd,
          {&tokend->loop, tokend->opts.keyd_path, "keyd", tokend->opts.keyd_user, proc_sign_table, 8,
           3, GAP_MS}},
-        {&tokend->keyd_hsm,
-         {&tokend->loop, tokend->opts.keyd_path, "keyd", tokend->opts.keyd_user, proc_sign_table, 4,
-          2, GAP_MS}},
     };
     enum att_rc rc = ATT_OK;
     for (size_t i = 0; rc == ATT_OK && i < sizeof all / sizeof all[0]; i++) {
@@ -147,7 +144,7 @@ void tokend_free(struct tokend *tokend)
     tokend_upstream_free(tokend->changes);
     tokend_upstream_free(tokend->whod);
     tokend_upstream_free(tokend->keyd);
-    tokend_upstream_free(tokend->keyd_hsm);
+    tokend_hsms_free(tokend);
     tokend_loop_remove(&tokend->loop, &tokend->listen_source);
     tokend_loop_done(&tokend->loop);
     proc_sandbox_ready_done(&tokend->token_sandbox);
@@ -173,7 +170,7 @@ static bool busy(const struct tokend *tokend)
     return tokend->deaf || tokend->entries.pending || tokend->lingering ||
            tokend_upstream_busy(tokend->attestd) || tokend_upstream_busy(tokend->views) ||
            tokend_upstream_busy(tokend->whod) || tokend_upstream_busy(tokend->keyd) ||
-           tokend_upstream_busy(tokend->keyd_hsm);
+           tokend_hsms_busy(tokend);
 }
 
 void tokend_turn(struct tokend *tokend)
@@ -189,7 +186,7 @@ void tokend_turn(struct tokend *tokend)
         tokend_entries_tick(tokend);
         tokend_upstream_tick(tokend->whod);
         tokend_upstream_tick(tokend->keyd);
-        tokend_upstream_tick(tokend->keyd_hsm);
+        tokend_hsms_tick(tokend);
         tokend_conn_tick(tokend);
         if (tokend->deaf) {
             tokend->deaf = false;

@@ -67,11 +67,11 @@ static enum att_rc add_entry(void *user, const void *record, struct att_err *err
         if (!rc) {
             bool rsa = att_keytype_is_rsa(entry->key_type);
             json_array_append_new(v->entries,
-                                  json_pack("{s:s, s:s, s:s, s:s*, s:s, s:I, s:o, s:o*}", "name",
-                                            row->name, "spiffeId", row->spiffe_id, "key",
+                                  json_pack("{s:s, s:s, s:s, s:s*, s:s*, s:s, s:I, s:o, s:o*}",
+                                            "name", row->name, "spiffeId", row->spiffe_id, "key",
                                             conf_key_kind_name(entry->key), "keyType",
-                                            rsa ? att_keytype_name(entry->key_type) : NULL,
-                                            "profile", entry->profile, "lifetimeS",
+                                            rsa ? att_keytype_name(entry->key_type) : NULL, "hsm",
+                                            entry->hsm, "profile", entry->profile, "lifetimeS",
                                             (json_int_t)(profile ? profile->lifetime_s : 0),
                                             "workload", workload, "measured", measured));
         }

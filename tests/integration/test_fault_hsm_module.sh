@@ -195,9 +195,9 @@ for flag in 0x20000:finalTry 0x40000:locked; do
     wait_for 20 pin_is "${flag#*:}"
     wait_for 20 hsm_is failed
     job_stop hsmd KILL
-    rm -f "$dir/run/hsm/hsm.sock"
+    rm -f "$dir/run/hsm/default/hsm.sock"
     job_start hsmd "$bin/attestd-hsmd" --config "$dir/attestd.yaml"
-    wait_for 20 test -S "$dir/run/hsm/hsm.sock"
+    wait_for 20 test -S "$dir/run/hsm/default/hsm.sock"
     sleep 3 # keyd looks at it every two seconds: what it says is not of the process before
     wait_for 20 pin_is "${flag#*:}"
     wait_for 20 hsm_is failed

@@ -66,7 +66,7 @@ class Rig:
         os.mkdir(os.path.dirname(self.pin_file))
         self.write_pin(PIN + "\n")
         self.run_dir = os.path.join(self.dir, "run")
-        self.sock = os.path.join(self.run_dir, "hsm", "hsm.sock")
+        self.sock = os.path.join(self.run_dir, "hsm", "default", "hsm.sock")
         self.log_path = os.path.join(self.dir, "hsmd.log")
         self.proc, self.files = None, []
 
@@ -303,7 +303,7 @@ def test_wrong_pin(rig, serial):
             need("since the host booted" in message, message)
         need(WRONG not in rig.new_log(), "the PIN is in the log")
         rig.stop()
-    with open(os.path.join(rig.run_dir, "hsm", "pin-refused"), "rb") as f:
+    with open(os.path.join(rig.run_dir, "hsm", "default", "pin-refused"), "rb") as f:
         mark = f.read()
     need(len(mark) == 48 and WRONG.encode() not in mark, "the mark")
     rig.write_pin(PIN)

@@ -176,7 +176,7 @@ def test_pin_flags(rig, serial):
     rig.stop()
     # What C_Login itself answers: once.
     for name, code, reason in [("CKR_PIN_LOCKED", "lockout", "pinLocked"), ("CKR_PIN_EXPIRED", "auth", "pinRefused")]:
-        mark = os.path.join(rig.run_dir, "hsm", "pin-refused")
+        mark = os.path.join(rig.run_dir, "hsm", "default", "pin-refused")
         before = rig.logins()
         rig.tell(f"C_Login rv {CKR[name]:#x}")
         rig.start_bad(serial)

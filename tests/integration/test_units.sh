@@ -15,7 +15,18 @@ units=$ATT_SOURCE_DIR/scripts/systemd
 grep -q '^SystemCallFilter=~.*process_vm_readv process_vm_writev' "$ATT_SOURCE_DIR/scripts/systemd/attestd-whod.service" ||
     { echo "attestd-whod.service allows other processes' memory"; exit 1; }
 services=(attestd attestd-keyd attestd-whod attestd-tokend attestd-hsmd attest-issuerd)
-[ "$(find "$units" -name '*.service' | wc -l)" = ${#services[@]} ] || fail "a service that this test does not know"
+[ "$(find "$units" -name '*.service' | wc -l)" = $((${#services[@]} + 1)) ] || fail "a service that this test does not know"
+
+# ---- one HSM module or several: one unit -------------------------------------------------------------------
+# The template is the single unit, but for the module's name.
+of_module() { # FILE NAME: what the unit says, without remarks
+    sed -e '/^#/d; /^Description=/d' -e "s/%i/$2/g" -e "s/^\(LoadCredential=attestd.hsm-pin\):.*/\1/" "$1"
+}
+diff <(of_module "$units/attestd-hsmd.service" default) <(of_module "$units/attestd-hsmd@.service" default) ||
+    fail "attestd-hsmd.service and attestd-hsmd@.service differ"
+grep -qx 'LoadCredential=attestd.hsm-pin:attestd.hsm-pin.%i' "$units/attestd-hsmd@.service" || fail "modules share a PIN"
+grep -qx 'RuntimeDirectory=attestd/hsm/%i' "$units/attestd-hsmd@.service" || fail "modules share a folder"
+ok "attestd-hsmd@.service is attestd-hsmd.service for a module by name"
 
 # ---- exposure --------------------------------------------------------------------------------------------
 exposure() { # exposure FILE: the figure, without systemd running

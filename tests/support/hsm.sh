@@ -19,22 +19,23 @@ hsm_tell() { # LINE...: tests/support/hsm/module.c
     mv "$dir/bad/control.new" "$dir/bad/control"
 }
 
-hsm_objects() { # privkey|pubkey: their CKA_IDs, one a line
-    pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --login --pin $hsm_pin --list-objects --type "$1" 2> /dev/null |
+hsm_objects() { # privkey|pubkey [TOKEN]: their CKA_IDs, one a line
+    pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --token-label "${2:-agents}" --login --pin $hsm_pin --list-objects --type "$1" 2> /dev/null |
         sed -n 's/^ *ID: *//p' | sort
 }
-# What the token has is what keyd's files speak of, private and public keys, and nobody's waste is left.
+# hsm_whole [MODULE TOKEN]: what the token has is what keyd's files speak of, private and public keys, and nobody's waste is left.
 hsm_whole() {
-    python3 - "$dir/state/keyd/agents" << 'END' > "$dir/tmp/hsm-files"
+    python3 - "$dir/state/keyd/agents" "${1:-default}" << 'END' > "$dir/tmp/hsm-files"
 import glob, json, sys
 for path in glob.glob(sys.argv[1] + "/*.hsm"):
     record = json.load(open(path, encoding="ascii"))
-    assert record["state"] in ("new", "active", "retired"), path + ": " + record["state"]
-    print(record["ckaId"])
+    if record["module"] == sys.argv[2]:
+        assert record["state"] in ("new", "active", "retired"), path + ": " + record["state"]
+        print(record["ckaId"])
 END
     sort -o "$dir/tmp/hsm-files" "$dir/tmp/hsm-files"
-    hsm_objects privkey > "$dir/tmp/hsm-private"
-    hsm_objects pubkey > "$dir/tmp/hsm-public"
+    hsm_objects privkey "${2:-agents}" > "$dir/tmp/hsm-private"
+    hsm_objects pubkey "${2:-agents}" > "$dir/tmp/hsm-public"
     [ -s "$dir/tmp/hsm-files" ] && diff "$dir/tmp/hsm-files" "$dir/tmp/hsm-private" && diff "$dir/tmp/hsm-files" "$dir/tmp/hsm-public"
 }
 hsm_status() { ctl --json status | jq -er ".hsm.$1"; }

@@ -182,9 +182,8 @@ job_make_hsm() {
     export SOFTHSM2_CONF=$dir/softhsm2.conf
     mkdir -p "$dir/tokens"
     printf 'directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n' "$dir/tokens" > "$SOFTHSM2_CONF"
-    softhsm2-util --init-token --free --label agents --pin 47110815 --so-pin 08154711 > /dev/null
     (umask 077 && echo 47110815 > "$dir/hsm.pin")
-    job_hsm_serial=$(find "$dir/tokens" -mindepth 1 -maxdepth 1 -printf '%f\n' | tr -d - | cut -c 17-)
+    job_make_token agents
     cat >> "$dir/attestd.yaml" << END
 hsm:
   module: ${job_hsm_module:-/usr/lib/softhsm/libsofthsm2.so}
@@ -193,12 +192,21 @@ hsm:
 END
 }
 
-job_hsm_ready() { [ "$(grep -c hsmd.token-ready "$dir/log/hsmd.log")" -gt "$job_hsm_starts" ]; }
+# job_make_token LABEL: $job_hsm_serial is its serial number
+job_make_token() {
+    ls "$dir/tokens" > "$dir/tmp/tokens"
+    softhsm2-util --init-token --free --label "$1" --pin 47110815 --so-pin 08154711 > /dev/null
+    job_hsm_serial=$(find "$dir/tokens" -mindepth 1 -maxdepth 1 -printf '%f\n' | grep -vxFf "$dir/tmp/tokens" | tr -d - | cut -c 17-)
+}
+
+job_hsm_ready() { [ "$(grep -c hsmd.token-ready "$dir/log/$1.log")" -gt "$job_hsm_starts" ]; }
+# job_start_hsmd [MODULE]: of a module of the list as hsmd-MODULE
 job_start_hsmd() {
-    job_hsm_starts=$(grep -c hsmd.token-ready "$dir/log/hsmd.log" 2> /dev/null || true)
+    local name=hsmd${1:+-$1}
+    job_hsm_starts=$(grep -c hsmd.token-ready "$dir/log/$name.log" 2> /dev/null || true)
     job_hsm_starts=${job_hsm_starts:-0}
-    job_start hsmd "$bin/attestd-hsmd" --config "$dir/attestd.yaml"
-    wait_for 30 job_hsm_ready
+    job_start "$name" "$bin/attestd-hsmd" --config "$dir/attestd.yaml" ${1:+--module "$1"}
+    wait_for 30 job_hsm_ready "$name"
 }
 
 job_start_issuer() {

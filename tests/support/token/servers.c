@@ -169,7 +169,7 @@ static enum att_rc view(const struct proc_op *op, const struct proc_msg *request
         {.bytes = att_slice_str(spiffe_id)},       {.bytes = att_slice_str(key_id)},
         {.num = (uint64_t)att_now_utc_s() + 3600}, {.items = chain, .item_count = n},
         {.items = bundle, .item_count = roots},    {.num = generation | 1},
-        {.bytes = ATT_SLICE_LIT("memory")},
+        {.bytes = ATT_SLICE_LIT("memory")},        {.bytes = ATT_SLICE_LIT("")},
     };
     enum att_rc rc = proc_reply_encode(op, values, ret_payload, err);
     for (size_t i = 0; i < n; i++) {

@@ -142,6 +142,35 @@ static void test_another_type_renews(void **state)
     assert_string_equal(agent_record_key_type(&back), "rsa-3072");
 }
 
+/* The key in use is in the module before, and a record keeps the new one. */
+static void test_another_module_renews(void **state)
+{
+    struct agent_registry *reg = *state;
+    struct agent_sync sync;
+    struct agent_entry one = entry("alpha");
+    one.key_store = "hsm";
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_OK);
+    struct agent *alpha = agent_registry_find(reg, "alpha");
+    assert_string_equal(alpha->rec.hsm, "");
+    alpha->rec.life.state = AGENT_VALID;
+    one.hsm = "a23456789012345678901234567890123";
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_E_INVAL);
+    assert_false(alpha->forced);
+    one.hsm = "payments";
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_OK);
+    assert_int_equal(sync.changed, 1);
+    assert_true(alpha->forced);
+    alpha->forced = false;
+    assert_int_equal(agent_registry_sync(reg, &one, 1, &sync, NULL), ATT_OK);
+    assert_int_equal(sync.changed, 0);
+    assert_false(alpha->forced);
+    struct agent_record rec = {.name = "beta", .spiffe_id = "x", .hsm = "payments"}, back;
+    att_autobuf text = {0};
+    assert_int_equal(agent_record_encode(&rec, &text, NULL), ATT_OK);
+    assert_int_equal(agent_record_parse(att_buf_slice(&text), &back, NULL), ATT_OK);
+    assert_string_equal(back.hsm, "payments");
+}
+
 static void test_sync(void **state)
 {
     struct agent_registry *reg = *state;
@@ -213,6 +242,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_sync, setup, teardown),
         cmocka_unit_test_setup_teardown(test_another_store_renews, setup, teardown),
         cmocka_unit_test_setup_teardown(test_another_type_renews, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_module_renews, setup, teardown),
         cmocka_unit_test_setup_teardown(test_frozen_agent_can_be_removed, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

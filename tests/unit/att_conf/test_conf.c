@@ -70,6 +70,81 @@ static void test_yaml_refused(void **state)
     free(big);
 }
 
+/* A module of the list; n is its name's and its token's. */
+#define HSM(n)      "  - name: " n "\n    module: /m\n    token: \"pkcs11:token=" n ";serial=1\"\n"
+#define HSM_SECTION "hsm:\n  module: /m\n  token: \"pkcs11:token=z;serial=1\"\n"
+
+static void test_hsms_refused(void **state)
+{
+    (void)state;
+    attestd_refused("hsms:\n" HSM("a") HSM("b") HSM("a"), 8, "hsms[2].name",
+                    "another name than that of hsms[0], found \"a\" again");
+    attestd_refused("hsms:\n" HSM("default") HSM_SECTION, 2, "hsms[0].name",
+                    "another name than that of hsm, found \"default\" again");
+    attestd_refused("hsms:\n" HSM("a") "  - module: /m\n    token: \"pkcs11:token=b;serial=1\"\n",
+                    5, "hsms[1].name", "required");
+    attestd_refused("hsms:\n" HSM("a") "  - name: b\n    token: \"pkcs11:token=b;serial=1\"\n", 5,
+                    "hsms[1].module", "required");
+    attestd_refused("hsms:\n" HSM("a/b"), 2, "hsms[0].name", "[a-z0-9]");
+    attestd_refused("hsms:\n" HSM("a23456789012345678901234567890123"), 2, "hsms[0].name",
+                    "at most 32 characters, found 33");
+    attestd_refused(
+        "hsms:\n" HSM("a") "  - name: b\n    module: /m\n    token: \"pkcs11:slot-id=0\"\n", 7,
+        "hsms[1].token", "slots and libraries change");
+    attestd_refused("hsms:\n" HSM("a") "  - name: b\n    module: m.so\n    token: "
+                                       "\"pkcs11:token=b;serial=1\"\n",
+                    6, "hsms[1].module", "absolute path");
+    attestd_refused("hsms:\n" HSM("a") HSM("b") "    sessions: 9\n", 8, "hsms[1].sessions",
+                    "1 … 8, found 9");
+    attestd_refused("hsms:\n" HSM("a") "    files: [ /a, b ]\n", 5, "hsms[0].files[1]",
+                    "absolute path");
+    attestd_refused("hsms:\n" HSM("a") "  - name: b\n    module: /m\n    token: "
+                                       "\"pkcs11:token=a;serial=1?pin-source=file:/p\"\n",
+                    7, "hsms[1].token", "another token than that of hsms[0]");
+    attestd_refused("hsms:\n" HSM("a") HSM("b") "default_hsm: c\n", 8, "default_hsm",
+                    "name of a module of this file, found \"c\"");
+    attestd_refused("default_hsm: default\n", 1, "default_hsm", "name of a module");
+    attestd_refused("hsms:\n" HSM("a") HSM("b") HSM("c") HSM("d") HSM("e"), 2, "hsms", "4");
+    attestd_refused("hsms:\n" HSM("a") HSM("b") HSM("c") HSM("d") HSM_SECTION, 2, "hsms",
+                    "at most 4 modules with the section hsm, found 5");
+    attestd_refused("hsms: { a: b }\n", 1, "hsms", "expected a list");
+}
+
+static void hsms_are(const char *yaml, const char *names)
+{
+    struct conf_attestd *conf = NULL;
+    char found[200] = "";
+    assert_int_equal(conf_attestd_parse(att_slice_str(yaml), &conf, &errors, NULL), ATT_OK);
+    for (unsigned i = 0; i < conf->n_hsms; i++) {
+        strcat(strcat(found, i ? " " : ""), conf->hsms[i].name);
+        assert_ptr_equal(conf_attestd_hsm_find(conf, conf->hsms[i].name), &conf->hsms[i]);
+        assert_int_equal(conf->hsms[i].sessions, 4);
+        assert_string_equal(conf->hsms[i].sandbox, "local");
+    }
+    assert_string_equal(found, names);
+    assert_null(conf->hsm);
+    assert_null(conf_attestd_hsm_find(conf, "other"));
+    if (conf->n_hsms) {
+        assert_string_equal(conf->default_hsm, conf->hsms[0].name);
+    }
+    conf_attestd_free(conf);
+}
+
+/* The default first: what default_hsm names, else the one called default, else the file's first. */
+static void test_hsms(void **state)
+{
+    (void)state;
+    hsms_are("log: text\n", "");
+    hsms_are("hsms: []\n", "");
+    hsms_are(HSM_SECTION, "default");
+    hsms_are(HSM_SECTION "  name: vault\n", "vault");
+    hsms_are("hsms:\n" HSM("a") HSM("b"), "a b");
+    hsms_are("hsms:\n" HSM("a") HSM("b") HSM_SECTION, "default a b");
+    hsms_are("hsms:\n" HSM("a") HSM("b") HSM("default"), "default a b");
+    hsms_are("hsms:\n" HSM("a") HSM("b") HSM("c") "default_hsm: c\n", "c a b");
+    hsms_are("hsms:\n" HSM("a") HSM_SECTION "default_hsm: a\n", "a default");
+}
+
 static void test_attestd_refused(void **state)
 {
     (void)state;
@@ -689,6 +764,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_yaml_refused),
         cmocka_unit_test(test_attestd_refused),
+        cmocka_unit_test(test_hsms_refused),
+        cmocka_unit_test(test_hsms),
         cmocka_unit_test(test_url),
         cmocka_unit_test(test_pcrs),
         cmocka_unit_test(test_all_errors_at_once),

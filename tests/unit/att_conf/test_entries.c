@@ -72,6 +72,43 @@ static void test_key_types(void **state)
     conf_entries_free(entries);
 }
 
+static void test_hsm_module(void **state)
+{
+    (void)state;
+    refused(A(HOSTS WORK "    key: tpm\n    hsm: payments\n    profile: trading\n"), 8,
+            "agents[0].hsm", "with key: hsm only, found \"payments\" with key: tpm");
+    refused(A(HOSTS WORK "    key: hsm\n    hsm: ../payments\n    profile: trading\n"), 8,
+            "agents[0].hsm", "[a-z0-9]");
+    refused(A(HOSTS WORK "    key: hsm\n    hsm: \"\"\n    profile: trading\n"), 8, "agents[0].hsm",
+            "");
+    refused(A(HOSTS WORK "    key: hsm\n    hsm: a23456789012345678901234567890123\n"
+                         "    profile: trading\n"),
+            8, "agents[0].hsm", "at most 32 characters, found 33");
+    struct conf_entries *entries = NULL;
+    assert_int_equal(
+        conf_entries_parse(att_slice_str(A(HOSTS WORK "    key: hsm\n    hsm: payments\n"
+                                                      "    profile: trading\n")),
+                           &entries, &errors, NULL),
+        ATT_OK);
+    assert_string_equal(entries->agents[0].hsm, "payments");
+    struct conf_entry *again = NULL;
+    json_t *json = NULL;
+    assert_int_equal(conf_entry_to_json(&entries->agents[0], &json, NULL), ATT_OK);
+    assert_int_equal(conf_entry_from_json(json, &again, NULL), ATT_OK);
+    assert_string_equal(again->hsm, "payments");
+    conf_entry_free(again);
+    json_decref(json);
+    conf_entries_free(entries);
+    /* Entries that name none stay what they are, byte for byte. */
+    assert_int_equal(conf_entries_parse(att_slice_str(A(HOSTS WORK KEY)), &entries, &errors, NULL),
+                     ATT_OK);
+    assert_null(entries->agents[0].hsm);
+    assert_int_equal(conf_entry_to_json(&entries->agents[0], &json, NULL), ATT_OK);
+    assert_null(json_object_get(json, "hsm"));
+    json_decref(json);
+    conf_entries_free(entries);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -347,10 +384,10 @@ static void test_clashes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_key_types), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_too_many),  cmocka_unit_test(test_accepted),
-        cmocka_unit_test(test_json),      cmocka_unit_test(test_workloads_json),
-        cmocka_unit_test(test_clashes),
+        cmocka_unit_test(test_key_types),      cmocka_unit_test(test_hsm_module),
+        cmocka_unit_test(test_refused),        cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_accepted),       cmocka_unit_test(test_json),
+        cmocka_unit_test(test_workloads_json), cmocka_unit_test(test_clashes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,7 +11,7 @@
 
 static struct proc_key key_of_age(int64_t age_s, const char *word)
 {
-    struct proc_key key = {.created_at = att_now_utc_s() - age_s};
+    struct proc_key key = {.created_at = att_now_utc_s() - age_s, .usual = true};
     snprintf(key.state, sizeof(key.state), "%s", word);
     return key;
 }
@@ -42,6 +42,22 @@ static void test_old_or_used_keys_are_given_up(void **state)
     assert_true(fresh(0, "new", 3600));
     assert_true(fresh(1800, "new", 3600));
     assert_true(fresh(80000, "new", 30 * 86400));
+}
+
+/* In the module that the entry names, or where it names none, in the host's default. */
+static void test_a_key_of_another_module_does_not_fit(void **state)
+{
+    (void)state;
+    struct agent_record rec = {.key_store = "hsm"};
+    struct proc_key key = {.store = "hsm", .type = "ec-p256", .hsm = "vault", .usual = true};
+    assert_true(host_key_fits(&key, &rec));
+    key.usual = false;
+    assert_false(host_key_fits(&key, &rec));
+    memcpy(rec.hsm, "vault", sizeof("vault"));
+    assert_true(host_key_fits(&key, &rec));
+    memcpy(rec.hsm, "cards", sizeof("cards"));
+    key.usual = true;
+    assert_false(host_key_fits(&key, &rec));
 }
 
 static void test_made_only_when_nothing_is_due(void **state)
@@ -104,6 +120,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_unclear_answer_leaves_a_key_to_look_for),
         cmocka_unit_test(test_old_or_used_keys_are_given_up),
+        cmocka_unit_test(test_a_key_of_another_module_does_not_fit),
         cmocka_unit_test(test_made_only_when_nothing_is_due),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,6 +25,36 @@ static void write(char ret[2048], const char *id, const char *agent, const char 
              id, agent, state, cka, spki);
 }
 
+static void write_in(char ret[2048], int version, const char *module)
+{
+    snprintf(ret, 2048,
+             "{\"version\":%d,\"id\":\"" ID
+             "\",\"agent\":\"web\",\"module\":\"%s\",\"state\":\"new\","
+             "\"created\":12,\"activations\":3,\"ckaId\":\"" CKA "\",\"spki\":\"" HEAD G "\"}",
+             version, module);
+}
+
+static void test_module(void **state)
+{
+    (void)state;
+    char text[2048];
+    struct keyd_hsm_file file;
+    write_in(text, 2, "payments");
+    assert_int_equal(keyd_hsm_file_parse(att_slice_str(text), &file, NULL), ATT_OK);
+    assert_string_equal(file.module, "payments");
+    static const char *const bad[] = {"", "Payments", "../payments",
+                                      "a23456789012345678901234567890123"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        write_in(text, 2, bad[i]);
+        assert_int_equal(keyd_hsm_file_parse(att_slice_str(text), &file, NULL), ATT_E_PARSE);
+    }
+    write_in(text, 1, "payments"); /* of when there was no such member */
+    assert_int_equal(keyd_hsm_file_parse(att_slice_str(text), &file, NULL), ATT_E_PARSE);
+    write_in(text, 3, "payments");
+    assert_int_equal(keyd_hsm_file_parse(att_slice_str(text), &file, NULL), ATT_E_PARSE);
+    assert_string_equal(file.module, "payments");
+}
+
 static void test_takes_what_is_written(void **state)
 {
     (void)state;
@@ -32,6 +62,7 @@ static void test_takes_what_is_written(void **state)
     struct keyd_hsm_file file;
     write(text, ID, "web", "active", CKA, HEAD G);
     assert_int_equal(keyd_hsm_file_parse(att_slice_str(text), &file, NULL), ATT_OK);
+    assert_string_equal(file.module, "default"); /* version 1 */
     assert_string_equal(file.id, ID);
     assert_string_equal(file.agent, "web");
     assert_int_equal(file.state, KEYD_KEY_ACTIVE);
@@ -90,6 +121,7 @@ static void test_refuses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_takes_what_is_written),
+                                       cmocka_unit_test(test_module),
                                        cmocka_unit_test(test_refuses)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,6 +20,7 @@
 struct rig {
     char dir[64], agents[80], sock[80];
     struct keyd keyd;
+    struct keyd_hsm *hsm; /* keyd's only module */
     struct proc_server *server;
 };
 
@@ -97,8 +98,10 @@ static int setup(void **state)
     assert_int_equal(att_io_mkdirs(rig->agents, 0700, NULL), ATT_OK);
     strcpy(rig->keyd.dir, rig->dir);
     pthread_mutex_init(&rig->keyd.lock, NULL);
-    const struct keyd_opts opts = {.hsm_socket_path = rig->sock, .hsm_user = geteuid()};
-    assert_int_equal(keyd_hsm_new(&opts, &rig->keyd.hsm, NULL), ATT_OK);
+    const struct keyd_hsm_opts module = {"default", rig->sock, geteuid()};
+    const struct keyd_opts opts = {.hsms = &module, .n_hsms = 1};
+    assert_int_equal(keyd_hsms_new(&rig->keyd, &opts, NULL), ATT_OK);
+    rig->hsm = rig->keyd.hsms[0];
     info_says = READY;
     create_says = sign_says = destroy_says = ATT_OK;
     creates = destroys = signs = 0;
@@ -121,7 +124,7 @@ static int teardown(void **state)
 {
     struct rig *rig = *state;
     char command[120];
-    keyd_hsm_free(rig->keyd.hsm);
+    keyd_hsms_free(&rig->keyd);
     proc_server_free(rig->server);
     free(rig->keyd.frozen);
     pthread_mutex_destroy(&rig->keyd.lock);
@@ -146,14 +149,14 @@ static int files(const struct rig *rig)
 static json_int_t number(struct rig *rig, const char *name)
 {
     att_autojson *json = json_object();
-    keyd_hsm_describe(&rig->keyd, json);
+    keyd_hsm_describe(rig->hsm, json);
     return json_integer_value(json_object_get(json, name));
 }
 
 static bool says(struct rig *rig, const char *name, const char *text)
 {
     att_autojson *json = json_object();
-    keyd_hsm_describe(&rig->keyd, json);
+    keyd_hsm_describe(rig->hsm, json);
     const char *found = json_string_value(json_object_get(json, name));
     return found && strstr(found, text);
 }
@@ -179,6 +182,7 @@ static void new_key(struct keyd_key *ret)
     *ret = (struct keyd_key){.store = &keyd_store_hsm};
     assert_int_equal(keyd_new_id(ret->id, NULL), ATT_OK);
     strcpy(ret->agent, "web");
+    strcpy(ret->module, "default");
 }
 
 static enum att_rc create(struct rig *rig, struct att_err *err)
@@ -215,7 +219,7 @@ static void test_an_unknown_fate_is_looked_at_twice(void **state)
     assert_string_equal(err.reason, "tokenGone");
     assert_int_equal(files(rig), 1);
     assert_int_equal(number(rig, "waste"), 1);
-    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
+    assert_int_equal(keyd_hsm_start(rig->hsm, NULL), ATT_OK);
     wait_until(destroys == 1);
     pause_ms(3000);
     assert_int_equal(destroys,
@@ -235,8 +239,8 @@ static void test_the_file_goes_after_the_key(void **state)
     assert_int_equal(att_io_write_file(path, ATT_SLICE_LIT("{}"), 0600, NULL), ATT_OK);
     serve_it(rig);
     destroy_says = ATT_E_RETRY; /* keyMaking */
-    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
-    keyd_hsm_throw_away(&rig->keyd, key.id, cka_id, KEYD_WASTE_KEY);
+    assert_int_equal(keyd_hsm_start(rig->hsm, NULL), ATT_OK);
+    keyd_hsm_throw_away(rig->hsm, key.id, cka_id, KEYD_WASTE_KEY);
     wait_until(destroys >= 1);
     assert_int_equal(files(rig), 1);
     destroy_says = ATT_OK;
@@ -253,10 +257,10 @@ static void test_one_does_not_hold_up_the_others(void **state)
     for (int i = 0; i < 3; i++) {
         struct keyd_key key;
         new_key(&key);
-        keyd_hsm_throw_away(&rig->keyd, key.id, cka_id, KEYD_WASTE_KEY);
+        keyd_hsm_throw_away(rig->hsm, key.id, cka_id, KEYD_WASTE_KEY);
     }
     destroy_says = ATT_E_CONFLICT;
-    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
+    assert_int_equal(keyd_hsm_start(rig->hsm, NULL), ATT_OK);
     wait_until(destroys == 3);
     pause_ms(500);
     assert_int_equal(destroys, 3); /* not at once again */
@@ -272,14 +276,14 @@ static void test_refuses_more_waste(void **state)
     for (int i = 0; i < 256; i++) {
         struct keyd_key key;
         new_key(&key);
-        keyd_hsm_throw_away(&rig->keyd, key.id, cka_id, KEYD_WASTE_KEY);
+        keyd_hsm_throw_away(rig->hsm, key.id, cka_id, KEYD_WASTE_KEY);
     }
     assert_int_equal(create(rig, &err), ATT_E_RETRY);
     assert_string_equal(err.reason, "hsmWaste");
     assert_int_equal(creates, 0);
     assert_int_equal(files(rig), 0);
     /* When it can be destroyed it goes, and keys are made again: the refusal is another one. */
-    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
+    assert_int_equal(keyd_hsm_start(rig->hsm, NULL), ATT_OK);
     wait_until(number(rig, "waste") == 0);
     create_says = ATT_E_GONE;
     att_err_clear(&err);
@@ -299,11 +303,11 @@ static void test_refuses_to_wait_for_a_module_that_is_silent(void **state)
     serve_it(rig);
     info_says = "{\"version\":1,\"state\":\"ready\",\"pin\":\"ok\",\"silentMs\":8000}";
     sign_says = ATT_E_LOCKOUT;
-    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
+    assert_int_equal(keyd_hsm_start(rig->hsm, NULL), ATT_OK);
     wait_until(says(rig, "state", "silent"));
     {
         proc_autoanswer answer = {0};
-        assert_int_equal(keyd_hsm_ask(&rig->keyd, PROC_HSM_SIGN, values, &answer, &asked, &err),
+        assert_int_equal(keyd_hsm_ask(rig->hsm, PROC_HSM_SIGN, values, &answer, &asked, &err),
                          ATT_E_RETRY);
     }
     assert_string_equal(err.reason, "tokenBusy");
@@ -315,7 +319,7 @@ static void test_refuses_to_wait_for_a_module_that_is_silent(void **state)
     att_err_clear(&err);
     proc_autoanswer answer = {0};
     /* An operator's to mend there: not a refusal of keyd's, and not the TPM's lockout. */
-    assert_int_equal(keyd_hsm_ask(&rig->keyd, PROC_HSM_SIGN, values, &answer, &asked, &err),
+    assert_int_equal(keyd_hsm_ask(rig->hsm, PROC_HSM_SIGN, values, &answer, &asked, &err),
                      ATT_E_UNREACHABLE);
     assert_string_equal(err.reason, "pinLocked");
     assert_true(asked);
@@ -373,7 +377,7 @@ static void test_refuses_an_info_that_is_none(void **state)
                                       "{\"state\":\"ready\",\"silentMs\":\"0\"}",
                                       "{\"state\":1,\"silentMs\":0}",
                                       "{\"state\":"};
-    assert_int_equal(keyd_hsm_start(&rig->keyd, NULL), ATT_OK);
+    assert_int_equal(keyd_hsm_start(rig->hsm, NULL), ATT_OK);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         info_says = READY;
         wait_until(says(rig, "state", "ready"));
@@ -393,16 +397,20 @@ static void test_a_host_without_an_hsm(void **state)
     (void)state;
     struct keyd keyd = {0};
     const struct keyd_opts opts = {0};
+    struct keyd_key key = {.store = &keyd_store_hsm};
     struct att_err err = {0};
-    assert_int_equal(keyd_hsm_new(&opts, &keyd.hsm, NULL), ATT_OK);
-    assert_int_equal(keyd_hsm_start(&keyd, NULL), ATT_OK);
-    assert_int_equal(keyd_hsm_ready(&keyd, &err), ATT_E_UNSUPPORTED);
+    assert_int_equal(keyd_hsms_new(&keyd, &opts, NULL), ATT_OK);
+    assert_int_equal(keyd_hsms_start(&keyd, NULL), ATT_OK);
+    assert_int_equal(keyd_hsms_ready(&keyd, &key, &err), ATT_E_UNSUPPORTED);
+    assert_string_equal(err.reason, "keyStore");
+    att_err_clear(&err);
+    assert_int_equal(keyd_hsms_choose(&keyd, ATT_SLICE_LIT("a"), &key, &err), ATT_E_UNSUPPORTED);
     assert_string_equal(err.reason, "keyStore");
     att_autojson *json = json_object();
-    keyd_hsm_describe(&keyd, json);
-    assert_int_equal(json_object_size(json), 1);
+    keyd_hsms_describe(&keyd, json);
     assert_true(json_is_false(json_object_get(json, "configured")));
-    keyd_hsm_free(keyd.hsm);
+    assert_int_equal(json_array_size(json_object_get(json, "modules")), 0);
+    keyd_hsms_free(&keyd);
 }
 
 int main(void)
