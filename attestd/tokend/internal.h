@@ -58,8 +58,9 @@ struct agent {
     struct att_buf view;
     uint64_t generation;
     int64_t not_after, fetched_at_ms;
-    bool fetched; /* attestd has answered once, also with "no certificate" */
-    bool in_hsm;  /* its key is: the signatures wait on links of their own */
+    bool fetched;  /* attestd has answered once, also with "no certificate" */
+    bool outdated; /* a key was gone: the next search asks attestd, whatever the age */
+    bool in_hsm;   /* its key is: the signatures wait on links of their own */
 };
 
 enum conn_state { CONN_IDENTIFYING, CONN_SERVING, CONN_LINGERING };
@@ -191,6 +192,9 @@ struct agent *tokend_agent_join(struct tokend *tokend, struct att_slice name);
 void tokend_agent_leave(struct agent *agent);
 /* conn waits for its agent's view: answered now, or when attestd has answered. */
 void tokend_agent_view(struct conn *conn);
+/* A key of the agent's is gone: who looks for its key again is to find the one in force, not what
+ * was seen within the last second. */
+void tokend_agent_outdated(struct agent *agent);
 
 /* ---- report.c: what attestd's status shows ---- */
 void tokend_report_tick(struct tokend *tokend);

@@ -55,6 +55,9 @@ static void signed_by_keyd(void *user, enum att_rc rc, const struct proc_msg *re
         tokend_conn_reply(conn, values);
         return;
     }
+    if (rc == ATT_E_NOTFOUND) {
+        tokend_agent_outdated(conn->agent);
+    }
     /* "gone" here is keyd's device; to the token it would mean tokend. */
     tokend_conn_reply_err(conn, rc == ATT_E_GONE ? ATT_E_UNREACHABLE : rc, err);
 }
