@@ -15,7 +15,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define ANSWER_MS  20000 /* beyond every time-out of tokend's */
+#define ANSWER_MS  25000 /* beyond every time-out of tokend's */
 #define AS_BYTES   ((rlim_t)256 << 20)
 #define FD_CLIENT  3
 #define FD_CHANNEL 4
