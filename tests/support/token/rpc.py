@@ -11,7 +11,8 @@ usage: rpc.py COMMAND SOCKET [ARGUMENT…]
   tool      signs, then starts a program that writes to the inherited connection
   pass      signs, then hands its connection to a process that was there before
   reuse     a process connects and ends, and another gets its pid, both before anybody looks; whoever
-            holds the connection then must not be served (root only)
+            holds the connection then must not be served (root only); with a third argument it prints "connected"
+            and waits for a line before the pid gets to another
   leave     asks for a signature and ends without waiting for it
   wait      asks for a signature, prints "asked", and reads the answer at the next line of input
   fork      signs; a child of multiprocessing signs on the connection that it inherited, and then four on
@@ -259,7 +260,7 @@ def cmd_pass(path):
     os.waitpid(pid, 0)
 
 
-def cmd_reuse(path):
+def cmd_reuse(path, wait=None):
     conn = socket.socket(socket.AF_UNIX)
     conn.settimeout(20)
     first = os.fork()
@@ -268,6 +269,9 @@ def cmd_reuse(path):
         conn.sendall(b"\0")
         os._exit(0)
     os.waitpid(first, 0)
+    if wait:
+        print("connected", flush=True)
+        sys.stdin.readline()
     second = 0
     for _ in range(2000):
         with open("/proc/sys/kernel/ns_last_pid", "w", encoding="ascii") as last:
