@@ -158,8 +158,8 @@ void tokend_agent_view(struct conn *conn)
     agent->outdated = false; /* what is asked from here on is as of now */
     const struct proc_value values[] = {{.bytes = att_slice_str(agent->name)}};
     enum att_rc rc =
-        tokend_upstream_call(tokend->views, PROC_WORKLOAD_VIEW, values, -1, &agent->fair_view, VIEW_MS,
-                             viewed, agent, &agent->asking, &err);
+        tokend_upstream_call(tokend->views, PROC_WORKLOAD_VIEW, values, -1, &agent->fair_view,
+                             VIEW_MS, viewed, agent, &agent->asking, &err);
     if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, &err);
     }
