@@ -12,6 +12,7 @@ struct host_caller {
     int pidfd; /* borrowed */
     pid_t pid;
     int64_t accepted_ms; /* as in WHO */
+    bool again;          /* likewise */
 };
 
 /* {0}, then host_decision_done. Filled as far as it came, on failure too. */

@@ -247,9 +247,9 @@ static void check_whod(struct doctor *d, struct host *host)
     att_autofd self = (int)syscall(SYS_pidfd_open, getpid(), 0);
     struct workload_caller *caller = calloc(1, sizeof(*caller));
     struct att_err err = {0};
-    enum att_rc rc = caller
-                         ? workload_wire_who(host->whod, self, getpid(), 0, NULL, 0, caller, &err)
-                         : att_fail(&err, ATT_E_NOMEM, "no memory");
+    enum att_rc rc =
+        caller ? workload_wire_who(host->whod, self, getpid(), 0, false, NULL, 0, caller, &err)
+               : att_fail(&err, ATT_E_NOMEM, "no memory");
     check(d, "whod", rc == ATT_OK, true,
           "start attestd-whod with the same configuration, its two capabilities and --client; "
           "--whod-user of attestd names its user",

@@ -25,8 +25,8 @@ static enum att_rc ask_whod(struct host *host, const struct host_caller *from,
                             const struct att_slice *paths, size_t n,
                             struct workload_caller *ret_caller, struct att_err *err)
 {
-    enum att_rc rc = workload_wire_who(host->whod, from->pidfd, from->pid, from->accepted_ms, paths,
-                                       n, ret_caller, err);
+    enum att_rc rc = workload_wire_who(host->whod, from->pidfd, from->pid, from->accepted_ms,
+                                       from->again, paths, n, ret_caller, err);
     if (rc == ATT_E_DENIED && strcmp(err->reason, "foreignServer") == 0) {
         rc = err->rc = ATT_E_UNREACHABLE;
     }
@@ -176,7 +176,7 @@ static enum att_rc identify(struct host *host, const struct proc_peer *peer,
     if (!decision) {
         return att_fail(err, ATT_E_NOMEM, "no memory for a decision");
     }
-    const struct host_caller from = {
+    struct host_caller from = {
         .pidfd = peer->passed,
         .pid = (pid_t)v[PROC_WORKLOAD_IDENTIFY_REQ_PID].num,
         .accepted_ms = (int64_t)(v[PROC_WORKLOAD_IDENTIFY_REQ_ACCEPTED_MS].num & INT64_MAX)};
@@ -184,6 +184,7 @@ static enum att_rc identify(struct host *host, const struct proc_peer *peer,
     struct att_err why = {0};
     int64_t left_out;
     proc_take_text(v[PROC_WORKLOAD_IDENTIFY_REQ_SERVICE].bytes, service, sizeof(service));
+    from.again = strcmp(service, PROC_WORKLOAD_AGAIN) == 0;
     enum att_rc rc = host_decide(host, &from, decision, &why);
     bool tell = worth_a_line(host, rc, &why, &left_out);
     if (rc == ATT_OK) {

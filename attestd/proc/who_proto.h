@@ -29,7 +29,9 @@ enum proc_who_op {
  * acceptedMs (CLOCK_BOOTTIME when the connection was accepted where the pidfd was made by
  * pidfd_open, so that a process that began later is refused, since the pid may have been reused;
  * 0: the pidfd is SO_PEERPIDFD's), files (paths whose digests are wanted, as the process sees them:
- * in its mount namespace and root; at most PROC_WHO_FILES_MAX) →
+ * in its mount namespace and root; at most PROC_WHO_FILES_MAX), again (1: not a caller that comes,
+ * but one that was told of before, since entries changed; takes nothing from its user's rate, which
+ * newcomers have, only from the number that is looked at side by side) →
  *   identity     SHA-256 over what must not change while a connection lasts: pid, start time, uid,
  *                executable (device, inode, ctime, size), cgroup, invocation id
  *   pid, uid (real), euid, gid, parentPid
@@ -48,6 +50,7 @@ enum {
     PROC_WHO_REQ_PID,
     PROC_WHO_REQ_ACCEPTED_MS,
     PROC_WHO_REQ_FILES,
+    PROC_WHO_REQ_AGAIN,
 };
 enum {
     PROC_WHO_REP_IDENTITY,

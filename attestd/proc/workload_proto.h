@@ -7,9 +7,10 @@
 #include "attestd/proc/ipc.h"
 #include "attestd/proc/keyd_proto.h"
 
-#define PROC_SPIFFE_ID_MAX 512
-#define PROC_CHAIN_MAX     8
-#define PROC_BUNDLE_MAX    32
+#define PROC_WORKLOAD_AGAIN "pkcs11-again"
+#define PROC_SPIFFE_ID_MAX  512
+#define PROC_CHAIN_MAX      8
+#define PROC_BUNDLE_MAX     32
 
 enum proc_workload_op {
     PROC_WORKLOAD_IDENTIFY = 1,
@@ -19,7 +20,8 @@ enum proc_workload_op {
     PROC_WORKLOAD_VIEW_HSM = 5,
 };
 
-/* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11") → agent, identity
+/* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11";
+ * PROC_WORKLOAD_AGAIN: one that was identified before, since entries changed) → agent, identity
  * (WHO's, for SAME). ATT_E_DENIED: notAssigned (no entry fits), ambiguous (more than one does; the
  * message names them), pidReused. ATT_E_UNREACHABLE: whod is away. ATT_E_LIMIT rateLimited. */
 enum {

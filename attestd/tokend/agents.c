@@ -1,5 +1,6 @@
-/* Agents with connections, and the view of each: kept for a second while attestd answers, and as
- * long as its certificate lasts while attestd is away. */
+/* Agents with connections, and the view of each: kept for a second while attestd answers (less
+ * where its key turns out to be gone), and as long as its certificate lasts while attestd is away.
+ */
 #include "attestd/tokend/internal.h"
 
 #include "attestd/base/clock.h"
@@ -132,22 +133,34 @@ static void viewed(void *user, enum att_rc rc, const struct proc_msg *reply,
     answer_all(agent, rc, err);
 }
 
+void tokend_agent_outdated(struct agent *agent)
+{
+    agent->outdated = true;
+}
+
+static bool is_fresh(const struct agent *agent)
+{
+    return agent->fetched && !agent->outdated &&
+           att_boottime_ms() - agent->fetched_at_ms < VIEW_FRESH_MS;
+}
+
 void tokend_agent_view(struct conn *conn)
 {
     struct agent *agent = conn->agent;
     struct tokend *tokend = conn->tokend;
     struct att_err err = {0};
     conn->wait = WAIT_VIEW;
-    if (agent->fetched && att_boottime_ms() - agent->fetched_at_ms < VIEW_FRESH_MS) {
+    if (is_fresh(agent)) {
         answer(conn);
         return;
     }
     if (agent->asking) {
         return;
     }
+    agent->outdated = false; /* what is asked from here on is as of now */
     const struct proc_value values[] = {{.bytes = att_slice_str(agent->name)}};
     enum att_rc rc =
-        tokend_upstream_call(tokend->views, PROC_WORKLOAD_VIEW_HSM, values, -1, &agent->fair,
+        tokend_upstream_call(tokend->views, PROC_WORKLOAD_VIEW_HSM, values, -1, &agent->fair_view,
                              VIEW_MS, viewed, agent, &agent->asking, &err);
     if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, &err);

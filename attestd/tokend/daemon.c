@@ -194,7 +194,7 @@ static void loop(int signals, struct tokend *tokend, const struct settings *set)
     int64_t told_at_ms = 0;
     int64_t period = proc_notify_watchdog_period_ms();
     period = period > 0 && period < STATUS_PERIOD_MS ? period : STATUS_PERIOD_MS;
-    while (take_signals(signals, tokend, set)) {
+    for (bool woken = true; !woken || take_signals(signals, tokend, set);) {
         int64_t now = att_boottime_ms();
         if (now - told_at_ms >= period / 2) {
             char status[128];
@@ -203,7 +203,7 @@ static void loop(int signals, struct tokend *tokend, const struct settings *set)
             proc_notify_watchdog();
             told_at_ms = now;
         }
-        tokend_turn(tokend);
+        woken = tokend_turn(tokend);
     }
 }
 

@@ -2,7 +2,12 @@
  * others now; when it has, each process that was granted an agent is decided about once more, with
  * the pidfd from its accept. Whoever is not the agent any more gets no signature and finds no
  * object, on a connection that stays: p11-kit's client would not survive its end, and an entry that
- * is put right makes it the agent again. */
+ * is put right makes it the agent again.
+ *
+ * An agent may have hundreds of processes. Of each user one is decided about at a time, and of all
+ * of them as many as leave half of the links to newcomers. Next is whose process has asked for a
+ * signature meanwhile, then the agent about which was decided longest ago: another agent's
+ * signature waits for the one decision that is under way, its newcomers for none. */
 #include "attestd/tokend/internal.h"
 
 #include "attestd/base/clock.h"
@@ -10,8 +15,9 @@
 
 #include <string.h>
 
-#define RETRY_MS      200
-#define UNDER_WAY_MAX 32 /* decisions; the queue is looked through for each */
+#define RETRY_MS 200
+#define UNDER_WAY_MAX                                                                              \
+    4 /* decisions, of as many users: newcomers have the other half of the links */
 
 static bool decided(const struct conn *conn)
 {
@@ -41,11 +47,22 @@ void tokend_conn_mark(struct conn *conn, bool changed, bool unassigned)
 
 static void settle(const struct conn *about, bool unassigned)
 {
+    uint64_t asked = about->asked;
     for (struct conn *conn = about->tokend->conns; conn; conn = conn->next) {
         if (granted(conn) && same_process(conn, about)) {
-            conn->entries =
-                about->asked; /* where these are old, too, it is behind as long as before */
+            conn->entries = asked; /* where these are old, it is behind as long as before */
+            conn->wanted = conn->wanted && !decided(conn);
             tokend_conn_mark(conn, false, unassigned);
+        }
+    }
+}
+
+/* Those whose signatures wait look whether they still have to: all of the agent's. */
+static void wake(struct tokend *tokend, const struct agent *agent)
+{
+    for (struct conn *conn = tokend->conns; conn; conn = conn->next) {
+        if (conn->wait == WAIT_DECISION && !conn->dead && conn->agent == agent) {
+            tokend_request_look_again(conn);
         }
     }
 }
@@ -60,13 +77,20 @@ static void tell(const struct conn *conn, bool unassigned, const struct att_err 
     }
 }
 
+static void end_decision(struct conn *conn)
+{
+    conn->again = NULL;
+    conn->share->deciding = false;
+    conn->tokend->entries.under_way--;
+}
+
 static void decided_again(void *user, enum att_rc rc, const struct proc_msg *reply,
                           const struct att_err *err)
 {
     struct conn *conn = user;
     struct tokend *tokend = conn->tokend;
-    conn->again = NULL;
-    tokend->entries.under_way--;
+    struct agent *agent = conn->agent;
+    end_decision(conn);
     if (rc == ATT_OK) {
         const struct proc_value *v = reply->v;
         bool same = att_slice_eq(v[PROC_WORKLOAD_IDENTIFY_REP_IDENTITY].bytes,
@@ -85,8 +109,9 @@ static void decided_again(void *user, enum att_rc rc, const struct proc_msg *rep
     } else if (rc == ATT_E_GONE || !tokend_caller_alive(conn)) {
         tokend_conn_end(conn);
     } else { /* attestd or whod is away or busy */
-        tokend->entries.retry_at_ms = att_boottime_ms() + RETRY_MS;
+        agent->retry_at_ms = att_boottime_ms() + RETRY_MS;
     }
+    wake(tokend, agent);
     tokend_entries_decide(tokend);
 }
 
@@ -96,55 +121,73 @@ static void decide(struct conn *conn)
     const struct proc_value values[] = {
         {.num = (uint64_t)conn->pid},
         {.num = (uint64_t)conn->accepted_ms},
-        {.bytes = ATT_SLICE_LIT("pkcs11-again")},
+        {.bytes = ATT_SLICE_LIT(PROC_WORKLOAD_AGAIN)},
     };
     conn->asked = tokend->entries.now;
+    conn->decided_at = conn->agent->decided_at = ++tokend->entries.made;
     if (tokend_upstream_call(tokend->attestd, PROC_WORKLOAD_IDENTIFY, values, conn->pidfd,
-                             &conn->agent->fair, IDENTIFY_MS, decided_again, conn, &conn->again,
-                             NULL) == ATT_OK) {
+                             &conn->share->fair_again, IDENTIFY_MS, decided_again, conn,
+                             &conn->again, NULL) == ATT_OK) {
+        conn->share->deciding = true;
         tokend->entries.under_way++;
     } else {
-        tokend->entries.retry_at_ms = att_boottime_ms() + RETRY_MS;
+        conn->agent->retry_at_ms = att_boottime_ms() + RETRY_MS;
     }
 }
 
-static bool being_decided(const struct conn *conn)
+/* a before b? */
+static bool sooner(const struct conn *a, const struct conn *b)
 {
-    for (const struct conn *other = conn->tokend->conns; other; other = other->next) {
-        if (other->again && !other->dead && same_process(other, conn)) {
-            return true;
+    return a->wanted != b->wanted ? a->wanted
+           : a->agent->decided_at != b->agent->decided_at
+               ? a->agent->decided_at < b->agent->decided_at
+               : a->decided_at < b->decided_at;
+}
+
+static struct conn *next_to_decide(const struct tokend *tokend, int64_t now_ms, bool *ret_any)
+{
+    struct conn *best = NULL;
+    *ret_any = false;
+    for (struct conn *conn = tokend->conns; conn; conn = conn->next) {
+        if (!granted(conn) || decided(conn)) {
+            continue;
+        }
+        *ret_any = true;
+        if (!conn->share->deciding && now_ms >= conn->agent->retry_at_ms &&
+            (!best || sooner(conn, best))) {
+            best = conn;
         }
     }
-    return false;
+    return best;
 }
 
 void tokend_entries_decide(struct tokend *tokend)
 {
     struct tokend_entries *entries = &tokend->entries;
-    bool wait = att_boottime_ms() < entries->retry_at_ms;
-    entries->pending = false;
-    for (struct conn *conn = tokend->conns; conn; conn = conn->next) {
-        if (!granted(conn) || decided(conn)) {
-            continue;
-        }
-        entries->pending = true;
-        if (entries->under_way >= UNDER_WAY_MAX || wait) {
-            return;
-        }
-        if (!being_decided(conn)) {
-            decide(conn);
-            wait = att_boottime_ms() < entries->retry_at_ms;
-        }
+    struct conn *next;
+    while ((next = next_to_decide(tokend, att_boottime_ms(), &entries->pending)) &&
+           entries->under_way < UNDER_WAY_MAX) {
+        decide(next);
     }
 }
 
 void tokend_entries_forget(struct conn *conn)
 {
     if (conn->again) {
-        conn->tokend->entries.under_way--;
         tokend_call_forget(conn->again);
-        conn->again = NULL;
+        end_decision(conn);
     }
+}
+
+void tokend_entries_want(struct conn *conn)
+{
+    conn->wanted = !decided(conn);
+}
+
+bool tokend_entries_coming(const struct conn *conn)
+{
+    int64_t now_ms = att_boottime_ms();
+    return now_ms >= conn->agent->retry_at_ms && now_ms - conn->waits_since_ms < DECISION_MS;
 }
 
 enum att_rc tokend_entries_check(const struct conn *conn, struct att_err *err)
@@ -187,7 +230,6 @@ static void heard(void *user, enum att_rc rc, const struct proc_msg *reply,
             }
         }
         entries->now = now;
-        entries->retry_at_ms = 0;
         tokend_entries_decide(tokend);
     }
 }
@@ -209,5 +251,8 @@ void tokend_entries_tick(struct tokend *tokend)
     ask(tokend);
     if (tokend->entries.pending) {
         tokend_entries_decide(tokend);
+        for (const struct agent *agent = tokend->agents; agent; agent = agent->next) {
+            wake(tokend, agent); /* some have waited long enough */
+        }
     }
 }

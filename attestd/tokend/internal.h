@@ -21,6 +21,7 @@
 #define SAME_FRESH_MS     1000
 #define SIGN_MS           15000 /* a slow TPM with a queue */
 #define TOKEND_ENTRIES_MS 1000  /* within which entries that changed are in force */
+#define DECISION_MS       5000  /* how long a signature waits for a decision after that */
 #define GAP_MS            2000  /* how long a request waits for a restarting process */
 #define HSMS_MAX          5     /* CONF_HSMS_MAX, and the default without its name */
 #define UID_RATE          50    /* new connections of a user in a second, on average */
@@ -40,8 +41,9 @@ struct uid_share {
     unsigned unknown;     /* nobody's agent */
     struct tokend_told told;
     int64_t filled_at_ms;
-    int64_t saved_ms; /* 1000 / UID_RATE for each new connection */
-    struct tokend_fair fair;
+    int64_t saved_ms;                    /* 1000 / UID_RATE for each new connection */
+    struct tokend_fair fair, fair_again; /* at attestd: newcomers, new decisions */
+    bool deciding; /* a new decision about one of its processes is under way */
     bool used;
 };
 
@@ -52,20 +54,24 @@ struct agent {
     unsigned connections, changed; /* changed: of connections, those whose caller is the agent no
                                     * more */
     struct tokend_told told;
-    struct tokend_fair fair;
+    /* One for each queue: "served" of one says nothing in another. */
+    struct tokend_fair fair_view, fair_same, fair_sign, fair_sign_hsm;
+    uint64_t decided_at; /* by the count of new decisions: the last about one of its processes */
+    int64_t retry_at_ms; /* the last one was not to be had: no other before then */
     struct tokend *tokend;
     struct tokend_call *asking; /* VIEW under way */
     /* the cached view: the fields of an inner VIEW's reply; empty: none */
     struct att_buf view;
     uint64_t generation;
     int64_t not_after, fetched_at_ms;
-    bool fetched; /* attestd has answered once, also with "no certificate" */
+    bool fetched;  /* attestd has answered once, also with "no certificate" */
+    bool outdated; /* a key was gone: the next search asks attestd, whatever the age */
     /* Its key is in an HSM: the signatures wait on the links of its module. NULL: it is not. */
     struct tokend_upstream *hsm;
 };
 
 enum conn_state { CONN_IDENTIFYING, CONN_SERVING, CONN_LINGERING };
-enum conn_wait { WAIT_NOTHING, WAIT_VIEW, WAIT_SAME, WAIT_SIGN };
+enum conn_wait { WAIT_NOTHING, WAIT_VIEW, WAIT_SAME, WAIT_SIGN, WAIT_DECISION };
 
 struct conn {
     struct conn *next;
@@ -88,6 +94,9 @@ struct conn {
     int64_t behind_since_ms;   /* when entries stopped being those in force */
     struct tokend_call *again; /* a new decision under way */
     bool unassigned;           /* the entries do not make it the agent any more */
+    bool wanted;               /* it has asked for a signature meanwhile: decided about first */
+    uint64_t decided_at;       /* as its agent's */
+    int64_t waits_since_ms;    /* for a decision */
     /* the socket, until the token has it */
     int client;
     int64_t since_ms;
@@ -132,8 +141,9 @@ struct tokend_report {
 struct tokend_entries {
     struct tokend_call *call; /* CHANGES under way */
     uint64_t now;             /* 0: not known yet */
-    int64_t ask_at_ms, retry_at_ms;
+    int64_t ask_at_ms;
     unsigned under_way; /* new decisions */
+    uint64_t made;      /* new decisions so far */
     bool pending;       /* some connections are not decided yet */
 };
 
@@ -185,6 +195,9 @@ bool tokend_request(struct conn *conn, const struct proc_frame *frame);
 bool tokend_caller_alive(const struct conn *conn);
 /* Seen to be another program, unit or user: for good. */
 void tokend_caller_changed(struct conn *conn);
+/* A signature that waits for a decision about its caller looks again: it goes on, is refused, or
+ * waits on. */
+void tokend_request_look_again(struct conn *conn);
 
 /* ---- entries.c: entries that change ---- */
 void tokend_entries_tick(struct tokend *tokend);
@@ -193,6 +206,10 @@ void tokend_entries_forget(struct conn *conn);     /* it ends */
 /* May its caller still be served? ATT_E_DENIED notAssigned; ATT_E_UNREACHABLE notDecided: not known
  * within TOKEND_ENTRIES_MS of the change. */
 ATT_MUST_USE enum att_rc tokend_entries_check(const struct conn *conn, struct att_err *err);
+/* Somebody waits for the decision about conn's caller: those are decided about before others. */
+void tokend_entries_want(struct conn *conn);
+/* Not decided in time, and the decision is on its way: a signature waits rather than fails. */
+bool tokend_entries_coming(const struct conn *conn);
 void tokend_conn_mark(struct conn *conn, bool changed, bool unassigned);
 
 /* ---- agents.c ---- */
@@ -200,6 +217,9 @@ struct agent *tokend_agent_join(struct tokend *tokend, struct att_slice name);
 void tokend_agent_leave(struct agent *agent);
 /* conn waits for its agent's view: answered now, or when attestd has answered. */
 void tokend_agent_view(struct conn *conn);
+/* A key of the agent's is gone: who looks for its key again is to find the one in force, not what
+ * was seen within the last second. */
+void tokend_agent_outdated(struct agent *agent);
 
 /* ---- hsms.c: a group of links for each HSM module ---- */
 /* NULL: no more can be had. */

@@ -26,8 +26,9 @@ static void refuse_changed(struct conn *conn)
     tokend_conn_reply_err(conn, rc, &err);
 }
 
-/* Answers by itself who must not sign. Asked before each step, for each may have waited. */
-static bool refused(struct conn *conn)
+/* Answers by itself who must not sign, and has those wait of whom it is not known yet. Asked before
+ * each step, for each may have waited. */
+static bool held_back(struct conn *conn)
 {
     struct att_err err = {0};
     if (conn->changed) {
@@ -35,7 +36,9 @@ static bool refused(struct conn *conn)
         return true;
     }
     enum att_rc rc = tokend_entries_check(conn, &err);
-    if (rc != ATT_OK) {
+    if (rc == ATT_E_UNREACHABLE && tokend_entries_coming(conn)) {
+        conn->wait = WAIT_DECISION;
+    } else if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, &err);
     }
     return rc != ATT_OK;
@@ -46,7 +49,7 @@ static void signed_by_keyd(void *user, enum att_rc rc, const struct proc_msg *re
 {
     struct conn *conn = user;
     conn->call = NULL;
-    if (rc == ATT_OK && refused(conn)) {
+    if (rc == ATT_OK && held_back(conn)) {
         return;
     }
     if (rc == ATT_OK) {
@@ -54,6 +57,9 @@ static void signed_by_keyd(void *user, enum att_rc rc, const struct proc_msg *re
         conn->tokend->counts.signatures++;
         tokend_conn_reply(conn, values);
         return;
+    }
+    if (rc == ATT_E_NOTFOUND) {
+        tokend_agent_outdated(conn->agent);
     }
     /* "gone" here is keyd's device; to the token it would mean tokend. */
     tokend_conn_reply_err(conn, rc == ATT_E_GONE ? ATT_E_UNREACHABLE : rc, err);
@@ -71,10 +77,12 @@ static void ask_keyd(struct conn *conn)
                                      {.num = conn->scheme},
                                      {.bytes = digest}};
     conn->wait = WAIT_SIGN;
-    struct tokend_upstream *keyd = conn->agent->hsm ? conn->agent->hsm : conn->tokend->keyd;
+    struct agent *agent = conn->agent;
+    struct tokend_upstream *keyd = agent->hsm ? agent->hsm : conn->tokend->keyd;
+    struct tokend_fair *fair = agent->hsm ? &agent->fair_sign_hsm : &agent->fair_sign;
     enum att_rc rc = tokend_upstream_call(keyd, conn->scheme ? PROC_SIGN_SIGN_RSA : PROC_SIGN_SIGN,
-                                          conn->scheme ? rsa : ecdsa, -1, &conn->agent->fair,
-                                          SIGN_MS, signed_by_keyd, conn, &conn->call, &err);
+                                          conn->scheme ? rsa : ecdsa, -1, fair, SIGN_MS,
+                                          signed_by_keyd, conn, &conn->call, &err);
     if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, &err);
     }
@@ -104,7 +112,7 @@ static void checked(void *user, enum att_rc rc, const struct proc_msg *reply,
         refuse_changed(conn);
     } else {
         conn->same_at_ms = att_boottime_ms();
-        if (!refused(conn)) {
+        if (!held_back(conn)) {
             ask_keyd(conn);
         }
     }
@@ -118,10 +126,27 @@ static void ask_whod(struct conn *conn)
     conn->wait = WAIT_SAME;
     enum att_rc rc =
         tokend_upstream_call(conn->tokend->whod, PROC_WHO_SAME, values, conn->pidfd,
-                             &conn->agent->fair, SAME_MS, checked, conn, &conn->call, &err);
+                             &conn->agent->fair_same, SAME_MS, checked, conn, &conn->call, &err);
     if (rc != ATT_OK) {
         tokend_conn_reply_err(conn, rc, &err);
     }
+}
+
+/* False: the caller has ended. */
+static bool go_on(struct conn *conn)
+{
+    if (!tokend_caller_alive(conn)) {
+        return false;
+    }
+    if (held_back(conn)) {
+        return true;
+    }
+    if (att_boottime_ms() - conn->same_at_ms < SAME_FRESH_MS) {
+        ask_keyd(conn);
+    } else {
+        ask_whod(conn);
+    }
+    return true;
 }
 
 static bool begin_signature(struct conn *conn, bool rsa, const struct proc_msg *request)
@@ -138,18 +163,19 @@ static bool begin_signature(struct conn *conn, bool rsa, const struct proc_msg *
     conn->key_id[key_id.len] = 0;
     memcpy(conn->digest, digest.ptr, digest.len);
     conn->digest_len = digest.len;
-    if (!tokend_caller_alive(conn)) {
-        return false;
+    conn->waits_since_ms = att_boottime_ms();
+    tokend_entries_want(conn);
+    return go_on(conn);
+}
+
+/* One whose signature was made while its decision became due begins anew: what was made then is
+ * nobody's. */
+void tokend_request_look_again(struct conn *conn)
+{
+    conn->wait = WAIT_NOTHING;
+    if (!go_on(conn)) {
+        tokend_conn_end(conn);
     }
-    if (refused(conn)) {
-        return true;
-    }
-    if (att_boottime_ms() - conn->same_at_ms < SAME_FRESH_MS) {
-        ask_keyd(conn);
-    } else {
-        ask_whod(conn);
-    }
-    return true;
 }
 
 /* ---- dispatch

@@ -13,9 +13,12 @@
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
-#define ANSWER_MS  20000 /* beyond every time-out of tokend's */
+#define ANSWER_MS  25000 /* beyond every time-out of tokend's */
+#define READ_AHEAD 1024  /* bytes: most answers come whole by one call */
 #define AS_BYTES   ((rlim_t)256 << 20)
 #define FD_CLIENT  3
 #define FD_CHANNEL 4
@@ -30,6 +33,41 @@ static struct {
     struct att_buf in;
     struct proc_msg msg;
 } store_state;
+
+static size_t wanted(const struct att_buf *in)
+{
+    struct att_cur cur = att_cur_init(att_buf_slice(in));
+    return in->len < 4 ? 4 : (size_t)att_cur_be32(&cur) + 4;
+}
+
+/* tokend says nothing that it was not asked, so that more than one answer is none. The socket ends
+ * a wait that is in vain (SO_RCVTIMEO). */
+static enum att_rc receive_answer(struct att_slice *ret_frame, struct att_err *err)
+{
+    struct att_buf *in = &store_state.in;
+    att_buf_reset(in);
+    for (size_t want = 4; in->len < want; want = wanted(in)) {
+        if (want > PROC_FRAME_MAX + 4) {
+            return att_fail(err, ATT_E_LIMIT, "an answer of %zu bytes", want);
+        }
+        size_t step = (want < READ_AHEAD ? READ_AHEAD : want) - in->len;
+        uint8_t *at = att_buf_extend(in, step);
+        if (!at) {
+            return att_buf_ok(in, err);
+        }
+        ssize_t got = recv(store_state.channel, at, step, 0);
+        in->len -= step - (got > 0 ? (size_t)got : 0);
+        if (got == 0 || (got < 0 && errno != EINTR)) {
+            bool late = got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+            return att_fail(err, late ? ATT_E_TIMEOUT : ATT_E_GONE, "tokend's answer");
+        }
+    }
+    if (in->len != wanted(in)) {
+        return att_fail(err, ATT_E_PROTOCOL, "more than an answer");
+    }
+    *ret_frame = ATT_SLICE(in->ptr + 4, in->len - 4);
+    return ATT_OK;
+}
 
 static enum att_rc ask(uint16_t which, const struct proc_value *values, struct att_err *err)
 {
@@ -46,9 +84,10 @@ static enum att_rc ask(uint16_t which, const struct proc_value *values, struct a
         rc = proc_frame_send(store_state.channel, att_buf_slice(&out), deadline, err);
     }
     if (rc == ATT_OK && which != TOKEND_INNER_BYE) {
-        rc = proc_frame_recv(store_state.channel, &store_state.in, deadline, err);
+        struct att_slice whole;
+        rc = receive_answer(&whole, err);
         if (rc == ATT_OK) {
-            rc = proc_frame_parse(att_buf_slice(&store_state.in), &frame, err);
+            rc = proc_frame_parse(whole, &frame, err);
         }
         if (rc == ATT_OK && (frame.id != store_state.id || frame.op != (which | PROC_REPLY))) {
             rc = ATT_E_GONE;
@@ -181,6 +220,12 @@ static bool set_limits(void)
            (ATT_SANITIZED || setrlimit(RLIMIT_AS, &memory) == 0); /* ASan reserves terabytes */
 }
 
+static bool bound_waits(void)
+{
+    static const struct timeval answer = {.tv_sec = ANSWER_MS / 1000};
+    return setsockopt(FD_CHANNEL, SOL_SOCKET, SO_RCVTIMEO, &answer, sizeof answer) == 0;
+}
+
 static bool confine(void *user)
 {
     const struct proc_sandbox_ready *sandbox = user;
@@ -191,7 +236,7 @@ _Noreturn void tokend_token_main(const struct tokend_token *token)
 {
     sigset_t all;
     sigemptyset(&all);
-    if (!keep_two(token->client, token->channel) || !set_limits()) {
+    if (!keep_two(token->client, token->channel) || !set_limits() || !bound_waits()) {
         _exit(EXIT_FAILURE);
     }
     sigprocmask(SIG_SETMASK, &all, NULL);
@@ -199,7 +244,7 @@ _Noreturn void tokend_token_main(const struct tokend_token *token)
     struct proc_sandbox_ready sandbox = token->sandbox;
     store.no_slots = token->unknown;
     store_state.channel = FD_CHANNEL;
-    store_state.in = ATT_BUF_INIT(PROC_FRAME_MAX);
+    store_state.in = ATT_BUF_INIT(PROC_FRAME_MAX + 4);
     const struct token_serve_opts opts = {FD_CLIENT, token->pid, &store, confine, &sandbox};
     const char *why = token_serve(&opts);
     if (why) {

@@ -153,15 +153,18 @@ void tokend_free(struct tokend *tokend)
     tokend_own_free(tokend, sizeof *tokend);
 }
 
-static void nothing(struct tokend_source *source, uint32_t events)
+static bool woken;
+
+static void wake(struct tokend_source *source, uint32_t events)
 {
     (void)source;
     (void)events;
+    woken = true;
 }
 
 enum att_rc tokend_wake_by(struct tokend *tokend, int fd, struct att_err *err)
 {
-    static struct tokend_source source = {-1, nothing, NULL};
+    static struct tokend_source source = {-1, wake, NULL};
     return tokend_loop_add(&tokend->loop, &source, fd, EPOLLIN, err);
 }
 
@@ -173,9 +176,10 @@ static bool busy(const struct tokend *tokend)
            tokend_hsms_busy(tokend);
 }
 
-void tokend_turn(struct tokend *tokend)
+bool tokend_turn(struct tokend *tokend)
 {
     static int64_t ticked_at_ms;
+    woken = false;
     tokend_loop_run(&tokend->loop, busy(tokend) ? TICK_BUSY_MS : TICK_IDLE_MS);
     int64_t now = att_boottime_ms();
     if (now - ticked_at_ms >= TICK_BUSY_MS) {
@@ -195,6 +199,7 @@ void tokend_turn(struct tokend *tokend)
         tokend_report_tick(tokend);
     }
     tokend_conn_sweep(tokend);
+    return woken;
 }
 
 void tokend_child_signal(struct tokend *tokend)

@@ -26,9 +26,9 @@ struct tokend_opts {
 ATT_MUST_USE enum att_rc tokend_new(const struct tokend_opts *opts, struct tokend **ret_tokend,
                                     struct att_err *err);
 void tokend_free(struct tokend *tokend);
-/* One turn of the loop; signal_fd also wakes it. */
-void tokend_turn(struct tokend *tokend);
-/* Watches one more descriptor, whose readiness only ends a turn early. */
+/* One turn of the loop. True: what tokend_wake_by watches may be readable. */
+bool tokend_turn(struct tokend *tokend);
+/* Watches one more descriptor, whose readiness ends a turn early. */
 ATT_MUST_USE enum att_rc tokend_wake_by(struct tokend *tokend, int fd, struct att_err *err);
 void tokend_child_signal(struct tokend *tokend); /* SIGCHLD came */
 void tokend_status(const struct tokend *tokend, char *ret, unsigned long room);

@@ -74,28 +74,28 @@ static struct user *make(struct whod_limits *limits, uid_t uid, int64_t now_ms)
     return oldest;
 }
 
-static bool take(struct user *user, int64_t now_ms)
+static bool take(struct user *user, bool again, int64_t now_ms)
 {
     int64_t passed = now_ms > user->at_ms ? now_ms - user->at_ms : 0;
     passed = passed < 3600000 ? passed : 3600000;
     user->left += passed * WHOD_PER_SECOND; /* ms × requests/s: thousandths */
     user->left = user->left < WHOD_BURST * MILLI ? user->left : WHOD_BURST * MILLI;
     user->at_ms = now_ms;
-    if (user->left < MILLI || user->busy >= WHOD_AT_ONCE) {
+    if ((!again && user->left < MILLI) || user->busy >= WHOD_AT_ONCE) {
         return false;
     }
-    user->left -= MILLI;
+    user->left -= again ? 0 : MILLI;
     user->busy++;
     return true;
 }
 
-enum att_rc whod_limits_enter(struct whod_limits *limits, uid_t uid, int64_t now_ms,
+enum att_rc whod_limits_enter(struct whod_limits *limits, uid_t uid, bool again, int64_t now_ms,
                               struct att_err *err)
 {
     pthread_mutex_lock(&limits->lock);
     struct user *user = find(limits, uid);
     user = user ? user : make(limits, uid, now_ms);
-    bool ok = user && limits->busy < WHOD_IN_ALL && take(user, now_ms);
+    bool ok = user && limits->busy < WHOD_IN_ALL && take(user, again, now_ms);
     limits->busy += ok;
     pthread_mutex_unlock(&limits->lock);
     if (ok) {

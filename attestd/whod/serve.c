@@ -31,7 +31,8 @@ static enum att_rc who(struct whod *whod, const struct proc_peer *peer, const st
     enum att_rc rc = workload_process_open(peer->passed, (pid_t)v[PROC_WHO_REQ_PID].num,
                                            (int64_t)accepted_ms, &process, err);
     if (rc == ATT_OK) {
-        rc = whod_limits_enter(whod->limits, process.facts.uid, att_boottime_ms(), err);
+        rc = whod_limits_enter(whod->limits, process.facts.uid, v[PROC_WHO_REQ_AGAIN].num == 1,
+                               att_boottime_ms(), err);
     }
     if (rc != ATT_OK) {
         return rc;

@@ -39,10 +39,11 @@ void whod_status(struct whod *whod, char *ret, size_t room);
 struct whod_limits;
 ATT_MUST_USE enum att_rc whod_limits_new(struct whod_limits **ret_limits, struct att_err *err);
 void whod_limits_free(struct whod_limits *limits);
-/* Takes one request out of the user's bucket and one of its places, and of all places;
- * whod_limits_leave gives them back. ATT_E_LIMIT rateLimited, then no place was taken. */
-ATT_MUST_USE enum att_rc whod_limits_enter(struct whod_limits *limits, uid_t uid, int64_t now_ms,
-                                           struct att_err *err);
+/* Takes one request out of the user's bucket (not for a process that is looked at again) and one of
+ * its places, and of all places; whod_limits_leave gives the places back. ATT_E_LIMIT rateLimited,
+ * then no place was taken. */
+ATT_MUST_USE enum att_rc whod_limits_enter(struct whod_limits *limits, uid_t uid, bool again,
+                                           int64_t now_ms, struct att_err *err);
 void whod_limits_leave(struct whod_limits *limits, uid_t uid);
 
 /* ---- an agent's files: READ, MEASURE, LIST of who_proto.h ---- */

@@ -89,13 +89,14 @@ enum att_rc workload_wire_parse(const struct proc_msg *msg, struct workload_call
 }
 
 enum att_rc workload_wire_who(struct proc_caller *whod, int pidfd, pid_t pid, int64_t accepted_ms,
-                              const struct att_slice *files, size_t n_files,
+                              bool again, const struct att_slice *files, size_t n_files,
                               struct workload_caller *ret_caller, struct att_err *err)
 {
     const struct proc_value values[] = {
         [PROC_WHO_REQ_PID] = {.num = (uint64_t)pid},
         [PROC_WHO_REQ_ACCEPTED_MS] = {.num = (uint64_t)accepted_ms},
         [PROC_WHO_REQ_FILES] = {.items = files, .item_count = n_files},
+        [PROC_WHO_REQ_AGAIN] = {.num = again},
     };
     proc_autoanswer answer = {0};
     enum att_rc rc = proc_call(whod, PROC_WHO_WHO, values, pidfd, &answer, err);

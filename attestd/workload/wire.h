@@ -14,10 +14,10 @@ ATT_MUST_USE enum att_rc workload_wire_parse(const struct proc_msg *msg,
                                              struct workload_caller *ret_caller,
                                              struct att_err *err);
 
-/* Asks whod. Errors are whod's and the transport's. */
+/* Asks whod. again: as in WHO. Errors are whod's and the transport's. */
 ATT_MUST_USE enum att_rc workload_wire_who(struct proc_caller *whod, int pidfd, pid_t pid,
-                                           int64_t accepted_ms, const struct att_slice *files,
-                                           size_t n_files, struct workload_caller *ret_caller,
-                                           struct att_err *err);
+                                           int64_t accepted_ms, bool again,
+                                           const struct att_slice *files, size_t n_files,
+                                           struct workload_caller *ret_caller, struct att_err *err);
 
 #endif

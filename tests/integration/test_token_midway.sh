@@ -16,11 +16,24 @@ rig_server keyd
 rig_tokend
 clients_setup
 current() { cat "$RIG/store/market-data/key_id"; }
+looks=$RIG_BIN/../tests-bin/token-client
+shows() { timeout 60 "$looks" "$module" hold < /dev/null > "$RIG/shown" && grep -qx "ready $(current)" "$RIG/shown"; }
+# A rotation that new searches see: for up to a second they find what was there before.
+rotate() {
+    rig_key market-data
+    rig_wait shows || { cat "$RIG/shown"; fail "the new key does not show"; }
+}
 destroy() { rm "$RIG/store/keys/$1.pem"; } # as keyd does when a retired key's certificate has ended
 says() { rig_wait grep -q -- "$1" "$RIG/out" || { cat "$RIG/out"; fail "wanted: $1"; }; }
 
+# Somebody of the agent stays, so that tokend keeps what attestd said last from one client to the next.
+mkfifo "$RIG/stay" "$RIG/in"
+timeout 300 /usr/bin/python3 "$support/rpc.py" hold "$RIG_SOCKET" 1 < "$RIG/stay" > "$RIG/stays" 2>&1 &
+rig_pids+=($!)
+exec 7> "$RIG/stay"
+rig_wait grep -qx 1 "$RIG/stays"
+
 # ---- between C_SignInit and C_Sign ----
-mkfifo "$RIG/in"
 begin() {
     timeout 60 /usr/bin/python3 "$support/rpc.py" midway "$RIG_SOCKET" < "$RIG/in" > "$RIG/out" 2>&1 &
     asker=$!
@@ -33,7 +46,7 @@ finish() {
     wait $asker || { cat "$RIG/out"; fail "midway"; }
 }
 begin
-rig_key market-data
+rotate
 finish
 grep -qx '0x0 then 0x0' "$RIG/out" || { cat "$RIG/out"; fail "a signature that was begun before a rotation"; }
 ok "begun before a rotation: signed with the old key"
@@ -42,6 +55,8 @@ begin
 rig_key market-data
 destroy "$old"
 finish
+# The one whose key was gone was told so; whoever looks for the key after that finds the new one, at once.
+shows || { cat "$RIG/shown"; fail "a key that is gone is found again"; }
 grep -qx '0x60 then 0x60' "$RIG/out" || { cat "$RIG/out"; fail "a signature whose key was destroyed: expected CKR_KEY_HANDLE_INVALID"; }
 ok "begun, and its key was destroyed: CKR_KEY_HANDLE_INVALID"
 
@@ -67,12 +82,12 @@ in_between() {
     [ $status -lt 124 ] || { cat "$RIG/out"; fail "exit $status: $*"; }
     return $status
 }
-new_key() (unset OPENSSL_CONF; rig_key market-data)
-rotates() { new_key; }
-destroys() {
+new_key() (unset OPENSSL_CONF; "$@")
+rotates() { new_key rotate; } # the next client finds the new key, not that of before
+destroys() {                  # … also after this: a key that is gone was asked for
     local was
     was=$(current)
-    new_key
+    new_key rig_key market-data
     destroy "$was"
 }
 midway() { # midway NAME COMMAND…

@@ -86,7 +86,7 @@ class Asker:
         return data
 
     def who(self, pid, pidfd, files=(), accepted_ms=0):
-        payload = u32(pid) + u64(accepted_ms) + u32(len(files)) + b"".join(blob(f.encode()) for f in files)
+        payload = u32(pid) + u64(accepted_ms) + u32(len(files)) + b"".join(blob(f.encode()) for f in files) + u32(0)
         r = self.call(1, payload, pidfd)
         out = {"identity": r.blob().hex(), "pid": r.num(4), "uid": r.num(4), "euid": r.num(4), "gid": r.num(4)}
         out |= {"parent": r.num(4), "startTime": r.num(8)}

@@ -11,7 +11,8 @@ usage: rpc.py COMMAND SOCKET [ARGUMENT…]
   tool      signs, then starts a program that writes to the inherited connection
   pass      signs, then hands its connection to a process that was there before
   reuse     a process connects and ends, and another gets its pid, both before anybody looks; whoever
-            holds the connection then must not be served (root only)
+            holds the connection then must not be served (root only); with a third argument it prints "connected"
+            and waits for a line before the pid gets to another
   leave     asks for a signature and ends without waiting for it
   wait      asks for a signature, prints "asked", and reads the answer at the next line of input
   fork      signs; a child of multiprocessing signs on the connection that it inherited, and then four on
@@ -21,6 +22,8 @@ usage: rpc.py COMMAND SOCKET [ARGUMENT…]
   midway    C_SignInit, prints "begun", C_Sign at the next line of input; prints what it answers
   watch N   N connections; signs on the first every 20 ms, and prints "MS RV found N" (UTC milliseconds;
             private keys that a search finds) when that changes, "MS lost" at the end of the connection
+  many N NAME [UID]  N processes of this name, each with a connection and a signature; prints "pids PID…" and "up I" for each, and for each
+            line of input I what a signature of the I-th (from 0; "all": of one after the other) answers: "I RV"
   deaf N    N calls without reading an answer; prints "deaf" and waits for its input"""
 import multiprocessing
 import os
@@ -257,7 +260,7 @@ def cmd_pass(path):
     os.waitpid(pid, 0)
 
 
-def cmd_reuse(path):
+def cmd_reuse(path, wait=None):
     conn = socket.socket(socket.AF_UNIX)
     conn.settimeout(20)
     first = os.fork()
@@ -266,6 +269,9 @@ def cmd_reuse(path):
         conn.sendall(b"\0")
         os._exit(0)
     os.waitpid(first, 0)
+    if wait:
+        print("connected", flush=True)
+        sys.stdin.readline()
     second = 0
     for _ in range(2000):
         with open("/proc/sys/kernel/ns_last_pid", "w", encoding="ascii") as last:
@@ -380,6 +386,52 @@ def cmd_watch(path, n):
         if now == "lost":
             return
         time.sleep(0.02)
+
+
+def many_child(path, number, orders):
+    client = None
+    while not client:  # a user's processes may connect so many times a second only
+        try:
+            client = opened(path)
+        except (SystemExit, OSError):
+            time.sleep(0.1)
+    os.write(1, f"up {number}\n".encode())  # by one call each: hundreds write to one file
+    while orders.recv(1):
+        os.write(1, f"{number} {outcome(client)}\n".encode())
+        orders.sendall(b".")
+
+
+def cmd_many(path, n, name, uid=None):
+    with open("/proc/self/comm", "w", encoding="ascii") as comm:
+        comm.write(name)  # the children's, too
+    if uid:
+        os.setresuid(int(uid), int(uid), int(uid))
+    orders, pids = [], []
+    for number in range(int(n)):
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            for other in [*orders, ours]:
+                other.close()
+            many_child(path, number, theirs)
+            os._exit(0)
+        theirs.close()
+        orders.append(ours)
+        pids.append(pid)
+    print("pids", *pids, flush=True)
+    for line in sys.stdin:
+        if line.strip() != "all":
+            orders[int(line)].sendall(b".")
+            continue
+        for order in orders:
+            order.setblocking(False)
+            try:
+                order.recv(4096)  # that it has answered others
+            except BlockingIOError:
+                pass
+            order.setblocking(True)
+            order.sendall(b".")
+            order.recv(1)
 
 
 def cmd_deaf(path, n):

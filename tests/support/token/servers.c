@@ -6,6 +6,9 @@
  * STORE/<agent>/       spiffe_id, key_id, chain.pem, bundle.pem; key_id absent: no certificate
  * STORE/keys/<id>.pem  private keys; absent: the key is gone
  * STORE/strangers      names of programs (comm) that are nobody's agent, one a line
+ * STORE/names/<comm>   the agent of programs with this name; absent: STORE/agent
+ * STORE/hold           "COMM N": new decisions about programs with this name are counted as long as
+ *                      this is there, and all but the first N wait
  * STORE/frozen, STORE/changed, STORE/quota  when there, keyd or whod answers so
  * STORE/entries        a number, for CHANGES: other entries have another; absent: 1
  * STORE/busy           when there, attestd says of every caller that it cannot tell now
@@ -77,14 +80,22 @@ static size_t certs_of(const char *agent, const char *file, struct att_slice *it
 
 /* ---- attestd --------------------------------------------------------------------------------- */
 
+static void comm_of(uint64_t pid, char ret[64]) /* with its newline */
+{
+    char path[64];
+    att_autobuf bytes = {0};
+    ret[0] = 0;
+    snprintf(path, sizeof path, "/proc/%u/comm", (unsigned)pid);
+    if (att_io_read_file(path, 63, &bytes, NULL) == ATT_OK && bytes.len) {
+        memcpy(ret, bytes.ptr, bytes.len);
+        ret[bytes.len] = 0;
+    }
+}
+
 static bool stranger(uint64_t pid)
 {
     char path[64], comm[64] = "", list[4096] = "";
-    att_autobuf bytes = {0};
-    snprintf(path, sizeof path, "/proc/%u/comm", (unsigned)pid);
-    if (att_io_read_file(path, 63, &bytes, NULL) == ATT_OK && bytes.len) {
-        memcpy(comm, bytes.ptr, bytes.len); /* with its newline */
-    }
+    comm_of(pid, comm);
     snprintf(path, sizeof path, "%s", "strangers");
     char full[1024];
     snprintf(full, sizeof full, "%s/%s", folder, path);
@@ -96,20 +107,83 @@ static bool stranger(uint64_t pid)
     return comm[0] && strstr(list, comm);
 }
 
+static bool agent_of(uint64_t pid, char *ret, size_t room)
+{
+    char comm[64], name[80];
+    comm_of(pid, comm);
+    comm[strcspn(comm, "\n/")] = 0;
+    snprintf(name, sizeof name, "names/%s", comm);
+    return text_of(comm[0] ? name : "agent", ret, room) || text_of("agent", ret, room);
+}
+
+/* A new decision is told when it begins, and waits as long as STORE/hold says so. */
+static void begin_again(uint64_t pid)
+{
+    static atomic_uint begun;
+    char comm[64], hold[96], name[64];
+    unsigned most, number = 0;
+    comm_of(pid, comm);
+    comm[strcspn(comm, "\n")] = 0;
+    printf("begin %s %u\n", comm, (unsigned)pid);
+    fflush(stdout);
+    while (text_of("hold", hold, sizeof hold) && sscanf(hold, "%63s %u", name, &most) == 2 &&
+           strcmp(name, comm) == 0) {
+        if (!number) {
+            number = atomic_fetch_add(&begun, 1) + 1;
+            printf("held %s %u\n", comm, (unsigned)pid);
+            fflush(stdout);
+        }
+        if (number <= most) {
+            return;
+        }
+        usleep(10000);
+    }
+}
+
+static void end_again(uint64_t pid, enum att_rc rc, const char *agent, const struct att_err *err)
+{
+    char comm[64];
+    comm_of(pid, comm);
+    comm[strcspn(comm, "\n")] = 0;
+    printf("end %s %u %s\n", comm, (unsigned)pid,
+           rc == ATT_OK     ? agent
+           : err->reason[0] ? err->reason
+                            : att_rc_name(rc));
+    fflush(stdout);
+}
+
 static struct proc_caller *real_whod;
 
 static enum att_rc ask_whod(const struct proc_peer *peer, const struct proc_msg *request,
-                            uint8_t ret_identity[ATT_SHA256_LEN], struct att_err *err)
+                            bool again, uint8_t ret_identity[ATT_SHA256_LEN], struct att_err *err)
 {
     const struct proc_value values[] = {request->v[PROC_WORKLOAD_IDENTIFY_REQ_PID],
                                         request->v[PROC_WORKLOAD_IDENTIFY_REQ_ACCEPTED_MS],
-                                        {.items = NULL, .item_count = 0}};
+                                        {.items = NULL, .item_count = 0},
+                                        {.num = again}};
     proc_autoanswer answer = {0};
     enum att_rc rc = proc_call(real_whod, PROC_WHO_WHO, values, peer->passed, &answer, err);
     if (rc == ATT_OK) {
         memcpy(ret_identity, answer.msg.v[PROC_WHO_REP_IDENTITY].bytes.ptr, ATT_SHA256_LEN);
     }
     return rc;
+}
+
+static enum att_rc decide(const struct proc_peer *peer, const struct proc_msg *request, bool again,
+                          char *ret_agent, size_t room, uint8_t ret_identity[ATT_SHA256_LEN],
+                          struct att_err *err)
+{
+    uint64_t pid = request->v[PROC_WORKLOAD_IDENTIFY_REQ_PID].num;
+    if (there("busy")) {
+        return att_fail(err, ATT_E_LIMIT, "busy");
+    }
+    if (!agent_of(pid, ret_agent, room) || stranger(pid)) {
+        enum att_rc rc = att_fail(err, ATT_E_DENIED, "no entry fits");
+        att_err_reason(err, "notAssigned");
+        return rc;
+    }
+    att_sha256(ret_identity, ATT_SLICE(&pid, sizeof pid));
+    return there("real-whod") ? ask_whod(peer, request, again, ret_identity, err) : ATT_OK;
 }
 
 static enum att_rc identify(const struct proc_peer *peer, const struct proc_op *op,
@@ -123,16 +197,14 @@ static enum att_rc identify(const struct proc_peer *peer, const struct proc_op *
     proc_take_text(request->v[PROC_WORKLOAD_IDENTIFY_REQ_SERVICE].bytes, service, sizeof service);
     printf("identify %s\n", service);
     fflush(stdout);
-    if (there("busy")) {
-        return att_fail(err, ATT_E_LIMIT, "busy");
+    bool again = strcmp(service, PROC_WORKLOAD_AGAIN) == 0;
+    if (again) {
+        begin_again(pid);
     }
-    if (!text_of("agent", agent, sizeof agent) || stranger(pid)) {
-        enum att_rc rc = att_fail(err, ATT_E_DENIED, "no entry fits");
-        att_err_reason(err, "notAssigned");
-        return rc;
+    enum att_rc rc = decide(peer, request, again, agent, sizeof agent, identity, err);
+    if (again) {
+        end_again(pid, rc, agent, err);
     }
-    att_sha256(identity, ATT_SLICE(&pid, sizeof pid));
-    enum att_rc rc = there("real-whod") ? ask_whod(peer, request, identity, err) : ATT_OK;
     if (rc != ATT_OK) {
         return rc;
     }
@@ -143,7 +215,6 @@ static enum att_rc identify(const struct proc_peer *peer, const struct proc_op *
                                         {.bytes = ATT_SLICE_ARRAY(identity)}};
     return proc_reply_encode(op, values, ret_payload, err);
 }
-
 static enum att_rc view(const struct proc_op *op, const struct proc_msg *request,
                         struct att_buf *ret_payload, struct att_err *err)
 {
