@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# api.sock with real processes (swtpm, keyd, whod, attestd, issuer, spiffed) and gRPC's own Python library: bundles with
+# the revocation list, what is refused and why, signatures by a TPM's key, pushes at rotation and revocation, a caller
+# whose entry changes, attestd away.
+set -euo pipefail
+# shellcheck disable=SC2154 # dir and bin come from job.sh
+# shellcheck source=../support/job.sh
+. "$ATT_SOURCE_DIR/tests/support/job.sh"
+[ "$(id -u)" = 0 ] || job_skip "processes of several users need root"
+for tool in setpriv protoc grpc_python_plugin; do
+    command -v $tool > /dev/null || job_skip "no $tool"
+done
+/usr/bin/python3 -c 'import grpc, google.protobuf, cryptography' 2> /dev/null || job_skip "no python3-grpcio"
+job_setup
+chmod 755 "$dir" "$dir/tmp" "$dir/run"
+ok() { echo "ok: $*"; }
+user=62001 stranger=62003
+socket=$dir/run/public/api.sock
+support=$ATT_SOURCE_DIR/tests/support/spiffe
+stubs=$dir/stubs
+mkdir "$stubs"
+protoc -I "$support" -I "$ATT_SOURCE_DIR/attestd/spiffe/proto" --python_out "$stubs" --grpc_out "$stubs" \
+    --plugin=protoc-gen-grpc="$(command -v grpc_python_plugin)" "$support/workload.proto" \
+    "$ATT_SOURCE_DIR/attestd/spiffe/proto/signer.proto" "$ATT_SOURCE_DIR/attestd/spiffe/proto/health.proto"
+cp "$support/client.py" "$stubs/client.py"
+chmod -R a+rX "$stubs"
+as() { # as USER COMMAND…: the client's lines
+    local uid=$1
+    shift
+    PYTHONDONTWRITEBYTECODE=1 timeout 60 setpriv --reuid "$uid" --regid "$uid" --clear-groups \
+        /usr/bin/python3 "$stubs/client.py" "$stubs" "$socket" "$@"
+}
+follow() { # follow NAME USER COMMAND…: in the background; its lines are in log/NAME.log
+    local name=$1 uid=$2
+    shift 2
+    PYTHONDONTWRITEBYTECODE=1 job_start "$name" setpriv --reuid "$uid" --regid "$uid" --clear-groups \
+        /usr/bin/python3 "$stubs/client.py" "$stubs" "$socket" "$@"
+}
+last() { tail -n 1 "$dir/log/$1.log" | jq -r "$2"; }
+lines() { [ "$(wc -l < "$dir/log/$1.log")" -ge "$2" ]; }
+last_is() { [ "$(last "$1" "$2")" = "$3" ]; }
+must() { # must EXPECTED FILTER USER COMMAND…
+    local expected=$1 filter=$2 got
+    shift 2
+    as "$@" > "$dir/tmp/must" 2> "$dir/tmp/must.err" || { cat "$dir/tmp/must.err"; job_fail "$*"; }
+    got=$(jq -r "$filter" "$dir/tmp/must" | tail -n 1)
+    [[ "$got" == $expected ]] || { cat "$dir/tmp/must"; job_fail "$*: $got, expected $expected"; }
+}
+
+job_make_tpm
+job_write_conf
+job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml"
+job_start_all
+job_start spiffed "$bin/attestd-spiffed" --config "$dir/attestd.yaml" --slow 5
+trap 'status=$?; for one in bundles watch sign; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
+wait_for 10 test -S "$socket"
+wait_for 60 job_host_known
+ctl host approve "$(job_host_id)" --label job > /dev/null
+entries() { # entries NAME=WORKLOAD...
+    local one
+    {
+        echo "trust_domain: bank.example"
+        echo "agents:"
+        for one in "$@"; do
+            printf '  - {name: %s, owner: "x@bank.example", hosts: ["ek:%s"], workload: %s, key: tpm, profile: trading}\n' \
+                "${one%%=*}" "$(job_host_id)" "${one#*=}"
+        done
+    } > "$dir/agents.yaml"
+    ctl entry apply -f "$dir/agents.yaml" > "$dir/tmp/apply" 2>&1 || { cat "$dir/tmp/apply"; job_fail "entry apply"; }
+}
+entries "alpha={uid: $user}"
+wait_for 60 job_settled alpha
+serving() { as $stranger health > "$dir/tmp/health" && [ "$(jq -r .status "$dir/tmp/health")" = SERVING ]; }
+wait_for 30 serving
+
+# ---- refusals ----
+must INVALID_ARGUMENT .code $user bundles-with
+must "the header workload.spiffe.io *" .message $user bundles-with
+must INVALID_ARGUMENT .code $user bundles-with workload.spiffe.io=false
+must INVALID_ARGUMENT .code $user bundles-with workload.spiffe.io=true workload.spiffe.io=true
+must PERMISSION_DENIED .code $stranger bundles
+must "no agent's entry fits this process (notAssigned)" .message $stranger bundles
+must PERMISSION_DENIED .code $stranger watch
+must PERMISSION_DENIED .code $user svid
+must "*use PKCS#11*attestd.v1.Signer*" .message $user svid
+must UNIMPLEMENTED .code $user jwt
+[ "$(jq -r .code "$dir/tmp/must" | sort | uniq -c | tr -s ' ')" = " 3 UNIMPLEMENTED" ] || job_fail "JWT: $(cat "$dir/tmp/must")"
+must NOT_FOUND .code $user health nothing
+must DEADLINE_EXCEEDED .code $user bundles-for 1
+ok "no header, a doubled one, no identity, a key that stays, JWT, a deadline: refused, each with its reason"
+
+# ---- the bundle, by stock tools ----
+follow bundles $user bundles
+wait_for 30 lines bundles 1
+sha_of() { openssl "$1" -in "$2" -outform DER | sha256sum | cut -d' ' -f1; }
+[ "$(last bundles '.bundles | keys[0]')" = spiffe://bank.example ] || job_fail "$(cat "$dir/log/bundles.log")"
+[ "$(last bundles '.bundles["spiffe://bank.example"]')" = "$(sha_of x509 "$dir/issuer/ca/bundle.pem")" ] || job_fail "another root"
+has_crl() { last_is bundles '.crl[0]' "$(sha_of crl "$dir/state/host/crl.pem")"; }
+wait_for 30 has_crl
+ok "FetchX509Bundles: the issuer's root, and this host's revocation list"
+
+# ---- signatures ----
+must true .verified $user sign
+must spiffe://bank.example/agent/alpha .id $user chain
+must INVALID_ARGUMENT .code $user sign-with 0 32 "" ""
+must INVALID_ARGUMENT .code $user sign-with 1 19 "" ""
+must INVALID_ARGUMENT .code $user sign-with 2 33 "" ""
+must INVALID_ARGUMENT .code $user sign-with 1 32 xyz ""
+must FAILED_PRECONDITION .code $user sign-with 2 32 "" ""
+must NOT_FOUND .code $user sign-with 1 32 00000000000000000000000000000000 ""
+must PERMISSION_DENIED .code $user sign-with 1 32 "" spiffe://bank.example/agent/beta
+must PERMISSION_DENIED .code $stranger sign
+ok "Sign: verified with the certificate of Chain; another's key, a wrong digest, algorithm, key: refused"
+
+# ---- pushes ----
+follow watch $user watch
+wait_for 30 lines watch 1
+key=$(last watch .key) leaf=$(last watch .leaf)
+ctl agent rotate alpha > /dev/null
+rotated() { lines watch 2 && [ "$(last watch .key)" != "$key" ] && [ "$(last watch .leaf)" != "$leaf" ]; }
+wait_for 30 rotated
+must "$key" .key $user sign "key_id=$key"
+ok "a rotation is pushed; the key before signs on"
+before=$(last bundles '.crl[0]')
+serial=$(job_serial alpha)
+ctl cert revoke "$serial" --reason superseded > /dev/null
+revoked() { [ "$(last bundles '.crl[0]')" != "$before" ] && has_crl; }
+wait_for 60 revoked
+fresh() { [ "$(job_serial alpha)" != "$serial" ] && job_settled alpha; }
+wait_for 60 fresh
+ok "a revocation is pushed with the new list"
+
+# ---- who the caller is, again ----
+follow sign $user sign-forever
+wait_for 30 last_is sign .code OK
+entries "alpha={uid: 62009}"
+wait_for 30 last_is bundles .code PERMISSION_DENIED
+wait_for 30 last_is sign .code PERMISSION_DENIED
+entries "alpha={uid: $user}"
+wait_for 30 last_is sign .code OK
+ok "an entry that does not fit any more ends streams and signatures; put right, it signs"
+ctl agent freeze alpha > /dev/null
+wait_for 30 last_is sign .code PERMISSION_DENIED
+ctl agent thaw alpha > /dev/null
+wait_for 30 last_is sign .code OK
+
+# ---- attestd away, and back ----
+: > "$dir/log/bundles.log"
+follow bundles $user bundles
+wait_for 30 lines bundles 1
+job_stop attestd KILL
+must UNAVAILABLE .code $user bundles
+away() { as $stranger health > "$dir/tmp/health" && [ "$(jq -r .status "$dir/tmp/health")" = NOT_SERVING ]; }
+wait_for 30 away
+job_start_attestd
+wait_for 30 serving
+[ "$(wc -l < "$dir/log/bundles.log")" = 1 ] || { cat "$dir/log/bundles.log"; job_fail "a stream noticed attestd's restart"; }
+before=$(last bundles '.crl[0]')
+ctl cert revoke "$(job_serial alpha)" --reason superseded > /dev/null
+wait_for 60 revoked
+ok "streams outlive attestd, new ones are told to try again; pushes go on after it is back"
+for one in bundles sign watch; do job_stop $one KILL; done
+job_stop spiffed
+[ ! -e "$socket" ] || job_fail "the socket is still there"
+! grep -E 'ERROR: AddressSanitizer|runtime error|LeakSanitizer' "$dir"/log/*.log || job_fail "sanitizer"
+echo "spiffe: all held"
