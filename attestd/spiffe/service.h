@@ -8,6 +8,7 @@
 #include "attestd/proc/workload_proto.h"
 #include "attestd/spiffe/ask.h"
 #include "attestd/spiffe/grpc.h"
+#include "attestd/spiffe/sign_request.h"
 #include "attestd/spiffe/spiffed.h"
 
 #include <event2/event.h>
@@ -88,11 +89,7 @@ struct job {
     uint64_t generation; /* of the last message */
     /* SIGN */
     struct ask_call *asking;
-    uint32_t scheme; /* of RSA; 0: ECDSA */
-    char key_id[PROC_KEY_ID_LEN + 1];
-    char wanted_id[PROC_SPIFFE_ID_MAX + 1]; /* whose key; empty: the caller's */
-    uint8_t digest[64];
-    size_t digest_len;
+    struct sign_request sign;
 };
 
 /* The trust domain's roots and revocation list. */

@@ -7,56 +7,11 @@
 #include <openssl/ecdsa.h>
 #include <string.h>
 
-/* ---- the request --------------------------------------------------------------------------- */
-
-/* NULL: it is in order. */
-static const char *wrong(const Attestd__V1__SignRequest *request)
-{
-    size_t len = request->digest.len, id_len = strlen(request->key_id);
-    bool rsa = request->algorithm == ATTESTD__V1__ALGORITHM__ALGORITHM_RSA_PKCS1 ||
-               request->algorithm == ATTESTD__V1__ALGORITHM__ALGORITHM_RSA_PSS;
-    if (!rsa && request->algorithm != ATTESTD__V1__ALGORITHM__ALGORITHM_ECDSA) {
-        return "algorithm: ECDSA, RSA_PKCS1 or RSA_PSS expected";
-    }
-    if (rsa && len != 32 && len != 48 && len != 64) {
-        return "digest: 32, 48 or 64 bytes expected for RSA";
-    }
-    if (len < 20 || len > 64) {
-        return "digest: 20 to 64 bytes expected";
-    }
-    if (id_len && (id_len != PROC_KEY_ID_LEN ||
-                   strspn(request->key_id, "0123456789abcdef") != PROC_KEY_ID_LEN)) {
-        return "key_id: 32 lowercase hexadecimal digits expected, as Chain answers";
-    }
-    if (strlen(request->spiffe_id) > PROC_SPIFFE_ID_MAX) {
-        return "spiffe_id: too long";
-    }
-    return NULL;
-}
-
-static void take(struct job *job, const Attestd__V1__SignRequest *request)
-{
-    job->scheme = request->algorithm == ATTESTD__V1__ALGORITHM__ALGORITHM_RSA_PKCS1 ? 1
-                  : request->algorithm == ATTESTD__V1__ALGORITHM__ALGORITHM_RSA_PSS ? 2
-                                                                                    : 0;
-    memcpy(job->digest, request->digest.data, request->digest.len);
-    job->digest_len = request->digest.len;
-    strcpy(job->key_id, request->key_id); /* wrong() has looked at the lengths */
-    strcpy(job->wanted_id, request->spiffe_id);
-}
-
 bool spiffed_sign_parse(struct job *job, struct att_slice message)
 {
-    Attestd__V1__SignRequest *request =
-        attestd__v1__sign_request__unpack(NULL, message.len, message.ptr);
-    const char *why = request ? wrong(request) : "the request is no SignRequest";
+    const char *why = sign_request_parse(message, &job->sign);
     if (why) {
         spiffed_finish(job, GRPC_INVALID_ARGUMENT, why);
-    } else {
-        take(job, request);
-    }
-    if (request) {
-        attestd__v1__sign_request__free_unpacked(request, NULL);
     }
     return !why;
 }
@@ -86,11 +41,11 @@ static void answer(struct job *job, struct att_slice signature)
     Attestd__V1__SignResponse message;
     attestd__v1__sign_response__init(&message);
     message.signature = (ProtobufCBinaryData){signature.len, (uint8_t *)(uintptr_t)signature.ptr};
-    if (!job->scheme) {
+    if (!job->sign.scheme) {
         message.signature =
             (ProtobufCBinaryData){signature.len == 64 ? ecdsa_der(signature, der) : 0, der};
     }
-    message.key_id = job->key_id;
+    message.key_id = job->sign.key_id;
     struct grpc_bytes *bytes = grpc_bytes_new(protobuf_c_message_get_packed_size(&message.base));
     if (!bytes || !message.signature.len) {
         grpc_bytes_unref(bytes);
@@ -124,16 +79,16 @@ static void ask_keyd(struct job *job)
     struct agent *agent = job->peer->agent;
     struct spiffed *spiffed = job->peer->spiffed;
     struct att_err err = {0};
-    struct att_slice digest = ATT_SLICE(job->digest, job->digest_len);
-    const struct proc_value ecdsa[] = {proc_text(agent->name), proc_text(job->key_id),
+    struct att_slice digest = ATT_SLICE(job->sign.digest, job->sign.digest_len);
+    const struct proc_value ecdsa[] = {proc_text(agent->name), proc_text(job->sign.key_id),
                                        proc_bytes(digest)};
-    const struct proc_value rsa[] = {proc_text(agent->name), proc_text(job->key_id),
-                                     proc_num(job->scheme), proc_bytes(digest)};
+    const struct proc_value rsa[] = {proc_text(agent->name), proc_text(job->sign.key_id),
+                                     proc_num(job->sign.scheme), proc_bytes(digest)};
     job->due = false;
-    enum att_rc rc =
-        ask_call(agent->in_hsm ? spiffed->keyd_hsm : spiffed->keyd,
-                 job->scheme ? PROC_SIGN_SIGN_RSA : PROC_SIGN_SIGN, job->scheme ? rsa : ecdsa,
-                 job->scheme ? 4 : 3, -1, agent, signed_by_keyd, job, &job->asking, &err);
+    enum att_rc rc = ask_call(agent->in_hsm ? spiffed->keyd_hsm : spiffed->keyd,
+                              job->sign.scheme ? PROC_SIGN_SIGN_RSA : PROC_SIGN_SIGN,
+                              job->sign.scheme ? rsa : ecdsa, job->sign.scheme ? 4 : 3, -1, agent,
+                              signed_by_keyd, job, &job->asking, &err);
     if (rc != ATT_OK) {
         spiffed_finish_err(job, rc, &err);
     }
@@ -162,12 +117,12 @@ void spiffed_sign_serve(struct job *job)
     if (!has_chain(job)) {
         return;
     }
-    if (job->wanted_id[0] && strcmp(job->wanted_id, agent->spiffe_id) != 0) {
+    if (job->sign.spiffe_id[0] && strcmp(job->sign.spiffe_id, agent->spiffe_id) != 0) {
         spiffed_finish(job, GRPC_PERMISSION_DENIED, "spiffe_id: not the caller's");
         return;
     }
-    if (!job->key_id[0]) {
-        memcpy(job->key_id, agent->key_id, sizeof job->key_id);
+    if (!job->sign.key_id[0]) {
+        memcpy(job->sign.key_id, agent->key_id, sizeof job->sign.key_id);
     }
     ask_keyd(job);
 }
