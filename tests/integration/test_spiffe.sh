@@ -47,13 +47,26 @@ must() { # must EXPECTED FILTER USER COMMAND…
     [[ "$got" == $expected ]] || { cat "$dir/tmp/must"; job_fail "$*: $got, expected $expected"; }
 }
 
+# spiffed is a user of its own, as its unit has it; the others, root here, name it. Their sockets are root's group's.
+service=62010
+job_start_keyd() { job_start keyd "$bin/attestd-keyd" --config "$dir/attestd.yaml" --signer $service; }
+job_start_attestd() {
+    job_start attestd "$bin/attestd" --config "$dir/attestd.yaml" --spiffed-user "${1:-$service}"
+    wait_for 30 ctl status
+}
+job_start_spiffed() {
+    job_start spiffed setpriv --reuid $service --regid $service --groups 0 "$bin/attestd-spiffed" --config "$dir/attestd.yaml" \
+        --slow 5 --attestd-user 0 --whod-user 0 --keyd-user 0
+    wait_for 30 test -S "$socket"
+}
 job_make_tpm
 job_write_conf
-job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml"
+install -d -o $service "$dir/run/public"
+job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml" --client 0 --client $service
 job_start_all
-job_start spiffed "$bin/attestd-spiffed" --config "$dir/attestd.yaml" --slow 5
+chmod 644 "$dir/attestd.yaml"
+job_start_spiffed
 trap 'status=$?; for one in bundles watch sign; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
-wait_for 10 test -S "$socket"
 wait_for 60 job_host_known
 ctl host approve "$(job_host_id)" --label job > /dev/null
 entries() { # entries NAME=WORKLOAD...
@@ -158,7 +171,14 @@ wait_for 30 serving
 before=$(last bundles '.crl[0]')
 ctl cert revoke "$(job_serial alpha)" --reason superseded > /dev/null
 wait_for 60 revoked
-ok "streams outlive attestd, new ones are told to try again; pushes go on after it is back"
+job_stop attestd
+job_start_attestd 62011
+wait_for 30 away
+job_stop attestd
+job_start_attestd
+wait_for 30 serving
+must true .verified $user sign
+ok "streams outlive attestd, new ones are told to try again; pushes go on after it is back; it answers only the user that it names"
 for one in bundles sign watch; do job_stop $one KILL; done
 job_stop spiffed
 [ ! -e "$socket" ] || job_fail "the socket is still there"
