@@ -295,7 +295,10 @@ static void on_work(evutil_socket_t fd, short what, void *arg)
     struct grpc_conn *conn = arg;
     (void)fd;
     (void)what;
-    if (conn->cut && conn->session) {
+    if (conn->cut) {
+        if (!conn->why) { /* the ends of its calls go out first */
+            send_all(conn);
+        }
         event_del(conn->readable);
         (void)nghttp2_session_terminate_session(conn->session, conn->why ? NGHTTP2_ENHANCE_YOUR_CALM
                                                                          : NGHTTP2_NO_ERROR);

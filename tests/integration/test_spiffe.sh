@@ -10,7 +10,7 @@ set -euo pipefail
 for tool in setpriv protoc grpc_python_plugin; do
     command -v $tool > /dev/null || job_skip "no $tool"
 done
-/usr/bin/python3 -c 'import grpc, google.protobuf, cryptography' 2> /dev/null || job_skip "no python3-grpcio"
+/usr/bin/python3 -c 'import grpc, google.protobuf, cryptography, hpack' 2> /dev/null || job_skip "no python3-grpcio, python3-hpack"
 job_setup
 chmod 755 "$dir" "$dir/tmp" "$dir/run"
 ok() { echo "ok: $*"; }
@@ -22,7 +22,7 @@ mkdir "$stubs"
 protoc -I "$support" -I "$ATT_SOURCE_DIR/attestd/spiffe/proto" --python_out "$stubs" --grpc_out "$stubs" \
     --plugin=protoc-gen-grpc="$(command -v grpc_python_plugin)" "$support/workload.proto" \
     "$ATT_SOURCE_DIR/attestd/spiffe/proto/signer.proto" "$ATT_SOURCE_DIR/attestd/spiffe/proto/health.proto"
-cp "$support/client.py" "$stubs/client.py"
+cp "$support/client.py" "$support/streams.py" "$stubs/"
 chmod -R a+rX "$stubs"
 as() { # as USER COMMAND…: the client's lines
     local uid=$1
@@ -44,6 +44,7 @@ must() { # must EXPECTED FILTER USER COMMAND…
     shift 2
     as "$@" > "$dir/tmp/must" 2> "$dir/tmp/must.err" || { cat "$dir/tmp/must.err"; job_fail "$*"; }
     got=$(jq -r "$filter" "$dir/tmp/must" | tail -n 1)
+    # shellcheck disable=SC2053 # a pattern
     [[ "$got" == $expected ]] || { cat "$dir/tmp/must"; job_fail "$*: $got, expected $expected"; }
 }
 
@@ -66,7 +67,8 @@ job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml" --client 0 --cli
 job_start_all
 chmod 644 "$dir/attestd.yaml"
 job_start_spiffed
-trap 'status=$?; for one in bundles watch sign; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
+status=0
+trap 'status=$?; for one in bundles watch sign exec many; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
 wait_for 60 job_host_known
 ctl host approve "$(job_host_id)" --label job > /dev/null
 entries() { # entries NAME=WORKLOAD...
@@ -128,12 +130,21 @@ ok "Sign: verified with the certificate of Chain; another's key, a wrong digest,
 # ---- pushes ----
 follow watch $user watch
 wait_for 30 lines watch 1
+# A process that executes another program keeps its descriptor: at the next push it is not who it was.
+job_start exec setpriv --reuid $user --regid $user --clear-groups /usr/bin/python3 "$stubs/streams.py" exec "$socket"
+wait_for 30 lines exec 1
+executed() { tr '\0' ' ' < "/proc/$(job_pid exec)/cmdline" > "$dir/tmp/cmdline" && grep -q ' after ' "$dir/tmp/cmdline"; }
+wait_for 30 executed
+sleep 1.2 # for a second it is taken to be who it was (PROVED_MS)
 key=$(last watch .key) leaf=$(last watch .leaf)
 ctl agent rotate alpha > /dev/null
 rotated() { lines watch 2 && [ "$(last watch .key)" != "$key" ] && [ "$(last watch .leaf)" != "$leaf" ]; }
 wait_for 30 rotated
 must "$key" .key $user sign "key_id=$key"
-ok "a rotation is pushed; the key before signs on"
+wait_for 30 lines exec 2
+[ "$(tail -n 1 "$dir/log/exec.log")" = '{"after": 0, "ended": [7], "over": false}' ] || { cat "$dir/log/exec.log"; job_fail "exec"; }
+grep -q 'event=spiffed.caller-changed .*agent=alpha' "$dir/log/spiffed.log" || job_fail "no line about the caller that changed"
+ok "a rotation is pushed, not to a program that took the connection over by exec; the key before signs on"
 before=$(last bundles '.crl[0]')
 serial=$(job_serial alpha)
 ctl cert revoke "$serial" --reason superseded > /dev/null
@@ -142,6 +153,35 @@ wait_for 60 revoked
 fresh() { [ "$(job_serial alpha)" != "$serial" ] && job_settled alpha; }
 wait_for 60 fresh
 ok "a revocation is pushed with the new list"
+
+# ---- many streams ----
+job_start_many() { # its standard input stays open
+    mkfifo "$dir/tmp/open"
+    sleep 120 > "$dir/tmp/open" &
+    echo $! > "$dir/many-input.pid"
+    setpriv --reuid $user --regid $user --clear-groups /usr/bin/python3 "$stubs/streams.py" many "$socket" 5000 \
+        < "$dir/tmp/open" > "$dir/log/many.log" 2>&1 &
+    echo $! > "$dir/many.pid"
+    disown -a
+}
+pss() { awk '$1 == "Pss:" {print $2}' "/proc/$(job_pid spiffed)/smaps_rollup"; }
+before=$(pss)
+job_start_many
+wait_for 60 lines many 1
+held=$(last many .answered)
+# One is watch's and one is bundles'; those beyond 1024 of a user are told to come back.
+if [ "$(last many '.answered + .ended["14"]')" != 5000 ] || [ "$held" -gt 1024 ] || [ "$held" -lt 1020 ]; then
+    cat "$dir/log/many.log"
+    job_fail "5000 streams"
+fi
+after=$(pss)
+must UNAVAILABLE .code $user chain
+must SERVING .status $stranger health
+job_stop many KILL
+job_stop many-input KILL
+freed() { as $user chain > "$dir/tmp/chain" && [ "$(jq -r .store "$dir/tmp/chain")" = tpm ]; }
+wait_for 30 freed
+ok "5000 streams of one user: $held are served, the others told to come back; another user is not hindered; $before KiB before, $after KiB with them"
 
 # ---- who the caller is, again ----
 follow sign $user sign-forever
