@@ -6,6 +6,7 @@
 #include "certs/chain.h"
 
 #include <openssl/crypto.h>
+#include <openssl/pem.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,6 +65,42 @@ static enum att_rc watch(struct host *host, const struct proc_op *op, const stru
     return proc_reply_encode(op, reply, ret_payload, err);
 }
 
+/* ---- the list in force --------------------------------------------------------------------- */
+
+/* Of an attestd that has just started, until it has heard of the issuer: what it kept for peers. */
+static enum att_rc read_kept(const struct host *host, X509_CRL **ret_crl)
+{
+    att_autobuf pem = ATT_BUF_INIT(2 * CERTS_CRL_MAX), der = ATT_BUF_INIT(CERTS_CRL_MAX);
+    enum att_rc rc = att_io_read_file(host->paths.crl, 2 * CERTS_CRL_MAX, &pem, NULL);
+    BIO *bio = rc == ATT_OK ? BIO_new_mem_buf(pem.ptr, (int)pem.len) : NULL;
+    certs_autocrl *crl = bio ? PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL) : NULL;
+    int len = crl ? i2d_X509_CRL(crl, NULL) : 0;
+    uint8_t *at = len > 0 ? att_buf_extend(&der, (size_t)len) : NULL;
+    BIO_free(bio);
+    if (!at || i2d_X509_CRL(crl, &at) != len) {
+        return ATT_E_NOTFOUND;
+    }
+    return certs_crl_parse(att_buf_slice(&der), ret_crl, NULL);
+}
+
+/* Its DER and number; *ret_len 0: this host has none. */
+static void crl_now(struct host *host, uint8_t **ret_der, int *ret_len, uint64_t *ret_number)
+{
+    certs_autocrl *crl = NULL;
+    struct certs_crl_info info = {0};
+    *ret_len = 0;
+    {
+        HOST_LOCKED(host);
+        if (host->crl.crl && X509_CRL_up_ref(host->crl.crl) == 1) {
+            crl = host->crl.crl;
+        }
+    }
+    if ((crl || read_kept(host, &crl) == ATT_OK) && certs_crl_info(crl, &info, NULL) == ATT_OK) {
+        *ret_len = i2d_X509_CRL(crl, ret_der);
+        *ret_number = info.number;
+    }
+}
+
 /* ---- BUNDLE -------------------------------------------------------------------------------- */
 
 struct bundle {
@@ -80,11 +117,8 @@ static enum att_rc read_bundle(struct host *host, struct bundle *ret, struct att
         att_err_reason(err, "noBundle");
         return ATT_E_NOTFOUND;
     }
-    int size = host->crl.crl ? i2d_X509_CRL(host->crl.crl, NULL) : 0;
     ret->roots = X509_chain_up_ref(host->bundle);
     memcpy(ret->trust_domain, host->trust_domain, sizeof(ret->trust_domain));
-    ret->crl_number = size > 0 ? host->crl.info.number : 0;
-    ret->crl_size = size > 0 ? (uint64_t)size : 0;
     return ret->roots ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory for a bundle");
 }
 
@@ -97,6 +131,11 @@ static enum att_rc bundle(struct host *host, const struct proc_op *op, struct at
     size_t n = 0;
     enum att_rc rc = read_bundle(host, &now, err);
     if (rc == ATT_OK) {
+        uint8_t *der = NULL;
+        int len;
+        crl_now(host, &der, &len, &now.crl_number);
+        now.crl_size = len > 0 ? (uint64_t)len : 0;
+        OPENSSL_free(der);
         rc = host_put_ders(now.roots, PROC_BUNDLE_MAX, &ders, items, &n, err);
     }
     if (rc == ATT_OK) {
@@ -119,13 +158,10 @@ static enum att_rc crl(struct host *host, const struct proc_op *op, const struct
     uint64_t offset = v[PROC_WORKLOAD_CRL_REQ_OFFSET].num;
     uint8_t *der = NULL;
     int len;
-    {
-        HOST_LOCKED(host);
-        bool same = host->crl.crl && host->crl.info.number == v[PROC_WORKLOAD_CRL_REQ_NUMBER].num;
-        len = same ? i2d_X509_CRL(host->crl.crl, &der) : 0;
-    }
+    uint64_t number = 0;
+    crl_now(host, &der, &len, &number);
     enum att_rc rc = ATT_OK;
-    if (len <= 0) {
+    if (len <= 0 || number != v[PROC_WORKLOAD_CRL_REQ_NUMBER].num) {
         rc = att_fail(err, ATT_E_RETRY, "another revocation list is in force");
         att_err_reason(err, "crlOther");
     } else if (offset >= (uint64_t)len) {

@@ -7,13 +7,16 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 static struct host *host;
 static struct proc_msg msg;
+static char file[64];
 static uint8_t *kept; /* what msg borrows from */
 
 static X509 *make_ca(EVP_PKEY **ret_key)
@@ -79,6 +82,8 @@ static int setup(void **state)
     sk_X509_push(host->bundle, make_ca(&key));
     EVP_PKEY_free(key);
     strcpy(host->trust_domain, "bank.example");
+    snprintf(file, sizeof file, "/tmp/att-standing.%d", (int)getpid());
+    host->paths.crl = file;
     atomic_store(&host->stop, true); /* WATCH answers at once */
     return agent_registry_new(&host->reg, NULL) == ATT_OK ? 0 : 1;
 }
@@ -94,6 +99,7 @@ static int teardown(void **state)
     free(host);
     free(kept);
     kept = NULL;
+    unlink(file);
     return 0;
 }
 
@@ -125,7 +131,6 @@ static void a_list_longer_than_a_frame_comes_in_parts(void **state)
     uint8_t *der = NULL;
     (void)state;
     host->crl.crl = make_crl(12000, 7);
-    host->crl.info.number = 7;
     assert_int_equal(ask(PROC_WORKLOAD_BUNDLE, 0, 0, NULL), ATT_OK);
     size_t size = msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_SIZE].num;
     assert_true(size > 2 * PROC_CRL_PART_MAX);
@@ -150,12 +155,35 @@ static void parts_of_another_list_are_refused(void **state)
     assert_int_equal(ask(PROC_WORKLOAD_CRL, 7, 0, &err), ATT_E_RETRY); /* there is none */
     assert_string_equal(err.reason, "crlOther");
     host->crl.crl = make_crl(1, 8);
-    host->crl.info.number = 8;
     att_err_clear(&err);
     assert_int_equal(ask(PROC_WORKLOAD_CRL, 7, 0, &err), ATT_E_RETRY);
     assert_string_equal(err.reason, "crlOther");
     att_err_clear(&err);
     assert_int_equal(ask(PROC_WORKLOAD_CRL, 8, 1 << 20, &err), ATT_E_INVAL);
+}
+
+static void the_list_that_was_kept_is_served_until_there_is_another(void **state)
+{
+    att_autobuf der = ATT_BUF_INIT(CERTS_CRL_MAX), pem = {0};
+    X509_CRL *crl = make_crl(3, 5);
+    (void)state;
+    uint8_t *at = att_buf_extend(&der, (size_t)i2d_X509_CRL(crl, NULL));
+    i2d_X509_CRL(crl, &at);
+    X509_CRL_free(crl);
+    assert_int_equal(certs_crl_dump(att_buf_slice(&der), &pem, NULL), ATT_OK);
+    assert_int_equal(att_io_write_file(file, att_buf_slice(&pem), 0600, NULL), ATT_OK);
+    assert_int_equal(ask(PROC_WORKLOAD_BUNDLE, 0, 0, NULL), ATT_OK);
+    assert_int_equal(msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_NUMBER].num, 5);
+    assert_int_equal(ask(PROC_WORKLOAD_CRL, 5, 0, NULL), ATT_OK);
+    assert_true(att_slice_eq(msg.v[PROC_WORKLOAD_CRL_REP_BYTES].bytes, att_buf_slice(&der)));
+    host->crl.crl = make_crl(1, 6);
+    assert_int_equal(ask(PROC_WORKLOAD_BUNDLE, 0, 0, NULL), ATT_OK);
+    assert_int_equal(msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_NUMBER].num, 6);
+    X509_CRL_free(host->crl.crl);
+    host->crl.crl = NULL;
+    assert_int_equal(att_io_write_file(file, ATT_SLICE_LIT("no list"), 0600, NULL), ATT_OK);
+    assert_int_equal(ask(PROC_WORKLOAD_BUNDLE, 0, 0, NULL), ATT_OK);
+    assert_int_equal(msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_SIZE].num, 0);
 }
 
 static void no_roots_are_no_bundle(void **state)
@@ -189,6 +217,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_list_longer_than_a_frame_comes_in_parts, setup, teardown),
         cmocka_unit_test_setup_teardown(parts_of_another_list_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_list_that_was_kept_is_served_until_there_is_another,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(no_roots_are_no_bundle, setup, teardown),
         cmocka_unit_test_setup_teardown(the_number_moves_with_view_list_and_start, setup, teardown),
     };
