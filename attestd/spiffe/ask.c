@@ -101,6 +101,15 @@ static void give_back(struct ask *ask, unsigned place, struct ask_call *call)
     (void)!write(ask->ready_fd, &one, sizeof one);
 }
 
+/* Who stands in another's place, or keeps us out, has not said no in its name. */
+static void not_the_peers_word(struct ask_call *call)
+{
+    bool foreign = strcmp(call->err.reason, "foreignServer") == 0;
+    if (call->rc == ATT_E_DENIED && (foreign || call->err.domain == ATT_DOM_ERRNO)) {
+        call->rc = call->err.rc = ATT_E_UNREACHABLE;
+    }
+}
+
 struct thread_arg {
     struct ask *ask;
     unsigned place;
@@ -115,6 +124,7 @@ static void *serve(void *arg)
     while ((call = wait_for_call(ask, place))) {
         call->rc =
             proc_call(ask->caller, call->op, call->values, call->passed, &call->answer, &call->err);
+        not_the_peers_word(call);
         att_close(&call->passed);
         give_back(ask, place, call);
     }

@@ -29,7 +29,10 @@ struct ask_opts {
 typedef void ask_done_fn(void *user, enum att_rc rc, const struct proc_msg *reply,
                          const struct att_err *err);
 
-/* Starts the threads: after the sandbox was entered. */
+/* Errors: those of proc_call, but ATT_E_DENIED is the peer's own word only: a foreign server, or a
+ * socket that keeps us out, is ATT_E_UNREACHABLE.
+ *
+ * Starts the threads: after the sandbox was entered. */
 ATT_MUST_USE enum att_rc ask_new(const struct ask_opts *opts, struct ask **ret_ask,
                                  struct att_err *err);
 /* Waits for the calls under way (at most timeout_ms each); nothing is answered any more. */

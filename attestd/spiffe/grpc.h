@@ -68,8 +68,8 @@ struct grpc_opts {
 ATT_MUST_USE enum att_rc grpc_conn_new(const struct grpc_opts *opts, int fd, pid_t writer,
                                        void *user, struct grpc_conn **ret_conn,
                                        struct att_err *err);
-/* Ends it soon, from the event base. why (static): for the log; NULL: not for what it did, and calls
- * that were finished are answered first as far as the socket takes it. */
+/* Ends it soon, from the event base. why (static): for the log; NULL: not for what it did, and
+ * calls that were finished are answered first as far as the socket takes it. */
 void grpc_conn_cut(struct grpc_conn *conn, const char *why);
 /* Ends it now, with all its calls; not from inside a handler. */
 void grpc_conn_free(struct grpc_conn *conn);

@@ -78,6 +78,13 @@ static void changed(struct peer *peer)
 /* attestd or whod is away or busy: who got something keeps waiting for more, others are told. */
 static void not_known(struct peer *peer, const struct att_err *err)
 {
+    unsigned left_out;
+    if (spiffed_worth_a_line(peer->share, &left_out)) {
+        att_log(ATT_WARN, "spiffed.not-identified", ATT_N("pid", peer->pid),
+                ATT_N("uid", peer->uid), ATT_S("code", att_rc_name(err->rc)),
+                ATT_S("reason", err->reason), ATT_S("message", err->msg),
+                ATT_N("leftOut", left_out));
+    }
     peer->retry_ms = att_boottime_ms() + RETRY_MS;
     for (struct job *job = peer->jobs; job; job = job->next) {
         if (job->due && !job->sent) {
