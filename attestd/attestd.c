@@ -8,8 +8,8 @@
 
 static const char usage[] =
     "usage: attestd [--config FILE] [--check] [--log text|json] [--state-dir DIR] [--run-dir DIR]\n"
-    "               [--keyd-user USER] [--tokend-user USER] [--whod-user USER] [--ipc-group "
-    "GROUP]\n"
+    "               [--keyd-user USER] [--tokend-user USER] [--spiffed-user USER]\n"
+    "               [--whod-user USER] [--ipc-group GROUP]\n"
     "       attestd --help | --version\n"
     "\n"
     "Keeps the certificates of this host's agents fresh; their keys stay in the TPM.\n"
@@ -19,7 +19,8 @@ static const char usage[] =
     "  --state-dir DIR  instead of the file's state_dir\n"
     "  --run-dir DIR    instead of the file's run_dir\n"
     "  --keyd-user USER the user that attestd-keyd runs as (default: the one attestd runs as)\n"
-    "  --tokend-user USER  the same for attestd-tokend, which alone may ask who a caller is\n"
+    "  --tokend-user USER  the same for attestd-tokend, which may ask who a caller is\n"
+    "  --spiffed-user USER  the same for attestd-spiffed; nobody else may ask\n"
     "  --whod-user USER the same for attestd-whod, which alone is believed about callers\n"
     "  --ipc-group GROUP   through which it reaches RUN_DIR/workload.sock (default: attestd's)\n"
     "Exit: 0 ended by a signal (or --check found nothing wrong), 1 failed, 2 wrong usage.\n";
@@ -32,6 +33,7 @@ enum {
     OPT_RUN_DIR,
     OPT_KEYD_USER,
     OPT_TOKEND_USER,
+    OPT_SPIFFED_USER,
     OPT_WHOD_USER,
     OPT_IPC_GROUP,
     OPT_HELP,
@@ -46,6 +48,7 @@ static const struct option options[] = {
     {"run-dir", required_argument, NULL, OPT_RUN_DIR},
     {"keyd-user", required_argument, NULL, OPT_KEYD_USER},
     {"tokend-user", required_argument, NULL, OPT_TOKEND_USER},
+    {"spiffed-user", required_argument, NULL, OPT_SPIFFED_USER},
     {"whod-user", required_argument, NULL, OPT_WHOD_USER},
     {"ipc-group", required_argument, NULL, OPT_IPC_GROUP},
     {"help", no_argument, NULL, OPT_HELP},
@@ -106,6 +109,9 @@ int main(int argc, char **argv)
             break;
         case OPT_TOKEND_USER:
             opts.tokend_user = optarg;
+            break;
+        case OPT_SPIFFED_USER:
+            opts.spiffed_user = optarg;
             break;
         case OPT_WHOD_USER:
             opts.whod_user = optarg;

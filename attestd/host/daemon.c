@@ -465,6 +465,10 @@ static enum att_rc start(struct host *host, struct att_err *err)
     if (rc == ATT_OK && host->opts->tokend_user) {
         rc = proc_user_find(host->opts->tokend_user, &host->tokend_uid, err);
     }
+    host->spiffed_uid = geteuid();
+    if (rc == ATT_OK && host->opts->spiffed_user) {
+        rc = proc_user_find(host->opts->spiffed_user, &host->spiffed_uid, err);
+    }
     uid_t whod_uid = geteuid();
     if (rc == ATT_OK && host->opts->whod_user) {
         rc = proc_user_find(host->opts->whod_user, &whod_uid, err);

@@ -12,6 +12,7 @@ struct host_options {
     const char *log;                 /* command line; NULL: the file's */
     const char *keyd_user;           /* who serves keyd's socket; NULL: the own user */
     const char *tokend_user;         /* who may ask who a caller is; NULL: the own user */
+    const char *spiffed_user;        /* the same for attestd-spiffed */
     const char *whod_user;           /* who serves whod's socket; NULL: the own user */
     const char *ipc_group;           /* through which that user reaches it; NULL: the own group */
 };

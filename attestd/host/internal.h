@@ -181,7 +181,7 @@ struct host {
 
     /* set before any thread starts */
     struct proc_keyd *keyd;
-    uid_t keyd_uid, tokend_uid;
+    uid_t keyd_uid, tokend_uid, spiffed_uid;
     gid_t ipc_gid; /* 0: the own one */
     struct host_client clients[HOST_WORKERS + 1];
     struct att_ctl_server *ctl;
@@ -401,6 +401,14 @@ void host_nudge(struct host *host); /* the host thread begins a new round at onc
 
 /* workload.c: which agent is a caller; run_dir/workload.sock */
 ATT_MUST_USE enum att_rc host_workload_start(struct host *host, struct att_err *err);
+/* All certificates' DER one behind the other in ders; items point into it. */
+ATT_MUST_USE enum att_rc host_put_ders(const STACK_OF(X509) * certs, size_t max,
+                                       struct att_buf *ders, struct att_slice *items, size_t *ret_n,
+                                       struct att_err *err);
+/* standing.c: WATCH, BUNDLE and CRL of workload_proto.h */
+ATT_MUST_USE enum att_rc host_standing_answer(struct host *host, const struct proc_op *op,
+                                              const struct proc_value *v,
+                                              struct att_buf *ret_payload, struct att_err *err);
 /* token.c: REPORT of workload_proto.h kept; shown (under lock) */
 ATT_MUST_USE enum att_rc host_token_keep(struct host *host, const struct proc_value *v,
                                          struct att_err *err);

@@ -1,5 +1,6 @@
 /* Which agent is a caller? whod says what it sees, the view's entries what is wanted; each decision
- * is one line in the log. Served to tokend on run_dir/workload.sock (proc/workload_proto.h). */
+ * is one line in the log. Served to tokend and spiffed on run_dir/workload.sock
+ * (proc/workload_proto.h). */
 #include "attestd/host/internal.h"
 #include "attestd/base/enc.h"
 #include "attestd/host/decision.h"
@@ -290,9 +291,8 @@ static enum att_rc read_view(struct host *host, const char *name, struct view *v
     }
 }
 
-/* All certificates' DER one behind the other in ders; items point into it. */
-static enum att_rc put_ders(const STACK_OF(X509) * certs, size_t max, struct att_buf *ders,
-                            struct att_slice *items, size_t *ret_n, struct att_err *err)
+enum att_rc host_put_ders(const STACK_OF(X509) * certs, size_t max, struct att_buf *ders,
+                          struct att_slice *items, size_t *ret_n, struct att_err *err)
 {
     size_t n = (size_t)sk_X509_num(certs), marks[PROC_BUNDLE_MAX + 1] = {0};
     if (n > max) {
@@ -334,9 +334,9 @@ static enum att_rc encode_view(const struct proc_op *op, const struct view *view
     att_autobuf chain = {0}, bundle = {0};
     struct att_slice chain_items[PROC_CHAIN_MAX], bundle_items[PROC_BUNDLE_MAX];
     size_t n_chain = 0, n_bundle = 0;
-    enum att_rc rc = put_ders(view->chain, PROC_CHAIN_MAX, &chain, chain_items, &n_chain, err);
+    enum att_rc rc = host_put_ders(view->chain, PROC_CHAIN_MAX, &chain, chain_items, &n_chain, err);
     if (rc == ATT_OK) {
-        rc = put_ders(view->bundle, PROC_BUNDLE_MAX, &bundle, bundle_items, &n_bundle, err);
+        rc = host_put_ders(view->bundle, PROC_BUNDLE_MAX, &bundle, bundle_items, &n_bundle, err);
     }
     if (rc != ATT_OK) {
         return rc;
@@ -411,22 +411,28 @@ static enum att_rc handle(void *user, const struct proc_peer *peer, const struct
         enum att_rc rc = host_token_keep(user, request->v, err);
         return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
     }
-    if (op->op == PROC_WORKLOAD_CHANGES) {
+    switch (op->op) {
+    case PROC_WORKLOAD_IDENTIFY:
+        return identify(user, peer, op, request->v, ret_payload, err);
+    case PROC_WORKLOAD_VIEW:
+        return view(user, op, request->v, ret_payload, err);
+    case PROC_WORKLOAD_CHANGES:
         return changes(user, op, request->v, ret_payload, err);
+    default:
+        return host_standing_answer(user, op, request->v, ret_payload, err);
     }
-    return op->op == PROC_WORKLOAD_IDENTIFY ? identify(user, peer, op, request->v, ret_payload, err)
-                                            : view(user, op, request->v, ret_payload, err);
 }
 
 enum att_rc host_workload_start(struct host *host, struct att_err *err)
 {
-    const struct proc_server_opts opts = {.path = host->paths.workload,
-                                          .clients = {.uids = {host->tokend_uid}, .count = 1},
-                                          .group = host->ipc_gid,
-                                          .table = proc_workload_table,
-                                          .handler = handle,
-                                          .user = host,
-                                          .frame_timeout_ms = FRAME_TIMEOUT_MS};
+    const struct proc_server_opts opts = {
+        .path = host->paths.workload,
+        .clients = {.uids = {host->tokend_uid, host->spiffed_uid}, .count = 2},
+        .group = host->ipc_gid,
+        .table = proc_workload_table,
+        .handler = handle,
+        .user = host,
+        .frame_timeout_ms = FRAME_TIMEOUT_MS};
     enum att_rc rc = proc_server_new(&opts, &host->workload_server, err);
     return rc == ATT_OK ? proc_server_start(host->workload_server, err) : rc;
 }

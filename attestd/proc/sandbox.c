@@ -92,7 +92,8 @@ enum att_rc proc_sandbox_enter(const struct proc_sandbox_opts *opts,
         [PROC_PROFILE_TOKEND] = {"tokend", "tokend-relaxed"},
         [PROC_PROFILE_TOKEN] = {"token", "token-relaxed"},
         [PROC_PROFILE_HSMD] = {"hsmd", "hsmd-relaxed"},
-        [PROC_PROFILE_HSMD_NETWORK] = {"hsmd-network", "hsmd-network-relaxed"}};
+        [PROC_PROFILE_HSMD_NETWORK] = {"hsmd-network", "hsmd-network-relaxed"},
+        [PROC_PROFILE_SPIFFED] = {"spiffed", "spiffed-relaxed"}};
     bool relaxed = ATT_SANITIZED;
     bool module = opts->profile == PROC_PROFILE_HSMD || opts->profile == PROC_PROFILE_HSMD_NETWORK;
     struct proc_sandbox_report report = {

@@ -20,6 +20,7 @@ enum proc_profile {
     PROC_PROFILE_HSMD, /* a vendor's module: nobody can list its calls, so a deny-list. No program
                           is executed, no process made, no namespace, no network */
     PROC_PROFILE_HSMD_NETWORK, /* the same for an HSM in the network: TCP and UDP, too */
+    PROC_PROFILE_SPIFFED,      /* unix sockets and threads; no process, no network */
 };
 
 /* A file or folder that stays reachable. A path that is not there is skipped. */

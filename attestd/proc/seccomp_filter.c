@@ -154,8 +154,11 @@ static const char *const file_calls[] = {
 /* What whod reads besides. The flags of openat2 stand in memory, out of a filter's sight. */
 static const char *const look_calls[] = {"openat2", "getxattr"};
 
-/* attestd asks whod about a pid that an operator names. */
-static const char *const attestd_calls[] = {"pidfd_open"};
+/* attestd asks whod about a pid that an operator names, spiffed about one that connected. */
+static const char *const pidfd_calls[] = {"pidfd_open"};
+
+/* libevent wakes itself by them. */
+static const char *const spiffed_calls[] = {"epoll_create", "pipe", "eventfd", "socketpair"};
 
 /* A server and a client of the network need a little more (libevent, libcurl, SQLite). */
 static const char *const network_calls[] = {
@@ -280,8 +283,8 @@ static const char *const module_calls[] = {
 
 static const char *profile_of(enum proc_profile profile)
 {
-    static const char *const names[] = {"keyd",   "attestd", "issuerd", "whod",
-                                        "tokend", "token",   "hsmd",    "hsmd-network"};
+    static const char *const names[] = {"keyd",  "attestd", "issuerd",      "whod",   "tokend",
+                                        "token", "hsmd",    "hsmd-network", "spiffed"};
     return names[profile];
 }
 
@@ -423,8 +426,11 @@ static int fill_allow_list(scmp_filter_ctx ctx, enum proc_profile profile)
     if (rc == 0 && profile == PROC_PROFILE_TOKEND) {
         rc = allow_children(ctx);
     }
-    if (rc == 0 && profile == PROC_PROFILE_ATTESTD) {
-        rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, attestd_calls);
+    if (rc == 0 && (profile == PROC_PROFILE_ATTESTD || profile == PROC_PROFILE_SPIFFED)) {
+        rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, pidfd_calls);
+    }
+    if (rc == 0 && profile == PROC_PROFILE_SPIFFED) {
+        rc = ADD_ALL(ctx, SCMP_ACT_ALLOW, spiffed_calls);
     }
     if (rc == 0) {
         rc = allow_sockets(ctx, profile);

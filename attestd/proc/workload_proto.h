@@ -1,6 +1,6 @@
-/* What attestd answers tokend (run_dir/workload.sock): which agent is this caller, and what does it
- * have? attestd asks whod, compares with the entries of the issuer's view, and writes each decision
- * to the host's log. */
+/* What attestd answers tokend and spiffed (run_dir/workload.sock): which agent is this caller, and
+ * what does it have? attestd asks whod, compares with the entries of the issuer's view, and writes
+ * each decision to the host's log. */
 #ifndef ATTESTD_PROC_WORKLOAD_PROTO_H
 #define ATTESTD_PROC_WORKLOAD_PROTO_H
 
@@ -18,9 +18,12 @@ enum proc_workload_op {
     PROC_WORKLOAD_REPORT = 3,
     PROC_WORKLOAD_CHANGES = 4,
     PROC_WORKLOAD_VIEW_HSM = 5,
+    PROC_WORKLOAD_WATCH = 6,
+    PROC_WORKLOAD_BUNDLE = 7,
+    PROC_WORKLOAD_CRL = 8,
 };
 
-/* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11";
+/* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11", "spiffe";
  * PROC_WORKLOAD_AGAIN: one that was identified before, since entries changed) → agent, identity
  * (WHO's, for SAME). ATT_E_DENIED: notAssigned (no entry fits), ambiguous (more than one does; the
  * message names them), pidReused. ATT_E_UNREACHABLE: whod is away. ATT_E_LIMIT rateLimited. */
@@ -83,6 +86,31 @@ enum {
  * to be identified again. */
 enum { PROC_WORKLOAD_CHANGES_REQ_KNOWN };
 enum { PROC_WORKLOAD_CHANGES_REP_ENTRIES };
+
+#define PROC_WATCH_STEP_MS 250 /* how late a change is seen at most */
+
+/* WATCH: entries, standing → the same two, now. entries: CHANGES's number. standing: another number
+ * whenever a certificate, a key, the bundle or the revocation list in force is another (it says
+ * nothing else, and is another after a restart). Answered when one of them is another than what was
+ * sent, else after PROC_CHANGES_WAIT_MS. */
+enum { PROC_WORKLOAD_WATCH_REQ_ENTRIES, PROC_WORKLOAD_WATCH_REQ_STANDING };
+enum { PROC_WORKLOAD_WATCH_REP_ENTRIES, PROC_WORKLOAD_WATCH_REP_STANDING };
+
+/* BUNDLE: () → trustDomain, bundle (DER, workload roots), crlNumber and crlSize (bytes of DER; 0:
+ * this host has no revocation list). ATT_E_NOTFOUND noBundle: the issuer has not said any yet. */
+enum {
+    PROC_WORKLOAD_BUNDLE_REP_TRUST_DOMAIN,
+    PROC_WORKLOAD_BUNDLE_REP_BUNDLE,
+    PROC_WORKLOAD_BUNDLE_REP_CRL_NUMBER,
+    PROC_WORKLOAD_BUNDLE_REP_CRL_SIZE,
+};
+#define PROC_TRUST_DOMAIN_MAX 255
+
+/* CRL: number (of BUNDLE), offset → bytes of the list's DER from there, at most PROC_CRL_PART_MAX.
+ * ATT_E_RETRY crlOther: another list is in force; ATT_E_INVAL: an offset behind its end. */
+#define PROC_CRL_PART_MAX ((uint32_t)192 << 10)
+enum { PROC_WORKLOAD_CRL_REQ_NUMBER, PROC_WORKLOAD_CRL_REQ_OFFSET };
+enum { PROC_WORKLOAD_CRL_REP_BYTES };
 
 extern const struct proc_op proc_workload_table[];
 

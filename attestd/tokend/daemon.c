@@ -8,7 +8,7 @@
 #include "attestd/proc/notify.h"
 #include "attestd/proc/peer.h"
 #include "attestd/proc/sandbox.h"
-#include "attestd/tokend/listen.h"
+#include "attestd/proc/listen.h"
 
 #include <getopt.h>
 #include <malloc.h>
@@ -222,10 +222,10 @@ static int block_signals(void)
 }
 
 static enum att_rc start(const struct conf_attestd *conf, const struct settings *set,
-                         const struct paths *paths, struct tokend_listen *listening,
+                         const struct paths *paths, struct proc_listen *listening,
                          struct tokend **ret, struct att_err *err)
 {
-    enum att_rc rc = tokend_listen_open(paths->public_dir, paths->socket, listening, err);
+    enum att_rc rc = proc_listen_open(paths->public_dir, paths->socket, listening, err);
     if (rc == ATT_OK) {
         unsigned connections = fit_files(set->connections);
         unsigned half = connections > 1 ? connections / 2 : 1;
@@ -251,7 +251,7 @@ static int run(const struct settings *set)
 {
     struct conf_attestd *conf = NULL;
     struct tokend *tokend = NULL;
-    struct tokend_listen listening = {.fd = -1};
+    struct proc_listen listening = {.fd = -1};
     struct paths paths = {0};
     struct att_err err = {0};
     if (load_config(set, &conf, &err) != ATT_OK) {
@@ -280,7 +280,7 @@ static int run(const struct settings *set)
         att_log_err(ATT_ERROR, "tokend.start", &err);
     }
     tokend_free(tokend);
-    tokend_listen_close(&listening);
+    proc_listen_close(&listening);
     return rc == ATT_OK ? EXIT_SUCCESS : EXIT_REFUSED;
 }
 

@@ -50,3 +50,26 @@ function(att_program name main lib dir)
         install(TARGETS ${name} RUNTIME DESTINATION ${dir})
     endif()
 endfunction()
+
+# att_protobuf(name folder): the C code of every .proto of the folder, by protobuf-c. Generated code is not ours to warn
+# about, and is included as a system's header.
+function(att_protobuf name folder)
+    file(GLOB protos CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.proto)
+    set(out ${CMAKE_BINARY_DIR}/proto)
+    file(MAKE_DIRECTORY ${out})
+    set(sources)
+    foreach(proto ${protos})
+        get_filename_component(stem ${proto} NAME_WE)
+        add_custom_command(OUTPUT ${out}/${stem}.pb-c.c ${out}/${stem}.pb-c.h
+            COMMAND ${ATT_PROTOC_C} --c_out=${out} --proto_path=${CMAKE_SOURCE_DIR}/${folder} ${stem}.proto
+            DEPENDS ${proto} VERBATIM)
+        list(APPEND sources ${out}/${stem}.pb-c.c)
+    endforeach()
+    add_library(${name} STATIC ${sources})
+    target_include_directories(${name} SYSTEM PUBLIC ${out})
+    target_compile_options(${name} PRIVATE -w -fPIE)
+    if(ATT_SANITIZE)
+        target_compile_options(${name} PRIVATE -fsanitize=address,undefined)
+    endif()
+    target_link_libraries(${name} PUBLIC PkgConfig::PROTOBUF_C)
+endfunction()

@@ -7,13 +7,15 @@ export ATT_ROOT
 
 ATT_PACKAGES_BUILD=(gcc libc6-dev cmake ninja-build pkg-config libtss2-dev libssl-dev libevent-dev
     libcurl4-openssl-dev libjansson-dev libcbor-dev libcyaml-dev libyaml-dev libsqlite3-dev libpq-dev
-    libseccomp-dev libsystemd-dev zlib1g-dev libp11-kit-dev)
+    libseccomp-dev libsystemd-dev zlib1g-dev libp11-kit-dev
+    libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler)
 ATT_PACKAGES_RUN=(swtpm swtpm-tools tpm2-tools openssl jq xxd procps p11-kit-modules
     libengine-pkcs11-openssl gnutls-bin)
 ATT_PACKAGES_TEST=(libcmocka-dev python3 python3-acme python3-cryptography curl sqlite3
     postgresql postgresql-client
     p11-kit p11-kit-modules gnutls-bin opensc libengine-pkcs11-openssl python3-requests python3-pycurl python3-gunicorn
     openssh-client util-linux
+    python3-grpcio python3-protobuf python3-hpack protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
     softhsm2 libtpm2-pkcs11-1 libtpm2-pkcs11-tools)
 # Where this Debian has them (13, or 12 with backports); without them their part of a test is left out.
 ATT_PACKAGES_MAYBE=(pkcs11-provider pebble)

@@ -14,7 +14,7 @@ fail() {
 units=$ATT_SOURCE_DIR/scripts/systemd
 grep -q '^SystemCallFilter=~.*process_vm_readv process_vm_writev' "$ATT_SOURCE_DIR/scripts/systemd/attestd-whod.service" ||
     { echo "attestd-whod.service allows other processes' memory"; exit 1; }
-services=(attestd attestd-keyd attestd-whod attestd-tokend attestd-hsmd attest-issuerd)
+services=(attestd attestd-keyd attestd-whod attestd-tokend attestd-spiffed attestd-hsmd attest-issuerd)
 [ "$(find "$units" -name '*.service' | wc -l)" = $((${#services[@]} + 1)) ] || fail "a service that this test does not know"
 
 # ---- one HSM module or several: one unit -------------------------------------------------------------------

@@ -34,7 +34,7 @@ job_setup() {
 job_cleanup() {
     local status=$? name
     set +e
-    for name in tokend attestd keyd hsmd whod issuerd "$dir"/*.pid; do # attestd first: it logs what is gone
+    for name in tokend spiffed attestd keyd hsmd whod issuerd "$dir"/*.pid; do # attestd first: it logs what is gone
         job_stop "$(basename "$name" .pid)" KILL 2> /dev/null
     done
     [ ! -d "$dir/tpm" ] || swtpm_stop "$dir/tpm"

@@ -415,6 +415,19 @@ static void a_token_opens_and_makes_nothing(void **state)
     }
 }
 
+static void spiffed_makes_neither_processes_nor_network(void **state)
+{
+    (void)state;
+    assert_int_equal(entered(PROC_PROFILE_SPIFFED, probe_exec), ATT_SANITIZED ? REFUSED : KILLED);
+    assert_int_equal(entered(PROC_PROFILE_SPIFFED, probe_inet), REFUSED);
+    assert_int_equal(entered(PROC_PROFILE_SPIFFED, probe_unix), WORKED);
+    if (!ATT_SANITIZED) {
+        assert_int_equal(entered(PROC_PROFILE_SPIFFED, probe_fork), REFUSED);
+        assert_int_equal(entered(PROC_PROFILE_SPIFFED, probe_mount), REFUSED);
+        assert_int_equal(entered(PROC_PROFILE_SPIFFED, probe_setuid), REFUSED);
+    }
+}
+
 static void tokend_makes_processes_and_no_network(void **state)
 {
     (void)state;
@@ -474,6 +487,7 @@ int main(void)
         cmocka_unit_test(work_goes_on_inside),
         cmocka_unit_test(a_token_opens_and_makes_nothing),
         cmocka_unit_test(tokend_makes_processes_and_no_network),
+        cmocka_unit_test(spiffed_makes_neither_processes_nor_network),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

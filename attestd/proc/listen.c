@@ -1,4 +1,4 @@
-#include "attestd/tokend/listen.h"
+#include "attestd/proc/listen.h"
 
 #include "attestd/base/io.h"
 
@@ -79,11 +79,11 @@ static enum att_rc bind_at(const char *path, int *ret_fd, struct att_err *err)
     return ATT_OK;
 }
 
-enum att_rc tokend_listen_open(const char *dir, const char *path, struct tokend_listen *ret_listen,
-                               struct att_err *err)
+enum att_rc proc_listen_open(const char *dir, const char *path, struct proc_listen *ret_listen,
+                             struct att_err *err)
 {
     enum att_rc rc = ATT_OK;
-    struct tokend_listen got = {.fd = systemd_fd(err, &rc)};
+    struct proc_listen got = {.fd = systemd_fd(err, &rc)};
     if (rc != ATT_OK) {
         return rc;
     }
@@ -103,7 +103,7 @@ enum att_rc tokend_listen_open(const char *dir, const char *path, struct tokend_
     return rc;
 }
 
-void tokend_listen_close(struct tokend_listen *listening)
+void proc_listen_close(struct proc_listen *listening)
 {
     if (listening->fd >= 0 && !listening->activated) {
         unlink(listening->path);

@@ -1,0 +1,193 @@
+/* What spiffed asks beside who a caller is: has anything in force changed, the bundle, the
+ * revocation list (proc/workload_proto.h). */
+#include "attestd/base/hash.h"
+#include "attestd/host/internal.h"
+#include "attestd/proc/workload_proto.h"
+#include "certs/chain.h"
+
+#include <openssl/crypto.h>
+#include <openssl/pem.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- WATCH --------------------------------------------------------------------------------- */
+
+static void put_agent(const struct agent *agent, struct agent_now now, struct att_buf *text)
+{
+    bool serving =
+        agent_life_serving(&agent->rec.life) && !agent_sched_expired(&agent->rec.dates, now);
+    att_buf_printf(text, "%s %d %s %s\n", agent->rec.name, serving, agent->rec.serial,
+                   agent->rec.key_id);
+}
+
+/* Over all that an answer of VIEW, BUNDLE or CRL is made of; never 0. Under lock. */
+static uint64_t standing_of(struct host *host)
+{
+    uint8_t sha256[ATT_SHA256_LEN];
+    att_autobuf text = {0};
+    struct agent_now now = host_now();
+    att_buf_printf(&text, "%lld %llu %llu %lld\n", (long long)host->started_at,
+                   (unsigned long long)host->view_version,
+                   (unsigned long long)(host->crl.crl ? host->crl.info.number : 0),
+                   (long long)host->crl.info.this_update);
+    struct agent *agent;
+    for (size_t i = 0; (agent = agent_registry_at(host->reg, i)); i++) {
+        put_agent(agent, now, &text);
+    }
+    att_sha256(sha256, att_buf_slice(&text));
+    struct att_cur cur = att_cur_init(ATT_SLICE_ARRAY(sha256));
+    uint64_t number = att_cur_be64(&cur);
+    return number ? number : 1;
+}
+
+static enum att_rc watch(struct host *host, const struct proc_op *op, const struct proc_value *v,
+                         struct att_buf *ret_payload, struct att_err *err)
+{
+    uint64_t known_entries = v[PROC_WORKLOAD_WATCH_REQ_ENTRIES].num, entries;
+    uint64_t known_standing = v[PROC_WORKLOAD_WATCH_REQ_STANDING].num, standing;
+    int64_t until_ms = att_boottime_ms() + PROC_CHANGES_WAIT_MS;
+    {
+        HOST_LOCKED(host);
+        for (;;) {
+            entries = host_local_mix(host->local, host->selectors ? host->selectors->number : 0);
+            standing = standing_of(host);
+            int64_t left_ms = until_ms - att_boottime_ms();
+            if (entries != known_entries || standing != known_standing || left_ms <= 0 ||
+                atomic_load(&host->stop)) {
+                break;
+            }
+            /* A certificate that ends wakes nobody. */
+            host_wait(host, left_ms < PROC_WATCH_STEP_MS ? left_ms : PROC_WATCH_STEP_MS);
+        }
+    }
+    const struct proc_value reply[] = {[PROC_WORKLOAD_WATCH_REP_ENTRIES] = proc_num(entries),
+                                       [PROC_WORKLOAD_WATCH_REP_STANDING] = proc_num(standing)};
+    return proc_reply_encode(op, reply, ret_payload, err);
+}
+
+/* ---- the list in force --------------------------------------------------------------------- */
+
+/* Of an attestd that has just started, until it has heard of the issuer: what it kept for peers. */
+static enum att_rc read_kept(const struct host *host, X509_CRL **ret_crl)
+{
+    att_autobuf pem = ATT_BUF_INIT(2 * CERTS_CRL_MAX), der = ATT_BUF_INIT(CERTS_CRL_MAX);
+    enum att_rc rc = att_io_read_file(host->paths.crl, 2 * CERTS_CRL_MAX, &pem, NULL);
+    BIO *bio = rc == ATT_OK ? BIO_new_mem_buf(pem.ptr, (int)pem.len) : NULL;
+    certs_autocrl *crl = bio ? PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL) : NULL;
+    int len = crl ? i2d_X509_CRL(crl, NULL) : 0;
+    uint8_t *at = len > 0 ? att_buf_extend(&der, (size_t)len) : NULL;
+    BIO_free(bio);
+    if (!at || i2d_X509_CRL(crl, &at) != len) {
+        return ATT_E_NOTFOUND;
+    }
+    return certs_crl_parse(att_buf_slice(&der), ret_crl, NULL);
+}
+
+/* Its DER and number; *ret_len 0: this host has none. */
+static void crl_now(struct host *host, uint8_t **ret_der, int *ret_len, uint64_t *ret_number)
+{
+    certs_autocrl *crl = NULL;
+    struct certs_crl_info info = {0};
+    *ret_len = 0;
+    {
+        HOST_LOCKED(host);
+        if (host->crl.crl && X509_CRL_up_ref(host->crl.crl) == 1) {
+            crl = host->crl.crl;
+        }
+    }
+    if ((crl || read_kept(host, &crl) == ATT_OK) && certs_crl_info(crl, &info, NULL) == ATT_OK) {
+        *ret_len = i2d_X509_CRL(crl, ret_der);
+        *ret_number = info.number;
+    }
+}
+
+/* ---- BUNDLE -------------------------------------------------------------------------------- */
+
+struct bundle {
+    STACK_OF(X509) * roots;
+    char trust_domain[sizeof(((struct host *)0)->trust_domain)];
+    uint64_t crl_number, crl_size;
+};
+
+static enum att_rc read_bundle(struct host *host, struct bundle *ret, struct att_err *err)
+{
+    HOST_LOCKED(host);
+    if (!host->bundle || sk_X509_num(host->bundle) == 0) {
+        (void)!att_fail(err, ATT_E_NOTFOUND, "the issuer has not said yet which roots to trust");
+        att_err_reason(err, "noBundle");
+        return ATT_E_NOTFOUND;
+    }
+    ret->roots = X509_chain_up_ref(host->bundle);
+    memcpy(ret->trust_domain, host->trust_domain, sizeof(ret->trust_domain));
+    return ret->roots ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory for a bundle");
+}
+
+static enum att_rc bundle(struct host *host, const struct proc_op *op, struct att_buf *ret_payload,
+                          struct att_err *err)
+{
+    struct bundle now = {0};
+    struct att_slice items[PROC_BUNDLE_MAX];
+    att_autobuf ders = {0};
+    size_t n = 0;
+    enum att_rc rc = read_bundle(host, &now, err);
+    if (rc == ATT_OK) {
+        uint8_t *der = NULL;
+        int len;
+        crl_now(host, &der, &len, &now.crl_number);
+        now.crl_size = len > 0 ? (uint64_t)len : 0;
+        OPENSSL_free(der);
+        rc = host_put_ders(now.roots, PROC_BUNDLE_MAX, &ders, items, &n, err);
+    }
+    if (rc == ATT_OK) {
+        const struct proc_value reply[] = {
+            [PROC_WORKLOAD_BUNDLE_REP_TRUST_DOMAIN] = proc_text(now.trust_domain),
+            [PROC_WORKLOAD_BUNDLE_REP_BUNDLE] = {.items = items, .item_count = n},
+            [PROC_WORKLOAD_BUNDLE_REP_CRL_NUMBER] = proc_num(now.crl_number),
+            [PROC_WORKLOAD_BUNDLE_REP_CRL_SIZE] = proc_num(now.crl_size)};
+        rc = proc_reply_encode(op, reply, ret_payload, err);
+    }
+    certs_stack_cleanup(&now.roots);
+    return rc;
+}
+
+/* ---- CRL ----------------------------------------------------------------------------------- */
+
+static enum att_rc crl(struct host *host, const struct proc_op *op, const struct proc_value *v,
+                       struct att_buf *ret_payload, struct att_err *err)
+{
+    uint64_t offset = v[PROC_WORKLOAD_CRL_REQ_OFFSET].num;
+    uint8_t *der = NULL;
+    int len;
+    uint64_t number = 0;
+    crl_now(host, &der, &len, &number);
+    enum att_rc rc = ATT_OK;
+    if (len <= 0 || number != v[PROC_WORKLOAD_CRL_REQ_NUMBER].num) {
+        rc = att_fail(err, ATT_E_RETRY, "another revocation list is in force");
+        att_err_reason(err, "crlOther");
+    } else if (offset >= (uint64_t)len) {
+        rc = att_fail(err, ATT_E_INVAL, "offset %llu in a list of %d bytes",
+                      (unsigned long long)offset, len);
+    } else {
+        size_t left = (size_t)len - (size_t)offset;
+        struct att_slice part =
+            ATT_SLICE(der + offset, left < PROC_CRL_PART_MAX ? left : PROC_CRL_PART_MAX);
+        const struct proc_value reply[] = {[PROC_WORKLOAD_CRL_REP_BYTES] = proc_bytes(part)};
+        rc = proc_reply_encode(op, reply, ret_payload, err);
+    }
+    OPENSSL_free(der);
+    return rc;
+}
+
+enum att_rc host_standing_answer(struct host *host, const struct proc_op *op,
+                                 const struct proc_value *v, struct att_buf *ret_payload,
+                                 struct att_err *err)
+{
+    switch (op->op) {
+    case PROC_WORKLOAD_WATCH:
+        return watch(host, op, v, ret_payload, err);
+    case PROC_WORKLOAD_BUNDLE:
+        return bundle(host, op, ret_payload, err);
+    default:
+        return crl(host, op, v, ret_payload, err);
+    }
+}

@@ -1,0 +1,30 @@
+/* What a peer may ask of a connection that costs it little and us much: resets, SETTINGS, PING,
+ * empty frames. Each costs points; time and useful work bring some back. Pure. */
+#ifndef ATTESTD_SPIFFE_BUDGET_H
+#define ATTESTD_SPIFFE_BUDGET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define GRPC_BUDGET_MAX      1000 /* points at the beginning, and at most */
+#define GRPC_BUDGET_A_SECOND 100
+#define GRPC_BUDGET_SENT     4 /* for each frame of a message that was sent: a reader acknowledges */
+
+/* What one frame costs. A cancelled call (RST_STREAM) is normal now and then; two hundred at once
+ * are CVE-2023-44487. */
+#define GRPC_COST_CALL     1 /* an answered one brings more back */
+#define GRPC_COST_RESET    5
+#define GRPC_COST_SETTINGS 20
+#define GRPC_COST_SMALL    2  /* PING, WINDOW_UPDATE, PRIORITY, what is not known */
+#define GRPC_COST_EMPTY    10 /* DATA without data that ends nothing */
+
+struct grpc_budget {
+    int64_t points, filled_at_ms;
+};
+
+void grpc_budget_init(struct grpc_budget *budget, int64_t now_ms);
+/* False: spent. */
+bool grpc_budget_take(struct grpc_budget *budget, int cost, int64_t now_ms);
+void grpc_budget_give(struct grpc_budget *budget, int points);
+
+#endif

@@ -1,0 +1,245 @@
+/* Connections: accepted within the limits of their user, ended. */
+#include "attestd/spiffe/service.h"
+
+#include "attestd/base/clock.h"
+#include "attestd/base/io.h"
+#include "attestd/base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* Linux 6.5 */
+#endif
+
+#define ACCEPT_BATCH 16
+
+/* ---- a user's share ------------------------------------------------------------------------ */
+
+/* NULL: every user that has a place has connections, too. */
+static struct share *share_of(struct spiffed *spiffed, uid_t uid)
+{
+    struct share *spare = NULL;
+    for (size_t i = 0; i < UIDS_MAX; i++) {
+        struct share *share = &spiffed->shares[i];
+        if (share->used && share->uid == uid) {
+            return share;
+        }
+        if (share->used && share->connections) {
+            continue;
+        }
+        if (!spare ||
+            (spare->used && (!share->used || share->filled_at_ms < spare->filled_at_ms))) {
+            spare = share;
+        }
+    }
+    if (spare) {
+        *spare = (struct share){.uid = uid,
+                                .filled_at_ms = att_boottime_ms(),
+                                .saved_ms = UID_BURST * 1000 / UID_RATE,
+                                .used = true};
+    }
+    return spare;
+}
+
+bool spiffed_worth_a_line(struct share *share, unsigned *ret_left_out)
+{
+    int64_t now = att_boottime_ms();
+    if (share->told_ms && now - share->told_ms < TOLD_MS) {
+        share->left_out++;
+        return false;
+    }
+    *ret_left_out = share->left_out;
+    share->told_ms = now;
+    share->left_out = 0;
+    return true;
+}
+
+/* Cheap, and before anything is asked or hashed. NULL: welcome; else why not. */
+static const char *refusal(const struct spiffed *spiffed, struct share *share)
+{
+    const int64_t cost = 1000 / UID_RATE, most = cost * UID_BURST;
+    int64_t now = att_boottime_ms();
+    if (spiffed->connections >= spiffed->opts.connections_max) {
+        return "too many connections in all";
+    }
+    if (share->connections >= spiffed->opts.per_uid_max) {
+        return "too many connections of this user";
+    }
+    share->saved_ms += now - share->filled_at_ms;
+    share->saved_ms = share->saved_ms > most ? most : share->saved_ms;
+    share->filled_at_ms = now;
+    if (share->saved_ms < cost) {
+        return "this user connects too fast";
+    }
+    share->saved_ms -= cost;
+    return NULL;
+}
+
+/* ---- the end ------------------------------------------------------------------------------- */
+
+static void peer_free(struct peer *peer)
+{
+    ask_forget(peer->asking);
+    if (peer->ended) {
+        event_free(peer->ended);
+    }
+    att_close(&peer->pidfd);
+    spiffed_agent_leave(peer->agent);
+    if (peer->at) {
+        *peer->at = peer->next;
+        if (peer->next) {
+            peer->next->at = peer->at;
+        }
+        peer->share->connections--;
+        peer->spiffed->connections--;
+    }
+    free(peer);
+}
+
+void spiffed_peer_closed(void *arg)
+{
+    peer_free(arg);
+}
+
+void spiffed_peer_cut(void *arg, const char *why)
+{
+    struct peer *peer = arg;
+    unsigned left_out;
+    peer->spiffed->cut++;
+    if (spiffed_worth_a_line(peer->share, &left_out)) {
+        att_log(ATT_WARN, "spiffed.cut", ATT_N("pid", peer->pid), ATT_N("uid", peer->uid),
+                ATT_S("agent", peer->agent ? peer->agent->name : ""), ATT_S("message", why),
+                ATT_N("leftOut", left_out));
+    }
+}
+
+/* The process that connected has ended; what it left behind (a child with the socket) is nobody. */
+static void on_ended(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    grpc_conn_cut(((struct peer *)arg)->conn, NULL);
+}
+
+/* ---- accepting ----------------------------------------------------------------------------- */
+
+/* The socket's own pidfd where the kernel has it; else one by number, with the time of accept, so
+ * that a process that began later under the same number is not taken for the caller. */
+static int pidfd_of(int client, pid_t pid, int64_t *ret_accepted_ms)
+{
+    int pidfd = -1;
+    socklen_t len = sizeof pidfd;
+    *ret_accepted_ms = 0;
+    if (getsockopt(client, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) == 0) {
+        return pidfd;
+    }
+    if (errno != ENOPROTOOPT) { /* it has ended: its number may be another's by now */
+        return -1;
+    }
+    *ret_accepted_ms = att_boottime_ms();
+    pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (pidfd >= 0) {
+        (void)fcntl(pidfd, F_SETFD, FD_CLOEXEC);
+    }
+    return pidfd;
+}
+
+static enum att_rc watch_process(struct peer *peer, int client, struct att_err *err)
+{
+    peer->pidfd = pidfd_of(client, peer->pid, &peer->accepted_ms);
+    if (peer->pidfd < 0) {
+        return att_fail_errno(err, ATT_E_GONE, "the caller has ended");
+    }
+    peer->ended = event_new(peer->spiffed->opts.base, peer->pidfd, EV_READ, on_ended, peer);
+    if (!peer->ended || event_add(peer->ended, NULL) != 0) {
+        return att_fail(err, ATT_E_NOMEM, "connection");
+    }
+    return ATT_OK;
+}
+
+static enum att_rc welcome(struct spiffed *spiffed, int client, const struct ucred *cred,
+                           struct share *share, struct att_err *err)
+{
+    struct peer *peer = calloc(1, sizeof *peer);
+    if (!peer) {
+        close(client);
+        return att_fail(err, ATT_E_NOMEM, "connection");
+    }
+    *peer = (struct peer){
+        .spiffed = spiffed, .share = share, .pid = cred->pid, .uid = cred->uid, .pidfd = -1};
+    enum att_rc rc = watch_process(peer, client, err);
+    if (rc != ATT_OK) {
+        close(client);
+    } else {
+        rc = grpc_conn_new(&spiffed->grpc, client, peer->pid, peer, &peer->conn, err);
+    }
+    if (rc != ATT_OK) {
+        peer_free(peer);
+        return rc;
+    }
+    peer->next = spiffed->peers;
+    peer->at = &spiffed->peers;
+    if (peer->next) {
+        peer->next->at = &peer->next;
+    }
+    spiffed->peers = peer;
+    share->connections++;
+    spiffed->connections++;
+    return ATT_OK;
+}
+
+static void tell_refused(struct spiffed *spiffed, struct share *share, const struct ucred *cred,
+                         const char *why)
+{
+    unsigned left_out;
+    spiffed->refused++;
+    if (share && spiffed_worth_a_line(share, &left_out)) {
+        att_log(ATT_WARN, "spiffed.limit", ATT_N("pid", cred->pid), ATT_N("uid", cred->uid),
+                ATT_S("message", why), ATT_N("leftOut", left_out));
+    }
+}
+
+static void accepted(struct spiffed *spiffed, int client)
+{
+    struct ucred cred;
+    socklen_t len = sizeof cred;
+    struct att_err err = {0};
+    spiffed->accepted++;
+    if (getsockopt(client, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0 || cred.pid <= 0) {
+        spiffed->refused++; /* another PID namespace that is not below ours */
+        close(client);
+        return;
+    }
+    struct share *share = share_of(spiffed, cred.uid);
+    const char *why = share ? refusal(spiffed, share) : "too many users";
+    if (why) {
+        tell_refused(spiffed, share, &cred, why);
+        close(client);
+        return;
+    }
+    if (welcome(spiffed, client, &cred, share, &err) != ATT_OK && err.rc != ATT_E_GONE) {
+        tell_refused(spiffed, share, &cred, err.msg);
+    }
+}
+
+void spiffed_accept(struct spiffed *spiffed)
+{
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        int client = accept4(spiffed->opts.listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (client >= 0) {
+            accepted(spiffed, client);
+            continue;
+        }
+        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+            att_log(ATT_WARN, "spiffed.deaf", ATT_S("message", strerror(errno)));
+            event_del(spiffed->accepting); /* until the next step */
+        }
+        return;
+    }
+}

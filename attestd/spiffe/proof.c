@@ -1,0 +1,211 @@
+/* Who a peer is, before each message: attestd decides once and whenever the entries changed, whod
+ * says at most once a second that it is still the same program. */
+#include "attestd/spiffe/service.h"
+
+#include "attestd/base/clock.h"
+#include "attestd/base/log.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool alive(const struct peer *peer)
+{
+    struct pollfd poll_fd = {.fd = peer->pidfd, .events = POLLIN};
+    return poll(&poll_fd, 1, 0) == 0; /* readable: the process has ended */
+}
+
+static bool by_these_entries(const struct peer *peer)
+{
+    return peer->agent && peer->entries == peer->spiffed->entries;
+}
+
+static bool has_due(const struct peer *peer)
+{
+    for (const struct job *job = peer->jobs; job; job = job->next) {
+        if (job->due) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Serving may end jobs, and with them their places in the list. */
+static void serve_due(struct peer *peer)
+{
+    struct job *next;
+    for (struct job *job = peer->jobs; job; job = next) {
+        next = job->next;
+        if (job->due && !grpc_call_finished(job->call)) {
+            spiffed_job_serve(job);
+        }
+    }
+}
+
+/* ---- answers ------------------------------------------------------------------------------- */
+
+static void finish_all(struct peer *peer, enum grpc_status status, const char *message)
+{
+    for (struct job *job = peer->jobs; job; job = job->next) {
+        if (job->kind != JOB_HEALTH) {
+            spiffed_finish(job, status, message);
+        }
+    }
+}
+
+static void nobody(struct peer *peer, const struct att_err *err)
+{
+    spiffed_agent_leave(peer->agent);
+    peer->agent = NULL;
+    peer->prove_again = false;
+    peer->denied_ms = att_boottime_ms();
+    snprintf(peer->denied, sizeof peer->denied, "no agent's entry fits this process (%s)",
+             err->reason[0] ? err->reason : "notAssigned");
+    finish_all(peer, GRPC_PERMISSION_DENIED, peer->denied);
+}
+
+/* exec, another unit, another user: the stream was granted to somebody else. */
+static void changed(struct peer *peer)
+{
+    att_log(ATT_WARN, "spiffed.caller-changed", ATT_N("pid", peer->pid), ATT_N("uid", peer->uid),
+            ATT_S("agent", peer->agent ? peer->agent->name : ""));
+    finish_all(peer, GRPC_PERMISSION_DENIED,
+               "the caller is another program, unit or user than when it connected");
+    peer->prove_again = false;
+    grpc_conn_cut(peer->conn, NULL);
+}
+
+/* attestd or whod is away or busy: who got something keeps waiting for more, others are told. */
+static void not_known(struct peer *peer, const struct att_err *err)
+{
+    unsigned left_out;
+    if (spiffed_worth_a_line(peer->share, &left_out)) {
+        att_log(ATT_WARN, "spiffed.not-identified", ATT_N("pid", peer->pid),
+                ATT_N("uid", peer->uid), ATT_S("code", att_rc_name(err->rc)),
+                ATT_S("reason", err->reason), ATT_S("message", err->msg),
+                ATT_N("leftOut", left_out));
+    }
+    peer->retry_ms = att_boottime_ms() + RETRY_MS;
+    for (struct job *job = peer->jobs; job; job = job->next) {
+        if (job->due && !job->sent) {
+            spiffed_finish_err(job, ATT_E_UNREACHABLE, err);
+        }
+    }
+}
+
+static void proved(struct peer *peer)
+{
+    peer->proved_ms = att_boottime_ms();
+    peer->prove_again = peer->entries != peer->spiffed->entries;
+    serve_due(peer);
+    if (peer->prove_again) {
+        spiffed_peer_pump(peer);
+    }
+}
+
+static void granted(struct peer *peer, const struct proc_msg *reply)
+{
+    const struct proc_value *v = reply->v;
+    struct att_slice identity = v[PROC_WORKLOAD_IDENTIFY_REP_IDENTITY].bytes;
+    if (peer->identified && !att_slice_eq(identity, ATT_SLICE_ARRAY(peer->identity))) {
+        changed(peer);
+        return;
+    }
+    struct agent *agent =
+        spiffed_agent_join(peer->spiffed, v[PROC_WORKLOAD_IDENTIFY_REP_AGENT].bytes);
+    if (!agent) {
+        const struct att_err err = {.rc = ATT_E_NOMEM, .msg = "no memory"};
+        not_known(peer, &err);
+        return;
+    }
+    spiffed_agent_leave(peer->agent); /* after the join: it may be the same */
+    peer->agent = agent;
+    peer->entries = peer->asked;
+    memcpy(peer->identity, identity.ptr, sizeof peer->identity);
+    peer->identified = true;
+    peer->denied_ms = 0;
+    proved(peer);
+}
+
+static void identified(void *user, enum att_rc rc, const struct proc_msg *reply,
+                       const struct att_err *err)
+{
+    struct peer *peer = user;
+    peer->asking = NULL;
+    if (rc == ATT_OK) {
+        granted(peer, reply);
+    } else if (rc == ATT_E_DENIED || rc == ATT_E_NOTFOUND) {
+        nobody(peer, err);
+    } else if (rc == ATT_E_GONE || !alive(peer)) {
+        grpc_conn_cut(peer->conn, NULL);
+    } else {
+        not_known(peer, err);
+    }
+}
+
+static void checked(void *user, enum att_rc rc, const struct proc_msg *reply,
+                    const struct att_err *err)
+{
+    struct peer *peer = user;
+    peer->asking = NULL;
+    if (rc == ATT_E_GONE || !alive(peer)) {
+        grpc_conn_cut(peer->conn, NULL);
+    } else if (rc != ATT_OK) {
+        not_known(peer, err);
+    } else if (reply->v[PROC_WHO_SAME_REP_SAME].num != 1) {
+        changed(peer);
+    } else {
+        proved(peer);
+    }
+}
+
+/* ---- questions ----------------------------------------------------------------------------- */
+
+static enum att_rc ask_attestd(struct peer *peer, struct att_err *err)
+{
+    const struct proc_value values[] = {
+        [PROC_WORKLOAD_IDENTIFY_REQ_PID] = proc_num((uint64_t)peer->pid),
+        [PROC_WORKLOAD_IDENTIFY_REQ_ACCEPTED_MS] = proc_num((uint64_t)peer->accepted_ms),
+        [PROC_WORKLOAD_IDENTIFY_REQ_SERVICE] =
+            proc_text(peer->identified ? "spiffe-again" : "spiffe"),
+    };
+    peer->asked = peer->spiffed->entries;
+    return ask_call(peer->spiffed->who, PROC_WORKLOAD_IDENTIFY, values, 3, peer->pidfd, peer->share,
+                    identified, peer, &peer->asking, err);
+}
+
+static enum att_rc ask_whod(struct peer *peer, struct att_err *err)
+{
+    const struct proc_value values[] = {
+        [PROC_WHO_SAME_REQ_PID] = proc_num((uint64_t)peer->pid),
+        [PROC_WHO_SAME_REQ_IDENTITY] = proc_bytes(ATT_SLICE_ARRAY(peer->identity)),
+    };
+    return ask_call(peer->spiffed->same, PROC_WHO_SAME, values, 2, peer->pidfd, peer->share,
+                    checked, peer, &peer->asking, err);
+}
+
+void spiffed_peer_pump(struct peer *peer)
+{
+    int64_t now = att_boottime_ms();
+    bool due = has_due(peer);
+    if (peer->asking || (!due && !(peer->prove_again && peer->jobs))) {
+        return;
+    }
+    if (due && by_these_entries(peer) && now - peer->proved_ms < PROVED_MS && alive(peer)) {
+        serve_due(peer);
+        return;
+    }
+    if (now < peer->retry_ms) {
+        return;
+    }
+    if (peer->denied_ms && peer->asked == peer->spiffed->entries &&
+        now - peer->denied_ms < PROVED_MS) { /* nobody makes us ask for each call */
+        finish_all(peer, GRPC_PERMISSION_DENIED, peer->denied);
+        return;
+    }
+    struct att_err err = {0};
+    enum att_rc rc = by_these_entries(peer) ? ask_whod(peer, &err) : ask_attestd(peer, &err);
+    if (rc != ATT_OK) {
+        not_known(peer, &err);
+    }
+}

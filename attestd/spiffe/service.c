@@ -1,0 +1,240 @@
+/* The methods, and what becomes of a call once its caller is known. */
+#include "attestd/spiffe/service.h"
+
+#include "attestd/base/clock.h"
+#include "attestd/base/log.h"
+#include "health.pb-c.h"
+#include "workload.pb-c.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORKLOAD "/SpiffeWorkloadAPI/"
+#define SIGNER   "/attestd.v1.Signer/"
+#define MARK                                                                                       \
+    "workload.spiffe.io" /* SPIFFE Workload Endpoint §3: against requests that a caller was made  \
+                            to send */
+
+const struct grpc_method spiffed_methods[] = {
+    {WORKLOAD "FetchX509SVID", true, MARK, JOB_X509_SVID},
+    {WORKLOAD "FetchX509Bundles", true, MARK, JOB_X509_BUNDLES},
+    {SIGNER "Sign", false, NULL, JOB_SIGN},
+    {SIGNER "Chain", false, NULL, JOB_CHAIN},
+    {SIGNER "Watch", true, NULL, JOB_WATCH},
+    {"/grpc.health.v1.Health/Check", false, NULL, JOB_HEALTH},
+    {NULL, false, NULL, 0},
+};
+
+/* ---- answers ------------------------------------------------------------------------------- */
+
+void spiffed_finish(struct job *job, enum grpc_status status, const char *message)
+{
+    job->due = false;
+    grpc_call_finish(job->call, status, message);
+}
+
+void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *err)
+{
+    static const struct {
+        enum att_rc rc;
+        enum grpc_status status;
+    } table[] = {{ATT_E_DENIED, GRPC_PERMISSION_DENIED},
+                 {ATT_E_NOTFOUND, GRPC_NOT_FOUND},
+                 {ATT_E_LIMIT, GRPC_UNAVAILABLE}, /* its rate: the same may succeed soon */
+                 {ATT_E_CONFLICT, GRPC_FAILED_PRECONDITION},
+                 {ATT_E_UNSUPPORTED, GRPC_FAILED_PRECONDITION},
+                 {ATT_E_INVAL, GRPC_INVALID_ARGUMENT},
+                 {ATT_E_INTERNAL, GRPC_INTERNAL}};
+    enum grpc_status status = GRPC_UNAVAILABLE;
+    char text[512];
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        status = table[i].rc == rc ? table[i].status : status;
+    }
+    snprintf(text, sizeof text, "%s%s%s", err->reason, err->reason[0] ? ": " : "", err->msg);
+    spiffed_finish(job, status, text);
+}
+
+/* The method's request must be one; nothing of the Workload API's is in it. */
+static bool is_message(const ProtobufCMessageDescriptor *of, struct att_slice message)
+{
+    ProtobufCMessage *got = protobuf_c_message_unpack(of, NULL, message.len, message.ptr);
+    bool ok = got != NULL;
+    if (got) {
+        protobuf_c_message_free_unpacked(got, NULL);
+    }
+    return ok;
+}
+
+/* ---- health -------------------------------------------------------------------------------- */
+
+static void send_health(struct job *job, bool serving)
+{
+    Grpc__Health__V1__HealthCheckResponse answer = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
+    answer.status = serving ? GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING
+                            : GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING;
+    struct grpc_bytes *bytes = grpc_bytes_new(protobuf_c_message_get_packed_size(&answer.base));
+    if (!bytes) {
+        spiffed_finish(job, GRPC_UNAVAILABLE, "no memory");
+        return;
+    }
+    (void)protobuf_c_message_pack(&answer.base, bytes->data + 5);
+    grpc_call_send(job->call, bytes);
+    grpc_bytes_unref(bytes);
+    spiffed_finish(job, GRPC_OK, NULL);
+}
+
+/* For everybody: it says nothing about agents. Serving: attestd answers. */
+static void health(struct job *job, struct att_slice message)
+{
+    static const char *const services[] = {"", "SpiffeWorkloadAPI", "attestd.v1.Signer"};
+    Grpc__Health__V1__HealthCheckRequest *request =
+        grpc__health__v1__health_check_request__unpack(NULL, message.len, message.ptr);
+    bool known = false;
+    for (size_t i = 0; request && i < sizeof services / sizeof services[0]; i++) {
+        known = known || strcmp(request->service, services[i]) == 0;
+    }
+    if (!request) {
+        spiffed_finish(job, GRPC_INVALID_ARGUMENT, "the request is no HealthCheckRequest");
+    } else if (!known) {
+        spiffed_finish(job, GRPC_NOT_FOUND, "no such service");
+    } else {
+        send_health(job, job->peer->spiffed->standing && !job->peer->spiffed->watch_fails);
+    }
+    if (request) {
+        grpc__health__v1__health_check_request__free_unpacked(request, NULL);
+    }
+}
+
+/* ---- jobs ---------------------------------------------------------------------------------- */
+
+static struct job *job_new(struct peer *peer, struct grpc_call *call, enum job_kind kind)
+{
+    struct job *job = calloc(1, sizeof *job);
+    if (!job) {
+        return NULL;
+    }
+    *job = (struct job){.peer = peer, .call = call, .kind = kind, .next = peer->jobs};
+    job->at = &peer->jobs;
+    if (job->next) {
+        job->next->at = &job->next;
+    }
+    peer->jobs = job;
+    peer->share->calls++;
+    peer->spiffed->calls++;
+    grpc_call_set(call, job);
+    return job;
+}
+
+void spiffed_ended(void *user, struct grpc_call *call)
+{
+    struct job *job = grpc_call_get(call);
+    (void)user;
+    if (!job) {
+        return;
+    }
+    ask_forget(job->asking);
+    *job->at = job->next;
+    if (job->next) {
+        job->next->at = job->at;
+    }
+    job->peer->share->calls--;
+    job->peer->spiffed->calls--;
+    free(job);
+}
+
+static bool take_request(struct job *job, struct att_slice message)
+{
+    const ProtobufCMessageDescriptor *of = NULL;
+    switch (job->kind) {
+    case JOB_X509_SVID:
+        of = &x509_svidrequest__descriptor;
+        break;
+    case JOB_X509_BUNDLES:
+        of = &x509_bundles_request__descriptor;
+        break;
+    case JOB_SIGN:
+        return spiffed_sign_parse(job, message);
+    default: /* ChainRequest is as empty */
+        of = &x509_bundles_request__descriptor;
+    }
+    if (!is_message(of, message)) {
+        spiffed_finish(job, GRPC_INVALID_ARGUMENT, "the request is no message of this method");
+        return false;
+    }
+    return true;
+}
+
+static void too_many(struct peer *peer, struct grpc_call *call)
+{
+    unsigned left_out;
+    peer->spiffed->refused++;
+    if (spiffed_worth_a_line(peer->share, &left_out)) {
+        att_log(ATT_WARN, "spiffed.limit", ATT_N("pid", peer->pid), ATT_N("uid", peer->uid),
+                ATT_S("message", "too many calls at one time"), ATT_N("leftOut", left_out));
+    }
+    grpc_call_finish(call, GRPC_UNAVAILABLE, "too many calls of this user at one time");
+}
+
+void spiffed_request(void *user, struct grpc_call *call, const struct grpc_method *method,
+                     struct att_slice message)
+{
+    struct peer *peer = user;
+    if (peer->share->calls >= UID_CALLS_MAX || peer->spiffed->calls >= CALLS_MAX) {
+        too_many(peer, call);
+        return;
+    }
+    struct job *job = job_new(peer, call, (enum job_kind)method->id);
+    if (!job) {
+        grpc_call_finish(call, GRPC_UNAVAILABLE, "no memory");
+        return;
+    }
+    if (job->kind == JOB_HEALTH) {
+        health(job, message);
+    } else if (take_request(job, message)) {
+        job->due = true;
+        spiffed_peer_pump(peer);
+    }
+}
+
+/* ---- the Workload API ---------------------------------------------------------------------- */
+
+static void serve_bundles(struct job *job)
+{
+    struct bundle *bundle = &job->peer->spiffed->bundle;
+    if (!bundle->message) {
+        spiffed_bundle_refresh(job->peer->spiffed);
+        return; /* due until it is there */
+    }
+    job->due = false;
+    if (job->sent && job->generation == bundle->generation) {
+        return;
+    }
+    job->sent = true;
+    job->generation = bundle->generation;
+    grpc_call_send(job->call, bundle->message);
+}
+
+void spiffed_job_serve(struct job *job)
+{
+    switch (job->kind) {
+    case JOB_X509_SVID: /* the message has to hold the private key, and none may leave its store */
+        spiffed_finish(job, GRPC_PERMISSION_DENIED,
+                       "the key of this agent never leaves its store, and this method must hand it "
+                       "out: use PKCS#11 (public/pkcs11.sock) or the service attestd.v1.Signer on "
+                       "this socket");
+        return;
+    case JOB_X509_BUNDLES:
+        serve_bundles(job);
+        return;
+    case JOB_SIGN:
+        spiffed_sign_serve(job);
+        return;
+    case JOB_CHAIN:
+    case JOB_WATCH:
+        spiffed_chain_serve(job);
+        return;
+    case JOB_HEALTH:
+        return;
+    }
+}

@@ -1,0 +1,165 @@
+/* What the files of spiffed share. One thread, but for those of ask.h. A connection is a peer (a
+ * process), a call a job of its peer. */
+#ifndef ATTESTD_SPIFFE_SERVICE_H
+#define ATTESTD_SPIFFE_SERVICE_H
+
+#include "attestd/proc/sign_proto.h"
+#include "attestd/proc/who_proto.h"
+#include "attestd/proc/workload_proto.h"
+#include "attestd/spiffe/ask.h"
+#include "attestd/spiffe/grpc.h"
+#include "attestd/spiffe/sign_request.h"
+#include "attestd/spiffe/spiffed.h"
+
+#include <event2/event.h>
+
+#define UIDS_MAX      1024
+#define UID_RATE      50 /* new connections of a user in a second, on average */
+#define UID_BURST     200
+#define UID_CALLS_MAX 1024 /* of one user, at one time */
+#define CALLS_MAX     8192 /* of all */
+#define PROVED_MS     1000 /* for so long a caller is taken to be who it was */
+#define RETRY_MS      500
+#define STEP_MS       250
+#define TOLD_MS       1000
+#define HELLO_MS      5000
+
+enum job_kind { JOB_X509_SVID, JOB_X509_BUNDLES, JOB_SIGN, JOB_CHAIN, JOB_WATCH, JOB_HEALTH };
+
+/* A user's share. */
+struct share {
+    uid_t uid;
+    bool used;
+    unsigned connections, calls;
+    int64_t filled_at_ms, saved_ms;
+    int64_t told_ms; /* the last line about it; 0: none */
+    unsigned left_out;
+};
+
+struct agent {
+    struct agent *next;
+    struct spiffed *spiffed;
+    char name[PROC_AGENT_MAX + 1];
+    unsigned peers;
+    /* what attestd last said that it has */
+    struct ask_call *asking;
+    uint64_t asked, known;    /* standing, when it was asked, and of the answer */
+    int64_t retry_ms;         /* attestd could not be asked: not before then again */
+    bool fetched;             /* it has been answered, also with "nothing" */
+    struct grpc_bytes *chain; /* an encoded ChainResponse; NULL: no certificate in force */
+    uint64_t generation;      /* 0: none */
+    int64_t not_after;
+    char spiffe_id[PROC_SPIFFE_ID_MAX + 1];
+    char key_id[PROC_KEY_ID_LEN + 1];
+    bool in_hsm;
+};
+
+struct peer {
+    struct peer *next, **at;
+    struct spiffed *spiffed;
+    struct grpc_conn *conn;
+    struct share *share;
+    struct job *jobs;
+    unsigned served; /* jobs that were answered */
+    /* who */
+    pid_t pid;
+    uid_t uid;
+    int pidfd;
+    struct event *ended;
+    int64_t accepted_ms; /* 0: the pidfd is the socket's own */
+    /* as whom it was granted what */
+    struct ask_call *asking;
+    struct agent *agent; /* NULL: nobody's, or not asked yet */
+    bool identified;     /* identity is known */
+    uint8_t identity[32];
+    uint64_t asked, entries; /* entries in force when it was asked, and by which it was granted */
+    int64_t proved_ms, retry_ms;
+    bool prove_again;  /* the entries changed */
+    int64_t denied_ms; /* when it was told that it is nobody; 0: it was not */
+    char denied[96];
+};
+
+struct job {
+    struct job *next, **at;
+    struct peer *peer;
+    struct grpc_call *call;
+    enum job_kind kind;
+    bool due;            /* something is to be done when its peer is proved */
+    bool sent;           /* a message */
+    uint64_t generation; /* of the last message */
+    /* SIGN */
+    struct ask_call *asking;
+    struct sign_request sign;
+};
+
+/* The trust domain's roots and revocation list. */
+struct bundle {
+    struct ask_call *asking;
+    uint64_t asked, known; /* standing */
+    int64_t retry_ms;
+    char trust_domain[PROC_TRUST_DOMAIN_MAX + 1];
+    struct att_buf roots, crl, crl_coming; /* DER; roots one behind the other */
+    uint64_t crl_number, crl_size;         /* of the list that attestd has */
+    uint64_t crl_has;                      /* the number of crl */
+    struct grpc_bytes *message;            /* an encoded X509BundlesResponse; NULL: none yet */
+    uint64_t generation;
+};
+
+struct spiffed {
+    struct spiffed_opts opts;
+    struct grpc_opts grpc;
+    struct event *accepting, *step;
+    struct ask *who, *same, *views, *watch, *keyd, *keyd_hsm;
+    struct ask_call *watching;
+    uint64_t entries, standing; /* 0: not known yet */
+    int64_t watch_retry_ms, ticked_ms;
+    bool watch_fails;
+    struct bundle bundle;
+    struct peer *peers;
+    struct agent *agents;
+    struct share shares[UIDS_MAX];
+    unsigned connections, calls;
+    uint64_t accepted, refused, cut, signatures;
+};
+
+/* ---- peer.c: connections ---- */
+void spiffed_accept(struct spiffed *spiffed);
+void spiffed_peer_closed(void *peer);
+void spiffed_peer_cut(void *peer, const char *why);
+/* Is it time for a line about this user? ret_left_out: how many were left out before it. */
+bool spiffed_worth_a_line(struct share *share, unsigned *ret_left_out);
+
+/* ---- proof.c: who a peer is ---- */
+/* Serves its due jobs once it is known who it is. */
+void spiffed_peer_pump(struct peer *peer);
+
+/* ---- service.c: jobs ---- */
+extern const struct grpc_method spiffed_methods[];
+void spiffed_request(void *peer, struct grpc_call *call, const struct grpc_method *method,
+                     struct att_slice message);
+void spiffed_ended(void *peer, struct grpc_call *call);
+void spiffed_job_serve(struct job *job); /* its peer is proved */
+void spiffed_finish(struct job *job, enum grpc_status status, const char *message);
+/* The same, in the words of an error of another process. */
+void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *err);
+
+/* ---- signer.c ---- */
+/* False: the message is not of its form, or asks for what there is not; the call is finished. */
+bool spiffed_sign_parse(struct job *job, struct att_slice message);
+void spiffed_sign_serve(struct job *job);
+void spiffed_chain_serve(struct job *job);
+
+/* ---- agents.c ---- */
+struct agent *spiffed_agent_join(struct spiffed *spiffed, struct att_slice name);
+void spiffed_agent_leave(struct agent *agent);
+/* Asks attestd what it has now, if that is not known. */
+void spiffed_agent_refresh(struct agent *agent);
+/* What it has now is known, or was when attestd could be asked last. */
+bool spiffed_agent_known(const struct agent *agent);
+
+/* ---- standing.c ---- */
+void spiffed_watch(struct spiffed *spiffed);          /* asks attestd whether anything changed */
+void spiffed_bundle_refresh(struct spiffed *spiffed); /* if it is not the one in force */
+void spiffed_bundle_done(struct bundle *bundle);
+
+#endif

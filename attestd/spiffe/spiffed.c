@@ -1,0 +1,164 @@
+/* Birth, steps and end of a spiffed. */
+#include "attestd/spiffe/service.h"
+
+#include "attestd/base/clock.h"
+#include "attestd/base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#define IDENTIFY_MS 5000 /* attestd may have to hash an executable */
+#define VIEW_MS     3000
+#define SAME_MS     2000
+#define SIGN_MS     15000 /* a slow TPM with a queue */
+
+static const struct grpc_handler handler = {.request = spiffed_request,
+                                            .ended = spiffed_ended,
+                                            .closed = spiffed_peer_closed,
+                                            .cut = spiffed_peer_cut};
+
+static void on_accept(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    spiffed_accept(arg);
+}
+
+/* What waits for a second try, and, once a second, who does not read. */
+static void on_step(evutil_socket_t fd, short what, void *arg)
+{
+    struct spiffed *spiffed = arg;
+    int64_t now = att_boottime_ms();
+    bool tick = now - spiffed->ticked_ms >= 1000;
+    struct peer *next;
+    (void)fd;
+    (void)what;
+    spiffed->ticked_ms = tick ? now : spiffed->ticked_ms;
+    event_add(spiffed->accepting, NULL);
+    spiffed_watch(spiffed);
+    for (struct peer *peer = spiffed->peers; peer; peer = next) {
+        next = peer->next;
+        spiffed_peer_pump(peer);
+        if (tick) {
+            grpc_conn_tick(peer->conn);
+        }
+    }
+}
+
+/* Whoever asks for long holds no other's thread: decisions, checks, what agents have, signatures of
+ * the TPM and those of an HSM have threads of their own. */
+static enum att_rc make_asks(struct spiffed *spiffed, struct att_err *err)
+{
+    const struct spiffed_opts *o = &spiffed->opts;
+    const struct {
+        struct ask **ret;
+        struct ask_opts opts;
+    } all[] = {
+        {&spiffed->who,
+         {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table, IDENTIFY_MS,
+          2}},
+        {&spiffed->views,
+         {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table, VIEW_MS, 1}},
+        {&spiffed->watch,
+         {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table,
+          PROC_CHANGES_WAIT_MS + VIEW_MS, 1}},
+        {&spiffed->same, {o->base, o->whod_path, "whod", o->whod_user, proc_who_table, SAME_MS, 1}},
+        {&spiffed->keyd,
+         {o->base, o->keyd_path, "keyd", o->keyd_user, proc_sign_table, SIGN_MS, 2}},
+        {&spiffed->keyd_hsm,
+         {o->base, o->keyd_path, "keyd", o->keyd_user, proc_sign_table, SIGN_MS, 1}},
+    };
+    enum att_rc rc = ATT_OK;
+    for (size_t i = 0; rc == ATT_OK && i < sizeof all / sizeof all[0]; i++) {
+        rc = ask_new(&all[i].opts, all[i].ret, err);
+    }
+    return rc;
+}
+
+static enum att_rc make_events(struct spiffed *spiffed, struct att_err *err)
+{
+    const struct timeval step = {0, STEP_MS * 1000};
+    struct event_base *base = spiffed->opts.base;
+    spiffed->accepting =
+        event_new(base, spiffed->opts.listen_fd, EV_READ | EV_PERSIST, on_accept, spiffed);
+    spiffed->step = event_new(base, -1, EV_PERSIST, on_step, spiffed);
+    return spiffed->accepting && spiffed->step && event_add(spiffed->accepting, NULL) == 0 &&
+                   event_add(spiffed->step, &step) == 0
+               ? ATT_OK
+               : att_fail(err, ATT_E_NOMEM, "events");
+}
+
+enum att_rc spiffed_new(const struct spiffed_opts *opts, struct spiffed **ret_spiffed,
+                        struct att_err *err)
+{
+    const int on = 1;
+    struct spiffed *spiffed = calloc(1, sizeof *spiffed);
+    if (!spiffed) {
+        return att_fail(err, ATT_E_NOMEM, "spiffed");
+    }
+    spiffed->opts = *opts;
+    spiffed->grpc = (struct grpc_opts){.base = opts->base,
+                                       .methods = spiffed_methods,
+                                       .handler = &handler,
+                                       .slow_ms = opts->slow_ms,
+                                       .hello_ms = HELLO_MS};
+    /* Accepted sockets inherit it: each piece comes with its writer's pid from the first byte on.
+     */
+    enum att_rc rc = setsockopt(opts->listen_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0
+                         ? make_asks(spiffed, err)
+                         : att_fail_errno(err, ATT_E_IO, "SO_PASSCRED");
+    if (rc == ATT_OK) {
+        rc = make_events(spiffed, err);
+    }
+    if (rc != ATT_OK) {
+        spiffed_free(spiffed);
+        return rc;
+    }
+    spiffed_watch(spiffed);
+    *ret_spiffed = spiffed;
+    return ATT_OK;
+}
+
+void spiffed_free(struct spiffed *spiffed)
+{
+    if (!spiffed) {
+        return;
+    }
+    while (spiffed->peers) {
+        grpc_conn_free(spiffed->peers->conn);
+    }
+    spiffed_bundle_done(&spiffed->bundle);
+    struct ask *asks[] = {spiffed->who,  spiffed->views, spiffed->watch,
+                          spiffed->same, spiffed->keyd,  spiffed->keyd_hsm};
+    for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++) {
+        ask_free(asks[i]);
+    }
+    if (spiffed->accepting) {
+        event_free(spiffed->accepting);
+    }
+    if (spiffed->step) {
+        event_free(spiffed->step);
+    }
+    free(spiffed);
+}
+
+void spiffed_end(struct spiffed *spiffed)
+{
+    for (struct peer *peer = spiffed->peers; peer; peer = peer->next) {
+        grpc_conn_cut(peer->conn, NULL);
+    }
+    event_del(spiffed->accepting);
+    (void)event_base_loop(spiffed->opts.base, EVLOOP_NONBLOCK); /* GOAWAY */
+}
+
+void spiffed_status(const struct spiffed *spiffed, char *ret, size_t room)
+{
+    unsigned agents = 0;
+    for (const struct agent *agent = spiffed->agents; agent; agent = agent->next) {
+        agents++;
+    }
+    snprintf(ret, room, "%u connections, %u calls, %u agents", spiffed->connections, spiffed->calls,
+             agents);
+}

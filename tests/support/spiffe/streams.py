@@ -1,0 +1,113 @@
+#!/usr/bin/python3
+"""Streams of api.sock by frames, where gRPC's library does not do what a test wants.
+
+streams.py many SOCKET N: N streams of Signer.Watch, 128 a connection; a JSON line when each was answered or has ended;
+    goes on until standard input ends.
+streams.py exec SOCKET: one stream; after its first answer the process executes itself again as "after", which keeps the
+    connection and tells what comes on it.
+"""
+import json
+import os
+import select
+import socket
+import struct
+import sys
+
+import hpack
+
+DATA, HEADERS, RST, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\4\x08\0\0\0\0\0\x3f\0\0\0"
+CALL = [(":method", "POST"), (":scheme", "http"), (":path", "/attestd.v1.Signer/Watch"), (":authority", "localhost"),
+        ("te", "trailers"), ("content-type", "application/grpc")]
+
+
+class Connection:
+    def __init__(self, sock):
+        self.socket, self.buffer = sock, b""
+        self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
+        self.answered, self.ended, self.next, self.over = set(), {}, 1, False
+
+    def call(self):
+        block = self.encoder.encode(CALL)
+        head = struct.pack(">I", len(block))[1:] + struct.pack(">BBI", HEADERS, 4, self.next)
+        self.socket.sendall(head + block + b"\0\0\5\0\1" + struct.pack(">I", self.next) + bytes(5))
+        self.next += 2
+
+    def read(self):
+        try:
+            got = self.socket.recv(65536)
+        except ConnectionResetError:
+            got = b""
+        self.over = not got
+        self.buffer += got
+        while len(self.buffer) >= 9 and len(self.buffer) >= 9 + int.from_bytes(self.buffer[:3], "big"):
+            length = int.from_bytes(self.buffer[:3], "big")
+            kind, _, stream = struct.unpack(">BBI", self.buffer[3:9])
+            payload, self.buffer = self.buffer[9:9 + length], self.buffer[9 + length:]
+            self.take(kind, stream, payload)
+
+    def take(self, kind, stream, payload):
+        if kind == HEADERS:
+            fields = dict(self.decoder.decode(payload))
+            if "grpc-status" in fields:
+                self.ended[stream] = int(fields["grpc-status"])
+        elif kind == DATA:
+            self.answered.add(stream)
+        elif kind == RST:
+            self.ended.setdefault(stream, -1)
+
+
+def connect(path):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    sock.sendall(HELLO)
+    return Connection(sock)
+
+
+def many(path, n):
+    connections = []
+    for at in range(n):
+        if at % 128 == 0:
+            connections.append(connect(path))
+        connections[-1].call()
+    done = 0
+    while done < n:
+        for sock in select.select([one.socket for one in connections], [], [], 60)[0]:
+            next(one for one in connections if one.socket is sock).read()
+        done = sum(len(one.answered | set(one.ended)) for one in connections)
+        if any(one.over for one in connections):
+            sys.exit("a connection ended")
+    codes = {}
+    for one in connections:
+        for code in one.ended.values():
+            codes[code] = codes.get(code, 0) + 1
+    print(json.dumps({"answered": sum(len(one.answered) for one in connections), "ended": codes}), flush=True)
+    sys.stdin.read()
+
+
+def exec_itself(path):
+    one = connect(path)
+    one.call()
+    while not one.answered and not one.ended:
+        one.read()
+    print(json.dumps({"answered": len(one.answered)}), flush=True)
+    os.set_inheritable(one.socket.fileno(), True)
+    os.execv(sys.executable, [sys.executable, os.path.abspath(__file__), "after", str(one.socket.fileno())])
+
+
+def after(fd):
+    one = Connection(socket.socket(fileno=fd))
+    answers = 0
+    while not one.over and not one.ended:
+        one.read()
+        answers += len(one.answered)
+        one.answered.clear()
+    print(json.dumps({"after": answers, "ended": list(one.ended.values()), "over": one.over}), flush=True)
+
+
+if sys.argv[1] == "many":
+    many(sys.argv[2], int(sys.argv[3]))
+elif sys.argv[1] == "exec":
+    exec_itself(sys.argv[2])
+else:
+    after(int(sys.argv[2]))

@@ -1,0 +1,121 @@
+/* The gRPC transport alone, for its tests: serves one connection on descriptor 3 with methods that
+ * do what a test asks, and ends with it. argv: slow_ms, hello_ms. On stderr, a line for each event.
+ */
+#include "attestd/spiffe/grpc.h"
+
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ECHO, MANY, NEVER, MARKED, LATEST };
+
+static const struct grpc_method methods[] = {
+    {"/t.T/Echo", false, NULL, ECHO},    {"/t.T/Many", true, NULL, MANY},
+    {"/t.T/Never", true, NULL, NEVER},   {"/t.T/Marked", false, "mark.example", MARKED},
+    {"/t.T/Latest", true, NULL, LATEST}, {NULL, false, NULL, 0},
+};
+
+static struct event_base *base;
+static struct grpc_conn *conn;
+static struct grpc_call *latest;
+static unsigned sent;
+
+static void send_text(struct grpc_call *call, const void *text, size_t len)
+{
+    struct grpc_bytes *bytes = grpc_bytes_new(len);
+    if (!bytes) {
+        abort();
+    }
+    if (len) {
+        memcpy(bytes->data + 5, text, len);
+    }
+    grpc_call_send(call, bytes);
+    grpc_bytes_unref(bytes);
+}
+
+static void request(void *user, struct grpc_call *call, const struct grpc_method *method,
+                    struct att_slice message)
+{
+    (void)user;
+    switch (method->id) {
+    case MANY: { /* one message of so many bytes as the request says, as a big-endian number */
+        struct att_cur cur = att_cur_init(message);
+        size_t len = att_cur_be32(&cur);
+        char *text = calloc(1, len ? len : 1);
+        send_text(call, text, len);
+        free(text);
+        grpc_call_finish(call, GRPC_OK, NULL);
+        return;
+    }
+    case NEVER:
+        return;
+    case LATEST:
+        latest = call;
+        return;
+    default:
+        send_text(call, message.ptr, message.len);
+        grpc_call_finish(call, GRPC_OK, "100% \xc3\xbc\n");
+    }
+}
+
+/* A new state every millisecond, of 64 KiB. */
+static void on_time(evutil_socket_t fd, short what, void *arg)
+{
+    static char state[65536];
+    (void)fd;
+    (void)what;
+    (void)arg;
+    if (latest) {
+        snprintf(state, sizeof state, "%08u", ++sent);
+        send_text(latest, state, sizeof state);
+    }
+    if (conn) {
+        static unsigned ticks;
+        if (++ticks % 50 == 0) {
+            grpc_conn_tick(conn);
+        }
+    }
+}
+
+static void ended(void *user, struct grpc_call *call)
+{
+    (void)user;
+    latest = latest == call ? NULL : latest;
+    fprintf(stderr, "ended sent=%u\n", sent);
+}
+
+static void closed(void *user)
+{
+    (void)user;
+    conn = NULL;
+    fprintf(stderr, "closed\n");
+    event_base_loopbreak(base);
+}
+
+static void cut(void *user, const char *why)
+{
+    (void)user;
+    fprintf(stderr, "cut %s\n", why);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct grpc_handler handler = {request, ended, closed, cut};
+    const struct timeval often = {0, 1000};
+    struct att_err err = {0};
+    base = event_base_new();
+    const struct grpc_opts opts = {base, methods, &handler, argc > 1 ? atoi(argv[1]) : 30000,
+                                   argc > 2 ? atoi(argv[2]) : 5000};
+    evutil_make_socket_nonblocking(3);
+    if (grpc_conn_new(&opts, 3, argc > 3 ? atoi(argv[3]) : 0, &base, &conn, &err) != ATT_OK) {
+        fprintf(stderr, "%s\n", err.msg);
+        return 1;
+    }
+    struct event *timer = event_new(base, -1, EV_PERSIST, on_time, NULL);
+    event_add(timer, &often);
+    event_base_dispatch(base);
+    event_free(timer);
+    event_base_free(base);
+    return 0;
+}
