@@ -59,7 +59,7 @@ END
     ictl entry apply -f "$work/agents.yaml" > /dev/null
 }
 
-# policy_draft FILE: of the boot that runs now, as docs/OPERATIONS.md has it
+# policy_draft FILE: of the boot that runs now, as docs/OPERATIONS.md has it; its PCR values beside it in FILE.pcrs
 policy_draft() {
     guest 'base64 -w0 /sys/kernel/security/tpm0/binary_bios_measurements' | base64 -d > "$work/eventlog.bin"
     guest 'for n in $(seq 0 23); do echo "$n $(cat /sys/class/tpm/tpm0/pcr-sha256/$n)"; done' |
@@ -68,6 +68,7 @@ policy_draft() {
         --out "$work/draft.json" > "$work/measure" 2>&1 || fail "measure: $(cat "$work/measure")"
     jq '.logs = ["firmware", "ima"] | .imaViolations = "allow"' "$work/draft.json" > "$1"
     rm "$work/draft.json"
+    cp "$work/pcrs.json" "$1.pcrs"
 }
 
 policy_apply() { # policy_apply FILE: with the next version number, signed
