@@ -20,7 +20,7 @@ machine_make() {
     mkdir -p "$work/seed/pcr-policies"
     printf 'log: text\nlog_level: info\ncontrol_group: none\n%s' "${machine_conf:-}" > "$work/seed/attestd.yaml"
     truncate -s 64M "$vm/disk"
-    mkfs.ext4 -q -d "$work/seed" "$vm/disk"
+    mkfs.ext4 -q -O verity -b 4096 -d "$work/seed" "$vm/disk"
 }
 
 # Variables with Secure Boot on under OVMF's test keys, or without any key.
