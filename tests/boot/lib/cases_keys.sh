@@ -129,7 +129,7 @@ case_power() {
         while :; do
             machine_on "$name" "$work/good.esp"
             machine_up
-            [ $n -lt "$cuts" ] && [ $here -lt 5 ] && [ "$(newest "$name")" = none ] || break
+            if [ $n -ge "$cuts" ] || [ $here -ge 5 ] || [ "$(newest "$name")" != none ]; then break; fi
             wait_ms=$((RANDOM % window))
             sleep "$((wait_ms / 1000)).$(printf %03d $((wait_ms % 1000)))"
             machine_cut
