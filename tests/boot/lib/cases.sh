@@ -3,7 +3,9 @@
 # The cases in which a boot is judged by the issuer. Machine "one" is the host; "good" has to have run before the others.
 
 matrix_prepare() {
-    kernel=$(kernel_name)
+    local names
+    mapfile -t names < <(kernel_names)
+    kernel=${names[0]} other_kernel=${names[1]:-}
     kernel_fetch "$kernel"
     image_sign /usr/lib/systemd/boot/efi/systemd-bootx64.efi "$work/loader.efi"
     image_sign "$(kernel_file "$kernel")" "$work/kernel.efi"
@@ -18,6 +20,23 @@ matrix_prepare() {
     policy_apply "$work/good.json"
     machine_cut
     ok "a policy of $(jq '.components | length' "$work/good.json") components, drafted from a boot of $kernel and signed; its boot took $(since "$booted_at")"
+}
+
+# The other kernel, which has modules of its own and so another initial file system.
+other_kernel_make() {
+    [ -n "$other_kernel" ] || return 1
+    [ ! -e "$work/other-kernel.esp" ] || return 0
+    kernel_fetch "$other_kernel"
+    image_sign "$(kernel_file "$other_kernel")" "$work/other-kernel.efi"
+    image_initrd "$other_kernel" "$work/other-kernel-initrd"
+    image_esp "$work/other-kernel.esp" "$work/other-kernel.efi" "$work/other-kernel-initrd" "$boot_options"
+}
+
+other_kernel_policy() { # a reference boot of it
+    machine_on reference "$work/other-kernel.esp"
+    machine_up
+    policy_draft "$work/other.json"
+    machine_cut
 }
 
 # chain_good NAME: the certificate that the guest holds is the issuer's newest, under the issuer's roots
@@ -39,10 +58,25 @@ case_good() {
     machine_on one "$work/good.esp"
     wait_for 900 newer one none || fail "no certificate"
     first_ms=$(($(now_ms) - booted_at))
+    [ -z "$rows" ] || printf '{"name":"boot/first-certificate","unit":"ms","p50":%d,"n":1}\n' "$first_ms" >> "$rows"
     machine_up
     wait_for 300 guest 'test -e /var/lib/attestd/host/agents/one/chain.pem'
     chain_good one
     ok "power on to first certificate: $(seconds "$first_ms"), enrolled by its ticket; the chain verifies"
+    guest_off
+}
+
+case_again() {
+    need_good
+    local before
+    rm -f "$work/vm/one/ticket"
+    before=$(newest one)
+    machine_on one "$work/good.esp"
+    wait_for 900 newer one "$before" || fail "no certificate"
+    ok "power on to renewed certificate: $(since "$booted_at"), without a ticket"
+    machine_up
+    wait_for 300 status_is '.enrolment.state == "enrolled"'
+    [ "$(ictl --json host list | jq '.hosts | length')" = 1 ] || fail "hosts: $(ictl --json host list)"
     guest_off
 }
 
@@ -85,4 +119,26 @@ case_secureboot_off() {
     refused secureboot-off "$work/good.esp" "variantUnknown secureboot.state" "variantUnknown secureboot.pk" \
         "variantUnknown secureboot.kek" "variantUnknown secureboot.db" "variantUnknown secureboot.dbx" "componentMissing secureboot.authority"
     cp "$work/vars.on" "$work/vm/one/vars.fd"
+}
+case_kernel() {
+    other_kernel_make || { say "left out: this Debian has one cloud kernel"; return 0; }
+    refused kernel "$work/other-kernel.esp" "variantUnknown kernel" "variantUnknown initrd"
+}
+case_kernel_allowed() {
+    other_kernel_make || { say "left out: this Debian has one cloud kernel"; return 0; }
+    need_good
+    local before
+    before=$(newest one)
+    # Its variants beside the old ones, as for an update of the fleet.
+    [ -e "$work/other.json" ] || other_kernel_policy
+    jq --slurpfile other "$work/other.json" '.components |= map(. as $c | if .id == "kernel" or .id == "initrd"
+        then .variants += ($other[0].components[] | select(.id == $c.id) | .variants) else . end)' "$work/good.json" > "$work/both.json"
+    policy_apply "$work/both.json"
+    machine_on one "$work/other-kernel.esp"
+    wait_for 900 newer one "$before" || fail "no certificate with a kernel that the policy allows"
+    machine_up
+    [ "$(guest 'uname -r')" = "${other_kernel#linux-image-}" ] || fail "kernel: $(guest 'uname -r')"
+    guest_off
+    policy_apply "$work/good.json"
+    ok "the second variant: $other_kernel enrolled again, certificate renewed"
 }

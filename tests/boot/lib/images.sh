@@ -17,8 +17,9 @@ image_initrd() {
         install -m 755 "$build/bin/$program" "$root/bin/$program"
         strip "$root/bin/$program"
     done
+    install -m 755 "$(command -v dmsetup)" "$root/bin/dmsetup"
     image_libraries "$root"
-    for module in $(kernel_modules "$1" virtio_pci virtio_blk ext4 virtio_net virtio_console virtio_rng qemu_fw_cfg); do
+    for module in $(kernel_modules "$1" virtio_pci virtio_blk ext4 virtio_net virtio_console virtio_rng qemu_fw_cfg dm_verity); do
         cp "$module" "$root/lib/modules/"
         basename "$module" >> "$root/lib/modules/order"
     done
@@ -32,6 +33,7 @@ image_libraries() {
     local library
     {
         for library in attestd attestd-keyd attestd-whod attestctl; do ldd "$build/bin/$library"; done
+        ldd "$(command -v dmsetup)"
         library=$(ldconfig -p | sed -n 's/.*libtss2-tcti-device.so.0 .* => //p' | head -n 1)
         [ -n "$library" ] || die "no libtss2-tcti-device.so.0"
         echo "x => $library (0)"

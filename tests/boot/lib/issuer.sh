@@ -5,10 +5,12 @@
 boot_pcrs=sha256:0,2,3,4,7,9,10,12
 
 ictl() { "$bin/attestctl" --issuer "$work/issuer-run/admin.sock" "$@"; }
+# issuer_make [unjudged]: it demands a boot policy "matrix" for enrolments and certificates, or none
 issuer_make() {
     job_port
     mkdir -p "$work/issuer-run" "$work/ek-roots"
-    cp "$work/vm/reference/tpm/ek-roots.pem" "$work/ek-roots/reference.pem"
+    local vm
+    for vm in "$work"/vm/*; do cp "$vm/tpm/ek-roots.pem" "$work/ek-roots/${vm##*/}.pem"; done
     openssl ecparam -genkey -name secp384r1 -noout -out "$work/policy-key.pem"
     policy_version=0
     local signer demands
@@ -17,6 +19,9 @@ issuer_make() {
     pcrs: \"$boot_pcrs\"
     logs: [firmware, ima]
     policy_signers: [ \"$signer\" ]"
+    local enrolment="enrolment:
+    $demands"
+    [ "${1:-}" != unjudged ] || demands='' enrolment=''
     # The guest reaches this machine's loopback as 10.0.2.2: the TLS certificate is for that name.
     cat > "$work/issuer.yaml" << END
 trust_domain: bank.example
@@ -27,8 +32,7 @@ run_dir: $work/issuer-run
 control_group: none
 ek:
   roots_dir: $work/ek-roots
-enrolment:
-    $demands
+$enrolment
 profiles:
   - name: trading
     description: agents that trade, on hosts whose boot is known
@@ -41,7 +45,7 @@ END
     wait_for 30 ictl issuer status
 }
 
-# issuer_knows NAME: its TPM's maker, a ticket for that TPM alone, an agent NAME on it
+# issuer_knows NAME [MEASURED]: its TPM's maker, a ticket for that TPM alone, an agent NAME on it, measured if that is given
 issuer_knows() {
     local vm=$work/vm/$1
     cp "$vm/tpm/ek-roots.pem" "$work/ek-roots/$1.pem"
@@ -56,10 +60,11 @@ issuer_knows() {
     key: tpm
     profile: trading
 END
+    [ -z "${2:-}" ] || printf '    measured: %s\n' "$2" >> "$work/agents.yaml"
     ictl entry apply -f "$work/agents.yaml" > /dev/null
 }
 
-# policy_draft FILE: of the boot that runs now, as docs/OPERATIONS.md has it
+# policy_draft FILE: of the boot that runs now, as docs/OPERATIONS.md has it; its PCR values beside it in FILE.pcrs
 policy_draft() {
     guest 'base64 -w0 /sys/kernel/security/tpm0/binary_bios_measurements' | base64 -d > "$work/eventlog.bin"
     guest 'for n in $(seq 0 23); do echo "$n $(cat /sys/class/tpm/tpm0/pcr-sha256/$n)"; done' |
@@ -68,6 +73,7 @@ policy_draft() {
         --out "$work/draft.json" > "$work/measure" 2>&1 || fail "measure: $(cat "$work/measure")"
     jq '.logs = ["firmware", "ima"] | .imaViolations = "allow"' "$work/draft.json" > "$1"
     rm "$work/draft.json"
+    cp "$work/pcrs.json" "$1.pcrs"
 }
 
 policy_apply() { # policy_apply FILE: with the next version number, signed

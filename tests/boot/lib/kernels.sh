@@ -1,15 +1,16 @@
 # shellcheck shell=bash
-# The guest's kernel: Debian's cloud kernel, from its package, which is fetched and unpacked but not installed.
-# kernel_file and kernel_modules say where.
+# The guest's kernels: Debian's cloud kernel and the one before it, from their packages, which are fetched and unpacked but
+# not installed. kernel_file and kernel_modules say where.
 
 boot_kernels=$ATT_ROOT/build/boot-kernels
 
-# kernel_name: the package that Debian's meta-package means
-kernel_name() {
+# kernel_names: the package that Debian's meta-package means, then the newest of those before it, if there is one
+kernel_names() {
     local now
     now=$(apt-cache depends --important linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
     [ -n "$now" ] || die "this Debian has no linux-image-cloud-amd64"
-    echo "$now"
+    apt-cache search --names-only '^linux-image-[0-9].*[0-9]-cloud-amd64$' | cut -d' ' -f1 | { cat; echo "$now"; } | sort -uV |
+        awk -v now="$now" '$0 == now { print now; if (before != "") print before; exit } { before = $0 }'
 }
 
 # kernel_fetch NAME: into build/boot-kernels/NAME, once

@@ -17,10 +17,10 @@ machine_make() {
         openssl pkey -pubin -outform DER | sha256sum | cut -d' ' -f1 > "$vm/ek"
     swtpm_stop "$vm/tpm"
     rm -rf "$work/seed"
-    mkdir -p "$work/seed"
-    printf 'log: text\nlog_level: info\ncontrol_group: none\n' > "$work/seed/attestd.yaml"
+    mkdir -p "$work/seed/pcr-policies"
+    printf 'log: text\nlog_level: info\ncontrol_group: none\n%s' "${machine_conf:-}" > "$work/seed/attestd.yaml"
     truncate -s 64M "$vm/disk"
-    mkfs.ext4 -q -d "$work/seed" "$vm/disk"
+    mkfs.ext4 -q -O verity -b 4096 -d "$work/seed" "$vm/disk"
 }
 
 # Variables with Secure Boot on under OVMF's test keys, or without any key.
@@ -29,6 +29,12 @@ machine_firmware() {
     secureboot) cp /usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd "$work/vm/$1/vars.fd" ;;
     plain) cp /usr/share/OVMF/OVMF_VARS_4M.fd "$work/vm/$1/vars.fd" ;;
     esac
+}
+
+# machine_put NAME PATH FILE: onto the disk of a machine that is off
+machine_put() {
+    e2fsck -fy "$work/vm/$1/disk" > "$work/fsck" 2>&1 || [ $? -le 1 ] || fail "e2fsck: $(cat "$work/fsck")"
+    printf 'cd %s\nrm %s\nwrite %s %s\n' "$(dirname "$2")" "$(basename "$2")" "$3" "$(basename "$2")" | debugfs -w -f - "$work/vm/$1/disk" > "$work/debugfs" 2>&1 || fail "debugfs: $(cat "$work/debugfs")"
 }
 
 machine_tpm_start() { # as QEMU wants it: it sends the data's socket over the control channel
