@@ -257,7 +257,7 @@ static void check_metrics(struct conf_check *check, struct conf_issuer *conf)
     if (strcmp(listen, "none") == 0) {
         at->none = true;
     } else if (strncmp(listen, word, sizeof word - 1) != 0) {
-        check_listen(check, "metrics_listen", listen, at->host, &at->port);
+        conf_check_listen(check, "metrics_listen", listen, at->host, &at->port);
     } else if (path[0] != '/' || strlen(path) >= sizeof at->path) {
         conf_bad(check, "metrics_listen",
                  "expected unix:/PATH of at most %zu characters, ADDRESS:PORT or none, found "

@@ -20,16 +20,54 @@ static void put_agent(const struct agent *agent, struct agent_now now, struct at
                    agent->rec.key_id);
 }
 
+/* The lists in force, one of each authority; n 0: none has come yet. */
+struct lists {
+    X509_CRL *v[HOST_CRLS_MAX];
+    size_t n;
+};
+
+static void lists_done(struct lists *lists)
+{
+    while (lists->n > 0) {
+        X509_CRL_free(lists->v[--lists->n]);
+    }
+}
+
+/* One list: its number. Several: a number that is another when any of theirs is. */
+static uint64_t lists_number(const struct lists *lists)
+{
+    uint8_t sha256[ATT_SHA256_LEN];
+    att_autobuf text = {0};
+    struct certs_crl_info info = {0};
+    for (size_t i = 0; i < lists->n; i++) {
+        if (certs_crl_info(lists->v[i], &info, NULL) != ATT_OK) {
+            return 0;
+        }
+        att_buf_printf(&text, "%llu %lld\n", (unsigned long long)info.number,
+                       (long long)info.this_update);
+    }
+    if (lists->n < 2) {
+        return info.number;
+    }
+    att_sha256(sha256, att_buf_slice(&text));
+    struct att_cur cur = att_cur_init(ATT_SLICE_ARRAY(sha256));
+    return att_cur_be64(&cur);
+}
+
 /* Over all that an answer of VIEW, BUNDLE or CRL is made of; never 0. Under lock. */
 static uint64_t standing_of(struct host *host)
 {
     uint8_t sha256[ATT_SHA256_LEN];
     att_autobuf text = {0};
     struct agent_now now = host_now();
-    att_buf_printf(&text, "%lld %llu %llu %lld\n", (long long)host->started_at,
-                   (unsigned long long)host->view_version,
-                   (unsigned long long)(host->crl.crl ? host->crl.info.number : 0),
-                   (long long)host->crl.info.this_update);
+    att_buf_printf(&text, "%lld %llu\n", (long long)host->started_at,
+                   (unsigned long long)host->view_version);
+    for (size_t i = 0; i < host->crls.n; i++) {
+        const struct host_crl *one = &host->crls.v[i];
+        att_buf_printf(&text, "%s %llu %lld\n", one->file,
+                       (unsigned long long)(one->crl ? one->info.number : 0),
+                       (long long)one->info.this_update);
+    }
     struct agent *agent;
     for (size_t i = 0; (agent = agent_registry_at(host->reg, i)); i++) {
         put_agent(agent, now, &text);
@@ -65,40 +103,74 @@ static enum att_rc watch(struct host *host, const struct proc_op *op, const stru
     return proc_reply_encode(op, reply, ret_payload, err);
 }
 
-/* ---- the list in force --------------------------------------------------------------------- */
+/* ---- the lists in force -------------------------------------------------------------------- */
 
 /* Of an attestd that has just started, until it has heard of the issuer: what it kept for peers. */
-static enum att_rc read_kept(const struct host *host, X509_CRL **ret_crl)
+static void read_kept(const struct host *host, struct lists *ret)
 {
-    att_autobuf pem = ATT_BUF_INIT(2 * CERTS_CRL_MAX), der = ATT_BUF_INIT(CERTS_CRL_MAX);
-    enum att_rc rc = att_io_read_file(host->paths.crl, 2 * CERTS_CRL_MAX, &pem, NULL);
-    BIO *bio = rc == ATT_OK ? BIO_new_mem_buf(pem.ptr, (int)pem.len) : NULL;
-    certs_autocrl *crl = bio ? PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL) : NULL;
-    int len = crl ? i2d_X509_CRL(crl, NULL) : 0;
-    uint8_t *at = len > 0 ? att_buf_extend(&der, (size_t)len) : NULL;
-    BIO_free(bio);
-    if (!at || i2d_X509_CRL(crl, &at) != len) {
-        return ATT_E_NOTFOUND;
+    att_autobuf pem = ATT_BUF_INIT(HOST_CRLS_MAX * 2 * CERTS_CRL_MAX);
+    if (att_io_read_file(host->paths.crl, HOST_CRLS_MAX * 2 * CERTS_CRL_MAX, &pem, NULL)) {
+        return;
     }
-    return certs_crl_parse(att_buf_slice(&der), ret_crl, NULL);
+    BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.len);
+    while (bio && ret->n < HOST_CRLS_MAX) {
+        att_autobuf der = ATT_BUF_INIT(CERTS_CRL_MAX);
+        certs_autocrl *crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL);
+        int len = crl ? i2d_X509_CRL(crl, NULL) : 0;
+        uint8_t *at = len > 0 ? att_buf_extend(&der, (size_t)len) : NULL;
+        if (!at || i2d_X509_CRL(crl, &at) != len ||
+            certs_crl_parse(att_buf_slice(&der), &ret->v[ret->n], NULL) != ATT_OK) {
+            break;
+        }
+        ret->n++;
+    }
+    BIO_free(bio);
 }
 
-/* Its DER and number; *ret_len 0: this host has none. */
-static void crl_now(struct host *host, uint8_t **ret_der, int *ret_len, uint64_t *ret_number)
+/* Nothing is unsaid while some have not been fetched yet: what was kept stands until all are there.
+ */
+static void lists_now(struct host *host, struct lists *ret)
 {
-    certs_autocrl *crl = NULL;
-    struct certs_crl_info info = {0};
-    *ret_len = 0;
+    bool whole;
     {
         HOST_LOCKED(host);
-        if (host->crl.crl && X509_CRL_up_ref(host->crl.crl) == 1) {
-            crl = host->crl.crl;
+        whole = host->crls.n > 0;
+        for (size_t i = 0; i < host->crls.n; i++) {
+            X509_CRL *crl = host->crls.v[i].crl;
+            whole = whole && crl;
+            if (crl && X509_CRL_up_ref(crl) == 1) {
+                ret->v[ret->n++] = crl;
+            }
         }
     }
-    if ((crl || read_kept(host, &crl) == ATT_OK) && certs_crl_info(crl, &info, NULL) == ATT_OK) {
-        *ret_len = i2d_X509_CRL(crl, ret_der);
-        *ret_number = info.number;
+    if (!whole) {
+        struct lists kept = {.n = 0};
+        read_kept(host, &kept);
+        if (kept.n > ret->n) {
+            struct lists some = *ret;
+            *ret = kept;
+            kept = some;
+        }
+        lists_done(&kept);
     }
+}
+
+/* Their DER, one after the other, and number; ret_der empty: this host has none. */
+static void crl_now(struct host *host, struct att_buf *ret_der, uint64_t *ret_number)
+{
+    struct lists lists = {.n = 0};
+    lists_now(host, &lists);
+    *ret_der = ATT_BUF_INIT(HOST_CRLS_MAX * CERTS_CRL_MAX);
+    *ret_number = lists_number(&lists);
+    for (size_t i = 0; i < lists.n; i++) {
+        int len = i2d_X509_CRL(lists.v[i], NULL);
+        uint8_t *at = len > 0 ? att_buf_extend(ret_der, (size_t)len) : NULL;
+        if (!at || i2d_X509_CRL(lists.v[i], &at) != len) {
+            att_buf_reset(ret_der);
+            break;
+        }
+    }
+    lists_done(&lists);
 }
 
 /* ---- BUNDLE -------------------------------------------------------------------------------- */
@@ -131,11 +203,9 @@ static enum att_rc bundle(struct host *host, const struct proc_op *op, struct at
     size_t n = 0;
     enum att_rc rc = read_bundle(host, &now, err);
     if (rc == ATT_OK) {
-        uint8_t *der = NULL;
-        int len;
-        crl_now(host, &der, &len, &now.crl_number);
-        now.crl_size = len > 0 ? (uint64_t)len : 0;
-        OPENSSL_free(der);
+        att_autobuf der = {0};
+        crl_now(host, &der, &now.crl_number);
+        now.crl_size = der.len;
         rc = host_put_ders(now.roots, PROC_BUNDLE_MAX, &ders, items, &n, err);
     }
     if (rc == ATT_OK) {
@@ -156,26 +226,23 @@ static enum att_rc crl(struct host *host, const struct proc_op *op, const struct
                        struct att_buf *ret_payload, struct att_err *err)
 {
     uint64_t offset = v[PROC_WORKLOAD_CRL_REQ_OFFSET].num;
-    uint8_t *der = NULL;
-    int len;
+    att_autobuf der = {0};
     uint64_t number = 0;
-    crl_now(host, &der, &len, &number);
-    enum att_rc rc = ATT_OK;
-    if (len <= 0 || number != v[PROC_WORKLOAD_CRL_REQ_NUMBER].num) {
-        rc = att_fail(err, ATT_E_RETRY, "another revocation list is in force");
+    crl_now(host, &der, &number);
+    if (der.len == 0 || number != v[PROC_WORKLOAD_CRL_REQ_NUMBER].num) {
+        enum att_rc rc = att_fail(err, ATT_E_RETRY, "another revocation list is in force");
         att_err_reason(err, "crlOther");
-    } else if (offset >= (uint64_t)len) {
-        rc = att_fail(err, ATT_E_INVAL, "offset %llu in a list of %d bytes",
-                      (unsigned long long)offset, len);
-    } else {
-        size_t left = (size_t)len - (size_t)offset;
-        struct att_slice part =
-            ATT_SLICE(der + offset, left < PROC_CRL_PART_MAX ? left : PROC_CRL_PART_MAX);
-        const struct proc_value reply[] = {[PROC_WORKLOAD_CRL_REP_BYTES] = proc_bytes(part)};
-        rc = proc_reply_encode(op, reply, ret_payload, err);
+        return rc;
     }
-    OPENSSL_free(der);
-    return rc;
+    if (offset >= der.len) {
+        return att_fail(err, ATT_E_INVAL, "offset %llu in lists of %zu bytes",
+                        (unsigned long long)offset, der.len);
+    }
+    size_t left = der.len - (size_t)offset;
+    struct att_slice part =
+        ATT_SLICE(der.ptr + offset, left < PROC_CRL_PART_MAX ? left : PROC_CRL_PART_MAX);
+    const struct proc_value reply[] = {[PROC_WORKLOAD_CRL_REP_BYTES] = proc_bytes(part)};
+    return proc_reply_encode(op, reply, ret_payload, err);
 }
 
 enum att_rc host_standing_answer(struct host *host, const struct proc_op *op,

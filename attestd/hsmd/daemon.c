@@ -65,12 +65,9 @@ static void usage(FILE *to)
           "  --issuer       the configuration is the issuer's (" CONFIG_DEFAULT_ISSUER "); its\n"
           "                 section hsm is the one module\n"
           "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
-          "  --module NAME  which of hsms (" CONF_HSM_DEFAULT ": as the section hsm is called)
-          "
-          "  --client USER  who may ask, beside root: keyd's user, or the issuer's (default:
-          "
-          "                 the user that attestd-hsmd runs as)
-          "
+          "  --module NAME  which of hsms (" CONF_HSM_DEFAULT ": as the section hsm is called)\n"
+          "  --client USER  who may ask, beside root: keyd's user, or the issuer's (default:\n"
+          "                 the user that attestd-hsmd runs as)\n"
           "  --check        read the configuration, say what is wrong in it, exit\n"
           "  --help, --version\n",
           to);

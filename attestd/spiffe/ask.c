@@ -22,7 +22,7 @@ struct ask_call {
     ask_done_fn *done; /* only the loop's thread looks at done and user */
     void *user;
     enum att_rc rc;
-    struct proc_answer answer;
+    struct proc_answer *answer; /* only while it is asked and answered: it is large */
     struct att_err err;
 };
 
@@ -45,7 +45,10 @@ struct ask {
 static void call_free(struct ask_call *call)
 {
     att_close(&call->passed);
-    proc_answer_done(&call->answer);
+    if (call->answer) {
+        proc_answer_done(call->answer);
+    }
+    free(call->answer);
     free(call);
 }
 
@@ -110,6 +113,14 @@ static void not_the_peers_word(struct ask_call *call)
     }
 }
 
+static void put_question(struct ask *ask, struct ask_call *call)
+{
+    call->answer = calloc(1, sizeof *call->answer);
+    call->rc = call->answer ? proc_call(ask->caller, call->op, call->values, call->passed,
+                                        call->answer, &call->err)
+                            : att_fail(&call->err, ATT_E_NOMEM, "an answer");
+}
+
 struct thread_arg {
     struct ask *ask;
     unsigned place;
@@ -122,8 +133,7 @@ static void *serve(void *arg)
     struct ask_call *call;
     free(arg);
     while ((call = wait_for_call(ask, place))) {
-        call->rc =
-            proc_call(ask->caller, call->op, call->values, call->passed, &call->answer, &call->err);
+        put_question(ask, call);
         not_the_peers_word(call);
         att_close(&call->passed);
         give_back(ask, place, call);
@@ -148,7 +158,7 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
         struct ask_call *call = list;
         list = call->next;
         if (call->done) {
-            call->done(call->user, call->rc, call->rc == ATT_OK ? &call->answer.msg : NULL,
+            call->done(call->user, call->rc, call->rc == ATT_OK ? &call->answer->msg : NULL,
                        &call->err);
         }
         call_free(call);
@@ -174,10 +184,20 @@ static enum att_rc copy_values(struct ask_call *call, const struct proc_value *v
     return ATT_OK;
 }
 
+/* Under lock. Nobody fills the queue for others. */
+static bool has_room(const struct ask *ask, const void *of)
+{
+    size_t same = 0;
+    for (const struct ask_call *call = ask->queue; of && call; call = call->next) {
+        same += call->of == of;
+    }
+    return ask->queued < ASK_WAITING_MAX && same < ASK_EACH_MAX;
+}
+
 static enum att_rc enqueue(struct ask *ask, struct ask_call *call, struct att_err *err)
 {
     pthread_mutex_lock(&ask->lock);
-    bool room = ask->queued < ASK_WAITING_MAX;
+    bool room = has_room(ask, call->of);
     if (room) {
         *ask->queue_end = call;
         ask->queue_end = &call->next;

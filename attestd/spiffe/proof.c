@@ -97,9 +97,10 @@ static void proved(struct peer *peer)
 {
     peer->proved_ms = att_boottime_ms();
     peer->prove_again = peer->entries != peer->spiffed->entries;
-    serve_due(peer);
-    if (peer->prove_again) {
+    if (peer->prove_again) { /* decided by others: once more, before anything is served */
         spiffed_peer_pump(peer);
+    } else {
+        serve_due(peer);
     }
 }
 
@@ -132,9 +133,13 @@ static void identified(void *user, enum att_rc rc, const struct proc_msg *reply,
 {
     struct peer *peer = user;
     peer->asking = NULL;
+    bool denied = rc == ATT_E_DENIED || rc == ATT_E_NOTFOUND;
     if (rc == ATT_OK) {
         granted(peer, reply);
-    } else if (rc == ATT_E_DENIED || rc == ATT_E_NOTFOUND) {
+    } else if (denied && peer->asked != peer->spiffed->entries) { /* by others */
+        peer->prove_again = true;
+        spiffed_peer_pump(peer);
+    } else if (denied) {
         nobody(peer, err);
     } else if (rc == ATT_E_GONE || !alive(peer)) {
         grpc_conn_cut(peer->conn, NULL);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define ROOTS_MAX ((size_t)PROC_BUNDLE_MAX * PROC_CERT_MAX)
+#define CRLS_MAX  8
 #define CRL_MAX   (GRPC_ANSWER_MAX - ROOTS_MAX - 4096) /* what an answer has room for */
 
 /* ---- the bundle ---------------------------------------------------------------------------- */
@@ -24,21 +25,44 @@ void spiffed_bundle_done(struct bundle *bundle)
     grpc_bytes_unref(bundle->message);
 }
 
+/* attestd's lists come as DER, one behind the other: each a SEQUENCE with its length. */
+static size_t split_lists(struct att_slice all, ProtobufCBinaryData ret[CRLS_MAX])
+{
+    size_t n = 0;
+    for (struct att_cur cur = att_cur_init(all); cur.left > 0 && n < CRLS_MAX; n++) {
+        const uint8_t *begin = cur.ptr;
+        (void)att_cur_u8(&cur);
+        size_t len = att_cur_u8(&cur);
+        if (len > 0x80) {
+            struct att_cur octets = att_cur_init(att_cur_take(&cur, len & 0x7f));
+            for (len = 0; octets.left > 0 && !octets.failed && len < CRL_MAX;) {
+                len = len << 8 | att_cur_u8(&octets);
+            }
+        }
+        (void)att_cur_take(&cur, len);
+        if (cur.failed) {
+            return n;
+        }
+        ret[n] = (ProtobufCBinaryData){(size_t)(cur.ptr - begin), (uint8_t *)(uintptr_t)begin};
+    }
+    return n;
+}
+
 static struct grpc_bytes *encode(const struct bundle *bundle)
 {
     char id[sizeof "spiffe://" + PROC_TRUST_DOMAIN_MAX];
     X509BundlesResponse message = X509_BUNDLES_RESPONSE__INIT;
     X509BundlesResponse__BundlesEntry entry;
     X509BundlesResponse__BundlesEntry *entries[] = {&entry};
-    ProtobufCBinaryData crl = {bundle->crl.len, bundle->crl.ptr};
+    ProtobufCBinaryData crls[CRLS_MAX];
     snprintf(id, sizeof id, "spiffe://%s", bundle->trust_domain);
     protobuf_c_message_init(&x509_bundles_response__bundles_entry__descriptor, &entry);
     entry.key = id;
     entry.value = (ProtobufCBinaryData){bundle->roots.len, bundle->roots.ptr};
     message.bundles = entries;
     message.n_bundles = 1;
-    message.crl = &crl;
-    message.n_crl = bundle->crl.len ? 1 : 0;
+    message.crl = crls;
+    message.n_crl = split_lists(att_buf_slice(&bundle->crl), crls);
     struct grpc_bytes *bytes = grpc_bytes_new(protobuf_c_message_get_packed_size(&message.base));
     if (bytes) {
         (void)protobuf_c_message_pack(&message.base, bytes->data + 5);
@@ -141,7 +165,7 @@ static void take_crl(struct spiffed *spiffed)
 {
     struct bundle *bundle = &spiffed->bundle;
     att_buf_done(&bundle->crl_coming);
-    if (bundle->crl_size == 0 || (bundle->crl.len && bundle->crl_number <= bundle->crl_has)) {
+    if (bundle->crl_size == 0 || (bundle->crl.len && bundle->crl_number == bundle->crl_has)) {
         complete(spiffed); /* a list is not unsaid: attestd has just started, and fetches it */
     } else if (bundle->crl_size > CRL_MAX) {
         const struct att_err large = {.rc = ATT_E_LIMIT,

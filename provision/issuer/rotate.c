@@ -127,7 +127,8 @@ enum att_rc issuer_rotate_done(struct issuer_rotation *r, struct att_err *err)
 {
     r->call->wake = true;
     att_log(ATT_INFO, "ca.step", ATT_S("step", issuer_string(r->call->result, "step")),
-            ATT_S("authority", issuer_string(r->call->result, "id")), ATT_N("uid", r->call->uid));
+            ATT_S("authority", issuer_string(r->call->result, "id")),
+            ATT_N("uid", r->call->who->uid));
     return issuer_generations_refresh(r->call->issuer, err);
 }
 

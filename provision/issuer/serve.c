@@ -112,8 +112,7 @@ static enum att_rc check_fixed(const struct conf_issuer *old, const struct conf_
     const char *what = att_buf_cstr(&text);
     enum att_rc rc = att_fail(err, ATT_E_INVAL,
                               "a restart is needed to change %s; nothing of the file is in force",
-                              what ? what : "several settings") &&
-                     same_admin_listen(issuer, conf);
+                              what ? what : "several settings");
     att_err_reason(err, "needsRestart");
     return rc;
 }

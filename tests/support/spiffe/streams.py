@@ -17,8 +17,7 @@ import hpack
 
 DATA, HEADERS, RST, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\4\x08\0\0\0\0\0\x3f\0\0\0"
-CALL = [(":method", "POST"), (":scheme", "http"), (":path", "/attestd.v1.Signer/Watch"), (":authority", "localhost"),
-        ("te", "trailers"), ("content-type", "application/grpc")]
+CALL = [(":method", "POST"), (":scheme", "http"), (":authority", "localhost"), ("te", "trailers"), ("content-type", "application/grpc")]
 
 
 class Connection:
@@ -27,11 +26,13 @@ class Connection:
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self.answered, self.ended, self.next, self.over = set(), {}, 1, False
 
-    def call(self):
-        block = self.encoder.encode(CALL)
-        head = struct.pack(">I", len(block))[1:] + struct.pack(">BBI", HEADERS, 4, self.next)
-        self.socket.sendall(head + block + b"\0\0\5\0\1" + struct.pack(">I", self.next) + bytes(5))
+    def call(self, path="/attestd.v1.Signer/Watch", body=b""):
+        block = self.encoder.encode([(":path", path)] + CALL)
+        message = struct.pack(">BI", 0, len(body)) + body
+        self.socket.sendall(struct.pack(">I", len(block))[1:] + struct.pack(">BBI", HEADERS, 4, self.next) + block +
+                            struct.pack(">I", len(message))[1:] + struct.pack(">BBI", DATA, 1, self.next) + message)
         self.next += 2
+        return self.next - 2
 
     def read(self):
         try:
@@ -105,9 +106,10 @@ def after(fd):
     print(json.dumps({"after": answers, "ended": list(one.ended.values()), "over": one.over}), flush=True)
 
 
-if sys.argv[1] == "many":
-    many(sys.argv[2], int(sys.argv[3]))
-elif sys.argv[1] == "exec":
-    exec_itself(sys.argv[2])
-else:
-    after(int(sys.argv[2]))
+if __name__ == "__main__":
+    if sys.argv[1] == "many":
+        many(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1] == "exec":
+        exec_itself(sys.argv[2])
+    else:
+        after(int(sys.argv[2]))

@@ -71,6 +71,15 @@ static X509_CRL *make_crl(size_t n, uint64_t number)
     return crl;
 }
 
+/* One more list in force. */
+static void have_list(X509_CRL *crl, uint64_t number)
+{
+    struct host_crl *one = &host->crls.v[host->crls.n++];
+    snprintf(one->file, sizeof one->file, "list-%zu.crl", host->crls.n);
+    one->crl = crl;
+    one->info.number = number;
+}
+
 static int setup(void **state)
 {
     EVP_PKEY *key;
@@ -92,7 +101,7 @@ static int teardown(void **state)
 {
     (void)state;
     sk_X509_pop_free(host->bundle, X509_free);
-    X509_CRL_free(host->crl.crl);
+    host_crls_done(&host->crls);
     agent_registry_free(host->reg);
     pthread_cond_destroy(&host->changed);
     pthread_mutex_destroy(&host->lock);
@@ -130,7 +139,7 @@ static void a_list_longer_than_a_frame_comes_in_parts(void **state)
     att_autobuf all = ATT_BUF_INIT(CERTS_CRL_MAX);
     uint8_t *der = NULL;
     (void)state;
-    host->crl.crl = make_crl(12000, 7);
+    have_list(make_crl(12000, 7), 7);
     assert_int_equal(ask(PROC_WORKLOAD_BUNDLE, 0, 0, NULL), ATT_OK);
     size_t size = msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_SIZE].num;
     assert_true(size > 2 * PROC_CRL_PART_MAX);
@@ -142,7 +151,7 @@ static void a_list_longer_than_a_frame_comes_in_parts(void **state)
         assert_int_equal(ask(PROC_WORKLOAD_CRL, 7, all.len, NULL), ATT_OK);
         att_buf_put_slice(&all, msg.v[PROC_WORKLOAD_CRL_REP_BYTES].bytes);
     }
-    int len = i2d_X509_CRL(host->crl.crl, &der);
+    int len = i2d_X509_CRL(host->crls.v[0].crl, &der);
     assert_int_equal(parts, (size + PROC_CRL_PART_MAX - 1) / PROC_CRL_PART_MAX);
     assert_true(att_slice_eq(att_buf_slice(&all), ATT_SLICE(der, (size_t)len)));
     OPENSSL_free(der);
@@ -154,7 +163,7 @@ static void parts_of_another_list_are_refused(void **state)
     (void)state;
     assert_int_equal(ask(PROC_WORKLOAD_CRL, 7, 0, &err), ATT_E_RETRY); /* there is none */
     assert_string_equal(err.reason, "crlOther");
-    host->crl.crl = make_crl(1, 8);
+    have_list(make_crl(1, 8), 8);
     att_err_clear(&err);
     assert_int_equal(ask(PROC_WORKLOAD_CRL, 7, 0, &err), ATT_E_RETRY);
     assert_string_equal(err.reason, "crlOther");
@@ -176,14 +185,34 @@ static void the_list_that_was_kept_is_served_until_there_is_another(void **state
     assert_int_equal(msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_NUMBER].num, 5);
     assert_int_equal(ask(PROC_WORKLOAD_CRL, 5, 0, NULL), ATT_OK);
     assert_true(att_slice_eq(msg.v[PROC_WORKLOAD_CRL_REP_BYTES].bytes, att_buf_slice(&der)));
-    host->crl.crl = make_crl(1, 6);
+    have_list(make_crl(1, 6), 6);
     assert_int_equal(ask(PROC_WORKLOAD_BUNDLE, 0, 0, NULL), ATT_OK);
     assert_int_equal(msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_NUMBER].num, 6);
-    X509_CRL_free(host->crl.crl);
-    host->crl.crl = NULL;
+    host_crls_done(&host->crls);
     assert_int_equal(att_io_write_file(file, ATT_SLICE_LIT("no list"), 0600, NULL), ATT_OK);
     assert_int_equal(ask(PROC_WORKLOAD_BUNDLE, 0, 0, NULL), ATT_OK);
     assert_int_equal(msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_SIZE].num, 0);
+}
+
+static void lists_of_two_authorities_come_together(void **state)
+{
+    att_autobuf all = ATT_BUF_INIT(CERTS_CRL_MAX);
+    (void)state;
+    have_list(make_crl(2, 4), 4);
+    have_list(make_crl(1, 9), 9);
+    for (size_t i = 0; i < 2; i++) {
+        uint8_t *at = att_buf_extend(&all, (size_t)i2d_X509_CRL(host->crls.v[i].crl, NULL));
+        i2d_X509_CRL(host->crls.v[i].crl, &at);
+    }
+    assert_int_equal(ask(PROC_WORKLOAD_BUNDLE, 0, 0, NULL), ATT_OK);
+    uint64_t number = msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_NUMBER].num;
+    assert_int_equal(msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_SIZE].num, all.len);
+    assert_int_equal(ask(PROC_WORKLOAD_CRL, number, 0, NULL), ATT_OK);
+    assert_true(att_slice_eq(msg.v[PROC_WORKLOAD_CRL_REP_BYTES].bytes, att_buf_slice(&all)));
+    X509_CRL_free(host->crls.v[1].crl);
+    host->crls.v[1].crl = make_crl(1, 10);
+    assert_int_equal(ask(PROC_WORKLOAD_BUNDLE, 0, 0, NULL), ATT_OK);
+    assert_true(msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_NUMBER].num != number);
 }
 
 static void no_roots_are_no_bundle(void **state)
@@ -204,8 +233,7 @@ static void the_number_moves_with_view_list_and_start(void **state)
     host->view_version++;
     uint64_t second = standing();
     assert_true(second != first);
-    host->crl.crl = make_crl(1, 3);
-    host->crl.info.number = 3;
+    have_list(make_crl(1, 3), 3);
     uint64_t third = standing();
     assert_true(third != second);
     host->started_at++;
@@ -219,6 +247,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(parts_of_another_list_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(the_list_that_was_kept_is_served_until_there_is_another,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(lists_of_two_authorities_come_together, setup, teardown),
         cmocka_unit_test_setup_teardown(no_roots_are_no_bundle, setup, teardown),
         cmocka_unit_test_setup_teardown(the_number_moves_with_view_list_and_start, setup, teardown),
     };

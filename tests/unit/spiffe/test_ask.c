@@ -227,6 +227,31 @@ static void a_full_queue_refuses(void **state)
     ask_free(ask);
 }
 
+static void nobody_fills_the_queue_for_others(void **state)
+{
+    struct heard heard = {0}, other = {0};
+    struct ask_call *call = NULL;
+    int somebody, another;
+    const struct proc_value values[] = {{.num = 1}};
+    (void)state;
+    serve();
+    struct ask *ask = make(1);
+    atomic_store(&hold, true);
+    put(ask, NULL, &somebody, &heard);
+    wait_until(&waiting, 1);
+    for (int i = 0; i < ASK_EACH_MAX; i++) {
+        put(ask, NULL, &somebody, &heard);
+    }
+    assert_int_equal(
+        ask_call(ask, PROC_WORKLOAD_CHANGES, values, 1, -1, &somebody, done, &heard, &call, NULL),
+        ATT_E_LIMIT);
+    put(ask, NULL, &another, &other);
+    atomic_store(&hold, false);
+    wait_for(&other, 1);
+    wait_for(&heard, ASK_EACH_MAX + 1);
+    ask_free(ask);
+}
+
 static void nobody_there_is_unreachable(void **state)
 {
     struct heard heard = {0};
@@ -290,6 +315,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(who_is_forgotten_hears_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_queue_refuses, setup, teardown),
+        cmocka_unit_test_setup_teardown(nobody_fills_the_queue_for_others, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_there_is_unreachable, setup, teardown),
         cmocka_unit_test_setup_teardown(a_foreign_server_is_asked_nothing_and_says_nothing, setup,
                                         teardown),
