@@ -52,8 +52,9 @@ static const struct call calls[] = {
 #define CALL_REFUSAL    16  /* C_GetOperationState */
 #define CALL_KNOWN_MAX  255 /* beyond: no version of the protocol has it */
 
-#define MECHANISM_PSS 0xdu        /* CKM_RSA_PKCS_PSS */
-#define NONE          0xffffffffu /* the length of an array that is not there */
+#define MECHANISM_PSS        0xdu        /* CKM_RSA_PKCS_PSS */
+#define MECHANISM_SHA256_PSS 0x43u       /* CKM_SHA256_RSA_PKCS_PSS, then SHA384's and SHA512's */
+#define NONE                 0xffffffffu /* the length of an array that is not there */
 
 static enum token_frame_verdict refuse(struct att_err *err, enum att_rc rc, const char *what)
 {
@@ -261,6 +262,13 @@ static enum token_frame_verdict walk_room(bool bytes, uint32_t room, struct att_
     return served ? TOKEN_FRAME_PASS : not_served(err, "more room for an answer than is served");
 }
 
+static bool is_pss(uint32_t mechanism)
+{
+    return mechanism == MECHANISM_PSS ||
+           (TOKEN_PSS_WITH_HASH && mechanism >= MECHANISM_SHA256_PSS &&
+            mechanism <= MECHANISM_SHA256_PSS + 2);
+}
+
 /* One argument; *args is moved behind it. */
 static enum token_frame_verdict walk_argument(const char **args, struct att_cur *cur,
                                               struct att_err *err)
@@ -273,7 +281,7 @@ static enum token_frame_verdict walk_argument(const char **args, struct att_cur 
     } else if (at[0] == 'y') {
         (void)att_cur_u8(cur);
     } else if (at[0] == 'M') { /* plain ones: no parameter, or bytes; PSS: hash, MGF, salt */
-        if (att_cur_be32(cur) == MECHANISM_PSS) {
+        if (is_pss(att_cur_be32(cur))) {
             (void)att_cur_take(cur, 24);
         } else {
             (void)take_bytes(cur);
@@ -317,7 +325,7 @@ static bool mechanism_passes(const struct call *call, struct att_slice arguments
     }
     (void)att_cur_be64(&cur);
     uint32_t mechanism = att_cur_be32(&cur);
-    return cur.failed || mechanism == MECHANISM_PSS || mechanism_is_plain(mechanism);
+    return cur.failed || is_pss(mechanism) || mechanism_is_plain(mechanism);
 }
 
 static enum token_frame_verdict walk(const struct call *call, struct att_cur *cur,

@@ -56,7 +56,7 @@ struct peer_key {
 struct token_rsa {
     enum att_rsa_scheme scheme;
     size_t digest_len; /* 0: by the DigestInfo that is given */
-    EVP_MD_CTX *md;    /* the mechanism hashes, too: SHA*_RSA_PKCS */
+    EVP_MD_CTX *md;    /* the mechanism hashes, too: SHA*_RSA_PKCS, SHA*_RSA_PKCS_PSS */
     bool updated;
 };
 struct token_digest {
@@ -126,7 +126,7 @@ CK_RV token_peer_verify(int curve, struct att_slice octets, struct att_slice dig
 #define PEER_CURVE_P256 0
 
 /* ---- rsa.c ---- */
-#define TOKEN_RSA_MECHANISMS 5
+#define TOKEN_RSA_MECHANISMS (TOKEN_PSS_WITH_HASH ? 8 : 5)
 extern const CK_ULONG token_rsa_mechanisms[TOKEN_RSA_MECHANISMS];
 bool token_rsa_is_mechanism(CK_MECHANISM_TYPE type);
 /* Begins; ends whatever *ret held. CKR_MECHANISM_INVALID: none of RSA's. */

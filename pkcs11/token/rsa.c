@@ -7,17 +7,28 @@
 #include <string.h>
 
 static const struct {
-    CK_MECHANISM_TYPE hash, hash_and_sign;
+    CK_MECHANISM_TYPE hash, hash_and_sign, hash_and_pss;
     CK_RSA_PKCS_MGF_TYPE mgf;
     size_t len;
     const char *name;
-} hashes[] = {{CKM_SHA256, CKM_SHA256_RSA_PKCS, CKG_MGF1_SHA256, 32, "SHA256"},
-              {CKM_SHA384, CKM_SHA384_RSA_PKCS, CKG_MGF1_SHA384, 48, "SHA384"},
-              {CKM_SHA512, CKM_SHA512_RSA_PKCS, CKG_MGF1_SHA512, 64, "SHA512"}};
+} hashes[] = {
+    {CKM_SHA256, CKM_SHA256_RSA_PKCS, CKM_SHA256_RSA_PKCS_PSS, CKG_MGF1_SHA256, 32, "SHA256"},
+    {CKM_SHA384, CKM_SHA384_RSA_PKCS, CKM_SHA384_RSA_PKCS_PSS, CKG_MGF1_SHA384, 48, "SHA384"},
+    {CKM_SHA512, CKM_SHA512_RSA_PKCS, CKM_SHA512_RSA_PKCS_PSS, CKG_MGF1_SHA512, 64, "SHA512"}};
 #define HASHES (sizeof hashes / sizeof hashes[0])
 
 const CK_ULONG token_rsa_mechanisms[TOKEN_RSA_MECHANISMS] = {
-    CKM_RSA_PKCS, CKM_RSA_PKCS_PSS, CKM_SHA256_RSA_PKCS, CKM_SHA384_RSA_PKCS, CKM_SHA512_RSA_PKCS};
+    CKM_RSA_PKCS,
+    CKM_RSA_PKCS_PSS,
+    CKM_SHA256_RSA_PKCS,
+    CKM_SHA384_RSA_PKCS,
+    CKM_SHA512_RSA_PKCS,
+#if TOKEN_PSS_WITH_HASH /* what pkcs11-provider 1.0 signs PSS by, and by nothing else */
+    CKM_SHA256_RSA_PKCS_PSS,
+    CKM_SHA384_RSA_PKCS_PSS,
+    CKM_SHA512_RSA_PKCS_PSS,
+#endif
+};
 
 bool token_rsa_is_mechanism(CK_MECHANISM_TYPE type)
 {
@@ -27,6 +38,16 @@ bool token_rsa_is_mechanism(CK_MECHANISM_TYPE type)
         }
     }
     return false;
+}
+
+static CK_RV begin_hash(struct token_rsa *rsa, size_t i)
+{
+    rsa->md = EVP_MD_CTX_new();
+    if (!rsa->md || EVP_DigestInit_ex(rsa->md, EVP_get_digestbyname(hashes[i].name), NULL) != 1) {
+        token_rsa_end(rsa);
+        return CKR_FUNCTION_FAILED;
+    }
+    return CKR_OK;
 }
 
 /* RFC 8017 §9.1.1 allows any salt; TLS 1.3 (RFC 8446 §4.2.3) and X.509 use one as long as the
@@ -39,23 +60,31 @@ static CK_RV check_pss(const CK_MECHANISM *mechanism, struct token_rsa *ret)
     }
     memcpy(&params, mechanism->pParameter, sizeof params);
     for (size_t i = 0; i < HASHES; i++) {
+        bool hashes_too = mechanism->mechanism == hashes[i].hash_and_pss;
         if (params.hashAlg == hashes[i].hash && params.mgf == hashes[i].mgf &&
-            params.sLen == hashes[i].len) {
+            params.sLen == hashes[i].len &&
+            (hashes_too || mechanism->mechanism == CKM_RSA_PKCS_PSS)) {
             *ret = (struct token_rsa){.scheme = ATT_RSA_PSS, .digest_len = hashes[i].len};
-            return CKR_OK;
+            return hashes_too ? begin_hash(ret, i) : CKR_OK;
         }
     }
     return CKR_MECHANISM_PARAM_INVALID;
 }
 
+static bool is_pss(CK_MECHANISM_TYPE type)
+{
+    return type == CKM_RSA_PKCS_PSS || type == CKM_SHA256_RSA_PKCS_PSS ||
+           type == CKM_SHA384_RSA_PKCS_PSS || type == CKM_SHA512_RSA_PKCS_PSS;
+}
+
 CK_RV token_rsa_begin(const CK_MECHANISM *mechanism, struct token_rsa *ret)
 {
     token_rsa_end(ret);
-    if (mechanism->mechanism == CKM_RSA_PKCS_PSS) {
-        return check_pss(mechanism, ret);
-    }
     if (!token_rsa_is_mechanism(mechanism->mechanism)) {
         return CKR_MECHANISM_INVALID;
+    }
+    if (is_pss(mechanism->mechanism)) {
+        return check_pss(mechanism, ret);
     }
     if (mechanism->ulParameterLen) {
         return CKR_MECHANISM_PARAM_INVALID;
@@ -64,11 +93,9 @@ CK_RV token_rsa_begin(const CK_MECHANISM *mechanism, struct token_rsa *ret)
     for (size_t i = 0; i < HASHES; i++) {
         if (mechanism->mechanism == hashes[i].hash_and_sign) {
             rsa.digest_len = hashes[i].len;
-            rsa.md = EVP_MD_CTX_new();
-            if (!rsa.md ||
-                EVP_DigestInit_ex(rsa.md, EVP_get_digestbyname(hashes[i].name), NULL) != 1) {
-                token_rsa_end(&rsa);
-                return CKR_FUNCTION_FAILED;
+            CK_RV rv = begin_hash(&rsa, i);
+            if (rv != CKR_OK) {
+                return rv;
             }
         }
     }

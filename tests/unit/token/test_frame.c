@@ -288,22 +288,30 @@ static void only_plain_mechanisms_pass(void **state)
     assert_int_equal(sign_init(0x1050, 24), TOKEN_FRAME_UNSERVED); /* ECDH1_DERIVE */
     assert_int_equal(sign_init(0x1087, 40), TOKEN_FRAME_UNSERVED); /* AES_GCM */
     assert_int_equal(sign_init(0x80000001, 0), TOKEN_FRAME_UNSERVED);
+    /* SHA256_RSA_PKCS_PSS as bytes: where p11-kit has it, its shape is PSS's */
+    assert_int_equal(sign_init(0x43, 24),
+                     TOKEN_PSS_WITH_HASH ? TOKEN_FRAME_REFUSED : TOKEN_FRAME_UNSERVED);
+    assert_int_equal(sign_init(0x46, 24), TOKEN_FRAME_UNSERVED); /* SHA224_RSA_PKCS */
 }
 
 /* Hash, MGF and salt as three numbers, without a length in front. */
 static void pss_has_three_numbers(void **state)
 {
     (void)state;
-    for (int numbers = 0; numbers <= 4; numbers++) {
-        att_autobuf buf = {0};
-        begin(&buf, 42, "uMu");
-        att_buf_be64(&buf, 1);
-        att_buf_be32(&buf, 0x0d);
-        for (int i = 0; i < numbers; i++) {
-            att_buf_be64(&buf, 0x250);
+    const uint32_t types[] = {0x0d, 0x43, 0x44, 0x45}; /* the last three hash, too */
+    for (size_t type = 0; type < (TOKEN_PSS_WITH_HASH ? 4 : 1); type++) {
+        for (int numbers = 0; numbers <= 4; numbers++) {
+            att_autobuf buf = {0};
+            begin(&buf, 42, "uMu");
+            att_buf_be64(&buf, 1);
+            att_buf_be32(&buf, types[type]);
+            for (int i = 0; i < numbers; i++) {
+                att_buf_be64(&buf, 0x250);
+            }
+            att_buf_be64(&buf, 64);
+            assert_int_equal(check(&buf, true),
+                             numbers == 3 ? TOKEN_FRAME_PASS : TOKEN_FRAME_REFUSED);
         }
-        att_buf_be64(&buf, 64);
-        assert_int_equal(check(&buf, true), numbers == 3 ? TOKEN_FRAME_PASS : TOKEN_FRAME_REFUSED);
     }
 }
 

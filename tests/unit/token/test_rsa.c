@@ -168,8 +168,17 @@ static void other_mechanisms_are_refused(void **state)
 {
     (void)state;
     CK_OBJECT_HANDLE key = find(CKO_PRIVATE_KEY);
-    const CK_MECHANISM_TYPE none[] = {CKM_ECDSA,        CKM_RSA_X_509,     CKM_SHA1_RSA_PKCS,
-                                      CKM_MD5_RSA_PKCS, CKM_RSA_PKCS_OAEP, CKM_SHA256_RSA_PKCS_PSS};
+    const CK_MECHANISM_TYPE none[] = {
+        CKM_ECDSA,
+        CKM_RSA_X_509,
+        CKM_SHA1_RSA_PKCS,
+        CKM_MD5_RSA_PKCS,
+        CKM_RSA_PKCS_OAEP,
+        CKM_SHA1_RSA_PKCS_PSS,
+#if !TOKEN_PSS_WITH_HASH
+        CKM_SHA256_RSA_PKCS_PSS,
+#endif
+    };
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
         CK_MECHANISM mechanism = {none[i], NULL, 0};
         assert_int_equal(f->C_SignInit(session, &mechanism, key), CKR_MECHANISM_INVALID);
@@ -177,6 +186,36 @@ static void other_mechanisms_are_refused(void **state)
     CK_MECHANISM odd = {CKM_RSA_PKCS, text, 4};
     assert_int_equal(f->C_SignInit(session, &odd, key), CKR_MECHANISM_PARAM_INVALID);
 }
+
+#if TOKEN_PSS_WITH_HASH
+static void pss_with_a_hash_takes_that_hash_only(void **state)
+{
+    (void)state;
+    CK_OBJECT_HANDLE key = find(CKO_PRIVATE_KEY);
+    CK_RSA_PKCS_PSS_PARAMS params = {CKM_SHA384, CKG_MGF1_SHA384, 48};
+    CK_MECHANISM pss = {CKM_SHA256_RSA_PKCS_PSS, &params, sizeof params};
+    uint8_t sig[256];
+    assert_int_equal(f->C_SignInit(session, &pss, key), CKR_MECHANISM_PARAM_INVALID);
+    params = (CK_RSA_PKCS_PSS_PARAMS){CKM_SHA256, CKG_MGF1_SHA256, 31};
+    assert_int_equal(f->C_SignInit(session, &pss, key), CKR_MECHANISM_PARAM_INVALID);
+    pss.pParameter = NULL;
+    assert_int_equal(f->C_SignInit(session, &pss, key), CKR_MECHANISM_PARAM_INVALID);
+    assert_int_equal(fx.signatures, 0);
+    /* and what it takes verifies */
+    params.sLen = 32;
+    pss.pParameter = &params;
+    assert_int_equal(sign_once(&pss, text, strlen(text), sig), CKR_OK);
+    EVP_PKEY_CTX *how;
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    assert_int_equal(EVP_DigestVerifyInit(ctx, &how, EVP_sha256(), NULL, fx.key), 1);
+    assert_int_equal(EVP_PKEY_CTX_set_rsa_padding(how, RSA_PKCS1_PSS_PADDING), 1);
+    assert_int_equal(EVP_PKEY_CTX_set_rsa_pss_saltlen(how, RSA_PSS_SALTLEN_DIGEST), 1);
+    assert_int_equal(EVP_DigestVerify(ctx, sig, sizeof sig, (uint8_t *)text, strlen(text)), 1);
+    EVP_MD_CTX_free(ctx);
+    assert_int_equal(f->C_VerifyInit(session, &pss, find(CKO_PUBLIC_KEY)), CKR_OK);
+    assert_int_equal(f->C_Verify(session, (CK_BYTE *)text, strlen(text), sig, sizeof sig), CKR_OK);
+}
+#endif
 
 static void only_the_salt_of_tls_is_taken(void **state)
 {
@@ -336,7 +375,7 @@ static void what_the_token_shows(void **state)
     CK_KEY_TYPE type = 0;
     uint8_t modulus[256], exponent[3];
     assert_int_equal(f->C_GetMechanismList(1, list, &count), CKR_OK);
-    assert_int_equal(count, 5);
+    assert_int_equal(count, TOKEN_PSS_WITH_HASH ? 8 : 5);
     for (CK_ULONG i = 0; i < count; i++) {
         assert_int_not_equal(list[i], CKM_ECDSA);
         assert_int_equal(f->C_GetMechanismInfo(1, list[i], &info), CKR_OK);
@@ -365,6 +404,9 @@ int main(void)
         TEST(what_is_no_digest_is_not_signed),
         TEST(other_mechanisms_are_refused),
         TEST(only_the_salt_of_tls_is_taken),
+#if TOKEN_PSS_WITH_HASH
+        TEST(pss_with_a_hash_takes_that_hash_only),
+#endif
         TEST(the_store_is_not_trusted_with_lengths),
         TEST(private_parts_are_sensitive),
         TEST(weak_peers_are_not_taken),
