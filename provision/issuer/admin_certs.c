@@ -252,9 +252,9 @@ enum att_rc issuer_client_subject(const X509 *cert, struct att_buf *ret_id, stru
     BIO *bio = BIO_new(BIO_s_mem());
     const X509_NAME *name = X509_get_subject_name(cert);
     char *text = NULL;
-    /* UTF-8 stays; control characters and what RFC 2253 wants escaped are escaped. */
-    unsigned long flags = XN_FLAG_RFC2253 & ~(unsigned long)ASN1_STRFLGS_ESC_MSB;
-    bool ok = bio && X509_NAME_entry_count(name) > 0 && X509_NAME_print_ex(bio, name, 0, flags) > 0;
+    /* ASCII, as `openssl x509 -nameopt RFC2253` shows it: everything else is escaped. */
+    bool ok = bio && X509_NAME_entry_count(name) > 0 &&
+              X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253) > 0;
     long len = ok ? BIO_get_mem_data(bio, &text) : 0;
     if (len <= 0 || memchr(text, 0, (size_t)len)) {
         BIO_free(bio);

@@ -27,7 +27,7 @@
 #define BACKLOG     64
 #define WORKERS     4
 #define WAITING_MAX 64 /* requests that no worker has yet */
-#define MOST        256
+#define MOST        128
 #define UNREAD_MAX  ((uint64_t)64 << 20)
 #define HEADERS_MAX 40960 /* a token has up to 16 KiB */
 #define VERIFY_MAX  10

@@ -673,6 +673,25 @@ def test_limits(i):
         except OSError:
             time.sleep(0.5)
     check("served beside 300 idle connections", status == 200, status)
+    # Who leaves before his answer takes nobody with him.
+    body = dump({"op": "audit.list", "args": {"limit": 1000}})
+    ctx = i.context(i.carol)
+    for n in range(60):
+        try:
+            s = ctx.wrap_socket(socket.create_connection(("127.0.0.1", i.port), 30), server_hostname="127.0.0.1")
+            s.sendall(b"POST /admin/v1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                      b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+        except OSError:
+            pass
+    status, deadline = 0, time.time() + 60
+    while time.time() < deadline and status != 200:
+        try:
+            status = i.call("status", i.carol)[0]
+        except OSError:
+            time.sleep(0.5)
+    check("served after clients that left", status == 200 and i.process.poll() is None, status)
     for s in [*quiet, slow]:
         s.close()
 

@@ -241,6 +241,46 @@ static void whole_fetch(struct oidc_provider *p)
     wait_for_fetches(p, n + 2);
 }
 
+/* Keys that could not be refreshed for too long. */
+static void stale_keys_are_no_good(const struct idp *idp, const char *ca)
+{
+    struct oidc_provider *p = NULL;
+    EVP_PKEY *key = NULL;
+    const struct oidc_provider_config config = {.issuer = idp->url,
+                                                .ca_file = ca,
+                                                .unknown_ms = 60000,
+                                                .refresh_ms = 3600000,
+                                                .stale_ms = 1};
+    assert_int_equal(oidc_provider_new(&config, &p, NULL), ATT_OK);
+    oidc_provider_start(p);
+    bool stale = false;
+    for (int i = 0; i < 600 && !stale; i++) {
+        struct att_err err = {0};
+        if (oidc_provider_key(p, "c", OIDC_ES256, &key, &err) == ATT_OK) {
+            EVP_PKEY_free(key); /* within its first millisecond */
+        }
+        stale = strcmp(err.reason, "keysStale") == 0;
+        usleep(20000);
+    }
+    assert_true(stale);
+    oidc_provider_free(p);
+}
+
+/* A server under another root than the one that is named. */
+static void another_root_says_nothing(const struct oidc_provider_config *config, const char *ca)
+{
+    struct oidc_provider *p = NULL;
+    EVP_PKEY *key = NULL;
+    struct tls_identity other = tls_issue(NULL, "other", NULL, 86400);
+    tls_write_pem(ca, other.cert);
+    assert_int_equal(oidc_provider_new(config, &p, NULL), ATT_OK);
+    oidc_provider_start(p);
+    wait_for_fetches(p, 2);
+    refused(oidc_provider_key(p, "c", OIDC_ES256, &key, &err), ATT_E_RETRY, "keysPending");
+    oidc_provider_free(p);
+    tls_identity_done(&other);
+}
+
 static void test_server(void **state)
 {
     (void)state;
@@ -295,34 +335,9 @@ static void test_server(void **state)
     assert_false(has_key(p, "a")); /* gone with the set */
     oidc_provider_free(p);
 
-    /* Keys that could not be refreshed for too long. */
-    const struct oidc_provider_config short_lived = {.issuer = idp.url,
-                                                     .ca_file = ca,
-                                                     .unknown_ms = 60000,
-                                                     .refresh_ms = 3600000,
-                                                     .stale_ms = 1};
-    assert_int_equal(oidc_provider_new(&short_lived, &p, NULL), ATT_OK);
-    oidc_provider_start(p);
-    bool stale = false;
-    for (int i = 0; i < 600 && !stale; i++) {
-        struct att_err err = {0};
-        (void)!oidc_provider_key(p, "c", OIDC_ES256, &key, &err);
-        stale = strcmp(err.reason, "keysStale") == 0;
-        usleep(20000);
-    }
-    assert_true(stale);
-    oidc_provider_free(p);
-
-    /* A server under another root has nothing to say. */
-    struct tls_identity other = tls_issue(NULL, "other", NULL, 86400);
-    tls_write_pem(ca, other.cert);
-    assert_int_equal(oidc_provider_new(&config, &p, NULL), ATT_OK);
-    oidc_provider_start(p);
-    wait_for_fetches(p, 2);
-    refused(oidc_provider_key(p, "c", OIDC_ES256, &key, &err), ATT_E_RETRY, "keysPending");
-    oidc_provider_free(p);
+    stale_keys_are_no_good(&idp, ca);
+    another_root_says_nothing(&config, ca);
     tls_stop(&server);
-    tls_identity_done(&other);
     tls_identity_done(&leaf);
     tls_identity_done(&root);
     set_keys(&idp, NULL);
