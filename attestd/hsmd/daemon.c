@@ -41,7 +41,8 @@ struct command {
 struct parts {
     const struct conf_attestd_hsm *conf;
     const char *run_dir;
-    const void *whole; /* the configuration of which they are parts */
+    const char *hsm_dir; /* of the socket; NULL: run_dir/hsm */
+    const void *whole;   /* the configuration of which they are parts */
     enum att_log_level log_least;
     bool log_json;
     struct conf_p11uri uri;
@@ -98,6 +99,7 @@ static enum att_rc load_issuer(const char *path, struct conf_errors *errors, str
         parts->conf = conf->hsm;
         parts->whole = conf;
         parts->run_dir = conf->run_dir;
+        parts->hsm_dir = conf->ca ? conf->ca->hsm_dir : NULL;
         parts->log_least = conf->log_least;
         parts->log_json = conf->log_json;
     }
@@ -154,7 +156,9 @@ static void log_event(void *user, const char *event, const struct att_err *err)
 
 static enum att_rc find_paths(struct parts *parts, struct att_err *err)
 {
-    int len = snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s/hsm", parts->run_dir);
+    int len = parts->hsm_dir
+                  ? snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s", parts->hsm_dir)
+                  : snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s/hsm", parts->run_dir);
     if (len < 0 || (size_t)len >= sizeof parts->socket_dir) {
         return att_fail(err, ATT_E_INVAL, "run_dir: too long");
     }
@@ -169,7 +173,7 @@ static enum att_rc find_paths(struct parts *parts, struct att_err *err)
 static enum att_rc make_socket_dir(const struct parts *parts, struct att_err *err)
 {
     mode_t mask = umask(022);
-    enum att_rc rc = att_io_mkdirs(parts->run_dir, 0755, err);
+    enum att_rc rc = parts->hsm_dir ? ATT_OK : att_io_mkdirs(parts->run_dir, 0755, err);
     if (rc == ATT_OK) {
         rc = att_io_mkdirs(parts->socket_dir, 0750, err);
     }
