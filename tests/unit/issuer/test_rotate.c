@@ -260,6 +260,7 @@ static void step_by_step(void **state)
     struct stage s;
     start(&s);
     certs_autostack *before = issue(&s);
+    assert_int_equal(sk_X509_num(before), 2);
     rotate_is(&s, false, "none");
     rotate_is(&s, true, "prepared");
     rotate_is(&s, false, "published");
