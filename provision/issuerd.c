@@ -17,7 +17,7 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 static struct issuer *serving; /* for the signal handlers; set before they are */
 
 static const char usage[] =
-    "Usage: attest-issuerd [--config FILE] [--log text|json] [init | --check]\n"
+    "Usage: attest-issuerd [--config FILE] [--log text|json] [init [--root offline] | --check]\n"
     "       attest-issuerd migrate --from sqlite:PATH --to postgres:CONNECTION\n"
     "                              [--password-file FILE]\n"
     "       attest-issuerd [--config FILE] backup --to FOLDER\n"
@@ -25,6 +25,7 @@ static const char usage[] =
     "Serves ACME with TPM evidence; verifies, issues, keeps the audit log.\n"
     "\n"
     "  init            make the certificate authorities in state_dir/ca, once\n"
+    "  --root offline  with init: the roots' keys are elsewhere; run again with the chains\n"
     "  migrate         copy the database of an issuer that is down, whole, and verify it\n"
     "  backup          copy all that is in state_dir, beside the issuer that serves, into a new\n"
     "                  folder; of a PostgreSQL all but the database\n"
@@ -81,6 +82,27 @@ static int tell_init(const char *config)
     return EXIT_OK;
 }
 
+static int init_offline(const char *config)
+{
+    struct conf_issuer *conf = NULL;
+    struct att_err err = {0};
+    bool complete = false;
+    if (issuer_init_offline(config, &complete, &err) ||
+        conf_issuer_load(config, &conf, NULL, &err)) {
+        return failed(&err, "init.failed");
+    }
+    if (!complete) {
+        printf("the roots sign these requests, where their keys are:\n"
+               "  %s/offline/workload-ca.csr\n"
+               "  %s/offline/attest-ca.csr\n"
+               "put what comes back, each an intermediate and its root, beside them as\n"
+               "workload-ca.chain.pem and attest-ca.chain.pem, then run this again\n",
+               conf->state_dir, conf->state_dir);
+    }
+    conf_issuer_free(conf);
+    return complete ? tell_init(config) : EXIT_OK;
+}
+
 static int serve(const char *config, bool check)
 {
     struct att_err err = {0};
@@ -109,7 +131,7 @@ static int serve(const char *config, bool check)
 }
 
 struct arguments {
-    const char *config, *form, *from, *to, *password_file;
+    const char *config, *form, *from, *to, *password_file, *root;
     bool check;
     enum { DO_SERVE, DO_INIT, DO_MIGRATE, DO_BACKUP } act;
 };
@@ -127,6 +149,7 @@ static bool parse_act(int argc, char **argv, struct arguments *args)
            (args->act == DO_SERVE || !args->check) && migrate == (args->from && args->to) &&
            (migrate || backup) == (args->to != NULL) &&
            (migrate || (!args->from && !args->password_file)) &&
+           (!args->root || (args->act == DO_INIT && strcmp(args->root, "offline") == 0)) &&
            (!args->form || strcmp(args->form, "text") == 0 || strcmp(args->form, "json") == 0);
 }
 
@@ -136,6 +159,9 @@ static int act(const struct arguments *args)
     setup_log(args->config, args->form);
     switch (args->act) {
     case DO_INIT:
+        if (args->root) {
+            return init_offline(args->config);
+        }
         return issuer_init(args->config, &err) ? failed(&err, "init.failed")
                                                : tell_init(args->config);
     case DO_MIGRATE:
@@ -153,15 +179,12 @@ static int act(const struct arguments *args)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"check", no_argument, NULL, 'k'},
-                                            {"log", required_argument, NULL, 'l'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {"version", no_argument, NULL, 'V'},
-                                            {"from", required_argument, NULL, 'f'},
-                                            {"to", required_argument, NULL, 't'},
-                                            {"password-file", required_argument, NULL, 'p'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
+        {"log", required_argument, NULL, 'l'},    {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},      {"from", required_argument, NULL, 'f'},
+        {"to", required_argument, NULL, 't'},     {"password-file", required_argument, NULL, 'p'},
+        {"root", required_argument, NULL, 'r'},   {NULL, 0, NULL, 0}};
     struct arguments args = {.config = CONFIG_DEFAULT};
     int opt;
     signal(SIGPIPE, SIG_IGN);
@@ -186,6 +209,9 @@ int main(int argc, char **argv)
             break;
         case 'p':
             args.password_file = optarg;
+            break;
+        case 'r':
+            args.root = optarg;
             break;
         case 'h':
             fputs(usage, stdout);

@@ -78,6 +78,7 @@ static const cyaml_schema_field_t crl_fields[] = {
 static const cyaml_schema_field_t ca_fields[] = {
     STR(conf_ca, keys, OPT),
     STR(conf_ca, hsm_user, OPT),
+    STR(conf_ca, hsm_dir, OPT),
     STR(conf_ca, publish_wait, OPT),
     CYAML_FIELD_END,
 };
@@ -578,6 +579,9 @@ static void check_ca(struct conf_check *check, struct conf_issuer *conf)
     conf->ca_keys_hsm = strcmp(ca->keys, "hsm") == 0;
     if (conf_check_word(check, "ca.keys", ca->keys, kinds) && conf->ca_keys_hsm && !conf->hsm) {
         conf_bad(check, "ca.keys", "hsm needs a section hsm, which names the token");
+    }
+    if (ca->hsm_dir) {
+        (void)conf_check_path(check, "ca.hsm_dir", ca->hsm_dir);
     }
     (void)conf_check_duration(check, "ca.publish_wait", ca->publish_wait, 0,
                               &conf->ca_publish_wait_s);

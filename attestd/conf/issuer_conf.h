@@ -192,8 +192,9 @@ bool conf_admin_pattern_fits(const char *pattern, const char *text);
 
 /* Where the authorities' keys are, and how they are replaced. */
 struct conf_ca {
-    char *keys;     /* "file" or "hsm": where `init` and `ca prepare` make new ones; file */
-    char *hsm_user; /* who serves run_dir/hsm/hsm.sock, beside root; NULL: the issuer's own user */
+    char *keys;         /* "file" or "hsm": where `init` and `ca prepare` make new ones; file */
+    char *hsm_user;     /* who serves hsm_dir/hsm.sock, beside root; NULL: the issuer's own user */
+    char *hsm_dir;      /* the folder of attestd-hsmd's socket; NULL: run_dir/hsm */
     char *publish_wait; /* 24h; from a new root's publication to the first certificate under it */
 };
 

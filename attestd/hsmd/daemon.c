@@ -43,6 +43,7 @@ struct parts {
     const struct conf_attestd_hsm *module; /* the one that this process is for */
     const char *run_dir;
     bool issuer;
+    const char *hsm_dir; /* of the issuer's socket; NULL: run_dir/hsm */
     enum att_log_level log_least;
     bool log_json;
     struct conf_p11uri uri;
@@ -128,6 +129,7 @@ static enum att_rc load_issuer(const struct command *cmd, struct conf_errors *er
                         config_of(cmd), cmd->module, conf->hsm->name);
     }
     parts->module = conf->hsm;
+    parts->hsm_dir = conf->ca ? conf->ca->hsm_dir : NULL;
     parts->issuer = true;
     parts->run_dir = conf->run_dir;
     parts->log_least = conf->log_least;
@@ -181,8 +183,11 @@ static void log_event(void *user, const char *event, const struct att_err *err)
 
 static enum att_rc find_paths(struct parts *parts, struct att_err *err)
 {
-    int len = snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s/hsm%s%s", parts->run_dir,
-                       parts->issuer ? "" : "/", parts->issuer ? "" : parts->module->name);
+    const char *name = parts->issuer ? "" : parts->module->name;
+    int len = parts->hsm_dir
+                  ? snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s", parts->hsm_dir)
+                  : snprintf(parts->socket_dir, sizeof parts->socket_dir, "%s/hsm%s%s",
+                             parts->run_dir, name[0] ? "/" : "", name);
     if (len < 0 || (size_t)len >= sizeof parts->socket_dir) {
         return att_fail(err, ATT_E_INVAL, "run_dir: too long");
     }
@@ -197,9 +202,9 @@ static enum att_rc find_paths(struct parts *parts, struct att_err *err)
 static enum att_rc make_socket_dir(const struct parts *parts, struct att_err *err)
 {
     mode_t mask = umask(022);
-    char all[1100]; /* of all modules: theirs to enter */
-    snprintf(all, sizeof all, "%s/hsm", parts->run_dir);
-    enum att_rc rc = att_io_mkdirs(parts->issuer ? parts->run_dir : all, 0755, err);
+    char above[1100]; /* on a host of all modules: theirs to enter */
+    snprintf(above, sizeof above, "%s%s", parts->run_dir, parts->issuer ? "" : "/hsm");
+    enum att_rc rc = parts->hsm_dir ? ATT_OK : att_io_mkdirs(above, 0755, err);
     if (rc == ATT_OK) {
         rc = att_io_mkdirs(parts->socket_dir, 0750, err);
     }

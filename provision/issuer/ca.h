@@ -80,6 +80,12 @@ json_t *issuer_ca_warnings(struct issuer_ca *ca, const struct conf_issuer *conf,
 /* Makes the folder <state_dir>/ca; ATT_E_EXISTS when it is there. */
 ATT_MUST_USE enum att_rc issuer_ca_create(const struct conf_issuer *conf, struct issuer_hsm *hsm,
                                           struct att_err *err);
+/* The same with the roots elsewhere, in as many runs as it takes (provision/issuer/offline.c):
+ * makes state_dir/offline/NAME.csr, takes NAME.chain.pem from there. *ret_complete: state_dir/ca is
+ * there now. Refuses what certs_authority_check refuses, with its reasons; nothing is put in place
+ * then. */
+ATT_MUST_USE enum att_rc issuer_ca_offline(const struct conf_issuer *conf, struct issuer_hsm *hsm,
+                                           bool *ret_complete, struct att_err *err);
 /* Loads and checks it. renew: issues TLS and view-signer certificates anew when two thirds of their
  * life are over or their names no longer fit; where that fails, those that are still valid will do.
  * Otherwise nothing is written. */

@@ -472,21 +472,17 @@ static enum att_rc init_more(const struct conf_issuer *conf, struct issuer_hsm *
     return rc;
 }
 
-static enum att_rc init_with(const struct conf_issuer *conf, struct issuer_hsm *hsm,
+/* What an issuer needs beside the authorities. */
+static enum att_rc init_rest(const struct conf_issuer *conf, struct issuer_hsm *hsm,
                              struct att_err *err)
 {
-    enum att_rc rc = issuer_ca_create(conf, hsm, err);
-    if (rc == ATT_E_EXISTS) {
-        return init_more(conf, hsm, err);
-    }
-    if (!rc) {
-        issuer_autofree *origin = issuer_log_origin(conf->url, att_now_utc_s());
-        rc = audit_log_make_key(conf->state_dir, origin ? origin : "", err);
-    }
+    issuer_autofree *origin = issuer_log_origin(conf->url, att_now_utc_s());
+    enum att_rc rc = audit_log_make_key(conf->state_dir, origin ? origin : "", err);
     return rc || !conf->dns ? rc : issuer_dns_ca_create(conf, hsm, err);
 }
 
-enum att_rc issuer_init(const char *config_path, struct att_err *err)
+/* ret_complete NULL: the roots are made here. */
+static enum att_rc init_with(const char *config_path, bool *ret_complete, struct att_err *err)
 {
     issuer_autosettings *settings = NULL;
     struct issuer_hsm *hsm = NULL;
@@ -494,11 +490,29 @@ enum att_rc issuer_init(const char *config_path, struct att_err *err)
     if (!rc) {
         rc = issuer_hsm_new(settings->conf, &hsm, err);
     }
-    if (!rc) {
-        rc = init_with(settings->conf, hsm, err);
+    if (rc) {
+        return rc;
+    }
+    const struct conf_issuer *conf = settings->conf;
+    rc = ret_complete ? issuer_ca_offline(conf, hsm, ret_complete, err)
+                      : issuer_ca_create(conf, hsm, err);
+    if (rc == ATT_E_EXISTS && !ret_complete) {
+        rc = init_more(conf, hsm, err);
+    } else if (!rc && (!ret_complete || *ret_complete)) {
+        rc = init_rest(conf, hsm, err);
     }
     issuer_hsm_put(hsm);
     return rc;
+}
+
+enum att_rc issuer_init(const char *config_path, struct att_err *err)
+{
+    return init_with(config_path, NULL, err);
+}
+
+enum att_rc issuer_init_offline(const char *config_path, bool *ret_complete, struct att_err *err)
+{
+    return init_with(config_path, ret_complete, err);
 }
 
 void issuer_poke(struct issuer *issuer)

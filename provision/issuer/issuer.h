@@ -5,6 +5,7 @@
 
 #include "attestd/base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct issuer;
@@ -12,6 +13,10 @@ struct issuer;
 /* Makes state_dir/ca: roots, intermediates, bundle.pem, ak-roots.pem, tls-root.pem, the TLS leaf
  * and the view signer. ATT_E_EXISTS (nothing changed) when there is a CA already. */
 ATT_MUST_USE enum att_rc issuer_init(const char *config_path, struct att_err *err);
+/* The same with roots whose keys are elsewhere: *ret_complete false, when state_dir/offline holds
+ * requests whose chains are awaited. */
+ATT_MUST_USE enum att_rc issuer_init_offline(const char *config_path, bool *ret_complete,
+                                             struct att_err *err);
 
 /* How the C library keeps freed memory: up to a few MiB for each thread instead of 128 KiB, since
  * the pages of a request's JSON are otherwise given back and asked for again three times for each

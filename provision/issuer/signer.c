@@ -95,7 +95,11 @@ enum att_rc issuer_hsm_new(const struct conf_issuer *conf, struct issuer_hsm **r
         return rc;
     }
     atomic_init(&hsm->refs, 1);
-    snprintf(socket, sizeof socket, "%.1000s/hsm/hsm.sock", conf->run_dir);
+    if (conf->ca && conf->ca->hsm_dir) {
+        snprintf(socket, sizeof socket, "%.1000s/hsm.sock", conf->ca->hsm_dir);
+    } else {
+        snprintf(socket, sizeof socket, "%.1000s/hsm/hsm.sock", conf->run_dir);
+    }
     rc = new_callers(hsm, socket, user, err);
     if (rc) {
         issuer_hsm_put(hsm);

@@ -14,7 +14,7 @@ fail() {
 units=$ATT_SOURCE_DIR/scripts/systemd
 grep -q '^SystemCallFilter=~.*process_vm_readv process_vm_writev' "$ATT_SOURCE_DIR/scripts/systemd/attestd-whod.service" ||
     { echo "attestd-whod.service allows other processes' memory"; exit 1; }
-services=(attestd attestd-keyd attestd-whod attestd-tokend attestd-spiffed attestd-hsmd attest-issuerd)
+services=(attestd attestd-keyd attestd-whod attestd-tokend attestd-spiffed attestd-hsmd attest-issuerd attest-issuerd-hsm)
 [ "$(find "$units" -name '*.service' | wc -l)" = $((${#services[@]} + 1)) ] || fail "a service that this test does not know"
 
 # ---- one HSM module or several: one unit -------------------------------------------------------------------
@@ -92,10 +92,11 @@ ok "every user and group of the units is made"
 # ---- AppArmor ------------------------------------------------------------------------------------------------
 if command -v apparmor_parser > /dev/null; then
     for service in "${services[@]}"; do
-        profile=$ATT_SOURCE_DIR/scripts/debian/apparmor/$service
-        apparmor_parser --skip-kernel-load --skip-cache "$profile" > "$dir/apparmor" 2>&1 || fail "AppArmor $service: $(cat "$dir/apparmor")"
         program=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$units/$service.service")
-        grep -q "^profile $service $program " "$profile" || fail "AppArmor $service is not for $program"
+        name=${program##*/} # one program may be two services
+        profile=$ATT_SOURCE_DIR/scripts/debian/apparmor/$name
+        apparmor_parser --skip-kernel-load --skip-cache "$profile" > "$dir/apparmor" 2>&1 || fail "AppArmor $service: $(cat "$dir/apparmor")"
+        grep -q "^profile $name $program " "$profile" || fail "AppArmor $service is not for $program"
     done
     ok "AppArmor: a profile for each service's program, all of them compile"
 else

@@ -149,6 +149,42 @@ static void root_away_refused(void **state)
     stage_free(&s);
 }
 
+/* Another issuer of a shared store, as it last said of itself. */
+static enum att_rc put_other(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_put(tx, &store_issuers, user, err);
+}
+
+static void other_is(struct stage *s, int64_t generation, const char *lacks, int64_t seen_at)
+{
+    char id[] = "other", name[] = "elsewhere:/var/lib/attest-issuerd", text[64];
+    snprintf(text, sizeof text, "%s", lacks);
+    struct store_issuer row = {id, name, generation, text, seen_at};
+    rig_ok(store_run(s->rig.issuer->store, true, put_other, &row, &err));
+}
+
+static void issuer_behind_is_waited_for(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID];
+    start(&s);
+    if (!store_shared(s.rig.issuer->store)) {
+        stage_free(&s);
+        skip();
+    }
+    prepare(&s, json_pack("{s:s}", "kind", "workload"), id);
+    step(&s, "ca.publish", id, "published");
+    int64_t number = issuer_generations_now(s.rig.issuer)->number;
+    other_is(&s, number - 1, "", rig_time);
+    refused(&s, "ca.activate", id, "caIssuerBehind");
+    other_is(&s, number, id, rig_time);
+    refused(&s, "ca.activate", id, "caIssuerBehind");
+    other_is(&s, number - 1, id, rig_time - ISSUER_LIVE_S - 1); /* it has died */
+    step(&s, "ca.activate", id, "active");
+    stage_free(&s);
+}
+
 /* ---- a new root ---------------------------------------------------------------------------------
  */
 
@@ -260,6 +296,7 @@ static void step_by_step(void **state)
     struct stage s;
     start(&s);
     certs_autostack *before = issue(&s);
+    assert_int_equal(sk_X509_num(before), 2);
     rotate_is(&s, false, "none");
     rotate_is(&s, true, "prepared");
     rotate_is(&s, false, "published");
@@ -391,6 +428,7 @@ int main(void)
         cmocka_unit_test(words_refused),
         cmocka_unit_test(active_one_is_not_retired),
         cmocka_unit_test(root_away_refused),
+        cmocka_unit_test(issuer_behind_is_waited_for),
         cmocka_unit_test(new_root_waits_for_hosts),
         cmocka_unit_test(old_root_leaves_when_nothing_needs_it),
         cmocka_unit_test(each_has_its_list),

@@ -11,7 +11,7 @@
 
 #include <openssl/ssl.h>
 
-#define PEERS    4
+#define PEERS    3
 #define LISTS    8
 #define BEHIND   (PEERS - 1) /* hears of a new root last */
 #define LIFETIME 3600
