@@ -458,8 +458,9 @@ ATT_MUST_USE enum att_rc store_audit_continue(struct store_tx *tx, const struct 
 
 /* Empties a record's text and its leaf's salt (store_leaf); number, time and hashes stay, so that
  * chain and log hold. In the same transaction a record must be appended whose JSON has the member
- * "erases" with that number, or a list of numbers with it: a chain with an emptied record that no later one names is
- * "auditEdited". ATT_E_NOTFOUND when there is no such record or it was erased before. */
+ * "erases" with that number, or a list of numbers with it: a chain with an emptied record that no
+ * later one names is "auditEdited". ATT_E_NOTFOUND when there is no such record or it was erased
+ * before. */
 ATT_MUST_USE enum att_rc store_audit_erase(struct store_tx *tx, int64_t seq, struct att_err *err);
 
 /* ---- leaves of the audit log (provision/audit): one a record, of the same number ---------------

@@ -78,7 +78,7 @@ falsified() { # falsified REASON SHELL [PROOF...]: in a copy; $f is the file
     shift 2
     rm -rf "$dir/copy"
     cp -r "$decisions" "$dir/copy"
-    (cd "$dir/copy" && f=$(echo ./*.jsonl) && eval "$how")
+    (cd "$dir/copy" && f=$(echo ./*.jsonl) && export f && eval "$how")
     refused "$reason" verify "$dir/copy" "$@"
 }
 falsified hostLogEdited 'sed -i "/notAssigned/s/\"uid\":0/\"uid\":1001/" $f' "$dir/third.proof"

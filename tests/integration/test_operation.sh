@@ -2,7 +2,6 @@
 # Running an issuer: metrics and health on their own listener, one id for a request in answer, log and decision,
 # SIGHUP, and an end that cuts off nobody who had begun.
 set -euo pipefail
-# shellcheck disable=SC2154 # dir, bin and job_vectors come from job.sh
 # shellcheck source=../support/job.sh
 . "$ATT_SOURCE_DIR/tests/support/job.sh"
 command -v curl > /dev/null || job_skip "no curl"
@@ -161,7 +160,9 @@ curl -sS --fail --cacert "$ca" -o "$dir/tmp/body" "$url/directory" || job_fail "
 refuses() { ! curl -sS --cacert "$ca" -o "$dir/tmp/body" "$url/directory" 2> "$dir/tmp/curl"; }
 wait_for 10 refuses
 grep -q 'refused\|connect' "$dir/tmp/curl" || { cat "$dir/tmp/curl"; job_fail "not refused"; }
+# shellcheck disable=SC2154 # set by client
 echo >&"$go_half"
+# shellcheck disable=SC2154
 echo >&"$go_idle"
 ended() { grep -q ended "$dir/tmp/$1"; }
 wait_for 20 ended half || { cat "$dir/tmp/half.err"; job_fail "the request that had begun"; }

@@ -526,6 +526,21 @@ static void test_issuer_dns_refused(void **state)
     issuer_refused(HEAD ENROL PROFILES "limits: { hosts: 1 }\n", 7, "limits.hosts", "unknown key");
 }
 
+static void test_operation_refused(void **state)
+{
+    (void)state;
+    issuer_refused(HEAD ENROL PROFILES "metrics_listen: \"9464\"\n", 7, "metrics_listen",
+                   "127.0.0.1");
+    issuer_refused(HEAD ENROL PROFILES "metrics_listen: \"unix:metrics.sock\"\n", 7,
+                   "metrics_listen", "unix:/PATH");
+    issuer_refused(HEAD ENROL PROFILES "drain_timeout: 0s\n", 7, "drain_timeout", "");
+    issuer_refused(HEAD ENROL PROFILES "drain_timeout: 60s\ndrain_notice: 30s\n", 7,
+                   "drain_timeout", "found 90s");
+    issuer_refused(HEAD ENROL "profiles:\n  - { name: trading, boot: none, pcrs: \"sha256:0\","
+                              " retention: 399d }\n",
+                   6, "profiles[0].retention", "evidence_lifetime (400d)");
+}
+
 static void test_issuer_refused(void **state)
 {
     (void)state;
@@ -562,16 +577,6 @@ static void test_issuer_refused(void **state)
                    "without trailing slash");
     issuer_refused(HEAD ENROL PROFILES "crl: {lifetime: 1s}\n", 7, "crl.lifetime", "at least 120");
     issuer_refused(HEAD ENROL PROFILES "crl: {life: 1h}\n", 7, "crl.life", "");
-    issuer_refused(HEAD ENROL PROFILES "metrics_listen: \"9464\"\n", 7, "metrics_listen",
-                   "127.0.0.1");
-    issuer_refused(HEAD ENROL PROFILES "metrics_listen: \"unix:metrics.sock\"\n", 7,
-                   "metrics_listen", "unix:/PATH");
-    issuer_refused(HEAD ENROL PROFILES "drain_timeout: 0s\n", 7, "drain_timeout", "");
-    issuer_refused(HEAD ENROL PROFILES "drain_timeout: 60s\ndrain_notice: 30s\n", 7,
-                   "drain_timeout", "found 90s");
-    issuer_refused(HEAD ENROL "profiles:\n  - { name: trading, boot: none, pcrs: \"sha256:0\","
-                              " retention: 399d }\n",
-                   6, "profiles[0].retention", "evidence_lifetime (400d)");
     issuer_refused(HEAD ENROL PROFILES "ca_warning: 1h\n", 7, "ca_warning", "at least 86400");
     issuer_refused(HEAD ENROL PROFILES "tls: { cert_file: /c }\n", 7, "tls.key_file", "required");
     issuer_refused(HEAD PROFILES "enrolment: { boot: none }\n", 6, "enrolment.pcrs", "required");
@@ -775,6 +780,7 @@ int main(void)
         cmocka_unit_test(test_issuer_dns_refused),
         cmocka_unit_test(test_admin),
         cmocka_unit_test(test_admin_refused),
+        cmocka_unit_test(test_operation_refused),
         cmocka_unit_test(test_issuer_refused),
         cmocka_unit_test(test_profiles_refused),
         cmocka_unit_test(test_policy_use),
