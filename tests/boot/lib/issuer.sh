@@ -19,9 +19,8 @@ issuer_make() {
     pcrs: \"$boot_pcrs\"
     logs: [firmware, ima]
     policy_signers: [ \"$signer\" ]"
-    local enrolment="enrolment:
-    $demands"
-    [ "${1:-}" != unjudged ] || demands='' enrolment=''
+    [ "${1:-}" != unjudged ] || demands="boot: none
+    pcrs: \"$boot_pcrs\""
     # The guest reaches this machine's loopback as 10.0.2.2: the TLS certificate is for that name.
     cat > "$work/issuer.yaml" << END
 trust_domain: bank.example
@@ -32,7 +31,8 @@ run_dir: $work/issuer-run
 control_group: none
 ek:
   roots_dir: $work/ek-roots
-$enrolment
+enrolment:
+    $demands
 profiles:
   - name: trading
     description: agents that trade, on hosts whose boot is known
