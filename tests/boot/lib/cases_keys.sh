@@ -115,6 +115,7 @@ case_sealing() {
 
 # ---- power ----
 machine_settled() { # enrolled, certificate, no half file
+    wait_for 300 status_is '.tpm.state == "ready" and .enrolment.state == "enrolled"'
     guest 'attestctl --json doctor' > "$work/doctor.json" || true
     jq -e 'all(.checks[] | select(.name == "keydState"); .ok)' "$work/doctor.json" > /dev/null || fail "$1: $(jq -c '.checks[] | select(.name == "keydState")' "$work/doctor.json")"
     chain_good "$1"
