@@ -195,7 +195,7 @@ wait_for 30 signs plain
 fault_log_has keyd 'no HSM module .*shaky' || job_fail "keyd does not name the module"
 elsewhere() { ctl --json status | jq -e '[.hsm.modules[].name] == ["default"] and (.hsm.elsewhere[] | select(.name == "shaky") | .keys >= 2)'; }
 wait_for 10 elsewhere
-doctor_says hsmModule false 'shaky, which this host.s configuration does not name'
+doctor_says hsmModule:shaky false 'shaky, which this host.s configuration does not name'
 ctl status | grep 'HSM shaky: not configured' > /dev/null
 plain_key=$(cert_key plain)
 jq -e '.version == 1 and (has("module") | not)' "$dir/state/keyd/agents/$(ctl --json agent show plain | jq -r .keyId).hsm" > /dev/null || job_fail "the file of a key of the module default has another form than before"
