@@ -117,9 +117,12 @@ static void check_tcti(struct conf_check *check, const char *tcti)
     for (size_t i = 0; i < sizeof network / sizeof *network; i++) {
         tcp = tcp || strncmp(tcti, network[i], strlen(network[i])) == 0;
     }
+    const char *why = tcp                         ? " (over TCP: attestd-keyd has no network)"
+                      : strcmp(tcti, "none") == 0 ? " (a host without a TPM is not served: no HSM "
+                                                    "proves how it booted)"
+                                                  : "";
     conf_bad(check, "tpm.tcti",
-             "expected device:/PATH, swtpm:path=/SOCKET or tabrmd:…, found \"%.80s\"%s", tcti,
-             tcp ? " (over TCP: attestd-keyd has no network)" : "");
+             "expected device:/PATH, swtpm:path=/SOCKET or tabrmd:…, found \"%.80s\"%s", tcti, why);
 }
 
 static void check_sealing(struct conf_check *check, struct conf_attestd_tpm *tpm)

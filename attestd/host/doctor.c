@@ -101,7 +101,9 @@ static void check_hsm(struct doctor *d, const json_t *info)
     const json_t *elsewhere = json_object_get(hsm, "elsewhere");
     for (size_t i = 0; i < json_array_size(elsewhere); i++) {
         const json_t *one = json_array_get(elsewhere, i);
-        check(d, "hsmModule", false, false,
+        char check_name[64];
+        snprintf(check_name, sizeof check_name, "hsmModule:%s", text_of(one, "name"));
+        check(d, check_name, false, false,
               "name the module in attestd.yaml again, as it was; without it its keys do not sign",
               "%lld keys are in HSM module %s, which this host's configuration does not name",
               (long long)json_integer_value(json_object_get(one, "keys")), text_of(one, "name"));

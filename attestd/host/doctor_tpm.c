@@ -28,7 +28,8 @@ static const char *mend_state(const char *state, const char *cause)
                       "`udevadm trigger -c change -s tpm -s tpmrm`"},
         {"tpmMissing",
          "switch the TPM (fTPM, PTT, vTPM) on in the firmware or the hypervisor, load "
-         "its driver; into a container pass the device"},
+         "its driver; into a container pass the device. A host without any TPM is not served, "
+         "with an HSM neither"},
         {"foreignTpm", "put the right TPM back, or remove the state folder and enrol with a new "
                        "ticket"},
         {"ekCertMismatch",

@@ -19,8 +19,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FILE_MAX   4096
-#define VERSION    2 /* 1 has no module: hosts had one, which is called CONF_HSM_DEFAULT now */
+#define FILE_MAX 4096
+/* 1 has no module: of when hosts had one, which is called CONF_HSM_DEFAULT now. Its keys are
+ * written so still: a version before this one can read them. */
+#define VERSION    2
 #define KEYS_MAX   2048
 #define CKA_ID_LEN PROC_HSM_KEY_ID_LEN
 
@@ -68,10 +70,12 @@ static enum att_rc write_file(const struct keyd *keyd, const struct keyd_key *ke
     if (key->spki.len <= ATT_KEYTYPE_SPKI_MAX) { /* none yet: "making" */
         att_hex(spki, att_buf_slice(&key->spki));
     }
-    att_autojson *json = json_pack(
-        "{s:i, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s}", "version", VERSION, "id", key->id, "agent",
-        key->agent, "module", key->module, "state", word, "created", (json_int_t)key->created_at,
-        "activations", (json_int_t)key->active_seq, "ckaId", cka_id, "spki", spki);
+    const char *module = strcmp(key->module, CONF_HSM_DEFAULT) == 0 ? NULL : key->module;
+    att_autojson *json =
+        json_pack("{s:i, s:s, s:s, s:s*, s:s, s:I, s:I, s:s, s:s}", "version", module ? VERSION : 1,
+                  "id", key->id, "agent", key->agent, "module", module, "state", word, "created",
+                  (json_int_t)key->created_at, "activations", (json_int_t)key->active_seq, "ckaId",
+                  cka_id, "spki", spki);
     enum att_rc rc =
         json ? att_json_dump(json, false, &text, err) : att_fail(err, ATT_E_NOMEM, "key file");
     if (rc == ATT_OK) {

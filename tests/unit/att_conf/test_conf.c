@@ -173,6 +173,7 @@ static void test_attestd_refused(void **state)
         snprintf(yaml, sizeof yaml, "tpm:\n  tcti: \"%s\"\n", over_tcp[i]);
         attestd_refused(yaml, 2, "tpm.tcti", "attestd-keyd has no network");
     }
+    attestd_refused("tpm:\n  tcti: none\n", 2, "tpm.tcti", "a host without a TPM is not served");
     attestd_refused("tpm:\n  pcr: 8\n", 2, "tpm.pcr", "none, 7, signed");
     attestd_refused("tpm:\n  pcr: signed\n", 2, "tpm.policy_key", "required with pcr: signed");
     attestd_refused("tpm:\n  policy_key: /k\n", 2, "tpm.pcr", "expected signed beside");
