@@ -201,6 +201,7 @@ job_make_token() {
 
 job_hsm_ready() { [ "$(grep -c hsmd.token-ready "$dir/log/$1.log")" -gt "$job_hsm_starts" ]; }
 # job_start_hsmd [MODULE]: of a module of the list as hsmd-MODULE
+# shellcheck disable=SC2120
 job_start_hsmd() {
     local name=hsmd${1:+-$1}
     job_hsm_starts=$(grep -c hsmd.token-ready "$dir/log/$name.log" 2> /dev/null || true)
