@@ -254,7 +254,9 @@ enum att_rc host_standing_answer(struct host *host, const struct proc_op *op,
         return watch(host, op, v, ret_payload, err);
     case PROC_WORKLOAD_BUNDLE:
         return bundle(host, op, ret_payload, err);
-    default:
+    case PROC_WORKLOAD_CRL:
         return crl(host, op, v, ret_payload, err);
+    default:
+        return att_fail(err, ATT_E_UNSUPPORTED, "operation %u is not served", op->op);
     }
 }

@@ -415,6 +415,7 @@ static enum att_rc handle(void *user, const struct proc_peer *peer, const struct
     case PROC_WORKLOAD_IDENTIFY:
         return identify(user, peer, op, request->v, ret_payload, err);
     case PROC_WORKLOAD_VIEW:
+    case PROC_WORKLOAD_VIEW_HSM:
         return view(user, op, request->v, ret_payload, err);
     case PROC_WORKLOAD_CHANGES:
         return changes(user, op, request->v, ret_payload, err);

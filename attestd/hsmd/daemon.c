@@ -41,6 +41,7 @@ struct command {
 /* Everything that lasts until the end; never freed, since the process leaves by _exit(). */
 struct parts {
     const struct conf_attestd_hsm *module; /* the one that this process is for */
+    const void *whole; /* the configuration of which it is a part */
     const char *run_dir;
     bool issuer;
     const char *hsm_dir; /* of the issuer's socket; NULL: run_dir/hsm */
@@ -105,6 +106,7 @@ static enum att_rc load_host(const struct command *cmd, struct conf_errors *erro
     if (rc != ATT_OK) {
         return rc;
     }
+    parts->whole = conf;
     parts->module = conf_attestd_hsm_find(conf, cmd->module);
     parts->run_dir = conf->run_dir;
     parts->log_least = conf->log_least;
@@ -120,6 +122,7 @@ static enum att_rc load_issuer(const struct command *cmd, struct conf_errors *er
     if (rc != ATT_OK) {
         return rc;
     }
+    parts->whole = conf;
     if (!conf->hsm) {
         return att_fail(err, ATT_E_NOTFOUND, "%s: no hsm section: there is no HSM to serve",
                         config_of(cmd));

@@ -31,7 +31,7 @@ for name in workload-root workload-ca attest-root attest-ca tls-root; do
     [ -e "$dir/issuer/ca/$name.hsm" ] || job_fail "$name.hsm is not there"
     [ ! -e "$dir/issuer/ca/$name.key" ] || job_fail "$name.key is there"
 done
-hsm_objects privkey > "$dir/tmp/keys"
+hsm_objects privkey authorities > "$dir/tmp/keys"
 [ "$(wc -l < "$dir/tmp/keys")" = 5 ] || { cat "$dir/tmp/keys"; job_fail "expected 5 keys in the token"; }
 "$bin/attest-issuerd" --config "$dir/issuer.yaml" --check > "$dir/tmp/check" 2>&1 || { cat "$dir/tmp/check"; job_fail "--check"; }
 [ "$(ctl --json ca status | jq -r .hsm.state)" = ready ] || job_fail "ca status: $(ctl --json ca status | jq -c .hsm)"
