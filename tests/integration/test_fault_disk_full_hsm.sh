@@ -77,7 +77,7 @@ import os, sys
 sys.path.insert(0, os.path.join(os.environ["ATT_SOURCE_DIR"], "tests", "support"))
 import ask
 try:
-    ask.Asker(sys.argv[1]).call(16, ask.blob(b"alpha") + ask.blob(b"hsm") + ask.blob(b"ec-p256"))
+    ask.Asker(sys.argv[1]).call(16, ask.blob(b"alpha") + ask.blob(b"hsm") + ask.blob(b"ec-p256") + ask.blob(b""))
     print("made")
 except ask.Refused as e:
     print(e.code, e.message)

@@ -63,7 +63,7 @@ wait_for 60 fault_idle "${agents[@]}"
 ok "a freeze cut in half is completed"
 
 # ---- keys that no record knows, up to the limit: the first key that attestd asks for is refused ----
-keyd_ask KEY_CREATE 16 theta tpm ec-p256
+keyd_ask KEY_CREATE 16 theta tpm ec-p256 ""
 keys=$(ctl --json status | jq .tpm.keys)
 [ "$keys" = $((2 * ${#agents[@]} + 16)) ] || job_fail "the test made no keys: $keys"
 job_entries "${agents[@]}" theta
