@@ -20,10 +20,19 @@ enum att_rc issuer_four_eyes(const struct issuer_admin_call *call, const struct 
                              "host %.12s was registered by %.200s: somebody else has to approve it",
                              host->id, call->who->identity);
     }
-    bool relabels = issuer_arg(call, "label") || json_object_get(call->args, "labels");
-    if (relabels && strcmp(host->state, STORE_HOST_APPROVED) == 0) {
+    att_autojson *notes = issuer_json(host->notes);
+    if (strcmp(host->state, STORE_HOST_BANNED) == 0 &&
+        issuer_who_is(call->who, call->conf, issuer_string(notes, ISSUER_BANNED_BY))) {
         return issuer_refuse(err, ATT_E_CONFLICT, "fourEyes",
-                             "host %.12s is approved: its labels change by host import, which "
+                             "host %.12s was banned by %.200s: somebody else has to approve it",
+                             host->id, call->who->identity);
+    }
+    /* One that was approved before is pending for a reason. */
+    bool fresh = strcmp(host->state, STORE_HOST_PENDING) == 0 && !host->reason[0];
+    bool relabels = issuer_arg(call, "label") || json_object_get(call->args, "labels");
+    if (relabels && !fresh) {
+        return issuer_refuse(err, ATT_E_CONFLICT, "fourEyes",
+                             "host %.12s is no new one: its labels change by host import, which "
                              "somebody else approves",
                              host->id);
     }

@@ -13,7 +13,7 @@ struct run {
     const struct issuer_admin_op *op;
 };
 
-/* In the operation's own transaction: what was refused may be asked again. */
+/* In the operation's own transaction, where it has one: what was refused may be asked again. */
 static enum att_rc spend_request(const struct issuer_admin_call *call, const char *op,
                                  struct store_tx *tx, struct att_err *err)
 {
@@ -63,6 +63,22 @@ static enum att_rc run_tx(void *user, struct store_tx *tx, struct att_err *err)
         return issuer_proposal_make(call, r->op, tx, err);
     }
     return r->op->fn(call, tx, err);
+}
+
+/* Of what takes its own transactions the request is spent first: what was refused, too, is asked
+ * again with a new id. */
+static enum att_rc spend_tx(void *user, struct store_tx *tx, struct att_err *err)
+{
+    const struct run *r = user;
+    return spend_request(r->call, r->op->op, tx, err);
+}
+
+static enum att_rc run_steps(struct run *r, struct att_err *err)
+{
+    enum att_rc rc = r->op->write && r->call->who->remote
+                         ? store_run(r->call->issuer->store, true, spend_tx, r, err)
+                         : ATT_OK;
+    return rc ? rc : r->op->fn(r->call, NULL, err);
 }
 
 /* ---- records of refusals --------------------------------------------------------------------- */
@@ -132,8 +148,8 @@ static enum att_rc run(struct issuer_admin_call *call, const struct issuer_admin
     if (rc) {
         return rc;
     }
-    rc = op->store ? store_run(call->issuer->store, op->write, run_tx, &r, err)
-                   : op->fn(call, NULL, err);
+    rc =
+        op->store ? store_run(call->issuer->store, op->write, run_tx, &r, err) : run_steps(&r, err);
     if (!rc && call->wake) {
         issuer_view_wake(call->issuer);
     }

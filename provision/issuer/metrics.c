@@ -200,7 +200,8 @@ static void put_refused(struct att_metrics *m)
         [ISSUER_LIMIT_REVOCATIONS] = "revocations",
         [ISSUER_LIMIT_HOST_ORDERS] = "host_orders",
         [ISSUER_LIMIT_ADDRESS_REQUESTS] = "address_requests",
-        [ISSUER_LIMIT_ADDRESS_ACCOUNTS] = "address_accounts"};
+        [ISSUER_LIMIT_ADDRESS_ACCOUNTS] = "address_accounts",
+        [ISSUER_LIMIT_ADMIN_REFUSALS] = "admin_refusals"};
     att_metrics_family(m, "attest_issuer_nonces_rejected", ATT_COUNTER,
                        "Nonces refused: no nonce, another issuer's or start's, spent or too old.");
     for (size_t i = 0; i < 3; i++) {

@@ -104,10 +104,13 @@ struct issuer_duty issuer_duty_of(const char *op, bool write)
         unsigned roles = strncmp(op, "ca.", 3) == 0 ? (unsigned)CA_OPERATOR : 0;
         return (struct issuer_duty){op, roles, ISSUER_REACH_ALL, 0, false};
     }
-    static const char *const read[] = {"status", "host.",     "entry.", "policy.",
-                                       "cert.",  "proposal.", "ca."};
+    /* A noun with its dot is all of its reading; ca's is named one by one. */
+    static const char *const read[] = {"status", "host.",     "entry.",    "policy.",
+                                       "cert.",  "proposal.", "ca.status", "ca.bundle"};
     for (size_t i = 0; i < sizeof read / sizeof read[0]; i++) {
-        if (strncmp(op, read[i], strlen(read[i])) == 0) {
+        size_t len = strlen(read[i]);
+        bool noun = read[i][len - 1] == '.';
+        if (noun ? strncmp(op, read[i], len) == 0 : strcmp(op, read[i]) == 0) {
             return (struct issuer_duty){op, EVERY, ISSUER_REACH_ANY, 0, false};
         }
     }

@@ -12,7 +12,11 @@
     "  agents: true\n"                                                                             \
     "  people:\n"                                                                                  \
     "    - { name: alice, ids: [\"uid:1000\", \"spiffe://staff.example/alice\"] }\n"               \
+    "    - { name: dave, ids: [\"uid:1001\", \"spiffe://staff.example/dave\"] }\n"                 \
     "  bindings:\n"                                                                                \
+    "    - { principals: [\"person:dave\"], roles: [revoker, approver] }\n"                        \
+    "    - { principals: [\"spiffe://staff.example/west\"], roles: [registrar, approver],\n"       \
+    "        paths: [\"spiffe://bank.example/agent/west-*\"] }\n"                                  \
     "    - { principals: [\"person:alice\"], roles: [registrar, approver, revoker] }\n"            \
     "    - { principals: [\"spiffe://staff.example/bob\"], roles: [approver] }\n"                  \
     "    - { principals: [\"spiffe://staff.example/op\"], roles: [ca-operator] }\n"                \
@@ -30,17 +34,16 @@ static void with_admin(struct stage *s)
 }
 
 /* By a credential that was verified. */
-static enum att_rc as(struct stage *s, const char *who, const char *op, json_t *args,
-                      json_t **ret_result, struct att_err *err)
+static enum att_rc as_with(struct stage *s, const char *who, const char *request, const char *op,
+                           json_t *args, json_t **ret_result, struct att_err *err)
 {
     struct issuer_who w;
-    static unsigned requests;
     char id[64];
     json_t *result = NULL;
     const struct conf_admin *admin = s->rig.issuer->settings->conf->admin;
     snprintf(id, sizeof id, "spiffe://staff.example/%s", who);
     assert_int_equal(issuer_who_remote(&w, admin, id, "192.0.2.1", NULL), ATT_OK);
-    snprintf(w.request, sizeof w.request, "request-%09u", requests++);
+    snprintf(w.request, sizeof w.request, "%s", request);
     enum att_rc rc = issuer_admin_run(s->rig.issuer, &w, op, args, &result, err);
     json_decref(args);
     if (ret_result && !rc) {
@@ -49,6 +52,15 @@ static enum att_rc as(struct stage *s, const char *who, const char *op, json_t *
         json_decref(result);
     }
     return rc;
+}
+
+static enum att_rc as(struct stage *s, const char *who, const char *op, json_t *args,
+                      json_t **ret_result, struct att_err *err)
+{
+    static unsigned requests;
+    char request[40];
+    snprintf(request, sizeof request, "request-%09u", requests++);
+    return as_with(s, who, request, op, args, ret_result, err);
 }
 
 #define refused_as(s, who, op, args, rc, want)                                                     \
@@ -70,6 +82,48 @@ static enum att_rc at_socket(struct stage *s, uid_t uid, const char *op, json_t 
     return rc;
 }
 
+static const struct {
+    const char *op, *args;
+} ca_steps[] = {{"ca.prepare", "{\"kind\":\"workload\",\"csr\":true}"},
+                {"ca.rotate", "{\"kind\":\"workload\"}"},
+                {"ca.chain", "{\"id\":\"0123456789abcdef\",\"text\":\"\"}"},
+                {"ca.publish", "{\"id\":\"0123456789abcdef\"}"},
+                {"ca.activate", "{\"id\":\"0123456789abcdef\"}"},
+                {"ca.retire", "{\"id\":\"0123456789abcdef\"}"}};
+
+/* How many records there are of a refused operation. */
+static size_t refusals_of(struct stage *s, const char *op)
+{
+    json_t *listed =
+        rig_admin(&s->rig, "audit.list", json_pack("{s:s, s:i}", "kind", "admin", "limit", 1000));
+    size_t i, n = 0;
+    json_t *row;
+    json_array_foreach(json_object_get(listed, "records"), i, row)
+    {
+        const json_t *record = json_object_get(row, "record");
+        const char *subject = json_string_value(json_object_get(record, "subject"));
+        n += subject && strcmp(subject, op) == 0;
+    }
+    json_decref(listed);
+    return n;
+}
+
+/* Said here once more, by hand: what is not in this list has effects. */
+static bool only_reads(const char *op)
+{
+    static const char *const read[] = {
+        "status",      "host.list",    "host.show",     "entry.list",     "entry.show",
+        "policy.list", "policy.show",  "policy.dryrun", "cert.list",      "ca.status",
+        "ca.bundle",   "audit.list",   "audit.why",     "audit.evidence", "audit.verify",
+        "audit.prove", "audit.export", "proposal.list", "proposal.show"};
+    for (size_t i = 0; i < sizeof read / sizeof read[0]; i++) {
+        if (strcmp(read[i], op) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A new operation has to say whose it is. */
 static void every_operation_has_its_roles(void **state)
 {
@@ -83,14 +137,94 @@ static void every_operation_has_its_roles(void **state)
         }
         assert_int_not_equal(duty.roles, 0);
         assert_true(op.write == (duty.reach != ISSUER_REACH_ANY));
-        assert_true(op.store || !op.write);
+        assert_true(op.write == !only_reads(op.op));
     }
     assert_true(n > 30);
     /* What nobody knows is for the socket alone. */
     assert_int_equal(issuer_duty_of("host.teleport", true).roles, 0);
     assert_int_equal(issuer_duty_of("backup.create", false).roles, 0);
     assert_int_equal(issuer_duty_of("ca.anything", true).roles, CONF_ROLE_CA_OPERATOR);
+    assert_int_equal(issuer_duty_of("ca.anything", false).roles, 0);
+    assert_int_equal(issuer_duty_of("ca.statusAndMore", false).roles, 0);
     assert_int_equal(issuer_duty_of("audit.anything", false).roles, CONF_ROLE_AUDITOR);
+}
+
+/* Each step of an authority is the CA operator's alone, asks for a request id, and is done once. */
+static void a_step_of_an_authority_is_the_operators(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_new(&s, "none");
+    with_admin(&s);
+    for (size_t i = 0; i < sizeof ca_steps / sizeof ca_steps[0]; i++) {
+        const char *op = ca_steps[i].op, *args = ca_steps[i].args;
+        struct att_err none = {0}, first = {0}, again = {0};
+        char id[40];
+        refused_as(&s, "carol", op, issuer_json(args), ATT_E_DENIED, "roleMissing");
+        refused_as(&s, "west", op, issuer_json(args), ATT_E_DENIED, "roleMissing");
+        refused_as(&s, "desk", op, issuer_json(args), ATT_E_DENIED, "roleMissing");
+        assert_int_equal(as_with(&s, "op", "", op, issuer_json(args), NULL, &none), ATT_E_INVAL);
+        assert_string_equal(none.reason, "usage");
+        assert_non_null(strstr(none.msg, "new for each request"));
+        snprintf(id, sizeof id, "step-of-authority-%zu", i);
+        enum att_rc rc = as_with(&s, "op", id, op, issuer_json(args), NULL, &first);
+        assert_true(rc == ATT_OK || strncmp(first.reason, "ca", 2) == 0);
+        assert_int_equal(as_with(&s, "op", id, op, issuer_json(args), NULL, &again),
+                         ATT_E_CONFLICT);
+        assert_string_equal(again.reason, "requestDone");
+        assert_true(refusals_of(&s, op) >= 5);
+    }
+    stage_free(&s);
+}
+
+/* Who bans an EK that nobody has met made that host: he does not approve it, by no way. */
+static void a_ban_is_lifted_by_somebody_else(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct att_err why = {0};
+    const char *ek = "00000000000000000000000000000000000000000000000000000000000000aa";
+    stage_new(&s, "none");
+    with_admin(&s);
+    rig_ok(
+        as(&s, "dave", "host.ban", json_pack("{s:s, s:s}", "id", ek, "reason", "x"), NULL, &err));
+    refused_as(&s, "dave", "host.approve", json_pack("{s:s}", "id", ek), ATT_E_CONFLICT,
+               "fourEyes");
+    assert_int_equal(at_socket(&s, 1001, "host.approve", json_pack("{s:s}", "id", ek), &why),
+                     ATT_E_CONFLICT);
+    assert_string_equal(why.reason, "fourEyes");
+    /* His it stays when somebody else has banned it, too. */
+    rig_ok(
+        as(&s, "alice", "host.ban", json_pack("{s:s, s:s}", "id", ek, "reason", "y"), NULL, &err));
+    refused_as(&s, "dave", "host.approve", json_pack("{s:s}", "id", ek), ATT_E_CONFLICT,
+               "fourEyes");
+    refused_as(&s, "alice", "host.approve", json_pack("{s:s}", "id", ek), ATT_E_CONFLICT,
+               "fourEyes");
+    rig_ok(as(&s, "bob", "host.approve", json_pack("{s:s}", "id", ek), NULL, &err));
+    stage_free(&s);
+}
+
+/* To ban an approved host and to approve it again changes no label. */
+static void a_ban_is_no_way_to_labels(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_enrolled(&s, "none");
+    with_admin(&s);
+    const char *ek = s.tpm.ek_id;
+    refused_as(&s, "bob", "host.approve", json_pack("{s:s, s:s}", "id", ek, "label", "h2"),
+               ATT_E_CONFLICT, "fourEyes");
+    rig_ok(
+        as(&s, "dave", "host.ban", json_pack("{s:s, s:s}", "id", ek, "reason", "x"), NULL, &err));
+    refused_as(&s, "dave", "host.approve", json_pack("{s:s}", "id", ek), ATT_E_CONFLICT,
+               "fourEyes");
+    refused_as(&s, "bob", "host.approve", json_pack("{s:s, s:s}", "id", ek, "label", "h2"),
+               ATT_E_CONFLICT, "fourEyes");
+    refused_as(&s, "bob", "host.approve",
+               json_pack("{s:s, s:{s:s}}", "id", ek, "labels", "zone", "trading"), ATT_E_CONFLICT,
+               "fourEyes");
+    rig_ok(as(&s, "bob", "host.approve", json_pack("{s:s}", "id", ek), NULL, &err));
+    stage_free(&s);
 }
 
 static int enrol_with(struct stage *s, const json_t *ticket, char state[16])
@@ -328,6 +462,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_has_its_roles),
+        cmocka_unit_test(a_step_of_an_authority_is_the_operators),
+        cmocka_unit_test(a_ban_is_lifted_by_somebody_else),
+        cmocka_unit_test(a_ban_is_no_way_to_labels),
         cmocka_unit_test(a_ticket_only_registers),
         cmocka_unit_test(without_the_section_one_is_enough),
         cmocka_unit_test(a_ticket_takes_no_host_over),
