@@ -216,9 +216,6 @@ enum att_rc issuer_admin_audit(struct issuer_admin_call *call, struct store_tx *
                                struct att_err *err)
 {
     issuer_who_put(record, call->who);
-    if (call->proposed_by) {
-        json_object_set_new(record, "proposedBy", json_string(call->proposed_by));
-    }
     return issuer_audit(tx, call->now, record, NULL, err);
 }
 

@@ -10,7 +10,6 @@ struct issuer_admin_call {
     const struct issuer_who *who;
     const struct conf_admin *conf; /* may be NULL */
     struct issuer_scope scope;     /* what who may act on */
-    const char *proposed_by;       /* of a proposal that who approved; else NULL */
     int64_t now;
     json_t *result; /* an object, for the operation to fill */
     bool wake;      /* the view changed: wake who waits, after the commit */

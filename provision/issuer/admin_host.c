@@ -411,7 +411,7 @@ static char *host_text(const struct store_host *host)
 /* Who is remembered as the one that registered a host. */
 static const char *registrar_of(const struct issuer_admin_call *call)
 {
-    return call->proposed_by ? call->proposed_by : call->who->identity;
+    return call->who->proposed_by ? call->who->proposed_by : call->who->identity;
 }
 
 struct import {

@@ -7,6 +7,8 @@
 #define REFUSALS_MAX  128 /* records of one identity's in ISSUER_RECENT_S */
 #define STRANGERS_MAX 32  /* of one address's without an identity */
 #define STRANGERS_ALL 256 /* of all of these */
+#define ROLELESS_MAX  32  /* of one address's identities that have no role */
+#define ROLELESS_ALL  256 /* of all of these: anybody with an account at a provider has a name */
 
 struct run {
     struct issuer_admin_call *call;
@@ -106,6 +108,11 @@ static bool may_record(struct issuer *issuer, const struct issuer_who *who)
     int64_t now = issuer->clock();
     struct issuer_limit *limit = issuer->limit;
     enum issuer_limit_kind kind = ISSUER_LIMIT_ADMIN_REFUSALS;
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    if (who->id[0] && issuer_who_bound(settings->conf->admin, who, NULL)) {
+        return !issuer_limit_take_address(limit, kind, who->peer, ROLELESS_MAX, now) &&
+               !issuer_limit_take(limit, kind, "roleless", ROLELESS_ALL, now);
+    }
     if (who->id[0]) {
         uint8_t digest[ATT_SHA256_LEN];
         char key[65];

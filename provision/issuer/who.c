@@ -54,6 +54,9 @@ void issuer_who_put(json_t *record, const struct issuer_who *who)
     if (who->peer[0]) {
         json_object_set_new(record, "address", json_string(who->peer));
     }
+    if (who->proposed_by) {
+        json_object_set_new(record, "proposedBy", json_string(who->proposed_by));
+    }
 }
 
 bool issuer_who_is(const struct issuer_who *who, const struct conf_admin *admin,
@@ -236,6 +239,13 @@ enum att_rc issuer_scope_enter(const struct conf_admin *admin, const struct issu
         *ret_scope = scope;
     }
     return rc;
+}
+
+enum att_rc issuer_who_bound(const struct conf_admin *admin, const struct issuer_who *who,
+                             struct att_err *err)
+{
+    struct issuer_scope scope;
+    return issuer_scope_enter(admin, who, EVERY, ISSUER_REACH_ANY, &scope, err);
 }
 
 enum att_rc issuer_scope_host(const struct issuer_scope *scope, const char *host,
