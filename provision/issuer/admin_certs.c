@@ -76,7 +76,7 @@ static enum att_rc add_crls(X509_STORE *store, const char *path, struct att_err 
     if (rc) {
         return rc;
     }
-    BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.len);
+    BIO *bio = BIO_new_mem_buf(pem.len ? (const char *)pem.ptr : "", (int)pem.len);
     unsigned n = 0;
     if (!bio) {
         return att_fail(err, ATT_E_NOMEM, "no memory");
