@@ -22,7 +22,9 @@ struct arg {
 struct operation {
     const char *op;
     issuer_admin_fn fn;
-    enum { READ, WRITE, NONE } store;
+    /* Its own transaction, or none at all: NONE only reads, STEPS changes something in transactions
+     * of its own (and keys, files). */
+    enum { READ, WRITE, NONE, STEPS } store;
     struct arg args[ARGS_MAX];
 };
 
@@ -106,15 +108,15 @@ static const struct operation operations[] = {
       {"profile", ARG_TEXT, false},
       {"reason", ARG_TEXT, true}}},
     {"ca.status", issuer_admin_ca_status, READ, {{0}}},
-    {"ca.prepare", issuer_admin_ca_prepare, NONE, {ROTATION}},
-    {"ca.rotate", issuer_admin_ca_rotate, NONE, {ROTATION, {"start", ARG_BOOL, false}}},
+    {"ca.prepare", issuer_admin_ca_prepare, STEPS, {ROTATION}},
+    {"ca.rotate", issuer_admin_ca_rotate, STEPS, {ROTATION, {"start", ARG_BOOL, false}}},
     {"ca.chain",
      issuer_admin_ca_chain,
-     NONE,
+     STEPS,
      {ID, {"text", ARG_TEXT, true}, {"filename", ARG_TEXT, false}}},
-    {"ca.publish", issuer_admin_ca_publish, NONE, {ID}},
-    {"ca.activate", issuer_admin_ca_activate, NONE, {ID, {"force", ARG_BOOL, false}}},
-    {"ca.retire", issuer_admin_ca_retire, NONE, {ID, {"force", ARG_BOOL, false}}},
+    {"ca.publish", issuer_admin_ca_publish, STEPS, {ID}},
+    {"ca.activate", issuer_admin_ca_activate, STEPS, {ID, {"force", ARG_BOOL, false}}},
+    {"ca.retire", issuer_admin_ca_retire, STEPS, {ID, {"force", ARG_BOOL, false}}},
     {"ca.bundle", issuer_admin_ca_bundle, NONE, {{"kind", ARG_TEXT, true}}},
     {"audit.list",
      issuer_admin_audit_list,
@@ -214,9 +216,6 @@ enum att_rc issuer_admin_audit(struct issuer_admin_call *call, struct store_tx *
                                struct att_err *err)
 {
     issuer_who_put(record, call->who);
-    if (call->proposed_by) {
-        json_object_set_new(record, "proposedBy", json_string(call->proposed_by));
-    }
     return issuer_audit(tx, call->now, record, NULL, err);
 }
 
@@ -404,7 +403,8 @@ bool issuer_admin_op_at(size_t n, struct issuer_admin_op *ret_op)
         return false;
     }
     const struct operation *o = &operations[n];
-    *ret_op = (struct issuer_admin_op){o->op, o->fn, o->store == WRITE, o->store != NONE};
+    *ret_op = (struct issuer_admin_op){o->op, o->fn, o->store == WRITE || o->store == STEPS,
+                                       o->store == READ || o->store == WRITE};
     return true;
 }
 

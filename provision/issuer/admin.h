@@ -10,7 +10,6 @@ struct issuer_admin_call {
     const struct issuer_who *who;
     const struct conf_admin *conf; /* may be NULL */
     struct issuer_scope scope;     /* what who may act on */
-    const char *proposed_by;       /* of a proposal that who approved; else NULL */
     int64_t now;
     json_t *result; /* an object, for the operation to fill */
     bool wake;      /* the view changed: wake who waits, after the commit */
@@ -95,7 +94,8 @@ enum att_rc issuer_admin_proposal_reject(struct issuer_admin_call *, struct stor
 struct issuer_admin_op {
     const char *op;
     issuer_admin_fn fn;
-    bool write, store; /* changes something; wants a transaction */
+    bool write; /* changes something */
+    bool store; /* in one transaction; else in its own, if it needs any */
 };
 /* The n-th of all; false after the last. */
 bool issuer_admin_op_at(size_t n, struct issuer_admin_op *ret_op);
@@ -114,7 +114,10 @@ void issuer_admin_refused(struct issuer *issuer, const struct issuer_who *who, c
 ATT_MUST_USE enum att_rc issuer_proposal_make(struct issuer_admin_call *call,
                                               const struct issuer_admin_op *op, struct store_tx *tx,
                                               struct att_err *err);
-/* ATT_E_DENIED, reason "fourEyes": who asks is who registered the host. */
+/* In a banned host's notes: the identity that banned it last. */
+#define ISSUER_BANNED_BY "bannedBy"
+/* ATT_E_CONFLICT, reason "fourEyes": who asks is who registered the host, or banned it; or he gives
+ * labels to one that is not new. */
 ATT_MUST_USE enum att_rc issuer_four_eyes(const struct issuer_admin_call *call,
                                           const struct store_host *host, struct att_err *err);
 

@@ -137,16 +137,17 @@ static enum att_rc run(struct issuer *issuer, const struct issuer_admin_request 
     return issuer_admin_run(issuer, who, op, args ? args : none, ret_result, err);
 }
 
-/* Who is not known is told why, and so is the log; only so many times for ever. */
+/* Who is not known, or has no role, is told why, and so is the log; only so many times for ever. */
 static void refuse_stranger(struct issuer *issuer, const struct issuer_who *who,
                             const struct att_err *err, struct issuer_admin_answer *answer)
 {
     refuse(answer, status_of(err), err);
-    if (err->rc == ATT_E_AUTH) {
+    if (err->rc == ATT_E_AUTH || err->rc == ATT_E_DENIED) {
         static struct att_often often = ATT_OFTEN_INIT;
         if (att_often(&often, err->reason, att_boottime_ms())) {
             att_log(ATT_WARN, "admin.stranger", ATT_S("address", who->peer),
-                    ATT_S("reason", err->reason), ATT_S("detail", err->msg));
+                    ATT_S("who", who->identity), ATT_S("reason", err->reason),
+                    ATT_S("detail", err->msg));
         }
         issuer_admin_refused(issuer, who, "", err);
     }
@@ -166,6 +167,8 @@ void issuer_admin_answer(struct issuer *issuer, const struct issuer_admin_reques
     }
     issuer_autosettings *settings = issuer_settings_get(issuer);
     enum att_rc rc = issuer_admin_authenticate(issuer, settings, &request->credential, &who, &err);
+    /* Of what somebody without a role brings nothing is read. */
+    rc = rc ? rc : issuer_who_bound(settings->conf->admin, &who, &err);
     if (rc) {
         err.rc = rc;
         refuse_stranger(issuer, &who, &err, ret_answer);

@@ -5,6 +5,7 @@
 #include "certs/oid.h"
 #include "certs/san.h"
 #include "provision/issuer/ca.h"
+#include "provision/issuer/generations.h"
 
 #include <errno.h>
 #include <openssl/err.h>
@@ -56,6 +57,18 @@ static bool same_stamp(const struct stamp *a, const struct stamp *b)
            a->at.tv_sec == b->at.tv_sec && a->at.tv_nsec == b->at.tv_nsec;
 }
 
+/* A list that does not say when the next one comes would be in force for ever. */
+static enum att_rc add_crl(X509_STORE *store, X509_CRL *crl, const char *path, unsigned n,
+                           struct att_err *err)
+{
+    if (!X509_CRL_get0_nextUpdate(crl)) {
+        return att_fail(err, ATT_E_PARSE, "%s: PEM block %u: the list has no nextUpdate", path, n);
+    }
+    return X509_STORE_add_crl(store, crl) == 1
+               ? ATT_OK
+               : att_fail_openssl(err, ATT_E_CRYPTO, "%s: PEM block %u", path, n);
+}
+
 static enum att_rc add_crls(X509_STORE *store, const char *path, struct att_err *err)
 {
     att_autobuf pem = ATT_BUF_INIT(CRL_FILE_MAX);
@@ -63,21 +76,29 @@ static enum att_rc add_crls(X509_STORE *store, const char *path, struct att_err 
     if (rc) {
         return rc;
     }
-    BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.len);
+    BIO *bio = BIO_new_mem_buf(pem.len ? (const char *)pem.ptr : "", (int)pem.len);
     unsigned n = 0;
-    X509_CRL *crl = NULL;
-    bool ok = bio != NULL;
-    while (ok && n < CRLS_MAX && (crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL))) {
-        ok = X509_STORE_add_crl(store, crl) == 1;
-        X509_CRL_free(crl);
+    if (!bio) {
+        return att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    X509_CRL *crl;
+    ERR_clear_error();
+    while (!rc && (crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL))) {
         n++;
+        rc = n > CRLS_MAX
+                 ? att_fail(err, ATT_E_LIMIT, "%s: more than %d revocation lists", path, CRLS_MAX)
+                 : add_crl(store, crl, path, n, err);
+        X509_CRL_free(crl);
     }
     BIO_free(bio);
+    /* The end of the file is an error of its own; any other is of a block that cannot be read. */
+    unsigned long last = ERR_peek_last_error();
+    bool at_end = ERR_GET_LIB(last) == ERR_LIB_PEM && ERR_GET_REASON(last) == PEM_R_NO_START_LINE;
     ERR_clear_error();
-    return ok && n
-               ? ATT_OK
-               : att_fail(err, ATT_E_PARSE, "%s: expected 1 to %d PEM blocks X509 CRL, found %u",
-                          path, CRLS_MAX, n);
+    if (!rc && (!at_end || !n)) {
+        rc = att_fail(err, ATT_E_PARSE, "%s: PEM block %u: expected X509 CRL", path, n + 1);
+    }
+    return rc;
 }
 
 static enum att_rc add_roots(X509_STORE *store, const char *path, struct att_err *err)
@@ -270,16 +291,26 @@ enum att_rc issuer_client_subject(const X509 *cert, struct att_buf *ret_id, stru
 /* ---- agents ---------------------------------------------------------------------------------- */
 
 struct look_up {
-    const char *serial;
+    X509 *cert;
+    const char *serial, *spiffe_id;
     bool good;
 };
+
+/* The first certificate of what was issued is this one, byte for byte. */
+static bool is_issued(const struct store_cert *row, X509 *cert)
+{
+    certs_autostack *chain = NULL;
+    return !certs_pem_parse(att_slice_str(row->pem), &chain, NULL) && sk_X509_num(chain) > 0 &&
+           X509_cmp(sk_X509_value(chain, 0), cert) == 0;
+}
 
 static enum att_rc look_up(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct look_up *l = user;
     struct store_cert row = {0};
     enum att_rc rc = store_get(tx, &store_certs, l->serial, &row, NULL);
-    l->good = !rc && strcmp(row.status, STORE_CERT_ISSUED) == 0;
+    l->good = !rc && strcmp(row.status, STORE_CERT_ISSUED) == 0 && strcmp(row.kind, "agent") == 0 &&
+              strcmp(row.subject, l->spiffe_id) == 0 && is_issued(&row, l->cert);
     store_record_done(&store_certs, &row);
     return rc && rc != ATT_E_NOTFOUND ? att_fail(err, rc, "certificates cannot be read") : ATT_OK;
 }
@@ -289,7 +320,8 @@ static enum att_rc verify_chain(struct issuer *issuer, X509 *cert, STACK_OF(X509
 {
     certs_autostack *roots = NULL;
     struct att_err why = {0};
-    enum att_rc rc = certs_bundle_parse(att_slice_str(issuer->ca->bundle), &roots, err);
+    enum att_rc rc =
+        certs_bundle_parse(att_slice_str(issuer_generations_now(issuer)->bundle), &roots, err);
     STACK_OF(X509) *chain = sk_X509_new_null();
     bool ok = !rc && chain && sk_X509_push(chain, cert);
     for (int i = 0; ok && i < sk_X509_num(sent) && i < CERTS_CHAIN_MAX_CERTS; i++) {
@@ -318,12 +350,21 @@ enum att_rc issuer_client_agent_verify(struct issuer *issuer, X509 *cert, STACK_
     if (rc) {
         return rc;
     }
-    struct look_up l = {.serial = info.serial_hex};
+    att_autobuf id = {0};
+    rc = certs_san_spiffe(cert, &id, err);
+    if (rc) {
+        return rc;
+    }
+    struct look_up l = {cert, info.serial_hex, att_buf_cstr(&id), false};
+    if (!l.spiffe_id) {
+        return att_fail(err, ATT_E_NOMEM, "no memory");
+    }
     rc = store_run(issuer->store, false, look_up, &l, err);
     if (!rc && !l.good) {
         rc = issuer_refuse(err, ATT_E_AUTH, "certRevoked",
                            "client certificate %s is revoked, or none that was issued here",
                            info.serial_hex);
     }
-    return rc ? rc : certs_san_spiffe(cert, ret_id, err);
+    att_buf_put(ret_id, id.ptr, id.len);
+    return rc ? rc : att_buf_ok(ret_id, err);
 }

@@ -277,6 +277,30 @@ static enum att_rc put_new_host(struct store_tx *tx, struct store_host *host, st
     return rc;
 }
 
+/* Who lifts the ban is somebody else. */
+static enum att_rc note_ban(const struct issuer_admin_call *call, struct store_host *host,
+                            const char *reason, struct att_err *err)
+{
+    att_autojson *notes = issuer_json(host->notes);
+    json_object_set_new(notes, ISSUER_BANNED_BY, json_string(call->who->identity));
+    issuer_autofree *text = issuer_json_text(notes);
+    return text && issuer_set(&host->notes, text) && issuer_set(&host->state, STORE_HOST_BANNED) &&
+                   issuer_set(&host->reason, reason)
+               ? ATT_OK
+               : att_fail(err, ATT_E_NOMEM, "no memory");
+}
+
+/* An EK that nobody has met: it is his who bans it. */
+static enum att_rc ban_unknown(const struct issuer_admin_call *call, struct store_tx *tx,
+                               const char *ek, struct store_host *ret_host, struct att_err *err)
+{
+    enum att_rc rc = issuer_host_new(ek, STORE_HOST_BANNED, "inventory", call->now, ret_host, err);
+    if (!rc && !issuer_set(&ret_host->registered_by, call->who->identity)) {
+        rc = att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    return rc ? rc : put_new_host(tx, ret_host, err);
+}
+
 enum att_rc issuer_admin_host_ban(struct issuer_admin_call *call, struct store_tx *tx,
                                   struct att_err *err)
 {
@@ -289,10 +313,7 @@ enum att_rc issuer_admin_host_ban(struct issuer_admin_call *call, struct store_t
     enum att_rc rc = issuer_arg_host(call, tx, &host, err);
     if (rc == ATT_E_NOTFOUND && ek_form(id)) {
         att_err_clear(err);
-        rc = issuer_host_new(id, STORE_HOST_BANNED, "inventory", call->now, &host, err);
-        if (!rc) {
-            rc = put_new_host(tx, &host, err);
-        }
+        rc = ban_unknown(call, tx, id, &host, err);
     }
     if (!rc) {
         rc = in_scope(call, &host, err);
@@ -301,10 +322,9 @@ enum att_rc issuer_admin_host_ban(struct issuer_admin_call *call, struct store_t
         rc = issuer_host_end(tx, host.id, "hostBanned", call->now, &revoked, err);
     }
     if (!rc) {
-        rc = issuer_set(&host.state, STORE_HOST_BANNED) && issuer_set(&host.reason, reason)
-                 ? save_host(call, tx, &host, err)
-                 : att_fail(err, ATT_E_NOMEM, "no memory");
+        rc = note_ban(call, &host, reason, err);
     }
+    rc = rc ? rc : save_host(call, tx, &host, err);
     if (!rc) {
         put_host(call, &host);
         rc = host_event(call, tx, &host, "banned", reason, revoked, err);
@@ -391,7 +411,7 @@ static char *host_text(const struct store_host *host)
 /* Who is remembered as the one that registered a host. */
 static const char *registrar_of(const struct issuer_admin_call *call)
 {
-    return call->proposed_by ? call->proposed_by : call->who->identity;
+    return call->who->proposed_by ? call->who->proposed_by : call->who->identity;
 }
 
 struct import {
@@ -489,6 +509,7 @@ enum att_rc issuer_admin_host_import(struct issuer_admin_call *call, struct stor
         return att_fail(err, ATT_E_NOMEM, "no memory");
     }
     char *rest = text, *line;
+    bool none = true;
     enum att_rc rc = ATT_OK;
     for (int n = 1; (line = strsep(&rest, "\n")) && !rc; n++) {
         size_t len = strlen(line);
@@ -498,6 +519,7 @@ enum att_rc issuer_admin_host_import(struct issuer_admin_call *call, struct stor
         if (n == 1 && strcmp(line, "ek,label,labels") != 0) {
             rc = att_fail(err, ATT_E_PARSE, "expected the header ek,label,labels");
         } else if (n > 1 && *line) {
+            none = false;
             rc = n > IMPORT_LINES_MAX
                      ? att_fail(err, ATT_E_LIMIT, "more than %d lines", IMPORT_LINES_MAX)
                      : import_line(call, tx, &im, line, err);
@@ -505,6 +527,10 @@ enum att_rc issuer_admin_host_import(struct issuer_admin_call *call, struct stor
         if (rc) {
             att_err_prefix(err, "%s:%d", file, n);
         }
+    }
+    if (!rc && none) {
+        rc = att_fail(err, ATT_E_PARSE,
+                      "%s:2: expected a line ek,label,labels of a host, found none", file);
     }
     json_object_set_new(call->result, "unchanged", json_integer(im.unchanged));
     json_object_set_new(call->result, "dryRun", json_boolean(im.dry_run));

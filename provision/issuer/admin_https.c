@@ -4,6 +4,7 @@
 
 #include "provision/issuer/ca.h"
 #include "provision/issuer/conns.h"
+#include "provision/issuer/shares.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -31,6 +32,7 @@
 #define UNREAD_MAX  ((uint64_t)64 << 20)
 #define HEADERS_MAX 40960 /* a token has up to 16 KiB */
 #define VERIFY_MAX  10
+_Static_assert(ISSUER_SHARES_MAX >= WAITING_MAX + WORKERS, "each may be another address's");
 
 struct job {
     struct issuer_admin_server *server;
@@ -39,6 +41,7 @@ struct job {
     struct issuer_admin_answer out;
     struct att_buf body;
     char *path, *content_type, *authorization, *peer;
+    char share[ISSUER_SHARE_KEY];
     struct job *next;
 };
 
@@ -63,10 +66,11 @@ struct issuer_admin_server {
     bool looping;
     pthread_mutex_t lock;
     pthread_cond_t work;
-    struct queue todo, done; /* under lock */
-    unsigned running;        /* under lock: with a worker, or done and not sent */
-    bool stopping;           /* under lock */
-    bool draining;           /* loop's */
+    struct queue todo, done;     /* under lock */
+    struct issuer_shares shares; /* under lock: by address, since nobody is known before he runs */
+    unsigned running;            /* under lock: taken and not sent */
+    bool stopping;               /* under lock */
+    bool draining;               /* loop's */
 };
 
 /* ---- jobs ------------------------------------------------------------------------------------ */
@@ -92,6 +96,24 @@ static struct job *pop(struct queue *q)
     return job;
 }
 
+/* The first whose address has not its share of workers; NULL: none. */
+static struct job *pop_fair(struct issuer_admin_server *s)
+{
+    struct queue *q = &s->todo;
+    for (struct job **at = &q->first; *at; at = &(*at)->next) {
+        struct job *job = *at;
+        if (issuer_share_start(&s->shares, job->share)) {
+            *at = job->next;
+            if (!job->next) {
+                q->end = at;
+            }
+            q->n--;
+            return job;
+        }
+    }
+    return NULL;
+}
+
 static void job_free(struct job *job)
 {
     if (job) {
@@ -114,13 +136,32 @@ static void poke(struct issuer_admin_server *s)
     (void)n;
 }
 
+static void put_busy(struct issuer_admin_answer *answer)
+{
+    *answer = (struct issuer_admin_answer){.status = 503, .retry_after_s = 1};
+    att_buf_put_str(&answer->body,
+                    "{\"ok\":false,\"error\":{\"code\":\"retry\",\"reason\":\"busy\","
+                    "\"message\":\"too many requests wait: try again\"}}");
+}
+
+/* What no worker has is not begun any more. Under the lock. */
+static void end_waiting(struct issuer_admin_server *s)
+{
+    struct job *job;
+    while ((job = pop(&s->todo))) {
+        issuer_share_drop(&s->shares, job->share);
+        put_busy(&job->out);
+        push(&s->done, job);
+    }
+}
+
 static void *work(void *user)
 {
     struct issuer_admin_server *s = user;
     pthread_mutex_lock(&s->lock);
     for (;;) {
-        struct job *job = pop(&s->todo);
-        if (!job && s->stopping) {
+        struct job *job = s->stopping ? NULL : pop_fair(s);
+        if (s->stopping) {
             break;
         }
         if (!job) {
@@ -130,6 +171,7 @@ static void *work(void *user)
         pthread_mutex_unlock(&s->lock);
         issuer_admin_answer(s->issuer, &job->in, &job->out);
         pthread_mutex_lock(&s->lock);
+        issuer_share_end(&s->shares, job->share);
         push(&s->done, job);
         poke(s);
     }
@@ -187,9 +229,8 @@ static void send_answer(struct evhttp_request *request, const struct issuer_admi
 
 static void answer_busy(struct evhttp_request *request)
 {
-    struct issuer_admin_answer busy = {.status = 503, .retry_after_s = 1};
-    att_buf_put_str(&busy.body, "{\"ok\":false,\"error\":{\"code\":\"retry\",\"reason\":\"busy\","
-                                "\"message\":\"too many requests wait: try again\"}}");
+    struct issuer_admin_answer busy;
+    put_busy(&busy);
     hold(request, false);
     send_answer(request, &busy);
     att_buf_done(&busy.body);
@@ -222,6 +263,7 @@ static bool fill(struct job *job)
     }
     job->path = strdup(path ? path : "/");
     job->peer = peer ? strdup(peer) : NULL;
+    issuer_share_key(peer, job->share);
     job->content_type = copy_header(headers, "Content-Type", &ok);
     job->authorization = copy_header(headers, "Authorization", &ok);
     job->body = ATT_BUF_INIT(ISSUER_BODY_MAX);
@@ -251,7 +293,8 @@ static void on_request(struct evhttp_request *request, void *user)
     }
     bool ok = job && fill(job);
     pthread_mutex_lock(&s->lock);
-    bool taken = ok && !s->stopping && s->todo.n < WAITING_MAX;
+    bool taken =
+        ok && !s->stopping && s->todo.n < WAITING_MAX && issuer_share_wait(&s->shares, job->share);
     if (taken) {
         hold(request, true); /* before a worker may be done with it */
         s->running++;
@@ -486,8 +529,12 @@ void issuer_admin_server_free(struct issuer_admin_server *s)
     }
     pthread_mutex_lock(&s->lock);
     s->stopping = true;
+    end_waiting(s);
     pthread_cond_broadcast(&s->work);
     pthread_mutex_unlock(&s->lock);
+    if (s->looping) {
+        poke(s);
+    }
     for (unsigned i = 0; i < s->n_workers; i++) {
         pthread_join(s->workers[i], NULL);
     }

@@ -6,6 +6,9 @@
 
 #define OPEN_MAX      256 /* all of them */
 #define OPEN_MINE_MAX 64
+#define DAY_MINE_MAX  256 /* one identity's of 24 hours, decided or not */
+#define DAY_S         86400
+#define ARGS_BYTES    ((size_t)1 << 20) /* as JSON: what is proposed can be read, too */
 
 /* ---- four eyes ------------------------------------------------------------------------------- */
 
@@ -20,10 +23,19 @@ enum att_rc issuer_four_eyes(const struct issuer_admin_call *call, const struct 
                              "host %.12s was registered by %.200s: somebody else has to approve it",
                              host->id, call->who->identity);
     }
-    bool relabels = issuer_arg(call, "label") || json_object_get(call->args, "labels");
-    if (relabels && strcmp(host->state, STORE_HOST_APPROVED) == 0) {
+    att_autojson *notes = issuer_json(host->notes);
+    if (strcmp(host->state, STORE_HOST_BANNED) == 0 &&
+        issuer_who_is(call->who, call->conf, issuer_string(notes, ISSUER_BANNED_BY))) {
         return issuer_refuse(err, ATT_E_CONFLICT, "fourEyes",
-                             "host %.12s is approved: its labels change by host import, which "
+                             "host %.12s was banned by %.200s: somebody else has to approve it",
+                             host->id, call->who->identity);
+    }
+    /* One that was approved before is pending for a reason. */
+    bool fresh = strcmp(host->state, STORE_HOST_PENDING) == 0 && !host->reason[0];
+    bool relabels = issuer_arg(call, "label") || json_object_get(call->args, "labels");
+    if (relabels && !fresh) {
+        return issuer_refuse(err, ATT_E_CONFLICT, "fourEyes",
+                             "host %.12s is no new one: its labels change by host import, which "
                              "somebody else approves",
                              host->id);
     }
@@ -86,7 +98,7 @@ static json_t *proposal_json(const struct store_proposal *p, int64_t now)
 
 struct open_count {
     const struct issuer_admin_call *call;
-    unsigned all, mine;
+    unsigned all, mine, today;
 };
 
 static enum att_rc count_open(void *user, const void *record, struct att_err *err)
@@ -101,16 +113,30 @@ static enum att_rc count_open(void *user, const void *record, struct att_err *er
     return ATT_OK;
 }
 
+static enum att_rc count_made(void *user, const void *record, struct att_err *err)
+{
+    struct open_count *c = user;
+    const struct store_proposal *p = record;
+    (void)err;
+    c->today += issuer_who_is(c->call->who, c->call->conf, p->by_who);
+    return ATT_OK;
+}
+
 static enum att_rc check_room(const struct issuer_admin_call *call, struct store_tx *tx,
                               struct att_err *err)
 {
     struct open_count c = {.call = call};
-    enum att_rc rc =
-        store_each(tx, &store_proposals, "state", STORE_PROPOSAL_OPEN, count_open, &c, err);
+    enum att_rc rc = store_proposal_list(tx, STORE_PROPOSAL_OPEN, INT64_MIN, count_open, &c, err);
+    rc = rc ? rc : store_proposal_list(tx, NULL, call->now - DAY_S, count_made, &c, err);
     if (!rc && (c.all >= OPEN_MAX || c.mine >= OPEN_MINE_MAX)) {
         rc = issuer_refuse(err, ATT_E_CONFLICT, "proposalsFull",
                            "%u proposals are open, %u of them yours; at most %d and %d", c.all,
                            c.mine, OPEN_MAX, OPEN_MINE_MAX);
+    }
+    if (!rc && c.today >= DAY_MINE_MAX) {
+        rc = issuer_refuse(err, ATT_E_CONFLICT, "proposalsFull",
+                           "%u proposals of the last 24 hours are yours; at most %d", c.today,
+                           DAY_MINE_MAX);
     }
     return rc;
 }
@@ -133,6 +159,11 @@ enum att_rc issuer_proposal_make(struct issuer_admin_call *call, const struct is
     struct store_proposal p = {.created_at = call->now,
                                .expires_at = call->now + call->conf->proposal_lifetime_s};
     enum att_rc rc = args ? check_room(call, tx, err) : att_fail(err, ATT_E_NOMEM, "no memory");
+    if (!rc && strlen(args) > ARGS_BYTES) {
+        rc = issuer_refuse(err, ATT_E_LIMIT, "proposalSize",
+                           "%s: its arguments have %zu bytes as JSON, a proposal has at most %zu",
+                           op->op, strlen(args), ARGS_BYTES);
+    }
     rc = rc ? rc : effect_of(call, op, tx, effect, NULL, err);
     rc = rc ? rc : issuer_new_id(id, err);
     if (rc) {
@@ -177,12 +208,11 @@ enum att_rc issuer_admin_proposal_list(struct issuer_admin_call *call, struct st
 {
     struct listing l = {json_array(), issuer_arg(call, "state"), call->now};
     json_object_set_new(call->result, "proposals", l.list);
-    return store_each(tx, &store_proposals, NULL, NULL, add, &l, err);
+    return store_proposal_list(tx, NULL, INT64_MIN, add, &l, err);
 }
 
 static enum att_rc load(const struct issuer_admin_call *call, struct store_tx *tx,
-                        struct store_proposal *ret, struct issuer_admin_op *ret_op,
-                        json_t **ret_args, struct att_err *err)
+                        struct store_proposal *ret, struct att_err *err)
 {
     const char *id = issuer_arg(call, "id");
     enum att_rc rc = store_get(tx, &store_proposals, id, ret, NULL);
@@ -191,8 +221,35 @@ static enum att_rc load(const struct issuer_admin_call *call, struct store_tx *t
                    ? issuer_refuse(err, rc, "proposalUnknown", "there is no proposal %.64s", id)
                    : att_fail(err, rc, "proposals cannot be read");
     }
-    *ret_args = issuer_json(ret->args);
-    return issuer_admin_op_find(ret->op, *ret_args, ret_op, err);
+    return ATT_OK;
+}
+
+static enum att_rc read_op(const struct store_proposal *p, struct issuer_admin_op *ret_op,
+                           json_t **ret_args, struct att_err *err)
+{
+    *ret_args = issuer_json(p->args);
+    return issuer_admin_op_find(p->op, *ret_args, ret_op, err);
+}
+
+static void show_effect(const struct issuer_admin_call *call, const struct store_proposal *p,
+                        struct store_tx *tx)
+{
+    struct issuer_admin_op op;
+    att_autojson *args = NULL, *effect = NULL;
+    struct issuer_admin_call as = *call;
+    struct att_err why = {0};
+    char now[65];
+    enum att_rc rc = read_op(p, &op, &args, &why);
+    json_object_set(call->result, "args", args);
+    as.args = args;
+    as.scope.all = true; /* nothing is changed */
+    rc = rc ? rc : effect_of(&as, &op, tx, now, &effect, &why);
+    if (rc) {
+        json_object_set_new(call->result, "wouldFail", json_string(why.msg));
+    } else if (effect) {
+        json_object_set(call->result, "effect", effect);
+        json_object_set_new(call->result, "stale", json_boolean(strcmp(now, p->effect) != 0));
+    }
 }
 
 /* What it says, and what it would do now, as far as its proposer still may. */
@@ -200,24 +257,14 @@ enum att_rc issuer_admin_proposal_show(struct issuer_admin_call *call, struct st
                                        struct att_err *err)
 {
     struct store_proposal p = {0};
-    struct issuer_admin_op op;
-    att_autojson *args = NULL, *effect = NULL;
-    char now[65];
-    enum att_rc rc = load(call, tx, &p, &op, &args, err);
+    enum att_rc rc = load(call, tx, &p, err);
     if (!rc) {
         att_autojson *shown = proposal_json(&p, call->now);
         json_object_update(call->result, shown);
-        json_object_set(call->result, "args", args);
-        struct issuer_admin_call as = *call;
-        struct att_err why = {0};
-        as.args = args;
-        as.scope.all = true; /* nothing is changed */
-        if (effect_of(&as, &op, tx, now, &effect, &why)) {
-            json_object_set_new(call->result, "wouldFail", json_string(why.msg));
-        } else if (effect) {
-            json_object_set(call->result, "effect", effect);
-            json_object_set_new(call->result, "stale", json_boolean(strcmp(now, p.effect) != 0));
-        }
+    }
+    /* Of what was decided or has ended the digest is left. */
+    if (!rc && p.args[0]) {
+        show_effect(call, &p, tx);
     }
     store_record_done(&store_proposals, &p);
     return rc;
@@ -248,7 +295,7 @@ static enum att_rc decide(struct issuer_admin_call *call, struct store_tx *tx,
 {
     p->decided_at = call->now;
     bool ok = issuer_set(&p->state, state) && issuer_set(&p->decided_by, call->who->identity) &&
-              issuer_set(&p->reason, reason);
+              issuer_set(&p->reason, reason) && issuer_set(&p->args, "");
     enum att_rc rc =
         ok ? store_put(tx, &store_proposals, p, err) : att_fail(err, ATT_E_NOMEM, "no memory");
     return rc ? rc : record(call, tx, p, state, err);
@@ -290,8 +337,10 @@ static enum att_rc carry_out(struct issuer_admin_call *call, const struct store_
 {
     const struct issuer_duty duty = issuer_duty_of(op->op, true);
     struct issuer_admin_call as = *call;
+    struct issuer_who who = *call->who;
+    who.proposed_by = p->by_who;
+    as.who = &who;
     as.args = args;
-    as.proposed_by = p->by_who;
     enum att_rc rc =
         issuer_scope_enter(call->conf, call->who, duty.approver, duty.reach, &as.scope, err);
     rc = rc ? rc : op->fn(&as, tx, err);
@@ -305,8 +354,9 @@ enum att_rc issuer_admin_proposal_approve(struct issuer_admin_call *call, struct
     struct store_proposal p = {0};
     struct issuer_admin_op op;
     att_autojson *args = NULL;
-    enum att_rc rc = load(call, tx, &p, &op, &args, err);
+    enum att_rc rc = load(call, tx, &p, err);
     rc = rc ? rc : check_open(call, &p, err);
+    rc = rc ? rc : read_op(&p, &op, &args, err);
     if (!rc && is_mine(call, &p)) {
         rc = issuer_refuse(err, ATT_E_CONFLICT, "fourEyes",
                            "%.200s proposed it: somebody else has to approve it",
@@ -322,23 +372,45 @@ enum att_rc issuer_admin_proposal_approve(struct issuer_admin_call *call, struct
     return rc;
 }
 
+/* Who could approve it as far as his reach goes: where a dry run cannot tell (it fails for another
+ * reason, or its operation is of another version), his has to be everything. */
+static enum att_rc may_reject(const struct issuer_admin_call *call, const struct store_proposal *p,
+                              struct store_tx *tx, struct att_err *err)
+{
+    const struct issuer_duty duty = issuer_duty_of(p->op, true);
+    struct issuer_admin_call as = *call;
+    struct issuer_admin_op op;
+    struct att_err why = {0};
+    att_autojson *args = NULL;
+    char effect[65];
+    enum att_rc rc =
+        issuer_scope_enter(call->conf, call->who, duty.approver, duty.reach, &as.scope, err);
+    if (rc || duty.reach != ISSUER_REACH_PART) {
+        return rc;
+    }
+    rc = read_op(p, &op, &args, &why);
+    as.args = args;
+    rc = rc ? rc : effect_of(&as, &op, tx, effect, NULL, &why);
+    if (rc == ATT_E_DENIED && strcmp(why.reason, "roleScope") == 0) {
+        *err = why;
+        return rc;
+    }
+    return rc ? issuer_scope_all(&as.scope, err) : ATT_OK;
+}
+
 /* By an approver, or by who made it. */
 enum att_rc issuer_admin_proposal_reject(struct issuer_admin_call *call, struct store_tx *tx,
                                          struct att_err *err)
 {
     struct store_proposal p = {0};
-    struct issuer_admin_op op;
-    struct issuer_scope scope;
-    att_autojson *args = NULL;
     const char *reason = issuer_arg(call, "reason");
     if (!*reason || strlen(reason) > 200) {
         return issuer_refuse(err, ATT_E_INVAL, "usage", "reason: expected 1 to 200 characters");
     }
-    enum att_rc rc = load(call, tx, &p, &op, &args, err);
+    enum att_rc rc = load(call, tx, &p, err);
     rc = rc ? rc : check_open(call, &p, err);
     if (!rc && !is_mine(call, &p)) {
-        rc = issuer_scope_enter(call->conf, call->who, issuer_duty_of(p.op, true).approver,
-                                ISSUER_REACH_PART, &scope, err);
+        rc = may_reject(call, &p, tx, err);
     }
     rc = rc ? rc : decide(call, tx, &p, STORE_PROPOSAL_REJECTED, reason, err);
     if (!rc) {

@@ -7,13 +7,15 @@
 #define REFUSALS_MAX  128 /* records of one identity's in ISSUER_RECENT_S */
 #define STRANGERS_MAX 32  /* of one address's without an identity */
 #define STRANGERS_ALL 256 /* of all of these */
+#define ROLELESS_MAX  32  /* of one address's identities that have no role */
+#define ROLELESS_ALL  256 /* of all of these: anybody with an account at a provider has a name */
 
 struct run {
     struct issuer_admin_call *call;
     const struct issuer_admin_op *op;
 };
 
-/* In the operation's own transaction: what was refused may be asked again. */
+/* In the operation's own transaction, where it has one: what was refused may be asked again. */
 static enum att_rc spend_request(const struct issuer_admin_call *call, const char *op,
                                  struct store_tx *tx, struct att_err *err)
 {
@@ -65,6 +67,22 @@ static enum att_rc run_tx(void *user, struct store_tx *tx, struct att_err *err)
     return r->op->fn(call, tx, err);
 }
 
+/* Of what takes its own transactions the request is spent first: what was refused, too, is asked
+ * again with a new id. */
+static enum att_rc spend_tx(void *user, struct store_tx *tx, struct att_err *err)
+{
+    const struct run *r = user;
+    return spend_request(r->call, r->op->op, tx, err);
+}
+
+static enum att_rc run_steps(struct run *r, struct att_err *err)
+{
+    enum att_rc rc = r->op->write && r->call->who->remote
+                         ? store_run(r->call->issuer->store, true, spend_tx, r, err)
+                         : ATT_OK;
+    return rc ? rc : r->op->fn(r->call, NULL, err);
+}
+
 /* ---- records of refusals --------------------------------------------------------------------- */
 
 struct refusal {
@@ -90,6 +108,11 @@ static bool may_record(struct issuer *issuer, const struct issuer_who *who)
     int64_t now = issuer->clock();
     struct issuer_limit *limit = issuer->limit;
     enum issuer_limit_kind kind = ISSUER_LIMIT_ADMIN_REFUSALS;
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    if (who->id[0] && issuer_who_bound(settings->conf->admin, who, NULL)) {
+        return !issuer_limit_take_address(limit, kind, who->peer, ROLELESS_MAX, now) &&
+               !issuer_limit_take(limit, kind, "roleless", ROLELESS_ALL, now);
+    }
     if (who->id[0]) {
         uint8_t digest[ATT_SHA256_LEN];
         char key[65];
@@ -132,8 +155,8 @@ static enum att_rc run(struct issuer_admin_call *call, const struct issuer_admin
     if (rc) {
         return rc;
     }
-    rc = op->store ? store_run(call->issuer->store, op->write, run_tx, &r, err)
-                   : op->fn(call, NULL, err);
+    rc =
+        op->store ? store_run(call->issuer->store, op->write, run_tx, &r, err) : run_steps(&r, err);
     if (!rc && call->wake) {
         issuer_view_wake(call->issuer);
     }

@@ -189,18 +189,25 @@ static void put_decisions(struct att_metrics *m)
     }
 }
 
+static const char *const limit_words[ISSUER_LIMITS] = {
+    [ISSUER_LIMIT_REFUSALS] = "account_refusals",
+    [ISSUER_LIMIT_CHANGES] = "account_changes",
+    [ISSUER_LIMIT_REFUSED_LOGS] = "refused_logs",
+    [ISSUER_LIMIT_NEW_LOGS] = "new_logs",
+    [ISSUER_LIMIT_REVOCATIONS] = "revocations",
+    [ISSUER_LIMIT_HOST_ORDERS] = "host_orders",
+    [ISSUER_LIMIT_ADDRESS_REQUESTS] = "address_requests",
+    [ISSUER_LIMIT_ADDRESS_ACCOUNTS] = "address_accounts",
+    [ISSUER_LIMIT_ADMIN_REFUSALS] = "admin_refusals"};
+
+const char *issuer_metrics_limit_word(enum issuer_limit_kind kind)
+{
+    return limit_words[kind];
+}
+
 static void put_refused(struct att_metrics *m)
 {
     static const char *const nonces[] = {"malformed", "foreign", "spent"};
-    static const char *const limits[ISSUER_LIMITS] = {
-        [ISSUER_LIMIT_REFUSALS] = "account_refusals",
-        [ISSUER_LIMIT_CHANGES] = "account_changes",
-        [ISSUER_LIMIT_REFUSED_LOGS] = "refused_logs",
-        [ISSUER_LIMIT_NEW_LOGS] = "new_logs",
-        [ISSUER_LIMIT_REVOCATIONS] = "revocations",
-        [ISSUER_LIMIT_HOST_ORDERS] = "host_orders",
-        [ISSUER_LIMIT_ADDRESS_REQUESTS] = "address_requests",
-        [ISSUER_LIMIT_ADDRESS_ACCOUNTS] = "address_accounts"};
     att_metrics_family(m, "attest_issuer_nonces_rejected", ATT_COUNTER,
                        "Nonces refused: no nonce, another issuer's or start's, spent or too old.");
     for (size_t i = 0; i < 3; i++) {
@@ -209,7 +216,8 @@ static void put_refused(struct att_metrics *m)
     att_metrics_family(m, "attest_issuer_limit_reached", ATT_COUNTER,
                        "How often a limit was found reached.");
     for (size_t i = 0; i < ISSUER_LIMITS; i++) {
-        att_metrics_value(m, "limit", limits[i] ? limits[i] : OTHER, number(&all.limited[i]));
+        att_metrics_value(m, "limit", limit_words[i] ? limit_words[i] : OTHER,
+                          number(&all.limited[i]));
     }
 }
 

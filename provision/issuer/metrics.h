@@ -16,6 +16,8 @@ void issuer_metrics_decision(const char *kind, const char *outcome, const char *
 void issuer_metrics_nonce(enum att_rc rc);
 /* Somebody was told to come back later. */
 void issuer_metrics_limited(enum issuer_limit_kind kind);
+/* Its label; each kind has one. */
+const char *issuer_metrics_limit_word(enum issuer_limit_kind kind);
 
 /* ---- can it do its work? ----------------------------------------------------------------------
  */

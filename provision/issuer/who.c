@@ -54,6 +54,9 @@ void issuer_who_put(json_t *record, const struct issuer_who *who)
     if (who->peer[0]) {
         json_object_set_new(record, "address", json_string(who->peer));
     }
+    if (who->proposed_by) {
+        json_object_set_new(record, "proposedBy", json_string(who->proposed_by));
+    }
 }
 
 bool issuer_who_is(const struct issuer_who *who, const struct conf_admin *admin,
@@ -104,10 +107,13 @@ struct issuer_duty issuer_duty_of(const char *op, bool write)
         unsigned roles = strncmp(op, "ca.", 3) == 0 ? (unsigned)CA_OPERATOR : 0;
         return (struct issuer_duty){op, roles, ISSUER_REACH_ALL, 0, false};
     }
-    static const char *const read[] = {"status", "host.",     "entry.", "policy.",
-                                       "cert.",  "proposal.", "ca."};
+    /* A noun with its dot is all of its reading; ca's is named one by one. */
+    static const char *const read[] = {"status", "host.",     "entry.",    "policy.",
+                                       "cert.",  "proposal.", "ca.status", "ca.bundle"};
     for (size_t i = 0; i < sizeof read / sizeof read[0]; i++) {
-        if (strncmp(op, read[i], strlen(read[i])) == 0) {
+        size_t len = strlen(read[i]);
+        bool noun = read[i][len - 1] == '.';
+        if (noun ? strncmp(op, read[i], len) == 0 : strcmp(op, read[i]) == 0) {
             return (struct issuer_duty){op, EVERY, ISSUER_REACH_ANY, 0, false};
         }
     }
@@ -233,6 +239,13 @@ enum att_rc issuer_scope_enter(const struct conf_admin *admin, const struct issu
         *ret_scope = scope;
     }
     return rc;
+}
+
+enum att_rc issuer_who_bound(const struct conf_admin *admin, const struct issuer_who *who,
+                             struct att_err *err)
+{
+    struct issuer_scope scope;
+    return issuer_scope_enter(admin, who, EVERY, ISSUER_REACH_ANY, &scope, err);
 }
 
 enum att_rc issuer_scope_host(const struct issuer_scope *scope, const char *host,

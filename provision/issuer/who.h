@@ -14,6 +14,7 @@ struct issuer_who {
     char identity[ISSUER_WHO_MAX]; /* "person:alice" where that id is a person's; else the id */
     char peer[64];                 /* address; "" */
     char request[ISSUER_REQUEST_MAX + 1]; /* the request's own id; "" */
+    const char *proposed_by; /* identity of who proposed what this one approved; or NULL */
 };
 
 /* Of the socket's peer (NULL: the issuer itself). */
@@ -23,8 +24,8 @@ void issuer_who_local(struct issuer_who *ret_who, const struct conf_admin *admin
 ATT_MUST_USE enum att_rc issuer_who_remote(struct issuer_who *ret_who,
                                            const struct conf_admin *admin, const char *id,
                                            const char *peer, struct att_err *err);
-/* "uid" (of the socket), "principal", "person", "address", as far as there are. who NULL: the
- * issuer itself. */
+/* "uid" (of the socket), "principal", "person", "address", "proposedBy", as far as there are. who
+ * NULL: the issuer itself. */
 void issuer_who_put(json_t *record, const struct issuer_who *who);
 /* Is this stored identity (or id) the one who asks? */
 bool issuer_who_is(const struct issuer_who *who, const struct conf_admin *admin,
@@ -48,6 +49,10 @@ struct issuer_duty {
 /* By the table, and for what is not in it by its noun: ca.* is the CA operator's, audit.* is read
  * by auditors; what else changes something is for the socket alone. */
 struct issuer_duty issuer_duty_of(const char *op, bool write);
+
+/* Of any role at all: ATT_E_DENIED with reason "roleMissing". The socket's people have them. */
+ATT_MUST_USE enum att_rc issuer_who_bound(const struct conf_admin *admin,
+                                          const struct issuer_who *who, struct att_err *err);
 
 /* In what somebody acts: all zero refuses. */
 struct issuer_scope {

@@ -247,7 +247,7 @@ struct store_renewal {
 /* An admin operation that waits for a second person. */
 struct store_proposal {
     char *id;
-    char *op, *args; /* args: JSON; empty some time after it was decided */
+    char *op, *args; /* args: JSON; empty once it was decided, or has expired */
     char *sha256;    /* of args, hex */
     char *effect;    /* SHA-256 of what a dry run told when it was made, hex; or empty */
     char *state;
@@ -257,6 +257,10 @@ struct store_proposal {
     char *reason;     /* why rejected */
     int64_t created_at, expires_at, decided_at;
 };
+
+/* Without their args. state NULL: any. Those that were made after since. */
+ATT_MUST_USE enum att_rc store_proposal_list(struct store_tx *tx, const char *state, int64_t since,
+                                             store_each_fn each, void *user, struct att_err *err);
 
 /* A request that was done, so that it is not done again. */
 struct store_admin_request {

@@ -197,6 +197,10 @@ enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_remove
                         err);
     }
     if (!rc) {
+        rc = store_exec(tx, "UPDATE proposals SET args = '' WHERE args <> '' AND expires_at < ?1",
+                        &arg, 1, NULL, NULL, NULL, err);
+    }
+    if (!rc) {
         struct store_value decided = STORE_VINT(before - STORE_PROPOSAL_S);
         rc = store_exec(tx, "DELETE FROM proposals WHERE expires_at < ?1", &decided, 1, NULL, NULL,
                         NULL, err);

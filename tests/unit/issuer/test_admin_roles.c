@@ -12,7 +12,11 @@
     "  agents: true\n"                                                                             \
     "  people:\n"                                                                                  \
     "    - { name: alice, ids: [\"uid:1000\", \"spiffe://staff.example/alice\"] }\n"               \
+    "    - { name: dave, ids: [\"uid:1001\", \"spiffe://staff.example/dave\"] }\n"                 \
     "  bindings:\n"                                                                                \
+    "    - { principals: [\"person:dave\"], roles: [revoker, approver] }\n"                        \
+    "    - { principals: [\"spiffe://staff.example/west\"], roles: [registrar, approver],\n"       \
+    "        paths: [\"spiffe://bank.example/agent/west-*\"] }\n"                                  \
     "    - { principals: [\"person:alice\"], roles: [registrar, approver, revoker] }\n"            \
     "    - { principals: [\"spiffe://staff.example/bob\"], roles: [approver] }\n"                  \
     "    - { principals: [\"spiffe://staff.example/op\"], roles: [ca-operator] }\n"                \
@@ -23,6 +27,13 @@
     "        paths: [\"spiffe://bank.example/agent/elsewhere\"] }\n"                               \
     "    - { principals: [\"spiffe://bank.example/agent/" RIG_NAME "\"], roles: [auditor] }\n"
 
+#define ADMIN_NOBODY                                                                               \
+    "admin:\n"                                                                                     \
+    "  listen: \"127.0.0.1:0\"\n"                                                                  \
+    "  agents: true\n"                                                                             \
+    "  bindings:\n"                                                                                \
+    "    - { principals: [\"spiffe://staff.example/op\"], roles: [ca-operator] }\n"
+
 static void with_admin(struct stage *s)
 {
     rig_config(&s->rig, "none", ADMIN);
@@ -30,17 +41,16 @@ static void with_admin(struct stage *s)
 }
 
 /* By a credential that was verified. */
-static enum att_rc as(struct stage *s, const char *who, const char *op, json_t *args,
-                      json_t **ret_result, struct att_err *err)
+static enum att_rc as_with(struct stage *s, const char *who, const char *request, const char *op,
+                           json_t *args, json_t **ret_result, struct att_err *err)
 {
     struct issuer_who w;
-    static unsigned requests;
     char id[64];
     json_t *result = NULL;
     const struct conf_admin *admin = s->rig.issuer->settings->conf->admin;
     snprintf(id, sizeof id, "spiffe://staff.example/%s", who);
     assert_int_equal(issuer_who_remote(&w, admin, id, "192.0.2.1", NULL), ATT_OK);
-    snprintf(w.request, sizeof w.request, "request-%09u", requests++);
+    snprintf(w.request, sizeof w.request, "%s", request);
     enum att_rc rc = issuer_admin_run(s->rig.issuer, &w, op, args, &result, err);
     json_decref(args);
     if (ret_result && !rc) {
@@ -49,6 +59,15 @@ static enum att_rc as(struct stage *s, const char *who, const char *op, json_t *
         json_decref(result);
     }
     return rc;
+}
+
+static enum att_rc as(struct stage *s, const char *who, const char *op, json_t *args,
+                      json_t **ret_result, struct att_err *err)
+{
+    static unsigned requests;
+    char request[40];
+    snprintf(request, sizeof request, "request-%09u", requests++);
+    return as_with(s, who, request, op, args, ret_result, err);
 }
 
 #define refused_as(s, who, op, args, rc, want)                                                     \
@@ -70,6 +89,48 @@ static enum att_rc at_socket(struct stage *s, uid_t uid, const char *op, json_t 
     return rc;
 }
 
+static const struct {
+    const char *op, *args;
+} ca_steps[] = {{"ca.prepare", "{\"kind\":\"workload\",\"csr\":true}"},
+                {"ca.rotate", "{\"kind\":\"workload\"}"},
+                {"ca.chain", "{\"id\":\"0123456789abcdef\",\"text\":\"\"}"},
+                {"ca.publish", "{\"id\":\"0123456789abcdef\"}"},
+                {"ca.activate", "{\"id\":\"0123456789abcdef\"}"},
+                {"ca.retire", "{\"id\":\"0123456789abcdef\"}"}};
+
+/* How many records there are of a refused operation. */
+static size_t refusals_of(struct stage *s, const char *op)
+{
+    json_t *listed =
+        rig_admin(&s->rig, "audit.list", json_pack("{s:s, s:i}", "kind", "admin", "limit", 1000));
+    size_t i, n = 0;
+    json_t *row;
+    json_array_foreach(json_object_get(listed, "records"), i, row)
+    {
+        const json_t *record = json_object_get(row, "record");
+        const char *subject = json_string_value(json_object_get(record, "subject"));
+        n += strcmp(subject ? subject : "", op) == 0;
+    }
+    json_decref(listed);
+    return n;
+}
+
+/* Said here once more, by hand: what is not in this list has effects. */
+static bool only_reads(const char *op)
+{
+    static const char *const read[] = {
+        "status",      "host.list",    "host.show",     "entry.list",     "entry.show",
+        "policy.list", "policy.show",  "policy.dryrun", "cert.list",      "ca.status",
+        "ca.bundle",   "audit.list",   "audit.why",     "audit.evidence", "audit.verify",
+        "audit.prove", "audit.export", "proposal.list", "proposal.show"};
+    for (size_t i = 0; i < sizeof read / sizeof read[0]; i++) {
+        if (strcmp(read[i], op) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A new operation has to say whose it is. */
 static void every_operation_has_its_roles(void **state)
 {
@@ -83,14 +144,94 @@ static void every_operation_has_its_roles(void **state)
         }
         assert_int_not_equal(duty.roles, 0);
         assert_true(op.write == (duty.reach != ISSUER_REACH_ANY));
-        assert_true(op.store || !op.write);
+        assert_true(op.write == !only_reads(op.op));
     }
     assert_true(n > 30);
     /* What nobody knows is for the socket alone. */
     assert_int_equal(issuer_duty_of("host.teleport", true).roles, 0);
     assert_int_equal(issuer_duty_of("backup.create", false).roles, 0);
     assert_int_equal(issuer_duty_of("ca.anything", true).roles, CONF_ROLE_CA_OPERATOR);
+    assert_int_equal(issuer_duty_of("ca.anything", false).roles, 0);
+    assert_int_equal(issuer_duty_of("ca.statusAndMore", false).roles, 0);
     assert_int_equal(issuer_duty_of("audit.anything", false).roles, CONF_ROLE_AUDITOR);
+}
+
+/* Each step of an authority is the CA operator's alone, asks for a request id, and is done once. */
+static void a_step_of_an_authority_is_the_operators(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_new(&s, "none");
+    with_admin(&s);
+    for (size_t i = 0; i < sizeof ca_steps / sizeof ca_steps[0]; i++) {
+        const char *op = ca_steps[i].op, *args = ca_steps[i].args;
+        struct att_err none = {0}, first = {0}, again = {0};
+        char id[40];
+        refused_as(&s, "carol", op, issuer_json(args), ATT_E_DENIED, "roleMissing");
+        refused_as(&s, "west", op, issuer_json(args), ATT_E_DENIED, "roleMissing");
+        refused_as(&s, "desk", op, issuer_json(args), ATT_E_DENIED, "roleMissing");
+        assert_int_equal(as_with(&s, "op", "", op, issuer_json(args), NULL, &none), ATT_E_INVAL);
+        assert_string_equal(none.reason, "usage");
+        assert_non_null(strstr(none.msg, "new for each request"));
+        snprintf(id, sizeof id, "step-of-authority-%zu", i);
+        enum att_rc rc = as_with(&s, "op", id, op, issuer_json(args), NULL, &first);
+        assert_true(rc == ATT_OK || strncmp(first.reason, "ca", 2) == 0);
+        assert_int_equal(as_with(&s, "op", id, op, issuer_json(args), NULL, &again),
+                         ATT_E_CONFLICT);
+        assert_string_equal(again.reason, "requestDone");
+        assert_true(refusals_of(&s, op) >= 5);
+    }
+    stage_free(&s);
+}
+
+/* Who bans an EK that nobody has met made that host: he does not approve it, by no way. */
+static void a_ban_is_lifted_by_somebody_else(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct att_err why = {0};
+    const char *ek = "00000000000000000000000000000000000000000000000000000000000000aa";
+    stage_new(&s, "none");
+    with_admin(&s);
+    rig_ok(
+        as(&s, "dave", "host.ban", json_pack("{s:s, s:s}", "id", ek, "reason", "x"), NULL, &err));
+    refused_as(&s, "dave", "host.approve", json_pack("{s:s}", "id", ek), ATT_E_CONFLICT,
+               "fourEyes");
+    assert_int_equal(at_socket(&s, 1001, "host.approve", json_pack("{s:s}", "id", ek), &why),
+                     ATT_E_CONFLICT);
+    assert_string_equal(why.reason, "fourEyes");
+    /* His it stays when somebody else has banned it, too. */
+    rig_ok(
+        as(&s, "alice", "host.ban", json_pack("{s:s, s:s}", "id", ek, "reason", "y"), NULL, &err));
+    refused_as(&s, "dave", "host.approve", json_pack("{s:s}", "id", ek), ATT_E_CONFLICT,
+               "fourEyes");
+    refused_as(&s, "alice", "host.approve", json_pack("{s:s}", "id", ek), ATT_E_CONFLICT,
+               "fourEyes");
+    rig_ok(as(&s, "bob", "host.approve", json_pack("{s:s}", "id", ek), NULL, &err));
+    stage_free(&s);
+}
+
+/* To ban an approved host and to approve it again changes no label. */
+static void a_ban_is_no_way_to_labels(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_enrolled(&s, "none");
+    with_admin(&s);
+    const char *ek = s.tpm.ek_id;
+    refused_as(&s, "bob", "host.approve", json_pack("{s:s, s:s}", "id", ek, "label", "h2"),
+               ATT_E_CONFLICT, "fourEyes");
+    rig_ok(
+        as(&s, "dave", "host.ban", json_pack("{s:s, s:s}", "id", ek, "reason", "x"), NULL, &err));
+    refused_as(&s, "dave", "host.approve", json_pack("{s:s}", "id", ek), ATT_E_CONFLICT,
+               "fourEyes");
+    refused_as(&s, "bob", "host.approve", json_pack("{s:s, s:s}", "id", ek, "label", "h2"),
+               ATT_E_CONFLICT, "fourEyes");
+    refused_as(&s, "bob", "host.approve",
+               json_pack("{s:s, s:{s:s}}", "id", ek, "labels", "zone", "trading"), ATT_E_CONFLICT,
+               "fourEyes");
+    rig_ok(as(&s, "bob", "host.approve", json_pack("{s:s}", "id", ek), NULL, &err));
+    stage_free(&s);
 }
 
 static int enrol_with(struct stage *s, const json_t *ticket, char state[16])
@@ -190,12 +331,11 @@ static X509 *issued(struct stage *s, STACK_OF(X509) * *ret_chain)
     return sk_X509_value(chain, 0);
 }
 
-static int ask(struct stage *s, X509 *cert, STACK_OF(X509) * chain, const char *op, char reason[40])
+static int ask_with(struct stage *s, X509 *cert, STACK_OF(X509) * chain, const char *body,
+                    char reason[40])
 {
-    char body[80];
     struct issuer_admin_answer answer;
     att_autojson *json = NULL;
-    snprintf(body, sizeof body, "{\"op\":\"%s\"}", op);
     const struct issuer_admin_request request = {
         .method = ISSUER_POST,
         .path = ISSUER_ADMIN_PATH,
@@ -208,6 +348,106 @@ static int ask(struct stage *s, X509 *cert, STACK_OF(X509) * chain, const char *
     snprintf(reason, 40, "%s", text ? text : "");
     att_buf_done(&answer.body);
     return answer.status;
+}
+
+static int ask(struct stage *s, X509 *cert, STACK_OF(X509) * chain, const char *op, char reason[40])
+{
+    char body[80];
+    snprintf(body, sizeof body, "{\"op\":\"%s\"}", op);
+    return ask_with(s, cert, chain, body, reason);
+}
+
+enum wrong { NOTHING, KIND, SUBJECT, BYTES };
+struct change {
+    const char *serial;
+    enum wrong wrong;
+    const char *pem; /* of another certificate */
+};
+
+/* The row of a certificate, with one thing that is another's. */
+static enum att_rc change_row(void *user, struct store_tx *tx, struct att_err *err)
+{
+    const struct change *c = user;
+    struct store_cert row = {0};
+    enum att_rc rc = store_get(tx, &store_certs, c->serial, &row, err);
+    assert_int_equal(rc, ATT_OK);
+    assert_int_equal(store_delete(tx, &store_certs, c->serial, err), ATT_OK);
+    assert_true(c->wrong != KIND || issuer_set(&row.kind, "ak"));
+    assert_true(c->wrong != SUBJECT ||
+                issuer_set(&row.subject, "spiffe://bank.example/agent/other"));
+    assert_true(c->wrong != BYTES || issuer_set(&row.pem, c->pem));
+    rc = store_insert(tx, &store_certs, &row, err);
+    store_record_done(&store_certs, &row);
+    return rc;
+}
+
+static enum att_rc put_back(void *user, struct store_tx *tx, struct att_err *err)
+{
+    const struct store_cert *row = user;
+    enum att_rc rc = store_delete(tx, &store_certs, row->serial, err);
+    return rc ? rc : store_insert(tx, &store_certs, row, err);
+}
+
+static enum att_rc read_row(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct store_cert *row = user;
+    const char *serial = row->serial;
+    row->serial = NULL;
+    return store_get(tx, &store_certs, serial, row, err);
+}
+
+/* A serial that was issued is not enough: it is an agent's, this agent's, and this certificate. */
+static void an_agents_certificate_is_the_one_that_was_issued(void **state)
+{
+    (void)state;
+    struct stage s;
+    STACK_OF(X509) *chain = NULL;
+    char reason[40], serial[64];
+    struct certs_cert_info info;
+    stage_enrolled(&s, "none");
+    rig_time = att_now_utc_s();
+    X509 *leaf = issued(&s, &chain);
+    with_admin(&s);
+    rig_ok(certs_cert_info(leaf, &info, &err));
+    snprintf(serial, sizeof serial, "%s", info.serial_hex);
+    struct store *store = s.rig.issuer->store;
+    struct store_cert row = {.serial = serial};
+    rig_ok(store_run(store, false, read_row, &row, &err));
+    const char *intermediate = strstr(row.pem + 1, "-----BEGIN CERTIFICATE-----");
+    assert_non_null(intermediate);
+    for (enum wrong wrong = NOTHING; wrong <= BYTES; wrong++) {
+        struct change change = {serial, wrong, intermediate};
+        rig_ok(store_run(store, true, change_row, &change, &err));
+        assert_int_equal(ask(&s, leaf, chain, "audit.list", reason), wrong ? 401 : 200);
+        assert_string_equal(reason, wrong ? "certRevoked" : "");
+        rig_ok(store_run(store, true, put_back, &row, &err));
+    }
+    store_record_done(&store_certs, &row);
+    sk_X509_pop_free(chain, X509_free);
+    stage_free(&s);
+}
+
+/* Of an identity that nobody gave a role nothing is read, and not much is recorded. */
+static void who_has_no_role_is_not_read(void **state)
+{
+    (void)state;
+    struct stage s;
+    STACK_OF(X509) *chain = NULL;
+    char reason[40];
+    stage_enrolled(&s, "none");
+    rig_time = att_now_utc_s();
+    X509 *leaf = issued(&s, &chain);
+    with_admin(&s);
+    assert_int_equal(ask_with(&s, leaf, chain, "{", reason), 400);
+    rig_config(&s.rig, "none", ADMIN_NOBODY);
+    reload(&s.rig);
+    for (int i = 0; i < 40; i++) {
+        assert_int_equal(ask_with(&s, leaf, chain, "{", reason), 403);
+        assert_string_equal(reason, "roleMissing");
+    }
+    assert_int_equal(refusals_of(&s, ""), 32);
+    sk_X509_pop_free(chain, X509_free);
+    stage_free(&s);
 }
 
 static void an_agent_is_known_until_it_is_revoked(void **state)
@@ -293,6 +533,153 @@ static void proposals_have_room(void **state)
     stage_free(&s);
 }
 
+static enum att_rc fill_day(void *user, struct store_tx *tx, struct att_err *err)
+{
+    const int64_t *n = user;
+    for (int64_t i = 0; i < *n; i++) {
+        char id[40];
+        struct store_proposal p = {.created_at = rig_time, .expires_at = rig_time + 3600};
+        snprintf(id, sizeof id, "of-today-%03d", (int)i);
+        assert_true(issuer_set(&p.id, id) && issuer_set(&p.op, "audit.erase") &&
+                    issuer_set(&p.args, "") && issuer_set(&p.sha256, "") &&
+                    issuer_set(&p.effect, "") && issuer_set(&p.state, STORE_PROPOSAL_REJECTED) &&
+                    issuer_set(&p.by_who, "spiffe://staff.example/op") &&
+                    issuer_set(&p.by_id, "spiffe://staff.example/op") &&
+                    issuer_set(&p.decided_by, "") && issuer_set(&p.reason, ""));
+        enum att_rc rc = store_insert(tx, &store_proposals, &p, err);
+        store_record_done(&store_proposals, &p);
+        if (rc) {
+            return rc;
+        }
+    }
+    return ATT_OK;
+}
+
+/* What was decided counts for a day. */
+static void proposals_of_a_day_are_bounded(void **state)
+{
+    (void)state;
+    struct stage s;
+    int64_t n = 256;
+    stage_new(&s, "none");
+    with_admin(&s);
+    rig_ok(store_run(s.rig.issuer->store, true, fill_day, &n, &err));
+    refused_as(&s, "op", "audit.erase", json_pack("{s:i, s:s}", "seq", 1, "reason", "x"),
+               ATT_E_CONFLICT, "proposalsFull");
+    rig_time += 86400 + 1;
+    rig_ok(
+        as(&s, "op", "audit.erase", json_pack("{s:i, s:s}", "seq", 1, "reason", "x"), NULL, &err));
+    rig_time -= 86400 + 1;
+    stage_free(&s);
+}
+
+static json_t *proposal_id(json_t *made)
+{
+    json_t *id = json_incref(json_object_get(json_object_get(made, "proposal"), "id"));
+    json_decref(made);
+    assert_non_null(id);
+    return id;
+}
+
+#define LINES_MAX ((size_t)20000)
+
+static char *hosts_csv(size_t lines)
+{
+    att_autobuf text = {0};
+    att_buf_put_str(&text, "ek,label,labels\n");
+    for (size_t i = 0; i < lines; i++) {
+        att_buf_printf(&text, "%064zx,,\n", i + 1);
+    }
+    char *copy = strdup(att_buf_cstr(&text));
+    assert_non_null(copy);
+    return copy;
+}
+
+/* What is proposed can be shown, and is gone when it was decided; what is too big is not made. */
+static void a_proposal_can_be_read(void **state)
+{
+    (void)state;
+    struct stage s;
+    json_t *made = NULL, *shown = NULL;
+    char *big = hosts_csv(LINES_MAX), *fits = hosts_csv(10000);
+    stage_new(&s, "none");
+    with_admin(&s);
+    refused_as(&s, "alice", "host.import", json_pack("{s:s}", "text", big), ATT_E_LIMIT,
+               "proposalSize");
+    struct att_err why = {0};
+    assert_int_equal(
+        as(&s, "alice", "host.import", json_pack("{s:s}", "text", "ek,label,labels\n"), NULL, &why),
+        ATT_E_PARSE);
+    rig_ok(as(&s, "alice", "host.import", json_pack("{s:s}", "text", fits), &made, &err));
+    json_t *id = proposal_id(made);
+    rig_ok(as(&s, "bob", "proposal.show", json_pack("{s:O}", "id", id), &shown, &err));
+    assert_string_equal(json_string_value(json_object_get(json_object_get(shown, "args"), "text")),
+                        fits);
+    json_decref(shown);
+    rig_ok(as(&s, "bob", "proposal.reject", json_pack("{s:O, s:s}", "id", id, "reason", "x"), NULL,
+              &err));
+    rig_ok(as(&s, "bob", "proposal.show", json_pack("{s:O}", "id", id), &shown, &err));
+    assert_null(json_object_get(shown, "args"));
+    assert_int_equal(json_string_length(json_object_get(shown, "sha256")), 64);
+    json_decref(shown);
+    json_decref(id);
+    free(big);
+    free(fits);
+    stage_free(&s);
+}
+
+static enum att_rc spoil(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct store_proposal p = {0};
+    enum att_rc rc = store_get(tx, &store_proposals, json_string_value(user), &p, err);
+    rc = rc                                 ? rc
+         : issuer_set(&p.args, "{\"y\":1}") ? store_put(tx, &store_proposals, &p, err)
+                                            : ATT_E_NOMEM;
+    store_record_done(&store_proposals, &p);
+    return rc;
+}
+
+/* Who rejects could have approved; a proposal that nobody can read can be rejected. */
+static void who_rejects_has_its_reach(void **state)
+{
+    (void)state;
+    struct stage s;
+    json_t *made = NULL, *shown = NULL;
+    stage_new(&s, "none");
+    with_admin(&s);
+    rig_ok(as(&s, "alice", "policy.mode",
+              json_pack("{s:s, s:s}", "profile", "trading", "mode", "warn"), &made, &err));
+    json_t *mode = proposal_id(made);
+    rig_ok(as(&s, "alice", "host.import",
+              json_pack("{s:s}", "text",
+                        "ek,label,labels\n"
+                        "00000000000000000000000000000000000000000000000000000000000000bb,,\n"),
+              &made, &err));
+    json_t *hosts = proposal_id(made);
+    refused_as(&s, "west", "proposal.reject", json_pack("{s:O, s:s}", "id", mode, "reason", "x"),
+               ATT_E_DENIED, "roleScope");
+    refused_as(&s, "west", "proposal.reject", json_pack("{s:O, s:s}", "id", hosts, "reason", "x"),
+               ATT_E_DENIED, "roleScope");
+    rig_ok(store_run(s.rig.issuer->store, true, spoil, hosts, &err));
+    refused_as(&s, "west", "proposal.reject", json_pack("{s:O, s:s}", "id", hosts, "reason", "x"),
+               ATT_E_DENIED, "roleScope");
+    rig_ok(as(&s, "bob", "proposal.show", json_pack("{s:O}", "id", hosts), &shown, &err));
+    assert_non_null(json_object_get(shown, "wouldFail"));
+    json_decref(shown);
+    rig_ok(as(&s, "bob", "proposal.reject", json_pack("{s:O, s:s}", "id", hosts, "reason", "x"),
+              NULL, &err));
+    /* And what a proposal did says whose it was. */
+    rig_ok(as(&s, "bob", "proposal.approve", json_pack("{s:O}", "id", mode), NULL, &err));
+    json_t *listed = rig_admin(&s.rig, "audit.list", json_pack("{s:s}", "kind", "policyMode"));
+    const json_t *record =
+        json_object_get(json_array_get(json_object_get(listed, "records"), 0), "record");
+    assert_string_equal(json_string_value(json_object_get(record, "proposedBy")), "person:alice");
+    json_decref(listed);
+    json_decref(mode);
+    json_decref(hosts);
+    stage_free(&s);
+}
+
 /* Refusals are recorded, and no more than so many of one in ten minutes. */
 static void refusals_are_bounded(void **state)
 {
@@ -328,13 +715,21 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_has_its_roles),
+        cmocka_unit_test(a_step_of_an_authority_is_the_operators),
+        cmocka_unit_test(a_ban_is_lifted_by_somebody_else),
+        cmocka_unit_test(a_ban_is_no_way_to_labels),
         cmocka_unit_test(a_ticket_only_registers),
         cmocka_unit_test(without_the_section_one_is_enough),
         cmocka_unit_test(a_ticket_takes_no_host_over),
         cmocka_unit_test(an_agent_is_known_until_it_is_revoked),
         cmocka_unit_test(erasing_takes_two_roles),
         cmocka_unit_test(proposals_have_room),
+        cmocka_unit_test(proposals_of_a_day_are_bounded),
+        cmocka_unit_test(a_proposal_can_be_read),
+        cmocka_unit_test(who_rejects_has_its_reach),
         cmocka_unit_test(refusals_are_bounded),
+        cmocka_unit_test(an_agents_certificate_is_the_one_that_was_issued),
+        cmocka_unit_test(who_has_no_role_is_not_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -159,6 +159,18 @@ static void test_escapes(void **state)
     assert_non_null(strstr(all, "y_sum 20.000400\ny_count 2\n# EOF\n"));
 }
 
+static void test_each_limit_has_its_word(void **state)
+{
+    (void)state;
+    for (int i = 0; i < ISSUER_LIMITS; i++) {
+        const char *word = issuer_metrics_limit_word((enum issuer_limit_kind)i);
+        assert_non_null(word);
+        for (int k = 0; k < i; k++) {
+            assert_string_not_equal(word, issuer_metrics_limit_word((enum issuer_limit_kind)k));
+        }
+    }
+}
+
 int main(void)
 {
     tpm_new(&tpm);
@@ -166,6 +178,7 @@ int main(void)
         cmocka_unit_test(test_starting_and_draining),
         cmocka_unit_test(test_authority_has_ended),
         cmocka_unit_test(test_log_broken),
+        cmocka_unit_test(test_each_limit_has_its_word),
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_escapes),
     };
