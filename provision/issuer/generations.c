@@ -214,12 +214,17 @@ static void try_keys(struct issuer_generations *fresh)
 /* ---- bundles ----------------------------------------------------------------------------------
  */
 
-static bool is_trusted(const struct issuer_generation *g, const char *kind)
+bool issuer_generation_counts(const struct issuer_generation *g)
 {
-    return g->root && strcmp(g->kind, kind) == 0 &&
+    return g->ca && g->root &&
            (strcmp(g->state, STORE_AUTHORITY_PUBLISHED) == 0 ||
             strcmp(g->state, STORE_AUTHORITY_ACTIVE) == 0 ||
             strcmp(g->state, STORE_AUTHORITY_OUTGOING) == 0);
+}
+
+static bool is_trusted(const struct issuer_generation *g, const char *kind)
+{
+    return strcmp(g->kind, kind) == 0 && issuer_generation_counts(g);
 }
 
 static enum att_rc make_bundle(const struct issuer_generations *fresh, const char *kind,
@@ -278,13 +283,14 @@ static enum att_rc put_bundles(const struct issuer *issuer, struct issuer_genera
 /* ---- taking it into use -----------------------------------------------------------------------
  */
 
+/* What is lacking counts, not the words for it: a key that is away says now this, now that. */
 static bool same_use(const struct issuer_generations *a, const struct issuer_generations *b)
 {
     if (!a || a->number != b->number || a->n != b->n) {
         return false;
     }
     for (size_t i = 0; i < a->n; i++) {
-        if (strcmp(a->v[i].lacks, b->v[i].lacks) != 0) {
+        if ((a->v[i].lacks[0] == 0) != (b->v[i].lacks[0] == 0)) {
             return false;
         }
     }
@@ -301,6 +307,18 @@ static void tell(const struct issuer_generations *fresh)
         } else {
             att_log(ATT_INFO, "ca.inUse", ATT_S("authority", g->id), ATT_S("kind", g->kind),
                     ATT_S("state", g->state), ATT_N("generation", fresh->number));
+        }
+    }
+}
+
+/* Nobody that took part of one has it any more: no request takes that many looks. */
+static void free_outlived(const struct issuer_ca *ca, struct issuer_generations *newest)
+{
+    for (struct issuer_generations *at = newest; at->older; at = at->older) {
+        if (ca->looks - at->older->replaced_at >= ISSUER_GENERATION_LOOKS) {
+            issuer_generations_free(at->older);
+            at->older = NULL;
+            return;
         }
     }
 }
@@ -322,8 +340,12 @@ static enum att_rc refresh(struct issuer *issuer, struct att_err *err)
         issuer_generations_free(fresh);
         return rc;
     }
+    if (now) {
+        now->replaced_at = issuer->ca->looks;
+    }
     fresh->older = now;
     atomic_store(&issuer->ca->generations, fresh);
+    free_outlived(issuer->ca, fresh);
     tell(fresh);
     return ATT_OK;
 }
@@ -403,7 +425,7 @@ void issuer_generations_tick(struct issuer *issuer)
             ca->look_ms = att_boottime_ms() + TRY_AGAIN_MS;
         }
     }
-    if (now->n && store_shared(issuer->store) && (now_ms >= ca->tell_ms || now->number != before)) {
+    if (store_shared(issuer->store) && (now_ms >= ca->tell_ms || now->number != before)) {
         ca->tell_ms = now_ms + TELL_MS;
         if (store_run_soft(issuer->store, put_self, issuer, &err)) {
             att_log_err(ATT_WARN, "ca.tell", &err);
