@@ -40,7 +40,10 @@ struct issuer_ca {
     pthread_mutex_t generations_lock;                 /* of whoever makes the next */
     uint64_t looks;                                   /* under it: of issuer_generations_tick */
     char self[ISSUER_ID_LEN];                         /* among the issuers of a store */
-    int64_t look_ms, tell_ms;                         /* main thread, by the boot clock */
+    pthread_t looker;                                 /* issuer_generations_tick's, while looking */
+    bool looking;                                     /* main thread */
+    atomic_bool looked;                               /* the looker is about to end */
+    int64_t look_ms, tell_ms; /* the looker's while looking, else the main thread's; boot clock */
 };
 
 struct issuer_endpoints *issuer_endpoints_get(struct issuer_ca *ca); /* counted */

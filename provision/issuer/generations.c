@@ -404,15 +404,15 @@ static enum att_rc put_self(void *user, struct store_tx *tx, struct att_err *err
     return rc ? rc : store_issuers_forget(tx, row.seen_at - 86400, err);
 }
 
-void issuer_generations_tick(struct issuer *issuer)
+static void look(struct issuer *issuer)
 {
     struct issuer_ca *ca = issuer->ca;
     int64_t now_ms = att_boottime_ms();
-    if (now_ms < ca->look_ms) {
-        return;
-    }
-    ca->look_ms = now_ms + PERIOD_MS;
     struct att_err err = {0};
+    ca->look_ms = now_ms + PERIOD_MS;
+    pthread_mutex_lock(&ca->generations_lock);
+    ca->looks++;
+    pthread_mutex_unlock(&ca->generations_lock);
     int64_t before = issuer_generations_now(issuer)->number;
     if (issuer_generations_refresh(issuer, &err)) {
         att_log_err(ATT_ERROR, "ca.refresh", &err);
@@ -430,6 +430,39 @@ void issuer_generations_tick(struct issuer *issuer)
         if (store_run_soft(issuer->store, put_self, issuer, &err)) {
             att_log_err(ATT_WARN, "ca.tell", &err);
         }
+    }
+}
+
+static void *look_beside(void *user)
+{
+    struct issuer *issuer = user;
+    look(issuer);
+    atomic_store(&issuer->ca->looked, true);
+    return NULL;
+}
+
+void issuer_generations_tick(struct issuer *issuer)
+{
+    struct issuer_ca *ca = issuer->ca;
+    if (ca->looking && atomic_load(&ca->looked)) {
+        issuer_generations_wait(ca);
+    }
+    if (ca->looking || att_boottime_ms() < ca->look_ms) {
+        return;
+    }
+    atomic_store(&ca->looked, false);
+    /* An HSM may take seconds to answer, or not to. */
+    ca->looking = ca->hsm && pthread_create(&ca->looker, NULL, look_beside, issuer) == 0;
+    if (!ca->looking) {
+        look(issuer);
+    }
+}
+
+void issuer_generations_wait(struct issuer_ca *ca)
+{
+    if (ca->looking) {
+        pthread_join(ca->looker, NULL);
+        ca->looking = false;
     }
 }
 

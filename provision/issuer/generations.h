@@ -50,8 +50,11 @@ ATT_MUST_USE enum att_rc issuer_generations_refresh(struct issuer *issuer, struc
  * process has not taken into use. */
 ATT_MUST_USE enum att_rc issuer_generations_check(struct issuer *issuer, struct store_tx *tx,
                                                   struct att_err *err);
-/* Main thread: refreshes once a second; of a shared store tells the others what is in use here. */
+/* Main thread: refreshes once a second; of a shared store tells the others what is in use here.
+ * Where keys may be in an HSM a thread of its own does it, and nobody waits for that. */
 void issuer_generations_tick(struct issuer *issuer);
+/* Before the store is closed: until that thread has ended. */
+void issuer_generations_wait(struct issuer_ca *ca);
 void issuer_generations_free(struct issuer_generations *newest);
 
 /* All that this kind has, or had while they may still be asked for: ret gets at most
