@@ -194,6 +194,55 @@ static void issuer_behind_is_waited_for(void **state)
 /* ---- a new root ---------------------------------------------------------------------------------
  */
 
+static enum att_rc registered_by_somebody(void *user, const void *record, struct att_err *err)
+{
+    const struct store_host *host = record;
+    size_t *n = user;
+    (void)err;
+    assert_string_equal(host->registered_by, "somebody");
+    assert_int_equal(host->view_seen, 7);
+    (*n)++;
+    return ATT_OK;
+}
+
+static enum att_rc take_id(void *user, const void *record, struct att_err *err)
+{
+    const struct store_host *host = record;
+    (void)err;
+    snprintf(user, 80, "%s", host->id);
+    return ATT_OK;
+}
+
+static enum att_rc register_and_look(void *user, struct store_tx *tx, struct att_err *unused)
+{
+    size_t n = 0;
+    char id[80] = "";
+    struct store_host host = {0};
+    (void)user;
+    (void)unused;
+    rig_ok(store_each(tx, &store_hosts, NULL, NULL, take_id, id, &err));
+    rig_ok(store_get(tx, &store_hosts, id, &host, &err));
+    assert_true(issuer_set(&host.registered_by, "somebody"));
+    host.view_seen = 7;
+    rig_ok(store_put(tx, &store_hosts, &host, &err));
+    rig_ok(store_hosts_behind(tx, 8, rig_time, 5, registered_by_somebody, &n, &err));
+    assert_int_equal(n, 1);
+    store_record_done(&store_hosts, &host);
+    return ATT_OK;
+}
+
+/* All that the table has, in its order. */
+static void hosts_behind_are_whole(void **state)
+{
+    (void)state;
+    struct stage s;
+    start(&s);
+    certs_autostack *held = issue(&s);
+    assert_non_null(held);
+    rig_ok(store_run(s.rig.issuer->store, true, register_and_look, NULL, &err));
+    stage_free(&s);
+}
+
 static void new_root_waits_for_hosts(void **state)
 {
     (void)state;
@@ -659,6 +708,7 @@ int main(void)
         cmocka_unit_test(active_one_is_not_retired),
         cmocka_unit_test(root_away_refused),
         cmocka_unit_test(issuer_behind_is_waited_for),
+        cmocka_unit_test(hosts_behind_are_whole),
         cmocka_unit_test(new_root_waits_for_hosts),
         cmocka_unit_test(old_root_leaves_when_nothing_needs_it),
         cmocka_unit_test(each_has_its_list),
