@@ -1,6 +1,7 @@
 /* attest-issuerd backup: everything that an issuer has under state_dir, beside the one that serves.
  * The order decides: what says how long the log was (audit.checkpoint, audit.head) is copied before
- * the database that has to continue it, or the copy would look rolled back. */
+ * the database that has to continue it, or the copy would look rolled back. Authorities' keys are
+ * copied before it and after it: a row is written after its key. */
 #include "provision/issuer/context.h"
 
 #include "attestd/base/io.h"
@@ -31,12 +32,16 @@ static enum att_rc join(char ret[PATH_ROOM], const char *dir, const char *name, 
                : att_fail(err, ATT_E_LIMIT, "backup: %s/%s is too long", dir, name);
 }
 
-/* One that went meanwhile (a partial tile that has become full) is not missed. */
+/* One that went meanwhile (a partial tile that has become full) is not missed; one that is copied
+ * already never changes. */
 static enum att_rc copy_file(struct backup *b, const char *from, const char *to, mode_t mode,
                              struct att_err *err)
 {
     att_autobuf bytes = ATT_BUF_INIT(FILE_MAX);
     struct att_err why = {0};
+    if (access(to, F_OK) == 0) {
+        return ATT_OK;
+    }
     enum att_rc rc = att_io_read_file(from, FILE_MAX, &bytes, &why);
     if (rc == ATT_E_NOTFOUND) {
         return ATT_OK;
@@ -106,6 +111,11 @@ static enum att_rc copy_state(struct backup *b, const struct conf_issuer *conf, 
     if (!rc && !store_spec_shared(conf->store)) {
         rc = join(target, to, "issuer.db", err);
         rc = rc ? rc : store_backup(conf->store, target, &b->records, err);
+    }
+    if (!rc) {
+        rc = join(source, conf->state_dir, "ca/keys", err);
+        rc = rc ? rc : join(target, to, "ca/keys", err);
+        rc = rc ? rc : copy_any(b, source, target, 1, err);
     }
     return rc;
 }

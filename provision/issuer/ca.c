@@ -20,6 +20,7 @@
 #define ROOT_S           (3652 * DAY_S)
 #define INTERMEDIATE_S   (1826 * DAY_S)
 #define COMMON_NAME_ROOM 128
+#define ONE_NAME_ROOM    48
 
 void issuer_ca_path(char ret[ISSUER_CA_PATH], const char *state_dir, const char *file)
 {
@@ -262,6 +263,23 @@ const char *issuer_ca_kind_name(enum issuer_ca_kind kind)
     return names[kind];
 }
 
+enum att_rc issuer_ca_apart(const STACK_OF(X509) * chain, const X509 *other, const char *whose,
+                            struct att_err *err)
+{
+    for (int i = 0; other && i < sk_X509_num(chain); i++) {
+        const X509 *cert = sk_X509_value(chain, i);
+        if (EVP_PKEY_eq(X509_get0_pubkey(cert), X509_get0_pubkey(other)) == 1) {
+            enum att_rc rc = att_fail(err, ATT_E_AUTH,
+                                      "certificate %d has the key of %s: expected authorities that "
+                                      "have no key in common",
+                                      i + 1, whose);
+            att_err_reason(err, "caChain");
+            return rc;
+        }
+    }
+    return ATT_OK;
+}
+
 struct issuer_authority issuer_authority_first(const struct issuer *issuer, const char *kind)
 {
     const struct issuer_ca *ca = issuer->ca;
@@ -439,12 +457,65 @@ static json_t *authority(const X509 *cert, const char *name, const char *state_d
     name_text(X509_get_issuer_name(cert), issuer);
     att_hex(sha256, ATT_SLICE_ARRAY(info.sha256));
     snprintf(file, sizeof file, "%s.crt", name);
-    issuer_ca_path(path, state_dir, file);
-    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:s, s:s}", "name", name, "subject",
-                     subject, "issuer", issuer, "serial", info.serial_hex, "notBefore",
-                     issuer_time_json(info.not_before), "notAfter",
-                     issuer_time_json(info.not_after), "endsInS",
-                     (json_int_t)(info.not_after - now), "sha256", sha256, "file", path);
+    if (state_dir) {
+        issuer_ca_path(path, state_dir, file);
+    }
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:s, s:s*}", "name", name, "subject", subject,
+        "issuer", issuer, "serial", info.serial_hex, "notBefore", issuer_time_json(info.not_before),
+        "notAfter", issuer_time_json(info.not_after), "endsInS", (json_int_t)(info.not_after - now),
+        "sha256", sha256, "file", state_dir ? path : NULL);
+}
+
+/* Replaced: others of its kind are in use, and it is none of them, nor their root. */
+static bool first_is_over(const struct issuer_ca *ca, const char *kind, const X509 *cert)
+{
+    const struct issuer_generations *now = atomic_load(&ca->generations);
+    bool over = false;
+    for (size_t i = 0; kind && now && i < now->n; i++) {
+        const struct issuer_generation *g = &now->v[i];
+        if (strcmp(g->kind, kind) == 0 && issuer_generation_counts(g)) {
+            if (X509_cmp(g->ca, cert) == 0 || X509_cmp(g->root, cert) == 0) {
+                return false;
+            }
+            over = true;
+        }
+    }
+    return over;
+}
+
+/* "workload-ca", of a later generation "workload-ca-ID". */
+static void name_one(const struct issuer_generation *g, const char *what, char ret[ONE_NAME_ROOM])
+{
+    const char *kind = strcmp(g->kind, "ak") == 0 ? "attest" : "workload";
+    snprintf(ret, ONE_NAME_ROOM, "%s-%s-%s", kind, what, g->id);
+}
+
+/* Its root is not the first one's. */
+static bool has_new_root(const struct issuer_ca *ca, const struct issuer_generation *g)
+{
+    return X509_cmp(g->root, strcmp(g->kind, "ak") == 0 ? ca->attest_root : ca->workload_root) != 0;
+}
+
+/* Those of the store; their certificates are there, in no file of their own. */
+static void add_generations(const struct issuer_ca *ca, int64_t now, json_t *list)
+{
+    const struct issuer_generations *all = atomic_load(&ca->generations);
+    char name[ONE_NAME_ROOM];
+    for (size_t i = 0; all && i < all->n; i++) {
+        const struct issuer_generation *g = &all->v[i];
+        if (!issuer_generation_counts(g)) {
+            continue;
+        }
+        if (!g->first) {
+            name_one(g, "ca", name);
+            json_array_append_new(list, authority(g->ca, name, NULL, now));
+        }
+        if (has_new_root(ca, g) && strcmp(g->state, STORE_AUTHORITY_OUTGOING) != 0) {
+            name_one(g, "root", name);
+            json_array_append_new(list, authority(g->root, name, NULL, now));
+        }
+    }
 }
 
 json_t *issuer_ca_status(struct issuer_ca *ca, const char *state_dir, int64_t now)
@@ -454,13 +525,14 @@ json_t *issuer_ca_status(struct issuer_ca *ca, const char *state_dir, int64_t no
         const char *name;
         const X509 *cert;
         bool renewed;
-    } all[] = {{"workload-root", ca->workload_root, false},
-               {"workload-ca", ca->workload_ca, false},
-               {"attest-root", ca->attest_root, false},
-               {"attest-ca", ca->attest_ca, false},
-               {"tls-root", ca->tls_root, false},
-               {"tls", e->tls, !e->given},
-               {"view", e->view, true}};
+        const char *kind;
+    } all[] = {{"workload-root", ca->workload_root, false, "agent"},
+               {"workload-ca", ca->workload_ca, false, "agent"},
+               {"attest-root", ca->attest_root, false, "ak"},
+               {"attest-ca", ca->attest_ca, false, "ak"},
+               {"tls-root", ca->tls_root, false, NULL},
+               {"tls", e->tls, !e->given, NULL},
+               {"view", e->view, true, NULL}};
     json_t *list = json_array();
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         json_t *one = authority(all[i].cert, all[i].name, state_dir, now);
@@ -468,8 +540,12 @@ json_t *issuer_ca_status(struct issuer_ca *ca, const char *state_dir, int64_t no
             json_object_set_new(one, "renewAt",
                                 issuer_time_json(issuer_endpoint_renew_at(all[i].cert)));
         }
+        if (first_is_over(ca, all[i].kind, all[i].cert)) {
+            json_object_set_new(one, "replaced", json_true());
+        }
         json_array_append_new(list, one);
     }
+    add_generations(ca, now, list);
     return list;
 }
 
@@ -491,6 +567,32 @@ static void warn_end(struct warnings *w, const X509 *cert, const char *name, int
                                                                 (long long)days, what));
 }
 
+static void warn_authority(struct warnings *w, const X509 *cert, const char *name,
+                           const struct conf_issuer *conf)
+{
+    warn_end(w, cert, name, issuer_ca_end(cert) - conf->ca_warning_s,
+             "nothing that it signs lasts longer; it has to be replaced");
+}
+
+static void warn_generations(struct warnings *w, const struct issuer_ca *ca,
+                             const struct conf_issuer *conf)
+{
+    const struct issuer_generations *now = atomic_load(&ca->generations);
+    char name[ONE_NAME_ROOM];
+    for (size_t i = 0; now && i < now->n; i++) {
+        const struct issuer_generation *g = &now->v[i];
+        if (issuer_generation_counts(g) && !g->first) {
+            name_one(g, "ca", name);
+            warn_authority(w, g->ca, name, conf);
+        }
+        /* The active one's: it is outlived by none of those that are on their way out. */
+        if (strcmp(g->state, STORE_AUTHORITY_ACTIVE) == 0 && has_new_root(ca, g)) {
+            name_one(g, "root", name);
+            warn_authority(w, g->root, name, conf);
+        }
+    }
+}
+
 json_t *issuer_ca_warnings(struct issuer_ca *ca, const struct conf_issuer *conf, int64_t now)
 {
     issuer_autoendpoints *e = issuer_endpoints_get(ca);
@@ -498,15 +600,18 @@ json_t *issuer_ca_warnings(struct issuer_ca *ca, const struct conf_issuer *conf,
     const struct {
         const char *name;
         const X509 *cert;
-    } cas[] = {{"workload-root", ca->workload_root},
-               {"workload-ca", ca->workload_ca},
-               {"attest-root", ca->attest_root},
-               {"attest-ca", ca->attest_ca},
-               {"tls-root", ca->tls_root}};
+        const char *kind;
+    } cas[] = {{"workload-root", ca->workload_root, "agent"},
+               {"workload-ca", ca->workload_ca, "agent"},
+               {"attest-root", ca->attest_root, "ak"},
+               {"attest-ca", ca->attest_ca, "ak"},
+               {"tls-root", ca->tls_root, NULL}};
     for (size_t i = 0; i < sizeof cas / sizeof cas[0]; i++) {
-        warn_end(&w, cas[i].cert, cas[i].name, issuer_ca_end(cas[i].cert) - conf->ca_warning_s,
-                 "nothing that it signs lasts longer; it has to be replaced");
+        if (!first_is_over(ca, cas[i].kind, cas[i].cert)) {
+            warn_authority(&w, cas[i].cert, cas[i].name, conf);
+        }
     }
+    warn_generations(&w, ca, conf);
     if (e->given) {
         warn_end(&w, e->tls, "tls", issuer_endpoint_renew_at(e->tls),
                  "replace tls.cert_file and tls.key_file, then SIGHUP");

@@ -38,8 +38,12 @@ struct issuer_ca {
     int64_t try_ms, pause_ms, warn_ms; /* main thread, by the boot clock */
     _Atomic(struct issuer_generations *) generations; /* provision/issuer/generations.h */
     pthread_mutex_t generations_lock;                 /* of whoever makes the next */
+    uint64_t looks;                                   /* under it: of issuer_generations_tick */
     char self[ISSUER_ID_LEN];                         /* among the issuers of a store */
-    int64_t look_ms, tell_ms;                         /* main thread, by the boot clock */
+    pthread_t looker;                                 /* issuer_generations_tick's, while looking */
+    bool looking;                                     /* main thread */
+    atomic_bool looked;                               /* the looker is about to end */
+    int64_t look_ms, tell_ms; /* the looker's while looking, else the main thread's; boot clock */
 };
 
 struct issuer_endpoints *issuer_endpoints_get(struct issuer_ca *ca); /* counted */
@@ -107,7 +111,13 @@ struct issuer_intent {
     struct certs_ak_spec ak;
     struct certs_server_spec dns;
     const char *subject, *account, *host, *ord, *profile, *decision;
+    struct issuer_authority by; /* ca NULL: issuer_intent_make takes it */
 };
+/* In the transaction that grants: who signs it, taken once, so that all that is said of it in the
+ * certificate is of the same one. ATT_E_RETRY: reason caChanged (issuer_generations_check), or
+ * caKeyMissing: its key cannot be used here now, and no intent is made for it. */
+ATT_MUST_USE enum att_rc issuer_intent_authority(struct issuer *issuer, struct store_tx *tx,
+                                                 struct issuer_intent *intent, struct att_err *err);
 /* In the transaction that grants: builds the TBS, stores the certificate's row as an intent and
  * appends the audit record. ret_cert is the caller's (store_record_done). */
 ATT_MUST_USE enum att_rc issuer_intent_make(struct issuer *issuer, struct store_tx *tx,

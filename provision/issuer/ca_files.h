@@ -24,6 +24,9 @@ ATT_MUST_USE enum att_rc issuer_ca_make(const struct conf_issuer *conf, struct i
                                         EVP_PKEY *ca_key, X509 **ret_cert, EVP_PKEY **ret_key,
                                         struct att_err *err);
 ATT_MUST_USE enum att_rc issuer_ca_pem_text(const X509 *cert, char **ret_pem, struct att_err *err);
+/* ATT_E_AUTH, reason caChain: a certificate of this chain has the key of other, which is whose. */
+ATT_MUST_USE enum att_rc issuer_ca_apart(const STACK_OF(X509) * chain, const X509 *other,
+                                         const char *whose, struct att_err *err);
 /* notAfter; 0 for NULL. */
 int64_t issuer_ca_end(const X509 *cert);
 /* Makes tls.crt and tls.key, or view.crt and view.key, by the TLS root. Both files are written

@@ -427,6 +427,9 @@ void issuer_free(struct issuer *issuer)
         return;
     }
     issuer_http01_free(issuer->http01); /* it writes to the store */
+    if (issuer->ca) {
+        issuer_generations_wait(issuer->ca); /* so does this */
+    }
     free(issuer->dns_seen);
     audit_log_free(issuer->log);
     store_free(issuer->store);

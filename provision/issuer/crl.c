@@ -14,6 +14,7 @@
 #define LATER     4  /* lists of later generations that are kept in memory */
 #define KEY_ROOM  64 /* "crl.attestation.der.0123456789abcdef" */
 #define ID_DIGITS 16
+#define AWAY_MS   10000
 
 static const struct kind {
     const char *stem, *file, *cert_kind;
@@ -31,6 +32,8 @@ struct place {
 };
 struct issuer_crls {
     pthread_mutex_t lock;
+    bool trying;        /* under lock: a thread asks a key whether it is there */
+    int64_t away_until; /* under lock: it was not; by the boot clock, ms */
     struct place of[ISSUER_CRLS + LATER];
     size_t next; /* of the later ones, that is given up for another */
 };
@@ -227,18 +230,31 @@ static enum att_rc add(void *user, const void *record, struct att_err *err)
     return att_unhex_exact(entry->serial, entry->serial_len, cert->serial, err);
 }
 
-static enum att_rc sign(const struct look *look, const struct gather *g, int64_t number,
-                        struct att_buf *ret_der, struct att_err *err)
+/* Grows, also beyond what a database had that this one was put back in place of: a verifier refuses
+ * a number that is less than one it has seen (RFC 5280, 5.2.3). So it is the time, or one more. */
+static enum att_rc next_number(const struct look *look, struct store_tx *tx, uint64_t *ret_number,
+                               struct att_err *err)
 {
-    if (!look->by.key) {
-        enum att_rc rc = att_fail(err, ATT_E_RETRY, "the key is not here: %s", look->by.lacks);
-        att_err_reason(err, "caKeyMissing");
+    att_autobuf value = {0};
+    int64_t counted = 0;
+    enum att_rc rc = store_meta_count(tx, look->counter, &counted, err);
+    *ret_number = (uint64_t)counted;
+    if (rc || look->now <= counted) {
         return rc;
     }
+    *ret_number = (uint64_t)look->now;
+    att_buf_be64(&value, *ret_number);
+    rc = att_buf_ok(&value, err);
+    return rc ? rc : store_meta_set(tx, look->counter, att_buf_slice(&value), err);
+}
+
+static enum att_rc sign(const struct look *look, const struct gather *g, uint64_t number,
+                        struct att_buf *ret_der, struct att_err *err)
+{
     issuer_autosettings *settings = issuer_settings_get(look->issuer);
     struct certs_crl_spec spec = {.this_update = look->now,
                                   .next_update = look->now + settings->conf->crl_lifetime_s,
-                                  .number = (uint64_t)number,
+                                  .number = number,
                                   .entries = g->entries,
                                   .n_entries = g->n};
     return certs_crl_create(&spec, look->by.ca, look->by.key, ret_der, err);
@@ -274,14 +290,14 @@ static enum att_rc make_list(void *user, struct store_tx *tx, struct att_err *er
         return store_meta_get(tx, look->list, &look->der, err);
     }
     struct gather g = {0};
-    int64_t number = 0;
+    uint64_t number = 0;
     rc = store_cert_revoked(tx, look->kind->cert_kind, look->now, CERTS_CRL_ENTRIES_MAX + 1, add,
                             &g, err);
     if (!rc) {
-        rc = store_meta_count(tx, look->counter, &number, err);
+        rc = next_number(look, tx, &number, err);
     }
     if (!rc) {
-        look->number = (uint64_t)number;
+        look->number = number;
         look->made_at = (uint64_t)look->now;
         rc = sign(look, &g, number, &look->der, err);
     }
@@ -323,6 +339,84 @@ static bool find_authority(struct look *look)
     return false;
 }
 
+/* ---- a key that is away -----------------------------------------------------------------------
+ */
+
+static enum att_rc key_missing(const char *why, struct att_err *err)
+{
+    enum att_rc rc = att_fail(err, ATT_E_RETRY, "the list cannot be signed now: %s", why);
+    att_err_reason(err, "caKeyMissing");
+    return rc;
+}
+
+/* One thread asks, and after a failure nobody does for a while: strangers cause this, and an HSM
+ * that hangs holds each that waits for it. */
+static bool may_try(struct issuer_crls *crls)
+{
+    pthread_mutex_lock(&crls->lock);
+    bool may = !crls->trying && att_boottime_ms() >= crls->away_until;
+    crls->trying = crls->trying || may;
+    pthread_mutex_unlock(&crls->lock);
+    return may;
+}
+
+/* Before the writer's turn is taken, in which everybody else would wait for the key, too. */
+static enum att_rc key_answers(struct look *look, struct att_err *err)
+{
+    struct issuer_crls *crls = look->issuer->crls;
+    struct att_err why = {0};
+    if (!look->by.key || look->by.lacks[0]) {
+        return key_missing(look->by.lacks[0] ? look->by.lacks : "its key is not here", err);
+    }
+    if (!look->issuer->ca->hsm) { /* in a file, and read */
+        return ATT_OK;
+    }
+    if (!may_try(crls)) {
+        return key_missing("its key is being waited for", err);
+    }
+    enum att_rc rc = issuer_key_try(look->by.key, &why);
+    pthread_mutex_lock(&crls->lock);
+    crls->trying = false;
+    crls->away_until = rc ? att_boottime_ms() + AWAY_MS : 0;
+    pthread_mutex_unlock(&crls->lock);
+    return rc ? key_missing(why.msg, err) : ATT_OK;
+}
+
+static enum att_rc read_last(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct look *look = user;
+    enum att_rc rc = read_state(look, tx, err);
+    att_buf_reset(&look->der);
+    return rc || !look->number ? rc : store_meta_get(tx, look->list, &look->der, err);
+}
+
+/* The last one, while it is in force; why it is no newer one otherwise. */
+static enum att_rc last_list(struct look *look, const struct att_err *why, struct att_err *err)
+{
+    certs_autocrl *crl = NULL;
+    struct certs_crl_info info = {0};
+    enum att_rc rc = store_run(look->issuer->store, false, read_last, look, err);
+    if (rc) {
+        return rc;
+    }
+    if (look->number && certs_crl_parse(att_buf_slice(&look->der), &crl, NULL) == ATT_OK &&
+        certs_crl_info(crl, &info, NULL) == ATT_OK && info.next_update > look->now) {
+        return ATT_OK;
+    }
+    if (err) {
+        *err = *why;
+    }
+    return ATT_E_RETRY;
+}
+
+static enum att_rc new_list(struct look *look, struct att_err *err)
+{
+    struct att_err why = {0};
+    return key_answers(look, &why) == ATT_OK
+               ? store_run(look->issuer->store, true, make_list, look, err)
+               : last_list(look, &why, err);
+}
+
 enum att_rc issuer_crl_get(struct issuer *issuer, const struct issuer_crl_ref *ref,
                            struct att_buf *ret_der, uint64_t *ret_number, struct att_err *err)
 {
@@ -335,7 +429,7 @@ enum att_rc issuer_crl_get(struct issuer *issuer, const struct issuer_crl_ref *r
     }
     enum att_rc rc = store_run(issuer->store, false, read_list, &look, err);
     if (!rc && look.old) {
-        rc = store_run(issuer->store, true, make_list, &look, err);
+        rc = new_list(&look, err);
     }
     if (!rc && !look.from_memory) {
         remember(&look);

@@ -204,16 +204,18 @@ static enum att_rc intend(struct m5 *m, struct store_tx *tx, enum certs_key_stor
         .decision = m->order.decision};
     const struct conf_crl *crl = call->settings->conf->crl;
     char url[ACME_URL_MAX];
-    if (crl && crl->url) {
-        snprintf(url, sizeof url, "%s/%s", crl->url,
-                 issuer_authority_of(call->issuer, "agent").crl);
+    enum att_rc rc = issuer_intent_authority(call->issuer, tx, &intent, err);
+    if (!rc && crl && crl->url) {
+        snprintf(url, sizeof url, "%s/%s", crl->url, intent.by.crl);
         intent.leaf.crl_url = url;
     }
     size_t name = strcspn(m->order.policy, "/");
     snprintf(intent.leaf.holding.boot, sizeof intent.leaf.holding.boot, "%.*s", (int)name,
              m->order.policy);
-    enum att_rc rc = att_unhex_exact(intent.leaf.holding.decision,
-                                     sizeof intent.leaf.holding.decision, m->order.decision, err);
+    if (!rc) {
+        rc = att_unhex_exact(intent.leaf.holding.decision, sizeof intent.leaf.holding.decision,
+                             m->order.decision, err);
+    }
     if (!rc) {
         rc = issuer_measured_leaf(m->order.measured, &intent.leaf.measured, err);
     }

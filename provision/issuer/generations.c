@@ -214,12 +214,17 @@ static void try_keys(struct issuer_generations *fresh)
 /* ---- bundles ----------------------------------------------------------------------------------
  */
 
-static bool is_trusted(const struct issuer_generation *g, const char *kind)
+bool issuer_generation_counts(const struct issuer_generation *g)
 {
-    return g->root && strcmp(g->kind, kind) == 0 &&
+    return g->ca && g->root &&
            (strcmp(g->state, STORE_AUTHORITY_PUBLISHED) == 0 ||
             strcmp(g->state, STORE_AUTHORITY_ACTIVE) == 0 ||
             strcmp(g->state, STORE_AUTHORITY_OUTGOING) == 0);
+}
+
+static bool is_trusted(const struct issuer_generation *g, const char *kind)
+{
+    return strcmp(g->kind, kind) == 0 && issuer_generation_counts(g);
 }
 
 static enum att_rc make_bundle(const struct issuer_generations *fresh, const char *kind,
@@ -278,13 +283,14 @@ static enum att_rc put_bundles(const struct issuer *issuer, struct issuer_genera
 /* ---- taking it into use -----------------------------------------------------------------------
  */
 
+/* What is lacking counts, not the words for it: a key that is away says now this, now that. */
 static bool same_use(const struct issuer_generations *a, const struct issuer_generations *b)
 {
     if (!a || a->number != b->number || a->n != b->n) {
         return false;
     }
     for (size_t i = 0; i < a->n; i++) {
-        if (strcmp(a->v[i].lacks, b->v[i].lacks) != 0) {
+        if ((a->v[i].lacks[0] == 0) != (b->v[i].lacks[0] == 0)) {
             return false;
         }
     }
@@ -301,6 +307,18 @@ static void tell(const struct issuer_generations *fresh)
         } else {
             att_log(ATT_INFO, "ca.inUse", ATT_S("authority", g->id), ATT_S("kind", g->kind),
                     ATT_S("state", g->state), ATT_N("generation", fresh->number));
+        }
+    }
+}
+
+/* Nobody that took part of one has it any more: no request takes that many looks. */
+static void free_outlived(const struct issuer_ca *ca, struct issuer_generations *newest)
+{
+    for (struct issuer_generations *at = newest; at->older; at = at->older) {
+        if (ca->looks - at->older->replaced_at >= ISSUER_GENERATION_LOOKS) {
+            issuer_generations_free(at->older);
+            at->older = NULL;
+            return;
         }
     }
 }
@@ -322,8 +340,12 @@ static enum att_rc refresh(struct issuer *issuer, struct att_err *err)
         issuer_generations_free(fresh);
         return rc;
     }
+    if (now) {
+        now->replaced_at = issuer->ca->looks;
+    }
     fresh->older = now;
     atomic_store(&issuer->ca->generations, fresh);
+    free_outlived(issuer->ca, fresh);
     tell(fresh);
     return ATT_OK;
 }
@@ -382,15 +404,15 @@ static enum att_rc put_self(void *user, struct store_tx *tx, struct att_err *err
     return rc ? rc : store_issuers_forget(tx, row.seen_at - 86400, err);
 }
 
-void issuer_generations_tick(struct issuer *issuer)
+static void look(struct issuer *issuer)
 {
     struct issuer_ca *ca = issuer->ca;
     int64_t now_ms = att_boottime_ms();
-    if (now_ms < ca->look_ms) {
-        return;
-    }
-    ca->look_ms = now_ms + PERIOD_MS;
     struct att_err err = {0};
+    ca->look_ms = now_ms + PERIOD_MS;
+    pthread_mutex_lock(&ca->generations_lock);
+    ca->looks++;
+    pthread_mutex_unlock(&ca->generations_lock);
     int64_t before = issuer_generations_now(issuer)->number;
     if (issuer_generations_refresh(issuer, &err)) {
         att_log_err(ATT_ERROR, "ca.refresh", &err);
@@ -403,11 +425,44 @@ void issuer_generations_tick(struct issuer *issuer)
             ca->look_ms = att_boottime_ms() + TRY_AGAIN_MS;
         }
     }
-    if (now->n && store_shared(issuer->store) && (now_ms >= ca->tell_ms || now->number != before)) {
+    if (store_shared(issuer->store) && (now_ms >= ca->tell_ms || now->number != before)) {
         ca->tell_ms = now_ms + TELL_MS;
         if (store_run_soft(issuer->store, put_self, issuer, &err)) {
             att_log_err(ATT_WARN, "ca.tell", &err);
         }
+    }
+}
+
+static void *look_beside(void *user)
+{
+    struct issuer *issuer = user;
+    look(issuer);
+    atomic_store(&issuer->ca->looked, true);
+    return NULL;
+}
+
+void issuer_generations_tick(struct issuer *issuer)
+{
+    struct issuer_ca *ca = issuer->ca;
+    if (ca->looking && atomic_load(&ca->looked)) {
+        issuer_generations_wait(ca);
+    }
+    if (ca->looking || att_boottime_ms() < ca->look_ms) {
+        return;
+    }
+    atomic_store(&ca->looked, false);
+    /* An HSM may take seconds to answer, or not to. */
+    ca->looking = ca->hsm && pthread_create(&ca->looker, NULL, look_beside, issuer) == 0;
+    if (!ca->looking) {
+        look(issuer);
+    }
+}
+
+void issuer_generations_wait(struct issuer_ca *ca)
+{
+    if (ca->looking) {
+        pthread_join(ca->looker, NULL);
+        ca->looking = false;
     }
 }
 

@@ -2,17 +2,20 @@
  * of which one signs (docs/ARCHITECTURE.md, "Rotating an authority"). Where the store has none of a
  * kind, the one of state_dir/ca is the one that signs, as ever.
  *
- * A snapshot never changes. The one before it stays until the end, since who signs holds parts of
- * it: there are as many as there were steps of rotations since the start. */
+ * A snapshot never changes. The one before it stays for ISSUER_GENERATION_LOOKS looks of the main
+ * loop, an hour at least, since who signs holds parts of it meanwhile. */
 #ifndef PROVISION_ISSUER_GENERATIONS_H
 #define PROVISION_ISSUER_GENERATIONS_H
 
 #include "provision/issuer/ca.h"
 
-#define ISSUER_GENERATIONS_MAX 16
-#define ISSUER_GENERATION_ID   17
-#define ISSUER_CRL_FILE        48
-#define ISSUER_LIVE_S          30 /* an issuer that said something within this time is there */
+#define ISSUER_GENERATIONS_MAX  24 /* of both kinds: twice ISSUER_GENERATIONS_TOP */
+#define ISSUER_GENERATIONS_TOP  12 /* rows of one kind */
+#define ISSUER_GENERATION_ID    17
+#define ISSUER_CRL_FILE         48
+#define ISSUER_GENERATION_LOOKS 3600
+/* An issuer that said something within this time is there: 30 s, and what clocks may differ. */
+#define ISSUER_LIVE_S 150
 
 struct issuer_generation {
     char id[ISSUER_GENERATION_ID];
@@ -28,13 +31,16 @@ struct issuer_generation {
 
 struct issuer_generations {
     struct issuer_generations *older;
-    int64_t number; /* of the meta counter "authorities" */
+    uint64_t replaced_at; /* the look at which a newer one took its place */
+    int64_t number;       /* of the meta counter "authorities" */
     size_t n;
     struct issuer_generation v[ISSUER_GENERATIONS_MAX];
     char *bundle, *ak_roots; /* PEM */
     int64_t awaited_view;    /* of one that is published: hosts that have this view are noted */
 };
 
+/* Published, active or outgoing: what it signed, or its root, is to be believed. */
+bool issuer_generation_counts(const struct issuer_generation *g);
 /* Never NULL once issuer_generations_refresh has succeeded. */
 const struct issuer_generations *issuer_generations_now(const struct issuer *issuer);
 /* Reads the store, and takes what changed into use: first bundle.pem and ak-roots.pem are written,
@@ -44,8 +50,11 @@ ATT_MUST_USE enum att_rc issuer_generations_refresh(struct issuer *issuer, struc
  * process has not taken into use. */
 ATT_MUST_USE enum att_rc issuer_generations_check(struct issuer *issuer, struct store_tx *tx,
                                                   struct att_err *err);
-/* Main thread: refreshes once a second; of a shared store tells the others what is in use here. */
+/* Main thread: refreshes once a second; of a shared store tells the others what is in use here.
+ * Where keys may be in an HSM a thread of its own does it, and nobody waits for that. */
 void issuer_generations_tick(struct issuer *issuer);
+/* Before the store is closed: until that thread has ended. */
+void issuer_generations_wait(struct issuer_ca *ca);
 void issuer_generations_free(struct issuer_generations *newest);
 
 /* All that this kind has, or had while they may still be asked for: ret gets at most

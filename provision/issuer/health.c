@@ -36,8 +36,13 @@ static bool ca_usable(struct issuer *issuer, struct att_err *err)
     int64_t now = issuer->clock();
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         struct issuer_authority authority = issuer_authority_of(issuer, kinds[i]);
-        if (!authority.ca || !authority.key) {
+        if (!authority.ca || (!authority.key && !authority.lacks[0])) {
             (void)!att_fail(err, ATT_E_GONE, "there is no authority for %s", kinds[i]);
+            return false;
+        }
+        if (authority.lacks[0]) {
+            (void)!att_fail(err, ATT_E_GONE, "the key of the authority for %s: %s", kinds[i],
+                            authority.lacks);
             return false;
         }
         if (authority.end <= now) {

@@ -72,17 +72,38 @@ static enum att_rc make_tbs(const struct issuer_intent *intent, const X509 *ca, 
                                            : certs_dns_tbs(&intent->dns, ca, tbs, digest, err);
 }
 
+enum att_rc issuer_intent_authority(struct issuer *issuer, struct store_tx *tx,
+                                    struct issuer_intent *intent, struct att_err *err)
+{
+    const char *kind = issuer_ca_kind_name(intent->kind);
+    enum att_rc rc = issuer_generations_check(issuer, tx, err);
+    if (rc) {
+        return rc;
+    }
+    struct issuer_authority by = issuer_authority_of(issuer, kind);
+    if (!by.ca) {
+        return att_fail(err, ATT_E_INTERNAL, "no authority for this certificate");
+    }
+    if (!by.key || by.lacks[0]) {
+        rc = att_fail(err, ATT_E_RETRY, "the authority for %s cannot sign now: %s", kind,
+                      by.lacks[0] ? by.lacks : "its key is not here");
+        att_err_reason(err, "caKeyMissing");
+        return rc;
+    }
+    intent->by = by;
+    return ATT_OK;
+}
+
 enum att_rc issuer_intent_make(struct issuer *issuer, struct store_tx *tx,
                                struct issuer_intent *intent, int64_t now,
                                struct store_cert *ret_cert, struct att_err *err)
 {
-    struct issuer_authority by = issuer_authority_of(issuer, issuer_ca_kind_name(intent->kind));
     char hex[2 * CERTS_SERIAL_LEN + 1], id[ISSUER_ID_LEN];
     struct store_cert cert = {.created_at = now};
-    enum att_rc rc = issuer_generations_check(issuer, tx, err);
+    enum att_rc rc = intent->by.ca ? ATT_OK : issuer_intent_authority(issuer, tx, intent, err);
+    const struct issuer_authority *by = &intent->by;
     if (!rc) {
-        rc = by.ca ? certs_serial_new(serial_of(intent), err)
-                   : att_fail(err, ATT_E_INTERNAL, "no authority for this certificate");
+        rc = certs_serial_new(serial_of(intent), err);
     }
     if (!rc) {
         rc = issuer_new_id(id, err);
@@ -95,10 +116,10 @@ enum att_rc issuer_intent_make(struct issuer *issuer, struct store_tx *tx,
         struct certs_validity *v = validity_of(intent);
         /* Towards the end of a CA's life a shorter certificate is better than none; below the
          * least lifetime there is none. */
-        v->not_after = v->not_after < by.end ? v->not_after : by.end;
+        v->not_after = v->not_after < by->end ? v->not_after : by->end;
         cert.not_before = v->not_before;
         cert.not_after = v->not_after;
-        rc = make_tbs(intent, by.ca, &cert.tbs, err);
+        rc = make_tbs(intent, by->ca, &cert.tbs, err);
     }
     /* A serial number that was ever used is refused by the table's key. */
     if (!rc) {

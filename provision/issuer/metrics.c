@@ -243,7 +243,8 @@ static void put_certificates(struct issuer *issuer, struct att_metrics *m)
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *ca = json_array_get(list, i);
         int64_t at = 0;
-        if (att_time_parse(issuer_string(ca, "notAfter"), &at, NULL) == ATT_OK) {
+        if (!json_is_true(json_object_get(ca, "replaced")) &&
+            att_time_parse(issuer_string(ca, "notAfter"), &at, NULL) == ATT_OK) {
             att_metrics_value(m, "certificate", issuer_string(ca, "name"), (double)at);
         }
     }

@@ -105,11 +105,12 @@ static enum att_rc put_cert(const struct offline *o, const char *name, const cha
     return rc ? rc : att_io_write_file(path, att_buf_slice(&pem), 0644, err);
 }
 
-static enum att_rc take_chain(const struct offline *o, const struct part *part, struct att_err *err)
+static enum att_rc read_chain(const struct offline *o, const struct part *part,
+                              STACK_OF(X509) * *ret_chain, struct att_err *err)
 {
     char path[ISSUER_CA_PATH];
     att_autobuf pem = {0}, spki = {0};
-    certs_autostack *chain = NULL;
+    STACK_OF(X509) *chain = NULL;
     const struct certs_authority_spec spec = {.trust_domain =
                                                   part->workload ? o->conf->trust_domain : NULL};
     path_of(o, part, "chain.pem", path);
@@ -130,9 +131,16 @@ static enum att_rc take_chain(const struct offline *o, const struct part *part, 
     }
     if (rc) {
         att_err_prefix(err, "%s", path);
-        return rc;
+        certs_stack_cleanup(&chain);
     }
-    rc = put_cert(o, part->name, ".crt", sk_X509_value(chain, 0), err);
+    *ret_chain = chain;
+    return rc;
+}
+
+static enum att_rc put_chain(const struct offline *o, const struct part *part,
+                             const STACK_OF(X509) * chain, struct att_err *err)
+{
+    enum att_rc rc = put_cert(o, part->name, ".crt", sk_X509_value(chain, 0), err);
     if (!rc) {
         rc = put_cert(o, part->root, ".crt", sk_X509_value(chain, 1), err);
     }
@@ -173,9 +181,20 @@ static bool have_chains(const struct offline *o)
 static enum att_rc complete(const struct offline *o, const char *target, struct att_err *err)
 {
     char made[ISSUER_CA_PATH];
-    enum att_rc rc = ATT_OK;
-    for (size_t i = 0; i < 2 && !rc; i++) {
-        rc = take_chain(o, &parts[i], err);
+    certs_autostack *workload = NULL, *attest = NULL;
+    enum att_rc rc = read_chain(o, &parts[0], &workload, err);
+    if (!rc) {
+        rc = read_chain(o, &parts[1], &attest, err);
+    }
+    /* Whoever trusts one kind's root must not trust the other kind by it. */
+    for (int i = 0; !rc && i < sk_X509_num(workload); i++) {
+        rc = issuer_ca_apart(attest, sk_X509_value(workload, i), "workload-ca.chain.pem", err);
+    }
+    if (!rc) {
+        rc = put_chain(o, &parts[0], workload, err);
+    }
+    if (!rc) {
+        rc = put_chain(o, &parts[1], attest, err);
     }
     if (!rc) {
         rc = make_rest(o, err);

@@ -11,12 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DAY_S           ((int64_t)86400)
-#define ROOT_S          (3652 * DAY_S)
-#define INTERMEDIATE_S  (1826 * DAY_S)
-#define TITLE_ROOM      128
-#define KEYS_FOLDER     "keys"
-#define GENERATIONS_TOP 12 /* of those that the store may have; room for their successors */
+#define DAY_S          ((int64_t)86400)
+#define ROOT_S         (3652 * DAY_S)
+#define INTERMEDIATE_S (1826 * DAY_S)
+#define TITLE_ROOM     128
+#define KEYS_FOLDER    "keys"
 
 /* Everything that becomes the rows. */
 struct making {
@@ -48,16 +47,15 @@ static struct issuer *issuer_of(const struct making *m)
 /* ---- what there is ----------------------------------------------------------------------------
  */
 
-static enum att_rc may_begin(const struct issuer_rotation_rows *rows, struct att_err *err)
+static enum att_rc may_begin(const struct making *m, struct store_tx *tx,
+                             const struct issuer_rotation_rows *rows, bool forget,
+                             struct att_err *err)
 {
     if (rows->under_way.id) {
         return issuer_refuse(err, ATT_E_CONFLICT, "caBusy", "authority %s is %s: it comes first",
                              rows->under_way.id, rows->under_way.state);
     }
-    return rows->n >= GENERATIONS_TOP
-               ? issuer_refuse(err, ATT_E_LIMIT, "caTooMany",
-                               "the store has %zu generations of this authority", rows->n)
-               : ATT_OK;
+    return issuer_rotate_room(tx, m->r->kind, m->r->call->now, forget, err);
 }
 
 static enum att_rc fill_first(struct making *m, struct att_err *err)
@@ -97,7 +95,7 @@ static enum att_rc see(void *user, struct store_tx *tx, struct att_err *err)
     struct issuer_rotation_rows rows = {.kind = m->r->kind};
     enum att_rc rc = issuer_rotate_rows(tx, &rows, err);
     if (!rc) {
-        rc = may_begin(&rows, err);
+        rc = may_begin(m, tx, &rows, false, err);
     }
     if (!rc && !rows.active.id) {
         rc = fill_first(m, err);
@@ -296,7 +294,7 @@ static enum att_rc keep(void *user, struct store_tx *tx, struct att_err *err)
     struct issuer_rotation_rows rows = {.kind = m->r->kind};
     enum att_rc rc = issuer_rotate_rows(tx, &rows, err);
     if (!rc) {
-        rc = may_begin(&rows, err);
+        rc = may_begin(m, tx, &rows, true, err);
     }
     if (!rc && !rows.active.id) {
         rc = m->first.id ? store_insert(tx, &store_authorities, &m->first, err)

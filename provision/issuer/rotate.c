@@ -197,6 +197,9 @@ static enum att_rc chain_step(void *user, struct store_tx *tx, struct att_err *e
         rc = certs_authority_check(chain, &spec, att_buf_slice(&spki), r->call->now, LEAST_S, err);
     }
     if (!rc) {
+        rc = issuer_rotate_apart(r->call->issuer, tx, row.kind, chain, err);
+    }
+    if (!rc) {
         rc = split(chain, &row, err);
     }
     if (!rc) {

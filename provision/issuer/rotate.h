@@ -48,6 +48,16 @@ struct issuer_rotation_rows {
 ATT_MUST_USE enum att_rc issuer_rotate_rows(struct store_tx *tx, struct issuer_rotation_rows *rows,
                                             struct att_err *err);
 void issuer_rotate_rows_done(struct issuer_rotation_rows *rows);
+/* There is room for one more row of this kind, two where there is none, or there is once retired
+ * ones are gone: those that never signed, and those of whose time no certificate is in force; the
+ * oldest first. forget: they are removed as far as it takes. caTooMany. */
+ATT_MUST_USE enum att_rc issuer_rotate_room(struct store_tx *tx, const char *kind, int64_t now,
+                                            bool forget, struct att_err *err);
+/* ATT_E_AUTH, reason caChain: a key of this chain is one of an authority of another kind: the other
+ * one here, that for DNS names, the issuer's own TLS. Whoever trusts one would trust the other. */
+ATT_MUST_USE enum att_rc issuer_rotate_apart(const struct issuer *issuer, struct store_tx *tx,
+                                             const char *kind, const STACK_OF(X509) * chain,
+                                             struct att_err *err);
 /* Counts the step, with its record; after the commit issuer_rotate_done takes it into use. */
 ATT_MUST_USE enum att_rc issuer_rotate_note(struct issuer_rotation *r, struct store_tx *tx,
                                             const struct store_authority *row, const char *step,

@@ -216,11 +216,13 @@ struct whose {
 };
 
 /* A rotation waits for the hosts to have what was published: what a host says to have is in force
- * there. */
+ * there. More than there is was of another time: the database is one of before. */
 static enum att_rc note_seen(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct whose *w = user;
-    return store_host_saw_view(tx, w->host.id, w->have, err);
+    int64_t version = 0;
+    enum att_rc rc = read_version(&version, tx, err);
+    return rc || w->have > version ? rc : store_host_saw_view(tx, w->host.id, w->have, err);
 }
 
 static void note_if_awaited(struct whose *w)

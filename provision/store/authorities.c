@@ -42,7 +42,7 @@ enum att_rc store_host_saw_view(struct store_tx *tx, const char *host, int64_t v
 /* The columns of store_hosts in their order. */
 #define HOST                                                                                       \
     "SELECT id, label, labels, state, account, reason, manufacturer, model, version, ek_source,"   \
-    " notes, created_at, updated_at, seen_at, view_seen FROM hosts"
+    " notes, created_at, updated_at, seen_at, registered_by, view_seen FROM hosts"
 
 enum att_rc store_hosts_behind(struct store_tx *tx, int64_t version, int64_t now, int64_t limit,
                                store_each_fn each, void *user, struct att_err *err)

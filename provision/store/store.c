@@ -272,6 +272,10 @@ union any_record {
     struct store_dns_order dns_order;
     struct store_dns_authz dns_authz;
     struct store_renewal renewal;
+    struct store_authority authority;
+    struct store_issuer issuer;
+    struct store_proposal proposal;
+    struct store_admin_request admin_request;
 };
 
 static enum att_rc walk_row(void *user, const struct store_row *row, struct att_err *err)

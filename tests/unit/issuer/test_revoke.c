@@ -175,6 +175,8 @@ static void fresh_and_numbered(void **state)
     char etag[32];
     stage_enrolled(&s, "forge");
     certs_autocrl *a = list(&s, "/acme/crl/workload.crl", &first);
+    /* More than whatever a database had of which an older copy was put back. */
+    assert_true(first.number == (uint64_t)rig_time);
     snprintf(etag, sizeof etag, "%s", s.client.last.etag);
     assert_int_equal(ISSUER_CRL_FRESH_S, 30);
     assert_string_equal(s.client.last.cache, "max-age=30");
@@ -186,13 +188,13 @@ static void fresh_and_numbered(void **state)
     rig_time += 1;
     assert_int_equal(plain(&s, ISSUER_GET, "/acme/crl/workload.crl", etag), 200);
     certs_autocrl *c = list(&s, "/acme/crl/workload.crl", &later);
-    assert_true(later.number == first.number + 1 && later.this_update == rig_time);
+    assert_true(later.number > first.number && later.this_update == rig_time);
     rig_time -= ISSUER_CRL_SKEW_S; /* another issuer's clock is a little ahead */
     certs_autocrl *ahead = list(&s, "/acme/crl/workload.crl", &again);
     assert_true(again.number == later.number && ahead != NULL);
     rig_time -= 3600; /* a clock set back: nobody gets a list of the future */
     certs_autocrl *d = list(&s, "/acme/crl/workload.crl", &back);
-    assert_true(back.number == later.number + 1 && back.this_update == rig_time);
+    assert_true(back.number > later.number && back.this_update == rig_time);
     assert_int_equal(X509_CRL_cmp(a, b), 0);
     assert_true(c != NULL && d != NULL);
     stage_free(&s);

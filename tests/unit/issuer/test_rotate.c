@@ -5,6 +5,7 @@
 #include "certs/authority.h"
 #include "certs/bundle.h"
 #include "provision/issuer/generations.h"
+#include "provision/issuer/metrics.h"
 #include "provision/issuer/revoke.h"
 
 /* A new certificate of the stage's agent. */
@@ -64,18 +65,23 @@ static int plain(struct stage *s, const char *path)
     return s->client.last.status;
 }
 
+static int view_with(struct stage *s, const char *etag)
+{
+    char nonce[ACME_NONCE_TEXT];
+    att_autobuf text = {0};
+    client_nonce(&s->client, nonce);
+    client_sign(&s->client, RIG_URL "/hostView", nonce, false, ATT_SLICE(NULL, 0), &text);
+    return client_send(&s->client, "/acme/hostView", att_buf_slice(&text), "application/jose+json",
+                       etag);
+}
+
 /* The host asks for what is newer than it has. */
 static void host_sees(struct stage *s)
 {
-    char nonce[ACME_NONCE_TEXT], etag[32];
-    att_autobuf text = {0};
+    char etag[32];
     issuer_view_wake(s->rig.issuer);
     snprintf(etag, sizeof etag, "\"%lld\"", (long long)atomic_load(&s->rig.issuer->view_version));
-    client_nonce(&s->client, nonce);
-    client_sign(&s->client, RIG_URL "/hostView", nonce, false, ATT_SLICE(NULL, 0), &text);
-    assert_int_equal(client_send(&s->client, "/acme/hostView", att_buf_slice(&text),
-                                 "application/jose+json", etag),
-                     304);
+    assert_int_equal(view_with(s, etag), 304);
 }
 
 /* The authorities begin when they are made, and what they sign is verified by then; the TPM's
@@ -188,6 +194,55 @@ static void issuer_behind_is_waited_for(void **state)
 /* ---- a new root ---------------------------------------------------------------------------------
  */
 
+static enum att_rc registered_by_somebody(void *user, const void *record, struct att_err *err)
+{
+    const struct store_host *host = record;
+    size_t *n = user;
+    (void)err;
+    assert_string_equal(host->registered_by, "somebody");
+    assert_int_equal(host->view_seen, 7);
+    (*n)++;
+    return ATT_OK;
+}
+
+static enum att_rc take_id(void *user, const void *record, struct att_err *err)
+{
+    const struct store_host *host = record;
+    (void)err;
+    snprintf(user, 80, "%s", host->id);
+    return ATT_OK;
+}
+
+static enum att_rc register_and_look(void *user, struct store_tx *tx, struct att_err *unused)
+{
+    size_t n = 0;
+    char id[80] = "";
+    struct store_host host = {0};
+    (void)user;
+    (void)unused;
+    rig_ok(store_each(tx, &store_hosts, NULL, NULL, take_id, id, &err));
+    rig_ok(store_get(tx, &store_hosts, id, &host, &err));
+    assert_true(issuer_set(&host.registered_by, "somebody"));
+    host.view_seen = 7;
+    rig_ok(store_put(tx, &store_hosts, &host, &err));
+    rig_ok(store_hosts_behind(tx, 8, rig_time, 5, registered_by_somebody, &n, &err));
+    assert_int_equal(n, 1);
+    store_record_done(&store_hosts, &host);
+    return ATT_OK;
+}
+
+/* All that the table has, in its order. */
+static void hosts_behind_are_whole(void **state)
+{
+    (void)state;
+    struct stage s;
+    start(&s);
+    certs_autostack *held = issue(&s);
+    assert_non_null(held);
+    rig_ok(store_run(s.rig.issuer->store, true, register_and_look, NULL, &err));
+    stage_free(&s);
+}
+
 static void new_root_waits_for_hosts(void **state)
 {
     (void)state;
@@ -203,6 +258,8 @@ static void new_root_waits_for_hosts(void **state)
     certs_autostack *both = bundle(&s), *still = issue(&s);
     assert_int_equal(sk_X509_num(both), 2);
     assert_int_equal(verify(still, old_roots), ATT_OK); /* the old one signs */
+    refused(&s, "ca.activate", id, "caHostsBehind");
+    assert_int_equal(view_with(&s, "\"999999\""), 200); /* of a database that is gone */
     refused(&s, "ca.activate", id, "caHostsBehind");
     host_sees(&s);
     refused(&s, "ca.activate", id, "caTooSoon");
@@ -392,6 +449,14 @@ static void upstream_chain(void **state)
     assert_int_equal(sk_X509_num(roots), 2);
     assert_int_equal(verify(after, roots), ATT_OK);
     json_decref(got);
+    /* One root for both kinds: whoever trusts it would trust either. */
+    got = rig_admin(&s.rig, "ca.prepare", json_pack("{s:s, s:b}", "kind", "attestation", "csr", 1));
+    corporate(&s, issuer_string(got, "csr"), NULL, "365", &chain);
+    rig_admin_refused(
+        &s.rig, "ca.chain",
+        json_pack("{s:s, s:s}", "id", issuer_string(got, "id"), "text", att_buf_cstr(&chain)),
+        "caChain");
+    json_decref(got);
     att_buf_done(&chain);
     stage_free(&s);
 }
@@ -422,6 +487,220 @@ static void survives_a_restart(void **state)
     stage_free(&s);
 }
 
+static void restart(struct stage *s)
+{
+    issuer_free(s->rig.issuer);
+    rig_open(&s->rig);
+    s->client.rig = &s->rig;
+}
+
+/* ---- more than there is room for ----------------------------------------------------------------
+ */
+
+static void give_up(struct stage *s, const char *kind, size_t times)
+{
+    char id[ISSUER_GENERATION_ID];
+    for (size_t i = 0; i < times; i++) {
+        rig_time++; /* they are in some order */
+        prepare(s, json_pack("{s:s}", "kind", kind), id);
+        step(s, "ca.retire", id, "retired");
+    }
+}
+
+static void rotate_by_force(struct stage *s, char ret_id[ISSUER_GENERATION_ID])
+{
+    json_t *begun =
+        rig_admin(&s->rig, "ca.rotate", json_pack("{s:s, s:b}", "kind", "workload", "start", 1));
+    char old[ISSUER_GENERATION_ID];
+    rig_ok(issuer_generation_id(X509_get0_pubkey(issuer_authority_of(s->rig.issuer, "agent").ca),
+                                old, &err));
+    snprintf(ret_id, ISSUER_GENERATION_ID, "%s", issuer_string(begun, "id"));
+    json_decref(begun);
+    step(s, "ca.publish", ret_id, "published");
+    rig_time++;
+    json_decref(
+        rig_admin(&s->rig, "ca.activate", json_pack("{s:s, s:b}", "id", ret_id, "force", 1)));
+    json_decref(rig_admin(&s->rig, "ca.retire", json_pack("{s:s, s:b}", "id", old, "force", 1)));
+}
+
+static void given_up_ones_make_room(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID];
+    start(&s);
+    give_up(&s, "workload", ISSUER_GENERATIONS_TOP + 3);
+    give_up(&s, "attestation", ISSUER_GENERATIONS_TOP + 3);
+    restart(&s);
+    rotate_by_force(&s, id);
+    certs_autostack *after = issue(&s), *roots = bundle(&s);
+    assert_int_equal(verify(after, roots), ATT_OK);
+    assert_string_equal(issuer_authority_of(s.rig.issuer, "agent").id, id);
+    stage_free(&s);
+}
+
+static void those_of_certificates_in_force_stay(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID];
+    start(&s);
+    certs_autostack *before = issue(&s);
+    for (size_t i = 1; i < ISSUER_GENERATIONS_TOP; i++) {
+        rotate_by_force(&s, id);
+    }
+    rig_admin_refused(&s.rig, "ca.prepare", json_pack("{s:s}", "kind", "workload"), "caTooMany");
+    restart(&s); /* nothing broke */
+    certs_autostack *still = issue(&s), *roots = bundle(&s);
+    assert_int_equal(verify(still, roots), ATT_OK);
+    rig_time += 7200; /* their certificates have ended */
+    for (size_t i = 0; i < 3; i++) {
+        rotate_by_force(&s, id);
+    }
+    restart(&s);
+    certs_autostack *after = issue(&s);
+    assert_int_equal(verify(after, roots), ATT_OK); /* one root for all */
+    assert_int_equal(sk_X509_num(before), 2);
+    stage_free(&s);
+}
+
+/* ---- a key that is away -------------------------------------------------------------------------
+ */
+
+static void lose_keys(struct stage *s)
+{
+    char command[4200];
+    snprintf(command, sizeof command, "rm '%s'/state/ca/keys/*.key", s->rig.dir);
+    assert_int_equal(system(command), 0);
+    restart(s);
+}
+
+static int finalized(struct stage *s)
+{
+    struct order o;
+    s->tpm.clock.clock_ms += 1000;
+    assert_int_equal(rig_order(&s->client, RIG_NAME, &o), 201);
+    assert_string_equal(rig_m4(&s->client, &s->tpm, &o, s->ak), "valid");
+    return rig_finalize(&s->client, &o, s->tpm.base->agent.pkey, FORGE_IDENTIFIER);
+}
+
+static enum att_rc takes_none(struct stage *s, struct store_tx *tx, const char *reason)
+{
+    struct att_err why = {0};
+    struct issuer_intent intent = {.kind = ISSUER_CA_AGENT};
+    assert_int_equal(issuer_intent_authority(s->rig.issuer, tx, &intent, &why), ATT_E_RETRY);
+    assert_string_equal(why.reason, reason);
+    assert_null(intent.by.ca);
+    return ATT_OK;
+}
+
+static enum att_rc key_missing(void *user, struct store_tx *tx, struct att_err *err)
+{
+    (void)err;
+    return takes_none(user, tx, "caKeyMissing");
+}
+
+static enum att_rc ca_changed(void *user, struct store_tx *tx, struct att_err *err)
+{
+    (void)err;
+    return takes_none(user, tx, "caChanged");
+}
+
+static void not_activated_without_its_key(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID];
+    start(&s);
+    prepare(&s, json_pack("{s:s}", "kind", "workload"), id);
+    step(&s, "ca.publish", id, "published");
+    host_sees(&s);
+    lose_keys(&s);
+    refused(&s, "ca.activate", id, "caKeyMissing");
+    stage_free(&s);
+}
+
+static void without_its_key_nothing_is_intended(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID], path[96];
+    start(&s);
+    rotate_by_force(&s, id);
+    snprintf(path, sizeof path, "/acme/crl/workload-%s.crl", id);
+    assert_int_equal(plain(&s, path), 200);
+    issuer_health_look(s.rig.issuer);
+    assert_null(issuer_health_why(s.rig.issuer));
+    lose_keys(&s);
+    assert_int_equal(finalized(&s), 429); /* later, not never */
+    rig_ok(store_run(s.rig.issuer->store, false, key_missing, &s, &err));
+    issuer_health_look(s.rig.issuer);
+    assert_string_equal(issuer_health_why(s.rig.issuer), "ca");
+    rig_time += 2 * ISSUER_CRL_FRESH_S;
+    assert_int_equal(plain(&s, path), 200); /* the last one is in force */
+    rig_time += 400 * 86400;
+    assert_int_equal(plain(&s, path), 503);
+    stage_free(&s);
+}
+
+static enum att_rc count_step(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_meta_count(tx, "authorities", user, err);
+}
+
+static void nothing_is_intended_between_two_steps(void **state)
+{
+    (void)state;
+    struct stage s;
+    int64_t number = 0;
+    start(&s);
+    rig_ok(store_run(s.rig.issuer->store, true, count_step, &number, &err)); /* another issuer's */
+    rig_ok(store_run(s.rig.issuer->store, false, ca_changed, &s, &err));
+    assert_int_equal(finalized(&s), 200); /* it takes the step into use, and goes on */
+    stage_free(&s);
+}
+
+/* ---- telling ------------------------------------------------------------------------------------
+ */
+
+static const json_t *told(const json_t *list, const char *name)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        if (strcmp(issuer_string(json_array_get(list, i), "name"), name) == 0) {
+            return json_array_get(list, i);
+        }
+    }
+    return NULL;
+}
+
+static void those_in_use_are_told(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID], name[64];
+    start(&s);
+    rotate_by_force(&s, id);
+    struct issuer *issuer = s.rig.issuer;
+    snprintf(name, sizeof name, "workload-ca-%s", id);
+    json_t *list = issuer_ca_status(issuer->ca, issuer->state_dir, rig_time);
+    assert_non_null(told(list, name));
+    assert_true(json_is_true(json_object_get(told(list, "workload-ca"), "replaced")));
+    assert_null(json_object_get(told(list, "workload-root"), "replaced")); /* it is the new one's */
+    json_decref(list);
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    json_t *warnings =
+        issuer_ca_warnings(issuer->ca, settings->conf, rig_time + (int64_t)1800 * 86400);
+    bool first = false, later = false;
+    for (size_t i = 0; i < json_array_size(warnings); i++) {
+        const char *text = json_string_value(json_array_get(warnings, i));
+        first = first || strncmp(text, "workload-ca ", 12) == 0;
+        later = later || strncmp(text, name, strlen(name)) == 0;
+    }
+    assert_true(later && !first);
+    json_decref(warnings);
+    stage_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -429,12 +708,19 @@ int main(void)
         cmocka_unit_test(active_one_is_not_retired),
         cmocka_unit_test(root_away_refused),
         cmocka_unit_test(issuer_behind_is_waited_for),
+        cmocka_unit_test(hosts_behind_are_whole),
         cmocka_unit_test(new_root_waits_for_hosts),
         cmocka_unit_test(old_root_leaves_when_nothing_needs_it),
         cmocka_unit_test(each_has_its_list),
         cmocka_unit_test(step_by_step),
         cmocka_unit_test(upstream_chain),
         cmocka_unit_test(survives_a_restart),
+        cmocka_unit_test(given_up_ones_make_room),
+        cmocka_unit_test(those_of_certificates_in_force_stay),
+        cmocka_unit_test(not_activated_without_its_key),
+        cmocka_unit_test(without_its_key_nothing_is_intended),
+        cmocka_unit_test(nothing_is_intended_between_two_steps),
+        cmocka_unit_test(those_in_use_are_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -316,10 +316,11 @@ static void test_server(void **state)
     set_keys(&idp, big);
     whole_fetch(p);
     assert_true(has_key(p, "a") && has_key(p, "b"));
-    set_keys(&idp, set_text(jwk_of(b, "c"), NULL));
     pthread_mutex_lock(&idp.lock);
     idp.other_issuer = true;
     pthread_mutex_unlock(&idp.lock);
+    whole_fetch(p); /* what was begun before has asked for its keys */
+    set_keys(&idp, set_text(jwk_of(b, "c"), NULL));
     whole_fetch(p);
     assert_false(has_key(p, "c"));
     pthread_mutex_lock(&idp.lock);
