@@ -180,6 +180,11 @@ static enum att_rc take(struct walk *w, const struct hostlog_record *r, struct a
                            (unsigned long long)w->last.seq, (unsigned long long)r->seq);
     }
     if (first) {
+        static const uint8_t zeros[ATT_SHA256_LEN];
+        if (r->seq == 1 && memcmp(r->prev, zeros, sizeof zeros) != 0) {
+            return tlog_refuse(err, ATT_E_AUTH, "hostLogEdited",
+                               "record 1 says that there was one before it");
+        }
         w->facts.first = r->seq;
         w->facts.first_at = r->at;
     }
@@ -240,7 +245,33 @@ static enum att_rc missing(const struct walk *w, const struct hostlog_anchor *a,
                        at);
 }
 
-static enum att_rc judge(struct walk *w, struct att_err *err)
+/* The log's own numbers and times say that it was of a record from before its beginning: whoever
+ * wrote the log anew chose them. So it is one only where the caller takes its word. */
+static bool is_before(const struct walk *w, const struct hostlog_anchor *a)
+{
+    return !a->found_seq && w->facts.first > 1 && a->at && a->at <= w->facts.first_at;
+}
+
+static enum att_rc check_dropped(const struct walk *w, bool allow_dropped, struct att_err *err)
+{
+    size_t found = 0;
+    const struct hostlog_anchor *lost = NULL;
+    for (size_t i = 0; i < w->n; i++) {
+        found += w->anchors[i].found_seq != 0;
+        lost = !lost && is_before(w, &w->anchors[i]) ? &w->anchors[i] : lost;
+    }
+    if (!lost || (allow_dropped && found)) {
+        return ATT_OK;
+    }
+    return tlog_refuse(err, ATT_E_AUTH, "hostLogDropped",
+                       "the log begins with record %llu, and the head that decision %llu holds is "
+                       "not in it: %s",
+                       (unsigned long long)w->facts.first, (unsigned long long)lost->decision,
+                       found ? "that it was dropped is the log's own word"
+                             : "nothing anchors this log, give the proof of a later decision");
+}
+
+static enum att_rc judge(struct walk *w, bool allow_dropped, struct att_err *err)
 {
     uint64_t before = 0, of = 0;
     if (w->facts.first > 1 && w->dropped_up_to + 1 < w->facts.first) {
@@ -251,8 +282,8 @@ static enum att_rc judge(struct walk *w, struct att_err *err)
     }
     for (size_t i = 0; i < w->n; i++) {
         const struct hostlog_anchor *a = &w->anchors[i];
-        if (!a->found_seq && w->facts.first > 1 && a->at && a->at <= w->facts.first_at) {
-            continue; /* of a record that was dropped */
+        if (!before && is_before(w, a)) {
+            continue; /* an earlier one that was found would lie before it */
         }
         if (!a->found_seq) {
             return missing(w, a, err);
@@ -267,11 +298,11 @@ static enum att_rc judge(struct walk *w, struct att_err *err)
         before = a->found_seq;
         of = a->decision;
     }
-    return ATT_OK;
+    return check_dropped(w, allow_dropped, err);
 }
 
 enum att_rc hostlog_verify(const char *dir, struct hostlog_anchor *anchors, size_t n,
-                           struct hostlog_facts *ret_facts, struct att_err *err)
+                           bool allow_dropped, struct hostlog_facts *ret_facts, struct att_err *err)
 {
     uint64_t *firsts = calloc(HOSTLOG_FILES_MAX, sizeof *firsts);
     struct walk w = {.anchors = anchors, .n = n};
@@ -291,7 +322,7 @@ enum att_rc hostlog_verify(const char *dir, struct hostlog_anchor *anchors, size
     if (!rc && !w.last.seq) {
         rc = tlog_refuse(err, ATT_E_AUTH, "hostLogTruncated", "%s: no record", dir);
     }
-    rc = rc ? rc : judge(&w, err);
+    rc = rc ? rc : judge(&w, allow_dropped, err);
     if (!rc) {
         w.facts.last = w.last.seq;
         w.facts.last_at = w.last.at;

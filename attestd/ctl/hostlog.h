@@ -5,8 +5,10 @@
  * Reasons of its refusals: "hostLogRecord" (a line is no record), "hostLogEdited" (a record is not
  * the one that the next was made after), "hostLogTruncated" (records are missing, or the log ends
  * before a head that was quoted), "hostLogHead" (no record of this log has the head that was
- * quoted), "hostLogRolledBack" (a later quote has an earlier head), "hostLogHost" (the anchors are
- * of several hosts), "hostLogAnchor" (not a decision that holds a head). */
+ * quoted), "hostLogRolledBack" (a later quote has an earlier head), "hostLogDropped" (a quoted head
+ * is of a record that the log says it has dropped, and the caller does not take its word, or none
+ * of the heads is in the log), "hostLogHost" (the anchors are of several hosts), "hostLogAnchor"
+ * (not a decision that holds a head). */
 #ifndef ATTESTD_CTL_HOSTLOG_H
 #define ATTESTD_CTL_HOSTLOG_H
 
@@ -52,8 +54,10 @@ struct hostlog_facts {
     uint8_t head[ATT_SHA256_LEN];
 };
 /* The log in the folder dir, whole, against the anchors, which are put in the order of their
- * decisions. */
+ * decisions. allow_dropped: anchors older than its beginning are passed over, if at least one is
+ * found; else they are refused (hostLogDropped). */
 ATT_MUST_USE enum att_rc hostlog_verify(const char *dir, struct hostlog_anchor *anchors, size_t n,
-                                        struct hostlog_facts *ret_facts, struct att_err *err);
+                                        bool allow_dropped, struct hostlog_facts *ret_facts,
+                                        struct att_err *err);
 
 #endif

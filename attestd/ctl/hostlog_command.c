@@ -117,7 +117,10 @@ enum ctl_exit ctl_hostlog_verify(const struct ctl_ctx *ctx, const struct ctl_arg
     struct hostlog_anchor *anchors = calloc(HOSTLOG_ANCHORS_MAX, sizeof *anchors);
     enum att_rc rc = anchors ? take_anchors(args, anchors, &n, &err)
                              : att_fail(&err, ATT_E_NOMEM, "no memory for proofs");
-    rc = rc ? rc : hostlog_verify(arg(args, "dir"), anchors, n, &facts, &err);
+    rc = rc ? rc
+            : hostlog_verify(arg(args, "dir"), anchors, n,
+                             json_is_true(json_object_get(args->json, "allowDropped")), &facts,
+                             &err);
     if (!rc) {
         tell(ctx, &facts, anchors, n);
     }

@@ -77,6 +77,7 @@ static void check_module(struct doctor *d, const json_t *hsm, bool is_default)
     const char *state = text_of(hsm, "state"), *word = text_of(hsm, "word");
     const char *reason = text_of(hsm, "reason"), *pin = text_of(hsm, "pin");
     const char *at = is_default ? "" : ":", *name = is_default ? "" : text_of(hsm, "name");
+    const char *waste_why = text_of(hsm, "wasteReason");
     json_int_t waste = json_integer_value(json_object_get(hsm, "waste"));
     char check_name[64];
     snprintf(check_name, sizeof check_name, "hsm%s%s", at, name);
@@ -88,7 +89,8 @@ static void check_module(struct doctor *d, const json_t *hsm, bool is_default)
           "the token says of its user PIN: %s", pin);
     snprintf(check_name, sizeof check_name, "hsmWaste%s%s", at, name);
     check(d, check_name, waste == 0, true, "they go when the token is there and can be written",
-          "%lld keys that are not used any more wait to be destroyed", (long long)waste);
+          "%lld keys that are not used any more wait to be destroyed%s%s", (long long)waste,
+          waste_why[0] ? ": " : "", waste_why);
 }
 
 static void check_hsm(struct doctor *d, const json_t *info)

@@ -78,8 +78,9 @@ static enum att_rc edited(struct att_err *err, uint64_t seq, const char *what)
     return ATT_E_PARSE;
 }
 
-/* One line of the segment; the first gives the hash that the chain begins with. */
-static enum att_rc take_line(struct host_journal *j, struct att_slice line, bool first,
+/* One line of the segment. anchored: head is the hash of the line before it; else that line is gone
+ * with its file, and this one gives the hash that the chain begins with. */
+static enum att_rc take_line(struct host_journal *j, struct att_slice line, bool anchored,
                              struct att_err *err)
 {
     att_autojson *json = NULL;
@@ -94,7 +95,7 @@ static enum att_rc take_line(struct host_journal *j, struct att_slice line, bool
     if (json_integer_value(json_object_get(json, "seq")) != (json_int_t)want) {
         return edited(err, want, "has another number");
     }
-    if (!first && memcmp(prev, j->head, sizeof(prev)) != 0) {
+    if (anchored && memcmp(prev, j->head, sizeof(prev)) != 0) {
         return edited(err, want, "does not follow the one before it");
     }
     hash_line(line, j->head);
@@ -102,16 +103,51 @@ static enum att_rc take_line(struct host_journal *j, struct att_slice line, bool
     return ATT_OK;
 }
 
-/* The last segment, whole. What follows the last newline was being written when the power went. */
-static enum att_rc read_segment(struct host_journal *j, uint64_t first, struct att_err *err)
+static enum att_rc load_segment(struct host_journal *j, uint64_t first, struct att_buf *ret_bytes,
+                                struct att_err *err)
 {
     char path[4096];
-    att_autobuf bytes = ATT_BUF_INIT(2 * j->opts.segment_max + 2 * HOST_JOURNAL_LINE_MAX);
     segment_path(j, first, path);
-    enum att_rc rc = att_io_read_file(path, bytes.max, &bytes, err);
+    enum att_rc rc = att_io_read_file(path, ret_bytes->max, ret_bytes, err);
     if (rc == ATT_E_LIMIT) {
         att_err_clear(err);
         return edited(err, first, "is in a file that is longer than any is made");
+    }
+    return rc;
+}
+
+/* What the first line of the last segment has to follow: zeros, or the last line of the segment
+ * before it, which was synced whole before the last one was begun. */
+static enum att_rc read_before(struct host_journal *j, uint64_t first, bool *ret_known,
+                               struct att_err *err)
+{
+    att_autobuf bytes = ATT_BUF_INIT(2 * j->opts.segment_max + 2 * HOST_JOURNAL_LINE_MAX);
+    memset(j->head, 0, sizeof(j->head));
+    *ret_known = first == 1 || j->n_segments > 1;
+    if (first == 1 || j->n_segments < 2) {
+        return ATT_OK;
+    }
+    enum att_rc rc = load_segment(j, j->firsts[j->n_segments - 2], &bytes, err);
+    if (rc == ATT_OK && (bytes.len < 2 || bytes.ptr[bytes.len - 1] != '\n')) {
+        return edited(err, first - 1, "is not there");
+    }
+    if (rc == ATT_OK) {
+        size_t end = bytes.len - 1;
+        const uint8_t *before = memrchr(bytes.ptr, '\n', end);
+        size_t at = before ? (size_t)(before - bytes.ptr) + 1 : 0;
+        hash_line(ATT_SLICE(bytes.ptr + at, end - at), j->head);
+    }
+    return rc;
+}
+
+/* The last segment, whole. What follows the last newline was being written when the power went. */
+static enum att_rc read_segment(struct host_journal *j, uint64_t first, struct att_err *err)
+{
+    att_autobuf bytes = ATT_BUF_INIT(2 * j->opts.segment_max + 2 * HOST_JOURNAL_LINE_MAX);
+    bool known = false;
+    enum att_rc rc = load_segment(j, first, &bytes, err);
+    if (rc == ATT_OK) {
+        rc = read_before(j, first, &known, err);
     }
     j->seq = first - 1;
     j->offset = 0;
@@ -121,7 +157,7 @@ static enum att_rc read_segment(struct host_journal *j, uint64_t first, struct a
         if (!end) {
             break;
         }
-        rc = take_line(j, ATT_SLICE(at, (size_t)(end - at)), j->offset == 0, err);
+        rc = take_line(j, ATT_SLICE(at, (size_t)(end - at)), known || j->offset > 0, err);
         j->offset += (uint64_t)(end - at) + 1;
     }
     return rc;

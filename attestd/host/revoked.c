@@ -7,6 +7,8 @@
 #include "provision/acme/client.h"
 
 #include <inttypes.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,6 +38,72 @@ void host_crls_name(struct host_crls *crls, const struct host_crl_files *files)
     }
     host_crls_done(crls);
     *crls = fresh;
+}
+
+/* ---- what was kept --------------------------------------------------------------------------- */
+
+bool host_crls_whole(const struct host_crls *crls)
+{
+    size_t n = 0;
+    while (n < crls->n && crls->v[n].crl) {
+        n++;
+    }
+    return n > 0 && n == crls->n;
+}
+
+/* By name and key: two generations of an authority may have one name. */
+static bool same_issuer(X509_CRL *a, X509_CRL *b)
+{
+    bool same = X509_NAME_cmp(X509_CRL_get_issuer(a), X509_CRL_get_issuer(b)) == 0;
+    AUTHORITY_KEYID *x = X509_CRL_get_ext_d2i(a, NID_authority_key_identifier, NULL, NULL);
+    AUTHORITY_KEYID *y = X509_CRL_get_ext_d2i(b, NID_authority_key_identifier, NULL, NULL);
+    if (same && x && y && x->keyid && y->keyid) {
+        same = ASN1_OCTET_STRING_cmp(x->keyid, y->keyid) == 0;
+    }
+    AUTHORITY_KEYID_free(x);
+    AUTHORITY_KEYID_free(y);
+    return same;
+}
+
+static bool has_issuer(X509_CRL *const *lists, size_t n, X509_CRL *crl)
+{
+    while (n > 0 && !same_issuer(lists[n - 1], crl)) {
+        n--;
+    }
+    return n > 0;
+}
+
+/* The next one of the file; NULL: no more. */
+static X509_CRL *next_kept(BIO *bio)
+{
+    att_autobuf der = ATT_BUF_INIT(CERTS_CRL_MAX);
+    certs_autocrl *crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL);
+    X509_CRL *checked = NULL;
+    int len = crl ? i2d_X509_CRL(crl, NULL) : 0;
+    uint8_t *at = len > 0 ? att_buf_extend(&der, (size_t)len) : NULL;
+    if (!at || i2d_X509_CRL(crl, &at) != len ||
+        certs_crl_parse(att_buf_slice(&der), &checked, NULL) != ATT_OK) {
+        return NULL;
+    }
+    return checked;
+}
+
+void host_crls_kept(const char *path, X509_CRL **lists, size_t *n)
+{
+    att_autobuf pem = ATT_BUF_INIT(HOST_CRLS_MAX * 2 * CERTS_CRL_MAX);
+    if (att_io_read_file(path, HOST_CRLS_MAX * 2 * CERTS_CRL_MAX, &pem, NULL)) {
+        return;
+    }
+    BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.len);
+    X509_CRL *crl = NULL;
+    while (bio && *n < HOST_CRLS_MAX && (crl = next_kept(bio))) {
+        if (has_issuer(lists, *n, crl)) {
+            X509_CRL_free(crl);
+        } else {
+            lists[(*n)++] = crl;
+        }
+    }
+    BIO_free(bio);
 }
 
 /* ---- whose certificates it names --------------------------------------------------------------
@@ -160,21 +228,53 @@ static void due_in(struct host *host, size_t i, int64_t ms)
     host->crls.v[i].next_ms = att_boottime_ms() + ms;
 }
 
-/* All of them, with this one in the place of the one before. Host thread: nobody else changes
- * them. */
-static enum att_rc keep(struct host *host, size_t i, struct att_slice der, struct att_err *err)
+enum att_rc host_crls_keep(const struct host *host, size_t i, X509_CRL *crl, struct att_err *err)
 {
     att_autobuf pem = ATT_BUF_INIT(HOST_CRLS_MAX * 2 * CERTS_CRL_MAX);
-    enum att_rc rc = ATT_OK;
-    for (size_t k = 0; k < host->crls.n && !rc; k++) {
-        uint8_t *old = NULL;
-        int len = k == i || !host->crls.v[k].crl ? 0 : i2d_X509_CRL(host->crls.v[k].crl, &old);
-        if (k == i || len > 0) {
-            rc = certs_crl_dump(k == i ? der : ATT_SLICE(old, (size_t)len), &pem, err);
+    X509_CRL *all[HOST_CRLS_MAX];
+    size_t n = 0, own;
+    bool whole = true;
+    for (size_t k = 0; k < host->crls.n; k++) {
+        X509_CRL *one = k == i ? crl : host->crls.v[k].crl;
+        whole = whole && one;
+        if (one) {
+            all[n++] = one;
         }
-        OPENSSL_free(old);
+    }
+    own = n;
+    if (!whole) {
+        host_crls_kept(host->paths.crl, all, &n);
+    }
+    enum att_rc rc = ATT_OK;
+    for (size_t k = 0; k < n && !rc; k++) {
+        uint8_t *der = NULL;
+        int len = i2d_X509_CRL(all[k], &der);
+        rc = len > 0 ? certs_crl_dump(ATT_SLICE(der, (size_t)len), &pem, err)
+                     : att_fail(err, ATT_E_NOMEM, "no memory for a list");
+        OPENSSL_free(der);
+    }
+    while (n > own) {
+        X509_CRL_free(all[--n]);
     }
     return rc ? rc : att_io_write_file(host->paths.crl, att_buf_slice(&pem), 0644, err);
+}
+
+/* The number of what was kept of the same authority, where this process has none of it yet. */
+static uint64_t kept_number(const struct host *host, X509_CRL *crl)
+{
+    X509_CRL *kept[HOST_CRLS_MAX];
+    struct certs_crl_info info = {0};
+    uint64_t number = 0;
+    size_t n = 0;
+    host_crls_kept(host->paths.crl, kept, &n);
+    while (n > 0) {
+        X509_CRL *one = kept[--n];
+        if (same_issuer(one, crl) && certs_crl_info(one, &info, NULL) == ATT_OK) {
+            number = info.number;
+        }
+        X509_CRL_free(one);
+    }
+    return number;
 }
 
 static enum att_rc accept(struct host *host, size_t i, struct att_slice der, uint64_t have,
@@ -186,6 +286,9 @@ static enum att_rc accept(struct host *host, size_t i, struct att_slice der, uin
     if (!rc) {
         rc = certs_crl_info(crl, &info, err);
     }
+    if (!rc && !host->crls.v[i].crl) {
+        have = kept_number(host, crl);
+    }
     if (!rc && info.number < have) {
         rc = att_fail(err, ATT_E_PROTOCOL, "CRL number %" PRIu64 " after %" PRIu64, info.number,
                       have);
@@ -196,7 +299,7 @@ static enum att_rc accept(struct host *host, size_t i, struct att_slice der, uin
     }
     /* Before the file: a full disk keeps nobody in service. */
     hold_against(host, crl);
-    rc = keep(host, i, der, err);
+    rc = host_crls_keep(host, i, crl, err);
     int64_t half_ms = (info.next_update - info.this_update) * 500;
     half_ms = half_ms < LATEST_MS ? half_ms : LATEST_MS;
     HOST_LOCKED(host);

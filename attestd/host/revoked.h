@@ -27,11 +27,23 @@ void host_crls_done(struct host_crls *crls);
  * thread. */
 void host_crls_name(struct host_crls *crls, const struct host_crl_files *files);
 
+/* Has each of them come? Until then what was kept of the others stands. The lock is held. */
+bool host_crls_whole(const struct host_crls *crls);
+/* Appends to lists (room for HOST_CRLS_MAX, *n of them there) those in the file path whose issuer
+ * has none among them; the caller frees them. What is no list ends the reading. */
+void host_crls_kept(const char *path, X509_CRL **lists, size_t *n);
+
+/* Writes paths.crl: all lists, with crl in the place of number i; of authorities whose list has not
+ * come to this process, what the file has. Host thread: nobody else changes them. */
+ATT_MUST_USE enum att_rc host_crls_keep(const struct host *host, size_t i, X509_CRL *crl,
+                                        struct att_err *err);
+
 /* Fetches each list when it is due, or at once. What is new is written to paths.crl (0644, PEM, one
- * after the other) and in force: an agent whose certificate it names goes out of service and loses
+ * after the other; until all have come, with what an earlier process kept of the authorities whose
+ * list has not) and in force: an agent whose certificate it names goes out of service and loses
  * its keys, and a retired key whose certificate it names is destroyed. The list in force is held
  * against all agents each time, whatever became of the fetch. Host thread. A list that is older
- * than the one in force is refused (ATT_E_PROTOCOL, reason "crlNumber"). */
+ * than the one in force, or kept, is refused (ATT_E_PROTOCOL, reason "crlNumber"). */
 ATT_MUST_USE enum att_rc host_crl_poll(struct host *host, struct acme_client *client, bool at_once,
                                        struct att_err *err);
 /* {"number", "thisUpdate", "nextUpdate", "entries"} of the first, with "lists", how many there are;

@@ -6,7 +6,6 @@
 #include "certs/chain.h"
 
 #include <openssl/crypto.h>
-#include <openssl/pem.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,53 +104,23 @@ static enum att_rc watch(struct host *host, const struct proc_op *op, const stru
 
 /* ---- the lists in force -------------------------------------------------------------------- */
 
-/* Of an attestd that has just started, until it has heard of the issuer: what it kept for peers. */
-static void read_kept(const struct host *host, struct lists *ret)
-{
-    att_autobuf pem = ATT_BUF_INIT(HOST_CRLS_MAX * 2 * CERTS_CRL_MAX);
-    if (att_io_read_file(host->paths.crl, HOST_CRLS_MAX * 2 * CERTS_CRL_MAX, &pem, NULL)) {
-        return;
-    }
-    BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.len);
-    while (bio && ret->n < HOST_CRLS_MAX) {
-        att_autobuf der = ATT_BUF_INIT(CERTS_CRL_MAX);
-        certs_autocrl *crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL);
-        int len = crl ? i2d_X509_CRL(crl, NULL) : 0;
-        uint8_t *at = len > 0 ? att_buf_extend(&der, (size_t)len) : NULL;
-        if (!at || i2d_X509_CRL(crl, &at) != len ||
-            certs_crl_parse(att_buf_slice(&der), &ret->v[ret->n], NULL) != ATT_OK) {
-            break;
-        }
-        ret->n++;
-    }
-    BIO_free(bio);
-}
-
-/* Nothing is unsaid while some have not been fetched yet: what was kept stands until all are there.
- */
+/* Nothing is unsaid while some have not been fetched yet: of an authority whose list has not come,
+ * the one that was kept stands until all are there. */
 static void lists_now(struct host *host, struct lists *ret)
 {
     bool whole;
     {
         HOST_LOCKED(host);
-        whole = host->crls.n > 0;
+        whole = host_crls_whole(&host->crls);
         for (size_t i = 0; i < host->crls.n; i++) {
             X509_CRL *crl = host->crls.v[i].crl;
-            whole = whole && crl;
             if (crl && X509_CRL_up_ref(crl) == 1) {
                 ret->v[ret->n++] = crl;
             }
         }
     }
     if (!whole) {
-        struct lists kept = {.n = 0};
-        read_kept(host, &kept);
-        if (kept.n > ret->n) {
-            struct lists some = *ret;
-            *ret = kept;
-            kept = some;
-        }
-        lists_done(&kept);
+        host_crls_kept(host->paths.crl, ret->v, &ret->n);
     }
 }
 

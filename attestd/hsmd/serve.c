@@ -14,6 +14,8 @@
 #define FRAME_TIMEOUT_MS 10000
 #define MAKING_MAX       PROC_CONNECTIONS_MAX /* a connection asks for one thing at a time */
 
+_Static_assert(PROC_HSM_LABEL_MAX == HSM_LABEL_MAX && PROC_HSM_SERIAL_MAX == HSM_SERIAL_MAX,
+               "token");
 _Static_assert(PROC_HSM_KEY_ID_LEN == HSM_KEY_ID_LEN, "CKA_ID");
 _Static_assert((int)PROC_HSM_ATTR_COUNT == (int)HSM_ATTR_COUNT, "attributes of the wire");
 _Static_assert((int)PROC_HSM_ATTR_MODIFIABLE == (int)HSM_ATTR_MODIFIABLE, "attributes of the wire");
@@ -140,11 +142,13 @@ static enum att_rc op_info(struct hsmd *hsmd, const struct proc_op *op, struct a
     bool down = state == AWAY || state == FAILED;
     int64_t silent_ms = info.silent_since_ms ? att_boottime_ms() - info.silent_since_ms : 0;
     att_autojson *json = json_pack(
-        "{s:i, s:s, s:s*, s:s*, s:s, s:I, s:o*, s:i, s:I, s:I, s:I, s:{s:s, s:s, s:i, s:s}}",
+        "{s:i, s:s, s:s*, s:s*, s:s, s:I, s:o*, s:{s:s, s:s}, s:i, s:I, s:I, s:I, s:{s:s, s:s, "
+        "s:i, s:s}}",
         "version", 1, "state", state_name(state), "word", down ? why.reason : NULL, "reason",
         down ? why.msg : NULL, "pin", hsm_pin_name(info.pin), "silentMs", (json_int_t)silent_ms,
-        "token", info.connections ? token_json(&info) : NULL, "sessions", (int)info.sessions,
-        "connections", (json_int_t)info.connections, "signatures",
+        "token", info.connections ? token_json(&info) : NULL, "configured", "label",
+        hsm_token_label(hsmd->hsm), "serial", hsm_token_serial(hsmd->hsm), "sessions",
+        (int)info.sessions, "connections", (json_int_t)info.connections, "signatures",
         (json_int_t)atomic_load(&hsmd->signatures), "failures",
         (json_int_t)atomic_load(&hsmd->failures), "sandbox", "profile", hsmd->sandbox.profile,
         "seccomp", hsmd->sandbox.seccomp, "landlock", hsmd->sandbox.landlock_abi, "reason",
@@ -216,6 +220,23 @@ static enum att_rc check_not_making(struct hsmd *hsmd, const uint8_t id[HSM_KEY_
     return ATT_E_RETRY;
 }
 
+/* Said by the configuration that this process was started with: nothing can change it under way. */
+static enum att_rc check_token(const struct hsmd *hsmd, struct att_slice label,
+                               struct att_slice serial, struct att_err *err)
+{
+    const char *own_label = hsm_token_label(hsmd->hsm), *own_serial = hsm_token_serial(hsmd->hsm);
+    if (att_slice_eq_str(label, own_label) && att_slice_eq_str(serial, own_serial)) {
+        return ATT_OK;
+    }
+    (void)!att_fail(err, ATT_E_CONFLICT,
+                    "the key belongs to token \"%.*s\", serial \"%.*s\": this module's is \"%s\", "
+                    "serial \"%s\"",
+                    (int)label.len, (const char *)label.ptr, (int)serial.len,
+                    (const char *)serial.ptr, own_label, own_serial);
+    att_err_reason(err, "tokenOther");
+    return ATT_E_CONFLICT;
+}
+
 static enum att_rc op_create(struct hsmd *hsmd, const struct proc_op *op,
                              const struct proc_value *v, struct att_buf *ret_payload,
                              struct att_err *err)
@@ -234,6 +255,15 @@ static enum att_rc op_create(struct hsmd *hsmd, const struct proc_op *op,
     enum att_rc rc = hsm_key_create(hsmd->hsm, id, type, &key, err);
     end_making(hsmd, id);
     return rc == ATT_OK ? key_reply(op, &key, ret_payload, err) : rc;
+}
+
+static enum att_rc op_create_in(struct hsmd *hsmd, const struct proc_op *op,
+                                const struct proc_value *v, struct att_buf *ret_payload,
+                                struct att_err *err)
+{
+    enum att_rc rc = check_token(hsmd, v[PROC_HSM_CREATE_IN_REQ_LABEL].bytes,
+                                 v[PROC_HSM_CREATE_IN_REQ_SERIAL].bytes, err);
+    return rc == ATT_OK ? op_create(hsmd, op, v, ret_payload, err) : rc;
 }
 
 static enum att_rc op_read(struct hsmd *hsmd, const struct proc_op *op, const struct proc_value *v,
@@ -289,6 +319,15 @@ static enum att_rc op_destroy(struct hsmd *hsmd, const struct proc_op *op,
     return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
 }
 
+static enum att_rc op_destroy_in(struct hsmd *hsmd, const struct proc_op *op,
+                                 const struct proc_value *v, struct att_buf *ret_payload,
+                                 struct att_err *err)
+{
+    enum att_rc rc = check_token(hsmd, v[PROC_HSM_DESTROY_IN_REQ_LABEL].bytes,
+                                 v[PROC_HSM_DESTROY_IN_REQ_SERIAL].bytes, err);
+    return rc == ATT_OK ? op_destroy(hsmd, op, v, ret_payload, err) : rc;
+}
+
 static enum att_rc op_list(struct hsmd *hsmd, const struct proc_op *op, const struct proc_value *v,
                            struct att_buf *ret_payload, struct att_err *err)
 {
@@ -337,6 +376,12 @@ static enum att_rc serve(void *user, const struct proc_peer *peer, const struct 
         break;
     case PROC_HSM_DESTROY:
         rc = op_destroy(hsmd, op, request->v, ret_payload, err);
+        break;
+    case PROC_HSM_DESTROY_IN:
+        rc = op_destroy_in(hsmd, op, request->v, ret_payload, err);
+        break;
+    case PROC_HSM_CREATE_IN:
+        rc = op_create_in(hsmd, op, request->v, ret_payload, err);
         break;
     case PROC_HSM_LIST:
         rc = op_list(hsmd, op, request->v, ret_payload, err);

@@ -46,6 +46,7 @@ struct keyd_hsm {
     pthread_cond_t changed;
     bool stopping;
     struct seen seen;
+    char waste_why[512];             /* the last one could not be destroyed; "": it could */
     size_t waste_count, waste_taken; /* waste_taken: the thread has it in hand */
     struct waste waste[WASTE_MAX];
 };
@@ -191,7 +192,7 @@ enum att_rc keyd_hsm_ask(struct keyd_hsm *hsm, enum proc_hsm_op op, const struct
         rc = take_place(places, signs ? SIGN_PLACES : OTHER_PLACES, &why);
     }
     if (rc == ATT_OK) {
-        bool quick = signs || op == PROC_HSM_DESTROY;
+        bool quick = signs || op == PROC_HSM_DESTROY_IN;
         rc = proc_call(quick ? hsm->signer : hsm->caller, (uint16_t)op, values, -1, ret_answer,
                        &why);
         sem_post(places);
@@ -204,6 +205,37 @@ enum att_rc keyd_hsm_ask(struct keyd_hsm *hsm, enum proc_hsm_op op, const struct
     }
     if (ret_asked) {
         *ret_asked = asked;
+    }
+    return rc;
+}
+
+enum att_rc keyd_hsm_token(struct keyd_hsm *hsm, struct keyd_token *ret_token, struct att_err *err)
+{
+    proc_autoanswer answer = {0};
+    att_autojson *json = NULL;
+    enum att_rc rc = check_silence(hsm, err);
+    if (rc == ATT_OK) {
+        rc = translate(proc_call(hsm->looker, PROC_HSM_INFO, NULL, -1, &answer, err), err);
+    }
+    if (rc == ATT_OK) {
+        rc = att_json_parse(answer.msg.v[PROC_HSM_INFO_REP_JSON].bytes, PROC_HSM_INFO_MAX, &json,
+                            err);
+    }
+    if (rc == ATT_OK) {
+        const json_t *token = json_object_get(json, "configured");
+        const char *label = json_string_value(json_object_get(token, "label"));
+        const char *serial = json_string_value(json_object_get(token, "serial"));
+        if (!label || !label[0] || strlen(label) > KEYD_TOKEN_LABEL_MAX || !serial || !serial[0] ||
+            strlen(serial) > KEYD_TOKEN_SERIAL_MAX) {
+            rc = att_fail(err, ATT_E_RETRY, "hsmd does not say which token it serves");
+            att_err_reason(err, "tokenUnknown");
+        } else {
+            strcpy(ret_token->label, label);
+            strcpy(ret_token->serial, serial);
+        }
+    }
+    if (rc != ATT_OK) {
+        att_err_prefix(err, "HSM module %s", hsm->name);
     }
     return rc;
 }
@@ -254,15 +286,85 @@ enum att_rc keyd_hsm_check_waste(struct keyd_hsm *hsm, struct att_err *err)
     return ATT_E_RETRY;
 }
 
+/* ret_there: there is a file. It may be of an earlier version, which names no token. */
+static enum att_rc read_waste(struct keyd_hsm *hsm, const struct waste *waste, bool *ret_there,
+                              struct keyd_hsm_file *ret_file, struct att_err *err)
+{
+    char path[KEYD_PATH_MAX];
+    att_autobuf text = ATT_BUF_INIT(KEYD_HSM_FILE_MAX);
+    enum att_rc rc = keyd_hsm_path(hsm->keyd, waste->id, path, err);
+    *ret_there = false;
+    if (rc == ATT_OK) {
+        rc = att_io_read_file(path, KEYD_HSM_FILE_MAX, &text, err);
+    }
+    if (rc == ATT_E_NOTFOUND) {
+        return ATT_OK;
+    }
+    *ret_there = true;
+    return rc == ATT_OK ? keyd_hsm_file_parse(att_buf_slice(&text), ret_file, err) : rc;
+}
+
+/* Nothing says which token the key is in: that it is not found here does not mean that it is gone.
+ * What is found under its random CKA_ID, with its public key where that is known, is it. */
+static enum att_rc find_token(struct keyd_hsm *hsm, const struct waste *waste, bool there,
+                              const struct keyd_hsm_file *file, struct keyd_token *ret_token,
+                              bool *ret_absent, struct att_err *err)
+{
+    proc_autoanswer answer = {0};
+    const struct proc_value values[] = {[PROC_HSM_REQ_KEY_ID] =
+                                            proc_bytes(ATT_SLICE_ARRAY(waste->cka_id))};
+    enum att_rc rc = keyd_hsm_token(hsm, ret_token, err);
+    if (rc == ATT_OK) {
+        rc = keyd_hsm_ask(hsm, PROC_HSM_READ, values, &answer, NULL, err);
+    }
+    if (rc == ATT_E_NOTFOUND && !there) {
+        *ret_absent = true; /* neither key nor file */
+        return ATT_OK;
+    }
+    if (rc == ATT_OK && there && file->spki_len &&
+        !att_slice_eq(answer.msg.v[PROC_HSM_KEY_REP_SPKI].bytes,
+                      ATT_SLICE(file->spki, file->spki_len))) {
+        rc = ATT_E_NOTFOUND;
+    }
+    if (rc == ATT_E_NOTFOUND) {
+        rc = att_fail(
+            err, ATT_E_CONFLICT,
+            "agents/%s.hsm does not say which token its key is in, and it is not in \"%s\"",
+            waste->id, ret_token->label);
+        att_err_reason(err, "tokenUnknown");
+    }
+    return rc;
+}
+
+static enum att_rc destroy_key(struct keyd_hsm *hsm, const struct waste *waste, struct att_err *err)
+{
+    proc_autoanswer answer = {0};
+    struct keyd_hsm_file file = {.making = false};
+    struct keyd_token token = {.label = ""};
+    bool there = false, absent = false;
+    enum att_rc rc = read_waste(hsm, waste, &there, &file, err);
+    if (rc == ATT_OK && there && file.token_label[0]) {
+        memcpy(token.label, file.token_label, sizeof token.label);
+        memcpy(token.serial, file.token_serial, sizeof token.serial);
+    } else if (rc == ATT_OK) {
+        rc = find_token(hsm, waste, there, &file, &token, &absent, err);
+    }
+    if (rc != ATT_OK || absent) {
+        return rc;
+    }
+    const struct proc_value values[] = {[PROC_HSM_REQ_KEY_ID] =
+                                            proc_bytes(ATT_SLICE_ARRAY(waste->cka_id)),
+                                        [PROC_HSM_DESTROY_IN_REQ_LABEL] = proc_text(token.label),
+                                        [PROC_HSM_DESTROY_IN_REQ_SERIAL] = proc_text(token.serial)};
+    return keyd_hsm_ask(hsm, PROC_HSM_DESTROY_IN, values, &answer, NULL, err);
+}
+
 /* The file goes after the key, so that no key is left that nobody knows of. */
 static enum att_rc destroy(struct keyd_hsm *hsm, const struct waste *waste, bool last,
                            struct att_err *err)
 {
     char path[KEYD_PATH_MAX];
-    proc_autoanswer answer = {0};
-    const struct proc_value values[] = {[PROC_HSM_REQ_KEY_ID] =
-                                            proc_bytes(ATT_SLICE_ARRAY(waste->cka_id))};
-    enum att_rc rc = keyd_hsm_ask(hsm, PROC_HSM_DESTROY, values, &answer, NULL, err);
+    enum att_rc rc = destroy_key(hsm, waste, err);
     if (rc == ATT_OK && last) {
         rc = keyd_hsm_path(hsm->keyd, waste->id, path, err);
     }
@@ -298,6 +400,8 @@ static bool sweep(struct keyd_hsm *hsm, int64_t look_at_ms)
         enum att_rc rc = destroy(hsm, &waste, last, &err);
         pthread_mutex_lock(&hsm->lock);
         hsm->waste_taken = 0;
+        snprintf(hsm->waste_why, sizeof hsm->waste_why, "%s%s%s", rc != ATT_OK ? err.reason : "",
+                 rc != ATT_OK ? ": " : "", rc != ATT_OK ? err.msg : "");
         if (rc != ATT_OK) {
             waste.due_ms = att_boottime_ms() + AGAIN_MS;
             put_waste(hsm, &waste);
@@ -405,10 +509,13 @@ void keyd_hsm_describe(struct keyd_hsm *hsm, json_t *object)
     pthread_mutex_lock(&hsm->lock);
     struct seen seen = hsm->seen;
     size_t waste = hsm->waste_count + hsm->waste_taken;
+    char why[sizeof hsm->waste_why];
+    memcpy(why, hsm->waste_why, sizeof why);
     pthread_mutex_unlock(&hsm->lock);
     json_object_set_new(object, "state", json_string(seen.state));
     json_object_set_new(object, "word", json_string(seen.word));
     json_object_set_new(object, "reason", json_string(seen.message));
     json_object_set_new(object, "pin", json_string(seen.pin));
     json_object_set_new(object, "waste", json_integer((json_int_t)waste));
+    json_object_set_new(object, "wasteReason", json_string(waste ? why : ""));
 }

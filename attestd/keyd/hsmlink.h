@@ -22,6 +22,12 @@ ATT_MUST_USE enum att_rc keyd_hsm_ask(struct keyd_hsm *hsm, enum proc_hsm_op op,
                                       const struct proc_value *values,
                                       struct proc_answer *ret_answer, bool *ret_asked,
                                       struct att_err *err);
+/* The token that hsmd serves now. ATT_E_RETRY tokenUnknown: it does not say. */
+struct keyd_token {
+    char label[KEYD_TOKEN_LABEL_MAX + 1], serial[KEYD_TOKEN_SERIAL_MAX + 1];
+};
+ATT_MUST_USE enum att_rc keyd_hsm_token(struct keyd_hsm *hsm, struct keyd_token *ret_token,
+                                        struct att_err *err);
 #define KEYD_HSM_SILENT_MS 8000 /* above the period in which hsmd looks at its token */
 
 enum keyd_waste {
@@ -30,7 +36,9 @@ enum keyd_waste {
      * that ended may come after the first look: there is a second one. */
     KEYD_WASTE_RIDDLE,
 };
-/* Destroys it in the token, as soon as that can be, then removes agents/<id>.hsm. */
+/* Destroys it in the token that its file names, as soon as that can be, then removes the file,
+ * agents/<id>.hsm. While the module serves another token (tokenOther) the file stays. Where it
+ * names none, the key has to be found first. */
 void keyd_hsm_throw_away(struct keyd_hsm *hsm, const char *id,
                          const uint8_t cka_id[PROC_HSM_KEY_ID_LEN], enum keyd_waste kind);
 /* ATT_E_RETRY hsmWaste: so many wait to be destroyed that no more are made. */

@@ -310,6 +310,9 @@ ATT_MUST_USE enum att_rc keyd_hsms_start(struct keyd *keyd, struct att_err *err)
 
 /* ---- store_hsm.c ---------------------------------------------------------------------------- */
 /* agents/<id>.hsm. */
+#define KEYD_HSM_FILE_MAX     4096
+#define KEYD_TOKEN_LABEL_MAX  32 /* CK_TOKEN_INFO */
+#define KEYD_TOKEN_SERIAL_MAX 16
 struct keyd_hsm_file {
     char id[PROC_KEY_ID_LEN + 1], agent[PROC_AGENT_MAX + 1];
     char module[PROC_HSM_NAME_MAX + 1];
@@ -319,6 +322,8 @@ struct keyd_hsm_file {
     int64_t created_at;
     uint64_t active_seq;
     uint8_t cka_id[20];
+    /* The token it was made in; "": a file of an earlier version, which does not say. */
+    char token_label[KEYD_TOKEN_LABEL_MAX + 1], token_serial[KEYD_TOKEN_SERIAL_MAX + 1];
     enum att_keytype type;
     uint8_t spki[ATT_KEYTYPE_SPKI_MAX];
     size_t spki_len; /* of waste perhaps 0, then type is NONE */

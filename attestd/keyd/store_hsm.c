@@ -19,10 +19,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FILE_MAX 4096
-/* 1 has no module: of when hosts had one, which is called CONF_HSM_DEFAULT now. Its keys are
- * written so still: a version before this one can read them. */
-#define VERSION    2
+/* 1 has no module: of when hosts had one, which is called CONF_HSM_DEFAULT now. 2 has no token. Of
+ * keys that were read from such a file it is written so again. */
+#define VERSION    3
 #define KEYS_MAX   2048
 #define CKA_ID_LEN PROC_HSM_KEY_ID_LEN
 
@@ -34,6 +33,7 @@ _Static_assert((int)PROC_HSM_ATTR_MODIFIABLE == (int)EVIDENCE_HSM_MODIFIABLE, ""
 struct held {
     atomic_uint refs;
     uint8_t cka_id[CKA_ID_LEN];
+    struct keyd_token token; /* "": not known */
 };
 
 /* ---- asking ---------------------------------------------------------------------------------- */
@@ -64,18 +64,23 @@ static enum att_rc write_file(const struct keyd *keyd, const struct keyd_key *ke
 {
     const struct held *held = key->held;
     char path[KEYD_PATH_MAX], cka_id[2 * CKA_ID_LEN + 1], spki[2 * ATT_KEYTYPE_SPKI_MAX + 1] = "";
-    att_autobuf text = ATT_BUF_INIT(FILE_MAX);
+    att_autobuf text = ATT_BUF_INIT(KEYD_HSM_FILE_MAX);
     struct att_io_staged staged;
     att_hex(cka_id, ATT_SLICE_ARRAY(held->cka_id));
     if (key->spki.len <= ATT_KEYTYPE_SPKI_MAX) { /* none yet: "making" */
         att_hex(spki, att_buf_slice(&key->spki));
     }
-    const char *module = strcmp(key->module, CONF_HSM_DEFAULT) == 0 ? NULL : key->module;
+    bool named = held->token.label[0];
+    const char *module = !named && strcmp(key->module, CONF_HSM_DEFAULT) == 0 ? NULL : key->module;
     att_autojson *json =
-        json_pack("{s:i, s:s, s:s, s:s*, s:s, s:I, s:I, s:s, s:s}", "version", module ? VERSION : 1,
+        json_pack("{s:i, s:s, s:s, s:s*, s:s, s:I, s:I, s:s, s:s, s:s*, s:s*}", "version",
+                  named    ? VERSION
+                  : module ? 2
+                           : 1,
                   "id", key->id, "agent", key->agent, "module", module, "state", word, "created",
                   (json_int_t)key->created_at, "activations", (json_int_t)key->active_seq, "ckaId",
-                  cka_id, "spki", spki);
+                  cka_id, "spki", spki, "tokenLabel", named ? held->token.label : NULL,
+                  "tokenSerial", named ? held->token.serial : NULL);
     enum att_rc rc =
         json ? att_json_dump(json, false, &text, err) : att_fail(err, ATT_E_NOMEM, "key file");
     if (rc == ATT_OK) {
@@ -145,6 +150,19 @@ static enum att_rc take_spki(const char *hex, struct keyd_hsm_file *file, struct
     return rc == ATT_E_DENIED ? ATT_E_PARSE : rc;
 }
 
+static enum att_rc take_token(const json_t *json, struct keyd_hsm_file *file, struct att_err *err)
+{
+    enum att_rc rc =
+        copy_text(json, "tokenLabel", file->token_label, sizeof file->token_label, err);
+    if (rc == ATT_OK) {
+        rc = copy_text(json, "tokenSerial", file->token_serial, sizeof file->token_serial, err);
+    }
+    if (rc == ATT_OK && (!file->token_label[0] || !file->token_serial[0])) {
+        rc = att_fail(err, ATT_E_PARSE, "tokenLabel, tokenSerial: empty");
+    }
+    return rc;
+}
+
 enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret_file,
                                 struct att_err *err)
 {
@@ -152,7 +170,7 @@ enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret
     att_autojson *json = NULL;
     json_int_t version = 0, created = 0, activations = 0;
     char word[16] = "", cka_id[2 * CKA_ID_LEN + 1] = "", spki[2 * ATT_KEYTYPE_SPKI_MAX + 1] = "";
-    enum att_rc rc = att_json_parse(text, FILE_MAX, &json, err);
+    enum att_rc rc = att_json_parse(text, KEYD_HSM_FILE_MAX, &json, err);
     const struct {
         const char *name;
         char *ret;
@@ -166,11 +184,15 @@ enum att_rc keyd_hsm_file_parse(struct att_slice text, struct keyd_hsm_file *ret
     if (rc == ATT_OK) {
         rc = take_number(json, "version", &version, err);
     }
-    if (rc == ATT_OK && version != 1 && version != VERSION) {
-        rc = att_fail(err, ATT_E_PARSE, "version: expected 1 or %d", VERSION);
+    if (rc == ATT_OK && (version < 1 || version > VERSION)) {
+        rc = att_fail(err, ATT_E_PARSE, "version: expected 1 to %d", VERSION);
     }
-    if (rc == ATT_OK && json_object_size(json) != (version == 1 ? 8 : 9)) {
-        rc = att_fail(err, ATT_E_PARSE, "expected an object of %d members", version == 1 ? 8 : 9);
+    int members = version == 1 ? 8 : version == 2 ? 9 : 11;
+    if (rc == ATT_OK && json_object_size(json) != (size_t)members) {
+        rc = att_fail(err, ATT_E_PARSE, "expected an object of %d members", members);
+    }
+    if (rc == ATT_OK && version == VERSION) {
+        rc = take_token(json, &file, err);
     }
     if (rc == ATT_OK && version == 1) {
         rc = json_object_set_new(json, "module", json_string(CONF_HSM_DEFAULT)) == 0
@@ -238,12 +260,12 @@ enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *re
                           struct att_err *err)
 {
     char path[KEYD_PATH_MAX], name[64];
-    att_autobuf text = ATT_BUF_INIT(FILE_MAX);
+    att_autobuf text = ATT_BUF_INIT(KEYD_HSM_FILE_MAX);
     struct keyd_hsm_file file;
     struct att_err cause = {0};
     enum att_rc rc = keyd_hsm_path(keyd, id, path, err);
     if (rc == ATT_OK) {
-        rc = att_io_read_file(path, FILE_MAX, &text, &cause);
+        rc = att_io_read_file(path, KEYD_HSM_FILE_MAX, &text, &cause);
     }
     if (rc == ATT_OK) {
         rc = keyd_hsm_file_parse(att_buf_slice(&text), &file, &cause);
@@ -283,6 +305,8 @@ enum att_rc keyd_hsm_load(struct keyd *keyd, const char *id, struct keyd_key *re
         return att_fail(err, ATT_E_NOMEM, "a key");
     }
     memcpy(held->cka_id, file.cka_id, CKA_ID_LEN);
+    memcpy(held->token.label, file.token_label, sizeof held->token.label);
+    memcpy(held->token.serial, file.token_serial, sizeof held->token.serial);
     key.held = held;
     *ret_key = key;
     key = (struct keyd_key){0};
@@ -297,13 +321,18 @@ static enum att_rc make(struct keyd *keyd, struct keyd_hsm *hsm, struct keyd_key
     const struct proc_value values[] = {
         [PROC_HSM_CREATE_REQ_KEY_ID] = proc_bytes(ATT_SLICE_ARRAY(held->cka_id)),
         [PROC_HSM_CREATE_REQ_TYPE] = proc_text(att_keytype_name(key->type)),
+        [PROC_HSM_CREATE_IN_REQ_LABEL] = proc_text(held->token.label),
+        [PROC_HSM_CREATE_IN_REQ_SERIAL] = proc_text(held->token.serial),
     };
     struct att_slice spki;
     struct evidence_hsm_attrs attrs;
     proc_autoanswer answer = {0};
     enum att_rc rc = write_file(keyd, key, "making", true, err);
     if (rc == ATT_OK) {
-        rc = keyd_hsm_ask(hsm, PROC_HSM_CREATE, values, &answer, ret_asked, err);
+        rc = keyd_hsm_ask(hsm, PROC_HSM_CREATE_IN, values, &answer, ret_asked, err);
+    }
+    if (rc != ATT_OK && err && strcmp(err->reason, "tokenOther") == 0) {
+        *ret_asked = false; /* refused before anything was made */
     }
     if (rc == ATT_OK) {
         rc = take_key(&answer, key->type, &spki, &attrs, err);
@@ -338,6 +367,9 @@ static enum att_rc create(struct keyd *keyd, struct keyd_key *key, struct att_er
     }
     struct held *held = new_held();
     rc = held ? att_random(held->cka_id, CKA_ID_LEN, err) : att_fail(err, ATT_E_NOMEM, "a key");
+    if (rc == ATT_OK) {
+        rc = keyd_hsm_token(hsm, &held->token, err);
+    }
     if (rc != ATT_OK) {
         free(held);
         return rc;

@@ -1,7 +1,9 @@
 #include "attestd/proc/hsm_proto.h"
 
-#define KEY_ID "keyId", PROC_BYTES, PROC_HSM_KEY_ID_LEN, PROC_HSM_KEY_ID_LEN, 0
-#define ATTRS  ((1u << PROC_HSM_ATTR_COUNT) - 1)
+#define KEY_ID       "keyId", PROC_BYTES, PROC_HSM_KEY_ID_LEN, PROC_HSM_KEY_ID_LEN, 0
+#define TOKEN_LABEL  "tokenLabel", PROC_TEXT, 1, PROC_HSM_LABEL_MAX, 0
+#define TOKEN_SERIAL "tokenSerial", PROC_TEXT, 1, PROC_HSM_SERIAL_MAX, 0
+#define ATTRS        ((1u << PROC_HSM_ATTR_COUNT) - 1)
 /* name, type, least, most, longest item */
 const struct proc_op proc_hsm_table[] = {
     {PROC_HSM_INFO,
@@ -34,6 +36,18 @@ const struct proc_op proc_hsm_table[] = {
      {{{KEY_ID}, {"scheme", PROC_U32, 1, 2, 0}, {"digest", PROC_BYTES, 32, 64, 0}}},
      {{{"signature", PROC_BYTES, 256, PROC_HSM_SIG_MAX, 0}}}},
     {PROC_HSM_DESTROY, PROC_OP_AGAIN, "DESTROY", {{{KEY_ID}}}, {{{0}}}},
+    {PROC_HSM_DESTROY_IN,
+     PROC_OP_AGAIN,
+     "DESTROY_IN",
+     {{{KEY_ID}, {TOKEN_LABEL}, {TOKEN_SERIAL}}},
+     {{{0}}}},
+    {PROC_HSM_CREATE_IN,
+     0,
+     "CREATE_IN",
+     {{{KEY_ID}, {"type", PROC_TEXT, 1, 16, 0}, {TOKEN_LABEL}, {TOKEN_SERIAL}}},
+     {{{"spki", PROC_BYTES, 1, PROC_HSM_SPKI_MAX, 0},
+       {"stated", PROC_U32, 0, ATTRS, 0},
+       {"holds", PROC_U32, 0, ATTRS, 0}}}},
     {PROC_HSM_LIST,
      PROC_OP_AGAIN,
      "LIST",

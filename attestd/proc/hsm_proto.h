@@ -7,10 +7,12 @@
 
 #define PROC_HSM_KEY_ID_LEN                                                                        \
     20 /* CKA_ID: random bytes, chosen by the client before the key is made */
-#define PROC_HSM_SPKI_MAX 1024
-#define PROC_HSM_SIG_MAX  512
-#define PROC_HSM_INFO_MAX 4096
-#define PROC_HSM_PAGE     256
+#define PROC_HSM_SPKI_MAX   1024
+#define PROC_HSM_SIG_MAX    512
+#define PROC_HSM_INFO_MAX   4096
+#define PROC_HSM_LABEL_MAX  32 /* of a token */
+#define PROC_HSM_SERIAL_MAX 16
+#define PROC_HSM_PAGE       256
 
 enum proc_hsm_op {
     PROC_HSM_INFO = 1,
@@ -20,6 +22,8 @@ enum proc_hsm_op {
     PROC_HSM_DESTROY = 5,
     PROC_HSM_LIST = 6,
     PROC_HSM_SIGN_RSA = 7,
+    PROC_HSM_DESTROY_IN = 8,
+    PROC_HSM_CREATE_IN = 9,
 };
 
 /* Every operation but INFO can answer, with reason:
@@ -32,7 +36,8 @@ enum proc_hsm_op {
  *   "word": the reason's word?, "reason": text?, "pin": "unknown" | "ok" | "countLow" | "finalTry"
  * | "locked" | "notSet" (what the token's flags said last), "silentMs": for how long calls have
  * been under way of which none came back, "token": {"label", "serial", "manufacturer", "model",
- * "firmware"} (what was last seen; absent before), "sessions": N, "connections": N, "signatures":
+ * "firmware"} (what was last seen; absent before), "configured": {"label", "serial"} (the token
+ * that this process serves, and no other one), "sessions": N, "connections": N, "signatures":
  * N, "failures": N, "sandbox": {"profile", "seccomp", "landlock", "reason"?}} */
 enum { PROC_HSM_INFO_REP_JSON };
 
@@ -56,6 +61,13 @@ enum { PROC_HSM_SIGN_REP_SIGNATURE };
 enum { PROC_HSM_SIGN_RSA_REQ_KEY_ID, PROC_HSM_SIGN_RSA_REQ_SCHEME, PROC_HSM_SIGN_RSA_REQ_DIGEST };
 
 /* DESTROY: keyId → (); absent is ATT_OK. ATT_E_RETRY keyMaking: a CREATE of it is under way. */
+
+/* DESTROY_IN, CREATE_IN: as DESTROY and CREATE, in this token only; ATT_E_CONFLICT tokenOther, and
+ * nothing done, where this process serves another one. So a module's name that leads to another
+ * token, as when two are swapped in the configuration, makes no key look as if it were gone. An
+ * hsmd of an earlier version has neither (ATT_E_UNSUPPORTED). */
+enum { PROC_HSM_DESTROY_IN_REQ_LABEL = 1, PROC_HSM_DESTROY_IN_REQ_SERIAL = 2 };
+enum { PROC_HSM_CREATE_IN_REQ_LABEL = 2, PROC_HSM_CREATE_IN_REQ_SERIAL = 3 };
 
 /* LIST: after (a key id, or empty for the start) → keyIds (ascending; less than a page is the
  * end). */

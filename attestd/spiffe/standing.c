@@ -159,8 +159,8 @@ static void ask_crl(struct spiffed *spiffed)
     }
 }
 
-/* A list that no answer has room for would be one that peers never see: nothing is served without
- * it that was served with it. */
+/* Lists that no answer has room for: those that were served before stay, beside the roots as they
+ * are now. Who never had one gets no bundle: peers would take it for one without revocations. */
 static void take_crl(struct spiffed *spiffed)
 {
     struct bundle *bundle = &spiffed->bundle;
@@ -172,7 +172,11 @@ static void take_crl(struct spiffed *spiffed)
                                       .reason = "crlTooLong",
                                       .msg = "the revocation list is longer than an answer may be"};
         att_log_err(ATT_ERROR, "spiffed.bundle", &large);
-        failed(spiffed, &large);
+        if (bundle->crl.len) {
+            complete(spiffed); /* asked again when anything in force has changed */
+        } else {
+            failed(spiffed, &large);
+        }
     } else {
         bundle->crl_coming = ATT_BUF_INIT(CRL_MAX);
         ask_crl(spiffed);

@@ -108,9 +108,14 @@ static bool keep(struct agent *agent, const struct proc_msg *reply)
     /* 0 means "none" to a token. */
     agent->generation = v[PROC_WORKLOAD_VIEW_REP_GENERATION].num;
     agent->not_after = (int64_t)v[PROC_WORKLOAD_VIEW_REP_NOT_AFTER].num;
-    agent->hsm = att_slice_eq_str(v[PROC_WORKLOAD_VIEW_REP_KEY_STORE].bytes, "hsm")
-                     ? tokend_hsms_get(agent->tokend, v[PROC_WORKLOAD_VIEW_REP_HSM].bytes)
-                     : NULL;
+    struct tokend_upstream *hsm =
+        att_slice_eq_str(v[PROC_WORKLOAD_VIEW_REP_KEY_STORE].bytes, "hsm")
+            ? tokend_hsms_get(agent->tokend, v[PROC_WORKLOAD_VIEW_REP_HSM].bytes)
+            : NULL;
+    if (hsm != agent->hsm) { /* each module's links count by a clock of their own */
+        agent->fair_sign_hsm.served = 0;
+    }
+    agent->hsm = hsm;
     return true;
 }
 

@@ -1,6 +1,7 @@
 /* Links to keyd, a few for each HSM module: while one module does not come back, its agents'
  * signatures hold the links of that module and nobody else's. A module is known by its name from
- * the first agent on whose entry names it; the links stay, since there are few modules. */
+ * the first agent on whose entry names it; when there is no other place, one that no agent has and
+ * nobody waits on is given to the next module. */
 #include "attestd/tokend/internal.h"
 
 #include "attestd/conf/conf.h"
@@ -13,13 +14,31 @@
 _Static_assert(HSMS_MAX == CONF_HSMS_MAX + 1 && PROC_HSM_NAME_MAX == CONF_HSM_NAME_MAX,
                "every module of a host has its links");
 
+static bool is_free(const struct tokend *tokend, const struct tokend_hsm *hsm)
+{
+    for (const struct agent *agent = tokend->agents; agent; agent = agent->next) {
+        if (agent->hsm == hsm->keyd) {
+            return false;
+        }
+    }
+    return !tokend_upstream_busy(hsm->keyd);
+}
+
+/* The links stay, under the next name: they lead to the same keyd. */
 static struct tokend_hsm *place_of(struct tokend *tokend, struct att_slice name)
 {
+    struct tokend_hsm *free_one = NULL;
     for (size_t i = 0; i < HSMS_MAX; i++) {
         struct tokend_hsm *hsm = &tokend->hsms[i];
         if (!hsm->keyd || att_slice_eq_str(name, hsm->name)) {
             return hsm;
         }
+        free_one = !free_one && is_free(tokend, hsm) ? hsm : free_one;
+    }
+    if (free_one && name.len <= PROC_HSM_NAME_MAX) {
+        memcpy(free_one->name, name.ptr, name.len);
+        free_one->name[name.len] = 0;
+        return free_one;
     }
     /* More names than a host has modules: of all but a few keyd knows nothing, and says so. */
     return &tokend->hsms[HSMS_MAX - 1];

@@ -226,6 +226,16 @@ static enum att_rc fill(struct hsm *hsm, const struct hsm_opts *opts, struct att
     return ATT_OK;
 }
 
+const char *hsm_token_label(const struct hsm *hsm)
+{
+    return hsm->label;
+}
+
+const char *hsm_token_serial(const struct hsm *hsm)
+{
+    return hsm->serial;
+}
+
 static enum att_rc load(struct hsm *hsm, const char *path, struct att_err *err)
 {
     hsm->module = p11_kit_module_load(path, P11_KIT_MODULE_CRITICAL);

@@ -85,6 +85,9 @@ struct hsm_info {
     int64_t silent_since_ms;
 };
 void hsm_info_get(struct hsm *hsm, struct hsm_info *ret_info);
+/* The token that it was made for; constant. */
+const char *hsm_token_label(const struct hsm *hsm);
+const char *hsm_token_serial(const struct hsm *hsm);
 
 /* What the module states of a private key: bit i of stated when it tells attribute i, of holds when
  * it says CK_TRUE. Statements of the module, not proof. */

@@ -29,11 +29,22 @@ cmp "$dir/tmp/first.csr" "$state/workload-ca.csr" || job_fail "a second run made
 "$offline" make "$dir/roots/workload" "bank.example Workload Root" --no-pass > /dev/null
 "$offline" make "$dir/roots/attest" "bank.example Attestation Root" --no-pass > /dev/null
 ! "$offline" make "$dir/roots/attest" "again" --no-pass > /dev/null 2>&1 || job_fail "a root was overwritten"
-echo no | "$offline" sign "$dir/roots/workload" "$state/workload-ca.csr" "$dir/tmp/not" > "$dir/tmp/sign" 2>&1 &&
+echo no | "$offline" sign "$dir/roots/workload" "$state/workload-ca.csr" "$dir/tmp/not" --trust-domain bank.example > "$dir/tmp/sign" 2>&1 &&
     job_fail "signed without a yes"
 [ ! -e "$dir/tmp/not" ] || job_fail "signed without a yes"
-"$offline" sign "$dir/roots/workload" "$state/workload-ca.csr" "$state/workload-ca.chain.pem" --yes > /dev/null
+"$offline" sign "$dir/roots/workload" "$state/workload-ca.csr" "$state/workload-ca.chain.pem" --trust-domain bank.example --yes > /dev/null
 "$offline" sign "$dir/roots/attest" "$state/attest-ca.csr" "$dir/tmp/attest.chain.pem" --yes > /dev/null
+! "$offline" sign "$dir/roots/workload" "$state/workload-ca.csr" "$dir/tmp/not" --yes > "$dir/tmp/sign" 2>&1 ||
+    job_fail "name constraints were left out without a word"
+# A request whose text says what is wanted in a comment, and asks for more.
+openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$dir/tmp/evil.key" -out "$dir/tmp/evil.csr" \
+    -subj '/CN=CA:TRUE, pathlen:0 Certificate Sign, CRL Sign' -addext basicConstraints=CA:TRUE \
+    -addext 'nsComment=CA:TRUE, pathlen:0 Certificate Sign, CRL Sign' -addext subjectAltName=DNS:a.example 2> /dev/null
+"$offline" sign "$dir/roots/attest" "$dir/tmp/evil.csr" "$dir/tmp/evil.pem" --yes > /dev/null
+openssl x509 -in "$dir/tmp/evil.pem" -noout -ext basicConstraints,keyUsage,subjectAltName,nsComment > "$dir/tmp/evil.txt" 2>&1
+[ "$(grep -cE 'CA:TRUE, pathlen:0$|Basic Constraints: critical|Key Usage: critical' "$dir/tmp/evil.txt")" = 3 ] ||
+    job_fail "a request's own extensions: $(cat "$dir/tmp/evil.txt")"
+if grep -E 'Comment|Alternative' "$dir/tmp/evil.txt"; then job_fail "an extension was copied"; fi
 init || job_fail "one chain of two"
 [ ! -e "$dir/issuer/ca" ] || job_fail "a CA of one chain"
 cp "$state/workload-ca.chain.pem" "$state/attest-ca.chain.pem"
@@ -77,7 +88,7 @@ rotated() { # agent, until its chain is another authority's
 grep caRootAway "$dir/tmp/prepare" > /dev/null || { cat "$dir/tmp/prepare"; job_fail "caRootAway is not said"; }
 id=$(ctl --json ca prepare workload --csr --out "$dir/tmp/next.csr" | jq -r .id)
 step_is waiting || job_fail "it waits for no chain"
-"$offline" sign "$dir/roots/workload" "$dir/tmp/next.csr" "$dir/tmp/next.pem" --yes > /dev/null
+"$offline" sign "$dir/roots/workload" "$dir/tmp/next.csr" "$dir/tmp/next.pem" --trust-domain bank.example --yes > /dev/null
 ctl ca chain "$id" -f "$dir/tmp/next.pem" > /dev/null
 step_is published || job_fail "not published: $(ctl --json ca status | jq -c .generations)"
 wait_for 60 step_is activated || job_fail "not activated: $(ctl ca rotate workload)"

@@ -198,7 +198,7 @@ wait_for 10 elsewhere
 doctor_says hsmModule:shaky false 'shaky, which this host.s configuration does not name'
 ctl status | grep 'HSM shaky: not configured' > /dev/null
 plain_key=$(cert_key plain)
-jq -e '.version == 1 and (has("module") | not)' "$dir/state/keyd/agents/$(ctl --json agent show plain | jq -r .keyId).hsm" > /dev/null || job_fail "the file of a key of the module default has another form than before"
+jq -e '.version == 3 and .module == "default" and .tokenLabel == "agents" and .tokenSerial != ""' "$dir/state/keyd/agents/$(ctl --json agent show plain | jq -r .keyId).hsm" > /dev/null || job_fail "the file of a key of the module default does not name module and token"
 job_stop keyd
 cp "$dir/all.yaml" "$dir/attestd.yaml"
 job_start_keyd
@@ -224,7 +224,7 @@ job_stop issuerd # attestd would replace a key in a module that the entry does n
 key=$dir/state/keyd/agents/$(ctl --json agent show shaky-a | jq -r .keyId).hsm
 job_stop keyd
 cp -p "$key" "$dir/kept.hsm"
-sed -i 's/"version":2/"version":1/; s/"module":"shaky",//' "$key"
+sed -i 's/"module":"shaky"/"module":"default"/' "$key"
 job_start_keyd
 wait_for 30 signs plain
 ! signs shaky-a || job_fail "signed by a key of another module"
@@ -235,6 +235,41 @@ job_start_keyd
 job_start_issuer
 wait_for 60 verified shaky-a
 ok "a key is not used in another module than its own"
+
+# ---- the names of two tokens are swapped: what was destroyed meanwhile goes when they are put right -----------------
+for name in "${agents[@]}"; do
+    wait_for 60 job_settled "$name"
+done
+job_stop attestd
+job_stop keyd
+job_stop hsmd
+job_stop hsmd-shaky
+cp -p "$key" "$dir/kept.hsm"
+cka=$(jq -r .ckaId "$key")
+jq -c '.state = "gone"' "$dir/kept.hsm" > "$key"
+sed -e 's/token=agents;/token=SWAP;/; s/token=shaky;/token=agents;/; s/token=SWAP;/token=shaky;/' "$dir/all.yaml" > "$dir/attestd.yaml"
+serials=$(grep -o 'token=[a-z]*;serial=[^?]*' "$dir/all.yaml" | tr '\n' ' ')
+s1=$(sed 's/.*token=agents;serial=\([^ ]*\).*/\1/' <<< "$serials") s2=$(sed 's/.*token=shaky;serial=\([^ ]*\).*/\1/' <<< "$serials")
+sed -i "s/serial=$s1/serial=SWAP/; s/serial=$s2/serial=$s1/; s/serial=SWAP/serial=$s2/" "$dir/attestd.yaml"
+job_start_hsmd
+job_start_hsmd shaky
+job_start_keyd # not attestd: what it makes now would be in the wrong token
+other_token() { grep -q 'DESTROY_IN.*tokenOther' "$dir/log/hsmd-shaky.log"; }
+wait_for 60 other_token
+[ -e "$key" ] || job_fail "the file of a key in the other token is gone"
+hsm_objects privkey shaky > "$dir/tmp/objects"
+grep -x "$cka" "$dir/tmp/objects" > /dev/null || job_fail "the key is gone from its token"
+job_stop keyd
+job_stop hsmd
+job_stop hsmd-shaky
+cp "$dir/all.yaml" "$dir/attestd.yaml"
+job_start_hsmd
+job_start_hsmd shaky
+job_start_keyd
+job_start_attestd
+gone() { [ ! -e "$key" ] && hsm_objects privkey shaky > "$dir/tmp/objects" && ! grep -x "$cka" "$dir/tmp/objects" > /dev/null; }
+wait_for 60 gone
+ok "two tokens under each other's names: no key is called gone; put right, what was destroyed goes"
 
 for name in "${agents[@]}"; do
     wait_for 60 job_settled "$name"

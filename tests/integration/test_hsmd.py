@@ -22,6 +22,7 @@ BIN = os.environ["ATT_BIN_DIR"]
 SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
 PIN, SO_PIN, WRONG = "4711-0815", "0815-4711", "4711-0816"
 INFO, CREATE, READ, SIGN, DESTROY, LIST = range(1, 7)
+DESTROY_IN, CREATE_IN = 8, 9
 ATTRS = ["local", "alwaysSensitive", "neverExtractable", "sensitive", "extractable", "token",
          "private", "sign", "decrypt", "unwrap", "derive", "copyable", "modifiable"]
 MUST = {"local", "alwaysSensitive", "neverExtractable", "sensitive", "token", "private", "sign"}
@@ -208,7 +209,16 @@ def test_life(rig, serial):
     refused(lambda: create(asker, key_id), "exists", "")
     refused(lambda: asker.call(CREATE, ask.blob(os.urandom(20)) + ask.blob(b"rsa-1024")),
             "unsupported", "keyType")
-    asker.call(DESTROY, ask.blob(key_id)).end()
+    # Another token's key: not "absent".
+    own = info(asker)["configured"]
+    own_label, own_serial = own["label"].encode(), own["serial"].encode()
+    for other in [(b"another", own_serial), (own_label, b"ffff")]:
+        refused(lambda: asker.call(DESTROY_IN, ask.blob(key_id) + ask.blob(other[0]) + ask.blob(other[1])),
+                "conflict", "tokenOther")
+        refused(lambda: asker.call(CREATE_IN, ask.blob(os.urandom(20)) + ask.blob(b"ec-p256") + ask.blob(other[0]) +
+                                   ask.blob(other[1])), "conflict", "tokenOther")
+    key_of(asker.call(READ, ask.blob(key_id)))
+    asker.call(DESTROY_IN, ask.blob(key_id) + ask.blob(own_label) + ask.blob(own_serial)).end()
     asker.call(DESTROY, ask.blob(key_id)).end()
     refused(lambda: sign(asker, key_id, bytes(32)), "not-found", "keyGone")
     need(listed(asker) == [], "something is left on the token")

@@ -81,7 +81,7 @@ static void refused(const char *reason, struct hostlog_anchor *anchors, size_t n
 {
     struct att_err err = {0};
     struct hostlog_facts facts = {0};
-    assert_int_not_equal(hostlog_verify(dir, anchors, n, &facts, &err), ATT_OK);
+    assert_int_not_equal(hostlog_verify(dir, anchors, n, false, &facts, &err), ATT_OK);
     assert_string_equal(err.reason, reason);
     assert_int_equal(facts.last, 0);
 }
@@ -93,14 +93,14 @@ static void test_good(void **state)
     struct hostlog_facts facts;
     put(0, 4);
     put(4, RECORDS);
-    assert_int_equal(hostlog_verify(dir, anchors, 2, &facts, NULL), ATT_OK);
+    assert_int_equal(hostlog_verify(dir, anchors, 2, false, &facts, NULL), ATT_OK);
     assert_int_equal(facts.first, 1);
     assert_int_equal(facts.last, RECORDS);
     assert_memory_equal(facts.head, heads[RECORDS - 1], ATT_SHA256_LEN);
     assert_int_equal(anchors[0].decision, 3); /* in the order of their decisions */
     assert_int_equal(anchors[0].found_seq, 3);
     assert_int_equal(anchors[1].found_seq, 6);
-    assert_int_equal(hostlog_verify(dir, NULL, 0, &facts, NULL), ATT_OK);
+    assert_int_equal(hostlog_verify(dir, NULL, 0, false, &facts, NULL), ATT_OK);
 }
 
 static void test_record(void **state)
@@ -178,7 +178,8 @@ static void test_dropped(void **state)
     make(5, "\"kind\":\"granted\"");
     struct hostlog_anchor anchors[] = {anchor(3, 1015, 1), anchor(5, 1075, 5)};
     put(2, RECORDS);
-    assert_int_equal(hostlog_verify(dir, anchors, 2, &facts, NULL), ATT_OK);
+    refused("hostLogDropped", anchors, 2); /* the log's own word */
+    assert_int_equal(hostlog_verify(dir, anchors, 2, true, &facts, NULL), ATT_OK);
     assert_int_equal(facts.first, 3);
     assert_int_equal(anchors[0].found_seq, 0);
     assert_int_equal(anchors[1].found_seq, 6);
@@ -192,6 +193,31 @@ static void test_dropped(void **state)
     make(5, "\"kind\":\"granted\"");
     put(3, RECORDS);
     refused("hostLogTruncated", NULL, 0);
+}
+
+/* Two records, made now by whoever wants what was decided forgotten: nothing of it was quoted. */
+static void test_rejects_forged_beginning(void **state)
+{
+    (void)state;
+    struct hostlog_facts facts;
+    struct att_err err = {0};
+    struct hostlog_anchor old = anchor(3, 1005, 0);
+    memset(lines, 0, sizeof lines);
+    chain(1, heads[5], "\"kind\":\"granted\"");
+    chain(2, heads[1], "\"kind\":\"dropped\",\"upTo\":1");
+    put(1, 3);
+    refused("hostLogDropped", &old, 1);
+    assert_int_equal(hostlog_verify(dir, &old, 1, true, &facts, &err), ATT_E_AUTH);
+    assert_string_equal(err.reason, "hostLogDropped");
+}
+
+static void test_rejects_record_before_the_first(void **state)
+{
+    (void)state;
+    chain(0, heads[5], "\"kind\":\"granted\"");
+    make(1, "\"kind\":\"granted\"");
+    put(0, RECORDS);
+    refused("hostLogEdited", NULL, 0);
 }
 
 /* Written anew from record 3 on: it holds together, and is not what was quoted. */
@@ -217,7 +243,7 @@ static void test_rejects_rolled_back(void **state)
     anchors[1] = anchor(8, 1056, 5); /* the same twice is none */
     anchors[0] = anchor(7, 1055, 5);
     struct hostlog_facts facts;
-    assert_int_equal(hostlog_verify(dir, anchors, 2, &facts, NULL), ATT_OK);
+    assert_int_equal(hostlog_verify(dir, anchors, 2, false, &facts, NULL), ATT_OK);
 }
 
 static void test_rejects_two_hosts(void **state)
@@ -288,6 +314,8 @@ int main(void)
         TEST(test_rejects_edited),
         TEST(test_rejects_truncated),
         TEST(test_dropped),
+        TEST(test_rejects_forged_beginning),
+        TEST(test_rejects_record_before_the_first),
         TEST(test_rejects_other_head),
         TEST(test_rejects_rolled_back),
         TEST(test_rejects_two_hosts),

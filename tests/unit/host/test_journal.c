@@ -190,6 +190,32 @@ static void test_edited_is_kept_aside(void **state)
     expect_anew("record 2 is not a record");
 }
 
+/* A file's first record is held against what is known of the one before it. */
+static void test_first_line_of_a_file(void **state)
+{
+    (void)state;
+    struct host_journal *j = open_journal(1 << 20, 4);
+    add(j, "a");
+    host_journal_close(j);
+    bend("\"prev\":\"0000", "\"prev\":\"1111");
+    expect_anew("record 1 does not follow the one before it");
+    j = open_journal(1, 4); /* a file for each record */
+    add(j, "c");
+    host_journal_close(j);
+    char command[256], message[80];
+    bend("\"agent\":\"b\"", "\"agent\":\"z\"");
+    snprintf(message, sizeof(message), "record 4 does not follow the one before it");
+    j = open_journal(1 << 20, 4);
+    char hash[65];
+    json_t *record = line(1, 0, hash);
+    assert_string_equal(str(record, "reason"), "hostLogEdited");
+    assert_string_equal(str(record, "detail"), message);
+    json_decref(record);
+    host_journal_close(j);
+    snprintf(command, sizeof(command), "%s.bad", segment(4));
+    assert_int_equal(access(command, F_OK), 0);
+}
+
 static void test_segments(void **state)
 {
     (void)state;
@@ -273,8 +299,12 @@ static void test_missed(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(test_chain),    TEST(test_torn_line),
-                                       TEST(test_segments), TEST(test_edited_is_kept_aside),
-                                       TEST(test_missed),   TEST(test_empty_segment)};
+    const struct CMUnitTest tests[] = {TEST(test_chain),
+                                       TEST(test_torn_line),
+                                       TEST(test_first_line_of_a_file),
+                                       TEST(test_segments),
+                                       TEST(test_edited_is_kept_aside),
+                                       TEST(test_missed),
+                                       TEST(test_empty_segment)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,7 @@ static struct proc_msg msg;
 static char file[64];
 static uint8_t *kept; /* what msg borrows from */
 
-static X509 *make_ca(EVP_PKEY **ret_key)
+static X509 *make_named_ca(const char *cn, EVP_PKEY **ret_key)
 {
     EVP_PKEY *key = EVP_EC_gen("P-256");
     X509 *ca = X509_new();
@@ -28,7 +28,7 @@ static X509 *make_ca(EVP_PKEY **ret_key)
     ASN1_INTEGER_set(X509_get_serialNumber(ca), 1);
     X509_gmtime_adj(X509_getm_notBefore(ca), 0);
     X509_gmtime_adj(X509_getm_notAfter(ca), 3600);
-    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const uint8_t *)"ca", -1, -1, 0);
+    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const uint8_t *)cn, -1, -1, 0);
     X509_set_issuer_name(ca, name);
     X509_set_pubkey(ca, key);
     ASN1_OCTET_STRING *id = ASN1_OCTET_STRING_new();
@@ -40,11 +40,16 @@ static X509 *make_ca(EVP_PKEY **ret_key)
     return ca;
 }
 
+static X509 *make_ca(EVP_PKEY **ret_key)
+{
+    return make_named_ca("ca", ret_key);
+}
+
 /* A list of n certificates. */
-static X509_CRL *make_crl(size_t n, uint64_t number)
+static X509_CRL *make_crl_of(const char *cn, size_t n, uint64_t number)
 {
     EVP_PKEY *key;
-    X509 *ca = make_ca(&key);
+    X509 *ca = make_named_ca(cn, &key);
     struct certs_crl_entry *entries = calloc(n, sizeof *entries);
     struct certs_crl_spec spec = {.this_update = att_now_utc_s(),
                                   .next_update = att_now_utc_s() + 3600,
@@ -69,6 +74,19 @@ static X509_CRL *make_crl(size_t n, uint64_t number)
     X509_free(ca);
     EVP_PKEY_free(key);
     return crl;
+}
+
+static X509_CRL *make_crl(size_t n, uint64_t number)
+{
+    return make_crl_of("ca", n, number);
+}
+
+static void keep_list(X509_CRL *crl, struct att_buf *pem)
+{
+    uint8_t *der = NULL;
+    int len = i2d_X509_CRL(crl, &der);
+    assert_int_equal(certs_crl_dump(ATT_SLICE(der, (size_t)len), pem, NULL), ATT_OK);
+    OPENSSL_free(der);
 }
 
 /* One more list in force. */
@@ -215,6 +233,61 @@ static void lists_of_two_authorities_come_together(void **state)
     assert_true(msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_NUMBER].num != number);
 }
 
+/* After a restart one list has come and the other authority's issuer is away: what was kept of it
+ * stands, beside the new list of the first. */
+static void a_kept_list_of_another_authority_stands(void **state)
+{
+    att_autobuf pem = ATT_BUF_INIT(CERTS_CRL_MAX), all = ATT_BUF_INIT(CERTS_CRL_MAX);
+    certs_autocrl *a = make_crl_of("a", 1, 3), *b = make_crl_of("b", 2, 7);
+    (void)state;
+    keep_list(a, &pem);
+    keep_list(b, &pem);
+    assert_int_equal(att_io_write_file(file, att_buf_slice(&pem), 0600, NULL), ATT_OK);
+    have_list(make_crl_of("a", 3, 4), 4);
+    have_list(NULL, 0);
+    X509_CRL *const want[] = {host->crls.v[0].crl, b};
+    for (size_t i = 0; i < 2; i++) {
+        uint8_t *at = att_buf_extend(&all, (size_t)i2d_X509_CRL(want[i], NULL));
+        i2d_X509_CRL(want[i], &at);
+    }
+    assert_int_equal(ask(PROC_WORKLOAD_BUNDLE, 0, 0, NULL), ATT_OK);
+    uint64_t number = msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_NUMBER].num;
+    assert_int_equal(msg.v[PROC_WORKLOAD_BUNDLE_REP_CRL_SIZE].num, all.len);
+    assert_int_equal(ask(PROC_WORKLOAD_CRL, number, 0, NULL), ATT_OK);
+    assert_true(att_slice_eq(msg.v[PROC_WORKLOAD_CRL_REP_BYTES].bytes, att_buf_slice(&all)));
+}
+
+/* …in the file, too, until the second has come. */
+static void the_file_keeps_what_has_not_come(void **state)
+{
+    att_autobuf pem = ATT_BUF_INIT(CERTS_CRL_MAX);
+    certs_autocrl *a = make_crl_of("a", 1, 3), *b = make_crl_of("b", 2, 7);
+    X509_CRL *lists[HOST_CRLS_MAX] = {NULL};
+    size_t n = 0;
+    (void)state;
+    keep_list(a, &pem);
+    keep_list(b, &pem);
+    assert_int_equal(att_io_write_file(file, att_buf_slice(&pem), 0600, NULL), ATT_OK);
+    have_list(NULL, 0);
+    have_list(NULL, 0);
+    host->crls.v[0].crl = make_crl_of("a", 3, 4);
+    assert_int_equal(host_crls_keep(host, 0, host->crls.v[0].crl, NULL), ATT_OK);
+    host_crls_kept(file, lists, &n);
+    assert_int_equal(n, 2);
+    assert_int_equal(X509_CRL_match(lists[0], host->crls.v[0].crl), 0);
+    assert_int_equal(X509_CRL_match(lists[1], b), 0);
+    X509_CRL_free(lists[0]);
+    X509_CRL_free(lists[1]);
+    host->crls.v[1].crl = make_crl_of("c", 1, 1); /* all have come: b's authority is no more */
+    n = 0;
+    assert_int_equal(host_crls_keep(host, 1, host->crls.v[1].crl, NULL), ATT_OK);
+    host_crls_kept(file, lists, &n);
+    assert_int_equal(n, 2);
+    assert_int_equal(X509_CRL_match(lists[1], host->crls.v[1].crl), 0);
+    X509_CRL_free(lists[0]);
+    X509_CRL_free(lists[1]);
+}
+
 static void no_roots_are_no_bundle(void **state)
 {
     struct att_err err = {0};
@@ -248,6 +321,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_list_that_was_kept_is_served_until_there_is_another,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(lists_of_two_authorities_come_together, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_kept_list_of_another_authority_stands, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_file_keeps_what_has_not_come, setup, teardown),
         cmocka_unit_test_setup_teardown(no_roots_are_no_bundle, setup, teardown),
         cmocka_unit_test_setup_teardown(the_number_moves_with_view_list_and_start, setup, teardown),
     };

@@ -50,6 +50,18 @@ static void test_module(void **state)
     }
     write_in(text, 1, "payments"); /* of when there was no such member */
     assert_int_equal(keyd_hsm_file_parse(att_slice_str(text), &file, NULL), ATT_E_PARSE);
+    static const char *const tokens[] = {"\"t\",\"tokenSerial\":\"11\"", /* the good one */
+                                         "\"\",\"tokenSerial\":\"11\"",
+                                         "\"t\",\"tokenSerial\":\"\"", "1,\"tokenSerial\":\"11\"",
+                                         "\"t\",\"tokenSerial\":\"12345678901234567\""};
+    for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++) {
+        struct keyd_hsm_file other = {.id = ""};
+        write_in(text, 3, "payments");
+        snprintf(strrchr(text, '}'), 200, ",\"tokenLabel\":%s}", tokens[i]);
+        assert_int_equal(keyd_hsm_file_parse(att_slice_str(text), &other, NULL),
+                         i == 0 ? ATT_OK : ATT_E_PARSE);
+        assert_string_equal(other.token_serial, i == 0 ? "11" : "");
+    }
     write_in(text, 3, "payments");
     assert_int_equal(keyd_hsm_file_parse(att_slice_str(text), &file, NULL), ATT_E_PARSE);
     assert_string_equal(file.module, "payments");

@@ -3,6 +3,7 @@
 #include "attestd/keyd/hsmlink.h"
 
 #include "attestd/base/clock.h"
+#include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 
 #include <dirent.h>
@@ -34,7 +35,9 @@ struct rig {
 
 static const char *info_says;
 static enum att_rc create_says, destroy_says, sign_says;
-static atomic_int creates, destroys, signs;
+static atomic_int creates, destroys, signs, reads;
+static const char *serves; /* the token's serial number */
+static bool has_key;
 static struct keyd *freezes; /* its agent is frozen while the HSM signs */
 
 static enum att_rc reasoned(enum att_rc rc, const char *reason, struct att_err *err)
@@ -52,13 +55,15 @@ static enum att_rc serve(void *user, const struct proc_peer *peer, const struct 
 {
     (void)user;
     (void)peer;
-    (void)request;
     enum att_rc rc = ATT_E_UNSUPPORTED;
     if (op->op == PROC_HSM_INFO) {
         const struct proc_value values[] = {{.bytes = att_slice_str(info_says)}};
         return proc_reply_encode(op, values, ret_payload, err);
     }
-    if (op->op == PROC_HSM_CREATE) {
+    if (op->op == PROC_HSM_CREATE_IN) {
+        if (!att_slice_eq_str(request->v[PROC_HSM_CREATE_IN_REQ_SERIAL].bytes, serves)) {
+            return reasoned(ATT_E_CONFLICT, "tokenOther", err);
+        }
         atomic_fetch_add(&creates, 1);
         return reasoned(create_says, "tokenGone", err);
     }
@@ -77,7 +82,20 @@ static enum att_rc serve(void *user, const struct proc_peer *peer, const struct 
         rc = reasoned(sign_says, "pinLocked", err);
         return rc == ATT_OK ? proc_reply_encode(op, values, ret_payload, err) : rc;
     }
-    if (op->op == PROC_HSM_DESTROY) {
+    if (op->op == PROC_HSM_READ) {
+        uint8_t spki[256];
+        size_t len = strlen(SPKI) / 2;
+        atomic_fetch_add(&reads, 1);
+        rc = has_key ? att_unhex_exact(spki, len, SPKI, err) : ATT_E_NOTFOUND;
+        const struct proc_value values[] = {
+            {.bytes = ATT_SLICE(spki, len)}, {.num = 0}, {.num = 0}};
+        return rc == ATT_OK ? proc_reply_encode(op, values, ret_payload, err)
+                            : reasoned(rc, "keyGone", err);
+    }
+    if (op->op == PROC_HSM_DESTROY_IN) {
+        if (!att_slice_eq_str(request->v[PROC_HSM_DESTROY_IN_REQ_SERIAL].bytes, serves)) {
+            return reasoned(ATT_E_CONFLICT, "tokenOther", err);
+        }
         atomic_fetch_add(&destroys, 1);
         rc = reasoned(destroy_says, "keyMaking", err);
         return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
@@ -85,7 +103,9 @@ static enum att_rc serve(void *user, const struct proc_peer *peer, const struct 
     return rc;
 }
 
-#define READY "{\"version\":1,\"state\":\"ready\",\"pin\":\"ok\",\"silentMs\":0}"
+#define READY                                                                                      \
+    "{\"version\":1,\"state\":\"ready\",\"pin\":\"ok\",\"silentMs\":0,\"configured\":{\"label\":"  \
+    "\"here\",\"serial\":\"11\"}}"
 
 static int setup(void **state)
 {
@@ -104,7 +124,9 @@ static int setup(void **state)
     rig->hsm = rig->keyd.hsms[0];
     info_says = READY;
     create_says = sign_says = destroy_says = ATT_OK;
-    creates = destroys = signs = 0;
+    creates = destroys = signs = reads = 0;
+    serves = "11";
+    has_key = true;
     *state = rig;
     return 0;
 }
@@ -228,15 +250,92 @@ static void test_an_unknown_fate_is_looked_at_twice(void **state)
     assert_int_equal(number(rig, "waste"), 1);
 }
 
+/* agents/<id>.hsm of a key that was destroyed. serial NULL: of a version that knew no token. */
+static void put_file(struct rig *rig, struct keyd_key *ret_key, const char *serial)
+{
+    char path[KEYD_PATH_MAX];
+    att_autobuf text = {0};
+    new_key(ret_key);
+    assert_int_equal(keyd_hsm_path(&rig->keyd, ret_key->id, path, NULL), ATT_OK);
+    att_buf_printf(
+        &text,
+        "{\"version\":%d,\"id\":\"%s\",\"agent\":\"web\",\"state\":\"gone\",\"created\":12,"
+        "\"activations\":3,\"ckaId\":\"000102030405060708090a0b0c0d0e0f10111213\","
+        "\"spki\":\"" SPKI "\"",
+        serial ? 3 : 1, ret_key->id);
+    if (serial) {
+        att_buf_printf(&text, ",\"module\":\"default\",\"tokenLabel\":\"t\",\"tokenSerial\":\"%s\"",
+                       serial);
+    }
+    att_buf_printf(&text, "}");
+    assert_int_equal(att_io_write_file(path, att_buf_slice(&text), 0600, NULL), ATT_OK);
+}
+
+/* The module's name leads to another token: no answer of that one says that the key is gone. */
+static void test_another_token_destroys_nothing(void **state)
+{
+    struct rig *rig = *state;
+    struct keyd_key key;
+    uint8_t cka_id[PROC_HSM_KEY_ID_LEN] = {1};
+    put_file(rig, &key, "22");
+    serve_it(rig);
+    assert_int_equal(keyd_hsm_start(rig->hsm, NULL), ATT_OK);
+    keyd_hsm_throw_away(rig->hsm, key.id, cka_id, KEYD_WASTE_KEY);
+    wait_until(says(rig, "wasteReason", "tokenOther"));
+    assert_int_equal(destroys, 0);
+    assert_int_equal(files(rig), 1);
+    assert_int_equal(number(rig, "waste"), 1);
+    serves = "22"; /* put right again */
+    wait_until(files(rig) == 0);
+    wait_until(number(rig, "waste") == 0);
+    assert_int_equal(destroys, 1);
+    assert_true(says(rig, "wasteReason", ""));
+}
+
+/* A file that names no token: absent here is not gone. */
+static void test_a_key_without_a_token_has_to_be_found(void **state)
+{
+    struct rig *rig = *state;
+    struct keyd_key key;
+    uint8_t cka_id[PROC_HSM_KEY_ID_LEN] = {1};
+    put_file(rig, &key, NULL);
+    serve_it(rig);
+    has_key = false;
+    assert_int_equal(keyd_hsm_start(rig->hsm, NULL), ATT_OK);
+    keyd_hsm_throw_away(rig->hsm, key.id, cka_id, KEYD_WASTE_KEY);
+    wait_until(says(rig, "wasteReason", "tokenUnknown"));
+    assert_true(reads >= 1);
+    assert_int_equal(destroys, 0);
+    assert_int_equal(files(rig), 1);
+    has_key = true;
+    wait_until(files(rig) == 0);
+    assert_int_equal(destroys, 1);
+}
+
+/* The configuration changes between the two questions: nothing was made, nothing is left. */
+static void test_refuses_to_make_a_key_in_another_token(void **state)
+{
+    struct rig *rig = *state;
+    struct att_err err = {0};
+    serve_it(rig);
+    serves = "22";
+    assert_int_equal(create(rig, &err), ATT_E_UNREACHABLE);
+    assert_string_equal(err.reason, "tokenOther");
+    assert_int_equal(creates, 0);
+    assert_int_equal(files(rig), 0);
+    assert_int_equal(number(rig, "waste"), 0);
+    info_says = "{\"version\":1,\"state\":\"ready\",\"pin\":\"ok\",\"silentMs\":0}";
+    att_err_clear(&err);
+    assert_int_equal(create(rig, &err), ATT_E_RETRY); /* of an earlier version */
+    assert_string_equal(err.reason, "tokenUnknown");
+}
+
 static void test_the_file_goes_after_the_key(void **state)
 {
     struct rig *rig = *state;
     struct keyd_key key;
-    char path[KEYD_PATH_MAX];
     uint8_t cka_id[PROC_HSM_KEY_ID_LEN] = {1};
-    new_key(&key);
-    assert_int_equal(keyd_hsm_path(&rig->keyd, key.id, path, NULL), ATT_OK);
-    assert_int_equal(att_io_write_file(path, ATT_SLICE_LIT("{}"), 0600, NULL), ATT_OK);
+    put_file(rig, &key, "11");
     serve_it(rig);
     destroy_says = ATT_E_RETRY; /* keyMaking */
     assert_int_equal(keyd_hsm_start(rig->hsm, NULL), ATT_OK);
@@ -421,6 +520,9 @@ int main(void)
         TEST(test_nobody_listens_nothing_is_left),
         TEST(test_an_unknown_fate_is_looked_at_twice),
         TEST(test_the_file_goes_after_the_key),
+        TEST(test_another_token_destroys_nothing),
+        TEST(test_a_key_without_a_token_has_to_be_found),
+        TEST(test_refuses_to_make_a_key_in_another_token),
         TEST(test_one_does_not_hold_up_the_others),
         TEST(test_refuses_more_waste),
         TEST(test_refuses_to_wait_for_a_module_that_is_silent),

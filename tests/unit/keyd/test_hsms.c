@@ -4,6 +4,7 @@
 #include "attestd/keyd/hsmlink.h"
 
 #include "attestd/base/clock.h"
+#include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 
 #include <setjmp.h>
@@ -20,7 +21,9 @@
 #define SPKI                                                                                       \
     "3059301306072a8648ce3d020106082a8648ce3d030107034200046b17d1f2e12c4247f8bce6e563a440f277037d" \
     "812deb33a0f4a13945d898c2964fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
-#define READY "{\"version\":1,\"state\":\"ready\",\"pin\":\"ok\",\"silentMs\":0}"
+#define READY                                                                                      \
+    "{\"version\":1,\"state\":\"ready\",\"pin\":\"ok\",\"silentMs\":0,\"configured\":{\"label\":"  \
+    "\"here\",\"serial\":\"11\"}}"
 
 /* An attestd-hsmd of which the test counts what it is asked. */
 struct module {
@@ -62,7 +65,14 @@ static enum att_rc serve(void *user, const struct proc_peer *peer, const struct 
         const struct proc_value values[] = {{.bytes = ATT_SLICE_LIT(READY)}};
         return proc_reply_encode(op, values, ret_payload, err);
     }
-    if (op->op == PROC_HSM_DESTROY) {
+    if (op->op == PROC_HSM_READ) {
+        uint8_t spki[sizeof SPKI / 2];
+        assert_int_equal(att_unhex_exact(spki, sizeof spki, SPKI, err), ATT_OK);
+        const struct proc_value values[] = {
+            {.bytes = ATT_SLICE_ARRAY(spki)}, {.num = 0}, {.num = 0}};
+        return proc_reply_encode(op, values, ret_payload, err);
+    }
+    if (op->op == PROC_HSM_DESTROY_IN) {
         atomic_fetch_add(&module->destroys, 1);
         return proc_reply_encode(op, NULL, ret_payload, err);
     }
