@@ -51,6 +51,8 @@ struct grpc_conn {
     size_t out_len;
     int64_t out_since_ms, made_ms;
     bool hello; /* the client's SETTINGS came */
+    uint8_t challenge[8];
+    bool challenged; /* and not answered yet */
     bool cut, in_work, over;
     const char *why;
 };

@@ -129,8 +129,8 @@ static void on_ended(evutil_socket_t fd, short what, void *arg)
 
 /* ---- accepting ----------------------------------------------------------------------------- */
 
-/* The socket's own pidfd where the kernel has it; else one by number, with the time of accept, so
- * that a process that began later under the same number is not taken for the caller. */
+/* The socket's own pidfd where the kernel has it; else one by number, with the time of accept, and
+ * the number may be another's since the connect: prove_writer. */
 static int pidfd_of(int client, pid_t pid, int64_t *ret_accepted_ms)
 {
     int pidfd = -1;
@@ -163,6 +163,26 @@ static enum att_rc watch_process(struct peer *peer, int client, struct att_err *
     return ATT_OK;
 }
 
+void spiffed_peer_answered(void *arg)
+{
+    struct peer *peer = arg;
+    if (!spiffed_peer_alive(peer)) {
+        grpc_conn_cut(peer->conn, NULL);
+        return;
+    }
+    peer->challenged = false;
+    spiffed_peer_pump(peer);
+}
+
+/* Writes carry numbers. Without SO_PEERPIDFD we hold whom the number means today, and what is in
+ * the socket may be a process's that ended since. So whoever we hold answers something that was not
+ * known before we held it, and lives when the answer comes: no other has had the number between. */
+static enum att_rc prove_writer(struct peer *peer, struct att_err *err)
+{
+    peer->challenged = peer->accepted_ms != 0;
+    return peer->challenged ? grpc_conn_challenge(peer->conn, err) : ATT_OK;
+}
+
 static enum att_rc welcome(struct spiffed *spiffed, int client, const struct ucred *cred,
                            struct share *share, struct att_err *err)
 {
@@ -181,6 +201,11 @@ static enum att_rc welcome(struct spiffed *spiffed, int client, const struct ucr
     }
     if (rc != ATT_OK) {
         peer_free(peer);
+        return rc;
+    }
+    rc = prove_writer(peer, err);
+    if (rc != ATT_OK) {
+        grpc_conn_free(peer->conn); /* and the peer */
         return rc;
     }
     peer->next = spiffed->peers;

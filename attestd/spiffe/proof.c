@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool alive(const struct peer *peer)
+bool spiffed_peer_alive(const struct peer *peer)
 {
     struct pollfd poll_fd = {.fd = peer->pidfd, .events = POLLIN};
     return poll(&poll_fd, 1, 0) == 0; /* readable: the process has ended */
@@ -141,7 +141,7 @@ static void identified(void *user, enum att_rc rc, const struct proc_msg *reply,
         spiffed_peer_pump(peer);
     } else if (denied) {
         nobody(peer, err);
-    } else if (rc == ATT_E_GONE || !alive(peer)) {
+    } else if (rc == ATT_E_GONE || !spiffed_peer_alive(peer)) {
         grpc_conn_cut(peer->conn, NULL);
     } else {
         not_known(peer, err);
@@ -153,7 +153,7 @@ static void checked(void *user, enum att_rc rc, const struct proc_msg *reply,
 {
     struct peer *peer = user;
     peer->asking = NULL;
-    if (rc == ATT_E_GONE || !alive(peer)) {
+    if (rc == ATT_E_GONE || !spiffed_peer_alive(peer)) {
         grpc_conn_cut(peer->conn, NULL);
     } else if (rc != ATT_OK) {
         not_known(peer, err);
@@ -193,10 +193,11 @@ void spiffed_peer_pump(struct peer *peer)
 {
     int64_t now = att_boottime_ms();
     bool due = has_due(peer);
-    if (peer->asking || (!due && !(peer->prove_again && peer->jobs))) {
+    if (peer->challenged || peer->asking || (!due && !(peer->prove_again && peer->jobs))) {
         return;
     }
-    if (due && by_these_entries(peer) && now - peer->proved_ms < PROVED_MS && alive(peer)) {
+    if (due && by_these_entries(peer) && now - peer->proved_ms < PROVED_MS &&
+        spiffed_peer_alive(peer)) {
         serve_due(peer);
         return;
     }

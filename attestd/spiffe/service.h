@@ -67,6 +67,7 @@ struct peer {
     int pidfd;
     struct event *ended;
     int64_t accepted_ms; /* 0: the pidfd is the socket's own */
+    bool challenged;     /* it has not shown yet that it is the writer; nothing is served */
     /* as whom it was granted what */
     struct ask_call *asking;
     struct agent *agent; /* NULL: nobody's, or not asked yet */
@@ -126,10 +127,12 @@ struct spiffed {
 void spiffed_accept(struct spiffed *spiffed);
 void spiffed_peer_closed(void *peer);
 void spiffed_peer_cut(void *peer, const char *why);
+void spiffed_peer_answered(void *peer);
 /* Is it time for a line about this user? ret_left_out: how many were left out before it. */
 bool spiffed_worth_a_line(struct share *share, unsigned *ret_left_out);
 
 /* ---- proof.c: who a peer is ---- */
+bool spiffed_peer_alive(const struct peer *peer);
 /* Serves its due jobs once it is known who it is. */
 void spiffed_peer_pump(struct peer *peer);
 

@@ -17,6 +17,7 @@
 static const struct grpc_handler handler = {.request = spiffed_request,
                                             .ended = spiffed_ended,
                                             .closed = spiffed_peer_closed,
+                                            .answered = spiffed_peer_answered,
                                             .cut = spiffed_peer_cut};
 
 static void on_accept(evutil_socket_t fd, short what, void *arg)

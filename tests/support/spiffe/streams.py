@@ -5,6 +5,9 @@ streams.py many SOCKET N: N streams of Signer.Watch, 128 a connection; a JSON li
     goes on until standard input ends.
 streams.py exec SOCKET: one stream; after its first answer the process executes itself again as "after", which keeps the
     connection and tells what comes on it.
+streams.py chain SOCKET: Signer.Chain once, PINGs answered.
+streams.py reuse SOCKET: a process asks for Chain and ends; another gets its pid; after a line on standard input, what
+    came for the first, with no PING answered. In a PID namespace of its own.
 """
 import json
 import os
@@ -12,6 +15,7 @@ import select
 import socket
 import struct
 import sys
+import time
 
 import hpack
 
@@ -25,6 +29,7 @@ class Connection:
         self.socket, self.buffer = sock, b""
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self.answered, self.ended, self.next, self.over = set(), {}, 1, False
+        self.pongs = True
 
     def call(self, path="/attestd.v1.Signer/Watch", body=b""):
         block = self.encoder.encode([(":path", path)] + CALL)
@@ -43,15 +48,17 @@ class Connection:
         self.buffer += got
         while len(self.buffer) >= 9 and len(self.buffer) >= 9 + int.from_bytes(self.buffer[:3], "big"):
             length = int.from_bytes(self.buffer[:3], "big")
-            kind, _, stream = struct.unpack(">BBI", self.buffer[3:9])
+            kind, flags, stream = struct.unpack(">BBI", self.buffer[3:9])
             payload, self.buffer = self.buffer[9:9 + length], self.buffer[9 + length:]
-            self.take(kind, stream, payload)
+            self.take(kind, flags, stream, payload)
 
-    def take(self, kind, stream, payload):
+    def take(self, kind, flags, stream, payload):
         if kind == HEADERS:
             fields = dict(self.decoder.decode(payload))
             if "grpc-status" in fields:
                 self.ended[stream] = int(fields["grpc-status"])
+        elif kind == PING and self.pongs and not flags & 1:
+            self.socket.sendall(b"\0\0\x08\x06\1\0\0\0\0" + payload)
         elif kind == DATA:
             self.answered.add(stream)
         elif kind == RST:
@@ -106,9 +113,52 @@ def after(fd):
     print(json.dumps({"after": answers, "ended": list(one.ended.values()), "over": one.over}), flush=True)
 
 
+def chain(path):
+    one = connect(path)
+    one.call("/attestd.v1.Signer/Chain")
+    while not one.over and not one.ended:
+        one.read()
+    print(json.dumps({"answered": len(one.answered), "ended": list(one.ended.values())}), flush=True)
+
+
+def reuse(path):
+    sock = socket.socket(socket.AF_UNIX)
+    first = os.fork()
+    if first == 0:
+        sock.connect(path)
+        sock.sendall(HELLO)
+        Connection(sock).call("/attestd.v1.Signer/Chain")
+        os._exit(0)
+    os.waitpid(first, 0)
+    second = 0
+    for _ in range(2000):
+        with open("/proc/sys/kernel/ns_last_pid", "w", encoding="ascii") as last:
+            last.write(str(first - 1))
+        second = os.fork()
+        if second == 0:
+            time.sleep(60)
+            os._exit(0)
+        if second == first:
+            break
+        os.kill(second, 9)
+        os.waitpid(second, 0)
+    print("reused" if second == first else "not reused", second, flush=True)
+    sys.stdin.readline()
+    one = Connection(sock)
+    one.pongs = False
+    while not one.over and not one.ended:
+        one.read()
+    print(json.dumps({"answered": len(one.answered), "ended": list(one.ended.values()), "over": one.over}), flush=True)
+    os.kill(second, 9)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "many":
         many(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1] == "chain":
+        chain(sys.argv[2])
+    elif sys.argv[1] == "reuse":
+        reuse(sys.argv[2])
     elif sys.argv[1] == "exec":
         exec_itself(sys.argv[2])
     else:

@@ -266,7 +266,7 @@ static enum att_rc changes(const struct proc_op *op, const struct proc_msg *requ
         }
         usleep(10000);
     }
-    const struct proc_value values[] = {{.num = now}};
+    const struct proc_value values[] = {{.num = now}, {.num = 1}}; /* WATCH has two */
     return proc_reply_encode(op, values, ret_payload, NULL);
 }
 
@@ -275,7 +275,7 @@ static enum att_rc attestd(void *user, const struct proc_peer *peer, const struc
                            struct att_err *err)
 {
     (void)user;
-    if (op->op == PROC_WORKLOAD_CHANGES) {
+    if (op->op == PROC_WORKLOAD_CHANGES || op->op == PROC_WORKLOAD_WATCH) {
         return changes(op, request, ret_payload);
     }
     return op->op == PROC_WORKLOAD_IDENTIFY ? identify(peer, op, request, ret_payload, err)
