@@ -185,7 +185,8 @@ static enum att_rc identify(struct host *host, const struct proc_peer *peer,
     struct att_err why = {0};
     int64_t left_out;
     proc_take_text(v[PROC_WORKLOAD_IDENTIFY_REQ_SERVICE].bytes, service, sizeof(service));
-    from.again = strcmp(service, PROC_WORKLOAD_AGAIN) == 0;
+    from.again = strcmp(service, PROC_WORKLOAD_AGAIN) == 0 ||
+                 strcmp(service, PROC_WORKLOAD_AGAIN_SPIFFE) == 0;
     enum att_rc rc = host_decide(host, &from, decision, &why);
     bool tell = worth_a_line(host, rc, &why, &left_out);
     if (rc == ATT_OK) {

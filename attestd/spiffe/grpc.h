@@ -54,13 +54,18 @@ struct grpc_handler {
     void (*cut)(void *user, const char *why);
     /* grpc_conn_challenge was answered; NULL where that is not called. */
     void (*answered)(void *user);
+    /* A call begins; before its headers. False: too many, it gets an error. May be NULL. */
+    bool (*begin)(void *user);
+    /* One for which begin was true is no more. */
+    void (*end)(void *user);
 };
 
 struct grpc_opts {
     struct event_base *base;
     const struct grpc_method *methods;
     const struct grpc_handler *handler;
-    int64_t slow_ms;  /* a stream or connection that takes nothing for so long is cut */
+    int64_t slow_ms;  /* a stream or connection that takes nothing for so long is cut, and a request
+                         that is not complete by then */
     int64_t hello_ms; /* within which the client's preface and SETTINGS come */
 };
 

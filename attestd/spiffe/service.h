@@ -30,7 +30,7 @@ enum job_kind { JOB_X509_SVID, JOB_X509_BUNDLES, JOB_SIGN, JOB_CHAIN, JOB_WATCH,
 struct share {
     uid_t uid;
     bool used;
-    unsigned connections, calls;
+    unsigned connections, calls, nobodies;
     int64_t filled_at_ms, saved_ms;
     int64_t told_ms; /* the last line about it; 0: none */
     unsigned left_out;
@@ -60,7 +60,8 @@ struct peer {
     struct grpc_conn *conn;
     struct share *share;
     struct job *jobs;
-    unsigned served; /* jobs that were answered */
+    int64_t idle_ms; /* since when it has no job */
+    bool nobody;     /* counted as one that is no agent's, or not known yet */
     /* who */
     pid_t pid;
     uid_t uid;
@@ -74,9 +75,9 @@ struct peer {
     bool identified;     /* identity is known */
     uint8_t identity[32];
     uint64_t asked, entries; /* entries in force when it was asked, and by which it was granted */
-    int64_t proved_ms, retry_ms;
-    bool prove_again;  /* the entries changed */
-    int64_t denied_ms; /* when it was told that it is nobody; 0: it was not */
+    int64_t asked_ms, proved_ms, retry_ms; /* proved_ms: when was asked what was then said */
+    bool prove_again;                      /* the entries changed */
+    int64_t denied_ms; /* when it was told that it is nobody, and for good; 0: it was not */
     char denied[96];
 };
 
@@ -110,7 +111,7 @@ struct spiffed {
     struct spiffed_opts opts;
     struct grpc_opts grpc;
     struct event *accepting, *step;
-    struct ask *who, *same, *views, *watch, *keyd, *keyd_hsm;
+    struct ask *who, *again, *same, *views, *watch, *keyd, *keyd_hsm;
     struct ask_call *watching;
     uint64_t entries, standing; /* 0: not known yet */
     int64_t watch_retry_ms, ticked_ms;
@@ -120,6 +121,7 @@ struct spiffed {
     struct agent *agents;
     struct share shares[UIDS_MAX];
     unsigned connections, calls;
+    unsigned nobodies; /* connections that are nobody's agent, or not known yet */
     uint64_t accepted, refused, cut, signatures;
 };
 
@@ -128,10 +130,14 @@ void spiffed_accept(struct spiffed *spiffed);
 void spiffed_peer_closed(void *peer);
 void spiffed_peer_cut(void *peer, const char *why);
 void spiffed_peer_answered(void *peer);
+/* Those that are nobody's, or not known yet, have half of all places. */
+void spiffed_peer_count(struct peer *peer, bool nobody);
 /* Is it time for a line about this user? ret_left_out: how many were left out before it. */
 bool spiffed_worth_a_line(struct share *share, unsigned *ret_left_out);
 
 /* ---- proof.c: who a peer is ---- */
+/* Ends whose time is over: nobody's, with nothing to do or told so. tick: a second has gone. */
+void spiffed_peer_step(struct peer *peer, bool tick);
 bool spiffed_peer_alive(const struct peer *peer);
 /* Serves its due jobs once it is known who it is. */
 void spiffed_peer_pump(struct peer *peer);
@@ -140,6 +146,9 @@ void spiffed_peer_pump(struct peer *peer);
 extern const struct grpc_method spiffed_methods[];
 void spiffed_request(void *peer, struct grpc_call *call, const struct grpc_method *method,
                      struct att_slice message);
+/* Calls of a user, from their first byte on. */
+bool spiffed_begin(void *peer);
+void spiffed_end_of_call(void *peer);
 void spiffed_ended(void *peer, struct grpc_call *call);
 void spiffed_job_serve(struct job *job); /* its peer is proved */
 void spiffed_finish(struct job *job, enum grpc_status status, const char *message);

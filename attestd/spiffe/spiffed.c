@@ -18,6 +18,8 @@ static const struct grpc_handler handler = {.request = spiffed_request,
                                             .ended = spiffed_ended,
                                             .closed = spiffed_peer_closed,
                                             .answered = spiffed_peer_answered,
+                                            .begin = spiffed_begin,
+                                            .end = spiffed_end_of_call,
                                             .cut = spiffed_peer_cut};
 
 static void on_accept(evutil_socket_t fd, short what, void *arg)
@@ -42,6 +44,7 @@ static void on_step(evutil_socket_t fd, short what, void *arg)
     for (struct peer *peer = spiffed->peers; peer; peer = next) {
         next = peer->next;
         spiffed_peer_pump(peer);
+        spiffed_peer_step(peer, tick);
         if (tick) {
             grpc_conn_tick(peer->conn);
         }
@@ -60,6 +63,9 @@ static enum att_rc make_asks(struct spiffed *spiffed, struct att_err *err)
         {&spiffed->who,
          {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table, IDENTIFY_MS,
           2}},
+        {&spiffed->again, /* after a change all are asked about at once; newcomers do not wait */
+         {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table, IDENTIFY_MS,
+          1}},
         {&spiffed->views,
          {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table, VIEW_MS, 1}},
         {&spiffed->watch,
@@ -131,7 +137,7 @@ void spiffed_free(struct spiffed *spiffed)
         grpc_conn_free(spiffed->peers->conn);
     }
     spiffed_bundle_done(&spiffed->bundle);
-    struct ask *asks[] = {spiffed->who,  spiffed->views, spiffed->watch,
+    struct ask *asks[] = {spiffed->who,  spiffed->again, spiffed->views,   spiffed->watch,
                           spiffed->same, spiffed->keyd,  spiffed->keyd_hsm};
     for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++) {
         ask_free(asks[i]);

@@ -8,6 +8,9 @@ streams.py exec SOCKET: one stream; after its first answer the process executes 
 streams.py chain SOCKET: Signer.Chain once, PINGs answered.
 streams.py reuse SOCKET: a process asks for Chain and ends; another gets its pid; after a line on standard input, what
     came for the first, with no PING answered. In a PID namespace of its own.
+streams.py become SOCKET FIRST SECOND: asks for Chain under the name FIRST until it is answered, then as SECOND on the
+    same connection until that is over.
+streams.py idle SOCKET N: N connections that ask for nothing; "over" when all have been ended.
 """
 import json
 import os
@@ -152,11 +155,51 @@ def reuse(path):
     os.kill(second, 9)
 
 
+def name_itself(name):
+    with open("/proc/self/comm", "w", encoding="ascii") as comm:
+        comm.write(name)
+
+
+def become(path, first, second):
+    name_itself(first)
+    one = connect(path)
+    one.call("/attestd.v1.Signer/Chain")
+    while not one.over and not one.ended:
+        one.read()
+    name_itself(second)
+    while not one.over:
+        try:
+            one.call("/attestd.v1.Signer/Chain")
+            time.sleep(0.2)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        one.read()
+    print(json.dumps({"answered": len(one.answered), "ended": sorted(set(one.ended.values()))}), flush=True)
+
+
+def idle(path, n):
+    connections = []
+    for _ in range(n):
+        try:
+            connections.append(connect(path))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused
+    print("connected", flush=True)
+    for one in connections:
+        while not one.over:
+            one.read()
+    print("over", flush=True)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "many":
         many(sys.argv[2], int(sys.argv[3]))
     elif sys.argv[1] == "chain":
         chain(sys.argv[2])
+    elif sys.argv[1] == "become":
+        become(*sys.argv[2:])
+    elif sys.argv[1] == "idle":
+        idle(sys.argv[2], int(sys.argv[3]))
     elif sys.argv[1] == "reuse":
         reuse(sys.argv[2])
     elif sys.argv[1] == "exec":
