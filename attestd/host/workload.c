@@ -4,6 +4,7 @@
 #include "attestd/host/internal.h"
 #include "attestd/base/enc.h"
 #include "attestd/host/decision.h"
+#include "attestd/proc/links.h"
 #include "attestd/proc/workload_proto.h"
 #include "certs/install.h"
 
@@ -434,7 +435,8 @@ enum att_rc host_workload_start(struct host *host, struct att_err *err)
         .table = proc_workload_table,
         .handler = handle,
         .user = host,
-        .frame_timeout_ms = FRAME_TIMEOUT_MS};
+        .frame_timeout_ms = FRAME_TIMEOUT_MS,
+        .connections = PROC_PLACES_WORKLOAD};
     enum att_rc rc = proc_server_new(&opts, &host->workload_server, err);
     return rc == ATT_OK ? proc_server_start(host->workload_server, err) : rc;
 }

@@ -6,6 +6,7 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -307,6 +308,17 @@ void ask_forget(struct ask_call *call)
 
 /* ---- birth and end ------------------------------------------------------------------------- */
 
+/* Signals are the loop's. */
+static int start_thread(struct ask *ask, struct thread_arg *arg)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int rc = pthread_create(&ask->threads[ask->n_threads], NULL, serve, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
 static enum att_rc start_threads(struct ask *ask, struct att_err *err)
 {
     while (ask->n_threads < ask->opts.threads) {
@@ -314,7 +326,7 @@ static enum att_rc start_threads(struct ask *ask, struct att_err *err)
         if (arg) {
             *arg = (struct thread_arg){ask, ask->n_threads};
         }
-        if (!arg || pthread_create(&ask->threads[ask->n_threads], NULL, serve, arg) != 0) {
+        if (!arg || start_thread(ask, arg) != 0) {
             free(arg);
             return att_fail(err, ATT_E_NOMEM, "a thread for %s", ask->opts.peer);
         }

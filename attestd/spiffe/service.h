@@ -3,6 +3,7 @@
 #ifndef ATTESTD_SPIFFE_SERVICE_H
 #define ATTESTD_SPIFFE_SERVICE_H
 
+#include "attestd/proc/links.h"
 #include "attestd/proc/sign_proto.h"
 #include "attestd/proc/who_proto.h"
 #include "attestd/proc/workload_proto.h"
@@ -52,6 +53,7 @@ struct agent {
     char spiffe_id[PROC_SPIFFE_ID_MAX + 1];
     char key_id[PROC_KEY_ID_LEN + 1];
     bool in_hsm;
+    char hsm[PROC_HSM_NAME_MAX + 1]; /* its module; empty: the default */
 };
 
 struct peer {
@@ -92,6 +94,8 @@ struct job {
     /* SIGN */
     struct ask_call *asking;
     struct sign_request sign;
+    char agent[PROC_AGENT_MAX + 1]; /* for whom keyd was asked; empty: not yet */
+    uint64_t entries;               /* … and by which it was that agent */
 };
 
 /* The trust domain's roots and revocation list. */
@@ -107,11 +111,17 @@ struct bundle {
     uint64_t generation;
 };
 
+struct hsm {
+    char module[PROC_HSM_NAME_MAX + 1];
+    struct ask *keyd; /* NULL: a free place */
+};
+
 struct spiffed {
     struct spiffed_opts opts;
     struct grpc_opts grpc;
     struct event *accepting, *step;
-    struct ask *who, *again, *same, *views, *watch, *keyd, *keyd_hsm;
+    struct ask *who, *again, *same, *views, *watch, *keyd;
+    struct hsm hsms[PROC_LINKS_HSMS_MAX]; /* in the order in which their first agent came */
     struct ask_call *watching;
     uint64_t entries, standing; /* 0: not known yet */
     int64_t watch_retry_ms, ticked_ms;
@@ -160,6 +170,10 @@ void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *e
 bool spiffed_sign_parse(struct job *job, struct att_slice message);
 void spiffed_sign_serve(struct job *job);
 void spiffed_chain_serve(struct job *job);
+
+/* ---- spiffed.c ---- */
+/* Whom to ask for signatures of keys in this module. NULL: no memory. */
+struct ask *spiffed_hsm(struct spiffed *spiffed, const char *module);
 
 /* ---- agents.c ---- */
 struct agent *spiffed_agent_join(struct spiffed *spiffed, struct att_slice name);

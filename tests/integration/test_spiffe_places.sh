@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # api.sock's places: users whose connections are nobody's agent do not keep agents out, who asks for nothing is ended,
-# and who was told that it is nobody does not become an agent on the same connection. attestd, keyd and whod are small
+# who was told that it is nobody does not become an agent on the same connection, and an HSM module that does not come
+# back holds up nobody whose key is in another. attestd, keyd and whod are small
 # real servers.
 set -euo pipefail
 [ "$(id -u)" = 0 ] || { echo "skipped: processes of several users need root"; exit 77; }
@@ -55,3 +56,23 @@ for user in 62021 62022 62023 62024; do
     rig_wait grep -q over "$RIG/out.$user" || fail "connections of $user that ask for nothing stay"
 done
 ok "60 idle connections of four users leave an agent its place, and are ended"
+
+rig_key other
+mkdir -p "$RIG/store/names"
+echo other > "$RIG/store/names/other"
+echo first > "$RIG/store/market-data/hsm"
+echo second > "$RIG/store/other/hsm"
+touch "$RIG/store/market-data/stuck"
+streams sign "$socket" agent > "$RIG/out.stuck" 2>&1 &
+stuck=$!
+streams sign "$socket" agent > "$RIG/out.stuck2" 2>&1 &
+stuck2=$!
+rig_pids+=("$stuck" "$stuck2")
+rig_wait grep -q '^stuck market-data' "$RIG/keyd.out" || fail "keyd is not asked"
+streams sign "$socket" other > "$RIG/out" 2>&1 || fail "sign"
+[ "$(cat "$RIG/out")" = '{"answered": 1, "ended": [0]}' ] || fail "no signature by the second module"
+[ ! -s "$RIG/out.stuck" ] && [ ! -s "$RIG/out.stuck2" ] || fail "the first module was waited for"
+rm "$RIG/store/market-data/stuck"
+wait "$stuck" "$stuck2" || fail "the first module's"
+[ "$(cat "$RIG/out.stuck")" = '{"answered": 1, "ended": [0]}' ] || fail "no signature by the first module, back again"
+ok "a module that does not come back holds up its own agents only"

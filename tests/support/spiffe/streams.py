@@ -10,6 +10,7 @@ streams.py reuse SOCKET: a process asks for Chain and ends; another gets its pid
     came for the first, with no PING answered. In a PID namespace of its own.
 streams.py become SOCKET FIRST SECOND: asks for Chain under the name FIRST until it is answered, then as SECOND on the
     same connection until that is over.
+streams.py sign SOCKET NAME: a signature, asked for under this name.
 streams.py idle SOCKET N: N connections that ask for nothing; "over" when all have been ended.
 """
 import json
@@ -177,6 +178,15 @@ def become(path, first, second):
     print(json.dumps({"answered": len(one.answered), "ended": sorted(set(one.ended.values()))}), flush=True)
 
 
+def sign(path, name):
+    name_itself(name)
+    one = connect(path)
+    one.call("/attestd.v1.Signer/Sign", b"\x10\x01\x1a\x20" + b"d" * 32)  # ECDSA, 32 bytes of digest
+    while not one.over and not one.ended:
+        one.read()
+    print(json.dumps({"answered": len(one.answered), "ended": list(one.ended.values())}), flush=True)
+
+
 def idle(path, n):
     connections = []
     for _ in range(n):
@@ -198,6 +208,8 @@ if __name__ == "__main__":
         chain(sys.argv[2])
     elif sys.argv[1] == "become":
         become(*sys.argv[2:])
+    elif sys.argv[1] == "sign":
+        sign(*sys.argv[2:])
     elif sys.argv[1] == "idle":
         idle(sys.argv[2], int(sys.argv[3]))
     elif sys.argv[1] == "reuse":
