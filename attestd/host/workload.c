@@ -4,6 +4,7 @@
 #include "attestd/host/internal.h"
 #include "attestd/base/enc.h"
 #include "attestd/host/decision.h"
+#include "attestd/proc/links.h"
 #include "attestd/proc/workload_proto.h"
 #include "certs/install.h"
 
@@ -185,7 +186,8 @@ static enum att_rc identify(struct host *host, const struct proc_peer *peer,
     struct att_err why = {0};
     int64_t left_out;
     proc_take_text(v[PROC_WORKLOAD_IDENTIFY_REQ_SERVICE].bytes, service, sizeof(service));
-    from.again = strcmp(service, PROC_WORKLOAD_AGAIN) == 0;
+    from.again = strcmp(service, PROC_WORKLOAD_AGAIN) == 0 ||
+                 strcmp(service, PROC_WORKLOAD_AGAIN_SPIFFE) == 0;
     enum att_rc rc = host_decide(host, &from, decision, &why);
     bool tell = worth_a_line(host, rc, &why, &left_out);
     if (rc == ATT_OK) {
@@ -433,7 +435,8 @@ enum att_rc host_workload_start(struct host *host, struct att_err *err)
         .table = proc_workload_table,
         .handler = handle,
         .user = host,
-        .frame_timeout_ms = FRAME_TIMEOUT_MS};
+        .frame_timeout_ms = FRAME_TIMEOUT_MS,
+        .connections = PROC_PLACES_WORKLOAD};
     enum att_rc rc = proc_server_new(&opts, &host->workload_server, err);
     return rc == ATT_OK ? proc_server_start(host->workload_server, err) : rc;
 }

@@ -2,6 +2,7 @@
 #include "attestd/keyd/internal.h"
 
 #include "attestd/base/io.h"
+#include "attestd/proc/links.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -9,8 +10,6 @@
 #include <unistd.h>
 
 #define FRAME_TIMEOUT_MS 10000
-/* tokend has links for each module, since one that hangs holds what it is asked on. */
-#define SIGN_CONNECTIONS 32
 
 static const struct {
     enum proc_keyd_op op;
@@ -72,7 +71,7 @@ static enum att_rc listen_for_signers(struct keyd *keyd, const struct keyd_opts 
         .handler = keyd_sign_serve,
         .user = keyd,
         .frame_timeout_ms = FRAME_TIMEOUT_MS,
-        .connections = SIGN_CONNECTIONS,
+        .connections = PROC_PLACES_SIGN,
     };
     return proc_server_new(&server, &keyd->sign_server, err);
 }

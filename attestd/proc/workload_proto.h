@@ -7,10 +7,11 @@
 #include "attestd/proc/ipc.h"
 #include "attestd/proc/keyd_proto.h"
 
-#define PROC_WORKLOAD_AGAIN "pkcs11-again"
-#define PROC_SPIFFE_ID_MAX  512
-#define PROC_CHAIN_MAX      8
-#define PROC_BUNDLE_MAX     32
+#define PROC_WORKLOAD_AGAIN        "pkcs11-again"
+#define PROC_WORKLOAD_AGAIN_SPIFFE "spiffe-again"
+#define PROC_SPIFFE_ID_MAX         512
+#define PROC_CHAIN_MAX             8
+#define PROC_BUNDLE_MAX            32
 
 enum proc_workload_op {
     PROC_WORKLOAD_IDENTIFY = 1,
@@ -24,9 +25,10 @@ enum proc_workload_op {
 };
 
 /* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11", "spiffe";
- * PROC_WORKLOAD_AGAIN: one that was identified before, since entries changed) → agent, identity
- * (WHO's, for SAME). ATT_E_DENIED: notAssigned (no entry fits), ambiguous (more than one does; the
- * message names them), pidReused. ATT_E_UNREACHABLE: whod is away. ATT_E_LIMIT rateLimited. */
+ * PROC_WORKLOAD_AGAIN, …_SPIFFE: one that was identified before, since entries changed) → agent,
+ * identity (WHO's, for SAME). ATT_E_DENIED: notAssigned (no entry fits), ambiguous (more than one
+ * does; the message names them), pidReused. ATT_E_UNREACHABLE: whod is away. ATT_E_LIMIT
+ * rateLimited. */
 enum {
     PROC_WORKLOAD_IDENTIFY_REQ_PID,
     PROC_WORKLOAD_IDENTIFY_REQ_ACCEPTED_MS,

@@ -88,6 +88,7 @@ static void keep(struct agent *agent, const struct proc_value *v)
     uint64_t generation = v[PROC_WORKLOAD_VIEW_REP_GENERATION].num;
     agent->fetched = true;
     agent->known = agent->asked;
+    proc_take_text(v[PROC_WORKLOAD_VIEW_REP_HSM].bytes, agent->hsm, sizeof agent->hsm);
     if (agent->chain && agent->generation == generation) {
         return;
     }
@@ -154,7 +155,7 @@ void spiffed_agent_refresh(struct agent *agent)
         return;
     }
     agent->asked = agent->spiffed->standing;
-    if (ask_call(agent->spiffed->views, PROC_WORKLOAD_VIEW, values, 1, -1, agent, viewed, agent,
+    if (ask_call(agent->spiffed->views, PROC_WORKLOAD_VIEW_HSM, values, 1, -1, agent, viewed, agent,
                  &agent->asking, NULL) != ATT_OK) {
         agent->retry_ms = att_boottime_ms() + RETRY_MS; /* the next step asks again */
     }

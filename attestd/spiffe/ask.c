@@ -6,24 +6,31 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 struct ask_call {
-    struct ask_call *next;
+    struct ask_call *next, **at; /* at: of the queue's list; NULL: not in it any more */
     struct ask *ask;
     uint16_t op;
     struct proc_value values[ASK_VALUES_MAX];
     uint8_t bytes[ASK_BYTES_MAX];
     int passed;
-    const void *of;
+    const void *of;    /* compared only */
+    uint64_t served;   /* when one of its was sent last; 0: not that we knew */
     ask_done_fn *done; /* only the loop's thread looks at done and user */
     void *user;
     enum att_rc rc;
     struct proc_answer *answer; /* only while it is asked and answered: it is large */
     struct att_err err;
+};
+
+struct served {
+    const void *of;
+    uint64_t when; /* ask's clock */
 };
 
 struct ask {
@@ -39,6 +46,8 @@ struct ask {
     size_t queued;
     struct ask_call *answered, **answered_end;
     const void *under_way[ASK_THREADS_MAX];
+    struct served served[ASK_SERVED_MAX];
+    uint64_t clock; /* questions sent */
     bool stop;
 };
 
@@ -64,20 +73,60 @@ static bool is_served(const struct ask *ask, const void *of)
     return false;
 }
 
-/* Under lock. NULL: none that may go. */
+/* Under lock. */
+static void unlink_call(struct ask *ask, struct ask_call *call)
+{
+    *call->at = call->next;
+    if (call->next) {
+        call->next->at = call->at;
+    } else {
+        ask->queue_end = call->at;
+    }
+    call->next = NULL;
+    call->at = NULL;
+    ask->queued--;
+}
+
+/* Under lock. Its place, or that of who was served longest ago. */
+static struct served *served_place(struct ask *ask, const void *of)
+{
+    struct served *oldest = &ask->served[0];
+    for (size_t i = 0; i < ASK_SERVED_MAX; i++) {
+        struct served *served = &ask->served[i];
+        if (served->of == of) {
+            return served;
+        }
+        oldest = served->when < oldest->when ? served : oldest;
+    }
+    return oldest;
+}
+
+/* Under lock. */
+static void note_served(struct ask *ask, const void *of)
+{
+    if (!of) {
+        return;
+    }
+    *served_place(ask, of) = (struct served){of, ++ask->clock};
+    for (struct ask_call *call = ask->queue; call; call = call->next) {
+        call->served = call->of == of ? ask->clock : call->served;
+    }
+}
+
+/* Under lock. Of whom was served longest ago, the first. NULL: none that may go. */
 static struct ask_call *dequeue(struct ask *ask)
 {
-    for (struct ask_call **at = &ask->queue; *at; at = &(*at)->next) {
-        struct ask_call *call = *at;
-        if (!is_served(ask, call->of)) {
-            *at = call->next;
-            ask->queue_end = call->next ? ask->queue_end : at;
-            call->next = NULL;
-            ask->queued--;
-            return call;
+    struct ask_call *best = NULL;
+    for (struct ask_call *call = ask->queue; call; call = call->next) {
+        if (!is_served(ask, call->of) && (!best || call->served < best->served)) {
+            best = call;
         }
     }
-    return NULL;
+    if (best) {
+        unlink_call(ask, best);
+        note_served(ask, best->of);
+    }
+    return best;
 }
 
 static struct ask_call *wait_for_call(struct ask *ask, unsigned place)
@@ -199,6 +248,9 @@ static enum att_rc enqueue(struct ask *ask, struct ask_call *call, struct att_er
     pthread_mutex_lock(&ask->lock);
     bool room = has_room(ask, call->of);
     if (room) {
+        const struct served *served = call->of ? served_place(ask, call->of) : NULL;
+        call->served = served && served->of == call->of ? served->when : 0;
+        call->at = ask->queue_end;
         *ask->queue_end = call;
         ask->queue_end = &call->next;
         ask->queued++;
@@ -238,12 +290,34 @@ enum att_rc ask_call(struct ask *ask, uint16_t op, const struct proc_value *valu
 
 void ask_forget(struct ask_call *call)
 {
-    if (call) {
-        call->done = NULL;
+    if (!call) {
+        return;
+    }
+    struct ask *ask = call->ask;
+    call->done = NULL;
+    pthread_mutex_lock(&ask->lock);
+    bool waits = call->at != NULL;
+    if (waits) {
+        unlink_call(ask, call);
+    }
+    pthread_mutex_unlock(&ask->lock);
+    if (waits) {
+        call_free(call);
     }
 }
 
 /* ---- birth and end ------------------------------------------------------------------------- */
+
+/* Signals are the loop's. */
+static int start_thread(struct ask *ask, struct thread_arg *arg)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int rc = pthread_create(&ask->threads[ask->n_threads], NULL, serve, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
 
 static enum att_rc start_threads(struct ask *ask, struct att_err *err)
 {
@@ -252,7 +326,7 @@ static enum att_rc start_threads(struct ask *ask, struct att_err *err)
         if (arg) {
             *arg = (struct thread_arg){ask, ask->n_threads};
         }
-        if (!arg || pthread_create(&ask->threads[ask->n_threads], NULL, serve, arg) != 0) {
+        if (!arg || start_thread(ask, arg) != 0) {
             free(arg);
             return att_fail(err, ATT_E_NOMEM, "a thread for %s", ask->opts.peer);
         }

@@ -11,6 +11,7 @@
 #define ASK_BYTES_MAX   256  /* of one question, all values together */
 #define ASK_WAITING_MAX 4096 /* questions in a queue, and … */
 #define ASK_EACH_MAX    256  /* … of one of those for whom they are */
+#define ASK_SERVED_MAX  256  /* of so many it is remembered when they were served */
 
 struct ask;
 struct ask_call;
@@ -41,12 +42,13 @@ void ask_free(struct ask *ask);
 
 /* values are copied. passed: a descriptor for the request (copied), or -1. of: for whom; while one
  * question of somebody is under way, his next one waits and others' go before it (NULL: nobody).
- * done is called once, from the loop. ATT_E_LIMIT: too many wait, or too
- * many of his. */
+ * Who was served longest ago goes first, between equals who asked first. done is called once, from
+ * the loop. ATT_E_LIMIT: too many wait, or too many of his. */
 ATT_MUST_USE enum att_rc ask_call(struct ask *ask, uint16_t op, const struct proc_value *values,
                                   size_t n_values, int passed, const void *of, ask_done_fn *done,
                                   void *user, struct ask_call **ret_call, struct att_err *err);
-/* done will not be called, and user and of not looked at. NULL is fine. */
+/* done will not be called, and user and of not looked at; what was not sent yet is not sent. call
+ * is no more. NULL is fine. */
 void ask_forget(struct ask_call *call);
 
 #endif

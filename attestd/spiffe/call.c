@@ -71,6 +71,11 @@ struct grpc_call *grpc_call_new(struct grpc_conn *conn, int32_t stream)
         call->next->at = &call->next;
     }
     conn->calls = call;
+    call->made_ms = att_boottime_ms();
+    if (conn->opts->handler->begin) {
+        call->counted = conn->opts->handler->begin(conn->user);
+        call->refused = !call->counted;
+    }
     return call;
 }
 
@@ -88,6 +93,9 @@ void grpc_call_free(struct grpc_call *call)
     }
     if (call->begun && call->conn->user) {
         call->conn->opts->handler->ended(call->conn->user, call);
+    }
+    if (call->counted && call->conn->user) {
+        call->conn->opts->handler->end(call->conn->user);
     }
     if (call->deadline) {
         event_free(call->deadline);
@@ -299,7 +307,9 @@ static const struct grpc_method *find_method(const struct grpc_method *methods, 
 static void check_method(struct grpc_call *call)
 {
     call->method = find_method(call->conn->opts->methods, call->headers.path);
-    if (!call->method) {
+    if (call->refused) {
+        grpc_call_finish(call, GRPC_UNAVAILABLE, "too many calls of this user at one time");
+    } else if (!call->method) {
         grpc_call_finish(call, GRPC_UNIMPLEMENTED, "this server has no such method");
     } else if (call->method->mark && !grpc_headers_marked(&call->headers)) {
         char text[160];
@@ -389,6 +399,13 @@ void grpc_call_tick(struct grpc_call *call, int64_t now_ms)
         (void)nghttp2_submit_rst_stream(call->conn->session, NGHTTP2_FLAG_NONE, call->stream,
                                         NGHTTP2_CANCEL);
         grpc_conn_wake(call->conn);
+    } else if (!call->remote_ended && !call->finished &&
+               now_ms - call->made_ms > call->conn->opts->slow_ms) {
+        if (call->method) {
+            grpc_call_finish(call, GRPC_DEADLINE_EXCEEDED, "the request did not come in time");
+        } else {
+            grpc_conn_cut(call->conn, "a request's headers did not come in time");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 #include "attestd/spiffe/internal.h"
 
 #include "attestd/base/clock.h"
+#include "attestd/base/hash.h"
 #include "attestd/base/io.h"
 
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #define READ_MAX 16384
+#define TURN_MAX ((size_t)256 << 10) /* bytes sent before it is others' turn */
 
 /* ---- frames that came ---------------------------------------------------------------------- */
 
@@ -97,11 +99,23 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     return 0;
 }
 
+static void on_pong(struct grpc_conn *conn, const nghttp2_ping *pong)
+{
+    if (conn->challenged && !conn->cut &&
+        memcmp(pong->opaque_data, conn->challenge, sizeof conn->challenge) == 0) {
+        conn->challenged = false;
+        conn->opts->handler->answered(conn->user);
+    }
+}
+
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct grpc_conn *conn = user;
     struct grpc_call *call = frame->hd.stream_id ? call_of(session, frame->hd.stream_id) : NULL;
     conn->hello = conn->hello || frame->hd.type == NGHTTP2_SETTINGS;
+    if (frame->hd.type == NGHTTP2_PING && (frame->hd.flags & NGHTTP2_FLAG_ACK)) {
+        on_pong(conn, &frame->ping);
+    }
     if (call && frame->hd.type == NGHTTP2_HEADERS && !call->remote_ended && !call->method &&
         !call->finished) {
         grpc_call_headers(call);
@@ -269,10 +283,16 @@ static bool flush(struct grpc_conn *conn)
 
 /* libnghttp2 is asked for more only when the socket took what it gave before, so that what waits
  * for the socket is one piece of its (a frame). While it does not take it, nothing is read either:
- * a peer cannot make us queue answers. */
+ * a peer cannot make us queue answers. Who reads as fast as we write waits for others, too: the
+ * rest goes when the loop has looked at all. */
 static void send_all(struct grpc_conn *conn)
 {
-    while (!conn->over && flush(conn)) {
+    bool more = false;
+    for (size_t sent = 0; !conn->over && flush(conn); sent += conn->out_len) {
+        if (sent >= TURN_MAX) {
+            more = true;
+            break;
+        }
         ssize_t len = nghttp2_session_mem_send(conn->session, &conn->out);
         if (len <= 0) {
             conn->over = conn->over || len < 0;
@@ -281,7 +301,7 @@ static void send_all(struct grpc_conn *conn)
         conn->out_len = (size_t)len;
         conn->out_since_ms = att_boottime_ms();
     }
-    if (conn->out_len && !conn->over) {
+    if ((conn->out_len || more) && !conn->over) {
         event_add(conn->writable, NULL);
         event_del(conn->readable);
     } else if (!conn->over && !conn->cut) {
@@ -361,6 +381,17 @@ enum att_rc grpc_conn_new(const struct grpc_opts *opts, int fd, pid_t writer, vo
     return ATT_OK;
 }
 
+enum att_rc grpc_conn_challenge(struct grpc_conn *conn, struct att_err *err)
+{
+    enum att_rc rc = att_random(conn->challenge, sizeof conn->challenge, err);
+    if (rc == ATT_OK &&
+        nghttp2_submit_ping(conn->session, NGHTTP2_FLAG_NONE, conn->challenge) != 0) {
+        rc = att_fail(err, ATT_E_NOMEM, "connection");
+    }
+    conn->challenged = rc == ATT_OK;
+    return rc;
+}
+
 void grpc_conn_free(struct grpc_conn *conn)
 {
     if (!conn) {
@@ -390,6 +421,8 @@ void grpc_conn_tick(struct grpc_conn *conn)
     int64_t now = att_boottime_ms();
     if (!conn->hello && now - conn->made_ms > conn->opts->hello_ms) {
         grpc_conn_cut(conn, "no HTTP/2 preface in time");
+    } else if (conn->challenged && now - conn->made_ms > conn->opts->hello_ms) {
+        grpc_conn_cut(conn, "a PING is not answered in time");
     } else if (conn->out_len && now - conn->out_since_ms > conn->opts->slow_ms) {
         grpc_conn_cut(conn, "it does not read");
     }

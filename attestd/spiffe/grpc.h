@@ -52,13 +52,20 @@ struct grpc_handler {
     void (*closed)(void *user);
     /* Why it was cut, for the log; may be NULL. */
     void (*cut)(void *user, const char *why);
+    /* grpc_conn_challenge was answered; NULL where that is not called. */
+    void (*answered)(void *user);
+    /* A call begins; before its headers. False: too many, it gets an error. May be NULL. */
+    bool (*begin)(void *user);
+    /* One for which begin was true is no more. */
+    void (*end)(void *user);
 };
 
 struct grpc_opts {
     struct event_base *base;
     const struct grpc_method *methods;
     const struct grpc_handler *handler;
-    int64_t slow_ms;  /* a stream or connection that takes nothing for so long is cut */
+    int64_t slow_ms;  /* a stream or connection that takes nothing for so long is cut, and a request
+                         that is not complete by then */
     int64_t hello_ms; /* within which the client's preface and SETTINGS come */
 };
 
@@ -68,6 +75,10 @@ struct grpc_opts {
 ATT_MUST_USE enum att_rc grpc_conn_new(const struct grpc_opts *opts, int fd, pid_t writer,
                                        void *user, struct grpc_conn **ret_conn,
                                        struct att_err *err);
+/* Asks for a sign of the writer now: a PING (RFC 9113 §6.7) with bytes that nobody knew before. The
+ * handler's answered is called when they came back, from the writer like everything else; not
+ * within hello_ms: it is cut. Once for a connection. ATT_E_NOMEM, or the errors of att_random. */
+ATT_MUST_USE enum att_rc grpc_conn_challenge(struct grpc_conn *conn, struct att_err *err);
 /* Ends it soon, from the event base. why (static): for the log; NULL: not for what it did, and
  * calls that were finished are answered first as far as the socket takes it. */
 void grpc_conn_cut(struct grpc_conn *conn, const char *why);

@@ -21,6 +21,8 @@ struct grpc_call {
     const struct grpc_method *method;
     struct grpc_inbox inbox;
     bool begun;    /* the handler has seen it */
+    bool counted;  /* the handler's end is to be called */
+    bool refused;  /* the handler's begin was false */
     bool answered; /* response headers are submitted */
     bool finished; /* status is set */
     bool deferred; /* libnghttp2 waits for resume_data */
@@ -31,6 +33,7 @@ struct grpc_call {
     struct grpc_bytes *now, *later;
     size_t sent;              /* of now */
     int64_t waiting_since_ms; /* to be sent, and nothing was; 0: nothing waits */
+    int64_t made_ms;
     struct event *deadline;
     void *state;
 };
@@ -51,6 +54,8 @@ struct grpc_conn {
     size_t out_len;
     int64_t out_since_ms, made_ms;
     bool hello; /* the client's SETTINGS came */
+    uint8_t challenge[8];
+    bool challenged; /* and not answered yet */
     bool cut, in_work, over;
     const char *why;
 };

@@ -83,8 +83,18 @@ static const char *refusal(const struct spiffed *spiffed, struct share *share)
 
 /* ---- the end ------------------------------------------------------------------------------- */
 
+void spiffed_peer_count(struct peer *peer, bool nobody)
+{
+    if (peer->nobody != nobody) {
+        peer->nobody = nobody;
+        peer->share->nobodies += nobody ? 1 : -1U;
+        peer->spiffed->nobodies += nobody ? 1 : -1U;
+    }
+}
+
 static void peer_free(struct peer *peer)
 {
+    spiffed_peer_count(peer, false);
     ask_forget(peer->asking);
     if (peer->ended) {
         event_free(peer->ended);
@@ -127,10 +137,42 @@ static void on_ended(evutil_socket_t fd, short what, void *arg)
     grpc_conn_cut(((struct peer *)arg)->conn, NULL);
 }
 
+/* Of a user's that are nobody's: first who was told so, then who asks for nothing, then any. The
+ * newest stand first. */
+static struct peer *to_give_back(const struct spiffed *spiffed, const struct share *share)
+{
+    struct peer *found[3] = {NULL};
+    for (struct peer *peer = spiffed->peers; peer; peer = peer->next) {
+        if (peer->share == share && peer->nobody) {
+            found[peer->denied_ms ? 0 : !peer->jobs ? 1 : 2] = peer;
+        }
+    }
+    return found[0] ? found[0] : found[1] ? found[1] : found[2];
+}
+
+/* When their part of the places is taken, the user who has most of them gives one back, also the
+ * newcomer's. */
+static void make_room(struct spiffed *spiffed, struct share *newcomer)
+{
+    struct share *most = newcomer;
+    if (spiffed->nobodies < (spiffed->opts.connections_max + 1) / 2) {
+        return;
+    }
+    for (size_t i = 0; i < UIDS_MAX; i++) {
+        struct share *share = &spiffed->shares[i];
+        most = share->used && share->nobodies > most->nobodies ? share : most;
+    }
+    struct peer *peer = to_give_back(spiffed, most);
+    if (peer) {
+        spiffed_peer_count(peer, false);
+        grpc_conn_cut(peer->conn, "its place is another's: it is nobody's agent, or not known yet");
+    }
+}
+
 /* ---- accepting ----------------------------------------------------------------------------- */
 
-/* The socket's own pidfd where the kernel has it; else one by number, with the time of accept, so
- * that a process that began later under the same number is not taken for the caller. */
+/* The socket's own pidfd where the kernel has it; else one by number, with the time of accept, and
+ * the number may be another's since the connect: prove_writer. */
 static int pidfd_of(int client, pid_t pid, int64_t *ret_accepted_ms)
 {
     int pidfd = -1;
@@ -163,6 +205,26 @@ static enum att_rc watch_process(struct peer *peer, int client, struct att_err *
     return ATT_OK;
 }
 
+void spiffed_peer_answered(void *arg)
+{
+    struct peer *peer = arg;
+    if (!spiffed_peer_alive(peer)) {
+        grpc_conn_cut(peer->conn, NULL);
+        return;
+    }
+    peer->challenged = false;
+    spiffed_peer_pump(peer);
+}
+
+/* Writes carry numbers. Without SO_PEERPIDFD we hold whom the number means today, and what is in
+ * the socket may be a process's that ended since. So whoever we hold answers something that was not
+ * known before we held it, and lives when the answer comes: no other has had the number between. */
+static enum att_rc prove_writer(struct peer *peer, struct att_err *err)
+{
+    peer->challenged = peer->accepted_ms != 0;
+    return peer->challenged ? grpc_conn_challenge(peer->conn, err) : ATT_OK;
+}
+
 static enum att_rc welcome(struct spiffed *spiffed, int client, const struct ucred *cred,
                            struct share *share, struct att_err *err)
 {
@@ -171,8 +233,12 @@ static enum att_rc welcome(struct spiffed *spiffed, int client, const struct ucr
         close(client);
         return att_fail(err, ATT_E_NOMEM, "connection");
     }
-    *peer = (struct peer){
-        .spiffed = spiffed, .share = share, .pid = cred->pid, .uid = cred->uid, .pidfd = -1};
+    *peer = (struct peer){.spiffed = spiffed,
+                          .share = share,
+                          .pid = cred->pid,
+                          .uid = cred->uid,
+                          .pidfd = -1,
+                          .idle_ms = att_boottime_ms()};
     enum att_rc rc = watch_process(peer, client, err);
     if (rc != ATT_OK) {
         close(client);
@@ -183,6 +249,11 @@ static enum att_rc welcome(struct spiffed *spiffed, int client, const struct ucr
         peer_free(peer);
         return rc;
     }
+    rc = prove_writer(peer, err);
+    if (rc != ATT_OK) {
+        grpc_conn_free(peer->conn); /* and the peer */
+        return rc;
+    }
     peer->next = spiffed->peers;
     peer->at = &spiffed->peers;
     if (peer->next) {
@@ -191,6 +262,7 @@ static enum att_rc welcome(struct spiffed *spiffed, int client, const struct ucr
     spiffed->peers = peer;
     share->connections++;
     spiffed->connections++;
+    spiffed_peer_count(peer, true);
     return ATT_OK;
 }
 
@@ -223,6 +295,7 @@ static void accepted(struct spiffed *spiffed, int client)
         close(client);
         return;
     }
+    make_room(spiffed, share);
     if (welcome(spiffed, client, &cred, share, &err) != ATT_OK && err.rc != ATT_E_GONE) {
         tell_refused(spiffed, share, &cred, err.msg);
     }

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool alive(const struct peer *peer)
+bool spiffed_peer_alive(const struct peer *peer)
 {
     struct pollfd poll_fd = {.fd = peer->pidfd, .events = POLLIN};
     return poll(&poll_fd, 1, 0) == 0; /* readable: the process has ended */
@@ -57,6 +57,7 @@ static void nobody(struct peer *peer, const struct att_err *err)
 {
     spiffed_agent_leave(peer->agent);
     peer->agent = NULL;
+    spiffed_peer_count(peer, true);
     peer->prove_again = false;
     peer->denied_ms = att_boottime_ms();
     snprintf(peer->denied, sizeof peer->denied, "no agent's entry fits this process (%s)",
@@ -95,7 +96,7 @@ static void not_known(struct peer *peer, const struct att_err *err)
 
 static void proved(struct peer *peer)
 {
-    peer->proved_ms = att_boottime_ms();
+    peer->proved_ms = peer->asked_ms;
     peer->prove_again = peer->entries != peer->spiffed->entries;
     if (peer->prove_again) { /* decided by others: once more, before anything is served */
         spiffed_peer_pump(peer);
@@ -124,7 +125,7 @@ static void granted(struct peer *peer, const struct proc_msg *reply)
     peer->entries = peer->asked;
     memcpy(peer->identity, identity.ptr, sizeof peer->identity);
     peer->identified = true;
-    peer->denied_ms = 0;
+    spiffed_peer_count(peer, false);
     proved(peer);
 }
 
@@ -141,7 +142,7 @@ static void identified(void *user, enum att_rc rc, const struct proc_msg *reply,
         spiffed_peer_pump(peer);
     } else if (denied) {
         nobody(peer, err);
-    } else if (rc == ATT_E_GONE || !alive(peer)) {
+    } else if (rc == ATT_E_GONE || !spiffed_peer_alive(peer)) {
         grpc_conn_cut(peer->conn, NULL);
     } else {
         not_known(peer, err);
@@ -153,7 +154,7 @@ static void checked(void *user, enum att_rc rc, const struct proc_msg *reply,
 {
     struct peer *peer = user;
     peer->asking = NULL;
-    if (rc == ATT_E_GONE || !alive(peer)) {
+    if (rc == ATT_E_GONE || !spiffed_peer_alive(peer)) {
         grpc_conn_cut(peer->conn, NULL);
     } else if (rc != ATT_OK) {
         not_known(peer, err);
@@ -172,11 +173,13 @@ static enum att_rc ask_attestd(struct peer *peer, struct att_err *err)
         [PROC_WORKLOAD_IDENTIFY_REQ_PID] = proc_num((uint64_t)peer->pid),
         [PROC_WORKLOAD_IDENTIFY_REQ_ACCEPTED_MS] = proc_num((uint64_t)peer->accepted_ms),
         [PROC_WORKLOAD_IDENTIFY_REQ_SERVICE] =
-            proc_text(peer->identified ? "spiffe-again" : "spiffe"),
+            proc_text(peer->identified ? PROC_WORKLOAD_AGAIN_SPIFFE : "spiffe"),
     };
     peer->asked = peer->spiffed->entries;
-    return ask_call(peer->spiffed->who, PROC_WORKLOAD_IDENTIFY, values, 3, peer->pidfd, peer->share,
-                    identified, peer, &peer->asking, err);
+    peer->asked_ms = att_boottime_ms();
+    struct ask *ask = peer->identified ? peer->spiffed->again : peer->spiffed->who;
+    return ask_call(ask, PROC_WORKLOAD_IDENTIFY, values, 3, peer->pidfd, peer->share, identified,
+                    peer, &peer->asking, err);
 }
 
 static enum att_rc ask_whod(struct peer *peer, struct att_err *err)
@@ -185,26 +188,40 @@ static enum att_rc ask_whod(struct peer *peer, struct att_err *err)
         [PROC_WHO_SAME_REQ_PID] = proc_num((uint64_t)peer->pid),
         [PROC_WHO_SAME_REQ_IDENTITY] = proc_bytes(ATT_SLICE_ARRAY(peer->identity)),
     };
+    peer->asked_ms = att_boottime_ms();
     return ask_call(peer->spiffed->same, PROC_WHO_SAME, values, 2, peer->pidfd, peer->share,
                     checked, peer, &peer->asking, err);
+}
+
+/* Who was told that it is nobody does not become somebody on the same connection (exec): it may
+ * connect again, once what it was told is old or the entries are others. */
+void spiffed_peer_step(struct peer *peer, bool tick)
+{
+    int64_t now = att_boottime_ms();
+    bool told = peer->denied_ms &&
+                (now - peer->denied_ms >= PROVED_MS || peer->asked != peer->spiffed->entries);
+    bool idle = !peer->agent && !peer->jobs && now - peer->idle_ms > peer->spiffed->opts.slow_ms;
+    if (told || (tick && idle)) {
+        grpc_conn_cut(peer->conn, NULL);
+    }
 }
 
 void spiffed_peer_pump(struct peer *peer)
 {
     int64_t now = att_boottime_ms();
     bool due = has_due(peer);
-    if (peer->asking || (!due && !(peer->prove_again && peer->jobs))) {
+    if (peer->challenged || peer->asking || (!due && !(peer->prove_again && peer->jobs))) {
         return;
     }
-    if (due && by_these_entries(peer) && now - peer->proved_ms < PROVED_MS && alive(peer)) {
+    if (due && by_these_entries(peer) && now - peer->proved_ms < PROVED_MS &&
+        spiffed_peer_alive(peer)) {
         serve_due(peer);
         return;
     }
     if (now < peer->retry_ms) {
         return;
     }
-    if (peer->denied_ms && peer->asked == peer->spiffed->entries &&
-        now - peer->denied_ms < PROVED_MS) { /* nobody makes us ask for each call */
+    if (peer->denied_ms) { /* until it is cut: it may be another program by now */
         finish_all(peer, GRPC_PERMISSION_DENIED, peer->denied);
         return;
     }

@@ -120,8 +120,6 @@ static struct job *job_new(struct peer *peer, struct grpc_call *call, enum job_k
         job->next->at = &job->next;
     }
     peer->jobs = job;
-    peer->share->calls++;
-    peer->spiffed->calls++;
     grpc_call_set(call, job);
     return job;
 }
@@ -138,8 +136,7 @@ void spiffed_ended(void *user, struct grpc_call *call)
     if (job->next) {
         job->next->at = job->at;
     }
-    job->peer->share->calls--;
-    job->peer->spiffed->calls--;
+    job->peer->idle_ms = att_boottime_ms();
     free(job);
 }
 
@@ -165,7 +162,7 @@ static bool take_request(struct job *job, struct att_slice message)
     return true;
 }
 
-static void too_many(struct peer *peer, struct grpc_call *call)
+static void too_many(struct peer *peer)
 {
     unsigned left_out;
     peer->spiffed->refused++;
@@ -173,17 +170,31 @@ static void too_many(struct peer *peer, struct grpc_call *call)
         att_log(ATT_WARN, "spiffed.limit", ATT_N("pid", peer->pid), ATT_N("uid", peer->uid),
                 ATT_S("message", "too many calls at one time"), ATT_N("leftOut", left_out));
     }
-    grpc_call_finish(call, GRPC_UNAVAILABLE, "too many calls of this user at one time");
+}
+
+bool spiffed_begin(void *user)
+{
+    struct peer *peer = user;
+    if (peer->share->calls >= UID_CALLS_MAX || peer->spiffed->calls >= CALLS_MAX) {
+        too_many(peer);
+        return false;
+    }
+    peer->share->calls++;
+    peer->spiffed->calls++;
+    return true;
+}
+
+void spiffed_end_of_call(void *user)
+{
+    struct peer *peer = user;
+    peer->share->calls--;
+    peer->spiffed->calls--;
 }
 
 void spiffed_request(void *user, struct grpc_call *call, const struct grpc_method *method,
                      struct att_slice message)
 {
     struct peer *peer = user;
-    if (peer->share->calls >= UID_CALLS_MAX || peer->spiffed->calls >= CALLS_MAX) {
-        too_many(peer, call);
-        return;
-    }
     struct job *job = job_new(peer, call, (enum job_kind)method->id);
     if (!job) {
         grpc_call_finish(call, GRPC_UNAVAILABLE, "no memory");

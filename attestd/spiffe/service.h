@@ -3,6 +3,7 @@
 #ifndef ATTESTD_SPIFFE_SERVICE_H
 #define ATTESTD_SPIFFE_SERVICE_H
 
+#include "attestd/proc/links.h"
 #include "attestd/proc/sign_proto.h"
 #include "attestd/proc/who_proto.h"
 #include "attestd/proc/workload_proto.h"
@@ -30,7 +31,7 @@ enum job_kind { JOB_X509_SVID, JOB_X509_BUNDLES, JOB_SIGN, JOB_CHAIN, JOB_WATCH,
 struct share {
     uid_t uid;
     bool used;
-    unsigned connections, calls;
+    unsigned connections, calls, nobodies;
     int64_t filled_at_ms, saved_ms;
     int64_t told_ms; /* the last line about it; 0: none */
     unsigned left_out;
@@ -52,6 +53,7 @@ struct agent {
     char spiffe_id[PROC_SPIFFE_ID_MAX + 1];
     char key_id[PROC_KEY_ID_LEN + 1];
     bool in_hsm;
+    char hsm[PROC_HSM_NAME_MAX + 1]; /* its module; empty: the default */
 };
 
 struct peer {
@@ -60,22 +62,24 @@ struct peer {
     struct grpc_conn *conn;
     struct share *share;
     struct job *jobs;
-    unsigned served; /* jobs that were answered */
+    int64_t idle_ms; /* since when it has no job */
+    bool nobody;     /* counted as one that is no agent's, or not known yet */
     /* who */
     pid_t pid;
     uid_t uid;
     int pidfd;
     struct event *ended;
     int64_t accepted_ms; /* 0: the pidfd is the socket's own */
+    bool challenged;     /* it has not shown yet that it is the writer; nothing is served */
     /* as whom it was granted what */
     struct ask_call *asking;
     struct agent *agent; /* NULL: nobody's, or not asked yet */
     bool identified;     /* identity is known */
     uint8_t identity[32];
     uint64_t asked, entries; /* entries in force when it was asked, and by which it was granted */
-    int64_t proved_ms, retry_ms;
-    bool prove_again;  /* the entries changed */
-    int64_t denied_ms; /* when it was told that it is nobody; 0: it was not */
+    int64_t asked_ms, proved_ms, retry_ms; /* proved_ms: when was asked what was then said */
+    bool prove_again;                      /* the entries changed */
+    int64_t denied_ms; /* when it was told that it is nobody, and for good; 0: it was not */
     char denied[96];
 };
 
@@ -90,6 +94,8 @@ struct job {
     /* SIGN */
     struct ask_call *asking;
     struct sign_request sign;
+    char agent[PROC_AGENT_MAX + 1]; /* for whom keyd was asked; empty: not yet */
+    uint64_t entries;               /* … and by which it was that agent */
 };
 
 /* The trust domain's roots and revocation list. */
@@ -105,11 +111,17 @@ struct bundle {
     uint64_t generation;
 };
 
+struct hsm {
+    char module[PROC_HSM_NAME_MAX + 1];
+    struct ask *keyd; /* NULL: a free place */
+};
+
 struct spiffed {
     struct spiffed_opts opts;
     struct grpc_opts grpc;
     struct event *accepting, *step;
-    struct ask *who, *same, *views, *watch, *keyd, *keyd_hsm;
+    struct ask *who, *again, *same, *views, *watch, *keyd;
+    struct hsm hsms[PROC_LINKS_HSMS_MAX]; /* in the order in which their first agent came */
     struct ask_call *watching;
     uint64_t entries, standing; /* 0: not known yet */
     int64_t watch_retry_ms, ticked_ms;
@@ -119,6 +131,7 @@ struct spiffed {
     struct agent *agents;
     struct share shares[UIDS_MAX];
     unsigned connections, calls;
+    unsigned nobodies; /* connections that are nobody's agent, or not known yet */
     uint64_t accepted, refused, cut, signatures;
 };
 
@@ -126,10 +139,16 @@ struct spiffed {
 void spiffed_accept(struct spiffed *spiffed);
 void spiffed_peer_closed(void *peer);
 void spiffed_peer_cut(void *peer, const char *why);
+void spiffed_peer_answered(void *peer);
+/* Those that are nobody's, or not known yet, have half of all places. */
+void spiffed_peer_count(struct peer *peer, bool nobody);
 /* Is it time for a line about this user? ret_left_out: how many were left out before it. */
 bool spiffed_worth_a_line(struct share *share, unsigned *ret_left_out);
 
 /* ---- proof.c: who a peer is ---- */
+/* Ends whose time is over: nobody's, with nothing to do or told so. tick: a second has gone. */
+void spiffed_peer_step(struct peer *peer, bool tick);
+bool spiffed_peer_alive(const struct peer *peer);
 /* Serves its due jobs once it is known who it is. */
 void spiffed_peer_pump(struct peer *peer);
 
@@ -137,6 +156,9 @@ void spiffed_peer_pump(struct peer *peer);
 extern const struct grpc_method spiffed_methods[];
 void spiffed_request(void *peer, struct grpc_call *call, const struct grpc_method *method,
                      struct att_slice message);
+/* Calls of a user, from their first byte on. */
+bool spiffed_begin(void *peer);
+void spiffed_end_of_call(void *peer);
 void spiffed_ended(void *peer, struct grpc_call *call);
 void spiffed_job_serve(struct job *job); /* its peer is proved */
 void spiffed_finish(struct job *job, enum grpc_status status, const char *message);
@@ -148,6 +170,10 @@ void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *e
 bool spiffed_sign_parse(struct job *job, struct att_slice message);
 void spiffed_sign_serve(struct job *job);
 void spiffed_chain_serve(struct job *job);
+
+/* ---- spiffed.c ---- */
+/* Whom to ask for signatures of keys in this module. NULL: no memory. */
+struct ask *spiffed_hsm(struct spiffed *spiffed, const char *module);
 
 /* ---- agents.c ---- */
 struct agent *spiffed_agent_join(struct spiffed *spiffed, struct att_slice name);

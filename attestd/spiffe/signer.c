@@ -67,7 +67,10 @@ static void signed_by_keyd(void *user, enum att_rc rc, const struct proc_msg *re
     if (grpc_call_finished(job->call)) {
         return;
     }
-    if (rc == ATT_OK) {
+    if (rc == ATT_OK && job->entries != job->peer->spiffed->entries) {
+        job->due = true; /* decided by others: what was made then is nobody's; it begins anew */
+        spiffed_peer_pump(job->peer);
+    } else if (rc == ATT_OK) {
         answer(job, reply->v[PROC_SIGN_REP_SIGNATURE].bytes);
     } else {
         spiffed_finish_err(job, rc, err);
@@ -84,9 +87,15 @@ static void ask_keyd(struct job *job)
                                        proc_bytes(digest)};
     const struct proc_value rsa[] = {proc_text(agent->name), proc_text(job->sign.key_id),
                                      proc_num(job->sign.scheme), proc_bytes(digest)};
+    struct ask *keyd = agent->in_hsm ? spiffed_hsm(spiffed, agent->hsm) : spiffed->keyd;
+    if (!keyd) {
+        spiffed_finish(job, GRPC_UNAVAILABLE, "no memory for a signature");
+        return;
+    }
     job->due = false;
-    enum att_rc rc = ask_call(agent->in_hsm ? spiffed->keyd_hsm : spiffed->keyd,
-                              job->sign.scheme ? PROC_SIGN_SIGN_RSA : PROC_SIGN_SIGN,
+    job->entries = job->peer->entries;
+    memcpy(job->agent, agent->name, sizeof job->agent);
+    enum att_rc rc = ask_call(keyd, job->sign.scheme ? PROC_SIGN_SIGN_RSA : PROC_SIGN_SIGN,
                               job->sign.scheme ? rsa : ecdsa, job->sign.scheme ? 4 : 3, -1, agent,
                               signed_by_keyd, job, &job->asking, &err);
     if (rc != ATT_OK) {
@@ -114,6 +123,10 @@ static bool has_chain(struct job *job)
 void spiffed_sign_serve(struct job *job)
 {
     struct agent *agent = job->peer->agent;
+    if (job->agent[0] && strcmp(job->agent, agent->name) != 0) {
+        spiffed_finish(job, GRPC_PERMISSION_DENIED, "the caller became another agent meanwhile");
+        return;
+    }
     if (!has_chain(job)) {
         return;
     }

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #define IDENTIFY_MS 5000 /* attestd may have to hash an executable */
@@ -17,6 +18,9 @@
 static const struct grpc_handler handler = {.request = spiffed_request,
                                             .ended = spiffed_ended,
                                             .closed = spiffed_peer_closed,
+                                            .answered = spiffed_peer_answered,
+                                            .begin = spiffed_begin,
+                                            .end = spiffed_end_of_call,
                                             .cut = spiffed_peer_cut};
 
 static void on_accept(evutil_socket_t fd, short what, void *arg)
@@ -41,6 +45,7 @@ static void on_step(evutil_socket_t fd, short what, void *arg)
     for (struct peer *peer = spiffed->peers; peer; peer = next) {
         next = peer->next;
         spiffed_peer_pump(peer);
+        spiffed_peer_step(peer, tick);
         if (tick) {
             grpc_conn_tick(peer->conn);
         }
@@ -58,23 +63,48 @@ static enum att_rc make_asks(struct spiffed *spiffed, struct att_err *err)
     } all[] = {
         {&spiffed->who,
          {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table, IDENTIFY_MS,
-          2}},
+          PROC_LINKS_SPIFFED_IDENTIFY}},
+        {&spiffed->again, /* after a change all are asked about at once; newcomers do not wait */
+         {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table, IDENTIFY_MS,
+          PROC_LINKS_SPIFFED_AGAIN}},
         {&spiffed->views,
-         {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table, VIEW_MS, 1}},
+         {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table, VIEW_MS,
+          PROC_LINKS_SPIFFED_VIEWS}},
         {&spiffed->watch,
          {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table,
-          PROC_CHANGES_WAIT_MS + VIEW_MS, 1}},
-        {&spiffed->same, {o->base, o->whod_path, "whod", o->whod_user, proc_who_table, SAME_MS, 1}},
+          PROC_CHANGES_WAIT_MS + VIEW_MS, PROC_LINKS_SPIFFED_WATCH}},
+        {&spiffed->same,
+         {o->base, o->whod_path, "whod", o->whod_user, proc_who_table, SAME_MS,
+          PROC_LINKS_SPIFFED_SAME}},
         {&spiffed->keyd,
-         {o->base, o->keyd_path, "keyd", o->keyd_user, proc_sign_table, SIGN_MS, 2}},
-        {&spiffed->keyd_hsm,
-         {o->base, o->keyd_path, "keyd", o->keyd_user, proc_sign_table, SIGN_MS, 1}},
+         {o->base, o->keyd_path, "keyd", o->keyd_user, proc_sign_table, SIGN_MS,
+          PROC_LINKS_SPIFFED_KEYD}},
     };
     enum att_rc rc = ATT_OK;
     for (size_t i = 0; rc == ATT_OK && i < sizeof all / sizeof all[0]; i++) {
         rc = ask_new(&all[i].opts, all[i].ret, err);
     }
     return rc;
+}
+
+/* A module that does not come back holds its own thread only. It is made for the first agent whose
+ * key is in it, and stays. NULL: no memory. */
+struct ask *spiffed_hsm(struct spiffed *spiffed, const char *module)
+{
+    const struct spiffed_opts *o = &spiffed->opts;
+    const struct ask_opts opts = {
+        o->base, o->keyd_path,          "keyd", o->keyd_user, proc_sign_table,
+        SIGN_MS, PROC_LINKS_SPIFFED_HSM};
+    size_t i = 0;
+    while (i < PROC_LINKS_HSMS_MAX - 1 && spiffed->hsms[i].keyd &&
+           strcmp(spiffed->hsms[i].module, module) != 0) {
+        i++; /* more names than a host has modules: of the last ones keyd knows nothing */
+    }
+    struct hsm *hsm = &spiffed->hsms[i];
+    if (!hsm->keyd && ask_new(&opts, &hsm->keyd, NULL) == ATT_OK) {
+        snprintf(hsm->module, sizeof hsm->module, "%s", module);
+    }
+    return hsm->keyd;
 }
 
 static enum att_rc make_events(struct spiffed *spiffed, struct att_err *err)
@@ -130,10 +160,13 @@ void spiffed_free(struct spiffed *spiffed)
         grpc_conn_free(spiffed->peers->conn);
     }
     spiffed_bundle_done(&spiffed->bundle);
-    struct ask *asks[] = {spiffed->who,  spiffed->views, spiffed->watch,
-                          spiffed->same, spiffed->keyd,  spiffed->keyd_hsm};
+    struct ask *asks[] = {spiffed->who,   spiffed->again, spiffed->views,
+                          spiffed->watch, spiffed->same,  spiffed->keyd};
     for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++) {
         ask_free(asks[i]);
+    }
+    for (size_t i = 0; i < PROC_LINKS_HSMS_MAX; i++) {
+        ask_free(spiffed->hsms[i].keyd);
     }
     if (spiffed->accepting) {
         event_free(spiffed->accepting);

@@ -5,13 +5,15 @@
 #include "attestd/tokend/internal.h"
 
 #include "attestd/conf/conf.h"
+#include "attestd/proc/links.h"
 
 #include <string.h>
 
-#define LINKS      4
+#define LINKS      PROC_LINKS_TOKEND_HSM
 #define LINKS_EACH 2
 
-_Static_assert(HSMS_MAX == CONF_HSMS_MAX + 1 && PROC_HSM_NAME_MAX == CONF_HSM_NAME_MAX,
+_Static_assert(HSMS_MAX == CONF_HSMS_MAX + 1 && HSMS_MAX == PROC_LINKS_HSMS_MAX &&
+                   PROC_HSM_NAME_MAX == CONF_HSM_NAME_MAX,
                "every module of a host has its links");
 
 static bool is_free(const struct tokend *tokend, const struct tokend_hsm *hsm)

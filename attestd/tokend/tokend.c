@@ -4,6 +4,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
 #include "attestd/base/log.h"
+#include "attestd/proc/links.h"
 #include "attestd/tokend/own.h"
 
 #include <errno.h>
@@ -54,19 +55,19 @@ static enum att_rc make_upstreams(struct tokend *tokend, struct att_err *err)
     } all[] = {
         {&tokend->attestd,
          {&tokend->loop, tokend->opts.workload_path, "attestd", tokend->opts.attestd_user,
-          proc_workload_table, 8, 1, GAP_MS}},
+          proc_workload_table, PROC_LINKS_TOKEND_IDENTIFY, 1, GAP_MS}},
         {&tokend->views,
          {&tokend->loop, tokend->opts.workload_path, "attestd", tokend->opts.attestd_user,
-          proc_workload_table, 2, 1, GAP_MS}},
+          proc_workload_table, PROC_LINKS_TOKEND_VIEWS, 1, GAP_MS}},
         {&tokend->changes,
          {&tokend->loop, tokend->opts.workload_path, "attestd", tokend->opts.attestd_user,
-          proc_workload_table, 1, 0, GAP_MS}},
+          proc_workload_table, PROC_LINKS_TOKEND_CHANGES, 0, GAP_MS}},
         {&tokend->whod,
-         {&tokend->loop, tokend->opts.whod_path, "whod", tokend->opts.whod_user, proc_who_table, 2,
-          1, GAP_MS}},
+         {&tokend->loop, tokend->opts.whod_path, "whod", tokend->opts.whod_user, proc_who_table,
+          PROC_LINKS_TOKEND_SAME, 1, GAP_MS}},
         {&tokend->keyd,
-         {&tokend->loop, tokend->opts.keyd_path, "keyd", tokend->opts.keyd_user, proc_sign_table, 8,
-          3, GAP_MS}},
+         {&tokend->loop, tokend->opts.keyd_path, "keyd", tokend->opts.keyd_user, proc_sign_table,
+          PROC_LINKS_TOKEND_KEYD, 3, GAP_MS}},
     };
     enum att_rc rc = ATT_OK;
     for (size_t i = 0; rc == ATT_OK && i < sizeof all / sizeof all[0]; i++) {

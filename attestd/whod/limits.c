@@ -4,13 +4,15 @@
 #include "attestd/whod/whod.h"
 
 #include "attestd/proc/ipc.h"
+#include "attestd/proc/links.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 
 #define MILLI 1000 /* a request in a bucket's unit */
 
-_Static_assert(WHOD_IN_ALL + 4 <= PROC_CONNECTIONS_MAX, "room for those who ask for SAME");
+_Static_assert(WHOD_IN_ALL + PROC_LINKS_SAME_MAX <= PROC_CONNECTIONS_MAX,
+               "room for those who ask for SAME");
 
 struct user {
     uid_t uid;

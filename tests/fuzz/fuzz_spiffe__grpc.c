@@ -74,7 +74,7 @@ static void drain(int fd)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
-    static const struct grpc_handler handler = {request, ended, closed, NULL};
+    static const struct grpc_handler handler = {request, ended, closed, NULL, NULL, NULL, NULL};
     static struct event_base *base;
     base = base ? base : event_base_new();
     const struct grpc_opts opts = {base, methods, &handler, 1000, 1000};

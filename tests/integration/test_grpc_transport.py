@@ -322,6 +322,13 @@ def slow():
     got = peer.answer(stream)
     need(got.get("reset") == 8, got)
     need("cut a stream is not read" in peer.end(), "a stream that is not read")
+    peer = Peer(slow_ms=500)  # a request that does not end
+    refused("half a request", peer.unary(request(), message(b"hello")[:7], end=False), 4, "did not come in time")
+    need(status_of(peer.unary(request()))[0] == "0", "the next one")
+    peer.end()
+    peer = Peer(slow_ms=500)  # headers that do not end
+    peer.send(frame(HEADERS, 0, 1, peer.encoder.encode(request())))
+    cut("half of the headers", peer, "a request's headers did not come in time")
     peer = Peer(slow_ms=500)  # a socket that is not read
     peer.send(frame(WINDOW, 0, 0, struct.pack(">I", 0x7fff0000)))
     peer.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0x7fffffff)))

@@ -93,10 +93,13 @@ ok "every user and group of the units is made"
 if command -v apparmor_parser > /dev/null; then
     for service in "${services[@]}"; do
         program=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$units/$service.service")
-        name=${program##*/} # one program may be two services
+        named=$(sed -n 's/^AppArmorProfile=-//p' "$units/$service.service")
+        name=${named:-${program##*/}} # one program may be two services, with a profile for one of them
         profile=$ATT_SOURCE_DIR/scripts/debian/apparmor/$name
         apparmor_parser --skip-kernel-load --skip-cache "$profile" > "$dir/apparmor" 2>&1 || fail "AppArmor $service: $(cat "$dir/apparmor")"
-        grep -q "^profile $name $program " "$profile" || fail "AppArmor $service is not for $program"
+        attached=$program
+        [ -z "$named" ] || attached="flags=(attach_disconnected)"
+        grep -qF "profile $name $attached " "$profile" || fail "AppArmor $service is not for $program"
     done
     ok "AppArmor: a profile for each service's program, all of them compile"
 else

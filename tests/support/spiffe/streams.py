@@ -5,6 +5,13 @@ streams.py many SOCKET N: N streams of Signer.Watch, 128 a connection; a JSON li
     goes on until standard input ends.
 streams.py exec SOCKET: one stream; after its first answer the process executes itself again as "after", which keeps the
     connection and tells what comes on it.
+streams.py chain SOCKET: Signer.Chain once, PINGs answered.
+streams.py reuse SOCKET: a process asks for Chain and ends; another gets its pid; after a line on standard input, what
+    came for the first, with no PING answered. In a PID namespace of its own.
+streams.py become SOCKET FIRST SECOND: asks for Chain under the name FIRST until it is answered, then as SECOND on the
+    same connection until that is over.
+streams.py sign SOCKET NAME: a signature, asked for under this name.
+streams.py idle SOCKET N: N connections that ask for nothing; "over" when all have been ended.
 """
 import json
 import os
@@ -12,6 +19,7 @@ import select
 import socket
 import struct
 import sys
+import time
 
 import hpack
 
@@ -25,6 +33,7 @@ class Connection:
         self.socket, self.buffer = sock, b""
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self.answered, self.ended, self.next, self.over = set(), {}, 1, False
+        self.pongs = True
 
     def call(self, path="/attestd.v1.Signer/Watch", body=b""):
         block = self.encoder.encode([(":path", path)] + CALL)
@@ -43,15 +52,17 @@ class Connection:
         self.buffer += got
         while len(self.buffer) >= 9 and len(self.buffer) >= 9 + int.from_bytes(self.buffer[:3], "big"):
             length = int.from_bytes(self.buffer[:3], "big")
-            kind, _, stream = struct.unpack(">BBI", self.buffer[3:9])
+            kind, flags, stream = struct.unpack(">BBI", self.buffer[3:9])
             payload, self.buffer = self.buffer[9:9 + length], self.buffer[9 + length:]
-            self.take(kind, stream, payload)
+            self.take(kind, flags, stream, payload)
 
-    def take(self, kind, stream, payload):
+    def take(self, kind, flags, stream, payload):
         if kind == HEADERS:
             fields = dict(self.decoder.decode(payload))
             if "grpc-status" in fields:
                 self.ended[stream] = int(fields["grpc-status"])
+        elif kind == PING and self.pongs and not flags & 1:
+            self.socket.sendall(b"\0\0\x08\x06\1\0\0\0\0" + payload)
         elif kind == DATA:
             self.answered.add(stream)
         elif kind == RST:
@@ -106,9 +117,103 @@ def after(fd):
     print(json.dumps({"after": answers, "ended": list(one.ended.values()), "over": one.over}), flush=True)
 
 
+def chain(path):
+    one = connect(path)
+    one.call("/attestd.v1.Signer/Chain")
+    while not one.over and not one.ended:
+        one.read()
+    print(json.dumps({"answered": len(one.answered), "ended": list(one.ended.values())}), flush=True)
+
+
+def reuse(path):
+    sock = socket.socket(socket.AF_UNIX)
+    first = os.fork()
+    if first == 0:
+        sock.connect(path)
+        sock.sendall(HELLO)
+        Connection(sock).call("/attestd.v1.Signer/Chain")
+        os._exit(0)
+    os.waitpid(first, 0)
+    second = 0
+    for _ in range(2000):
+        with open("/proc/sys/kernel/ns_last_pid", "w", encoding="ascii") as last:
+            last.write(str(first - 1))
+        second = os.fork()
+        if second == 0:
+            time.sleep(60)
+            os._exit(0)
+        if second == first:
+            break
+        os.kill(second, 9)
+        os.waitpid(second, 0)
+    print("reused" if second == first else "not reused", second, flush=True)
+    sys.stdin.readline()
+    one = Connection(sock)
+    one.pongs = False
+    while not one.over and not one.ended:
+        one.read()
+    print(json.dumps({"answered": len(one.answered), "ended": list(one.ended.values()), "over": one.over}), flush=True)
+    os.kill(second, 9)
+
+
+def name_itself(name):
+    with open("/proc/self/comm", "w", encoding="ascii") as comm:
+        comm.write(name)
+
+
+def become(path, first, second):
+    name_itself(first)
+    one = connect(path)
+    one.call("/attestd.v1.Signer/Chain")
+    while not one.over and not one.ended:
+        one.read()
+    name_itself(second)
+    while not one.over:
+        try:
+            one.call("/attestd.v1.Signer/Chain")
+            time.sleep(0.2)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        one.read()
+    print(json.dumps({"answered": len(one.answered), "ended": sorted(set(one.ended.values()))}), flush=True)
+
+
+def sign(path, name):
+    name_itself(name)
+    one = connect(path)
+    one.call("/attestd.v1.Signer/Sign", b"\x10\x01\x1a\x20" + b"d" * 32)  # ECDSA, 32 bytes of digest
+    while not one.over and not one.ended:
+        one.read()
+    print(json.dumps({"answered": len(one.answered), "ended": list(one.ended.values())}), flush=True)
+
+
+def idle(path, n):
+    connections = []
+    for _ in range(n):
+        try:
+            connections.append(connect(path))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused
+    print("connected", flush=True)
+    for one in connections:
+        while not one.over:
+            one.read()
+    print("over", flush=True)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "many":
         many(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1] == "chain":
+        chain(sys.argv[2])
+    elif sys.argv[1] == "become":
+        become(*sys.argv[2:])
+    elif sys.argv[1] == "sign":
+        sign(*sys.argv[2:])
+    elif sys.argv[1] == "idle":
+        idle(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1] == "reuse":
+        reuse(sys.argv[2])
     elif sys.argv[1] == "exec":
         exec_itself(sys.argv[2])
     else:

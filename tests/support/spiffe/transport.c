@@ -101,7 +101,7 @@ static void cut(void *user, const char *why)
 
 int main(int argc, char **argv)
 {
-    static const struct grpc_handler handler = {request, ended, closed, cut};
+    static const struct grpc_handler handler = {request, ended, closed, cut, NULL, NULL, NULL};
     const struct timeval often = {0, 1000};
     struct att_err err = {0};
     base = event_base_new();

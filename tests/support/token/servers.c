@@ -4,6 +4,8 @@
  * token-servers RUN_DIR STORE attestd|whod|keyd…
  * STORE/agent          the agent's name; absent: every caller is nobody's agent
  * STORE/<agent>/       spiffe_id, key_id, chain.pem, bundle.pem; key_id absent: no certificate
+ * STORE/<agent>/hsm     the HSM module its key is said to be in; absent: in memory
+ * STORE/<agent>/stuck   when there, keyd's signatures for it wait as long as it is
  * STORE/keys/<id>.pem  private keys; absent: the key is gone
  * STORE/strangers      names of programs (comm) that are nobody's agent, one a line
  * STORE/names/<comm>   the agent of programs with this name; absent: STORE/agent
@@ -218,7 +220,7 @@ static enum att_rc identify(const struct proc_peer *peer, const struct proc_op *
 static enum att_rc view(const struct proc_op *op, const struct proc_msg *request,
                         struct att_buf *ret_payload, struct att_err *err)
 {
-    char agent[128], name[256], spiffe_id[512], key_id[64];
+    char agent[128], name[256], spiffe_id[512], key_id[64], hsm[64] = "";
     struct att_slice chain[PROC_CHAIN_MAX], bundle[PROC_BUNDLE_MAX];
     proc_take_text(request->v[0].bytes, agent, sizeof agent);
     snprintf(name, sizeof name, "%s/spiffe_id", agent);
@@ -229,6 +231,8 @@ static enum att_rc view(const struct proc_op *op, const struct proc_msg *request
         att_err_reason(err, "noCertificate");
         return rc;
     }
+    snprintf(name, sizeof name, "%s/hsm", agent);
+    bool in_hsm = text_of(name, hsm, sizeof hsm);
     size_t n = certs_of(agent, "chain.pem", chain, PROC_CHAIN_MAX);
     size_t roots = certs_of(agent, "bundle.pem", bundle, PROC_BUNDLE_MAX);
     uint8_t digest[ATT_SHA256_LEN];
@@ -240,7 +244,7 @@ static enum att_rc view(const struct proc_op *op, const struct proc_msg *request
         {.bytes = att_slice_str(spiffe_id)},       {.bytes = att_slice_str(key_id)},
         {.num = (uint64_t)att_now_utc_s() + 3600}, {.items = chain, .item_count = n},
         {.items = bundle, .item_count = roots},    {.num = generation | 1},
-        {.bytes = ATT_SLICE_LIT("memory")},        {.bytes = ATT_SLICE_LIT("")},
+        proc_text(in_hsm ? "hsm" : "memory"),      proc_text(in_hsm ? hsm : ""),
     };
     enum att_rc rc = proc_reply_encode(op, values, ret_payload, err);
     for (size_t i = 0; i < n; i++) {
@@ -266,7 +270,7 @@ static enum att_rc changes(const struct proc_op *op, const struct proc_msg *requ
         }
         usleep(10000);
     }
-    const struct proc_value values[] = {{.num = now}};
+    const struct proc_value values[] = {{.num = now}, {.num = 1}}; /* WATCH has two */
     return proc_reply_encode(op, values, ret_payload, NULL);
 }
 
@@ -275,7 +279,7 @@ static enum att_rc attestd(void *user, const struct proc_peer *peer, const struc
                            struct att_err *err)
 {
     (void)user;
-    if (op->op == PROC_WORKLOAD_CHANGES) {
+    if (op->op == PROC_WORKLOAD_CHANGES || op->op == PROC_WORKLOAD_WATCH) {
         return changes(op, request, ret_payload);
     }
     return op->op == PROC_WORKLOAD_IDENTIFY ? identify(peer, op, request, ret_payload, err)
@@ -344,6 +348,16 @@ static enum att_rc keyd(void *user, const struct proc_peer *peer, const struct p
     (void)peer;
     if (text_of("slow", slow, sizeof slow)) {
         usleep((useconds_t)strtoul(slow, NULL, 10) * 1000);
+    }
+    char agent[128], stuck[160];
+    proc_take_text(request->v[PROC_SIGN_REQ_AGENT].bytes, agent, sizeof agent);
+    snprintf(stuck, sizeof stuck, "%s/stuck", agent);
+    if (there(stuck)) {
+        printf("stuck %s\n", agent);
+        fflush(stdout);
+    }
+    while (there(stuck) && !atomic_load(&stopping)) {
+        usleep(10000);
     }
     if (there("frozen")) {
         enum att_rc rc = att_fail(err, ATT_E_DENIED, "the agent is frozen");

@@ -26,7 +26,7 @@
 static char dir[64], path[128];
 static struct event_base *base;
 static struct proc_server *server;
-static atomic_int under_way, most, waiting;
+static atomic_int under_way, most, waiting, asked, asked_nobody; /* the last: its place in asked */
 static atomic_bool hold; /* what is asked is answered when this is off */
 
 static enum att_rc answer(void *user, const struct proc_peer *peer, const struct proc_op *op,
@@ -35,6 +35,10 @@ static enum att_rc answer(void *user, const struct proc_peer *peer, const struct
 {
     (void)user;
     (void)peer;
+    int place = atomic_fetch_add(&asked, 1) + 1;
+    if (att_slice_eq_str(request->v[PROC_WORKLOAD_VIEW_REQ_AGENT].bytes, "nobody")) {
+        atomic_store(&asked_nobody, place);
+    }
     int now = atomic_fetch_add(&under_way, 1) + 1, before = atomic_load(&most);
     while (now > before && !atomic_compare_exchange_weak(&most, &before, now)) {
     }
@@ -203,6 +207,55 @@ static void who_is_forgotten_hears_nothing(void **state)
     ask_free(ask);
 }
 
+/* One has all that he may have in the queue, and there is one thread. */
+static void who_came_later_is_not_behind_all_of_another(void **state)
+{
+    struct heard many = {0}, other = {0};
+    int somebody, another;
+    (void)state;
+    serve();
+    struct ask *ask = make(1);
+    atomic_store(&hold, true);
+    put(ask, NULL, &somebody, &many);
+    wait_until(&waiting, 1);
+    for (int i = 0; i < ASK_EACH_MAX; i++) {
+        put(ask, NULL, &somebody, &many);
+    }
+    atomic_store(&asked, 0);
+    put(ask, "nobody", &another, &other);
+    atomic_store(&hold, false);
+    wait_for(&other, 1);
+    assert_in_range(atomic_load(&asked_nobody), 1, 3);
+    wait_for(&many, ASK_EACH_MAX + 1);
+    ask_free(ask);
+}
+
+static void what_is_forgotten_before_it_is_sent_is_not_sent(void **state)
+{
+    struct heard gone = {0}, heard = {0};
+    struct ask_call *calls[16];
+    int somebody;
+    (void)state;
+    serve();
+    struct ask *ask = make(1);
+    atomic_store(&hold, true);
+    put(ask, NULL, &somebody, &heard);
+    wait_until(&waiting, 1);
+    for (size_t i = 0; i < 16; i++) {
+        calls[i] = put(ask, NULL, &somebody, &gone);
+    }
+    atomic_store(&asked, 0);
+    for (size_t i = 0; i < 16; i++) {
+        ask_forget(calls[(i * 5) % 16]); /* also the last and the first of the queue */
+    }
+    put(ask, NULL, &somebody, &heard);
+    atomic_store(&hold, false);
+    wait_for(&heard, 2);
+    assert_int_equal(atomic_load(&asked), 1);
+    assert_int_equal(gone.n, 0);
+    ask_free(ask);
+}
+
 static void a_full_queue_refuses(void **state)
 {
     struct heard heard = {0};
@@ -314,6 +367,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_of_somebody_at_a_time_and_others_go_ahead, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(who_is_forgotten_hears_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_came_later_is_not_behind_all_of_another, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(what_is_forgotten_before_it_is_sent_is_not_sent, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_full_queue_refuses, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_fills_the_queue_for_others, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_there_is_unreachable, setup, teardown),
