@@ -238,7 +238,8 @@ static enum att_rc check_own_names(X509 *cert, EVP_PKEY *key, const char *trust_
     for (size_t i = 0; i < 4; i++) {
         if (permitted(cert, key, foreign[i]) <= 0) { /* X509_V_OK, or not known */
             char text[PROBE_ROOM + 40];
-            snprintf(text, sizeof text, "its name constraints let %s through", foreign[i]);
+            snprintf(text, sizeof text, "its name constraints let %.*s through", PROBE_ROOM - 1,
+                     foreign[i]);
             return refuse(err, "caConstraints", cert, text);
         }
     }

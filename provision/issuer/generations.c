@@ -145,7 +145,9 @@ static void name_crl(struct issuer_generation *g)
     if (g->first) {
         snprintf(g->crl, sizeof g->crl, "%s.crl", stem);
     } else {
-        snprintf(g->crl, sizeof g->crl, "%s-%s.crl", stem, g->id);
+        char id[ISSUER_GENERATION_ID];
+        memcpy(id, g->id, sizeof id);
+        snprintf(g->crl, sizeof g->crl, "%s-%s.crl", stem, id);
     }
 }
 

@@ -11,8 +11,8 @@
 static void identify(struct issuer_who *who, const struct conf_admin *admin)
 {
     const char *person = conf_admin_person(admin, who->id);
-    snprintf(who->identity, sizeof who->identity, "%s%s", person ? PERSON : "",
-             person ? person : who->id);
+    snprintf(who->identity, sizeof who->identity, "%s%.*s", person ? PERSON : "",
+             ISSUER_WHO_MAX - (int)sizeof PERSON, person ? person : who->id);
 }
 
 void issuer_who_local(struct issuer_who *ret_who, const struct conf_admin *admin,
