@@ -41,7 +41,7 @@ struct command {
 /* Everything that lasts until the end; never freed, since the process leaves by _exit(). */
 struct parts {
     const struct conf_attestd_hsm *module; /* the one that this process is for */
-    const void *whole; /* the configuration of which it is a part */
+    const void *whole;                     /* the configuration of which it is a part */
     const char *run_dir;
     bool issuer;
     const char *hsm_dir; /* of the issuer's socket; NULL: run_dir/hsm */

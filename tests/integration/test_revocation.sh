@@ -169,12 +169,22 @@ ok "approved again: a new key and certificate"
 
 # ---- a list older than the one in force: refused by name, what is in force stays ----
 number() { ctl --json status | jq .enrolment.crl.number; }
+issuer_sql() { sqlite3 "$dir/issuer/issuer.db" ".timeout 20000" "$1"; }
+view_changes() { # NAME: so the list is asked for
+    echo "  - {name: $1, owner: x@bank.example, hosts: ['label:zone=nowhere'], workload: {uid: 62999}, key: tpm, profile: trading}" >> "$dir/agents.yaml"
+    ctl entry apply -f "$dir/agents.yaml" > /dev/null 2>&1
+}
+had=$(number)
+[ "$had" -gt 1 ] || job_fail "no list in force: $had"
+# Numbers are no smaller than the time: one from later first, as of a clock that was wrong.
+issuer_sql "UPDATE meta SET value = X'$(printf %016x $((had + 1000000)))' WHERE key = 'crl.workload.number'; DELETE FROM meta WHERE key = 'crl.workload'"
+view_changes other
+later() { [ "$(number)" -gt $((had + 1000000)) ]; }
+wait_for 60 later || job_fail "the list from later did not come: $(number)"
 have=$(number)
-[ "$have" -gt 1 ] || job_fail "no list in force: $have"
 cp "$dir/state/host/crl.pem" "$dir/tmp/in-force.pem"
-sqlite3 "$dir/issuer/issuer.db" ".timeout 20000" "DELETE FROM meta WHERE key IN ('crl.workload', 'crl.workload.number')"
-echo '  - {name: other, owner: "x@bank.example", hosts: ["label:zone=nowhere"], workload: {uid: 62999}, key: tpm, profile: trading}' >> "$dir/agents.yaml"
-ctl entry apply -f "$dir/agents.yaml" > /dev/null 2>&1 # the view changes, so the list is asked for
+issuer_sql "DELETE FROM meta WHERE key IN ('crl.workload', 'crl.workload.number')"
+view_changes another
 older() { grep -q 'event=crl.failed .*reason=crlNumber' "$dir/log/attestd.log"; }
 wait_for 60 older
 [ "$(number)" = "$have" ] && cmp -s "$dir/state/host/crl.pem" "$dir/tmp/in-force.pem" || job_fail "an older list replaced the one in force"
