@@ -285,7 +285,7 @@ static void test_server(void **state)
 {
     (void)state;
     struct idp idp = {.lock = PTHREAD_MUTEX_INITIALIZER};
-    struct tls_server server;
+    struct tls_server server = {0};
     char dir[] = "/tmp/oidc-test-XXXXXX", ca[64];
     EVP_PKEY *a = EVP_EC_gen("P-256"), *b = EVP_EC_gen("P-256"), *key = NULL;
     uint8_t digest[ATT_SHA256_LEN];
