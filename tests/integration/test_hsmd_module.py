@@ -329,7 +329,7 @@ def test_removed_amid_signatures(rig, serial):
     rig.start_bad(serial)
     key_id = os.urandom(20)
     key, _ = create(rig.asker(), key_id)
-    done, signed, gone, odd = threading.Event(), [0], [0], []
+    done, signed, gone, hidden, odd = threading.Event(), [0], [0], [0], []
 
     def client():
         asker = rig.asker()
@@ -341,6 +341,11 @@ def test_removed_amid_signatures(rig, serial):
             except ask.Refused as e:
                 if (e.code, e.reason) == ("gone", "tokenGone"):
                     gone[0] += 1
+                    time.sleep(0.01)
+                elif (e.code, e.reason) == ("not-found", "keyGone"):
+                    # A folder that goes beneath a session that just logged in: SoftHSM says that it is
+                    # still logged in, and shows nothing. A token that is pulled out says so.
+                    hidden[0] += 1
                     time.sleep(0.01)
                 else:
                     odd.append(f"{e.code} {e.reason} {e.message}")
@@ -367,7 +372,7 @@ def test_removed_amid_signatures(rig, serial):
     need(not odd, f"odd answers: {odd[:3]}")
     rig.asker().call(DESTROY, ask.blob(key_id)).end()
     rig.stop()
-    ok(f"removed three times amid {signed[0]} signatures: {gone[0]} times tokenGone, nothing else")
+    ok(f"removed three times amid {signed[0]} signatures: {gone[0]} times tokenGone, {hidden[0]} times keyGone, nothing else")
 
 
 def main():
