@@ -424,13 +424,30 @@ static void upstream_chain(void **state)
         {CA0 USAGE KEYS NAMES_DNS, "365", "caConstraints"},
         {CA0 USAGE KEYS "nameConstraints=permitted;URI:bank.example\n", "365", "caConstraints"},
         {CA0 USAGE KEYS NAMES, "10", "caValidity"},
-        {CA0 USAGE KEYS NAMES, "9000", "caValidity"}};
+        {CA0 USAGE KEYS NAMES, "9000", "caValidity"},
+        {CA0 USAGE KEYS NAMES, "365 -sha1", "caAlgorithm"}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         corporate(&s, csr, bad[i].extensions, bad[i].days, &chain);
         rig_admin_refused(&s.rig, "ca.chain",
                           json_pack("{s:s, s:s}", "id", id, "text", att_buf_cstr(&chain)),
                           bad[i].reason);
     }
+    /* Another root of the same name in its issuer's place. */
+    char command[1024], path[256];
+    corporate(&s, csr, CA0 USAGE "subjectKeyIdentifier=hash\n" NAMES, "365", &chain);
+    snprintf(command, sizeof command,
+             "cd '%s' && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-384 -nodes "
+             "-keyout other.key -out other.crt -days 3650 -subj /CN=Corporate -addext "
+             "basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign "
+             "2>/dev/null && cat int.crt other.crt > chain.pem",
+             s.rig.dir);
+    assert_int_equal(system(command), 0);
+    snprintf(path, sizeof path, "%s/chain.pem", s.rig.dir);
+    att_buf_reset(&chain);
+    rig_ok(att_io_read_file(path, 65536, &chain, &err));
+    rig_admin_refused(&s.rig, "ca.chain",
+                      json_pack("{s:s, s:s}", "id", id, "text", att_buf_cstr(&chain)),
+                      "caSignature");
     /* Another key than was asked for: the first authority's own certificate is one. */
     struct issuer_ca *ca = s.rig.issuer->ca;
     att_autobuf foreign = {0};
