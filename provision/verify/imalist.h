@@ -22,7 +22,7 @@
 #include "tpm/parse/ima.h"
 
 #define VERIFY_IMALIST_HEADER      "# attestd IMA allow list 1\n"
-#define VERIFY_IMALIST_BYTES_MAX   ((size_t)64 << 20)
+#define VERIFY_IMALIST_BYTES_MAX   ((size_t)16 << 20)
 #define VERIFY_IMALIST_ENTRIES_MAX ((size_t)1 << 20)
 #define VERIFY_IMALIST_NAME_MAX    4096 /* bytes; PATH_MAX */
 
