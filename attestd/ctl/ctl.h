@@ -108,6 +108,9 @@ enum ctl_exit ctl_run_run(const struct ctl_ctx *, const struct ctl_args *, const
 enum ctl_exit ctl_doctor_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_who_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_measure_run(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_allowlist_apply(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_allowlist_draft(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_allowlist_diff(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_policy_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_policy_sign(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_policy_test(const struct ctl_ctx *, const struct ctl_args *, const json_t *);

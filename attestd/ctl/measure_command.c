@@ -6,6 +6,7 @@
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 #include "provision/verify/draft.h"
+#include "provision/verify/imadraft.h"
 #include "tpm/parse/eventlog.h"
 
 #include <openssl/rand.h>
@@ -69,6 +70,28 @@ static uint32_t others(const struct ctl_source *source)
     return (pcrs.with_events & ~source->pcrs.sel.mask) & 0xffffffU;
 }
 
+/* --allowlist OUT: of what IMA's list has, written beside the policy that names it. */
+static enum att_rc draft_allowlist(const char *path, const struct ctl_source *source,
+                                   const char *const *excludes, struct verify_imalist **ret,
+                                   struct att_err *err)
+{
+    const struct evidence_log *ima = evidence_logs_find(&source->logs, "ima");
+    att_autobuf lines = ATT_BUF_INIT(VERIFY_IMALIST_BYTES_MAX), text = {0};
+    struct verify_imadraft_sum sum = {0};
+    if (!path) {
+        return ATT_OK;
+    }
+    if (!ima || !ima->data.len || !(source->pcrs.sel.mask & VERIFY_PCRS_IMA)) {
+        return att_fail(err, ATT_E_INVAL,
+                        "--allowlist: there is no list of IMA, or PCR 10 is not among the PCRs "
+                        "(--pcrs sha256:…,10)");
+    }
+    enum att_rc rc = verify_imadraft_lines(att_buf_slice(&ima->data), excludes, &lines, &sum, err);
+    rc = rc ? rc : verify_imadraft_list(att_buf_slice(&lines), NULL, &text, err);
+    rc = rc ? rc : verify_imalist_parse(att_buf_slice(&text), ret, err);
+    return rc ? rc : att_io_write_file(path, att_buf_slice(&text), 0644, err);
+}
+
 static enum att_rc write_draft(const struct ctl_ctx *ctx, const struct ctl_args *args,
                                const struct ctl_source *source, struct att_err *err)
 {
@@ -81,13 +104,24 @@ static enum att_rc write_draft(const struct ctl_ctx *ctx, const struct ctl_args 
     if (version < 0 || version > INT32_MAX) {
         return att_fail(err, ATT_E_INVAL, "--version: expected 1-%d", INT32_MAX);
     }
+    char excluded[4096] = "";
+    const char *excludes[CTL_EXCLUDES_MAX + 1] = {NULL};
+    verify_autoimalist *allowlist = NULL;
+    snprintf(excluded, sizeof excluded, "%s", arg(args, "exclude") ? arg(args, "exclude") : "");
+    enum att_rc rc = ctl_excludes(excluded, excludes, err);
+    rc = rc ? rc : draft_allowlist(arg(args, "allowlist"), source, excludes, &allowlist, err);
+    if (rc) {
+        return rc;
+    }
     const struct verify_draft_in in = {.name = arg(args, "name") ? arg(args, "name") : name,
                                        .version = version ? (uint32_t)version : 1,
                                        .pcrs = &source->pcrs,
                                        .unjudged = others(source),
                                        .logs = &source->logs,
-                                       .now = att_now_utc_s()};
-    enum att_rc rc = verdict ? verify_policy_draft(&in, &json, verdict, err) : ATT_E_NOMEM;
+                                       .now = att_now_utc_s(),
+                                       .allowlist = allowlist,
+                                       .excludes = excludes};
+    rc = verdict ? verify_policy_draft(&in, &json, verdict, err) : ATT_E_NOMEM;
     rc = rc ? rc : verify_policy_parse(att_buf_slice(&json), &policy, err);
     rc = rc ? rc : att_io_write_file(args->out, att_buf_slice(&json), 0644, err);
     if (rc) {

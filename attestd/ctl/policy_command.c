@@ -29,7 +29,7 @@ enum att_rc ctl_policy_load(const char *path, struct verify_policy **ret, struct
             att_err_prefix(err, "%s", path);
         }
     }
-    return rc;
+    return rc ? rc : ctl_allowlists_beside(path, *ret, err);
 }
 
 /* ---- show ------------------------------------------------------------------------------------ */
@@ -89,6 +89,37 @@ static void print_pcrs(const char *what, uint32_t mask)
     }
 }
 
+static void print_ima(const struct verify_imarule *rule)
+{
+    char hex[2 * ATT_SHA256_LEN + 1];
+    if (!rule->given) {
+        return;
+    }
+    printf("  pcr%-2d ima\n", PARSE_IMA_PCR);
+    for (size_t i = 0; i < rule->n_lists; i++) {
+        const struct verify_ima_allow *allow = &rule->lists[i];
+        att_hex(hex, ATT_SLICE_ARRAY(allow->sha256));
+        printf("      allowlist %s", hex);
+        if (allow->label) {
+            print_text("  (", allow->label, ")");
+        }
+        print_window(allow->not_before, allow->not_after);
+        if (allow->list) {
+            printf(", %zu entries\n", verify_imalist_count(allow->list));
+        } else {
+            printf(", not in this folder\n");
+        }
+    }
+    for (size_t i = 0; i < rule->n_excludes; i++) {
+        print_text("      excluded  ", rule->excludes[i].prefix, "");
+        print_text("*  (", rule->excludes[i].reason, ")\n");
+    }
+    for (size_t i = 0; i < rule->n_keys; i++) {
+        att_hex(hex, ATT_SLICE_ARRAY(rule->keys[i].cert_sha256));
+        printf("      signed by certificate %s\n", hex);
+    }
+}
+
 static void print_policy(const struct verify_policy *policy)
 {
     char hex[2 * ATT_SHA256_LEN + 1];
@@ -111,6 +142,7 @@ static void print_policy(const struct verify_policy *policy)
             print_variant(policy, &c->variants[v]);
         }
     }
+    print_ima(&policy->ima);
 }
 
 /* What a policy over PCR values in a TPM would name; PCRs whose values cannot be told are left out.

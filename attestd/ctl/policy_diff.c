@@ -99,12 +99,60 @@ static void diff_members(json_t *changes, const char *id, const json_t *old, con
     }
 }
 
+/* The ima rule: lists and prefixes that came and went, by what names them; the rest by member. */
+static void diff_items(json_t *changes, const char *member, const char *key, const json_t *old,
+                       const json_t *new)
+{
+    char what[80];
+    for (unsigned gone = 0; gone < 2; gone++) {
+        const json_t *one = json_object_get(gone ? old : new, member);
+        const json_t *other = json_object_get(gone ? new : old, member);
+        for (size_t i = 0; i < json_array_size(one); i++) {
+            json_t *item = json_array_get(one, i), *same = NULL;
+            for (size_t k = 0; !same && k < json_array_size(other); k++) {
+                json_t *candidate = json_array_get(other, k);
+                same = json_equal(json_object_get(candidate, key), json_object_get(item, key))
+                           ? candidate
+                           : NULL;
+            }
+            if (!same) {
+                snprintf(what, sizeof what, "%.40s %s", member, gone ? "removed" : "added");
+                say(changes, what, "ima", gone ? item : NULL, gone ? NULL : item);
+            } else if (gone && !json_equal(item, same)) {
+                snprintf(what, sizeof what, "%.40s changed", member);
+                say(changes, what, "ima", item, same);
+            }
+        }
+    }
+}
+
+static void diff_ima(json_t *changes, json_t *old, json_t *new)
+{
+    if (!old || !new) {
+        if (old || new) {
+            say(changes, old ? "ima rule removed" : "ima rule added", NULL, old, new);
+        }
+        return;
+    }
+    att_autojson *before = json_copy(old), *after = json_copy(new);
+    diff_items(changes, "allowlists", "sha256", old, new);
+    diff_items(changes, "excludes", "prefix", old, new);
+    json_object_del(before, "excludes");
+    json_object_del(after, "excludes");
+    diff_members(changes, "ima", before, after, "allowlists");
+}
+
 static json_t *diff(const json_t *old, const json_t *new)
 {
     json_t *changes = json_array();
     const json_t *before = json_object_get(old, "components");
     const json_t *after = json_object_get(new, "components");
-    diff_members(changes, NULL, old, new, "components");
+    att_autojson *rest_old = json_copy((json_t *)(uintptr_t)old);
+    att_autojson *rest_new = json_copy((json_t *)(uintptr_t) new);
+    json_object_del(rest_old, "ima");
+    json_object_del(rest_new, "ima");
+    diff_members(changes, NULL, rest_old, rest_new, "components");
+    diff_ima(changes, json_object_get(old, "ima"), json_object_get(new, "ima"));
     for (size_t i = 0; i < json_array_size(before); i++) {
         json_t *component = json_array_get(before, i);
         const char *id = json_string_value(json_object_get(component, "id"));

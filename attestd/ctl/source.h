@@ -26,7 +26,20 @@ ATT_MUST_USE enum att_rc ctl_source_read(const char *path, const char *values,
 ATT_MUST_USE enum att_rc ctl_source_from_quote(const json_t *files, struct ctl_source *ret,
                                                struct att_err *err);
 
-/* policy_command.c: a policy's file, signed or not; its text where it is asked for. */
+/* allowlist.c: "/tmp/,/run/" cut at its commas in place; NULL: none. ret ends in NULL. */
+#define CTL_EXCLUDES_MAX 64
+ATT_MUST_USE enum att_rc ctl_excludes(char *text, const char *ret[CTL_EXCLUDES_MAX + 1],
+                                      struct att_err *err);
+/* A list's file. */
+ATT_MUST_USE enum att_rc ctl_allowlist_load(const char *path, struct verify_imalist **ret,
+                                            struct att_err *err);
+/* Binds the allow lists that a policy names: those of its own folder, DIR/NAME.imalist. Those that
+ * are not there stay unbound. */
+ATT_MUST_USE enum att_rc ctl_allowlists_beside(const char *policy_path,
+                                               struct verify_policy *policy, struct att_err *err);
+
+/* policy_command.c: a policy's file, signed or not; its text where it is asked for. Allow lists
+ * that lie beside it are bound. */
 ATT_MUST_USE enum att_rc ctl_policy_load(const char *path, struct verify_policy **ret,
                                          struct att_buf *ret_text, struct att_err *err);
 /* --policy-signer HEX; none: 0. */

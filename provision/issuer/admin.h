@@ -39,6 +39,14 @@ enum att_rc issuer_admin_entry_show(struct issuer_admin_call *, struct store_tx 
                                     struct att_err *);
 enum att_rc issuer_admin_entry_delete(struct issuer_admin_call *, struct store_tx *,
                                       struct att_err *);
+enum att_rc issuer_admin_allowlist_part(struct issuer_admin_call *, struct store_tx *,
+                                        struct att_err *);
+enum att_rc issuer_admin_allowlist_apply(struct issuer_admin_call *, struct store_tx *,
+                                         struct att_err *);
+enum att_rc issuer_admin_allowlist_list(struct issuer_admin_call *, struct store_tx *,
+                                        struct att_err *);
+enum att_rc issuer_admin_allowlist_delete(struct issuer_admin_call *, struct store_tx *,
+                                          struct att_err *);
 enum att_rc issuer_admin_policy_apply(struct issuer_admin_call *, struct store_tx *,
                                       struct att_err *);
 enum att_rc issuer_admin_policy_list(struct issuer_admin_call *, struct store_tx *,

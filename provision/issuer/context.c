@@ -358,10 +358,11 @@ static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
         issuer->memo = verify_memo_new(ISSUER_MEMO_PLACES);
         issuer->keys = acme_keys_new();
         issuer->policies = issuer_policies_new();
+        issuer->allowlists = issuer_allowlists_new();
         issuer->crls = issuer_crls_new();
         issuer->entries = issuer_entries_new();
         rc = issuer->crls && issuer->limit && issuer->memo && issuer->keys && issuer->policies &&
-                     issuer->entries
+                     issuer->allowlists && issuer->entries
                  ? ATT_OK
                  : att_fail(err, ATT_E_NOMEM, "issuer: no memory");
     }
@@ -440,6 +441,7 @@ void issuer_free(struct issuer *issuer)
     acme_nonces_free(issuer->nonces);
     acme_keys_free(issuer->keys);
     issuer_policies_free(issuer->policies);
+    issuer_allowlists_free(issuer->allowlists);
     issuer_crls_free(issuer->crls);
     issuer_entries_free(issuer->entries);
     issuer_limit_free(issuer->limit);

@@ -32,7 +32,7 @@
 #define ISSUER_ORDER_S        300 /* life of a token, and of a ready order after its verdict */
 #define ISSUER_WAIT_MAX_S     60
 #define ISSUER_WAITING_MAX    4   /* requests of one account that wait, in a thread */
-#define ISSUER_MEMO_PLACES    256 /* about 2 KiB each */
+#define ISSUER_MEMO_PLACES    256 /* about 4 KiB each */
 /* What one account may ask for in a time without getting it; beyond that, 429. Each leaves a row
  * and its evidence. */
 #define ISSUER_ENTRY_GONE          (-1) /* an order's entry_version: no entry has it */
@@ -54,6 +54,7 @@ struct issuer_server;
 struct issuer_crls;
 struct issuer_limit;
 struct issuer_policies;
+struct issuer_allowlists;
 struct issuer_entries;
 struct issuer_claim;
 struct issuer_who;
@@ -99,6 +100,7 @@ struct issuer {
     struct issuer_limit *limit;
     struct verify_memo *memo; /* IMA lists that were replayed */
     struct issuer_policies *policies;
+    struct issuer_allowlists *allowlists;
     struct issuer_entries *entries;
     struct issuer_counters counters;
     atomic_llong view_version;
@@ -418,6 +420,7 @@ ATT_MUST_USE enum att_rc issuer_entry_for(struct issuer *issuer, struct store_tx
 struct issuer_policy {
     atomic_int refs;
     char *text;
+    pthread_mutex_t binding; /* of its allow lists */
     struct verify_policy *v;
 };
 #define ISSUER_POLICIES_KEPT 16
@@ -475,7 +478,22 @@ ATT_MUST_USE enum att_rc issuer_policy_apply(struct issuer *issuer, struct store
                                              struct att_slice text, bool dry_run,
                                              const struct issuer_who *who, json_t **ret_result,
                                              struct att_err *err);
-/* Applies every NAME.json of policies_dir; a folder that is not there is fine. */
+/* Allow lists of IMA that were read; found by their digest. */
+#define ISSUER_ALLOWLISTS_KEPT 16
+struct issuer_allowlists *issuer_allowlists_new(void); /* NULL without memory */
+void issuer_allowlists_free(struct issuer_allowlists *lists);
+/* Binds every allow list that the policy names. ATT_E_NOTFOUND with reason allowlistMissing: the
+ * store does not have one, or not as what its digest says. */
+ATT_MUST_USE enum att_rc issuer_allowlists_bind(struct issuer *issuer, struct store_tx *tx,
+                                                struct verify_policy *policy, struct att_err *err);
+/* Stores one, if it is not there; {"sha256", "entries", "bytes", "changed", "dryRun"}. tx NULL: in
+ * a transaction of its own; who NULL: the issuer itself. */
+ATT_MUST_USE enum att_rc issuer_allowlist_apply(struct issuer *issuer, struct store_tx *tx,
+                                                struct att_slice text, const char *label,
+                                                bool dry_run, const struct issuer_who *who,
+                                                json_t **ret_result, struct att_err *err);
+/* Applies every NAME.imalist of policies_dir, then every NAME.json; a folder that is not there is
+ * fine. */
 ATT_MUST_USE enum att_rc issuer_policies_import(struct issuer *issuer, const char *dir,
                                                 struct att_err *err);
 /* Reads them, and no more. */

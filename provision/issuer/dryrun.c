@@ -168,6 +168,10 @@ enum att_rc issuer_admin_policy_dryrun(struct issuer_admin_call *call, struct st
         att_err_prefix(err, "%s", file && *file ? file : "policy");
         return rc;
     }
+    rc = issuer_allowlists_bind(call->issuer, tx, policy, err);
+    if (rc) {
+        return rc;
+    }
     rc = issuer_arg(call, "id") ? issuer_arg_host(call, tx, &host, err) : ATT_OK;
     int64_t limit = issuer_arg_int(call, "limit", 200);
     struct dryrun d = {.call = call,

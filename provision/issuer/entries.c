@@ -76,6 +76,7 @@ void issuer_policy_put(struct issuer_policy *policy)
 {
     if (policy && atomic_fetch_sub(&policy->refs, 1) == 1) {
         verify_policy_free(policy->v);
+        pthread_mutex_destroy(&policy->binding);
         free(policy->text);
         free(policy);
     }
@@ -124,6 +125,7 @@ static enum att_rc read_once(struct issuer_policies *policies, const char *text,
         return att_fail(err, ATT_E_NOMEM, "no memory for a boot policy");
     }
     atomic_init(&policy->refs, 1);
+    pthread_mutex_init(&policy->binding, NULL);
     policy->text = strdup(text);
     enum att_rc rc = policy->text ? verify_policy_parse(att_slice_str(text), &policy->v, err)
                                   : att_fail(err, ATT_E_NOMEM, "no memory for a boot policy");
@@ -152,6 +154,24 @@ static enum att_rc unusable(const struct store_policy *row, enum att_rc rc,
         (long long)row->version, why->msg);
 }
 
+/* Once, by whoever comes first: a bound policy is never changed. */
+static enum att_rc bind_lists(struct issuer *issuer, struct store_tx *tx,
+                              const struct store_policy *row, struct issuer_policy *policy,
+                              struct att_err *err)
+{
+    struct att_err why = {0};
+    enum att_rc rc = ATT_OK;
+    pthread_mutex_lock(&policy->binding);
+    if (verify_imarule_unbound(&policy->v->ima)) {
+        rc = issuer_allowlists_bind(issuer, tx, policy->v, &why);
+    }
+    pthread_mutex_unlock(&policy->binding);
+    if (rc == ATT_E_NOTFOUND || rc == ATT_E_PARSE || rc == ATT_E_LIMIT) {
+        return unusable(row, rc, &why, err);
+    }
+    return rc ? att_fail(err, rc, "%s", why.msg) : ATT_OK;
+}
+
 enum att_rc issuer_policy_get(struct issuer *issuer, struct store_tx *tx, const char *name,
                               struct issuer_policy **ret_policy, struct att_err *err)
 {
@@ -170,6 +190,13 @@ enum att_rc issuer_policy_get(struct issuer *issuer, struct store_tx *tx, const 
         struct att_err why = {0};
         rc = read_once(issuer->policies, row.json, ret_policy, &why);
         rc = rc ? unusable(&row, rc, &why, err) : ATT_OK;
+        if (!rc && (*ret_policy)->v->ima.given) {
+            rc = bind_lists(issuer, tx, &row, *ret_policy, err);
+            if (rc) {
+                issuer_policy_put(*ret_policy);
+                *ret_policy = NULL;
+            }
+        }
     }
     store_record_done(&store_policies, &row);
     return rc;
@@ -177,7 +204,7 @@ enum att_rc issuer_policy_get(struct issuer *issuer, struct store_tx *tx, const 
 
 struct policy_apply {
     struct issuer *issuer;
-    const struct verify_policy *policy;
+    struct verify_policy *policy;
     char *text;
     char sha256[65];
     const struct issuer_who *who;
@@ -209,6 +236,8 @@ static enum att_rc apply_tx(void *user, struct store_tx *tx, struct att_err *err
             a->policy->name, (long long)row.version, (long long)row.version + 1);
         att_err_reason(err, "policyVersion");
     }
+    /* A policy whose allow lists are not here would judge nobody. */
+    rc = rc ? rc : issuer_allowlists_bind(a->issuer, tx, a->policy, err);
     if (!rc && a->changed && !a->dry_run) {
         row.version = a->policy->version;
         row.updated_at = now;
@@ -282,6 +311,22 @@ enum att_rc issuer_policy_apply(struct issuer *issuer, struct store_tx *tx, stru
     return ATT_OK;
 }
 
+static enum att_rc take_allowlist(struct issuer *issuer, const char *path, struct att_err *err)
+{
+    att_autobuf text = ATT_BUF_INIT(VERIFY_IMALIST_BYTES_MAX);
+    verify_autoimalist *list = NULL;
+    enum att_rc rc = att_io_read_file(path, VERIFY_IMALIST_BYTES_MAX, &text, err);
+    if (!rc) {
+        rc = issuer ? issuer_allowlist_apply(issuer, NULL, att_buf_slice(&text), "", false, NULL,
+                                             NULL, err)
+                    : verify_imalist_parse(att_buf_slice(&text), &list, err);
+        if (rc) {
+            att_err_prefix(err, "%s", path);
+        }
+    }
+    return rc;
+}
+
 /* issuer NULL: nothing is applied. */
 static enum att_rc take_policy(struct issuer *issuer, const char *path, struct att_err *err)
 {
@@ -299,8 +344,11 @@ static enum att_rc take_policy(struct issuer *issuer, const char *path, struct a
     return rc;
 }
 
-static enum att_rc take_policies(struct issuer *issuer, const char *dir, struct att_err *err)
+static enum att_rc take_files(struct issuer *issuer, const char *dir, const char *suffix,
+                              enum att_rc (*take)(struct issuer *, const char *, struct att_err *),
+                              struct att_err *err)
 {
+    size_t end = strlen(suffix);
     struct dirent **names = NULL;
     int n = scandir(dir, &names, NULL, alphasort);
     if (n < 0) {
@@ -312,15 +360,22 @@ static enum att_rc take_policies(struct issuer *issuer, const char *dir, struct 
     for (int i = 0; i < n; i++) {
         size_t len = strlen(names[i]->d_name);
         issuer_autofree *path = NULL;
-        if (!rc && len > 5 && strcmp(names[i]->d_name + len - 5, ".json") == 0) {
+        if (!rc && len > end && strcmp(names[i]->d_name + len - end, suffix) == 0) {
             rc = asprintf(&path, "%s/%s", dir, names[i]->d_name) < 0
                      ? att_fail(err, ATT_E_NOMEM, "no memory")
-                     : take_policy(issuer, path, err);
+                     : take(issuer, path, err);
         }
         free(names[i]);
     }
     free(names);
     return rc;
+}
+
+/* Allow lists first, which policies name. */
+static enum att_rc take_policies(struct issuer *issuer, const char *dir, struct att_err *err)
+{
+    enum att_rc rc = take_files(issuer, dir, ".imalist", take_allowlist, err);
+    return rc ? rc : take_files(issuer, dir, ".json", take_policy, err);
 }
 
 enum att_rc issuer_policies_import(struct issuer *issuer, const char *dir, struct att_err *err)

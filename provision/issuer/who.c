@@ -87,6 +87,10 @@ static const struct issuer_duty duties[] = {
     {"entry.apply", REGISTRAR, ISSUER_REACH_PART, APPROVER, true},
     {"entry.delete", REGISTRAR, ISSUER_REACH_PART, 0, false},
     {"policy.apply", REGISTRAR, ISSUER_REACH_ALL, APPROVER, true},
+    /* A list does nothing until a policy names it, which is what needs a second person. */
+    {"allowlist.part", REGISTRAR, ISSUER_REACH_ALL, 0, false},
+    {"allowlist.apply", REGISTRAR, ISSUER_REACH_ALL, 0, false},
+    {"allowlist.delete", REGISTRAR, ISSUER_REACH_ALL, 0, false},
     {"policy.mode", REGISTRAR, ISSUER_REACH_ALL, APPROVER, false},
     {"cert.revoke", REVOKER, ISSUER_REACH_PART, 0, false},
     {"cert.renew", REVOKER, ISSUER_REACH_PART, 0, false},
@@ -108,7 +112,7 @@ struct issuer_duty issuer_duty_of(const char *op, bool write)
         return (struct issuer_duty){op, roles, ISSUER_REACH_ALL, 0, false};
     }
     /* A noun with its dot is all of its reading; ca's is named one by one. */
-    static const char *const read[] = {"status", "host.",     "entry.",    "policy.",
+    static const char *const read[] = {"status", "host.",     "entry.",    "policy.",  "allowlist.",
                                        "cert.",  "proposal.", "ca.status", "ca.bundle"};
     for (size_t i = 0; i < sizeof read / sizeof read[0]; i++) {
         size_t len = strlen(read[i]);

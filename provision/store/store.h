@@ -13,7 +13,7 @@
 #include "attestd/base/metrics.h"
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 10
+#define STORE_SCHEMA_VERSION 15
 
 struct store;
 struct store_tx;
@@ -70,8 +70,8 @@ struct store_table {
 
 extern const struct store_table store_accounts, store_hosts, store_host_eks, store_ek_claims,
     store_tickets, store_aks, store_orders, store_certs, store_entries, store_policies,
-    store_dns_orders, store_dns_authzs, store_renewals, store_authorities, store_issuers,
-    store_proposals, store_admin_requests;
+    store_allowlists, store_dns_orders, store_dns_authzs, store_renewals, store_authorities,
+    store_issuers, store_proposals, store_admin_requests;
 
 void store_record_done(const struct store_table *table, void *record);
 /* ATT_E_NOTFOUND when there is none; record must be zeroed and is filled only on success. */
@@ -369,6 +369,13 @@ struct store_entry {
     char *spiffe_id;
     char *json;
     int64_t version, updated_at;
+};
+
+/* An allow list of IMA (provision/verify/imalist.h), by content. */
+struct store_allowlist {
+    char *sha256, *label;
+    struct att_buf data;
+    int64_t entries, created_at;
 };
 
 struct store_policy {

@@ -152,6 +152,12 @@ static const struct store_column policies[] = {
 };
 TABLE(store_policies, "policies", store_policy, policies);
 
+static const struct store_column allowlists[] = {
+    TEXT(store_allowlist, sha256), TEXT(store_allowlist, label),     BLOB(store_allowlist, data),
+    INT(store_allowlist, entries), INT(store_allowlist, created_at),
+};
+TABLE(store_allowlists, "allowlists", store_allowlist, allowlists);
+
 static const struct store_column dns_orders[] = {
     TEXT(store_dns_order, id),
     FIXED_TEXT(store_dns_order, account),
@@ -229,8 +235,9 @@ static const struct store_column issuers[] = {
 TABLE(store_issuers, "issuers", store_issuer, issuers);
 
 const struct store_table *const store_tables[STORE_TABLES] = {
-    &store_accounts,   &store_hosts,          &store_host_eks, &store_ek_claims,   &store_tickets,
-    &store_aks,        &store_orders,         &store_certs,    &store_entries,     &store_policies,
-    &store_dns_orders, &store_dns_authzs,     &store_renewals, &store_authorities, &store_issuers,
-    &store_proposals,  &store_admin_requests,
+    &store_accounts,       &store_hosts,       &store_host_eks,   &store_ek_claims,
+    &store_tickets,        &store_aks,         &store_orders,     &store_certs,
+    &store_entries,        &store_policies,    &store_dns_orders, &store_dns_authzs,
+    &store_renewals,       &store_authorities, &store_issuers,    &store_proposals,
+    &store_admin_requests, &store_allowlists,
 };

@@ -6,6 +6,7 @@
 #include "attestd/base/hash.h"
 #include "attestd/base/json.h"
 #include "provision/verify/logs.h"
+#include "provision/verify/members.h"
 #include "tpm/parse/eventlog_explain.h"
 
 #include <stdlib.h>
@@ -60,68 +61,6 @@ void verify_components_done(struct verify_components *components)
     *components = (struct verify_components){0};
 }
 
-/* ---- members --------------------------------------------------------------------------------- */
-
-static enum att_rc only(const json_t *object, const char *const *known, struct att_err *err)
-{
-    const char *key = NULL;
-    json_t *value = NULL;
-    if (!json_is_object(object)) {
-        return att_fail(err, ATT_E_PARSE, "expected an object");
-    }
-    json_object_foreach((json_t *)(uintptr_t)object, key, value)
-    {
-        size_t i = 0;
-        while (known[i] && strcmp(known[i], key) != 0) {
-            i++;
-        }
-        if (!known[i]) {
-            return att_fail(err, ATT_E_PARSE, "unknown member \"%.40s\"", key);
-        }
-    }
-    return ATT_OK;
-}
-
-/* A text of 1 … max bytes; NULL where it is absent and may be. */
-static enum att_rc text(const json_t *object, const char *member, size_t max, bool optional,
-                        const char **ret, struct att_err *err)
-{
-    const json_t *value = json_object_get(object, member);
-    if (!value && optional) {
-        *ret = NULL;
-        return ATT_OK;
-    }
-    size_t len = json_is_string(value) ? json_string_length(value) : 0;
-    if (len < 1 || len > max) {
-        return att_fail(err, ATT_E_PARSE, "%s: expected a text of 1-%zu bytes", member, max);
-    }
-    *ret = json_string_value(value);
-    return ATT_OK;
-}
-
-static enum att_rc time_of(const json_t *object, const char *member, int64_t *ret,
-                           struct att_err *err)
-{
-    const json_t *value = json_object_get(object, member);
-    struct att_err why = {0};
-    if (value && (!json_is_string(value) || att_time_parse(json_string_value(value), ret, &why) ||
-                  *ret <= 0)) {
-        return att_fail(err, ATT_E_PARSE, "%s: expected a time like 2026-11-23T15:00:00Z", member);
-    }
-    return ATT_OK;
-}
-
-static enum att_rc hex(const json_t *value, const char *member, size_t len, uint8_t *ret,
-                       struct att_err *err)
-{
-    const char *digits = json_string_value(value);
-    struct att_err why = {0};
-    if (!digits || att_unhex_exact(ret, len, digits, &why)) {
-        return att_fail(err, ATT_E_PARSE, "%s: expected %zu hex digits", member, 2 * len);
-    }
-    return ATT_OK;
-}
-
 /* ---- variants -------------------------------------------------------------------------------- */
 
 static enum att_rc variant_content(const json_t *json, size_t digest_len,
@@ -136,15 +75,16 @@ static enum att_rc variant_content(const json_t *json, size_t digest_len,
     }
     if (digest) {
         variant->kind = VERIFY_VARIANT_DIGEST;
-        return hex(digest, "digest", digest_len, variant->digest, err);
+        return verify_member_hex(digest, "digest", digest_len, variant->digest, err);
     }
     if (signer) {
         variant->kind = VERIFY_VARIANT_SIGNER;
-        return hex(signer, "signer", ATT_SHA256_LEN, variant->digest, err);
+        return verify_member_hex(signer, "signer", ATT_SHA256_LEN, variant->digest, err);
     }
     variant->kind = exact ? VERIFY_VARIANT_TEXT : VERIFY_VARIANT_PATTERN;
-    return text(json, exact ? "text" : "pattern", exact ? VERIFY_TEXT_MAX : VERIFY_PATTERN_MAX,
-                false, &variant->text, err);
+    return verify_member_text(json, exact ? "text" : "pattern",
+                              exact ? VERIFY_TEXT_MAX : VERIFY_PATTERN_MAX, false, &variant->text,
+                              err);
 }
 
 static enum att_rc variant_parse(const json_t *json, size_t digest_len,
@@ -152,11 +92,11 @@ static enum att_rc variant_parse(const json_t *json, size_t digest_len,
 {
     static const char *const known[] = {"digest", "signer",    "text",     "pattern",
                                         "label",  "notBefore", "notAfter", NULL};
-    enum att_rc rc = only(json, known, err);
+    enum att_rc rc = verify_member_only(json, known, err);
     rc = rc ? rc : variant_content(json, digest_len, variant, err);
-    rc = rc ? rc : text(json, "label", VERIFY_LABEL_MAX, true, &variant->label, err);
-    rc = rc ? rc : time_of(json, "notBefore", &variant->not_before, err);
-    rc = rc ? rc : time_of(json, "notAfter", &variant->not_after, err);
+    rc = rc ? rc : verify_member_text(json, "label", VERIFY_LABEL_MAX, true, &variant->label, err);
+    rc = rc ? rc : verify_member_time(json, "notBefore", &variant->not_before, err);
+    rc = rc ? rc : verify_member_time(json, "notAfter", &variant->not_after, err);
     if (!rc && variant->not_before && variant->not_after &&
         variant->not_after <= variant->not_before) {
         rc = att_fail(err, ATT_E_PARSE, "notAfter is not after notBefore");
@@ -194,7 +134,7 @@ static enum att_rc id_parse(const json_t *json, struct verify_component *compone
                             struct att_err *err)
 {
     const char *id = NULL;
-    enum att_rc rc = text(json, "id", VERIFY_COMPONENT_ID_MAX, false, &id, err);
+    enum att_rc rc = verify_member_text(json, "id", VERIFY_COMPONENT_ID_MAX, false, &id, err);
     if (!rc && strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789._-") != strlen(id)) {
         rc =
             att_fail(err, ATT_E_PARSE, "id: expected 1-%d of [a-z0-9._-]", VERIFY_COMPONENT_ID_MAX);
@@ -224,7 +164,7 @@ static enum att_rc type_parse(const json_t *json, struct verify_component *compo
                               struct att_err *err)
 {
     const char *word = NULL;
-    enum att_rc rc = text(json, "type", VERIFY_TYPE_MAX, false, &word, err);
+    enum att_rc rc = verify_member_text(json, "type", VERIFY_TYPE_MAX, false, &word, err);
     if (rc) {
         return rc;
     }
@@ -260,7 +200,7 @@ static enum att_rc event_parse(const json_t *json, struct verify_component *comp
                         component->pcr);
     }
     enum att_rc rc = type_parse(json, component, err);
-    rc = rc ? rc : text(json, "name", VERIFY_NAME_MAX, true, &name, err);
+    rc = rc ? rc : verify_member_text(json, "name", VERIFY_NAME_MAX, true, &name, err);
     if (!rc && name) {
         memcpy(component->name, name, strlen(name) + 1);
     }
@@ -285,26 +225,19 @@ static enum att_rc count_parse(const json_t *json, struct verify_component *comp
                  : ATT_OK;
 }
 
-static enum att_rc severity_parse(const json_t *json, struct verify_component *component,
-                                  struct att_err *err)
-{
-    const json_t *value = json_object_get(json, "severity");
-    return value && verify_severity_from_word(json_string_value(value), &component->severity)
-               ? att_fail(err, ATT_E_PARSE, "severity: expected \"refuse\", \"warn\" or \"info\"")
-               : ATT_OK;
-}
-
 static enum att_rc component_parse(const json_t *json, size_t digest_len,
                                    struct verify_component *component, struct att_err *err)
 {
     static const char *const known[] = {"id",    "log",      "pcr",    "type",     "name",
                                         "count", "severity", "remedy", "variants", NULL};
-    enum att_rc rc = only(json, known, err);
+    enum att_rc rc = verify_member_only(json, known, err);
     rc = rc ? rc : id_parse(json, component, err);
     rc = rc ? rc : event_parse(json, component, err);
     rc = rc ? rc : count_parse(json, component, err);
-    rc = rc ? rc : severity_parse(json, component, err);
-    rc = rc ? rc : text(json, "remedy", VERIFY_REMEDY_MAX - 1, true, &component->remedy, err);
+    rc = rc ? rc : verify_member_severity(json, &component->severity, err);
+    rc = rc ? rc
+            : verify_member_text(json, "remedy", VERIFY_REMEDY_MAX - 1, true, &component->remedy,
+                                 err);
     return rc ? rc : variants_parse(json, digest_len, component, err);
 }
 

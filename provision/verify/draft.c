@@ -211,6 +211,23 @@ static json_t *list_of_pcrs(uint32_t mask)
     return list;
 }
 
+/* {"allowlists": [{"sha256": hex}], "excludes": [{"prefix", "reason"}…]?} */
+static json_t *ima_json(const struct verify_draft_in *in)
+{
+    char hex[2 * ATT_SHA256_LEN + 1];
+    att_hex(hex, ATT_SLICE(verify_imalist_sha256(in->allowlist), ATT_SHA256_LEN));
+    json_t *json = json_pack("{s:[{s:s}]}", "allowlists", "sha256", hex);
+    json_t *excludes = in->excludes && in->excludes[0] ? json_array() : NULL;
+    for (size_t i = 0; excludes && in->excludes[i]; i++) {
+        json_array_append_new(excludes, json_pack("{s:s, s:s}", "prefix", in->excludes[i], "reason",
+                                                  "left open when the policy was drafted"));
+    }
+    if (excludes) {
+        json_object_set_new(json, "excludes", excludes);
+    }
+    return json;
+}
+
 static enum att_rc policy_text(const struct verify_draft_in *in, const struct verify_bootlog *log,
                                bool systemd, struct att_buf *ret, struct att_err *err)
 {
@@ -225,10 +242,17 @@ static enum att_rc policy_text(const struct verify_draft_in *in, const struct ve
         json_array_append_new(logs, json_string("systemd"));
     }
     uint32_t unjudged = in->unjudged | (in->pcrs->sel.mask & VERIFY_PCRS_IMA);
+    if (in->allowlist) {
+        json_array_append_new(logs, json_string("ima"));
+        unjudged &= ~VERIFY_PCRS_IMA;
+    }
     att_autojson *json =
         json_pack("{s:i, s:s, s:I, s:s, s:o, s:o, s:o}", "format", 2, "name", in->name, "version",
                   (json_int_t)in->version, "bank", parse_alg_name(in->pcrs->sel.bank), "logs", logs,
                   "unjudged", list_of_pcrs(unjudged), "components", components);
+    if (json && in->allowlist) {
+        json_object_set_new(json, "ima", ima_json(in));
+    }
     char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
     if (!text) {
         return att_fail(err, ATT_E_NOMEM, "no memory for a boot policy");
@@ -255,7 +279,8 @@ enum verify_result verify_policy_try(const struct verify_policy_in *in,
                                      .signers = in->signers,
                                      .n_signers = in->n_signers,
                                      .mode = in->mode,
-                                     .now = in->now};
+                                     .now = in->now,
+                                     .memo = in->memo};
     const struct verify_quoted quoted = {.pcrs = in->quoted, .logs = logs};
     verify_plan(verdict, plan, sizeof(plan) / sizeof(plan[0]));
     return verify_step_boot(&boot, &quoted, NULL, verdict) ? verify_verdict_result(verdict)
@@ -270,6 +295,9 @@ static enum att_rc prove(const struct verify_draft_in *in, struct att_slice text
     enum att_rc rc = verify_policy_parse(text, &policy, err);
     if (rc) {
         return rc;
+    }
+    if (in->allowlist) {
+        verify_imarule_bind(&policy->ima, in->allowlist);
     }
     const struct verify_policy_in judged = {.policy = policy, .now = in->now, .quoted = in->pcrs};
     uint32_t ima = (in->pcrs->sel.mask & VERIFY_PCRS_IMA) && evidence_logs_find(in->logs, "ima")

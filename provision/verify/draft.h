@@ -14,6 +14,10 @@ struct verify_draft_in {
     uint32_t unjudged;                /* PCRs that a quote may cover and that are left open */
     const struct evidence_logs *logs; /* firmware; systemd where there is one */
     int64_t now;                      /* for the check, UTC seconds */
+    /* The allow list of an ima rule (PCR 10 is then judged by it, and IMA's list must be among the
+     * logs), with prefixes of names to leave open (NULL-terminated); NULL: none. */
+    struct verify_imalist *allowlist;
+    const char *const *excludes;
 };
 
 /* Appends the policy's JSON, which was verified: the logs replay to the PCRs, and the policy read

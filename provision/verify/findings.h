@@ -48,7 +48,23 @@
     X(EVENT_UNEXPECTED, "eventUnexpected",                                                         \
       "find out what measured it; if it belongs to a good "                                        \
       "boot, add a component for it")                                                              \
-    X(TOO_MANY_EVENTS, "tooManyEvents", "no healthy boot has that many events: look at the log")
+    X(TOO_MANY_EVENTS, "tooManyEvents", "no healthy boot has that many events: look at the log")   \
+    X(IMA_UNLISTED, "imaUnlisted",                                                                 \
+      "find out what put the file there; if it belongs there, add it to an allow list (attestctl " \
+      "allowlist draft) and apply list and policy")                                                \
+    X(IMA_DIGEST, "imaDigest",                                                                     \
+      "find out who changed the file; if it was an update of yours, add its digest to an allow "   \
+      "list; the entry of the old one stays in the list until the host reboots")                   \
+    X(IMA_WINDOW, "imaWindow",                                                                     \
+      "update the file and reboot the host, or move the window of the allow list that has it")     \
+    X(IMA_TEMPLATE, "imaTemplate",                                                                 \
+      "boot with ima_template=ima-ng and ima_hash=sha256, or others that the policy takes")        \
+    X(IMA_SIGNATURE, "imaSignature",                                                               \
+      "find out who changed the file or its signature; install it again from its package")         \
+    X(IMA_VIOLATION, "imaViolation",                                                               \
+      "find out what was open for writing while it was measured (the kernel's audit log has it: "  \
+      "open_writers, ToMToU), and reboot; or say imaViolations: allow")                            \
+    X(IMA_EXCLUDED, "imaExcluded", "nothing has to be done: the policy leaves these names open")
 
 enum verify_finding_id {
 #define VERIFY_FINDING_ENUM(id, word, remedy) VERIFY_FINDING_##id,

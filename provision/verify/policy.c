@@ -17,6 +17,7 @@ void verify_policy_free(struct verify_policy *policy)
         free(policy->pcrs[i].values);
     }
     verify_components_done(&policy->components);
+    verify_imarule_done(&policy->ima);
     json_decref(policy->json);
     free(policy);
 }
@@ -91,8 +92,8 @@ static enum att_rc parse_format(const json_t *root, struct verify_policy *policy
     }
     policy->format = (unsigned)n;
     if (n == 1) {
-        static const char *const later[] = {"components", "unjudged", "severities"};
-        for (size_t i = 0; i < 3; i++) {
+        static const char *const later[] = {"components", "unjudged", "severities", "ima"};
+        for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++) {
             if (json_object_get(root, later[i])) {
                 return att_fail(err, ATT_E_PARSE, "boot policy: %s: needs \"format\": 2", later[i]);
             }
@@ -280,6 +281,25 @@ static enum att_rc parse_violations(const json_t *root, struct verify_policy *po
     return ATT_OK;
 }
 
+/* IMA's PCR is judged by its list, not by value and not at all. */
+static enum att_rc parse_ima(const json_t *root, struct verify_policy *policy, struct att_err *err)
+{
+    enum att_rc rc = verify_imarule_parse(json_object_get(root, "ima"), &policy->ima, err);
+    if (rc || !policy->ima.given) {
+        return rc;
+    }
+    if (!(policy->logs & VERIFY_LOG_IMA)) {
+        return att_fail(err, ATT_E_PARSE, "boot policy: ima: ima is not among the logs");
+    }
+    if (verify_policy_pcrs(policy) & VERIFY_PCRS_IMA & ~policy->components.pcr_mask) {
+        return att_fail(err, ATT_E_PARSE,
+                        "boot policy: ima: pcr%d has values or is unjudged, and the ima rule "
+                        "judges it",
+                        PARSE_IMA_PCR);
+    }
+    return ATT_OK;
+}
+
 static enum att_rc parse_time(const json_t *root, const char *member, int64_t *ret_time,
                               struct att_err *err)
 {
@@ -298,9 +318,9 @@ static enum att_rc parse_time(const json_t *root, const char *member, int64_t *r
 
 static enum att_rc check_members(json_t *root, struct att_err *err)
 {
-    static const char *const known[] = {"format",   "name",          "version",    "bank",
-                                        "pcrs",     "logs",          "notBefore",  "notAfter",
-                                        "unjudged", "imaViolations", "components", "severities"};
+    static const char *const known[] = {
+        "format",   "name",     "version",       "bank",       "pcrs",       "logs", "notBefore",
+        "notAfter", "unjudged", "imaViolations", "components", "severities", "ima"};
     if (!json_is_object(root)) {
         return att_fail(err, ATT_E_PARSE, "boot policy: expected a JSON object");
     }
@@ -332,6 +352,7 @@ static enum att_rc parse_root(json_t *root, struct verify_policy *policy, struct
     rc = rc ? rc : parse_severities(root, policy, err);
     rc = rc ? rc : parse_logs(root, policy, err);
     rc = rc ? rc : parse_violations(root, policy, err);
+    rc = rc ? rc : parse_ima(root, policy, err);
     rc = rc ? rc : parse_time(root, "notBefore", &policy->not_before, err);
     rc = rc ? rc : parse_time(root, "notAfter", &policy->not_after, err);
     if (!rc && policy->not_before && policy->not_after && policy->not_after <= policy->not_before) {

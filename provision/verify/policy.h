@@ -24,6 +24,7 @@
 #include "attestd/base/buf.h"
 #include "attestd/base/hash.h"
 #include "provision/verify/components.h"
+#include "provision/verify/imarule.h"
 #include "provision/verify/logs.h"
 #include "provision/verify/verdict.h"
 
@@ -46,8 +47,9 @@ struct verify_policy {
     unsigned format;   /* 1 or 2 */
     uint32_t pcr_mask; /* PCRs it names by value */
     struct verify_policy_pcr pcrs[PARSE_PCR_COUNT];
-    uint32_t logs;                  /* set of VERIFY_LOG_* bits */
-    bool ima_violations;            /* allowed */
+    uint32_t logs;       /* set of VERIFY_LOG_* bits */
+    bool ima_violations; /* allowed */
+    struct verify_imarule ima;
     int64_t not_before, not_after;  /* UTC seconds; 0: open */
     uint8_t digest[ATT_SHA256_LEN]; /* SHA-256 of the file's bytes, for the record */
     struct verify_components components;
@@ -89,6 +91,10 @@ struct verify_policy_in {
     int64_t now;                        /* UTC seconds */
     const struct parse_pcr_set *quoted; /* values that a quote covers, to which the logs replay */
     struct att_slice firmware, systemd; /* those logs as far as they were replayed; empty: none */
+    /* IMA's, the same, and by which digests it is known; for a policy with an ima rule. */
+    struct att_slice ima;
+    const struct evidence_log *ima_log;
+    struct verify_memo *memo; /* what was judged before; may be NULL */
 };
 /* The checks policyMissing, policyUnsigned, policySigner, policyNotYetValid, policyExpired,
  * bootPolicy; findings are all collected in the verdict. Where the mode is not enforce, findings

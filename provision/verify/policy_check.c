@@ -1,6 +1,7 @@
 /* A boot judged by a policy. */
 #include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
+#include "provision/verify/imajudge.h"
 #include "provision/verify/sequence.h"
 
 #include <stdarg.h>
@@ -170,7 +171,8 @@ static void judge_events(const struct verify_policy_in *in, struct verify_verdic
 }
 
 /* Findings become the check bootPolicy. */
-static void settle(const struct verify_policy_in *in, struct verify_verdict *verdict)
+static void settle(const struct verify_policy_in *in, const char *ima,
+                   struct verify_verdict *verdict)
 {
     const struct verify_policy *policy = in->policy;
     const char *first = "";
@@ -182,10 +184,11 @@ static void settle(const struct verify_policy_in *in, struct verify_verdict *ver
         if (n) {
             (void)snprintf(more, sizeof(more), ", with %zu findings that do not refuse", n);
         }
-        verify_pass(verdict, VERIFY_REASON_BOOT_POLICY,
-                    "boot policy %s version %u allows this boot (%zu components, %d PCR values)%s",
-                    policy->name, policy->version, policy->components.n,
-                    __builtin_popcount(policy->pcr_mask), more);
+        verify_pass(
+            verdict, VERIFY_REASON_BOOT_POLICY,
+            "boot policy %s version %u allows this boot (%zu components, %d PCR values%s)%s",
+            policy->name, policy->version, policy->components.n,
+            __builtin_popcount(policy->pcr_mask), ima, more);
         return;
     }
     for (size_t i = 0; i < verdict->n_findings && told < REFUSALS_MAX; i++) {
@@ -211,6 +214,7 @@ static void settle(const struct verify_policy_in *in, struct verify_verdict *ver
 void verify_policy_check(const struct verify_policy_in *in, struct verify_verdict *verdict)
 {
     const struct verify_policy *policy = in->policy;
+    char ima[VERIFY_IMAJUDGE_SUM_MAX] = "";
     if (!policy) {
         verify_fail(verdict, VERIFY_REASON_POLICY_MISSING,
                     "a boot policy is demanded and none was given; an open profile has to say "
@@ -237,6 +241,9 @@ void verify_policy_check(const struct verify_policy_in *in, struct verify_verdic
         if (policy->format == 2) {
             judge_events(in, verdict);
         }
+        if (policy->ima.given) {
+            verify_ima_judge(in, ima, verdict);
+        }
     }
-    settle(in, verdict);
+    settle(in, ima, verdict);
 }

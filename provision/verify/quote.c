@@ -194,6 +194,19 @@ bool verify_step_quote(const struct verify_quoted *quoted, const struct verify_s
 
 /* ---- the boot -------------------------------------------------------------------------------- */
 
+/* A log as far as it was replayed; room holds it where it has a tail. */
+static bool replayed_part(const struct evidence_log *log, size_t used, struct att_buf *room,
+                          struct att_slice *ret, struct verify_verdict *verdict)
+{
+    struct att_slice whole = verify_step_whole(log, room);
+    if (att_buf_ok(room, NULL) || used > whole.len) {
+        verify_fail(verdict, VERIFY_REASON_INTERNAL, "no memory for the %s log", log->name);
+        return false;
+    }
+    *ret = ATT_SLICE(whole.ptr, used);
+    return true;
+}
+
 /* The logs are those that were wanted, and so replayed; another that came along is not looked at.
  */
 static void judge_policy(const struct verify_boot *boot, const struct verify_logs_wanted *wanted,
@@ -205,21 +218,22 @@ static void judge_policy(const struct verify_boot *boot, const struct verify_log
                                   .n_signers = boot->n_signers,
                                   .mode = boot->mode,
                                   .now = boot->now,
-                                  .quoted = quoted->pcrs};
-    att_autobuf whole = ATT_BUF_INIT(EVIDENCE_LOG_MAX + EVIDENCE_TAIL_MAX);
+                                  .quoted = quoted->pcrs,
+                                  .memo = boot->memo};
+    att_autobuf systemd = {0}, ima = {0};
     if (wanted->logs & VERIFY_LOG_FIRMWARE) {
         in.firmware = att_buf_slice(&evidence_logs_find(quoted->logs, "firmware")->data);
     }
-    if (wanted->logs & VERIFY_LOG_SYSTEMD) {
-        const struct evidence_log *log = evidence_logs_find(quoted->logs, "systemd");
-        att_buf_put_slice(&whole, att_buf_slice(&log->data));
-        att_buf_put_slice(&whole, att_buf_slice(&log->tail));
-        in.systemd = att_buf_slice(&whole);
-        if (att_buf_ok(&whole, NULL) || replayed->systemd_used > in.systemd.len) {
-            verify_fail(verdict, VERIFY_REASON_INTERNAL, "no memory for systemd's log");
+    if (wanted->logs & VERIFY_LOG_SYSTEMD &&
+        !replayed_part(evidence_logs_find(quoted->logs, "systemd"), replayed->systemd_used,
+                       &systemd, &in.systemd, verdict)) {
+        return;
+    }
+    if (boot->policy && boot->policy->ima.given) {
+        in.ima_log = evidence_logs_find(quoted->logs, "ima");
+        if (!replayed_part(in.ima_log, replayed->ima_used, &ima, &in.ima, verdict)) {
             return;
         }
-        in.systemd.len = replayed->systemd_used;
     }
     verify_policy_check(&in, verdict);
 }
@@ -232,7 +246,8 @@ bool verify_step_boot(const struct verify_boot *boot, const struct verify_quoted
         .logs = boot->logs, .memo = boot->memo, .ret_replayed = &replayed};
     if (!boot->boot_none && boot->policy) {
         wanted.logs |= boot->policy->logs;
-        wanted.violations_allowed = boot->policy->ima_violations;
+        /* With an ima rule they are findings of the policy. */
+        wanted.violations_allowed = boot->policy->ima_violations || boot->policy->ima.given;
     }
     verify_logs(&wanted, quoted->pcrs, quoted->logs, verdict);
     if (verify_verdict_failed(verdict)) {
