@@ -223,16 +223,14 @@ static void enrolment_down_at_each_step(enum how what)
     struct stage s;
     stage_new(&s, "forge");
     do {
-        struct tpm tpm;
         struct stage one = {.rig = s.rig};
         char ek[160];
-        tpm_new_other(&tpm);
-        one.tpm = tpm;
+        tpm_new_other(&one.tpm);
         client_new(&one.client, &one.rig);
         snprintf(ek, sizeof ek, "%s/ek", s.rig.dir);
-        rig_pem(ek, "root.pem", tpm.base->maker_root);
+        rig_pem(ek, "root.pem", one.tpm.base->maker_root);
         reload(&s.rig);
-        json_t *ticket = rig_ticket(&s.rig, tpm.ek_id, 1);
+        json_t *ticket = rig_ticket(&s.rig, one.tpm.ek_id, 1);
         int hosts = rig_rows(&s.rig, &store_hosts), accounts = rig_rows(&s.rig, &store_accounts);
         one.client.again = again;
         fail_at(&s.rig, ++n, what);
@@ -245,7 +243,7 @@ static void enrolment_down_at_each_step(enum how what)
         assert_int_equal(ask(&s, "SELECT COUNT(*) FROM certs WHERE status = 'intent'"), 0);
         rig_admin_done(&s.rig, "audit.verify", json_object());
         client_free(&one.client);
-        tpm_free(&tpm);
+        tpm_free(&one.tpm);
         assert_true(n < STEPS_MAX);
     } while (failed);
     print_message("enrolment, %s: %u transactions\n", words[what], n - 1);
