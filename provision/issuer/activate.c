@@ -588,6 +588,7 @@ static enum att_rc run(struct m2 *m, struct att_err *err)
     issuer_policy_log(m->verdict, m->host.id ? m->host.id : "", "enrolment");
     if (rc) {
         why.rc = rc;
+        issuer_intent_unsure(call->issuer, rc);
         if (rc == ATT_E_DENIED || rc == ATT_E_AUTH || rc == ATT_E_PARSE) {
             record_refusal(m, &why);
             issuer_view_wake(call->issuer);

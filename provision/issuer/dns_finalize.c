@@ -192,6 +192,7 @@ static enum att_rc run(struct closing *c, struct att_err *err)
     }
     if (!rc) {
         rc = store_run(store, true, grant, c, err);
+        issuer_intent_unsure(call->issuer, rc);
     }
     if (rc) {
         return rc;

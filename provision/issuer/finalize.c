@@ -360,6 +360,7 @@ static enum att_rc run(struct m5 *m, struct att_err *err)
         }
     }
     if (rc) {
+        issuer_intent_unsure(call->issuer, rc);
         /* A bad CSR leaves the order ready for a good one (RFC 8555 §7.4); a host or an entry that
          * is no longer what was judged ends it. */
         struct refusal r = {m, &why, !call->has_problem};

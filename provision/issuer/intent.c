@@ -514,6 +514,14 @@ enum att_rc issuer_intent_sign(struct issuer *issuer, struct store_cert *cert, s
     return rc;
 }
 
+void issuer_intent_unsure(struct issuer *issuer, enum att_rc rc)
+{
+    if (rc == ATT_E_UNREACHABLE || rc == ATT_E_IO) {
+        atomic_store(&issuer->intents_left, 1);
+        issuer_poke(issuer);
+    }
+}
+
 /* ---- recovery
  * -------------------------------------------------------------------------------------------- */
 

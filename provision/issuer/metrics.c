@@ -232,6 +232,7 @@ static void put_store(struct issuer *issuer, struct att_metrics *m)
                        "Transactions that the store could not carry out.");
     att_metrics_value(m, "kind", "unreachable", number(&s->unreachable));
     att_metrics_value(m, "kind", "failed", number(&s->failed));
+    att_metrics_value(m, "kind", "busy", number(&s->busy));
 }
 
 /* By the names that ca.status gives them. */

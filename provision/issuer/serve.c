@@ -23,15 +23,18 @@
 #define SWEEP_AGE_S     3600
 #define SWEEP_BLOBS     500 /* at a time: they are big, and requests wait */
 #define SWEEP_CERTS     5000
+#define SWEEP_ROWS      2000 /* orders and AK records, in one transaction */
+#define SWEEP_ROUNDS    50   /* transactions a minute: more than any limit of orders lets in */
 
 struct sweep {
     int64_t before, evidence_before, removed;
+    bool more;
 };
 
 static enum att_rc sweep_tx(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct sweep *s = user;
-    enum att_rc rc = store_sweep(tx, s->before, &s->removed, err);
+    enum att_rc rc = store_sweep(tx, s->before, SWEEP_ROWS, &s->more, err);
     if (!rc) {
         rc = store_cert_sweep(tx, s->evidence_before, SWEEP_CERTS, &s->removed, err);
     }
@@ -55,8 +58,11 @@ static void housekeeping(struct issuer *issuer, int64_t *last_sweep_ms)
     int64_t utc = att_now_utc_s();
     struct sweep s = {.before = utc - SWEEP_AGE_S,
                       .evidence_before = utc - settings->conf->evidence_lifetime_s};
-    if (store_run(issuer->store, true, sweep_tx, &s, &err)) {
-        att_log_err(ATT_ERROR, "store.sweep", &err);
+    for (int round = 0; round == 0 || (s.more && round < SWEEP_ROUNDS); round++) {
+        if (store_run(issuer->store, true, sweep_tx, &s, &err)) {
+            att_log_err(ATT_ERROR, "store.sweep", &err);
+            break;
+        }
     }
     issuer_retention_tick(issuer, settings->conf);
 }

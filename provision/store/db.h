@@ -38,6 +38,11 @@ enum store_mode {
     STORE_WRITE_SOFT, /* a loss of power may take it back, until a STORE_WRITE after it returns */
 };
 
+/* Reason of ATT_E_RETRY: others were at work for too long (a turn, a lock, a place in the pool), or
+ * the database gave this transaction up for others' sake (a deadlock, a serialization failure).
+ * Nothing was changed; who asks again finds it free. */
+#define STORE_BUSY "storeBusy"
+
 /* A text was given that the database cannot hold; nothing was asked of it. */
 #define STORE_NOT_UTF8 "notUtf8"
 

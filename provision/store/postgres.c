@@ -41,7 +41,7 @@ static enum att_rc busy(const struct store_db *db, const char *what, struct att_
 {
     enum att_rc rc = att_fail(err, ATT_E_RETRY, "%s: no %s within %d s", db->where, what,
                               STORE_PG_TURN_MS / 1000);
-    att_err_reason(err, "storeBusy");
+    att_err_reason(err, STORE_BUSY);
     return rc;
 }
 

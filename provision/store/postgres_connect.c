@@ -160,9 +160,9 @@ struct meaning {
 static const struct meaning meanings[] = {
     {"23505", ATT_E_EXISTS, "exists", false},
     {"23", ATT_E_CONFLICT, "conflict", false},
-    {"40", ATT_E_RETRY, "storeBusy", false},
-    {"55P03", ATT_E_RETRY, "storeBusy", false}, /* lock_timeout */
-    {"57014", ATT_E_RETRY, "storeBusy", false}, /* statement_timeout */
+    {"40", ATT_E_RETRY, STORE_BUSY, false},
+    {"55P03", ATT_E_RETRY, STORE_BUSY, false}, /* lock_timeout */
+    {"57014", ATT_E_RETRY, STORE_BUSY, false}, /* statement_timeout */
     {"53100", ATT_E_IO, "diskFull", false},
     {"53", ATT_E_UNREACHABLE, "storeDown", true}, /* no memory, no connections */
     {"57P", ATT_E_UNREACHABLE, "storeDown", true},

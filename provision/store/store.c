@@ -34,6 +34,8 @@ static enum att_rc run(struct store *store, enum store_mode mode, store_fn fn, v
     att_histogram_add(mode == STORE_READ ? &stats->read : &stats->write, att_boottime_us() - from);
     if (rc == ATT_E_UNREACHABLE) {
         atomic_fetch_add(&stats->unreachable, 1);
+    } else if (rc == ATT_E_RETRY && strcmp((err ? err : &own)->reason, STORE_BUSY) == 0) {
+        atomic_fetch_add(&stats->busy, 1);
     } else if (rc == ATT_E_IO || rc == ATT_E_INTERNAL || rc == ATT_E_TIMEOUT) {
         atomic_fetch_add(&stats->failed, 1);
     }

@@ -13,7 +13,7 @@
 #include "attestd/base/metrics.h"
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 15
+#define STORE_SCHEMA_VERSION 14
 
 struct store;
 struct store_tx;
@@ -391,7 +391,7 @@ struct store_policy {
  * (not those that the caller ended). Any thread; as long as the store is open. */
 struct store_stats {
     struct att_histogram read, write;
-    atomic_ullong unreachable, failed;
+    atomic_ullong unreachable, failed, busy;
 };
 const struct store_stats *store_stats(const struct store *store);
 
@@ -424,9 +424,10 @@ ATT_MUST_USE enum att_rc store_account_recent(struct store_tx *tx, const char *a
 /* The same of orders for DNS names (aks is 0). */
 ATT_MUST_USE enum att_rc store_dns_recent(struct store_tx *tx, const char *account, int64_t since,
                                           struct store_recent *ret_recent, struct att_err *err);
-/* Removes orders and pending AK records that ended before a time; gives how many. */
-ATT_MUST_USE enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_removed,
-                                     struct att_err *err);
+/* Removes orders and AK records without a certificate that ended before a time, at most limit of
+ * each kind (writers wait meanwhile): ret_more says whether there may be others. */
+ATT_MUST_USE enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t limit,
+                                     bool *ret_more, struct att_err *err);
 
 /* ---- the audit chain ---------------------------------------------------------------------------
  */

@@ -172,20 +172,26 @@ enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account, c
                       args, 2, NULL, NULL, NULL, err);
 }
 
-enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_removed,
+/* What strangers and hosts can make many of. */
+static const char *const swept[] = {
+    "DELETE FROM orders WHERE id IN (SELECT id FROM orders WHERE expires_at < ?1 LIMIT ?2)",
+    "DELETE FROM dns_orders WHERE id IN" /* and their authorizations */
+    " (SELECT id FROM dns_orders WHERE expires_at < ?1 LIMIT ?2)",
+    "DELETE FROM aks WHERE id IN"
+    " (SELECT id FROM aks WHERE state <> 'valid' AND expires_at < ?1 LIMIT ?2)",
+};
+
+enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t limit, bool *ret_more,
                         struct att_err *err)
 {
     struct store_value arg = STORE_VINT(before);
-    int64_t orders = 0, aks = 0;
-    enum att_rc rc = store_exec(tx, "DELETE FROM orders WHERE expires_at < ?1", &arg, 1, NULL, NULL,
-                                &orders, err);
-    if (!rc) {
-        rc = store_exec(tx, "DELETE FROM dns_orders WHERE expires_at < ?1", &arg, 1, NULL, NULL,
-                        NULL, err); /* and their authorizations */
-    }
-    if (!rc) {
-        rc = store_exec(tx, "DELETE FROM aks WHERE state <> 'valid' AND expires_at < ?1", &arg, 1,
-                        NULL, NULL, &aks, err);
+    const struct store_value bounded[] = {STORE_VINT(before), STORE_VINT(limit)};
+    bool more = false;
+    enum att_rc rc = ATT_OK;
+    for (size_t i = 0; i < sizeof swept / sizeof swept[0] && !rc; i++) {
+        int64_t n = 0;
+        rc = store_exec(tx, swept[i], bounded, 2, NULL, NULL, &n, err);
+        more = more || n >= limit;
     }
     if (!rc) {
         rc = store_exec(tx, "DELETE FROM tickets WHERE expires_at < ?1", &arg, 1, NULL, NULL, NULL,
@@ -206,7 +212,7 @@ enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_remove
                         NULL, err);
     }
     if (!rc) {
-        *ret_removed = orders + aks;
+        *ret_more = more;
     }
     return rc;
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A TCP balancer: balancer.py PORT BACKEND_PORT... on 127.0.0.1, each connection to the next backend
-that takes it. Knows nothing of TLS or HTTP; a backend that dies ends its connections."""
+"""A TCP balancer: balancer.py PORT BACKEND... on 127.0.0.1, each connection to the next backend that takes it within
+2 s. A backend is HOST:PORT, or a port on 127.0.0.1. Knows nothing of TLS or HTTP; a backend that dies ends its connections."""
 import socket
 import sys
 import threading
 
-backends = [int(port) for port in sys.argv[2:]]
+backends = [(host or "127.0.0.1", int(port)) for host, _, port in (b.rpartition(":") for b in sys.argv[2:])]
 lock = threading.Lock()
 turn = 0
 
@@ -17,7 +17,7 @@ def dial():
         first = turn
     for i in range(len(backends)):
         try:
-            return socket.create_connection(("127.0.0.1", backends[(first + i) % len(backends)]), 2)
+            return socket.create_connection(backends[(first + i) % len(backends)], 2)
         except OSError:
             pass
     return None

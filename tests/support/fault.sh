@@ -81,7 +81,7 @@ fault_clock_make() {
     cc -shared -fPIC -O1 -o "$dir/clock.so" "$ATT_SOURCE_DIR/tests/support/preload/clock.c" -ldl ||
         job_fail "tests/support/preload/clock.c"
     local first
-    first=$(ldd "$bin/attestd" | sed -n 's/.*libasan[^ ]* => \([^ ]*\) .*/\1/p')
+    first=$(ldd "$bin/attest-issuerd" | sed -n 's/.*libasan[^ ]* => \([^ ]*\) .*/\1/p')
     clock_preload="${first:+$first }$dir/clock.so"
 }
 
