@@ -217,6 +217,8 @@ enum att_rc issuer_dns_order(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_dns_authz(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_dns_challenge(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_dns_finalize(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_device_challenge(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_device_finalize(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_key_change(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_revoke_cert(struct issuer_call *call, struct att_err *err);
 

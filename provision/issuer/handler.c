@@ -41,6 +41,10 @@ static const struct route routes[] = {
     {"dns-authz", true, KEY_KID, issuer_dns_authz, false},
     {"dns-challenge", true, KEY_KID, issuer_dns_challenge, false},
     {"dns-finalize", true, KEY_KID, issuer_dns_finalize, false},
+    {"device-order", true, KEY_KID, issuer_dns_order, false},
+    {"device-authz", true, KEY_KID, issuer_dns_authz, false},
+    {"device-challenge", true, KEY_KID, issuer_device_challenge, false},
+    {"device-finalize", true, KEY_KID, issuer_device_finalize, false},
 };
 
 /* ---- problems
@@ -122,6 +126,10 @@ static enum att_rc add_profiles(json_t *meta, const struct conf_issuer *conf)
     }
     for (unsigned i = 0; conf->dns && i < conf->dns->n_profiles; i++) {
         const struct conf_dns_profile *p = &conf->dns->profiles[i];
+        json_object_set_new(profiles, p->name, json_string(p->description));
+    }
+    for (unsigned i = 0; conf->devices && i < conf->devices->n_profiles; i++) {
+        const struct conf_device_profile *p = &conf->devices->profiles[i];
         json_object_set_new(profiles, p->name, json_string(p->description));
     }
     return json_object_set_new(meta, "profiles", profiles) == 0 ? ATT_OK : ATT_E_NOMEM;

@@ -131,6 +131,13 @@ const struct store_migration store_migrations[] = {
          "CREATE INDEX proposals_state ON proposals (state);"
          "CREATE TABLE admin_requests (id TEXT PRIMARY KEY, op TEXT NOT NULL, at BIGINT NOT NULL);"
          "CREATE INDEX admin_requests_at ON admin_requests (at);"},
+    /* Orders for names that are no agents' are of two types. */
+    {11, "ALTER TABLE dns_orders ADD COLUMN type TEXT NOT NULL DEFAULT 'dns';"
+         "ALTER TABLE dns_authzs ADD COLUMN type TEXT NOT NULL DEFAULT 'dns';"
+         "ALTER TABLE dns_authzs ADD COLUMN host TEXT NOT NULL DEFAULT '';"
+         "ALTER TABLE dns_authzs ADD COLUMN ak TEXT NOT NULL DEFAULT '';"
+         "ALTER TABLE dns_authzs ADD COLUMN spki TEXT NOT NULL DEFAULT '';"
+         "ALTER TABLE dns_authzs ADD COLUMN decision TEXT NOT NULL DEFAULT '';"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

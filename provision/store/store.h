@@ -13,7 +13,7 @@
 #include "attestd/base/metrics.h"
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 10
+#define STORE_SCHEMA_VERSION 11
 
 struct store;
 struct store_tx;
@@ -209,6 +209,7 @@ struct store_order {
 struct store_dns_order {
     char *id;
     char *account;
+    char *type;  /* of its identifiers: "dns", or "permanent-identifier" (then exactly one) */
     char *names; /* JSON array, lowercase, sorted, none twice */
     char *profile;
     char *status; /* RFC 8555 §7.1.6 */
@@ -224,10 +225,15 @@ struct store_dns_order {
 struct store_dns_authz {
     char *id;
     char *ord, *account;
+    char *type; /* as in its order */
     char *name;
     char *status; /* pending, processing (its challenge is), valid, invalid, deactivated */
     char *token;
     char *error; /* problem document, JSON, or empty */
+    /* Of a valid "permanent-identifier": what was proved. Else "". */
+    char *host, *ak; /* host; serial number of the AK certificate that vouched */
+    char *spki;      /* hex SHA-256 of the certified key's SubjectPublicKeyInfo */
+    char *decision;  /* digest of the verdict's record */
     int64_t created_at, expires_at, validated_at;
 };
 
