@@ -136,6 +136,9 @@ enum att_rc certs_ak_tbs(const struct certs_ak_spec *spec, const X509 *ca_cert,
     size_t names = certs_der_begin(exts, DER_SEQUENCE);
     put_tcg_name(exts, spec);
     certs_put_permanent_id(exts, spec->ek_id);
+    if (spec->uri) {
+        certs_der_put(exts, DER_CONTEXT(6), att_slice_str(spec->uri));
+    }
     certs_der_end(exts, names);
     certs_ext_end(exts, m);
     certs_ext_key_usage(exts, CERTS_KU_DIGITAL_SIGNATURE);

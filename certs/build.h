@@ -113,6 +113,7 @@ struct certs_ak_spec {
     const char *ek_id;           /* 64 lowercase hex digits */
     const char *manufacturer;    /* TCG text: "id:53544D20" */
     const char *model, *version; /* as in the EK certificate, or "unknown" */
+    const char *uri;             /* a further SAN: urn:ek:sha256:BASE64; NULL: none */
 };
 /* Empty subject; SAN critical: directoryName of the three TCG attributes and otherName
  * PermanentIdentifier = EK id; EKU 2.23.133.8.3 only; KU critical digitalSignature. */

@@ -15,4 +15,10 @@ ATT_MUST_USE enum att_rc issuer_device_check(struct issuer_call *call, struct st
                                              const char *identifier, struct store_host *ret_host,
                                              struct att_err *err);
 
+#define ISSUER_STEP "attestation-ca/" /* path of the endpoints in Smallstep's dialect */
+/* POST attestation-ca/attest and attestation-ca/secret; rest is what follows ISSUER_STEP. Not
+ * configured: 404. */
+void issuer_step(struct issuer *issuer, const char *rest, const struct issuer_request *request,
+                 struct issuer_response *response);
+
 #endif

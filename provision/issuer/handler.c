@@ -1,4 +1,5 @@
 /* From a request to an answer: routes, methods, JWS discipline (RFC 8555 §6), problems. */
+#include "provision/issuer/device.h"
 #include "provision/issuer/metrics.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/renewal.h"
@@ -387,8 +388,10 @@ static bool too_many(struct issuer *issuer, const struct issuer_request *request
 
 static const char *resource_of(const char *rest, const struct route *route)
 {
-    static const char *const words[] = {"directory", "newNonce", "crl/", "log/", RENEWAL};
-    static const char *const names[] = {"directory", "newNonce", "crl", "log", "renewalInfo"};
+    static const char *const words[] = {"directory", "newNonce", "crl/",
+                                        "log/",      RENEWAL,    ISSUER_STEP};
+    static const char *const names[] = {"directory", "newNonce",    "crl",
+                                        "log",       "renewalInfo", "attestationCa"};
     for (size_t i = 0; !route && i < sizeof words / sizeof words[0]; i++) {
         if (strncmp(rest, words[i], strlen(words[i])) == 0) {
             return names[i];
@@ -437,6 +440,8 @@ static void handle(struct issuer *issuer, const struct issuer_request *request,
             issuer_refuse_plain(response, 405, ACME_P_MALFORMED,
                                 "this resource is read with GET or HEAD");
         }
+    } else if (strncmp(rest, ISSUER_STEP, sizeof ISSUER_STEP - 1) == 0) {
+        issuer_step(issuer, rest + sizeof ISSUER_STEP - 1, request, response);
     } else if (!route) {
         issuer_refuse_plain(response, 404, ACME_P_MALFORMED, "there is no such resource");
     } else if (request->method != ISSUER_POST) {

@@ -137,7 +137,12 @@ const struct store_migration store_migrations[] = {
          "ALTER TABLE dns_authzs ADD COLUMN host TEXT NOT NULL DEFAULT '';"
          "ALTER TABLE dns_authzs ADD COLUMN ak TEXT NOT NULL DEFAULT '';"
          "ALTER TABLE dns_authzs ADD COLUMN spki TEXT NOT NULL DEFAULT '';"
-         "ALTER TABLE dns_authzs ADD COLUMN decision TEXT NOT NULL DEFAULT '';"},
+         "ALTER TABLE dns_authzs ADD COLUMN decision TEXT NOT NULL DEFAULT '';"
+         "CREATE TABLE step_pending (secret TEXT PRIMARY KEY, ek TEXT NOT NULL,"
+         " facts TEXT NOT NULL, spki BLOB NOT NULL, created_at BIGINT NOT NULL,"
+         " expires_at BIGINT NOT NULL);"
+         "CREATE INDEX step_pending_ek ON step_pending (ek, created_at);"
+         "CREATE INDEX step_pending_expires ON step_pending (expires_at);"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

@@ -186,6 +186,12 @@ static const struct store_column dns_authzs[] = {
 };
 TABLE(store_dns_authzs, "dns_authzs", store_dns_authz, dns_authzs);
 
+static const struct store_column step_pending[] = {
+    TEXT(store_step, secret), FIXED_TEXT(store_step, ek),        FIXED_TEXT(store_step, facts),
+    BLOB(store_step, spki),   FIXED_INT(store_step, created_at), FIXED_INT(store_step, expires_at),
+};
+TABLE(store_step_pending, "step_pending", store_step, step_pending);
+
 static const struct store_column renewals[] = {
     TEXT(store_renewal, scope),
     INT(store_renewal, at),
@@ -235,8 +241,9 @@ static const struct store_column issuers[] = {
 TABLE(store_issuers, "issuers", store_issuer, issuers);
 
 const struct store_table *const store_tables[STORE_TABLES] = {
-    &store_accounts,   &store_hosts,          &store_host_eks, &store_ek_claims,   &store_tickets,
-    &store_aks,        &store_orders,         &store_certs,    &store_entries,     &store_policies,
-    &store_dns_orders, &store_dns_authzs,     &store_renewals, &store_authorities, &store_issuers,
-    &store_proposals,  &store_admin_requests,
+    &store_accounts,       &store_hosts,        &store_host_eks,   &store_ek_claims,
+    &store_tickets,        &store_aks,          &store_orders,     &store_certs,
+    &store_entries,        &store_policies,     &store_dns_orders, &store_dns_authzs,
+    &store_renewals,       &store_authorities,  &store_issuers,    &store_proposals,
+    &store_admin_requests, &store_step_pending,
 };

@@ -172,6 +172,31 @@ enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account, c
                       args, 2, NULL, NULL, NULL, err);
 }
 
+enum att_rc store_step_room(struct store_tx *tx, const char *ek, int64_t now, struct att_err *err)
+{
+    struct number all = {.store = tx->store}, own = all;
+    const struct store_value time = STORE_VINT(now), of = STORE_VTEXT(ek);
+    enum att_rc rc = store_exec(tx, "DELETE FROM step_pending WHERE expires_at <= ?1", &time, 1,
+                                NULL, NULL, NULL, err);
+    if (!rc) {
+        rc = store_exec(tx, "SELECT COUNT(*) FROM step_pending WHERE ek = ?1", &of, 1, take_number,
+                        &own, NULL, err);
+    }
+    if (!rc && own.value >= STORE_STEP_OF_EK) {
+        rc = store_exec(tx,
+                        "DELETE FROM step_pending WHERE secret IN (SELECT secret FROM step_pending"
+                        " WHERE ek = ?1 ORDER BY created_at, secret LIMIT 1)",
+                        &of, 1, NULL, NULL, NULL, err);
+    }
+    if (!rc) {
+        rc = store_exec(tx, "SELECT COUNT(*) FROM step_pending", NULL, 0, take_number, &all, NULL,
+                        err);
+    }
+    return !rc && all.value >= STORE_STEP_MAX
+               ? att_fail(err, ATT_E_RETRY, "%d credentials wait to be solved", STORE_STEP_MAX)
+               : rc;
+}
+
 enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_removed,
                         struct att_err *err)
 {
@@ -186,6 +211,10 @@ enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t *ret_remove
     if (!rc) {
         rc = store_exec(tx, "DELETE FROM aks WHERE state <> 'valid' AND expires_at < ?1", &arg, 1,
                         NULL, NULL, &aks, err);
+    }
+    if (!rc) {
+        rc = store_exec(tx, "DELETE FROM step_pending WHERE expires_at < ?1", &arg, 1, NULL, NULL,
+                        NULL, err);
     }
     if (!rc) {
         rc = store_exec(tx, "DELETE FROM tickets WHERE expires_at < ?1", &arg, 1, NULL, NULL, NULL,
