@@ -106,7 +106,7 @@ static void put_tcg_name(struct att_buf *buf, const struct certs_ak_spec *spec)
 
 /* RFC 4043 §2: otherName { id-on-permanentIdentifier, [0] PermanentIdentifier { identifierValue }
  * }; without an assigner the value is unique by itself, as a SHA-256 digest is. */
-static void put_permanent_id(struct att_buf *buf, const char *ek_id)
+void certs_put_permanent_id(struct att_buf *buf, const char *ek_id)
 {
     size_t other = certs_der_begin(buf, DER_CONTEXT_C(0));
     certs_der_put_oid(buf, CERTS_OID_PERMANENT_ID);
@@ -135,12 +135,42 @@ enum att_rc certs_ak_tbs(const struct certs_ak_spec *spec, const X509 *ca_cert,
     size_t m = certs_ext_begin(exts, CERTS_EXT_SAN, true);
     size_t names = certs_der_begin(exts, DER_SEQUENCE);
     put_tcg_name(exts, spec);
-    put_permanent_id(exts, spec->ek_id);
+    certs_put_permanent_id(exts, spec->ek_id);
+    if (spec->uri) {
+        certs_der_put(exts, DER_CONTEXT(6), att_slice_str(spec->uri));
+    }
     certs_der_end(exts, names);
     certs_ext_end(exts, m);
     certs_ext_key_usage(exts, CERTS_KU_DIGITAL_SIGNATURE);
     certs_ext_eku(exts, (const char *const[]){CERTS_OID_EKU_AK, NULL}, false);
     certs_ext_basic_leaf(exts);
+    return certs_tbs_finish(&tbs, ret_tbs, ret_digest, err);
+}
+
+enum att_rc certs_device_tbs(const struct certs_server_spec *spec, const X509 *ca_cert,
+                             struct att_buf *ret_tbs, uint8_t ret_digest[ATT_SHA256_LEN],
+                             struct att_err *err)
+{
+    if (!is_hex_id(spec->device_id)) {
+        return att_fail(err, ATT_E_INVAL, "expected the device's id as 64 lowercase hex digits");
+    }
+    struct certs_tbs tbs = {.serial = spec->serial,
+                            .validity = spec->validity,
+                            .spki = spec->spki,
+                            .any_key = true,
+                            .ca_cert = ca_cert};
+    struct att_buf *exts = &tbs.extensions;
+    size_t m = certs_ext_begin(exts, CERTS_EXT_SAN, true); /* the subject is empty */
+    size_t names = certs_der_begin(exts, DER_SEQUENCE);
+    certs_put_permanent_id(exts, spec->device_id);
+    certs_der_end(exts, names);
+    certs_ext_end(exts, m);
+    certs_ext_key_usage(exts, CERTS_KU_DIGITAL_SIGNATURE);
+    certs_ext_eku(exts, (const char *const[]){CERTS_EKU_CLIENT, NULL}, false);
+    certs_ext_basic_leaf(exts);
+    if (spec->crl_url) {
+        certs_ext_crl(exts, spec->crl_url);
+    }
     return certs_tbs_finish(&tbs, ret_tbs, ret_digest, err);
 }
 

@@ -113,6 +113,7 @@ struct certs_ak_spec {
     const char *ek_id;           /* 64 lowercase hex digits */
     const char *manufacturer;    /* TCG text: "id:53544D20" */
     const char *model, *version; /* as in the EK certificate, or "unknown" */
+    const char *uri;             /* a further SAN: urn:ek:sha256:BASE64; NULL: none */
 };
 /* Empty subject; SAN critical: directoryName of the three TCG attributes and otherName
  * PermanentIdentifier = EK id; EKU 2.23.133.8.3 only; KU critical digitalSignature. */
@@ -129,7 +130,8 @@ struct certs_server_spec {
     struct att_slice spki;
     const char *const *names; /* DNS names and IP addresses (told apart by their form); n ≥ 1 */
     size_t n_names;
-    const char *crl_url; /* certs_dns_tbs: NULL: no CRL distribution point */
+    const char *crl_url;   /* certs_dns_tbs, certs_device_tbs: NULL: no CRL distribution point */
+    const char *device_id; /* certs_device_tbs, which has no names: 64 lowercase hex digits */
 };
 /* The issuer's own TLS certificate: EKU serverAuth. */
 ATT_MUST_USE enum att_rc certs_server_tbs(const struct certs_server_spec *spec, const X509 *ca_cert,
@@ -141,6 +143,13 @@ ATT_MUST_USE enum att_rc certs_server_tbs(const struct certs_server_spec *spec, 
 ATT_MUST_USE enum att_rc certs_dns_tbs(const struct certs_server_spec *spec, const X509 *ca_cert,
                                        struct att_buf *ret_tbs, uint8_t ret_digest[ATT_SHA256_LEN],
                                        struct att_err *err);
+
+/* For a key that an AK certified, of a host that is known by this id: empty subject; critical SAN
+ * of exactly one otherName, PermanentIdentifier (RFC 4043) = device_id; EKU clientAuth. spki: of
+ * any kind that certs_device_csr_verify took. */
+ATT_MUST_USE enum att_rc certs_device_tbs(const struct certs_server_spec *spec, const X509 *ca_cert,
+                                          struct att_buf *ret_tbs,
+                                          uint8_t ret_digest[ATT_SHA256_LEN], struct att_err *err);
 
 struct certs_ca_spec {
     uint8_t serial[CERTS_SERIAL_LEN];

@@ -183,11 +183,15 @@ struct wanted {
     const char *const *names;
     size_t n;
     bool seen[CERTS_DNS_NAMES_MAX];
+    const char *device; /* a permanent identifier; names is empty then */
 };
 
 /* Marks it as asked for; false when nobody wanted it. */
 static bool take_name(struct wanted *w, const uint8_t *text, size_t len)
 {
+    if (w->device) {
+        return strlen(w->device) == len && memcmp(w->device, text, len) == 0;
+    }
     for (size_t i = 0; i < w->n; i++) {
         if (strlen(w->names[i]) == len && strncasecmp(w->names[i], (const char *)text, len) == 0) {
             w->seen[i] = true;
@@ -214,8 +218,30 @@ static enum att_rc check_subject(X509_REQ *req, struct wanted *w, struct att_err
     return ATT_OK;
 }
 
+/* RFC 4043 §2; built as it must be, and compared. */
+static enum att_rc check_device_san(X509_EXTENSION *ext, const struct wanted *w,
+                                    struct att_err *err)
+{
+    const ASN1_OCTET_STRING *have = X509_EXTENSION_get_data(ext);
+    att_autobuf want = {0};
+    size_t names = certs_der_begin(&want, DER_SEQUENCE);
+    certs_put_permanent_id(&want, w->device);
+    certs_der_end(&want, names);
+    if (att_buf_ok(&want, err)) {
+        return ATT_E_NOMEM;
+    }
+    return att_slice_eq(att_buf_slice(&want),
+                        ATT_SLICE(ASN1_STRING_get0_data(have), (size_t)ASN1_STRING_length(have)))
+               ? ATT_OK
+               : bad(err, ATT_E_DENIED,
+                     "its subject alternative names are not the order's identifier alone");
+}
+
 static enum att_rc check_san(X509_EXTENSION *ext, struct wanted *w, struct att_err *err)
 {
+    if (w->device) {
+        return check_device_san(ext, w, err);
+    }
     ATT_CLEANUP(names_cleanup) GENERAL_NAMES *names = X509V3_EXT_d2i(ext);
     if (!names || sk_GENERAL_NAME_num(names) > CERTS_DNS_NAMES_MAX) {
         return bad(err, ATT_E_PARSE,
@@ -253,28 +279,26 @@ static enum att_rc check_extensions(X509_REQ *req, struct wanted *w, struct att_
     return ATT_OK;
 }
 
-static enum att_rc check_names(X509_REQ *req, const char *const *names, size_t n,
-                               struct att_err *err)
+static enum att_rc check_names(X509_REQ *req, struct wanted *w, struct att_err *err)
 {
-    struct wanted w = {.names = names, .n = n};
-    if (n == 0 || n > CERTS_DNS_NAMES_MAX) {
-        return att_fail(err, ATT_E_INVAL, "CSR: %zu names", n);
+    if (!w->device && (w->n == 0 || w->n > CERTS_DNS_NAMES_MAX)) {
+        return att_fail(err, ATT_E_INVAL, "CSR: %zu names", w->n);
     }
-    enum att_rc rc = check_subject(req, &w, err);
+    enum att_rc rc = check_subject(req, w, err);
     if (rc == ATT_OK) {
-        rc = check_extensions(req, &w, err);
+        rc = check_extensions(req, w, err);
     }
-    for (size_t i = 0; i < n && rc == ATT_OK; i++) {
-        if (!w.seen[i]) {
+    for (size_t i = 0; i < w->n && rc == ATT_OK; i++) {
+        if (!w->seen[i]) {
             rc = att_fail(err, ATT_E_DENIED, "CSR: it does not name %.80s, which was ordered",
-                          names[i]);
+                          w->names[i]);
         }
     }
     return rc;
 }
 
-enum att_rc certs_dns_csr_verify(struct att_slice der, const char *const *names, size_t n_names,
-                                 struct certs_dns_csr *ret_csr, struct att_err *err)
+static enum att_rc verify(struct att_slice der, struct wanted *w, struct certs_dns_csr *ret_csr,
+                          struct att_err *err)
 {
     ATT_CLEANUP(req_cleanup) X509_REQ *req = NULL;
     struct certs_dns_csr csr = {0};
@@ -286,7 +310,7 @@ enum att_rc certs_dns_csr_verify(struct att_slice der, const char *const *names,
         rc = check_signature(req, err);
     }
     if (rc == ATT_OK) {
-        rc = check_names(req, names, n_names, err);
+        rc = check_names(req, w, err);
     }
     if (rc == ATT_OK) {
         *ret_csr = csr;
@@ -294,4 +318,18 @@ enum att_rc certs_dns_csr_verify(struct att_slice der, const char *const *names,
         att_err_reason(err, "badCSR");
     }
     return rc;
+}
+
+enum att_rc certs_dns_csr_verify(struct att_slice der, const char *const *names, size_t n_names,
+                                 struct certs_dns_csr *ret_csr, struct att_err *err)
+{
+    struct wanted w = {.names = names, .n = n_names};
+    return verify(der, &w, ret_csr, err);
+}
+
+enum att_rc certs_device_csr_verify(struct att_slice der, const char *identifier,
+                                    struct certs_dns_csr *ret_csr, struct att_err *err)
+{
+    struct wanted w = {.device = identifier};
+    return verify(der, &w, ret_csr, err);
 }

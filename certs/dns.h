@@ -31,4 +31,11 @@ ATT_MUST_USE enum att_rc certs_dns_csr_verify(struct att_slice der, const char *
                                               size_t n_names, struct certs_dns_csr *ret_csr,
                                               struct att_err *err);
 
+/* The same for a device's permanent identifier: the same keys, signatures and extensions; the
+ * subject is empty or one CN that is the identifier; SANs are absent, or exactly one otherName
+ * PermanentIdentifier (RFC 4043) with this value and no assigner. */
+ATT_MUST_USE enum att_rc certs_device_csr_verify(struct att_slice der, const char *identifier,
+                                                 struct certs_dns_csr *ret_csr,
+                                                 struct att_err *err);
+
 #endif

@@ -38,6 +38,8 @@ void certs_ext_basic_ca(struct att_buf *exts, bool last); /* last: pathlen 0 */
  * is not NULL. */
 void certs_ext_intermediate(struct att_buf *exts, const char *trust_domain);
 void certs_ext_crl(struct att_buf *exts, const char *url);
+/* A GeneralName: otherName PermanentIdentifier (RFC 4043 §2) without an assigner. */
+void certs_put_permanent_id(struct att_buf *buf, const char *ek_id);
 /* Checks what all have in common, puts the whole together, frees tbs->extensions in any case. */
 ATT_MUST_USE enum att_rc certs_tbs_finish(struct certs_tbs *tbs, struct att_buf *ret_tbs,
                                           uint8_t ret_digest[ATT_SHA256_LEN], struct att_err *err);

@@ -4,6 +4,7 @@
 #include "attestd/conf/check.h"
 #include "attestd/conf/issuer_admin.h"
 #include "attestd/conf/hsms.h"
+#include "attestd/conf/issuer_devices.h"
 #include "attestd/conf/issuer_dns.h"
 #include "attestd/conf/load.h"
 #include "attestd/conf/schema.h"
@@ -98,6 +99,7 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_SEQUENCE_COUNT("profiles", PTR, struct conf_issuer, profiles, n_profiles,
                                &profile_entry, 1, CONF_PROFILES_MAX),
     CYAML_FIELD_MAPPING_PTR("dns", OPT, struct conf_issuer, dns, conf_dns_fields),
+    CYAML_FIELD_MAPPING_PTR("devices", OPT, struct conf_issuer, devices, conf_devices_fields),
     CYAML_FIELD_MAPPING_PTR("limits", OPT, struct conf_issuer, limits, conf_limits_fields),
     CYAML_FIELD_MAPPING_PTR("tls", OPT, struct conf_issuer, tls, tls_fields),
     CYAML_FIELD_MAPPING_PTR("crl", OPT, struct conf_issuer, crl, crl_fields),
@@ -179,8 +181,8 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
               default_list(&en->logs, &en->n_logs,
                            conf_tree_get(conf_tree_get(root, "enrolment"), "logs"), "firmware");
     ok = ok && conf_hsm_defaults(conf->hsm) && ca_defaults(conf->ca) &&
-         conf_dns_defaults(conf, root) && conf_limits_defaults(conf, root) &&
-         conf_admin_defaults(conf);
+         conf_dns_defaults(conf, root) && conf_devices_defaults(conf) &&
+         conf_limits_defaults(conf, root) && conf_admin_defaults(conf);
     const struct conf_node *list = conf_tree_get(root, "profiles");
     const struct conf_node *given = list ? list->first : NULL;
     for (unsigned i = 0; ok && i < conf->n_profiles; i++, given = given->next) {
@@ -614,6 +616,7 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     }
     check_ca(check, conf);
     conf_dns_check(check, conf);
+    conf_devices_check(check, conf);
     conf_limits_check(check, conf->limits);
     conf_admin_check(check, conf);
     if (conf->tls) {

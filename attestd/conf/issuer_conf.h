@@ -98,6 +98,26 @@ struct conf_dns {
     struct conf_range ranges[CONF_RANGES_MAX]; /* of allow */
     int64_t timeout_s;
 };
+/* Certificates for permanent identifiers by device-attest-01 with a standard statement, for clients
+ * that bring an AK certificate of our attestation CA: off where the section is not there. Under the
+ * same root as DNS names. */
+struct conf_device_profile {
+    char *name; /* no other profile has it */
+    char *description;
+    char *lifetime; /* 1d */
+    /* derived */
+    int64_t lifetime_s;
+};
+struct conf_devices {
+    struct conf_device_profile *profiles;
+    unsigned n_profiles;
+    /* Serves attestation-ca/attest and attestation-ca/secret, in the dialect of Smallstep's
+     * attestation CA; false unless set. */
+    bool attestation_ca;
+    char *ak_lifetime; /* 1d; of the AK certificates that those give */
+    /* derived */
+    int64_t ak_lifetime_s;
+};
 /* What one account, host or source address may do within 10 minutes; beyond that it is answered 429
  * rateLimited. 0 (addresses only): no limit. */
 #define CONF_LIMIT_ORDERS     2048
@@ -225,6 +245,7 @@ struct conf_issuer {
     struct conf_profile *profiles; /* at least one; names differ */
     unsigned n_profiles;
     struct conf_dns *dns;         /* NULL: no certificates for DNS names */
+    struct conf_devices *devices; /* NULL: none for permanent identifiers */
     struct conf_limits *limits;   /* never NULL */
     struct conf_issuer_tls *tls;  /* NULL: issued under the issuer's own TLS root */
     struct conf_crl *crl;         /* NULL: the defaults */
@@ -263,6 +284,8 @@ void conf_issuer_free(struct conf_issuer *conf);
 const struct conf_profile *conf_issuer_profile(const struct conf_issuer *conf, const char *name);
 /* Of the section dns; NULL when there is none of that name. */
 const struct conf_dns_profile *conf_dns_profile(const struct conf_issuer *conf, const char *name);
+const struct conf_device_profile *conf_device_profile(const struct conf_issuer *conf,
+                                                      const char *name);
 /* name: lowercase. */
 bool conf_dns_profile_allows(const struct conf_dns_profile *profile, const char *name);
 

@@ -21,6 +21,7 @@
 #include "attestd/proc/keyd_client.h"
 #include "attestd/proc/sandbox.h"
 #include "provision/acme/client.h"
+#include "provision/acme/requests.h"
 #include "provision/evidence/logs.h"
 #include "provision/evidence/statement.h"
 
@@ -305,6 +306,13 @@ void host_agent_work(struct host *host, unsigned slot, const char *name);
 /* Asks the issuer when certificates should be renewed (RFC 9773), of those whose time to be asked
  * for has come, or of all (at_once); what should be is renewed as agent rotate would. Host thread.
  * What fails is asked again later. */
+/* RFC 9773 §5: which certificate the agent's next order replaces; false: none, or the issuer has no
+ * renewal information. */
+bool host_renewal_replaces(struct host *host, struct acme_client *client,
+                           const struct agent_record *rec, char ret[ACME_CERT_ID_LEN]);
+/* Whether an order was refused for a reason that `replaces` may be: an order of before is alive, or
+ * the certificate is of another account, or not on record any more. It may be ordered without. */
+bool host_renewal_refused(struct acme_client *client);
 void host_renewal_poll(struct host *host, struct acme_client *client, bool at_once);
 
 /* Checks a downloaded chain in full; info and the boot policy's name for the record. */

@@ -191,6 +191,28 @@ static enum att_rc need_key_of_entry(struct host_issue *job, struct att_err *err
 /* ---- order -------------------------------------------------------------------------------------
  */
 
+/* A renewal says what it replaces. That it cannot be said keeps nobody from a certificate. */
+static enum att_rc new_order(struct host_issue *job, struct acme_order_request *request,
+                             char **ret_url, struct att_err *err)
+{
+    char replaces[ACME_CERT_ID_LEN];
+    if (!host_renewal_replaces(job->host, job->client, &job->rec, replaces)) {
+        return acme_client_new_order(job->client, request, &job->order, ret_url, err);
+    }
+    struct att_err why = {0};
+    request->replaces = replaces; /* borrowed for the call */
+    enum att_rc rc = acme_client_new_order(job->client, request, &job->order, ret_url, &why);
+    request->replaces = NULL;
+    if (rc != ATT_OK && host_renewal_refused(job->client)) {
+        att_log_err(ATT_INFO, "agent.replaces", &why);
+        return acme_client_new_order(job->client, request, &job->order, ret_url, err);
+    }
+    if (rc != ATT_OK && err) {
+        *err = why;
+    }
+    return rc;
+}
+
 static enum att_rc step_order(struct host_issue *job, struct att_err *err)
 {
     struct acme_order_request request = {.n_identifiers = 1, .profile = job->rec.profile};
@@ -202,9 +224,7 @@ static enum att_rc step_order(struct host_issue *job, struct att_err *err)
     memcpy(id->value, job->rec.spiffe_id, strlen(job->rec.spiffe_id) + 1);
     char *url = NULL;
     drop_order(job);
-    enum att_rc rc =
-        from_issuer(job, AGENT_STAGE_NET_ORDER,
-                    acme_client_new_order(job->client, &request, &job->order, &url, err));
+    enum att_rc rc = from_issuer(job, AGENT_STAGE_NET_ORDER, new_order(job, &request, &url, err));
     if (rc != ATT_OK) {
         return rc;
     }

@@ -21,13 +21,13 @@ struct question {
     char serial[72];
 };
 
-static enum att_rc cert_id(struct host *host, const struct question *q, char ret[ACME_CERT_ID_LEN],
+static enum att_rc cert_id(struct host *host, const char *name, char ret[ACME_CERT_ID_LEN],
                            struct att_err *err)
 {
     struct acme_cert_id id = {0};
     certs_autostack *chain = NULL;
     att_autobuf pem = {0}, uri = {0};
-    enum att_rc rc = certs_install_load(host->paths.agents, q->name, &pem, &uri, err);
+    enum att_rc rc = certs_install_load(host->paths.agents, name, &pem, &uri, err);
     if (rc == ATT_OK) {
         rc = certs_pem_parse(att_buf_slice(&pem), &chain, err);
     }
@@ -40,7 +40,7 @@ static enum att_rc cert_id(struct host *host, const struct question *q, char ret
     size_t aki_len = aki ? (size_t)ASN1_STRING_length(aki) : 0;
     size_t serial_len = (size_t)ASN1_STRING_length(serial);
     if (!aki_len || aki_len > sizeof id.aki || !serial_len || serial_len > sizeof id.serial) {
-        return att_fail(err, ATT_E_UNSUPPORTED, "%s: its certificate has no identifier", q->name);
+        return att_fail(err, ATT_E_UNSUPPORTED, "%s: its certificate has no identifier", name);
     }
     memcpy(id.aki, ASN1_STRING_get0_data(aki), aki_len);
     memcpy(id.serial, ASN1_STRING_get0_data(serial), serial_len);
@@ -108,7 +108,7 @@ static enum att_rc ask(struct host *host, struct acme_client *client, const stru
 {
     char id[ACME_CERT_ID_LEN];
     struct acme_renewal_info info = {0};
-    enum att_rc rc = cert_id(host, q, id, err);
+    enum att_rc rc = cert_id(host, q->name, id, err);
     if (rc == ATT_OK) {
         rc = acme_client_renewal_info(client, id, &info, err);
     }
@@ -145,4 +145,28 @@ void host_renewal_poll(struct host *host, struct acme_client *client, bool at_on
             return;
         }
     }
+}
+
+bool host_renewal_replaces(struct host *host, struct acme_client *client,
+                           const struct agent_record *rec, char ret[ACME_CERT_ID_LEN])
+{
+    struct att_err err = {0};
+    const struct acme_directory *dir = NULL;
+    if (!rec->serial[0] || acme_client_directory(client, false, &dir, NULL) != ATT_OK ||
+        !dir->renewal_info) {
+        return false;
+    }
+    if (cert_id(host, rec->name, ret, &err) != ATT_OK) {
+        att_log_err(ATT_DEBUG, "agent.replaces", &err); /* withdrawn, say: then it is a new one */
+        return false;
+    }
+    return true;
+}
+
+bool host_renewal_refused(struct acme_client *client)
+{
+    const struct acme_client_last *last = acme_client_last(client);
+    enum acme_problem_type type = last->problem.type;
+    return last->has_problem && (type == ACME_P_ALREADY_REPLACED || type == ACME_P_MALFORMED ||
+                                 type == ACME_P_UNAUTHORIZED);
 }

@@ -232,15 +232,16 @@ static enum att_rc take_format(struct evidence_cbor *cbor, enum evidence_fmt *re
     return rc == ATT_OK ? att_fail(err, ATT_E_PARSE, "fmt: \"%s\" is none known here", text) : rc;
 }
 
-static enum att_rc take_outer(struct evidence_cbor *cbor, struct evidence_attobj *attobj,
-                              struct att_err *err)
+/* ordered: fmt comes before what depends on it; else attStmt is read as fmt "tpm"'s. */
+static enum att_rc take_outer(struct evidence_cbor *cbor, bool ordered,
+                              struct evidence_attobj *attobj, struct att_err *err)
 {
     size_t n = 0, member = 0;
     unsigned seen = 0;
     enum att_rc rc = evidence_cbor_map(cbor, "attObj", OUTER, &n, err);
     for (size_t i = 0; rc == ATT_OK && i < n; i++) {
         rc = evidence_cbor_key(cbor, "attObj", outer, OUTER, &seen, &member, err);
-        if (rc == ATT_OK && member == ATT_STMT && !(seen & BIT(FMT))) {
+        if (rc == ATT_OK && ordered && member == ATT_STMT && !(seen & BIT(FMT))) {
             rc = att_fail(err, ATT_E_PARSE, "attObj: expected \"fmt\" first");
         }
         if (rc == ATT_OK) {
@@ -254,19 +255,38 @@ static enum att_rc take_outer(struct evidence_cbor *cbor, struct evidence_attobj
     return rc == ATT_OK ? evidence_cbor_end(cbor, "attObj", err) : rc;
 }
 
-enum att_rc evidence_attobj_parse(struct att_slice cbor, struct evidence_attobj *ret_attobj,
-                                  struct att_err *err)
+static enum att_rc read_all(struct att_slice cbor, bool ordered, struct evidence_attobj *attobj,
+                            struct att_err *err)
 {
     if (cbor.len > EVIDENCE_ATTOBJ_MAX) {
         return att_fail(err, ATT_E_LIMIT, "attObj: %zu bytes, at most %zu", cbor.len,
                         EVIDENCE_ATTOBJ_MAX);
     }
     struct evidence_cbor reader = {cbor};
-    struct evidence_attobj attobj = {0};
-    enum att_rc rc = take_outer(&reader, &attobj, err);
-    if (rc == ATT_OK) {
-        rc = check(&attobj, ATT_E_PARSE, err);
+    enum att_rc rc = take_outer(&reader, ordered, attobj, err);
+    return rc == ATT_OK ? check(attobj, ATT_E_PARSE, err) : rc;
+}
+
+enum att_rc evidence_attobj_parse_standard(struct att_slice cbor,
+                                           struct evidence_attobj *ret_attobj, struct att_err *err)
+{
+    struct evidence_attobj attobj = {.fmt = EVIDENCE_FMT_TPM};
+    enum att_rc rc = read_all(cbor, false, &attobj, err);
+    if (rc == ATT_OK && attobj.fmt != EVIDENCE_FMT_TPM) {
+        rc = att_fail(err, ATT_E_PARSE, "fmt: expected \"tpm\", found \"%s\"",
+                      formats[attobj.fmt].name);
     }
+    if (rc == ATT_OK) {
+        *ret_attobj = attobj;
+    }
+    return rc;
+}
+
+enum att_rc evidence_attobj_parse(struct att_slice cbor, struct evidence_attobj *ret_attobj,
+                                  struct att_err *err)
+{
+    struct evidence_attobj attobj = {0};
+    enum att_rc rc = read_all(cbor, true, &attobj, err);
     if (rc != ATT_OK) {
         return rc;
     }

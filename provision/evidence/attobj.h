@@ -46,5 +46,11 @@ ATT_MUST_USE enum att_rc evidence_attobj_encode(const struct evidence_attobj *at
 ATT_MUST_USE enum att_rc evidence_attobj_parse(struct att_slice cbor,
                                                struct evidence_attobj *ret_attobj,
                                                struct att_err *err);
+/* What a stock device-attest-01 client sends: fmt "tpm" only, its members in any order, since
+ * common CBOR libraries sort none. All else as above: caps, definite lengths, no member twice,
+ * unknown or missing, no byte after the end. */
+ATT_MUST_USE enum att_rc evidence_attobj_parse_standard(struct att_slice cbor,
+                                                        struct evidence_attobj *ret_attobj,
+                                                        struct att_err *err);
 
 #endif

@@ -90,7 +90,8 @@ static enum att_rc one_scope(struct issuer_admin_call *call, struct store_tx *tx
     }
     issuer_autosettings *settings = issuer_settings_get(call->issuer);
     if (profile && !conf_issuer_profile(settings->conf, profile) &&
-        !conf_dns_profile(settings->conf, profile)) {
+        !conf_dns_profile(settings->conf, profile) &&
+        !conf_device_profile(settings->conf, profile)) {
         return issuer_refuse(err, ATT_E_NOTFOUND, "usage", "there is no profile \"%.64s\"",
                              profile);
     }

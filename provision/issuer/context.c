@@ -313,7 +313,7 @@ static enum att_rc load_dns(struct issuer *issuer, bool create, struct att_err *
     const struct conf_issuer *conf = issuer->settings->conf;
     enum att_rc rc = issuer_alternate_load(conf->state_dir, "workload", issuer->ca->workload_ca,
                                            &issuer->workload_alternate, err);
-    if (!rc && conf->dns) {
+    if (!rc && (conf->dns || conf->devices)) {
         rc = issuer_dns_ca_load(conf, issuer->ca->hsm, create, &issuer->dns_ca, err);
     }
     if (!rc && issuer->dns_ca) {
@@ -470,7 +470,8 @@ static enum att_rc init_more(const struct conf_issuer *conf, struct issuer_hsm *
                              struct att_err *err)
 {
     struct att_err why = {0};
-    enum att_rc rc = conf->dns ? issuer_dns_ca_create(conf, hsm, &why) : ATT_E_EXISTS;
+    bool names = conf->dns || conf->devices;
+    enum att_rc rc = names ? issuer_dns_ca_create(conf, hsm, &why) : ATT_E_EXISTS;
     if (rc != ATT_E_EXISTS && err) {
         *err = why;
     }
@@ -483,7 +484,7 @@ static enum att_rc init_rest(const struct conf_issuer *conf, struct issuer_hsm *
 {
     issuer_autofree *origin = issuer_log_origin(conf->url, att_now_utc_s());
     enum att_rc rc = audit_log_make_key(conf->state_dir, origin ? origin : "", err);
-    return rc || !conf->dns ? rc : issuer_dns_ca_create(conf, hsm, err);
+    return rc || !(conf->dns || conf->devices) ? rc : issuer_dns_ca_create(conf, hsm, err);
 }
 
 /* ret_complete NULL: the roots are made here. */

@@ -41,6 +41,7 @@
 #define ISSUER_RECENT_CHANGES      16   /* of the account itself */
 #define ISSUER_RECENT_REVOCATIONS  64   /* by one account or key; each makes a new list */
 #define ISSUER_RECENT_REFUSED_LOGS 8    /* refused statements whose logs are kept */
+#define ISSUER_RECENT_STEP         32   /* messages of one address to attestation-ca/ */
 #define ISSUER_RECENT_NEW_LOGS     64   /* logs not seen before, of up to 4 MiB each */
 #define ISSUER_TAILS_FREE          8192 /* bytes of tails that a statement may have beside that */
 /* A refused M1 is kept up to this; beyond, and for what it says besides, there is its digest. */
@@ -219,6 +220,8 @@ enum att_rc issuer_dns_order(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_dns_authz(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_dns_challenge(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_dns_finalize(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_device_challenge(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_device_finalize(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_key_change(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_revoke_cert(struct issuer_call *call, struct att_err *err);
 
@@ -279,6 +282,7 @@ enum issuer_limit_kind {
     ISSUER_LIMIT_HOST_ORDERS, /* those from here on as the configuration says */
     ISSUER_LIMIT_ADDRESS_REQUESTS,
     ISSUER_LIMIT_ADDRESS_ACCOUNTS,
+    ISSUER_LIMIT_ADDRESS_STEP,   /* messages to the attestation CA's endpoints */
     ISSUER_LIMIT_ADMIN_REFUSALS, /* records of them, by identity or address */
     ISSUER_LIMITS                /* how many */
 };

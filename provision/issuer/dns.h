@@ -20,6 +20,9 @@ void issuer_dns_view_done(struct issuer_dns_view *view);
 ATT_MUST_USE enum att_rc issuer_dns_load(struct issuer_call *call, struct store_tx *tx,
                                          const char *id, struct issuer_dns_view *ret_view,
                                          struct att_err *err);
+/* Is it of type "permanent-identifier"? The noun of its URLs: "device" or "dns". */
+bool issuer_dns_is_device(const char *type);
+const char *issuer_dns_noun(const char *type);
 /* "invalid" for one whose time is over. */
 const char *issuer_dns_status(const struct store_dns_order *order, int64_t now);
 json_t *issuer_dns_order_json(const struct issuer *issuer, const struct issuer_dns_view *view,
@@ -28,7 +31,8 @@ json_t *issuer_dns_order_json(const struct issuer *issuer, const struct issuer_d
 /* unauthorized, reason "hostBanned": the account is a banned host's. */
 ATT_MUST_USE enum att_rc issuer_dns_check_host(struct issuer_call *call, struct store_tx *tx,
                                                struct att_err *err);
-/* newOrder of identifiers of type dns. */
+/* newOrder of identifiers of type dns, or of one of type permanent-identifier (an order of which
+ * lives as long as an agent's: ISSUER_ORDER_S). */
 ATT_MUST_USE enum att_rc issuer_dns_new_order(struct issuer_call *call,
                                               const struct acme_order_request *request,
                                               struct att_err *err);
@@ -43,5 +47,12 @@ ATT_MUST_USE enum att_rc issuer_dns_look(struct issuer *issuer, struct att_err *
 /* In the transaction that ends an authorization: its order becomes invalid, with this problem. */
 ATT_MUST_USE enum att_rc issuer_dns_fail_order(struct store_tx *tx, const char *id,
                                                const char *problem, struct att_err *err);
+
+/* In the transaction that proves a name: its order becomes ready when all are proved. */
+ATT_MUST_USE enum att_rc issuer_dns_order_ready(struct store_tx *tx, const char *id,
+                                                struct att_err *err);
+/* RFC 8555 §11.1: badCSR, reason csrAccountKey, for the key of any account. */
+ATT_MUST_USE enum att_rc issuer_dns_check_accounts(struct issuer_call *call, struct store_tx *tx,
+                                                   struct att_slice spki, struct att_err *err);
 
 #endif

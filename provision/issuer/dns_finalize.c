@@ -18,7 +18,11 @@ struct closing {
 static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct closing *c = user;
-    return issuer_dns_load(c->call, tx, c->call->id, &c->view, err);
+    enum att_rc rc = issuer_dns_load(c->call, tx, c->call->id, &c->view, err);
+    if (!rc && issuer_dns_is_device(c->view.order.type)) { /* device_finalize.c */
+        rc = att_fail(err, ATT_E_NOTFOUND, "no order for DNS names");
+    }
+    return rc;
 }
 
 static enum att_rc not_ready(struct closing *c, struct att_err *err)
@@ -46,12 +50,13 @@ static enum att_rc check_csr(struct closing *c, struct att_err *err)
     return rc ? issuer_problem(c->call, err, ACME_P_BAD_CSR, NULL, "%s", why.msg) : ATT_OK;
 }
 
-/* RFC 8555 §11.1: no account's key, whoever's it is. */
-static enum att_rc check_accounts(struct closing *c, struct store_tx *tx, struct att_err *err)
+/* No account's key, whoever's it is. */
+enum att_rc issuer_dns_check_accounts(struct issuer_call *call, struct store_tx *tx,
+                                      struct att_slice spki, struct att_err *err)
 {
     char thumbprint[ACME_THUMBPRINT_LEN];
     struct store_account account = {0};
-    if (acme_spki_thumbprint(ATT_SLICE(c->parsed.spki, c->parsed.spki_len), thumbprint, NULL)) {
+    if (acme_spki_thumbprint(spki, thumbprint, NULL)) {
         return ATT_OK; /* of a kind that no account has */
     }
     enum att_rc rc = store_find(tx, &store_accounts, "thumbprint", thumbprint, &account, NULL);
@@ -60,7 +65,7 @@ static enum att_rc check_accounts(struct closing *c, struct store_tx *tx, struct
         return ATT_OK;
     }
     return rc ? att_fail(err, rc, "accounts cannot be read")
-              : issuer_problem(c->call, err, ACME_P_BAD_CSR, "csrAccountKey",
+              : issuer_problem(call, err, ACME_P_BAD_CSR, "csrAccountKey",
                                "the CSR's key is an account key");
 }
 
@@ -153,7 +158,8 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         rc = check_basis(c, &profile, err);
     }
     if (!rc) {
-        rc = check_accounts(c, tx, err);
+        rc = issuer_dns_check_accounts(c->call, tx, ATT_SLICE(c->parsed.spki, c->parsed.spki_len),
+                                       err);
     }
     return rc ? rc : intend(c, tx, profile, err);
 }

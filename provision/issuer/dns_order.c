@@ -24,6 +24,16 @@ void issuer_dns_view_done(struct issuer_dns_view *view)
     *view = (struct issuer_dns_view){0};
 }
 
+bool issuer_dns_is_device(const char *type)
+{
+    return strcmp(type, ACME_ID_PERMANENT) == 0;
+}
+
+const char *issuer_dns_noun(const char *type)
+{
+    return issuer_dns_is_device(type) ? "device" : "dns";
+}
+
 const char *issuer_dns_status(const struct store_dns_order *order, int64_t now)
 {
     bool waits = strcmp(order->status, "pending") == 0 || strcmp(order->status, "ready") == 0;
@@ -34,17 +44,18 @@ json_t *issuer_dns_order_json(const struct issuer *issuer, const struct issuer_d
                               int64_t now)
 {
     const struct store_dns_order *order = &view->order;
+    const char *noun = issuer_dns_noun(order->type);
     json_t *identifiers = json_array(), *authzs = json_array();
     for (size_t i = 0; i < view->n; i++) {
-        json_array_append_new(identifiers, json_pack("{s:s, s:s}", "type", ACME_ID_DNS, "value",
+        json_array_append_new(identifiers, json_pack("{s:s, s:s}", "type", order->type, "value",
                                                      view->authzs[i].name));
         json_array_append_new(
-            authzs, json_sprintf("%s/dns-authz/%s", issuer->base_url, view->authzs[i].id));
+            authzs, json_sprintf("%s/%s-authz/%s", issuer->base_url, noun, view->authzs[i].id));
     }
     json_t *o = json_pack("{s:s, s:o, s:o, s:o, s:o, s:s}", "status", issuer_dns_status(order, now),
                           "expires", issuer_time_json(order->expires_at), "identifiers",
                           identifiers, "authorizations", authzs, "finalize",
-                          json_sprintf("%s/dns-finalize/%s", issuer->base_url, order->id),
+                          json_sprintf("%s/%s-finalize/%s", issuer->base_url, noun, order->id),
                           "profile", order->profile);
     if (order->cert[0]) {
         json_object_set_new(o, "certificate",
@@ -60,9 +71,12 @@ static json_t *challenge_json(const struct issuer *issuer, const struct store_dn
 {
     const char *status =
         strcmp(a->status, "deactivated") == 0 ? (a->validated_at ? "valid" : "pending") : a->status;
-    json_t *c = json_pack("{s:s, s:o, s:s, s:s}", "type", ACME_CHALLENGE_HTTP, "url",
-                          json_sprintf("%s/dns-challenge/%s", issuer->base_url, a->id), "status",
-                          status, "token", a->token);
+    bool device = issuer_dns_is_device(a->type);
+    json_t *c = json_pack(
+        "{s:s, s:o, s:s, s:s}", "type", device ? ACME_CHALLENGE_DEVICE_ATTEST : ACME_CHALLENGE_HTTP,
+        "url",
+        json_sprintf("%s/%s-challenge/%s", issuer->base_url, issuer_dns_noun(a->type), a->id),
+        "status", status, "token", a->token);
     if (a->validated_at) {
         json_object_set_new(c, "validated", issuer_time_json(a->validated_at));
     }
@@ -80,7 +94,7 @@ static json_t *authz_json(const struct issuer *issuer, const struct store_dns_au
                          : over && strcmp(a->status, "valid") == 0 ? "expired"
                                                                    : a->status;
     return json_pack("{s:s, s:o, s:{s:s, s:s}, s:[o]}", "status", status, "expires",
-                     issuer_time_json(a->expires_at), "identifier", "type", ACME_ID_DNS, "value",
+                     issuer_time_json(a->expires_at), "identifier", "type", a->type, "value",
                      a->name, "challenges", challenge_json(issuer, a));
 }
 
@@ -93,8 +107,10 @@ static enum att_rc copy_authz(const struct store_dns_authz *from, struct store_d
 {
     bool ok = issuer_set(&to->id, from->id) && issuer_set(&to->ord, from->ord) &&
               issuer_set(&to->account, from->account) && issuer_set(&to->name, from->name) &&
-              issuer_set(&to->status, from->status) && issuer_set(&to->token, from->token) &&
-              issuer_set(&to->error, from->error);
+              issuer_set(&to->type, from->type) && issuer_set(&to->host, from->host) &&
+              issuer_set(&to->ak, from->ak) && issuer_set(&to->spki, from->spki) &&
+              issuer_set(&to->decision, from->decision) && issuer_set(&to->status, from->status) &&
+              issuer_set(&to->token, from->token) && issuer_set(&to->error, from->error);
     to->created_at = from->created_at;
     to->expires_at = from->expires_at;
     to->validated_at = from->validated_at;
@@ -145,7 +161,9 @@ enum att_rc issuer_dns_load(struct issuer_call *call, struct store_tx *tx, const
 struct opening {
     struct issuer_call *call;
     const struct acme_order_request *request;
-    const struct conf_dns_profile *profile;
+    const char *type;                       /* of the identifiers */
+    const struct conf_dns_profile *profile; /* of DNS names */
+    const char *profile_name;
     char names[CERTS_DNS_NAMES_MAX][CERTS_DNS_NAME_MAX + 1];
     size_t n;
     char replaces[2 * ATT_SHA256_LEN + 1];
@@ -258,11 +276,13 @@ static enum att_rc fill_authz(const struct opening *o, const char *name,
     }
     att_buf_b64u(&text, ATT_SLICE_ARRAY(token));
     const char *token_text = att_buf_cstr(&text);
-    bool ok = token_text && issuer_set(&authz->id, id) &&
-              issuer_set(&authz->ord, o->made.order.id) &&
-              issuer_set(&authz->account, o->call->account.id) && issuer_set(&authz->name, name) &&
-              issuer_set(&authz->status, "pending") && issuer_set(&authz->token, token_text) &&
-              issuer_set(&authz->error, "");
+    bool ok =
+        token_text && issuer_set(&authz->id, id) && issuer_set(&authz->ord, o->made.order.id) &&
+        issuer_set(&authz->account, o->call->account.id) && issuer_set(&authz->type, o->type) &&
+        issuer_set(&authz->name, name) && issuer_set(&authz->status, "pending") &&
+        issuer_set(&authz->token, token_text) && issuer_set(&authz->error, "") &&
+        issuer_set(&authz->host, "") && issuer_set(&authz->ak, "") &&
+        issuer_set(&authz->spki, "") && issuer_set(&authz->decision, "");
     authz->created_at = o->made.order.created_at;
     authz->expires_at = o->made.order.expires_at;
     return ok ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory");
@@ -282,12 +302,14 @@ static enum att_rc fill_order(struct opening *o, struct att_err *err)
         return rc;
     }
     bool ok = text && issuer_set(&order->id, id) &&
-              issuer_set(&order->account, o->call->account.id) && issuer_set(&order->names, text) &&
-              issuer_set(&order->profile, o->profile->name) &&
+              issuer_set(&order->account, o->call->account.id) &&
+              issuer_set(&order->type, o->type) && issuer_set(&order->names, text) &&
+              issuer_set(&order->profile, o->profile_name) &&
               issuer_set(&order->status, "pending") && issuer_set(&order->error, "") &&
               issuer_set(&order->cert, "") && issuer_set(&order->replaces, o->replaces);
     order->created_at = o->call->now;
-    order->expires_at = o->call->now + ISSUER_DNS_ORDER_S;
+    order->expires_at =
+        o->call->now + (issuer_dns_is_device(o->type) ? ISSUER_ORDER_S : ISSUER_DNS_ORDER_S);
     o->made.authzs = calloc(CERTS_DNS_NAMES_MAX, sizeof *o->made.authzs);
     return ok && o->made.authzs ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory");
 }
@@ -354,6 +376,39 @@ static enum att_rc open_order(void *user, struct store_tx *tx, struct att_err *e
     return rc;
 }
 
+/* permanent-identifier: one, of the only form that an AK certificate of ours states. Whose it is,
+ * the evidence says. */
+static enum att_rc take_device(struct opening *o, struct att_err *err)
+{
+    const char *value = o->request->identifiers[0].value;
+    if (o->request->n_identifiers != 1) {
+        return issuer_problem(o->call, err, ACME_P_REJECTED_IDENTIFIER, NULL,
+                              "an order for a permanent-identifier has exactly one identifier");
+    }
+    if (strlen(value) != VERIFY_ID_HEX - 1 || strspn(value, "0123456789abcdef") != strlen(value)) {
+        bool slash = strchr(value, '/') != NULL; /* device-attest §3 */
+        return issuer_problem(o->call, err, slash ? ACME_P_MALFORMED : ACME_P_REJECTED_IDENTIFIER,
+                              NULL, "expected an EK id: 64 lowercase hex digits");
+    }
+    memcpy(o->names[0], value, VERIFY_ID_HEX);
+    o->n = 1;
+    return ATT_OK;
+}
+
+static enum att_rc choose_device_profile(struct opening *o, struct att_err *err)
+{
+    const struct conf_issuer *conf = o->call->settings->conf;
+    const char *asked = o->request->profile;
+    const struct conf_device_profile *profile =
+        asked ? conf_device_profile(conf, asked) : &conf->devices->profiles[0];
+    if (!profile) {
+        return issuer_problem(o->call, err, ACME_P_INVALID_PROFILE, NULL,
+                              "there is no profile %.64s for permanent-identifiers", asked);
+    }
+    o->profile_name = profile->name;
+    return ATT_OK;
+}
+
 enum att_rc issuer_dns_new_order(struct issuer_call *call, const struct acme_order_request *request,
                                  struct att_err *err)
 {
@@ -363,16 +418,21 @@ enum att_rc issuer_dns_new_order(struct issuer_call *call, const struct acme_ord
     }
     o->call = call;
     o->request = request;
-    enum att_rc rc = take_names(o, err);
+    bool device = issuer_dns_is_device(request->identifiers[0].type);
+    o->type = device ? ACME_ID_PERMANENT : ACME_ID_DNS;
+    enum att_rc rc = device ? take_device(o, err) : take_names(o, err);
     if (!rc) {
-        rc = choose_profile(o, err);
+        rc = device ? choose_device_profile(o, err) : choose_profile(o, err);
+    }
+    if (!rc && !device) {
+        o->profile_name = o->profile->name;
     }
     if (!rc) {
         rc = store_run(call->issuer->store, true, open_order, o, err);
     }
     if (!rc) {
-        snprintf(call->response->location, sizeof call->response->location, "%s/dns-order/%s",
-                 call->issuer->base_url, o->made.order.id);
+        snprintf(call->response->location, sizeof call->response->location, "%s/%s-order/%s",
+                 call->issuer->base_url, issuer_dns_noun(o->type), o->made.order.id);
         rc = issuer_reply(call, 201, issuer_dns_order_json(call->issuer, &o->made, call->now), err);
     }
     issuer_dns_view_done(&o->made);

@@ -46,7 +46,7 @@ static enum att_rc count_open(void *user, const void *record, struct att_err *er
 }
 
 /* The order is ready when each of its authorizations is valid (RFC 8555 §7.1.6). */
-static enum att_rc order_ready(struct store_tx *tx, const char *id, struct att_err *err)
+enum att_rc issuer_dns_order_ready(struct store_tx *tx, const char *id, struct att_err *err)
 {
     size_t open = 0;
     struct store_dns_order order = {0};
@@ -93,7 +93,7 @@ static enum att_rc write_result(void *user, struct store_tx *tx, struct att_err 
     }
     if (!rc) {
         rc = r->problem ? issuer_dns_fail_order(tx, a.ord, r->text, err)
-                        : order_ready(tx, a.ord, err);
+                        : issuer_dns_order_ready(tx, a.ord, err);
     }
     if (!rc) {
         rc = audit(r, tx, &a, err);
@@ -170,6 +170,9 @@ static enum att_rc take_answer(void *user, struct store_tx *tx, struct att_err *
     enum att_rc rc = store_get(tx, &store_dns_authzs, call->id, &a->authz, err);
     if (!rc && strcmp(a->authz.account, call->account.id) != 0) {
         rc = issuer_problem(call, err, ACME_P_UNAUTHORIZED, NULL, "another account's resource");
+    }
+    if (!rc && issuer_dns_is_device(a->authz.type)) { /* no http-01 proves one of those */
+        rc = att_fail(err, ATT_E_NOTFOUND, "no challenge of a DNS name");
     }
     /* Said twice, or said when it is over: it is told as it is (RFC 8555 §7.5.1). */
     if (rc || !call->jws.payload.len || strcmp(a->authz.status, "pending") != 0) {

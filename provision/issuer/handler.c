@@ -1,4 +1,5 @@
 /* From a request to an answer: routes, methods, JWS discipline (RFC 8555 §6), problems. */
+#include "provision/issuer/device.h"
 #include "provision/issuer/metrics.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/renewal.h"
@@ -41,6 +42,10 @@ static const struct route routes[] = {
     {"dns-authz", true, KEY_KID, issuer_dns_authz, false},
     {"dns-challenge", true, KEY_KID, issuer_dns_challenge, false},
     {"dns-finalize", true, KEY_KID, issuer_dns_finalize, false},
+    {"device-order", true, KEY_KID, issuer_dns_order, false},
+    {"device-authz", true, KEY_KID, issuer_dns_authz, false},
+    {"device-challenge", true, KEY_KID, issuer_device_challenge, false},
+    {"device-finalize", true, KEY_KID, issuer_device_finalize, false},
 };
 
 /* ---- problems
@@ -122,6 +127,10 @@ static enum att_rc add_profiles(json_t *meta, const struct conf_issuer *conf)
     }
     for (unsigned i = 0; conf->dns && i < conf->dns->n_profiles; i++) {
         const struct conf_dns_profile *p = &conf->dns->profiles[i];
+        json_object_set_new(profiles, p->name, json_string(p->description));
+    }
+    for (unsigned i = 0; conf->devices && i < conf->devices->n_profiles; i++) {
+        const struct conf_device_profile *p = &conf->devices->profiles[i];
         json_object_set_new(profiles, p->name, json_string(p->description));
     }
     return json_object_set_new(meta, "profiles", profiles) == 0 ? ATT_OK : ATT_E_NOMEM;
@@ -379,8 +388,10 @@ static bool too_many(struct issuer *issuer, const struct issuer_request *request
 
 static const char *resource_of(const char *rest, const struct route *route)
 {
-    static const char *const words[] = {"directory", "newNonce", "crl/", "log/", RENEWAL};
-    static const char *const names[] = {"directory", "newNonce", "crl", "log", "renewalInfo"};
+    static const char *const words[] = {"directory", "newNonce", "crl/",
+                                        "log/",      RENEWAL,    ISSUER_STEP};
+    static const char *const names[] = {"directory", "newNonce",    "crl",
+                                        "log",       "renewalInfo", "attestationCa"};
     for (size_t i = 0; !route && i < sizeof words / sizeof words[0]; i++) {
         if (strncmp(rest, words[i], strlen(words[i])) == 0) {
             return names[i];
@@ -429,6 +440,8 @@ static void handle(struct issuer *issuer, const struct issuer_request *request,
             issuer_refuse_plain(response, 405, ACME_P_MALFORMED,
                                 "this resource is read with GET or HEAD");
         }
+    } else if (strncmp(rest, ISSUER_STEP, sizeof ISSUER_STEP - 1) == 0) {
+        issuer_step(issuer, rest + sizeof ISSUER_STEP - 1, request, response);
     } else if (!route) {
         issuer_refuse_plain(response, 404, ACME_P_MALFORMED, "there is no such resource");
     } else if (request->method != ISSUER_POST) {

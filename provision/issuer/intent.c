@@ -69,6 +69,7 @@ static enum att_rc make_tbs(const struct issuer_intent *intent, const X509 *ca, 
     uint8_t digest[ATT_SHA256_LEN];
     return intent->kind == ISSUER_CA_AGENT ? certs_leaf_tbs(&intent->leaf, ca, tbs, digest, err)
            : intent->kind == ISSUER_CA_AK  ? certs_ak_tbs(&intent->ak, ca, tbs, digest, err)
+           : intent->dns.device_id         ? certs_device_tbs(&intent->dns, ca, tbs, digest, err)
                                            : certs_dns_tbs(&intent->dns, ca, tbs, digest, err);
 }
 

@@ -272,8 +272,9 @@ enum att_rc issuer_new_order(struct issuer_call *call, struct att_err *err)
 {
     struct m3 m = {.call = call};
     enum att_rc rc = acme_order_request_parse(att_buf_slice(&call->jws.payload), &m.request, err);
-    if (!rc && call->settings->conf->dns &&
-        strcmp(m.request.identifiers[0].type, ACME_ID_DNS) == 0) {
+    const char *type = rc ? "" : m.request.identifiers[0].type;
+    if (!rc && ((call->settings->conf->dns && strcmp(type, ACME_ID_DNS) == 0) ||
+                (call->settings->conf->devices && strcmp(type, ACME_ID_PERMANENT) == 0))) {
         rc = issuer_dns_new_order(call, &m.request, err);
         acme_order_request_done(&m.request);
         return rc;

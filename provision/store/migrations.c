@@ -131,6 +131,18 @@ const struct store_migration store_migrations[] = {
          "CREATE INDEX proposals_state ON proposals (state);"
          "CREATE TABLE admin_requests (id TEXT PRIMARY KEY, op TEXT NOT NULL, at BIGINT NOT NULL);"
          "CREATE INDEX admin_requests_at ON admin_requests (at);"},
+    /* Orders for names that are no agents' are of two types. */
+    {11, "ALTER TABLE dns_orders ADD COLUMN type TEXT NOT NULL DEFAULT 'dns';"
+         "ALTER TABLE dns_authzs ADD COLUMN type TEXT NOT NULL DEFAULT 'dns';"
+         "ALTER TABLE dns_authzs ADD COLUMN host TEXT NOT NULL DEFAULT '';"
+         "ALTER TABLE dns_authzs ADD COLUMN ak TEXT NOT NULL DEFAULT '';"
+         "ALTER TABLE dns_authzs ADD COLUMN spki TEXT NOT NULL DEFAULT '';"
+         "ALTER TABLE dns_authzs ADD COLUMN decision TEXT NOT NULL DEFAULT '';"
+         "CREATE TABLE step_pending (secret TEXT PRIMARY KEY, ek TEXT NOT NULL,"
+         " facts TEXT NOT NULL, spki BLOB NOT NULL, created_at BIGINT NOT NULL,"
+         " expires_at BIGINT NOT NULL);"
+         "CREATE INDEX step_pending_ek ON step_pending (ek, created_at);"
+         "CREATE INDEX step_pending_expires ON step_pending (expires_at);"},
     /* What each minute's sweep and a rotation's last step ask of 100,000 hosts and a million
      * certificates (tests/unit/store/test_plans). */
     {12, "CREATE INDEX aks_ended ON aks (expires_at) WHERE state <> 'valid';"

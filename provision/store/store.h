@@ -71,7 +71,7 @@ struct store_table {
 extern const struct store_table store_accounts, store_hosts, store_host_eks, store_ek_claims,
     store_tickets, store_aks, store_orders, store_certs, store_entries, store_policies,
     store_allowlists, store_dns_orders, store_dns_authzs, store_renewals, store_authorities,
-    store_issuers, store_proposals, store_admin_requests;
+    store_issuers, store_proposals, store_admin_requests, store_step_pending;
 
 void store_record_done(const struct store_table *table, void *record);
 /* ATT_E_NOTFOUND when there is none; record must be zeroed and is filled only on success. */
@@ -209,6 +209,7 @@ struct store_order {
 struct store_dns_order {
     char *id;
     char *account;
+    char *type;  /* of its identifiers: "dns", or "permanent-identifier" (then exactly one) */
     char *names; /* JSON array, lowercase, sorted, none twice */
     char *profile;
     char *status; /* RFC 8555 §7.1.6 */
@@ -224,12 +225,33 @@ struct store_dns_order {
 struct store_dns_authz {
     char *id;
     char *ord, *account;
+    char *type; /* as in its order */
     char *name;
     char *status; /* pending, processing (its challenge is), valid, invalid, deactivated */
     char *token;
     char *error; /* problem document, JSON, or empty */
+    /* Of a valid "permanent-identifier": what was proved. Else "". */
+    char *host, *ak; /* host; serial number of the AK certificate that vouched */
+    char *spki;      /* hex SHA-256 of the certified key's SubjectPublicKeyInfo */
+    char *decision;  /* digest of the verdict's record */
     int64_t created_at, expires_at, validated_at;
 };
+
+/* A credential that was made by the attestation CA's endpoints and nobody has solved yet. */
+struct store_step {
+    char *secret;        /* hex SHA-256 of what was encrypted: the solution names the row */
+    char *ek;            /* EK id */
+    char *facts;         /* JSON: akName, manufacturer, model, version, ekCertSha256, verdict */
+    struct att_buf spki; /* of the AK, DER */
+    int64_t created_at, expires_at;
+};
+#define STORE_STEP_OF_EK 16 /* the oldest gives way: a stranger who names an EK locks nobody out   \
+                             */
+#define STORE_STEP_MAX 4096 /* of all */
+/* Makes room for one more of this EK, and forgets those whose time is over. ATT_E_RETRY: there are
+ * STORE_STEP_MAX. */
+ATT_MUST_USE enum att_rc store_step_room(struct store_tx *tx, const char *ek, int64_t now,
+                                         struct att_err *err);
 
 /* Certificates made up to this time are to be renewed now (RFC 9773 §4.2). */
 struct store_renewal {

@@ -161,6 +161,7 @@ TABLE(store_allowlists, "allowlists", store_allowlist, allowlists);
 static const struct store_column dns_orders[] = {
     TEXT(store_dns_order, id),
     FIXED_TEXT(store_dns_order, account),
+    FIXED_TEXT(store_dns_order, type),
     FIXED_TEXT(store_dns_order, names),
     TEXT(store_dns_order, profile),
     TEXT(store_dns_order, status),
@@ -176,15 +177,26 @@ static const struct store_column dns_authzs[] = {
     TEXT(store_dns_authz, id),
     FIXED_TEXT(store_dns_authz, ord),
     FIXED_TEXT(store_dns_authz, account),
+    FIXED_TEXT(store_dns_authz, type),
     FIXED_TEXT(store_dns_authz, name),
     TEXT(store_dns_authz, status),
     FIXED_TEXT(store_dns_authz, token),
     TEXT(store_dns_authz, error),
+    TEXT(store_dns_authz, host),
+    TEXT(store_dns_authz, ak),
+    TEXT(store_dns_authz, spki),
+    TEXT(store_dns_authz, decision),
     FIXED_INT(store_dns_authz, created_at),
     INT(store_dns_authz, expires_at),
     INT(store_dns_authz, validated_at),
 };
 TABLE(store_dns_authzs, "dns_authzs", store_dns_authz, dns_authzs);
+
+static const struct store_column step_pending[] = {
+    TEXT(store_step, secret), FIXED_TEXT(store_step, ek),        FIXED_TEXT(store_step, facts),
+    BLOB(store_step, spki),   FIXED_INT(store_step, created_at), FIXED_INT(store_step, expires_at),
+};
+TABLE(store_step_pending, "step_pending", store_step, step_pending);
 
 static const struct store_column renewals[] = {
     TEXT(store_renewal, scope),
@@ -235,9 +247,9 @@ static const struct store_column issuers[] = {
 TABLE(store_issuers, "issuers", store_issuer, issuers);
 
 const struct store_table *const store_tables[STORE_TABLES] = {
-    &store_accounts,       &store_hosts,       &store_host_eks,   &store_ek_claims,
-    &store_tickets,        &store_aks,         &store_orders,     &store_certs,
-    &store_entries,        &store_policies,    &store_dns_orders, &store_dns_authzs,
-    &store_renewals,       &store_authorities, &store_issuers,    &store_proposals,
-    &store_admin_requests, &store_allowlists,
+    &store_accounts,       &store_hosts,       &store_host_eks,     &store_ek_claims,
+    &store_tickets,        &store_aks,         &store_orders,       &store_certs,
+    &store_entries,        &store_policies,    &store_dns_orders,   &store_dns_authzs,
+    &store_renewals,       &store_authorities, &store_issuers,      &store_proposals,
+    &store_admin_requests, &store_allowlists,  &store_step_pending,
 };

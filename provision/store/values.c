@@ -181,6 +181,31 @@ static const char *const swept[] = {
     " (SELECT id FROM aks WHERE state <> 'valid' AND expires_at < ?1 LIMIT ?2)",
 };
 
+enum att_rc store_step_room(struct store_tx *tx, const char *ek, int64_t now, struct att_err *err)
+{
+    struct number all = {.store = tx->store}, own = all;
+    const struct store_value time = STORE_VINT(now), of = STORE_VTEXT(ek);
+    enum att_rc rc = store_exec(tx, "DELETE FROM step_pending WHERE expires_at <= ?1", &time, 1,
+                                NULL, NULL, NULL, err);
+    if (!rc) {
+        rc = store_exec(tx, "SELECT COUNT(*) FROM step_pending WHERE ek = ?1", &of, 1, take_number,
+                        &own, NULL, err);
+    }
+    if (!rc && own.value >= STORE_STEP_OF_EK) {
+        rc = store_exec(tx,
+                        "DELETE FROM step_pending WHERE secret IN (SELECT secret FROM step_pending"
+                        " WHERE ek = ?1 ORDER BY created_at, secret LIMIT 1)",
+                        &of, 1, NULL, NULL, NULL, err);
+    }
+    if (!rc) {
+        rc = store_exec(tx, "SELECT COUNT(*) FROM step_pending", NULL, 0, take_number, &all, NULL,
+                        err);
+    }
+    return !rc && all.value >= STORE_STEP_MAX
+               ? att_fail(err, ATT_E_RETRY, "%d credentials wait to be solved", STORE_STEP_MAX)
+               : rc;
+}
+
 enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t limit, bool *ret_more,
                         struct att_err *err)
 {
@@ -192,6 +217,10 @@ enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t limit, bool
         int64_t n = 0;
         rc = store_exec(tx, swept[i], bounded, 2, NULL, NULL, &n, err);
         more = more || n >= limit;
+    }
+    if (!rc) {
+        rc = store_exec(tx, "DELETE FROM step_pending WHERE expires_at < ?1", &arg, 1, NULL, NULL,
+                        NULL, err);
     }
     if (!rc) {
         rc = store_exec(tx, "DELETE FROM tickets WHERE expires_at < ?1", &arg, 1, NULL, NULL, NULL,

@@ -47,6 +47,17 @@ wait_for 60 changed two "$two"
 ctl --json audit list --kind renewal | jq -e '[.records[].record.subject] | length == 3' > /dev/null
 echo "ok: all"
 
+# Each order said which certificate it replaces (RFC 9773 section 5), so the issuer knows that it was.
+replaced() { # SERIAL
+    local n
+    n=$(sqlite3 "$dir/issuer/issuer.db" "SELECT count(*) FROM certs JOIN orders ON certs.replaced = '!' || orders.id
+        WHERE certs.serial = '$1' AND orders.replaces = '$1'")
+    [ "$n" = 1 ]
+}
+replaced "$one" || job_fail "the order that renewed one does not say that it replaces $one"
+replaced "$two" || job_fail "the order that renewed two does not say that it replaces $two"
+echo "ok: orders say what they replace"
+
 # Each rests on evidence of its own.
 ctl --json audit list --kind issue --limit 1000 | jq -e '[.records[].record | select(.outcome == "granted")] | length >= 7' > /dev/null ||
     job_fail "renewals without a verdict of their own"

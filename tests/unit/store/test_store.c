@@ -289,7 +289,7 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
         "ALTER TABLE tickets DROP COLUMN created_by; ALTER TABLE hosts DROP COLUMN registered_by;"
         "DROP TABLE proposals; DROP TABLE admin_requests;"
         "ALTER TABLE orders DROP COLUMN replaces; ALTER TABLE certs DROP COLUMN replaced;"
-        "DROP TABLE dns_authzs; DROP TABLE dns_orders; DROP TABLE renewals;"
+        "DROP TABLE step_pending; DROP TABLE dns_authzs; DROP TABLE dns_orders; DROP TABLE renewals;"
         "DROP TABLE authorities; DROP TABLE issuers; ALTER TABLE hosts DROP COLUMN view_seen;"
         "DROP INDEX accounts_ticket; DROP INDEX blobs_created; DROP INDEX aks_account;"
         "ALTER TABLE aks DROP COLUMN clock; DROP INDEX certs_created;"

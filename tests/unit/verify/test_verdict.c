@@ -109,16 +109,16 @@ static void test_words(void **state)
 {
     (void)state;
     static const char *const words[] = {
-        "ekChain",        "ekCertMismatch",   "ekTemplate",       "akAttributes",
-        "akHierarchy",    "activation",       "certifyType",      "certifyName",
-        "keyAttributes",  "certifySignature", "certifyNonce",     "keyParent",
-        "keyStore",       "akUnknown",        "akStale",          "accountMismatch",
-        "quoteSignature", "quoteMagic",       "quoteType",        "quoteNonce",
-        "pcrSelection",   "pcrDigest",        "evidenceMismatch", "logMissing",
-        "logReplay",      "bootPolicy",       "policyMissing",    "policyExpired",
-        "clockRollback",  "tpmCleared",       "ticketInvalid",    "firmwareDenied",
-        "hostUnknown",    "hostBanned",       "notAssigned",      "modelDigest",
-        "policyUnsigned", "policySigner",     "policyNotYetValid"};
+        "ekChain",        "ekCertMismatch",   "ekTemplate",        "akAttributes",
+        "akHierarchy",    "activation",       "certifyType",       "certifyName",
+        "keyAttributes",  "certifySignature", "certifyNonce",      "keyParent",
+        "keyStore",       "akUnknown",        "akStale",           "accountMismatch",
+        "quoteSignature", "quoteMagic",       "quoteType",         "quoteNonce",
+        "pcrSelection",   "pcrDigest",        "evidenceMismatch",  "logMissing",
+        "logReplay",      "bootPolicy",       "policyMissing",     "policyExpired",
+        "clockRollback",  "tpmCleared",       "ticketInvalid",     "firmwareDenied",
+        "hostUnknown",    "hostBanned",       "notAssigned",       "modelDigest",
+        "policyUnsigned", "policySigner",     "policyNotYetValid", "identifierMismatch"};
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         enum verify_reason reason = VERIFY_REASON_NONE;
         assert_int_equal(verify_reason_from_word(words[i], &reason, NULL), ATT_OK);

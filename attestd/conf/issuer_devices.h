@@ -1,0 +1,16 @@
+/* The section `devices` of issuer.yaml. Internal to attestd/conf. */
+#ifndef CONF_ISSUER_DEVICES_H
+#define CONF_ISSUER_DEVICES_H
+
+#include "attestd/conf/check.h"
+#include "attestd/conf/issuer_conf.h"
+
+#include <cyaml/cyaml.h>
+
+extern const cyaml_schema_field_t conf_devices_fields[];
+
+/* What the file leaves out; false without memory. */
+bool conf_devices_defaults(struct conf_issuer *conf);
+void conf_devices_check(struct conf_check *check, struct conf_issuer *conf);
+
+#endif

@@ -1,0 +1,792 @@
+/* Certificates for permanent identifiers: a stock device-attest-01 client with an AK certificate of
+ * ours. Each check of the statement, of the store and of the CSR refuses alone, by its name; and no
+ * way leads from here to an agent's name. */
+#include "tests/unit/issuer/stage.h"
+
+#include "provision/evidence/attobj.h"
+#include "provision/issuer/dns.h"
+
+#include "provision/acme/requests.h"
+
+#include <openssl/conf.h>
+#include <openssl/x509v3.h>
+
+#define DEVICES "devices:\n  profiles:\n    - { name: device, lifetime: 2h }\nurl: "
+
+/* Paths of certificates are judged by the issuer's clock, its authorities are made now. */
+static void stage_now(struct stage *s)
+{
+    forge_shift_s = att_now_utc_s() + 60 - FORGE_NOW;
+    stage_new(s, "none");
+    rig_time = FORGE_NOW + forge_shift_s;
+    stage_enrol(s);
+}
+
+static void stage_devices(struct stage *s)
+{
+    stage_now(s);
+    reconfigure(&s->rig, "url: ", "crl: {url: \"http://crl.bank.example\"}\n" DEVICES);
+    issuer_free(s->rig.issuer);
+    rig_open(&s->rig);
+}
+
+/* A client with an account of its own, which no host has. */
+static void stranger(struct stage *s, struct client *c)
+{
+    json_t *ticket = rig_ticket(&s->rig, NULL, 1);
+    client_new(c, &s->rig);
+    assert_int_equal(client_account(c, ticket), 201);
+    json_decref(ticket);
+}
+
+static int device_order(struct client *c, const char *id, struct order *o)
+{
+    char payload[256];
+    snprintf(payload, sizeof payload,
+             "{\"identifiers\":[{\"type\":\"permanent-identifier\",\"value\":\"%s\"}]}", id);
+    int status = client_post_text(c, RIG_URL "/newOrder", payload);
+    if (status == 201) {
+        rig_copy(o->url, sizeof o->url, c->last.location);
+        rig_copy(o->finalize, sizeof o->finalize, client_text(c, "finalize"));
+        rig_copy(o->authz, sizeof o->authz,
+                 json_string_value(json_array_get(json_object_get(c->body, "authorizations"), 0)));
+        assert_int_equal(client_get(c, o->authz), 200);
+        const json_t *challenge = json_array_get(json_object_get(c->body, "challenges"), 0);
+        assert_string_equal(issuer_string(challenge, "type"), "device-attest-01");
+        rig_copy(o->challenge, sizeof o->challenge, issuer_string(challenge, "url"));
+        rig_copy(o->token, sizeof o->token, issuer_string(challenge, "token"));
+    }
+    return status;
+}
+
+/* What the statement is made of, beside what the forge is told to do. */
+struct how {
+    forge_mutate mutate;
+    struct att_slice ak_cert; /* empty: the TPM's */
+    const char *token;        /* NULL: the order's */
+    bool no_chain;            /* x5c is the AK certificate alone */
+    int alg;                  /* 0: ES256 */
+    const X509 *chain;        /* NULL: our attestation intermediate */
+};
+
+static void put_payload(const struct evidence_attobj *obj, struct att_buf *ret_payload)
+{
+    att_autobuf cbor = {0}, text = {0};
+    rig_ok(evidence_attobj_encode(obj, &cbor, &err));
+    att_buf_b64u(&text, att_buf_slice(&cbor));
+    att_buf_put_str(ret_payload, "{\"attObj\":\"");
+    att_buf_put_str(ret_payload, att_buf_cstr(&text));
+    att_buf_put_str(ret_payload, "\"}");
+}
+
+static void statement(struct stage *s, struct client *c, const struct order *o,
+                      const struct how *how, struct att_buf *ret_payload)
+{
+    char key_auth[256];
+    att_autobuf chain = {0};
+    const X509 *ca = how->chain ? how->chain : s->rig.issuer->ca->attest_ca;
+    snprintf(key_auth, sizeof key_auth, "%s.%s", how->token ? how->token : o->token, c->thumbprint);
+    struct forge *f = forge_new(FORGE_EK_RSA, FORGE_ORDER);
+    f->key_authorization = f->quoted_key_authorization = f->certified_key_authorization = key_auth;
+    rig_tpm = &s->tpm;
+    s->tpm.mutate = how->mutate;
+    forge_build(f, tpm_stage);
+    s->tpm.mutate = NULL;
+    rig_ok(certs_cert_der(ca, &chain, &err));
+    struct evidence_attobj obj = {
+        .fmt = EVIDENCE_FMT_TPM,
+        .x5c = {how->ak_cert.len ? how->ak_cert : att_buf_slice(&s->tpm.ak_cert),
+                att_buf_slice(&chain)},
+        .x5c_len = how->no_chain ? 1 : 2,
+        .alg = how->alg ? how->alg : EVIDENCE_COSE_ES256,
+        .sig = att_buf_slice(&f->certify_sig),
+        .cert_info = att_buf_slice(&f->certify_bytes),
+        .pub_area = att_buf_slice(&f->agent.area)};
+    put_payload(&obj, ret_payload);
+    forge_free(f);
+}
+
+static const char *answer(struct stage *s, struct client *c, const struct order *o,
+                          const struct how *how)
+{
+    att_autobuf payload = {0};
+    statement(s, c, o, how, &payload);
+    int status = client_post(c, o->challenge, false, att_buf_slice(&payload));
+    return status == 200 ? client_text(c, "status") : "";
+}
+
+/* The whole way up to the verdict, which is this refusal; nothing can be done with the order. */
+static void refused(struct stage *s, struct client *c, const struct how *how, const char *reason)
+{
+    struct order o;
+    assert_int_equal(device_order(c, s->tpm.ek_id, &o), 201);
+    assert_string_equal(answer(s, c, &o, how), "invalid");
+    client_refused(c, reason);
+    rig_audited(&s->rig, "refused", reason);
+    assert_int_equal(client_get(c, o.url), 200);
+    assert_string_equal(client_text(c, "status"), "invalid");
+    client_refused(c, reason);
+}
+
+/* ---- CSRs ---- */
+
+struct csr {
+    const char *cn, *san; /* as X509V3_EXT_conf_nid takes it; NULL: none */
+    bool permanent;       /* the SAN that the certificate will have */
+    const char *permanent_value;
+    EVP_PKEY *signer; /* NULL: the key */
+};
+
+static void add_permanent(STACK_OF(X509_EXTENSION) * exts, const char *value)
+{
+    static const char text[] = "otherName:1.3.6.1.5.5.7.8.3;SEQUENCE:pid";
+    char conf[200];
+    snprintf(conf, sizeof conf, "[pid]\nv=UTF8:%s\n", value);
+    BIO *bio = BIO_new_mem_buf(conf, -1);
+    CONF *c = NCONF_new(NULL);
+    long line = 0;
+    assert_true(NCONF_load_bio(c, bio, &line) > 0);
+    X509V3_CTX ctx;
+    X509V3_set_ctx_nodb(&ctx);
+    X509V3_set_nconf(&ctx, c);
+    X509_EXTENSION *ext = X509V3_EXT_nconf_nid(c, &ctx, NID_subject_alt_name, text);
+    assert_non_null(ext);
+    sk_X509_EXTENSION_push(exts, ext);
+    NCONF_free(c);
+    BIO_free(bio);
+}
+
+static int finalize_with(struct client *c, const struct order *o, EVP_PKEY *key,
+                         const struct csr *how)
+{
+    X509_REQ *req = X509_REQ_new();
+    STACK_OF(X509_EXTENSION) *exts = sk_X509_EXTENSION_new_null();
+    uint8_t *der = NULL;
+    att_autobuf payload = {0};
+    if (how->cn) {
+        X509_NAME_add_entry_by_txt(X509_REQ_get_subject_name(req), "CN", MBSTRING_UTF8,
+                                   (const unsigned char *)how->cn, -1, -1, 0);
+    }
+    if (how->san) {
+        sk_X509_EXTENSION_push(exts,
+                               X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, how->san));
+    }
+    if (how->permanent) {
+        add_permanent(exts, how->permanent_value);
+    }
+    X509_REQ_set_version(req, X509_REQ_VERSION_1);
+    if (sk_X509_EXTENSION_num(exts)) {
+        X509_REQ_add_extensions(req, exts);
+    }
+    X509_REQ_set_pubkey(req, key);
+    assert_true(X509_REQ_sign(req, how->signer ? how->signer : key, EVP_sha256()) > 0);
+    int len = i2d_X509_REQ(req, &der);
+    assert_true(len > 0);
+    rig_ok(acme_finalize_request_encode(ATT_SLICE(der, (size_t)len), &payload, &err));
+    OPENSSL_free(der);
+    sk_X509_EXTENSION_pop_free(exts, X509_EXTENSION_free);
+    X509_REQ_free(req);
+    return client_post(c, o->finalize, false, att_buf_slice(&payload));
+}
+
+static int finalize(struct stage *s, struct client *c, const struct order *o)
+{
+    return finalize_with(c, o, s->tpm.base->agent.pkey, &(struct csr){.cn = s->tpm.ek_id});
+}
+
+static void ready(struct stage *s, struct client *c, struct order *o)
+{
+    assert_int_equal(device_order(c, s->tpm.ek_id, o), 201);
+    const char *status = answer(s, c, o, &(struct how){0});
+    if (strcmp(status, "valid") != 0) {
+        client_refused(c, "nothing");
+    }
+}
+
+static X509 *certificate(struct client *c)
+{
+    certs_autostack *certs = NULL;
+    char url[256];
+    rig_copy(url, sizeof url, client_text(c, "certificate"));
+    assert_int_equal(client_get(c, url), 200);
+    rig_ok(certs_pem_parse(att_buf_slice(&c->last.body), &certs, &err));
+    assert_int_equal(sk_X509_num(certs), 2);
+    return sk_X509_shift(certs);
+}
+
+/* ---- what is given ---- */
+
+static void given(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct client c;
+    struct order o;
+    stage_devices(&s);
+    stranger(&s, &c);
+    ready(&s, &c, &o);
+    rig_audited(&s.rig, "granted", "");
+    assert_int_equal(finalize(&s, &c, &o), 200);
+    assert_string_equal(client_text(&c, "status"), "valid");
+    certs_autox509 *leaf = certificate(&c);
+    assert_int_equal(X509_NAME_entry_count(X509_get_subject_name(leaf)), 0);
+    GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
+    assert_int_equal(sk_GENERAL_NAME_num(names), 1);
+    assert_int_equal(sk_GENERAL_NAME_value(names, 0)->type, GEN_OTHERNAME);
+    GENERAL_NAMES_free(names);
+    char id[VERIFY_ID_HEX];
+    rig_ok(certs_ak_ek_id(leaf, id, &err)); /* reads any certificate's PermanentIdentifier */
+    assert_string_equal(id, s.tpm.ek_id);
+    assert_int_equal(X509_get_extended_key_usage(leaf), XKU_SSL_CLIENT);
+    rig_ok(certs_cert_matches_key(leaf, s.tpm.base->agent.pkey, &err));
+    assert_int_equal(rig_rows(&s.rig, &store_certs), 0); /* of agents */
+    client_free(&c);
+    stage_free(&s);
+}
+
+/* Also with the host's own account, an RFC 4043 SAN in the CSR, and whatever `alg` says. */
+static void other_ways(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_devices(&s);
+    assert_int_equal(device_order(&s.client, s.tpm.ek_id, &o), 201);
+    assert_string_equal(answer(&s, &s.client, &o, &(struct how){.alg = EVIDENCE_COSE_RS256}),
+                        "valid");
+    struct csr csr = {.permanent = true, .permanent_value = s.tpm.ek_id};
+    assert_int_equal(finalize_with(&s.client, &o, s.tpm.base->agent.pkey, &csr), 200);
+    stage_free(&s);
+}
+
+/* ---- newOrder ---- */
+
+static void orders(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    char text[512];
+    stage_now(&s);
+    assert_int_not_equal(device_order(&s.client, s.tpm.ek_id, &o), 201); /* off unless configured */
+    client_refused(&s.client, "unsupportedIdentifier");
+    reconfigure(&s.rig, "url: ", DEVICES);
+    issuer_free(s.rig.issuer);
+    rig_open(&s.rig);
+    assert_int_not_equal(device_order(&s.client, "0123", &o), 201);
+    client_refused(&s.client, "rejectedIdentifier");
+    assert_int_not_equal(device_order(&s.client, "a/b", &o), 201);
+    client_refused(&s.client, "malformed");
+    snprintf(text, sizeof text,
+             "{\"identifiers\":[{\"type\":\"permanent-identifier\",\"value\":\"%s\"},"
+             "{\"type\":\"spiffe-id\",\"value\":\"spiffe://bank.example/agent/" RIG_NAME "\"}]}",
+             s.tpm.ek_id);
+    assert_int_not_equal(client_post_text(&s.client, RIG_URL "/newOrder", text), 201);
+    client_refused(&s.client, "rejectedIdentifier");
+    snprintf(text, sizeof text,
+             "{\"identifiers\":[{\"type\":\"permanent-identifier\",\"value\":\"%s\"}],"
+             "\"profile\":\"trading\"}",
+             s.tpm.ek_id);
+    assert_int_not_equal(client_post_text(&s.client, RIG_URL "/newOrder", text), 201);
+    client_refused(&s.client, "invalidProfile");
+    snprintf(text, sizeof text,
+             "{\"identifiers\":[{\"type\":\"spiffe-id\","
+             "\"value\":\"spiffe://bank.example/agent/" RIG_NAME "\"}],\"profile\":\"device\"}");
+    assert_int_not_equal(client_post_text(&s.client, RIG_URL "/newOrder", text), 201);
+    client_refused(&s.client, "invalidProfile");
+    stage_free(&s);
+}
+
+/* ---- the statement ---- */
+
+static EVP_PKEY *other_key;
+static struct parse_name other_name;
+
+static void other_signer(struct forge *f, enum forge_stage at)
+{
+    if (at == FORGE_KEYS) {
+        f->certify_signer = other_key;
+    }
+}
+
+static void no_magic(struct forge *f, enum forge_stage at)
+{
+    if (at == FORGE_KEYS) {
+        f->magic_certify = 0x41545444;
+    }
+}
+
+static void a_quote(struct forge *f, enum forge_stage at)
+{
+    if (at == FORGE_CERTIFY) {
+        f->certify.type = PARSE_ATTEST_QUOTE;
+        f->certify.u.quote.pcr_select = ATT_SLICE("\0\0\0\0", 4);
+        f->certify.u.quote.pcr_digest = ATT_SLICE("", 0);
+    }
+}
+
+static void another_name(struct forge *f, enum forge_stage at)
+{
+    if (at == FORGE_CERTIFY) {
+        other_name = f->srk.name;
+        f->certify.u.certify.name = parse_name_slice(&other_name);
+    }
+}
+
+static void movable(struct forge *f, enum forge_stage at)
+{
+    if (at == FORGE_KEYS) {
+        f->agent.pub.attrs &= ~PARSE_OA_FIXED_TPM;
+    }
+}
+
+static void imported(struct forge *f, enum forge_stage at)
+{
+    if (at == FORGE_KEYS) {
+        f->agent.pub.attrs &= ~PARSE_OA_SENSITIVE_DATA_ORIGIN;
+    }
+}
+
+static void restricted(struct forge *f, enum forge_stage at)
+{
+    if (at == FORGE_KEYS) {
+        f->agent.pub.attrs |= PARSE_OA_RESTRICTED;
+        f->agent.pub.scheme = (struct parse_scheme){PARSE_ALG_ECDSA, PARSE_ALG_SHA256, 0};
+    }
+}
+
+static void statements(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct client c;
+    stage_devices(&s);
+    stranger(&s, &c);
+    other_key = forge_p256();
+    refused(&s, &c, &(struct how){.mutate = no_magic}, "certifyType");
+    refused(&s, &c, &(struct how){.mutate = a_quote}, "certifyType");
+    refused(&s, &c, &(struct how){.mutate = other_signer}, "certifySignature");
+    refused(&s, &c, &(struct how){.token = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}, "certifyNonce");
+    refused(&s, &c, &(struct how){.mutate = another_name}, "certifyName");
+    refused(&s, &c, &(struct how){.mutate = movable}, "keyAttributes");
+    refused(&s, &c, &(struct how){.mutate = imported}, "keyAttributes");
+    refused(&s, &c, &(struct how){.mutate = restricted}, "keyAttributes");
+    EVP_PKEY_free(other_key);
+    client_free(&c);
+    stage_free(&s);
+}
+
+static void other_formats(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    att_autobuf payload = {0}, spki = {0};
+    stage_devices(&s);
+    forge_spki(s.tpm.base->agent.pkey, &spki);
+    struct evidence_attobj obj = {.fmt = EVIDENCE_FMT_HOST,
+                                  .x5c = {att_buf_slice(&s.tpm.ak_cert)},
+                                  .x5c_len = 1,
+                                  .spki = att_buf_slice(&spki)};
+    put_payload(&obj, &payload);
+    assert_int_equal(device_order(&s.client, s.tpm.ek_id, &o), 201);
+    assert_int_equal(client_post(&s.client, o.challenge, false, att_buf_slice(&payload)), 200);
+    client_refused(&s.client, "malformed");
+    /* What is no statement at all ends no challenge. */
+    assert_int_equal(device_order(&s.client, s.tpm.ek_id, &o), 201);
+    static const char *const none[] = {"{}", "[]", "{\"attObj\":1}", "{\"attObj\":\"*\"}", "x"};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
+        assert_int_equal(client_post_text(&s.client, o.challenge, none[i]), 400);
+        client_refused(&s.client, "malformed");
+    }
+    assert_string_equal(answer(&s, &s.client, &o, &(struct how){0}), "valid");
+    stage_free(&s);
+}
+
+/* ---- the AK certificate ---- */
+
+/* One that our attestation CA's key signs, with this serial number and identifier. */
+static void forge_ak(struct stage *s, const char *ek_id, const uint8_t *serial, bool ak_use,
+                     struct att_buf *ret_der)
+{
+    att_autobuf spki = {0}, tbs = {0};
+    uint8_t digest[ATT_SHA256_LEN];
+    const struct issuer_ca *ca = s->rig.issuer->ca;
+    struct certs_validity validity = certs_validity_from(rig_time, 3600);
+    forge_spki(s->tpm.base->ak.pkey, &spki);
+    if (ak_use) {
+        struct certs_ak_spec spec = {.validity = validity,
+                                     .spki = att_buf_slice(&spki),
+                                     .ek_id = ek_id,
+                                     .manufacturer = "id:00000000",
+                                     .model = "m",
+                                     .version = "v"};
+        memcpy(spec.serial, serial, sizeof spec.serial);
+        rig_ok(certs_ak_tbs(&spec, ca->attest_ca, &tbs, digest, &err));
+    } else {
+        struct certs_server_spec spec = {
+            .validity = validity, .spki = att_buf_slice(&spki), .device_id = ek_id};
+        memcpy(spec.serial, serial, sizeof spec.serial);
+        rig_ok(certs_device_tbs(&spec, ca->attest_ca, &tbs, digest, &err));
+    }
+    rig_ok(certs_tbs_sign(att_buf_slice(&tbs), ca->attest_key, ret_der, &err));
+}
+
+static void ak_certificates(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct client c;
+    att_autobuf cert = {0};
+    uint8_t serial[CERTS_SERIAL_LEN];
+    stage_devices(&s);
+    stranger(&s, &c);
+    rig_ok(certs_serial_new(serial, &err));
+    /* Of somebody else's attestation CA. */
+    refused(
+        &s, &c,
+        &(struct how){.ak_cert = att_buf_slice(&s.tpm.base->ak_cert), .chain = s.tpm.base->att_ca},
+        "akCertificate");
+    /* No path to the root. */
+    refused(&s, &c, &(struct how){.no_chain = true}, "akCertificate");
+    /* Ours, but for another use (2.23.133.8.3 is not there). */
+    forge_ak(&s, s.tpm.ek_id, serial, false, &cert);
+    refused(&s, &c, &(struct how){.ak_cert = att_buf_slice(&cert)}, "akCertificate");
+    /* Ours by its signature, and not on record. */
+    att_buf_reset(&cert);
+    forge_ak(&s, s.tpm.ek_id, serial, true, &cert);
+    refused(&s, &c, &(struct how){.ak_cert = att_buf_slice(&cert)}, "akUnknown");
+    /* On record by its number, with other bytes. */
+    certs_autox509 *own = NULL;
+    rig_ok(certs_cert_parse(att_buf_slice(&s.tpm.ak_cert), &own, &err));
+    const ASN1_INTEGER *number = X509_get0_serialNumber(own);
+    assert_int_equal(ASN1_STRING_length(number), CERTS_SERIAL_LEN);
+    memcpy(serial, ASN1_STRING_get0_data(number), sizeof serial);
+    att_buf_reset(&cert);
+    forge_ak(&s, s.tpm.ek_id, serial, true, &cert);
+    refused(&s, &c, &(struct how){.ak_cert = att_buf_slice(&cert)}, "akUnknown");
+    /* Over. */
+    rig_time += 8 * 86400;
+    refused(&s, &c, &(struct how){0}, "akCertificate");
+    client_free(&c);
+    stage_free(&s);
+}
+
+static void of_another_tpm(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    char id[VERIFY_ID_HEX];
+    stage_devices(&s);
+    memset(id, 'a', sizeof id - 1);
+    id[sizeof id - 1] = 0;
+    assert_int_equal(device_order(&s.client, id, &o), 201);
+    assert_string_equal(answer(&s, &s.client, &o, &(struct how){0}), "invalid");
+    client_refused(&s.client, "identifierMismatch");
+    stage_free(&s);
+}
+
+/* ---- the store's word ---- */
+
+static enum att_rc drop_ek(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_delete(tx, &store_host_eks, user, err);
+}
+
+static void hosts(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct client c;
+    struct order o;
+    stage_devices(&s);
+    stranger(&s, &c);
+    /* Banned after the verdict, and before it. */
+    ready(&s, &c, &o);
+    rig_admin_done(&s.rig, "host.ban", json_pack("{s:s, s:s}", "id", s.tpm.ek_id, "reason", "x"));
+    assert_int_equal(finalize(&s, &c, &o), 403);
+    client_refused(&c, "hostBanned");
+    refused(&s, &c, &(struct how){0}, "hostBanned");
+    client_free(&c);
+    stage_free(&s);
+    /* The host's record is gone. */
+    stage_devices(&s);
+    stranger(&s, &c);
+    rig_admin_done(&s.rig, "host.evict", json_pack("{s:s}", "id", s.tpm.ek_id));
+    refused(&s, &c, &(struct how){0}, "hostUnknown");
+    client_free(&c);
+    stage_free(&s);
+    /* The EK is not that host's any more. */
+    stage_devices(&s);
+    stranger(&s, &c);
+    rig_ok(store_run(s.rig.issuer->store, true, drop_ek, s.tpm.ek_id, &err));
+    refused(&s, &c, &(struct how){0}, "identifierMismatch");
+    client_free(&c);
+    stage_free(&s);
+}
+
+/* An AK certificate speaks until its TPM enrols again, or it is revoked. */
+static void ended_aks(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct client c;
+    struct order o;
+    struct enrolment e;
+    att_autobuf before = {0};
+    stage_devices(&s);
+    stranger(&s, &c);
+    put(&before, att_buf_slice(&s.tpm.ak_cert));
+    ready(&s, &c, &o);
+    s.tpm.clock.reset_count++;
+    assert_int_equal(rig_m1(&s.client, &s.tpm, NULL, &e), 201);
+    assert_int_equal(rig_m2(&s.client, &s.tpm, &e), 200);
+    enrolment_done(&e);
+    assert_int_equal(finalize(&s, &c, &o), 403);
+    client_refused(&c, "akUnknown");
+    refused(&s, &c, &(struct how){.ak_cert = att_buf_slice(&before)}, "akUnknown");
+    ready(&s, &c, &o); /* the new one does */
+    certs_autox509 *cert = NULL;
+    struct certs_cert_info info;
+    rig_ok(certs_cert_parse(att_buf_slice(&s.tpm.ak_cert), &cert, &err));
+    rig_ok(certs_cert_info(cert, &info, &err));
+    rig_admin_done(&s.rig, "cert.revoke",
+                   json_pack("{s:s, s:s}", "serial", info.serial_hex, "reason", "keyCompromise"));
+    refused(&s, &c, &(struct how){0}, "akUnknown");
+    client_free(&c);
+    stage_free(&s);
+}
+
+/* Another host's account does not speak of this one, with whatever AK certificate. */
+static void accounts(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct client other;
+    struct tpm tpm;
+    struct order o;
+    char ak[256];
+    stage_devices(&s);
+    tpm_new_other(&tpm);
+    client_new(&other, &s.rig);
+    rig_pem(s.rig.dir, "ek/other.pem", tpm.base->maker_root);
+    reload(&s.rig);
+    rig_enrol(&other, &tpm, ak);
+    refused(&s, &other, &(struct how){0}, "accountMismatch");
+    /* Nor may one account answer another's challenge. */
+    assert_int_equal(device_order(&s.client, s.tpm.ek_id, &o), 201);
+    assert_string_equal(answer(&s, &other, &o, &(struct how){0}), "");
+    client_refused(&other, "unauthorized");
+    client_free(&other);
+    tpm_free(&tpm);
+    stage_free(&s);
+}
+
+/* ---- once, and only for what it is ---- */
+
+static void once(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_devices(&s);
+    assert_int_equal(device_order(&s.client, s.tpm.ek_id, &o), 201);
+    assert_int_equal(finalize(&s, &s.client, &o), 403);
+    client_refused(&s.client, "orderNotReady");
+    assert_string_equal(answer(&s, &s.client, &o, &(struct how){0}), "valid");
+    assert_string_equal(answer(&s, &s.client, &o, &(struct how){0}), "");
+    client_refused(&s.client, "malformed");
+    rig_time += ISSUER_ORDER_S + 1;
+    assert_int_equal(finalize(&s, &s.client, &o), 403);
+    client_refused(&s.client, "orderNotReady");
+    assert_int_equal(device_order(&s.client, s.tpm.ek_id, &o), 201);
+    rig_time += ISSUER_ORDER_S + 1;
+    assert_string_equal(answer(&s, &s.client, &o, &(struct how){0}), "");
+    client_refused(&s.client, "malformed");
+    stage_free(&s);
+}
+
+static void at_noun(char ret[256], const char *url, const char *noun)
+{
+    snprintf(ret, 256, RIG_URL "/%s/%s", noun, strrchr(url, '/') + 1);
+}
+
+/* Resources of one type are nothing to the routes of another. */
+static void routes_apart(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o, agent;
+    char url[256];
+    att_autobuf payload = {0};
+    stage_devices(&s);
+    reconfigure(&s.rig, "trust_domain: ",
+                "dns:\n  profiles:\n    - { name: web, lifetime: 1h, names: [\"*.localhost\"] }\n"
+                "trust_domain: ");
+    issuer_free(s.rig.issuer);
+    rig_open(&s.rig);
+    assert_int_equal(device_order(&s.client, s.tpm.ek_id, &o), 201);
+    at_noun(url, o.challenge, "dns-challenge");
+    assert_int_equal(client_post_text(&s.client, url, "{}"), 404);
+    at_noun(url, o.challenge, "challenge");
+    statement(&s, &s.client, &o, &(struct how){0}, &payload);
+    assert_int_not_equal(client_post(&s.client, url, false, att_buf_slice(&payload)), 200);
+    assert_string_equal(answer(&s, &s.client, &o, &(struct how){0}), "valid");
+    struct order wrong = o;
+    at_noun(wrong.finalize, o.finalize, "dns-finalize");
+    assert_int_equal(finalize(&s, &s.client, &wrong), 404);
+    at_noun(wrong.finalize, o.finalize, "finalize");
+    assert_int_equal(rig_finalize(&s.client, &wrong, s.tpm.base->agent.pkey,
+                                  "spiffe://bank.example/agent/" RIG_NAME),
+                     404);
+    /* And the other way round. */
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &agent), 201);
+    at_noun(wrong.challenge, agent.challenge, "device-challenge");
+    assert_string_equal(answer(&s, &s.client, &wrong, &(struct how){0}), "");
+    assert_int_equal(s.client.last.status, 404);
+    at_noun(wrong.finalize, agent.finalize, "device-finalize");
+    assert_int_equal(finalize(&s, &s.client, &wrong), 404);
+    assert_int_equal(rig_rows(&s.rig, &store_certs), 0);
+    stage_free(&s);
+}
+
+/* ---- finalize ---- */
+
+static void csrs(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    EVP_PKEY *key = NULL, *other = forge_p256();
+    char wrong[VERIFY_ID_HEX];
+    stage_devices(&s);
+    key = s.tpm.base->agent.pkey;
+    rig_copy(wrong, sizeof wrong, s.tpm.ek_id);
+    wrong[0] = wrong[0] == '0' ? '1' : '0';
+    ready(&s, &s.client, &o);
+    const struct {
+        EVP_PKEY *key;
+        struct csr csr;
+        const char *reason;
+    } cases[] = {
+        {other, {.cn = s.tpm.ek_id}, "csrKey"},
+        {key, {.cn = s.tpm.ek_id, .signer = other}, "csrSignature"},
+        {key, {.cn = "another"}, "csrName"},
+        {key, {.permanent = true, .permanent_value = wrong}, "csrName"},
+        {key, {.san = "URI:spiffe://bank.example/agent/" RIG_NAME}, "csrName"},
+        {key, {.cn = s.tpm.ek_id, .san = "DNS:bank.example"}, "csrName"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(finalize_with(&s.client, &o, cases[i].key, &cases[i].csr), 400);
+        client_refused(&s.client, cases[i].reason);
+        assert_int_equal(client_get(&s.client, o.url), 200);
+        assert_string_equal(client_text(&s.client, "status"), "ready"); /* RFC 8555 §7.4 */
+    }
+    assert_int_equal(finalize(&s, &s.client, &o), 200);
+    EVP_PKEY_free(other);
+    stage_free(&s);
+}
+
+static void of_an_account(struct forge *f, enum forge_stage at)
+{
+    if (at == FORGE_KEYS) {
+        EVP_PKEY_free(f->agent.pkey);
+        EVP_PKEY_up_ref(other_key);
+        f->agent.pkey = other_key;
+        rig_ok(parse_public_set_pkey(&f->agent.pub, other_key, &err));
+    }
+}
+
+static void account_key(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    stage_devices(&s);
+    other_key = s.client.key;
+    assert_int_equal(device_order(&s.client, s.tpm.ek_id, &o), 201);
+    assert_string_equal(answer(&s, &s.client, &o, &(struct how){.mutate = of_an_account}), "valid");
+    assert_int_equal(finalize_with(&s.client, &o, other_key, &(struct csr){.cn = s.tpm.ek_id}),
+                     400);
+    client_refused(&s.client, "csrAccountKey");
+    stage_free(&s);
+}
+
+/* ---- a ban reaches what was issued ---- */
+
+static enum att_rc find_device(void *user, const void *record, struct att_err *err)
+{
+    const struct store_cert *cert = record;
+    (void)err;
+    if (strcmp(cert->kind, "dns") == 0) {
+        snprintf(user, 32, "%s", cert->status);
+    }
+    return ATT_OK;
+}
+
+static enum att_rc each_cert(void *user, struct store_tx *tx, struct att_err *err)
+{
+    return store_each(tx, &store_certs, NULL, NULL, find_device, user, err);
+}
+
+static void banned(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    char status[32] = "";
+    stage_devices(&s);
+    ready(&s, &s.client, &o);
+    assert_int_equal(finalize(&s, &s.client, &o), 200);
+    rig_ok(store_run(s.rig.issuer->store, false, each_cert, status, &err));
+    assert_string_equal(status, STORE_CERT_ISSUED);
+    rig_admin_done(&s.rig, "host.ban", json_pack("{s:s, s:s}", "id", s.tpm.ek_id, "reason", "x"));
+    rig_ok(store_run(s.rig.issuer->store, false, each_cert, status, &err));
+    assert_string_equal(status, STORE_CERT_REVOKED);
+    stage_free(&s);
+}
+
+/* replaces (RFC 9773 §5) works for these as for others. */
+static void replaces(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    struct acme_cert_id id = {0};
+    char text[ACME_CERT_ID_LEN], payload[512];
+    stage_devices(&s);
+    ready(&s, &s.client, &o);
+    assert_int_equal(finalize(&s, &s.client, &o), 200);
+    certs_autox509 *leaf = certificate(&s.client);
+    const ASN1_OCTET_STRING *aki = X509_get0_authority_key_id(leaf);
+    const ASN1_INTEGER *serial = X509_get0_serialNumber(leaf);
+    id.aki_len = (size_t)ASN1_STRING_length(aki);
+    memcpy(id.aki, ASN1_STRING_get0_data(aki), id.aki_len);
+    id.serial_len = (size_t)ASN1_STRING_length(serial);
+    memcpy(id.serial, ASN1_STRING_get0_data(serial), id.serial_len);
+    rig_ok(acme_cert_id_encode(&id, text, &err));
+    snprintf(payload, sizeof payload,
+             "{\"identifiers\":[{\"type\":\"permanent-identifier\",\"value\":\"%s\"}],"
+             "\"replaces\":\"%s\"}",
+             s.tpm.ek_id, text);
+    assert_int_equal(client_post_text(&s.client, RIG_URL "/newOrder", payload), 201);
+    assert_int_equal(client_post_text(&s.client, RIG_URL "/newOrder", payload), 409);
+    client_refused(&s.client, "alreadyReplaced");
+    stage_free(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(given),          cmocka_unit_test(other_ways),
+        cmocka_unit_test(orders),         cmocka_unit_test(statements),
+        cmocka_unit_test(other_formats),  cmocka_unit_test(ak_certificates),
+        cmocka_unit_test(of_another_tpm), cmocka_unit_test(hosts),
+        cmocka_unit_test(ended_aks),      cmocka_unit_test(accounts),
+        cmocka_unit_test(once),           cmocka_unit_test(routes_apart),
+        cmocka_unit_test(csrs),           cmocka_unit_test(account_key),
+        cmocka_unit_test(banned),         cmocka_unit_test(replaces),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
