@@ -1,4 +1,4 @@
-#include "attestd/host/internal.h"
+#include "attestd/host/trust.h"
 #include "attestd/base/enc.h"
 
 #include <string.h>
@@ -97,6 +97,7 @@ enum att_rc host_issuer_get(struct host *host, struct host_issuer *ret_issuer, s
     if (issuer.has_pin) {
         att_hex(issuer.ca_sha256_hex, ATT_SLICE(issuer.ca_sha256, ATT_SHA256_LEN));
     }
+    host_trust_apply(host, &issuer);
     *ret_issuer = issuer;
     return ATT_OK;
 }

@@ -240,6 +240,9 @@ struct host_issuer {
     bool has_pin;
     uint8_t ca_sha256[ATT_SHA256_LEN];
     char ca_sha256_hex[65];
+    /* What was given; ca_file and has_pin may be of what was learned since (trust.h). */
+    char given_file[4096];
+    bool given_pin, learned;
 };
 /* From the configuration, else the ticket, else what was enrolled with. ATT_E_NOTFOUND, reason
  * "issuerUnknown". */

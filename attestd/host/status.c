@@ -115,11 +115,11 @@ static json_t *issuer_json(struct host *host)
     HOST_LOCKED(host);
     bool reachable = host->last_contact_at != 0 && host->last_error.at <= host->last_contact_at;
     bool pq = strstr(host->tls_group, "MLKEM") != NULL;
-    return json_pack("{s:o, s:b, s:o, s:s, s:{s:s, s:s, s:b, s:b}}", "url",
-                     text_or_null(issuer.url), "reachable", reachable, "lastContact",
-                     host_time_json(host->last_contact_at), "trustDomain", host->trust_domain,
-                     "tls", "version", "TLSv1.3", "group", host->tls_group, "postQuantum", pq,
-                     "postQuantumAvailable", certs_tls_has_pq());
+    return json_pack(
+        "{s:o, s:b, s:o, s:s, s:s, s:{s:s, s:s, s:b, s:b}}", "url", text_or_null(issuer.url),
+        "reachable", reachable, "lastContact", host_time_json(host->last_contact_at), "trustDomain",
+        host->trust_domain, "roots", issuer.learned ? "view" : "given", "tls", "version", "TLSv1.3",
+        "group", host->tls_group, "postQuantum", pq, "postQuantumAvailable", certs_tls_has_pq());
 }
 
 /* Under lock. */

@@ -1,5 +1,6 @@
 #include "attestd/host/view.h"
 #include "attestd/base/clock.h"
+#include "attestd/base/enc.h"
 #include "attestd/base/json.h"
 #include "certs/bundle.h"
 #include "certs/san.h"
@@ -14,6 +15,7 @@ void host_view_done(struct host_view *view)
     json_decref(view->json);
     free(view->entries);
     certs_stack_cleanup(&view->bundle);
+    certs_stack_cleanup(&view->issuer_roots);
     *view = (struct host_view){0};
 }
 
@@ -145,6 +147,33 @@ static enum att_rc parse_crls(struct host_view *view, struct att_err *err)
     return ATT_OK;
 }
 
+/* "issuerRoots": absent until the issuer's TLS root was rotated. */
+static enum att_rc parse_roots(struct host_view *view, struct att_err *err)
+{
+    const json_t *roots = json_object_get(view->json, "issuerRoots");
+    const json_t *retired = json_object_get(roots, "retired");
+    const char *pem;
+    if (!roots) {
+        return ATT_OK;
+    }
+    enum att_rc rc = att_json_str(roots, "pem", &pem, err);
+    if (rc == ATT_OK) {
+        rc = certs_bundle_parse(att_slice_str(pem), &view->issuer_roots, err);
+    }
+    if (rc == ATT_OK && (!json_is_array(retired) || json_array_size(retired) > HOST_RETIRED_MAX)) {
+        rc = att_fail(err, ATT_E_PARSE, "retired: expected a list of at most %d digests",
+                      HOST_RETIRED_MAX);
+    }
+    for (size_t i = 0; rc == ATT_OK && i < json_array_size(retired); i++) {
+        const char *hex = json_string_value(json_array_get(retired, i));
+        rc = att_unhex_exact(view->retired[view->n_retired++], ATT_SHA256_LEN, hex ? hex : "", err);
+    }
+    if (rc != ATT_OK) {
+        att_err_prefix(err, "issuerRoots");
+    }
+    return rc;
+}
+
 static enum att_rc parse_members(struct host_view *view, struct att_err *err)
 {
     int64_t version = 0;
@@ -172,6 +201,9 @@ static enum att_rc parse_members(struct host_view *view, struct att_err *err)
     }
     if (rc == ATT_OK) {
         rc = parse_crls(view, err);
+    }
+    if (rc == ATT_OK) {
+        rc = parse_roots(view, err);
     }
     return rc == ATT_OK ? parse_entries(view, err) : rc;
 }

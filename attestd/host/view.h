@@ -20,6 +20,8 @@ struct host_crl_files {
     size_t n;
 };
 
+#define HOST_RETIRED_MAX 16 /* roots of the issuer's TLS that a view says are over */
+
 /* Owns; host_view_done. Strings in entries point into json. */
 struct host_view {
     json_t *json; /* the payload */
@@ -32,6 +34,9 @@ struct host_view {
     STACK_OF(X509) * bundle; /* workload roots */
     struct att_slice bundle_pem;
     struct host_crl_files crls;
+    STACK_OF(X509) * issuer_roots; /* what the issuer's TLS and views are under; NULL: not said */
+    uint8_t retired[HOST_RETIRED_MAX][ATT_SHA256_LEN]; /* and what they no longer are */
+    size_t n_retired;
 };
 void host_view_done(struct host_view *view);
 

@@ -1,4 +1,4 @@
-#include "attestd/host/internal.h"
+#include "attestd/host/trust.h"
 #include "attestd/base/io.h"
 #include "certs/bundle.h"
 
@@ -91,6 +91,9 @@ enum att_rc host_view_load(struct host *host, struct att_err *err)
     rc = host_view_parse(att_buf_slice(&text), &anchor, 0, &view, err);
     if (rc == ATT_OK) {
         rc = apply(host, &view, err);
+        if (rc == ATT_OK) { /* a crash may have come between the two */
+            rc = host_trust_learn(host, &view, err);
+        }
         host_view_done(&view);
         return rc;
     }
@@ -131,6 +134,9 @@ static enum att_rc accept(struct host *host, struct att_slice text, uint64_t kno
     if (rc == ATT_OK) {
         /* Last: what is cached has been put in force in full. */
         rc = att_io_write_file(host->paths.view, text, 0600, err);
+    }
+    if (rc == ATT_OK) {
+        rc = host_trust_learn(host, &view, err);
     }
     if (rc == ATT_OK) {
         att_log(ATT_INFO, "view.accepted", ATT_N("version", view.version),

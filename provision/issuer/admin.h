@@ -122,6 +122,22 @@ void issuer_admin_refused(struct issuer *issuer, const struct issuer_who *who, c
 ATT_MUST_USE enum att_rc issuer_proposal_make(struct issuer_admin_call *call,
                                               const struct issuer_admin_op *op, struct store_tx *tx,
                                               struct att_err *err);
+/* The approval of an operation that takes its own transactions: check and note are transactions,
+ * carry_out is what stands between. What fails leaves the proposal open; where the note fails the
+ * step is taken, is recorded as who took it, and the proposal is stale. */
+struct issuer_approval {
+    struct issuer_admin_call *call;
+    struct store_proposal proposal;
+    struct issuer_admin_op op;
+    json_t *args;
+};
+bool issuer_approval_in_steps(const struct issuer_admin_call *call);
+ATT_MUST_USE enum att_rc issuer_approval_check(void *user, struct store_tx *tx,
+                                               struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_approval_carry_out(struct issuer_approval *approval,
+                                                   struct att_err *err);
+ATT_MUST_USE enum att_rc issuer_approval_note(void *user, struct store_tx *tx, struct att_err *err);
+void issuer_approval_done(struct issuer_approval *approval);
 /* In a banned host's notes: the identity that banned it last. */
 #define ISSUER_BANNED_BY "bannedBy"
 /* ATT_E_CONFLICT, reason "fourEyes": who asks is who registered the host, or banned it; or he gives

@@ -1,4 +1,6 @@
 /* The authorities' rotation, for operators. */
+#include "provision/issuer/ca_files.h"
+#include "provision/issuer/kinds.h"
 #include "provision/issuer/rotate.h"
 
 #include <string.h>
@@ -6,16 +8,15 @@
 static enum att_rc kind_arg(const struct issuer_admin_call *call, const char **ret_kind,
                             struct att_err *err)
 {
-    const char *kind = issuer_arg(call, "kind");
-    if (strcmp(kind, "workload") == 0) {
-        *ret_kind = "agent";
-        return ATT_OK;
+    const char *word = issuer_arg(call, "kind");
+    const struct issuer_kind *kind = issuer_kind_by_word(word);
+    if (!kind) {
+        return issuer_refuse(err, ATT_E_INVAL, "usage",
+                             "kind: expected workload, attestation, dns or tls, found \"%.40s\"",
+                             word);
     }
-    *ret_kind = "ak";
-    return strcmp(kind, "attestation") == 0
-               ? ATT_OK
-               : issuer_refuse(err, ATT_E_INVAL, "usage",
-                               "kind: expected workload or attestation, found \"%.40s\"", kind);
+    *ret_kind = kind->kind;
+    return ATT_OK;
 }
 
 static bool flag(const struct issuer_admin_call *call, const char *name)
@@ -41,7 +42,13 @@ static enum att_rc rotation_of(struct issuer_admin_call *call, struct issuer_rot
         return issuer_refuse(err, ATT_E_INVAL, "usage",
                              "newRoot and csr: a request's root is made by who signs it");
     }
-    return kind_arg(call, &ret->kind, err);
+    enum att_rc rc = kind_arg(call, &ret->kind, err);
+    if (!rc && ret->csr && issuer_kind_of(ret->kind)->root_only) {
+        rc = issuer_refuse(err, ATT_E_INVAL, "usage",
+                           "csr: the issuer's own TLS has no intermediate that somebody else could "
+                           "sign");
+    }
+    return rc;
 }
 
 enum att_rc issuer_admin_ca_prepare(struct issuer_admin_call *call, struct store_tx *tx,
@@ -106,11 +113,27 @@ enum att_rc issuer_admin_ca_bundle(struct issuer_admin_call *call, struct store_
 {
     const struct issuer_generations *now = issuer_generations_now(call->issuer);
     const char *kind = NULL;
+    issuer_autofree *first = NULL;
     (void)tx;
     enum att_rc rc = kind_arg(call, &kind, err);
+    if (rc) {
+        return rc;
+    }
+    const char *pem = strcmp(kind, "agent") == 0 ? now->bundle
+                      : strcmp(kind, "ak") == 0  ? now->ak_roots
+                      : strcmp(kind, "dns") == 0 ? now->dns_roots
+                                                 : now->tls_roots;
+    const X509 *root = issuer_kind_first_root(call->issuer, kind);
+    if (!pem && !root) {
+        return issuer_refuse(err, ATT_E_NOTFOUND, "caUnknown",
+                             "this issuer has no authority of kind %s", issuer_arg(call, "kind"));
+    }
+    if (!pem) { /* never rotated */
+        rc = issuer_ca_pem_text(root, &first, err);
+        pem = first;
+    }
     if (!rc) {
-        json_object_set_new(call->result, "pem",
-                            json_string(strcmp(kind, "ak") == 0 ? now->ak_roots : now->bundle));
+        json_object_set_new(call->result, "pem", json_string(pem));
     }
     return rc;
 }

@@ -1,5 +1,6 @@
 /* proposal.*: what one person registered and another approves, whole or not at all. */
 #include "provision/issuer/admin.h"
+#include "provision/issuer/generations.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -51,12 +52,27 @@ static void digest_text(const char *text, char ret[65])
     att_hex(ret, ATT_SLICE_ARRAY(digest));
 }
 
+/* A step of an authority's rotation is what it is where the authorities stand: any other step that
+ * was taken since makes it another one. */
+static enum att_rc effect_of_step(struct store_tx *tx, char ret_effect[65], struct att_err *err)
+{
+    int64_t number = 0;
+    char text[40];
+    enum att_rc rc = issuer_generations_number(tx, &number, err);
+    snprintf(text, sizeof text, "authorities %lld", (long long)number);
+    digest_text(text, ret_effect);
+    return rc;
+}
+
 /* Runs it dry as whoever is in the call. ret_effect: "" where the operation cannot say. */
 static enum att_rc effect_of(const struct issuer_admin_call *call, const struct issuer_admin_op *op,
                              struct store_tx *tx, char ret_effect[65], json_t **ret_result,
                              struct att_err *err)
 {
     ret_effect[0] = 0;
+    if (strncmp(op->op, "ca.", 3) == 0) {
+        return effect_of_step(tx, ret_effect, err);
+    }
     if (!issuer_duty_of(op->op, true).dry_run) {
         return ATT_OK;
     }
@@ -246,8 +262,10 @@ static void show_effect(const struct issuer_admin_call *call, const struct store
     rc = rc ? rc : effect_of(&as, &op, tx, now, &effect, &why);
     if (rc) {
         json_object_set_new(call->result, "wouldFail", json_string(why.msg));
-    } else if (effect) {
-        json_object_set(call->result, "effect", effect);
+    } else if (p->effect[0]) {
+        if (effect) {
+            json_object_set(call->result, "effect", effect);
+        }
         json_object_set_new(call->result, "stale", json_boolean(strcmp(now, p->effect) != 0));
     }
 }
@@ -348,28 +366,85 @@ static enum att_rc carry_out(struct issuer_admin_call *call, const struct store_
     return rc;
 }
 
-enum att_rc issuer_admin_proposal_approve(struct issuer_admin_call *call, struct store_tx *tx,
-                                          struct att_err *err)
+static enum att_rc may_approve(const struct issuer_admin_call *call, struct store_tx *tx,
+                               struct issuer_approval *a, struct att_err *err)
 {
-    struct store_proposal p = {0};
-    struct issuer_admin_op op;
-    att_autojson *args = NULL;
-    enum att_rc rc = load(call, tx, &p, err);
-    rc = rc ? rc : check_open(call, &p, err);
-    rc = rc ? rc : read_op(&p, &op, &args, err);
-    if (!rc && is_mine(call, &p)) {
+    enum att_rc rc = load(call, tx, &a->proposal, err);
+    rc = rc ? rc : check_open(call, &a->proposal, err);
+    rc = rc ? rc : read_op(&a->proposal, &a->op, &a->args, err);
+    if (!rc && is_mine(call, &a->proposal)) {
         rc = issuer_refuse(err, ATT_E_CONFLICT, "fourEyes",
                            "%.200s proposed it: somebody else has to approve it",
                            call->who->identity);
     }
-    rc = rc ? rc : check_proposer(call, &p, &op, args, tx, err);
-    rc = rc ? rc : carry_out(call, &p, &op, args, tx, err);
-    rc = rc ? rc : decide(call, tx, &p, STORE_PROPOSAL_APPROVED, "", err);
+    return rc ? rc : check_proposer(call, &a->proposal, &a->op, a->args, tx, err);
+}
+
+static enum att_rc note_approved(struct issuer_admin_call *call, struct store_tx *tx,
+                                 struct issuer_approval *a, struct att_err *err)
+{
+    enum att_rc rc = decide(call, tx, &a->proposal, STORE_PROPOSAL_APPROVED, "", err);
     if (!rc) {
-        json_object_set_new(call->result, "proposal", proposal_json(&p, call->now));
+        json_object_set_new(call->result, "proposal", proposal_json(&a->proposal, call->now));
     }
-    store_record_done(&store_proposals, &p);
     return rc;
+}
+
+enum att_rc issuer_admin_proposal_approve(struct issuer_admin_call *call, struct store_tx *tx,
+                                          struct att_err *err)
+{
+    struct issuer_approval a = {.call = call};
+    enum att_rc rc = may_approve(call, tx, &a, err);
+    rc = rc ? rc : carry_out(call, &a.proposal, &a.op, a.args, tx, err);
+    rc = rc ? rc : note_approved(call, tx, &a, err);
+    issuer_approval_done(&a);
+    return rc;
+}
+
+/* ---- of what takes its own transactions ------------------------------------------------------ */
+
+static enum att_rc peek(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct issuer_approval *a = user;
+    return load(a->call, tx, &a->proposal, err);
+}
+
+/* What is wrong with it is said by the approval itself. */
+bool issuer_approval_in_steps(const struct issuer_admin_call *call)
+{
+    struct issuer_approval a = {.call = (struct issuer_admin_call *)(uintptr_t)call};
+    bool steps = store_run(call->issuer->store, false, peek, &a, NULL) == ATT_OK &&
+                 read_op(&a.proposal, &a.op, &a.args, NULL) == ATT_OK && !a.op.store;
+    issuer_approval_done(&a);
+    return steps;
+}
+
+enum att_rc issuer_approval_check(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct issuer_approval *a = user;
+    return may_approve(a->call, tx, a, err);
+}
+
+enum att_rc issuer_approval_carry_out(struct issuer_approval *approval, struct att_err *err)
+{
+    return carry_out(approval->call, &approval->proposal, &approval->op, approval->args, NULL, err);
+}
+
+/* Looked at again: two may have approved it at once, and the second one's step was refused. */
+enum att_rc issuer_approval_note(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct issuer_approval *a = user;
+    store_record_done(&store_proposals, &a->proposal);
+    enum att_rc rc = load(a->call, tx, &a->proposal, err);
+    rc = rc ? rc : check_open(a->call, &a->proposal, err);
+    return rc ? rc : note_approved(a->call, tx, a, err);
+}
+
+void issuer_approval_done(struct issuer_approval *approval)
+{
+    store_record_done(&store_proposals, &approval->proposal);
+    json_decref(approval->args);
+    approval->args = NULL;
 }
 
 /* Who could approve it as far as his reach goes: where a dry run cannot tell (it fails for another

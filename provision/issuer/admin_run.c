@@ -67,12 +67,20 @@ static enum att_rc run_tx(void *user, struct store_tx *tx, struct att_err *err)
     return r->op->fn(call, tx, err);
 }
 
+/* Whether somebody else has to approve it. The socket takes an authority's steps at once. */
+static bool is_proposed(const struct run *r)
+{
+    return r->op->write && r->call->who->remote && r->call->conf && r->call->conf->four_eyes &&
+           issuer_duty_of(r->op->op, true).approver;
+}
+
 /* Of what takes its own transactions the request is spent first: what was refused, too, is asked
  * again with a new id. */
 static enum att_rc spend_tx(void *user, struct store_tx *tx, struct att_err *err)
 {
     const struct run *r = user;
-    return spend_request(r->call, r->op->op, tx, err);
+    enum att_rc rc = spend_request(r->call, r->op->op, tx, err);
+    return !rc && is_proposed(r) ? issuer_proposal_make(r->call, r->op, tx, err) : rc;
 }
 
 static enum att_rc run_steps(struct run *r, struct att_err *err)
@@ -80,7 +88,20 @@ static enum att_rc run_steps(struct run *r, struct att_err *err)
     enum att_rc rc = r->op->write && r->call->who->remote
                          ? store_run(r->call->issuer->store, true, spend_tx, r, err)
                          : ATT_OK;
-    return rc ? rc : r->op->fn(r->call, NULL, err);
+    return rc || is_proposed(r) ? rc : r->op->fn(r->call, NULL, err);
+}
+
+/* The approval of what takes its own transactions: looked at, carried out, and noted after it. */
+static enum att_rc run_approval(struct run *r, struct att_err *err)
+{
+    struct issuer_approval approval = {.call = r->call};
+    struct store *store = r->call->issuer->store;
+    enum att_rc rc = store_run(store, true, spend_tx, r, err);
+    rc = rc ? rc : store_run(store, false, issuer_approval_check, &approval, err);
+    rc = rc ? rc : issuer_approval_carry_out(&approval, err);
+    rc = rc ? rc : store_run(store, true, issuer_approval_note, &approval, err);
+    issuer_approval_done(&approval);
+    return rc;
 }
 
 /* ---- records of refusals --------------------------------------------------------------------- */
@@ -155,8 +176,12 @@ static enum att_rc run(struct issuer_admin_call *call, const struct issuer_admin
     if (rc) {
         return rc;
     }
-    rc =
-        op->store ? store_run(call->issuer->store, op->write, run_tx, &r, err) : run_steps(&r, err);
+    if (strcmp(op->op, "proposal.approve") == 0 && issuer_approval_in_steps(call)) {
+        rc = run_approval(&r, err);
+    } else {
+        rc = op->store ? store_run(call->issuer->store, op->write, run_tx, &r, err)
+                       : run_steps(&r, err);
+    }
     if (!rc && call->wake) {
         issuer_view_wake(call->issuer);
     }

@@ -2,6 +2,7 @@
 #include "provision/issuer/ca_files.h"
 #include "provision/issuer/dns_ca.h"
 #include "provision/issuer/generations.h"
+#include "provision/issuer/kinds.h"
 
 #include "attestd/base/io.h"
 #include "certs/bundle.h"
@@ -293,6 +294,10 @@ struct issuer_authority issuer_authority_first(const struct issuer *issuer, cons
                                        "",
                                        "attestation.crl",
                                        ""};
+    } else if (strcmp(kind, "tls") == 0) {
+        by.ca = ca->tls_root;
+        by.end = ca->tls_root_end;
+        by.crl = "";
     } else if (strcmp(kind, "dns") != 0) {
         by = (struct issuer_authority){ca->workload_ca,
                                        ca->workload_key,
@@ -354,9 +359,6 @@ static enum att_rc load_all(struct issuer_ca *ca, const struct conf_issuer *conf
         rc = issuer_ca_pem_text(ca->attest_ca, &ca->attest_pem, err);
     }
     if (!rc) {
-        rc = certs_cert_der(ca->tls_root, &ca->tls_root_der, err);
-    }
-    if (!rc) {
         ca->workload_end = issuer_ca_end(ca->workload_ca);
         ca->attest_end = issuer_ca_end(ca->attest_ca);
         ca->tls_root_end = issuer_ca_end(ca->tls_root);
@@ -376,6 +378,7 @@ enum att_rc issuer_ca_load(const struct conf_issuer *conf, bool renew, struct is
         return att_fail(err, ATT_E_NOMEM, "CA: no memory");
     }
     pthread_mutex_init(&ca->lock, NULL);
+    pthread_mutex_init(&ca->making, NULL);
     pthread_mutex_init(&ca->generations_lock, NULL);
     enum att_rc rc = issuer_new_id(ca->self, err);
     if (!rc) {
@@ -423,11 +426,11 @@ void issuer_ca_free(struct issuer_ca *ca)
     issuer_generations_free(atomic_load(&ca->generations));
     issuer_hsm_put(ca->hsm);
     pthread_mutex_destroy(&ca->generations_lock);
+    pthread_mutex_destroy(&ca->making);
     pthread_mutex_destroy(&ca->lock);
     free(ca->bundle);
     free(ca->workload_pem);
     free(ca->attest_pem);
-    att_buf_done(&ca->tls_root_der);
     free(ca);
 }
 
@@ -487,14 +490,25 @@ static bool first_is_over(const struct issuer_ca *ca, const char *kind, const X5
 /* "workload-ca", of a later generation "workload-ca-ID". */
 static void name_one(const struct issuer_generation *g, const char *what, char ret[ONE_NAME_ROOM])
 {
-    const char *kind = strcmp(g->kind, "ak") == 0 ? "attest" : "workload";
-    snprintf(ret, ONE_NAME_ROOM, "%s-%s-%s", kind, what, g->id);
+    const struct issuer_kind *kind = issuer_kind_of(g->kind);
+    snprintf(ret, ONE_NAME_ROOM, "%s-%s-%s", kind ? kind->stem : g->kind, what, g->id);
 }
 
 /* Its root is not the first one's. */
 static bool has_new_root(const struct issuer_ca *ca, const struct issuer_generation *g)
 {
-    return X509_cmp(g->root, strcmp(g->kind, "ak") == 0 ? ca->attest_root : ca->workload_root) != 0;
+    const X509 *first = strcmp(g->kind, "ak") == 0    ? ca->attest_root
+                        : strcmp(g->kind, "tls") == 0 ? ca->tls_root
+                        : strcmp(g->kind, "dns") == 0 ? ca->dns_root
+                                                      : ca->workload_root;
+    return !first || X509_cmp(g->root, first) != 0;
+}
+
+/* It signs with its root itself. */
+static bool is_root(const struct issuer_generation *g)
+{
+    const struct issuer_kind *kind = issuer_kind_of(g->kind);
+    return kind && kind->root_only;
 }
 
 /* Those of the store; their certificates are there, in no file of their own. */
@@ -507,7 +521,7 @@ static void add_generations(const struct issuer_ca *ca, int64_t now, json_t *lis
         if (!issuer_generation_counts(g)) {
             continue;
         }
-        if (!g->first) {
+        if (!g->first && !is_root(g)) {
             name_one(g, "ca", name);
             json_array_append_new(list, authority(g->ca, name, NULL, now));
         }
@@ -530,7 +544,7 @@ json_t *issuer_ca_status(struct issuer_ca *ca, const char *state_dir, int64_t no
                {"workload-ca", ca->workload_ca, false, "agent"},
                {"attest-root", ca->attest_root, false, "ak"},
                {"attest-ca", ca->attest_ca, false, "ak"},
-               {"tls-root", ca->tls_root, false, NULL},
+               {"tls-root", ca->tls_root, false, "tls"},
                {"tls", e->tls, !e->given, NULL},
                {"view", e->view, true, NULL}};
     json_t *list = json_array();
@@ -581,7 +595,7 @@ static void warn_generations(struct warnings *w, const struct issuer_ca *ca,
     char name[ONE_NAME_ROOM];
     for (size_t i = 0; now && i < now->n; i++) {
         const struct issuer_generation *g = &now->v[i];
-        if (issuer_generation_counts(g) && !g->first) {
+        if (issuer_generation_counts(g) && !g->first && !is_root(g)) {
             name_one(g, "ca", name);
             warn_authority(w, g->ca, name, conf);
         }
@@ -605,7 +619,7 @@ json_t *issuer_ca_warnings(struct issuer_ca *ca, const struct conf_issuer *conf,
                {"workload-ca", ca->workload_ca, "agent"},
                {"attest-root", ca->attest_root, "ak"},
                {"attest-ca", ca->attest_ca, "ak"},
-               {"tls-root", ca->tls_root, NULL}};
+               {"tls-root", ca->tls_root, "tls"}};
     for (size_t i = 0; i < sizeof cas / sizeof cas[0]; i++) {
         if (!first_is_over(ca, cas[i].kind, cas[i].cert)) {
             warn_authority(&w, cas[i].cert, cas[i].name, conf);

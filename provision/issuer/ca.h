@@ -10,12 +10,19 @@
 
 /* What is renewed while it is in use: the TLS certificate and the signer of host views. Counted,
  * immutable; a connection keeps the SSL_CTX that it began with. */
+#define ISSUER_TLS_CHAIN_MAX 3
 struct issuer_endpoints {
     atomic_int refs;
     X509 *tls, *view;
     EVP_PKEY *tls_key, *view_key;
     EVP_PKEY *view_before; /* the signer before; NULL when this is the first */
     struct att_buf view_der;
+    X509 *root;            /* what both are under; its key is root_ref's (signer.h) */
+    STACK_OF(X509) * also; /* NULL, or what leads from there to the root before */
+    char root_ref[ISSUER_KEYREF_MAX];
+    struct att_buf
+        root_der[ISSUER_TLS_CHAIN_MAX]; /* also, then root: what follows the view signer */
+    size_t n_roots;
     char ca_sha256[65]; /* of the DER of the last certificate sent: what a ticket pins */
     SSL_CTX *ssl;
     bool given; /* tls: the operator's (cert_file), who renews it */
@@ -24,14 +31,17 @@ struct issuer_endpoints {
 struct issuer_generations;
 struct issuer_ca {
     struct issuer_hsm *hsm; /* NULL: the configuration has none */
-    X509 *workload_root, *workload_ca, *attest_root, *attest_ca, *tls_root;
+    X509 *workload_root, *workload_ca, *attest_root, *attest_ca;
+    X509 *dns_root; /* borrowed; NULL: none here */
+    X509 *tls_root; /* the one of `init`; endpoints->root is what is in use */
     EVP_PKEY *workload_key, *attest_key;
     int64_t workload_end, attest_end, tls_root_end;
     char *bundle;       /* PEM: workload root */
     char *workload_pem; /* PEM: workload intermediate, sent after each leaf */
     char *attest_pem;
-    struct att_buf tls_root_der;
     pthread_mutex_t lock;
+    pthread_mutex_t making;             /* of endpoints */
+    atomic_bool signer_changed;         /* of views: the audit head is due */
     struct issuer_endpoints *endpoints; /* under lock; issuer_endpoints_get */
     int64_t failed_at;                 /* under lock: the last renewal failed then; 0: it did not */
     struct att_err failure;            /* under lock */

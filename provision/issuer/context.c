@@ -317,6 +317,7 @@ static enum att_rc load_dns(struct issuer *issuer, bool create, struct att_err *
         rc = issuer_dns_ca_load(conf, issuer->ca->hsm, create, &issuer->dns_ca, err);
     }
     if (!rc && issuer->dns_ca) {
+        issuer->ca->dns_root = issuer->dns_ca->root;
         rc = issuer_alternate_load(conf->state_dir, "dns", issuer->dns_ca->ca,
                                    &issuer->dns_alternate, err);
     }

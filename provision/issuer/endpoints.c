@@ -2,6 +2,7 @@
  * for it: connections keep the context that they began with, new ones get the new one, and hosts
  * pin the root. */
 #include "provision/issuer/ca_files.h"
+#include "provision/issuer/tls_root.h"
 
 #include "attestd/base/io.h"
 #include "certs/key.h"
@@ -35,6 +36,11 @@ static void endpoints_free(struct issuer_endpoints *e)
         EVP_PKEY_free(e->view_before);
         SSL_CTX_free(e->ssl);
         att_buf_done(&e->view_der);
+        X509_free(e->root);
+        certs_stack_cleanup(&e->also);
+        for (size_t i = 0; i < e->n_roots; i++) {
+            att_buf_done(&e->root_der[i]);
+        }
         free(e);
     }
 }
@@ -245,35 +251,39 @@ static void finish_move(const char *state_dir, bool tls)
     }
 }
 
-/* Whether an endpoint's pair is there, matches, lasts, and stands for the names. */
-static bool endpoint_good(const struct issuer_ca *ca, const struct conf_issuer *conf, bool tls,
-                          int64_t now)
+/* Whether an endpoint's pair is there, matches, is this root's, lasts, and stands for the names. */
+static bool endpoint_good(X509 *root, const struct conf_issuer *conf, bool tls, int64_t now)
 {
     certs_autox509 *cert = NULL;
     certs_autokey *key = NULL;
     finish_move(conf->state_dir, tls);
     return issuer_ca_load_pair(conf->state_dir, tls ? "tls" : "view", &cert, &key, NULL) ==
                ATT_OK &&
-           !due(cert, ca->tls_root_end, now) && (!tls || has_names(cert, conf));
+           X509_check_issued(root, cert) == X509_V_OK &&
+           X509_verify(cert, X509_get0_pubkey(root)) == 1 && !due(cert, issuer_ca_end(root), now) &&
+           (!tls || has_names(cert, conf));
 }
 
 static enum att_rc make_due(const struct issuer_ca *ca, const struct conf_issuer *conf, int64_t now,
                             struct att_err *err)
 {
-    certs_autox509 *root = NULL;
+    issuer_autotlsroot now_used = {0};
     certs_autokey *key = NULL;
-    bool tls = !conf->tls && !endpoint_good(ca, conf, true, now);
-    bool view = !endpoint_good(ca, conf, false, now);
+    enum att_rc rc = issuer_tls_root_load(conf->state_dir, &now_used, err);
+    if (rc) {
+        return rc;
+    }
+    bool tls = !conf->tls && !endpoint_good(now_used.root, conf, true, now);
+    bool view = !endpoint_good(now_used.root, conf, false, now);
     if (!tls && !view) {
         return ATT_OK;
     }
-    enum att_rc rc =
-        issuer_ca_load_authority(ca->hsm, conf->state_dir, "tls-root", &root, &key, err);
+    rc = issuer_key_open(ca->hsm, conf->state_dir, now_used.keyref, now_used.root, &key, err);
     if (!rc && tls) {
-        rc = issuer_endpoint_make(conf->state_dir, conf, true, root, key, now, err);
+        rc = issuer_endpoint_make(conf->state_dir, conf, true, now_used.root, key, now, err);
     }
     if (!rc && view) {
-        rc = issuer_endpoint_make(conf->state_dir, conf, false, root, key, now, err);
+        rc = issuer_endpoint_make(conf->state_dir, conf, false, now_used.root, key, now, err);
     }
     return rc;
 }
@@ -282,28 +292,40 @@ static enum att_rc make_due(const struct issuer_ca *ca, const struct conf_issuer
  * ------------------------------------------------------------------------------------------------
  */
 
-static enum att_rc own_chain(struct issuer_endpoints *e, const char *state_dir, X509 *root,
+static enum att_rc push(STACK_OF(X509) * chain, X509 *cert, struct att_err *err)
+{
+    if (!chain || !X509_up_ref(cert)) {
+        return att_fail(err, ATT_E_NOMEM, "TLS chain: no memory");
+    }
+    if (!sk_X509_push(chain, cert)) {
+        X509_free(cert);
+        return att_fail(err, ATT_E_NOMEM, "TLS chain: no memory");
+    }
+    return ATT_OK;
+}
+
+static enum att_rc own_chain(struct issuer_endpoints *e, const char *state_dir,
                              STACK_OF(X509) * *ret_chain, struct att_err *err)
 {
     enum att_rc rc = issuer_ca_load_pair(state_dir, "tls", &e->tls, &e->tls_key, err);
     if (rc) {
         return rc;
     }
-    /* The root goes along: hosts that pin it by digest must see it. */
+    /* The root goes along: hosts that pin it by digest must see it. What leads to the root before
+     * comes first, so that who has that one only does not end at the new one. */
     certs_autostack *chain = sk_X509_new_null();
-    X509 *const certs[] = {e->tls, root};
-    for (size_t i = 0; i < 2; i++) {
-        if (!chain || !X509_up_ref(certs[i])) {
-            return att_fail(err, ATT_E_NOMEM, "TLS chain: no memory");
-        }
-        if (!sk_X509_push(chain, certs[i])) {
-            X509_free(certs[i]);
-            return att_fail(err, ATT_E_NOMEM, "TLS chain: no memory");
-        }
+    rc = push(chain, e->tls, err);
+    for (int i = 0; !rc && e->also && i < sk_X509_num(e->also); i++) {
+        rc = push(chain, sk_X509_value(e->also, i), err);
     }
-    *ret_chain = chain;
-    chain = NULL;
-    return ATT_OK;
+    if (!rc) {
+        rc = push(chain, e->root, err);
+    }
+    if (!rc) {
+        *ret_chain = chain;
+        chain = NULL;
+    }
+    return rc;
 }
 
 static enum att_rc given_chain(struct issuer_endpoints *e, const struct conf_issuer_tls *tls,
@@ -324,13 +346,13 @@ static enum att_rc given_chain(struct issuer_endpoints *e, const struct conf_iss
     return certs_key_load(tls->key_file, &e->tls_key, err);
 }
 
-static enum att_rc load_tls(struct issuer_endpoints *e, X509 *root, const struct conf_issuer *conf,
+static enum att_rc load_tls(struct issuer_endpoints *e, const struct conf_issuer *conf,
                             struct att_err *err)
 {
     certs_autostack *chain = NULL;
     e->given = conf->tls != NULL;
     enum att_rc rc = conf->tls ? given_chain(e, conf->tls, &chain, err)
-                               : own_chain(e, conf->state_dir, root, &chain, err);
+                               : own_chain(e, conf->state_dir, &chain, err);
     if (rc) {
         return rc;
     }
@@ -353,21 +375,50 @@ static void load_signer_before(struct issuer_endpoints *e, const char *state_dir
     }
 }
 
-static enum att_rc load_endpoints(struct issuer_ca *ca, const struct conf_issuer *conf,
-                                  struct issuer_endpoints **ret, struct att_err *err)
+static enum att_rc add_der(struct issuer_endpoints *e, const X509 *cert, struct att_err *err)
+{
+    return e->n_roots == ISSUER_TLS_CHAIN_MAX
+               ? att_fail(err, ATT_E_LIMIT, "tls-root.json: too many certificates")
+               : certs_cert_der(cert, &e->root_der[e->n_roots++], err);
+}
+
+static enum att_rc load_root(struct issuer_endpoints *e, const char *state_dir, struct att_err *err)
+{
+    issuer_autotlsroot root = {0};
+    enum att_rc rc = issuer_tls_root_load(state_dir, &root, err);
+    for (int i = 0; !rc && root.also && i < sk_X509_num(root.also); i++) {
+        rc = add_der(e, sk_X509_value(root.also, i), err);
+    }
+    if (!rc) {
+        rc = add_der(e, root.root, err);
+    }
+    if (!rc) {
+        e->root = root.root;
+        e->also = root.also;
+        memcpy(e->root_ref, root.keyref, sizeof e->root_ref);
+        root = (struct issuer_tls_root){0};
+    }
+    return rc;
+}
+
+static enum att_rc load_endpoints(const struct conf_issuer *conf, struct issuer_endpoints **ret,
+                                  struct att_err *err)
 {
     struct issuer_endpoints *e = calloc(1, sizeof *e);
     if (!e) {
         return att_fail(err, ATT_E_NOMEM, "CA: no memory");
     }
     atomic_init(&e->refs, 1);
-    enum att_rc rc = issuer_ca_load_pair(conf->state_dir, "view", &e->view, &e->view_key, err);
+    enum att_rc rc = load_root(e, conf->state_dir, err);
+    if (!rc) {
+        rc = issuer_ca_load_pair(conf->state_dir, "view", &e->view, &e->view_key, err);
+    }
     if (!rc) {
         rc = certs_cert_der(e->view, &e->view_der, err);
     }
     if (!rc) {
         load_signer_before(e, conf->state_dir);
-        rc = load_tls(e, ca->tls_root, conf, err);
+        rc = load_tls(e, conf, err);
     }
     if (rc) {
         endpoints_free(e);
@@ -400,6 +451,7 @@ static void put_into_use(struct issuer_ca *ca, struct issuer_endpoints *fresh)
     }
     if (X509_cmp(old->view, fresh->view) != 0) {
         tell("viewSigner.renewed", fresh->view);
+        atomic_store(&ca->signer_changed, true);
     }
     if (strcmp(old->ca_sha256, fresh->ca_sha256) != 0) {
         att_log(ATT_WARN, "tls.pinChanged", ATT_S("old", old->ca_sha256),
@@ -412,7 +464,7 @@ enum att_rc issuer_endpoints_load(struct issuer_ca *ca, const struct conf_issuer
                                   struct att_err *err)
 {
     struct issuer_endpoints *e = NULL;
-    enum att_rc rc = load_endpoints(ca, conf, &e, err);
+    enum att_rc rc = load_endpoints(conf, &e, err);
     if (!rc) {
         put_into_use(ca, e);
     }
@@ -424,11 +476,13 @@ enum att_rc issuer_endpoints_refresh(struct issuer_ca *ca, const struct conf_iss
 {
     struct issuer_endpoints *fresh = NULL;
     struct att_err why = {0};
+    pthread_mutex_lock(&ca->making);
     enum att_rc made = make_due(ca, conf, now, &why);
-    enum att_rc rc = load_endpoints(ca, conf, &fresh, made ? NULL : &why);
+    enum att_rc rc = load_endpoints(conf, &fresh, made ? NULL : &why);
     if (!rc) {
         put_into_use(ca, fresh);
     }
+    pthread_mutex_unlock(&ca->making);
     if ((made || rc) && err) {
         *err = why;
     }
@@ -442,7 +496,8 @@ enum att_rc issuer_endpoints_refresh(struct issuer_ca *ca, const struct conf_iss
 static bool any_due(struct issuer_ca *ca, int64_t now)
 {
     issuer_autoendpoints *e = issuer_endpoints_get(ca);
-    return (!e->given && due(e->tls, ca->tls_root_end, now)) || due(e->view, ca->tls_root_end, now);
+    int64_t end = issuer_ca_end(e->root);
+    return (!e->given && due(e->tls, end, now)) || due(e->view, end, now);
 }
 
 static void note_result(struct issuer_ca *ca, enum att_rc rc, const struct att_err *err,
@@ -484,14 +539,14 @@ void issuer_ca_tick(struct issuer *issuer, bool at_once)
     issuer_autosettings *settings = issuer_settings_get(issuer);
     int64_t now = issuer->clock(), now_ms = att_boottime_ms();
     if (at_once || (now_ms >= ca->try_ms && any_due(ca, now))) {
-        issuer_autoendpoints *before = issuer_endpoints_get(ca);
         struct att_err err = {0};
         enum att_rc rc = issuer_endpoints_refresh(ca, settings->conf, now, &err);
         note_result(ca, rc, &err, now);
-        issuer_autoendpoints *after = issuer_endpoints_get(ca);
-        /* The head is signed by the new signer at once. */
-        issuer->head_missing = issuer->head_missing || X509_cmp(before->view, after->view) != 0;
         issuer->status_changed = true;
+    }
+    /* The head is signed by the new signer at once. */
+    if (atomic_exchange(&ca->signer_changed, false)) {
+        issuer->head_missing = true;
     }
     if (at_once || now_ms >= ca->warn_ms) {
         warn(ca, settings->conf, now);

@@ -4,6 +4,8 @@
 #include "certs/key.h"
 #include "certs/oid.h"
 #include "provision/issuer/ca_files.h"
+#include "provision/issuer/kinds.h"
+#include "provision/issuer/tls_root.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +30,8 @@ void issuer_generations_free(struct issuer_generations *newest)
         }
         free(newest->bundle);
         free(newest->ak_roots);
+        free(newest->dns_roots);
+        free(newest->tls_roots);
         free(newest);
         newest = older;
     }
@@ -98,7 +102,7 @@ struct reading {
     bool same; /* the number did not change: nothing more was read */
 };
 
-static enum att_rc read_number(struct store_tx *tx, int64_t *ret, struct att_err *err)
+enum att_rc issuer_generations_number(struct store_tx *tx, int64_t *ret, struct att_err *err)
 {
     att_autobuf value = {0};
     enum att_rc rc = store_meta_get(tx, COUNTER, &value, NULL);
@@ -120,20 +124,30 @@ static enum att_rc parse_first(const char *pem, X509 **ret_cert, struct att_err 
     return rc;
 }
 
+static bool in_state(const struct issuer_generation *g, const char *state)
+{
+    return strcmp(g->state, state) == 0;
+}
+
+/* The TLS root's key is used when it begins to sign, and once a year: a copy of it that is kept
+ * elsewhere meanwhile keeps nobody from serving. */
 static bool signs(const struct issuer_generation *g)
 {
-    return g->ca && strcmp(g->state, STORE_AUTHORITY_RETIRED) != 0;
+    bool tls = strcmp(g->kind, "tls") == 0;
+    return g->ca &&
+           (tls ? in_state(g, STORE_AUTHORITY_PREPARED) || in_state(g, STORE_AUTHORITY_PUBLISHED)
+                : !in_state(g, STORE_AUTHORITY_RETIRED));
 }
 
 /* Keys are asked for something only once the transaction is over. */
-static void open_key(struct issuer *issuer, struct issuer_generation *g, const char *keyref)
+static void open_key(struct issuer *issuer, struct issuer_generation *g)
 {
     struct att_err why = {0};
     if (!signs(g)) {
         return;
     }
     enum att_rc rc =
-        issuer_key_open(issuer->ca->hsm, issuer->state_dir, keyref, g->ca, &g->key, &why);
+        issuer_key_open(issuer->ca->hsm, issuer->state_dir, g->keyref, g->ca, &g->key, &why);
     if (rc) {
         snprintf(g->lacks, sizeof g->lacks, "%.150s", why.msg);
     }
@@ -141,8 +155,11 @@ static void open_key(struct issuer *issuer, struct issuer_generation *g, const c
 
 static void name_crl(struct issuer_generation *g)
 {
-    const char *stem = strcmp(g->kind, "ak") == 0 ? "attestation" : "workload";
-    if (g->first) {
+    const struct issuer_kind *kind = issuer_kind_of(g->kind);
+    const char *stem = kind ? kind->crl : NULL;
+    if (!stem) {
+        g->crl[0] = 0;
+    } else if (g->first) {
         snprintf(g->crl, sizeof g->crl, "%s.crl", stem);
     } else {
         char id[ISSUER_GENERATION_ID];
@@ -165,6 +182,8 @@ static enum att_rc take_row(void *user, const void *record, struct att_err *err)
     snprintf(g->id, sizeof g->id, "%s", row->id);
     snprintf(g->kind, sizeof g->kind, "%s", row->kind);
     snprintf(g->state, sizeof g->state, "%s", row->state);
+    snprintf(g->keyref, sizeof g->keyref, "%s", row->keyref);
+    g->view = row->view;
     enum att_rc rc = ATT_OK;
     if (row->chain[0]) {
         rc = parse_first(row->chain, &g->ca, err);
@@ -182,24 +201,51 @@ static enum att_rc take_row(void *user, const void *record, struct att_err *err)
     g->first = g->ca && first.ca && X509_cmp(g->ca, first.ca) == 0;
     g->end = issuer_ca_end(g->ca);
     name_crl(g);
-    if (strcmp(g->state, STORE_AUTHORITY_PUBLISHED) == 0 && row->view > fresh->awaited_view) {
-        fresh->awaited_view = row->view;
-    }
-    open_key(r->issuer, g, row->keyref);
+    open_key(r->issuer, g);
     return ATT_OK;
+}
+
+static const struct issuer_generation *in(const struct issuer_generations *all, const char *kind,
+                                          const char *state)
+{
+    for (size_t i = 0; i < all->n; i++) {
+        if (strcmp(all->v[i].kind, kind) == 0 && in_state(&all->v[i], state)) {
+            return &all->v[i];
+        }
+    }
+    return NULL;
+}
+
+/* Hosts are waited for before a generation signs, and once more before the TLS root goes that they
+ * may have been told of at their enrolment. */
+static void await(struct issuer_generations *fresh)
+{
+    for (size_t i = 0; i < fresh->n; i++) {
+        const struct issuer_generation *g = &fresh->v[i];
+        bool awaited = in_state(g, STORE_AUTHORITY_PUBLISHED) ||
+                       (strcmp(g->kind, "tls") == 0 && in_state(g, STORE_AUTHORITY_ACTIVE) &&
+                        in(fresh, "tls", STORE_AUTHORITY_OUTGOING));
+        if (awaited && g->view > fresh->awaited_view) {
+            fresh->awaited_view = g->view;
+        }
+    }
 }
 
 static enum att_rc read_rows(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct reading *r = user;
     const struct issuer_generations *now = issuer_generations_now(r->issuer);
-    enum att_rc rc = read_number(tx, &r->fresh->number, err);
+    enum att_rc rc = issuer_generations_number(tx, &r->fresh->number, err);
     bool lacks = false;
     for (size_t i = 0; now && i < now->n; i++) {
         lacks = lacks || now->v[i].lacks[0];
     }
     r->same = !rc && now && now->number == r->fresh->number && !lacks;
-    return rc || r->same ? rc : store_each(tx, &store_authorities, NULL, NULL, take_row, r, err);
+    if (!rc && !r->same) {
+        rc = store_each(tx, &store_authorities, NULL, NULL, take_row, r, err);
+        await(r->fresh);
+    }
+    return rc;
 }
 
 static void try_keys(struct issuer_generations *fresh)
@@ -264,20 +310,75 @@ static enum att_rc write_bundle(const struct issuer *issuer, const char *file, c
     return att_io_write_file(path, att_slice_str(pem), 0644, err);
 }
 
+static bool has_kind(const struct issuer_generations *fresh, const char *kind)
+{
+    for (size_t i = 0; i < fresh->n; i++) {
+        if (strcmp(fresh->v[i].kind, kind) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Only what the store knows of is written: without a rotation the files are `init`'s, and may have
  * become an operator's. */
 static enum att_rc put_bundles(const struct issuer *issuer, struct issuer_generations *fresh,
                                struct att_err *err)
 {
-    enum att_rc rc = make_bundle(fresh, "agent", issuer->ca->workload_root, &fresh->bundle, err);
-    if (!rc) {
-        rc = make_bundle(fresh, "ak", issuer->ca->attest_root, &fresh->ak_roots, err);
+    char **const of[ISSUER_KINDS] = {&fresh->bundle, &fresh->ak_roots, &fresh->dns_roots,
+                                     &fresh->tls_roots};
+    enum att_rc rc = ATT_OK;
+    for (size_t i = 0; i < ISSUER_KINDS && !rc; i++) {
+        const struct issuer_kind *kind = &issuer_kinds[i];
+        bool known = has_kind(fresh, kind->kind);
+        if (known || i < 2) { /* the first two are asked for at any time */
+            rc = make_bundle(fresh, kind->kind, issuer_kind_first_root(issuer, kind->kind), of[i],
+                             err);
+        }
+        if (!rc && known) {
+            rc = write_bundle(issuer, kind->bundle, *of[i], err);
+        }
     }
-    if (!rc && fresh->n) {
-        rc = write_bundle(issuer, "bundle.pem", fresh->bundle, err);
+    return rc;
+}
+
+/* ---- the issuer's own TLS ---------------------------------------------------------------------
+ */
+
+/* Between leaf and root, while the root before is trusted: the new root signed by it, and itself.
+ */
+static enum att_rc make_also(const struct issuer_generation *active,
+                             const struct issuer_generation *outgoing, struct att_buf *ret_pem,
+                             struct att_err *err)
+{
+    certs_autostack *chain = NULL;
+    enum att_rc rc = outgoing ? certs_pem_parse(att_slice_str(active->pem), &chain, err) : ATT_OK;
+    for (int i = 1; !rc && chain && i < sk_X509_num(chain); i++) {
+        rc = certs_pem_dump(sk_X509_value(chain, i), ret_pem, err);
     }
-    if (!rc && fresh->n) {
-        rc = write_bundle(issuer, "ak-roots.pem", fresh->ak_roots, err);
+    return rc || !outgoing ? rc : certs_pem_dump(outgoing->root, ret_pem, err);
+}
+
+/* New connections and views are under the active root from here on. */
+static enum att_rc put_tls(struct issuer *issuer, const struct issuer_generations *fresh,
+                           struct att_err *err)
+{
+    const struct issuer_generation *active = in(fresh, "tls", STORE_AUTHORITY_ACTIVE);
+    att_autobuf also = {0};
+    bool changed = false;
+    if (!active) {
+        return ATT_OK;
+    }
+    enum att_rc rc = make_also(active, in(fresh, "tls", STORE_AUTHORITY_OUTGOING), &also, err);
+    const char *text = also.len ? att_buf_cstr(&also) : "";
+    if (!rc && text) {
+        rc = issuer_tls_root_save(issuer->state_dir, active->keyref, active->root, text, &changed,
+                                  err);
+    }
+    issuer_autoendpoints *in_use = issuer_endpoints_get(issuer->ca);
+    if (!rc && (changed || X509_cmp(in_use->root, active->root) != 0)) {
+        issuer_autosettings *settings = issuer_settings_get(issuer);
+        rc = issuer_endpoints_refresh(issuer->ca, settings->conf, issuer->clock(), err);
     }
     return rc;
 }
@@ -337,6 +438,9 @@ static enum att_rc refresh(struct issuer *issuer, struct att_err *err)
         try_keys(fresh);
         rc = put_bundles(issuer, fresh, err);
     }
+    if (!rc && !r.same) {
+        rc = put_tls(issuer, fresh, err);
+    }
     struct issuer_generations *now = atomic_load(&issuer->ca->generations);
     if (rc || r.same || same_use(now, fresh)) {
         issuer_generations_free(fresh);
@@ -365,7 +469,7 @@ enum att_rc issuer_generations_check(struct issuer *issuer, struct store_tx *tx,
 {
     const struct issuer_generations *now = issuer_generations_now(issuer);
     int64_t number = 0;
-    enum att_rc rc = read_number(tx, &number, err);
+    enum att_rc rc = issuer_generations_number(tx, &number, err);
     if (rc || (now && now->number == number)) {
         return rc;
     }
@@ -500,8 +604,8 @@ static enum att_rc list_row(void *user, const void *record, struct att_err *err)
     json_array_append_new(
         l->list,
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I}", "id", row->id, "kind",
-                  strcmp(row->kind, "ak") == 0 ? "attestation" : "workload", "state", row->state,
-                  "key", store, "lacks", g ? g->lacks : "", "notAfter",
+                  issuer_kind_of(row->kind) ? issuer_kind_of(row->kind)->word : row->kind, "state",
+                  row->state, "key", store, "lacks", g ? g->lacks : "", "notAfter",
                   issuer_time_json(g ? g->end : 0), "createdAt", issuer_time_json(row->created_at),
                   "publishedAt", issuer_time_json(row->published_at), "activatedAt",
                   issuer_time_json(row->activated_at), "retiredAt",

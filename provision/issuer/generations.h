@@ -9,7 +9,7 @@
 
 #include "provision/issuer/ca.h"
 
-#define ISSUER_GENERATIONS_MAX  24 /* of both kinds: twice ISSUER_GENERATIONS_TOP */
+#define ISSUER_GENERATIONS_MAX  48 /* of all kinds: ISSUER_GENERATIONS_TOP of each */
 #define ISSUER_GENERATIONS_TOP  12 /* rows of one kind */
 #define ISSUER_GENERATION_ID    17
 #define ISSUER_CRL_FILE         48
@@ -26,6 +26,8 @@ struct issuer_generation {
     EVP_PKEY *key;             /* NULL: not within reach of this issuer */
     char *pem;                 /* what follows a leaf */
     int64_t end;
+    char keyref[ISSUER_KEYREF_MAX];
+    int64_t view;    /* hosts that have it have its root */
     char lacks[160]; /* why this issuer cannot sign with it; "" when it can */
 };
 
@@ -35,8 +37,9 @@ struct issuer_generations {
     int64_t number;       /* of the meta counter "authorities" */
     size_t n;
     struct issuer_generation v[ISSUER_GENERATIONS_MAX];
-    char *bundle, *ak_roots; /* PEM */
-    int64_t awaited_view;    /* of one that is published: hosts that have this view are noted */
+    char *bundle, *ak_roots;     /* PEM */
+    char *dns_roots, *tls_roots; /* NULL while the store knows none of the kind */
+    int64_t awaited_view;        /* of one that is published: hosts that have this view are noted */
 };
 
 /* Published, active or outgoing: what it signed, or its root, is to be believed. */
@@ -46,6 +49,9 @@ const struct issuer_generations *issuer_generations_now(const struct issuer *iss
 /* Reads the store, and takes what changed into use: first bundle.pem and ak-roots.pem are written,
  * then the snapshot is switched. Does nothing where nothing changed. Any thread. */
 ATT_MUST_USE enum att_rc issuer_generations_refresh(struct issuer *issuer, struct att_err *err);
+/* The meta counter: how many steps were taken. */
+ATT_MUST_USE enum att_rc issuer_generations_number(struct store_tx *tx, int64_t *ret,
+                                                   struct att_err *err);
 /* In a transaction that signs: ATT_E_RETRY, reason caChanged, when a step was taken that this
  * process has not taken into use. */
 ATT_MUST_USE enum att_rc issuer_generations_check(struct issuer *issuer, struct store_tx *tx,

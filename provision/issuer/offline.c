@@ -147,23 +147,33 @@ static enum att_rc put_chain(const struct offline *o, const struct part *part,
     return rc ? rc : put_cert(o, part->root_copy, "", sk_X509_value(chain, 1), err);
 }
 
-/* The root of the issuer's own TLS has its key here: it signs again each year. */
-static enum att_rc make_rest(const struct offline *o, struct att_err *err)
+/* The root of the issuer's own TLS has its key here: it signs again each year. Made once, by the
+ * first run: its certificate is written last. */
+static enum att_rc tls_root(const struct offline *o, X509 **ret_root, EVP_PKEY **ret_key,
+                            struct att_err *err)
 {
     struct conf_issuer there = *o->conf;
-    certs_autox509 *root = NULL;
-    certs_autokey *key = NULL;
-    int64_t now = att_now_utc_s();
+    char path[ISSUER_CA_PATH];
+    issuer_ca_path(path, o->dir, "tls-root.crt");
     there.state_dir = (char *)(uintptr_t)o->dir;
-    enum att_rc rc =
-        issuer_ca_make(&there, o->hsm, "tls-root", "Issuer TLS Root", NULL, NULL, &root, &key, err);
+    return access(path, F_OK) == 0
+               ? issuer_ca_load_authority(o->hsm, o->dir, "tls-root", ret_root, ret_key, err)
+               : issuer_ca_make(&there, o->hsm, "tls-root", "Issuer TLS Root", NULL, NULL, ret_root,
+                                ret_key, err);
+}
+
+static enum att_rc make_rest(const struct offline *o, const X509 *root, EVP_PKEY *key,
+                             struct att_err *err)
+{
+    int64_t now = att_now_utc_s();
+    enum att_rc rc = put_cert(o, "tls-root", ".pem", root, err);
     if (!rc) {
         rc = issuer_endpoint_make(o->dir, o->conf, true, root, key, now, err);
     }
     if (!rc) {
         rc = issuer_endpoint_make(o->dir, o->conf, false, root, key, now, err);
     }
-    return rc ? rc : put_cert(o, "tls-root", ".pem", root, err);
+    return rc;
 }
 
 static bool have_chains(const struct offline *o)
@@ -178,17 +188,44 @@ static bool have_chains(const struct offline *o)
     return true;
 }
 
+/* Whoever trusts one root must not trust what is under another one by it. */
+static enum att_rc keys_apart(const STACK_OF(X509) * workload, const STACK_OF(X509) * attest,
+                              const X509 *root, struct att_err *err)
+{
+    enum att_rc rc = ATT_OK;
+    for (int i = 0; !rc && i < sk_X509_num(workload); i++) {
+        rc = issuer_ca_apart(attest, sk_X509_value(workload, i), "workload-ca.chain.pem", err);
+    }
+    if (!rc) {
+        rc = issuer_ca_apart(workload, root, "tls-root", err);
+        if (rc) {
+            att_err_prefix(err, "workload-ca.chain.pem");
+        }
+    }
+    if (!rc) {
+        rc = issuer_ca_apart(attest, root, "tls-root", err);
+        if (rc) {
+            att_err_prefix(err, "attest-ca.chain.pem");
+        }
+    }
+    return rc;
+}
+
 static enum att_rc complete(const struct offline *o, const char *target, struct att_err *err)
 {
     char made[ISSUER_CA_PATH];
+    certs_autox509 *root = NULL;
+    certs_autokey *key = NULL;
     certs_autostack *workload = NULL, *attest = NULL;
     enum att_rc rc = read_chain(o, &parts[0], &workload, err);
     if (!rc) {
         rc = read_chain(o, &parts[1], &attest, err);
     }
-    /* Whoever trusts one kind's root must not trust the other kind by it. */
-    for (int i = 0; !rc && i < sk_X509_num(workload); i++) {
-        rc = issuer_ca_apart(attest, sk_X509_value(workload, i), "workload-ca.chain.pem", err);
+    if (!rc) {
+        rc = tls_root(o, &root, &key, err);
+    }
+    if (!rc) {
+        rc = keys_apart(workload, attest, root, err);
     }
     if (!rc) {
         rc = put_chain(o, &parts[0], workload, err);
@@ -197,7 +234,7 @@ static enum att_rc complete(const struct offline *o, const char *target, struct 
         rc = put_chain(o, &parts[1], attest, err);
     }
     if (!rc) {
-        rc = make_rest(o, err);
+        rc = make_rest(o, root, key, err);
     }
     snprintf(made, sizeof made, "%.4000s/ca", o->dir);
     if (!rc && rename(made, target) != 0) {
@@ -225,6 +262,11 @@ enum att_rc issuer_ca_offline(const struct conf_issuer *conf, struct issuer_hsm 
     }
     for (size_t i = 0; i < 2 && !rc; i++) {
         rc = request(&o, &parts[i], err);
+    }
+    if (!rc) {
+        certs_autox509 *root = NULL;
+        certs_autokey *key = NULL;
+        rc = tls_root(&o, &root, &key, err);
     }
     if (!rc && have_chains(&o)) {
         rc = complete(&o, target, err);

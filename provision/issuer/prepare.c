@@ -3,6 +3,7 @@
 #include "certs/key.h"
 #include "certs/oid.h"
 #include "provision/issuer/ca_files.h"
+#include "provision/issuer/kinds.h"
 #include "provision/issuer/rotate.h"
 
 #include "attestd/base/io.h"
@@ -20,6 +21,7 @@
 /* Everything that becomes the rows. */
 struct making {
     struct issuer_rotation *r;
+    const struct issuer_kind *kind;
     bool workload;
     struct store_authority first, row; /* first: that of state_dir/ca, where it is no row yet */
     X509 *old_root, *root, *ca;
@@ -60,19 +62,24 @@ static enum att_rc may_begin(const struct making *m, struct store_tx *tx,
 
 static enum att_rc fill_first(struct making *m, struct att_err *err)
 {
-    const struct issuer_ca *ca = issuer_of(m)->ca;
-    X509 *cert = m->workload ? ca->workload_ca : ca->attest_ca;
-    X509 *root = m->workload ? ca->workload_root : ca->attest_root;
+    const struct issuer_authority first = issuer_authority_first(issuer_of(m), m->r->kind);
+    const X509 *root = issuer_kind_first_root(issuer_of(m), m->r->kind);
     struct store_authority *row = &m->first;
-    char id[ISSUER_GENERATION_ID];
+    char id[ISSUER_GENERATION_ID], ref[ISSUER_KEYREF_MAX], root_ref[ISSUER_KEYREF_MAX];
     issuer_autofree *root_pem = NULL;
     struct certs_cert_info info;
-    enum att_rc rc = issuer_generation_id(X509_get0_pubkey(cert), id, err);
+    if (!first.ca || !root) {
+        return issuer_refuse(err, ATT_E_NOTFOUND, "caUnknown",
+                             "this issuer has no authority of kind %s", m->kind->word);
+    }
+    snprintf(ref, sizeof ref, "file:%s-%s", m->kind->stem, m->kind->root_only ? "root" : "ca");
+    snprintf(root_ref, sizeof root_ref, "file:%s-root", m->kind->stem);
+    enum att_rc rc = issuer_generation_id(X509_get0_pubkey(first.ca), id, err);
     if (!rc) {
         rc = issuer_ca_pem_text(root, &root_pem, err);
     }
     if (!rc) {
-        rc = certs_cert_info(cert, &info, err);
+        rc = certs_cert_info(first.ca, &info, err);
     }
     if (rc) {
         return rc;
@@ -80,10 +87,8 @@ static enum att_rc fill_first(struct making *m, struct att_err *err)
     row->created_at = row->published_at = row->activated_at = info.not_before;
     return issuer_set(&row->id, id) && issuer_set(&row->kind, m->r->kind) &&
                    issuer_set(&row->state, STORE_AUTHORITY_ACTIVE) &&
-                   issuer_set(&row->keyref, m->workload ? "file:workload-ca" : "file:attest-ca") &&
-                   issuer_set(&row->root_keyref,
-                              m->workload ? "file:workload-root" : "file:attest-root") &&
-                   issuer_set(&row->chain, m->workload ? ca->workload_pem : ca->attest_pem) &&
+                   issuer_set(&row->keyref, ref) && issuer_set(&row->root_keyref, root_ref) &&
+                   issuer_set(&row->chain, m->kind->root_only ? root_pem : first.pem) &&
                    issuer_set(&row->root, root_pem) && issuer_set(&row->csr, "")
                ? ATT_OK
                : att_fail(err, ATT_E_NOMEM, "no memory");
@@ -178,8 +183,8 @@ static void title(const struct making *m, const char *what, const EVP_PKEY *key,
 {
     char id[ISSUER_GENERATION_ID] = "";
     (void)!issuer_generation_id(key, id, NULL);
-    snprintf(ret, TITLE_ROOM, "%.28s %s %s %.8s", issuer_of(m)->trust_domain,
-             m->workload ? "Workload" : "Attestation", what, id);
+    snprintf(ret, TITLE_ROOM, "%.28s %s %s %.8s", issuer_of(m)->trust_domain, m->kind->title, what,
+             id);
 }
 
 static enum att_rc open_old_root(struct making *m, struct att_err *err)
@@ -203,6 +208,11 @@ static enum att_rc make_root(struct making *m, struct att_buf *cross, struct att
     certs_autox509 *cert = NULL;
     struct att_err away = {0};
     bool can_cross = open_old_root(m, &away) == ATT_OK;
+    /* Tickets and hosts pin the TLS root: without a way from there to the new one they are lost. */
+    if (!can_cross && m->kind->root_only) {
+        *err = away;
+        return away.rc;
+    }
     enum att_rc rc = new_key(m, m->root_ref, &m->root_key, err);
     if (!rc) {
         title(m, "Root", m->root_key, name);
@@ -232,18 +242,35 @@ static enum att_rc take_old_root(struct making *m, struct att_err *err)
     return rc;
 }
 
-/* The chain after a leaf: the intermediate, and the new root under the old one. */
-static enum att_rc make_signed(struct making *m, struct att_err *err)
+static enum att_rc make_intermediate(struct making *m, struct att_err *err)
 {
     char name[TITLE_ROOM];
-    att_autobuf cross = {0}, chain = {0}, root = {0};
-    enum att_rc rc = m->r->new_root ? make_root(m, &cross, err) : take_old_root(m, err);
-    if (!rc) {
-        rc = new_key(m, m->ref, &m->key, err);
+    if (m->kind->root_only) {
+        memcpy(m->ref, m->root_ref, sizeof m->ref);
+        if (!X509_up_ref(m->root) || !EVP_PKEY_up_ref(m->root_key)) {
+            return att_fail(err, ATT_E_NOMEM, "no memory");
+        }
+        m->ca = m->root;
+        m->key = m->root_key;
+        return ATT_OK;
     }
+    enum att_rc rc = new_key(m, m->ref, &m->key, err);
     if (!rc) {
         title(m, "CA", m->key, name);
         rc = make_cert(m, INTERMEDIATE, m->key, name, m->root, m->root_key, &m->ca, err);
+    }
+    return rc;
+}
+
+/* The chain after a leaf: the intermediate (or the root that signs), and the new root under the old
+ * one. */
+static enum att_rc make_signed(struct making *m, struct att_err *err)
+{
+    att_autobuf cross = {0}, chain = {0}, root = {0};
+    bool new_root = m->r->new_root || m->kind->root_only;
+    enum att_rc rc = new_root ? make_root(m, &cross, err) : take_old_root(m, err);
+    if (!rc) {
+        rc = make_intermediate(m, err);
     }
     if (!rc) {
         rc = certs_pem_dump(m->ca, &chain, err);
@@ -327,7 +354,8 @@ static enum att_rc make(struct making *m, struct att_err *err)
 
 enum att_rc issuer_rotate_prepare(struct issuer_rotation *r, struct att_err *err)
 {
-    struct making m = {.r = r, .workload = strcmp(r->kind, "agent") == 0};
+    struct making m = {
+        .r = r, .kind = issuer_kind_of(r->kind), .workload = strcmp(r->kind, "agent") == 0};
     struct store *store = r->call->issuer->store;
     enum att_rc rc = store_run(store, false, see, &m, err);
     if (!rc) {

@@ -3,6 +3,7 @@
 
 #include "certs/authority.h"
 #include "certs/oid.h"
+#include "provision/issuer/kinds.h"
 
 #include <openssl/pem.h>
 #include <stdio.h>
@@ -316,7 +317,8 @@ static enum att_rc hosts_ready(const struct issuer_rotation *r, struct store_tx 
                                const struct store_authority *row, struct att_err *err)
 {
     struct behind b = {0};
-    if (strcmp(row->kind, "agent") != 0) {
+    const struct issuer_kind *kind = issuer_kind_of(row->kind);
+    if (!kind || !kind->hosts) {
         return ATT_OK;
     }
     enum att_rc rc =
@@ -405,23 +407,41 @@ enum att_rc issuer_rotate_activate(struct issuer_rotation *r, struct att_err *er
 /* ---- retire -----------------------------------------------------------------------------------
  */
 
+/* The TLS root before: every issuer serves under the new one, every host with a certificate has
+ * heard of it, and no ticket that pins it can be used any more. */
+static enum att_rc tls_unused(const struct issuer_rotation *r, struct store_tx *tx,
+                              const struct store_authority *active, int64_t *ret_end,
+                              struct att_err *err)
+{
+    enum att_rc rc = issuers_ready(r, tx, err);
+    if (!rc) {
+        rc = hosts_ready(r, tx, active, err);
+    }
+    return rc ? rc
+              : store_ticket_last_end(tx, active->activated_at + SKEW_S, r->call->now, ret_end,
+                                      err);
+}
+
 static enum att_rc unused(const struct issuer_rotation *r, struct store_tx *tx,
                           const struct store_authority *row, struct att_err *err)
 {
     struct issuer_rotation_rows rows = {.kind = row->kind};
+    bool tls = strcmp(row->kind, "tls") == 0;
     int64_t end = 0;
     char text[ATT_TIME_TEXT_LEN];
     enum att_rc rc = issuer_rotate_rows(tx, &rows, err);
-    if (!rc) {
+    if (!rc && tls) {
+        rc = tls_unused(r, tx, &rows.active, &end, err);
+    } else if (!rc) {
         rc = store_cert_last_end(tx, row->kind, rows.active.activated_at + SKEW_S, r->call->now,
                                  &end, err);
     }
     issuer_rotate_rows_done(&rows);
     att_time_text(text, end);
-    return rc || !end
-               ? rc
-               : issuer_refuse(err, ATT_E_CONFLICT, "caInUse",
-                               "certificates of authority %s are in force until %s", row->id, text);
+    return rc || !end ? rc
+                      : issuer_refuse(err, ATT_E_CONFLICT, "caInUse",
+                                      "%s of authority %s are in force until %s",
+                                      tls ? "enrolment tickets" : "certificates", row->id, text);
 }
 
 static enum att_rc may_retire(const struct issuer_rotation *r, struct store_tx *tx,

@@ -18,7 +18,7 @@
 
 struct issuer_rotation {
     struct issuer_admin_call *call;
-    const char *kind;  /* "agent" or "ak" */
+    const char *kind;  /* of issuer_kinds */
     const char *id;    /* of a generation; prepare: unused */
     bool new_root;     /* prepare */
     bool csr;          /* prepare: somebody else signs */

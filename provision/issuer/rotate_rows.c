@@ -3,7 +3,7 @@
 #include "certs/key.h"
 #include "certs/oid.h"
 #include "provision/issuer/ca_files.h"
-#include "provision/issuer/dns_ca.h"
+#include "provision/issuer/kinds.h"
 #include "provision/issuer/rotate.h"
 
 #include <stdio.h>
@@ -12,7 +12,7 @@
 #define SKEW_S 120 /* between the clocks of issuers */
 
 /* What take_row of provision/issuer/generations.c can hold. */
-_Static_assert(2 * ISSUER_GENERATIONS_TOP <= ISSUER_GENERATIONS_MAX, "both kinds have room");
+_Static_assert(ISSUER_KINDS *ISSUER_GENERATIONS_TOP <= ISSUER_GENERATIONS_MAX, "all have room");
 
 /* ---- room -------------------------------------------------------------------------------------
  */
@@ -157,23 +157,20 @@ static enum att_rc apart_from_row(void *user, const void *record, struct att_err
 enum att_rc issuer_rotate_apart(const struct issuer *issuer, struct store_tx *tx, const char *kind,
                                 const STACK_OF(X509) * chain, struct att_err *err)
 {
-    const struct issuer_ca *ca = issuer->ca;
-    const struct issuer_dns_ca *dns = issuer->dns_ca;
-    bool workload = strcmp(kind, "agent") == 0;
     struct apart a = {kind, chain};
-    const struct {
-        const X509 *cert;
-        const char *whose;
-    } others[] = {
-        {workload ? ca->attest_root : ca->workload_root,
-         workload ? "attest-root" : "workload-root"},
-        {workload ? ca->attest_ca : ca->workload_ca, workload ? "attest-ca" : "workload-ca"},
-        {ca->tls_root, "tls-root"},
-        {dns ? dns->root : NULL, "dns-root"},
-        {dns ? dns->ca : NULL, "dns-ca"}};
     enum att_rc rc = ATT_OK;
-    for (size_t i = 0; i < sizeof others / sizeof others[0] && !rc; i++) {
-        rc = issuer_ca_apart(chain, others[i].cert, others[i].whose, err);
+    for (size_t i = 0; i < ISSUER_KINDS && !rc; i++) {
+        const struct issuer_kind *other = &issuer_kinds[i];
+        char whose[32];
+        if (strcmp(other->kind, kind) == 0) {
+            continue;
+        }
+        snprintf(whose, sizeof whose, "%s-root", other->stem);
+        rc = issuer_ca_apart(chain, issuer_kind_first_root(issuer, other->kind), whose, err);
+        if (!rc) {
+            snprintf(whose, sizeof whose, "%s-ca", other->stem);
+            rc = issuer_ca_apart(chain, issuer_authority_first(issuer, other->kind).ca, whose, err);
+        }
     }
     return rc ? rc : store_each(tx, &store_authorities, NULL, NULL, apart_from_row, &a, err);
 }

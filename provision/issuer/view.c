@@ -141,10 +141,27 @@ static json_t *list_crls(const struct issuer *issuer)
     return list;
 }
 
+/* What TLS to this issuer and its views may be signed under; NULL before the first rotation. */
+static json_t *list_tls_roots(const struct issuer *issuer)
+{
+    const struct issuer_generations *now = issuer_generations_now(issuer);
+    json_t *retired = now->tls_roots ? json_array() : NULL;
+    for (size_t i = 0; retired && i < now->n; i++) {
+        const struct issuer_generation *g = &now->v[i];
+        uint8_t digest[ATT_SHA256_LEN];
+        char hex[65];
+        if (strcmp(g->kind, "tls") == 0 && strcmp(g->state, STORE_AUTHORITY_RETIRED) == 0 &&
+            certs_cert_sha256(g->root, digest, NULL) == ATT_OK) {
+            att_hex(hex, ATT_SLICE_ARRAY(digest));
+            json_array_append_new(retired, json_string(hex));
+        }
+    }
+    return retired ? json_pack("{s:s, s:o}", "pem", now->tls_roots, "retired", retired) : NULL;
+}
+
 static enum att_rc sign_view(struct view *v, struct att_buf *ret_jws, struct att_err *err)
 {
-    struct issuer_ca *ca = v->issuer->ca;
-    issuer_autoendpoints *endpoints = issuer_endpoints_get(ca);
+    issuer_autoendpoints *endpoints = issuer_endpoints_get(v->issuer->ca);
     att_autojson *json = json_pack(
         "{s:I, s:o, s:s, s:{s:s, s:s}, s:O, s:s, s:O}", "version", (json_int_t)v->version,
         "issuedAt", issuer_time_json(att_now_utc_s()), "trustDomain", v->issuer->trust_domain,
@@ -154,16 +171,23 @@ static enum att_rc sign_view(struct view *v, struct att_buf *ret_jws, struct att
     if (json && crls) {
         json_object_set_new(json, "crls", crls);
     }
+    json_t *roots = list_tls_roots(v->issuer);
+    if (json && roots) {
+        json_object_set_new(json, "issuerRoots", roots);
+    }
     att_autobuf payload = {0}, header = {0};
     if (!json) {
         return att_fail(err, ATT_E_NOMEM, "host view: no memory");
     }
-    const struct att_slice chain[] = {att_buf_slice(&endpoints->view_der),
-                                      att_buf_slice(&ca->tls_root_der)};
+    struct att_slice chain[1 + ISSUER_TLS_CHAIN_MAX] = {att_buf_slice(&endpoints->view_der)};
+    for (size_t i = 0; i < endpoints->n_roots; i++) {
+        chain[1 + i] = att_buf_slice(&endpoints->root_der[i]);
+    }
     struct acme_signer signer = acme_signer_pkey(endpoints->view_key);
     enum att_rc rc = att_json_dump(json, false, &payload, err);
     if (!rc) {
-        rc = acme_jws_protected_x5c("attestd-hostview", chain, 2, &header, err);
+        rc =
+            acme_jws_protected_x5c("attestd-hostview", chain, 1 + endpoints->n_roots, &header, err);
     }
     return rc ? rc
               : acme_jws_sign(&signer, att_buf_slice(&header), att_buf_slice(&payload), ret_jws,

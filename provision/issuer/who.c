@@ -95,8 +95,15 @@ static const struct issuer_duty duties[] = {
     {"cert.revoke", REVOKER, ISSUER_REACH_PART, 0, false},
     {"cert.renew", REVOKER, ISSUER_REACH_PART, 0, false},
     {"audit.erase", CA_OPERATOR, ISSUER_REACH_ALL, AUDITOR, false},
+    /* By another CA operator. The socket acts at once, as ever: it is the way out. */
+    {"ca.prepare", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
+    {"ca.rotate", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
+    {"ca.chain", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
+    {"ca.publish", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
+    {"ca.activate", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
+    {"ca.retire", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
     /* These ask for the roles of what was proposed. */
-    {"proposal.approve", APPROVER | AUDITOR, ISSUER_REACH_PART, 0, false},
+    {"proposal.approve", APPROVER | AUDITOR | CA_OPERATOR, ISSUER_REACH_PART, 0, false},
     {"proposal.reject", EVERY, ISSUER_REACH_PART, 0, false},
 };
 

@@ -31,6 +31,21 @@ enum att_rc store_cert_last_end(struct store_tx *tx, const char *kind, int64_t m
     return rc;
 }
 
+enum att_rc store_ticket_last_end(struct store_tx *tx, int64_t made_until, int64_t now,
+                                  int64_t *ret_end, struct att_err *err)
+{
+    struct number end = {.store = tx->store};
+    const struct store_value values[] = {STORE_VINT(made_until), STORE_VINT(now)};
+    enum att_rc rc = store_exec(tx,
+                                "SELECT COALESCE(MAX(expires_at), 0) FROM tickets WHERE"
+                                " created_at <= ?1 AND expires_at > ?2 AND uses_left > 0",
+                                values, 2, take, &end, NULL, err);
+    if (!rc) {
+        *ret_end = end.value;
+    }
+    return rc;
+}
+
 enum att_rc store_host_saw_view(struct store_tx *tx, const char *host, int64_t version,
                                 struct att_err *err)
 {

@@ -364,6 +364,9 @@ ATT_MUST_USE enum att_rc store_cert_live(struct store_tx *tx, enum store_cert_of
 ATT_MUST_USE enum att_rc store_cert_last_end(struct store_tx *tx, const char *kind,
                                              int64_t made_until, int64_t now, int64_t *ret_end,
                                              struct att_err *err);
+/* The same of tickets that can still be used. */
+ATT_MUST_USE enum att_rc store_ticket_last_end(struct store_tx *tx, int64_t made_until, int64_t now,
+                                               int64_t *ret_end, struct att_err *err);
 /* Notes that a host has this version of its view, or a later one. */
 ATT_MUST_USE enum att_rc store_host_saw_view(struct store_tx *tx, const char *host, int64_t version,
                                              struct att_err *err);

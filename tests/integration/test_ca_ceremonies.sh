@@ -25,7 +25,7 @@ cp "$state/workload-ca.csr" "$dir/tmp/first.csr"
 init || job_fail "a second run without chains"
 cmp "$dir/tmp/first.csr" "$state/workload-ca.csr" || job_fail "a second run made another request"
 ! "$bin/attest-issuerd" --config "$dir/issuer.yaml" --check > /dev/null 2>&1 || job_fail "--check without a CA"
-[ -z "$(find "$dir/issuer" -name '*root.key')" ] || job_fail "a root's key is at the issuer"
+[ -z "$(find "$dir/issuer" -name '*root.key' ! -name tls-root.key)" ] || job_fail "a root's key is at the issuer"
 "$offline" make "$dir/roots/workload" "bank.example Workload Root" --no-pass > /dev/null
 "$offline" make "$dir/roots/attest" "bank.example Attestation Root" --no-pass > /dev/null
 ! "$offline" make "$dir/roots/attest" "again" --no-pass > /dev/null 2>&1 || job_fail "a root was overwritten"
@@ -51,6 +51,13 @@ cp "$state/workload-ca.chain.pem" "$state/attest-ca.chain.pem"
 refused_init caKey
 OFFLINE_ROOT_DAYS=3 "$offline" sign "$dir/roots/attest" "$state/attest-ca.csr" "$state/attest-ca.chain.pem" --yes > /dev/null
 refused_init caValidity
+# The issuer's own TLS root is made by the first run, and no authority may have its key.
+mkdir "$dir/roots/tls"
+cp "$state/ca/tls-root.key" "$dir/roots/tls/root.key"
+cp "$state/ca/tls-root.crt" "$dir/roots/tls/root.crt"
+"$offline" sign "$dir/roots/tls" "$state/attest-ca.csr" "$state/attest-ca.chain.pem" --yes > /dev/null
+refused_init caChain
+grep 'attest-ca.chain.pem.*tls-root' "$dir/tmp/init" > /dev/null || { cat "$dir/tmp/init"; job_fail "not said whose key"; }
 cp "$dir/tmp/attest.chain.pem" "$state/attest-ca.chain.pem"
 init || { cat "$dir/tmp/init"; job_fail "the last run"; }
 "$bin/attest-issuerd" --config "$dir/issuer.yaml" --check > /dev/null || job_fail "--check"

@@ -20,6 +20,7 @@
     "    - { principals: [\"person:alice\"], roles: [registrar, approver, revoker] }\n"            \
     "    - { principals: [\"spiffe://staff.example/bob\"], roles: [approver] }\n"                  \
     "    - { principals: [\"spiffe://staff.example/op\"], roles: [ca-operator] }\n"                \
+    "    - { principals: [\"spiffe://staff.example/op2\"], roles: [ca-operator] }\n"               \
     "    - { principals: [\"spiffe://staff.example/carol\"], roles: [auditor] }\n"                 \
     "    - { principals: [\"spiffe://staff.example/desk\"], roles: [revoker],\n"                   \
     "        paths: [\"spiffe://bank.example/agent/portfolio-*\"] }\n"                             \
@@ -484,6 +485,82 @@ static void an_agent_is_known_until_it_is_revoked(void **state)
     stage_free(&s);
 }
 
+static json_t *proposed(struct stage *s, const char *who, const char *op, json_t *args)
+{
+    json_t *made = NULL;
+    rig_ok(as(s, who, op, args, &made, &err));
+    json_t *id = json_incref(json_object_get(json_object_get(made, "proposal"), "id"));
+    json_decref(made);
+    assert_non_null(id);
+    return id;
+}
+
+static size_t rows_of_authorities(struct stage *s)
+{
+    json_t *status = rig_admin(&s->rig, "ca.status", json_object());
+    size_t n = json_array_size(json_object_get(status, "generations"));
+    json_decref(status);
+    return n;
+}
+
+/* A step of an authority takes two CA operators over HTTPS; nothing is made before the second one.
+ * The socket takes it at once, and is named in the record. */
+static void a_step_takes_two_operators(void **state)
+{
+    (void)state;
+    struct stage s;
+    json_t *done = NULL;
+    struct att_err why = {0};
+    stage_new(&s, "none");
+    with_admin(&s);
+    json_t *id = proposed(&s, "op", "ca.prepare", json_pack("{s:s}", "kind", "attestation"));
+    assert_int_equal(rows_of_authorities(&s), 0);
+    refused_as(&s, "op", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_CONFLICT,
+               "fourEyes");
+    refused_as(&s, "carol", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_DENIED,
+               "roleMissing");
+    refused_as(&s, "bob", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_DENIED,
+               "roleMissing");
+    assert_int_equal(rows_of_authorities(&s), 0);
+    /* Two steps that rest on the same: what the first one changes makes the second one stale. */
+    json_t *second = proposed(&s, "op", "ca.prepare", json_pack("{s:s}", "kind", "workload"));
+    rig_ok(as(&s, "op2", "proposal.approve", json_pack("{s:O}", "id", id), &done, &err));
+    assert_string_equal(issuer_string(done, "state"), "prepared");
+    assert_string_equal(issuer_string(json_object_get(done, "proposal"), "decidedBy"),
+                        "spiffe://staff.example/op2");
+    json_decref(done);
+    assert_int_equal(rows_of_authorities(&s), 2);
+    refused_as(&s, "op2", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_CONFLICT,
+               "proposalClosed");
+    refused_as(&s, "op2", "proposal.approve", json_pack("{s:O}", "id", second), ATT_E_CONFLICT,
+               "proposalStale");
+    assert_int_equal(rows_of_authorities(&s), 2);
+    /* What the step itself refuses leaves the proposal open. */
+    json_t *third = proposed(&s, "op", "ca.prepare", json_pack("{s:s}", "kind", "attestation"));
+    refused_as(&s, "op2", "proposal.approve", json_pack("{s:O}", "id", third), ATT_E_CONFLICT,
+               "caBusy");
+    json_t *shown = rig_admin(&s.rig, "proposal.show", json_pack("{s:O}", "id", third));
+    assert_string_equal(issuer_string(shown, "state"), "open");
+    assert_true(json_is_false(json_object_get(shown, "stale")));
+    json_decref(shown);
+    assert_int_equal(at_socket(&s, 0, "ca.prepare", json_pack("{s:s}", "kind", "workload"), &why),
+                     ATT_OK);
+    assert_int_equal(rows_of_authorities(&s), 4);
+    json_t *list = rig_admin(&s.rig, "audit.list", json_pack("{s:s}", "kind", "ca"));
+    const json_t *records = json_object_get(list, "records");
+    const json_t *by_two = json_object_get(json_array_get(records, 0), "record");
+    const json_t *by_socket =
+        json_object_get(json_array_get(records, json_array_size(records) - 1), "record");
+    assert_string_equal(issuer_string(by_two, "principal"), "spiffe://staff.example/op2");
+    assert_string_equal(issuer_string(by_two, "proposedBy"), "spiffe://staff.example/op");
+    assert_int_equal(json_integer_value(json_object_get(by_socket, "uid")), 0);
+    json_decref(list);
+    json_decref(id);
+    json_decref(second);
+    json_decref(third);
+    stage_free(&s);
+}
+
 /* Records are erased by two: the CA operator proposes, an auditor approves. */
 static void erasing_takes_two_roles(void **state)
 {
@@ -501,7 +578,9 @@ static void erasing_takes_two_roles(void **state)
     assert_non_null(id);
     refused_as(&s, "bob", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_DENIED,
                "roleMissing");
-    refused_as(&s, "op", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_DENIED,
+    refused_as(&s, "op", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_CONFLICT,
+               "fourEyes");
+    refused_as(&s, "op2", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_DENIED,
                "roleMissing");
     /* It came as far as the erasing itself: the record is not in the published log yet. */
     refused_as(&s, "carol", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_RETRY,
@@ -722,6 +801,7 @@ int main(void)
         cmocka_unit_test(without_the_section_one_is_enough),
         cmocka_unit_test(a_ticket_takes_no_host_over),
         cmocka_unit_test(an_agent_is_known_until_it_is_revoked),
+        cmocka_unit_test(a_step_takes_two_operators),
         cmocka_unit_test(erasing_takes_two_roles),
         cmocka_unit_test(proposals_have_room),
         cmocka_unit_test(proposals_of_a_day_are_bounded),

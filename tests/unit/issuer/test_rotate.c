@@ -103,7 +103,7 @@ static void words_refused(void **state)
     struct stage s;
     stage_enrolled(&s, "forge");
     char id[ISSUER_GENERATION_ID];
-    rig_admin_refused(&s.rig, "ca.prepare", json_pack("{s:s}", "kind", "tls"), "usage");
+    rig_admin_refused(&s.rig, "ca.prepare", json_pack("{s:s}", "kind", "view"), "usage");
     rig_admin_refused(&s.rig, "ca.prepare",
                       json_pack("{s:s, s:s}", "kind", "workload", "keys", "x"), "usage");
     rig_admin_refused(&s.rig, "ca.prepare",
