@@ -131,6 +131,9 @@ const struct store_migration store_migrations[] = {
          "CREATE INDEX proposals_state ON proposals (state);"
          "CREATE TABLE admin_requests (id TEXT PRIMARY KEY, op TEXT NOT NULL, at BIGINT NOT NULL);"
          "CREATE INDEX admin_requests_at ON admin_requests (at);"},
+    /* Keys that sign tokens (JWT-SVIDs). */
+    {14, "CREATE TABLE jwt_keys (kid TEXT PRIMARY KEY, keyref TEXT NOT NULL, jwk TEXT NOT NULL,"
+         " created_at BIGINT NOT NULL, active_at BIGINT NOT NULL);"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 
