@@ -164,6 +164,7 @@ static void entry_done(struct conf_entry *entry)
     free(entry->owner);
     free(entry->profile);
     free(entry->hsm);
+    texts_free(entry->audiences, entry->n_audiences);
     for (size_t i = 0; i < entry->n_hosts; i++) {
         free(entry->hosts[i].text);
         free(entry->hosts[i].key);
@@ -206,6 +207,27 @@ bool conf_entry_selects(const struct conf_entry *entry, const char *ek_id, const
         }
         const char *value = json_string_value(json_object_get(labels, host->key));
         if (value && strcmp(value, host->value) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool conf_audience_ok(const char *text)
+{
+    size_t len = strlen(text);
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] <= 0x20 || text[i] > 0x7e) {
+            return false;
+        }
+    }
+    return len > 0 && len <= CONF_AUDIENCE_MAX;
+}
+
+bool conf_entry_allows_audience(const struct conf_entry *entry, const char *audience)
+{
+    for (size_t i = 0; i < entry->n_audiences; i++) {
+        if (strcmp(entry->audiences[i], audience) == 0) {
             return true;
         }
     }

@@ -13,6 +13,8 @@
 #define CONF_HOSTS_MAX     256
 #define CONF_WORKLOADS_MAX 16
 #define CONF_EXES_MAX      64
+#define CONF_AUDIENCES_MAX 16
+#define CONF_AUDIENCE_MAX  255 /* characters of an audience */
 
 enum conf_key_kind { CONF_KEY_TPM = 1, CONF_KEY_HSM, CONF_KEY_MEMORY, CONF_KEY_EXPORTABLE };
 const char *conf_key_kind_name(enum conf_key_kind kind);
@@ -63,6 +65,8 @@ struct conf_entry {
     enum att_keytype key_type; /* ATT_KEYTYPE_P256 unless the entry says otherwise */
     char *hsm; /* which module of the host's, with CONF_KEY_HSM; NULL: the host's default */
     char *profile;
+    char **audiences; /* for which tokens are minted: exactly these; none: no tokens */
+    size_t n_audiences;
 };
 struct conf_entries {
     char *trust_domain;
@@ -81,8 +85,8 @@ void conf_entries_free(struct conf_entries *entries);
  * "exe_sha256"?:
  * ["<hex>"], "script_sha256"?: ["<hex>"], "manifest"?: {"path", "sha256"}}],
  * "measured"?: {"manifest", "roots"?: ["<hex>"], "signers"?: ["<hex>"], "level"?: 1, "reread_s"?:
- * 3600}, "key": "hsm", "key_type"?: "rsa-2048", "hsm"?: "payments", "profile"}. The same entry
- * gives the same JSON, byte for byte when dumped sorted. */
+ * 3600}, "key": "hsm", "key_type"?: "rsa-2048", "hsm"?: "payments", "profile", "audiences"?:
+ * ["https://api.example"]}. The same entry gives the same JSON, byte for byte when dumped sorted. */
 ATT_MUST_USE enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json,
                                             struct att_err *err);
 /* Strict: unknown members, wrong types and every rule of the file are errors. */
@@ -111,6 +115,10 @@ ATT_MUST_USE enum att_rc conf_measured_from_json(const json_t *json,
                                                  struct conf_measured *ret_measured,
                                                  struct att_err *err);
 void conf_measured_done(struct conf_measured *measured);
+/* 1 to CONF_AUDIENCE_MAX printable characters of ASCII without space. */
+bool conf_audience_ok(const char *text);
+/* Whether tokens for this audience are minted for it. */
+bool conf_entry_allows_audience(const struct conf_entry *entry, const char *audience);
 /* Whether a host with this EK id and these labels ({"zone": "trading"}, may be NULL) is selected.
  */
 bool conf_entry_selects(const struct conf_entry *entry, const char *ek_id, const json_t *labels);

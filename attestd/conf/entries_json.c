@@ -341,11 +341,40 @@ static void decode_hsm(struct decode *d, const char *path, const json_t *json,
     entry->hsm = copy(d, name);
 }
 
+/* Exact texts: a pattern would let one relying party's name stand for another's. */
+static void decode_audiences(struct decode *d, const char *path, const json_t *json,
+                             struct conf_entry *entry)
+{
+    const json_t *list = list_of(d, path, json, "audiences", 1, CONF_AUDIENCES_MAX, false);
+    if (!list || !(entry->audiences = alloc(d, json_array_size(list), sizeof(char *)))) {
+        return;
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        struct conf_path at = conf_path("%.100s%saudiences[%zu]", path, *path ? "." : "", i);
+        const char *text = json_string_value(json_array_get(list, i));
+        if (!text || !conf_audience_ok(text)) {
+            conf_bad(d->check, at.text,
+                     "expected 1 to %d printable characters without space, found \"%.80s\"",
+                     CONF_AUDIENCE_MAX, text ? text : "no text");
+            continue;
+        }
+        if (conf_entry_allows_audience(entry, text)) {
+            conf_bad(d->check, at.text, "\"%.80s\" stands there twice", text);
+            continue;
+        }
+        char *own = copy(d, text);
+        if (own) {
+            entry->audiences[entry->n_audiences++] = own;
+        }
+    }
+}
+
 static void decode_entry(struct decode *d, const char *path, const json_t *json,
                          struct conf_entry *entry)
 {
-    static const char *const keys[] = {"name", "owner",    "hosts", "workload", "measured",
-                                       "key",  "key_type", "hsm",   "profile",  NULL};
+    static const char *const keys[] = {"name",     "owner",     "hosts",    "workload",
+                                       "measured", "key",       "key_type", "hsm",
+                                       "profile",  "audiences", NULL};
     if (!check_keys(d, path, json, keys)) {
         return;
     }
@@ -361,6 +390,7 @@ static void decode_entry(struct decode *d, const char *path, const json_t *json,
     decode_key(d, path, json, entry);
     decode_key_type(d, path, json, entry);
     decode_hsm(d, path, json, entry);
+    decode_audiences(d, path, json, entry);
     decode_measured(d, sub(path, "measured").text, json_object_get(json, "measured"),
                     &entry->measured);
     const json_t *hosts = list_of(d, path, json, "hosts", 1, CONF_HOSTS_MAX, true);
@@ -700,7 +730,10 @@ enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json
         return att_fail(err, ATT_E_NOMEM, "entry \"%s\"", entry->name);
     }
     rc = conf_measured_to_json(&entry->measured, &measured, err);
-    if (rc != ATT_OK || (measured && json_object_set_new(json, "measured", measured) != 0)) {
+    if (rc != ATT_OK || (measured && json_object_set_new(json, "measured", measured) != 0) ||
+        (entry->n_audiences &&
+         json_object_set_new(json, "audiences",
+                             digests_json(entry->audiences, entry->n_audiences)) != 0)) {
         json_decref(json);
         return rc != ATT_OK ? rc : att_fail(err, ATT_E_NOMEM, "entry \"%s\"", entry->name);
     }

@@ -203,6 +203,27 @@ struct conf_admin {
     uint16_t listen_port;
     int64_t proposal_lifetime_s;
 };
+/* JWT-SVIDs and what other people's services read of us: OpenID discovery, keys, SPIFFE bundle. Off
+ * where the section is not there. */
+#define CONF_JWT_ISSUER_MAX     255
+#define CONF_JWT_LIFETIME_MIN_S 30
+#define CONF_JWT_LIFETIME_MAX_S 3600
+struct conf_jwt {
+    char *issuer; /* "https://id.bank.example": the tokens' iss; the one of its trust domain */
+    char *listen; /* "0.0.0.0:8445": discovery, keys and bundle over TLS; NULL: nowhere */
+    char *cert_file, *key_file; /* both or neither; NULL: the certificate of `listen` above */
+    char *keys;                 /* "file" or "hsm": where new signing keys are made; file */
+    char *lifetime;             /* 5m; of a token */
+    char *evidence_max_age;     /* 1h; how old a host's last verdict may be */
+    char *rotate;               /* 30d; how long a key signs */
+    char *publish_wait;         /* 1h; from a key's publication to its first signature */
+    /* derived */
+    bool keys_hsm;
+    char listen_host[64];
+    uint16_t listen_port;
+    int64_t lifetime_s, evidence_max_age_s, rotate_s, publish_wait_s;
+};
+
 /* The name of the person with this id; NULL: nobody's. */
 const char *conf_admin_person(const struct conf_admin *admin, const char *id);
 /* Does this binding speak of who has this id? */
@@ -251,6 +272,7 @@ struct conf_issuer {
     struct conf_crl *crl;         /* NULL: the defaults */
     struct conf_admin *admin;     /* NULL: the socket only, without four eyes */
     struct conf_ca *ca;           /* NULL: the defaults */
+    struct conf_jwt *jwt;         /* NULL: no tokens */
     struct conf_attestd_hsm *hsm; /* for attestd-hsmd --issuer; NULL: no key is in an HSM */
     /* Metrics and health: ADDRESS:PORT, "unix:PATH" (unix:run_dir/metrics.sock), or "none" */
     char *metrics_listen;

@@ -3,9 +3,12 @@
 #include <arpa/inet.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
 #include <event2/listener.h>
 #include <netinet/in.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +54,11 @@ static void close_conn(struct conn *conn)
     *at = conn->next;
     conn->server->n--;
     event_free(conn->end);
+    SSL *ssl = conn->server->opts.tls ? bufferevent_openssl_get_ssl(conn->bev) : NULL;
+    if (ssl && conn->answered) {
+        (void)SSL_shutdown(ssl); /* RFC 8446 §6.1: this was all of it */
+        ERR_clear_error();
+    }
     bufferevent_free(conn->bev);
     free(conn);
 }
@@ -182,6 +190,24 @@ static bool has_room(const struct web_plain *server, const uint8_t peer[16])
     return server->n < WEB_MOST && (server->unix_path || n < WEB_PER_PEER);
 }
 
+static struct bufferevent *new_bev(struct web_plain *server, evutil_socket_t fd)
+{
+    if (!server->opts.tls) {
+        return bufferevent_socket_new(server->base, fd, BEV_OPT_CLOSE_ON_FREE);
+    }
+    SSL_CTX *ctx = server->opts.tls(server->opts.user);
+    SSL *ssl = ctx ? SSL_new(ctx) : NULL; /* holds ctx */
+    SSL_CTX_free(ctx);
+    struct bufferevent *bev =
+        ssl ? bufferevent_openssl_socket_new(server->base, fd, ssl, BUFFEREVENT_SSL_ACCEPTING,
+                                             BEV_OPT_CLOSE_ON_FREE)
+            : NULL;
+    if (ssl && !bev) {
+        SSL_free(ssl);
+    }
+    return bev;
+}
+
 static struct conn *new_conn(struct web_plain *server, evutil_socket_t fd)
 {
     const struct timeval life = {WEB_LIFE_S, 0};
@@ -192,7 +218,7 @@ static struct conn *new_conn(struct web_plain *server, evutil_socket_t fd)
     conn->server = server;
     conn->end = evtimer_new(server->base, on_end, conn);
     if (conn->end && evtimer_add(conn->end, &life) == 0) {
-        conn->bev = bufferevent_socket_new(server->base, fd, BEV_OPT_CLOSE_ON_FREE);
+        conn->bev = new_bev(server, fd);
     }
     if (!conn->bev) {
         if (conn->end) {

@@ -1,6 +1,7 @@
-/* A small HTTP/1.1 server in the clear for what anybody may read: GET or HEAD, one request a
- * connection, one thread. Revocation lists and metrics. evhttp is not used here: it has no limit of
- * connections, and strangers must not take the descriptors that others need. */
+/* A small HTTP/1.1 server for what anybody may read: GET or HEAD, one request a connection, one
+ * thread. In the clear (revocation lists and metrics) or over TLS (keys of tokens). evhttp is not
+ * used here: it has no limit of connections, and strangers must not take the descriptors that
+ * others need. */
 #ifndef ATTESTD_WEB_PLAIN_H
 #define ATTESTD_WEB_PLAIN_H
 
@@ -33,6 +34,9 @@ struct web_opts {
     const char *unix_path; /* a socket, made anew with mode 0666 (its folder says who comes) */
     uint16_t port;
     web_handler *handler;
+    /* NULL: in the clear. What a connection begins with, counted for it (SSL_CTX_up_ref); NULL: it
+     * is closed. In the server's thread. */
+    struct ssl_ctx_st *(*tls)(void *user);
     void *user;
 };
 struct web_plain;

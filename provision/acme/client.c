@@ -206,9 +206,9 @@ static enum att_rc expect_json(const struct acme_http_response *response, const 
 static enum att_rc check_origins(const struct acme_client *client, const struct acme_directory *dir,
                                  struct att_err *err)
 {
-    const char *const urls[] = {dir->new_nonce,  dir->new_account,         dir->new_order,
-                                dir->host_view,  dir->new_attestation_key, dir->revoke_cert,
-                                dir->key_change, dir->renewal_info};
+    const char *const urls[] = {dir->new_nonce,   dir->new_account, dir->new_order,
+                                dir->host_view,   dir->new_token,   dir->new_attestation_key,
+                                dir->revoke_cert, dir->key_change,  dir->renewal_info};
     for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
         if (urls[i] && !same_origin(client, urls[i])) {
             return att_fail(err, ATT_E_PROTOCOL, "directory: %.200s is not under %.*s", urls[i],
@@ -358,7 +358,14 @@ static enum att_rc sign_body(struct acme_client *client, const struct acme_clien
     if (rc != ATT_OK) {
         return rc;
     }
-    return acme_jws_sign(&client->signer, att_buf_slice(&header), post->payload, ret_body, err);
+    if (!post->payload_of) {
+        return acme_jws_sign(&client->signer, att_buf_slice(&header), post->payload, ret_body, err);
+    }
+    att_autobuf payload = {0};
+    rc = post->payload_of(post->user, nonce, &payload, err);
+    return rc != ATT_OK ? rc
+                        : acme_jws_sign(&client->signer, att_buf_slice(&header),
+                                        att_buf_slice(&payload), ret_body, err);
 }
 
 static enum att_rc post_once(struct acme_client *client, const struct acme_client_post *post,

@@ -61,6 +61,10 @@ ATT_MUST_USE enum att_rc acme_client_directory(struct acme_client *client, bool 
 struct acme_client_post {
     const char *url;
     struct att_slice payload;
+    /* NULL, or who writes the payload for each try anew: it has the request's nonce in it. */
+    enum att_rc (*payload_of)(void *user, const char *nonce, struct att_buf *ret_payload,
+                              struct att_err *err);
+    void *user;                                  /* of payload_of */
     const char *accept, *if_none_match, *prefer; /* NULL = absent */
     size_t max_body;                             /* 0 = ACME_HTTP_BODY_MAX */
     int timeout_ms;                              /* 0 = ACME_HTTP_TIMEOUT_MS */
@@ -120,6 +124,14 @@ ATT_MUST_USE enum att_rc acme_client_certificate(struct acme_client *client, con
 ATT_MUST_USE enum att_rc acme_client_host_view(struct acme_client *client, uint64_t version,
                                                int wait_s, bool *ret_changed,
                                                struct att_buf *ret_jws, struct att_err *err);
+
+/* M8. payload_of writes {"proof"} for a nonce. The answer's object is the caller's.
+ * ATT_E_UNSUPPORTED, reason "tokensOff": the issuer mints none. */
+ATT_MUST_USE enum att_rc acme_client_new_token(
+    struct acme_client *client,
+    enum att_rc (*payload_of)(void *user, const char *nonce, struct att_buf *ret_payload,
+                              struct att_err *err),
+    void *user, int timeout_ms, json_t **ret_json, struct att_err *err);
 
 /* A revocation list: <base_url>/crl/FILE ("workload.crl"), unsigned GET. number 0: we have
  * none. ret_changed false: that is still the latest, and ret_der is untouched. What is in it is for

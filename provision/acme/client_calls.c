@@ -338,3 +338,28 @@ enum att_rc acme_client_host_view(struct acme_client *client, uint64_t version, 
     acme_http_response_done(&response);
     return rc;
 }
+
+enum att_rc acme_client_new_token(struct acme_client *client,
+                                  enum att_rc (*payload_of)(void *user, const char *nonce,
+                                                            struct att_buf *ret_payload,
+                                                            struct att_err *err),
+                                  void *user, int timeout_ms, json_t **ret_json,
+                                  struct att_err *err)
+{
+    enum att_rc rc = acme_client_directory(client, false, NULL, err);
+    if (rc == ATT_OK && !client->dir.new_token) {
+        rc = acme_client_directory(client, true, NULL, err); /* it may do so since */
+    }
+    if (rc == ATT_OK && !client->dir.new_token) {
+        rc = att_fail(err, ATT_E_UNSUPPORTED, "the issuer mints no tokens");
+        att_err_reason(err, "tokensOff");
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    const struct acme_client_post post = {.url = client->dir.new_token,
+                                          .payload_of = payload_of,
+                                          .user = user,
+                                          .timeout_ms = timeout_ms};
+    return acme_client_post_json(client, &post, ret_json, NULL, err);
+}

@@ -14,6 +14,7 @@ void acme_directory_done(struct acme_directory *dir)
     free(dir->new_order);
     free(dir->new_attestation_key);
     free(dir->host_view);
+    free(dir->new_token);
     free(dir->revoke_cert);
     free(dir->key_change);
     free(dir->renewal_info);
@@ -37,6 +38,7 @@ static enum att_rc parse_urls(const json_t *json, struct acme_directory *dir, st
         {"newOrder", false, &dir->new_order},
         {"newAttestationKey", true, &dir->new_attestation_key},
         {"hostView", true, &dir->host_view},
+        {"newToken", true, &dir->new_token},
         {"revokeCert", true, &dir->revoke_cert},
         {"keyChange", true, &dir->key_change},
         {"renewalInfo", true, &dir->renewal_info},
@@ -143,6 +145,7 @@ enum att_rc acme_directory_encode(const struct acme_directory *dir, json_t **ret
     bad |= acme_put_text(json, "newOrder", dir->new_order);
     bad |= acme_put_text(json, "newAttestationKey", dir->new_attestation_key);
     bad |= acme_put_text(json, "hostView", dir->host_view);
+    bad |= acme_put_text(json, "newToken", dir->new_token);
     bad |= acme_put_text(json, "revokeCert", dir->revoke_cert);
     bad |= acme_put_text(json, "keyChange", dir->key_change);
     bad |= acme_put_text(json, "renewalInfo", dir->renewal_info);

@@ -53,8 +53,9 @@ struct acme_profile {
     char *name, *description;
 };
 struct acme_directory {
-    char *new_nonce, *new_account, *new_order;     /* required */
-    char *new_attestation_key, *host_view;         /* ours; NULL = a plain ACME server */
+    char *new_nonce, *new_account, *new_order; /* required */
+    /* ours; NULL = a plain ACME server, or (new_token) one that mints no tokens */
+    char *new_attestation_key, *host_view, *new_token;
     char *revoke_cert, *key_change, *renewal_info; /* NULL = absent */
     bool external_account_required;
     struct acme_profile profiles[ACME_PROFILES_MAX];

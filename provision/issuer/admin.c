@@ -128,6 +128,8 @@ static const struct operation operations[] = {
     {"ca.activate", issuer_admin_ca_activate, STEPS, {ID, {"force", ARG_BOOL, false}}},
     {"ca.retire", issuer_admin_ca_retire, STEPS, {ID, {"force", ARG_BOOL, false}}},
     {"ca.bundle", issuer_admin_ca_bundle, NONE, {{"kind", ARG_TEXT, true}}},
+    {"ca.jwt", issuer_admin_ca_jwt, READ, {{0}}},
+    {"ca.jwt.replace", issuer_admin_ca_jwt_replace, STEPS, {{"withdraw", ARG_BOOL, false}}},
     {"audit.list",
      issuer_admin_audit_list,
      READ,

@@ -1,6 +1,7 @@
 /* The authorities' rotation, for operators. */
 #include "provision/issuer/ca_files.h"
 #include "provision/issuer/kinds.h"
+#include "provision/issuer/jwt.h"
 #include "provision/issuer/rotate.h"
 
 #include <string.h>
@@ -136,4 +137,27 @@ enum att_rc issuer_admin_ca_bundle(struct issuer_admin_call *call, struct store_
         json_object_set_new(call->result, "pem", json_string(pem));
     }
     return rc;
+}
+
+enum att_rc issuer_admin_ca_jwt(struct issuer_admin_call *call, struct store_tx *tx,
+                                struct att_err *err)
+{
+    json_t *keys = NULL;
+    enum att_rc rc = issuer_jwt_public(tx, "sig", &keys, err);
+    return rc ? rc
+           : json_object_set_new(call->result, "keys", keys) == 0
+               ? ATT_OK
+               : att_fail(err, ATT_E_NOMEM, "no memory");
+}
+
+enum att_rc issuer_admin_ca_jwt_replace(struct issuer_admin_call *call, struct store_tx *tx,
+                                        struct att_err *err)
+{
+    char kid[ACME_THUMBPRINT_LEN];
+    (void)tx;
+    enum att_rc rc = issuer_jwt_replace(call->issuer, flag(call, "withdraw"), call->who, kid, err);
+    return rc ? rc
+           : json_object_set_new(call->result, "kid", json_string(kid)) == 0
+               ? ATT_OK
+               : att_fail(err, ATT_E_NOMEM, "no memory");
 }

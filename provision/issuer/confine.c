@@ -21,7 +21,7 @@
 
 struct folders {
     struct proc_sandbox_path list[FOLDERS + 1];
-    char parents[5 + 2 + CONF_ADMIN_LIST_MAX][4096];
+    char parents[7 + 2 + CONF_ADMIN_LIST_MAX][4096];
     size_t n, n_parents;
 };
 
@@ -90,6 +90,8 @@ static enum att_rc enter(const struct conf_issuer *conf, const char *config, str
     add_folder_of(&folders, config);
     add_folder_of(&folders, conf->tls ? conf->tls->cert_file : NULL);
     add_folder_of(&folders, conf->tls ? conf->tls->key_file : NULL);
+    add_folder_of(&folders, conf->jwt ? conf->jwt->cert_file : NULL);
+    add_folder_of(&folders, conf->jwt ? conf->jwt->key_file : NULL);
     add_store(&folders, conf);
     add_admin(&folders, conf->admin);
     const struct proc_sandbox_opts opts = {.profile = PROC_PROFILE_ISSUERD, .paths = folders.list};

@@ -2,6 +2,7 @@
 #include "provision/issuer/admin_auth.h"
 #include "provision/issuer/alternates.h"
 #include "provision/issuer/generations.h"
+#include "provision/issuer/jwt.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/dns.h"
@@ -376,6 +377,9 @@ static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
     if (!rc) {
         rc = first_recovery(issuer, err);
     }
+    if (!rc) {
+        rc = issuer_jwt_start(issuer, err);
+    }
     return rc || !issuer->settings->conf->dns ? rc : issuer_dns_start(issuer, err);
 }
 
@@ -434,6 +438,7 @@ void issuer_free(struct issuer *issuer)
     }
     free(issuer->dns_seen);
     audit_log_free(issuer->log);
+    issuer_jwt_free(issuer);
     store_free(issuer->store);
     issuer_dns_ca_free(issuer->dns_ca);
     free(issuer->workload_alternate);

@@ -39,6 +39,7 @@
 #define ISSUER_RECENT_S            600
 #define ISSUER_RECENT_REFUSALS     512
 #define ISSUER_RECENT_CHANGES      16   /* of the account itself */
+#define ISSUER_RECENT_TOKENS       8192 /* of one host; each leaves a record */
 #define ISSUER_RECENT_REVOCATIONS  64   /* by one account or key; each makes a new list */
 #define ISSUER_RECENT_REFUSED_LOGS 8    /* refused statements whose logs are kept */
 #define ISSUER_RECENT_STEP         32   /* messages of one address to attestation-ca/ */
@@ -60,6 +61,7 @@ struct issuer_entries;
 struct issuer_claim;
 struct issuer_who;
 struct issuer_admin_auth;
+struct issuer_jwt;
 
 /* What the main loop saw last (metrics.h). */
 enum issuer_health {
@@ -93,6 +95,7 @@ struct issuer {
     struct store *store;
     struct issuer_ca *ca;
     struct issuer_crls *crls;
+    struct issuer_jwt *jwt;       /* NULL: no tokens since the start */
     struct issuer_dns_ca *dns_ca; /* NULL: no certificates for DNS names since the start */
     struct issuer_http01 *http01; /* likewise */
     char *workload_alternate, *dns_alternate; /* further chains, PEM; NULL: none */
@@ -279,7 +282,8 @@ enum issuer_limit_kind {
     ISSUER_LIMIT_REFUSED_LOGS,
     ISSUER_LIMIT_NEW_LOGS,
     ISSUER_LIMIT_REVOCATIONS,
-    ISSUER_LIMIT_HOST_ORDERS, /* those from here on as the configuration says */
+    ISSUER_LIMIT_HOST_ORDERS, /* those from here on as who asks says */
+    ISSUER_LIMIT_HOST_TOKENS,
     ISSUER_LIMIT_ADDRESS_REQUESTS,
     ISSUER_LIMIT_ADDRESS_ACCOUNTS,
     ISSUER_LIMIT_ADDRESS_STEP,   /* messages to the attestation CA's endpoints */

@@ -1,5 +1,6 @@
 /* From a request to an answer: routes, methods, JWS discipline (RFC 8555 §6), problems. */
 #include "provision/issuer/device.h"
+#include "provision/issuer/jwt.h"
 #include "provision/issuer/metrics.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/renewal.h"
@@ -27,6 +28,7 @@ static const struct route routes[] = {
     {"newOrder", false, KEY_KID, issuer_new_order, false},
     {"newAttestationKey", false, KEY_KID, issuer_new_attestation_key, false},
     {"hostView", false, KEY_KID, issuer_host_view, false},
+    {"newToken", false, KEY_KID, issuer_new_token, false},
     {"keyChange", false, KEY_KID, issuer_key_change, false},
     {"revokeCert", false, KEY_EITHER, issuer_revoke_cert, false},
     {"account", true, KEY_KID, issuer_account, false},
@@ -145,6 +147,9 @@ static void directory(struct issuer *issuer, struct issuer_response *response)
                                         "hostView",   "renewalInfo"};
     for (size_t i = 0; i < sizeof nouns / sizeof nouns[0]; i++) {
         json_object_set_new(json, nouns[i], json_sprintf("%s/%s", issuer->base_url, nouns[i]));
+    }
+    if (settings->conf->jwt && issuer->jwt) {
+        json_object_set_new(json, "newToken", json_sprintf("%s/newToken", issuer->base_url));
     }
     json_t *meta = json_pack("{s:b, s:{s:i, s:s}}", "externalAccountRequired",
                              settings->conf->eab_required ? 1 : 0, "attestd", "version", 1,

@@ -196,6 +196,7 @@ static const char *const limit_words[ISSUER_LIMITS] = {
     [ISSUER_LIMIT_NEW_LOGS] = "new_logs",
     [ISSUER_LIMIT_REVOCATIONS] = "revocations",
     [ISSUER_LIMIT_HOST_ORDERS] = "host_orders",
+    [ISSUER_LIMIT_HOST_TOKENS] = "host_tokens",
     [ISSUER_LIMIT_ADDRESS_REQUESTS] = "address_requests",
     [ISSUER_LIMIT_ADDRESS_ACCOUNTS] = "address_accounts",
     [ISSUER_LIMIT_ADMIN_REFUSALS] = "admin_refusals"};

@@ -3,6 +3,7 @@
 #include "provision/issuer/ca.h"
 #include "provision/issuer/dns.h"
 #include "provision/issuer/generations.h"
+#include "provision/issuer/jwt.h"
 #include "provision/issuer/metrics.h"
 #include "provision/issuer/retention.h"
 #include "provision/issuer/revoke.h"
@@ -83,6 +84,11 @@ static const char *crl_listen(const struct conf_issuer *conf)
     return conf->crl && conf->crl->listen ? conf->crl->listen : "none";
 }
 
+static const char *jwt_text(const char *text)
+{
+    return text ? text : "none";
+}
+
 /* ATT_E_INVAL names each that another configuration wants otherwise. */
 static enum att_rc check_fixed(const struct conf_issuer *old, const struct conf_issuer *fresh,
                                struct att_err *err)
@@ -104,6 +110,10 @@ static enum att_rc check_fixed(const struct conf_issuer *old, const struct conf_
         {"control_group", old->control_group ? old->control_group : "none",
          fresh->control_group ? fresh->control_group : "none"},
         {"log", old->log, fresh->log},
+        {"jwt.issuer", jwt_text(old->jwt ? old->jwt->issuer : NULL),
+         jwt_text(fresh->jwt ? fresh->jwt->issuer : NULL)},
+        {"jwt.listen", jwt_text(old->jwt ? old->jwt->listen : NULL),
+         jwt_text(fresh->jwt ? fresh->jwt->listen : NULL)},
         {"dns", "not there", fresh->dns && !old->dns ? "there" : "not there"}};
     att_autobuf text = ATT_BUF_INIT(300);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
@@ -201,6 +211,7 @@ static void loop(struct issuer *issuer)
         tell_status(issuer);
         issuer_intent_tick(issuer);
         issuer_dns_tick(issuer);
+        issuer_jwt_tick(issuer);
         housekeeping(issuer, &last_sweep_ms);
         proc_notify_watchdog();
     }
@@ -266,6 +277,7 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
     struct issuer_crl_server *crl = NULL;
     struct issuer_admin_server *https = NULL;
     struct issuer_metrics_server *metrics = NULL;
+    struct issuer_jwt_server *jwt = NULL;
     enum att_rc rc = issuer_server_new(issuer, &server, err);
     if (!rc) {
         pthread_mutex_lock(&issuer->lock);
@@ -275,6 +287,9 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
     }
     if (!rc) {
         rc = issuer_metrics_server_new(issuer, &metrics, err);
+    }
+    if (!rc) {
+        rc = issuer_jwt_server_new(issuer, &jwt, err);
     }
     if (!rc) {
         rc = start_admin(issuer, &admin, err);
@@ -291,6 +306,7 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
     att_ctl_server_free(admin);
     issuer_admin_server_free(https);
     issuer_crl_server_free(crl);
+    issuer_jwt_server_free(jwt);
     issuer_metrics_server_free(metrics);
     pthread_mutex_lock(&issuer->lock);
     issuer->server = NULL;

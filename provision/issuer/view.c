@@ -1,5 +1,6 @@
 /* M7: what a host may run, signed, with a version that only grows. */
 #include "provision/issuer/generations.h"
+#include "provision/issuer/jwt.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +48,7 @@ struct view {
     const char *host_id, *account;
     struct store_host host;
     json_t *labels, *entries, *policies;
+    json_t *tokens; /* NULL: none are minted */
     int64_t version;
 };
 
@@ -59,21 +61,27 @@ static enum att_rc add_entry(void *user, const void *record, struct att_err *err
     enum att_rc rc = conf_entry_from_json(json, &entry, err);
     if (!rc && conf_entry_selects(entry, v->host.id, v->labels)) {
         const struct conf_profile *profile = conf_issuer_profile(v->settings->conf, entry->profile);
-        json_t *workload = NULL, *measured = NULL;
+        json_t *workload = NULL, *measured = NULL, *audiences = NULL;
+        for (size_t i = 0; i < entry->n_audiences && v->settings->conf->jwt; i++) {
+            audiences = audiences ? audiences : json_array();
+            json_array_append_new(audiences, json_string(entry->audiences[i]));
+        }
         rc = conf_workloads_to_json(entry, &workload, err);
         if (!rc) {
             rc = conf_measured_to_json(&entry->measured, &measured, err);
         }
         if (!rc) {
             bool rsa = att_keytype_is_rsa(entry->key_type);
-            json_array_append_new(v->entries,
-                                  json_pack("{s:s, s:s, s:s, s:s*, s:s*, s:s, s:I, s:o, s:o*}",
-                                            "name", row->name, "spiffeId", row->spiffe_id, "key",
-                                            conf_key_kind_name(entry->key), "keyType",
-                                            rsa ? att_keytype_name(entry->key_type) : NULL, "hsm",
-                                            entry->hsm, "profile", entry->profile, "lifetimeS",
-                                            (json_int_t)(profile ? profile->lifetime_s : 0),
-                                            "workload", workload, "measured", measured));
+            json_array_append_new(
+                v->entries, json_pack("{s:s, s:s, s:s, s:s*, s:s*, s:s, s:I, s:o, s:o*, s:o*}",
+                                      "name", row->name, "spiffeId", row->spiffe_id, "key",
+                                      conf_key_kind_name(entry->key), "keyType",
+                                      rsa ? att_keytype_name(entry->key_type) : NULL, "hsm",
+                                      entry->hsm, "profile", entry->profile, "lifetimeS",
+                                      (json_int_t)(profile ? profile->lifetime_s : 0), "workload",
+                                      workload, "measured", measured, "audiences", audiences));
+        } else {
+            json_decref(audiences);
         }
     }
     conf_entry_free(entry);
@@ -115,6 +123,13 @@ static enum att_rc gather(void *user, struct store_tx *tx, struct att_err *err)
     }
     if (!rc && strcmp(v->host.state, STORE_HOST_BANNED) == 0) {
         return issuer_host_check(&v->host, err);
+    }
+    if (!rc && v->settings->conf->jwt && v->issuer->jwt) {
+        json_t *keys = NULL;
+        rc = issuer_jwt_public(tx, NULL, &keys, err);
+        v->tokens =
+            rc ? NULL
+               : json_pack("{s:s, s:o}", "issuer", v->settings->conf->jwt->issuer, "keys", keys);
     }
     v->labels = issuer_json(v->host.labels);
     if (!rc && strcmp(v->host.state, STORE_HOST_APPROVED) == 0) {
@@ -175,6 +190,9 @@ static enum att_rc sign_view(struct view *v, struct att_buf *ret_jws, struct att
     if (json && roots) {
         json_object_set_new(json, "issuerRoots", roots);
     }
+    if (json && v->tokens) {
+        json_object_set(json, "tokens", v->tokens);
+    }
     att_autobuf payload = {0}, header = {0};
     if (!json) {
         return att_fail(err, ATT_E_NOMEM, "host view: no memory");
@@ -229,6 +247,7 @@ enum att_rc issuer_view_answer(struct issuer *issuer, const char *host, const ch
     json_decref(v.labels);
     json_decref(v.entries);
     json_decref(v.policies);
+    json_decref(v.tokens);
     store_record_done(&store_hosts, &v.host);
     return rc;
 }

@@ -119,8 +119,9 @@ struct issuer_duty issuer_duty_of(const char *op, bool write)
         return (struct issuer_duty){op, roles, ISSUER_REACH_ALL, 0, false};
     }
     /* A noun with its dot is all of its reading; ca's is named one by one. */
-    static const char *const read[] = {"status", "host.",     "entry.",    "policy.",  "allowlist.",
-                                       "cert.",  "proposal.", "ca.status", "ca.bundle"};
+    static const char *const read[] = {"status",     "host.", "entry.",    "policy.",
+                                       "allowlist.", "cert.", "proposal.", "ca.status",
+                                       "ca.bundle",  "ca.jwt"};
     for (size_t i = 0; i < sizeof read / sizeof read[0]; i++) {
         size_t len = strlen(read[i]);
         bool noun = read[i][len - 1] == '.';

@@ -79,16 +79,21 @@ static enum att_rc take_alg(const json_t *header, struct oidc_jwt *jwt, struct a
     return ATT_OK;
 }
 
-/* RFC 9068 §2.1 has at+jwt; what is typed as something else (a logout token) is no credential. */
-static bool typ_ok(const json_t *header)
+/* What is typed as something else (a logout token, say) is no credential. */
+static bool typ_ok(const json_t *header, const char *const *types)
 {
     const json_t *typ = json_object_get(header, "typ");
-    const char *text = json_string_value(typ);
-    return !typ || (text && (strcmp(text, "JWT") == 0 || strcmp(text, "at+jwt") == 0 ||
-                             strcmp(text, "application/at+jwt") == 0));
+    const char *text = typ ? json_string_value(typ) : "";
+    for (size_t i = 0; text && types[i]; i++) {
+        if (strcmp(text, types[i]) == 0 && (text[0] || !typ)) {
+            return true;
+        }
+    }
+    return false;
 }
 
-static enum att_rc take_header(struct att_slice part, struct oidc_jwt *jwt, struct att_err *err)
+static enum att_rc take_header(struct att_slice part, const char *const *types,
+                               struct oidc_jwt *jwt, struct att_err *err)
 {
     att_autobuf raw = ATT_BUF_INIT(HEADER_MAX);
     att_autojson *header = NULL;
@@ -101,8 +106,8 @@ static enum att_rc take_header(struct att_slice part, struct oidc_jwt *jwt, stru
     if (json_object_get(header, "crit") || json_object_get(header, "b64")) {
         return bad_form(err, "crit and b64 are not accepted");
     }
-    if (!typ_ok(header)) {
-        return bad_form(err, "its typ is neither JWT nor at+jwt");
+    if (!typ_ok(header, types)) {
+        return bad_form(err, "its typ is not that of such a token");
     }
     enum att_rc rc = take_alg(header, jwt, err);
     const json_t *kid = json_object_get(header, "kid");
@@ -128,13 +133,14 @@ static enum att_rc take_claims(struct att_slice part, struct oidc_jwt *jwt, stru
     return ATT_OK;
 }
 
-static enum att_rc parse(struct att_slice text, struct oidc_jwt *jwt, struct att_err *err)
+static enum att_rc parse(struct att_slice text, const char *const *types, struct oidc_jwt *jwt,
+                         struct att_err *err)
 {
     struct att_slice part[3];
     if (text.len > OIDC_TOKEN_MAX || !split(text, part)) {
         return bad_form(err, "expected three parts of base64url, 16 KiB at most");
     }
-    enum att_rc rc = take_header(part[0], jwt, err);
+    enum att_rc rc = take_header(part[0], types, jwt, err);
     rc = rc ? rc : take_claims(part[1], jwt, err);
     if (rc) {
         return rc;
@@ -148,16 +154,24 @@ static enum att_rc parse(struct att_slice text, struct oidc_jwt *jwt, struct att
     return att_buf_ok(&jwt->input, err);
 }
 
-enum att_rc oidc_jwt_parse(struct att_slice text, struct oidc_jwt *ret_jwt, struct att_err *err)
+enum att_rc oidc_jwt_parse_as(struct att_slice text, const char *const *types,
+                              struct oidc_jwt *ret_jwt, struct att_err *err)
 {
     struct oidc_jwt jwt = {0};
-    enum att_rc rc = parse(text, &jwt, err);
+    enum att_rc rc = parse(text, types, &jwt, err);
     if (rc) {
         oidc_jwt_done(&jwt);
         return rc;
     }
     *ret_jwt = jwt;
     return ATT_OK;
+}
+
+enum att_rc oidc_jwt_parse(struct att_slice text, struct oidc_jwt *ret_jwt, struct att_err *err)
+{
+    /* RFC 9068 §2.1 has at+jwt. */
+    static const char *const types[] = {"", "JWT", "at+jwt", "application/at+jwt", NULL};
+    return oidc_jwt_parse_as(text, types, ret_jwt, err);
 }
 
 const char *oidc_jwt_issuer(const struct oidc_jwt *jwt)
@@ -228,15 +242,21 @@ static bool take_date(const json_t *claims, const char *name, int64_t *ret)
     return true;
 }
 
-static enum att_rc check_times(const json_t *claims, const struct oidc_expect *expect, int64_t now,
-                               struct att_err *err)
+bool oidc_jwt_has_audience(const struct oidc_jwt *jwt, const char *audience)
 {
+    return has_audience(json_object_get(jwt->claims, "aud"), audience);
+}
+
+enum att_rc oidc_jwt_check_times(const struct oidc_jwt *jwt, int64_t leeway_s,
+                                 int64_t lifetime_max_s, int64_t now, struct att_err *err)
+{
+    const json_t *claims = jwt->claims;
     int64_t exp = 0;
     static const char *const starts[] = {"nbf", "iat"};
     if (!take_date(claims, "exp", &exp)) {
         return bad_form(err, "it has no exp that is a time");
     }
-    if (exp + expect->leeway_s <= now) {
+    if (exp + leeway_s <= now) {
         return bad(err, "tokenExpired", "it has expired");
     }
     for (size_t i = 0; i < 2; i++) {
@@ -244,11 +264,11 @@ static enum att_rc check_times(const json_t *claims, const struct oidc_expect *e
         if (json_object_get(claims, starts[i]) && !take_date(claims, starts[i], &from)) {
             return bad_form(err, "its nbf or iat is not a time");
         }
-        if (from - expect->leeway_s > now) {
+        if (from - leeway_s > now) {
             return bad(err, "tokenNotYet", "it is not valid yet (nbf, iat)");
         }
     }
-    if (exp - now > expect->lifetime_max_s + expect->leeway_s) {
+    if (lifetime_max_s && exp - now > lifetime_max_s + leeway_s) {
         return bad(err, "tokenLifetime", "it lives longer than is accepted here");
     }
     return ATT_OK;
@@ -289,7 +309,7 @@ enum att_rc oidc_jwt_check(const struct oidc_jwt *jwt, const struct oidc_expect 
     if (!has_audience(json_object_get(claims, "aud"), expect->audience)) {
         return bad(err, "tokenAudience", "its aud does not name this service");
     }
-    enum att_rc rc = check_times(claims, expect, now, err);
+    enum att_rc rc = oidc_jwt_check_times(jwt, expect->leeway_s, expect->lifetime_max_s, now, err);
     for (size_t i = 0; !rc && i < expect->n_claims; i++) {
         if (!has_claim(claims, expect->claims[i])) {
             rc = att_fail(err, ATT_E_AUTH, "token: it has no claim %.100s", expect->claims[i]);

@@ -33,6 +33,10 @@ struct oidc_jwt {
  * (there is none). The caller calls oidc_jwt_done. */
 ATT_MUST_USE enum att_rc oidc_jwt_parse(struct att_slice text, struct oidc_jwt *ret_jwt,
                                         struct att_err *err);
+/* The same for a token of another kind: its typ must be one of types (ended by NULL; "" among them:
+ * there may be none). */
+ATT_MUST_USE enum att_rc oidc_jwt_parse_as(struct att_slice text, const char *const *types,
+                                           struct oidc_jwt *ret_jwt, struct att_err *err);
 void oidc_jwt_done(struct oidc_jwt *jwt);
 /* What the token says of its issuer, to find out whose keys to try; "" where it says nothing. */
 const char *oidc_jwt_issuer(const struct oidc_jwt *jwt);
@@ -49,6 +53,11 @@ struct oidc_expect {
     char *const *claims;    /* "name=value", each of which must be there as a text; may be NULL */
     size_t n_claims;
 };
+/* exp, nbf and iat alone, as below; lifetime_max_s 0: any. */
+ATT_MUST_USE enum att_rc oidc_jwt_check_times(const struct oidc_jwt *jwt, int64_t leeway_s,
+                                              int64_t lifetime_max_s, int64_t now,
+                                              struct att_err *err);
+bool oidc_jwt_has_audience(const struct oidc_jwt *jwt, const char *audience);
 /* The claims of a token whose signature holds. ATT_E_AUTH with reason "tokenIssuer",
  * "tokenAudience", "tokenExpired", "tokenNotYet", "tokenLifetime", "tokenSubject" or "tokenClaim"
  * (the tenant, say). now: UTC seconds. *ret_sub borrows from the claims. */

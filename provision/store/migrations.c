@@ -147,6 +147,9 @@ const struct store_migration store_migrations[] = {
      * certificates (tests/unit/store/test_plans). */
     {12, "CREATE INDEX aks_ended ON aks (expires_at) WHERE state <> 'valid';"
          "CREATE INDEX certs_kind_end ON certs (kind, not_after);"},
+    /* Keys that sign tokens (JWT-SVIDs). */
+    {13, "CREATE TABLE jwt_keys (kid TEXT PRIMARY KEY, keyref TEXT NOT NULL, jwk TEXT NOT NULL,"
+         " created_at BIGINT NOT NULL, active_at BIGINT NOT NULL);"},
     /* Allow lists of IMA, which boot policies name by digest. */
     {14, "CREATE TABLE allowlists (sha256 TEXT PRIMARY KEY, label TEXT NOT NULL,"
          " data BLOB NOT NULL, entries BIGINT NOT NULL, created_at BIGINT NOT NULL);"},

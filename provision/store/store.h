@@ -71,7 +71,7 @@ struct store_table {
 extern const struct store_table store_accounts, store_hosts, store_host_eks, store_ek_claims,
     store_tickets, store_aks, store_orders, store_certs, store_entries, store_policies,
     store_allowlists, store_dns_orders, store_dns_authzs, store_renewals, store_authorities,
-    store_issuers, store_proposals, store_admin_requests, store_step_pending;
+    store_issuers, store_proposals, store_admin_requests, store_step_pending, store_jwt_keys;
 
 void store_record_done(const struct store_table *table, void *record);
 /* ATT_E_NOTFOUND when there is none; record must be zeroed and is filled only on success. */
@@ -245,7 +245,8 @@ struct store_step {
     struct att_buf spki; /* of the AK, DER */
     int64_t created_at, expires_at;
 };
-#define STORE_STEP_OF_EK 16 /* the oldest gives way: a stranger who names an EK locks nobody out   \
+#define STORE_STEP_OF_EK                                                                           \
+    16                      /* the oldest gives way: a stranger who names an EK locks nobody out   \
                              */
 #define STORE_STEP_MAX 4096 /* of all */
 /* Makes room for one more of this EK, and forgets those whose time is over. ATT_E_RETRY: there are
@@ -322,6 +323,15 @@ struct store_issuer {
     char *lacks;        /* ids of the authorities whose key it cannot use, a space between */
     int64_t seen_at;
 };
+/* A key that signs tokens: published from created_at, signing from active_at until the next one
+ * does. */
+struct store_jwt_key {
+    char *kid;    /* RFC 7638 thumbprint */
+    char *keyref; /* as of an authority */
+    char *jwk;    /* JSON, the public half: "crv", "kty", "x", "y" */
+    int64_t created_at, active_at;
+};
+
 ATT_MUST_USE enum att_rc store_issuers_forget(struct store_tx *tx, int64_t before,
                                               struct att_err *err);
 

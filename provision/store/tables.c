@@ -246,10 +246,17 @@ static const struct store_column issuers[] = {
 };
 TABLE(store_issuers, "issuers", store_issuer, issuers);
 
+static const struct store_column jwt_keys[] = {
+    TEXT(store_jwt_key, kid),       FIXED_TEXT(store_jwt_key, keyref),
+    FIXED_TEXT(store_jwt_key, jwk), FIXED_INT(store_jwt_key, created_at),
+    INT(store_jwt_key, active_at),
+};
+TABLE(store_jwt_keys, "jwt_keys", store_jwt_key, jwt_keys);
+
 const struct store_table *const store_tables[STORE_TABLES] = {
     &store_accounts,       &store_hosts,       &store_host_eks,     &store_ek_claims,
     &store_tickets,        &store_aks,         &store_orders,       &store_certs,
     &store_entries,        &store_policies,    &store_dns_orders,   &store_dns_authzs,
     &store_renewals,       &store_authorities, &store_issuers,      &store_proposals,
-    &store_admin_requests, &store_allowlists,  &store_step_pending,
+    &store_admin_requests, &store_allowlists,  &store_step_pending, &store_jwt_keys,
 };

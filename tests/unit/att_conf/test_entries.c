@@ -109,6 +109,38 @@ static void test_hsm_module(void **state)
     conf_entries_free(entries);
 }
 
+static void test_audiences(void **state)
+{
+    (void)state;
+    struct conf_entries *entries = NULL;
+    struct conf_entry *again = NULL;
+    json_t *json = NULL;
+    refused(A(HOSTS WORK KEY "    audiences: []\n"), 9, "agents[0].audiences", "");
+    refused(A(HOSTS WORK KEY "    audiences: [\"a b\"]\n"), 9, "agents[0].audiences[0]",
+            "without space");
+    refused(A(HOSTS WORK KEY "    audiences: [\"\"]\n"), 9, "agents[0].audiences[0]",
+            "1 to 255 printable");
+    refused(A(HOSTS WORK KEY "    audiences: [a, b, a]\n"), 9, "agents[0].audiences[2]",
+            "stands there twice");
+    assert_int_equal(conf_entries_parse(att_slice_str(A(HOSTS WORK KEY "    audiences: [b, a]\n")),
+                                        &entries, &errors, NULL),
+                     ATT_OK);
+    assert_int_equal(conf_entry_to_json(&entries->agents[0], &json, NULL), ATT_OK);
+    assert_int_equal(conf_entry_from_json(json, &again, NULL), ATT_OK);
+    assert_int_equal(again->n_audiences, 2);
+    assert_true(conf_entry_allows_audience(again, "a") && conf_entry_allows_audience(again, "b"));
+    assert_false(conf_entry_allows_audience(again, "ab") || conf_entry_allows_audience(again, ""));
+    conf_entry_free(again);
+    json_decref(json);
+    conf_entries_free(entries);
+    assert_int_equal(conf_entries_parse(att_slice_str(A(HOSTS WORK KEY)), &entries, &errors, NULL),
+                     ATT_OK);
+    assert_int_equal(conf_entry_to_json(&entries->agents[0], &json, NULL), ATT_OK);
+    assert_null(json_object_get(json, "audiences")); /* byte for byte as before */
+    json_decref(json);
+    conf_entries_free(entries);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -384,10 +416,11 @@ static void test_clashes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_key_types),      cmocka_unit_test(test_hsm_module),
-        cmocka_unit_test(test_refused),        cmocka_unit_test(test_too_many),
-        cmocka_unit_test(test_accepted),       cmocka_unit_test(test_json),
-        cmocka_unit_test(test_workloads_json), cmocka_unit_test(test_clashes),
+        cmocka_unit_test(test_key_types), cmocka_unit_test(test_hsm_module),
+        cmocka_unit_test(test_audiences), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_too_many),  cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_json),      cmocka_unit_test(test_workloads_json),
+        cmocka_unit_test(test_clashes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,484 @@
+/* The keys that sign tokens: rows that all issuers of a store share, and those of them that are
+ * open here. */
+#include "provision/issuer/jwt.h"
+
+#include "attestd/base/io.h"
+#include "certs/key.h"
+#include "certs/oid.h"
+#include "provision/issuer/ca_files.h"
+#include "provision/issuer/who.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FOLDER  "jwt"
+#define PAUSE_S 60 /* between tries to make a key, when one failed */
+
+struct issuer_jwt {
+    pthread_mutex_t lock;
+    struct {
+        char kid[ACME_THUMBPRINT_LEN];
+        EVP_PKEY *key;
+    } open[ISSUER_JWT_KEYS_MAX];
+    int64_t not_before; /* main thread: no key is made until then */
+};
+
+/* ---- rows ------------------------------------------------------------------------------------ */
+
+struct rows {
+    struct store_jwt_key v[ISSUER_JWT_KEYS_MAX];
+    size_t n;
+};
+
+static void rows_done(struct rows *rows)
+{
+    while (rows->n > 0) {
+        store_record_done(&store_jwt_keys, &rows->v[--rows->n]);
+    }
+}
+
+/* In the order in which they sign. */
+static enum att_rc take_row(void *user, const void *record, struct att_err *err)
+{
+    struct rows *rows = user;
+    const struct store_jwt_key *from = record;
+    if (rows->n == ISSUER_JWT_KEYS_MAX) {
+        return att_fail(err, ATT_E_LIMIT, "more than %d keys for tokens", ISSUER_JWT_KEYS_MAX);
+    }
+    struct store_jwt_key copy = {.created_at = from->created_at, .active_at = from->active_at};
+    if (!issuer_set(&copy.kid, from->kid) || !issuer_set(&copy.keyref, from->keyref) ||
+        !issuer_set(&copy.jwk, from->jwk)) {
+        store_record_done(&store_jwt_keys, &copy);
+        return att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    size_t at = rows->n++;
+    for (; at > 0 && rows->v[at - 1].active_at > copy.active_at; at--) {
+        rows->v[at] = rows->v[at - 1];
+    }
+    rows->v[at] = copy;
+    return ATT_OK;
+}
+
+static enum att_rc read_rows(struct store_tx *tx, struct rows *ret, struct att_err *err)
+{
+    enum att_rc rc = store_each(tx, &store_jwt_keys, NULL, NULL, take_row, ret, err);
+    if (rc) {
+        rows_done(ret);
+    }
+    return rc;
+}
+
+/* The one that signs at this time: the last whose time has come. After a clock that went back, the
+ * first: better a key that was published than none. NULL: there are no keys. */
+static const struct store_jwt_key *signing(const struct rows *rows, int64_t now)
+{
+    const struct store_jwt_key *found = rows->n ? &rows->v[0] : NULL;
+    for (size_t i = 1; i < rows->n && rows->v[i].active_at <= now; i++) {
+        found = &rows->v[i];
+    }
+    return found;
+}
+
+/* ---- open keys ------------------------------------------------------------------------------- */
+
+static void forget_open(struct issuer_jwt *jwt, const char *kid)
+{
+    pthread_mutex_lock(&jwt->lock);
+    for (size_t i = 0; i < ISSUER_JWT_KEYS_MAX; i++) {
+        if (!kid || strcmp(jwt->open[i].kid, kid) == 0) {
+            EVP_PKEY_free(jwt->open[i].key);
+            jwt->open[i].key = NULL;
+            jwt->open[i].kid[0] = 0;
+        }
+    }
+    pthread_mutex_unlock(&jwt->lock);
+}
+
+static EVP_PKEY *find_open(struct issuer_jwt *jwt, const char *kid)
+{
+    EVP_PKEY *key = NULL;
+    pthread_mutex_lock(&jwt->lock);
+    for (size_t i = 0; i < ISSUER_JWT_KEYS_MAX && !key; i++) {
+        if (jwt->open[i].key && strcmp(jwt->open[i].kid, kid) == 0 &&
+            EVP_PKEY_up_ref(jwt->open[i].key) == 1) {
+            key = jwt->open[i].key;
+        }
+    }
+    pthread_mutex_unlock(&jwt->lock);
+    return key;
+}
+
+static void keep_open(struct issuer_jwt *jwt, const char *kid, EVP_PKEY *key)
+{
+    pthread_mutex_lock(&jwt->lock);
+    for (size_t i = 0; i < ISSUER_JWT_KEYS_MAX; i++) {
+        if (!jwt->open[i].key && EVP_PKEY_up_ref(key) == 1) {
+            jwt->open[i].key = key;
+            snprintf(jwt->open[i].kid, sizeof jwt->open[i].kid, "%s", kid);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&jwt->lock);
+}
+
+/* Keys are found by a certificate's public half elsewhere; here the row has it. */
+static enum att_rc carrier(const char *jwk_text, X509 **ret_cert, struct att_err *err)
+{
+    att_autobuf spki = {0};
+    certs_autokey *pub = NULL;
+    att_autojson *jwk = issuer_json(jwk_text);
+    enum att_rc rc = acme_jwk_to_spki(jwk, &spki, err);
+    if (!rc) {
+        rc = certs_key_from_spki(att_buf_slice(&spki), &pub, err);
+    }
+    if (rc) {
+        return rc;
+    }
+    *ret_cert = X509_new();
+    return *ret_cert && X509_set_pubkey(*ret_cert, pub) == 1
+               ? ATT_OK
+               : att_fail_openssl(err, ATT_E_NOMEM, "a key for tokens");
+}
+
+static enum att_rc open_key(struct issuer *issuer, const struct store_jwt_key *row,
+                            EVP_PKEY **ret_key, struct att_err *err)
+{
+    struct att_err why = {0};
+    X509 *cert = NULL;
+    *ret_key = find_open(issuer->jwt, row->kid);
+    if (*ret_key) {
+        return ATT_OK;
+    }
+    enum att_rc rc = carrier(row->jwk, &cert, &why);
+    if (!rc) {
+        rc = issuer_key_open(issuer->ca->hsm, issuer->state_dir, row->keyref, cert, ret_key, &why);
+    }
+    X509_free(cert);
+    if (rc) {
+        rc = att_fail(err, ATT_E_RETRY, "the key %.43s of tokens cannot be used here: %.200s",
+                      row->kid, why.msg);
+        att_err_reason(err, "jwtKeyMissing");
+        return rc;
+    }
+    keep_open(issuer->jwt, row->kid, *ret_key);
+    return ATT_OK;
+}
+
+enum att_rc issuer_jwt_signer(struct issuer *issuer, struct store_tx *tx, int64_t now,
+                              char ret_kid[ACME_THUMBPRINT_LEN], EVP_PKEY **ret_key,
+                              struct att_err *err)
+{
+    struct rows rows = {.n = 0};
+    enum att_rc rc = read_rows(tx, &rows, err);
+    const struct store_jwt_key *row = rc ? NULL : signing(&rows, now);
+    if (!rc && !row) {
+        rc = att_fail(err, ATT_E_RETRY, "there is no key for tokens yet");
+        att_err_reason(err, "jwtKeyMissing");
+    }
+    if (!rc) {
+        rc = open_key(issuer, row, ret_key, err);
+    }
+    if (!rc) {
+        snprintf(ret_kid, ACME_THUMBPRINT_LEN, "%s", row->kid);
+    }
+    rows_done(&rows);
+    return rc;
+}
+
+enum att_rc issuer_jwt_public(struct store_tx *tx, const char *use, json_t **ret_keys,
+                              struct att_err *err)
+{
+    struct rows rows = {.n = 0};
+    enum att_rc rc = read_rows(tx, &rows, err);
+    json_t *list = rc ? NULL : json_array();
+    for (size_t i = 0; i < rows.n; i++) {
+        json_t *jwk = issuer_json(rows.v[i].jwk);
+        json_object_set_new(jwk, "kid", json_string(rows.v[i].kid));
+        json_object_set_new(jwk, "alg", json_string("ES256"));
+        if (use) {
+            json_object_set_new(jwk, "use", json_string(use));
+        }
+        json_array_append_new(list, jwk);
+    }
+    rows_done(&rows);
+    if (!rc && !list) {
+        rc = att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    if (!rc) {
+        *ret_keys = list;
+    }
+    return rc;
+}
+
+/* ---- making ---------------------------------------------------------------------------------- */
+
+struct making {
+    struct issuer *issuer;
+    const struct conf_jwt *conf;
+    const struct issuer_who *who; /* an operator; NULL: it is due */
+    bool by_hand, withdraw;
+    int64_t now;
+    struct store_jwt_key row;
+    struct rows gone; /* rows that were removed */
+    bool made;
+};
+
+static enum att_rc describe(struct making *m, EVP_PKEY *key, const char *ref, struct att_err *err)
+{
+    att_autobuf spki = {0};
+    char kid[ACME_THUMBPRINT_LEN];
+    att_autojson *jwk = NULL;
+    enum att_rc rc = certs_key_spki(key, &spki, err);
+    if (!rc) {
+        rc = acme_spki_to_jwk(att_buf_slice(&spki), &jwk, err);
+    }
+    if (!rc) {
+        rc = acme_jwk_thumbprint(jwk, kid, err);
+    }
+    issuer_autofree *text = rc ? NULL : issuer_json_text(jwk);
+    if (!rc && !(text && issuer_set(&m->row.kid, kid) && issuer_set(&m->row.jwk, text) &&
+                 issuer_set(&m->row.keyref, ref))) {
+        rc = att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    return rc;
+}
+
+/* Before any row speaks of it: what is interrupted leaves a key that nobody uses. */
+static enum att_rc make_key(struct making *m, struct att_err *err)
+{
+    char folder[ISSUER_CA_PATH], name[48], ref[ISSUER_KEYREF_MAX], id[ISSUER_ID_LEN];
+    certs_autokey *key = NULL;
+    struct issuer *issuer = m->issuer;
+    issuer_ca_path(folder, issuer->state_dir, FOLDER);
+    enum att_rc rc = issuer_new_id(id, err);
+    if (!rc && !m->conf->keys_hsm) {
+        rc = att_io_mkdirs(folder, 0700, err);
+    }
+    if (!rc) {
+        snprintf(name, sizeof name, FOLDER "/%s", id);
+        rc = issuer_key_make(issuer->ca->hsm, m->conf->keys_hsm, issuer->state_dir, name, ref, &key,
+                             err);
+    }
+    if (!rc) {
+        rc = describe(m, key, ref, err);
+    }
+    if (!rc) {
+        keep_open(issuer->jwt, m->row.kid, key);
+    }
+    return rc;
+}
+
+static enum att_rc record(struct making *m, struct store_tx *tx, struct att_err *err)
+{
+    json_t *r =
+        issuer_record("jwtKey", m->withdraw ? "replaced" : "published", NULL, NULL, m->row.kid);
+    json_object_set_new(r, "activeAt", issuer_time_json(m->row.active_at));
+    if (m->by_hand) {
+        issuer_who_put(r, m->who);
+    }
+    return issuer_audit(tx, m->now, r, NULL, err);
+}
+
+/* When the next key is to be made; 0: now. */
+static int64_t due_at(const struct rows *rows, const struct conf_jwt *conf)
+{
+    return rows->n ? rows->v[rows->n - 1].active_at + conf->rotate_s - conf->publish_wait_s : 0;
+}
+
+static enum att_rc remove_row(struct making *m, struct store_tx *tx,
+                              const struct store_jwt_key *row, struct att_err *err)
+{
+    enum att_rc rc = store_delete(tx, &store_jwt_keys, row->kid, err);
+    return rc ? rc : take_row(&m->gone, row, err);
+}
+
+/* Another issuer, or another thread, may have done it meanwhile: then this key stays unused. */
+static enum att_rc add_key(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct making *m = user;
+    struct rows rows = {.n = 0};
+    m->made = false;
+    rows_done(&m->gone);
+    enum att_rc rc = read_rows(tx, &rows, err);
+    if (!rc && (m->by_hand || due_at(&rows, m->conf) <= m->now)) {
+        bool at_once = rows.n == 0 || m->by_hand;
+        m->row.created_at = m->now;
+        m->row.active_at = at_once ? m->now : m->now + m->conf->publish_wait_s;
+        for (size_t i = 0; i < rows.n && !m->withdraw; i++) { /* one signs at a time */
+            if (rows.v[i].active_at == m->row.active_at) {
+                m->row.active_at++;
+            }
+        }
+        for (size_t i = 0; i < rows.n && !rc && m->by_hand; i++) {
+            if (m->withdraw || rows.v[i].active_at > m->now) {
+                rc = remove_row(m, tx, &rows.v[i], err); /* one that has not signed yet goes, too */
+            }
+        }
+        if (!rc && rows.n - m->gone.n >= ISSUER_JWT_KEYS_MAX) {
+            rc = issuer_refuse(err, ATT_E_CONFLICT, "jwtKeysMany",
+                               "%zu keys are published already; wait, or withdraw them", rows.n);
+        }
+        rc = rc ? rc : store_insert(tx, &store_jwt_keys, &m->row, err);
+        rc = rc ? rc : record(m, tx, err);
+        rc = rc ? rc : issuer_view_bump(tx, err);
+        m->made = !rc;
+    }
+    rows_done(&rows);
+    return rc;
+}
+
+/* What is in a file is destroyed with its row; an HSM keeps its own. */
+static void destroy(struct making *m)
+{
+    static const char file[] = "file:";
+    for (size_t i = 0; i < m->gone.n; i++) {
+        const struct store_jwt_key *row = &m->gone.v[i];
+        forget_open(m->issuer->jwt, row->kid);
+        if (strncmp(row->keyref, file, sizeof file - 1) == 0) {
+            char path[ISSUER_CA_PATH], name[ISSUER_KEYREF_MAX + 8];
+            snprintf(name, sizeof name, "%s.key", row->keyref + sizeof file - 1);
+            issuer_ca_path(path, m->issuer->state_dir, name);
+            (void)unlink(path);
+        }
+        att_log(ATT_INFO, "jwt.keyGone", ATT_S("kid", row->kid));
+    }
+    rows_done(&m->gone);
+}
+
+static enum att_rc make(struct making *m, struct att_err *err)
+{
+    enum att_rc rc = make_key(m, err);
+    if (!rc) {
+        rc = store_run(m->issuer->store, true, add_key, m, err);
+    }
+    if (!rc && m->made) {
+        destroy(m);
+        issuer_view_wake(m->issuer);
+        att_log(ATT_INFO, "jwt.keyMade", ATT_S("kid", m->row.kid),
+                ATT_N("signsInS", m->row.active_at - m->now));
+    }
+    rows_done(&m->gone);
+    return rc;
+}
+
+/* ---- the clock ------------------------------------------------------------------------------- */
+
+struct look {
+    struct making m;
+    bool due, stale;
+};
+
+/* A key that the next one has followed for so long has no token left. */
+static bool over(const struct rows *rows, size_t i, int64_t now)
+{
+    return i + 1 < rows->n && rows->v[i + 1].active_at + ISSUER_JWT_LINGER_S <= now;
+}
+
+static enum att_rc look(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct look *l = user;
+    struct rows rows = {.n = 0};
+    enum att_rc rc = read_rows(tx, &rows, err);
+    l->due = !rc && due_at(&rows, l->m.conf) <= l->m.now;
+    l->stale = !rc && over(&rows, 0, l->m.now);
+    rows_done(&rows);
+    return rc;
+}
+
+static enum att_rc clear(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct making *m = user;
+    struct rows rows = {.n = 0};
+    rows_done(&m->gone);
+    enum att_rc rc = read_rows(tx, &rows, err);
+    for (size_t i = 0; i < rows.n && !rc && over(&rows, i, m->now); i++) {
+        rc = remove_row(m, tx, &rows.v[i], err);
+    }
+    rows_done(&rows);
+    return rc ? rc : issuer_view_bump(tx, err);
+}
+
+static enum att_rc tick(struct issuer *issuer, const struct conf_jwt *conf, struct att_err *err)
+{
+    struct look l = {.m = {.issuer = issuer, .conf = conf, .now = issuer->clock()}};
+    enum att_rc rc = store_run(issuer->store, false, look, &l, err);
+    if (!rc && l.stale) {
+        rc = store_run(issuer->store, true, clear, &l.m, err);
+        if (!rc) {
+            destroy(&l.m);
+            issuer_view_wake(issuer);
+        }
+    }
+    if (!rc && l.due) {
+        rc = make(&l.m, err);
+    }
+    rows_done(&l.m.gone);
+    store_record_done(&store_jwt_keys, &l.m.row);
+    return rc;
+}
+
+void issuer_jwt_tick(struct issuer *issuer)
+{
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    struct att_err err = {0};
+    int64_t now = att_boottime_ms() / 1000;
+    if (!issuer->jwt || !settings->conf->jwt || now < issuer->jwt->not_before) {
+        return;
+    }
+    if (tick(issuer, settings->conf->jwt, &err)) {
+        att_log_err(ATT_ERROR, "jwt.keys", &err);
+        issuer->jwt->not_before = now + PAUSE_S;
+    }
+}
+
+enum att_rc issuer_jwt_start(struct issuer *issuer, struct att_err *err)
+{
+    const struct conf_jwt *conf = issuer->settings->conf->jwt;
+    if (!conf) {
+        return ATT_OK;
+    }
+    issuer->jwt = calloc(1, sizeof *issuer->jwt);
+    if (!issuer->jwt) {
+        return att_fail(err, ATT_E_NOMEM, "jwt: no memory");
+    }
+    pthread_mutex_init(&issuer->jwt->lock, NULL);
+    struct att_err why = {0};
+    if (tick(issuer, conf, &why)) { /* an HSM that is away: the tick tries again */
+        att_log_err(ATT_ERROR, "jwt.keys", &why);
+    }
+    return ATT_OK;
+}
+
+void issuer_jwt_free(struct issuer *issuer)
+{
+    if (issuer->jwt) {
+        forget_open(issuer->jwt, NULL);
+        pthread_mutex_destroy(&issuer->jwt->lock);
+        free(issuer->jwt);
+        issuer->jwt = NULL;
+    }
+}
+
+enum att_rc issuer_jwt_replace(struct issuer *issuer, bool withdraw, const struct issuer_who *who,
+                               char ret_kid[ACME_THUMBPRINT_LEN], struct att_err *err)
+{
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    if (!issuer->jwt || !settings->conf->jwt) {
+        return issuer_refuse(err, ATT_E_UNSUPPORTED, "tokensOff",
+                             "the configuration has no section jwt: no tokens are minted");
+    }
+    struct making m = {.issuer = issuer,
+                       .conf = settings->conf->jwt,
+                       .who = who,
+                       .by_hand = true,
+                       .withdraw = withdraw,
+                       .now = issuer->clock()};
+    enum att_rc rc = make(&m, err);
+    if (!rc) {
+        snprintf(ret_kid, ACME_THUMBPRINT_LEN, "%s", m.row.kid);
+    }
+    store_record_done(&store_jwt_keys, &m.row);
+    return rc;
+}
