@@ -3,6 +3,7 @@
 #include "provision/verify/draft.h"
 #include "provision/verify/imajudge.h"
 
+#include <openssl/ec.h>
 #include <stdlib.h>
 #include <string.h>
 
