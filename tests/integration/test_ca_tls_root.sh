@@ -72,7 +72,7 @@ ok "old, new and both: every handshake succeeds, the host renews at each step an
 # ---- a host that is away now, with the old pin and nothing learned; the old root goes ----
 job_stop attestd
 mkdir "$dir/learned"
-mv "$host"/issuer-roots-*.pem "$dir/learned/"
+mv "$host"/issuer-roots-*.pem "$host/view.jws" "$dir/learned/"
 outgoing=$(ctl --json ca status | jq -r '.generations[] | select(.state == "outgoing" and .kind == "tls") | .id')
 ctl ca retire "$outgoing" --force > /dev/null
 ! curl -sS --cacert "$dir/old-root.pem" "$job_url/directory" > /dev/null 2>&1 || job_fail "the old root still leads there"

@@ -87,9 +87,12 @@ def test_errors_by_name(rig, serial):
         rig.tell(f"C_GenerateKeyPair rv {CKR[name]:#x}")
         message = refused(lambda: create(asker, os.urandom(20)), code, reason)
         need(name in message, message)
+    rig.tell("spoil YES")
+    message = refused(lambda: create(asker, os.urandom(20)), "unsupported", "keySignature")
+    need("does not verify" in message, message)
     rig.tell()
     rig.wait_state("ready")
-    need(listed(asker) == [key_id], f"keys: {len(listed(asker))}")
+    need(listed(asker) == [key_id], f"keys: {len(listed(asker))}")  # none of a refused making is left
     asker.call(DESTROY, ask.blob(key_id)).end()
     rig.stop()
     ok("every error of the module is said by its name; what can be made anew is, once")

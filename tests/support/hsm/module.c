@@ -6,6 +6,7 @@
  *   FUNCTION rv NUMBER [N]     returns that CK_RV, N times a process (default: always)
  *   FUNCTION after NUMBER [N]  does it, then returns that CK_RV
  *   FUNCTION slow MS           comes back after that time
+ *   spoil YES                  C_Sign returns signatures with a bit changed
  *   flags NUMBER               CKF_ bits that C_GetTokenInfo adds
  *   count PATH                 each C_Login appends a line there
  * FUNCTION is one of those below. */
@@ -129,10 +130,28 @@ BAD(C_FindObjectsInit, (CK_SESSION_HANDLE session, CK_ATTRIBUTE *attrs, CK_ULONG
 BAD(C_DestroyObject, (CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object), (session, object))
 BAD(C_SignInit, (CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key),
     (session, mechanism, key))
-BAD(C_Sign,
-    (CK_SESSION_HANDLE session, unsigned char *data, CK_ULONG len, unsigned char *signature,
-     CK_ULONG *signature_len),
-    (session, data, len, signature, signature_len))
+
+static CK_RV sign(CK_SESSION_HANDLE session, unsigned char *data, CK_ULONG len,
+                  unsigned char *signature, CK_ULONG *signature_len)
+{
+    char line[256];
+    CK_RV rv = real->C_Sign(session, data, len, signature, signature_len);
+    if (rv == CKR_OK && signature && *signature_len && find("spoil", line)) {
+        signature[*signature_len - 1] ^= 1;
+    }
+    return rv;
+}
+
+static CK_RV bad_C_Sign(CK_SESSION_HANDLE session, unsigned char *data, CK_ULONG len,
+                        unsigned char *signature, CK_ULONG *signature_len)
+{
+    CK_RV after, rv = act("C_Sign", &after);
+    if (rv == CKR_OK) {
+        rv = sign(session, data, len, signature, signature_len);
+    }
+    return rv == CKR_OK ? after : rv;
+}
+
 BAD(C_GenerateKeyPair,
     (CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_ATTRIBUTE *public,
      CK_ULONG public_count, CK_ATTRIBUTE *private, CK_ULONG private_count,

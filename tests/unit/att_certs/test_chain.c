@@ -124,6 +124,44 @@ static void test_ca_refused(void **state)
     refused(bad, w->roots, CERTS_PURPOSE_WORKLOAD, now, "chainPath"); /* it has no name */
 }
 
+/* The same leaf, by the same CA, with other rights of its key; NULL: none are said. */
+static X509 *with_usage(const struct world *w, const char *usage)
+{
+    X509 *leaf = X509_dup(w->leaf), *fresh = NULL;
+    uint8_t *der = NULL;
+    int at = X509_get_ext_by_NID(leaf, NID_key_usage, -1);
+    assert_true(at >= 0);
+    X509_EXTENSION_free(X509_delete_ext(leaf, at));
+    if (usage) {
+        X509_EXTENSION *ext = X509V3_EXT_conf_nid(NULL, NULL, NID_key_usage, usage);
+        assert_non_null(ext);
+        assert_int_equal(X509_add_ext(leaf, ext, at), 1);
+        X509_EXTENSION_free(ext);
+    }
+    assert_true(X509_sign(leaf, w->ca.key, EVP_sha256()) > 0);
+    int len = i2d_X509(leaf, &der); /* read anew: what was known of it is of the other one */
+    assert_true(len > 0);
+    assert_ok(certs_cert_parse(ATT_SLICE(der, (size_t)len), &fresh, err));
+    OPENSSL_free(der);
+    X509_free(leaf);
+    return fresh;
+}
+
+static void test_key_usage_refused(void **state)
+{
+    struct world *w = *state;
+    int64_t now = att_now_utc_s();
+    static const char *const bad[] = {NULL, "critical,keyAgreement"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        certs_autox509 *leaf = with_usage(w, bad[i]);
+        certs_autostack *chain = stack_of(2, leaf, w->ca.cert);
+        refused(chain, w->roots, CERTS_PURPOSE_WORKLOAD, now, "chainKeyUsage");
+    }
+    certs_autox509 *leaf = with_usage(w, "critical,digitalSignature");
+    certs_autostack *chain = stack_of(2, leaf, w->ca.cert);
+    assert_ok(certs_chain_verify(chain, w->roots, CERTS_PURPOSE_WORKLOAD, now, err));
+}
+
 static void test_purposes(void **state)
 {
     (void)state;
@@ -459,6 +497,7 @@ int main(void)
         cmocka_unit_test(test_signature_refused),
         cmocka_unit_test(test_names_refused),
         cmocka_unit_test(test_ca_refused),
+        cmocka_unit_test(test_key_usage_refused),
         cmocka_unit_test(test_purposes),
         cmocka_unit_test(test_leaf_content),
         cmocka_unit_test(test_tbs),

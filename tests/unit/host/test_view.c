@@ -253,11 +253,52 @@ static void test_form(void **state)
     assert_int_equal(parse_payload(none), ATT_OK);
 }
 
+/* What the issuer's TLS may be under: whole or not at all. */
+static void test_issuer_roots(void **state)
+{
+    struct world *w = *state;
+    att_autojson *good = payload(w);
+    const char hex[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const char *pem = att_buf_cstr(&w->workload_pem);
+    json_object_set_new(good, "issuerRoots", json_pack("{s:s, s:[s]}", "pem", pem, "retired", hex));
+    att_autobuf text = {0};
+    struct host_view view = {0};
+    assert_int_equal(att_json_dump(good, false, &text, NULL), ATT_OK);
+    assert_int_equal(host_view_payload_parse(att_buf_slice(&text), &view, NULL), ATT_OK);
+    assert_int_equal(sk_X509_num(view.issuer_roots), 1);
+    assert_int_equal(view.n_retired, 1);
+    assert_int_equal(view.retired[0][0], 0x01);
+    host_view_done(&view);
+    json_t *many = json_array();
+    for (size_t i = 0; i <= HOST_RETIRED_MAX; i++) {
+        json_array_append_new(many, json_string(hex));
+    }
+    json_t *const bad[] = {
+        json_string(pem),
+        json_object(),
+        json_pack("{s:s}", "pem", pem), /* retired is said, be it empty */
+        json_pack("{s:s, s:[]}", "pem", "", "retired"),
+        json_pack("{s:s, s:[]}", "pem", "-----BEGIN CERTIFICATE-----\n", "retired"),
+        json_pack("{s:[s], s:[]}", "pem", pem, "retired"),
+        json_pack("{s:s, s:s}", "pem", pem, "retired", hex),
+        json_pack("{s:s, s:[i]}", "pem", pem, "retired", 1),
+        json_pack("{s:s, s:[s]}", "pem", pem, "retired", hex + 2),
+        json_pack("{s:s, s:[s]}", "pem", pem, "retired", "zz"),
+        json_pack("{s:s, s:o}", "pem", pem, "retired", many),
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_non_null(bad[i]);
+        json_object_set_new(good, "issuerRoots", bad[i]);
+        assert_int_not_equal(parse_payload(good), ATT_OK);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_signer, setup, teardown),
         cmocka_unit_test_setup_teardown(test_another_hosts_view, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_issuer_roots, setup, teardown),
         cmocka_unit_test_setup_teardown(test_form, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -460,6 +461,25 @@ static void disk_full(void **state)
     ok(store_run(p->store, true, put_blob, &bytes, &err));
 }
 
+/* Somebody else (a copy, an operator's tool) holds the database. */
+static void held_by_another(void **state)
+{
+    struct place *p = *state;
+    struct att_err why = {0};
+    sqlite3 *other = NULL;
+    char path[TEST_SPEC_MAX], soon[] = "PRAGMA busy_timeout = 50";
+    struct att_slice bytes = ATT_SLICE_LIT("x");
+    snprintf(path, sizeof path, "%s/t.db", p->dir);
+    ok(store_run(p->store, true, pragma, soon, &err));
+    assert_int_equal(sqlite3_open_v2(path, &other, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(store_run(p->store, true, put_blob, &bytes, &why), ATT_E_RETRY);
+    assert_string_equal(why.reason, "storeBusy");
+    assert_int_equal(sqlite3_exec(other, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(other), SQLITE_OK);
+    ok(store_run(p->store, true, put_blob, &bytes, &err));
+}
+
 /* ---- blobs
  * ----------------------------------------------------------------------------------------------------
  */
@@ -509,6 +529,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(private_file, setup, teardown),
         cmocka_unit_test_setup_teardown(not_a_database, setup, teardown),
         cmocka_unit_test_setup_teardown(disk_full, setup, teardown),
+        cmocka_unit_test_setup_teardown(held_by_another, setup, teardown),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return failed || test_store_is_postgres() ? failed
