@@ -11,7 +11,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct host_view_anchor anchor = {.root_sha256 = nobody};
     struct host_view view = {0};
     if (host_view_payload_parse(ATT_SLICE(data, size), &view, NULL) == ATT_OK) {
-        if (view.version == 0 || !view.bundle) {
+        if (view.version == 0 || !view.bundle || view.n_retired > HOST_RETIRED_MAX ||
+            (view.issuer_roots && sk_X509_num(view.issuer_roots) == 0)) {
             abort();
         }
         host_view_done(&view);

@@ -478,6 +478,30 @@ static void upstream_chain(void **state)
     stage_free(&s);
 }
 
+/* Everything asked for is in it, but a verifier finds no path: a critical extension that nobody
+ * knows (RFC 5280 §4.2). Of the attestation authority, where no name is tried before. */
+static void path_refused(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID];
+    struct att_buf chain = ATT_BUF_INIT(65536);
+    start(&s);
+    json_t *got =
+        rig_admin(&s.rig, "ca.prepare", json_pack("{s:s, s:b}", "kind", "attestation", "csr", 1));
+    snprintf(id, sizeof id, "%s", issuer_string(got, "id"));
+    const char *csr = issuer_string(got, "csr");
+    corporate(&s, csr, CA0 USAGE KEYS "1.3.6.1.4.1.32473.99=critical,ASN1:NULL\n", "365", &chain);
+    rig_admin_refused(&s.rig, "ca.chain",
+                      json_pack("{s:s, s:s}", "id", id, "text", att_buf_cstr(&chain)), "caPath");
+    corporate(&s, csr, CA0 USAGE KEYS, "365", &chain);
+    rig_admin_done(&s.rig, "ca.chain",
+                   json_pack("{s:s, s:s}", "id", id, "text", att_buf_cstr(&chain)));
+    json_decref(got);
+    att_buf_done(&chain);
+    stage_free(&s);
+}
+
 /* ---- a restart ----------------------------------------------------------------------------------
  */
 
@@ -731,6 +755,7 @@ int main(void)
         cmocka_unit_test(each_has_its_list),
         cmocka_unit_test(step_by_step),
         cmocka_unit_test(upstream_chain),
+        cmocka_unit_test(path_refused),
         cmocka_unit_test(survives_a_restart),
         cmocka_unit_test(given_up_ones_make_room),
         cmocka_unit_test(those_of_certificates_in_force_stay),

@@ -4,6 +4,7 @@
 
 #include "certs/bundle.h"
 #include "provision/acme/jws.h"
+#include "provision/issuer/dns_ca.h"
 #include "provision/issuer/generations.h"
 
 #include <openssl/ssl.h>
@@ -310,6 +311,8 @@ static void dns_authority(void **state)
     reconfigure(&s.rig, "url: ",
                 "dns:\n  profiles:\n    - { name: web, lifetime: 1h, names: [\"*.localhost\"] }\n"
                 "  http_port: 9\n  allow: [\"127.0.0.1/32\"]\n  timeout: 2s\nurl: ");
+    /* As `init` does, which issuers of one database ask for. */
+    rig_ok(issuer_dns_ca_create(s.rig.issuer->settings->conf, NULL, &err));
     restart(&s);
     rig_time = att_now_utc_s();
     certs_autostack *old_roots = roots_of(&s, "dns");
