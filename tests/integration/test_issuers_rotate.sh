@@ -2,8 +2,8 @@
 # Three issuers on one PostgreSQL go through a rotation of the intermediate while hosts renew: no renewal fails,
 # and at every moment every pair of hosts shakes hands, each with the certificate and the bundle that it has then. HOSTS (6). With ATT_LONG 20, an issuer is killed between publication and activation, which waits for it, and the old
 # authority is retired when its last certificate (2 minutes) has ended; then all of it once more with a new root.
-set -euo pipefail
 # shellcheck disable=SC2154 # ports and balancer are made by port_into
+set -euo pipefail
 # shellcheck source=../support/fault.sh
 . "$ATT_SOURCE_DIR/tests/support/fault.sh"
 for tool in psql jq openssl python3; do

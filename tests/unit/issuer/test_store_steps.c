@@ -1,8 +1,9 @@
 /* The store down at each step: the n-th transaction of an enrolment or of an order cannot begin, is
  * rolled back at its commit, or stands although nobody was told (the connection broke before the
- * answer), for every n that there is. The client does what RFC 8555 lets it do: asks again after
- * Retry-After, looks at the order, goes on. Then there is one certificate for its order, an intent
- * record before it and one outcome after it, no serial number twice, and the chain holds. */
+ * answer), for every n that there is (of those that write, where the commit matters). The client
+ * does what RFC 8555 lets it do: asks again after Retry-After, looks at the order, goes on. Then
+ * there is one certificate for its order, an intent record before it and one outcome after it, no
+ * serial number twice, and the chain holds. */
 #include "provision/store/store_internal.h"
 #include "tests/unit/issuer/stage.h"
 
@@ -31,7 +32,9 @@ static enum att_rc down(struct att_err *err)
 static enum att_rc faulty_begin(struct store_db *db, enum store_mode mode,
                                 struct store_con **ret_con, struct att_err *err)
 {
-    bool now = ++begun == down_at;
+    bool counted = how == NO_BEGIN || mode != STORE_READ; /* nothing hangs on a reader's commit */
+    begun += counted;
+    bool now = counted && begun == down_at;
     if (now && how == NO_BEGIN) {
         return down(err);
     }
@@ -174,8 +177,8 @@ static void order_down_at_each_step(enum how what)
         assert_true(n < STEPS_MAX);
     } while (failed);
     print_message("%s: %u transactions\n", words[what], n - 1);
-    assert_true(n > 14); /* five requests, each with its account, and the three commits of a
-                            verdict, an intent, an outcome */
+    /* Five requests, each with its account; newOrder, verdict, intent and outcome write. */
+    assert_true(n - 1 >= (what == NO_BEGIN ? 14 : 4));
     stage_free(&s);
 }
 
@@ -247,7 +250,7 @@ static void enrolment_down_at_each_step(enum how what)
         assert_true(n < STEPS_MAX);
     } while (failed);
     print_message("enrolment, %s: %u transactions\n", words[what], n - 1);
-    assert_true(n > 5);
+    assert_true(n - 1 >= (what == NO_BEGIN ? 8 : 4)); /* account, M1, M2, outcome */
     stage_free(&s);
 }
 
