@@ -83,6 +83,23 @@ guest_hsm_case() {
     wait_for 60 guest_hsm_modules_are "default=ready second=ready"
     guest_hsm_signs in-second
     ok "kill -9 of one module's process, a stop of the other's: each time the other one signs on"
+
+    guest 'systemctl restart attestd-hsmd'
+    wait_for 60 guest_hsm_modules_are "default=ready second=ready"
+    guest_hsm_signs in-default in-second
+    guest 'systemctl restart attestd-keyd'
+    wait_for 60 guest_hsm_modules_are "default=ready second=ready"
+    guest_hsm_signs in-default in-second
+    ok "systemctl restart of a module's process, then of attestd-keyd: both modules' keys sign"
+    # The token, not the folder that the unit has by ReadWritePaths=.
+    guest 'mkdir /var/lib/softhsm/away && mv /var/lib/softhsm/default/* /var/lib/softhsm/away/'
+    wait_for 60 guest_hsm_modules_are "default=tokenGone second=ready"
+    ! by_unit in-default > "$work/answer" 2>&1 || fail "in-default signs without its token"
+    guest_hsm_signs in-second
+    guest 'mv /var/lib/softhsm/away/* /var/lib/softhsm/default/'
+    wait_for 60 guest_hsm_modules_are "default=ready second=ready"
+    guest_hsm_signs in-default
+    ok "a token that is gone: tokenGone, the other module's agent signs on; back again, it signs"
 }
 # After the third boot: by themselves.
 guest_hsm_rebooted() {

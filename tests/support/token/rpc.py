@@ -448,4 +448,5 @@ def cmd_deaf(path, n):
     sys.stdin.readline()
 
 
-globals()["cmd_" + sys.argv[1]](*sys.argv[2:])
+if __name__ == "__main__":
+    globals()["cmd_" + sys.argv[1]](*sys.argv[2:])
