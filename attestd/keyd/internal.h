@@ -296,6 +296,8 @@ ATT_MUST_USE enum att_rc keyd_seal_read_record(struct keyd *keyd, struct att_err
 ATT_MUST_USE enum att_rc keyd_seal_read_policies(struct keyd *keyd,
                                                  struct tpm_parent_policy *ret_policy,
                                                  struct att_err *err);
+/* The folder and its policies are on the disk when this returns ATT_OK (fsync); ATT_E_IO. */
+ATT_MUST_USE enum att_rc keyd_seal_sync_policies(const struct keyd *keyd, struct att_err *err);
 void keyd_seal_read_tickets(struct keyd *keyd, struct tpm_parent_policy *policy);
 /* On the worker. */
 void keyd_seal_write_tickets(struct keyd *keyd, const struct tpm_context *ctx);

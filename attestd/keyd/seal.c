@@ -571,11 +571,16 @@ static enum att_rc run_raise(struct tpm_context *ctx, void *arg, struct att_err 
     return rc == ATT_OK ? tpm_counter_read(ctx, keyd->seal.counter, &step->counter, err) : rc;
 }
 
-/* The policy that opened the parent is accepted: older ones are over. */
+/* The policy that opened the parent is accepted: older ones are over. It is on the disk before: a
+ * power cut that brought the older one back beside a raised counter would seal the host. */
 static enum att_rc raise_counter(struct keyd *keyd, uint32_t version, struct att_err *err)
 {
     struct step step = {.keyd = keyd, .version = version};
     struct att_err why = {0};
+    if (version > keyd->seal.counter_value && keyd_seal_sync_policies(keyd, &why) != ATT_OK) {
+        tell_counter(keyd, "not raised to", version, &why);
+        return ATT_OK;
+    }
     enum att_rc rc = on_worker(keyd, run_raise, &step, &why);
     if (rc == ATT_E_LIMIT || rc == ATT_E_AUTH) {
         tell_counter(keyd, "not raised to", version, &why);

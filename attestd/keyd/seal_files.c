@@ -7,10 +7,13 @@
 #include "attestd/base/io.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define RECORD_FILE "parent.json"
 #define RECORD_MAX  4096
@@ -440,6 +443,34 @@ enum att_rc keyd_seal_read_policies(struct keyd *keyd, struct tpm_parent_policy 
         policy = (struct tpm_parent_policy){0};
     }
     return rc;
+}
+
+/* What cannot be opened was not read either; EINVAL, EROFS: a file system without anything to write
+ * back. */
+static enum att_rc sync_path(const char *path, struct att_err *err)
+{
+    att_autofd fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    return fd < 0 || fsync(fd) == 0 || errno == EINVAL || errno == EROFS
+               ? ATT_OK
+               : att_fail_errno(err, ATT_E_IO, "fsync %s", path);
+}
+
+enum att_rc keyd_seal_sync_policies(const struct keyd *keyd, struct att_err *err)
+{
+    const char *dir = keyd->seal.policies_dir;
+    struct dirent **names = NULL;
+    int count = scandir(dir, &names, is_policy_file, alphasort);
+    enum att_rc rc = count < 0 ? att_fail_errno(err, ATT_E_IO, "%s", dir) : ATT_OK;
+    for (int i = 0; i < count; i++) {
+        char path[KEYD_PATH_MAX];
+        int len = snprintf(path, sizeof path, "%s/%s", dir, names[i]->d_name);
+        if (rc == ATT_OK && i < KEYD_POLICY_FILES_MAX && len > 0 && (size_t)len < sizeof path) {
+            rc = sync_path(path, err);
+        }
+        free(names[i]);
+    }
+    free(names);
+    return rc == ATT_OK ? sync_path(dir, err) : rc;
 }
 
 /* ---- tickets ------------------------------------------------------------------------------- */
