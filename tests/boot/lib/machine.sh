@@ -1,9 +1,24 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034,SC2154 # the parts of one script: work comes from the script
+# shellcheck disable=SC2034,SC2154 # the parts of one script: work and dir come from the script
 # Machines: a folder each, $work/vm/NAME, with a TPM (swtpm, EK certificate), the firmware's variables and a disk. One runs
-# at a time. The firmware knows Secure Boot, but keeps its variables without SMM. The disk has no cache that a power cut could lose (writethrough): what the guest's kernel had not written is lost.
+# at a time. The firmware knows Secure Boot, but keeps its variables without SMM. The disk has no cache that a power cut could lose (writethrough):
+# what the guest's kernel had not written is lost.
 
 qemu='' hand_fd=''
+
+# wait_for SECONDS COMMAND...: as in job.sh, but asking twice a second: what asks takes the processor from the emulation.
+wait_for() {
+    local until=$(($(date +%s) + $1 * ${JOB_PATIENCE:-4}))
+    shift
+    until "$@" > "$dir/tmp/wait" 2>&1; do
+        if [ "$(date +%s)" -ge "$until" ]; then
+            echo "waited in vain for: $*"
+            cat "$dir/tmp/wait"
+            return 1
+        fi
+        sleep 0.5
+    done
+}
 
 # machine_make NAME [secureboot | plain]
 machine_make() {
@@ -50,6 +65,7 @@ machine_on() {
     [ ! -e "$vm/ticket" ] || ticket=(-fw_cfg "name=opt/io.systemd.credentials/attestd.ticket,file=$vm/ticket")
     machine_tpm_start "$vm"
     rm -f "$work/hand.in" "$work/hand.out"
+    : > "$vm/console" # of this boot
     mkfifo "$work/hand.in" "$work/hand.out"
     booted_at=$(now_ms)
     qemu-system-x86_64 -machine q35,smm=off -accel tcg -cpu Nehalem,+rdrand -m 384 -display none -monitor none -no-reboot \
@@ -66,14 +82,21 @@ machine_on() {
     exec {hand_fd}<> "$work/hand.out"
 }
 
-machine_up() { # until its first process listens
-    local line='' n=0
+# machine_up: until its first process listens. A boot takes 20 s of processor time, on a laden machine many minutes of the
+# wall clock: what ends a wait in vain is the processor time, or an hour.
+machine_up() {
+    local line='' n=0 spent
     while [ "$line" != up ]; do
         IFS= read -r -t 1 -u "$hand_fd" line && continue
-        kill -0 "$qemu" 2> /dev/null || fail "QEMU ended: $(cat "$work/qemu.log"; tail -n 20 "$machine/console")"
+        spent=$(machine_spent) || fail "QEMU ended: $(cat "$work/qemu.log"; tail -n 20 "$machine/console")"
         n=$((n + 1))
-        [ $n -lt 600 ] || fail "the guest did not come up within 600 s"
+        [ $((n % 120)) -ne 0 ] || say "      booting: $spent s of processor time in $(since "$booted_at")"
+        [ "$spent" -ge 300 ] || [ $n -ge 3600 ] || continue
+        fail "the guest did not come up within $spent s of processor time, $(since "$booted_at")"
     done
+}
+machine_spent() { # QEMU's processor time in seconds
+    awk -v hz="$(getconf CLK_TCK)" '{ print int(($14 + $15) / hz) }' "/proc/$qemu/stat" 2> /dev/null
 }
 
 # machine_cut: power off in mid-flight, TPM and all
@@ -90,7 +113,7 @@ machine_cut() {
 guest() {
     local line
     printf '%s\n' "$(base64 -w0 <<< "$1")" > "$work/hand.in"
-    IFS= read -r -t 120 -u "$hand_fd" line || fail "no answer from the guest to: $1"
+    IFS= read -r -t 600 -u "$hand_fd" line || fail "no answer from the guest to: $1"
     base64 -d <<< "${line% *}"
     return "${line##* }"
 }
