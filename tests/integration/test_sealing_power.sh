@@ -2,8 +2,8 @@
 # Loss of power while a host's keys move under the storage parent, and while a newer signed policy comes. The host's state and
 # its policies lie on an ext4 image each, which writes nothing by itself (commit=300); a cut copies the blocks as they are, kills
 # the daemons, and goes on with the copy: what was not synced is lost. (On one image a sync of keyd's own files carries the
-# policy along.) CUTS (default 3) at random instants of the move; then one after each policy that the counter was raised to,
-# which an operator copied without a sync.
+# policy along.) The move is cut after each of its steps, each time going on from where the cut before left it; then one cut after
+# each policy that the counter was raised to, which an operator copied without a sync.
 set -euo pipefail
 if [ "$(id -u)" -ne 0 ]; then
     echo "skipped: mounting an image needs root"
@@ -68,16 +68,15 @@ sign 1
 cp "$dir/fleet.json" "$policies/"
 sed -i "/^tpm:/a\\  pcr: signed\n  policy_key: $dir/policy.pem\n  policies: $policies" "$dir/attestd.yaml"
 sync -f "$policies"
-keyd_started() { [ "$(grep -c keyd.sandbox "$dir/log/keyd.log")" -gt "$starts" ]; }
-for ((i = 1; i <= ${CUTS:-3}; i++)); do
-    starts=$(grep -c keyd.sandbox "$dir/log/keyd.log")
+# said PATTERN: since keyd was started; or all was done
+said() { tail -n "+$((lines + 1))" "$dir/log/keyd.log" > "$dir/tmp/said" && grep -q "event=keyd.$1\|event=keyd.ready" "$dir/tmp/said"; }
+for step in sandbox "created.*storageParent" "policy-counter.*defined" "migrated.*host.pem"; do
+    lines=$(wc -l < "$dir/log/keyd.log")
     job_start_keyd
-    wait_for 60 keyd_started
-    sleep "0.$((RANDOM % 10))$((RANDOM % 10))"
+    until said "$step"; do job_alive keyd || job_fail "keyd ended"; done # no pause: all of it takes 0.2 s
     cut_power
-    echo "cut $i: $(grep -o 'event=keyd[^ ]*' "$dir/log/keyd.log" | tail -n 1)"
+    echo "cut after $step: it had come to $(grep -o 'event=keyd[^ ]*' "$dir/log/keyd.log" | tail -n 1)"
 done
-keyd_is() { [ "$(ctl --json status | jq -r .tpm.state)" = "$1" ]; }
 sealing_is() { ctl --json status | jq -e ".tpm.state == \"ready\" and (.tpm.sealing | $1)"; }
 job_start_keyd
 job_start_attestd
