@@ -10,8 +10,9 @@
 
 _Static_assert(VERIFY_MEMO_EXCLUDES == VERIFY_IMA_EXCLUDES_MAX, "a count for each prefix");
 
-#define SHOWN_HEX  64 /* digits of a digest in a finding; of longer ones the first */
-#define SHOWN_NAME 96
+#define SHOWN_HEX   64 /* digits of a digest in a finding; of longer ones the first */
+#define SHOWN_NAME  96
+#define DIGEST_TEXT (SHOWN_HEX + 40) /* with the name of its kind */
 
 struct judge {
     const struct verify_policy_in *in;
@@ -55,15 +56,15 @@ static void say(struct opinion *o, const struct parse_ima_entry *entry, enum ver
                    entry->number, name, what);
 }
 
-static void digest_text(char ret[SHOWN_HEX + 24], const char *kind, struct att_slice digest)
+static void digest_text(char ret[DIGEST_TEXT], const char *kind, struct att_slice digest)
 {
     char hex[2 * PARSE_DIGEST_MAX + 1];
     att_hex(hex, ATT_SLICE(digest.ptr, digest.len < PARSE_DIGEST_MAX ? digest.len : 0));
     bool longer = strlen(hex) > SHOWN_HEX;
-    (void)snprintf(ret, SHOWN_HEX + 24, "%s:%.*s%s", kind, SHOWN_HEX, hex, longer ? "…" : "");
+    (void)snprintf(ret, DIGEST_TEXT, "%s:%.*s%s", kind, SHOWN_HEX, hex, longer ? "…" : "");
 }
 
-static void seen_text(char ret[SHOWN_HEX + 24], const struct parse_ima_entry *entry)
+static void seen_text(char ret[DIGEST_TEXT], const struct parse_ima_entry *entry)
 {
     char kind[32];
     (void)snprintf(kind, sizeof(kind), "%s%s",
@@ -72,7 +73,7 @@ static void seen_text(char ret[SHOWN_HEX + 24], const struct parse_ima_entry *en
 }
 
 /* The first digest that a name may have now, and how many others there are. */
-static size_t allowed_text(const struct judge *j, struct att_slice name, char ret[SHOWN_HEX + 24])
+static size_t allowed_text(const struct judge *j, struct att_slice name, char ret[DIGEST_TEXT])
 {
     size_t n = 0;
     for (size_t i = 0; i < j->rule->n_lists; i++) {
@@ -136,7 +137,7 @@ static bool excluded(const struct judge *j, struct att_slice name, size_t *ret_w
 static void say_window(const struct judge *j, const struct parse_ima_entry *entry,
                        const struct verify_ima_allow *allow, struct opinion *o)
 {
-    char seen[SHOWN_HEX + 24], limit[ATT_TIME_TEXT_LEN];
+    char seen[DIGEST_TEXT], limit[ATT_TIME_TEXT_LEN];
     bool late = allow->not_after && j->in->now > allow->not_after;
     seen_text(seen, entry);
     att_time_text(limit, late ? allow->not_after : allow->not_before);
@@ -148,7 +149,7 @@ static void say_window(const struct judge *j, const struct parse_ima_entry *entr
 static void say_unknown(const struct judge *j, const struct parse_ima_entry *entry, bool named,
                         struct opinion *o)
 {
-    char seen[SHOWN_HEX + 24], allowed[SHOWN_HEX + 24] = "", more[40] = "";
+    char seen[DIGEST_TEXT], allowed[DIGEST_TEXT] = "", more[40] = "";
     seen_text(seen, entry);
     if (!named) {
         say(o, entry, VERIFY_FINDING_IMA_UNLISTED, "%s: no allow list has this name", seen);
@@ -194,7 +195,7 @@ static void judge_file(const struct judge *j, const struct parse_ima_entry *entr
     } else if (allow) {
         say_window(j, entry, allow, o);
     } else if (sig != VERIFY_IMASIG_NONE && !named) {
-        char seen[SHOWN_HEX + 24], id[9];
+        char seen[DIGEST_TEXT], id[9];
         att_hex(id, ATT_SLICE_ARRAY(keyid));
         seen_text(seen, entry);
         say(o, entry, VERIFY_FINDING_IMA_SIGNATURE,

@@ -67,6 +67,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct verify_memo *memo = verify_memo_new(2);
     verify_autoverdict *once = judge(whole, &all, NULL);
     verify_autoverdict *begun = judge(att_buf_slice(&first.data), &first, memo);
+    if (begun->n_refusing > once->n_refusing) {
+        abort();
+    }
     verify_autoverdict *gone_on = judge(whole, &all, memo);
     if (once->n_refusing != gone_on->n_refusing || once->n_findings != gone_on->n_findings ||
         verify_verdict_failed(once) != verify_verdict_failed(gone_on)) {

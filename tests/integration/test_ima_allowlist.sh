@@ -99,6 +99,15 @@ ctl policy apply -f "$p/v3.json" > /dev/null
 ctl agent rotate rebalancer > /dev/null || job_fail "refused with the second list"
 ok "a second list, drafted from a folder, admits the file again"
 
+# ---- a list that takes more than one call; one that no policy names goes ----------------------------------------
+awk 'BEGIN { print "# attestd IMA allow list 1"; for (i = 0; i < 30000; i++) printf "sha256:%064d /opt/file-%d\n", i, i }' > "$p/big.imalist"
+big=$(sha256sum "$p/big.imalist" | cut -c1-64)
+expect 0 'entries *30000' ctl allowlist apply "$p/big.imalist"
+expect 0 "$big" ctl allowlist list
+ctl allowlist delete "$big" > /dev/null || job_fail "not deleted"
+expect 1 "" ctl allowlist delete "$big"
+ok "a list of 30,000 entries, applied in parts and deleted"
+
 # ---- the file changes: both digests are named ---------------------------------------------------------------------
 entry /usr/bin/later two
 expect 1 "/usr/bin/later: sha256:$(printf two | sha256sum | cut -c1-64), allowed is sha256:$bad" ctl agent rotate rebalancer
