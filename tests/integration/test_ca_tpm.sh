@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The authorities' keys in a TPM, by tpm2-pkcs11 behind attestd-hsmd --issuer, on a swtpm of its own: made there by `init`,
-# a host's certificate by them, a rotation within the TPM, and a TPM that is started anew in the middle of a signature.
+# a host's certificate by them, a rotation within the TPM, and, with
+# ATT_LONG=1, a TPM that is started anew in the middle of a signature.
 set -euo pipefail
 # shellcheck source=../support/job.sh
 . "$ATT_SOURCE_DIR/tests/support/job.sh"
@@ -9,10 +10,10 @@ set -euo pipefail
 # shellcheck source=../support/tpm2_pkcs11.sh
 . "$ATT_SOURCE_DIR/tests/support/tpm2_pkcs11.sh"
 module=$(find /usr/lib -name libtpm2_pkcs11.so -print -quit 2> /dev/null || true)
-[ -n "$module" ] && command -v tpm2_ptool > /dev/null && command -v pkcs11-tool > /dev/null || {
+if [ -z "$module" ] || ! command -v tpm2_ptool > /dev/null || ! command -v pkcs11-tool > /dev/null; then
     echo "needs libtpm2-pkcs11-1, libtpm2-pkcs11-tools and opensc"
     exit 77
-}
+fi
 job_setup
 job_make_tpm
 job_write_conf
@@ -54,6 +55,11 @@ job_check_chain market-data
 ok "rotated: new root and intermediate in the TPM, the new root signed by the old one there"
 
 # ---- the TPM is started anew while signatures are asked for ----
+if [ -z "${ATT_LONG:-}" ]; then
+    ctl audit verify > /dev/null || job_fail "the audit chain"
+    echo "not tried: a TPM that goes in the middle of a signature (ATT_LONG=1)"
+    exit 0
+fi
 pending() { ctl --json ca status | jq -r .pendingIntents; }
 none_pending() { [ "$(pending)" = 0 ]; }
 some_pending() { [ "$(pending)" != 0 ]; }
