@@ -134,7 +134,8 @@ const struct store_migration store_migrations[] = {
     /* What each minute's sweep and a rotation's last step ask of 100,000 hosts and a million
      * certificates (tests/unit/store/test_plans). */
     {13, "CREATE INDEX aks_ended ON aks (expires_at) WHERE state <> 'valid';"
-         "CREATE INDEX certs_kind_end ON certs (kind, not_after);"},
+         "CREATE INDEX certs_status_kind_end ON certs (status, kind, not_after);"
+         "DROP INDEX certs_status;"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 
