@@ -146,7 +146,8 @@ const struct store_migration store_migrations[] = {
     /* What each minute's sweep and a rotation's last step ask of 100,000 hosts and a million
      * certificates (tests/unit/store/test_plans). */
     {12, "CREATE INDEX aks_ended ON aks (expires_at) WHERE state <> 'valid';"
-         "CREATE INDEX certs_kind_end ON certs (kind, not_after);"},
+         "CREATE INDEX certs_status_kind_end ON certs (status, kind, not_after);"
+         "DROP INDEX certs_status;"},
     /* Keys that sign tokens (JWT-SVIDs). */
     {13, "CREATE TABLE jwt_keys (kid TEXT PRIMARY KEY, keyref TEXT NOT NULL, jwk TEXT NOT NULL,"
          " created_at BIGINT NOT NULL, active_at BIGINT NOT NULL);"},

@@ -115,19 +115,19 @@ static const struct {
     /* certs.c: revocation, lists, a host's and an agent's certificates, every 5 s the intents */
     {"SELECT serial FROM certs WHERE status = 'revoked' AND kind = 'agent' AND not_after > 9000"
      " ORDER BY serial LIMIT 10",
-     NULL},
+     "certs_status_kind_end"},
     {"SELECT serial FROM certs WHERE host = 'h7' AND not_after > 9000 AND status IN ('issued',"
      " 'intent') ORDER BY created_at DESC, serial LIMIT 10",
      NULL},
     {"SELECT serial FROM certs WHERE subject = 's7' AND not_after > 9000 AND status IN ('issued',"
      " 'intent') ORDER BY created_at DESC, serial LIMIT 10",
      NULL},
-    {"SELECT serial FROM certs WHERE status = 'intent'", NULL},
+    {"SELECT serial FROM certs WHERE status = 'intent'", "certs_status_kind_end"},
     {"SELECT serial FROM certs ORDER BY created_at DESC, serial LIMIT 10", NULL},
     /* authorities.c: the last step of a rotation */
     {"SELECT COALESCE(MAX(not_after), 0) FROM certs WHERE kind = 'agent' AND created_at <= 4000"
      " AND not_after > 4990 AND status IN ('issued', 'intent')",
-     "certs_kind_end"},
+     "certs_status_kind_end"},
 };
 
 static void no_whole_table(void **state)
