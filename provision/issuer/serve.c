@@ -98,7 +98,8 @@ static enum att_rc check_fixed(const struct conf_issuer *old, const struct conf_
         {"control_group", old->control_group ? old->control_group : "none",
          fresh->control_group ? fresh->control_group : "none"},
         {"log", old->log, fresh->log},
-        {"dns", "not there", fresh->dns && !old->dns ? "there" : "not there"}};
+        {"dns", "not there", fresh->dns && !old->dns ? "there" : "not there"},
+        {"devices", "not there", fresh->devices && !old->devices ? "there" : "not there"}};
     att_autobuf text = ATT_BUF_INIT(300);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (strcmp(all[i].old, all[i].fresh) != 0) {
