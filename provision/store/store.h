@@ -245,7 +245,8 @@ struct store_step {
     struct att_buf spki; /* of the AK, DER */
     int64_t created_at, expires_at;
 };
-#define STORE_STEP_OF_EK 16 /* the oldest gives way: a stranger who names an EK locks nobody out   \
+#define STORE_STEP_OF_EK                                                                           \
+    16                      /* the oldest gives way: a stranger who names an EK locks nobody out   \
                              */
 #define STORE_STEP_MAX 4096 /* of all */
 /* Makes room for one more of this EK, and forgets those whose time is over. ATT_E_RETRY: there are
