@@ -114,7 +114,8 @@ static enum att_rc check_fixed(const struct conf_issuer *old, const struct conf_
          jwt_text(fresh->jwt ? fresh->jwt->issuer : NULL)},
         {"jwt.listen", jwt_text(old->jwt ? old->jwt->listen : NULL),
          jwt_text(fresh->jwt ? fresh->jwt->listen : NULL)},
-        {"dns", "not there", fresh->dns && !old->dns ? "there" : "not there"}};
+        {"dns", "not there", fresh->dns && !old->dns ? "there" : "not there"},
+        {"devices", "not there", fresh->devices && !old->devices ? "there" : "not there"}};
     att_autobuf text = ATT_BUF_INIT(300);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         if (strcmp(all[i].old, all[i].fresh) != 0) {

@@ -113,6 +113,8 @@ hup "s/^listen: .*/listen: \"127.0.0.1:1\"/; 1i threads: 7"
 grep -q 'needsRestart.*listen (127.0.0.1:[0-9]*, now 127.0.0.1:1), threads (4, now 7)' "$dir/tmp/reload" || { cat "$dir/tmp/reload"; job_fail "not named"; }
 hup 's,^state_dir: .*,state_dir: /nowhere,'
 grep -q 'needsRestart.*state_dir (.*, now /nowhere)' "$dir/tmp/reload" || { cat "$dir/tmp/reload"; job_fail "not named"; }
+hup '1i devices: { profiles: [ { name: device } ] }'
+grep -q 'needsRestart.*devices (not there, now there)' "$dir/tmp/reload" || { cat "$dir/tmp/reload"; job_fail "not named"; }
 curl -sS --cacert "$ca" "$url/directory" | jq -e '.meta.profiles.trading == "changed"' > /dev/null || job_fail "half in force"
 says ready 200 ready || job_fail "not ready after refused reloads"
 ok "SIGHUP: what can change does; what cannot is named, and nothing of that file is in force"

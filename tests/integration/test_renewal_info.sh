@@ -58,6 +58,15 @@ replaced "$one" || job_fail "the order that renewed one does not say that it rep
 replaced "$two" || job_fail "the order that renewed two does not say that it replaces $two"
 echo "ok: orders say what they replace"
 
+# That it cannot be said keeps no agent from its certificate.
+one=$(job_serial one)
+sqlite3 "$dir/issuer/issuer.db" ".timeout 20000" "UPDATE certs SET replaced = '!another' WHERE serial = '$one'" > /dev/null
+sleep 1.1
+ctl cert renew --serial "$one" --reason test > /dev/null
+wait_for 60 changed one "$one"
+grep -q 'event=agent.replaces .*alreadyReplaced' "$dir/log/attestd.log" || job_fail "attestd did not order with replaces first"
+echo "ok: a certificate that another order replaced is renewed all the same"
+
 # Each rests on evidence of its own.
 ctl --json audit list --kind issue --limit 1000 | jq -e '[.records[].record | select(.outcome == "granted")] | length >= 7' > /dev/null ||
     job_fail "renewals without a verdict of their own"

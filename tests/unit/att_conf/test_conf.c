@@ -496,32 +496,6 @@ static void test_admin_refused(void **state)
                    "admin.people[0].ids[0]", "uid:N");
 }
 
-#define DEVICES(text) HEAD ENROL PROFILES "devices: { " text " }\n"
-
-static void test_issuer_devices(void **state)
-{
-    (void)state;
-    struct conf_issuer *conf = NULL;
-    const char *yaml = DEVICES("profiles: [ { name: device } ]");
-    assert_int_equal(conf_issuer_parse(att_slice_str(yaml), &conf, NULL, NULL),
-                     ATT_OK);
-    assert_false(conf->devices->attestation_ca); /* off unless it is said */
-    assert_int_equal(conf->devices->ak_lifetime_s, 86400);
-    assert_int_equal(conf->devices->profiles[0].lifetime_s, 86400);
-    assert_non_null(conf_device_profile(conf, "device"));
-    assert_null(conf_device_profile(conf, "trading"));
-    conf_issuer_free(conf);
-    issuer_refused(DEVICES("profiles: []"), 7, "devices.profiles", "list of 1");
-    issuer_refused(DEVICES("profiles: [ { name: trading } ]"), 7, "devices.profiles[0].name",
-                   "twice");
-    issuer_refused(DEVICES("profiles: [ { name: a }, { name: a } ]"), 7, "devices.profiles[1].name",
-                   "twice");
-    issuer_refused(DEVICES("profiles: [ { name: a, lifetime: 1m } ]"), 7,
-                   "devices.profiles[0].lifetime", "at least 120");
-    issuer_refused(DEVICES("profiles: [ { name: a } ], ak_lifetime: 1m"), 7, "devices.ak_lifetime",
-                   "at least 120");
-}
-
 static void test_issuer_dns_refused(void **state)
 {
     (void)state;
@@ -819,7 +793,6 @@ int main(void)
         cmocka_unit_test(test_attestd_defaults),
         cmocka_unit_test(test_attestd_load),
         cmocka_unit_test(test_issuer_dns),
-        cmocka_unit_test(test_issuer_devices),
         cmocka_unit_test(test_issuer_dns_refused),
         cmocka_unit_test(test_admin),
         cmocka_unit_test(test_admin_refused),
