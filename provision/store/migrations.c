@@ -157,9 +157,9 @@ const struct store_migration store_migrations[] = {
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 
-/* Numbers may be left out, never used twice; the newest is the schema's version (asked by
+/* One after the other; the newest is the schema's version (asked by
  * tests/unit/store). */
-_Static_assert(sizeof store_migrations / sizeof store_migrations[0] <= STORE_SCHEMA_VERSION,
+_Static_assert(sizeof store_migrations / sizeof store_migrations[0] == STORE_SCHEMA_VERSION,
                "the newest migration is the schema's version");
 
 struct migrate {

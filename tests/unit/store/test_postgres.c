@@ -232,8 +232,8 @@ static void start_at_once(void **state)
         }
         store_free(issuers[i].store);
     }
-    test_store_ask(spec, "SELECT MAX(number) FROM migrations", n, sizeof n);
-    assert_int_equal(atoi(n), store_n_migrations); /* each once; numbers may be left out */
+    test_store_ask(spec, "SELECT COUNT(*) FROM migrations", n, sizeof n);
+    assert_int_equal(atoi(n), store_n_migrations); /* each once */
     test_store_ask(spec, "SELECT MAX(number) FROM migrations", n, sizeof n);
     assert_int_equal(atoi(n), STORE_SCHEMA_VERSION);
 }

@@ -289,6 +289,7 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
         "ALTER TABLE orders DROP COLUMN parent;"
         "ALTER TABLE tickets DROP COLUMN created_by; ALTER TABLE hosts DROP COLUMN registered_by;"
         "DROP TABLE proposals; DROP TABLE admin_requests; DROP TABLE allowlists;"
+        "DROP TABLE jwt_keys;"
         "ALTER TABLE orders DROP COLUMN replaces; ALTER TABLE certs DROP COLUMN replaced;"
         "DROP TABLE step_pending; DROP TABLE dns_authzs; DROP TABLE dns_orders; DROP TABLE "
         "renewals;"
