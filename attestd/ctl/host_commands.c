@@ -1,6 +1,6 @@
 /* The commands that talk to attestd's control socket (docs/CONTROL.md), and those that need none.
  */
-#include "attestd/ctl/ctl.h"
+#include "attestd/ctl/token_command.h"
 
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
@@ -66,6 +66,11 @@ const struct ctl_command ctl_host_commands[] = {
      .op = "cert.show",
      .params = {NAME, {CTL_FLAG, "pem", NULL, false}},
      .show = ctl_cert_show},
+    {.noun = "token",
+     .help = "a JWT-SVID of an agent for one audience; --out FILE writes it there, mode 0600",
+     .op = "token",
+     .params = {NAME, MUST("audience"), OPT("out")},
+     .show = ctl_token_show},
     {.noun = "quote",
      .help = "a quote by the AK with logs, as raw TPM structures in --out DIR",
      .op = "quote",

@@ -178,7 +178,7 @@ enum att_rc host_client_get(struct host *host, unsigned slot, struct acme_client
 void host_clients_cancel(struct host *host, bool cancel)
 {
     HOST_LOCKED(host);
-    for (size_t i = 0; i <= HOST_WORKERS; i++) {
+    for (size_t i = 0; i < sizeof(host->clients) / sizeof(host->clients[0]); i++) {
         if (host->clients[i].acme) {
             acme_client_cancel(host->clients[i].acme, cancel);
         }
@@ -187,7 +187,7 @@ void host_clients_cancel(struct host *host, bool cancel)
 
 void host_clients_free(struct host *host)
 {
-    for (size_t i = 0; i <= HOST_WORKERS; i++) {
+    for (size_t i = 0; i < sizeof(host->clients) / sizeof(host->clients[0]); i++) {
         acme_client_free(host->clients[i].acme);
         host->clients[i] = (struct host_client){0};
     }

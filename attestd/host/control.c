@@ -407,6 +407,13 @@ static enum att_rc op_enrol(struct call *call, json_t **ret_result, struct att_e
     return rc;
 }
 
+static enum att_rc op_token(struct call *call, json_t **ret_result, struct att_err *err)
+{
+    enum att_rc rc = get_name(call, err);
+    return rc == ATT_OK ? host_tokens_control(call->host, call->name, call->args, ret_result, err)
+                        : rc;
+}
+
 static enum att_rc op_doctor(struct call *call, json_t **ret_result, struct att_err *err)
 {
     return host_doctor(call->host, ret_result, err);
@@ -421,17 +428,10 @@ static const struct {
     const char *op;
     enum att_rc (*fn)(struct call *, json_t **, struct att_err *);
 } ops[] = {
-    {"status", op_status},
-    {"agent.list", op_list},
-    {"agent.show", op_show},
-    {"agent.rotate", op_rotate},
-    {"agent.freeze", op_freeze},
-    {"agent.thaw", op_thaw},
-    {"cert.show", op_cert},
-    {"quote", op_quote},
-    {"doctor", op_doctor},
-    {"host.enrol", op_enrol},
-    {"who", op_who},
+    {"status", op_status},       {"agent.list", op_list},     {"agent.show", op_show},
+    {"agent.rotate", op_rotate}, {"agent.freeze", op_freeze}, {"agent.thaw", op_thaw},
+    {"cert.show", op_cert},      {"quote", op_quote},         {"token", op_token},
+    {"doctor", op_doctor},       {"host.enrol", op_enrol},    {"who", op_who},
 };
 
 enum att_rc host_control(void *user, const struct att_ctl_peer *peer, const char *op,

@@ -496,6 +496,9 @@ static enum att_rc start(struct host *host, struct att_err *err)
         rc = host_sandbox_enter(host, err);
     }
     if (rc == ATT_OK) {
+        rc = host_tokens_new(&host->tokens, err);
+    }
+    if (rc == ATT_OK) {
         rc = host_local_load(host->opts->conf_path, &host->local, err);
     }
     if (rc == ATT_OK) {
@@ -578,6 +581,8 @@ static void finish(struct host *host)
     proc_keyd_free(host->keyd);
     proc_caller_free(host->whod);
     proc_caller_free(host->measurer);
+    host_tokens_free(host->tokens);
+    json_decref(host->token_view);
     host_selectors_unref(&host->selectors);
     host_local_unref(&host->local);
     proc_identity_done(&host->identity);

@@ -16,6 +16,7 @@
 #include "attestd/host/note.h"
 #include "attestd/host/selectors.h"
 #include "attestd/host/ticket.h"
+#include "attestd/host/tokens.h"
 #include "attestd/host/view.h"
 #include "attestd/proc/caller.h"
 #include "attestd/proc/keyd_client.h"
@@ -152,6 +153,7 @@ struct host {
     size_t n_spares;
     STACK_OF(X509) * bundle;
     struct host_crls crls;
+    json_t *token_view;               /* host_tokens_view; NULL: none yet */
     struct host_selectors *selectors; /* of the view in force; NULL: none yet */
     struct host_local *local;         /* this host's own rules; never NULL once it runs */
     struct host_workload_counts workload_counts;
@@ -183,8 +185,9 @@ struct host {
     /* set before any thread starts */
     struct proc_keyd *keyd;
     uid_t keyd_uid, tokend_uid, spiffed_uid;
-    gid_t ipc_gid; /* 0: the own one */
-    struct host_client clients[HOST_WORKERS + 1];
+    gid_t ipc_gid;                                /* 0: the own one */
+    struct host_client clients[HOST_WORKERS + 2]; /* the last is tokens.c's */
+    struct host_tokens *tokens;
     struct att_ctl_server *ctl;
     struct host_notes notes; /* with a lock of its own */
     struct proc_caller *whod;
@@ -289,6 +292,14 @@ ATT_MUST_USE enum att_rc host_enrol(struct host *host, struct acme_client *clien
 /* Forgets the account or the AK record; the host thread makes it anew. */
 void host_want_enrolment(struct host *host);
 void host_account_lost(struct host *host);
+
+/* tokens_serve.c: TOKEN and JWT_BUNDLE for spiffed; the control socket's "token" */
+ATT_MUST_USE enum att_rc host_tokens_answer(struct host *host, const struct proc_op *op,
+                                            const struct proc_value *v, struct att_buf *ret_payload,
+                                            struct att_err *err);
+ATT_MUST_USE enum att_rc host_tokens_control(struct host *host, const char *agent,
+                                             const json_t *args, json_t **ret_result,
+                                             struct att_err *err);
 
 /* viewing.c */
 ATT_MUST_USE enum att_rc host_view_load(struct host *host, struct att_err *err);

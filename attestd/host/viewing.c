@@ -45,7 +45,10 @@ static void report_bad(const struct host_selectors *selectors)
 static enum att_rc apply(struct host *host, struct host_view *view, struct att_err *err)
 {
     ATT_CLEANUP(host_selectors_unref) struct host_selectors *selectors = NULL;
-    enum att_rc rc = host_selectors_new(json_object_get(view->json, "entries"), &selectors, err);
+    att_autojson *tokens = host_tokens_view(view->json);
+    enum att_rc rc =
+        !tokens ? att_fail(err, ATT_E_NOMEM, "no memory for a view")
+                : host_selectors_new(json_object_get(view->json, "entries"), &selectors, err);
     if (rc == ATT_OK) {
         rc = host_agents_sync(host, view, err);
     }
@@ -56,6 +59,9 @@ static enum att_rc apply(struct host *host, struct host_view *view, struct att_e
     HOST_LOCKED(host);
     struct host_selectors *before = host->selectors;
     host->selectors = selectors;
+    json_t *tokens_before = host->token_view;
+    host->token_view = tokens;
+    tokens = tokens_before;
     selectors = before; /* let go at the end */
     STACK_OF(X509) *old = host->bundle;
     host->bundle = view->bundle;

@@ -1,5 +1,7 @@
 /* Birth, service and end of a keyd. */
 #include "attestd/keyd/internal.h"
+#include "attestd/keyd/token.h"
+#include "attestd/proc/keyd_token.h"
 
 #include "attestd/base/io.h"
 #include "attestd/proc/links.h"
@@ -29,6 +31,7 @@ static const struct {
     {PROC_KEYD_KEY_LIST, keyd_op_key_list},
     {PROC_KEYD_KEY_EVIDENCE, keyd_op_key_evidence},
     {PROC_KEYD_KEY_CSR, keyd_op_key_csr},
+    {PROC_KEYD_KEY_TOKEN, keyd_op_key_token},
     {PROC_KEYD_KEY_ACTIVATE, keyd_op_key_activate},
     {PROC_KEYD_KEY_RETIRE, keyd_op_key_retire},
     {PROC_KEYD_KEY_DESTROY, keyd_op_key_destroy},

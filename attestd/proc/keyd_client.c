@@ -1,4 +1,4 @@
-#include "attestd/proc/keyd_client.h"
+#include "attestd/proc/keyd_token.h"
 
 #include "attestd/proc/caller.h"
 
@@ -490,6 +490,27 @@ enum att_rc proc_keyd_key_csr(struct proc_keyd *keyd, const char *key_id, const 
     }
     att_buf_put_slice(ret_der, field(&reply, PROC_KEY_CSR_REP_CSR));
     return att_buf_ok(ret_der, err);
+}
+
+enum att_rc proc_keyd_key_token(struct proc_keyd *keyd, const char *key_id, const char *serial,
+                                const char *nonce, const char *spiffe_id,
+                                const struct att_slice *audience, size_t n_audience,
+                                struct att_buf *ret_proof, struct att_err *err)
+{
+    const struct proc_value values[] = {
+        [PROC_KEY_TOKEN_REQ_KEY_ID] = proc_text(key_id),
+        [PROC_KEY_TOKEN_REQ_SERIAL] = proc_text(serial),
+        [PROC_KEY_TOKEN_REQ_NONCE] = proc_text(nonce),
+        [PROC_KEY_TOKEN_REQ_SPIFFE_ID] = proc_text(spiffe_id),
+        [PROC_KEY_TOKEN_REQ_AUDIENCE] = {.items = audience, .item_count = n_audience},
+    };
+    proc_autoanswer reply = {0};
+    enum att_rc rc = call(keyd, (enum proc_keyd_op)PROC_KEYD_KEY_TOKEN, values, &reply, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    att_buf_put_slice(ret_proof, field(&reply, PROC_KEY_TOKEN_REP_PROOF));
+    return att_buf_ok(ret_proof, err);
 }
 
 /* The operations that take one text and answer nothing. */

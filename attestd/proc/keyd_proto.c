@@ -1,4 +1,5 @@
 #include "attestd/proc/keyd_proto.h"
+#include "attestd/proc/keyd_token.h"
 
 #include <string.h>
 
@@ -159,6 +160,15 @@ const struct proc_op proc_keyd_table[] = {
     {PROC_KEYD_KEY_ACTIVATE, PROC_OP_AGAIN, "KEY_ACTIVATE", {{F_KEY_ID}}, {{{0}}}},
     {PROC_KEYD_KEY_RETIRE, PROC_OP_AGAIN, "KEY_RETIRE", {{F_KEY_ID}}, {{{0}}}},
     {PROC_KEYD_KEY_DESTROY, PROC_OP_AGAIN, "KEY_DESTROY", {{F_KEY_ID}}, {{{0}}}},
+    {PROC_KEYD_KEY_TOKEN,
+     PROC_OP_AGAIN,
+     "KEY_TOKEN",
+     {{F_KEY_ID,
+       {"serial", PROC_TEXT, 1, 64, 0},
+       {"nonce", PROC_TEXT, 1, 255, 0},
+       {"spiffeId", PROC_TEXT, 1, 512, 0},
+       {"audience", PROC_LIST, 1, PROC_AUDIENCES_MAX, PROC_AUDIENCE_MAX}}},
+     {{{"proof", PROC_TEXT, 1, PROC_PROOF_MAX, 0}}}},
     {PROC_KEYD_USER_QUOTE,
      PROC_OP_AGAIN,
      "USER_QUOTE",

@@ -14,7 +14,8 @@
 #define PROC_LINKS_SPIFFED_AGAIN    1
 #define PROC_LINKS_SPIFFED_VIEWS    1
 #define PROC_LINKS_SPIFFED_WATCH    1
-#define PROC_PLACES_WORKLOAD        32
+#define PROC_LINKS_SPIFFED_TOKENS   2
+#define PROC_PLACES_WORKLOAD        40
 
 /* keyd's sign.sock */
 #define PROC_LINKS_TOKEND_KEYD  8
@@ -32,8 +33,8 @@
  * moment. */
 _Static_assert(2 * (PROC_LINKS_TOKEND_IDENTIFY + PROC_LINKS_TOKEND_VIEWS +
                     PROC_LINKS_TOKEND_CHANGES + PROC_LINKS_SPIFFED_IDENTIFY +
-                    PROC_LINKS_SPIFFED_AGAIN + PROC_LINKS_SPIFFED_VIEWS +
-                    PROC_LINKS_SPIFFED_WATCH) <=
+                    PROC_LINKS_SPIFFED_AGAIN + PROC_LINKS_SPIFFED_VIEWS + PROC_LINKS_SPIFFED_WATCH +
+                    PROC_LINKS_SPIFFED_TOKENS) <=
                    PROC_PLACES_WORKLOAD,
                "places at workload.sock");
 _Static_assert(PROC_LINKS_TOKEND_KEYD + PROC_LINKS_SPIFFED_KEYD +

@@ -5,7 +5,7 @@
 #define ATTESTD_PROC_WORKLOAD_PROTO_H
 
 #include "attestd/proc/ipc.h"
-#include "attestd/proc/keyd_proto.h"
+#include "attestd/proc/keyd_token.h"
 
 #define PROC_WORKLOAD_AGAIN        "pkcs11-again"
 #define PROC_WORKLOAD_AGAIN_SPIFFE "spiffe-again"
@@ -22,6 +22,8 @@ enum proc_workload_op {
     PROC_WORKLOAD_WATCH = 6,
     PROC_WORKLOAD_BUNDLE = 7,
     PROC_WORKLOAD_CRL = 8,
+    PROC_WORKLOAD_TOKEN = 9,
+    PROC_WORKLOAD_JWT_BUNDLE = 10,
 };
 
 /* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11", "spiffe";
@@ -113,6 +115,26 @@ enum {
 #define PROC_CRL_PART_MAX ((uint32_t)192 << 10)
 enum { PROC_WORKLOAD_CRL_REQ_NUMBER, PROC_WORKLOAD_CRL_REQ_OFFSET };
 enum { PROC_WORKLOAD_CRL_REP_BYTES };
+
+/* TOKEN: agent, audience (1 to PROC_AUDIENCES_MAX texts, each with a newline behind it) → spiffeId,
+ * token (a JWT-SVID, fresh or from memory), expiresAt (UTC seconds). Errors: attestd/host/tokens.h.
+ * JWT_BUNDLE: () → trustDomain, issuer (iss of its tokens), keys (JSON text of a JWK Set).
+ * ATT_E_NOTFOUND tokensOff. */
+#define PROC_TOKEN_MAX      16384
+#define PROC_JWT_KEYS_MAX   65536
+#define PROC_JWT_ISSUER_MAX 512
+#define PROC_AUDIENCES_TEXT (PROC_AUDIENCES_MAX * (PROC_AUDIENCE_MAX + 1))
+enum { PROC_WORKLOAD_TOKEN_REQ_AGENT, PROC_WORKLOAD_TOKEN_REQ_AUDIENCE };
+enum {
+    PROC_WORKLOAD_TOKEN_REP_SPIFFE_ID,
+    PROC_WORKLOAD_TOKEN_REP_TOKEN,
+    PROC_WORKLOAD_TOKEN_REP_EXPIRES_AT,
+};
+enum {
+    PROC_WORKLOAD_JWT_BUNDLE_REP_TRUST_DOMAIN,
+    PROC_WORKLOAD_JWT_BUNDLE_REP_ISSUER,
+    PROC_WORKLOAD_JWT_BUNDLE_REP_KEYS,
+};
 
 extern const struct proc_op proc_workload_table[];
 

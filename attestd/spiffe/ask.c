@@ -17,7 +17,6 @@ struct ask_call {
     struct ask *ask;
     uint16_t op;
     struct proc_value values[ASK_VALUES_MAX];
-    uint8_t bytes[ASK_BYTES_MAX];
     int passed;
     const void *of;    /* compared only */
     uint64_t served;   /* when one of its was sent last; 0: not that we knew */
@@ -26,6 +25,7 @@ struct ask_call {
     enum att_rc rc;
     struct proc_answer *answer; /* only while it is asked and answered: it is large */
     struct att_err err;
+    uint8_t bytes[]; /* of the values */
 };
 
 struct served {
@@ -267,7 +267,11 @@ enum att_rc ask_call(struct ask *ask, uint16_t op, const struct proc_value *valu
                      int passed, const void *of, ask_done_fn *done, void *user,
                      struct ask_call **ret_call, struct att_err *err)
 {
-    struct ask_call *call = calloc(1, sizeof *call);
+    size_t bytes = 0;
+    for (size_t i = 0; i < n_values; i++) {
+        bytes += values[i].bytes.len < ASK_BYTES_MAX ? values[i].bytes.len : ASK_BYTES_MAX;
+    }
+    struct ask_call *call = calloc(1, sizeof *call + bytes);
     if (!call) {
         return att_fail(err, ATT_E_NOMEM, "question");
     }

@@ -8,7 +8,7 @@
 
 #define ASK_THREADS_MAX 4
 #define ASK_VALUES_MAX  4
-#define ASK_BYTES_MAX   256  /* of one question, all values together */
+#define ASK_BYTES_MAX   4096 /* of one question, all values together */
 #define ASK_WAITING_MAX 4096 /* questions in a queue, and … */
 #define ASK_EACH_MAX    256  /* … of one of those for whom they are */
 #define ASK_SERVED_MAX  256  /* of so many it is remembered when they were served */

@@ -19,6 +19,9 @@
 const struct grpc_method spiffed_methods[] = {
     {WORKLOAD "FetchX509SVID", true, MARK, JOB_X509_SVID},
     {WORKLOAD "FetchX509Bundles", true, MARK, JOB_X509_BUNDLES},
+    {WORKLOAD "FetchJWTSVID", false, MARK, JOB_JWT_SVID},
+    {WORKLOAD "FetchJWTBundles", true, MARK, JOB_JWT_BUNDLES},
+    {WORKLOAD "ValidateJWTSVID", false, MARK, JOB_JWT_VALIDATE},
     {SIGNER "Sign", false, NULL, JOB_SIGN},
     {SIGNER "Chain", false, NULL, JOB_CHAIN},
     {SIGNER "Watch", true, NULL, JOB_WATCH},
@@ -137,6 +140,8 @@ void spiffed_ended(void *user, struct grpc_call *call)
         job->next->at = job->at;
     }
     job->peer->idle_ms = att_boottime_ms();
+    free(job->jwt_audience);
+    free(job->jwt);
     free(job);
 }
 
@@ -149,6 +154,12 @@ static bool take_request(struct job *job, struct att_slice message)
         break;
     case JOB_X509_BUNDLES:
         of = &x509_bundles_request__descriptor;
+        break;
+    case JOB_JWT_SVID:
+    case JOB_JWT_VALIDATE:
+        return spiffed_jwt_parse(job, message);
+    case JOB_JWT_BUNDLES:
+        of = &jwtbundles_request__descriptor;
         break;
     case JOB_SIGN:
         return spiffed_sign_parse(job, message);
@@ -237,6 +248,11 @@ void spiffed_job_serve(struct job *job)
         return;
     case JOB_X509_BUNDLES:
         serve_bundles(job);
+        return;
+    case JOB_JWT_SVID:
+    case JOB_JWT_BUNDLES:
+    case JOB_JWT_VALIDATE:
+        spiffed_jwt_serve(job);
         return;
     case JOB_SIGN:
         spiffed_sign_serve(job);

@@ -11,6 +11,7 @@
 #include "attestd/spiffe/grpc.h"
 #include "attestd/spiffe/sign_request.h"
 #include "attestd/spiffe/spiffed.h"
+#include "provision/oidc/jwks.h"
 
 #include <event2/event.h>
 
@@ -25,7 +26,17 @@
 #define TOLD_MS       1000
 #define HELLO_MS      5000
 
-enum job_kind { JOB_X509_SVID, JOB_X509_BUNDLES, JOB_SIGN, JOB_CHAIN, JOB_WATCH, JOB_HEALTH };
+enum job_kind {
+    JOB_X509_SVID,
+    JOB_X509_BUNDLES,
+    JOB_JWT_SVID,
+    JOB_JWT_BUNDLES,
+    JOB_JWT_VALIDATE,
+    JOB_SIGN,
+    JOB_CHAIN,
+    JOB_WATCH,
+    JOB_HEALTH
+};
 
 /* A user's share. */
 struct share {
@@ -96,6 +107,9 @@ struct job {
     struct sign_request sign;
     char agent[PROC_AGENT_MAX + 1]; /* for whom keyd was asked; empty: not yet */
     uint64_t entries;               /* … and by which it was that agent */
+    /* JWT_SVID: audiences, a newline behind each (sign.spiffe_id: whose). JWT_VALIDATE: the one
+     * audience, and the token. Owned. */
+    char *jwt_audience, *jwt;
 };
 
 /* The trust domain's roots and revocation list. */
@@ -111,6 +125,17 @@ struct bundle {
     uint64_t generation;
 };
 
+/* The keys by which the trust domain's tokens are verified. */
+struct jwt_bundle {
+    struct ask_call *asking;
+    uint64_t asked, known; /* standing */
+    int64_t retry_ms;
+    char trust_domain[PROC_TRUST_DOMAIN_MAX + 1];
+    struct oidc_jwks *jwks;
+    struct grpc_bytes *message; /* an encoded JWTBundlesResponse; NULL: none yet */
+    uint64_t generation;
+};
+
 struct hsm {
     char module[PROC_HSM_NAME_MAX + 1];
     struct ask *keyd; /* NULL: a free place */
@@ -120,13 +145,14 @@ struct spiffed {
     struct spiffed_opts opts;
     struct grpc_opts grpc;
     struct event *accepting, *step;
-    struct ask *who, *again, *same, *views, *watch, *keyd;
+    struct ask *who, *again, *same, *views, *tokens, *watch, *keyd;
     struct hsm hsms[PROC_LINKS_HSMS_MAX]; /* in the order in which their first agent came */
     struct ask_call *watching;
     uint64_t entries, standing; /* 0: not known yet */
     int64_t watch_retry_ms, ticked_ms;
     bool watch_fails;
     struct bundle bundle;
+    struct jwt_bundle jwt;
     struct peer *peers;
     struct agent *agents;
     struct share shares[UIDS_MAX];
@@ -170,6 +196,20 @@ void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *e
 bool spiffed_sign_parse(struct job *job, struct att_slice message);
 void spiffed_sign_serve(struct job *job);
 void spiffed_chain_serve(struct job *job);
+
+/* ---- jwt.c ---- */
+/* FetchJWTSVID and ValidateJWTSVID. False: the call is finished. */
+bool spiffed_jwt_parse(struct job *job, struct att_slice message);
+void spiffed_jwt_serve(struct job *job);
+void spiffed_jwt_refresh(struct spiffed *spiffed); /* if the keys are not those in force */
+void spiffed_jwt_look(struct spiffed *spiffed);    /* the same, if somebody wants them */
+void spiffed_jwt_done(struct jwt_bundle *bundle);
+/* Is this a JWT-SVID of the trust domain, for this audience, at this time (UTC seconds)?
+ * ATT_E_AUTH, by reason: tokenForm, tokenAlg, tokenKid, tokenSubject, tokenDomain, tokenSignature,
+ * tokenAudience, tokenExpired, tokenNotYet. The caller calls oidc_jwt_done. */
+ATT_MUST_USE enum att_rc spiffed_jwt_judge(const struct jwt_bundle *bundle, const char *token,
+                                           const char *audience, int64_t now,
+                                           struct oidc_jwt *ret_jwt, struct att_err *err);
 
 /* ---- spiffed.c ---- */
 /* Whom to ask for signatures of keys in this module. NULL: no memory. */

@@ -12,6 +12,7 @@
 
 #define IDENTIFY_MS 5000 /* attestd may have to hash an executable */
 #define VIEW_MS     3000
+#define TOKEN_MS    20000 /* attestd waits for others, and for the issuer */
 #define SAME_MS     2000
 #define SIGN_MS     15000 /* a slow TPM with a queue */
 
@@ -70,6 +71,9 @@ static enum att_rc make_asks(struct spiffed *spiffed, struct att_err *err)
         {&spiffed->views,
          {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table, VIEW_MS,
           PROC_LINKS_SPIFFED_VIEWS}},
+        {&spiffed->tokens, /* the issuer may be long in answering */
+         {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table, TOKEN_MS,
+          PROC_LINKS_SPIFFED_TOKENS}},
         {&spiffed->watch,
          {o->base, o->workload_path, "attestd", o->attestd_user, proc_workload_table,
           PROC_CHANGES_WAIT_MS + VIEW_MS, PROC_LINKS_SPIFFED_WATCH}},
@@ -160,7 +164,8 @@ void spiffed_free(struct spiffed *spiffed)
         grpc_conn_free(spiffed->peers->conn);
     }
     spiffed_bundle_done(&spiffed->bundle);
-    struct ask *asks[] = {spiffed->who,   spiffed->again, spiffed->views,
+    spiffed_jwt_done(&spiffed->jwt);
+    struct ask *asks[] = {spiffed->who,   spiffed->again, spiffed->views, spiffed->tokens,
                           spiffed->watch, spiffed->same,  spiffed->keyd};
     for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++) {
         ask_free(asks[i]);

@@ -244,6 +244,7 @@ static void look_again(struct spiffed *spiffed)
     if (wants_bundle(spiffed)) {
         spiffed_bundle_refresh(spiffed);
     }
+    spiffed_jwt_look(spiffed);
 }
 
 static void decide_again(struct spiffed *spiffed)

@@ -98,8 +98,9 @@ must "no agent's entry fits this process (notAssigned)" .message $stranger bundl
 must PERMISSION_DENIED .code $stranger watch
 must PERMISSION_DENIED .code $user svid
 must "*use PKCS#11*attestd.v1.Signer*" .message $user svid
-must UNIMPLEMENTED .code $user jwt
-[ "$(jq -r .code "$dir/tmp/must" | sort | uniq -c | tr -s ' ')" = " 3 UNIMPLEMENTED" ] || job_fail "JWT: $(cat "$dir/tmp/must")"
+must INVALID_ARGUMENT .code $user jwt
+[ "$(jq -r .code "$dir/tmp/must" | tr '\n' ' ')" = "PERMISSION_DENIED NOT_FOUND INVALID_ARGUMENT " ] || job_fail "JWT: $(cat "$dir/tmp/must")"
+grep -q tokensOff "$dir/tmp/must" || job_fail "JWT: $(cat "$dir/tmp/must")"
 must NOT_FOUND .code $user health nothing
 must DEADLINE_EXCEEDED .code $user bundles-for 1
 ok "no header, a doubled one, no identity, a key that stays, JWT, a deadline: refused, each with its reason"

@@ -109,6 +109,21 @@ def run(command, *args):
                 say(code="OK")
             except grpc.RpcError as error:
                 ended(error)
+    elif command == "token":  # TOKEN [id=SPIFFE_ID] AUDIENCE…
+        ids = [one[3:] for one in args if one.startswith("id=")]
+        answer = workload.FetchJWTSVID(workload_pb2.JWTSVIDRequest(
+            audience=[one for one in args if not one.startswith("id=")], spiffe_id=ids[0] if ids else ""),
+            metadata=MARK, timeout=30)
+        say(code="OK", id=answer.svids[0].spiffe_id, token=answer.svids[0].svid, svids=len(answer.svids))
+    elif command == "jwt-bundles":
+        stream(workload.FetchJWTBundles(workload_pb2.JWTBundlesRequest(), metadata=MARK),
+               lambda one: say(kids={name: [key["kid"] for key in json.loads(keys)["keys"]]
+                                     for name, keys in one.bundles.items()}))
+    elif command == "validate":
+        from google.protobuf import json_format
+        answer = workload.ValidateJWTSVID(workload_pb2.ValidateJWTSVIDRequest(audience=args[0], svid=args[1]),
+                                          metadata=MARK, timeout=30)
+        say(code="OK", id=answer.spiffe_id, claims=json_format.MessageToDict(answer.claims))
     elif command == "watch":
         stream(signer.Watch(signer_pb2.ChainRequest()), show_chain)
     elif command == "chain":

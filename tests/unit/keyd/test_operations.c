@@ -2,9 +2,12 @@
  * refusal with its reason. */
 #include "tests/unit/keyd/common.h"
 
+#include "attestd/base/enc.h"
 #include "attestd/keyd/internal.h"
+#include "attestd/proc/keyd_token.h"
 #include "certs/csr.h"
 #include "certs/key.h"
+#include "certs/oid.h"
 #include "provision/enrol/schedule.h"
 #include "tpm/parse/attest.h"
 #include "tpm/parse/makecred.h"
@@ -407,6 +410,57 @@ static void quotes_for_an_operator_are_of_their_own_kind(void **state)
     proc_quote_done(&quote);
 }
 
+/* ---- KEY_TOKEN ----------------------------------------------------------------------------- */
+
+static enum att_rc token(struct fixture *f, const struct proc_key *key, const char *id,
+                         struct att_buf *ret, struct att_err *err)
+{
+    static const char quote[] = "a\"b";
+    const struct att_slice audience[] = {ATT_SLICE_LIT("https://api.example"),
+                                         att_slice_str(quote)};
+    att_buf_reset(ret);
+    return proc_keyd_key_token(f->client, key->key_id, "0a1b", "of-the-issuer", id, audience, 2,
+                               ret, err);
+}
+
+static void proof_is_by_the_key_in_force(void **state)
+{
+    struct fixture *f = *state;
+    struct att_err err = {0};
+    struct proc_key key;
+    att_autobuf proof = {0}, h = {0}, c = {0}, sig = {0}, der = {0};
+    certs_autokey *pub = NULL;
+    one_key(f, "a", &key);
+    assert_refused(token(f, &key, SPIFFE("a"), &proof, &err), ATT_E_DENIED, "keyState");
+    assert_ok(proc_keyd_key_activate(f->client, key.key_id, &err));
+    assert_refused(token(f, &key, SPIFFE("b"), &proof, &err), ATT_E_DENIED, "tokenAgent");
+    assert_refused(token(f, &key, "https://bank.example/agent/a", &proof, &err), ATT_E_DENIED,
+                   "tokenAgent");
+    assert_ok(proc_keyd_freeze(f->client, "a", &err));
+    assert_refused(token(f, &key, SPIFFE("a"), &proof, &err), ATT_E_DENIED, "frozen");
+    assert_ok(proc_keyd_thaw(f->client, "a", &err));
+    assert_ok(token(f, &key, SPIFFE("a"), &proof, &err));
+    char *head = strdup(att_buf_cstr(&proof));
+    char *claims = strchr(head, '.') + 1, *end = strchr(claims, '.');
+    size_t input = (size_t)(end - head);
+    claims[-1] = *end = 0;
+    assert_ok(att_unb64u(&h, att_slice_str(head), &err));
+    assert_ok(att_unb64u(&c, att_slice_str(claims), &err));
+    assert_ok(att_unb64u(&sig, att_slice_str(end + 1), &err));
+    assert_string_equal(att_buf_cstr(&h), "{\"alg\":\"ES256\",\"typ\":\"attestd-token\","
+                                          "\"kid\":\"0a1b\"}");
+    assert_string_equal(att_buf_cstr(&c),
+                        "{\"nonce\":\"of-the-issuer\",\"spiffeId\":\"" SPIFFE(
+                            "a") "\","
+                                 "\"audience\":[\"https://api.example\",\"a\\\"b\"]}");
+    assert_int_equal(sig.len, 64);
+    assert_ok(certs_key_from_spki(att_buf_slice(&key.spki), &pub, &err));
+    assert_ok(certs_sig_der(ATT_SLICE(sig.ptr, 32), ATT_SLICE(sig.ptr + 32, 32), &der, &err));
+    assert_ok(certs_sig_verify(pub, ATT_SLICE(proof.ptr, input), att_buf_slice(&der), &err));
+    free(head);
+    proc_key_done(&key);
+}
+
 /* ---- CSR ----------------------------------------------------------------------------------- */
 
 static void csr_is_for_this_agent_only(void **state)
@@ -616,6 +670,7 @@ int main(void)
         WITH_KEYD(creation_is_refused),
         WITH_KEYD(evidence_is_refused_by_name),
         WITH_KEYD(enrolment_is_refused_by_name),
+        WITH_KEYD(proof_is_by_the_key_in_force),
         WITH_KEYD(csr_is_for_this_agent_only),
         WITH_KEYD(frozen_agents_get_nothing),
         WITH_KEYD(quotes_for_an_operator_are_of_their_own_kind),

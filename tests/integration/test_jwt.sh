@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# JWT-SVIDs with real processes: an agent gets one by gRPC and by attestctl, python3-jwt verifies it by what the issuer
+# publishes, spiffed judges those of others; what is refused and why, keys replaced, the issuer away.
+set -euo pipefail
+# shellcheck disable=SC2154 # dir, bin, port and id_port come from job.sh and port_into
+# shellcheck source=../support/job.sh
+. "$ATT_SOURCE_DIR/tests/support/job.sh"
+[ "$(id -u)" = 0 ] || job_skip "processes of several users need root"
+for tool in setpriv protoc grpc_python_plugin; do
+    command -v $tool > /dev/null || job_skip "no $tool"
+done
+/usr/bin/python3 -c 'import grpc, google.protobuf, cryptography, jwt' 2> /dev/null || job_skip "no python3-grpcio, python3-jwt"
+job_setup
+chmod 755 "$dir" "$dir/tmp" "$dir/run"
+ok() { echo "ok: $*"; }
+user=62001 stranger=62003
+socket=$dir/run/public/api.sock
+support=$ATT_SOURCE_DIR/tests/support/spiffe
+stubs=$dir/stubs
+mkdir "$stubs"
+protoc -I "$support" -I "$ATT_SOURCE_DIR/attestd/spiffe/proto" --python_out "$stubs" --grpc_out "$stubs" \
+    --plugin=protoc-gen-grpc="$(command -v grpc_python_plugin)" "$support/workload.proto" \
+    "$ATT_SOURCE_DIR/attestd/spiffe/proto/signer.proto" "$ATT_SOURCE_DIR/attestd/spiffe/proto/health.proto"
+cp "$support/client.py" "$stubs/"
+chmod -R a+rX "$stubs"
+as() { # as USER COMMAND…
+    local uid=$1
+    shift
+    PYTHONDONTWRITEBYTECODE=1 timeout 60 setpriv --reuid "$uid" --regid "$uid" --clear-groups \
+        /usr/bin/python3 "$stubs/client.py" "$stubs" "$socket" "$@"
+}
+got() { jq -r "$1" "$dir/tmp/got"; }
+must() { # must CODE PATTERN USER COMMAND…: the answer's code, and what its message has in it
+    local code=$1 pattern=$2
+    shift 2
+    as "$@" > "$dir/tmp/got" 2> "$dir/tmp/got.err" || { cat "$dir/tmp/got.err"; job_fail "$*"; }
+    # shellcheck disable=SC2053 # a pattern
+    if [ "$(got .code)" != "$code" ] || [[ "$(got '.message // ""')" != *$pattern* ]]; then
+        cat "$dir/tmp/got"
+        job_fail "$*: expected $code $pattern"
+    fi
+}
+job_make_tpm
+job_write_conf
+id_port=
+port_into id_port
+api=https://api.example sts=sts.example
+cat >> "$dir/issuer.yaml" << END
+jwt:
+  issuer: "https://127.0.0.1:$id_port"
+  listen: "127.0.0.1:$id_port"
+END
+install -d "$dir/run/public"
+job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml"
+job_start_all
+chmod 644 "$dir/attestd.yaml"
+job_start spiffed "$bin/attestd-spiffed" --config "$dir/attestd.yaml"
+wait_for 30 test -S "$socket"
+chmod 755 "$dir/run/public"
+status=0
+trap 'status=$?; job_stop bundles KILL; set +e; (exit $status); job_cleanup' EXIT
+wait_for 60 job_host_known
+ctl host approve "$(job_host_id)" --label job > /dev/null
+entry() { # entry AUDIENCES
+    cat > "$dir/agents.yaml" << END
+trust_domain: bank.example
+agents:
+  - {name: alpha, owner: "x@bank.example", hosts: ["ek:$(job_host_id)"], workload: {uid: $user}, key: tpm,
+     profile: trading$1}
+END
+    ctl entry apply -f "$dir/agents.yaml" > "$dir/tmp/apply" 2>&1 || { cat "$dir/tmp/apply"; job_fail "entry apply"; }
+}
+entry ", audiences: [ \"$api\", $sts, third.example ]"
+wait_for 60 job_settled alpha
+told() { as $user token $api > "$dir/tmp/got" 2>&1 && [ "$(got .code)" = OK ]; }
+wait_for 30 told
+
+# ---- a token, and a verifier that is not ours ----
+token=$(got .token)
+[ "$(got .id)" = spiffe://bank.example/agent/alpha ] || job_fail "$(cat "$dir/tmp/got")"
+verify() { /usr/bin/python3 "$support/tokens.py" check "https://127.0.0.1:$id_port" "$dir/issuer/ca/tls-root.pem" "$@"; }
+verify $api "$token" > "$dir/tmp/claims" || job_fail "python3-jwt does not take it"
+[ "$(jq -r .sub "$dir/tmp/claims")" = spiffe://bank.example/agent/alpha ] || job_fail "$(cat "$dir/tmp/claims")"
+[ "$(jq '.exp - .iat' "$dir/tmp/claims")" = 300 ] || job_fail "$(cat "$dir/tmp/claims")"
+must OK "" $user token $api
+[ "$(got .token)" = "$token" ] || job_fail "it was not kept"
+must OK "" $user token id=spiffe://bank.example/agent/alpha $sts $api
+verify $sts "$(got .token)" > "$dir/tmp/claims" || job_fail "two audiences"
+[ "$(jq -c .aud "$dir/tmp/claims")" = "[\"$api\",\"$sts\"]" ] || job_fail "$(cat "$dir/tmp/claims")"
+ok "FetchJWTSVID: verified by python3-jwt through discovery; kept; two audiences"
+must PERMISSION_DENIED audienceDenied $user token https://other.example
+must PERMISSION_DENIED spiffe_id $user token id=spiffe://bank.example/agent/beta $api
+must INVALID_ARGUMENT audience $user token
+must PERMISSION_DENIED notAssigned $stranger token $api
+must PERMISSION_DENIED notAssigned $stranger validate $api "$token"
+ok "an audience that the entry does not allow, another's id, no audience, no identity: refused"
+
+# ---- attestctl ----
+ctl token alpha --audience $api --out "$dir/tmp/token" > /dev/null
+[ "$(stat -c %a "$dir/tmp/token")" = 600 ] && [ "$(cat "$dir/tmp/token")" = "$token" ] || job_fail "token --out"
+! ctl token alpha --audience https://other.example > "$dir/tmp/out" 2>&1 || job_fail "another audience"
+grep -q audienceDenied "$dir/tmp/out" || job_fail "$(cat "$dir/tmp/out")"
+ok "attestctl token: a file of mode 600; a refusal with its reason"
+
+# ---- judging ----
+must OK "" $user validate $api "$token"
+[ "$(got .claims.aud)" = $api ] || job_fail "$(cat "$dir/tmp/got")"
+kid=$(ctl --json ca jwt | jq -r '.keys[0].kid')
+key=$(find "$dir/issuer/ca/jwt" -name '*.key')
+/usr/bin/python3 "$support/tokens.py" forge "$key" "$kid" $api > "$dir/tmp/forged" || job_fail "forge"
+while read -r reason forged; do
+    if [ "$reason" = OK ]; then
+        must OK "" $user validate $api "$forged"
+    else
+        must INVALID_ARGUMENT "$reason" $user validate $api "$forged"
+    fi
+done < "$dir/tmp/forged"
+ok "ValidateJWTSVID: $(wc -l < "$dir/tmp/forged") tokens, each that is wrong in one thing refused for that"
+
+# ---- a key that is replaced ----
+PYTHONDONTWRITEBYTECODE=1 job_start bundles setpriv --reuid $user --regid $user --clear-groups \
+    /usr/bin/python3 "$stubs/client.py" "$stubs" "$socket" jwt-bundles
+kids() { tail -n 1 "$dir/log/bundles.log" | jq -r '.kids["spiffe://bank.example"] | join(" ")'; }
+kids_are() { [ "$(kids)" = "$1" ]; }
+wait_for 30 kids_are "$kid"
+ctl ca jwt-replace --withdraw > /dev/null
+new=$(ctl --json ca jwt | jq -r '.keys[0].kid')
+[ "$new" != "$kid" ] || job_fail "the same key"
+wait_for 30 kids_are "$new"
+must INVALID_ARGUMENT tokenKid $user validate $api "$token"
+must OK "" $user token $api
+[ "$(got .token)" != "$token" ] || job_fail "a token of a key that is withdrawn"
+token=$(got .token)
+verify $api "$token" > /dev/null || job_fail "by the new key"
+! test -e "$key" || job_fail "the key's file is there"
+ok "a key that is replaced: pushed to FetchJWTBundles, its tokens refused and not given any more"
+
+# ---- frozen, and the issuer away ----
+ctl agent freeze alpha > /dev/null
+must PERMISSION_DENIED frozen $user token $api
+ctl agent thaw alpha > /dev/null
+wait_for 30 told
+token=$(got .token)
+job_stop issuerd
+must OK "" $user token $api
+[ "$(got .token)" = "$token" ] || job_fail "another token, without the issuer"
+must UNAVAILABLE "" $user token third.example
+ok "frozen: none; the issuer away: what is kept, while it lives"
+
+# ---- what the issuer takes back ----
+job_start_issuer
+wait_for 30 told
+entry ""
+gone() { as $user token $api > "$dir/tmp/got" 2>&1 && [ "$(got .code)" = PERMISSION_DENIED ]; }
+wait_for 30 gone
+ctl --json audit list --kind token --limit 100 > "$dir/tmp/audit"
+[ "$(jq '[.records[].record | select(.outcome == "granted") | .jti] | length' "$dir/tmp/audit")" -ge 3 ] || job_fail "$(cat "$dir/tmp/audit")"
+for where in "$dir/tmp/audit" "$dir"/log/{issuerd,attestd,spiffed,keyd}.log "$dir/issuer/issuer.db"; do
+    ! grep -qaF "${token##*.}" "$where" || job_fail "a token in $where"
+done
+ok "an audience that is allowed no more is refused; records of each token, and no token in records and logs"
