@@ -86,7 +86,8 @@ void conf_entries_free(struct conf_entries *entries);
  * ["<hex>"], "script_sha256"?: ["<hex>"], "manifest"?: {"path", "sha256"}}],
  * "measured"?: {"manifest", "roots"?: ["<hex>"], "signers"?: ["<hex>"], "level"?: 1, "reread_s"?:
  * 3600}, "key": "hsm", "key_type"?: "rsa-2048", "hsm"?: "payments", "profile", "audiences"?:
- * ["https://api.example"]}. The same entry gives the same JSON, byte for byte when dumped sorted. */
+ * ["https://api.example"]}. The same entry gives the same JSON, byte for byte when dumped sorted.
+ */
 ATT_MUST_USE enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json,
                                             struct att_err *err);
 /* Strict: unknown members, wrong types and every rule of the file are errors. */

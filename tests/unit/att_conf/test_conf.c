@@ -570,21 +570,14 @@ static void test_issuer_refused(void **state)
     issuer_refused(HEAD ENROL PROFILES "eab_required: maybe\n", 7, "eab_required", "true or false");
     issuer_refused(HEAD ENROL PROFILES "evidence_lifetime: 1h\n", 7, "evidence_lifetime",
                    "at least 86400");
-    issuer_refused(HEAD ENROL PROFILES "jwt: {issuer: \"http://id.example\"}\n", 7, "jwt.issuer",
-                   "https");
-    issuer_refused(HEAD ENROL PROFILES "jwt: {issuer: \"https://id.example/?a\"}\n", 7,
-                   "jwt.issuer", "");
-    issuer_refused(HEAD ENROL PROFILES "jwt: {listen: \"127.0.0.1:1\"}\n", 7, "jwt.issuer", "");
-    issuer_refused(HEAD ENROL PROFILES
-                   "jwt: {issuer: \"https://id.example\", cert_file: /etc/id.crt}\n",
-                   7, "jwt.cert_file", "together");
-    issuer_refused(HEAD ENROL PROFILES "jwt: {issuer: \"https://id.example\", keys: hsm}\n", 7,
-                   "jwt.keys", "section hsm");
-    issuer_refused(HEAD ENROL PROFILES "jwt: {issuer: \"https://id.example\", lifetime: 2h}\n", 7,
-                   "jwt.lifetime", "at most 3600s");
-    issuer_refused(HEAD ENROL PROFILES
-                   "jwt: {issuer: \"https://id.example\", rotate: 2h, publish_wait: 2h}\n",
-                   7, "jwt.publish_wait", "less than jwt.rotate");
+#define JWT(m) HEAD ENROL PROFILES "jwt: {" m "}\n"
+#define ISS    "issuer: \"https://id.example\", "
+    issuer_refused(JWT("issuer: \"http://id.example\""), 7, "jwt.issuer", "https");
+    issuer_refused(JWT("issuer: \"https://id.example/?a\""), 7, "jwt.issuer", "");
+    issuer_refused(JWT(ISS "cert_file: /etc/id.crt"), 7, "jwt.cert_file", "together");
+    issuer_refused(JWT(ISS "keys: hsm"), 7, "jwt.keys", "section hsm");
+    issuer_refused(JWT(ISS "lifetime: 2h"), 7, "jwt.lifetime", "at most 3600s");
+    issuer_refused(JWT(ISS "rotate: 2h, publish_wait: 2h"), 7, "jwt.publish_wait", "less than");
     issuer_refused(HEAD ENROL PROFILES "crl: {listen: \"8080\"}\n", 7, "crl.listen",
                    "expected ADDRESS:PORT");
     issuer_refused(HEAD ENROL PROFILES "crl: {url: \"https://crl.bank.example\"}\n", 7, "crl.url",
