@@ -145,8 +145,9 @@ ATT_MUST_USE enum att_rc issuer_intent_sign(struct issuer *issuer, struct store_
 ATT_MUST_USE enum att_rc issuer_intent_recover(struct issuer *issuer, bool others, size_t *ret_left,
                                                struct att_err *err);
 /* A transaction with an intent in it failed with this. Where nobody knows whether it stands (the
- * database went away at the commit), the running issuer looks for what it left (issuer_intent_tick):
- * an order that is processing is completed, also if nobody finalizes it again. */
+ * database went away at the commit), the running issuer looks for what it left
+ * (issuer_intent_tick): an order that is processing is completed, also if nobody finalizes it
+ * again. */
 void issuer_intent_unsure(struct issuer *issuer, enum att_rc rc);
 /* The same in a running issuer, when something was left: with pauses that grow from 1 to 60 s; and
  * every 5 s for what another issuer of the same store left. Main thread. */

@@ -36,6 +36,7 @@ pgtls_leaf server ca db IP:10.77.0.2
 pgtls_leaf client ca att
 pgtls_server server ca
 pgtls_start 10.77.0.2 5432 net_start db postgres
+# shellcheck disable=SC2034 # issuers_conf writes it
 job_store="postgres:host=10.77.0.2 port=5432 user=att dbname=postgres sslrootcert=$dir/pki/ca.pem sslcert=$dir/pki/client.pem sslkey=$dir/pki/client.key"
 
 # ---- three issuers, their clocks 45 s slow, right, and 45 s fast ----

@@ -33,6 +33,7 @@ start_with() { # LEAF
 }
 start_with server
 db "CREATE ROLE attestd LOGIN" && db "CREATE DATABASE attestd OWNER attestd TEMPLATE template0 ENCODING 'UTF8'"
+# shellcheck disable=SC2034 # job.sh uses it
 job_database=attestd
 
 job_port
@@ -41,6 +42,7 @@ wait_for 120 test -e "$dir/roots"
 place="host=localhost port=$pg_port user=attestd dbname=attestd"
 mine="sslcert=$dir/pki/client.pem sslkey=$dir/pki/client.key"
 conf() { # CONNECTION STRING
+    # shellcheck disable=SC2034 # issuers_conf writes it
     job_store="postgres:$1"
     issuers_conf 1 "127.0.0.1:$port"
 }
