@@ -11,8 +11,9 @@ struct issuer_admin_call {
     const struct conf_admin *conf; /* may be NULL */
     struct issuer_scope scope;     /* what who may act on */
     int64_t now;
-    json_t *result; /* an object, for the operation to fill */
-    bool wake;      /* the view changed: wake who waits, after the commit */
+    json_t *result;                         /* an object, for the operation to fill */
+    bool wake;                              /* the view changed: wake who waits, after the commit */
+    const struct issuer_approval *approval; /* that it is carried out by; NULL: by none */
 };
 
 typedef enum att_rc (*issuer_admin_fn)(struct issuer_admin_call *call, struct store_tx *tx,
@@ -134,12 +135,20 @@ struct issuer_approval {
     struct issuer_admin_op op;
     json_t *args;
 };
-bool issuer_approval_in_steps(const struct issuer_admin_call *call);
+/* Whether what is approved is such an operation; what is wrong with it is said by the approval. The
+ * error is the store's. */
+ATT_MUST_USE enum att_rc issuer_approval_in_steps(const struct issuer_admin_call *call,
+                                                  bool *ret_steps, struct att_err *err);
 ATT_MUST_USE enum att_rc issuer_approval_check(void *user, struct store_tx *tx,
                                                struct att_err *err);
 ATT_MUST_USE enum att_rc issuer_approval_carry_out(struct issuer_approval *approval,
                                                    struct att_err *err);
 ATT_MUST_USE enum att_rc issuer_approval_note(void *user, struct store_tx *tx, struct att_err *err);
+/* Each writing transaction of a step asks for it, before it changes anything: what was approved is
+ * still what would be done. ATT_E_CONFLICT, reason "proposalStale": another step was taken since.
+ * ATT_OK where the call carries out no approval. */
+ATT_MUST_USE enum att_rc issuer_approval_holds(const struct issuer_admin_call *call,
+                                               struct store_tx *tx, struct att_err *err);
 void issuer_approval_done(struct issuer_approval *approval);
 /* In a banned host's notes: the identity that banned it last. */
 #define ISSUER_BANNED_BY "bannedBy"

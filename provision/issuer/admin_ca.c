@@ -155,7 +155,7 @@ enum att_rc issuer_admin_ca_jwt_replace(struct issuer_admin_call *call, struct s
 {
     char kid[ACME_THUMBPRINT_LEN];
     (void)tx;
-    enum att_rc rc = issuer_jwt_replace(call->issuer, flag(call, "withdraw"), call->who, kid, err);
+    enum att_rc rc = issuer_jwt_replace(call->issuer, flag(call, "withdraw"), call, kid, err);
     return rc ? rc
            : json_object_set_new(call->result, "kid", json_string(kid)) == 0
                ? ATT_OK

@@ -1,6 +1,8 @@
 /* proposal.*: what one person registered and another approves, whole or not at all. */
 #include "provision/issuer/admin.h"
 #include "provision/issuer/generations.h"
+#include "provision/issuer/jwt.h"
+#include "provision/issuer/rotate.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -52,15 +54,53 @@ static void digest_text(const char *text, char ret[65])
     att_hex(ret, ATT_SLICE_ARRAY(digest));
 }
 
+/* The newest of the keys that sign tokens: the one that is replaced. */
+static enum att_rc jwt_effect(struct store_tx *tx, json_t **ret_effect, struct att_err *err)
+{
+    att_autojson *keys = NULL;
+    enum att_rc rc = issuer_jwt_public(tx, NULL, &keys, err);
+    size_t n = json_array_size(keys);
+    const char *kid = n ? issuer_string(json_array_get(keys, n - 1), "kid") : "";
+    *ret_effect = rc ? NULL : json_pack("{s:s, s:s}", "step", "replace", "kid", kid);
+    return rc || *ret_effect ? rc : att_fail(err, ATT_E_NOMEM, "no memory");
+}
+
 /* A step of an authority's rotation is what it is where the authorities stand: any other step that
- * was taken since makes it another one. */
-static enum att_rc effect_of_step(struct store_tx *tx, char ret_effect[65], struct att_err *err)
+ * was taken since makes it another one. Of ca.rotate it says which one is due. */
+static enum att_rc step_effect(const struct issuer_admin_call *call, const char *op,
+                               struct store_tx *tx, json_t **ret_effect, struct att_err *err)
 {
     int64_t number = 0;
-    char text[40];
+    if (strcmp(op, "ca.jwt.replace") == 0) {
+        return jwt_effect(tx, ret_effect, err);
+    }
     enum att_rc rc = issuer_generations_number(tx, &number, err);
-    snprintf(text, sizeof text, "authorities %lld", (long long)number);
-    digest_text(text, ret_effect);
+    if (rc) {
+        return rc;
+    }
+    *ret_effect = json_pack("{s:I}", "authorities", (json_int_t)number);
+    if (!*ret_effect) {
+        return att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    return strcmp(op, "ca.rotate") == 0 ? issuer_rotate_due(call, tx, *ret_effect, err) : ATT_OK;
+}
+
+static enum att_rc effect_of_step(const struct issuer_admin_call *call, const char *op,
+                                  struct store_tx *tx, char ret_effect[65], json_t **ret_result,
+                                  struct att_err *err)
+{
+    att_autojson *effect = NULL;
+    enum att_rc rc = step_effect(call, op, tx, &effect, err);
+    issuer_autofree *text = rc ? NULL : issuer_json_text(effect);
+    if (!rc && !text) {
+        rc = att_fail(err, ATT_E_NOMEM, "no memory");
+    }
+    if (!rc) {
+        digest_text(text, ret_effect);
+        if (ret_result) {
+            *ret_result = json_incref(effect);
+        }
+    }
     return rc;
 }
 
@@ -71,7 +111,7 @@ static enum att_rc effect_of(const struct issuer_admin_call *call, const struct 
 {
     ret_effect[0] = 0;
     if (strncmp(op->op, "ca.", 3) == 0) {
-        return effect_of_step(tx, ret_effect, err);
+        return effect_of_step(call, op->op, tx, ret_effect, ret_result, err);
     }
     if (!issuer_duty_of(op->op, true).dry_run) {
         return ATT_OK;
@@ -319,6 +359,14 @@ static enum att_rc decide(struct issuer_admin_call *call, struct store_tx *tx,
     return rc ? rc : record(call, tx, p, state, err);
 }
 
+static enum att_rc stale(const struct store_proposal *p, struct att_err *err)
+{
+    return issuer_refuse(err, ATT_E_CONFLICT, "proposalStale",
+                         "proposal %.64s would do something else by now: look, and have it "
+                         "proposed anew",
+                         p->id);
+}
+
 /* Who proposed it may still do so, and it would do what it would have done then. The socket's
  * people have every role. */
 static enum att_rc check_proposer(const struct issuer_admin_call *call,
@@ -340,28 +388,32 @@ static enum att_rc check_proposer(const struct issuer_admin_call *call,
         att_err_prefix(err, "what %.100s proposed", p->by_who);
         return rc;
     }
-    if (strcmp(effect, p->effect) != 0) {
-        return issuer_refuse(err, ATT_E_CONFLICT, "proposalStale",
-                             "proposal %.64s would do something else by now: look, and have it "
-                             "proposed anew",
-                             p->id);
-    }
-    return ATT_OK;
+    return strcmp(effect, p->effect) != 0 ? stale(p, err) : ATT_OK;
 }
 
-static enum att_rc carry_out(struct issuer_admin_call *call, const struct store_proposal *p,
-                             const struct issuer_admin_op *op, const json_t *args,
-                             struct store_tx *tx, struct att_err *err)
+enum att_rc issuer_approval_holds(const struct issuer_admin_call *call, struct store_tx *tx,
+                                  struct att_err *err)
 {
-    const struct issuer_duty duty = issuer_duty_of(op->op, true);
+    const struct issuer_approval *a = call->approval;
+    char effect[65];
+    enum att_rc rc = a ? effect_of_step(call, a->op.op, tx, effect, NULL, err) : ATT_OK;
+    return !rc && a && strcmp(effect, a->proposal.effect) != 0 ? stale(&a->proposal, err) : rc;
+}
+
+static enum att_rc carry_out(const struct issuer_approval *a, struct store_tx *tx,
+                             struct att_err *err)
+{
+    struct issuer_admin_call *call = a->call;
+    const struct issuer_duty duty = issuer_duty_of(a->op.op, true);
     struct issuer_admin_call as = *call;
     struct issuer_who who = *call->who;
-    who.proposed_by = p->by_who;
+    who.proposed_by = a->proposal.by_who;
     as.who = &who;
-    as.args = args;
+    as.args = a->args;
+    as.approval = tx ? NULL : a;
     enum att_rc rc =
         issuer_scope_enter(call->conf, call->who, duty.approver, duty.reach, &as.scope, err);
-    rc = rc ? rc : op->fn(&as, tx, err);
+    rc = rc ? rc : a->op.fn(&as, tx, err);
     call->wake = as.wake;
     return rc;
 }
@@ -395,7 +447,10 @@ enum att_rc issuer_admin_proposal_approve(struct issuer_admin_call *call, struct
 {
     struct issuer_approval a = {.call = call};
     enum att_rc rc = may_approve(call, tx, &a, err);
-    rc = rc ? rc : carry_out(call, &a.proposal, &a.op, a.args, tx, err);
+    if (!rc && !a.op.store) { /* its own transactions would wait for this one */
+        rc = att_fail(err, ATT_E_INTERNAL, "%s is not approved in one transaction", a.op.op);
+    }
+    rc = rc ? rc : carry_out(&a, tx, err);
     rc = rc ? rc : note_approved(call, tx, &a, err);
     issuer_approval_done(&a);
     return rc;
@@ -409,14 +464,14 @@ static enum att_rc peek(void *user, struct store_tx *tx, struct att_err *err)
     return load(a->call, tx, &a->proposal, err);
 }
 
-/* What is wrong with it is said by the approval itself. */
-bool issuer_approval_in_steps(const struct issuer_admin_call *call)
+enum att_rc issuer_approval_in_steps(const struct issuer_admin_call *call, bool *ret_steps,
+                                     struct att_err *err)
 {
     struct issuer_approval a = {.call = (struct issuer_admin_call *)(uintptr_t)call};
-    bool steps = store_run(call->issuer->store, false, peek, &a, NULL) == ATT_OK &&
-                 read_op(&a.proposal, &a.op, &a.args, NULL) == ATT_OK && !a.op.store;
+    enum att_rc rc = store_run(call->issuer->store, false, peek, &a, err);
+    *ret_steps = !rc && read_op(&a.proposal, &a.op, &a.args, NULL) == ATT_OK && !a.op.store;
     issuer_approval_done(&a);
-    return steps;
+    return rc == ATT_E_NOTFOUND ? ATT_OK : rc;
 }
 
 enum att_rc issuer_approval_check(void *user, struct store_tx *tx, struct att_err *err)
@@ -427,7 +482,7 @@ enum att_rc issuer_approval_check(void *user, struct store_tx *tx, struct att_er
 
 enum att_rc issuer_approval_carry_out(struct issuer_approval *approval, struct att_err *err)
 {
-    return carry_out(approval->call, &approval->proposal, &approval->op, approval->args, NULL, err);
+    return carry_out(approval, NULL, err);
 }
 
 /* Looked at again: two may have approved it at once, and the second one's step was refused. */

@@ -171,12 +171,16 @@ static enum att_rc run(struct issuer_admin_call *call, const struct issuer_admin
 {
     const struct issuer_duty duty = issuer_duty_of(op->op, op->write);
     struct run r = {call, op};
+    bool steps = false;
     enum att_rc rc =
         issuer_scope_enter(call->conf, call->who, duty.roles, duty.reach, &call->scope, err);
+    if (!rc && strcmp(op->op, "proposal.approve") == 0) {
+        rc = issuer_approval_in_steps(call, &steps, err);
+    }
     if (rc) {
         return rc;
     }
-    if (strcmp(op->op, "proposal.approve") == 0 && issuer_approval_in_steps(call)) {
+    if (steps) {
         rc = run_approval(&r, err);
     } else {
         rc = op->store ? store_run(call->issuer->store, op->write, run_tx, &r, err)

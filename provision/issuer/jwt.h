@@ -11,6 +11,8 @@
 
 #include <openssl/evp.h>
 
+struct issuer_admin_call;
+
 #define ISSUER_JWT_KEYS_MAX 16
 /* How long a key stays published after the next one signs: the longest life of a token that any
  * configuration can ask for, and what clocks differ by. */
@@ -32,10 +34,11 @@ ATT_MUST_USE enum att_rc issuer_jwt_signer(struct issuer *issuer, struct store_t
  * caller owns it. */
 ATT_MUST_USE enum att_rc issuer_jwt_public(struct store_tx *tx, const char *use, json_t **ret_keys,
                                            struct att_err *err);
-/* For operators: a new key signs at once, and where withdraw is set no other stays published, so
- * that no token of before is believed any more. ret_kid: the new one. */
+/* For operators (call NULL: nobody is named in the record): a new key signs at once, and where
+ * withdraw is set no other stays published, so that no token of before is believed any more.
+ * ret_kid: the new one. */
 ATT_MUST_USE enum att_rc issuer_jwt_replace(struct issuer *issuer, bool withdraw,
-                                            const struct issuer_who *who,
+                                            const struct issuer_admin_call *call,
                                             char ret_kid[ACME_THUMBPRINT_LEN], struct att_err *err);
 
 /* M8: POST newToken. */

@@ -6,7 +6,7 @@
 #include "certs/key.h"
 #include "certs/oid.h"
 #include "provision/issuer/ca_files.h"
-#include "provision/issuer/who.h"
+#include "provision/issuer/admin.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -217,7 +217,7 @@ enum att_rc issuer_jwt_public(struct store_tx *tx, const char *use, json_t **ret
 struct making {
     struct issuer *issuer;
     const struct conf_jwt *conf;
-    const struct issuer_who *who; /* an operator; NULL: it is due */
+    const struct issuer_admin_call *call; /* an operator's; NULL: it is due, or nobody's */
     bool by_hand, withdraw;
     int64_t now;
     struct store_jwt_key row;
@@ -276,7 +276,7 @@ static enum att_rc record(struct making *m, struct store_tx *tx, struct att_err 
         issuer_record("jwtKey", m->withdraw ? "replaced" : "published", NULL, NULL, m->row.kid);
     json_object_set_new(r, "activeAt", issuer_time_json(m->row.active_at));
     if (m->by_hand) {
-        issuer_who_put(r, m->who);
+        issuer_who_put(r, m->call ? m->call->who : NULL);
     }
     return issuer_audit(tx, m->now, r, NULL, err);
 }
@@ -301,7 +301,8 @@ static enum att_rc add_key(void *user, struct store_tx *tx, struct att_err *err)
     struct rows rows = {.n = 0};
     m->made = false;
     rows_done(&m->gone);
-    enum att_rc rc = read_rows(tx, &rows, err);
+    enum att_rc rc = m->call ? issuer_approval_holds(m->call, tx, err) : ATT_OK;
+    rc = rc ? rc : read_rows(tx, &rows, err);
     if (!rc && (m->by_hand || due_at(&rows, m->conf) <= m->now)) {
         bool at_once = rows.n == 0 || m->by_hand;
         m->row.created_at = m->now;
@@ -461,7 +462,8 @@ void issuer_jwt_free(struct issuer *issuer)
     }
 }
 
-enum att_rc issuer_jwt_replace(struct issuer *issuer, bool withdraw, const struct issuer_who *who,
+enum att_rc issuer_jwt_replace(struct issuer *issuer, bool withdraw,
+                               const struct issuer_admin_call *call,
                                char ret_kid[ACME_THUMBPRINT_LEN], struct att_err *err)
 {
     issuer_autosettings *settings = issuer_settings_get(issuer);
@@ -471,7 +473,7 @@ enum att_rc issuer_jwt_replace(struct issuer *issuer, bool withdraw, const struc
     }
     struct making m = {.issuer = issuer,
                        .conf = settings->conf->jwt,
-                       .who = who,
+                       .call = call,
                        .by_hand = true,
                        .withdraw = withdraw,
                        .now = issuer->clock()};

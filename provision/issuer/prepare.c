@@ -319,7 +319,10 @@ static enum att_rc keep(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct making *m = user;
     struct issuer_rotation_rows rows = {.kind = m->r->kind};
-    enum att_rc rc = issuer_rotate_rows(tx, &rows, err);
+    enum att_rc rc = issuer_approval_holds(m->r->call, tx, err);
+    if (!rc) {
+        rc = issuer_rotate_rows(tx, &rows, err);
+    }
     if (!rc) {
         rc = may_begin(m, tx, &rows, true, err);
     }
@@ -369,7 +372,7 @@ enum att_rc issuer_rotate_prepare(struct issuer_rotation *r, struct att_err *err
         if (r->csr) {
             json_object_set_new(r->call->result, "csr", json_string(m.row.csr));
         }
-        rc = issuer_rotate_done(r, err);
+        issuer_rotate_done(r);
     }
     making_done(&m);
     return rc;

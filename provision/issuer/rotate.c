@@ -66,7 +66,11 @@ void issuer_rotate_rows_done(struct issuer_rotation_rows *rows)
 static enum att_rc get_row(const struct issuer_rotation *r, struct store_tx *tx,
                            struct store_authority *ret_row, struct att_err *err)
 {
-    enum att_rc rc = store_get(tx, &store_authorities, r->id, ret_row, NULL);
+    enum att_rc rc = issuer_approval_holds(r->call, tx, err);
+    if (rc) {
+        return rc;
+    }
+    rc = store_get(tx, &store_authorities, r->id, ret_row, NULL);
     return rc == ATT_E_NOTFOUND
                ? issuer_refuse(err, rc, "caUnknown", "there is no authority %.40s", r->id)
            : rc ? att_fail(err, rc, "authorities cannot be read")
@@ -124,19 +128,26 @@ enum att_rc issuer_rotate_note(struct issuer_rotation *r, struct store_tx *tx,
     return rc;
 }
 
-enum att_rc issuer_rotate_done(struct issuer_rotation *r, struct att_err *err)
+void issuer_rotate_done(struct issuer_rotation *r)
 {
+    struct att_err err = {0};
     r->call->wake = true;
     att_log(ATT_INFO, "ca.step", ATT_S("step", issuer_string(r->call->result, "step")),
             ATT_S("authority", issuer_string(r->call->result, "id")),
             ATT_N("uid", r->call->who->uid));
-    return issuer_generations_refresh(r->call->issuer, err);
+    if (issuer_generations_refresh(r->call->issuer, &err)) {
+        att_log_err(ATT_ERROR, "ca.refresh", &err);
+        json_object_set_new(r->call->result, "warning", json_string(err.msg));
+    }
 }
 
 static enum att_rc run(struct issuer_rotation *r, store_fn step, struct att_err *err)
 {
     enum att_rc rc = store_run(r->call->issuer->store, true, step, r, err);
-    return rc ? rc : issuer_rotate_done(r, err);
+    if (!rc) {
+        issuer_rotate_done(r);
+    }
+    return rc;
 }
 
 /* ---- chain ------------------------------------------------------------------------------------
@@ -503,25 +514,58 @@ static bool is_wait(const char *reason)
     return false;
 }
 
+/* ret_id: NULL where it is of no authority. */
+static const char *due(const struct issuer_rotation_rows *rows, bool start, const char **ret_id)
+{
+    const struct store_authority *row = &rows->under_way;
+    *ret_id = row->id;
+    if (row->id && is(row, STORE_AUTHORITY_PREPARED)) {
+        return "publish";
+    }
+    if (rows->outgoing.id) {
+        *ret_id = rows->outgoing.id;
+        return "retire";
+    }
+    if (row->id && is(row, STORE_AUTHORITY_PUBLISHED)) {
+        return "activate";
+    }
+    return row->id ? "waiting" : start ? "prepare" : "none";
+}
+
+enum att_rc issuer_rotate_due(const struct issuer_admin_call *call, struct store_tx *tx,
+                              json_t *ret, struct att_err *err)
+{
+    const struct issuer_kind *kind = issuer_kind_by_word(issuer_arg(call, "kind"));
+    struct issuer_rotation_rows rows = {.kind = kind ? kind->kind : ""};
+    const char *id = NULL;
+    enum att_rc rc = issuer_rotate_rows(tx, &rows, err);
+    if (!rc) {
+        const char *step = due(&rows, json_is_true(json_object_get(call->args, "start")), &id);
+        json_object_set_new(ret, "step", json_string(step));
+        json_object_set_new(ret, "id", id ? json_string(id) : NULL);
+    }
+    issuer_rotate_rows_done(&rows);
+    return rc;
+}
+
 static enum att_rc take_step(struct issuer_rotation *r, const struct issuer_rotation_rows *rows,
                              bool start, struct att_err *err)
 {
     const struct store_authority *row = &rows->under_way;
-    r->id = row->id;
-    if (row->id && is(row, STORE_AUTHORITY_PREPARED)) {
+    const char *step = due(rows, start, &r->id);
+    if (strcmp(step, "publish") == 0) {
         return issuer_rotate_publish(r, err);
     }
-    if (rows->outgoing.id) {
-        r->id = rows->outgoing.id;
+    if (strcmp(step, "retire") == 0) {
         return issuer_rotate_retire(r, err);
     }
-    if (row->id && is(row, STORE_AUTHORITY_PUBLISHED)) {
+    if (strcmp(step, "activate") == 0) {
         return issuer_rotate_activate(r, err);
     }
-    if (!row->id && start) {
+    if (strcmp(step, "prepare") == 0) {
         return issuer_rotate_prepare(r, err);
     }
-    json_object_set_new(r->call->result, "step", json_string(row->id ? "waiting" : "none"));
+    json_object_set_new(r->call->result, "step", json_string(step));
     if (row->id) {
         json_object_set_new(r->call->result, "id", json_string(row->id));
         json_object_set_new(r->call->result, "waiting",

@@ -38,6 +38,11 @@ ATT_MUST_USE enum att_rc issuer_rotate_retire(struct issuer_rotation *r, struct 
 ATT_MUST_USE enum att_rc issuer_rotate_next(struct issuer_rotation *r, bool start,
                                             struct att_err *err);
 
+/* The step that issuer_rotate_next would take by the call's arguments, as members of ret: "step"
+ * ("prepare", "publish", "activate", "retire"; "waiting" for a certificate, "none") and "id". */
+ATT_MUST_USE enum att_rc issuer_rotate_due(const struct issuer_admin_call *call,
+                                           struct store_tx *tx, json_t *ret, struct att_err *err);
+
 /* ---- between the files of it ------------------------------------------------------------------
  */
 struct issuer_rotation_rows {
@@ -58,10 +63,12 @@ ATT_MUST_USE enum att_rc issuer_rotate_room(struct store_tx *tx, const char *kin
 ATT_MUST_USE enum att_rc issuer_rotate_apart(const struct issuer *issuer, struct store_tx *tx,
                                              const char *kind, const STACK_OF(X509) * chain,
                                              struct att_err *err);
-/* Counts the step, with its record; after the commit issuer_rotate_done takes it into use. */
+/* Counts the step, with its record; after the commit issuer_rotate_done takes it into use. What
+ * fails there is said as "warning" of the result and tried again by the issuer itself: the step is
+ * taken. */
 ATT_MUST_USE enum att_rc issuer_rotate_note(struct issuer_rotation *r, struct store_tx *tx,
                                             const struct store_authority *row, const char *step,
                                             struct att_err *err);
-ATT_MUST_USE enum att_rc issuer_rotate_done(struct issuer_rotation *r, struct att_err *err);
+void issuer_rotate_done(struct issuer_rotation *r);
 
 #endif

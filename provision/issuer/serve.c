@@ -5,9 +5,9 @@
 #include "provision/issuer/generations.h"
 #include "provision/issuer/jwt.h"
 #include "provision/issuer/metrics.h"
-#include "provision/issuer/retention.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/server.h"
+#include "provision/issuer/sweep.h"
 
 #include "attestd/base/io.h"
 #include "attestd/proc/notify.h"
@@ -19,53 +19,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#define HEAD_PERIOD_MS  1000
-#define SWEEP_PERIOD_MS 60000
-#define SWEEP_AGE_S     3600
-#define SWEEP_BLOBS     500 /* at a time: they are big, and requests wait */
-#define SWEEP_CERTS     5000
-#define SWEEP_ROWS      2000 /* orders and AK records, in one transaction */
-#define SWEEP_ROUNDS    50   /* transactions a minute: more than any limit of orders lets in */
+#define HEAD_PERIOD_MS 1000
 
-struct sweep {
-    int64_t before, evidence_before, removed;
-    bool more;
-};
-
-static enum att_rc sweep_tx(void *user, struct store_tx *tx, struct att_err *err)
-{
-    struct sweep *s = user;
-    enum att_rc rc = store_sweep(tx, s->before, SWEEP_ROWS, &s->more, err);
-    if (!rc) {
-        rc = store_cert_sweep(tx, s->evidence_before, SWEEP_CERTS, &s->removed, err);
-    }
-    return rc ? rc : store_blob_sweep(tx, s->evidence_before, SWEEP_BLOBS, &s->removed, err);
-}
-
-static void housekeeping(struct issuer *issuer, int64_t *last_sweep_ms)
+static void housekeeping(struct issuer *issuer, struct issuer_sweep *sweep)
 {
     struct att_err err = {0};
     if (issuer_audit_save_head(issuer, &err)) {
         att_log_err(ATT_ERROR, "audit.head", &err);
-        att_err_clear(&err);
     }
     issuer_log_tick(issuer, false);
-    int64_t now = att_boottime_ms();
-    if (now - *last_sweep_ms < SWEEP_PERIOD_MS) {
-        return;
-    }
-    *last_sweep_ms = now;
-    issuer_autosettings *settings = issuer_settings_get(issuer);
-    int64_t utc = att_now_utc_s();
-    struct sweep s = {.before = utc - SWEEP_AGE_S,
-                      .evidence_before = utc - settings->conf->evidence_lifetime_s};
-    for (int round = 0; round == 0 || (s.more && round < SWEEP_ROUNDS); round++) {
-        if (store_run(issuer->store, true, sweep_tx, &s, &err)) {
-            att_log_err(ATT_ERROR, "store.sweep", &err);
-            break;
-        }
-    }
-    issuer_retention_tick(issuer, settings->conf);
+    issuer_sweep_tick(issuer, sweep);
 }
 
 static const char *admin_listen(const struct conf_issuer *conf)
@@ -191,7 +154,8 @@ static void reload(struct issuer *issuer)
 
 static void loop(struct issuer *issuer)
 {
-    int64_t last_sweep_ms = 0, watchdog_ms = proc_notify_watchdog_period_ms();
+    struct issuer_sweep sweep = {0};
+    int64_t watchdog_ms = proc_notify_watchdog_period_ms();
     int period =
         watchdog_ms > 0 && watchdog_ms < HEAD_PERIOD_MS ? (int)watchdog_ms : HEAD_PERIOD_MS;
     while (!atomic_load(&issuer->stop)) {
@@ -213,7 +177,7 @@ static void loop(struct issuer *issuer)
         issuer_intent_tick(issuer);
         issuer_dns_tick(issuer);
         issuer_jwt_tick(issuer);
-        housekeeping(issuer, &last_sweep_ms);
+        housekeeping(issuer, &sweep);
         proc_notify_watchdog();
     }
 }

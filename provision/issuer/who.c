@@ -102,6 +102,7 @@ static const struct issuer_duty duties[] = {
     {"ca.publish", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
     {"ca.activate", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
     {"ca.retire", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
+    {"ca.jwt.replace", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
     /* These ask for the roles of what was proposed. */
     {"proposal.approve", APPROVER | AUDITOR | CA_OPERATOR, ISSUER_REACH_PART, 0, false},
     {"proposal.reject", EVERY, ISSUER_REACH_PART, 0, false},
@@ -116,7 +117,7 @@ struct issuer_duty issuer_duty_of(const char *op, bool write)
     }
     if (write) {
         unsigned roles = strncmp(op, "ca.", 3) == 0 ? (unsigned)CA_OPERATOR : 0;
-        return (struct issuer_duty){op, roles, ISSUER_REACH_ALL, 0, false};
+        return (struct issuer_duty){op, roles, ISSUER_REACH_ALL, roles, false};
     }
     /* A noun with its dot is all of its reading; ca's is named one by one. */
     static const char *const read[] = {"status",     "host.", "entry.",    "policy.",

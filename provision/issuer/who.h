@@ -46,8 +46,9 @@ struct issuer_duty {
     unsigned approver; /* with four eyes: a proposal, for these to approve; 0: done at once */
     bool dry_run;      /* it can say what it would do */
 };
-/* By the table, and for what is not in it by its noun: ca.* is the CA operator's, audit.* is read
- * by auditors; what else changes something is for the socket alone. */
+/* By the table, and for what is not in it by its noun: ca.* is the CA operator's, and what it
+ * changes another one approves; audit.* is read by auditors; what else changes something is for the
+ * socket alone. */
 struct issuer_duty issuer_duty_of(const char *op, bool write);
 
 /* Of any role at all: ATT_E_DENIED with reason "roleMissing". The socket's people have them. */

@@ -172,13 +172,18 @@ enum att_rc store_ak_replace_pending(struct store_tx *tx, const char *account, c
                       args, 2, NULL, NULL, NULL, err);
 }
 
-/* What strangers and hosts can make many of. */
-static const char *const swept[] = {
-    "DELETE FROM orders WHERE id IN (SELECT id FROM orders WHERE expires_at < ?1 LIMIT ?2)",
-    "DELETE FROM dns_orders WHERE id IN" /* and their authorizations */
-    " (SELECT id FROM dns_orders WHERE expires_at < ?1 LIMIT ?2)",
-    "DELETE FROM aks WHERE id IN"
-    " (SELECT id FROM aks WHERE state <> 'valid' AND expires_at < ?1 LIMIT ?2)",
+/* What strangers and hosts can make many of. share: how many rows go with one, at most. */
+static const struct {
+    const char *sql;
+    int64_t share;
+} swept[] = {
+    {"DELETE FROM orders WHERE id IN (SELECT id FROM orders WHERE expires_at < ?1 LIMIT ?2)", 1},
+    {"DELETE FROM dns_orders WHERE id IN" /* and their authorizations, one a name */
+     " (SELECT id FROM dns_orders WHERE expires_at < ?1 LIMIT ?2)",
+     16},
+    {"DELETE FROM aks WHERE id IN"
+     " (SELECT id FROM aks WHERE state <> 'valid' AND expires_at < ?1 LIMIT ?2)",
+     1},
 };
 
 enum att_rc store_step_room(struct store_tx *tx, const char *ek, int64_t now, struct att_err *err)
@@ -210,13 +215,13 @@ enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t limit, bool
                         struct att_err *err)
 {
     struct store_value arg = STORE_VINT(before);
-    const struct store_value bounded[] = {STORE_VINT(before), STORE_VINT(limit)};
     bool more = false;
     enum att_rc rc = ATT_OK;
     for (size_t i = 0; i < sizeof swept / sizeof swept[0] && !rc; i++) {
-        int64_t n = 0;
-        rc = store_exec(tx, swept[i], bounded, 2, NULL, NULL, &n, err);
-        more = more || n >= limit;
+        int64_t n = 0, most = limit > swept[i].share ? limit / swept[i].share : 1;
+        const struct store_value bounded[] = {STORE_VINT(before), STORE_VINT(most)};
+        rc = store_exec(tx, swept[i].sql, bounded, 2, NULL, NULL, &n, err);
+        more = more || n >= most;
     }
     if (!rc) {
         rc = store_exec(tx, "DELETE FROM step_pending WHERE expires_at < ?1", &arg, 1, NULL, NULL,

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Orders that nobody comes back to, at three issuers of one PostgreSQL: a host may make as many as its limit says at all of them
-# together, each further one is told when to come back, and 5000 that have ended are swept by a running issuer, which serves
-# meanwhile and does not grow.
+# together, each further one is told when to come back, and 5000 that have ended are swept by an issuer at its
+# start, while those that have time left stay.
 # shellcheck disable=SC2154 # ports and balancer are made by port_into
 set -euo pipefail
 # shellcheck source=../support/fault.sh

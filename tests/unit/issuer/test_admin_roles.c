@@ -1,32 +1,9 @@
 /* Whose operation is whose: every one has its roles, four eyes hold for hosts that enrol, an
  * agent's own certificate is a credential until it is revoked. */
-#include "provision/issuer/admin.h"
 #include "provision/issuer/admin_https.h"
-#include "tests/unit/issuer/stage.h"
+#include "tests/unit/issuer/admin_stage.h"
 
 #include "certs/oid.h"
-
-#define ADMIN                                                                                      \
-    "admin:\n"                                                                                     \
-    "  listen: \"127.0.0.1:0\"\n"                                                                  \
-    "  agents: true\n"                                                                             \
-    "  people:\n"                                                                                  \
-    "    - { name: alice, ids: [\"uid:1000\", \"spiffe://staff.example/alice\"] }\n"               \
-    "    - { name: dave, ids: [\"uid:1001\", \"spiffe://staff.example/dave\"] }\n"                 \
-    "  bindings:\n"                                                                                \
-    "    - { principals: [\"person:dave\"], roles: [revoker, approver] }\n"                        \
-    "    - { principals: [\"spiffe://staff.example/west\"], roles: [registrar, approver],\n"       \
-    "        paths: [\"spiffe://bank.example/agent/west-*\"] }\n"                                  \
-    "    - { principals: [\"person:alice\"], roles: [registrar, approver, revoker] }\n"            \
-    "    - { principals: [\"spiffe://staff.example/bob\"], roles: [approver] }\n"                  \
-    "    - { principals: [\"spiffe://staff.example/op\"], roles: [ca-operator] }\n"                \
-    "    - { principals: [\"spiffe://staff.example/op2\"], roles: [ca-operator] }\n"               \
-    "    - { principals: [\"spiffe://staff.example/carol\"], roles: [auditor] }\n"                 \
-    "    - { principals: [\"spiffe://staff.example/desk\"], roles: [revoker],\n"                   \
-    "        paths: [\"spiffe://bank.example/agent/portfolio-*\"] }\n"                             \
-    "    - { principals: [\"spiffe://staff.example/other\"], roles: [revoker],\n"                  \
-    "        paths: [\"spiffe://bank.example/agent/elsewhere\"] }\n"                               \
-    "    - { principals: [\"spiffe://bank.example/agent/" RIG_NAME "\"], roles: [auditor] }\n"
 
 #define ADMIN_NOBODY                                                                               \
     "admin:\n"                                                                                     \
@@ -34,87 +11,6 @@
     "  agents: true\n"                                                                             \
     "  bindings:\n"                                                                                \
     "    - { principals: [\"spiffe://staff.example/op\"], roles: [ca-operator] }\n"
-
-static void with_admin(struct stage *s)
-{
-    rig_config(&s->rig, "none", ADMIN);
-    reload(&s->rig);
-}
-
-/* By a credential that was verified. */
-static enum att_rc as_with(struct stage *s, const char *who, const char *request, const char *op,
-                           json_t *args, json_t **ret_result, struct att_err *err)
-{
-    struct issuer_who w;
-    char id[64];
-    json_t *result = NULL;
-    const struct conf_admin *admin = s->rig.issuer->settings->conf->admin;
-    snprintf(id, sizeof id, "spiffe://staff.example/%s", who);
-    assert_int_equal(issuer_who_remote(&w, admin, id, "192.0.2.1", NULL), ATT_OK);
-    snprintf(w.request, sizeof w.request, "%s", request);
-    enum att_rc rc = issuer_admin_run(s->rig.issuer, &w, op, args, &result, err);
-    json_decref(args);
-    if (ret_result && !rc) {
-        *ret_result = result;
-    } else {
-        json_decref(result);
-    }
-    return rc;
-}
-
-static enum att_rc as(struct stage *s, const char *who, const char *op, json_t *args,
-                      json_t **ret_result, struct att_err *err)
-{
-    static unsigned requests;
-    char request[40];
-    snprintf(request, sizeof request, "request-%09u", requests++);
-    return as_with(s, who, request, op, args, ret_result, err);
-}
-
-#define refused_as(s, who, op, args, rc, want)                                                     \
-    do {                                                                                           \
-        struct att_err err = {0};                                                                  \
-        assert_int_equal(as((s), (who), (op), (args), NULL, &err), (rc));                          \
-        assert_string_equal(err.reason, (want));                                                   \
-    } while (0)
-
-/* Over the socket. */
-static enum att_rc at_socket(struct stage *s, uid_t uid, const char *op, json_t *args,
-                             struct att_err *err)
-{
-    const struct att_ctl_peer peer = {.uid = uid};
-    json_t *result = NULL;
-    enum att_rc rc = issuer_admin(s->rig.issuer, &peer, op, args, &result, err);
-    json_decref(args);
-    json_decref(result);
-    return rc;
-}
-
-static const struct {
-    const char *op, *args;
-} ca_steps[] = {{"ca.prepare", "{\"kind\":\"workload\",\"csr\":true}"},
-                {"ca.rotate", "{\"kind\":\"workload\"}"},
-                {"ca.chain", "{\"id\":\"0123456789abcdef\",\"text\":\"\"}"},
-                {"ca.publish", "{\"id\":\"0123456789abcdef\"}"},
-                {"ca.activate", "{\"id\":\"0123456789abcdef\"}"},
-                {"ca.retire", "{\"id\":\"0123456789abcdef\"}"}};
-
-/* How many records there are of a refused operation. */
-static size_t refusals_of(struct stage *s, const char *op)
-{
-    json_t *listed =
-        rig_admin(&s->rig, "audit.list", json_pack("{s:s, s:i}", "kind", "admin", "limit", 1000));
-    size_t i, n = 0;
-    json_t *row;
-    json_array_foreach(json_object_get(listed, "records"), i, row)
-    {
-        const json_t *record = json_object_get(row, "record");
-        const char *subject = json_string_value(json_object_get(record, "subject"));
-        n += strcmp(subject ? subject : "", op) == 0;
-    }
-    json_decref(listed);
-    return n;
-}
 
 /* Said here once more, by hand: what is not in this list has effects. */
 static bool only_reads(const char *op)
@@ -156,34 +52,6 @@ static void every_operation_has_its_roles(void **state)
     assert_int_equal(issuer_duty_of("ca.anything", false).roles, 0);
     assert_int_equal(issuer_duty_of("ca.statusAndMore", false).roles, 0);
     assert_int_equal(issuer_duty_of("audit.anything", false).roles, CONF_ROLE_AUDITOR);
-}
-
-/* Each step of an authority is the CA operator's alone, asks for a request id, and is done once. */
-static void a_step_of_an_authority_is_the_operators(void **state)
-{
-    (void)state;
-    struct stage s;
-    stage_new(&s, "none");
-    with_admin(&s);
-    for (size_t i = 0; i < sizeof ca_steps / sizeof ca_steps[0]; i++) {
-        const char *op = ca_steps[i].op, *args = ca_steps[i].args;
-        struct att_err none = {0}, first = {0}, again = {0};
-        char id[40];
-        refused_as(&s, "carol", op, issuer_json(args), ATT_E_DENIED, "roleMissing");
-        refused_as(&s, "west", op, issuer_json(args), ATT_E_DENIED, "roleMissing");
-        refused_as(&s, "desk", op, issuer_json(args), ATT_E_DENIED, "roleMissing");
-        assert_int_equal(as_with(&s, "op", "", op, issuer_json(args), NULL, &none), ATT_E_INVAL);
-        assert_string_equal(none.reason, "usage");
-        assert_non_null(strstr(none.msg, "new for each request"));
-        snprintf(id, sizeof id, "step-of-authority-%zu", i);
-        enum att_rc rc = as_with(&s, "op", id, op, issuer_json(args), NULL, &first);
-        assert_true(rc == ATT_OK || strncmp(first.reason, "ca", 2) == 0);
-        assert_int_equal(as_with(&s, "op", id, op, issuer_json(args), NULL, &again),
-                         ATT_E_CONFLICT);
-        assert_string_equal(again.reason, "requestDone");
-        assert_true(refusals_of(&s, op) >= 5);
-    }
-    stage_free(&s);
 }
 
 /* Who bans an EK that nobody has met made that host: he does not approve it, by no way. */
@@ -486,80 +354,6 @@ static void an_agent_is_known_until_it_is_revoked(void **state)
     stage_free(&s);
 }
 
-static json_t *proposal_id(json_t *made)
-{
-    json_t *id = json_incref(json_object_get(json_object_get(made, "proposal"), "id"));
-    json_decref(made);
-    assert_non_null(id);
-    return id;
-}
-
-static json_t *proposed(struct stage *s, const char *who, const char *op, json_t *args)
-{
-    json_t *made = NULL;
-    rig_ok(as(s, who, op, args, &made, &err));
-    return proposal_id(made);
-}
-
-static size_t rows_of_authorities(struct stage *s)
-{
-    att_autojson *status = rig_admin(&s->rig, "ca.status", json_object());
-    return json_array_size(json_object_get(status, "generations"));
-}
-
-/* A step of an authority takes two CA operators over HTTPS; nothing is made before the second one.
- * The socket takes it at once, and is named in the record. */
-static void a_step_takes_two_operators(void **state)
-{
-    (void)state;
-    struct stage s;
-    att_autojson *done = NULL;
-    struct att_err why = {0};
-    stage_new(&s, "none");
-    with_admin(&s);
-    att_autojson *id = proposed(&s, "op", "ca.prepare", json_pack("{s:s}", "kind", "attestation"));
-    assert_int_equal(rows_of_authorities(&s), 0);
-    refused_as(&s, "op", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_CONFLICT,
-               "fourEyes");
-    static const char *const others[] = {"carol", "bob", "desk"};
-    for (size_t i = 0; i < 3; i++) {
-        refused_as(&s, others[i], "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_DENIED,
-                   "roleMissing");
-    }
-    /* Two steps that rest on the same: what the first one changes makes the second one stale. */
-    att_autojson *second = proposed(&s, "op", "ca.prepare", json_pack("{s:s}", "kind", "workload"));
-    rig_ok(as(&s, "op2", "proposal.approve", json_pack("{s:O}", "id", id), &done, &err));
-    assert_string_equal(issuer_string(done, "state"), "prepared");
-    assert_string_equal(issuer_string(json_object_get(done, "proposal"), "decidedBy"),
-                        "spiffe://staff.example/op2");
-    assert_int_equal(rows_of_authorities(&s), 2);
-    refused_as(&s, "op2", "proposal.approve", json_pack("{s:O}", "id", id), ATT_E_CONFLICT,
-               "proposalClosed");
-    refused_as(&s, "op2", "proposal.approve", json_pack("{s:O}", "id", second), ATT_E_CONFLICT,
-               "proposalStale");
-    assert_int_equal(rows_of_authorities(&s), 2);
-    /* What the step itself refuses leaves the proposal open. */
-    att_autojson *third =
-        proposed(&s, "op", "ca.prepare", json_pack("{s:s}", "kind", "attestation"));
-    refused_as(&s, "op2", "proposal.approve", json_pack("{s:O}", "id", third), ATT_E_CONFLICT,
-               "caBusy");
-    att_autojson *shown = rig_admin(&s.rig, "proposal.show", json_pack("{s:O}", "id", third));
-    assert_string_equal(issuer_string(shown, "state"), "open");
-    assert_true(json_is_false(json_object_get(shown, "stale")));
-    assert_int_equal(at_socket(&s, 0, "ca.prepare", json_pack("{s:s}", "kind", "workload"), &why),
-                     ATT_OK);
-    assert_int_equal(rows_of_authorities(&s), 4);
-    att_autojson *list = rig_admin(&s.rig, "audit.list", json_pack("{s:s}", "kind", "ca"));
-    const json_t *records = json_object_get(list, "records");
-    const json_t *by_two = json_object_get(json_array_get(records, 0), "record");
-    const json_t *by_socket =
-        json_object_get(json_array_get(records, json_array_size(records) - 1), "record");
-    assert_string_equal(issuer_string(by_two, "principal"), "spiffe://staff.example/op2");
-    assert_string_equal(issuer_string(by_two, "proposedBy"), "spiffe://staff.example/op");
-    assert_int_equal(json_integer_value(json_object_get(by_socket, "uid")), 0);
-    stage_free(&s);
-}
-
 /* Records are erased by two: the CA operator proposes, an auditor approves. */
 static void erasing_takes_two_roles(void **state)
 {
@@ -780,14 +574,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_has_its_roles),
-        cmocka_unit_test(a_step_of_an_authority_is_the_operators),
         cmocka_unit_test(a_ban_is_lifted_by_somebody_else),
         cmocka_unit_test(a_ban_is_no_way_to_labels),
         cmocka_unit_test(a_ticket_only_registers),
         cmocka_unit_test(without_the_section_one_is_enough),
         cmocka_unit_test(a_ticket_takes_no_host_over),
         cmocka_unit_test(an_agent_is_known_until_it_is_revoked),
-        cmocka_unit_test(a_step_takes_two_operators),
         cmocka_unit_test(erasing_takes_two_roles),
         cmocka_unit_test(proposals_have_room),
         cmocka_unit_test(proposals_of_a_day_are_bounded),
