@@ -149,14 +149,19 @@ static void restart(struct stage *s)
     rig_open(&s->rig);
 }
 
-/* With a certificate in force, so that there is somebody to wait for. */
-static void start(struct stage *s)
+static void start_enrolled(struct stage *s)
 {
-    struct order o;
     stage_new(s, "forge");
     reconfigure(&s->rig, "ak_lifetime: 7d", "ak_lifetime: 3650d");
     stage_enrol(s);
     rig_time = att_now_utc_s();
+}
+
+/* With a certificate in force, so that there is somebody to wait for. */
+static void start(struct stage *s)
+{
+    struct order o;
+    start_enrolled(s);
     s->tpm.clock.clock_ms += 1000;
     assert_int_equal(rig_order(&s->client, RIG_NAME, &o), 201);
     assert_string_equal(rig_m4(&s->client, &s->tpm, &o, s->ak), "valid");
@@ -267,6 +272,24 @@ static void retire_waits_for_hosts(void **state)
     struct stage s;
     char id[ISSUER_GENERATION_ID], old_id[ISSUER_GENERATION_ID];
     start(&s);
+    prepare(&s, "tls", id);
+    step(&s, "ca.publish", id, "published");
+    rig_admin_done(&s.rig, "ca.activate", json_pack("{s:s, s:b}", "id", id, "force", 1));
+    outgoing(&s, old_id);
+    refused(&s, "ca.retire", old_id, "caHostsBehind");
+    host_sees(&s);
+    step(&s, "ca.retire", old_id, "retired");
+    stage_free(&s);
+}
+
+/* One that has an AK certificate only, because nothing was assigned to it yet, pins the old root as
+ * others do; so does one that waits for its approval. */
+static void retire_waits_for_who_is_enrolled(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID], old_id[ISSUER_GENERATION_ID];
+    start_enrolled(&s);
     prepare(&s, "tls", id);
     step(&s, "ca.publish", id, "published");
     rig_admin_done(&s.rig, "ca.activate", json_pack("{s:s, s:b}", "id", id, "force", 1));
@@ -471,6 +494,14 @@ static void dns_authority(void **state)
                          X509_verify(now.ca, X509_get0_pubkey(sk_X509_value(both, 0))) == 1,
                      1);
     outgoing(&s, old_id);
+    in_ca(&s, "keys", "keys.away"); /* an issuer that has not got the new key is not ready */
+    restart(&s);
+    issuer_health_look(s.rig.issuer);
+    assert_string_equal(issuer_health_why(s.rig.issuer), "ca");
+    in_ca(&s, "keys.away", "keys");
+    restart(&s);
+    issuer_health_look(s.rig.issuer);
+    assert_null(issuer_health_why(s.rig.issuer));
     step(&s, "ca.retire", old_id, "retired");
     certs_autostack *last = roots_of(&s, "dns");
     assert_int_equal(sk_X509_num(last), 1);
@@ -487,6 +518,7 @@ int main(void)
         cmocka_unit_test(old_key_away),
         cmocka_unit_test(tls_root_whole),
         cmocka_unit_test(retire_waits_for_hosts),
+        cmocka_unit_test(retire_waits_for_who_is_enrolled),
         cmocka_unit_test(certificates_of_the_other_root_are_made_anew),
         cmocka_unit_test(without_the_new_key_it_stays_behind),
         cmocka_unit_test(what_failed_at_a_retirement_is_tried_again),
