@@ -97,9 +97,11 @@ enum att_rc host_issuer_get(struct host *host, struct host_issuer *ret_issuer, s
     if (issuer.has_pin) {
         att_hex(issuer.ca_sha256_hex, ATT_SLICE(issuer.ca_sha256, ATT_SHA256_LEN));
     }
-    host_trust_apply(host, &issuer);
-    *ret_issuer = issuer;
-    return ATT_OK;
+    enum att_rc rc = host_trust_apply(host, &issuer, err);
+    if (rc == ATT_OK) {
+        *ret_issuer = issuer;
+    }
+    return rc;
 }
 
 static enum att_rc sign(void *user, struct att_slice protected_json, struct att_slice payload,

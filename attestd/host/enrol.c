@@ -224,7 +224,7 @@ enum att_rc host_issuer_check(struct host *host, struct att_err *err)
         att_log(ATT_WARN, "issuer.changed", ATT_S("old", host->rec.issuer_url),
                 ATT_S("new", issuer.url));
         host->rec = (struct host_record){0};
-        host->view_version = 0;
+        host->view_version = host->view_kept = 0;
         host->generation++;
     }
     memcpy(host->rec.issuer_url, issuer.url, sizeof(issuer.url));

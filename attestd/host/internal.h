@@ -161,7 +161,8 @@ struct host {
     struct host_token token;
     struct att_buf ak_pem; /* AK certificate and its intermediate */
     struct host_given given;
-    uint64_t view_version;
+    uint64_t view_version; /* of the view in force; older ones are refused */
+    uint64_t view_kept;    /* the last one that was kept in full: what the issuer is told we have */
     char view_state[16];
     char trust_domain[256];
     char tls_group[32];
@@ -303,6 +304,10 @@ ATT_MUST_USE enum att_rc host_tokens_control(struct host *host, const char *agen
 
 /* viewing.c */
 ATT_MUST_USE enum att_rc host_view_load(struct host *host, struct att_err *err);
+/* A view that the issuer sent: judged, put in force, kept. What could not be kept in full is asked
+ * for again (view_kept): who has it not on his disk does not say that he has it. */
+ATT_MUST_USE enum att_rc host_view_accept(struct host *host, struct att_slice text,
+                                          struct att_err *err);
 ATT_MUST_USE enum att_rc host_view_poll(struct host *host, struct acme_client *client, int wait_s,
                                         struct att_err *err);
 

@@ -5,6 +5,7 @@
 #include "certs/bundle.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -38,19 +39,30 @@ static bool path_of(const struct host *host, const struct host_issuer *issuer, c
                                                  host->paths.dir, anchor) < PATH_ROOM;
 }
 
-void host_trust_apply(const struct host *host, struct host_issuer *issuer)
+enum att_rc host_trust_apply(const struct host *host, struct host_issuer *issuer,
+                             struct att_err *err)
 {
     char path[PATH_ROOM];
     certs_autostack *roots = NULL;
     memcpy(issuer->given_file, issuer->ca_file, sizeof(issuer->given_file));
     issuer->given_pin = issuer->has_pin;
-    /* One that cannot be read does not count: the next view writes it anew. */
-    if (path_of(host, issuer, path) && access(path, F_OK) == 0 &&
-        certs_bundle_load(path, &roots, NULL) == ATT_OK) {
-        memcpy(issuer->ca_file, path, strlen(path) + 1);
-        issuer->has_pin = false;
-        issuer->learned = true;
+    if (!path_of(host, issuer, path) || (access(path, F_OK) != 0 && errno == ENOENT)) {
+        return ATT_OK;
     }
+    /* One that is there and cannot be read: what was given may be a root that is retired since, and
+     * its key in anybody's hands. */
+    struct att_err why = {0};
+    if (certs_bundle_load(path, &roots, &why) != ATT_OK) {
+        enum att_rc rc =
+            att_fail(err, ATT_E_IO, "what was learned of the issuer's roots cannot be read: %.300s",
+                     why.msg);
+        att_err_reason(err, "issuerRoots");
+        return rc;
+    }
+    memcpy(issuer->ca_file, path, strlen(path) + 1);
+    issuer->has_pin = false;
+    issuer->learned = true;
+    return ATT_OK;
 }
 
 /* ---- what --------------------------------------------------------------------------------------
@@ -77,12 +89,14 @@ static bool holds(const STACK_OF(X509) * certs, const X509 *cert)
     return false;
 }
 
+/* only: NULL, or what those must be among. */
 static enum att_rc add(STACK_OF(X509) * to, const STACK_OF(X509) * from,
-                       const struct host_view *view, struct att_err *err)
+                       const STACK_OF(X509) * only, const struct host_view *view,
+                       struct att_err *err)
 {
     for (int i = 0; from && i < sk_X509_num(from); i++) {
         X509 *cert = sk_X509_value(from, i);
-        if (is_retired(cert, view) || holds(to, cert)) {
+        if (is_retired(cert, view) || holds(to, cert) || (only && !holds(only, cert))) {
             continue;
         }
         if (!X509_up_ref(cert)) {
@@ -136,16 +150,20 @@ enum att_rc host_trust_learn(struct host *host, const struct host_view *view, st
     if (rc == ATT_OK && !path_of(host, &issuer, path)) {
         rc = att_fail(err, ATT_E_IO, "%s cannot be read", issuer.given_file);
     }
+    if (rc == ATT_OK && issuer.learned) {
+        rc = certs_bundle_load(path, &now, err);
+    }
     if (rc == ATT_OK && !issuer.given_pin) {
         rc = certs_bundle_load(issuer.given_file, &given, err);
     }
-    if (rc == ATT_OK) {
-        rc = add(roots, given, view, err);
+    if (rc ==
+        ATT_OK) { /* what once was dropped of it stays away: a view names it for a time only */
+        rc = add(roots, given, now, view, err);
     }
     if (rc == ATT_OK) {
-        rc = add(roots, view->issuer_roots, view, err);
+        rc = add(roots, view->issuer_roots, NULL, view, err);
     }
-    if (rc != ATT_OK || (certs_bundle_load(path, &now, NULL) == ATT_OK && same(now, roots))) {
+    if (rc != ATT_OK || (now && same(now, roots))) {
         return rc;
     }
     rc = certs_bundle_save(roots, path, err);

@@ -78,6 +78,18 @@ static enum att_rc apply(struct host *host, struct host_view *view, struct att_e
     return ATT_OK;
 }
 
+/* Only then the issuer may hear of this version: it takes it for known here what the view says of
+ * the roots of its TLS, and may retire one. */
+static enum att_rc learn(struct host *host, const struct host_view *view, struct att_err *err)
+{
+    enum att_rc rc = host_trust_learn(host, view, err);
+    if (rc == ATT_OK) {
+        HOST_LOCKED(host);
+        host->view_kept = view->version;
+    }
+    return rc;
+}
+
 enum att_rc host_view_load(struct host *host, struct att_err *err)
 {
     att_autobuf text = ATT_BUF_INIT(HOST_VIEW_MAX);
@@ -98,7 +110,7 @@ enum att_rc host_view_load(struct host *host, struct att_err *err)
     if (rc == ATT_OK) {
         rc = apply(host, &view, err);
         if (rc == ATT_OK) { /* a crash may have come between the two */
-            rc = host_trust_learn(host, &view, err);
+            rc = learn(host, &view, err);
         }
         host_view_done(&view);
         return rc;
@@ -111,14 +123,18 @@ enum att_rc host_view_load(struct host *host, struct att_err *err)
     return rc;
 }
 
-static enum att_rc accept(struct host *host, struct att_slice text, uint64_t known,
-                          struct att_err *err)
+enum att_rc host_view_accept(struct host *host, struct att_slice text, struct att_err *err)
 {
     struct host_issuer issuer;
     certs_autostack *roots = NULL;
     struct host_view_anchor anchor;
     char id[65];
     struct host_view view = {0};
+    uint64_t known;
+    {
+        HOST_LOCKED(host);
+        known = host->view_version;
+    }
     enum att_rc rc = anchor_of(host, &issuer, &roots, id, &anchor, err);
     if (rc == ATT_OK) {
         rc = host_view_parse(text, &anchor, att_now_utc_s(), &view, err);
@@ -142,7 +158,7 @@ static enum att_rc accept(struct host *host, struct att_slice text, uint64_t kno
         rc = att_io_write_file(host->paths.view, text, 0600, err);
     }
     if (rc == ATT_OK) {
-        rc = host_trust_learn(host, &view, err);
+        rc = learn(host, &view, err);
     }
     if (rc == ATT_OK) {
         att_log(ATT_INFO, "view.accepted", ATT_N("version", view.version),
@@ -155,17 +171,17 @@ static enum att_rc accept(struct host *host, struct att_slice text, uint64_t kno
 enum att_rc host_view_poll(struct host *host, struct acme_client *client, int wait_s,
                            struct att_err *err)
 {
-    uint64_t known;
+    uint64_t kept;
     {
         HOST_LOCKED(host);
-        known = host->view_version;
+        kept = host->view_kept;
     }
     att_autobuf text = ATT_BUF_INIT(HOST_VIEW_MAX);
     bool changed = false;
-    enum att_rc rc = acme_client_host_view(client, known, wait_s, &changed, &text, err);
+    enum att_rc rc = acme_client_host_view(client, kept, wait_s, &changed, &text, err);
     host_client_heard(host, client);
     if (rc == ATT_OK && changed) {
-        rc = accept(host, att_buf_slice(&text), known, err);
+        rc = host_view_accept(host, att_buf_slice(&text), err);
         host_wake(host);
     }
     return rc;

@@ -313,14 +313,15 @@ struct issuer_authority issuer_authority_first(const struct issuer *issuer, cons
 }
 
 /* A renewal that fails (a full disk, a key that is kept elsewhere) keeps nobody from serving with
- * certificates that are still good. */
+ * certificates that are still good: of those under another root than the one in use hosts may know
+ * nothing any more. */
 static enum att_rc first_endpoints(struct issuer_ca *ca, const struct conf_issuer *conf,
                                    int64_t now, struct att_err *err)
 {
     struct att_err why = {0};
     enum att_rc rc = issuer_endpoints_refresh(ca, conf, now, &why);
     const struct issuer_endpoints *e = ca->endpoints;
-    if (rc && e && issuer_ca_end(e->tls) > now && issuer_ca_end(e->view) > now) {
+    if (rc && e && e->under_root && issuer_ca_end(e->tls) > now && issuer_ca_end(e->view) > now) {
         att_log_err(ATT_ERROR, "tls.renewalFailed", &why);
         return ATT_OK;
     }

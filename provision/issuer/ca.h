@@ -25,7 +25,8 @@ struct issuer_endpoints {
     size_t n_roots;
     char ca_sha256[65]; /* of the DER of the last certificate sent: what a ticket pins */
     SSL_CTX *ssl;
-    bool given; /* tls: the operator's (cert_file), who renews it */
+    bool given;      /* tls: the operator's (cert_file), who renews it */
+    bool under_root; /* view, and tls unless it is given, were issued by root */
 };
 
 struct issuer_generations;
@@ -42,6 +43,7 @@ struct issuer_ca {
     pthread_mutex_t lock;
     pthread_mutex_t making;             /* of endpoints */
     atomic_bool signer_changed;         /* of views: the audit head is due */
+    atomic_bool tls_behind;             /* what is served is not under the root that is active */
     struct issuer_endpoints *endpoints; /* under lock; issuer_endpoints_get */
     int64_t failed_at;                 /* under lock: the last renewal failed then; 0: it did not */
     struct att_err failure;            /* under lock */
@@ -64,7 +66,8 @@ void issuer_endpoints_cleanup(struct issuer_endpoints **endpoints);
 /* When two thirds of a certificate's life are over. */
 int64_t issuer_endpoint_renew_at(const X509 *cert);
 /* Makes what is due, by the files in ca/, and puts what is there into use. On failure what was in
- * use stays, if there was something. */
+ * use stays, if there was something; so it does while certificates are under another root than the
+ * one that ca/ says is in use: what is in use is of one piece. */
 ATT_MUST_USE enum att_rc issuer_endpoints_refresh(struct issuer_ca *ca,
                                                   const struct conf_issuer *conf, int64_t now,
                                                   struct att_err *err);

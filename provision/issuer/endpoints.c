@@ -251,6 +251,12 @@ static void finish_move(const char *state_dir, bool tls)
     }
 }
 
+static bool issued_by(X509 *root, X509 *cert)
+{
+    return X509_check_issued(root, cert) == X509_V_OK &&
+           X509_verify(cert, X509_get0_pubkey(root)) == 1;
+}
+
 /* Whether an endpoint's pair is there, matches, is this root's, lasts, and stands for the names. */
 static bool endpoint_good(X509 *root, const struct conf_issuer *conf, bool tls, int64_t now)
 {
@@ -259,8 +265,7 @@ static bool endpoint_good(X509 *root, const struct conf_issuer *conf, bool tls, 
     finish_move(conf->state_dir, tls);
     return issuer_ca_load_pair(conf->state_dir, tls ? "tls" : "view", &cert, &key, NULL) ==
                ATT_OK &&
-           X509_check_issued(root, cert) == X509_V_OK &&
-           X509_verify(cert, X509_get0_pubkey(root)) == 1 && !due(cert, issuer_ca_end(root), now) &&
+           issued_by(root, cert) && !due(cert, issuer_ca_end(root), now) &&
            (!tls || has_names(cert, conf));
 }
 
@@ -424,6 +429,7 @@ static enum att_rc load_endpoints(const struct conf_issuer *conf, struct issuer_
         endpoints_free(e);
         return rc;
     }
+    e->under_root = issued_by(e->root, e->view) && (e->given || issued_by(e->root, e->tls));
     *ret = e;
     return ATT_OK;
 }
@@ -479,7 +485,9 @@ enum att_rc issuer_endpoints_refresh(struct issuer_ca *ca, const struct conf_iss
     pthread_mutex_lock(&ca->making);
     enum att_rc made = make_due(ca, conf, now, &why);
     enum att_rc rc = load_endpoints(conf, &fresh, made ? NULL : &why);
-    if (!rc) {
+    if (!rc && made && !fresh->under_root && ca->endpoints) {
+        issuer_endpoints_put(fresh); /* its root has changed, and nothing could be made under it */
+    } else if (!rc) {
         put_into_use(ca, fresh);
     }
     pthread_mutex_unlock(&ca->making);

@@ -359,27 +359,68 @@ static enum att_rc make_also(const struct issuer_generation *active,
     return rc || !outgoing ? rc : certs_pem_dump(outgoing->root, ret_pem, err);
 }
 
-/* New connections and views are under the active root from here on. */
+/* Whether connections and views are under this root, and what leads to it is sent. */
+static enum att_rc tls_in_use(const struct issuer *issuer, const struct issuer_generation *active,
+                              const char *also, bool *ret_is, struct att_err *err)
+{
+    issuer_autoendpoints *e = issuer_endpoints_get(issuer->ca);
+    att_autobuf sent = {0};
+    enum att_rc rc = ATT_OK;
+    for (int i = 0; !rc && e->also && i < sk_X509_num(e->also); i++) {
+        rc = certs_pem_dump(sk_X509_value(e->also, i), &sent, err);
+    }
+    *ret_is = !rc && e->under_root && X509_cmp(e->root, active->root) == 0 &&
+              strcmp(e->root_ref, active->keyref) == 0 &&
+              att_slice_eq(att_buf_slice(&sent), att_slice_str(also));
+    return rc;
+}
+
+/* New connections and views are under the active root from here on. What is in use is compared, not
+ * what a file says: where the certificates cannot be made it stays undone, and is tried again. */
+static enum att_rc use_tls(struct issuer *issuer, const struct issuer_generation *active,
+                           const char *also, struct att_err *err)
+{
+    bool changed = false, is = false;
+    struct att_err why = {0};
+    enum att_rc rc =
+        issuer_tls_root_save(issuer->state_dir, active->keyref, active->root, also, &changed, err);
+    if (!rc) {
+        rc = tls_in_use(issuer, active, also, &is, err);
+    }
+    if (rc || is) {
+        return rc;
+    }
+    issuer_autosettings *settings = issuer_settings_get(issuer);
+    enum att_rc made = issuer_endpoints_refresh(issuer->ca, settings->conf, issuer->clock(), &why);
+    rc = tls_in_use(issuer, active, also, &is, err);
+    if (rc || is) {
+        return rc; /* a renewal that failed besides is issuer_ca_tick's */
+    }
+    if (!made) {
+        return att_fail(err, ATT_E_CONFLICT, "TLS is not under the root of authority %s",
+                        active->id);
+    }
+    if (err) {
+        *err = why;
+    }
+    return made;
+}
+
 static enum att_rc put_tls(struct issuer *issuer, const struct issuer_generations *fresh,
                            struct att_err *err)
 {
     const struct issuer_generation *active = in(fresh, "tls", STORE_AUTHORITY_ACTIVE);
     att_autobuf also = {0};
-    bool changed = false;
     if (!active) {
         return ATT_OK;
     }
     enum att_rc rc = make_also(active, in(fresh, "tls", STORE_AUTHORITY_OUTGOING), &also, err);
     const char *text = also.len ? att_buf_cstr(&also) : "";
-    if (!rc && text) {
-        rc = issuer_tls_root_save(issuer->state_dir, active->keyref, active->root, text, &changed,
-                                  err);
+    if (!rc) {
+        rc = text ? use_tls(issuer, active, text, err)
+                  : att_fail(err, ATT_E_NOMEM, "authorities: no memory");
     }
-    issuer_autoendpoints *in_use = issuer_endpoints_get(issuer->ca);
-    if (!rc && (changed || X509_cmp(in_use->root, active->root) != 0)) {
-        issuer_autosettings *settings = issuer_settings_get(issuer);
-        rc = issuer_endpoints_refresh(issuer->ca, settings->conf, issuer->clock(), err);
-    }
+    atomic_store(&issuer->ca->tls_behind, rc != ATT_OK);
     return rc;
 }
 
@@ -510,6 +551,19 @@ static enum att_rc put_self(void *user, struct store_tx *tx, struct att_err *err
     return rc ? rc : store_issuers_forget(tx, row.seen_at - 86400, err);
 }
 
+/* An issuer that cannot take a step into use says so, too: it is there, and behind. */
+static void tell_others(struct issuer *issuer, int64_t now_ms, bool changed)
+{
+    struct issuer_ca *ca = issuer->ca;
+    struct att_err err = {0};
+    if (store_shared(issuer->store) && (changed || now_ms >= ca->tell_ms)) {
+        ca->tell_ms = now_ms + TELL_MS;
+        if (store_run_soft(issuer->store, put_self, issuer, &err)) {
+            att_log_err(ATT_WARN, "ca.tell", &err);
+        }
+    }
+}
+
 static void look(struct issuer *issuer)
 {
     struct issuer_ca *ca = issuer->ca;
@@ -523,6 +577,7 @@ static void look(struct issuer *issuer)
     if (issuer_generations_refresh(issuer, &err)) {
         att_log_err(ATT_ERROR, "ca.refresh", &err);
         ca->look_ms = att_boottime_ms() + TRY_AGAIN_MS;
+        tell_others(issuer, now_ms, false);
         return;
     }
     const struct issuer_generations *now = issuer_generations_now(issuer);
@@ -531,12 +586,7 @@ static void look(struct issuer *issuer)
             ca->look_ms = att_boottime_ms() + TRY_AGAIN_MS;
         }
     }
-    if (store_shared(issuer->store) && (now_ms >= ca->tell_ms || now->number != before)) {
-        ca->tell_ms = now_ms + TELL_MS;
-        if (store_run_soft(issuer->store, put_self, issuer, &err)) {
-            att_log_err(ATT_WARN, "ca.tell", &err);
-        }
-    }
+    tell_others(issuer, now_ms, now->number != before);
 }
 
 static void *look_beside(void *user)

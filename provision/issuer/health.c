@@ -29,26 +29,38 @@ static bool store_answers(struct issuer *issuer, struct att_err *err)
     return store_run(issuer->store, false, ask_store, NULL, err) == ATT_OK;
 }
 
-/* Each authority that signs can still do so, and TLS has a certificate in date. */
+static bool authority_usable(struct issuer *issuer, const char *kind, int64_t now,
+                             struct att_err *err)
+{
+    struct issuer_authority authority = issuer_authority_of(issuer, kind);
+    if (!authority.ca || (!authority.key && !authority.lacks[0])) {
+        (void)!att_fail(err, ATT_E_GONE, "there is no authority for %s", kind);
+        return false;
+    }
+    if (authority.lacks[0]) {
+        (void)!att_fail(err, ATT_E_GONE, "the key of the authority for %s: %s", kind,
+                        authority.lacks);
+        return false;
+    }
+    if (authority.end <= now) {
+        (void)!att_fail(err, ATT_E_DENIED, "the authority for %s has ended", kind);
+        return false;
+    }
+    return true;
+}
+
+/* Each authority that signs here can still do so, and TLS has a certificate in date, under the root
+ * that is active. */
 static bool ca_usable(struct issuer *issuer, struct att_err *err)
 {
-    static const char *const kinds[] = {"agent", "ak"};
     int64_t now = issuer->clock();
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        struct issuer_authority authority = issuer_authority_of(issuer, kinds[i]);
-        if (!authority.ca || (!authority.key && !authority.lacks[0])) {
-            (void)!att_fail(err, ATT_E_GONE, "there is no authority for %s", kinds[i]);
-            return false;
-        }
-        if (authority.lacks[0]) {
-            (void)!att_fail(err, ATT_E_GONE, "the key of the authority for %s: %s", kinds[i],
-                            authority.lacks);
-            return false;
-        }
-        if (authority.end <= now) {
-            (void)!att_fail(err, ATT_E_DENIED, "the authority for %s has ended", kinds[i]);
-            return false;
-        }
+    if (!authority_usable(issuer, "agent", now, err) || !authority_usable(issuer, "ak", now, err) ||
+        (issuer->dns_ca && !authority_usable(issuer, "dns", now, err))) {
+        return false;
+    }
+    if (atomic_load(&issuer->ca->tls_behind)) {
+        (void)!att_fail(err, ATT_E_GONE, "TLS is not under the root that is active");
+        return false;
     }
     issuer_autoendpoints *endpoints = issuer_endpoints_get(issuer->ca);
     struct certs_cert_info tls = {0};

@@ -322,22 +322,27 @@ static enum att_rc name_host(void *user, const void *record, struct att_err *err
     return ATT_OK;
 }
 
+static enum att_rc hosts_have(const struct issuer_rotation *r, struct store_tx *tx, int64_t view,
+                              bool retire, struct att_err *err)
+{
+    struct behind b = {0};
+    const int64_t now = r->call->now;
+    enum att_rc rc = retire
+                         ? store_hosts_untold(tx, view, now, BEHIND_SHOW + 1, name_host, &b, err)
+                         : store_hosts_behind(tx, view, now, BEHIND_SHOW + 1, name_host, &b, err);
+    return rc || !b.n ? rc
+                      : issuer_refuse(err, ATT_E_CONFLICT, "caHostsBehind",
+                                      "hosts that are not known to have what was published: %s%s",
+                                      b.text, b.n > BEHIND_SHOW ? " and more" : "");
+}
+
 /* Hosts have the new root, and its revocation list: a peer that checks lists wants one for each
  * certificate. */
 static enum att_rc hosts_ready(const struct issuer_rotation *r, struct store_tx *tx,
                                const struct store_authority *row, struct att_err *err)
 {
-    struct behind b = {0};
     const struct issuer_kind *kind = issuer_kind_of(row->kind);
-    if (!kind || !kind->hosts) {
-        return ATT_OK;
-    }
-    enum att_rc rc =
-        store_hosts_behind(tx, row->view, r->call->now, BEHIND_SHOW + 1, name_host, &b, err);
-    return rc || !b.n ? rc
-                      : issuer_refuse(err, ATT_E_CONFLICT, "caHostsBehind",
-                                      "hosts that are not known to have what was published: %s%s",
-                                      b.text, b.n > BEHIND_SHOW ? " and more" : "");
+    return kind && kind->hosts ? hosts_have(r, tx, row->view, false, err) : ATT_OK;
 }
 
 /* Whoever else trusts us gets the bundle in his own time; a root that is in it already needs none.
@@ -418,15 +423,16 @@ enum att_rc issuer_rotate_activate(struct issuer_rotation *r, struct att_err *er
 /* ---- retire -----------------------------------------------------------------------------------
  */
 
-/* The TLS root before: every issuer serves under the new one, every host with a certificate has
- * heard of it, and no ticket that pins it can be used any more. */
+/* The TLS root before: every issuer serves under the new one, every host that is enrolled (an AK
+ * record in force, also one that waits for its approval) has heard of it, and no ticket that pins
+ * it can be used any more. Who has not heard of it is cut off for good. */
 static enum att_rc tls_unused(const struct issuer_rotation *r, struct store_tx *tx,
                               const struct store_authority *active, int64_t *ret_end,
                               struct att_err *err)
 {
     enum att_rc rc = issuers_ready(r, tx, err);
     if (!rc) {
-        rc = hosts_ready(r, tx, active, err);
+        rc = hosts_have(r, tx, active->view, true, err);
     }
     return rc ? rc
               : store_ticket_last_end(tx, active->activated_at + SKEW_S, r->call->now, ret_end,

@@ -78,9 +78,13 @@ static enum att_rc forget_one(struct store_tx *tx, const char *id, struct att_er
     return store_delete(tx, &store_authorities, id, err);
 }
 
-static bool is_older(const struct summary *a, const struct summary *b)
+/* Of the TLS root those that never signed go first: hosts that were away are told for as long as
+ * there is room which roots are no longer one. */
+static bool goes_before(const char *kind, const struct summary *a, const struct summary *b)
 {
-    return a->created_at < b->created_at;
+    bool tls = strcmp(kind, "tls") == 0;
+    return tls && !a->activated_at != !b->activated_at ? !a->activated_at
+                                                       : a->created_at < b->created_at;
 }
 
 /* Gives up the oldest that may go; *ret_done false: there is none. */
@@ -92,7 +96,7 @@ static enum att_rc give_up_oldest(struct store_tx *tx, const char *kind, int64_t
     for (size_t i = 0; i < all->n && !rc; i++) {
         bool may_go = false;
         rc = outlived(tx, kind, now, all, &all->v[i], &may_go, err);
-        if (!rc && may_go && (!oldest || is_older(&all->v[i], oldest))) {
+        if (!rc && may_go && (!oldest || goes_before(kind, &all->v[i], oldest))) {
             oldest = &all->v[i];
         }
     }

@@ -71,6 +71,19 @@ enum att_rc store_hosts_behind(struct store_tx *tx, int64_t version, int64_t now
                       values, 3, each, user, err);
 }
 
+enum att_rc store_hosts_untold(struct store_tx *tx, int64_t version, int64_t now, int64_t limit,
+                               store_each_fn each, void *user, struct att_err *err)
+{
+    const struct store_value values[] = {STORE_VINT(version), STORE_VINT(now), STORE_VINT(limit)};
+    return store_walk(tx, &store_hosts,
+                      HOST " WHERE state <> 'banned' AND view_seen < ?1 AND (EXISTS"
+                           " (SELECT 1 FROM certs WHERE certs.host = hosts.id AND not_after > ?2"
+                           " AND certs.kind = 'agent' AND certs.status = 'issued') OR EXISTS"
+                           " (SELECT 1 FROM aks WHERE aks.host = hosts.id AND expires_at > ?2"
+                           " AND aks.state = 'valid')) ORDER BY id LIMIT ?3",
+                      values, 3, each, user, err);
+}
+
 enum att_rc store_issuers_forget(struct store_tx *tx, int64_t before, struct att_err *err)
 {
     const struct store_value value = STORE_VINT(before);

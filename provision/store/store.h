@@ -385,6 +385,11 @@ ATT_MUST_USE enum att_rc store_host_saw_view(struct store_tx *tx, const char *ho
 ATT_MUST_USE enum att_rc store_hosts_behind(struct store_tx *tx, int64_t version, int64_t now,
                                             int64_t limit, store_each_fn each, void *user,
                                             struct att_err *err);
+/* The same of all that may come back by what they have: enrolled, with an AK or an agent's
+ * certificate in force, approved or pending. */
+ATT_MUST_USE enum att_rc store_hosts_untold(struct store_tx *tx, int64_t version, int64_t now,
+                                            int64_t limit, store_each_fn each, void *user,
+                                            struct att_err *err);
 /* Those of a kind that are revoked and would end after now; at most limit. */
 ATT_MUST_USE enum att_rc store_cert_revoked(struct store_tx *tx, const char *kind, int64_t now,
                                             int64_t limit, store_each_fn each, void *user,

@@ -6,6 +6,8 @@
 #include "provision/acme/jws.h"
 #include "provision/issuer/dns_ca.h"
 #include "provision/issuer/generations.h"
+#include "provision/issuer/metrics.h"
+#include "provision/issuer/rotate.h"
 
 #include <openssl/ssl.h>
 #include <unistd.h>
@@ -147,14 +149,19 @@ static void restart(struct stage *s)
     rig_open(&s->rig);
 }
 
-/* With a certificate in force, so that there is somebody to wait for. */
-static void start(struct stage *s)
+static void start_enrolled(struct stage *s)
 {
-    struct order o;
     stage_new(s, "forge");
     reconfigure(&s->rig, "ak_lifetime: 7d", "ak_lifetime: 3650d");
     stage_enrol(s);
     rig_time = att_now_utc_s();
+}
+
+/* With a certificate in force, so that there is somebody to wait for. */
+static void start(struct stage *s)
+{
+    struct order o;
+    start_enrolled(s);
     s->tpm.clock.clock_ms += 1000;
     assert_int_equal(rig_order(&s->client, RIG_NAME, &o), 201);
     assert_string_equal(rig_m4(&s->client, &s->tpm, &o, s->ak), "valid");
@@ -275,6 +282,24 @@ static void retire_waits_for_hosts(void **state)
     stage_free(&s);
 }
 
+/* One that has an AK certificate only, because nothing was assigned to it yet, pins the old root as
+ * others do; so does one that waits for its approval. */
+static void retire_waits_for_who_is_enrolled(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID], old_id[ISSUER_GENERATION_ID];
+    start_enrolled(&s);
+    prepare(&s, "tls", id);
+    step(&s, "ca.publish", id, "published");
+    rig_admin_done(&s.rig, "ca.activate", json_pack("{s:s, s:b}", "id", id, "force", 1));
+    outgoing(&s, old_id);
+    refused(&s, "ca.retire", old_id, "caHostsBehind");
+    host_sees(&s);
+    step(&s, "ca.retire", old_id, "retired");
+    stage_free(&s);
+}
+
 /* A crash between the file that says which root is in use and the certificates under it. */
 static void certificates_of_the_other_root_are_made_anew(void **state)
 {
@@ -296,6 +321,141 @@ static void certificates_of_the_other_root_are_made_anew(void **state)
     restart(&s);
     certs_autox509 *again = root_in_use(&s);
     assert_int_equal(X509_cmp(again, second), 0);
+    stage_free(&s);
+}
+
+/* ---- an issuer that cannot take a step into use ------------------------------------------------
+ */
+
+/* As another issuer of the store takes it. */
+struct elsewhere {
+    const char *id, *state;
+};
+
+static enum att_rc put_row(struct store_tx *tx, struct store_authority *row, const char *state,
+                           struct att_err *err)
+{
+    free(row->state);
+    row->state = strdup(state);
+    assert_non_null(row->state);
+    return store_put(tx, &store_authorities, row, err);
+}
+
+static enum att_rc step_elsewhere(void *user, struct store_tx *tx, struct att_err *err)
+{
+    const struct elsewhere *to = user;
+    struct issuer_rotation_rows rows = {.kind = "tls"};
+    int64_t number = 0;
+    assert_int_equal(issuer_rotate_rows(tx, &rows, err), ATT_OK);
+    if (strcmp(to->state, STORE_AUTHORITY_ACTIVE) == 0) {
+        assert_string_equal(rows.under_way.id, to->id);
+        assert_int_equal(put_row(tx, &rows.active, STORE_AUTHORITY_OUTGOING, err), ATT_OK);
+        assert_int_equal(put_row(tx, &rows.under_way, STORE_AUTHORITY_ACTIVE, err), ATT_OK);
+    } else {
+        assert_string_equal(rows.outgoing.id, to->id);
+        assert_int_equal(put_row(tx, &rows.outgoing, STORE_AUTHORITY_RETIRED, err), ATT_OK);
+    }
+    issuer_rotate_rows_done(&rows);
+    return store_meta_count(tx, "authorities", &number, err);
+}
+
+static void taken_elsewhere(struct stage *s, const char *id, const char *state)
+{
+    struct elsewhere to = {id, state};
+    rig_ok(store_run(s->rig.issuer->store, true, step_elsewhere, &to, &err));
+}
+
+static void in_ca(struct stage *s, const char *from, const char *to)
+{
+    char old[256], new[256];
+    snprintf(old, sizeof old, "%s/state/ca/%s", s->rig.dir, from);
+    snprintf(new, sizeof new, "%s/state/ca/%s", s->rig.dir, to);
+    assert_int_equal(rename(old, new), 0);
+}
+
+static void not_in_use(struct stage *s)
+{
+    struct att_err why = {0};
+    assert_int_not_equal(issuer_generations_refresh(s->rig.issuer, &why), ATT_OK);
+    issuer_health_look(s->rig.issuer);
+    assert_string_equal(issuer_health_why(s->rig.issuer), "ca");
+}
+
+static void does_not_start(struct stage *s)
+{
+    char path[256];
+    struct att_err why = {0};
+    snprintf(path, sizeof path, "%s/issuer.yaml", s->rig.dir);
+    s->rig.issuer = NULL;
+    assert_int_not_equal(issuer_open(path, &s->rig.issuer, &why), ATT_OK);
+    assert_non_null(strstr(why.msg, "/ca/keys/"));
+}
+
+/* Activated while this one was cut off, and it has not got the key: it serves as before, all of it
+ * under the old root, and is behind for good, not only at the first try. */
+static void without_the_new_key_it_stays_behind(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID], old_id[ISSUER_GENERATION_ID];
+    start(&s);
+    prepare(&s, "tls", id);
+    step(&s, "ca.publish", id, "published");
+    certs_autox509 *first = root_in_use(&s);
+    certs_autostack *old_only = one_root(first);
+    const struct issuer_generations *now = issuer_generations_now(s.rig.issuer);
+    for (size_t i = 0; i < now->n; i++) {
+        if (strcmp(now->v[i].state, STORE_AUTHORITY_ACTIVE) == 0) {
+            memcpy(old_id, now->v[i].id, sizeof old_id);
+        }
+    }
+    int64_t number = now->number;
+    in_ca(&s, "keys", "keys.away");
+    taken_elsewhere(&s, id, STORE_AUTHORITY_ACTIVE);
+    for (int i = 0; i < 3; i++) {
+        not_in_use(&s);
+        assert_int_equal(issuer_generations_now(s.rig.issuer)->number, number);
+        certs_autox509 *still = root_in_use(&s);
+        assert_int_equal(X509_cmp(still, first), 0);
+        assert_true(tls_good(&s, old_only));
+    }
+    refused(&s, "ca.retire", old_id, "caChanged");
+    issuer_free(s.rig.issuer);
+    does_not_start(&s);
+    does_not_start(&s);
+    in_ca(&s, "keys.away", "keys");
+    rig_open(&s.rig);
+    certs_autox509 *second = root_in_use(&s);
+    assert_int_not_equal(X509_cmp(second, first), 0);
+    issuer_health_look(s.rig.issuer);
+    assert_null(issuer_health_why(s.rig.issuer));
+    refused(&s, "ca.retire", old_id, "caHostsBehind");
+    stage_free(&s);
+}
+
+/* The old root is retired, and the disk fails just then: what leads to it is sent no longer once
+ * the disk is back, without anybody's doing. */
+static void what_failed_at_a_retirement_is_tried_again(void **state)
+{
+    (void)state;
+    struct stage s;
+    char id[ISSUER_GENERATION_ID], old_id[ISSUER_GENERATION_ID];
+    start(&s);
+    certs_autox509 *first = root_in_use(&s);
+    certs_autostack *old_only = one_root(first);
+    prepare(&s, "tls", id);
+    step(&s, "ca.publish", id, "published");
+    rig_admin_done(&s.rig, "ca.activate", json_pack("{s:s, s:b}", "id", id, "force", 1));
+    outgoing(&s, old_id);
+    in_ca(&s, "keys", "keys.away");
+    in_ca(&s, "view.crt", "view.crt.away");
+    taken_elsewhere(&s, old_id, STORE_AUTHORITY_RETIRED);
+    not_in_use(&s);
+    assert_true(tls_good(&s, old_only));
+    in_ca(&s, "view.crt.away", "view.crt");
+    in_ca(&s, "keys.away", "keys");
+    rig_ok(issuer_generations_refresh(s.rig.issuer, &err));
+    assert_false(tls_good(&s, old_only));
     stage_free(&s);
 }
 
@@ -334,6 +494,14 @@ static void dns_authority(void **state)
                          X509_verify(now.ca, X509_get0_pubkey(sk_X509_value(both, 0))) == 1,
                      1);
     outgoing(&s, old_id);
+    in_ca(&s, "keys", "keys.away"); /* an issuer that has not got the new key is not ready */
+    restart(&s);
+    issuer_health_look(s.rig.issuer);
+    assert_string_equal(issuer_health_why(s.rig.issuer), "ca");
+    in_ca(&s, "keys.away", "keys");
+    restart(&s);
+    issuer_health_look(s.rig.issuer);
+    assert_null(issuer_health_why(s.rig.issuer));
     step(&s, "ca.retire", old_id, "retired");
     certs_autostack *last = roots_of(&s, "dns");
     assert_int_equal(sk_X509_num(last), 1);
@@ -350,7 +518,10 @@ int main(void)
         cmocka_unit_test(old_key_away),
         cmocka_unit_test(tls_root_whole),
         cmocka_unit_test(retire_waits_for_hosts),
+        cmocka_unit_test(retire_waits_for_who_is_enrolled),
         cmocka_unit_test(certificates_of_the_other_root_are_made_anew),
+        cmocka_unit_test(without_the_new_key_it_stays_behind),
+        cmocka_unit_test(what_failed_at_a_retirement_is_tried_again),
         cmocka_unit_test(dns_authority),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
