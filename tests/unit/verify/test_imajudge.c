@@ -23,6 +23,7 @@ struct guest {
     struct verify_memo *memo;
     json_t *policy;
     enum verify_mode mode;
+    int64_t now; /* of judging; 0: LATE */
 };
 
 static void load(const char *name, struct att_buf *ret)
@@ -167,8 +168,11 @@ static struct verify_verdict *judge_with(const struct guest *g, struct verify_im
         verify_imarule_bind(&policy->ima, second);
     }
     logs_of(g, &logs);
-    const struct verify_policy_in in = {
-        .policy = policy, .now = LATE, .quoted = &g->quoted, .mode = g->mode, .memo = g->memo};
+    const struct verify_policy_in in = {.policy = policy,
+                                        .now = g->now ? g->now : LATE,
+                                        .quoted = &g->quoted,
+                                        .mode = g->mode,
+                                        .memo = g->memo};
     (void)!verify_policy_try(&in, &logs, policy->logs, verdict);
     evidence_logs_done(&logs);
     return verdict;
@@ -398,6 +402,64 @@ static void test_windows(void **state)
 }
 
 /* A list that is not at hand refuses in every mode. */
+/* A name that a list has is not left open because the list's window ended, or has not begun; with a
+ * memory of the time before, too. */
+static void test_window_excluded(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *member, *time;
+        char byte;
+        enum verify_finding_id id;
+        const char *says;
+    } cases[] = {
+        {"notAfter", "2026-01-01T00:00:00Z", 1, VERIFY_FINDING_IMA_WINDOW, "was valid until"},
+        {"notBefore", "2037-01-01T00:00:00Z", 1, VERIFY_FINDING_IMA_WINDOW, "is valid from"},
+        {"notAfter", "2026-01-01T00:00:00Z", 2, VERIFY_FINDING_IMA_DIGEST,
+         "those with this name are outside of their window"},
+        {"notBefore", "2037-01-01T00:00:00Z", 2, VERIFY_FINDING_IMA_DIGEST,
+         "those with this name are outside of their window"},
+    };
+    for (size_t i = 0; i < 8; i++) {
+        struct guest g;
+        guest_new(&g, 10);
+        g.memo = i < 4 ? NULL : verify_memo_new(4);
+        verify_autoimalist *second = list_of(second_text);
+        add(&g, "ima-ngv2", "ima:sha256", "/usr/bin/new", cases[i % 4].byte);
+        json_object_set_new(rule(&g), "excludes",
+                            json_pack("[{s:s, s:s}]", "prefix", "/usr/bin/", "reason", "test"));
+        name_second(&g, second, cases[i % 4].member, cases[i % 4].time);
+        for (size_t again = 0; again < 2; again++) {
+            verify_autoverdict *verdict = judge_with(&g, second);
+            assert_refused(verdict, VERIFY_REASON_BOOT_POLICY, cases[i % 4].says);
+            assert_int_equal(verdict->n_findings, 1);
+            assert_int_equal(verdict->findings[0].id, cases[i % 4].id);
+            assert_non_null(strstr(verdict->findings[0].detail, cases[i % 4].says));
+        }
+        guest_done(&g);
+    }
+}
+
+/* The same list judged while the second list's window was open, and after it ended: what was
+ * remembered of before is not believed. */
+static void test_window_ends(void **state)
+{
+    (void)state;
+    struct guest g;
+    guest_new(&g, 10);
+    g.memo = verify_memo_new(4);
+    verify_autoimalist *second = list_of(second_text);
+    add(&g, "ima-ngv2", "ima:sha256", "/usr/bin/new", 1);
+    name_second(&g, second, "notAfter", "2037-01-01T00:00:00Z");
+    verify_autoverdict *open = judge_with(&g, second);
+    assert_accepted(open, "open");
+    g.now = 2114380801; /* 2037-01-01T00:00:01Z */
+    verify_autoverdict *ended = judge_with(&g, second);
+    assert_refused(ended, VERIFY_REASON_BOOT_POLICY, "ended");
+    assert_int_equal(ended->findings[0].id, VERIFY_FINDING_IMA_WINDOW);
+    guest_done(&g);
+}
+
 static void test_unbound(void **state)
 {
     (void)state;
@@ -572,6 +634,84 @@ static void test_signed_other(void **state)
     guest_done(&g);
 }
 
+static void name_keys(const struct guest *g, const struct signer *first,
+                      const struct signer *second)
+{
+    json_t *list = json_pack("[s]", first->base64);
+    if (second) {
+        json_array_append_new(list, json_string(second->base64));
+    }
+    json_object_set_new(rule(g), "certificates", list);
+}
+
+/* Of 40 signatures that do not hold the first 32 are verified; behind them none is, not even one
+ * that would hold. Remembered, it is the same. */
+static void test_signed_many(void **state)
+{
+    (void)state;
+    struct guest g;
+    struct signer s;
+    uint8_t digest[32] = {0};
+    guest_new(&g, 10);
+    g.memo = verify_memo_new(4);
+    signer_new(&s);
+    name_keys(&g, &s, NULL);
+    for (uint8_t i = 0; i < 41; i++) {
+        char name[64];
+        att_autobuf sig = {0};
+        snprintf(name, sizeof(name), "/opt/file-%u", i);
+        digest[0] = i;
+        sign_digest(&s, ATT_SLICE_ARRAY(digest), &sig);
+        digest[0] = i < 40 ? 0xff : i; /* of the last one the signature holds */
+        const struct imalist_entry entry = {.tmpl = "ima-sig",
+                                            .prefix = "sha256",
+                                            .file = ATT_SLICE_ARRAY(digest),
+                                            .name = name,
+                                            .extra = {att_buf_slice(&sig)},
+                                            .n_extra = 1};
+        imalist_binary(&entry, &g.ima);
+    }
+    settle(&g);
+    for (size_t again = 0; again < 2; again++) {
+        verify_autoverdict *verdict = judge_with(&g, NULL);
+        assert_refused(verdict, VERIFY_REASON_BOOT_POLICY, "many signatures");
+        assert_int_equal(verdict->n_findings, 41);
+        for (size_t i = 0; i < 41; i++) {
+            const char *says =
+                i < VERIFY_IMASIG_TRIES ? "does not hold" : "was not verified: too many before it";
+            assert_int_equal(verdict->findings[i].id, VERIFY_FINDING_IMA_SIGNATURE);
+            if (!strstr(verdict->findings[i].detail, says)) {
+                fail_msg("finding %zu: %s", i, verdict->findings[i].detail);
+            }
+        }
+    }
+    signer_done(&s);
+    guest_done(&g);
+}
+
+/* Two certificates of one key: which one a signature is by could not be told. */
+static void test_same_key_id(void **state)
+{
+    (void)state;
+    struct guest g;
+    struct signer one, other;
+    struct att_err err = {0};
+    verify_autopolicy *policy = NULL;
+    guest_new(&g, 10);
+    signer_new(&one);
+    signer_new(&other);
+    name_keys(&g, &one, &other);
+    good(&g, "9 on allow lists");
+    name_keys(&g, &one, &one);
+    char *text = json_dumps(g.policy, 0);
+    assert_int_equal(verify_policy_parse(att_slice_str(text), &policy, &err), ATT_E_PARSE);
+    assert_non_null(strstr(err.msg, "certificates[1]: its key has the id of certificates[0]'s"));
+    free(text);
+    signer_done(&one);
+    signer_done(&other);
+    guest_done(&g);
+}
+
 /* ---- only what is new ------------------------------------------------------------------------ */
 
 static void test_incremental(void **state)
@@ -607,6 +747,17 @@ static void test_incremental(void **state)
 
 /* That it is not judged again is seen where a wrong memory is believed: this one says that the
  * whole list was judged and nothing found. */
+static void rule_key(const struct guest *g, uint8_t ret[32])
+{
+    uint8_t digest[32];
+    static const uint8_t valid[4] = {0, 0, 0, 1};
+    char *text = json_dumps(g->policy, 0);
+    att_sha256(digest, att_slice_str(text));
+    free(text);
+    const struct att_slice parts[] = {ATT_SLICE_ARRAY(digest), ATT_SLICE_ARRAY(valid)};
+    att_sha256_v(ret, parts, 2);
+}
+
 static void test_remembers(void **state)
 {
     (void)state;
@@ -614,13 +765,8 @@ static void test_remembers(void **state)
     guest_new(&g, 10);
     g.memo = verify_memo_new(4);
     good(&g, "10 entries, 9 on allow lists");
-    uint8_t list[32], key[32], digest[32];
-    static const uint8_t valid[4] = {0, 0, 0, 1};
-    char *text = json_dumps(g.policy, 0);
-    att_sha256(digest, att_slice_str(text));
-    free(text);
-    const struct att_slice parts[] = {ATT_SLICE_ARRAY(digest), ATT_SLICE_ARRAY(valid)};
-    att_sha256_v(key, parts, 2);
+    uint8_t list[32], key[32];
+    rule_key(&g, key);
     att_sha256(list, att_buf_slice(&g.ima));
     struct verify_ima_judged judged;
     assert_true(verify_memo_get_judged(g.memo, list, key, &judged));
@@ -629,6 +775,43 @@ static void test_remembers(void **state)
     judged.n_listed = 4711;
     verify_memo_put_judged(g.memo, list, key, &judged);
     good(&g, "10 entries, 4711 on allow lists");
+    guest_done(&g);
+}
+
+/* The same of the base that a longer list builds on: what was judged of it is not judged again, and
+ * a memory that claims more than was sent is not believed. */
+static void test_remembers_base(void **state)
+{
+    (void)state;
+    struct guest g;
+    guest_new(&g, 10);
+    g.memo = verify_memo_new(4);
+    good(&g, "10 entries, 9 on allow lists");
+    uint8_t list[32], key[32];
+    struct verify_ima_judged judged;
+    size_t before = g.ima.len;
+    rule_key(&g, key);
+    att_sha256(list, att_buf_slice(&g.ima));
+    assert_true(verify_memo_get_judged(g.memo, list, key, &judged));
+    judged.n_listed = 4711;
+    verify_memo_put_judged(g.memo, list, key, &judged);
+    add(&g, "ima-ngv2", "ima:sha256", "/usr/bin/evil", 1);
+    size_t one_more = g.ima.len;
+    add(&g, "ima-ngv2", "ima:sha256", "/usr/bin/worse", 1);
+    g.base = before;
+    json_object_set_new(g.policy, "severities", json_pack("{s:s}", "imaUnlisted", "warn"));
+    uint8_t other[32];
+    rule_key(&g, other);
+    verify_memo_put_judged(g.memo, list, other, &judged);
+    good(&g, "12 entries, 4711 on allow lists");
+    /* All of it is "used", and so is more than there is. */
+    g.base = one_more;
+    att_sha256(list, ATT_SLICE(g.ima.ptr, one_more));
+    judged.used = g.ima.len + 1;
+    verify_memo_free(g.memo);
+    g.memo = verify_memo_new(4);
+    verify_memo_put_judged(g.memo, list, other, &judged);
+    good(&g, "12 entries, 9 on allow lists");
     guest_done(&g);
 }
 
@@ -683,6 +866,8 @@ static void test_rule_refusals(void **state)
          "excludes[0]: prefix: \"/\" would exclude every file"},
         {"{" L ", \"excludes\": [{\"prefix\": \"/a b/\", \"reason\": \"x\"}]}",
          "excludes[0]: prefix: it has a space"},
+        {"{" L ", \"excludes\": [{\"prefix\": \"_\", \"reason\": \"x\"}]}",
+         "excludes[0]: prefix: expected the beginning of a path"},
         {"{" L ", \"templates\": [\"ima\"]}", "templates[0]: expected ima-ng"},
         {"{" L ", \"templates\": [\"ima-ng\", \"ima-ng\"]}", "templates[1]: expected ima-ng"},
         {"{" L ", \"certificates\": [\"AAAA\"]}", "certificates[0]: expected one DER certificate"},
@@ -745,7 +930,9 @@ int main(void)
         cmocka_unit_test(test_signed),      cmocka_unit_test(test_signed_other),
         cmocka_unit_test(test_incremental), cmocka_unit_test(test_remembers),
         cmocka_unit_test(test_many),        cmocka_unit_test(test_rule_refusals),
-        cmocka_unit_test(test_rule_beside),
+        cmocka_unit_test(test_rule_beside), cmocka_unit_test(test_window_excluded),
+        cmocka_unit_test(test_window_ends), cmocka_unit_test(test_signed_many),
+        cmocka_unit_test(test_same_key_id), cmocka_unit_test(test_remembers_base),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
