@@ -274,7 +274,8 @@ static enum ctl_exit send_all(const struct ctl_ctx *ctx, struct att_slice text,
     for (size_t pos = 0; exit_code == CTL_OK && pos < text.len;) {
         size_t len = text.len - pos < PART_BYTES ? text.len - pos : PART_BYTES;
         while (pos + len < text.len && text.ptr[pos + len - 1] != '\n') {
-            len--; /* whole lines: no character is cut. A line is shorter than a part. */
+            len--; /* whole lines: no character is cut. A line is shorter than a part, a comment
+                      too. */
         }
         exit_code = send_part(ctx, ATT_SLICE(text.ptr + pos, len), parts);
         pos += len;

@@ -10,6 +10,9 @@
 #include <string.h>
 
 #define PARTS_MAX 256
+/* Of all lists together, so that nobody fills the database with them. */
+#define LISTS_MAX       256
+#define LISTS_BYTES_MAX ((int64_t)1 << 30)
 
 struct issuer_allowlists {
     pthread_mutex_t lock;
@@ -151,6 +154,33 @@ static enum att_rc insert(struct apply *a, struct store_tx *tx, struct att_err *
     return rc;
 }
 
+struct room {
+    int64_t n, bytes;
+};
+
+static enum att_rc add_room(void *user, const void *record, struct att_err *err)
+{
+    struct room *room = user;
+    (void)err;
+    room->n++;
+    room->bytes += ((const struct store_allowlist_sum *)record)->bytes;
+    return ATT_OK;
+}
+
+static enum att_rc has_room(const struct apply *a, struct store_tx *tx, struct att_err *err)
+{
+    struct room room = {0};
+    enum att_rc rc = store_allowlist_sums(tx, add_room, &room, err);
+    if (!rc && (room.n >= LISTS_MAX || room.bytes > LISTS_BYTES_MAX - (int64_t)a->text.len)) {
+        rc = issuer_refuse(
+            err, ATT_E_CONFLICT, "allowlistsMany",
+            "there are %lld allow lists with %lld bytes, at most %d and %lld: delete "
+            "one that no policy names (attestctl allowlist list)",
+            (long long)room.n, (long long)room.bytes, LISTS_MAX, (long long)LISTS_BYTES_MAX);
+    }
+    return rc;
+}
+
 static enum att_rc apply_tx(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct apply *a = user;
@@ -161,6 +191,10 @@ static enum att_rc apply_tx(void *user, struct store_tx *tx, struct att_err *err
         return att_fail(err, rc, "allow lists cannot be read");
     }
     a->changed = rc == ATT_E_NOTFOUND;
+    rc = a->changed ? has_room(a, tx, err) : ATT_OK;
+    if (rc) {
+        return rc;
+    }
     return a->changed && !a->dry_run ? insert(a, tx, err) : ATT_OK;
 }
 
@@ -275,38 +309,54 @@ static enum att_rc add_user(void *user, const void *record, struct att_err *err)
     return ATT_OK;
 }
 
+/* Which policies name which list, of all policies at once: {hex: "name, name"}. */
+static enum att_rc add_names(void *user, const void *record, struct att_err *err)
+{
+    json_t *names = user;
+    const struct store_policy *row = record;
+    verify_autopolicy *policy = NULL;
+    (void)err;
+    if (verify_policy_parse(att_slice_str(row->json), &policy, NULL)) {
+        return ATT_OK; /* it judges nobody */
+    }
+    for (size_t i = 0; i < policy->ima.n_lists; i++) {
+        char hex[2 * ATT_SHA256_LEN + 1];
+        att_autobuf text = {0};
+        att_hex(hex, ATT_SLICE_ARRAY(policy->ima.lists[i].sha256));
+        const char *before = json_string_value(json_object_get(names, hex));
+        att_buf_printf(&text, "%s%s%s", before ? before : "", before ? ", " : "", row->name);
+        json_object_set_new(names, hex, json_string(att_buf_cstr(&text)));
+    }
+    return ATT_OK;
+}
+
 struct listing {
-    struct store_tx *tx;
+    const json_t *names;
     json_t *list;
 };
 
 static enum att_rc add_list(void *user, const void *record, struct att_err *err)
 {
     struct listing *l = user;
-    const struct store_allowlist *row = record;
-    uint8_t sha256[ATT_SHA256_LEN];
-    att_autobuf names = {0};
-    struct users users = {.sha256 = sha256};
-    enum att_rc rc = att_unhex_exact(sha256, sizeof sha256, row->sha256, err);
-    rc = rc ? rc : store_each(l->tx, &store_policies, NULL, NULL, add_user, &users, err);
-    names = users.names;
-    if (!rc) {
-        const char *text = att_buf_cstr(&names);
-        json_array_append_new(
-            l->list, json_pack("{s:s, s:s, s:I, s:I, s:o, s:s}", "sha256", row->sha256, "label",
-                               row->label, "entries", (json_int_t)row->entries, "bytes",
-                               (json_int_t)row->data.len, "createdAt",
-                               issuer_time_json(row->created_at), "policies", text ? text : ""));
-    }
-    return rc;
+    const struct store_allowlist_sum *row = record;
+    const char *names = json_string_value(json_object_get(l->names, row->sha256));
+    (void)err;
+    json_array_append_new(
+        l->list,
+        json_pack("{s:s, s:s, s:I, s:I, s:o, s:s}", "sha256", row->sha256, "label", row->label,
+                  "entries", (json_int_t)row->entries, "bytes", (json_int_t)row->bytes, "createdAt",
+                  issuer_time_json(row->created_at), "policies", names ? names : ""));
+    return ATT_OK;
 }
 
 enum att_rc issuer_admin_allowlist_list(struct issuer_admin_call *call, struct store_tx *tx,
                                         struct att_err *err)
 {
-    struct listing l = {.tx = tx, .list = json_array()};
+    att_autojson *names = json_object();
+    struct listing l = {.names = names, .list = json_array()};
     json_object_set_new(call->result, "allowlists", l.list);
-    return store_each(tx, &store_allowlists, NULL, NULL, add_list, &l, err);
+    enum att_rc rc = store_each(tx, &store_policies, NULL, NULL, add_names, names, err);
+    return rc ? rc : store_allowlist_sums(tx, add_list, &l, err);
 }
 
 enum att_rc issuer_admin_allowlist_delete(struct issuer_admin_call *call, struct store_tx *tx,

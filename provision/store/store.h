@@ -417,6 +417,13 @@ struct store_allowlist {
     struct att_buf data;
     int64_t entries, created_at;
 };
+/* Each of them without its text, by digest: each is called with this. */
+struct store_allowlist_sum {
+    char *sha256, *label;
+    int64_t bytes, entries, created_at;
+};
+ATT_MUST_USE enum att_rc store_allowlist_sums(struct store_tx *tx, store_each_fn each, void *user,
+                                              struct att_err *err);
 
 struct store_policy {
     char *name;

@@ -10,9 +10,10 @@
 
 _Static_assert(VERIFY_MEMO_EXCLUDES == VERIFY_IMA_EXCLUDES_MAX, "a count for each prefix");
 
-#define SHOWN_HEX   64 /* digits of a digest in a finding; of longer ones the first */
-#define SHOWN_NAME  96
-#define DIGEST_TEXT (SHOWN_HEX + 40) /* with the name of its kind */
+#define SHOWN_HEX       64 /* digits of a digest in a finding; of longer ones the first */
+#define SHOWN_NAME      96
+#define DIGEST_TEXT     (SHOWN_HEX + 40) /* with the name of its kind */
+#define ALLOWED_COUNTED 100              /* digests of one name */
 
 struct judge {
     const struct verify_policy_in *in;
@@ -23,6 +24,7 @@ struct judge {
     uint8_t aggregate[PARSE_DIGEST_MAX]; /* of entry 0 */
     size_t aggregate_len;
     struct verify_ima_judged state;
+    size_t *tries; /* signatures that may still turn out not to hold; of state, or a finding's */
 };
 
 /* What an entry is. */
@@ -72,13 +74,14 @@ static void seen_text(char ret[DIGEST_TEXT], const struct parse_ima_entry *entry
     digest_text(ret, kind, entry->file);
 }
 
-/* The first digest that a name may have now, and how many others there are. */
+/* A digest that a name may have now, and how many there are, counted up to one more than
+ * ALLOWED_COUNTED. */
 static size_t allowed_text(const struct judge *j, struct att_slice name, char ret[DIGEST_TEXT])
 {
     size_t n = 0;
     for (size_t i = 0; i < j->rule->n_lists; i++) {
         struct verify_imalist_entry entry;
-        for (size_t at = 0; (j->valid >> i & 1) &&
+        for (size_t at = 0; (j->valid >> i & 1) && n <= ALLOWED_COUNTED &&
                             verify_imalist_next(j->rule->lists[i].list, name, &at, &entry);) {
             if (n++ == 0) {
                 digest_text(ret, verify_imalist_kind_name(entry.kind),
@@ -101,25 +104,32 @@ static bool template_allowed(const struct judge *j, const struct parse_ima_templ
     return false;
 }
 
-/* An allow list that has it, and whether it is valid now; the first of the valid ones, if any. */
-static const struct verify_ima_allow *find(const struct judge *j,
-                                           const struct parse_ima_entry *entry, unsigned kind,
-                                           bool *ret_named, bool *ret_valid)
+/* What the allow lists say of an entry. */
+struct listing {
+    const struct verify_ima_allow *allow; /* has it; one that is valid now, if any */
+    bool valid;                           /* and it is */
+    bool named;                           /* one of them has its name, whatever its window */
+    bool named_now;                       /* one that is valid now does */
+};
+
+static struct listing find(const struct judge *j, const struct parse_ima_entry *entry,
+                           unsigned kind)
 {
-    const struct verify_ima_allow *other = NULL;
-    *ret_named = *ret_valid = false;
+    struct listing found = {0};
     for (size_t i = 0; i < j->rule->n_lists; i++) {
         const struct verify_ima_allow *allow = &j->rule->lists[i];
         bool named = false, valid = j->valid >> i & 1;
         bool has = verify_imalist_has(allow->list, entry->name, kind, entry->file.ptr, &named);
-        *ret_named |= named && valid;
+        found.named |= named;
+        found.named_now |= named && valid;
         if (has && valid) {
-            *ret_valid = true;
-            return allow;
+            found.allow = allow;
+            found.valid = true;
+            return found;
         }
-        other = has ? allow : other;
+        found.allow = has ? allow : found.allow;
     }
-    return other;
+    return found;
 }
 
 static bool excluded(const struct judge *j, struct att_slice name, size_t *ret_which)
@@ -146,63 +156,80 @@ static void say_window(const struct judge *j, const struct parse_ima_entry *entr
         late ? "was valid until" : "is valid from", limit);
 }
 
-static void say_unknown(const struct judge *j, const struct parse_ima_entry *entry, bool named,
-                        struct opinion *o)
+static void say_unknown(const struct judge *j, const struct parse_ima_entry *entry,
+                        const struct listing *found, struct opinion *o)
 {
     char seen[DIGEST_TEXT], allowed[DIGEST_TEXT] = "", more[40] = "";
     seen_text(seen, entry);
-    if (!named) {
+    if (!found->named) {
         say(o, entry, VERIFY_FINDING_IMA_UNLISTED, "%s: no allow list has this name", seen);
         return;
     }
+    if (!found->named_now) {
+        say(o, entry, VERIFY_FINDING_IMA_DIGEST,
+            "%s, which no allow list has; those with this name are outside of their window", seen);
+        return;
+    }
     size_t n = allowed_text(j, entry->name, allowed);
-    if (n > 1) {
+    if (n > ALLOWED_COUNTED) {
+        (void)snprintf(more, sizeof(more), " or one of %d others and more", ALLOWED_COUNTED - 1);
+    } else if (n > 1) {
         (void)snprintf(more, sizeof(more), " or one of %zu others", n - 1);
     }
     say(o, entry, VERIFY_FINDING_IMA_DIGEST, "%s, allowed is %s%s", seen, allowed, more);
+}
+
+static void say_signature(const struct parse_ima_entry *entry, enum verify_imasig sig,
+                          const uint8_t keyid[4], struct opinion *o)
+{
+    char seen[DIGEST_TEXT], id[9];
+    att_hex(id, ATT_SLICE(keyid, 4));
+    seen_text(seen, entry);
+    say(o, entry, VERIFY_FINDING_IMA_SIGNATURE,
+        "%s: no allow list has it, and its signature (key id %s) %s", seen, id,
+        verify_imasig_word(sig));
+}
+
+/* Its form is the rule's: is it listed, signed, or left open? */
+static void judge_form(const struct judge *j, const struct parse_ima_entry *entry, unsigned kind,
+                       struct opinion *o)
+{
+    uint8_t keyid[4];
+    const struct listing found = find(j, entry, kind);
+    if (found.valid) {
+        o->is = LISTED;
+        return;
+    }
+    enum verify_imasig sig = j->rule->n_keys ? verify_imasig_check(j->rule->keys, j->rule->n_keys,
+                                                                   entry, j->tries, keyid)
+                                             : VERIFY_IMASIG_NONE;
+    if (sig == VERIFY_IMASIG_GOOD) {
+        o->is = SIGNED;
+    } else if (!found.named && excluded(j, entry->name, &o->exclude)) {
+        o->is = EXCLUDED;
+    } else if (found.allow) {
+        say_window(j, entry, found.allow, o);
+    } else if (sig != VERIFY_IMASIG_NONE && !found.named_now) {
+        say_signature(entry, sig, keyid, o);
+    } else {
+        say_unknown(j, entry, &found, o);
+    }
 }
 
 static void judge_file(const struct judge *j, const struct parse_ima_entry *entry,
                        struct opinion *o)
 {
     unsigned kind = verify_imalist_kind(entry->kind, entry->alg, entry->file.len);
-    bool named = false, valid = false;
-    uint8_t keyid[4];
     if (!template_allowed(j, entry->tmpl)) {
         say(o, entry, VERIFY_FINDING_IMA_TEMPLATE,
             "its template is %s, which the policy does not "
             "take",
             entry->tmpl->name);
-        return;
-    }
-    if (!kind) {
+    } else if (!kind) {
         say(o, entry, VERIFY_FINDING_IMA_TEMPLATE,
             "its digest is of %s, expected sha256, sha384 or sha512", entry->alg);
-        return;
-    }
-    const struct verify_ima_allow *allow = find(j, entry, kind, &named, &valid);
-    if (valid) {
-        o->is = LISTED;
-        return;
-    }
-    enum verify_imasig sig = j->rule->n_keys
-                                 ? verify_imasig_check(j->rule->keys, j->rule->n_keys, entry, keyid)
-                                 : VERIFY_IMASIG_NONE;
-    if (sig == VERIFY_IMASIG_GOOD) {
-        o->is = SIGNED;
-    } else if (!named && excluded(j, entry->name, &o->exclude)) {
-        o->is = EXCLUDED;
-    } else if (allow) {
-        say_window(j, entry, allow, o);
-    } else if (sig != VERIFY_IMASIG_NONE && !named) {
-        char seen[DIGEST_TEXT], id[9];
-        att_hex(id, ATT_SLICE_ARRAY(keyid));
-        seen_text(seen, entry);
-        say(o, entry, VERIFY_FINDING_IMA_SIGNATURE,
-            "%s: no allow list has it, and its signature (key id %s) %s", seen, id,
-            verify_imasig_word(sig));
     } else {
-        say_unknown(j, entry, named, o);
+        judge_form(j, entry, kind, o);
     }
 }
 
@@ -247,7 +274,9 @@ static void tell(const struct judge *j, const struct parse_ima_entry *entry,
     verify_policy_finding(j->in->policy, &finding, j->verdict);
 }
 
-static void count(struct judge *j, const struct parse_ima_entry *entry, const struct opinion *o)
+/* tries: those that were left before it was judged. */
+static void count(struct judge *j, const struct parse_ima_entry *entry, const struct opinion *o,
+                  size_t tries)
 {
     struct verify_ima_judged *state = &j->state;
     state->n_listed += o->is == LISTED;
@@ -261,7 +290,8 @@ static void count(struct judge *j, const struct parse_ima_entry *entry, const st
         return;
     }
     if (state->n_found < VERIFY_MEMO_FOUND) {
-        state->found[state->n_found++] = (struct verify_ima_seen){entry->offset, entry->number};
+        state->found[state->n_found++] =
+            (struct verify_ima_seen){entry->offset, entry->number, tries};
     } else {
         state->left_out[o->id]++;
     }
@@ -274,6 +304,8 @@ static enum att_rc tell_found(struct judge *j, struct parse_ima *list, struct at
     for (size_t i = 0; !rc && i < j->state.n_found; i++) {
         struct parse_ima_entry entry;
         struct opinion o = {.is = BAD};
+        size_t tries = j->state.found[i].tries;
+        j->tries = &tries;
         list->pos = j->state.found[i].offset;
         list->number = j->state.found[i].number;
         rc = parse_ima_next(list, &entry, err);
@@ -282,6 +314,7 @@ static enum att_rc tell_found(struct judge *j, struct parse_ima *list, struct at
             tell(j, &entry, &o);
         }
     }
+    j->tries = &j->state.tries;
     return rc;
 }
 
@@ -312,9 +345,9 @@ static enum att_rc judge_until(struct judge *j, struct parse_ima *list, size_t e
         if (rc) {
             return rc == ATT_E_NOTFOUND ? att_fail(err, ATT_E_INTERNAL, "it ends too early") : rc;
         }
+        size_t tries = j->state.tries, before = j->state.n_found;
         judge_entry(j, &entry, &o);
-        size_t before = j->state.n_found;
-        count(j, &entry, &o);
+        count(j, &entry, &o, tries);
         if (j->state.n_found > before) {
             tell(j, &entry, &o);
         }
@@ -355,6 +388,7 @@ static enum att_rc judge_list(struct judge *j, struct att_err *err)
     const struct evidence_log *log = j->in->ima_log;
     struct verify_ima_judged known;
     uint8_t key[ATT_SHA256_LEN];
+    j->state.tries = VERIFY_IMASIG_TRIES;
     rule_key(j, key);
     if ((verify_memo_get_judged(j->in->memo, log->sha256, key, &known) ||
          (log->has_base && verify_memo_get_judged(j->in->memo, log->base_sha256, key, &known))) &&

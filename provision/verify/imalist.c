@@ -11,7 +11,7 @@
 struct item {
     uint32_t name, digest; /* offsets in bytes */
     uint32_t next;         /* of the same name, as index + 1 */
-    uint32_t hash;
+    uint32_t hash;         /* of the name */
     uint32_t line;
     uint16_t name_len;
     uint8_t kind;
@@ -22,8 +22,10 @@ struct verify_imalist {
     uint8_t sha256[ATT_SHA256_LEN];
     struct item *items;
     size_t n, room;
-    uint32_t *table; /* the first item of each name, as index + 1; 0: free */
-    size_t mask;     /* places of the table - 1 */
+    uint64_t seed;     /* of the hashes: of the list's text, so that nobody can aim at it */
+    uint32_t *table;   /* the first item of each name, as index + 1; 0: free */
+    uint32_t *entries; /* every item, by name and digest; the same */
+    size_t mask;       /* places of either - 1 */
     struct att_buf bytes;
 };
 
@@ -68,6 +70,7 @@ void verify_imalist_free(struct verify_imalist *list)
         att_buf_done(&list->bytes);
         free(list->items);
         free(list->table);
+        free(list->entries);
         free(list);
     }
 }
@@ -91,19 +94,30 @@ size_t verify_imalist_count(const struct verify_imalist *list)
 size_t verify_imalist_memory(const struct verify_imalist *list)
 {
     return sizeof(*list) + list->room * sizeof(list->items[0]) +
-           (list->mask + 1) * sizeof(list->table[0]) + list->bytes.cap;
+           2 * (list->mask + 1) * sizeof(list->table[0]) + list->bytes.cap;
 }
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
-/* FNV-1a, folded. Who writes a list is trusted with more than the time of a lookup. */
-static uint32_t hash_of(struct att_slice name)
+/* FNV-1a, with the mixing of MurmurHash3 behind it. */
+static uint64_t hash_on(uint64_t h, const uint8_t *ptr, size_t len)
 {
-    uint64_t h = 0xcbf29ce484222325U;
-    for (size_t i = 0; i < name.len; i++) {
-        h = (h ^ name.ptr[i]) * 0x100000001b3U;
+    for (size_t i = 0; i < len; i++) {
+        h = (h ^ ptr[i]) * 0x100000001b3U;
     }
-    return (uint32_t)(h ^ h >> 32);
+    h = (h ^ h >> 33) * 0xff51afd7ed558ccdU;
+    return h ^ h >> 33;
+}
+
+static uint32_t hash_of(const struct verify_imalist *list, struct att_slice name)
+{
+    return (uint32_t)hash_on(list->seed, name.ptr, name.len);
+}
+
+static uint32_t hash_entry(const struct verify_imalist *list, uint32_t name_hash, unsigned kind,
+                           const uint8_t *digest)
+{
+    return (uint32_t)hash_on(list->seed ^ (uint64_t)name_hash << 8 ^ kind, digest, kinds[kind].len);
 }
 
 static struct att_slice name_of(const struct verify_imalist *list, const struct item *item)
@@ -133,20 +147,38 @@ static bool same_digest(const struct verify_imalist *list, const struct item *it
            memcmp(list->bytes.ptr + item->digest, digest, kinds[kind].len) == 0;
 }
 
+/* The same of an entry: of the one with this name and digest. */
+static uint32_t *place_of_entry(const struct verify_imalist *list, struct att_slice name,
+                                uint32_t name_hash, unsigned kind, const uint8_t *digest)
+{
+    for (size_t at = hash_entry(list, name_hash, kind, digest) & list->mask;;
+         at = (at + 1) & list->mask) {
+        uint32_t *place = &list->entries[at];
+        if (*place == 0) {
+            return place;
+        }
+        const struct item *item = &list->items[*place - 1];
+        if (item->hash == name_hash && same_digest(list, item, kind, digest) &&
+            att_slice_eq(name_of(list, item), name)) {
+            return place;
+        }
+    }
+}
+
 static enum att_rc enter(struct verify_imalist *list, uint32_t i, struct att_err *err)
 {
     struct item *item = &list->items[i];
-    uint32_t *place = place_of(list, name_of(list, item), item->hash);
-    for (uint32_t at = *place; at; at = list->items[at - 1].next) {
-        const struct item *other = &list->items[at - 1];
-        if (same_digest(list, other, item->kind, list->bytes.ptr + item->digest)) {
-            return att_fail(err, ATT_E_PARSE,
-                            "IMA allow list: line %u: the same name and digest as line %u",
-                            item->line, other->line);
-        }
+    struct att_slice name = name_of(list, item);
+    uint32_t *entry =
+        place_of_entry(list, name, item->hash, item->kind, list->bytes.ptr + item->digest);
+    uint32_t *place = place_of(list, name, item->hash);
+    if (*entry) {
+        return att_fail(err, ATT_E_PARSE,
+                        "IMA allow list: line %u: the same name and digest as line %u", item->line,
+                        list->items[*entry - 1].line);
     }
     item->next = *place;
-    *place = i + 1;
+    *place = *entry = i + 1;
     return ATT_OK;
 }
 
@@ -157,8 +189,9 @@ static enum att_rc make_table(struct verify_imalist *list, struct att_err *err)
         places *= 2;
     }
     list->table = calloc(places, sizeof(list->table[0]));
+    list->entries = calloc(places, sizeof(list->entries[0]));
     list->mask = places - 1;
-    if (!list->table) {
+    if (!list->table || !list->entries) {
         return att_fail(err, ATT_E_NOMEM, "no memory for an IMA allow list");
     }
     enum att_rc rc = ATT_OK;
@@ -215,7 +248,35 @@ static bool plain(uint8_t c)
     return c > 0x20 && c != 0x7f && c != '\\';
 }
 
-/* \xHH, only of bytes that may not stand there as they are: one text for one name. */
+/* Bytes of one character in UTF-8 (RFC 3629) at the beginning; 0: none is there. */
+static size_t utf8_len(struct att_slice text)
+{
+    const uint8_t *p = text.ptr;
+    size_t len = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
+    if (len == 0 || p[0] > 0xf4 || len > text.len) {
+        return 0;
+    }
+    for (size_t i = 1; i < len; i++) {
+        if ((p[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    bool overlong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xf0 && p[1] < 0x90);
+    bool outside = (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf4 && p[1] > 0x8f);
+    return overlong || outside ? 0 : len;
+}
+
+static bool is_text(struct att_slice text)
+{
+    for (size_t i = 0, len = 0; i < text.len; i += len) {
+        len = utf8_len(ATT_SLICE(text.ptr + i, text.len - i));
+        if (len == 0 || text.ptr[i] == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool take_escape(struct att_slice text, uint8_t *ret)
 {
     if (text.len < 4 || text.ptr[0] != '\\' || text.ptr[1] != 'x') {
@@ -223,11 +284,30 @@ static bool take_escape(struct att_slice text, uint8_t *ret)
     }
     int high = hex_digit(text.ptr[2]), low = hex_digit(text.ptr[3]);
     *ret = (uint8_t)((unsigned)high << 4 | (unsigned)low);
-    return high >= 0 && low >= 0 && !plain(*ret) && *ret != 0;
+    return high >= 0 && low >= 0 && *ret != 0;
+}
+
+/* Are these bytes written as text? One text for one name: what may stand as it is does. */
+static bool written_so(struct att_slice name, struct att_slice text)
+{
+    size_t at = 0;
+    for (size_t i = 0, len = 0; i < name.len; i += len) {
+        len = utf8_len(ATT_SLICE(name.ptr + i, name.len - i));
+        bool raw = len > 1 || (len == 1 && plain(name.ptr[i]));
+        len = len ? len : 1;
+        size_t takes = raw ? len : 4;
+        if (text.len - at < takes || (raw && memcmp(text.ptr + at, name.ptr + i, len) != 0) ||
+            (!raw && text.ptr[at] != '\\')) {
+            return false;
+        }
+        at += takes;
+    }
+    return at == text.len;
 }
 
 static bool take_name(struct att_slice text, struct att_buf *bytes)
 {
+    size_t start = bytes->len;
     for (size_t i = 0; i < text.len;) {
         uint8_t c = text.ptr[i];
         size_t len = 1;
@@ -240,7 +320,8 @@ static bool take_name(struct att_slice text, struct att_buf *bytes)
         att_buf_u8(bytes, c);
         i += len;
     }
-    return text.len > 0;
+    return att_buf_ok(bytes, NULL) || /* the caller says so */
+           (text.len > 0 && written_so(ATT_SLICE(bytes->ptr + start, bytes->len - start), text));
 }
 
 static struct item *new_item(struct verify_imalist *list)
@@ -266,10 +347,6 @@ static enum att_rc take_entry(struct verify_imalist *list, struct att_slice line
                         "expected \"sha256:\", \"sha384:\" or \"sha512:\", with \"verity:\" before "
                         "it for fs-verity digests");
     }
-    if (list->n == VERIFY_IMALIST_ENTRIES_MAX) {
-        return att_fail(err, ATT_E_LIMIT, "IMA allow list: more than %zu entries",
-                        VERIFY_IMALIST_ENTRIES_MAX);
-    }
     struct item *item = new_item(list);
     if (!item) {
         return att_fail(err, ATT_E_NOMEM, "no memory for an IMA allow list");
@@ -285,7 +362,8 @@ static enum att_rc take_entry(struct verify_imalist *list, struct att_slice line
     if (!take_name(line, &list->bytes)) {
         return bad_line(number, err,
                         "expected a name without spaces and control characters (\"\\xHH\" for "
-                        "such a byte, \"_\" for a space, as the kernel writes it)");
+                        "such a byte and for those that are not UTF-8, \"_\" for a space, as the "
+                        "kernel writes it)");
     }
     size_t len = list->bytes.len - item->name;
     if (len > VERIFY_IMALIST_NAME_MAX) {
@@ -295,7 +373,7 @@ static enum att_rc take_entry(struct verify_imalist *list, struct att_slice line
     if (att_buf_ok(&list->bytes, NULL)) {
         return att_fail(err, ATT_E_NOMEM, "no memory for an IMA allow list");
     }
-    item->hash = hash_of(name_of(list, item));
+    item->hash = hash_of(list, name_of(list, item));
     return ATT_OK;
 }
 
@@ -314,6 +392,12 @@ static enum att_rc take_lines(struct verify_imalist *list, struct att_slice text
         pos += line.len + 1;
         if (line.len == 0) {
             return bad_line(number, err, "it is empty");
+        }
+        if (line.len > VERIFY_IMALIST_LINE_MAX) {
+            return bad_line(number, err, "it is longer than 32768 bytes");
+        }
+        if (line.ptr[0] == '#' && !is_text(line)) {
+            return bad_line(number, err, "expected a comment in UTF-8");
         }
         if (line.ptr[0] != '#') {
             rc = take_entry(list, line, number, err);
@@ -339,13 +423,14 @@ enum att_rc verify_imalist_parse(struct att_slice text, struct verify_imalist **
     }
     atomic_init(&list->refs, 1);
     list->bytes.max = VERIFY_IMALIST_BYTES_MAX;
+    att_sha256(list->sha256, text);
+    memcpy(&list->seed, list->sha256, sizeof(list->seed));
     enum att_rc rc = take_lines(list, text, err);
     if (!rc && list->n == 0) {
         rc = att_fail(err, ATT_E_PARSE, "IMA allow list: it has no entry");
     }
     rc = rc ? rc : make_table(list, err);
     if (!rc) {
-        att_sha256(list->sha256, text);
         *ret = list;
         list = NULL;
     }
@@ -364,7 +449,7 @@ struct verify_imalist_entry verify_imalist_at(const struct verify_imalist *list,
 bool verify_imalist_next(const struct verify_imalist *list, struct att_slice name, size_t *at,
                          struct verify_imalist_entry *ret)
 {
-    uint32_t i = *at == 0 ? *place_of(list, name, hash_of(name)) : list->items[*at - 1].next;
+    uint32_t i = *at == 0 ? *place_of(list, name, hash_of(list, name)) : list->items[*at - 1].next;
     if (i == 0) {
         return false;
     }
@@ -376,14 +461,9 @@ bool verify_imalist_next(const struct verify_imalist *list, struct att_slice nam
 bool verify_imalist_has(const struct verify_imalist *list, struct att_slice name, unsigned kind,
                         const uint8_t *digest, bool *ret_named)
 {
-    uint32_t i = *place_of(list, name, hash_of(name));
-    *ret_named = i != 0;
-    for (; kind && i; i = list->items[i - 1].next) {
-        if (same_digest(list, &list->items[i - 1], kind, digest)) {
-            return true;
-        }
-    }
-    return false;
+    uint32_t hash = hash_of(list, name);
+    *ret_named = *place_of(list, name, hash) != 0;
+    return kind && *ret_named && *place_of_entry(list, name, hash, kind, digest) != 0;
 }
 
 void verify_imalist_put(struct att_buf *buf, const struct verify_imalist_entry *entry)
@@ -392,12 +472,14 @@ void verify_imalist_put(struct att_buf *buf, const struct verify_imalist_entry *
     att_buf_u8(buf, ':');
     att_buf_hex(buf, ATT_SLICE(entry->digest, verify_imalist_kind_len(entry->kind)));
     att_buf_u8(buf, ' ');
-    for (size_t i = 0; i < entry->name.len; i++) {
-        uint8_t c = entry->name.ptr[i];
-        if (plain(c)) {
-            att_buf_u8(buf, c);
+    for (size_t i = 0, len = 0; i < entry->name.len; i += len) {
+        const uint8_t *c = entry->name.ptr + i;
+        len = utf8_len(ATT_SLICE(c, entry->name.len - i));
+        if (len > 1 || (len == 1 && plain(*c))) {
+            att_buf_put(buf, c, len);
         } else {
-            att_buf_printf(buf, "\\x%02x", c);
+            att_buf_printf(buf, "\\x%02x", *c);
+            len = 1;
         }
     }
     att_buf_u8(buf, '\n');

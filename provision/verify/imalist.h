@@ -9,7 +9,8 @@
  * entry: the digest in hex, lower case, as IMA's ASCII list shows it (sha256, sha384 or sha512 of
  * the file, or its fs-verity digest), one space, the name. The name is what the kernel writes: the
  * path with "_" for each space, or the name of what was measured (ima-buf). Bytes of it below 0x21,
- * 0x7f and the backslash are written \xHH. A name may stand in several lines, a line only once.
+ * 0x7f, the backslash and those that are not UTF-8 are written \xHH, and no others. A name may
+ * stand in several lines, a line only once. Comments are UTF-8.
  *
  * Parsing does no I/O; a list is never changed afterwards and is counted, for any number of
  * threads. */
@@ -21,10 +22,11 @@
 #include "attestd/base/hash.h"
 #include "tpm/parse/ima.h"
 
-#define VERIFY_IMALIST_HEADER      "# attestd IMA allow list 1\n"
-#define VERIFY_IMALIST_BYTES_MAX   ((size_t)16 << 20)
-#define VERIFY_IMALIST_ENTRIES_MAX ((size_t)1 << 20)
-#define VERIFY_IMALIST_NAME_MAX    4096 /* bytes; PATH_MAX */
+#define VERIFY_IMALIST_HEADER    "# attestd IMA allow list 1\n"
+#define VERIFY_IMALIST_BYTES_MAX ((size_t)16 << 20)
+#define VERIFY_IMALIST_LINE_MAX                                                                    \
+    32768                            /* bytes, of a comment too: shorter than a part of an upload */
+#define VERIFY_IMALIST_NAME_MAX 4096 /* bytes; PATH_MAX */
 
 struct verify_imalist;
 

@@ -114,6 +114,9 @@ static enum att_rc exclude_parse(const json_t *json, struct verify_ima_exclude *
         return rc;
     }
     exclude->len = strlen(exclude->prefix);
+    if (exclude->prefix[0] != '/') {
+        return att_fail(err, ATT_E_PARSE, "prefix: expected the beginning of a path, with \"/\"");
+    }
     if (strcmp(exclude->prefix, "/") == 0) {
         return att_fail(err, ATT_E_PARSE, "prefix: \"/\" would exclude every file");
     }
@@ -193,6 +196,14 @@ static enum att_rc certificates_parse(const json_t *json, struct verify_imarule 
             return att_fail(err, rc, "certificates[%zu]: %s", i, why.msg);
         }
         rule->n_keys++;
+        for (size_t k = 0; k < i; k++) {
+            if (memcmp(rule->keys[k].keyid, rule->keys[i].keyid, sizeof(rule->keys[i].keyid)) ==
+                0) {
+                return att_fail(err, ATT_E_PARSE,
+                                "certificates[%zu]: its key has the id of certificates[%zu]'s", i,
+                                k);
+            }
+        }
     }
     return rc;
 }

@@ -8,10 +8,10 @@
  *
  * allowlists: 1-16, each by the SHA-256 of its text (imalist.h), with a window of its own; an entry
  * is allowed where one of those that are valid now has its name with its digest. excludes: 0-64
- * prefixes of names that may have any digest, each with a reason; a name that an allow list has is
- * never excluded. templates: default all but "ima", whose digests are SHA-1 or MD5. certificates:
- * 0-16; an entry whose file signature (IMA's "sig" field) one of their keys made over the digest is
- * allowed under any name. */
+ * prefixes of paths that may have any digest, each with a reason; a name that an allow list has,
+ * valid now or not, is never excluded. templates: default all but "ima", whose digests are SHA-1 or
+ * MD5. certificates: 0-16, no two of one key id; an entry whose file signature (IMA's "sig" field)
+ * one of their keys made over the digest is allowed under any name. */
 #ifndef ATTESTD_VERIFY_IMARULE_H
 #define ATTESTD_VERIFY_IMARULE_H
 

@@ -18,12 +18,16 @@ static const struct {
     const char *name, *openssl;
 } hashes[] = {{4, "sha256", "SHA256"}, {5, "sha384", "SHA384"}, {6, "sha512", "SHA512"}};
 
-static const char *const words[] = {"is not there", "is malformed",
-                                    "is by a key that is not allowed", "does not hold", "holds"};
+static const char *const words[] = {"is not there",
+                                    "is malformed",
+                                    "is by a key that is not allowed",
+                                    "does not hold",
+                                    "was not verified: too many before it do not hold",
+                                    "holds"};
 
 const char *verify_imasig_word(enum verify_imasig sig)
 {
-    return words[(unsigned)sig < 5 ? sig : VERIFY_IMASIG_MALFORMED];
+    return words[(unsigned)sig < 6 ? sig : VERIFY_IMASIG_MALFORMED];
 }
 
 /* ---- keys ------------------------------------------------------------------------------------ */
@@ -165,7 +169,8 @@ static bool holds(EVP_PKEY *key, const char *hash, struct att_slice digest, stru
 }
 
 enum verify_imasig verify_imasig_check(const struct verify_imasig_key *keys, size_t n,
-                                       const struct parse_ima_entry *entry, uint8_t ret_keyid[4])
+                                       const struct parse_ima_entry *entry, size_t *tries,
+                                       uint8_t ret_keyid[4])
 {
     struct att_slice field = sig_field(entry);
     struct header header;
@@ -184,13 +189,18 @@ enum verify_imasig verify_imasig_check(const struct verify_imasig_key *keys, siz
     if (!hash) {
         return VERIFY_IMASIG_MALFORMED;
     }
-    enum verify_imasig found = VERIFY_IMASIG_UNKNOWN;
-    for (size_t i = 0; i < n && found != VERIFY_IMASIG_GOOD; i++) {
-        if (memcmp(keys[i].keyid, header.keyid.ptr, 4) == 0) {
-            found = holds(keys[i].key, hash, ATT_SLICE(digest, len), header.sig)
-                        ? VERIFY_IMASIG_GOOD
-                        : VERIFY_IMASIG_BAD;
+    for (size_t i = 0; i < n; i++) {
+        if (memcmp(keys[i].keyid, header.keyid.ptr, 4) != 0) {
+            continue;
         }
+        if (*tries == 0) {
+            return VERIFY_IMASIG_UNTRIED;
+        }
+        if (holds(keys[i].key, hash, ATT_SLICE(digest, len), header.sig)) {
+            return VERIFY_IMASIG_GOOD;
+        }
+        (*tries)--;
+        return VERIFY_IMASIG_BAD;
     }
-    return found;
+    return VERIFY_IMASIG_UNKNOWN;
 }

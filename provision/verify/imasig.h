@@ -16,6 +16,9 @@
 
 #define VERIFY_IMASIG_KEYS_MAX 16
 #define VERIFY_IMASIG_CERT_MAX 8192 /* bytes of a certificate */
+/* Of one list of IMA, signatures that were verified and do not hold; further ones are not verified.
+ * What a host writes there costs it nothing, verifying costs the issuer much. */
+#define VERIFY_IMASIG_TRIES 32
 
 struct verify_imasig_key {
     EVP_PKEY *key; /* owned: RSA of 2048 bits and more, or EC on P-256, P-384, P-521 */
@@ -33,12 +36,16 @@ enum verify_imasig {
     VERIFY_IMASIG_MALFORMED, /* or of another type or hash, or not over this kind of digest */
     VERIFY_IMASIG_UNKNOWN,   /* no key of that id */
     VERIFY_IMASIG_BAD,       /* its key did not make it over this digest */
+    VERIFY_IMASIG_UNTRIED,   /* there is a key of that id, and no try was left */
     VERIFY_IMASIG_GOOD,
 };
-/* "is not there", "is malformed", "is by a key that is not allowed", "does not hold", "holds". */
+/* "is not there", "is malformed", "is by a key that is not allowed", "does not hold", "was not
+ * verified: too many before it do not hold", "holds". */
 const char *verify_imasig_word(enum verify_imasig sig);
-/* Of a violation: NONE. ret_keyid: of a signature that has one, else zeroes. */
+/* Of a violation: NONE. No two keys have the same id. tries: how many may still turn out not to
+ * hold; one less for each that does not. ret_keyid: of a signature that has one, else zeroes. */
 enum verify_imasig verify_imasig_check(const struct verify_imasig_key *keys, size_t n,
-                                       const struct parse_ima_entry *entry, uint8_t ret_keyid[4]);
+                                       const struct parse_ima_entry *entry, size_t *tries,
+                                       uint8_t ret_keyid[4]);
 
 #endif

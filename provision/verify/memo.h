@@ -17,6 +17,7 @@ struct verify_memo;
 /* How far an IMA list was judged by an ima rule, and what was seen (imajudge.c). */
 struct verify_ima_seen {
     size_t offset, number; /* of an entry, in the list */
+    size_t tries;          /* that were left for its signature */
 };
 struct verify_ima_judged {
     size_t used, n_entries; /* bytes and entries of the list */
@@ -24,6 +25,7 @@ struct verify_ima_judged {
     uint32_t excluded[VERIFY_MEMO_EXCLUDES]; /* by each of the rule's prefixes */
     struct verify_ima_seen found[VERIFY_MEMO_FOUND];
     size_t n_found;
+    size_t tries; /* signatures that may still turn out not to hold (imasig.h) */
     size_t left_out[VERIFY_FINDING_COUNT]; /* findings beyond those */
 };
 

@@ -391,6 +391,49 @@ static void dry_run_of_good_quotes_only(void **state)
     stage_free(&s);
 }
 
+/* One list too many is refused by name, and there is room again when one went. */
+static void room_for_allowlists(void **state)
+{
+    (void)state;
+    struct stage s;
+    char first[65] = "";
+    stage_new(&s, "none");
+    for (size_t i = 0; i <= 256; i++) {
+        att_autobuf text = {0};
+        att_autojson *result = NULL;
+        struct att_err why = {0};
+        att_buf_printf(&text, VERIFY_IMALIST_HEADER "sha256:%064zx /a\n", i);
+        enum att_rc rc = issuer_allowlist_apply(s.rig.issuer, NULL, att_buf_slice(&text), "x",
+                                                false, NULL, &result, &why);
+        if (i == 256) {
+            assert_int_equal(rc, ATT_E_CONFLICT);
+            assert_string_equal(why.reason, "allowlistsMany");
+            break;
+        }
+        assert_int_equal(rc, ATT_OK);
+        if (i == 0) {
+            snprintf(first, sizeof first, "%s",
+                     json_string_value(json_object_get(result, "sha256")));
+        }
+    }
+    json_t *shown = rig_admin(&s.rig, "allowlist.list", json_object());
+    const json_t *lists = json_object_get(shown, "allowlists");
+    assert_int_equal(json_array_size(lists), 256);
+    const json_t *one = json_array_get(lists, 0);
+    assert_int_equal(json_integer_value(json_object_get(one, "bytes")),
+                     sizeof VERIFY_IMALIST_HEADER - 1 + 75);
+    assert_int_equal(json_integer_value(json_object_get(one, "entries")), 1);
+    assert_string_equal(issuer_string(one, "label"), "x");
+    assert_string_equal(issuer_string(one, "policies"), "");
+    json_decref(shown);
+    rig_admin_done(&s.rig, "allowlist.delete", json_pack("{s:s}", "sha256", first));
+    att_autobuf text = {0};
+    att_buf_printf(&text, VERIFY_IMALIST_HEADER "sha256:%064x /a\n", 256);
+    rig_ok(issuer_allowlist_apply(s.rig.issuer, NULL, att_buf_slice(&text), "x", false, NULL, NULL,
+                                  &err));
+    stage_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -403,6 +446,7 @@ int main(void)
         cmocka_unit_test(rolled_back),
         cmocka_unit_test(dry_run),
         cmocka_unit_test(dry_run_of_good_quotes_only),
+        cmocka_unit_test(room_for_allowlists),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

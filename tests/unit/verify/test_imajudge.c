@@ -1,202 +1,6 @@
 /* IMA's list judged by a policy's ima rule: a guest's list (tests/vectors/ima) and entries behind
  * it, with one thing wrong at a time. */
-#include "tests/unit/verify/harness.h"
-
-#include "attestd/base/enc.h"
-#include "attestd/base/io.h"
-#include "attestd/base/json.h"
-#include "provision/verify/draft.h"
-#include "provision/verify/imadraft.h"
-#include "tests/support/imalist.h"
-
-#include <openssl/x509v3.h>
-#include <stdlib.h>
-
-#define MASK 0x47ffU      /* 0-10, 14 */
-#define LATE 1796000000LL /* the time of judging */
-
-struct guest {
-    struct att_buf firmware, ima;
-    size_t signed_len, base;
-    struct parse_pcr_set quoted;
-    struct verify_imalist *allowed;
-    struct verify_memo *memo;
-    json_t *policy;
-    enum verify_mode mode;
-};
-
-static void load(const char *name, struct att_buf *ret)
-{
-    char path[4300];
-    const char *root = getenv("ATT_VECTORS");
-    (void)snprintf(path, sizeof(path), "%s/ima/%s", root ? root : "tests/vectors", name);
-    assert_int_equal(att_io_read_file(path, (size_t)4 << 20, ret, NULL), ATT_OK);
-}
-
-/* PCR 10 as a TPM has it after this list. */
-static void settle(struct guest *g)
-{
-    struct parse_ima_pcrs pcrs;
-    const struct parse_ima_replay how = {.bank = PARSE_ALG_SHA256, .at_least = SIZE_MAX};
-    assert_int_equal(parse_ima_replay(att_buf_slice(&g->ima), &how, &pcrs, NULL), ATT_OK);
-    memcpy(g->quoted.value[10], pcrs.value[10], 32);
-}
-
-static struct verify_imalist *list_of(const char *text)
-{
-    struct verify_imalist *list = NULL;
-    struct att_err err = {0};
-    if (verify_imalist_parse(att_slice_str(text), &list, &err)) {
-        fail_msg("%s", err.msg);
-    }
-    return list;
-}
-
-static void logs_of(const struct guest *g, struct evidence_logs *logs)
-{
-    size_t n = g->signed_len < g->ima.len ? g->signed_len : g->ima.len;
-    assert_int_equal(evidence_logs_add(logs, "firmware", att_buf_slice(&g->firmware), NULL),
-                     ATT_OK);
-    assert_int_equal(evidence_logs_add(logs, "ima", ATT_SLICE(g->ima.ptr, n), NULL), ATT_OK);
-    if (n < g->ima.len) {
-        struct att_slice tail = ATT_SLICE(g->ima.ptr + n, g->ima.len - n);
-        assert_int_equal(evidence_logs_set_tail(logs, "ima", tail, NULL), ATT_OK);
-    }
-    if (g->base) {
-        uint8_t digest[ATT_SHA256_LEN];
-        att_sha256(digest, ATT_SLICE(g->ima.ptr, g->base));
-        assert_int_equal(evidence_logs_set_base(logs, "ima", g->base, digest, NULL), ATT_OK);
-    }
-}
-
-/* The policy that measure drafts of this guest, with the list of what IMA has. */
-static void draft(struct guest *g)
-{
-    struct evidence_logs logs = {0};
-    struct att_err err = {0};
-    att_autobuf lines = {0}, text = {0}, json = {0};
-    verify_autoverdict *verdict = verify_verdict_new();
-    struct verify_imadraft_sum sum;
-    assert_int_equal(verify_imadraft_lines(att_buf_slice(&g->ima), NULL, &lines, &sum, NULL),
-                     ATT_OK);
-    assert_int_equal(verify_imadraft_list(att_buf_slice(&lines), NULL, &text, NULL), ATT_OK);
-    g->allowed = list_of(att_buf_cstr(&text));
-    logs_of(g, &logs);
-    const struct verify_draft_in in = {.name = "guest",
-                                       .version = 1,
-                                       .pcrs = &g->quoted,
-                                       .logs = &logs,
-                                       .now = LATE,
-                                       .allowlist = g->allowed};
-    if (verify_policy_draft(&in, &json, verdict, &err)) {
-        print_verdict(verdict);
-        fail_msg("draft: %s", err.msg);
-    }
-    assert_int_equal(att_json_parse(att_buf_slice(&json), json.len, &g->policy, NULL), ATT_OK);
-    evidence_logs_done(&logs);
-}
-
-static void guest_new(struct guest *g, size_t entries)
-{
-    att_autobuf text = {0};
-    ATT_CLEANUP(parse_ima_done) struct parse_ima list = {0};
-    struct parse_ima_entry entry;
-    memset(g, 0, sizeof(*g));
-    g->signed_len = SIZE_MAX;
-    load("eventlog.bin", &g->firmware);
-    load("ima.bin", &g->ima);
-    load("pcrs.json", &text);
-    assert_int_equal(parse_pcr_set_parse(att_buf_slice(&text), NULL, &g->quoted, NULL), ATT_OK);
-    g->quoted.sel.mask = MASK;
-    assert_int_equal(parse_ima_init(&list, att_buf_slice(&g->ima), NULL), ATT_OK);
-    for (size_t i = 0; i < entries; i++) {
-        assert_int_equal(parse_ima_next(&list, &entry, NULL), ATT_OK);
-    }
-    g->ima.len = list.pos;
-    settle(g);
-    draft(g);
-}
-
-static void guest_done(struct guest *g)
-{
-    att_buf_done(&g->firmware);
-    att_buf_done(&g->ima);
-    verify_imalist_free(g->allowed);
-    verify_memo_free(g->memo);
-    json_decref(g->policy);
-}
-
-static json_t *rule(const struct guest *g)
-{
-    return json_object_get(g->policy, "ima");
-}
-
-static void add_entry(struct guest *g, const struct imalist_entry *entry)
-{
-    imalist_binary(entry, &g->ima);
-    settle(g);
-}
-
-static void add(struct guest *g, const char *tmpl, const char *prefix, const char *name, char byte)
-{
-    uint8_t digest[64];
-    memset(digest, byte, sizeof(digest));
-    const struct imalist_entry entry = {.tmpl = tmpl,
-                                        .prefix = prefix,
-                                        .file =
-                                            ATT_SLICE(digest, !prefix || strstr(prefix, "sha1") ? 20
-                                                              : strstr(prefix, "sha512")        ? 64
-                                                                                         : 32),
-                                        .name = name};
-    add_entry(g, &entry);
-}
-
-static struct verify_verdict *judge_with(const struct guest *g, struct verify_imalist *second)
-{
-    struct evidence_logs logs = {0};
-    struct verify_verdict *verdict = verify_verdict_new();
-    char *text = json_dumps(g->policy, 0);
-    struct att_err err = {0};
-    verify_autopolicy *policy = NULL;
-    if (verify_policy_parse(att_slice_str(text), &policy, &err)) {
-        fail_msg("policy: %s", err.msg);
-    }
-    free(text);
-    verify_imarule_bind(&policy->ima, g->allowed);
-    if (second) {
-        verify_imarule_bind(&policy->ima, second);
-    }
-    logs_of(g, &logs);
-    const struct verify_policy_in in = {
-        .policy = policy, .now = LATE, .quoted = &g->quoted, .mode = g->mode, .memo = g->memo};
-    (void)!verify_policy_try(&in, &logs, policy->logs, verdict);
-    evidence_logs_done(&logs);
-    return verdict;
-}
-
-static void good(const struct guest *g, const char *says)
-{
-    verify_autoverdict *verdict = judge_with(g, NULL);
-    assert_accepted(verdict, says);
-    const struct verify_check *check = find_check(verdict, VERIFY_REASON_BOOT_POLICY);
-    if (!strstr(check->detail, says)) {
-        fail_msg("\"%s\" does not say \"%s\"", check->detail, says);
-    }
-}
-
-/* Exactly one finding refuses: this, saying that; and it is why the boot is refused. */
-static void bad(const struct guest *g, enum verify_finding_id id, const char *says)
-{
-    verify_autoverdict *verdict = judge_with(g, NULL);
-    assert_refused(verdict, VERIFY_REASON_BOOT_POLICY, says);
-    const struct verify_finding *finding = &verdict->findings[0];
-    if (verdict->n_refusing != 1 || finding->id != id || !strstr(finding->detail, says) ||
-        strcmp(finding->component, "ima") != 0 || strcmp(finding->log, "ima") != 0 ||
-        !finding->remedy[0]) {
-        print_verdict(verdict);
-        fail_msg("expected %s saying \"%s\"", verify_finding_word(id), says);
-    }
-}
+#include "tests/unit/verify/imaguest.h"
 
 /* ---- the guest's own list -------------------------------------------------------------------- */
 
@@ -398,6 +202,64 @@ static void test_windows(void **state)
 }
 
 /* A list that is not at hand refuses in every mode. */
+/* A name that a list has is not left open because the list's window ended, or has not begun; with a
+ * memory of the time before, too. */
+static void test_window_excluded(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *member, *time;
+        char byte;
+        enum verify_finding_id id;
+        const char *says;
+    } cases[] = {
+        {"notAfter", "2026-01-01T00:00:00Z", 1, VERIFY_FINDING_IMA_WINDOW, "was valid until"},
+        {"notBefore", "2037-01-01T00:00:00Z", 1, VERIFY_FINDING_IMA_WINDOW, "is valid from"},
+        {"notAfter", "2026-01-01T00:00:00Z", 2, VERIFY_FINDING_IMA_DIGEST,
+         "those with this name are outside of their window"},
+        {"notBefore", "2037-01-01T00:00:00Z", 2, VERIFY_FINDING_IMA_DIGEST,
+         "those with this name are outside of their window"},
+    };
+    for (size_t i = 0; i < 8; i++) {
+        struct guest g;
+        guest_new(&g, 10);
+        g.memo = i < 4 ? NULL : verify_memo_new(4);
+        verify_autoimalist *second = list_of(second_text);
+        add(&g, "ima-ngv2", "ima:sha256", "/usr/bin/new", cases[i % 4].byte);
+        json_object_set_new(rule(&g), "excludes",
+                            json_pack("[{s:s, s:s}]", "prefix", "/usr/bin/", "reason", "test"));
+        name_second(&g, second, cases[i % 4].member, cases[i % 4].time);
+        for (size_t again = 0; again < 2; again++) {
+            verify_autoverdict *verdict = judge_with(&g, second);
+            assert_refused(verdict, VERIFY_REASON_BOOT_POLICY, cases[i % 4].says);
+            assert_int_equal(verdict->n_findings, 1);
+            assert_int_equal(verdict->findings[0].id, cases[i % 4].id);
+            assert_non_null(strstr(verdict->findings[0].detail, cases[i % 4].says));
+        }
+        guest_done(&g);
+    }
+}
+
+/* The same list judged while the second list's window was open, and after it ended: what was
+ * remembered of before is not believed. */
+static void test_window_ends(void **state)
+{
+    (void)state;
+    struct guest g;
+    guest_new(&g, 10);
+    g.memo = verify_memo_new(4);
+    verify_autoimalist *second = list_of(second_text);
+    add(&g, "ima-ngv2", "ima:sha256", "/usr/bin/new", 1);
+    name_second(&g, second, "notAfter", "2037-01-01T00:00:00Z");
+    verify_autoverdict *open = judge_with(&g, second);
+    assert_accepted(open, "open");
+    g.now = 2114380801; /* 2037-01-01T00:00:01Z */
+    verify_autoverdict *ended = judge_with(&g, second);
+    assert_refused(ended, VERIFY_REASON_BOOT_POLICY, "ended");
+    assert_int_equal(ended->findings[0].id, VERIFY_FINDING_IMA_WINDOW);
+    guest_done(&g);
+}
+
 static void test_unbound(void **state)
 {
     (void)state;
@@ -440,138 +302,6 @@ static void test_lenient(void **state)
     guest_done(&g);
 }
 
-/* ---- signatures ------------------------------------------------------------------------------ */
-
-struct signer {
-    EVP_PKEY *key;
-    char *base64;
-    uint8_t keyid[4];
-};
-
-static void signer_new(struct signer *s)
-{
-    X509 *cert = X509_new();
-    unsigned char *der = NULL;
-    att_autobuf text = {0};
-    s->key = EVP_EC_gen("P-256");
-    assert_true(ASN1_INTEGER_set(X509_get_serialNumber(cert), 1) == 1);
-    X509_gmtime_adj(X509_getm_notBefore(cert), 0);
-    X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
-    assert_int_equal(X509_set_pubkey(cert, s->key), 1);
-    X509V3_CTX ctx;
-    X509V3_set_ctx(&ctx, cert, cert, NULL, NULL, 0);
-    X509_EXTENSION *ski = X509V3_EXT_conf_nid(NULL, &ctx, NID_subject_key_identifier, "hash");
-    assert_non_null(ski);
-    assert_int_equal(X509_add_ext(cert, ski, -1), 1);
-    X509_EXTENSION_free(ski);
-    assert_true(X509_sign(cert, s->key, EVP_sha256()) > 0);
-    const ASN1_OCTET_STRING *id = X509_get0_subject_key_id(cert);
-    memcpy(s->keyid, ASN1_STRING_get0_data(id) + ASN1_STRING_length(id) - 4, 4);
-    int len = i2d_X509(cert, &der);
-    assert_true(len > 0);
-    att_buf_b64(&text, ATT_SLICE(der, (size_t)len));
-    s->base64 = strdup(att_buf_cstr(&text));
-    OPENSSL_free(der);
-    X509_free(cert);
-}
-
-static void signer_done(struct signer *s)
-{
-    EVP_PKEY_free(s->key);
-    free(s->base64);
-}
-
-/* security.ima as evmctl writes it. */
-static void sign_digest(const struct signer *s, struct att_slice digest, struct att_buf *ret)
-{
-    uint8_t sig[256];
-    size_t len = sizeof(sig);
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(s->key, NULL);
-    assert_int_equal(EVP_PKEY_sign_init(ctx), 1);
-    assert_int_equal(EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()), 1);
-    assert_int_equal(EVP_PKEY_sign(ctx, sig, &len, digest.ptr, digest.len), 1);
-    EVP_PKEY_CTX_free(ctx);
-    att_buf_put(ret, "\x03\x02\x04", 3);
-    att_buf_put(ret, s->keyid, 4);
-    att_buf_be16(ret, (uint16_t)len);
-    att_buf_put(ret, sig, len);
-}
-
-static void add_signed(struct guest *g, const struct signer *s, size_t spoil, const char *alg)
-{
-    static uint8_t digest[32] = {9, 9, 9};
-    att_autobuf sig = {0};
-    sign_digest(s, ATT_SLICE_ARRAY(digest), &sig);
-    if (spoil) {
-        sig.ptr[spoil] ^= 1;
-    }
-    const struct imalist_entry entry = {.tmpl = "ima-sig",
-                                        .prefix = alg,
-                                        .file = ATT_SLICE_ARRAY(digest),
-                                        .name = "/usr/bin/signed",
-                                        .extra = {att_buf_slice(&sig)},
-                                        .n_extra = 1};
-    add_entry(g, &entry);
-}
-
-static void test_signed(void **state)
-{
-    (void)state;
-    static const struct {
-        size_t spoil;
-        const char *says; /* NULL: good */
-    } cases[] = {
-        {0, NULL},
-        {20, "does not hold"},               /* the signature */
-        {4, "by a key that is not allowed"}, /* the key id */
-        {2, "malformed"},                    /* the hash */
-        {1, "malformed"},                    /* the version */
-        {8, "malformed"},                    /* the length */
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct guest g;
-        struct signer s;
-        guest_new(&g, 10);
-        signer_new(&s);
-        json_object_set_new(rule(&g), "certificates", json_pack("[s]", s.base64));
-        add_signed(&g, &s, cases[i].spoil, "sha256");
-        if (cases[i].says) {
-            bad(&g, VERIFY_FINDING_IMA_SIGNATURE, cases[i].says);
-        } else {
-            good(&g, "11 entries, 9 on allow lists, 1 signed, 0 excluded");
-            /* Without the certificate a signature is nothing. */
-            json_object_del(rule(&g), "certificates");
-            bad(&g, VERIFY_FINDING_IMA_UNLISTED, "/usr/bin/signed");
-        }
-        signer_done(&s);
-        guest_done(&g);
-    }
-}
-
-/* Of another file: the signature is over another digest. */
-static void test_signed_other(void **state)
-{
-    (void)state;
-    struct guest g;
-    struct signer s;
-    static uint8_t one[32] = {1}, other[32] = {2};
-    att_autobuf sig = {0};
-    guest_new(&g, 10);
-    signer_new(&s);
-    json_object_set_new(rule(&g), "certificates", json_pack("[s]", s.base64));
-    sign_digest(&s, ATT_SLICE_ARRAY(one), &sig);
-    const struct imalist_entry entry = {.tmpl = "ima-sig",
-                                        .prefix = "sha256",
-                                        .file = ATT_SLICE_ARRAY(other),
-                                        .name = "/usr/bin/signed",
-                                        .extra = {att_buf_slice(&sig)},
-                                        .n_extra = 1};
-    add_entry(&g, &entry);
-    bad(&g, VERIFY_FINDING_IMA_SIGNATURE, "does not hold");
-    signer_done(&s);
-    guest_done(&g);
-}
-
 /* ---- only what is new ------------------------------------------------------------------------ */
 
 static void test_incremental(void **state)
@@ -607,6 +337,17 @@ static void test_incremental(void **state)
 
 /* That it is not judged again is seen where a wrong memory is believed: this one says that the
  * whole list was judged and nothing found. */
+static void rule_key(const struct guest *g, uint8_t ret[32])
+{
+    uint8_t digest[32];
+    static const uint8_t valid[4] = {0, 0, 0, 1};
+    char *text = json_dumps(g->policy, 0);
+    att_sha256(digest, att_slice_str(text));
+    free(text);
+    const struct att_slice parts[] = {ATT_SLICE_ARRAY(digest), ATT_SLICE_ARRAY(valid)};
+    att_sha256_v(ret, parts, 2);
+}
+
 static void test_remembers(void **state)
 {
     (void)state;
@@ -614,13 +355,8 @@ static void test_remembers(void **state)
     guest_new(&g, 10);
     g.memo = verify_memo_new(4);
     good(&g, "10 entries, 9 on allow lists");
-    uint8_t list[32], key[32], digest[32];
-    static const uint8_t valid[4] = {0, 0, 0, 1};
-    char *text = json_dumps(g.policy, 0);
-    att_sha256(digest, att_slice_str(text));
-    free(text);
-    const struct att_slice parts[] = {ATT_SLICE_ARRAY(digest), ATT_SLICE_ARRAY(valid)};
-    att_sha256_v(key, parts, 2);
+    uint8_t list[32], key[32];
+    rule_key(&g, key);
     att_sha256(list, att_buf_slice(&g.ima));
     struct verify_ima_judged judged;
     assert_true(verify_memo_get_judged(g.memo, list, key, &judged));
@@ -629,6 +365,43 @@ static void test_remembers(void **state)
     judged.n_listed = 4711;
     verify_memo_put_judged(g.memo, list, key, &judged);
     good(&g, "10 entries, 4711 on allow lists");
+    guest_done(&g);
+}
+
+/* The same of the base that a longer list builds on: what was judged of it is not judged again, and
+ * a memory that claims more than was sent is not believed. */
+static void test_remembers_base(void **state)
+{
+    (void)state;
+    struct guest g;
+    guest_new(&g, 10);
+    g.memo = verify_memo_new(4);
+    good(&g, "10 entries, 9 on allow lists");
+    uint8_t list[32], key[32];
+    struct verify_ima_judged judged;
+    size_t before = g.ima.len;
+    rule_key(&g, key);
+    att_sha256(list, att_buf_slice(&g.ima));
+    assert_true(verify_memo_get_judged(g.memo, list, key, &judged));
+    judged.n_listed = 4711;
+    verify_memo_put_judged(g.memo, list, key, &judged);
+    add(&g, "ima-ngv2", "ima:sha256", "/usr/bin/evil", 1);
+    size_t one_more = g.ima.len;
+    add(&g, "ima-ngv2", "ima:sha256", "/usr/bin/worse", 1);
+    g.base = before;
+    json_object_set_new(g.policy, "severities", json_pack("{s:s}", "imaUnlisted", "warn"));
+    uint8_t other[32];
+    rule_key(&g, other);
+    verify_memo_put_judged(g.memo, list, other, &judged);
+    good(&g, "12 entries, 4711 on allow lists");
+    /* All of it is "used", and so is more than there is. */
+    g.base = one_more;
+    att_sha256(list, ATT_SLICE(g.ima.ptr, one_more));
+    judged.used = g.ima.len + 1;
+    verify_memo_free(g.memo);
+    g.memo = verify_memo_new(4);
+    verify_memo_put_judged(g.memo, list, other, &judged);
+    good(&g, "12 entries, 9 on allow lists");
     guest_done(&g);
 }
 
@@ -683,6 +456,8 @@ static void test_rule_refusals(void **state)
          "excludes[0]: prefix: \"/\" would exclude every file"},
         {"{" L ", \"excludes\": [{\"prefix\": \"/a b/\", \"reason\": \"x\"}]}",
          "excludes[0]: prefix: it has a space"},
+        {"{" L ", \"excludes\": [{\"prefix\": \"_\", \"reason\": \"x\"}]}",
+         "excludes[0]: prefix: expected the beginning of a path"},
         {"{" L ", \"templates\": [\"ima\"]}", "templates[0]: expected ima-ng"},
         {"{" L ", \"templates\": [\"ima-ng\", \"ima-ng\"]}", "templates[1]: expected ima-ng"},
         {"{" L ", \"certificates\": [\"AAAA\"]}", "certificates[0]: expected one DER certificate"},
@@ -742,10 +517,10 @@ int main(void)
         cmocka_unit_test(test_digest),      cmocka_unit_test(test_weak),
         cmocka_unit_test(test_excludes),    cmocka_unit_test(test_windows),
         cmocka_unit_test(test_unbound),     cmocka_unit_test(test_lenient),
-        cmocka_unit_test(test_signed),      cmocka_unit_test(test_signed_other),
         cmocka_unit_test(test_incremental), cmocka_unit_test(test_remembers),
         cmocka_unit_test(test_many),        cmocka_unit_test(test_rule_refusals),
-        cmocka_unit_test(test_rule_beside),
+        cmocka_unit_test(test_rule_beside), cmocka_unit_test(test_window_excluded),
+        cmocka_unit_test(test_window_ends), cmocka_unit_test(test_remembers_base),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -101,6 +101,10 @@ static void test_refusals(void **state)
         {HEAD "sha256:" A64 " /a\\x41\n", "line 2: expected a name"},
         {HEAD "sha256:" A64 " /a\\x0\n", "line 2: expected a name"},
         {HEAD "sha256:" A64 " /a\\x00\n", "line 2: expected a name"},
+        {HEAD "sha256:" A64 " /a\xff\n", "line 2: expected a name"},
+        {HEAD "sha256:" A64 " /a\xc3\\xa4\n", "line 2: expected a name"},
+        {HEAD "sha256:" A64 " /a\\xc3\\xa4\n", "line 2: expected a name"},
+        {HEAD "# \xff\nsha256:" A64 " /a\n", "line 2: expected a comment in UTF-8"},
         {HEAD "# one\nsha256:" A64 " /a\nsha256:" B64 " /a\nsha256:" A64 " /a\n",
          "line 5: the same name and digest as line 3"},
     };
@@ -165,12 +169,87 @@ static void test_many(void **state)
     }
 }
 
+/* A name of any bytes can be written, in one way, and the text is UTF-8: an upload is JSON. */
+static void test_not_utf8(void **state)
+{
+    (void)state;
+    att_autobuf text = {0};
+    uint8_t digest[32];
+    memset(digest, 0xaa, sizeof(digest));
+    static const char *const names[] = {"/tmp/\xff",         "/tmp/\xc3\xa4", "/tmp/\xe2\x82",
+                                        "/tmp/\xed\xa0\x80", "/tmp/\xc0\xaf", "/\xf0\x9f\x98\x80"};
+    att_buf_put_str(&text, HEAD);
+    for (size_t i = 0; i < 6; i++) {
+        const struct verify_imalist_entry entry = {.name = att_slice_str(names[i]),
+                                                   .kind = verify_imalist_kind("", "sha256", 32),
+                                                   .digest = digest};
+        verify_imalist_put(&text, &entry);
+    }
+    assert_string_equal(att_buf_cstr(&text),
+                        HEAD "sha256:" A64 " /tmp/\\xff\nsha256:" A64 " /tmp/\xc3\xa4\n"
+                             "sha256:" A64 " /tmp/\\xe2\\x82\nsha256:" A64
+                             " /tmp/\\xed\\xa0\\x80\nsha256:" A64 " /tmp/\\xc0\\xaf\n"
+                             "sha256:" A64 " /\xf0\x9f\x98\x80\n");
+    verify_autoimalist *list = list_of(att_buf_cstr(&text));
+    for (size_t i = 0; i < 6; i++) {
+        bool named = false;
+        assert_true(has(list, names[i], verify_imalist_kind("", "sha256", 32), 0xaa, &named));
+    }
+}
+
+/* 200,000 digests of one name: the work is by the line, not by its square. Walking the name's lines
+ * for each would take 2e10 steps, which no time limit of a test allows. */
+static void test_one_name(void **state)
+{
+    (void)state;
+    att_autobuf text = ATT_BUF_INIT(VERIFY_IMALIST_BYTES_MAX);
+    att_buf_put_str(&text, HEAD);
+    for (size_t i = 0; i < 200000; i++) {
+        att_buf_printf(&text, "sha256:%064zx /a\n", i);
+    }
+    verify_autoimalist *list = list_of(att_buf_cstr(&text));
+    assert_int_equal(verify_imalist_count(list), 200000);
+    unsigned kind = verify_imalist_kind("", "sha256", 32);
+    for (size_t i = 0; i < 400000; i++) {
+        uint8_t digest[32] = {0};
+        bool named = false;
+        for (size_t k = 0; k < 4; k++) {
+            digest[31 - k] = (uint8_t)(i >> 8 * k);
+        }
+        assert_int_equal(verify_imalist_has(list, ATT_SLICE_LIT("/a"), kind, digest, &named),
+                         i < 200000);
+        assert_true(named);
+    }
+    att_buf_printf(&text, "sha256:%064x /a\n", 7);
+    refused(att_buf_cstr(&text), ATT_E_PARSE, "line 200002: the same name and digest as line 9");
+}
+
+/* Comments have an end, too: an upload goes by whole lines. */
+static void test_long_comment(void **state)
+{
+    (void)state;
+    for (size_t len = VERIFY_IMALIST_LINE_MAX; len <= VERIFY_IMALIST_LINE_MAX + 1; len++) {
+        att_autobuf text = {0};
+        att_buf_put_str(&text, HEAD "#");
+        for (size_t i = 1; i < len; i++) {
+            att_buf_u8(&text, 'c');
+        }
+        att_buf_put_str(&text, "\nsha256:" A64 " /a\n");
+        if (len > VERIFY_IMALIST_LINE_MAX) {
+            refused(att_buf_cstr(&text), ATT_E_PARSE, "line 2: it is longer than 32768 bytes");
+        } else {
+            verify_imalist_free(list_of(att_buf_cstr(&text)));
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_looks_up), cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_draft),
-        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_many),     cmocka_unit_test(test_not_utf8),
+        cmocka_unit_test(test_one_name), cmocka_unit_test(test_long_comment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
