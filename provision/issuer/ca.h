@@ -121,6 +121,7 @@ struct issuer_intent {
     struct certs_ak_spec ak;
     struct certs_server_spec dns;
     const char *subject, *account, *host, *ord, *profile, *decision;
+    const char *firmware;       /* as in its row; NULL: "" */
     struct issuer_authority by; /* ca NULL: issuer_intent_make takes it */
 };
 /* In the transaction that grants: who signs it, taken once, so that all that is said of it in the
@@ -145,8 +146,9 @@ ATT_MUST_USE enum att_rc issuer_intent_sign(struct issuer *issuer, struct store_
 ATT_MUST_USE enum att_rc issuer_intent_recover(struct issuer *issuer, bool others, size_t *ret_left,
                                                struct att_err *err);
 /* A transaction with an intent in it failed with this. Where nobody knows whether it stands (the
- * database went away at the commit), the running issuer looks for what it left (issuer_intent_tick):
- * an order that is processing is completed, also if nobody finalizes it again. */
+ * database went away at the commit), the running issuer looks for what it left
+ * (issuer_intent_tick): an order that is processing is completed, also if nobody finalizes it
+ * again. */
 void issuer_intent_unsure(struct issuer *issuer, enum att_rc rc);
 /* The same in a running issuer, when something was left: with pauses that grow from 1 to 60 s; and
  * every 5 s for what another issuer of the same store left. Main thread. */
