@@ -1,6 +1,7 @@
 /* Certificates for permanent identifiers: a stock device-attest-01 client with an AK certificate of
  * ours. Each check of the statement, of the store and of the CSR refuses alone, by its name; and no
  * way leads from here to an agent's name. */
+#include "provision/store/store_internal.h"
 #include "tests/unit/issuer/device.h"
 
 /* ---- what is given ---- */
@@ -532,6 +533,46 @@ static void csrs(void **state)
     stage_free(&s);
 }
 
+static const struct store_db_ops *real;
+static bool deaf; /* what is committed is not answered */
+
+static enum att_rc deaf_begin(struct store_db *db, enum store_mode mode, struct store_con **ret_con,
+                              struct att_err *err)
+{
+    deaf = mode != STORE_READ;
+    return real->begin(db, mode, ret_con, err);
+}
+
+static enum att_rc deaf_commit(struct store_con *con, struct att_err *err)
+{
+    enum att_rc rc = real->commit(con, err);
+    return rc || !deaf ? rc : att_fail(err, ATT_E_UNREACHABLE, "no answer");
+}
+
+/* The decision stands although nobody was told: the order becomes valid without a further
+ * request. */
+static void unanswered(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    struct store_db_ops ops;
+    stage_devices(&s);
+    ready(&s, &s.client, &o);
+    real = s.rig.issuer->store->ops;
+    ops = *real;
+    ops.begin = deaf_begin;
+    ops.commit = deaf_commit;
+    s.rig.issuer->store->ops = &ops;
+    assert_int_equal(finalize(&s, &s.client, &o), 503);
+    s.rig.issuer->store->ops = real;
+    s.rig.issuer->intent_try_ms = 0;
+    issuer_intent_tick(s.rig.issuer);
+    assert_int_equal(client_get(&s.client, o.url), 200);
+    assert_string_equal(client_text(&s.client, "status"), "valid");
+    stage_free(&s);
+}
+
 static void of_an_account(struct forge *f, enum forge_stage at)
 {
     if (at == FORGE_KEYS) {
@@ -637,6 +678,7 @@ int main(void)
         cmocka_unit_test(csrs),           cmocka_unit_test(account_key),
         cmocka_unit_test(banned),         cmocka_unit_test(replaces),
         cmocka_unit_test(firmware),       cmocka_unit_test(strangers_records),
+        cmocka_unit_test(unanswered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -499,6 +499,47 @@ static enum att_rc watched_begin(struct store_db *db, enum store_mode mode,
                : real->begin(db, mode, ret_con, err);
 }
 
+static bool deaf; /* what is committed is not answered */
+
+static enum att_rc begin_write(struct store_db *db, enum store_mode mode,
+                               struct store_con **ret_con, struct att_err *err)
+{
+    deaf = mode != STORE_READ;
+    return real->begin(db, mode, ret_con, err);
+}
+
+static enum att_rc watched_commit(struct store_con *con, struct att_err *err)
+{
+    enum att_rc rc = real->commit(con, err);
+    return rc || !deaf ? rc : att_fail(err, ATT_E_UNREACHABLE, "no answer");
+}
+
+/* The decision stands although nobody was told: it is signed without a further request. */
+static void unanswered(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct reply reply = {0};
+    struct store_db_ops watched;
+    stage_step(&s);
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
+    issuer_autofree *solution = solve(&s.tpm, &reply);
+    real = s.rig.issuer->store->ops;
+    watched = *real;
+    watched.begin = begin_write;
+    watched.commit = watched_commit;
+    s.rig.issuer->store->ops = &watched;
+    ask(&s.rig, URL_SECRET, solution, &reply);
+    assert_int_equal(reply.status, 503);
+    s.rig.issuer->store->ops = real;
+    ak_is(&s.rig, STORE_CERT_INTENT);
+    s.rig.issuer->intent_try_ms = 0;
+    issuer_intent_tick(s.rig.issuer);
+    ak_is(&s.rig, STORE_CERT_ISSUED);
+    json_decref(reply.body);
+    stage_free(&s);
+}
+
 /* Our own troubles burn no solution, and tell nothing of the inside; a stranger takes no writer's
  * turn. */
 static void store_away(void **state)
@@ -639,7 +680,7 @@ int main(void)
         cmocka_unit_test(bounded),    cmocka_unit_test(banned_elsewhere),
         cmocka_unit_test(firmware),   cmocka_unit_test(left_behind),
         cmocka_unit_test(store_away), cmocka_unit_test(strangers),
-        cmocka_unit_test(limits),
+        cmocka_unit_test(limits),     cmocka_unit_test(unanswered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
