@@ -38,7 +38,8 @@ struct step {
  * -----------------------------------------------------------------------------------------------
  */
 
-/* The template that an EK of this kind has; policy A or B is the same to TPM2_MakeCredential. */
+/* The template that an EK of this kind has, for TPM2_MakeCredential: policy A or B is the same to
+ * it. The EK's own area is not sent, so of its attributes nothing is known (no_ek_area). */
 static enum att_rc template_of(const EVP_PKEY *key, struct parse_public *ret, struct att_err *err)
 {
     bool rsa = EVP_PKEY_is_a(key, "RSA");
