@@ -4,11 +4,13 @@
 
 #include "attestd/conf/conf.h"
 
-#define CONF_PROFILES_MAX   64
-#define CONF_DENY_MAX       256
-#define CONF_LOGS_MAX       3
-#define CONF_SIGNERS_MAX    16
-#define CONF_ENROLMENT      "enrolment" /* no profile has this name */
+#define CONF_PROFILES_MAX 64
+#define CONF_DENY_MAX     256
+#define CONF_LOGS_MAX     3
+#define CONF_SIGNERS_MAX  16
+#define CONF_ENROLMENT    "enrolment" /* no profile has this name */
+#define CONF_ATTESTATION_CA                                                                        \
+    "attestation-ca" /* likewise: of AKs of the attestation CA's endpoints */
 #define CONF_LIFETIME_MIN_S 120
 #define CONF_MEMORY_MAX_S   900 /* of a profile that allows memory keys */
 
@@ -123,6 +125,7 @@ struct conf_devices {
 #define CONF_LIMIT_ORDERS     2048
 #define CONF_LIMIT_FRUITLESS  512
 #define CONF_LIMIT_ENROLMENTS 64
+#define CONF_LIMIT_STEP       32
 struct conf_limits {
     unsigned account_orders;           /* CONF_LIMIT_ORDERS */
     unsigned account_fruitless_orders; /* CONF_LIMIT_FRUITLESS; of those without a certificate */
@@ -130,6 +133,7 @@ struct conf_limits {
     unsigned host_orders;              /* CONF_LIMIT_ORDERS */
     unsigned address_requests;         /* 600000 */
     unsigned address_accounts;         /* 2000; newAccount requests */
+    unsigned address_step;             /* CONF_LIMIT_STEP; messages to attestation-ca/ */
 };
 struct conf_issuer_tls {
     char *cert_file, *key_file;

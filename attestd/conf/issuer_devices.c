@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define AK_LIFETIME_MAX_S ((int64_t)31 * 86400)
+
 #define PTR CYAML_FLAG_POINTER
 #define OPT (CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL)
 #define STR(type, member, flags)                                                                   \
@@ -50,6 +52,10 @@ static void check_profile(struct conf_check *check, const struct conf_issuer *co
     if (twice) {
         conf_bad(check, at.text, "profile \"%.64s\" stands there twice", p->name);
     }
+    if (strcmp(p->name, CONF_ATTESTATION_CA) == 0) {
+        conf_bad(check, at.text,
+                 "\"" CONF_ATTESTATION_CA "\" is the name of what the attestation CA gives");
+    }
     (void)conf_check_text(check, conf_path("devices.profiles[%u].description", i).text,
                           p->description, 256);
     (void)conf_check_duration(check, conf_path("devices.profiles[%u].lifetime", i).text,
@@ -65,6 +71,10 @@ void conf_devices_check(struct conf_check *check, struct conf_issuer *conf)
     if (devices) {
         (void)conf_check_duration(check, "devices.ak_lifetime", devices->ak_lifetime,
                                   CONF_LIFETIME_MIN_S, &devices->ak_lifetime_s);
+        if (devices->ak_lifetime_s > AK_LIFETIME_MAX_S) {
+            conf_bad(check, "devices.ak_lifetime", "expected at most 31d, found \"%.40s\"",
+                     devices->ak_lifetime);
+        }
     }
 }
 

@@ -34,9 +34,10 @@ const cyaml_schema_field_t conf_dns_fields[] = {
     CYAML_FIELD_END,
 };
 const cyaml_schema_field_t conf_limits_fields[] = {
-    LIMIT(account_orders), LIMIT(account_fruitless_orders), LIMIT(account_enrolments),
-    LIMIT(host_orders),    LIMIT(address_requests),         LIMIT(address_accounts),
-    CYAML_FIELD_END,
+    LIMIT(account_orders),     LIMIT(account_fruitless_orders),
+    LIMIT(account_enrolments), LIMIT(host_orders),
+    LIMIT(address_requests),   LIMIT(address_accounts),
+    LIMIT(address_step),       CYAML_FIELD_END,
 };
 
 bool conf_dns_defaults(struct conf_issuer *conf, const struct conf_node *root)
@@ -76,6 +77,7 @@ bool conf_limits_defaults(struct conf_issuer *conf, const struct conf_node *root
         {"host_orders", &l->host_orders, CONF_LIMIT_ORDERS},
         {"address_requests", &l->address_requests, 600000},
         {"address_accounts", &l->address_accounts, 2000},
+        {"address_step", &l->address_step, CONF_LIMIT_STEP},
     };
     const struct conf_node *given = conf_tree_get(root, "limits");
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
@@ -178,7 +180,7 @@ void conf_limits_check(struct conf_check *check, const struct conf_limits *limit
         limits->account_enrolments < 1 || limits->host_orders < 1) {
         conf_bad(check, "limits",
                  "expected at least 1 order and 1 enrolment; 0 means no limit for "
-                 "address_requests and address_accounts only");
+                 "address_requests, address_accounts and address_step only");
     }
 }
 

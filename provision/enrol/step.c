@@ -68,6 +68,19 @@ static enum att_rc take_certs(const json_t *obj, struct enrol_step_attest *r, st
     return ATT_OK;
 }
 
+/* "1.258": the upper half of TPM_PT_FIRMWARE_VERSION_1/2. What is not of that form says nothing. */
+static void take_version(const json_t *info, struct enrol_step_attest *r)
+{
+    const char *text = json_string_value(json_object_get(info, "firmwareVersion"));
+    unsigned major = 0, minor = 0;
+    int end = 0;
+    if (text && strlen(text) <= 11 && strspn(text, "0123456789.") == strlen(text) &&
+        sscanf(text, "%5u.%5u%n", &major, &minor, &end) == 2 && !text[end] && major <= UINT16_MAX &&
+        minor <= UINT16_MAX) {
+        snprintf(r->version, sizeof r->version, "%04x%04x", major & 0xffff, minor & 0xffff);
+    }
+}
+
 /* The manufacturer is the number of TPM_PT_MANUFACTURER in decimal. */
 static enum att_rc take_info(const json_t *obj, struct enrol_step_attest *r, struct att_err *err)
 {
@@ -79,6 +92,7 @@ static enum att_rc take_info(const json_t *obj, struct enrol_step_attest *r, str
         json_integer_value(version) != TPM_20) {
         return att_fail(err, ATT_E_PARSE, "\"tpmInfo\": expected \"version\" %d (TPM 2.0)", TPM_20);
     }
+    take_version(info, r);
     if (!text) {
         return ATT_OK;
     }

@@ -18,6 +18,7 @@ struct enrol_step_attest {
     struct att_buf create_data, create_attestation, create_signature; /* TPMS_CREATION_DATA,
                                                                        * TPMS_ATTEST,
                                                                        * TPMT_SIGNATURE */
+    char version[9];      /* as claimed: "major.minor" as 8 lowercase hex digits; likewise */
     char manufacturer[9]; /* as claimed: 8 lowercase hex digits; "" where it is not said */
 };
 void enrol_step_attest_done(struct enrol_step_attest *request);

@@ -1,5 +1,6 @@
 /* Accounts and their external binding to a ticket (RFC 8555 §7.3). */
 #include "provision/issuer/context.h"
+#include "provision/issuer/dns.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -327,7 +328,8 @@ static enum att_rc add_dns_order(void *user, const void *record, struct att_err 
 {
     struct orders *o = user;
     const struct store_dns_order *order = record;
-    issuer_autofree *url = issuer_url(o->call->issuer, "dns-order", order->id);
+    const char *noun = issuer_dns_is_device(order->type) ? "device-order" : "dns-order";
+    issuer_autofree *url = issuer_url(o->call->issuer, noun, order->id);
     (void)err;
     if (json_array_size(o->list) < ORDERS_TOLD && strcmp(order->status, "invalid") != 0) {
         json_array_append_new(o->list, json_string(url));

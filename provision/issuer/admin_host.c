@@ -239,7 +239,11 @@ enum att_rc issuer_admin_host_approve(struct issuer_admin_call *call, struct sto
         rc = in_scope(call, &host, err);
     }
     if (!rc) {
-        rc = issuer_set(&host.state, STORE_HOST_APPROVED) && issuer_set(&host.reason, "")
+        att_autojson *notes = issuer_json(host.notes);
+        int bad = json_object_set_new(notes, "approvedAt", json_integer(call->now));
+        issuer_autofree *text = bad ? NULL : issuer_json_text(notes);
+        rc = text && issuer_set(&host.notes, text) &&
+                     issuer_set(&host.state, STORE_HOST_APPROVED) && issuer_set(&host.reason, "")
                  ? save_host(call, tx, &host, err)
                  : att_fail(err, ATT_E_NOMEM, "no memory");
     }

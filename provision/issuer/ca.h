@@ -124,6 +124,7 @@ struct issuer_intent {
     struct certs_ak_spec ak;
     struct certs_server_spec dns;
     const char *subject, *account, *host, *ord, *profile, *decision;
+    const char *firmware;       /* as in its row; NULL: "" */
     struct issuer_authority by; /* ca NULL: issuer_intent_make takes it */
 };
 /* In the transaction that grants: who signs it, taken once, so that all that is said of it in the

@@ -42,7 +42,7 @@
 #define ISSUER_RECENT_TOKENS       8192 /* of one host; each leaves a record */
 #define ISSUER_RECENT_REVOCATIONS  64   /* by one account or key; each makes a new list */
 #define ISSUER_RECENT_REFUSED_LOGS 8    /* refused statements whose logs are kept */
-#define ISSUER_RECENT_STEP         32   /* messages of one address to attestation-ca/ */
+#define ISSUER_RECENT_STEP_AKS     16   /* AK certificates of one host by attestation-ca/ */
 #define ISSUER_RECENT_NEW_LOGS     64   /* logs not seen before, of up to 4 MiB each */
 #define ISSUER_TAILS_FREE          8192 /* bytes of tails that a statement may have beside that */
 /* A refused M1 is kept up to this; beyond, and for what it says besides, there is its digest. */
@@ -200,6 +200,8 @@ struct issuer_call {
     const char *id;              /* the path's last part, for routes that have one */
     struct acme_problem problem; /* when a handler wants its own; else made from the error */
     bool has_problem;
+    bool
+        uncounted; /* a refusal that is not the account's fault: "replaces", which a client drops */
     int64_t now;
 };
 
@@ -223,6 +225,8 @@ enum att_rc issuer_dns_order(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_dns_authz(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_dns_challenge(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_dns_finalize(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_device_order(struct issuer_call *call, struct att_err *err);
+enum att_rc issuer_device_authz(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_device_challenge(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_device_finalize(struct issuer_call *call, struct att_err *err);
 enum att_rc issuer_key_change(struct issuer_call *call, struct att_err *err);
@@ -234,6 +238,8 @@ enum att_rc issuer_revoke_cert(struct issuer_call *call, struct att_err *err);
 /* A problem document without a call. */
 void issuer_refuse_plain(struct issuer_response *response, int status, enum acme_problem_type type,
                          const char *text);
+/* Of an error that is no refusal: what the peer is told of our own troubles. */
+void issuer_refuse_err(struct issuer_response *response, const struct att_err *err);
 /* The account as it is now, as the answer. */
 ATT_MUST_USE enum att_rc issuer_account_reload(struct issuer_call *call, struct att_err *err);
 /* A refusal with its word. */
@@ -284,6 +290,7 @@ enum issuer_limit_kind {
     ISSUER_LIMIT_REVOCATIONS,
     ISSUER_LIMIT_HOST_ORDERS, /* those from here on as who asks says */
     ISSUER_LIMIT_HOST_TOKENS,
+    ISSUER_LIMIT_HOST_STEP, /* AK certificates of the attestation CA's endpoints */
     ISSUER_LIMIT_ADDRESS_REQUESTS,
     ISSUER_LIMIT_ADDRESS_ACCOUNTS,
     ISSUER_LIMIT_ADDRESS_STEP,   /* messages to the attestation CA's endpoints */
@@ -293,6 +300,9 @@ enum issuer_limit_kind {
 /* Whether this one did it this many times within ISSUER_RECENT_S already; if not, it is counted. */
 bool issuer_limit_take(struct issuer_limit *limit, enum issuer_limit_kind kind, const char *who,
                        unsigned most, int64_t now);
+/* A source as it is counted: an IPv4 address, of IPv6 the /64; "" when address is NULL. */
+#define ISSUER_SOURCE_LEN 48
+void issuer_limit_source(const char *address, char ret[ISSUER_SOURCE_LEN]);
 /* The same of a source address: IPv6 by its /64. most 0, or an address not known: never. */
 bool issuer_limit_take_address(struct issuer_limit *limit, enum issuer_limit_kind kind,
                                const char *address, unsigned most, int64_t now);
@@ -351,6 +361,11 @@ struct issuer_tpm {
 ATT_MUST_USE enum att_rc issuer_host_resolve(struct store_tx *tx, struct issuer_tpm *tpm,
                                              struct store_host *ret_host, bool *ret_found,
                                              struct att_err *err);
+/* hostBanned when a banned host lists this EK of another host, which no operator has approved since
+ * (host.approve): it may be the banned TPM under its other EK. For those who tell only one EK. */
+ATT_MUST_USE enum att_rc issuer_host_check_claims(struct store_tx *tx,
+                                                  const struct store_host *host, const char *ek,
+                                                  struct att_err *err);
 /* Records that this host proved tpm->ek and listed the others. */
 ATT_MUST_USE enum att_rc issuer_host_record_eks(struct store_tx *tx, const char *host,
                                                 const struct issuer_tpm *tpm, struct att_err *err);

@@ -20,6 +20,7 @@ struct proving {
     struct verify_verdict *verdict;
     struct verify_device_facts facts;
     const struct att_err *refusal;
+    bool judged; /* the statement is good: that TPM asks */
     char problem[4096];
 };
 
@@ -27,7 +28,32 @@ struct proving {
  * -----------------------------------------------------------------------------------------------
  */
 
-static enum att_rc check_certificate(struct store_tx *tx, const struct store_cert *cert,
+static enum att_rc check_firmware(const struct issuer_settings *s, const struct store_host *host,
+                                  const struct store_ak *ak, struct att_err *err)
+{
+    struct att_cur cur = att_cur_init(att_buf_slice(&ak->firmware));
+    struct verify_verdict *verdict = verify_verdict_new();
+    enum att_rc rc = !verdict ? att_fail(err, ATT_E_NOMEM, "no memory")
+                     : verify_firmware(s->deny, s->n_deny, host->manufacturer, att_cur_be64(&cur),
+                                       NULL, verdict) == VERIFY_ACCEPTED
+                         ? ATT_OK
+                         : verify_verdict_err(verdict, err);
+    verify_verdict_free(verdict);
+    return rc;
+}
+
+/* Of the attestation CA's endpoints: there is no record beside it. */
+static enum att_rc check_step_ak(const struct issuer_settings *s, struct store_tx *tx,
+                                 const struct store_cert *cert, const struct store_host *host,
+                                 struct att_err *err)
+{
+    att_autojson *firmware = issuer_json(cert->firmware);
+    enum att_rc rc = issuer_step_firmware(s, firmware, err);
+    return rc ? rc : issuer_host_check_claims(tx, host, cert->subject, err);
+}
+
+static enum att_rc check_certificate(const struct issuer_settings *s, struct store_tx *tx,
+                                     const struct store_cert *cert, const struct store_host *host,
                                      struct att_slice der, struct att_err *err)
 {
     att_autobuf own = {0};
@@ -43,7 +69,7 @@ static enum att_rc check_certificate(struct store_tx *tx, const struct store_cer
                              cert->serial);
     }
     if (!cert->account[0]) {
-        return ATT_OK; /* of the attestation CA's endpoints: there is no record beside it */
+        return check_step_ak(s, tx, cert, host, err);
     }
     enum att_rc rc = store_get(tx, &store_aks, cert->ord, &ak, NULL);
     if (rc == ATT_E_NOTFOUND || (!rc && strcmp(ak.state, STORE_AK_VALID) != 0)) {
@@ -53,6 +79,8 @@ static enum att_rc check_certificate(struct store_tx *tx, const struct store_cer
                            cert->serial);
     } else if (rc) {
         rc = att_fail(err, rc, "AK records cannot be read");
+    } else {
+        rc = check_firmware(s, host, &ak, err);
     }
     store_record_done(&store_aks, &ak);
     return rc;
@@ -116,7 +144,7 @@ enum att_rc issuer_device_check(struct issuer_call *call, struct store_tx *tx,
         rc = issuer_host_check(&host, err);
     }
     if (!rc) {
-        rc = check_certificate(tx, &cert, der, err);
+        rc = check_certificate(call->settings, tx, &cert, &host, der, err);
     }
     if (!rc) {
         rc = check_identifier(tx, &host, identifier, err);
@@ -201,9 +229,17 @@ static enum att_rc judge(struct proving *p, struct att_err *err)
     if (rc || !in.key_authorization) {
         return rc ? rc : att_fail(err, ATT_E_NOMEM, "no memory");
     }
-    return verify_device(&in, p->verdict, &p->facts) == VERIFY_ACCEPTED
-               ? ATT_OK
-               : verify_verdict_err(p->verdict, err);
+    p->judged = verify_device(&in, p->verdict, &p->facts) == VERIFY_ACCEPTED;
+    return p->judged ? ATT_OK : verify_verdict_err(p->verdict, err);
+}
+
+/* Whom a record is of: the EK once its TPM has spoken; before that, anybody may have named it, and
+ * the record is the account's. */
+static const char *subject_of(const struct proving *p)
+{
+    bool foreign = p->refusal && (strcmp(p->refusal->reason, "identifierMismatch") == 0 ||
+                                  strcmp(p->refusal->reason, "akUnknown") == 0);
+    return p->judged && !foreign ? p->authz.name : p->call->account.thumbprint;
 }
 
 /* The statement itself is kept of what was granted; a refused one is known by its digest. */
@@ -222,9 +258,10 @@ static enum att_rc record(struct proving *p, struct store_tx *tx, const char *ou
         return rc;
     }
     json_t *r = issuer_record("issue", outcome, granted ? NULL : p->refusal->reason,
-                              granted ? NULL : p->refusal->msg, p->authz.name);
+                              granted ? NULL : p->refusal->msg, subject_of(p));
     json_t *verdict = NULL;
     json_object_set_new(r, "method", json_string(ACME_CHALLENGE_DEVICE_ATTEST));
+    json_object_set_new(r, "identifier", json_string(p->authz.name));
     json_object_set_new(r, "order", json_string(p->authz.ord));
     json_object_set_new(r, "account", json_string(p->call->account.thumbprint));
     json_object_set_new(r, "token", json_string(p->authz.token));

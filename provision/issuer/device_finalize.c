@@ -142,6 +142,40 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
     return rc ? rc : intend(c, tx, profile, err);
 }
 
+struct refusal {
+    struct closing *c;
+    const struct att_err *why;
+};
+
+static enum att_rc record_refusal(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct refusal *r = user;
+    const struct store_dns_authz *a = authz_of(r->c);
+    json_t *record = issuer_record("issue", "refused", r->why->reason, r->why->msg, a->name);
+    json_object_set_new(record, "message", json_string("finalize"));
+    json_object_set_new(record, "order", json_string(r->c->view.order.id));
+    json_object_set_new(record, "account", json_string(r->c->call->account.thumbprint));
+    json_object_set_new(record, "host", json_string(a->host));
+    json_object_set_new(record, "akSerial", json_string(a->ak));
+    json_object_set_new(record, "decision", json_string(a->decision));
+    return issuer_audit(tx, r->c->call->now, record, NULL, err);
+}
+
+/* The order stays ready, for a good CSR or until its time is over; what was refused is on record.
+ */
+static void refused(struct closing *c, enum att_rc rc, const struct att_err *why)
+{
+    struct refusal r = {c, why};
+    struct att_err lost = {0};
+    issuer_intent_unsure(c->call->issuer, rc);
+    if (rc == ATT_E_DENIED && c->view.n == 1 && authz_of(c)->decision[0]) {
+        if (store_run(c->call->issuer->store, true, record_refusal, &r, &lost)) {
+            att_log_err(ATT_ERROR, "audit.lost", &lost);
+        }
+        atomic_fetch_add(&c->call->issuer->counters.refused, 1);
+    }
+}
+
 static enum att_rc answer(struct closing *c, struct att_err *err)
 {
     struct issuer_call *call = c->call;
@@ -170,13 +204,19 @@ static enum att_rc run(struct closing *c, struct att_err *err)
     if (!rc) {
         rc = acme_finalize_request_parse(att_buf_slice(&call->jws.payload), &c->csr, err);
     }
-    if (!rc) {
-        rc = check_csr(c, err);
+    if (rc) {
+        return rc;
     }
+    struct att_err why = {0};
+    rc = check_csr(c, &why);
     if (!rc) {
-        rc = store_run(store, true, grant, c, err);
+        rc = store_run(store, true, grant, c, &why);
     }
     if (rc) {
+        refused(c, rc, &why);
+        if (err) {
+            *err = why;
+        }
         return rc;
     }
     struct att_err late = {0};

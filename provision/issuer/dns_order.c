@@ -447,10 +447,13 @@ enum att_rc issuer_dns_new_order(struct issuer_call *call, const struct acme_ord
 static enum att_rc read_order(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct opening *o = user;
-    return issuer_dns_load(o->call, tx, o->call->id, &o->made, err);
+    enum att_rc rc = issuer_dns_load(o->call, tx, o->call->id, &o->made, err);
+    return !rc && strcmp(o->made.order.type, o->type) != 0
+               ? att_fail(err, ATT_E_NOTFOUND, "no order of this type")
+               : rc;
 }
 
-enum att_rc issuer_dns_order(struct issuer_call *call, struct att_err *err)
+static enum att_rc show_order(struct issuer_call *call, const char *type, struct att_err *err)
 {
     if (call->jws.payload.len) {
         return issuer_problem(call, err, ACME_P_MALFORMED, NULL,
@@ -461,6 +464,7 @@ enum att_rc issuer_dns_order(struct issuer_call *call, struct att_err *err)
         return att_fail(err, ATT_E_NOMEM, "no memory");
     }
     o->call = call;
+    o->type = type;
     enum att_rc rc = store_run(call->issuer->store, false, read_order, o, err);
     if (!rc) {
         call->response->retry_after_s = strcmp(o->made.order.status, "processing") == 0 ? 1 : 0;
@@ -471,8 +475,19 @@ enum att_rc issuer_dns_order(struct issuer_call *call, struct att_err *err)
     return rc;
 }
 
+enum att_rc issuer_dns_order(struct issuer_call *call, struct att_err *err)
+{
+    return show_order(call, ACME_ID_DNS, err);
+}
+
+enum att_rc issuer_device_order(struct issuer_call *call, struct att_err *err)
+{
+    return show_order(call, ACME_ID_PERMANENT, err);
+}
+
 struct access {
     struct issuer_call *call;
+    const char *type;
     struct store_dns_authz authz;
     bool deactivate;
 };
@@ -483,7 +498,9 @@ static enum att_rc load_authz(struct access *a, struct store_tx *tx, struct att_
     if (!rc && strcmp(a->authz.account, a->call->account.id) != 0) {
         rc = issuer_problem(a->call, err, ACME_P_UNAUTHORIZED, NULL, "another account's resource");
     }
-    return rc;
+    return !rc && strcmp(a->authz.type, a->type) != 0
+               ? att_fail(err, ATT_E_NOTFOUND, "no authorization of this type")
+               : rc;
 }
 
 /* RFC 8555 §7.5.2. What was issued on it stays; revokeCert is for that. */
@@ -509,9 +526,9 @@ static enum att_rc use_authz(void *user, struct store_tx *tx, struct att_err *er
     return rc || !a->deactivate ? rc : deactivate(a, tx, err);
 }
 
-enum att_rc issuer_dns_authz(struct issuer_call *call, struct att_err *err)
+static enum att_rc answer_authz(struct issuer_call *call, const char *type, struct att_err *err)
 {
-    struct access a = {.call = call};
+    struct access a = {.call = call, .type = type};
     enum att_rc rc = ATT_OK;
     if (call->jws.payload.len) {
         rc = acme_deactivation_parse(att_buf_slice(&call->jws.payload), err);
@@ -526,6 +543,16 @@ enum att_rc issuer_dns_authz(struct issuer_call *call, struct att_err *err)
     }
     store_record_done(&store_dns_authzs, &a.authz);
     return rc;
+}
+
+enum att_rc issuer_dns_authz(struct issuer_call *call, struct att_err *err)
+{
+    return answer_authz(call, ACME_ID_DNS, err);
+}
+
+enum att_rc issuer_device_authz(struct issuer_call *call, struct att_err *err)
+{
+    return answer_authz(call, ACME_ID_PERMANENT, err);
 }
 
 /* ---- challenges are told here, answered in dns_validate.c ---- */

@@ -44,8 +44,8 @@ static const struct route routes[] = {
     {"dns-authz", true, KEY_KID, issuer_dns_authz, false},
     {"dns-challenge", true, KEY_KID, issuer_dns_challenge, false},
     {"dns-finalize", true, KEY_KID, issuer_dns_finalize, false},
-    {"device-order", true, KEY_KID, issuer_dns_order, false},
-    {"device-authz", true, KEY_KID, issuer_dns_authz, false},
+    {"device-order", true, KEY_KID, issuer_device_order, false},
+    {"device-authz", true, KEY_KID, issuer_device_authz, false},
     {"device-challenge", true, KEY_KID, issuer_device_challenge, false},
     {"device-finalize", true, KEY_KID, issuer_device_finalize, false},
 };
@@ -106,6 +106,13 @@ static void problem_of_err(const struct att_err *err, struct acme_problem *ret_p
     default:
         acme_problem_from_err(ret_problem, err);
     }
+}
+
+void issuer_refuse_err(struct issuer_response *response, const struct att_err *err)
+{
+    struct acme_problem problem = {0};
+    problem_of_err(err, &problem);
+    put_problem(response, &problem);
 }
 
 void issuer_refuse_plain(struct issuer_response *response, int status, enum acme_problem_type type,
@@ -324,7 +331,7 @@ static void post(struct issuer *issuer, const struct route *route, const char *i
     if (!rc) {
         rc = route->handler(&call, &err);
     }
-    if (rc && known) {
+    if (rc && known && !call.uncounted) {
         issuer_limit_count(issuer->limit, ISSUER_LIMIT_REFUSALS, call.account.id, call.now);
     }
     if (rc) {

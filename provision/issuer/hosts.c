@@ -198,6 +198,40 @@ enum att_rc issuer_host_resolve(struct store_tx *tx, struct issuer_tpm *tpm,
     return rc;
 }
 
+struct rival {
+    struct store_tx *tx;
+    const struct store_host *host;
+    const char *ek;
+    int64_t approved_at; /* 0: by no operator since claims are looked at */
+};
+
+static enum att_rc look_at_rival(void *user, const void *record, struct att_err *err)
+{
+    struct rival *r = user;
+    const struct store_ek_claim *claim = record;
+    struct store_host other = {0};
+    if (strcmp(claim->host, r->host->id) == 0) {
+        return ATT_OK;
+    }
+    enum att_rc rc = store_get(r->tx, &store_hosts, claim->host, &other, err);
+    if (!rc && strcmp(other.state, STORE_HOST_BANNED) == 0 && r->approved_at <= other.updated_at) {
+        rc = issuer_refuse(err, ATT_E_DENIED, "hostBanned",
+                           "the banned host %.12s lists EK %.12s: if host %.12s is another TPM, "
+                           "approve it again",
+                           other.id, r->ek, r->host->id);
+    }
+    store_record_done(&store_hosts, &other);
+    return rc;
+}
+
+enum att_rc issuer_host_check_claims(struct store_tx *tx, const struct store_host *host,
+                                     const char *ek, struct att_err *err)
+{
+    att_autojson *notes = issuer_json(host->notes);
+    struct rival r = {tx, host, ek, json_integer_value(json_object_get(notes, "approvedAt"))};
+    return store_each(tx, &store_ek_claims, "ek", ek, look_at_rival, &r, err);
+}
+
 static enum att_rc put_claim(struct store_tx *tx, const char *ek, const char *host,
                              struct att_err *err)
 {

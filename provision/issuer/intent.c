@@ -27,7 +27,8 @@ static bool fill_cert(struct store_cert *cert, const struct issuer_intent *inten
            issuer_set(&cert->account, intent->account) && issuer_set(&cert->host, intent->host) &&
            issuer_set(&cert->ord, intent->ord) && issuer_set(&cert->profile, intent->profile) &&
            issuer_set(&cert->pem, "") && issuer_set(&cert->decision, intent->decision) &&
-           issuer_set(&cert->reason, "") && issuer_set(&cert->replaced, "");
+           issuer_set(&cert->reason, "") && issuer_set(&cert->replaced, "") &&
+           issuer_set(&cert->firmware, intent->firmware ? intent->firmware : "");
 }
 
 static json_t *cert_record(const struct store_cert *cert, const char *kind, const char *outcome)
@@ -451,13 +452,17 @@ static enum att_rc load_intent(void *user, struct store_tx *tx, struct att_err *
 {
     struct look *l = user;
     struct store_ak ak = {0};
+    struct store_host host = {0};
     struct store_order order = {0};
     struct store_dns_order dns = {0};
     enum att_rc rc = store_get(tx, &store_certs, l->serial, l->cert, err);
     if (rc || strcmp(l->cert->status, STORE_CERT_INTENT) != 0) {
         return rc;
     }
-    if (strcmp(l->cert->kind, "ak") == 0) {
+    if (strcmp(l->cert->kind, "ak") == 0 && !l->cert->account[0]) { /* no record beside it */
+        rc = store_get(tx, &store_hosts, l->cert->host, &host, err);
+        l->useless = rc || strcmp(host.state, STORE_HOST_APPROVED) != 0;
+    } else if (strcmp(l->cert->kind, "ak") == 0) {
         rc = store_get(tx, &store_aks, l->cert->ord, &ak, err);
         l->useless = rc || strcmp(ak.state, STORE_AK_VALID) != 0;
     } else if (strcmp(l->cert->kind, "dns") == 0) {
@@ -468,6 +473,7 @@ static enum att_rc load_intent(void *user, struct store_tx *tx, struct att_err *
         l->useless = rc || strcmp(order.status, "processing") != 0;
     }
     store_record_done(&store_aks, &ak);
+    store_record_done(&store_hosts, &host);
     store_record_done(&store_orders, &order);
     store_record_done(&store_dns_orders, &dns);
     if (rc == ATT_E_NOTFOUND) {

@@ -141,19 +141,26 @@ bool issuer_limit_take(struct issuer_limit *limit, enum issuer_limit_kind kind, 
     return reached;
 }
 
-bool issuer_limit_take_address(struct issuer_limit *limit, enum issuer_limit_kind kind,
-                               const char *address, unsigned most_now, int64_t now)
+void issuer_limit_source(const char *address, char ret[ISSUER_SOURCE_LEN])
 {
     uint8_t bytes[16];
-    char key[40];
-    if (!address || !most_now) {
-        return false;
+    ret[0] = 0;
+    if (!address) {
+        return;
     }
     if (inet_pton(AF_INET6, address, bytes) != 1 ||
         memcmp(bytes, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0) {
         const char *v4 = strrchr(address, ':');
-        return issuer_limit_take(limit, kind, v4 ? v4 + 1 : address, most_now, now);
+        snprintf(ret, ISSUER_SOURCE_LEN, "%s", v4 ? v4 + 1 : address);
+        return;
     }
-    att_hex(key, ATT_SLICE(bytes, 8));
-    return issuer_limit_take(limit, kind, key, most_now, now);
+    att_hex(ret, ATT_SLICE(bytes, 8));
+}
+
+bool issuer_limit_take_address(struct issuer_limit *limit, enum issuer_limit_kind kind,
+                               const char *address, unsigned most_now, int64_t now)
+{
+    char key[ISSUER_SOURCE_LEN];
+    issuer_limit_source(address, key);
+    return address && most_now && issuer_limit_take(limit, kind, key, most_now, now);
 }

@@ -213,11 +213,11 @@ static enum att_rc open_order(void *user, struct store_tx *tx, struct att_err *e
     if (!rc) {
         rc = issuer_check_rate(call, tx, err);
     }
-    if (!rc) {
-        rc = issuer_check_host_rate(call, &host, err);
-    }
     if (!rc && m->request.replaces) {
         rc = issuer_replaces_check(call, tx, &m->request, m->replaces, err);
+    }
+    if (!rc) {
+        rc = issuer_check_host_rate(call, &host, err);
     }
     if (!rc) {
         rc = fill_order(m, &host, &entry, err);

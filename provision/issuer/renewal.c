@@ -207,6 +207,7 @@ enum att_rc issuer_replaces_check(struct issuer_call *call, struct store_tx *tx,
     bool replaced = false;
     enum att_rc rc = find_cert(call->issuer, tx, request->replaces, &cert, &why);
     if (rc == ATT_E_NOTFOUND || rc == ATT_E_PARSE) {
+        call->uncounted = true;
         return issuer_problem(call, err, ACME_P_MALFORMED, NULL, "replaces: %s", why.msg);
     }
     if (rc) {
@@ -226,6 +227,7 @@ enum att_rc issuer_replaces_check(struct issuer_call *call, struct store_tx *tx,
                             "replaces: another order has replaced certificate %s, or will",
                             cert.serial);
     }
+    call->uncounted = rc == ATT_E_DENIED;
     if (!rc) {
         snprintf(ret_serial, ISSUER_SERIAL_HEX, "%s", cert.serial);
     }

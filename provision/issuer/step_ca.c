@@ -4,6 +4,7 @@
  * M4 asks for one. */
 #include "provision/issuer/ca.h"
 #include "provision/issuer/device.h"
+#include "provision/issuer/generations.h"
 
 #include "certs/chain.h"
 #include "certs/oid.h"
@@ -20,6 +21,8 @@ struct step {
     struct issuer_settings *settings;
     struct issuer_response *response;
     int64_t now;
+    char source[ISSUER_SOURCE_LEN];
+    bool proven; /* the solution came: it is that TPM which asks */
     struct enrol_step_attest request;
     struct verify_verdict *verdict;
     struct verify_ek_facts ek;
@@ -35,7 +38,8 @@ struct step {
  * -----------------------------------------------------------------------------------------------
  */
 
-/* The template that an EK of this kind has; policy A or B is the same to TPM2_MakeCredential. */
+/* The template that an EK of this kind has, for TPM2_MakeCredential: policy A or B is the same to
+ * it. The EK's own area is not sent, so of its attributes nothing is known (no_ek_area). */
 static enum att_rc template_of(const EVP_PKEY *key, struct parse_public *ret, struct att_err *err)
 {
     bool rsa = EVP_PKEY_is_a(key, "RSA");
@@ -86,6 +90,10 @@ static enum att_rc judge(struct step *s, struct att_err *err)
     }
     struct verify_ek_in in = {.ek_cert = cert,
                               .ek_pub = att_buf_slice(&area),
+                              .no_ek_area = true,
+                              .half = true,
+                              .have_version = s->request.version[0] != 0,
+                              .version = strtoull(s->request.version, NULL, 16) << 32,
                               .roots = s->settings->ek_roots,
                               .deny = s->settings->deny,
                               .n_deny = s->settings->n_deny,
@@ -114,7 +122,26 @@ static enum att_rc find_host(struct step *s, struct store_tx *tx, const char *ek
     if (!rc && (!found || tpm.disputed[0])) {
         rc = issuer_refuse(err, ATT_E_DENIED, "hostUnknown", "no approved host has EK %.12s", ek);
     }
-    return rc ? rc : issuer_host_check(&s->host, err);
+    if (!rc) {
+        rc = issuer_host_check(&s->host, err);
+    }
+    return rc ? rc : issuer_host_check_claims(tx, &s->host, ek, err);
+}
+
+enum att_rc issuer_step_firmware(const struct issuer_settings *settings, const json_t *firmware,
+                                 struct att_err *err)
+{
+    struct verify_verdict *verdict = verify_verdict_new();
+    enum att_rc rc =
+        !verdict ? att_fail(err, ATT_E_NOMEM, "no memory")
+        : verify_firmware_unsigned(settings->deny, settings->n_deny,
+                                   issuer_string(firmware, "manufacturer"),
+                                   issuer_string(firmware, "version"),
+                                   issuer_string(firmware, "claimed"), verdict) == VERIFY_ACCEPTED
+            ? ATT_OK
+            : verify_verdict_err(verdict, err);
+    verify_verdict_free(verdict);
+    return rc;
 }
 
 static enum att_rc fill_row(struct step *s, struct att_err *err)
@@ -127,27 +154,33 @@ static enum att_rc fill_row(struct step *s, struct att_err *err)
     att_hex(name, parse_name_slice(&s->ak.name));
     enum att_rc rc = verify_verdict_json(s->verdict, &verdict, err);
     att_autojson *facts =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:o*}", "akName", name, "manufacturer",
-                  s->ek.manufacturer, "model", s->ek.model, "version", s->ek.version,
-                  "ekCertSha256", s->ek.cert_sha256, "verdict", verdict);
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o*}", "akName", name, "manufacturer",
+                  s->ek.manufacturer, "model", s->ek.model, "version", s->ek.version, "claimed",
+                  s->request.version, "ekCertSha256", s->ek.cert_sha256, "verdict", verdict);
     issuer_autofree *text = facts ? issuer_json_text(facts) : NULL;
     att_buf_put(&s->row.spki, s->ak.spki, s->ak.spki_len);
     s->row.created_at = s->now;
     s->row.expires_at = s->now + ISSUER_AK_PENDING_S;
     bool ok = !rc && text && issuer_set(&s->row.secret, digest) &&
-              issuer_set(&s->row.ek, s->ek.id) && issuer_set(&s->row.facts, text) &&
-              !s->row.spki.failed;
+              issuer_set(&s->row.ek, s->ek.id) && issuer_set(&s->row.source, s->source) &&
+              issuer_set(&s->row.facts, text) && !s->row.spki.failed;
     return ok ? ATT_OK : rc ? rc : att_fail(err, ATT_E_NOMEM, "no memory");
+}
+
+static enum att_rc look(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct step *s = user;
+    char name[2 * (2 + PARSE_DIGEST_MAX) + 1];
+    att_hex(name, parse_name_slice(&s->ak.name));
+    return find_host(s, tx, s->ek.id, name, err);
 }
 
 static enum att_rc save(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct step *s = user;
-    char name[2 * (2 + PARSE_DIGEST_MAX) + 1];
-    att_hex(name, parse_name_slice(&s->ak.name));
-    enum att_rc rc = find_host(s, tx, s->ek.id, name, err);
+    enum att_rc rc = look(s, tx, err);
     if (!rc) {
-        rc = store_step_room(tx, s->ek.id, s->now, err);
+        rc = store_step_room(tx, &s->row, s->now, err);
     }
     return rc ? rc : store_insert(tx, &store_step_pending, &s->row, err);
 }
@@ -158,6 +191,9 @@ static enum att_rc attest(struct step *s, const struct issuer_request *request, 
     enum att_rc rc = enrol_step_attest_parse(request->body, &s->request, err);
     if (!rc) {
         rc = judge(s, err);
+    }
+    if (!rc) { /* strangers take no writer's turn */
+        rc = store_run(s->issuer->store, false, look, s, err);
     }
     if (!rc) {
         rc = att_random(s->secret, sizeof s->secret, err);
@@ -181,21 +217,67 @@ static enum att_rc attest(struct step *s, const struct issuer_request *request, 
  * -----------------------------------------------------------------------------------------------
  */
 
-/* Used up, whatever comes of it. */
-static enum att_rc take_row(void *user, struct store_tx *tx, struct att_err *err)
+static void digest_of(const struct step *s, char ret[65])
+{
+    uint8_t sha256[ATT_SHA256_LEN];
+    att_sha256(sha256, ATT_SLICE_ARRAY(s->secret));
+    att_hex(ret, ATT_SLICE_ARRAY(sha256));
+}
+
+static enum att_rc load_row(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct step *s = user;
     char digest[65];
-    uint8_t sha256[ATT_SHA256_LEN];
-    att_sha256(sha256, ATT_SLICE_ARRAY(s->secret));
-    att_hex(digest, ATT_SLICE_ARRAY(sha256));
+    digest_of(s, digest);
+    s->proven = false;
+    store_record_done(&store_step_pending, &s->row);
     enum att_rc rc = store_get(tx, &store_step_pending, digest, &s->row, NULL);
     if (rc == ATT_E_NOTFOUND) {
         return issuer_refuse(err, ATT_E_DENIED, "activation",
                              "no credential that waits has this secret");
     }
-    return rc ? att_fail(err, rc, "credentials cannot be read")
-              : store_delete(tx, &store_step_pending, digest, err);
+    if (rc) {
+        return att_fail(err, rc, "credentials cannot be read");
+    }
+    s->proven = s->row.expires_at > s->now;
+    return s->proven ? ATT_OK
+                     : issuer_refuse(err, ATT_E_DENIED, "activation", "the credential has expired");
+}
+
+struct refusal {
+    struct step *s;
+    const struct att_err *why;
+};
+
+/* What a proved TPM is refused uses the solution up and is on record. */
+static enum att_rc refuse(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct refusal *r = user;
+    struct step *s = r->s;
+    enum att_rc rc = store_delete(tx, &store_step_pending, s->row.secret, err);
+    if (rc) {
+        return rc;
+    }
+    json_t *record = issuer_record("enrol", "refused", r->why->reason, r->why->msg, s->row.ek);
+    json_object_set_new(record, "message", json_string("attestationCa"));
+    json_object_set_new(record, "order", json_string(s->row.secret));
+    if (s->host.id) {
+        json_object_set_new(record, "host", json_string(s->host.id));
+    }
+    return issuer_audit(tx, s->now, record, NULL, err);
+}
+
+static void settle_refusal(struct step *s, enum att_rc rc, const struct att_err *why)
+{
+    struct refusal r = {s, why};
+    struct att_err lost = {0};
+    issuer_intent_unsure(s->issuer, rc);
+    if (s->proven && rc == ATT_E_DENIED) {
+        enum att_rc kept = store_run(s->issuer->store, true, refuse, &r, &lost);
+        if (kept && kept != ATT_E_NOTFOUND) { /* not found: another request used it */
+            att_log_err(ATT_ERROR, "audit.lost", &lost);
+        }
+    }
 }
 
 static enum att_rc audit(struct step *s, struct store_tx *tx, const json_t *facts,
@@ -204,6 +286,7 @@ static enum att_rc audit(struct step *s, struct store_tx *tx, const json_t *fact
     json_t *record = issuer_record("enrol", "granted", NULL, NULL, s->row.ek);
     json_object_set_new(record, "message", json_string("attestationCa"));
     json_object_set_new(record, "host", json_string(s->host.id));
+    json_object_set_new(record, "order", json_string(s->row.secret));
     json_object_set_new(record, "m1", json_incref((json_t *)(uintptr_t)facts));
     return issuer_audit(tx, s->now, record, ret_decision, err);
 }
@@ -223,26 +306,29 @@ static enum att_rc ek_urn(const char *ek_id, char ret[80], struct att_err *err)
     return ATT_OK;
 }
 
-static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
+/* What was found at attest must still be so. */
+static enum att_rc check_basis(struct step *s, struct store_tx *tx, const json_t *facts,
+                               struct att_err *err)
 {
-    struct step *s = user;
-    char decision[65], urn[80];
-    att_autojson *facts = issuer_json(s->row.facts);
+    const char *name = issuer_string(facts, "akName");
+    const struct issuer_tpm tpm = {.ek = s->row.ek, .ak_name = name, .certified = true};
+    enum att_rc rc = find_host(s, tx, s->row.ek, name, err);
+    if (!rc) {
+        rc = issuer_step_firmware(s->settings, facts, err);
+    }
+    return rc ? rc : issuer_host_record_eks(tx, s->host.id, &tpm, err);
+}
+
+static enum att_rc intend(struct step *s, struct store_tx *tx, const json_t *facts, const char *urn,
+                          const char *decision, struct att_err *err)
+{
     const char *unknown = "unknown";
-    enum att_rc rc = find_host(s, tx, s->row.ek, issuer_string(facts, "akName"), err);
-    const struct issuer_tpm tpm = {
-        .ek = s->row.ek, .ak_name = issuer_string(facts, "akName"), .certified = true};
-    if (!rc) {
-        rc = issuer_host_record_eks(tx, s->host.id, &tpm, err);
-    }
-    if (!rc) {
-        rc = ek_urn(s->row.ek, urn, err);
-    }
-    if (!rc) {
-        rc = audit(s, tx, facts, decision, err);
-    }
-    if (rc) {
-        return rc;
+    att_autojson *firmware = json_pack(
+        "{s:s, s:s, s:s}", "manufacturer", issuer_string(facts, "manufacturer"), "version",
+        issuer_string(facts, "version"), "claimed", issuer_string(facts, "claimed"));
+    issuer_autofree *text = firmware ? issuer_json_text(firmware) : NULL;
+    if (!text) {
+        return att_fail(err, ATT_E_NOMEM, "no memory");
     }
     const char *const attrs[] = {issuer_string(facts, "manufacturer"),
                                  issuer_string(facts, "model"), issuer_string(facts, "version")};
@@ -259,9 +345,39 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
         .account = "", /* device_challenge.c: of these endpoints */
         .host = s->host.id,
         .ord = s->row.secret,
-        .profile = "attestation-ca",
-        .decision = decision};
+        .profile = CONF_ATTESTATION_CA,
+        .decision = decision,
+        .firmware = text};
     return issuer_intent_make(s->issuer, tx, &intent, s->now, &s->cert, err);
+}
+
+/* Takes the solution and gives the certificate in one: what fails for our own reasons leaves it. */
+static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct step *s = user;
+    char decision[65], urn[80];
+    enum att_rc rc = load_row(s, tx, err);
+    if (rc) {
+        return rc;
+    }
+    att_autojson *facts = issuer_json(s->row.facts);
+    rc = check_basis(s, tx, facts, err);
+    if (!rc && issuer_limit_take(s->issuer->limit, ISSUER_LIMIT_HOST_STEP, s->host.id,
+                                 ISSUER_RECENT_STEP_AKS, s->now)) {
+        rc = issuer_refuse(err, ATT_E_RETRY, "hostStep",
+                           "host %.12s had %d AK certificates within %d s", s->host.id,
+                           ISSUER_RECENT_STEP_AKS, ISSUER_RECENT_S);
+    }
+    if (!rc) {
+        rc = store_delete(tx, &store_step_pending, s->row.secret, err);
+    }
+    if (!rc) {
+        rc = ek_urn(s->row.ek, urn, err);
+    }
+    if (!rc) {
+        rc = audit(s, tx, facts, decision, err);
+    }
+    return rc ? rc : intend(s, tx, facts, urn, decision, err);
 }
 
 static enum att_rc put_chain(struct step *s, struct att_err *err)
@@ -287,13 +403,21 @@ static enum att_rc secret(struct step *s, const struct issuer_request *request, 
     struct store *store = s->issuer->store;
     enum att_rc rc = enrol_step_secret_parse(request->body, s->secret, err);
     if (!rc) {
-        rc = store_run(store, true, take_row, s, err);
-    }
-    if (!rc && s->row.expires_at <= s->now) {
-        rc = issuer_refuse(err, ATT_E_DENIED, "activation", "the credential has expired");
+        rc = store_run(store, false, load_row, s, err); /* strangers take no writer's turn */
     }
     if (!rc) {
         rc = store_run(store, true, grant, s, err);
+    }
+    if (rc == ATT_E_RETRY && strcmp(err->reason, "caChanged") == 0) {
+        struct att_err stale = {0};
+        if (issuer_generations_refresh(s->issuer, &stale) == ATT_OK) {
+            att_err_clear(err);
+            rc = store_run(store, true, grant, s, err);
+        }
+    }
+    if (rc) {
+        settle_refusal(s, rc, err);
+        return rc;
     }
     if (!rc) {
         rc = issuer_intent_sign(s->issuer, &s->cert, err);
@@ -309,8 +433,10 @@ static enum att_rc secret(struct step *s, const struct issuer_request *request, 
  * -----------------------------------------------------------------------------------------------
  */
 
-static int status_of(enum att_rc rc)
+/* 0: of our own troubles the peer is told what others are (handler.c). */
+static int status_of(enum att_rc rc, const struct att_err *err)
 {
+    bool limit = strcmp(err->reason, "stepFull") == 0 || strcmp(err->reason, "hostStep") == 0;
     switch (rc) {
     case ATT_E_PARSE:
     case ATT_E_LIMIT:
@@ -319,9 +445,9 @@ static int status_of(enum att_rc rc)
     case ATT_E_AUTH:
         return 403;
     case ATT_E_RETRY:
-        return 429;
+        return limit ? 429 : 0;
     default:
-        return 500;
+        return 0;
     }
 }
 
@@ -333,17 +459,21 @@ static void answer(struct step *s, enum att_rc rc, const struct att_err *err)
         response->content_type = "application/json";
         return;
     }
-    int status = status_of(rc);
+    int status = status_of(rc, err);
     char text[sizeof err->reason + sizeof err->msg + 2];
     snprintf(text, sizeof text, "%s: %s", err->reason, err->msg);
-    att_log(status >= 500 ? ATT_ERROR : ATT_WARN, "attestationCa.refused",
-            ATT_S("reason", err->reason), ATT_S("detail", err->msg), ATT_S("ek", s->ek.id));
+    att_log(status ? ATT_WARN : ATT_ERROR, "attestationCa.refused", ATT_S("reason", err->reason),
+            ATT_S("detail", err->msg), ATT_S("ek", s->row.ek ? s->row.ek : s->ek.id));
+    if (!status) {
+        issuer_refuse_err(response, err);
+        return;
+    }
+    atomic_fetch_add(&s->issuer->counters.refused, 1);
     issuer_refuse_plain(response, status,
-                        status >= 500   ? ACME_P_SERVER_INTERNAL
-                        : status == 429 ? ACME_P_RATE_LIMITED
+                        status == 429   ? ACME_P_RATE_LIMITED
                         : status == 403 ? ACME_P_BAD_ATTESTATION_STATEMENT
                                         : ACME_P_MALFORMED,
-                        status >= 500 ? "the issuer could not do its work" : text);
+                        text);
     response->retry_after_s = status == 429 ? 60 : 0;
 }
 
@@ -351,12 +481,13 @@ static void serve(struct step *s, bool first, const struct issuer_request *reque
 {
     struct att_err err = {0};
     if (issuer_limit_take_address(s->issuer->limit, ISSUER_LIMIT_ADDRESS_STEP, request->peer,
-                                  ISSUER_RECENT_STEP, s->now)) {
+                                  s->settings->conf->limits->address_step, s->now)) {
         issuer_refuse_plain(s->response, 429, ACME_P_RATE_LIMITED,
                             "too many requests of this address");
         s->response->retry_after_s = ISSUER_RECENT_S / 2;
         return;
     }
+    issuer_limit_source(request->peer, s->source);
     s->verdict = verify_verdict_new();
     enum att_rc rc = !s->verdict ? att_fail(&err, ATT_E_NOMEM, "no memory")
                      : first     ? attest(s, request, &err)

@@ -138,10 +138,12 @@ const struct store_migration store_migrations[] = {
          "ALTER TABLE dns_authzs ADD COLUMN ak TEXT NOT NULL DEFAULT '';"
          "ALTER TABLE dns_authzs ADD COLUMN spki TEXT NOT NULL DEFAULT '';"
          "ALTER TABLE dns_authzs ADD COLUMN decision TEXT NOT NULL DEFAULT '';"
+         "ALTER TABLE certs ADD COLUMN firmware TEXT NOT NULL DEFAULT '';"
          "CREATE TABLE step_pending (secret TEXT PRIMARY KEY, ek TEXT NOT NULL,"
-         " facts TEXT NOT NULL, spki BLOB NOT NULL, created_at BIGINT NOT NULL,"
-         " expires_at BIGINT NOT NULL);"
-         "CREATE INDEX step_pending_ek ON step_pending (ek, created_at);"
+         " source TEXT NOT NULL, facts TEXT NOT NULL, spki BLOB NOT NULL, seq BIGINT NOT NULL,"
+         " created_at BIGINT NOT NULL, expires_at BIGINT NOT NULL);"
+         "CREATE INDEX step_pending_ek ON step_pending (ek, source, seq);"
+         "CREATE INDEX step_pending_seq ON step_pending (seq);"
          "CREATE INDEX step_pending_expires ON step_pending (expires_at);"},
     /* What each minute's sweep and a rotation's last step ask of 100,000 hosts and a million
      * certificates (tests/unit/store/test_plans). */

@@ -241,17 +241,21 @@ struct store_dns_authz {
 struct store_step {
     char *secret;        /* hex SHA-256 of what was encrypted: the solution names the row */
     char *ek;            /* EK id */
-    char *facts;         /* JSON: akName, manufacturer, model, version, ekCertSha256, verdict */
+    char *source;        /* who asked: an address, of IPv6 its /64; "" when not known */
+    char *facts;         /* JSON: akName, manufacturer, model, version, claimed, ekCertSha256,
+                          * verdict */
     struct att_buf spki; /* of the AK, DER */
+    int64_t seq;         /* in the order of their making */
     int64_t created_at, expires_at;
 };
-#define STORE_STEP_OF_EK                                                                           \
-    16                      /* the oldest gives way: a stranger who names an EK locks nobody out   \
-                             */
-#define STORE_STEP_MAX 4096 /* of all */
-/* Makes room for one more of this EK, and forgets those whose time is over. ATT_E_RETRY: there are
- * STORE_STEP_MAX. */
-ATT_MUST_USE enum att_rc store_step_room(struct store_tx *tx, const char *ek, int64_t now,
+/* Of an EK from one source the oldest gives way, and of an EK from all: who names a stranger's EK
+ * drives its own requests out, unless it has STORE_STEP_OF_EK sources or more. */
+#define STORE_STEP_OF_SOURCE 4
+#define STORE_STEP_OF_EK     64
+#define STORE_STEP_MAX       4096 /* of all */
+/* Makes room for this row (ek, source), sets its seq, and forgets those whose time is over.
+ * ATT_E_RETRY with reason "stepFull": there are STORE_STEP_MAX. */
+ATT_MUST_USE enum att_rc store_step_room(struct store_tx *tx, struct store_step *row, int64_t now,
                                          struct att_err *err);
 
 /* Certificates made up to this time are to be renewed now (RFC 9773 §4.2). */
@@ -350,9 +354,11 @@ struct store_cert {
     char *profile;
     char *pem; /* leaf and intermediates; empty until issued */
     char *decision;
-    char *reason;       /* why revoked or abandoned */
-    char *replaced;     /* RFC 9773: id of the order that is to replace it, '!' before it once that
-                         * has its certificate; or empty */
+    char *reason;   /* why revoked or abandoned */
+    char *replaced; /* RFC 9773: id of the order that is to replace it, '!' before it once that
+                     * has its certificate; or empty */
+    char *firmware; /* of an AK of the attestation CA's endpoints, JSON: manufacturer, version and
+                     * claimed, by which the deny list is asked again; else "" */
     struct att_buf tbs; /* what is, or will be, signed */
     int64_t not_before, not_after, created_at, ended_at;
 };

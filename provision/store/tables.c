@@ -126,15 +126,25 @@ static const struct store_column orders[] = {
 TABLE(store_orders, "orders", store_order, orders);
 
 static const struct store_column certs[] = {
-    TEXT(store_cert, serial),          FIXED_TEXT(store_cert, id),
-    FIXED_TEXT(store_cert, kind),      TEXT(store_cert, status),
-    FIXED_TEXT(store_cert, subject),   FIXED_TEXT(store_cert, account),
-    FIXED_TEXT(store_cert, host),      FIXED_TEXT(store_cert, ord),
-    TEXT(store_cert, profile),         TEXT(store_cert, pem),
-    TEXT(store_cert, decision),        TEXT(store_cert, reason),
-    TEXT(store_cert, replaced),        BLOB(store_cert, tbs),
-    FIXED_INT(store_cert, not_before), FIXED_INT(store_cert, not_after),
-    FIXED_INT(store_cert, created_at), INT(store_cert, ended_at),
+    TEXT(store_cert, serial),
+    FIXED_TEXT(store_cert, id),
+    FIXED_TEXT(store_cert, kind),
+    TEXT(store_cert, status),
+    FIXED_TEXT(store_cert, subject),
+    FIXED_TEXT(store_cert, account),
+    FIXED_TEXT(store_cert, host),
+    FIXED_TEXT(store_cert, ord),
+    TEXT(store_cert, profile),
+    TEXT(store_cert, pem),
+    TEXT(store_cert, decision),
+    TEXT(store_cert, reason),
+    TEXT(store_cert, replaced),
+    FIXED_TEXT(store_cert, firmware),
+    BLOB(store_cert, tbs),
+    FIXED_INT(store_cert, not_before),
+    FIXED_INT(store_cert, not_after),
+    FIXED_INT(store_cert, created_at),
+    INT(store_cert, ended_at),
 };
 TABLE(store_certs, "certs", store_cert, certs);
 
@@ -193,8 +203,14 @@ static const struct store_column dns_authzs[] = {
 TABLE(store_dns_authzs, "dns_authzs", store_dns_authz, dns_authzs);
 
 static const struct store_column step_pending[] = {
-    TEXT(store_step, secret), FIXED_TEXT(store_step, ek),        FIXED_TEXT(store_step, facts),
-    BLOB(store_step, spki),   FIXED_INT(store_step, created_at), FIXED_INT(store_step, expires_at),
+    TEXT(store_step, secret),
+    FIXED_TEXT(store_step, ek),
+    FIXED_TEXT(store_step, source),
+    FIXED_TEXT(store_step, facts),
+    BLOB(store_step, spki),
+    FIXED_INT(store_step, seq),
+    FIXED_INT(store_step, created_at),
+    FIXED_INT(store_step, expires_at),
 };
 TABLE(store_step_pending, "step_pending", store_step, step_pending);
 

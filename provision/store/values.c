@@ -186,29 +186,63 @@ static const struct {
      1},
 };
 
-enum att_rc store_step_room(struct store_tx *tx, const char *ek, int64_t now, struct att_err *err)
+/* Of this EK (and source, where it is given) the oldest goes while there are most of them; of an EK
+ * it is one of the source that has the most. */
+static enum att_rc step_evict(struct store_tx *tx, const struct store_step *row, bool source,
+                              int64_t most, struct att_err *err)
 {
-    struct number all = {.store = tx->store}, own = all;
-    const struct store_value time = STORE_VINT(now), of = STORE_VTEXT(ek);
+    struct number n = {.store = tx->store};
+    const struct store_value args[] = {STORE_VTEXT(row->ek), STORE_VTEXT(row->source)};
+    enum att_rc rc =
+        source ? store_exec(tx, "SELECT COUNT(*) FROM step_pending WHERE ek = ?1 AND source = ?2",
+                            args, 2, take_number, &n, NULL, err)
+               : store_exec(tx, "SELECT COUNT(*) FROM step_pending WHERE ek = ?1", args, 1,
+                            take_number, &n, NULL, err);
+    if (rc || n.value < most) {
+        return rc;
+    }
+    return source ? store_exec(tx,
+                               "DELETE FROM step_pending WHERE secret IN"
+                               " (SELECT secret FROM step_pending WHERE ek = ?1 AND source = ?2"
+                               " ORDER BY seq LIMIT 1)",
+                               args, 2, NULL, NULL, NULL, err)
+                  : store_exec(tx,
+                               "DELETE FROM step_pending WHERE secret IN"
+                               " (SELECT p.secret FROM step_pending p WHERE p.ek = ?1 ORDER BY"
+                               " (SELECT COUNT(*) FROM step_pending q WHERE q.ek = p.ek"
+                               " AND q.source = p.source) DESC, p.seq LIMIT 1)",
+                               args, 1, NULL, NULL, NULL, err);
+}
+
+enum att_rc store_step_room(struct store_tx *tx, struct store_step *row, int64_t now,
+                            struct att_err *err)
+{
+    struct number all = {.store = tx->store}, last = all;
+    const struct store_value time = STORE_VINT(now);
     enum att_rc rc = store_exec(tx, "DELETE FROM step_pending WHERE expires_at <= ?1", &time, 1,
                                 NULL, NULL, NULL, err);
     if (!rc) {
-        rc = store_exec(tx, "SELECT COUNT(*) FROM step_pending WHERE ek = ?1", &of, 1, take_number,
-                        &own, NULL, err);
+        rc = step_evict(tx, row, true, STORE_STEP_OF_SOURCE, err);
     }
-    if (!rc && own.value >= STORE_STEP_OF_EK) {
-        rc = store_exec(tx,
-                        "DELETE FROM step_pending WHERE secret IN (SELECT secret FROM step_pending"
-                        " WHERE ek = ?1 ORDER BY created_at, secret LIMIT 1)",
-                        &of, 1, NULL, NULL, NULL, err);
+    if (!rc) {
+        rc = step_evict(tx, row, false, STORE_STEP_OF_EK, err);
     }
     if (!rc) {
         rc = store_exec(tx, "SELECT COUNT(*) FROM step_pending", NULL, 0, take_number, &all, NULL,
                         err);
     }
-    return !rc && all.value >= STORE_STEP_MAX
-               ? att_fail(err, ATT_E_RETRY, "%d credentials wait to be solved", STORE_STEP_MAX)
-               : rc;
+    if (!rc && all.value >= STORE_STEP_MAX) {
+        rc = att_fail(err, ATT_E_RETRY, "%d credentials wait to be solved", STORE_STEP_MAX);
+        att_err_reason(err, "stepFull");
+    }
+    if (!rc) {
+        rc = store_exec(tx, "SELECT COALESCE(MAX(seq), 0) FROM step_pending", NULL, 0, take_number,
+                        &last, NULL, err);
+    }
+    if (!rc) {
+        row->seq = last.value + 1;
+    }
+    return rc;
 }
 
 enum att_rc store_sweep(struct store_tx *tx, int64_t before, int64_t limit, bool *ret_more,

@@ -144,7 +144,9 @@ static bool judge(const struct verify_ek_in *in, struct certs_ek_info *info,
     }
     verify_pass(verdict, VERIFY_REASON_MALFORMED, "the EK's public area and certificate parse");
     id_of_spki(att_buf_slice(&spki), facts->id);
-    if (!check_template(&pub, facts, verdict)) {
+    if (in->no_ek_area) {
+        verify_skip(verdict, VERIFY_REASON_EK_TEMPLATE, "the EK's public area was not sent");
+    } else if (!check_template(&pub, facts, verdict)) {
         return false;
     }
     if (in->ek_cert.len == 0) {

@@ -32,6 +32,9 @@ struct verify_ek_in {
     char manufacturer[9];    /* as claimed: 8 hex, e.g. "53544d20"; "" when not said */
     bool have_version;       /* as claimed: firmware version */
     uint64_t version;
+    bool half;       /* the version is known by its upper half at most, and no TPM will sign the
+                      * rest: a rule finer than what is known denies what it may be about */
+    bool no_ek_area; /* ek_pub was made from the certificate: its template proves nothing */
     const struct certs_ek_store *roots; /* makers' */
     const struct verify_deny *deny;
     size_t n_deny;
@@ -74,5 +77,12 @@ ATT_MUST_USE enum verify_result verify_firmware(const struct verify_deny *deny, 
                                                 const char *manufacturer, uint64_t quoted_version,
                                                 const uint64_t *claimed,
                                                 struct verify_verdict *verdict);
+/* The same where no TPM has signed a version: manufacturer and version as the EK certificate has
+ * them, claimed: the host's word on the version's upper half, 8 hex digits, or "". A rule that is
+ * finer than what is known denies what it may be about. */
+ATT_MUST_USE enum verify_result verify_firmware_unsigned(const struct verify_deny *deny,
+                                                         size_t n_deny, const char *manufacturer,
+                                                         const char *version, const char *claimed,
+                                                         struct verify_verdict *verdict);
 
 #endif

@@ -104,10 +104,15 @@ static bool is_manufacturer(const char *name, const char *hex)
     return false;
 }
 
-/* n_known: how many of the four parts the version has (an EK certificate states two). A rule that
- * is finer than what is known does not match. */
-static const char *rule_that_denies(const struct verify_deny *deny, const uint16_t version[4],
-                                    size_t n_known)
+/* How many of the four parts are known (an EK certificate states two). A rule that is finer does
+ * not match; or, where nobody will ever say more, matches by what is known. */
+struct known {
+    const uint16_t *version;
+    size_t n;
+    bool last;
+};
+
+static const char *rule_that_denies(const struct verify_deny *deny, const struct known *known)
 {
     if (deny->n_versions == 0) {
         return "all versions";
@@ -115,7 +120,10 @@ static const char *rule_that_denies(const struct verify_deny *deny, const uint16
     for (size_t i = 0; i < deny->n_versions; i++) {
         uint16_t parts[4];
         size_t n = version_parts(deny->versions[i], parts);
-        if (n > 0 && n <= n_known && !memcmp(parts, version, n * sizeof(parts[0]))) {
+        bool finer = n > known->n;
+        size_t same = finer ? known->n : n;
+        if (n > 0 && (!finer || known->last) &&
+            !memcmp(parts, known->version, same * sizeof(parts[0]))) {
             return deny->versions[i];
         }
     }
@@ -130,9 +138,9 @@ static void split_version(uint64_t version, uint16_t ret[4])
 }
 
 static bool denied(const struct verify_deny *deny, size_t n_deny, const char *manufacturer,
-                   const uint16_t version[4], size_t n_known, const char *who,
-                   struct verify_verdict *verdict)
+                   const struct known *known, const char *who, struct verify_verdict *verdict)
 {
+    const uint16_t *version = known->version;
     if (!strncmp(manufacturer, "id:", 3)) {
         manufacturer += 3;
     }
@@ -140,7 +148,7 @@ static bool denied(const struct verify_deny *deny, size_t n_deny, const char *ma
         if (!is_manufacturer(deny[i].manufacturer, manufacturer)) {
             continue;
         }
-        const char *rule = rule_that_denies(&deny[i], version, n_known);
+        const char *rule = rule_that_denies(&deny[i], known);
         if (rule) {
             verify_fail(verdict, VERIFY_REASON_FIRMWARE_DENIED,
                         "the deny list has manufacturer \"%s\", %s; %s %s, version %u.%u.%u.%u",
@@ -158,13 +166,14 @@ enum verify_result verify_firmware(const struct verify_deny *deny, size_t n_deny
 {
     static const enum verify_reason plan[] = {VERIFY_REASON_FIRMWARE_DENIED};
     uint16_t version[4];
+    const struct known known = {version, 4, false};
     verify_plan(verdict, plan, 1);
     split_version(quoted_version, version);
     if (claimed && *claimed != quoted_version) {
         verify_fail(verdict, VERIFY_REASON_FIRMWARE_DENIED,
                     "the host claims firmware version %016llx, its TPM signs %016llx",
                     (unsigned long long)*claimed, (unsigned long long)quoted_version);
-    } else if (!denied(deny, n_deny, manufacturer, version, 4, "the TPM signs", verdict)) {
+    } else if (!denied(deny, n_deny, manufacturer, &known, "the TPM signs", verdict)) {
         verify_pass(verdict, VERIFY_REASON_FIRMWARE_DENIED,
                     "firmware %u.%u.%u.%u, as the TPM signs it, is not denied", version[0],
                     version[1], version[2], version[3]);
@@ -190,25 +199,46 @@ static bool certificate_version(const char *text, uint16_t ret[4])
 bool verify_step_deny(const struct verify_ek_in *in, const struct verify_ek_facts *facts,
                       struct verify_verdict *verdict)
 {
-    uint16_t version[4] = {0};
-    bool known = certificate_version(facts->version, version);
-    if (denied(in->deny, in->n_deny, facts->manufacturer, version, known ? 2 : 0,
-               "the EK certificate says", verdict)) {
+    uint16_t certified[4] = {0}, said[4];
+    struct known by_cert = {certified, certificate_version(facts->version, certified) ? 2 : 0,
+                            false};
+    struct known by_host = {said, !in->have_version ? 0 : in->half ? 2 : 4, false};
+    by_host.last = in->half && by_host.n > 0;
+    by_cert.last = in->half && (by_cert.n > 0 || by_host.n == 0);
+    split_version(in->version, said);
+    if (denied(in->deny, in->n_deny, facts->manufacturer, &by_cert, "the EK certificate says",
+               verdict)) {
         return false;
     }
-    split_version(in->version, version);
     const char *claimed = in->manufacturer[0] ? in->manufacturer : facts->manufacturer;
-    if (denied(in->deny, in->n_deny, claimed, version, in->have_version ? 4 : 0, "the host says",
-               verdict)) {
+    if (denied(in->deny, in->n_deny, claimed, &by_host, "the host says", verdict)) {
         return false;
     }
     /* A host that claims another maker does not get round the rules for the certificate's. */
     if (in->have_version &&
-        denied(in->deny, in->n_deny, facts->manufacturer, version, 4, "the host says", verdict)) {
+        denied(in->deny, in->n_deny, facts->manufacturer, &by_host, "the host says", verdict)) {
         return false;
     }
     verify_pass(verdict, VERIFY_REASON_FIRMWARE_DENIED,
                 "manufacturer %s is not denied with what is known of its firmware",
                 facts->manufacturer);
     return true;
+}
+
+enum verify_result verify_firmware_unsigned(const struct verify_deny *deny, size_t n_deny,
+                                            const char *manufacturer, const char *version,
+                                            const char *claimed, struct verify_verdict *verdict)
+{
+    static const enum verify_reason plan[] = {VERIFY_REASON_FIRMWARE_DENIED};
+    struct verify_ek_facts facts = {0};
+    const struct verify_ek_in in = {.deny = deny,
+                                    .n_deny = n_deny,
+                                    .have_version = claimed[0] != 0,
+                                    .version = strtoull(claimed, NULL, 16) << 32,
+                                    .half = true};
+    snprintf(facts.manufacturer, sizeof facts.manufacturer, "%s", manufacturer);
+    snprintf(facts.version, sizeof facts.version, "%s", version);
+    verify_plan(verdict, plan, 1);
+    (void)verify_step_deny(&in, &facts, verdict);
+    return verify_verdict_result(verdict);
 }

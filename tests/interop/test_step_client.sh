@@ -50,4 +50,5 @@ echo "ok: EC and RSA keys, certified by an RSA AK"
 
 ctl host ban "$host" --reason test > /dev/null
 ! step late ECDSA || job_fail "a banned host got a certificate"
+grep -q 'attestationCa.refused.*hostBanned' "$dir/log/"*issuer*.log || { cat "$dir/tmp/step-late"; job_fail "another refusal"; }
 echo "ok: a banned host gets none"

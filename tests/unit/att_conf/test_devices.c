@@ -51,6 +51,10 @@ static void devices(void **state)
             "at least 120");
     refused(DEVICES("profiles: [ { name: a } ], ak_lifetime: 1m"), "devices.ak_lifetime",
             "at least 120");
+    refused(DEVICES("profiles: [ { name: a } ], ak_lifetime: 32d"), "devices.ak_lifetime",
+            "at most 31d");
+    refused(DEVICES("profiles: [ { name: attestation-ca } ]"), "devices.profiles[0].name",
+            "attestation CA");
 }
 
 int main(void)

@@ -392,7 +392,7 @@ static void history(struct rig *r, int n)
              "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)"
              " INSERT INTO certs SELECT printf('%%032x', i), 'x' || i, kind, status, subject,"
              " account, host, ord, profile, pem, decision, reason, tbs, not_before,"
-             " not_before + 1, created_at - i, ended_at, replaced"
+             " not_before + 1, created_at - i, ended_at, replaced, firmware"
              " FROM n, (SELECT * FROM certs WHERE kind = 'agent' LIMIT 1)",
              n);
     number(r, sql);

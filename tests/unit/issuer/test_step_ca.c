@@ -4,6 +4,7 @@
 #include "tests/unit/issuer/stage.h"
 
 #include "provision/evidence/attobj.h"
+#include "provision/store/store_internal.h"
 
 #define URL_ATTEST "/acme/attestation-ca/attest"
 #define URL_SECRET "/acme/attestation-ca/secret"
@@ -117,12 +118,18 @@ static json_t *attest_body(struct tpm *t, const struct how *how)
     return body;
 }
 
-static void attest(struct rig *r, struct tpm *t, const struct how *how, struct reply *ret)
+static void attest_as(struct rig *r, struct tpm *t, const struct how *how, const char *peer,
+                      struct reply *ret)
 {
     json_t *body = attest_body(t, how);
     issuer_autofree *text = issuer_json_text(body);
-    ask(r, URL_ATTEST, text, ret);
+    ask_as(r, URL_ATTEST, text, peer, ISSUER_POST, ret);
     json_decref(body);
+}
+
+static void attest(struct rig *r, struct tpm *t, const struct how *how, struct reply *ret)
+{
+    attest_as(r, t, how, NULL, ret);
 }
 
 /* TPM2_ActivateCredential, as what POST secret wants. */
@@ -191,6 +198,49 @@ static const char *device(struct stage *s, struct client *c, const struct att_bu
     return client_post(c, url, false, att_buf_slice(&out)) == 200 ? client_text(c, "status") : "";
 }
 
+struct row {
+    char serial[64], status[32];
+    bool set_intent;
+};
+
+/* The endpoints' AK certificate; made an intent again, as an issuer that died leaves it. */
+static enum att_rc find_ak(void *user, const void *record, struct att_err *err)
+{
+    struct row *row = user;
+    const struct store_cert *cert = record;
+    (void)err;
+    if (strcmp(cert->kind, "ak") == 0 && !cert->account[0]) {
+        snprintf(row->serial, sizeof row->serial, "%s", cert->serial);
+        snprintf(row->status, sizeof row->status, "%s", cert->status);
+    }
+    return ATT_OK;
+}
+
+static enum att_rc look_at_ak(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct row *row = user;
+    struct store_cert cert = {0};
+    enum att_rc rc = store_each(tx, &store_certs, NULL, NULL, find_ak, row, err);
+    if (rc || !row->set_intent) {
+        return rc;
+    }
+    rc = store_get(tx, &store_certs, row->serial, &cert, err);
+    if (!rc) {
+        rc = issuer_set(&cert.status, STORE_CERT_INTENT) && issuer_set(&cert.pem, "")
+                 ? store_put(tx, &store_certs, &cert, err)
+                 : ATT_E_NOMEM;
+    }
+    store_record_done(&store_certs, &cert);
+    return rc;
+}
+
+static void ak_is(struct rig *r, const char *status)
+{
+    struct row row = {.set_intent = false};
+    rig_ok(store_run(r->issuer->store, false, look_at_ak, &row, &err));
+    assert_string_equal(row.status, status);
+}
+
 static void given(void **state)
 {
     (void)state;
@@ -214,7 +264,9 @@ static void given(void **state)
     client_refused(&s.client, "akUnknown");
     assert_int_equal(rig_rows(&s.rig, &store_certs), 0);
     /* A ban ends it with the rest. */
+    ak_is(&s.rig, STORE_CERT_ISSUED);
     rig_admin_done(&s.rig, "host.ban", json_pack("{s:s, s:s}", "id", s.tpm.ek_id, "reason", "x"));
+    ak_is(&s.rig, STORE_CERT_REVOKED);
     stage_free(&s);
 }
 
@@ -233,6 +285,10 @@ static void off(void **state)
     ask_as(&s.rig, URL_ATTEST, "", NULL, ISSUER_GET, &reply);
     assert_int_equal(reply.status, 405);
     ask(&s.rig, "/acme/attestation-ca/other", "{}", &reply);
+    assert_int_equal(reply.status, 404);
+    /* Permanent identifiers alone do not open them. */
+    reconfigure(&s.rig, "  attestation_ca: true\n", "");
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
     assert_int_equal(reply.status, 404);
     json_decref(reply.body);
     stage_free(&s);
@@ -327,6 +383,7 @@ static void hosts(void **state)
     rig_admin_done(&s.rig, "host.ban", json_pack("{s:s, s:s}", "id", s.tpm.ek_id, "reason", "x"));
     ask(&s.rig, URL_SECRET, solution, &reply);
     refused(&reply, 403, "hostBanned");
+    rig_audited(&s.rig, "refused", "hostBanned"); /* its TPM asked */
     attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
     refused(&reply, 403, "hostBanned");
     json_decref(reply.body);
@@ -334,7 +391,186 @@ static void hosts(void **state)
     stage_free(&s);
 }
 
+#define OTHER_EK "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+static enum att_rc claim_ek(void *user, struct store_tx *tx, struct att_err *err)
+{
+    char id[160], ek[VERIFY_ID_HEX], host[] = OTHER_EK;
+    rig_copy(ek, sizeof ek, user);
+    snprintf(id, sizeof id, "%s@%s", ek, host);
+    struct store_ek_claim claim = {.id = id, .ek = ek, .host = host};
+    return store_put(tx, &store_ek_claims, &claim, err);
+}
+
+/* A banned host lists this EK: perhaps it is the same TPM. An operator who knows it is not says so
+ * by host.approve. */
+static void banned_elsewhere(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct reply reply = {0};
+    att_autobuf der = {0};
+    stage_step(&s);
+    enrolled(&s, &der);
+    assert_string_equal(device(&s, &s.client, &der), "valid");
+    rig_admin_done(&s.rig, "host.ban", json_pack("{s:s, s:s}", "id", OTHER_EK, "reason", "x"));
+    rig_ok(store_run(s.rig.issuer->store, true, claim_ek, s.tpm.ek_id, &err));
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
+    refused(&reply, 403, "hostBanned");
+    assert_string_equal(device(&s, &s.client, &der), "invalid");
+    client_refused(&s.client, "hostBanned");
+    rig_time++;
+    rig_admin_done(&s.rig, "host.approve", json_pack("{s:s}", "id", s.tpm.ek_id));
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
+    assert_int_equal(reply.status, 200);
+    assert_string_equal(device(&s, &s.client, &der), "valid");
+    json_decref(reply.body);
+    stage_free(&s);
+}
+
+static void deny(struct stage *s, const char *old, const char *rule)
+{
+    char before[400], after[400], path[200];
+    snprintf(path, sizeof path, "  roots_dir: %s/ek\n", s->rig.dir);
+    snprintf(before, sizeof before, "%s%s", path, old);
+    snprintf(after, sizeof after, "%s%s", path, rule);
+    reconfigure(&s->rig, before, after);
+}
+
+#define RULE(version) "  deny:\n    - { manufacturer: IBM, versions: [\"" version "\"] }\n"
+
+/* Two parts of the version are known at most, and the host says them: a finer rule denies what it
+ * may be about; at attest, at secret, and of an AK that is there. */
+static void firmware(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct reply reply = {0};
+    att_autobuf der = {0};
+    stage_step(&s);
+    enrolled(&s, &der);
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
+    issuer_autofree *solution = solve(&s.tpm, &reply);
+    deny(&s, "", RULE("1.3.0.7"));
+    assert_string_equal(device(&s, &s.client, &der), "valid");
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
+    assert_int_equal(reply.status, 200);
+    deny(&s, RULE("1.3.0.7"), RULE("1.2.0.7"));
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
+    refused(&reply, 403, "firmwareDenied");
+    ask(&s.rig, URL_SECRET, solution, &reply);
+    refused(&reply, 403, "firmwareDenied");
+    assert_string_equal(device(&s, &s.client, &der), "invalid");
+    client_refused(&s.client, "firmwareDenied");
+    json_decref(reply.body);
+    stage_free(&s);
+}
+
 /* ---- solutions ---- */
+
+/* Its certificate was decided and not signed: who comes next signs it. */
+static void left_behind(void **state)
+{
+    (void)state;
+    struct stage s;
+    att_autobuf der = {0};
+    size_t left = 0;
+    struct row row = {.set_intent = true};
+    stage_step(&s);
+    enrolled(&s, &der);
+    rig_ok(store_run(s.rig.issuer->store, true, look_at_ak, &row, &err));
+    ak_is(&s.rig, STORE_CERT_INTENT);
+    rig_ok(issuer_intent_recover(s.rig.issuer, false, &left, &err));
+    assert_int_equal(left, 0);
+    ak_is(&s.rig, STORE_CERT_ISSUED);
+    stage_free(&s);
+}
+
+static const struct store_db_ops *real;
+static unsigned writes;
+static bool away;
+
+static enum att_rc watched_begin(struct store_db *db, enum store_mode mode,
+                                 struct store_con **ret_con, struct att_err *err)
+{
+    writes += mode != STORE_READ;
+    return away && mode != STORE_READ
+               ? att_fail(err, ATT_E_UNREACHABLE, "the database of HOST went away")
+               : real->begin(db, mode, ret_con, err);
+}
+
+static bool deaf; /* what is committed is not answered */
+
+static enum att_rc begin_write(struct store_db *db, enum store_mode mode,
+                               struct store_con **ret_con, struct att_err *err)
+{
+    deaf = mode != STORE_READ;
+    return real->begin(db, mode, ret_con, err);
+}
+
+static enum att_rc watched_commit(struct store_con *con, struct att_err *err)
+{
+    enum att_rc rc = real->commit(con, err);
+    return rc || !deaf ? rc : att_fail(err, ATT_E_UNREACHABLE, "no answer");
+}
+
+/* The decision stands although nobody was told: it is signed without a further request. */
+static void unanswered(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct reply reply = {0};
+    struct store_db_ops watched;
+    stage_step(&s);
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
+    issuer_autofree *solution = solve(&s.tpm, &reply);
+    real = s.rig.issuer->store->ops;
+    watched = *real;
+    watched.begin = begin_write;
+    watched.commit = watched_commit;
+    s.rig.issuer->store->ops = &watched;
+    ask(&s.rig, URL_SECRET, solution, &reply);
+    assert_int_equal(reply.status, 503);
+    s.rig.issuer->store->ops = real;
+    ak_is(&s.rig, STORE_CERT_INTENT);
+    s.rig.issuer->intent_try_ms = 0;
+    issuer_intent_tick(s.rig.issuer);
+    ak_is(&s.rig, STORE_CERT_ISSUED);
+    json_decref(reply.body);
+    stage_free(&s);
+}
+
+/* Our own troubles burn no solution, and tell nothing of the inside; a stranger takes no writer's
+ * turn. */
+static void store_away(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct reply reply = {0};
+    struct store_db_ops watched;
+    stage_step(&s);
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
+    issuer_autofree *solution = solve(&s.tpm, &reply);
+    real = s.rig.issuer->store->ops;
+    watched = *real;
+    watched.begin = watched_begin;
+    s.rig.issuer->store->ops = &watched;
+    away = true;
+    ask(&s.rig, URL_SECRET, solution, &reply);
+    assert_int_equal(reply.status, 503);
+    assert_null(strstr(issuer_string(reply.body, "detail"), "HOST"));
+    away = false;
+    writes = 0;
+    ask(&s.rig, URL_SECRET, "{\"secret\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"}",
+        &reply);
+    refused(&reply, 403, "activation");
+    assert_int_equal(writes, 0);
+    ask(&s.rig, URL_SECRET, solution, &reply);
+    assert_int_equal(reply.status, 200);
+    s.rig.issuer->store->ops = real;
+    json_decref(reply.body);
+    stage_free(&s);
+}
 
 static void solutions(void **state)
 {
@@ -370,18 +606,17 @@ static void bounded(void **state)
     stage_step(&s);
     attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
     issuer_autofree *oldest = solve(&s.tpm, &reply);
-    rig_time++;
-    for (int i = 0; i < STORE_STEP_OF_EK; i++) {
+    for (int i = 0; i < STORE_STEP_OF_SOURCE; i++) {
         attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
         assert_int_equal(reply.status, 200);
     }
     issuer_autofree *newest = solve(&s.tpm, &reply);
-    assert_int_equal(rig_rows(&s.rig, &store_step_pending), STORE_STEP_OF_EK);
+    assert_int_equal(rig_rows(&s.rig, &store_step_pending), STORE_STEP_OF_SOURCE);
     ask(&s.rig, URL_SECRET, oldest, &reply);
     refused(&reply, 403, "activation");
     ask(&s.rig, URL_SECRET, newest, &reply);
     assert_int_equal(reply.status, 200);
-    for (int i = 0; i < ISSUER_RECENT_STEP; i++) {
+    for (int i = 0; i < CONF_LIMIT_STEP; i++) {
         ask_as(&s.rig, URL_SECRET, "x", "192.0.2.1", ISSUER_POST, &reply);
         assert_int_equal(reply.status, 400);
     }
@@ -393,12 +628,59 @@ static void bounded(void **state)
     stage_free(&s);
 }
 
+/* Who names another's EK drives its own requests out, not the host's. */
+static void strangers(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct reply reply = {0};
+    stage_step(&s);
+    attest_as(&s.rig, &s.tpm, &(struct how){0}, "192.0.2.1", &reply);
+    issuer_autofree *mine = solve(&s.tpm, &reply);
+    for (int i = 0; i < 3 * STORE_STEP_OF_SOURCE; i++) {
+        attest_as(&s.rig, &s.tpm, &(struct how){0}, "192.0.2.2", &reply);
+        assert_int_equal(reply.status, 200);
+    }
+    ask_as(&s.rig, URL_SECRET, mine, "192.0.2.1", ISSUER_POST, &reply);
+    assert_int_equal(reply.status, 200);
+    json_decref(reply.body);
+    stage_free(&s);
+}
+
+static void limits(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct reply reply = {0};
+    att_autobuf der = {0};
+    stage_step(&s);
+    reconfigure(&s.rig, "trust_domain: ", "limits: { address_step: 0 }\ntrust_domain: ");
+    for (int i = 0; i <= CONF_LIMIT_STEP; i++) {
+        ask_as(&s.rig, URL_SECRET, "x", "192.0.2.1", ISSUER_POST, &reply);
+        assert_int_equal(reply.status, 400);
+    }
+    for (int i = 0; i < ISSUER_RECENT_STEP_AKS; i++) {
+        att_buf_reset(&der);
+        enrolled(&s, &der);
+    }
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
+    issuer_autofree *solution = solve(&s.tpm, &reply);
+    ask(&s.rig, URL_SECRET, solution, &reply);
+    refused(&reply, 429, "hostStep");
+    json_decref(reply.body);
+    stage_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(given),   cmocka_unit_test(off),   cmocka_unit_test(keys),
-        cmocka_unit_test(forms),   cmocka_unit_test(hosts), cmocka_unit_test(solutions),
-        cmocka_unit_test(bounded),
+        cmocka_unit_test(given),      cmocka_unit_test(off),
+        cmocka_unit_test(keys),       cmocka_unit_test(forms),
+        cmocka_unit_test(hosts),      cmocka_unit_test(solutions),
+        cmocka_unit_test(bounded),    cmocka_unit_test(banned_elsewhere),
+        cmocka_unit_test(firmware),   cmocka_unit_test(left_behind),
+        cmocka_unit_test(store_away), cmocka_unit_test(strangers),
+        cmocka_unit_test(limits),     cmocka_unit_test(unanswered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -291,6 +291,7 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
         "DROP TABLE proposals; DROP TABLE admin_requests; DROP TABLE allowlists;"
         "DROP TABLE jwt_keys;"
         "ALTER TABLE orders DROP COLUMN replaces; ALTER TABLE certs DROP COLUMN replaced;"
+        "ALTER TABLE certs DROP COLUMN firmware;"
         "DROP TABLE step_pending; DROP TABLE dns_authzs; DROP TABLE dns_orders; DROP TABLE "
         "renewals;"
         "DROP TABLE authorities; DROP TABLE issuers; ALTER TABLE hosts DROP COLUMN view_seen;"
