@@ -354,6 +354,40 @@ static void documents(void **state)
     stage_free(&s);
 }
 
+static void root_of(const char *group, const char *crv, size_t len)
+{
+    EVP_PKEY *key = EVP_EC_gen(group);
+    X509 *cert = X509_new();
+    json_t *keys = json_array();
+    assert_non_null(key);
+    assert_int_equal(X509_set_pubkey(cert, key), 1);
+    assert_non_null(X509_gmtime_adj(X509_getm_notBefore(cert), 0));
+    assert_non_null(X509_gmtime_adj(X509_getm_notAfter(cert), 3600));
+    assert_true(X509_sign(cert, key, EVP_sha384()) > 0);
+    rig_ok(issuer_jwt_add_root(cert, keys, &err));
+    assert_int_equal(json_array_size(keys), crv ? 1 : 0);
+    const json_t *jwk = json_array_get(keys, 0);
+    if (crv) {
+        assert_string_equal(issuer_string(jwk, "crv"), crv);
+        assert_int_equal(strlen(issuer_string(jwk, "x")), len);
+        assert_int_equal(strlen(issuer_string(jwk, "y")), len);
+        assert_int_equal(json_array_size(json_object_get(jwk, "x5c")), 1);
+    }
+    json_decref(keys);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+}
+
+/* Roots from outside are on other curves than accounts' keys. */
+static void roots(void **state)
+{
+    (void)state;
+    root_of("P-256", "P-256", 43);
+    root_of("P-384", "P-384", 64);
+    root_of("P-521", "P-521", 88);
+    root_of("secp256k1", NULL, 0);
+}
+
 /* Without the section there is no such resource. */
 static void off(void **state)
 {
@@ -373,6 +407,7 @@ int main(void)
         cmocka_unit_test(minted),    cmocka_unit_test(proofs),   cmocka_unit_test(revoked),
         cmocka_unit_test(freshness), cmocka_unit_test(rotation), cmocka_unit_test(withdrawn),
         cmocka_unit_test(documents), cmocka_unit_test(off),      cmocka_unit_test(gone),
+        cmocka_unit_test(roots),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

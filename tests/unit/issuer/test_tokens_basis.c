@@ -34,6 +34,7 @@ static void no_of(struct stage *s, const char *agent, forge_mutate mutate, const
 {
     struct order o;
     s->tpm.mutate = mutate;
+    s->tpm.identifier = strcmp(agent, OTHER) == 0 ? OTHER_ID : FORGE_IDENTIFIER;
     s->tpm.clock.clock_ms += 1000;
     assert_int_equal(rig_order(&s->client, agent, &o), 201);
     assert_string_equal(rig_m4(&s->client, &s->tpm, &o, s->ak), "invalid");
@@ -94,7 +95,7 @@ static void whose_refusal(void **state)
     struct held first, second;
     const struct asking other = {.id = OTHER_ID};
     two_agents(&s, &first, &second);
-    no_of(&s, OTHER, certify_magic, "certifyMagic");
+    no_of(&s, OTHER, certify_magic, "certifyType");
     refused(&s, &second, &other, "verdictRefused");
     assert_int_equal(ask(&s, &first, &right), 200);
     no_of(&s, OTHER, quote_magic, "quoteMagic");
@@ -129,6 +130,7 @@ static void enrolled_again(void **state)
     s.tpm.clock.clock_ms += 1000;
     assert_int_equal(rig_m1(&s.client, &s.tpm, NULL, &e), 201);
     assert_int_equal(rig_m2(&s.client, &s.tpm, &e), 200);
+    enrolment_done(&e);
     refused(&s, &first, &right, "akUnknown"); /* its verdict was of the AK of before */
     refused(&s, &second, &(struct asking){.id = OTHER_ID}, "akUnknown");
     stage_free(&s);

@@ -31,6 +31,7 @@ RIG void issue_to(struct stage *s, const char *agent, const char *id, struct hel
 {
     struct order o;
     s->tpm.clock.clock_ms += 1000;
+    s->tpm.identifier = id;
     assert_int_equal(rig_order(&s->client, agent, &o), 201);
     assert_string_equal(rig_m4(&s->client, &s->tpm, &o, s->ak), "valid");
     assert_int_equal(rig_finalize(&s->client, &o, s->tpm.base->agent.pkey, id), 200);
