@@ -12,12 +12,15 @@
 #define KEPT_PER_AGENT 64
 #define PACES_MAX      512
 #define FETCH_MS       8000  /* of one request to the issuer */
-#define AWAY_MS        2000  /* after a failure what is kept is given without asking */
+#define AWAY_MS        2000  /* after a failure nobody is asked for so long, … */
+#define AWAY_MOST_MS   30000 /* … twice as long after each further one, up to this */
 #define REFUSED_MS     30000 /* the issuer's no is believed for so long */
 #define RENEW_MS       5000  /* while the agent is renewed for want of fresh evidence */
 #define BURST          32    /* of an agent: tokens at once, and … */
 #define REFILL_MS      2000  /* … one more each so often */
-#define REFUSALS_MAX   100   /* of this host within REFUSALS_MS: the account has other work */
+#define WAIT_MS        2000  /* a question that takes longer is not waited for by others */
+#define REFUSALS_MAX   300   /* of this host within REFUSALS_MS: the account has other work */
+#define REFUSALS_AGENT 30    /* of these, of one agent */
 #define REFUSALS_MS    600000
 #define LEAST_S        5 /* a token of less life is not given any more */
 #define AUDIENCES_TEXT (PROC_AUDIENCES_MAX * (PROC_AUDIENCE_MAX + 1))
@@ -40,14 +43,20 @@ struct pace {
     int64_t until_ms;    /* refused is the answer until then */
     char *audience;      /* to this question */
     struct att_err refused;
+    int64_t refusals_from_ms;
+    unsigned refusals;
 };
 
 struct host_tokens {
-    pthread_mutex_t lock;  /* around the rest; no blocking call under it */
-    pthread_mutex_t fetch; /* around the client: one question at a time. Taken before lock. */
+    pthread_mutex_t lock; /* around the rest; no blocking call under it */
+    pthread_cond_t done;  /* CLOCK_MONOTONIC: busy is false again */
+    bool busy;            /* one question at a time is on its way, … */
+    int64_t busy_ms;      /* … since then, CLOCK_MONOTONIC */
     struct kept *kept[KEPT_MAX];
     struct pace paces[PACES_MAX];
-    int64_t away_ms; /* nobody is asked until then by who has something to give */
+    int64_t away_ms; /* nobody is asked until then: what is kept is given, or the failure */
+    int64_t away_span_ms;
+    struct att_err away;
     int64_t refusals_from_ms;
     unsigned refusals;
 };
@@ -62,7 +71,8 @@ struct want {
     char spiffe_id[AGENT_SPIFFE_ID_MAX + 1];
     char key_id[AGENT_KEY_ID_MAX + 1];
     char serial[sizeof(((struct agent_record *)0)->serial)];
-    json_t *view; /* of that time */
+    json_t *view;  /* of that time */
+    bool no_proof; /* keyd would not sign: a matter of this agent */
 };
 
 static enum att_rc refuse(struct att_err *err, enum att_rc rc, const char *reason,
@@ -192,6 +202,7 @@ static enum att_rc look(struct want *w, struct att_err *err)
     memcpy(w->spiffe_id, agent->rec.spiffe_id, sizeof w->spiffe_id);
     memcpy(w->key_id, agent->rec.key_id, sizeof w->key_id);
     memcpy(w->serial, agent->rec.serial, sizeof w->serial);
+    json_decref(w->view);
     w->view = json_deep_copy(host->token_view);
     return w->view ? ATT_OK : att_fail(err, ATT_E_NOMEM, "token");
 }
@@ -322,7 +333,11 @@ static enum att_rc may_ask(struct host_tokens *tokens, const struct want *w, str
     int64_t now_ms = att_boottime_ms();
     struct pace *pace = pace_of(tokens, w->agent, now_ms);
     int64_t gone = now_ms - pace->at_ms, most = BURST * 1000;
-    if (now_ms < pace->until_ms && pace->audience && strcmp(pace->audience, w->text) == 0) {
+    if (now_ms < tokens->away_ms) {
+        *err = tokens->away;
+        return err->rc;
+    }
+    if (now_ms < pace->until_ms && (!pace->audience || strcmp(pace->audience, w->text) == 0)) {
         *err = pace->refused;
         return err->rc;
     }
@@ -330,9 +345,15 @@ static enum att_rc may_ask(struct host_tokens *tokens, const struct want *w, str
         tokens->refusals_from_ms = now_ms;
         tokens->refusals = 0;
     }
-    if (tokens->refusals >= REFUSALS_MAX) {
+    if (now_ms - pace->refusals_from_ms > REFUSALS_MS) {
+        pace->refusals_from_ms = now_ms;
+        pace->refusals = 0;
+    }
+    if (tokens->refusals >= REFUSALS_MAX || pace->refusals >= REFUSALS_AGENT) {
         return refuse(err, ATT_E_LIMIT, "tokenRate", w->agent,
-                      "the issuer refused this host's agents too often of late");
+                      tokens->refusals >= REFUSALS_MAX
+                          ? "the issuer refused this host's agents too often of late"
+                          : "the issuer refused it too often of late");
     }
     pace->left += gone > (int64_t)BURST * REFILL_MS ? most : gone * 1000 / REFILL_MS;
     pace->left = pace->left < most ? pace->left : most;
@@ -344,14 +365,51 @@ static enum att_rc may_ask(struct host_tokens *tokens, const struct want *w, str
     return ATT_OK;
 }
 
+/* Whom the issuer's no is about. */
+enum whom { THIS_QUESTION, THIS_AGENT, THIS_HOST };
+
+static enum whom whom(const char *reason)
+{
+    static const char *const host[] = {"hostUnknown", "hostBanned", "firmwareDenied", NULL};
+    static const char *const question[] = {"audienceDenied", "tokenProof", "tokenNonce",
+                                           "malformed", NULL};
+    for (const char *const *word = host; *word; word++) {
+        if (strcmp(reason, *word) == 0) {
+            return THIS_HOST;
+        }
+    }
+    for (const char *const *word = question; *word; word++) {
+        if (strcmp(reason, *word) == 0) {
+            return THIS_QUESTION;
+        }
+    }
+    return THIS_AGENT;
+}
+
+/* What a renewal mends, if anything does: the certificate rests on a verdict that is not enough
+ * any more (M8). */
+static bool renewal_mends(const char *reason)
+{
+    static const char *const words[] = {"evidenceStale", "policyExpired", "bootPolicy", "keyParent",
+                                        "akStale",       "akUnknown",     NULL};
+    for (const char *const *word = words; *word; word++) {
+        if (strcmp(reason, *word) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* pace->audience NULL: whatever the agent asks for. */
 static void note_refusal(struct host_tokens *tokens, const struct want *w, int64_t for_ms,
                          const struct att_err *why)
 {
     struct pace *pace = pace_of(tokens, w->agent, att_boottime_ms());
     free(pace->audience);
-    pace->audience = strdup(w->text);
+    pace->audience = whom(why->reason) == THIS_QUESTION ? strdup(w->text) : NULL;
     pace->until_ms = att_boottime_ms() + for_ms;
     pace->refused = *why;
+    pace->refusals++;
     tokens->refusals++;
 }
 
@@ -368,6 +426,7 @@ static enum att_rc write_proof(void *user, const char *nonce, struct att_buf *re
     }
     enum att_rc rc = proc_keyd_key_token(w->host->keyd, w->key_id, w->serial, nonce, w->spiffe_id,
                                          audience, w->n, &proof, err);
+    w->no_proof = rc != ATT_OK;
     if (rc == ATT_OK) {
         att_autojson *json = json_pack("{s:s}", "proof", att_buf_cstr(&proof));
         rc = json ? att_json_dump(json, false, ret_payload, err)
@@ -409,7 +468,7 @@ static enum att_rc read_answer(const struct want *w, const json_t *json, struct 
     return ATT_OK;
 }
 
-/* fetch is held. */
+/* One at a time. */
 static enum att_rc ask_issuer(struct want *w, struct kept **ret_kept, struct att_err *err)
 {
     struct acme_client *client = NULL;
@@ -422,7 +481,8 @@ static enum att_rc ask_issuer(struct want *w, struct kept **ret_kept, struct att
     return rc == ATT_OK ? read_answer(w, json, ret_kept, err) : rc;
 }
 
-/* Fresh evidence comes with a renewal, which is due to nobody before that. */
+/* Fresh evidence comes with a renewal, which is due to nobody before that. What failed of late is
+ * not tried sooner for it. */
 static void renew_now(struct want *w)
 {
     {
@@ -430,7 +490,6 @@ static void renew_now(struct want *w)
         struct agent *agent = agent_registry_find(w->host->reg, w->agent);
         if (agent && agent->rec.life.state == AGENT_VALID) {
             agent->forced = true;
-            agent->not_before_ms = 0;
         }
     }
     host_wake(w->host);
@@ -444,23 +503,35 @@ static enum att_rc after_failure(struct host_tokens *tokens, struct want *w, enu
         err->rc = ATT_E_RETRY; /* its key changes at this moment */
         return ATT_E_RETRY;
     }
-    bool stale = rc == ATT_E_DENIED && strcmp(err->reason, "evidenceStale") == 0;
+    bool stale = rc == ATT_E_DENIED && renewal_mends(err->reason);
     if (stale) {
         err->rc = rc = ATT_E_RETRY;
         note_refusal(tokens, w, RENEW_MS, err);
     } else if (rc == ATT_E_DENIED) {
         note_refusal(tokens, w, REFUSED_MS, err);
+    } else if (w->no_proof) {
+        note_refusal(tokens, w, RENEW_MS, err);
     } else {
-        tokens->away_ms = att_boottime_ms() + AWAY_MS;
+        int64_t twice = 2 * tokens->away_span_ms;
+        tokens->away_span_ms = twice < AWAY_MS        ? AWAY_MS
+                               : twice > AWAY_MOST_MS ? AWAY_MOST_MS
+                                                      : twice;
+        tokens->away_ms = att_boottime_ms() + tokens->away_span_ms;
+        tokens->away = *err;
     }
     return rc;
 }
 
-static void forget(struct host_tokens *tokens, const struct want *w)
+/* What the issuer takes back is not given from memory: not to this audience, and where the reason
+ * is the agent's or the host's not to any, nor to any agent. */
+static void forget(struct host_tokens *tokens, const struct want *w, const char *reason)
 {
+    enum whom of = whom(reason);
     for (size_t i = 0; i < KEPT_MAX; i++) {
         struct kept *kept = tokens->kept[i];
-        if (kept && strcmp(kept->agent, w->agent) == 0 && strcmp(kept->audience, w->text) == 0) {
+        bool agent = kept && strcmp(kept->agent, w->agent) == 0;
+        if (kept && (of == THIS_HOST ||
+                     (agent && (of == THIS_AGENT || strcmp(kept->audience, w->text) == 0)))) {
             kept_free(kept);
             tokens->kept[i] = NULL;
         }
@@ -481,6 +552,19 @@ static bool give_kept(struct host_tokens *tokens, const struct want *w, bool als
     return given;
 }
 
+/* lock is held. kept is taken. */
+static enum att_rc keep_and_give(struct host_tokens *tokens, const struct want *w,
+                                 struct kept *kept, struct host_token_reply *ret_reply,
+                                 struct att_err *err)
+{
+    struct kept **at = place_of(tokens, kept);
+    enum att_rc rc = give(kept, w, ret_reply, err);
+    kept_free(*at);
+    *at = kept;
+    tokens->away_span_ms = tokens->away_ms = 0;
+    return rc;
+}
+
 static enum att_rc get_new(struct want *w, struct host_token_reply *ret_reply, struct att_err *err)
 {
     struct host_tokens *tokens = w->host->tokens;
@@ -493,28 +577,89 @@ static enum att_rc get_new(struct want *w, struct host_token_reply *ret_reply, s
     rc = asked ? ask_issuer(w, &kept, &why) : rc;
     why.rc = rc;
     pthread_mutex_lock(&tokens->lock);
-    if (rc == ATT_OK) {
-        struct kept **at = place_of(tokens, kept);
-        rc = give(kept, w, ret_reply, &why);
-        kept_free(*at);
-        *at = kept;
-    } else if (asked) {
+    if (asked && rc != ATT_OK) {
         rc = after_failure(tokens, w, rc, &why);
     }
     if (rc == ATT_E_DENIED) {
-        forget(tokens, w); /* what the issuer takes back is not given from memory */
+        forget(tokens, w, why.reason);
     }
     pthread_mutex_unlock(&tokens->lock);
-    bool away = rc != ATT_OK && rc != ATT_E_DENIED;
-    if (away && asked && strcmp(why.reason, "evidenceStale") == 0) {
+    if (asked && (renewal_mends(why.reason) || strcmp(why.reason, "verdictRefused") == 0)) {
         renew_now(w);
     }
+    /* It took seconds: what was taken from the agent meanwhile is not given any more. */
+    enum att_rc now = asked ? look(w, err) : ATT_OK;
+    if (now != ATT_OK) {
+        kept_free(kept);
+        return now;
+    }
     enum att_rc kept_rc = ATT_OK;
-    if (away && give_kept(tokens, w, true, ret_reply, &kept_rc, &why)) {
+    if (kept) {
+        pthread_mutex_lock(&tokens->lock);
+        rc = keep_and_give(tokens, w, kept, ret_reply, &why);
+        pthread_mutex_unlock(&tokens->lock);
+    } else if (rc != ATT_E_DENIED && give_kept(tokens, w, true, ret_reply, &kept_rc, &why)) {
         rc = kept_rc;
     }
     if (rc != ATT_OK && err) {
         *err = why;
+    }
+    return rc;
+}
+
+static int64_t monotonic_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* False: another question is on its way and takes long. Who could be given what is kept does not
+ * wait for it at all. */
+static bool begin(struct host_tokens *tokens, const struct want *w)
+{
+    pthread_mutex_lock(&tokens->lock);
+    bool wait = !find_kept(tokens, w);
+    while (tokens->busy && wait) {
+        int64_t until = tokens->busy_ms + WAIT_MS;
+        const struct timespec at = {.tv_sec = (time_t)(until / 1000),
+                                    .tv_nsec = (long)(until % 1000) * 1000000};
+        wait = monotonic_ms() < until;
+        if (wait) {
+            (void)pthread_cond_timedwait(&tokens->done, &tokens->lock, &at);
+        }
+    }
+    bool mine = !tokens->busy;
+    if (mine) {
+        tokens->busy = true;
+        tokens->busy_ms = monotonic_ms();
+    }
+    pthread_mutex_unlock(&tokens->lock);
+    return mine;
+}
+
+static void end(struct host_tokens *tokens)
+{
+    pthread_mutex_lock(&tokens->lock);
+    tokens->busy = false;
+    pthread_cond_broadcast(&tokens->done);
+    pthread_mutex_unlock(&tokens->lock);
+}
+
+/* Nothing fresh is kept. */
+static enum att_rc fetch(struct want *w, struct host_token_reply *ret_reply, struct att_err *err)
+{
+    struct host_tokens *tokens = w->host->tokens;
+    bool mine = begin(tokens, w);
+    /* Time has gone, and another may have fetched it meanwhile. */
+    enum att_rc rc = look(w, err);
+    if (rc == ATT_OK && !give_kept(tokens, w, !mine, ret_reply, &rc, err)) {
+        rc = mine ? get_new(w, ret_reply, err)
+                  : refuse(err, ATT_E_RETRY, "tokenWait", w->agent,
+                           "the issuer is slow to answer for another");
+    }
+    if (mine) {
+        end(tokens);
     }
     return rc;
 }
@@ -527,12 +672,7 @@ enum att_rc host_token_get(struct host *host, const char *agent, const char *con
     rc = rc != ATT_OK ? rc : take_audiences(&w, audience, n, err);
     rc = rc != ATT_OK ? rc : look(&w, err);
     if (rc == ATT_OK && !give_kept(host->tokens, &w, false, ret_reply, &rc, err)) {
-        pthread_mutex_lock(&host->tokens->fetch);
-        /* Another may have fetched it while this one waited. */
-        if (!give_kept(host->tokens, &w, false, ret_reply, &rc, err)) {
-            rc = get_new(&w, ret_reply, err);
-        }
-        pthread_mutex_unlock(&host->tokens->fetch);
+        rc = fetch(&w, ret_reply, err);
     }
     json_decref(w.view);
     return rc;
@@ -547,7 +687,11 @@ enum att_rc host_tokens_new(struct host_tokens **ret_tokens, struct att_err *err
         return att_fail(err, ATT_E_NOMEM, "tokens");
     }
     pthread_mutex_init(&tokens->lock, NULL);
-    pthread_mutex_init(&tokens->fetch, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&tokens->done, &attr);
+    pthread_condattr_destroy(&attr);
     *ret_tokens = tokens;
     return ATT_OK;
 }
@@ -564,6 +708,6 @@ void host_tokens_free(struct host_tokens *tokens)
         free(tokens->paces[i].audience);
     }
     pthread_mutex_destroy(&tokens->lock);
-    pthread_mutex_destroy(&tokens->fetch);
+    pthread_cond_destroy(&tokens->done);
     free(tokens);
 }

@@ -112,9 +112,11 @@ static enum att_rc copy_state(struct backup *b, const struct conf_issuer *conf, 
         rc = join(target, to, "issuer.db", err);
         rc = rc ? rc : store_backup(conf->store, target, &b->records, err);
     }
-    if (!rc) {
-        rc = join(source, conf->state_dir, "ca/keys", err);
-        rc = rc ? rc : join(target, to, "ca/keys", err);
+    /* Keys that rows speak of: a row is written after its key. */
+    static const char *const keys[] = {"ca/keys", "ca/jwt"};
+    for (size_t i = 0; !rc && i < sizeof keys / sizeof keys[0]; i++) {
+        rc = join(source, conf->state_dir, keys[i], err);
+        rc = rc ? rc : join(target, to, keys[i], err);
         rc = rc ? rc : copy_any(b, source, target, 1, err);
     }
     return rc;

@@ -317,7 +317,10 @@ static enum att_rc note_host(struct m4 *m, struct store_tx *tx, const char *outc
     issuer_host_note(notes, newer ? &m->facts.quote.clock : NULL, outcome, reason,
                      m->order.identifier, granted ? logs : NULL, m->judged ? m->verdict : NULL,
                      m->call->now);
-    if (logs && quote_held(outcome, reason)) {
+    if (!granted && m->judged) {
+        rc = issuer_refusal_note(notes, &m->order, reason, m->call->now, err);
+    }
+    if (!rc && logs && quote_held(outcome, reason)) {
         issuer_autofree *boot = strndup(m->order.policy, strcspn(m->order.policy, "/"));
         rc = boot ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory");
         issuer_host_evidence(notes, "m4", m->m4, boot ? boot : "", logs, m->call->now);

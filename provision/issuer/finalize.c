@@ -88,80 +88,6 @@ static enum att_rc check_accounts(struct m5 *m, struct store_tx *tx, struct att_
                                "the CSR's key is an account key");
 }
 
-static enum att_rc check_policy(struct m5 *m, struct store_tx *tx, struct att_err *err)
-{
-    const char *slash = strrchr(m->order.policy, '/');
-    char name[VERIFY_POLICY_NAME_MAX + 1];
-    snprintf(name, sizeof name, "%.*s", slash ? (int)(slash - m->order.policy) : 0,
-             m->order.policy);
-    const struct conf_profile *profile =
-        conf_issuer_profile(m->call->settings->conf, m->order.profile);
-    issuer_autopolicy *policy = NULL;
-    enum att_rc rc = issuer_policy_get(m->call->issuer, tx, name, &policy, err);
-    if (rc) {
-        return rc;
-    }
-    long long judged = slash ? atoll(slash + 1) : -1;
-    long long now = strcmp(name, "none") == 0 ? 0 : policy ? (long long)policy->v->version : -1;
-    if (policy && policy->v->not_after && m->call->now > policy->v->not_after) {
-        now = -1;
-    }
-    struct issuer_policy_use use;
-    rc = issuer_policy_use(tx, m->call->settings->conf, m->order.profile, &use, err);
-    if (rc) {
-        return rc;
-    }
-    if (use.mode == VERIFY_MODE_ENFORCE && strstr(m->order.policy, ISSUER_UNENFORCED)) {
-        return issuer_refuse(err, ATT_E_DENIED, "bootPolicy",
-                             "boot policy %s is enforced since the verdict, which had findings",
-                             name);
-    }
-    if (policy) {
-        rc = issuer_policy_signed_by(policy->v, m->order.profile, use.signers, use.n_signers, err);
-        if (rc) {
-            return rc;
-        }
-    }
-    if (!profile || strcmp(profile->boot, name) != 0 || now != judged) {
-        return issuer_refuse(err, ATT_E_DENIED, "policyExpired",
-                             "the verdict rests on boot policy %s, which is not the current one",
-                             m->order.policy);
-    }
-    return ATT_OK;
-}
-
-/* What the verdict rests on besides the policy: the profile's demands, the enrolment, and what is
- * known of the TPM's firmware; any of them may have changed since. */
-static enum att_rc check_basis(const struct m5 *m, const struct store_host *host,
-                               const struct store_ak *ak, struct att_err *err)
-{
-    const struct issuer_settings *s = m->call->settings;
-    const struct conf_profile *profile = conf_issuer_profile(s->conf, m->order.profile);
-    issuer_autofree *logs = profile ? issuer_logs_join(profile->logs, profile->n_logs) : NULL;
-    if (!profile || !logs || strcmp(profile->pcrs, m->order.pcr_selection) != 0 ||
-        strcmp(logs, m->order.logs) != 0) {
-        return issuer_refuse(err, ATT_E_DENIED, "policyExpired",
-                             "profile %s asks for other evidence since the verdict",
-                             m->order.profile);
-    }
-    enum att_rc rc = issuer_sealed_again(m->order.parent, profile, err);
-    if (rc) {
-        return rc;
-    }
-    if (ak->expires_at <= m->call->now) {
-        return issuer_refuse(err, ATT_E_DENIED, "akStale", "the AK's enrolment expired");
-    }
-    struct att_cur cur = att_cur_init(att_buf_slice(&ak->firmware));
-    struct verify_verdict *verdict = verify_verdict_new();
-    rc = !verdict ? att_fail(err, ATT_E_NOMEM, "no memory")
-         : verify_firmware(s->deny, s->n_deny, host->manufacturer, att_cur_be64(&cur), NULL,
-                           verdict) == VERIFY_ACCEPTED
-             ? ATT_OK
-             : verify_verdict_err(verdict, err);
-    verify_verdict_free(verdict);
-    return rc;
-}
-
 /* The verdict demanded a key of the kind that the entry names, and the entry is still that version.
  * The profile may allow others by now, or have another lifetime. */
 static enum att_rc check_key(const struct m5 *m, const struct conf_entry *entry,
@@ -246,10 +172,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
                            "the entry of agent %s changed after the verdict", order.entry);
     }
     if (!rc) {
-        rc = check_policy(m, tx, err);
-    }
-    if (!rc) {
-        rc = check_basis(m, &host, &ak, err);
+        rc = issuer_order_basis(m->call, tx, &m->order, &host, &ak, err);
     }
     if (!rc) {
         rc = check_key(m, parsed->v, &key_store, err);

@@ -276,6 +276,9 @@ static enum att_rc complete_order(const struct outcome *o, struct store_tx *tx, 
     struct store_order order = {0};
     enum att_rc rc = store_get(tx, &store_orders, o->cert->ord, &order, err);
     if (!rc) {
+        /* Tokens rest on its verdict for as long (issuer_order_basis): it is not swept before. */
+        bool longer = o->issuer->jwt && order.expires_at < o->cert->not_after;
+        order.expires_at = longer ? o->cert->not_after : order.expires_at;
         rc = issuer_set(&order.status, "valid") && issuer_set(&order.cert, o->cert->id)
                  ? store_put(tx, &store_orders, &order, err)
                  : att_fail(err, ATT_E_NOMEM, "no memory");

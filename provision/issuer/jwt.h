@@ -10,6 +10,7 @@
 #include "provision/issuer/context.h"
 
 #include <openssl/evp.h>
+#include <openssl/x509.h>
 
 struct issuer_admin_call;
 
@@ -51,6 +52,9 @@ ATT_MUST_USE enum att_rc issuer_jwt_server_new(struct issuer *issuer,
                                                struct att_err *err);
 void issuer_jwt_server_free(struct issuer_jwt_server *server); /* NULL is fine */
 uint16_t issuer_jwt_server_port(const struct issuer_jwt_server *server);
+/* Adds a root to the bundle's keys (RFC 7517; "x509-svid"); one whose key has no JWK that readers
+ * know is said and left out. */
+ATT_MUST_USE enum att_rc issuer_jwt_add_root(const X509 *root, json_t *keys, struct att_err *err);
 /* The documents by path ("/keys"), as the listener gives them: ATT_E_NOTFOUND. */
 ATT_MUST_USE enum att_rc issuer_jwt_document(struct issuer *issuer, const char *path,
                                              struct att_buf *ret_body, struct att_err *err);

@@ -13,7 +13,10 @@
 #include "provision/issuer/ca.h"
 #include "provision/issuer/generations.h"
 
+#include <openssl/bn.h>
+#include <openssl/core_names.h>
 #include <openssl/evp.h>
+#include <openssl/obj_mac.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +28,9 @@
 #define LOOK_MS   10000 /* how often the files of a certificate are looked at */
 #define CHAIN_MAX 65536
 #define DER_MAX   8192
+#define POINT_MAX 66     /* a coordinate on P-521 */
+#define STALE_MS  900000 /* so long a document is given that cannot be made anew */
+#define KINDS     3
 
 /* ---- documents ------------------------------------------------------------------------------- */
 
@@ -78,24 +84,73 @@ static enum att_rc read_now(struct reading *r, struct att_err *err)
     return rc;
 }
 
-/* RFC 7517 §4.7: x5c is base64, not base64url. */
-static enum att_rc add_root(const X509 *root, json_t *keys, struct att_err *err)
+static json_t *coordinate(const EVP_PKEY *key, const char *name, int len)
 {
-    att_autobuf spki = {0}, der = ATT_BUF_INIT(DER_MAX);
-    unsigned char text[DER_MAX * 2];
+    BIGNUM *bn = NULL;
+    uint8_t bytes[POINT_MAX];
+    att_autobuf text = {0};
+    bool ok = EVP_PKEY_get_bn_param(key, name, &bn) == 1 && BN_bn2binpad(bn, bytes, len) == len;
+    BN_free(bn);
+    if (ok) {
+        att_buf_b64u(&text, (struct att_slice){bytes, (size_t)len});
+    }
+    return ok ? json_string(att_buf_cstr(&text)) : NULL;
+}
+
+/* RFC 7518 §6.2.1: what a root may be on and an account's key may not. NULL: it is neither. */
+static json_t *wide_jwk(const EVP_PKEY *key)
+{
+    static const struct {
+        const char *group, *crv;
+        int len;
+    } curves[] = {{SN_secp384r1, "P-384", 48}, {SN_secp521r1, "P-521", POINT_MAX}};
+    char group[64] = "";
+    size_t len = 0;
+    if (EVP_PKEY_is_a(key, "EC") != 1 ||
+        EVP_PKEY_get_group_name(key, group, sizeof group, &len) != 1) {
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof curves / sizeof curves[0]; i++) {
+        if (strcmp(group, curves[i].group) == 0) {
+            return json_pack("{s:s, s:s, s:o, s:o}", "kty", "EC", "crv", curves[i].crv, "x",
+                             coordinate(key, OSSL_PKEY_PARAM_EC_PUB_X, curves[i].len), "y",
+                             coordinate(key, OSSL_PKEY_PARAM_EC_PUB_Y, curves[i].len));
+        }
+    }
+    return NULL;
+}
+
+static json_t *root_jwk(const X509 *root)
+{
+    att_autobuf spki = {0};
     json_t *jwk = NULL;
-    enum att_rc rc = certs_key_spki(X509_get0_pubkey(root), &spki, err);
-    rc = rc ? rc : acme_spki_to_jwk(att_buf_slice(&spki), &jwk, err);
-    rc = rc ? rc : certs_cert_der(root, &der, err);
-    if (rc) {
-        json_decref(jwk);
-        return rc;
+    const EVP_PKEY *key = X509_get0_pubkey(root);
+    if (!key || certs_key_spki(key, &spki, NULL)) {
+        return NULL;
+    }
+    return acme_spki_to_jwk(att_buf_slice(&spki), &jwk, NULL) ? wide_jwk(key) : jwk;
+}
+
+/* RFC 7517 §4.7: x5c is base64, not base64url. A root whose key cannot be written is left out, and
+ * the others are not lost with it. */
+enum att_rc issuer_jwt_add_root(const X509 *root, json_t *keys, struct att_err *err)
+{
+    att_autobuf der = ATT_BUF_INIT(DER_MAX);
+    unsigned char text[DER_MAX * 2];
+    struct att_err why = {0};
+    att_autojson *jwk = root_jwk(root);
+    if (!jwk || certs_cert_der(root, &der, &why)) {
+        char name[128] = "";
+        (void)X509_NAME_oneline(X509_get_subject_name(root), name, sizeof name);
+        att_log(ATT_WARN, "jwt.rootLeftOut", ATT_S("root", name),
+                ATT_S("expected", "RSA of 2048 to 4096 bits, or P-256, P-384, P-521"));
+        return ATT_OK;
     }
     (void)EVP_EncodeBlock(text, der.ptr, (int)der.len);
     json_object_set_new(jwk, "use", json_string("x509-svid"));
     json_object_set_new(jwk, "x5c", json_pack("[s]", (const char *)text));
-    return json_array_append_new(keys, jwk) == 0 ? ATT_OK
-                                                 : att_fail(err, ATT_E_NOMEM, "bundle: no memory");
+    return json_array_append(keys, jwk) == 0 ? ATT_OK
+                                             : att_fail(err, ATT_E_NOMEM, "bundle: no memory");
 }
 
 static enum att_rc bundle(struct issuer *issuer, json_t **ret_json, struct att_err *err)
@@ -108,7 +163,7 @@ static enum att_rc bundle(struct issuer *issuer, json_t **ret_json, struct att_e
         rc = certs_bundle_parse(att_slice_str(issuer_generations_now(issuer)->bundle), &roots, err);
     }
     for (int i = 0; !rc && i < sk_X509_num(roots); i++) {
-        rc = add_root(sk_X509_value(roots, i), keys, err);
+        rc = issuer_jwt_add_root(sk_X509_value(roots, i), keys, err);
     }
     if (!rc && json_array_extend(keys, r.keys) != 0) {
         rc = att_fail(err, ATT_E_NOMEM, "bundle: no memory");
@@ -169,7 +224,41 @@ struct issuer_jwt_server {
     SSL_CTX *own;
     struct timespec seen[2];
     int64_t look_ms;
+    struct {
+        char path[256];
+        struct att_buf body;
+        int64_t at_ms;
+    } last[KINDS]; /* what was given of each document */
 };
+
+static void keep_last(struct issuer_jwt_server *server, const char *path,
+                      const struct att_buf *body)
+{
+    size_t at = 0;
+    while (at < KINDS - 1 && server->last[at].path[0] && strcmp(server->last[at].path, path) != 0) {
+        at++;
+    }
+    if (strlen(path) < sizeof server->last[at].path) {
+        snprintf(server->last[at].path, sizeof server->last[at].path, "%s", path);
+        att_buf_reset(&server->last[at].body);
+        att_buf_put_slice(&server->last[at].body, att_buf_slice(body));
+        server->last[at].at_ms = att_boottime_ms();
+    }
+}
+
+/* Keys change by the month; that the database is away is no reason to believe nobody. */
+static bool give_last(const struct issuer_jwt_server *server, const char *path,
+                      struct att_buf *ret_body)
+{
+    for (size_t i = 0; i < KINDS; i++) {
+        if (server->last[i].path[0] && strcmp(server->last[i].path, path) == 0 &&
+            !server->last[i].body.failed && server->last[i].at_ms + STALE_MS > att_boottime_ms()) {
+            att_buf_put_slice(ret_body, att_buf_slice(&server->last[i].body));
+            return !ret_body->failed;
+        }
+    }
+    return false;
+}
 
 static void send_document(void *user, const struct web_request *request, struct web_answer *ret)
 {
@@ -183,9 +272,14 @@ static void send_document(void *user, const struct web_request *request, struct 
     if (rc) {
         att_log_err(ATT_ERROR, "jwt.document", &err);
         att_buf_reset(&ret->body);
-        ret->status = "503 Service Unavailable";
-        snprintf(ret->headers, sizeof ret->headers, "Retry-After: 5\r\n");
-        return;
+        if (!give_last(server, request->path, &ret->body)) {
+            att_buf_reset(&ret->body);
+            ret->status = "503 Service Unavailable";
+            snprintf(ret->headers, sizeof ret->headers, "Retry-After: 5\r\n");
+            return;
+        }
+    } else {
+        keep_last(server, request->path, &ret->body);
     }
     ret->status = "200 OK";
     snprintf(ret->headers, sizeof ret->headers,
@@ -305,6 +399,9 @@ void issuer_jwt_server_free(struct issuer_jwt_server *server)
         SSL_CTX_free(server->own);
         free(server->cert_file);
         free(server->key_file);
+        for (size_t i = 0; i < KINDS; i++) {
+            att_buf_done(&server->last[i].body);
+        }
         free(server);
     }
 }

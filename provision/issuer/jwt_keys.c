@@ -8,13 +8,18 @@
 #include "provision/issuer/ca_files.h"
 #include "provision/issuer/admin.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#define FOLDER  "jwt"
-#define PAUSE_S 60 /* between tries to make a key, when one failed */
+#define FOLDER   "jwt"
+#define IN_FILE  "file:"
+#define PAUSE_S  60   /* between tries to make a key, when one failed */
+#define ORPHAN_S 3600 /* a file that no row has named for so long is nobody's */
 
 struct issuer_jwt {
     pthread_mutex_t lock;
@@ -94,6 +99,89 @@ static void forget_open(struct issuer_jwt *jwt, const char *kid)
         }
     }
     pthread_mutex_unlock(&jwt->lock);
+}
+
+static const struct store_jwt_key *row_of(const struct rows *rows, const char *kid)
+{
+    for (size_t i = 0; i < rows->n; i++) {
+        if (strcmp(rows->v[i].kid, kid) == 0) {
+            return &rows->v[i];
+        }
+    }
+    return NULL;
+}
+
+/* What another issuer took away, too. */
+static void prune_open(struct issuer_jwt *jwt, const struct rows *rows)
+{
+    pthread_mutex_lock(&jwt->lock);
+    for (size_t i = 0; i < ISSUER_JWT_KEYS_MAX; i++) {
+        if (jwt->open[i].key && !row_of(rows, jwt->open[i].kid)) {
+            EVP_PKEY_free(jwt->open[i].key);
+            jwt->open[i].key = NULL;
+            jwt->open[i].kid[0] = 0;
+        }
+    }
+    pthread_mutex_unlock(&jwt->lock);
+}
+
+/* ret_path: of a key in a file; false for one in an HSM. */
+static bool path_of(const struct issuer *issuer, const char *keyref, char ret_path[ISSUER_CA_PATH])
+{
+    char name[ISSUER_KEYREF_MAX + 8];
+    if (strncmp(keyref, IN_FILE, sizeof IN_FILE - 1) != 0) {
+        return false;
+    }
+    snprintf(name, sizeof name, "%s.key", keyref + sizeof IN_FILE - 1);
+    issuer_ca_path(ret_path, issuer->state_dir, name);
+    return true;
+}
+
+static void remove_file(const struct issuer *issuer, const char *keyref)
+{
+    char path[ISSUER_CA_PATH];
+    if (path_of(issuer, keyref, path)) {
+        (void)unlink(path);
+    }
+}
+
+static bool file_lost(const struct issuer *issuer, const struct store_jwt_key *row)
+{
+    char path[ISSUER_CA_PATH];
+    return path_of(issuer, row->keyref, path) && access(path, F_OK) != 0 && errno == ENOENT;
+}
+
+static bool named(const struct issuer *issuer, const struct rows *rows, const char *path)
+{
+    char own[ISSUER_CA_PATH];
+    for (size_t i = 0; i < rows->n; i++) {
+        if (path_of(issuer, rows->v[i].keyref, own) && strcmp(own, path) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Copies of keys that are no more, here by a copied folder or a making that was interrupted. */
+static void prune_files(const struct issuer *issuer, const struct rows *rows, int64_t now)
+{
+    char folder[ISSUER_CA_PATH], path[ISSUER_CA_PATH];
+    issuer_ca_path(folder, issuer->state_dir, FOLDER);
+    DIR *dir = opendir(folder);
+    for (const struct dirent *at = dir ? readdir(dir) : NULL; at; at = readdir(dir)) {
+        struct stat st;
+        size_t len = strlen(at->d_name);
+        bool key = len > 4 && strcmp(at->d_name + len - 4, ".key") == 0;
+        int n = snprintf(path, sizeof path, "%s/%s", folder, at->d_name);
+        if (key && n > 0 && (size_t)n < sizeof path && !named(issuer, rows, path) &&
+            stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_mtime + ORPHAN_S < now &&
+            unlink(path) == 0) {
+            att_log(ATT_INFO, "jwt.fileGone", ATT_S("file", path));
+        }
+    }
+    if (dir) {
+        (void)closedir(dir);
+    }
 }
 
 static EVP_PKEY *find_open(struct issuer_jwt *jwt, const char *kid)
@@ -219,6 +307,7 @@ struct making {
     const struct conf_jwt *conf;
     const struct issuer_admin_call *call; /* an operator's; NULL: it is due, or nobody's */
     bool by_hand, withdraw;
+    char lost[ACME_THUMBPRINT_LEN]; /* the key that signs and whose file is gone, or "" */
     int64_t now;
     struct store_jwt_key row;
     struct rows gone; /* rows that were removed */
@@ -273,9 +362,13 @@ static enum att_rc make_key(struct making *m, struct att_err *err)
 static enum att_rc record(struct making *m, struct store_tx *tx, struct att_err *err)
 {
     json_t *r =
-        issuer_record("jwtKey", m->withdraw ? "replaced" : "published", NULL, NULL, m->row.kid);
+        issuer_record("jwtKey", m->by_hand ? "replaced" : "published", NULL, NULL, m->row.kid);
     json_object_set_new(r, "activeAt", issuer_time_json(m->row.active_at));
+    if (m->lost[0]) {
+        json_object_set_new(r, "lost", json_string(m->lost));
+    }
     if (m->by_hand) {
+        json_object_set_new(r, "withdraw", json_boolean(m->withdraw));
         issuer_who_put(r, m->call ? m->call->who : NULL);
     }
     return issuer_audit(tx, m->now, r, NULL, err);
@@ -290,8 +383,32 @@ static int64_t due_at(const struct rows *rows, const struct conf_jwt *conf)
 static enum att_rc remove_row(struct making *m, struct store_tx *tx,
                               const struct store_jwt_key *row, struct att_err *err)
 {
-    enum att_rc rc = store_delete(tx, &store_jwt_keys, row->kid, err);
+    const char *why = m->withdraw ? "withdrawn" : m->by_hand ? "unused" : "ended";
+    json_t *r = issuer_record("jwtKey", "removed", why, NULL, row->kid);
+    json_object_set_new(r, "activeAt", issuer_time_json(row->active_at));
+    if (m->by_hand) {
+        issuer_who_put(r, m->who);
+    }
+    enum att_rc rc = issuer_audit(tx, m->now, r, NULL, err);
+    rc = rc ? rc : store_delete(tx, &store_jwt_keys, row->kid, err);
     return rc ? rc : take_row(&m->gone, row, err);
+}
+
+/* The key that signs now is in a file that is not here: of a folder that was lost, or of a backup
+ * that is older than it. Issuers that do not share the folder would make keys against each other:
+ * hence no more than one while tokens of the last one live. */
+static bool lost(const struct issuer *issuer, const struct rows *rows, int64_t now)
+{
+    const struct store_jwt_key *row = signing(rows, now);
+    return row && file_lost(issuer, row) &&
+           rows->v[rows->n - 1].created_at + ISSUER_JWT_LINGER_S <= now;
+}
+
+static bool wanted(const struct making *m, const struct rows *rows)
+{
+    const struct store_jwt_key *row = signing(rows, m->now);
+    return m->by_hand || due_at(rows, m->conf) <= m->now ||
+           (m->lost[0] && row && strcmp(row->kid, m->lost) == 0);
 }
 
 /* Another issuer, or another thread, may have done it meanwhile: then this key stays unused. */
@@ -303,8 +420,8 @@ static enum att_rc add_key(void *user, struct store_tx *tx, struct att_err *err)
     rows_done(&m->gone);
     enum att_rc rc = m->call ? issuer_approval_holds(m->call, tx, err) : ATT_OK;
     rc = rc ? rc : read_rows(tx, &rows, err);
-    if (!rc && (m->by_hand || due_at(&rows, m->conf) <= m->now)) {
-        bool at_once = rows.n == 0 || m->by_hand;
+    if (!rc && wanted(m, &rows)) {
+        bool at_once = rows.n == 0 || m->by_hand || m->lost[0];
         m->row.created_at = m->now;
         m->row.active_at = at_once ? m->now : m->now + m->conf->publish_wait_s;
         for (size_t i = 0; i < rows.n && !m->withdraw; i++) { /* one signs at a time */
@@ -330,19 +447,14 @@ static enum att_rc add_key(void *user, struct store_tx *tx, struct att_err *err)
     return rc;
 }
 
-/* What is in a file is destroyed with its row; an HSM keeps its own. */
+/* What is in a file is destroyed with its row; an HSM keeps its own. Other issuers' copies go with
+ * their next tick. */
 static void destroy(struct making *m)
 {
-    static const char file[] = "file:";
     for (size_t i = 0; i < m->gone.n; i++) {
         const struct store_jwt_key *row = &m->gone.v[i];
         forget_open(m->issuer->jwt, row->kid);
-        if (strncmp(row->keyref, file, sizeof file - 1) == 0) {
-            char path[ISSUER_CA_PATH], name[ISSUER_KEYREF_MAX + 8];
-            snprintf(name, sizeof name, "%s.key", row->keyref + sizeof file - 1);
-            issuer_ca_path(path, m->issuer->state_dir, name);
-            (void)unlink(path);
-        }
+        remove_file(m->issuer, row->keyref);
         att_log(ATT_INFO, "jwt.keyGone", ATT_S("kid", row->kid));
     }
     rows_done(&m->gone);
@@ -359,6 +471,10 @@ static enum att_rc make(struct making *m, struct att_err *err)
         issuer_view_wake(m->issuer);
         att_log(ATT_INFO, "jwt.keyMade", ATT_S("kid", m->row.kid),
                 ATT_N("signsInS", m->row.active_at - m->now));
+    } else if (m->row.keyref && (!rc || rc == ATT_E_CONFLICT)) {
+        /* Nothing was committed: this key is nobody's. */
+        forget_open(m->issuer->jwt, m->row.kid);
+        remove_file(m->issuer, m->row.keyref);
     }
     rows_done(&m->gone);
     return rc;
@@ -368,6 +484,7 @@ static enum att_rc make(struct making *m, struct att_err *err)
 
 struct look {
     struct making m;
+    struct rows rows;
     bool due, stale;
 };
 
@@ -380,11 +497,10 @@ static bool over(const struct rows *rows, size_t i, int64_t now)
 static enum att_rc look(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct look *l = user;
-    struct rows rows = {.n = 0};
-    enum att_rc rc = read_rows(tx, &rows, err);
-    l->due = !rc && due_at(&rows, l->m.conf) <= l->m.now;
-    l->stale = !rc && over(&rows, 0, l->m.now);
-    rows_done(&rows);
+    rows_done(&l->rows);
+    enum att_rc rc = read_rows(tx, &l->rows, err);
+    l->due = !rc && due_at(&l->rows, l->m.conf) <= l->m.now;
+    l->stale = !rc && over(&l->rows, 0, l->m.now);
     return rc;
 }
 
@@ -405,6 +521,14 @@ static enum att_rc tick(struct issuer *issuer, const struct conf_jwt *conf, stru
 {
     struct look l = {.m = {.issuer = issuer, .conf = conf, .now = issuer->clock()}};
     enum att_rc rc = store_run(issuer->store, false, look, &l, err);
+    if (!rc) {
+        prune_open(issuer->jwt, &l.rows);
+        prune_files(issuer, &l.rows, l.m.now);
+    }
+    if (!rc && lost(issuer, &l.rows, l.m.now)) {
+        snprintf(l.m.lost, sizeof l.m.lost, "%s", signing(&l.rows, l.m.now)->kid);
+        att_log(ATT_ERROR, "jwt.keyLost", ATT_S("kid", l.m.lost));
+    }
     if (!rc && l.stale) {
         rc = store_run(issuer->store, true, clear, &l.m, err);
         if (!rc) {
@@ -412,9 +536,10 @@ static enum att_rc tick(struct issuer *issuer, const struct conf_jwt *conf, stru
             issuer_view_wake(issuer);
         }
     }
-    if (!rc && l.due) {
+    if (!rc && (l.due || l.m.lost[0])) {
         rc = make(&l.m, err);
     }
+    rows_done(&l.rows);
     rows_done(&l.m.gone);
     store_record_done(&store_jwt_keys, &l.m.row);
     return rc;

@@ -6,6 +6,7 @@
 #include "certs/oid.h"
 #include "certs/san.h"
 #include "provision/issuer/ca.h"
+#include "provision/issuer/order.h"
 #include "provision/oidc/jwt.h"
 
 #include <openssl/pem.h>
@@ -153,33 +154,57 @@ static enum att_rc check_proof(const struct mint *m, struct att_err *err)
     return rc;
 }
 
-/* The host's last verdict, whichever of its agents it was about: what was refused since an agent's
- * certificate was granted counts against all of them. */
-static enum att_rc check_verdict(const struct mint *m, struct att_err *err)
+/* The AK is of the boot that the host is known to be in. */
+static enum att_rc check_boot(const struct store_ak *ak, const json_t *notes, struct att_err *err)
 {
-    att_autojson *notes = issuer_json(m->host.notes);
-    const json_t *last = json_object_get(notes, "lastVerdict");
-    int64_t at = 0;
-    if (!last || att_time_parse(issuer_string(last, "at"), &at, NULL)) {
-        return refuse(err, "evidenceStale", "nothing is known of this host's last verdict");
-    }
-    if (strcmp(issuer_string(last, "outcome"), "granted") != 0) {
-        return issuer_refuse(err, ATT_E_DENIED, "verdictRefused",
-                             "the host's last verdict was a refusal: %.80s",
-                             issuer_string(last, "reason"));
-    }
-    if (at > m->call->now + SKEW_S) {
+    struct verify_clock now = {0}, enrolled = issuer_ak_clock(ak);
+    bool same = issuer_host_clock(notes, &now) && now.reset_count == enrolled.reset_count &&
+                now.restart_count == enrolled.restart_count &&
+                now.firmware_version == enrolled.firmware_version;
+    return same ? ATT_OK : refuse(err, "akStale", "the certificate's AK is of another boot");
+}
+
+static enum att_rc check_age(const struct mint *m, int64_t at, struct att_err *err)
+{
+    long long age = m->call->now - at, most = m->conf->evidence_max_age_s;
+    if (age < -SKEW_S) {
         return issuer_refuse(err, ATT_E_DENIED, "clockBack",
-                             "the host's last verdict is %lld s ahead of the issuer's clock",
-                             (long long)(at - m->call->now));
+                             "the certificate's verdict is %lld s ahead of the issuer's clock",
+                             -age);
     }
-    if (m->call->now - at > m->conf->evidence_max_age_s) {
-        return issuer_refuse(err, ATT_E_DENIED, "evidenceStale",
-                             "the host's last verdict is %lld s old, at most %lld s are allowed",
-                             (long long)(m->call->now - at),
-                             (long long)m->conf->evidence_max_age_s);
+    return age <= most ? ATT_OK
+                       : issuer_refuse(err, ATT_E_DENIED, "evidenceStale",
+                                       "the certificate's verdict is %lld s old, at most %lld s "
+                                       "are allowed",
+                                       age, most);
+}
+
+/* The verdict that the certificate rests on would bear one now, too: nothing that it was judged by
+ * has changed (as finalize asks), and nothing was refused since. What other agents' verdicts and
+ * enrolments said meanwhile makes it neither younger nor better. */
+static enum att_rc check_verdict(const struct mint *m, struct store_tx *tx, struct att_err *err)
+{
+    struct store_order order = {0};
+    struct store_host host = {0};
+    struct store_ak ak = {0};
+    struct store_entry entry = {0};
+    enum att_rc rc = store_get(tx, &store_orders, m->cert.ord, &order, NULL);
+    if (rc == ATT_E_NOTFOUND || (!rc && strcmp(order.decision, m->cert.decision) != 0)) {
+        rc = refuse(err, "evidenceStale", "nothing is kept of the certificate's verdict");
+    } else if (rc) {
+        rc = att_fail(err, rc, "orders cannot be read");
     }
-    return ATT_OK;
+    rc = rc ? rc : issuer_order_check(m->call, tx, &order, order.ak, &host, &ak, &entry, NULL, err);
+    att_autojson *notes = issuer_json(rc ? "{}" : host.notes);
+    rc = rc ? rc : issuer_order_basis(m->call, tx, &order, &host, &ak, err);
+    rc = rc ? rc : check_boot(&ak, notes, err);
+    rc = rc ? rc : issuer_refusal_check(notes, &order, err);
+    rc = rc ? rc : check_age(m, order.verdict_at, err);
+    store_record_done(&store_orders, &order);
+    store_record_done(&store_hosts, &host);
+    store_record_done(&store_aks, &ak);
+    store_record_done(&store_entries, &entry);
+    return rc;
 }
 
 static enum att_rc check(struct mint *m, struct store_tx *tx, struct att_err *err)
@@ -192,7 +217,7 @@ static enum att_rc check(struct mint *m, struct store_tx *tx, struct att_err *er
     rc = rc ? rc : check_entry(m, tx, err);
     rc = rc ? rc : check_cert(m, tx, err);
     rc = rc ? rc : check_proof(m, err);
-    return rc ? rc : check_verdict(m, err);
+    return rc ? rc : check_verdict(m, tx, err);
 }
 
 /* ---- records --------------------------------------------------------------------------------- */

@@ -31,6 +31,23 @@ ATT_MUST_USE enum att_rc issuer_order_check(struct issuer_call *call, struct sto
                                             struct store_entry *ret_entry,
                                             struct issuer_entry **ret_parsed, struct att_err *err);
 
+/* basis.c: what the verdict of an order rests on is still what is demanded: the profile's boot
+ * policy in its version and mode, its signers, PCRs, logs and key's parent, the AK's enrolment, the
+ * TPM's firmware. ATT_E_DENIED policyExpired, bootPolicy, policySigner, keyParent, akStale, or the
+ * word of verify_firmware. */
+ATT_MUST_USE enum att_rc issuer_order_basis(const struct issuer_call *call, struct store_tx *tx,
+                                            const struct store_order *order,
+                                            const struct store_host *host,
+                                            const struct store_ak *ak, struct att_err *err);
+/* A verdict of "no" in the host's notes: of the agent, of all that the same boot policy judges, or
+ * of the whole host. No later verdict takes it away; it counts against every certificate whose own
+ * verdict is not newer (M8). */
+ATT_MUST_USE enum att_rc issuer_refusal_note(json_t *notes, const struct store_order *order,
+                                             const char *reason, int64_t now, struct att_err *err);
+/* ATT_E_DENIED verdictRefused. */
+ATT_MUST_USE enum att_rc issuer_refusal_check(const json_t *notes, const struct store_order *order,
+                                              struct att_err *err);
+
 /* measured.c: the manifest that came with an order's evidence, against the entry's demand; ATT_OK
  * with facts->level 0 where there is none. judged: what verify_agent accepted. */
 ATT_MUST_USE enum att_rc issuer_measured_judge(

@@ -77,6 +77,10 @@ static enum att_rc check_fixed(const struct conf_issuer *old, const struct conf_
          jwt_text(fresh->jwt ? fresh->jwt->issuer : NULL)},
         {"jwt.listen", jwt_text(old->jwt ? old->jwt->listen : NULL),
          jwt_text(fresh->jwt ? fresh->jwt->listen : NULL)},
+        {"jwt.cert_file", jwt_text(old->jwt ? old->jwt->cert_file : NULL),
+         jwt_text(fresh->jwt ? fresh->jwt->cert_file : NULL)},
+        {"jwt.key_file", jwt_text(old->jwt ? old->jwt->key_file : NULL),
+         jwt_text(fresh->jwt ? fresh->jwt->key_file : NULL)},
         {"dns", "not there", fresh->dns && !old->dns ? "there" : "not there"},
         {"devices", "not there", fresh->devices && !old->devices ? "there" : "not there"}};
     att_autobuf text = ATT_BUF_INIT(300);

@@ -147,6 +147,29 @@ must OK "" $user token $api
 must UNAVAILABLE "" $user token third.example
 ok "frozen: none; the issuer away: what is kept, while it lives"
 
+# ---- the issuer takes connections and answers nobody ----
+/usr/bin/python3 -c '
+import socket, sys, time
+s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("ready", flush=True)
+time.sleep(600)' "$port" > "$dir/log/hanging.log" 2>&1 &
+hanging=$!
+wait_for 30 grep -q ready "$dir/log/hanging.log"
+missed() { as $user token "$1" > "$dir/tmp/missed.$2" 2>&1 || true; }
+sleep 2 # the pause after the refused connections is over
+missed third.example 1 &
+missed "third.example" 2 &
+missed "third.example" 3 &
+sleep 1
+began=$(date +%s%N)
+must OK "" $user token $api
+took=$((($(date +%s%N) - began) / 1000000))
+[ "$(got .token)" = "$token" ] || job_fail "another token, without the issuer"
+[ "$took" -lt 6000 ] || job_fail "what was kept took $took ms"
+kill $hanging
+wait || true
+ok "the issuer hangs: what is kept does not wait for it ($took ms)"
+
 # ---- what the issuer takes back ----
 job_start_issuer
 wait_for 30 told

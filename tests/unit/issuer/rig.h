@@ -341,6 +341,7 @@ struct tpm {
     struct verify_clock clock;
     struct att_buf ak_cert;   /* DER, once issued */
     forge_mutate mutate;      /* what the test makes wrong */
+    const char *identifier;   /* of the agent; NULL: the usual one */
     bool no_ek_cert;          /* there is none in its NV */
     bool no_log;              /* its host sends none with its statements */
     bool memory;              /* the agent's key is in the host's memory */
@@ -408,6 +409,7 @@ RIG void tpm_stage(struct forge *f, enum forge_stage stage)
         f->certify_signer = f->quote_signer = f->ak.pkey;
         f->clock = t->clock;
         f->memory = t->memory;
+        f->identifier = t->identifier ? t->identifier : f->identifier;
     }
     if (stage == FORGE_EVIDENCE && t->ak_cert.len) {
         att_buf_reset(&f->ak_cert);

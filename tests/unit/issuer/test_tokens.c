@@ -1,102 +1,8 @@
 /* M8 and the keys of tokens: each refusal by its own reason, the records, the rotation, and the
  * documents that others read. */
-#include "tests/unit/issuer/stage.h"
+#include "tests/unit/issuer/tokens.h"
 
-#include "provision/issuer/jwt.h"
 #include "provision/oidc/provider.h"
-
-#define ISS   "https://id.bank.example"
-#define AUD   "https://api.example"
-#define AUD_2 "sts.example"
-#define ID    "spiffe://bank.example/agent/" RIG_NAME
-
-static void entries(struct stage *s, const char *audiences)
-{
-    char text[1024];
-    snprintf(text, sizeof text,
-             "trust_domain: bank.example\nagents:\n"
-             "  - name: " RIG_NAME "\n    owner: x@bank.example\n    hosts: [ \"ek:%s\" ]\n"
-             "    workload: { uid: 1001 }\n    key: tpm\n    profile: trading\n%s",
-             s->tpm.ek_id, audiences);
-    rig_admin_done(&s->rig, "entry.apply",
-                   json_pack("{s:s, s:s}", "text", text, "filename", "e.yaml"));
-}
-
-struct held { /* the agent's certificate in force */
-    char serial[64];
-};
-
-static void issue(struct stage *s, struct held *held)
-{
-    struct order o;
-    s->tpm.clock.clock_ms += 1000;
-    assert_int_equal(rig_order(&s->client, RIG_NAME, &o), 201);
-    assert_string_equal(rig_m4(&s->client, &s->tpm, &o, s->ak), "valid");
-    assert_int_equal(rig_finalize(&s->client, &o, s->tpm.base->agent.pkey, FORGE_IDENTIFIER), 200);
-    json_t *list = rig_admin(&s->rig, "cert.list",
-                             json_pack("{s:s, s:s}", "kind", "agent", "status", "issued"));
-    const json_t *cert = json_array_get(json_object_get(list, "certificates"), 0);
-    rig_copy(held->serial, sizeof held->serial, issuer_string(cert, "serial"));
-    json_decref(list);
-    assert_true(held->serial[0] != 0);
-}
-
-static void stage_tokens(struct stage *s, struct held *held)
-{
-    stage_enrolled(s, "forge");
-    reconfigure(&s->rig, "profiles:\n", "jwt:\n  issuer: " ISS "\nprofiles:\n");
-    rig_ok(issuer_jwt_start(s->rig.issuer, &err));
-    entries(s, "    audiences: [ \"" AUD "\", \"" AUD_2 "\" ]\n");
-    issue(s, held);
-}
-
-static void compact(EVP_PKEY *key, const json_t *header, const json_t *claims, struct att_buf *ret)
-{
-    att_autobuf h = {0}, c = {0};
-    uint8_t rs[ACME_ES256_LEN];
-    struct acme_signer signer = acme_signer_pkey(key);
-    rig_ok(att_json_dump(header, false, &h, &err));
-    rig_ok(att_json_dump(claims, false, &c, &err));
-    acme_jws_input(att_buf_slice(&h), att_buf_slice(&c), ret);
-    rig_ok(signer.sign(signer.user, att_buf_slice(ret), rs, &err));
-    att_buf_put_str(ret, ".");
-    att_buf_b64u(ret, ATT_SLICE_ARRAY(rs));
-}
-
-struct asking {
-    const char *id, *audience, *typ, *nonce, *kid; /* NULL: as it should be */
-    EVP_PKEY *key;
-};
-
-static int ask(struct stage *s, const struct held *held, const struct asking *how)
-{
-    char nonce[ACME_NONCE_TEXT];
-    att_autobuf proof = {0}, text = {0};
-    client_nonce(&s->client, nonce);
-    att_autojson *header =
-        json_pack("{s:s, s:s, s:s}", "alg", "ES256", "typ", how->typ ? how->typ : "attestd-token",
-                  "kid", how->kid ? how->kid : held->serial);
-    att_autojson *claims =
-        json_pack("{s:s, s:s, s:[s]}", "nonce", how->nonce ? how->nonce : nonce, "spiffeId",
-                  how->id ? how->id : ID, "audience", how->audience ? how->audience : AUD);
-    compact(how->key ? how->key : s->tpm.base->agent.pkey, header, claims, &proof);
-    att_autojson *payload = json_pack("{s:s}", "proof", att_buf_cstr(&proof));
-    att_autobuf bytes = {0};
-    rig_ok(att_json_dump(payload, false, &bytes, &err));
-    client_sign(&s->client, RIG_URL "/newToken", nonce, false, att_buf_slice(&bytes), &text);
-    return client_send(&s->client, "/acme/newToken", att_buf_slice(&text), "application/jose+json",
-                       NULL);
-}
-
-static void refused(struct stage *s, const struct held *held, const struct asking *how,
-                    const char *reason)
-{
-    assert_int_not_equal(ask(s, held, how), 200);
-    client_refused(&s->client, reason);
-    rig_audited(&s->rig, "refused", reason);
-}
-
-static const struct asking right = {0};
 
 /* By the served set of keys, as a relying party would. */
 static void check_token(struct stage *s, const char *text, const char *audience, bool good)
@@ -196,7 +102,7 @@ static void revoked(void **state)
     refused(&s, &held, &right, "certRevoked");
     issue(&s, &held);
     assert_int_equal(ask(&s, &held, &right), 200);
-    entries(&s, ""); /* the entry allows none any more */
+    token_entries(&s, ""); /* the entry allows none any more */
     refused(&s, &held, &right, "audienceDenied");
     rig_admin_done(&s.rig, "entry.delete", json_pack("{s:s}", "name", RIG_NAME));
     refused(&s, &held, &right, "notAssigned");
@@ -234,6 +140,7 @@ static void freshness(void **state)
     assert_string_equal(rig_m4(&s.client, &s.tpm, &o, s.ak), "invalid");
     refused(&s, &held, &right, "verdictRefused");
     s.tpm.mutate = NULL;
+    rig_time += 1;
     issue(&s, &held);
     assert_int_equal(ask(&s, &held, &right), 200);
     rig_time += 3600; /* the certificate ends, the evidence was too old before */
@@ -297,6 +204,7 @@ static void rotation(void **state)
     issuer_jwt_tick(s.rig.issuer);
     assert_int_equal(published(&s), 1);
     check_token(&s, token, AUD, false); /* its key is unknown */
+    rig_audited(&s.rig, "removed", "ended");
     stage_free(&s);
 }
 
@@ -326,6 +234,85 @@ static void withdrawn(void **state)
     assert_int_equal(system(command), 0);
     rig_ok(issuer_jwt_start(s.rig.issuer, &err));
     assert_int_equal(ask(&s, &held, &right), 429);
+    /* Not while tokens of the last key live (it may be another issuer's); then the next one signs.
+     */
+    issuer_jwt_tick(s.rig.issuer);
+    assert_int_equal(published(&s), 1);
+    rig_time += ISSUER_JWT_LINGER_S;
+    issuer_jwt_tick(s.rig.issuer);
+    assert_int_equal(published(&s), 2);
+    rig_audited(&s.rig, "published", "");
+    issue(&s, &held);
+    kid_now(&s, &held, second);
+    assert_string_not_equal(second, third);
+    stage_free(&s);
+}
+
+static int files(struct stage *s)
+{
+    char command[300];
+    int n = -1;
+    snprintf(command, sizeof command, "ls '%s/state/ca/jwt' | wc -l", s->rig.dir);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    assert_int_equal(fscanf(pipe, "%d", &n), 1);
+    pclose(pipe);
+    return n;
+}
+
+static bool recorded(struct stage *s, const char *kid, const char *reason)
+{
+    json_t *list = rig_admin(&s->rig, "audit.list", json_pack("{s:s}", "kind", "jwtKey"));
+    const json_t *records = json_object_get(list, "records"), *one;
+    bool found = false;
+    size_t i;
+    json_array_foreach(records, i, one)
+    {
+        const json_t *record = json_object_get(one, "record");
+        found = found || (strcmp(issuer_string(record, "outcome"), "removed") == 0 &&
+                          strcmp(issuer_string(record, "reason"), reason) == 0 &&
+                          strcmp(issuer_string(record, "subject"), kid) == 0);
+    }
+    json_decref(list);
+    return found;
+}
+
+/* Keys that are gone are nowhere: not the files that a copied folder brings, not those that a
+ * refused replacement made; and the record says when each went. */
+static void gone(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct held held;
+    char kid[ACME_THUMBPRINT_LEN], first[ACME_THUMBPRINT_LEN], command[600];
+    stage_tokens(&s, &held);
+    kid_now(&s, &held, first);
+    assert_int_equal(files(&s), 1);
+    for (int i = 1; i < ISSUER_JWT_KEYS_MAX; i++) {
+        rig_time += 1;
+        rig_ok(issuer_jwt_replace(s.rig.issuer, false, NULL, kid, &err));
+    }
+    assert_int_equal(files(&s), ISSUER_JWT_KEYS_MAX);
+    struct att_err why = {0};
+    rig_time += 1;
+    assert_int_equal(issuer_jwt_replace(s.rig.issuer, false, NULL, kid, &why), ATT_E_CONFLICT);
+    assert_string_equal(why.reason, "jwtKeysMany");
+    assert_int_equal(files(&s), ISSUER_JWT_KEYS_MAX);
+    /* As another issuer's copy. */
+    snprintf(command, sizeof command,
+             "cp -r '%s/state/ca/jwt' '%s/copy' && touch -d 2001-01-01 '%s'/copy/*", s.rig.dir,
+             s.rig.dir, s.rig.dir);
+    assert_int_equal(system(command), 0);
+    rig_ok(issuer_jwt_replace(s.rig.issuer, true, NULL, kid, &err));
+    assert_int_equal(files(&s), 1);
+    assert_true(recorded(&s, first, "withdrawn"));
+    snprintf(command, sizeof command, "cp -p '%s'/copy/* '%s/state/ca/jwt'", s.rig.dir, s.rig.dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(files(&s), ISSUER_JWT_KEYS_MAX + 1);
+    issuer_jwt_tick(s.rig.issuer);
+    assert_int_equal(files(&s), 1);
+    kid_now(&s, &held, first);
+    assert_string_equal(first, kid);
     stage_free(&s);
 }
 
@@ -367,6 +354,40 @@ static void documents(void **state)
     stage_free(&s);
 }
 
+static void root_of(const char *group, const char *crv, size_t len)
+{
+    EVP_PKEY *key = EVP_EC_gen(group);
+    X509 *cert = X509_new();
+    json_t *keys = json_array();
+    assert_non_null(key);
+    assert_int_equal(X509_set_pubkey(cert, key), 1);
+    assert_non_null(X509_gmtime_adj(X509_getm_notBefore(cert), 0));
+    assert_non_null(X509_gmtime_adj(X509_getm_notAfter(cert), 3600));
+    assert_true(X509_sign(cert, key, EVP_sha384()) > 0);
+    rig_ok(issuer_jwt_add_root(cert, keys, &err));
+    assert_int_equal(json_array_size(keys), crv ? 1 : 0);
+    const json_t *jwk = json_array_get(keys, 0);
+    if (crv) {
+        assert_string_equal(issuer_string(jwk, "crv"), crv);
+        assert_int_equal(strlen(issuer_string(jwk, "x")), len);
+        assert_int_equal(strlen(issuer_string(jwk, "y")), len);
+        assert_int_equal(json_array_size(json_object_get(jwk, "x5c")), 1);
+    }
+    json_decref(keys);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+}
+
+/* Roots from outside are on other curves than accounts' keys. */
+static void roots(void **state)
+{
+    (void)state;
+    root_of("P-256", "P-256", 43);
+    root_of("P-384", "P-384", 64);
+    root_of("P-521", "P-521", 88);
+    root_of("secp256k1", NULL, 0);
+}
+
 /* Without the section there is no such resource. */
 static void off(void **state)
 {
@@ -385,7 +406,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(minted),    cmocka_unit_test(proofs),   cmocka_unit_test(revoked),
         cmocka_unit_test(freshness), cmocka_unit_test(rotation), cmocka_unit_test(withdrawn),
-        cmocka_unit_test(documents), cmocka_unit_test(off),
+        cmocka_unit_test(documents), cmocka_unit_test(off),      cmocka_unit_test(gone),
+        cmocka_unit_test(roots),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
