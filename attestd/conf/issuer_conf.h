@@ -218,7 +218,7 @@ struct conf_jwt {
     char *cert_file, *key_file; /* both or neither; NULL: the certificate of `listen` above */
     char *keys;                 /* "file" or "hsm": where new signing keys are made; file */
     char *lifetime;             /* 5m; of a token */
-    char *evidence_max_age;     /* 1h; how old a host's last verdict may be */
+    char *evidence_max_age;     /* 1h; how old a certificate's verdict may be */
     char *rotate;               /* 30d; how long a key signs */
     char *publish_wait;         /* 1h; from a key's publication to its first signature */
     /* derived */

@@ -23,7 +23,8 @@ json_t *host_tokens_view(const json_t *view);
 
 /* audience: 1 to PROC_AUDIENCES_MAX texts, order and repetition do not matter. Blocks for seconds
  * at most. ATT_E_DENIED, by reason: tokensOff, audienceDenied, noCertificate, frozen, and the
- * issuer's; ATT_E_RETRY evidenceStale: the agent is renewed first, ask again; ATT_E_LIMIT
+ * issuer's; ATT_E_RETRY evidenceStale and the like: the agent is renewed first, ask
+ * again; tokenWait: the issuer is slow; ATT_E_LIMIT
  * tokenRate; ATT_E_INVAL; ATT_E_UNREACHABLE. */
 ATT_MUST_USE enum att_rc host_token_get(struct host *host, const char *agent,
                                         const char *const *audience, size_t n,

@@ -387,7 +387,7 @@ static enum att_rc remove_row(struct making *m, struct store_tx *tx,
     json_t *r = issuer_record("jwtKey", "removed", why, NULL, row->kid);
     json_object_set_new(r, "activeAt", issuer_time_json(row->active_at));
     if (m->by_hand) {
-        issuer_who_put(r, m->who);
+        issuer_who_put(r, m->call ? m->call->who : NULL);
     }
     enum att_rc rc = issuer_audit(tx, m->now, r, NULL, err);
     rc = rc ? rc : store_delete(tx, &store_jwt_keys, row->kid, err);
