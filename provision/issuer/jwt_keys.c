@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,7 +166,7 @@ static bool named(const struct issuer *issuer, const struct rows *rows, const ch
 /* Copies of keys that are no more, here by a copied folder or a making that was interrupted. */
 static void prune_files(const struct issuer *issuer, const struct rows *rows, int64_t now)
 {
-    char folder[ISSUER_CA_PATH], path[ISSUER_CA_PATH];
+    char folder[ISSUER_CA_PATH], path[ISSUER_CA_PATH + NAME_MAX + 2];
     issuer_ca_path(folder, issuer->state_dir, FOLDER);
     DIR *dir = opendir(folder);
     for (const struct dirent *at = dir ? readdir(dir) : NULL; at; at = readdir(dir)) {
