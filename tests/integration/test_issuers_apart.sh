@@ -31,16 +31,20 @@ net_node hosts 3
 for n in 1 2 3; do
     net_node "issuer$n" 1$n
 done
+fault_clock_make
+# Valid since an hour ago: one of the issuers has a slow clock.
+fault_clock "$dir/clock-pki" -3600 0
+openssl() { env LD_PRELOAD="$clock_preload" ATT_TEST_CLOCK="$dir/clock-pki" "$(type -P openssl)" "$@"; }
 pgtls_ca ca
 pgtls_leaf server ca db IP:10.77.0.2
 pgtls_leaf client ca att
+unset -f openssl
 pgtls_server server ca
 pgtls_start 10.77.0.2 5432 net_start db postgres
 # shellcheck disable=SC2034 # issuers_conf writes it
 job_store="postgres:host=10.77.0.2 port=5432 user=att dbname=postgres sslrootcert=$dir/pki/ca.pem sslcert=$dir/pki/client.pem sslkey=$dir/pki/client.key"
 
 # ---- three issuers, their clocks 45 s slow, right, and 45 s fast ----
-fault_clock_make
 skew=(0 -45 0 45)
 for n in 1 2 3; do
     issuers_conf "$n" "10.77.0.1$n:8443"
