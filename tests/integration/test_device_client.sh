@@ -40,7 +40,10 @@ client csrName spiffe
 ctl --json audit list --kind issue --limit 100 > "$dir/tmp/audit"
 jq -e --arg host "$host" '[.records[].record | select(.outcome == "granted")] | length >= 1 and all(.subject == $host)' "$dir/tmp/audit" > /dev/null ||
     job_fail "something else was granted"
-ctl audit why "$host" > "$dir/tmp/why"
+# What was refused is the account's: anybody may name a host.
+who=$(jq -r --arg host "$host" '[.records[].record | select(.reason == "certifyName" and .identifier == $host) | .subject] | first' "$dir/tmp/audit")
+[ "$who" != "$host" ] || job_fail "a refused statement counts against the host"
+ctl audit why "$who" > "$dir/tmp/why"
 grep -q 'This check failed: certifyName' "$dir/tmp/why" || { cat "$dir/tmp/why"; job_fail "audit why"; }
 ctl host ban "$host" --reason test > /dev/null
 client hostBanned

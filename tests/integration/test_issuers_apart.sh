@@ -34,6 +34,7 @@ done
 fault_clock_make
 # Valid since an hour ago: one of the issuers has a slow clock.
 fault_clock "$dir/clock-pki" -3600 0
+# shellcheck disable=SC2154 # fault_clock_make sets it
 openssl() { env LD_PRELOAD="$clock_preload" ATT_TEST_CLOCK="$dir/clock-pki" "$(type -P openssl)" "$@"; }
 pgtls_ca ca
 pgtls_leaf server ca db IP:10.77.0.2
