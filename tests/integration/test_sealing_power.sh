@@ -63,24 +63,30 @@ job_stop attestd
 job_stop keyd
 
 # ---- the host moves in ----
+# By version 9: a cut between the counter's definition and keyd's record of it costs a step of the counter, which no TPM takes
+# back, and a first version below it opens no more (docs/OPERATIONS.md).
 policies=$dir/policies
-sign 1
+sign 9
 cp "$dir/fleet.json" "$policies/"
 sed -i "/^tpm:/a\\  pcr: signed\n  policy_key: $dir/policy.pem\n  policies: $policies" "$dir/attestd.yaml"
 sync -f "$policies"
 # said PATTERN: since keyd was started; or all was done
 said() { tail -n "+$((lines + 1))" "$dir/log/keyd.log" > "$dir/tmp/said" && grep -q "event=keyd.$1\|event=keyd.ready" "$dir/tmp/said"; }
 for step in sandbox "created.*storageParent" "policy-counter.*defined" "migrated.*host.pem"; do
-    lines=$(wc -l < "$dir/log/keyd.log")
+    lines=$(wc -l < "$dir/log/keyd.log") until=$((SECONDS + 120))
     job_start_keyd
-    until said "$step"; do job_alive keyd || job_fail "keyd ended"; done # no pause: all of it takes 0.2 s
+    until said "$step"; do # no pause: all of it takes 0.2 s
+        if ! job_alive keyd || [ $SECONDS -ge $until ]; then
+            job_fail "keyd ended, or said nothing of $step: $(tail -n 2 "$dir/log/keyd.log")"
+        fi
+    done
     cut_power
     echo "cut after $step: it had come to $(grep -o 'event=keyd[^ ]*' "$dir/log/keyd.log" | tail -n 1)"
 done
 sealing_is() { ctl --json status | jq -e ".tpm.state == \"ready\" and (.tpm.sealing | $1)"; }
 job_start_keyd
 job_start_attestd
-wait_for 60 sealing_is '.open and .counter.value == 1' || job_fail "after the move: $(ctl --json status | jq -c .tpm)"
+wait_for 60 sealing_is '.open and .counter.value == 9' || job_fail "after the move: $(ctl --json status | jq -c .tpm)"
 renewed() { s=$(job_serial alpha) && [ "$s" != "$before" ]; }
 wait_for 60 job_settled alpha
 ctl agent rotate alpha > "$dir/tmp/rotate" 2>&1 || true
@@ -90,7 +96,7 @@ ok "cuts while the host moved in: moved, and renewed by a key under the storage 
 
 # ---- a newer policy ----
 key=$(ctl --json agent show alpha | jq -r .keyId)
-for version in 2 3 4; do
+for version in 10 11 12; do
     sign "$version"
     cp "$dir/fleet.json" "$policies/new"
     mv "$policies/new" "$policies/fleet.json"
