@@ -39,7 +39,8 @@ job_database=attestd
 job_port
 job_start fleet env FLEET_RATE=4 "$(dirname "$bin")/tests-bin/fleet" "$dir" "$port" 4
 wait_for 120 test -e "$dir/roots"
-place="host=localhost port=$pg_port user=attestd dbname=attestd"
+# By address: a "localhost" that is ::1 first would begin each message with a refused connection.
+place="host=localhost hostaddr=127.0.0.1 port=$pg_port user=attestd dbname=attestd"
 mine="sslcert=$dir/pki/client.pem sslkey=$dir/pki/client.key"
 conf() { # CONNECTION STRING
     # shellcheck disable=SC2034 # issuers_conf writes it
