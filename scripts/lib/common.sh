@@ -29,7 +29,7 @@ ATT_PACKAGES_INTEROP=(nginx-light default-jdk-headless nodejs openssh-server gol
 # its test skips. systemd and apparmor bring the tools that test_units asks. The last line: who drives the ACME server.
 ATT_PACKAGES_CI=(tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon systemd apparmor
     certbot lego uacme dehydrated acme-tiny)
-ATT_PACKAGES_BOOT=(qemu-system-x86 ovmf debootstrap debian-archive-keyring e2fsprogs)
+ATT_PACKAGES_BOOT=(qemu-system-x86 ovmf debootstrap debian-archive-keyring e2fsprogs xorriso)
 # tests/boot/matrix; the kernels it fetches without installing them.
 ATT_PACKAGES_MATRIX=(qemu-system-x86 ovmf systemd-boot-efi sbsigntool mtools e2fsprogs busybox-static cpio kmod binutils
     cryptsetup-bin dmsetup)

@@ -51,19 +51,33 @@ chain_good() {
 need_good() {
     [ -e "$work/vm/one" ] || case_good
 }
+# first_boot NAME: a new host, until it has its first certificate; up_ms and first_ms since power on
+first_boot() {
+    machine_make "$1"
+    issuer_knows "$1"
+    machine_on "$1" "$work/good.esp"
+    machine_up
+    up_ms=$(($(now_ms) - booted_at))
+    wait_for 900 newer "$1" none || fail "no certificate"
+    first_ms=$(($(now_ms) - booted_at))
+    wait_for 300 guest "test -e /var/lib/attestd/host/agents/$1/chain.pem"
+    chain_good "$1"
+    ok "$1: power on to first certificate: $(seconds "$first_ms"), of them $(seconds "$up_ms") until its first process; the chain verifies"
+}
 case_good() {
     [ ! -e "$work/vm/one" ] || return 0
-    machine_make one
-    issuer_knows one
-    machine_on one "$work/good.esp"
-    wait_for 900 newer one none || fail "no certificate"
-    first_ms=$(($(now_ms) - booted_at))
-    [ -z "$rows" ] || printf '{"name":"boot/first-certificate","unit":"ms","p50":%d,"n":1}\n' "$first_ms" >> "$rows"
-    machine_up
-    wait_for 300 guest 'test -e /var/lib/attestd/host/agents/one/chain.pem'
-    chain_good one
-    ok "power on to first certificate: $(seconds "$first_ms"), enrolled by its ticket; the chain verifies"
+    local n
+    first_boot one
     guest_off
+    [ -n "$rows" ] || return 0
+    printf '%s %s\n' "$first_ms" "$up_ms" > "$work/first"
+    for ((n = 2; n <= boots; n++)); do
+        first_boot "first$n"
+        machine_cut
+        printf '%s %s\n' "$first_ms" "$up_ms" >> "$work/first"
+    done
+    jq -cRn '[inputs | split(" ") | map(tonumber)] | {name: "boot/first-certificate", unit: "ms", n: length,
+        p50: (map(.[0]) | sort | .[length / 2 | floor]), floor_p50: (map(.[1]) | sort | .[length / 2 | floor])}' "$work/first" >> "$rows"
 }
 
 case_again() {

@@ -73,16 +73,21 @@ seal_sign() { # seal_sign VERSION BOOT=FILE...: $work/fleet.json
     "$bin/attestctl" policy seal-sign --key "$work/seal-key.pem" --name fleet --version "$version" --pcrs sha256:0,4,7,9,12 \
         --out "$work/fleet.json" -- "$@" > /dev/null
 }
-case_sealing() {
-    other_kernel_make || { say "left out: this Debian has one cloud kernel"; return 0; }
-    [ -e "$work/other.json" ] || other_kernel_policy
+seal_key() {
+    [ ! -e "$work/seal.pem" ] || return 0
     openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$work/seal-key.pem" 2> /dev/null
     openssl pkey -in "$work/seal-key.pem" -pubout -out "$work/seal.pem"
-    machine_conf='tpm:
+}
+seal_conf='tpm:
   pcr: signed
   policy_key: /state/seal.pem
   policies: /state/pcr-policies
-' machine_make sealed
+'
+case_sealing() {
+    other_kernel_make || { say "left out: this Debian has one cloud kernel"; return 0; }
+    [ -e "$work/other.json" ] || other_kernel_policy
+    seal_key
+    machine_conf=$seal_conf machine_make sealed
     issuer_knows sealed
     machine_put sealed /seal.pem "$work/seal.pem"
     # This month's kernel, and the second version of the policy.
@@ -111,6 +116,72 @@ case_sealing() {
     wait_for 600 status_is '.tpm.state == "ready"'
     ok "the same boot by version 3: ready, with the same keys"
     machine_cut
+}
+
+# ---- the power goes while keys move under the storage parent, or while a policy comes ----
+# said_since BYTES PATTERN: on the console of the machine that runs
+said_since() { tail -c "+$(($1 + 1))" "$machine/console" > "$work/said" && grep -aq "$2" "$work/said"; }
+# cut_after BYTES PATTERN: power off some moments after that line, or after the bring-up was through
+cut_after() {
+    local wait_ms=$((RANDOM % 400)) until=$(($(date +%s) + 2400))
+    until said_since "$1" "$2\|event=keyd.ready"; do
+        [ "$(date +%s)" -lt $until ] || fail "keyd says nothing: $(tail -n 5 "$machine/console")"
+        sleep 0.03
+    done
+    sleep "0.$(printf %03d $wait_ms)"
+    machine_cut
+    say "      cut $wait_ms ms after ${2#event=}; $(power_point "${machine##*/}")"
+}
+case_sealing_power() {
+    local said step version key
+    seal_key
+    machine_make moved
+    issuer_knows moved
+    machine_on moved "$work/good.esp"
+    machine_up
+    wait_for 900 newer moved none || fail "no certificate"
+    wait_for 300 guest "test -e /var/lib/attestd/host/agents/moved/chain.pem"
+    # It was not sealed. What seals it comes onto the disk, and keyd starts anew.
+    seal_sign 1 this="$work/good.json.pcrs"
+    printf '%s' "$seal_conf" > "$work/conf"
+    said=$(stat -c %s "$machine/console")
+    guest "echo $(base64 -w0 "$work/fleet.json") | base64 -d > /state/pcr-policies/fleet.json; echo $(base64 -w0 "$work/seal.pem") | base64 -d > /state/seal.pem
+        echo $(base64 -w0 "$work/conf") | base64 -d >> /state/attestd.yaml; sync; kill \$(pidof attestd-keyd)" > /dev/null
+    cut_after "$said" "event=keyd.sandbox"
+    for step in "created.*storageParent" "policy-counter.*defined" "migrated.*host.pem"; do
+        machine_on moved "$work/good.esp"
+        cut_after 0 "event=keyd.$step"
+    done
+    machine_on moved "$work/good.esp"
+    machine_up
+    machine_settled moved
+    wait_for 300 guest 'attestctl agent rotate moved'
+    wait_for 300 status_is '.tpm.sealing.open and .tpm.sealing.counter.value == 1'
+    chain_good moved
+    ok "four cuts while the host moved under the storage parent: moved, one host, certificate by a key inside"
+    key=$(guest 'attestctl --json agent show moved' | jq -r .keyId)
+    for version in 2 3 4; do
+        seal_sign "$version" this="$work/good.json.pcrs"
+        said=$(stat -c %s "$machine/console")
+        # As an operator copies it: what the kernel has not written yet, the cut takes.
+        guest "cd /state && echo $(base64 -w0 "$work/fleet.json") | base64 -d > new && mv new pcr-policies/fleet.json && kill -HUP \$(pidof attestd-keyd)" > /dev/null
+        if [ "$version" = 2 ]; then
+            wait_for 300 said_since "$said" "event=keyd.policy-counter.*raised to $version"
+            machine_cut
+        else
+            cut_after "$said" "event=keyd"
+        fi
+        machine_on moved "$work/good.esp"
+        machine_up
+        machine_settled moved
+        # Either version is on the disk, but never one that the counter is past.
+        if [ "$version" = 2 ]; then
+            status_is '.tpm.sealing.counter.value == 2' || fail "the counter: $(jq -c .tpm.sealing "$work/status.json")"
+        fi
+    done
+    [ "$(guest 'attestctl --json agent show moved' | jq -r .keyId)" = "$key" ] || fail "another key"
+    machine_cut
+    ok "three cuts while a newer policy came: open in each next boot, the same key, and no counter past the policy on the disk"
 }
 
 # ---- power ----

@@ -5,6 +5,7 @@
 boot_pcrs=sha256:0,2,3,4,7,9,10,12
 
 ictl() { "$bin/attestctl" --issuer "$work/issuer-run/admin.sock" "$@"; }
+# issuer_make [unjudged]: it demands a boot policy "matrix" for enrolments and certificates, or none
 issuer_make() {
     job_port
     mkdir -p "$work/issuer-run" "$work/ek-roots"
@@ -18,6 +19,8 @@ issuer_make() {
     pcrs: \"$boot_pcrs\"
     logs: [firmware, ima]
     policy_signers: [ \"$signer\" ]"
+    [ "${1:-}" != unjudged ] || demands="boot: none
+    pcrs: \"$boot_pcrs\""
     # The guest reaches this machine's loopback as 10.0.2.2: the TLS certificate is for that name.
     cat > "$work/issuer.yaml" << END
 trust_domain: bank.example
