@@ -6,7 +6,7 @@ debian_packages=systemd,systemd-sysv,udev,dbus,kmod,initramfs-tools,linux-image-
 debian_packages+=,libtss2-esys-3.0.2-0,libtss2-mu0,libtss2-rc0,libtss2-sys1,libtss2-tctildr0,libtss2-tcti-device0
 debian_packages+=,libssl3,libevent-core-2.1-7,libevent-extra-2.1-7,libevent-openssl-2.1-7,libevent-pthreads-2.1-7
 debian_packages+=,libcurl4,libjansson4,libcbor0.8,libcyaml1,libyaml-0-2,libsqlite3-0,libseccomp2,libsystemd0,zlib1g
-debian_packages+=,p11-kit-modules
+debian_packages+=,libnghttp2-14,libprotobuf-c1,libp11-kit0,p11-kit-modules
 
 # debian_base FOLDER [PACKAGE...]: FOLDER/root, with an initial file system of what the machine needs and no more (it is
 # unpacked in emulation); apt-get installs the PACKAGEs, since debootstrap knows no virtual ones
