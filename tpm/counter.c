@@ -194,6 +194,60 @@ enum att_rc tpm_counter_define(struct tpm_context *ctx, uint32_t index, struct a
     return rc == ATT_OK ? increment(ctx, nv.tr, auth, err) : rc;
 }
 
+/* Whether auth is the index's authValue, without a change to it: NV_SetBits is a write, which asks
+ * for the authValue first (Part 3 clause 5.6), and a counter then refuses it by its type (Part 3,
+ * NV_SetBits: TPM_RC_ATTRIBUTES). Nothing gentler is there: reading is the owner's right alone. */
+static enum att_rc prove_auth(struct tpm_context *ctx, ESYS_TR nv, struct att_slice auth,
+                              bool *ret_proved, struct att_err *err)
+{
+    struct att_err why = {0};
+    ESYS_TR session;
+    TSS2_RC trc;
+    enum att_rc rc = tpm_set_auth(ctx, nv, auth, err);
+    if (rc == ATT_OK) {
+        rc = tpm_session_get(ctx, 0, &session, err);
+    }
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    TPM_CALL(ctx, trc, Esys_NV_SetBits(ctx->esys, nv, nv, session, ESYS_TR_NONE, ESYS_TR_NONE, 0));
+    /* A session's attributes (bit 11) are looked at before the authValue is. */
+    *ret_proved = tpm_errors_number(trc) == TPM2_RC_ATTRIBUTES && (trc & TPM2_RC_S) == 0;
+    if (*ret_proved) {
+        return ATT_OK;
+    }
+    if (trc == TSS2_RC_SUCCESS) {
+        return att_fail(err, ATT_E_PROTOCOL, "the TPM set bits in the policy counter");
+    }
+    rc = tpm_fail(&why, trc, "trying the policy counter's authValue");
+    if (rc != ATT_E_AUTH && err) {
+        *err = why;
+    }
+    return rc == ATT_E_AUTH ? ATT_OK : rc;
+}
+
+enum att_rc tpm_counter_adopt(struct tpm_context *ctx, uint32_t index, struct att_slice auth,
+                              bool *ret_adopted, struct att_err *err)
+{
+    tpm_autoobj nv = TPM_OBJ_INIT(ctx);
+    struct tpm_counter counter;
+    bool proved = false;
+    enum att_rc rc = tpm_begin(ctx, err);
+    if (rc == ATT_OK) {
+        rc = look(ctx, index, &nv, &counter, err);
+    }
+    if (rc == ATT_OK && (counter.ours || counter.begun)) {
+        rc = prove_auth(ctx, nv.tr, auth, &proved, err);
+    }
+    if (rc == ATT_OK && proved && counter.begun) {
+        rc = increment(ctx, nv.tr, auth, err);
+    }
+    if (rc == ATT_OK) {
+        *ret_adopted = proved;
+    }
+    return rc;
+}
+
 enum att_rc tpm_counter_raise(struct tpm_context *ctx, uint32_t index, struct att_slice auth,
                               uint64_t target, struct att_err *err)
 {

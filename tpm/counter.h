@@ -25,6 +25,13 @@ ATT_MUST_USE enum att_rc tpm_counter_read(struct tpm_context *ctx, uint32_t inde
  * encrypted. ATT_E_CONFLICT when the index is taken. */
 ATT_MUST_USE enum att_rc tpm_counter_define(struct tpm_context *ctx, uint32_t index,
                                             struct att_slice auth, struct att_err *err);
+/* Takes what is there for what tpm_counter_define made, where it is: by its public area and by its
+ * authValue, which is tried and is auth. Its value stays as it is; one that was defined and not
+ * incremented is incremented once. *ret_adopted is false, and nothing is done, where nothing is
+ * there, something else, or a counter with another authValue. */
+ATT_MUST_USE enum att_rc tpm_counter_adopt(struct tpm_context *ctx, uint32_t index,
+                                           struct att_slice auth, bool *ret_adopted,
+                                           struct att_err *err);
 /* Increments until it is target; at or above it nothing is done. ATT_E_LIMIT beyond
  * TPM_COUNTER_STEPS_MAX steps, none of them done; ATT_E_AUTH for a wrong auth. */
 ATT_MUST_USE enum att_rc tpm_counter_raise(struct tpm_context *ctx, uint32_t index,

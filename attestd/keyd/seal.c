@@ -299,12 +299,14 @@ static void tell_counter(struct keyd *keyd, const char *what, uint64_t value,
     keyd_tell(keyd, KEYD_EVENT_COUNTER, text, err);
 }
 
-/* One that is there is what a kill left, incremented or not yet, its authValue lost with the host
- * secret; defined anew it goes on above it. */
-static enum att_rc define_counter(struct tpm_context *ctx, uint32_t index, struct att_slice secret,
-                                  struct tpm_counter *ret, struct att_err *err)
+/* One that is there was left by an end between its definition and the record of it. With the
+ * authValue of this host secret it is this host's, and goes on as it is: defined anew it would
+ * stand one step higher, above a policy of version 1. Another authValue is that of a host secret
+ * that was lost before it was on the disk, or of somebody who made the index: nobody could raise
+ * it, so it is not taken. */
+static enum att_rc adopt_or_define(struct tpm_context *ctx, uint32_t index, struct att_slice auth,
+                                   bool *ret_adopted, struct att_err *err)
 {
-    uint8_t auth[TPM_KEY_AUTH_LEN];
     struct tpm_counter there;
     enum att_rc rc = tpm_counter_read(ctx, index, &there, err);
     if (rc == ATT_OK && there.defined && !there.ours && !there.begun) {
@@ -312,14 +314,22 @@ static enum att_rc define_counter(struct tpm_context *ctx, uint32_t index, struc
                       index);
         return deny(err, rc, "counterTaken");
     }
-    if (rc == ATT_OK && there.defined) {
+    if (rc == ATT_OK) {
+        rc = tpm_counter_adopt(ctx, index, auth, ret_adopted, err);
+    }
+    if (rc == ATT_OK && there.defined && !*ret_adopted) {
         rc = tpm_counter_undefine(ctx, index, err);
     }
+    return rc == ATT_OK && !*ret_adopted ? tpm_counter_define(ctx, index, auth, err) : rc;
+}
+
+static enum att_rc define_counter(struct tpm_context *ctx, uint32_t index, struct att_slice secret,
+                                  bool *ret_adopted, struct tpm_counter *ret, struct att_err *err)
+{
+    uint8_t auth[TPM_KEY_AUTH_LEN];
+    enum att_rc rc = counter_auth(secret, auth, err);
     if (rc == ATT_OK) {
-        rc = counter_auth(secret, auth, err);
-    }
-    if (rc == ATT_OK) {
-        rc = tpm_counter_define(ctx, index, ATT_SLICE_ARRAY(auth), err);
+        rc = adopt_or_define(ctx, index, ATT_SLICE_ARRAY(auth), ret_adopted, err);
         att_wipe(auth, sizeof auth);
     }
     return rc == ATT_OK ? tpm_counter_read(ctx, index, ret, err) : rc;
@@ -330,6 +340,7 @@ enum att_rc keyd_seal_define_counter(struct keyd *keyd, struct tpm_context *ctx,
 {
     struct keyd_seal *seal = &keyd->seal;
     struct tpm_counter counter;
+    bool adopted = false;
     if (seal->mode != KEYD_PCR_SIGNED || !seal->counter_wanted) {
         return ATT_OK;
     }
@@ -339,7 +350,7 @@ enum att_rc keyd_seal_define_counter(struct keyd *keyd, struct tpm_context *ctx,
     }
     enum att_rc rc = tpm_parent_fits(ctx, err);
     if (rc == ATT_OK) {
-        rc = define_counter(ctx, seal->counter_wanted, host_secret, &counter, err);
+        rc = define_counter(ctx, seal->counter_wanted, host_secret, &adopted, &counter, err);
     }
     if (rc == ATT_OK) {
         seal->counter_held = true;
@@ -348,7 +359,7 @@ enum att_rc keyd_seal_define_counter(struct keyd *keyd, struct tpm_context *ctx,
         seal->counter_missing = false;
         seal->counter_value = counter.value;
         pthread_mutex_unlock(&keyd->lock);
-        tell_counter(keyd, "defined", counter.value, NULL);
+        tell_counter(keyd, adopted ? "found as it was defined," : "defined", counter.value, NULL);
     }
     return rc;
 }

@@ -371,6 +371,19 @@ static void test_a_file_in_the_way_is_not_removed(void **state)
     unlink(file);
 }
 
+/* A second server does not take a socket from the first. */
+static void test_a_socket_in_use_is_not_taken(void **state)
+{
+    (void)state;
+    struct att_err err = {0};
+    struct att_ctl_server *other = NULL;
+    att_autojson *result = NULL;
+    assert_int_equal(att_ctl_server_new(path, NULL, handler, NULL, &other, &err), ATT_E_EXISTS);
+    assert_string_equal(err.reason, "socketInUse");
+    assert_null(other);
+    assert_int_equal(att_ctl_call(path, "empty", NULL, PATIENCE_MS, &result, NULL), ATT_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,6 +400,7 @@ int main(void)
         cmocka_unit_test(test_a_frame_has_one_deadline),
         cmocka_unit_test(test_the_end_waits_for_no_trickling_peer),
         cmocka_unit_test(test_a_file_in_the_way_is_not_removed),
+        cmocka_unit_test(test_a_socket_in_use_is_not_taken),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

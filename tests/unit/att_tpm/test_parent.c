@@ -321,6 +321,47 @@ static void a_counter_that_was_begun_is_known(void **state)
     bench_done(&b);
 }
 
+/* By its public area and its authValue, which is tried and costs no step. */
+static void a_counter_is_adopted_by_its_auth(void **state)
+{
+    struct bench b;
+    struct tpm_counter counter;
+    bool adopted = true;
+    (void)state;
+    bench_open(&b, &(struct policy_spec){.version = 1, .counter = TEST_COUNTER});
+    assert_ok(tpm_counter_adopt(b.ctx, TEST_COUNTER, ATT_SLICE_LIT("wrong"), &adopted, err));
+    assert_false(adopted);
+    assert_ok(tpm_counter_adopt(b.ctx, TEST_COUNTER, COUNTER_AUTH, &adopted, err));
+    assert_true(adopted);
+    assert_int_equal(counter_value(b.ctx), 1);
+    assert_ok(tpm_counter_raise(b.ctx, TEST_COUNTER, COUNTER_AUTH, 2, err));
+    /* Nothing there; another kind of counter, though with the same authValue. */
+    assert_ok(tpm_counter_undefine(b.ctx, TEST_COUNTER, err));
+    assert_ok(tpm_counter_adopt(b.ctx, TEST_COUNTER, COUNTER_AUTH, &adopted, err));
+    assert_false(adopted);
+    tpm_context_free(b.ctx);
+    assert_int_equal(swtpm_sh(&b.tpm, "tpm2_nvdefine 0x01804154 -C o -s 8 -p wrong -a "
+                                      "'authwrite|ownerread|no_da|nt=counter'\n"),
+                     0);
+    b.ctx = open_tpm(&b.tpm);
+    assert_ok(tpm_counter_adopt(b.ctx, TEST_COUNTER, COUNTER_AUTH, &adopted, err));
+    assert_false(adopted);
+    assert_ok(tpm_counter_read(b.ctx, TEST_COUNTER, &counter, err));
+    assert_true(counter.begun); /* nothing was done */
+    assert_ok(tpm_counter_adopt(b.ctx, TEST_COUNTER, ATT_SLICE_LIT("wrong"), &adopted, err));
+    assert_true(adopted);
+    assert_int_equal(counter_value(b.ctx), 3);
+    assert_ok(tpm_counter_undefine(b.ctx, TEST_COUNTER, err));
+    tpm_context_free(b.ctx);
+    assert_int_equal(swtpm_sh(&b.tpm, "tpm2_nvdefine 0x01804154 -C o -s 8 -p right -a "
+                                      "'authwrite|ownerread|ownerwrite|no_da|nt=counter'\n"),
+                     0);
+    b.ctx = open_tpm(&b.tpm);
+    assert_ok(tpm_counter_adopt(b.ctx, TEST_COUNTER, ATT_SLICE_LIT("right"), &adopted, err));
+    assert_false(adopted);
+    bench_done(&b);
+}
+
 static void counter_takes_no_leaps(void **state)
 {
     struct bench b;
@@ -591,6 +632,7 @@ int main(void)
         cmocka_unit_test(an_old_policy_is_refused),
         cmocka_unit_test(a_missing_counter_is_an_alarm),
         cmocka_unit_test(a_counter_that_was_begun_is_known),
+        cmocka_unit_test(a_counter_is_adopted_by_its_auth),
         cmocka_unit_test(counter_takes_no_leaps),
         cmocka_unit_test(a_recovery_is_for_one_boot),
         cmocka_unit_test(drift_within_a_boot_is_the_verifiers),

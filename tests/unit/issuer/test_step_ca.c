@@ -628,6 +628,44 @@ static void bounded(void **state)
     stage_free(&s);
 }
 
+static enum att_rc fill(void *user, struct store_tx *tx, struct att_err *why)
+{
+    (void)user;
+    enum att_rc rc = ATT_OK;
+    for (int i = 0; rc == ATT_OK && i < STORE_STEP_MAX; i++) {
+        char secret[16], ek[16];
+        snprintf(secret, sizeof secret, "s%d", i);
+        snprintf(ek, sizeof ek, "e%d", i);
+        struct store_step row = {.secret = secret,
+                                 .ek = ek,
+                                 .source = (char[]){""},
+                                 .facts = (char[]){"{}"},
+                                 .seq = i + 1,
+                                 .created_at = rig_time,
+                                 .expires_at = rig_time + 60};
+        rc = store_insert(tx, &store_step_pending, &row, why);
+    }
+    return rc;
+}
+
+/* Of other EKs there are as many as are kept: nobody's gives way, until their time is over. */
+static void full(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct reply reply = {0};
+    stage_step(&s);
+    rig_ok(store_run(s.rig.issuer->store, true, fill, NULL, &err));
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
+    refused(&reply, 429, "stepFull");
+    assert_int_equal(rig_rows(&s.rig, &store_step_pending), STORE_STEP_MAX);
+    rig_time += 60;
+    attest(&s.rig, &s.tpm, &(struct how){0}, &reply);
+    assert_int_equal(reply.status, 200);
+    json_decref(reply.body);
+    stage_free(&s);
+}
+
 /* Who names another's EK drives its own requests out, not the host's. */
 static void strangers(void **state)
 {
@@ -674,13 +712,21 @@ static void limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(given),      cmocka_unit_test(off),
-        cmocka_unit_test(keys),       cmocka_unit_test(forms),
-        cmocka_unit_test(hosts),      cmocka_unit_test(solutions),
-        cmocka_unit_test(bounded),    cmocka_unit_test(banned_elsewhere),
-        cmocka_unit_test(firmware),   cmocka_unit_test(left_behind),
-        cmocka_unit_test(store_away), cmocka_unit_test(strangers),
-        cmocka_unit_test(limits),     cmocka_unit_test(unanswered),
+        cmocka_unit_test(given),
+        cmocka_unit_test(off),
+        cmocka_unit_test(keys),
+        cmocka_unit_test(forms),
+        cmocka_unit_test(hosts),
+        cmocka_unit_test(solutions),
+        cmocka_unit_test(bounded),
+        cmocka_unit_test(full),
+        cmocka_unit_test(banned_elsewhere),
+        cmocka_unit_test(firmware),
+        cmocka_unit_test(left_behind),
+        cmocka_unit_test(store_away),
+        cmocka_unit_test(strangers),
+        cmocka_unit_test(limits),
+        cmocka_unit_test(unanswered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -165,6 +165,34 @@ static void kid_now(struct stage *s, const struct held *held, char ret[ACME_THUM
     rig_copy(ret, ACME_THUMBPRINT_LEN, client_text(&s->client, "kid"));
 }
 
+struct looking {
+    struct issuer *issuer;
+    const char *gone; /* the only key is taken away before; the failure brings it back */
+};
+
+static enum att_rc look_for_signer(void *user, struct store_tx *tx, struct att_err *why)
+{
+    const struct looking *look = user;
+    char kid[ACME_THUMBPRINT_LEN];
+    EVP_PKEY *key = NULL;
+    enum att_rc rc = look->gone ? store_delete(tx, &store_jwt_keys, look->gone, why) : ATT_OK;
+    if (rc == ATT_OK) {
+        rc = issuer_jwt_signer(look->issuer, tx, rig_time, kid, &key, why);
+    }
+    EVP_PKEY_free(key);
+    return rc;
+}
+
+static void signer_missing(struct stage *s, const char *gone, const char *word)
+{
+    struct looking look = {s->rig.issuer, gone};
+    struct att_err why = {0};
+    assert_int_equal(store_run(look.issuer->store, true, look_for_signer, &look, &why),
+                     ATT_E_RETRY);
+    assert_string_equal(why.reason, "jwtKeyMissing");
+    assert_non_null(strstr(why.msg, word));
+}
+
 /* Published before it signs; kept until the last token has ended. */
 static void rotation(void **state)
 {
@@ -234,6 +262,8 @@ static void withdrawn(void **state)
     assert_int_equal(system(command), 0);
     rig_ok(issuer_jwt_start(s.rig.issuer, &err));
     assert_int_equal(ask(&s, &held, &right), 429);
+    signer_missing(&s, NULL, "cannot be used here");
+    signer_missing(&s, third, "no key for tokens yet");
     /* Not while tokens of the last key live (it may be another issuer's); then the next one signs.
      */
     issuer_jwt_tick(s.rig.issuer);

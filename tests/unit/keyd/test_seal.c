@@ -2,6 +2,8 @@
  * that was not sealed, kills in the middle of it. */
 #include "tests/unit/keyd/sealing.h"
 
+#include "attestd/keyd/internal.h"
+
 /* ---- refusals ------------------------------------------------------------------------------ */
 
 static void another_boot_signs_nothing(void **state)
@@ -323,7 +325,7 @@ static void a_kill_in_the_middle_of_the_move(void **state)
         put(command, sizeof command, "rm -rf '%s'; cp -a '%s' '%s'", s->f.dir, saved, s->f.dir);
         assert_int_equal(system(command), 0);
         /* The folder goes back to what it was, the TPM's counter does not. */
-        write_policy(s, &(struct spec){.file = "a.json", .version = 4 * i + 4, .counter = INDEX},
+        write_policy(s, &(struct spec){.file = "a.json", .version = i + 1, .counter = INDEX},
                      &good);
         pid_t child = fork();
         assert_true(child >= 0);
@@ -350,6 +352,113 @@ static void a_kill_in_the_middle_of_the_move(void **state)
     }
     fprintf(stderr, "  %u kills, %u of them after the host secret had moved\n", n, moved);
     proc_account_done(&before);
+}
+
+/* The authValue that this host's counter has, by its host secret; keyd runs. */
+static void counter_auth(const struct fixture *f, uint8_t ret[TPM_KEY_AUTH_LEN])
+{
+    struct att_err err = {0};
+    assert_ok(tpm_key_auth_derive(att_secret_slice(&f->keyd->host_secret),
+                                  ATT_SLICE_LIT("policy-counter/1"), ret, &err));
+}
+
+/* As tpm_counter_define leaves it, or, not incremented, an end in the middle of it. */
+static void leave_counter(const struct sealed *s, struct att_slice auth, bool incremented)
+{
+    char value[5 + 2 * TPM_KEY_AUTH_LEN] = "hex:";
+    struct tpm_context *ctx = NULL;
+    struct att_err err = {0};
+    const struct tpm_options options = {.tcti = s->tpm.tcti};
+    if (incremented) {
+        assert_ok(tpm_context_open(&options, &ctx, &err));
+        assert_ok(tpm_counter_define(ctx, INDEX, auth, &err));
+        tpm_context_free(ctx);
+        return;
+    }
+    att_hex(value + 4, auth);
+    assert_int_equal(swtpm_tool(&s->tpm, (const char *const[]){"tpm2_nvdefine", "0x01804154", "-C",
+                                                               "o", "-s", "8", "-a",
+                                                               "authwrite|ownerread|no_da|"
+                                                               "nt=counter",
+                                                               "-p", value, NULL}),
+                     0);
+}
+
+/* The files as they were before the host moved in. */
+static void put_back(const struct sealed *s, const char *saved, const char *files)
+{
+    char command[900];
+    put(command, sizeof command, "cd '%s' && cp -a %s '%s'", saved, files, s->f.dir);
+    assert_int_equal(system(command), 0);
+}
+
+/* Power cuts while the counter is made, one for each step: a first policy of version 1 opens. */
+static void a_cut_costs_no_step_of_the_counter(void **state)
+{
+    static const struct {
+        const char *what;
+        bool incremented, recorded;
+    } cuts[] = {{"defined, not incremented", false, false},
+                {"incremented, not recorded", true, false},
+                {"recorded, the host secret not moved", true, true}};
+    struct sealed *s = *state;
+    struct parse_pcr_set good = pcrs_now(s);
+    uint8_t auth[TPM_KEY_AUTH_LEN];
+    char id[PROC_KEY_ID_LEN + 1], saved[300], command[700];
+    struct att_err err = {0};
+    for (size_t i = 0; i < sizeof cuts / sizeof cuts[0]; i++) {
+        fprintf(stderr, "  %s\n", cuts[i].what);
+        if (i) { /* a TPM that never had a counter */
+            assert_int_equal(teardown(state), 0);
+            assert_int_equal(setup(state), 0);
+            s = *state;
+        }
+        start_unsealed(s);
+        make_key(&s->f, "alpha", id);
+        counter_auth(&s->f, auth);
+        stop(&s->f);
+        put(saved, sizeof saved, "%s/saved", s->f.base);
+        put(command, sizeof command, "cp -a '%s' '%s'", s->f.dir, saved);
+        assert_int_equal(system(command), 0);
+        write_policy(s, &v1, &good);
+        if (cuts[i].recorded) {
+            start_opts(&s->f, &s->opts, "ready");
+            stop(&s->f);
+            put_back(s, saved, "host.pem");
+        } else {
+            leave_counter(s, ATT_SLICE_ARRAY(auth), cuts[i].incremented);
+        }
+        start_opts(&s->f, &s->opts, "ready");
+        assert_int_equal(number(&s->f, "counter", "value"), 1);
+        assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
+        /* It is one that keyd can raise. */
+        write_policy(s, &(struct spec){.file = "a.json", .version = 2, .counter = INDEX}, &good);
+        assert_ok(keyd_reload_policies(s->f.keyd, &err));
+        assert_int_equal(number(&s->f, "counter", "value"), 2);
+        stop(&s->f);
+    }
+}
+
+/* Made by somebody who had the owner's authorisation and not our authValue, before the host moves
+ * in: keyd could never raise it, so it is defined anew, which is a step higher. */
+static void a_strangers_counter_is_not_adopted(void **state)
+{
+    struct sealed *s = *state;
+    struct att_err err = {0};
+    struct parse_pcr_set good = pcrs_now(s);
+    char id[PROC_KEY_ID_LEN + 1];
+    start_unsealed(s);
+    make_key(&s->f, "alpha", id);
+    stop(&s->f);
+    leave_counter(s, ATT_SLICE_LIT("a stranger's"), true);
+    write_policy(s, &v1, &good);
+    start_opts(&s->f, &s->opts, "sealed");
+    assert_refused(signs(&s->f, id, SPIFFE("alpha"), &err), ATT_E_DENIED, "policyCounter");
+    write_policy(s, &(struct spec){.file = "b.json", .version = 3, .counter = INDEX}, &good);
+    assert_ok(keyd_reload_policies(s->f.keyd, &err));
+    wait_state(s->f.client, "ready");
+    assert_int_equal(number(&s->f, "counter", "value"), 3);
+    assert_ok(signs(&s->f, id, SPIFFE("alpha"), &err));
 }
 
 /* Files that a cut or a hand left. */
@@ -414,6 +523,8 @@ int main(void)
         WITH_TPM(by_pcr_7),
         WITH_TPM(a_host_moves_in),
         WITH_TPM(a_kill_in_the_middle_of_the_move),
+        WITH_TPM(a_cut_costs_no_step_of_the_counter),
+        WITH_TPM(a_strangers_counter_is_not_adopted),
         WITH_TPM(damaged_files_are_refused),
         WITH_TPM(a_cleared_tpm_is_foreign),
     };
