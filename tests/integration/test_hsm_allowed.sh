@@ -71,7 +71,9 @@ shows vaulted vault
 ok "hsms: [vault]: a key in the module default is refused (keyHsm), one in vault is not"
 
 # ---- an entry that names a module its profile does not allow ---------------------------------------------------------
-fault_refused 'does not allow keys in the HSM module default' entries plain "hsm, hsm: default" vaulted "hsm, hsm: vault"
+sed -i '/name: plain,/s/key: hsm,/key: hsm, hsm: default,/' "$dir/agents.yaml"
+fault_refused 'does not allow keys in the HSM module default' "$bin/attestctl" --issuer "$dir/issuer-run/admin.sock" entry apply -f "$dir/agents.yaml"
+ok "an entry that names a module its profile does not allow is not taken"
 
 # ---- the entry names the module that is allowed: the next key is there -----------------------------------------------
 entries plain "hsm, hsm: vault" vaulted "hsm, hsm: vault"
