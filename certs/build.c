@@ -67,6 +67,11 @@ enum att_rc certs_leaf_tbs(const struct certs_leaf_spec *spec, const X509 *ca_ce
         rc = certs_sealed_encode(&spec->sealed, exts, err);
         certs_ext_end(exts, m);
     }
+    if (rc == ATT_OK && spec->hsm.name[0]) {
+        m = certs_ext_begin(exts, CERTS_OID_HSM, false);
+        rc = certs_hsm_encode(&spec->hsm, exts, err);
+        certs_ext_end(exts, m);
+    }
     if (rc != ATT_OK) {
         return rc;
     }

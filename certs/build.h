@@ -78,6 +78,22 @@ ATT_MUST_USE enum att_rc certs_sealed_parse(struct att_slice der, struct certs_s
 ATT_MUST_USE enum att_rc certs_sealed_get(const X509 *cert, struct certs_sealed *ret_sealed,
                                           struct att_err *err);
 
+/* Which of its host's HSM modules has the key, by the host's word (docs/PROTOCOL.md). A certificate
+ * without it says nothing of a module. */
+#define CERTS_HSM_NAME_MAX 32
+struct certs_hsm {
+    char name[CERTS_HSM_NAME_MAX +
+              1]; /* [a-z0-9][a-z0-9._-]*; "": the certificate does not have it */
+};
+ATT_MUST_USE enum att_rc certs_hsm_encode(const struct certs_hsm *hsm, struct att_buf *ret_der,
+                                          struct att_err *err);
+/* Exact DER, version 1; nothing trails. */
+ATT_MUST_USE enum att_rc certs_hsm_parse(struct att_slice der, struct certs_hsm *ret_hsm,
+                                         struct att_err *err);
+/* From a certificate; ATT_E_NOTFOUND when it has none. */
+ATT_MUST_USE enum att_rc certs_hsm_get(const X509 *cert, struct certs_hsm *ret_hsm,
+                                       struct att_err *err);
+
 /* What each TBS function takes and gives. ca_cert is the issuer's certificate (its subject and
  * subject key id go in). ret_tbs gets the DER TBSCertificate appended; ret_digest is its SHA-256.
  */
@@ -98,6 +114,7 @@ struct certs_leaf_spec {
     struct certs_key_holding holding;
     struct certs_measured measured;
     struct certs_sealed sealed;
+    struct certs_hsm hsm;
 };
 /* Empty subject; SAN critical, exactly this URI; KU critical digitalSignature; EKU serverAuth and
  * clientAuth; basicConstraints critical CA:FALSE; SKI, AKI keyIdentifier; key holding. Refuses a

@@ -25,6 +25,8 @@
 #define CERTS_OID_MEASURED "1.3.6.1.4.1.32473.4711.3"
 /* What opens the storage parent under which the key stands. */
 #define CERTS_OID_SEALED "1.3.6.1.4.1.32473.4711.4"
+/* Which of its host's HSM modules has the key. */
+#define CERTS_OID_HSM "1.3.6.1.4.1.32473.4711.5"
 
 /* Dotted text to object; free with ASN1_OBJECT_free. Touches no global table. */
 ATT_MUST_USE enum att_rc certs_oid(const char *dotted, ASN1_OBJECT **ret_obj, struct att_err *err);

@@ -54,6 +54,7 @@ static const cyaml_schema_field_t profile_fields[] = {
     STR(conf_profile, lifetime, OPT),
     STRS(conf_profile, keys, OPT, 1, 3),
     STRS(conf_profile, key_types, OPT, 1, 3),
+    STRS(conf_profile, hsms, OPT, 1, CONF_PROFILE_HSMS_MAX),
     STR(conf_profile, boot, PTR),
     STR(conf_profile, pcrs, PTR),
     STRS(conf_profile, logs, OPT, 0, CONF_LOGS_MAX),
@@ -471,6 +472,24 @@ static void check_key_types(struct conf_check *check, const char *path,
     }
 }
 
+/* Names as hosts' attestd.yaml has them (conf/hsms.c). */
+static void check_hsms(struct conf_check *check, unsigned i, const struct conf_profile *p)
+{
+    for (unsigned k = 0; k < p->n_hsms; k++) {
+        struct conf_path at = conf_path("profiles[%u].hsms[%u]", i, k);
+        if (conf_check_name(check, at.text, p->hsms[k]) && strlen(p->hsms[k]) > CONF_HSM_NAME_MAX) {
+            conf_bad(check, at.text, "expected at most %d characters, found %zu", CONF_HSM_NAME_MAX,
+                     strlen(p->hsms[k]));
+        } else if (has_word(p->hsms, k, p->hsms[k])) {
+            conf_bad(check, at.text, "module \"%s\" stands there twice", p->hsms[k]);
+        }
+    }
+    if (p->n_hsms && !has_word(p->keys, p->n_keys, "hsm")) {
+        conf_bad(check, conf_path("profiles[%u].hsms", i).text,
+                 "modules of an HSM, and keys has no hsm");
+    }
+}
+
 static void check_profile(struct conf_check *check, struct conf_issuer *conf, unsigned i)
 {
     static const char *const kinds[] = {"tpm", "hsm", "memory", NULL};
@@ -498,6 +517,7 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
     (void)conf_check_words(check, conf_path("profiles[%u].keys", i).text, p->keys, p->n_keys,
                            kinds);
     check_key_types(check, conf_path("profiles[%u].key_types", i).text, p);
+    check_hsms(check, i, p);
     check_boot(check, conf_path("profiles[%u].boot", i).text, p->boot, &p->boot_none);
     (void)conf_check_pcrs(check, conf_path("profiles[%u].pcrs", i).text, p->pcrs);
     check_logs(check, conf_path("profiles[%u].logs", i).text, p->logs, p->n_logs, p->pcrs);

@@ -4,11 +4,12 @@
 
 #include "attestd/conf/conf.h"
 
-#define CONF_PROFILES_MAX 64
-#define CONF_DENY_MAX     256
-#define CONF_LOGS_MAX     3
-#define CONF_SIGNERS_MAX  16
-#define CONF_ENROLMENT    "enrolment" /* no profile has this name */
+#define CONF_PROFILES_MAX     64
+#define CONF_DENY_MAX         256
+#define CONF_PROFILE_HSMS_MAX 16
+#define CONF_LOGS_MAX         3
+#define CONF_SIGNERS_MAX      16
+#define CONF_ENROLMENT        "enrolment" /* no profile has this name */
 #define CONF_ATTESTATION_CA                                                                        \
     "attestation-ca" /* likewise: of AKs of the attestation CA's endpoints */
 #define CONF_LIFETIME_MIN_S 120
@@ -51,6 +52,8 @@ struct conf_profile {
     unsigned n_keys;
     char **key_types; /* "ec-p256" (the default), "rsa-2048", "rsa-3072" */
     unsigned n_key_types;
+    char **hsms; /* names of hosts' HSM modules that may have an agent's key; none: any */
+    unsigned n_hsms;
     char *boot;
     char *pcrs;
     char **logs;

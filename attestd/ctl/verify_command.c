@@ -444,6 +444,22 @@ static void check_sealed(const X509 *leaf, const char *cert, const struct verify
     }
 }
 
+/* And of which HSM module has it. */
+static void check_hsm(const X509 *leaf, const char *cert, const struct verify_agent_facts *facts,
+                      struct verify_verdict *verdict)
+{
+    struct certs_hsm hsm = {{0}};
+    struct att_err why = {0};
+    enum att_rc rc = certs_hsm_get(leaf, &hsm, &why);
+    if (rc != ATT_OK && rc != ATT_E_NOTFOUND) {
+        verify_fail(verdict, VERIFY_REASON_KEY_HSM, "%s: %s", cert, why.msg);
+    } else if (rc == ATT_OK && strcmp(hsm.name, facts->hsm) != 0) {
+        verify_fail(verdict, VERIFY_REASON_KEY_HSM,
+                    "%s says that its key is in the HSM module \"%s\", the evidence says \"%s\"",
+                    cert, hsm.name, facts->hsm);
+    }
+}
+
 /* The certificate that was issued for this evidence: its key, name and key store. */
 static enum att_rc check_cert(const char *cert, const char *identifier,
                               const struct verify_agent_facts *facts,
@@ -474,6 +490,7 @@ static enum att_rc check_cert(const char *cert, const char *identifier,
     }
     check_holding(leaf, cert, facts, verdict);
     check_sealed(leaf, cert, facts, verdict);
+    check_hsm(leaf, cert, facts, verdict);
     return ATT_OK;
 }
 

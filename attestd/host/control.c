@@ -316,6 +316,10 @@ static enum att_rc cert_fields(json_t *json, const X509 *leaf, struct att_err *e
         json_object_set_new(json, "manifestRoot", json_string(root));
     }
     put_sealed(leaf, json);
+    struct certs_hsm hsm = {{0}};
+    if (certs_hsm_get(leaf, &hsm, NULL) == ATT_OK) {
+        json_object_set_new(json, "hsm", json_string(hsm.name));
+    }
     if (certs_key_holding_get(leaf, &holding, NULL) == ATT_OK) {
         char decision[2 * ATT_SHA256_LEN + 1];
         att_hex(decision, ATT_SLICE_ARRAY(holding.decision));

@@ -282,7 +282,19 @@ static void put_device(const struct host *host, const struct host_measured *meas
     memcpy(st->command_line, host->command_line, sizeof(st->command_line));
 }
 
-static enum att_rc build_statement(struct host_issue *job, struct att_err *err)
+/* Which module has the key, where the issuer reads that: earlier ones refuse what they do not know.
+ */
+static void put_hsm(const struct proc_key *key, const struct acme_wanted *wanted,
+                    struct evidence_statement *st)
+{
+    _Static_assert(sizeof(key->hsm) == sizeof(st->hsm), "a module's name fits");
+    if (wanted->reads_hsm && strcmp(key->store, "hsm") == 0) {
+        memcpy(st->hsm, key->hsm, sizeof(st->hsm));
+    }
+}
+
+static enum att_rc build_statement(struct host_issue *job, const struct acme_wanted *wanted,
+                                   struct att_err *err)
 {
     struct host_evidence *ev = &job->evidence;
     struct evidence_statement st = {.level = 0};
@@ -299,6 +311,7 @@ static enum att_rc build_statement(struct host_issue *job, struct att_err *err)
     memcpy(st.identifier, job->rec.spiffe_id, strlen(job->rec.spiffe_id) + 1);
     _Static_assert(sizeof(job->key.store) <= sizeof(st.key_store), "keyd's word fits");
     memcpy(st.key_store, job->key.store, strlen(job->key.store) + 1);
+    put_hsm(&job->key, wanted, &st);
     if (job->key.name.len) {
         memcpy(st.key_name, job->key.name.ptr, job->key.name.len);
         st.key_name_len = job->key.name.len;
@@ -379,7 +392,7 @@ static enum att_rc make_evidence(struct host_issue *job, const struct acme_chall
         rc = measure(job, err);
     }
     if (rc == ATT_OK) {
-        rc = build_statement(job, err);
+        rc = build_statement(job, &challenge->wanted, err);
     }
     if (rc != ATT_OK) {
         return rc;

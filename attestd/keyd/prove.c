@@ -264,6 +264,10 @@ static enum att_rc check_which_key(const struct keyd_key *key,
         return keyd_deny(err, "evidenceKey", "evidence's %s is not that of key %s",
                          key->name.len ? "keyName" : "keySpki", key->id);
     }
+    if (statement->hsm[0] && strcmp(statement->hsm, key->module) != 0) {
+        return keyd_deny(err, "evidenceKey", "evidence says hsm %s, key %s is in %s",
+                         statement->hsm, key->id, key->module);
+    }
     return ATT_OK;
 }
 

@@ -185,12 +185,13 @@ enum { PROC_KEY_LIST_REP_RECORDS };
 
 /* KEY_EVIDENCE (M4): keyId, keyAuthorization (token "." thumbprint, of OUR account: else
  * ATT_E_DENIED keyAuthorization), evidence (CBOR; keyStore must be this key's, keyName its Name or
- * keySpki the digest of its spki, and the identifier's agent this key's agent: else ATT_E_DENIED
- * evidenceKey, evidenceAgent), pcrSelection → certInfo (TPMS_ATTEST), certSig, attest, quoteSig,
- * pcrs (JSON text), pubArea, srkPub, parentPub (empty: the parent is the SRK). certInfo, certSig,
- * pubArea and srkPub are empty where the store states nothing by itself ("memory"). "hsm": certInfo
- * is what the module states of the key (CBOR, provision/evidence/hsmattrs.h), certSig the key's r ‖
- * s (RSA: RSASSA-PSS) over SHA-256(keyAuthorization ‖ that); pubArea and srkPub are empty. */
+ * keySpki the digest of its spki, hsm (where it is there) its module, and the identifier's agent
+ * this key's agent: else ATT_E_DENIED evidenceKey, evidenceAgent), pcrSelection → certInfo
+ * (TPMS_ATTEST), certSig, attest, quoteSig, pcrs (JSON text), pubArea, srkPub, parentPub (empty:
+ * the parent is the SRK). certInfo, certSig, pubArea and srkPub are empty where the store states
+ * nothing by itself ("memory"). "hsm": certInfo is what the module states of the key (CBOR,
+ * provision/evidence/hsmattrs.h), certSig the key's r ‖ s (RSA: RSASSA-PSS) over
+ * SHA-256(keyAuthorization ‖ that); pubArea and srkPub are empty. */
 enum {
     PROC_KEY_EVIDENCE_REQ_KEY_ID,
     PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION,

@@ -107,6 +107,22 @@ static enum att_rc parse_known(const json_t *array, struct acme_wanted *wanted, 
     return ATT_OK;
 }
 
+static enum att_rc parse_reads(const json_t *array, struct acme_wanted *wanted, struct att_err *err)
+{
+    if (array && (!json_is_array(array) || json_array_size(array) > ACME_READS_MAX)) {
+        return att_fail(err, ATT_E_PARSE, "\"evidence\": expected an array of at most %d names",
+                        ACME_READS_MAX);
+    }
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        const char *name = json_string_value(json_array_get(array, i));
+        if (!name) {
+            return att_fail(err, ATT_E_PARSE, "\"evidence\": name %zu is no text", i);
+        }
+        wanted->reads_hsm |= strcmp(name, "hsm") == 0;
+    }
+    return ATT_OK;
+}
+
 enum att_rc acme_wanted_parse(const json_t *obj, struct acme_wanted *ret_wanted,
                               struct att_err *err)
 {
@@ -121,6 +137,9 @@ enum att_rc acme_wanted_parse(const json_t *obj, struct acme_wanted *ret_wanted,
     }
     if (rc == ATT_OK) {
         rc = parse_known(json_object_get(obj, "known"), &wanted, err);
+    }
+    if (rc == ATT_OK) {
+        rc = parse_reads(json_object_get(obj, "evidence"), &wanted, err);
     }
     if (rc == ATT_OK) {
         *ret_wanted = wanted;
@@ -149,5 +168,9 @@ enum att_rc acme_wanted_encode(const struct acme_wanted *wanted, json_t *obj, st
     }
     bad |= json_object_set_new(obj, "logs", logs);
     bad |= json_object_set_new(obj, "known", known);
-    return bad ? att_fail(err, ATT_E_NOMEM, "pcrSelection, logs, known: no memory") : ATT_OK;
+    if (wanted->reads_hsm) {
+        bad |= json_object_set_new(obj, "evidence", json_pack("[s]", "hsm"));
+    }
+    return bad ? att_fail(err, ATT_E_NOMEM, "pcrSelection, logs, known, evidence: no memory")
+               : ATT_OK;
 }

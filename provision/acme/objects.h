@@ -40,9 +40,13 @@ struct acme_wanted {
     size_t n_logs;
     uint8_t known[ACME_KNOWN_MAX][32];
     size_t n_known;
+    /* The member "evidence": ["hsm"]: optional members of evidence that the issuer reads beyond
+     * those that every issuer does. Words that are not known here are passed over. */
+    bool reads_hsm;
 };
-/* Reads or sets the members pcrSelection, logs, known of obj. All three absent is fine (a foreign
- * server's challenge). */
+#define ACME_READS_MAX 16
+/* Reads or sets the members pcrSelection, logs, known, evidence of obj. All of them absent is fine
+ * (a foreign server's challenge). */
 ATT_MUST_USE enum att_rc acme_wanted_parse(const json_t *obj, struct acme_wanted *ret_wanted,
                                            struct att_err *err);
 ATT_MUST_USE enum att_rc acme_wanted_encode(const struct acme_wanted *wanted, json_t *obj,

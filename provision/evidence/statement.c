@@ -8,6 +8,7 @@
 
 /* In deterministic order: shorter names first, then bytewise. */
 enum {
+    HSM,
     LOGS,
     LEVEL,
     DEVICE,
@@ -22,19 +23,20 @@ enum {
     MEMBERS
 };
 static const char *const members[MEMBERS] = {
-    "logs",      "level",      "device",      "keyName",     "keySpki",     "keyStore",
-    "selectors", "identifier", "commandLine", "hostLogHead", "manifestRoot"};
+    "hsm",      "logs",      "level",      "device",      "keyName",     "keySpki",
+    "keyStore", "selectors", "identifier", "commandLine", "hostLogHead", "manifestRoot"};
 #define MAY                                                                                        \
-    ((1u << DEVICE) | (1u << KEY_NAME) | (1u << KEY_SPKI) | (1u << COMMAND_LINE) |                 \
+    ((1u << HSM) | (1u << DEVICE) | (1u << KEY_NAME) | (1u << KEY_SPKI) | (1u << COMMAND_LINE) |   \
      (1u << MANIFEST_ROOT))
-#define MANDATORY ((size_t)MEMBERS - 5)
+#define MANDATORY ((size_t)MEMBERS - 6)
 #define MUST      ((1u << MEMBERS) - 1 - MAY)
 
 #define KEY_STORE_TPM "tpm"
+#define KEY_STORE_HSM "hsm"
 #define LEVEL_MAX     3
 
 /* The words; which of them is good enough is the verifier's to say. */
-static const char *const stores[] = {KEY_STORE_TPM, "hsm", "memory"};
+static const char *const stores[] = {KEY_STORE_TPM, KEY_STORE_HSM, "memory"};
 
 void evidence_statement_done(struct evidence_statement *statement)
 {
@@ -49,10 +51,14 @@ void evidence_statement_done(struct evidence_statement *statement)
 
 static void put(const struct evidence_statement *s, struct att_buf *ret_cbor)
 {
-    evidence_cbor_put_map(ret_cbor, MANDATORY + (s->key_name_len ? 1u : 0u) +
-                                        (s->has_key_spki ? 1u : 0u) +
+    evidence_cbor_put_map(ret_cbor, MANDATORY + (s->hsm[0] ? 1u : 0u) +
+                                        (s->key_name_len ? 1u : 0u) + (s->has_key_spki ? 1u : 0u) +
                                         (s->has_manifest_root ? 1u : 0u) +
                                         (s->has_device ? 1u : 0u) + (s->command_line[0] ? 1u : 0u));
+    if (s->hsm[0]) {
+        evidence_cbor_put_text(ret_cbor, members[HSM]);
+        evidence_cbor_put_text(ret_cbor, s->hsm);
+    }
     evidence_cbor_put_text(ret_cbor, members[LOGS]);
     evidence_manifest_put(&s->logs, ret_cbor);
     evidence_cbor_put_text(ret_cbor, members[LEVEL]);
@@ -102,6 +108,13 @@ static bool known_store(const char *name)
     return false;
 }
 
+bool evidence_hsm_name_ok(const char *name)
+{
+    size_t len = strnlen(name, EVIDENCE_HSM_NAME_MAX + 1);
+    return len > 0 && len <= EVIDENCE_HSM_NAME_MAX && !strchr("._-", name[0]) &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789._-") == len;
+}
+
 /* A key in a TPM is told by its Name, any other by its SubjectPublicKeyInfo, and never by both. */
 static enum att_rc check_key(const struct evidence_statement *s, enum att_rc code,
                              struct att_err *err)
@@ -116,6 +129,13 @@ static enum att_rc check_key(const struct evidence_statement *s, enum att_rc cod
                         s->key_store, tpm ? "keyName" : "keySpki", s->key_name_len ? "keyName" : "",
                         s->has_key_spki ? " keySpki" : "",
                         s->key_name_len || s->has_key_spki ? "" : "neither");
+    }
+    if (s->hsm[0] && strcmp(s->key_store, KEY_STORE_HSM) != 0) {
+        return att_fail(err, code, "evidence: hsm goes with keyStore \"hsm\", found \"%s\"",
+                        s->key_store);
+    }
+    if (s->hsm[0] && !evidence_hsm_name_ok(s->hsm)) {
+        return att_fail(err, code, "evidence: hsm is no module's name");
     }
     /* TPM 2.0 Part 2 clause 10.5: nameAlg ‖ digest of 32, 48 or 64 bytes. */
     if (tpm && s->key_name_len != 34 && s->key_name_len != 50 && s->key_name_len != 66) {
@@ -238,6 +258,13 @@ static enum att_rc take_command_line(struct evidence_cbor *cbor, struct evidence
                : rc;
 }
 
+static enum att_rc take_hsm(struct evidence_cbor *cbor, struct evidence_statement *s,
+                            struct att_err *err)
+{
+    enum att_rc rc = evidence_cbor_text(cbor, "hsm", s->hsm, sizeof s->hsm, err);
+    return rc == ATT_OK && s->hsm[0] == 0 ? att_fail(err, ATT_E_PARSE, "hsm: empty") : rc;
+}
+
 static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
                                struct evidence_statement *s, struct att_err *err)
 {
@@ -245,6 +272,8 @@ static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
     uint64_t level = 0;
     enum att_rc rc;
     switch (member) {
+    case HSM:
+        return take_hsm(cbor, s, err);
     case LOGS:
         return evidence_manifest_take(cbor, &s->logs, err);
     case LEVEL:

@@ -10,6 +10,7 @@
 #define EVIDENCE_STATEMENT_MAX    ((size_t)16 << 10) /* bytes of CBOR */
 #define EVIDENCE_IDENTIFIER_LEN   512                /* with the NUL */
 #define EVIDENCE_KEY_NAME_MAX     66                 /* nameAlg ‖ digest */
+#define EVIDENCE_HSM_NAME_MAX     32                 /* of a module, as in attestd.yaml */
 #define EVIDENCE_SELECTORS_MAX    32
 #define EVIDENCE_SELECTOR_LEN     256 /* with the NUL */
 
@@ -17,6 +18,9 @@
 struct evidence_statement {
     char identifier[EVIDENCE_IDENTIFIER_LEN]; /* as in the order, e.g. a SPIFFE ID */
     char key_store[8];                        /* "tpm", "hsm", "memory" */
+    /* "hsm" only: the name of the host's HSM module that has the key, by the host's word; "":
+     * absent, the issuer did not say that it reads it, or the host is of a version before it */
+    char hsm[EVIDENCE_HSM_NAME_MAX + 1];
     /* keyName or keySpki: which of them says of which key this is. */
     uint8_t key_name[EVIDENCE_KEY_NAME_MAX]; /* "tpm": TPM Name */
     size_t key_name_len;                     /* 0: absent */
@@ -35,6 +39,8 @@ struct evidence_statement {
     struct evidence_logs logs;
     uint8_t host_log_head[ATT_SHA256_LEN];
 };
+/* [a-z0-9][a-z0-9._-]*, at most EVIDENCE_HSM_NAME_MAX. */
+bool evidence_hsm_name_ok(const char *name);
 void evidence_statement_done(struct evidence_statement *statement);
 ATT_MUST_USE enum att_rc evidence_statement_encode(const struct evidence_statement *statement,
                                                    struct att_buf *ret_cbor, struct att_err *err);

@@ -53,6 +53,11 @@ static enum att_rc check_entry(const struct apply *a, const struct conf_entry *e
                              "agent %s: profile %s does not allow %s keys (key_types)", entry->name,
                              entry->profile, att_keytype_name(entry->key_type));
     }
+    if (entry->hsm && !issuer_profile_allows_hsm(profile, entry->hsm)) {
+        return issuer_refuse(err, ATT_E_INVAL, "keyHsm",
+                             "agent %s: profile %s does not allow keys in the HSM module %s (hsms)",
+                             entry->name, entry->profile, entry->hsm);
+    }
     return ATT_OK;
 }
 

@@ -174,6 +174,9 @@ static enum att_rc judge(struct m4 *m, struct att_err *err)
         .identifier = m->order.identifier,
         .key_stores = key_stores(profile),
         .key_types = key_types(profile),
+        .hsms = (const char *const *)profile->hsms,
+        .n_hsms = profile->n_hsms,
+        .entry_hsm = m->parsed->v->hsm,
         .parent_pcr7 = profile->parent_pcr7,
         .ak = {.ak_pub = att_buf_slice(&m->ak.pub),
                .clock = &clock,
@@ -275,6 +278,9 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
     if (strcmp(outcome, "granted") == 0) {
         json_object_set_new(r, "keyStore", json_string(m->facts.key_store));
         json_object_set_new(r, "keyType", json_string(m->facts.key_type));
+        if (m->facts.hsm[0]) {
+            json_object_set_new(r, "hsm", json_string(m->facts.hsm));
+        }
     }
     json_t *measured = issuer_measured_json(&m->measured);
     if (measured) {
@@ -392,6 +398,7 @@ static enum att_rc grant(void *user, struct store_tx *tx, struct att_err *err)
                      issuer_set(&order.chall_status, "valid") && issuer_set(&order.ak, ak.id) &&
                      issuer_set(&order.policy, policy) && issuer_set(&order.decision, digest) &&
                      issuer_measured_note(&m->measured, &order.measured) &&
+                     issuer_set(&order.hsm, m->facts.hsm) &&
                      issuer_set(&order.parent, m->parent ? m->parent : "") && !order.key_spki.failed
                  ? store_put(tx, &store_orders, &order, err)
                  : att_fail(err, ATT_E_NOMEM, "no memory");

@@ -106,6 +106,12 @@ static enum att_rc check_key(const struct m5 *m, const struct conf_entry *entry,
                              "profile %s does not allow %s keys since the verdict",
                              m->order.profile, att_keytype_name(entry->key_type));
     }
+    if (entry->key == CONF_KEY_HSM && !issuer_profile_allows_hsm(profile, m->order.hsm)) {
+        return issuer_refuse(err, ATT_E_DENIED, "keyHsm",
+                             "profile %s does not allow keys in the HSM module \"%s\" since the "
+                             "verdict",
+                             m->order.profile, m->order.hsm);
+    }
     *ret_store = certs_key_store_parse(key);
     return ATT_OK;
 }
@@ -142,6 +148,7 @@ static enum att_rc intend(struct m5 *m, struct store_tx *tx, enum certs_key_stor
         rc = att_unhex_exact(intent.leaf.holding.decision, sizeof intent.leaf.holding.decision,
                              m->order.decision, err);
     }
+    snprintf(intent.leaf.hsm.name, sizeof intent.leaf.hsm.name, "%s", m->order.hsm);
     if (!rc) {
         rc = issuer_measured_leaf(m->order.measured, &intent.leaf.measured, err);
     }

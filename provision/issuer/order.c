@@ -54,9 +54,10 @@ json_t *issuer_challenge_json(const struct issuer *issuer, const struct store_or
     json_t *c = json_pack("{s:s, s:o, s:s, s:s}", "type", ACME_CHALLENGE_DEVICE_ATTEST, "url",
                           json_sprintf("%s/challenge/%s", issuer->base_url, order->id), "status",
                           order->chall_status, "token", order->token);
-    struct acme_wanted wanted;
-    if (issuer_wanted(order->pcr_selection, order->logs, known, &wanted, NULL) ||
-        acme_wanted_encode(&wanted, c, NULL)) {
+    struct acme_wanted wanted = {0};
+    enum att_rc rc = issuer_wanted(order->pcr_selection, order->logs, known, &wanted, NULL);
+    wanted.reads_hsm = true;
+    if (rc || acme_wanted_encode(&wanted, c, NULL)) {
         json_decref(c);
         return NULL;
     }
@@ -117,6 +118,16 @@ bool issuer_profile_allows_type(const struct conf_profile *profile, enum att_key
     return false;
 }
 
+bool issuer_profile_allows_hsm(const struct conf_profile *profile, const char *hsm)
+{
+    for (unsigned i = 0; i < profile->n_hsms; i++) {
+        if (strcmp(profile->hsms[i], hsm) == 0) {
+            return true;
+        }
+    }
+    return profile->n_hsms == 0;
+}
+
 static enum att_rc choose_profile(struct m3 *m, const struct conf_entry *entry, struct att_err *err)
 {
     const char *asked = m->request.profile;
@@ -140,6 +151,11 @@ static enum att_rc choose_profile(struct m3 *m, const struct conf_entry *entry, 
         return issuer_problem(m->call, err, ACME_P_REJECTED_IDENTIFIER, "keyType",
                               "profile %s does not allow %s keys", entry->profile,
                               att_keytype_name(entry->key_type));
+    }
+    if (entry->hsm && !issuer_profile_allows_hsm(m->profile, entry->hsm)) {
+        return issuer_problem(m->call, err, ACME_P_REJECTED_IDENTIFIER, "keyHsm",
+                              "profile %s does not allow keys in the HSM module %s", entry->profile,
+                              entry->hsm);
     }
     return ATT_OK;
 }

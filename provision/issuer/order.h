@@ -17,6 +17,8 @@ json_t *issuer_challenge_json(const struct issuer *issuer, const struct store_or
                               const json_t *known);
 bool issuer_profile_allows(const struct conf_profile *profile, enum conf_key_kind key);
 bool issuer_profile_allows_type(const struct conf_profile *profile, enum att_keytype type);
+/* hsm: a module's name; "": it was not said. */
+bool issuer_profile_allows_hsm(const struct conf_profile *profile, const char *hsm);
 
 /* The order call->id names, which must be the account's own. */
 ATT_MUST_USE enum att_rc issuer_order_load(struct issuer_call *call, struct store_tx *tx,

@@ -156,6 +156,8 @@ const struct store_migration store_migrations[] = {
     /* Allow lists of IMA, which boot policies name by digest. */
     {14, "CREATE TABLE allowlists (sha256 TEXT PRIMARY KEY, label TEXT NOT NULL,"
          " data BLOB NOT NULL, entries BIGINT NOT NULL, created_at BIGINT NOT NULL);"},
+    /* Which of a host's HSM modules has an order's key. */
+    {15, "ALTER TABLE orders ADD COLUMN hsm TEXT NOT NULL DEFAULT '';"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

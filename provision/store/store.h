@@ -13,7 +13,7 @@
 #include "attestd/base/metrics.h"
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 14
+#define STORE_SCHEMA_VERSION 15
 
 struct store;
 struct store_tx;
@@ -200,6 +200,7 @@ struct store_order {
     char *measured; /* of the verdict: "LEVEL/ROOT", or empty */
     char *authz;    /* "deactivated" when its account did that (RFC 8555 §7.5.2), or empty */
     char *replaces; /* RFC 9773: serial of the certificate that it is to replace, or empty */
+    char *hsm;      /* of the verdict: the HSM module of its key, by the host's word, or empty */
     char *parent;   /* of the verdict: what opens the key's parent, or empty */
     struct att_buf key_spki; /* the certified key */
     int64_t created_at, expires_at, verdict_at;

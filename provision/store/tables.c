@@ -117,6 +117,7 @@ static const struct store_column orders[] = {
     TEXT(store_order, measured),
     TEXT(store_order, authz),
     FIXED_TEXT(store_order, replaces),
+    TEXT(store_order, hsm),
     TEXT(store_order, parent),
     BLOB(store_order, key_spki),
     FIXED_INT(store_order, created_at),

@@ -16,21 +16,37 @@
 #include <string.h>
 
 static const enum verify_reason agent_plan[] = {
-    VERIFY_REASON_MALFORMED,         VERIFY_REASON_KEY_STORE,
-    VERIFY_REASON_KEY_TYPE,          VERIFY_REASON_AK_UNKNOWN,
-    VERIFY_REASON_AK_ATTRIBUTES,     VERIFY_REASON_CERTIFY_TYPE,
-    VERIFY_REASON_CERTIFY_SIGNATURE, VERIFY_REASON_CERTIFY_NONCE,
-    VERIFY_REASON_CERTIFY_NAME,      VERIFY_REASON_KEY_ATTRIBUTES,
-    VERIFY_REASON_KEY_PARENT,        VERIFY_REASON_QUOTE_MAGIC,
-    VERIFY_REASON_QUOTE_TYPE,        VERIFY_REASON_QUOTE_SIGNATURE,
-    VERIFY_REASON_AK_HIERARCHY,      VERIFY_REASON_QUOTE_NONCE,
-    VERIFY_REASON_PCR_SELECTION,     VERIFY_REASON_PCR_DIGEST,
-    VERIFY_REASON_TPM_CLEARED,       VERIFY_REASON_CLOCK_ROLLBACK,
-    VERIFY_REASON_AK_STALE,          VERIFY_REASON_EVIDENCE_MISMATCH,
-    VERIFY_REASON_LOG_MISSING,       VERIFY_REASON_LOG_REPLAY,
-    VERIFY_REASON_POLICY_MISSING,    VERIFY_REASON_POLICY_UNSIGNED,
-    VERIFY_REASON_POLICY_SIGNER,     VERIFY_REASON_POLICY_NOT_YET_VALID,
-    VERIFY_REASON_POLICY_EXPIRED,    VERIFY_REASON_BOOT_POLICY,
+    VERIFY_REASON_MALFORMED,
+    VERIFY_REASON_KEY_STORE,
+    VERIFY_REASON_KEY_TYPE,
+    VERIFY_REASON_KEY_HSM,
+    VERIFY_REASON_AK_UNKNOWN,
+    VERIFY_REASON_AK_ATTRIBUTES,
+    VERIFY_REASON_CERTIFY_TYPE,
+    VERIFY_REASON_CERTIFY_SIGNATURE,
+    VERIFY_REASON_CERTIFY_NONCE,
+    VERIFY_REASON_CERTIFY_NAME,
+    VERIFY_REASON_KEY_ATTRIBUTES,
+    VERIFY_REASON_KEY_PARENT,
+    VERIFY_REASON_QUOTE_MAGIC,
+    VERIFY_REASON_QUOTE_TYPE,
+    VERIFY_REASON_QUOTE_SIGNATURE,
+    VERIFY_REASON_AK_HIERARCHY,
+    VERIFY_REASON_QUOTE_NONCE,
+    VERIFY_REASON_PCR_SELECTION,
+    VERIFY_REASON_PCR_DIGEST,
+    VERIFY_REASON_TPM_CLEARED,
+    VERIFY_REASON_CLOCK_ROLLBACK,
+    VERIFY_REASON_AK_STALE,
+    VERIFY_REASON_EVIDENCE_MISMATCH,
+    VERIFY_REASON_LOG_MISSING,
+    VERIFY_REASON_LOG_REPLAY,
+    VERIFY_REASON_POLICY_MISSING,
+    VERIFY_REASON_POLICY_UNSIGNED,
+    VERIFY_REASON_POLICY_SIGNER,
+    VERIFY_REASON_POLICY_NOT_YET_VALID,
+    VERIFY_REASON_POLICY_EXPIRED,
+    VERIFY_REASON_BOOT_POLICY,
 };
 
 /* Everything read from what the host sent; the slices point into it. */
@@ -285,6 +301,49 @@ static bool check_type(const struct verify_agent_in *in, const struct read *read
     }
     verify_pass(verdict, VERIFY_REASON_KEY_TYPE, "a key of type \"%s\", as the profile allows",
                 att_keytype_name(type));
+    return true;
+}
+
+/* Which of its host's HSM modules has the key is the host's word, as its keyStore is. A host of a
+ * version before that does not say: it is refused only where the profile names modules. */
+static bool check_hsm(const struct verify_agent_in *in, const struct read *read,
+                      struct verify_verdict *verdict)
+{
+    const char *name = read->evidence.hsm;
+    bool allowed = in->n_hsms == 0;
+    if (read->fmt != EVIDENCE_FMT_HSM) {
+        verify_skip(verdict, VERIFY_REASON_KEY_HSM, "a key of kind \"%s\" is in no HSM",
+                    read->store);
+        return true;
+    }
+    if (!name[0] && in->n_hsms) {
+        verify_fail(
+            verdict, VERIFY_REASON_KEY_HSM,
+            "the profile names the HSM modules that it allows, and the host does not say in "
+            "which one the key is");
+        return false;
+    }
+    for (size_t i = 0; i < in->n_hsms && !allowed; i++) {
+        allowed = strcmp(in->hsms[i], name) == 0;
+    }
+    if (!allowed) {
+        verify_fail(verdict, VERIFY_REASON_KEY_HSM,
+                    "the profile does not allow keys in the HSM module \"%s\"", name);
+        return false;
+    }
+    if (name[0] && in->entry_hsm && strcmp(in->entry_hsm, name) != 0) {
+        verify_fail(verdict, VERIFY_REASON_KEY_HSM,
+                    "the key is in the HSM module \"%s\", the agent's entry says \"%s\"", name,
+                    in->entry_hsm);
+        return false;
+    }
+    if (!name[0]) {
+        verify_skip(verdict, VERIFY_REASON_KEY_HSM,
+                    "the host does not say which of its HSM modules has the key");
+    } else {
+        verify_pass(verdict, VERIFY_REASON_KEY_HSM,
+                    "a key in the HSM module \"%s\" (the host's word)", name);
+    }
     return true;
 }
 
@@ -591,7 +650,8 @@ static bool judge_key(const struct verify_agent_in *in, struct read *read,
                       struct verify_verdict *verdict)
 {
     return check_store(in, read, verdict) && check_type(in, read, verdict) &&
-           check_known(in, read, verdict) && verify_step_ak(&read->ak, verdict) &&
+           check_hsm(in, read, verdict) && check_known(in, read, verdict) &&
+           verify_step_ak(&read->ak, verdict) &&
            (read->fmt == EVIDENCE_FMT_TPM   ? judge_certified(in, read, verdict)
             : read->fmt == EVIDENCE_FMT_HSM ? judge_hsm(in, read, verdict)
                                             : judge_stated(in, verdict));
@@ -625,6 +685,7 @@ static void fill(const struct read *read, struct verify_agent_facts *facts)
     facts->key_store = read->store;
     facts->key_type =
         att_keytype_name(read->fmt == EVIDENCE_FMT_TPM ? ATT_KEYTYPE_P256 : read->type);
+    memcpy(facts->hsm, read->evidence.hsm, sizeof(facts->hsm));
     facts->have_manifest_root = read->evidence.has_manifest_root;
     memcpy(facts->manifest_root, read->evidence.manifest_root, sizeof(facts->manifest_root));
     memcpy(facts->host_log_head, read->evidence.host_log_head, sizeof(facts->host_log_head));

@@ -23,6 +23,7 @@
     X(KEY_PARENT, "keyParent", "the key stands under the parent that was sent")                    \
     X(KEY_STORE, "keyStore", "the profile allows this kind of key")                                \
     X(KEY_TYPE, "keyType", "the key is of a type and size that profile and entry allow")           \
+    X(KEY_HSM, "keyHsm", "the key is in an HSM module that profile and entry allow")               \
     X(IDENTIFIER_MISMATCH, "identifierMismatch", "the AK is in the TPM that the order names")      \
     X(AK_UNKNOWN, "akUnknown", "the AK is one that this host enrolled")                            \
     X(AK_STALE, "akStale", "the AK was enrolled since the last start or resume, on this firmware") \

@@ -317,6 +317,31 @@ static void test_measured(void **state)
     assert_int_equal(certs_measured_encode(&in, &der, NULL), ATT_E_INVAL);
 }
 
+static void test_hsm(void **state)
+{
+    (void)state;
+    struct certs_hsm in = {"payments.2"}, out = {"unset"};
+    att_autobuf der = {0}, none = {0};
+    assert_int_equal(certs_hsm_encode(&in, &der, NULL), ATT_OK);
+    assert_int_equal(certs_hsm_parse(att_buf_slice(&der), &out, NULL), ATT_OK);
+    assert_string_equal(out.name, "payments.2");
+    for (size_t len = 0; len < der.len; len++) {
+        assert_int_equal(certs_hsm_parse(ATT_SLICE(der.ptr, len), &out, NULL), ATT_E_PARSE);
+    }
+    att_buf_put(&der, "", 1); /* trails */
+    assert_int_equal(certs_hsm_parse(att_buf_slice(&der), &out, NULL), ATT_E_PARSE);
+    der.len--;
+    der.ptr[4] = 2;
+    assert_int_equal(certs_hsm_parse(att_buf_slice(&der), &out, NULL), ATT_E_UNSUPPORTED);
+    der.ptr[4] = 1;
+    der.ptr[7] = 'P';
+    assert_int_equal(certs_hsm_parse(att_buf_slice(&der), &out, NULL), ATT_E_PARSE);
+    in = (struct certs_hsm){""};
+    assert_int_equal(certs_hsm_encode(&in, &none, NULL), ATT_E_INVAL);
+    in = (struct certs_hsm){".x"};
+    assert_int_equal(certs_hsm_encode(&in, &none, NULL), ATT_E_INVAL);
+}
+
 static void test_sealed(void **state)
 {
     (void)state;
@@ -504,6 +529,7 @@ int main(void)
         cmocka_unit_test(test_holding_refused),
         cmocka_unit_test(test_measured),
         cmocka_unit_test(test_sealed),
+        cmocka_unit_test(test_hsm),
         cmocka_unit_test(test_arcs_fit_other_readers),
         cmocka_unit_test(test_pem),
         cmocka_unit_test(test_bundle),

@@ -277,6 +277,46 @@ static void test_statement_values(void **state)
     evidence_statement_done(&s);
 }
 
+/* The module of a key in an HSM: there or not, of no other key, a name. */
+static void test_statement_hsm(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"Vault", ".x", "a b", "v\xc3\xa4"};
+    struct evidence_statement s = sample(), back = {0};
+    struct att_buf out = {0};
+    struct att_err err = {0};
+    strcpy(s.hsm, "vault");
+    assert_int_equal(evidence_statement_encode(&s, &out, &err), ATT_E_INVAL);
+    assert_non_null(strstr(err.msg, "hsm goes with keyStore"));
+    strcpy(s.key_store, "hsm");
+    s.key_name_len = 0;
+    s.has_key_spki = true;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        strcpy(s.hsm, bad[i]);
+        assert_int_equal(evidence_statement_encode(&s, &out, NULL), ATT_E_INVAL);
+    }
+    memset(s.hsm, 'a', EVIDENCE_HSM_NAME_MAX);
+    s.hsm[EVIDENCE_HSM_NAME_MAX] = 0;
+    assert_int_equal(evidence_statement_encode(&s, &out, NULL), ATT_OK);
+    assert_int_equal(evidence_statement_parse(att_buf_slice(&out), &back, NULL), ATT_OK);
+    assert_string_equal(back.hsm, s.hsm);
+    evidence_statement_done(&back);
+    for (size_t n = 0; n < out.len; n++) {
+        assert_int_not_equal(evidence_statement_parse(ATT_SLICE(out.ptr, n), &back, NULL), ATT_OK);
+    }
+    uint8_t *name = memmem(out.ptr, out.len, "aaaa", 4);
+    assert_non_null(name);
+    name[3] = 'A';
+    att_err_clear(&err);
+    assert_int_equal(evidence_statement_parse(att_buf_slice(&out), &back, &err), ATT_E_PARSE);
+    assert_non_null(strstr(err.msg, "no module's name"));
+    name[3] = 'a';
+    name[-1]++; /* 33 characters: one of the next name */
+    assert_int_not_equal(evidence_statement_parse(att_buf_slice(&out), &back, NULL), ATT_OK);
+    att_buf_done(&out);
+    evidence_statement_done(&s);
+}
+
 /* Of a key in no TPM: keySpki in keyName's place. */
 static void test_statement_of_other_stores(void **state)
 {
@@ -425,19 +465,13 @@ static void test_attobj_without_x5c(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hostile_lengths),
-        cmocka_unit_test(test_wrong_kinds),
-        cmocka_unit_test(test_members),
-        cmocka_unit_test(test_not_deterministic),
-        cmocka_unit_test(test_manifest_order),
-        cmocka_unit_test(test_manifest_vector),
-        cmocka_unit_test(test_statement_vectors),
-        cmocka_unit_test(test_statement_device),
-        cmocka_unit_test(test_statement_values),
-        cmocka_unit_test(test_attobj_vector),
-        cmocka_unit_test(test_attobj_host),
-        cmocka_unit_test(test_statement_of_other_stores),
-        cmocka_unit_test(test_attobj_without_x5c),
+        cmocka_unit_test(test_hostile_lengths),   cmocka_unit_test(test_wrong_kinds),
+        cmocka_unit_test(test_members),           cmocka_unit_test(test_not_deterministic),
+        cmocka_unit_test(test_manifest_order),    cmocka_unit_test(test_manifest_vector),
+        cmocka_unit_test(test_statement_vectors), cmocka_unit_test(test_statement_device),
+        cmocka_unit_test(test_statement_values),  cmocka_unit_test(test_attobj_vector),
+        cmocka_unit_test(test_attobj_host),       cmocka_unit_test(test_statement_of_other_stores),
+        cmocka_unit_test(test_statement_hsm),     cmocka_unit_test(test_attobj_without_x5c),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -286,7 +286,7 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
         "DROP TABLE audit_leaves; DROP TABLE ek_claims; ALTER TABLE tickets DROP COLUMN uses; DROP "
         "INDEX hosts_account;"
         "ALTER TABLE orders DROP COLUMN measured; ALTER TABLE orders DROP COLUMN authz;"
-        "ALTER TABLE orders DROP COLUMN parent;"
+        "ALTER TABLE orders DROP COLUMN parent; ALTER TABLE orders DROP COLUMN hsm;"
         "ALTER TABLE tickets DROP COLUMN created_by; ALTER TABLE hosts DROP COLUMN registered_by;"
         "DROP TABLE proposals; DROP TABLE admin_requests; DROP TABLE allowlists;"
         "DROP TABLE jwt_keys;"

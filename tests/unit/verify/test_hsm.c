@@ -38,6 +38,62 @@ static void says_memory(struct forge *f, enum forge_stage stage)
     }
 }
 
+/* ---- which module ---- */
+
+static const char *const two[] = {"vault", "payments"};
+static const char *const other[] = {"vault"};
+static void in_payments(struct forge *f, enum forge_stage stage)
+{
+    if (stage == FORGE_EVIDENCE) {
+        memcpy(f->statement.hsm, "payments", 9);
+    }
+}
+static void profile_names(struct forge *f, const char *const *hsms, size_t n)
+{
+    f->agent_in.hsms = hsms;
+    f->agent_in.n_hsms = n;
+}
+static void profile_with_module(struct forge *f, enum forge_stage stage)
+{
+    in_payments(f, stage);
+    AT(FORGE_DONE)
+    profile_names(f, two, 2);
+    f->agent_in.entry_hsm = "payments";
+}
+static void profile_without_module(struct forge *f, enum forge_stage stage)
+{
+    in_payments(f, stage);
+    AT(FORGE_DONE)
+    profile_names(f, other, 1);
+}
+static void entry_names_another(struct forge *f, enum forge_stage stage)
+{
+    in_payments(f, stage);
+    AT(FORGE_DONE)
+    f->agent_in.entry_hsm = "vault";
+}
+/* Of a host of a version before. */
+static void not_said(struct forge *f, enum forge_stage stage)
+{
+    AT(FORGE_DONE)
+    profile_names(f, two, 2);
+}
+static void not_said_entry_names(struct forge *f, enum forge_stage stage)
+{
+    AT(FORGE_DONE)
+    f->agent_in.entry_hsm = "vault";
+}
+/* Changed after the AK had quoted it. */
+static void module_changed(struct forge *f, enum forge_stage stage)
+{
+    in_payments(f, stage);
+    AT(FORGE_DONE)
+    uint8_t *at = memmem(f->evidence.ptr, f->evidence.len, "payments", 8);
+    assert_non_null(at);
+    memcpy(at, "paymentz", 8);
+    f->agent_in.evidence = att_buf_slice(&f->evidence);
+}
+
 /* ---- the signature ---- */
 
 static void signed_by_another(struct forge *f, enum forge_stage stage)
@@ -142,6 +198,15 @@ static void test_cases(void **state)
     run("profile without", profile_without, VERIFY_REASON_KEY_STORE, "does not allow");
     run("evidence says memory", says_memory, VERIFY_REASON_KEY_STORE,
         "keyStore \"memory\", for which a statement of fmt \"attestd-hsm\"");
+    run("profile names the module", profile_with_module, VERIFY_REASON_NONE, NULL);
+    run("module said, none named", in_payments, VERIFY_REASON_NONE, NULL);
+    run("profile names another module", profile_without_module, VERIFY_REASON_KEY_HSM,
+        "does not allow keys in the HSM module \"payments\"");
+    run("entry names another module", entry_names_another, VERIFY_REASON_KEY_HSM,
+        "entry says \"vault\"");
+    run("module not said", not_said, VERIFY_REASON_KEY_HSM, "does not say");
+    run("module not said, entry names one", not_said_entry_names, VERIFY_REASON_NONE, NULL);
+    run("module changed after the quote", module_changed, VERIFY_REASON_QUOTE_NONCE, "extraData");
     run("another key's signature", signed_by_another, VERIFY_REASON_CERTIFY_SIGNATURE,
         "not the key's");
     run("another order's", signed_for_another_order, VERIFY_REASON_CERTIFY_SIGNATURE,
@@ -195,8 +260,17 @@ static void test_what_is_said(void **state)
     for (size_t i = 0; i < verdict->n_checks; i++) {
         skipped += verdict->checks[i].outcome == VERIFY_SKIP;
     }
-    assert_int_equal(skipped, 5); /* certifyType, certifyName, keyParent; policyUnsigned, -Signer */
+    /* keyHsm, certifyType, certifyName, keyParent; policyUnsigned, -Signer */
+    assert_int_equal(skipped, 6);
     assert_string_equal(facts.key_store, "hsm");
+    assert_string_equal(facts.hsm, "");
+    forge_free(f);
+    f = forge_new(FORGE_EK_P256, FORGE_ORDER);
+    verify_autoverdict *said = verify_verdict_new();
+    f->memory = f->hsm = true;
+    forge_build(f, in_payments);
+    assert_int_equal(verify_agent(&f->agent_in, said, &facts), VERIFY_ACCEPTED);
+    assert_string_equal(facts.hsm, "payments");
     forge_free(f);
 }
 
