@@ -72,7 +72,7 @@ static bool pack(const ProtobufCMessage *message, ProtobufCBinaryData *ret)
 
 static bool pack_context(const struct sds_secret *secret, ProtobufCBinaryData *ret)
 {
-    Envoy__Service__Secret__V3__Secret message = ENVOY__SERVICE__SECRET__V3__SECRET__INIT;
+    Envoy__Service__Secret__V3__Secret message;
     Envoy__Service__Secret__V3__CertificateValidationContext context =
         ENVOY__SERVICE__SECRET__V3__CERTIFICATE_VALIDATION_CONTEXT__INIT;
     Envoy__Service__Secret__V3__DataSource trusted_ca = source(secret->trusted_ca);
@@ -80,6 +80,7 @@ static bool pack_context(const struct sds_secret *secret, ProtobufCBinaryData *r
     context.trusted_ca = &trusted_ca;
     context.crl = secret->crl.len ? &crl : NULL;
     context.only_verify_leaf_cert_crl = secret->crl.len > 0;
+    envoy__service__secret__v3__secret__init(&message);
     message.name = (char *)(uintptr_t)secret->name;
     message.type_case = ENVOY__SERVICE__SECRET__V3__SECRET__TYPE_VALIDATION_CONTEXT;
     message.validation_context = &context;
@@ -88,13 +89,14 @@ static bool pack_context(const struct sds_secret *secret, ProtobufCBinaryData *r
 
 static bool pack_certificate(const struct sds_secret *secret, ProtobufCBinaryData *ret)
 {
-    Envoy__Service__Secret__V3__Secret message = ENVOY__SERVICE__SECRET__V3__SECRET__INIT;
+    Envoy__Service__Secret__V3__Secret message;
     Envoy__Service__Secret__V3__TlsCertificate certificate =
         ENVOY__SERVICE__SECRET__V3__TLS_CERTIFICATE__INIT;
     Envoy__Service__Secret__V3__DataSource chain = source(secret->chain);
     Envoy__Service__Secret__V3__DataSource key = source(secret->key);
     certificate.certificate_chain = &chain;
     certificate.private_key = &key;
+    envoy__service__secret__v3__secret__init(&message);
     message.name = (char *)(uintptr_t)secret->name;
     message.type_case = ENVOY__SERVICE__SECRET__V3__SECRET__TYPE_TLS_CERTIFICATE;
     message.tls_certificate = &certificate;
@@ -104,8 +106,7 @@ static bool pack_certificate(const struct sds_secret *secret, ProtobufCBinaryDat
 struct grpc_bytes *sds_response_encode(const struct sds_secret *secrets, size_t n,
                                        const char *version, const char *nonce)
 {
-    Envoy__Service__Secret__V3__DiscoveryResponse message =
-        ENVOY__SERVICE__SECRET__V3__DISCOVERY_RESPONSE__INIT;
+    Envoy__Service__Secret__V3__DiscoveryResponse message;
     Envoy__Service__Secret__V3__Any all[SDS_NAMES_MAX], *resources[SDS_NAMES_MAX];
     struct grpc_bytes *bytes = NULL;
     size_t made = 0;
@@ -118,6 +119,7 @@ struct grpc_bytes *sds_response_encode(const struct sds_secret *secrets, size_t 
                                      : pack_context(&secrets[made], &all[made].value);
     }
     if (ok) {
+        envoy__service__secret__v3__discovery_response__init(&message);
         message.version_info = (char *)(uintptr_t)version;
         message.nonce = (char *)(uintptr_t)nonce;
         message.type_url = (char *)(uintptr_t)SDS_SECRET_TYPE;

@@ -135,7 +135,7 @@ say names ALL
 wait_for 30 count 2
 [ "$(last .names)" = ALL ] || job_fail "other names: $(cat "$log")"
 [ "$(last .version)" != "$version" ] || job_fail "one version for two states"
-say nack it will not do
+say nack "it will not do"
 nacked() { grep 'event=spiffed.sds-rejected' "$dir/log/spiffed.log" > "$dir/tmp/nack"; }
 wait_for 30 nacked
 grep -q 'agent=alpha.*it will not do' "$dir/tmp/nack" || job_fail "$(cat "$dir/tmp/nack")"

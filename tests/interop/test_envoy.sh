@@ -56,6 +56,7 @@ wait_for 60 job_settled proxy
 wait_for 60 job_settled peer
 
 # ---- Envoy ----
+at=0 admin=0
 port_into at
 port_into admin
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$dir/tmp/envoy.key" -out "$dir/tmp/envoy.pem" -days 2 \

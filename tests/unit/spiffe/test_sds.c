@@ -24,9 +24,9 @@ static void test_requests_refused_one_by_one(void **state)
 {
     char name[SDS_NAME_MAX + 2], token[SDS_TOKEN_MAX + 2], *names[SDS_NAMES_MAX + 1];
     struct sds_request request = {0};
-    Envoy__Service__Secret__V3__DiscoveryRequest message =
-        ENVOY__SERVICE__SECRET__V3__DISCOVERY_REQUEST__INIT;
+    Envoy__Service__Secret__V3__DiscoveryRequest message;
     (void)state;
+    envoy__service__secret__v3__discovery_request__init(&message);
     memset(name, 'n', sizeof name);
     name[SDS_NAME_MAX + 1] = '\0';
     memset(token, '1', sizeof token);
