@@ -121,11 +121,13 @@ static void tell_jobs(struct agent *agent, enum att_rc rc, const struct att_err 
             continue;
         }
         for (struct job *job = peer->jobs; job; job = job->next) {
-            bool asks = job->kind == JOB_CHAIN || job->kind == JOB_WATCH || job->kind == JOB_SIGN;
+            bool asks = job->kind == JOB_CHAIN || job->kind == JOB_WATCH || job->kind == JOB_SIGN ||
+                        spiffed_sds_is(job);
             if (asks && job->due && !job->sent && !job->asking && rc != ATT_OK) {
                 spiffed_finish_err(job, ATT_E_UNREACHABLE, err);
             }
-            job->due = job->due || (job->kind == JOB_WATCH && job->generation != agent->generation);
+            job->due = job->due || job->kind == JOB_SDS_STREAM ||
+                       (job->kind == JOB_WATCH && job->generation != agent->generation);
         }
         spiffed_peer_pump(peer);
     }

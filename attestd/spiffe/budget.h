@@ -13,6 +13,7 @@
 /* What one frame costs. A cancelled call (RST_STREAM) is normal now and then; two hundred at once
  * are CVE-2023-44487. */
 #define GRPC_COST_CALL     1 /* an answered one brings more back */
+#define GRPC_COST_MESSAGE  4 /* after the first of a call; an answer pays for it */
 #define GRPC_COST_RESET    5
 #define GRPC_COST_SETTINGS 20
 #define GRPC_COST_SMALL    2  /* PING, WINDOW_UPDATE, PRIORITY, what is not known */

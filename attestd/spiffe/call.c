@@ -343,7 +343,8 @@ void grpc_call_headers(struct grpc_call *call)
     }
 }
 
-static void put(struct grpc_call *call, struct att_slice bytes)
+/* How many of the bytes were taken. */
+static size_t put(struct grpc_call *call, struct att_slice bytes)
 {
     size_t before = call->inbox.message.len, used = 0;
     enum grpc_status status = grpc_inbox_put(&call->inbox, bytes, &used);
@@ -355,15 +356,52 @@ static void put(struct grpc_call *call, struct att_slice bytes)
     } else if (call->conn->waiting > GRPC_WAITING_MAX) {
         grpc_call_finish(call, GRPC_RESOURCE_EXHAUSTED,
                          "the requests under way on this connection are too long");
-    } else if (used < bytes.len) {
+    } else if (used < bytes.len && call->method->kind != GRPC_BIDI) {
         grpc_call_finish(call, GRPC_INTERNAL, "more than one request message");
+    }
+    return used;
+}
+
+static void hand_over(struct grpc_call *call)
+{
+    call->begun = true;
+    call->conn->opts->handler->request(call->conn->user, call, call->method,
+                                       att_buf_slice(&call->inbox.message));
+    drop_request(call);
+}
+
+/* A message of a stream of them: the next one has the inbox. It costs, as a call does. */
+static void hand_over_one(struct grpc_call *call)
+{
+    bool first = !call->begun;
+    hand_over(call);
+    grpc_inbox_init(&call->inbox, GRPC_REQUEST_MAX);
+    if (!first && !grpc_budget_take(&call->conn->budget, GRPC_COST_MESSAGE, att_boottime_ms())) {
+        grpc_conn_cut(call->conn, "a flood of request messages");
     }
 }
 
 void grpc_call_data(struct grpc_call *call, struct att_slice bytes)
 {
-    if (!call->finished && bytes.len) {
-        put(call, bytes);
+    while (!call->finished && !call->conn->cut && bytes.len) {
+        if (call->begun && grpc_inbox_empty(&call->inbox)) {
+            call->made_ms = att_boottime_ms(); /* the next message's time begins */
+        }
+        size_t used = put(call, bytes);
+        bytes = ATT_SLICE(bytes.ptr + used, bytes.len - used);
+        if (!call->finished && call->method->kind == GRPC_BIDI && grpc_inbox_full(&call->inbox)) {
+            hand_over_one(call);
+        }
+    }
+}
+
+/* The client has sent its last: it does not go on with what it was told. */
+static void end_of_requests(struct grpc_call *call)
+{
+    if (grpc_inbox_empty(&call->inbox)) {
+        grpc_call_finish(call, GRPC_OK, NULL);
+    } else {
+        grpc_call_finish(call, GRPC_INTERNAL, "the request message is cut off");
     }
 }
 
@@ -373,16 +411,17 @@ void grpc_call_end(struct grpc_call *call)
     if (call->finished) {
         return;
     }
+    if (call->method->kind == GRPC_BIDI) {
+        end_of_requests(call);
+        return;
+    }
     if (!grpc_inbox_full(&call->inbox)) {
         grpc_call_finish(call, GRPC_INTERNAL,
                          grpc_inbox_empty(&call->inbox) ? "no request message"
                                                         : "the request message is cut off");
         return;
     }
-    call->begun = true;
-    call->conn->opts->handler->request(call->conn->user, call, call->method,
-                                       att_buf_slice(&call->inbox.message));
-    drop_request(call);
+    hand_over(call);
 }
 
 /* ---- time ---------------------------------------------------------------------------------- */
@@ -390,6 +429,8 @@ void grpc_call_end(struct grpc_call *call)
 void grpc_call_tick(struct grpc_call *call, int64_t now_ms)
 {
     bool sends = call->now || (call->finished && !call->done);
+    bool receives =
+        !call->remote_ended && !call->finished && (!call->begun || !grpc_inbox_empty(&call->inbox));
     if (sends && call->waiting_since_ms && !call->conn->cut &&
         now_ms - call->waiting_since_ms > call->conn->opts->slow_ms) {
         if (call->conn->opts->handler->cut) {
@@ -399,8 +440,7 @@ void grpc_call_tick(struct grpc_call *call, int64_t now_ms)
         (void)nghttp2_submit_rst_stream(call->conn->session, NGHTTP2_FLAG_NONE, call->stream,
                                         NGHTTP2_CANCEL);
         grpc_conn_wake(call->conn);
-    } else if (!call->remote_ended && !call->finished &&
-               now_ms - call->made_ms > call->conn->opts->slow_ms) {
+    } else if (receives && now_ms - call->made_ms > call->conn->opts->slow_ms) {
         if (call->method) {
             grpc_call_finish(call, GRPC_DEADLINE_EXCEEDED, "the request did not come in time");
         } else {

@@ -1,8 +1,9 @@
 /* gRPC over HTTP/2 with prior knowledge, the server's side of one connection: libnghttp2 for
  * frames and HPACK, libevent for waiting, no thread. A call has one request message and one answer
- * (unary) or many (server streaming). Everything a peer can make us keep is bounded: headers,
- * requests, streams, what is queued for a stream (the newest message, and the one that is being
- * sent) and for the socket. Who does not read is cut.
+ * (unary) or many (server streaming), or many of both (bidirectional streaming: each request
+ * message is the handler's as soon as it is whole, none is queued). Everything a peer can make us
+ * keep is bounded: headers, requests, streams, what is queued for a stream (the newest message, and
+ * the one that is being sent) and for the socket. Who does not read is cut.
  *
  * Everything here runs in the thread of the event base. */
 #ifndef ATTESTD_SPIFFE_GRPC_H
@@ -35,15 +36,22 @@ struct grpc_bytes *grpc_bytes_new(size_t len);
 struct grpc_bytes *grpc_bytes_ref(struct grpc_bytes *bytes);
 void grpc_bytes_unref(struct grpc_bytes *bytes);
 
+enum grpc_kind {
+    GRPC_UNARY,
+    GRPC_SERVER_STREAM, /* answers more than once */
+    GRPC_BIDI           /* is asked more than once, too */
+};
+
 struct grpc_method {
     const char *path; /* NULL ends the list */
-    bool streams;     /* answers more than once */
+    enum grpc_kind kind;
     const char *mark; /* a header that must come exactly once with the value "true"; NULL: none */
     int id;           /* the handler's own */
 };
 
 struct grpc_handler {
-    /* The whole request is here. message borrows. The handler answers now or later. */
+    /* The whole request is here. message borrows. The handler answers now or later. GRPC_BIDI: for
+     * each message; the call ends with OK when the client has sent its last. */
     void (*request)(void *user, struct grpc_call *call, const struct grpc_method *method,
                     struct att_slice message);
     /* The call is over, whoever ended it; only for calls that request was called for. */

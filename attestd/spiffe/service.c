@@ -12,21 +12,24 @@
 
 #define WORKLOAD "/SpiffeWorkloadAPI/"
 #define SIGNER   "/attestd.v1.Signer/"
+#define SDS      "/envoy.service.secret.v3.SecretDiscoveryService/"
 #define MARK                                                                                       \
     "workload.spiffe.io" /* SPIFFE Workload Endpoint §3: against requests that a caller was made  \
                             to send */
 
 const struct grpc_method spiffed_methods[] = {
-    {WORKLOAD "FetchX509SVID", true, MARK, JOB_X509_SVID},
-    {WORKLOAD "FetchX509Bundles", true, MARK, JOB_X509_BUNDLES},
-    {WORKLOAD "FetchJWTSVID", false, MARK, JOB_JWT_SVID},
-    {WORKLOAD "FetchJWTBundles", true, MARK, JOB_JWT_BUNDLES},
-    {WORKLOAD "ValidateJWTSVID", false, MARK, JOB_JWT_VALIDATE},
-    {SIGNER "Sign", false, NULL, JOB_SIGN},
-    {SIGNER "Chain", false, NULL, JOB_CHAIN},
-    {SIGNER "Watch", true, NULL, JOB_WATCH},
-    {"/grpc.health.v1.Health/Check", false, NULL, JOB_HEALTH},
-    {NULL, false, NULL, 0},
+    {WORKLOAD "FetchX509SVID", GRPC_SERVER_STREAM, MARK, JOB_X509_SVID},
+    {WORKLOAD "FetchX509Bundles", GRPC_SERVER_STREAM, MARK, JOB_X509_BUNDLES},
+    {WORKLOAD "FetchJWTSVID", GRPC_UNARY, MARK, JOB_JWT_SVID},
+    {WORKLOAD "FetchJWTBundles", GRPC_SERVER_STREAM, MARK, JOB_JWT_BUNDLES},
+    {WORKLOAD "ValidateJWTSVID", GRPC_UNARY, MARK, JOB_JWT_VALIDATE},
+    {SIGNER "Sign", GRPC_UNARY, NULL, JOB_SIGN},
+    {SIGNER "Chain", GRPC_UNARY, NULL, JOB_CHAIN},
+    {SIGNER "Watch", GRPC_SERVER_STREAM, NULL, JOB_WATCH},
+    {SDS "StreamSecrets", GRPC_BIDI, NULL, JOB_SDS_STREAM},
+    {SDS "FetchSecrets", GRPC_UNARY, NULL, JOB_SDS_FETCH},
+    {"/grpc.health.v1.Health/Check", GRPC_UNARY, NULL, JOB_HEALTH},
+    {NULL, GRPC_UNARY, NULL, 0},
 };
 
 /* ---- answers ------------------------------------------------------------------------------- */
@@ -90,7 +93,8 @@ static void send_health(struct job *job, bool serving)
 /* For everybody: it says nothing about agents. Serving: attestd answers. */
 static void health(struct job *job, struct att_slice message)
 {
-    static const char *const services[] = {"", "SpiffeWorkloadAPI", "attestd.v1.Signer"};
+    static const char *const services[] = {"", "SpiffeWorkloadAPI", "attestd.v1.Signer",
+                                           "envoy.service.secret.v3.SecretDiscoveryService"};
     Grpc__Health__V1__HealthCheckRequest *request =
         grpc__health__v1__health_check_request__unpack(NULL, message.len, message.ptr);
     bool known = false;
@@ -142,6 +146,7 @@ void spiffed_ended(void *user, struct grpc_call *call)
     job->peer->idle_ms = att_boottime_ms();
     free(job->jwt_audience);
     free(job->jwt);
+    spiffed_sds_stream_free(job->sds);
     free(job);
 }
 
@@ -163,6 +168,9 @@ static bool take_request(struct job *job, struct att_slice message)
         break;
     case JOB_SIGN:
         return spiffed_sign_parse(job, message);
+    case JOB_SDS_STREAM:
+    case JOB_SDS_FETCH:
+        return spiffed_sds_take(job, message);
     default: /* ChainRequest is as empty */
         of = &x509_bundles_request__descriptor;
     }
@@ -206,7 +214,14 @@ void spiffed_request(void *user, struct grpc_call *call, const struct grpc_metho
                      struct att_slice message)
 {
     struct peer *peer = user;
-    struct job *job = job_new(peer, call, (enum job_kind)method->id);
+    struct job *job = grpc_call_get(call);
+    if (job) { /* a further message of a stream of them */
+        if (take_request(job, message)) {
+            spiffed_peer_pump(peer);
+        }
+        return;
+    }
+    job = job_new(peer, call, (enum job_kind)method->id);
     if (!job) {
         grpc_call_finish(call, GRPC_UNAVAILABLE, "no memory");
         return;
@@ -237,14 +252,23 @@ static void serve_bundles(struct job *job)
     grpc_call_send(job->call, bundle->message);
 }
 
+void spiffed_keep_key(struct job *job)
+{
+    spiffed_finish(job, GRPC_PERMISSION_DENIED,
+                   "the key of this agent never leaves its store, and this method must hand it "
+                   "out: use PKCS#11 (public/pkcs11.sock) or the service attestd.v1.Signer on "
+                   "this socket");
+}
+
 void spiffed_job_serve(struct job *job)
 {
     switch (job->kind) {
-    case JOB_X509_SVID: /* the message has to hold the private key, and none may leave its store */
-        spiffed_finish(job, GRPC_PERMISSION_DENIED,
-                       "the key of this agent never leaves its store, and this method must hand it "
-                       "out: use PKCS#11 (public/pkcs11.sock) or the service attestd.v1.Signer on "
-                       "this socket");
+    case JOB_X509_SVID:
+        spiffed_keep_key(job);
+        return;
+    case JOB_SDS_STREAM:
+    case JOB_SDS_FETCH:
+        spiffed_sds_serve(job);
         return;
     case JOB_X509_BUNDLES:
         serve_bundles(job);

@@ -9,6 +9,7 @@
 #include "attestd/proc/workload_proto.h"
 #include "attestd/spiffe/ask.h"
 #include "attestd/spiffe/grpc.h"
+#include "attestd/spiffe/sds_request.h"
 #include "attestd/spiffe/sign_request.h"
 #include "attestd/spiffe/spiffed.h"
 #include "provision/oidc/jwks.h"
@@ -35,6 +36,8 @@ enum job_kind {
     JOB_SIGN,
     JOB_CHAIN,
     JOB_WATCH,
+    JOB_SDS_STREAM,
+    JOB_SDS_FETCH,
     JOB_HEALTH
 };
 
@@ -110,6 +113,7 @@ struct job {
     /* JWT_SVID: audiences, a newline behind each (sign.spiffe_id: whose). JWT_VALIDATE: the one
      * audience, and the token. Owned. */
     char *jwt_audience, *jwt;
+    struct sds_stream *sds; /* SDS_…; owned */
 };
 
 /* The trust domain's roots and revocation list. */
@@ -123,6 +127,20 @@ struct bundle {
     uint64_t crl_has;                      /* the number of crl */
     struct grpc_bytes *message;            /* an encoded X509BundlesResponse; NULL: none yet */
     uint64_t generation;
+};
+
+/* What an SDS stream was asked last, and answered. */
+struct sds_stream {
+    struct sds_request want;
+    bool anew;        /* names are others than those that were answered */
+    char version[17]; /* of the last response */
+    uint64_t nonce;   /* … 0: there was none */
+};
+
+/* The bundle as SDS has it: PEM. */
+struct sds_bundle {
+    uint64_t generation; /* of the bundle that it is; 0: none */
+    struct att_buf roots, crl;
 };
 
 /* The keys by which the trust domain's tokens are verified. */
@@ -152,6 +170,7 @@ struct spiffed {
     int64_t watch_retry_ms, ticked_ms;
     bool watch_fails;
     struct bundle bundle;
+    struct sds_bundle sds;
     struct jwt_bundle jwt;
     struct peer *peers;
     struct agent *agents;
@@ -187,6 +206,8 @@ bool spiffed_begin(void *peer);
 void spiffed_end_of_call(void *peer);
 void spiffed_ended(void *peer, struct grpc_call *call);
 void spiffed_job_serve(struct job *job); /* its peer is proved */
+/* The call asks for a private key, and none may leave its store. */
+void spiffed_keep_key(struct job *job);
 void spiffed_finish(struct job *job, enum grpc_status status, const char *message);
 /* The same, in the words of an error of another process. */
 void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *err);
@@ -196,6 +217,15 @@ void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *e
 bool spiffed_sign_parse(struct job *job, struct att_slice message);
 void spiffed_sign_serve(struct job *job);
 void spiffed_chain_serve(struct job *job);
+
+/* ---- sds.c ---- */
+/* One DiscoveryRequest of a stream, or the only one. False: the call is finished. */
+bool spiffed_sds_take(struct job *job, struct att_slice message);
+void spiffed_sds_serve(struct job *job);
+void spiffed_sds_stream_free(struct sds_stream *sds);
+void spiffed_sds_done(struct sds_bundle *bundle);
+/* Is it one whose answer is made of the bundle? */
+bool spiffed_sds_is(const struct job *job);
 
 /* ---- jwt.c ---- */
 /* FetchJWTSVID and ValidateJWTSVID. False: the call is finished. */

@@ -84,8 +84,9 @@ static void pump_all(struct spiffed *spiffed)
     for (struct peer *peer = spiffed->peers; peer; peer = next) {
         next = peer->next;
         for (struct job *job = peer->jobs; job; job = job->next) {
-            job->due = job->due || (job->kind == JOB_X509_BUNDLES &&
-                                    job->generation != spiffed->bundle.generation);
+            job->due =
+                job->due || spiffed_sds_is(job) ||
+                (job->kind == JOB_X509_BUNDLES && job->generation != spiffed->bundle.generation);
         }
         spiffed_peer_pump(peer);
     }
@@ -112,7 +113,7 @@ static void failed(struct spiffed *spiffed, const struct att_err *err)
     spiffed->bundle.retry_ms = att_boottime_ms() + RETRY_MS;
     for (struct peer *peer = spiffed->peers; peer && !spiffed->bundle.message; peer = peer->next) {
         for (struct job *job = peer->jobs; job; job = job->next) {
-            if (job->kind == JOB_X509_BUNDLES && job->due) {
+            if ((job->kind == JOB_X509_BUNDLES || spiffed_sds_is(job)) && job->due) {
                 spiffed_finish_err(job, ATT_E_UNREACHABLE, err);
             }
         }
@@ -228,7 +229,7 @@ static bool wants_bundle(const struct spiffed *spiffed)
 {
     for (const struct peer *peer = spiffed->peers; peer; peer = peer->next) {
         for (const struct job *job = peer->jobs; job; job = job->next) {
-            if (job->kind == JOB_X509_BUNDLES) {
+            if (job->kind == JOB_X509_BUNDLES || spiffed_sds_is(job)) {
                 return true;
             }
         }

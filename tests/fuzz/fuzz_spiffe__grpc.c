@@ -18,10 +18,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 enum { ECHO, LATER, MARKED };
 
 static const struct grpc_method methods[] = {
-    {"/a.S/E", false, NULL, ECHO},
-    {"/a.S/L", true, NULL, LATER},
-    {"/a.S/M", false, "m", MARKED},
-    {NULL, false, NULL, 0},
+    {"/a.S/E", GRPC_UNARY, NULL, ECHO},
+    {"/a.S/L", GRPC_SERVER_STREAM, NULL, LATER},
+    {"/a.S/M", GRPC_UNARY, "m", MARKED},
+    {NULL, GRPC_UNARY, NULL, 0},
 };
 
 static int open_calls;

@@ -1,6 +1,8 @@
-/* What comes inside of frames: a SignRequest, an inbox fed in pieces, headers as names and values.
+/* What comes inside of frames: a SignRequest, a DiscoveryRequest, an inbox fed in pieces, headers
+ * as names and values.
  */
 #include "attestd/spiffe/inbox.h"
+#include "attestd/spiffe/sds_request.h"
 #include "attestd/spiffe/sign_request.h"
 
 #include <stdlib.h>
@@ -15,6 +17,27 @@ static void sign(struct att_slice bytes)
         (request.digest_len < 20 || request.digest_len > 64 || request.scheme > 2)) {
         abort();
     }
+}
+
+/* Names as they were counted, none longer than it may be, sorted. */
+static void discovery(struct att_slice bytes)
+{
+    struct sds_request request = {0};
+    if (sds_request_parse(bytes, &request) == NULL) {
+        size_t n = 0;
+        const char *before = "";
+        for (char *rest = NULL, *name = strtok_r(request.names, "\n", &rest); name;
+             name = strtok_r(NULL, "\n", &rest), n++) {
+            if (strlen(name) > SDS_NAME_MAX || strcmp(before, name) >= 0) {
+                abort();
+            }
+            before = name;
+        }
+        if (n != request.name_count || n > SDS_NAMES_MAX) {
+            abort();
+        }
+    }
+    sds_request_done(&request);
 }
 
 /* In pieces of every length it must come to the same as in one. */
@@ -69,12 +92,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     struct att_slice bytes = ATT_SLICE(data + 2, size - 2);
-    switch (data[0] % 3) {
+    switch (data[0] % 4) {
     case 0:
         sign(bytes);
         break;
     case 1:
         inbox(bytes, (size_t)data[1] + 1);
+        break;
+    case 3:
+        discovery(bytes);
         break;
     default:
         headers(bytes);

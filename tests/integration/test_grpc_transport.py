@@ -294,6 +294,34 @@ def abuse():
     print("ok: another protocol, silence, frames out of order: cut")
 
 
+def each():
+    """Many request messages in one call: the handler has each as soon as it is whole."""
+    peer = Peer()
+    stream = peer.call(request("/t.T/Each"), message(b"12345") + message(b"123456")[:7], end=False)
+    peer.send(frame(DATA, 0, stream, message(b"123456")[7:] + message(b"1234") + message(b"")))
+    peer.send(frame(DATA, END_STREAM, stream))
+    got = peer.answer(stream)
+    need(status_of(got)[0] == "0" and got["data"].endswith(message(b"")), got)
+    need(status_of(peer.unary(request("/t.T/Each"), None))[0] == "0", "no message at all")
+    refused("a cut one", peer.unary(request("/t.T/Each"), message(b"12345") + message(b"12345")[:6]), 13, "cut off")
+    refused("too long", peer.unary(request("/t.T/Each"), message(b"1234") + struct.pack(">BI", 0, 65537)), 8, "longer than")
+    refused("ended by the handler", peer.unary(request("/t.T/Each"), message(b"123") + message(b"12345")), 5, "three")
+    log = peer.end()
+    sizes = [int(line.split()[1]) for line in log.splitlines() if line.startswith("message ")]
+    need(sizes == [5, 6, 4, 0, 5, 4, 3], f"each message once: {sizes}")
+    peer = Peer(slow_ms=500)
+    stream = peer.call(request("/t.T/Each"), message(b"1234"), end=False)
+    time.sleep(1.2)  # between messages there is no hurry
+    peer.send(frame(DATA, 0, stream, message(b"1234")[:7]))
+    refused("half a message", peer.answer(stream), 4, "did not come in time")
+    peer.end()
+    peer = Peer()
+    stream = peer.call(request("/t.T/Each"), message(b"1234"), end=False)
+    peer.try_send(b"".join(frame(DATA, 0, stream, message(b"1234") * 1000) for _ in range(2)))
+    cut("messages", peer, "a flood of request messages")
+    print("ok: many request messages in one call, each as it comes; cut ones, long ones and floods are refused")
+
+
 def limits():
     peer = Peer()
     refused_at = []
@@ -368,6 +396,7 @@ def writer():
 
 answers()
 refusals()
+each()
 abuse()
 limits()
 slow()

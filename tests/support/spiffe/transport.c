@@ -8,12 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ECHO, MANY, NEVER, MARKED, LATEST };
+enum { ECHO, MANY, NEVER, MARKED, LATEST, EACH };
 
 static const struct grpc_method methods[] = {
-    {"/t.T/Echo", false, NULL, ECHO},    {"/t.T/Many", true, NULL, MANY},
-    {"/t.T/Never", true, NULL, NEVER},   {"/t.T/Marked", false, "mark.example", MARKED},
-    {"/t.T/Latest", true, NULL, LATEST}, {NULL, false, NULL, 0},
+    {"/t.T/Echo", GRPC_UNARY, NULL, ECHO},
+    {"/t.T/Many", GRPC_SERVER_STREAM, NULL, MANY},
+    {"/t.T/Never", GRPC_SERVER_STREAM, NULL, NEVER},
+    {"/t.T/Marked", GRPC_UNARY, "mark.example", MARKED},
+    {"/t.T/Latest", GRPC_SERVER_STREAM, NULL, LATEST},
+    {"/t.T/Each", GRPC_BIDI, NULL, EACH},
+    {NULL, GRPC_UNARY, NULL, 0},
 };
 
 static struct event_base *base;
@@ -49,6 +53,14 @@ static void request(void *user, struct grpc_call *call, const struct grpc_method
         return;
     }
     case NEVER:
+        return;
+    case EACH:
+        fprintf(stderr, "message %zu\n", message.len);
+        if (message.len == 3) {
+            grpc_call_finish(call, GRPC_NOT_FOUND, "three");
+        } else if (message.len != 4) {
+            send_text(call, message.ptr, message.len);
+        }
         return;
     case LATEST:
         latest = call;

@@ -1,0 +1,124 @@
+/* DiscoveryRequests: each refusal alone, what a request means to its stream; and DER in PEM. */
+#include "attestd/spiffe/sds_request.h"
+#include "attestd/spiffe/sds_secret.h"
+#include "secret.pb-c.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char *parse(const Envoy__Service__Secret__V3__DiscoveryRequest *message,
+                         struct sds_request *ret)
+{
+    uint8_t bytes[16384];
+    assert_true(protobuf_c_message_get_packed_size(&message->base) <= sizeof bytes);
+    size_t len = protobuf_c_message_pack(&message->base, bytes);
+    return sds_request_parse(ATT_SLICE(bytes, len), ret);
+}
+
+static void test_requests_refused_one_by_one(void **state)
+{
+    char name[SDS_NAME_MAX + 2], token[SDS_TOKEN_MAX + 2], *names[SDS_NAMES_MAX + 1];
+    struct sds_request request = {0};
+    Envoy__Service__Secret__V3__DiscoveryRequest message;
+    (void)state;
+    envoy__service__secret__v3__discovery_request__init(&message);
+    memset(name, 'n', sizeof name);
+    name[SDS_NAME_MAX + 1] = '\0';
+    memset(token, '1', sizeof token);
+    token[SDS_TOKEN_MAX + 1] = '\0';
+    for (size_t i = 0; i <= SDS_NAMES_MAX; i++) {
+        names[i] = "ROOTCA";
+    }
+    message.resource_names = names;
+    message.n_resource_names = SDS_NAMES_MAX + 1;
+    assert_string_equal(parse(&message, &request), "resource_names: 16 at most");
+    message.n_resource_names = SDS_NAMES_MAX;
+    assert_null(parse(&message, &request));
+    assert_string_equal(request.names, "ROOTCA\n"); /* each once */
+    sds_request_done(&request);
+    message.n_resource_names = 1;
+    const char *const bad[] = {name, "", "a b", "a\nb", "\x7f", "\xc3\xbc"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        names[0] = (char *)(uintptr_t)bad[i];
+        assert_memory_equal(parse(&message, &request), "resource_names: 1 to 512", 24);
+    }
+    name[SDS_NAME_MAX] = '\0';
+    names[0] = name;
+    assert_null(parse(&message, &request));
+    sds_request_done(&request);
+    message.type_url = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+    assert_memory_equal(parse(&message, &request), "type_url: ", 10);
+    message.type_url = SDS_SECRET_TYPE;
+    message.version_info = token;
+    assert_memory_equal(parse(&message, &request), "version_info, ", 14);
+    message.version_info = "";
+    message.response_nonce = token;
+    assert_memory_equal(parse(&message, &request), "version_info, ", 14);
+    token[SDS_TOKEN_MAX] = '\0';
+    assert_null(parse(&message, &request));
+    sds_request_done(&request);
+    assert_string_equal(sds_request_parse(ATT_SLICE("\x1a\xff", 2), &request),
+                        "the request is no DiscoveryRequest");
+}
+
+static void test_what_a_request_means(void **state)
+{
+    static const struct {
+        const char *nonce, *version;
+        bool rejects, first;
+        enum sds_meaning meaning;
+    } cases[] = {
+        {"", "", false, true, SDS_SUBSCRIBES},  {"7", "v1", false, true, SDS_SUBSCRIBES},
+        {"", "", false, false, SDS_SUBSCRIBES}, {"2", "v1", false, false, SDS_ACCEPTS},
+        {"1", "v1", false, false, SDS_STALE},   {"22", "v1", false, false, SDS_STALE},
+        {"1", "v1", true, false, SDS_STALE},    {"2", "v1", true, false, SDS_REJECTS},
+        {"2", "v0", false, false, SDS_REJECTS}, {"2", "", false, false, SDS_REJECTS},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sds_request request = {.rejects = cases[i].rejects};
+        snprintf(request.nonce, sizeof request.nonce, "%s", cases[i].nonce);
+        snprintf(request.version, sizeof request.version, "%s", cases[i].version);
+        assert_int_equal(sds_request_meaning(&request, cases[i].first, "2", "v1"),
+                         cases[i].meaning);
+    }
+    struct sds_request early = {.nonce = "2", .version = "v1"}; /* before any response */
+    assert_int_equal(sds_request_meaning(&early, false, "", ""), SDS_STALE);
+}
+
+static void test_pem_of_what_is_not_der(void **state)
+{
+    struct att_err err = {0};
+    att_autobuf pem = ATT_BUF_INIT(4096);
+    const struct att_slice bad[] = {
+        ATT_SLICE("\x30\x05\x01", 3),         /* cut off */
+        ATT_SLICE("\x04\x01\x00", 3),         /* another type */
+        ATT_SLICE("\x30\x80\x00\x00", 4),     /* indefinite length: BER */
+        ATT_SLICE("\x30\x01\x05\x30\xff", 5), /* the second one */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(sds_pem_put(&pem, "CERTIFICATE", bad[i], &err), ATT_E_PARSE);
+        assert_string_equal(err.msg, "CERTIFICATE: not DER");
+    }
+    assert_int_equal(pem.len, 0);
+    assert_int_equal(sds_pem_put(&pem, "X", ATT_SLICE("\x30\x01\x05\x30\x02\x05\x00", 7), &err),
+                     ATT_OK);
+    assert_string_equal(att_buf_cstr(&pem), "-----BEGIN X-----\nMAEF\n-----END X-----\n"
+                                            "-----BEGIN X-----\nMAIFAA==\n-----END X-----\n");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_requests_refused_one_by_one),
+        cmocka_unit_test(test_what_a_request_means),
+        cmocka_unit_test(test_pem_of_what_is_not_der),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
