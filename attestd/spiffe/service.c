@@ -240,11 +240,8 @@ static void serve_bundles(struct job *job)
 void spiffed_job_serve(struct job *job)
 {
     switch (job->kind) {
-    case JOB_X509_SVID: /* the message has to hold the private key, and none may leave its store */
-        spiffed_finish(job, GRPC_PERMISSION_DENIED,
-                       "the key of this agent never leaves its store, and this method must hand it "
-                       "out: use PKCS#11 (public/pkcs11.sock) or the service attestd.v1.Signer on "
-                       "this socket");
+    case JOB_X509_SVID:
+        spiffed_svid_serve(job);
         return;
     case JOB_X509_BUNDLES:
         serve_bundles(job);

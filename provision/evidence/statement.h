@@ -16,7 +16,7 @@
 /* Owns logs (without data) and selectors; evidence_statement_done. */
 struct evidence_statement {
     char identifier[EVIDENCE_IDENTIFIER_LEN]; /* as in the order, e.g. a SPIFFE ID */
-    char key_store[8];                        /* "tpm", "hsm", "memory" */
+    char key_store[16];                       /* "tpm", "hsm", "memory", "exportable" */
     /* keyName or keySpki: which of them says of which key this is. */
     uint8_t key_name[EVIDENCE_KEY_NAME_MAX]; /* "tpm": TPM Name */
     size_t key_name_len;                     /* 0: absent */

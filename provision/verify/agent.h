@@ -21,6 +21,8 @@
 #define VERIFY_KEY_TPM    1U
 #define VERIFY_KEY_HSM    2U
 #define VERIFY_KEY_MEMORY 4U
+/* In memory, too, and the agent is given it on demand: docs/AGENTS.md. */
+#define VERIFY_KEY_EXPORTABLE 8U
 /* Types of key: bit i stands for enum att_keytype i. */
 #define VERIFY_TYPE(type) (1U << (type))
 
@@ -73,7 +75,7 @@ struct verify_agent_facts {
     struct parse_name key_name;    /* len 0: the key is in no TPM */
     uint8_t spki[VERIFY_SPKI_MAX]; /* of the key judged: what verify_csr compares with */
     size_t spki_len;
-    const char *key_store; /* static: "tpm", "hsm", "memory" */
+    const char *key_store; /* static: "tpm", "hsm", "memory", "exportable" */
     const char *key_type;  /* static: "ec-p256", "rsa-2048" … */
     bool have_manifest_root;
     uint8_t manifest_root[ATT_SHA256_LEN];

@@ -626,23 +626,24 @@ static void test_issuer_refused(void **state)
 static void test_profiles_refused(void **state)
 {
     (void)state;
-    const char *const yaml =
-        HEAD ENROL "profiles:\n"
-                   "  - { name: a, boot: none, pcrs: \"sha256:0\", lifetime: 1m }\n"   /* 6 */
-                   "  - { name: a, boot: none, pcrs: \"sha256:0\" }\n"                 /* 7 */
-                   "  - { name: B, boot: none, pcrs: \"sha256:0\" }\n"                 /* 8 */
-                   "  - { name: c, boot: none, pcrs: \"sha256:0\", keys: [usb] }\n"    /* 9 */
-                   "  - { name: d, boot: none, pcrs: \"sha256:0\", keys: [memory] }\n" /* 10 */
-                   "  - { name: e, boot: none, pcrs: \"sha256:0\", lifetime: soon }\n" /* 11 */
-                   "  - { name: f, boot: none, pcrs: \"sha256:0\", description: \"\" }\n"
-                   "  - { name: g, boot: none, pcrs: \"sha256:0\", parent_policy: \"8\" }\n"
-                   "  - { name: h, boot: none, pcrs: \"sha256:0\", parent_policy: \"abcd\" }\n"
-                   "  - { name: i, boot: none, pcrs: \"sha256:0\", key_types: [rsa-1024] }\n"
-                   "  - { name: j, boot: none, pcrs: \"sha256:0\", key_types: [rsa-2048] }\n";
+    const char *const yaml = HEAD ENROL
+        "profiles:\n"
+        "  - { name: a, boot: none, pcrs: \"sha256:0\", lifetime: 1m }\n"   /* 6 */
+        "  - { name: a, boot: none, pcrs: \"sha256:0\" }\n"                 /* 7 */
+        "  - { name: B, boot: none, pcrs: \"sha256:0\" }\n"                 /* 8 */
+        "  - { name: c, boot: none, pcrs: \"sha256:0\", keys: [usb] }\n"    /* 9 */
+        "  - { name: d, boot: none, pcrs: \"sha256:0\", keys: [memory] }\n" /* 10 */
+        "  - { name: e, boot: none, pcrs: \"sha256:0\", lifetime: soon }\n" /* 11 */
+        "  - { name: f, boot: none, pcrs: \"sha256:0\", description: \"\" }\n"
+        "  - { name: g, boot: none, pcrs: \"sha256:0\", parent_policy: \"8\" }\n"
+        "  - { name: h, boot: none, pcrs: \"sha256:0\", parent_policy: \"abcd\" }\n"
+        "  - { name: i, boot: none, pcrs: \"sha256:0\", key_types: [rsa-1024] }\n"
+        "  - { name: j, boot: none, pcrs: \"sha256:0\", key_types: [rsa-2048] }\n"
+        "  - { name: k, boot: none, pcrs: \"sha256:0\", keys: [tpm, exportable], lifetime: 11m }\n";
     issuer_refused(yaml, 6, "profiles[0].lifetime", "at least 120 s");
     issuer_refused(yaml, 7, "profiles[1].name", "twice");
     issuer_refused(yaml, 8, "profiles[2].name", "expected a name");
-    issuer_refused(yaml, 9, "profiles[3].keys[0]", "tpm, hsm, memory");
+    issuer_refused(yaml, 9, "profiles[3].keys[0]", "tpm, hsm, memory, exportable");
     issuer_refused(yaml, 10, "profiles[4].lifetime", "at most 15m");
     issuer_refused(yaml, 11, "profiles[5].lifetime", "found \"soon\"");
     issuer_refused(yaml, 12, "profiles[6].description", "1 … 256 bytes");
@@ -650,6 +651,8 @@ static void test_profiles_refused(void **state)
     issuer_refused(yaml, 14, "profiles[8].parent_policy", "none, 7 or 64");
     issuer_refused(yaml, 15, "profiles[9].key_types[0]", "ec-p256, rsa-2048, rsa-3072");
     issuer_refused(yaml, 16, "profiles[10].key_types", "keys has no hsm");
+    issuer_refused(yaml, 17, "profiles[11].lifetime",
+                   "at most 10m in a profile that allows exportable");
     issuer_refused(HEAD ENROL "profiles:\n  - { name: a, pcrs: \"sha256:0\" }\n", 6,
                    "profiles[0].boot", "required");
 }

@@ -345,6 +345,7 @@ struct tpm {
     bool no_ek_cert;          /* there is none in its NV */
     bool no_log;              /* its host sends none with its statements */
     bool memory;              /* the agent's key is in the host's memory */
+    bool exportable;          /* … and its agent is given it */
     const uint8_t *k, *nonce; /* while it answers M1 */
 };
 
@@ -409,6 +410,7 @@ RIG void tpm_stage(struct forge *f, enum forge_stage stage)
         f->certify_signer = f->quote_signer = f->ak.pkey;
         f->clock = t->clock;
         f->memory = t->memory;
+        f->exportable = t->exportable;
         f->identifier = t->identifier ? t->identifier : f->identifier;
     }
     if (stage == FORGE_EVIDENCE && t->ak_cert.len) {
