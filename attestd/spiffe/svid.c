@@ -25,9 +25,11 @@ static struct grpc_bytes *encode(struct agent *agent, struct att_slice pkcs8)
 {
     const struct bundle *bundle = &agent->spiffed->bundle;
     ProtobufCBinaryData crls[SPIFFED_CRLS_MAX];
-    X509SVIDResponse message = X509_SVIDRESPONSE__INIT;
-    X509SVID svid = X509_SVID__INIT;
+    X509SVIDResponse message;
+    X509SVID svid;
     X509SVID *svids[] = {&svid};
+    x509_svidresponse__init(&message);
+    x509_svid__init(&svid);
     svid.spiffe_id = agent->spiffe_id;
     svid.x509_svid = data_of(att_buf_slice(&agent->svid));
     svid.x509_svid_key = data_of(pkcs8);
@@ -66,6 +68,12 @@ static bool is_old(const struct job *job)
            strcmp(job->key_id, peer->agent->key_id) != 0;
 }
 
+/* A key that has just been retired, or is not active yet: keyd is ahead of what attestd knows. */
+static bool is_final(enum att_rc rc, const struct att_err *err)
+{
+    return rc == ATT_E_DENIED && strcmp(err->reason, "keyState") != 0;
+}
+
 /* False: the call is over, or it begins anew. */
 static bool goes_on(struct job *job, enum att_rc rc, const struct att_err *err)
 {
@@ -76,7 +84,7 @@ static bool goes_on(struct job *job, enum att_rc rc, const struct att_err *err)
     if (is_old(job)) {
         job->due = true;
         spiffed_peer_pump(job->peer);
-    } else if (rc == ATT_E_DENIED) { /* not by the entry any more, frozen, not on this host */
+    } else if (is_final(rc, err)) { /* not by the entry any more, frozen, not on this host */
         spiffed_finish_err(job, rc, err);
     } else if (rc != ATT_OK) {
         later(job, err);

@@ -141,7 +141,7 @@ ok "$given keys given away, each with a record in the host's log; none in a file
 
 # ---- the end ----
 ctl agent freeze alpha > /dev/null
-must PERMISSION_DENIED "*" $user
+must PERMISSION_DENIED "frozen: *" $user
 ctl agent thaw alpha > /dev/null
 wait_for 60 answered
 job_stop svid KILL
@@ -152,7 +152,7 @@ entries tpm
 wait_for 30 last_is again .code PERMISSION_DENIED
 must PERMISSION_DENIED "*never leaves its store*" $user
 wait_for 60 job_settled alpha
-ok "frozen, and with an entry that does not say so any more: no key, and the stream ends"
+ok "frozen: no key; an entry that does not say so any more ends the stream"
 for one in svid again; do job_stop $one KILL; done
 job_stop spiffed
 ! grep -E 'ERROR: AddressSanitizer|runtime error|LeakSanitizer' "$dir"/log/*.log || job_fail "sanitizer"
