@@ -23,7 +23,14 @@ ATT_MUST_USE enum att_rc certs_serial_new(uint8_t ret_serial[CERTS_SERIAL_LEN],
                                           struct att_err *err);
 
 /* How the key is held: the extension of docs/PROTOCOL.md. */
-enum certs_key_store { CERTS_STORE_NONE, CERTS_STORE_TPM, CERTS_STORE_HSM, CERTS_STORE_MEMORY };
+/* EXPORTABLE: made in memory, and handed to its agent on demand: others may have a copy. */
+enum certs_key_store {
+    CERTS_STORE_NONE,
+    CERTS_STORE_TPM,
+    CERTS_STORE_HSM,
+    CERTS_STORE_MEMORY,
+    CERTS_STORE_EXPORTABLE,
+};
 const char *certs_key_store_name(enum certs_key_store store); /* "tpm" …; never NULL */
 enum certs_key_store certs_key_store_parse(const char *name); /* CERTS_STORE_NONE: unknown */
 

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-static const char *const store_names[] = {"none", "tpm", "hsm", "memory"};
+static const char *const store_names[] = {"none", "tpm", "hsm", "memory", "exportable"};
 
 const char *certs_key_store_name(enum certs_key_store store)
 {
@@ -16,7 +16,7 @@ const char *certs_key_store_name(enum certs_key_store store)
 
 enum certs_key_store certs_key_store_parse(const char *name)
 {
-    for (int i = CERTS_STORE_TPM; name && i <= CERTS_STORE_MEMORY; i++) {
+    for (int i = CERTS_STORE_TPM; name && i <= CERTS_STORE_EXPORTABLE; i++) {
         if (strcmp(name, store_names[i]) == 0) {
             return (enum certs_key_store)i;
         }
@@ -78,13 +78,14 @@ enum att_rc certs_key_holding_parse(struct att_slice der, struct certs_key_holdi
         return att_fail(err, ATT_E_UNSUPPORTED, "key holding: expected version 1");
     }
     struct certs_key_holding holding = {0};
-    for (int i = CERTS_STORE_TPM; i <= CERTS_STORE_MEMORY; i++) {
+    for (int i = CERTS_STORE_TPM; i <= CERTS_STORE_EXPORTABLE; i++) {
         if (att_slice_eq_str(store, store_names[i])) {
             holding.store = (enum certs_key_store)i;
         }
     }
     if (holding.store == CERTS_STORE_NONE) {
-        return att_fail(err, ATT_E_PARSE, "key holding: keyStore is not tpm, hsm or memory");
+        return att_fail(err, ATT_E_PARSE,
+                        "key holding: keyStore is not tpm, hsm, memory or exportable");
     }
     if (!boot_name_ok(boot) || decision.len != sizeof holding.decision) {
         return att_fail(err, ATT_E_PARSE,

@@ -490,9 +490,25 @@ static void check_hsms(struct conf_check *check, unsigned i, const struct conf_p
     }
 }
 
+/* Keys that no hardware holds have certificates of minutes. */
+static void check_short(struct conf_check *check, const char *path, const struct conf_profile *p)
+{
+    bool exportable = has_word(p->keys, p->n_keys, "exportable");
+    bool memory = has_word(p->keys, p->n_keys, "memory");
+    if (exportable && p->lifetime_s > CONF_EXPORTABLE_MAX_S) {
+        conf_bad(check, path,
+                 "expected at most 10m in a profile that allows exportable keys, found \"%.40s\"",
+                 p->lifetime);
+    } else if (memory && p->lifetime_s > CONF_MEMORY_MAX_S) {
+        conf_bad(check, path,
+                 "expected at most 15m in a profile that allows memory keys, found \"%.40s\"",
+                 p->lifetime);
+    }
+}
+
 static void check_profile(struct conf_check *check, struct conf_issuer *conf, unsigned i)
 {
-    static const char *const kinds[] = {"tpm", "hsm", "memory", NULL};
+    static const char *const kinds[] = {"tpm", "hsm", "memory", "exportable", NULL};
     struct conf_profile *p = &conf->profiles[i];
     (void)conf_check_name(check, conf_path("profiles[%u].name", i).text, p->name);
     if (strcmp(p->name, CONF_ENROLMENT) == 0) {
@@ -508,11 +524,8 @@ static void check_profile(struct conf_check *check, struct conf_issuer *conf, un
     (void)conf_check_text(check, conf_path("profiles[%u].description", i).text, p->description,
                           256);
     struct conf_path at = conf_path("profiles[%u].lifetime", i);
-    if (conf_check_duration(check, at.text, p->lifetime, CONF_LIFETIME_MIN_S, &p->lifetime_s) &&
-        has_word(p->keys, p->n_keys, "memory") && p->lifetime_s > CONF_MEMORY_MAX_S) {
-        conf_bad(check, at.text,
-                 "expected at most 15m in a profile that allows memory keys, found \"%.40s\"",
-                 p->lifetime);
+    if (conf_check_duration(check, at.text, p->lifetime, CONF_LIFETIME_MIN_S, &p->lifetime_s)) {
+        check_short(check, at.text, p);
     }
     (void)conf_check_words(check, conf_path("profiles[%u].keys", i).text, p->keys, p->n_keys,
                            kinds);

@@ -12,8 +12,9 @@
 #define CONF_ENROLMENT        "enrolment" /* no profile has this name */
 #define CONF_ATTESTATION_CA                                                                        \
     "attestation-ca" /* likewise: of AKs of the attestation CA's endpoints */
-#define CONF_LIFETIME_MIN_S 120
-#define CONF_MEMORY_MAX_S   900 /* of a profile that allows memory keys */
+#define CONF_LIFETIME_MIN_S   120
+#define CONF_MEMORY_MAX_S     900 /* of a profile that allows memory keys */
+#define CONF_EXPORTABLE_MAX_S 600 /* … exportable ones, of which there may be copies */
 
 /* EK certificates by whose attributes a TPM is refused (reason firmwareDenied). */
 struct conf_deny {
@@ -48,7 +49,7 @@ struct conf_profile {
     char *name;
     char *description;
     char *lifetime;
-    char **keys; /* "tpm" "hsm" "memory" */
+    char **keys; /* "tpm" "hsm" "memory" "exportable" */
     unsigned n_keys;
     char **key_types; /* "ec-p256" (the default), "rsa-2048", "rsa-3072" */
     unsigned n_key_types;

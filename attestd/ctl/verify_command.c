@@ -526,8 +526,8 @@ static enum att_rc check_agent(struct input *in, const struct verify_quoted *quo
         .parent_pub = content(in, F_PARENT_PUB),
         .key_authorization = keyauth,
         .identifier = id ? id : in->statement.identifier,
-        .key_stores =
-            VERIFY_KEY_TPM | VERIFY_KEY_HSM | VERIFY_KEY_MEMORY, /* which it is, the check says */
+        .key_stores = VERIFY_KEY_TPM | VERIFY_KEY_HSM | VERIFY_KEY_MEMORY |
+                      VERIFY_KEY_EXPORTABLE, /* which it is, the check says */
         .key_types = VERIFY_TYPE(ATT_KEYTYPE_P256) | VERIFY_TYPE(ATT_KEYTYPE_RSA2048) |
                      VERIFY_TYPE(ATT_KEYTYPE_RSA3072),
         .ak = {.ak_pub = content(in, F_AK_PUB)},

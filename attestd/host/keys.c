@@ -139,9 +139,10 @@ static enum att_rc current_lost(struct host *host, const struct agent_record *re
     if (!agent_life_can(&rec->life, AGENT_EV_EXPIRED)) {
         return ATT_OK; /* it is out of service */
     }
-    att_log(strcmp(rec->key_store, "memory") == 0 ? ATT_INFO : ATT_WARN, "agent.keyLost",
-            ATT_S("agent", rec->name), ATT_S("key", rec->key_id),
-            ATT_S("keyStore", rec->key_store));
+    bool expected =
+        strcmp(rec->key_store, "memory") == 0 || strcmp(rec->key_store, "exportable") == 0;
+    att_log(expected ? ATT_INFO : ATT_WARN, "agent.keyLost", ATT_S("agent", rec->name),
+            ATT_S("key", rec->key_id), ATT_S("keyStore", rec->key_store));
     enum att_rc rc = host_chain_withdraw(host, rec->name, err);
     if (rc == ATT_OK) {
         rc = host_agent_event(host, rec->name, AGENT_EV_EXPIRED, NULL, err);

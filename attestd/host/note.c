@@ -54,6 +54,22 @@ void host_note(struct host *host, const char *kind, json_t *members)
     }
 }
 
+enum att_rc host_note_must(struct host *host, const char *kind, json_t *members,
+                           struct att_err *err)
+{
+    struct att_err why = {0};
+    struct host_journal *journal = journal_of(host);
+    if (!journal) {
+        json_decref(members);
+    } else if (host_journal_add(journal, kind, members, &why) == ATT_OK) {
+        return ATT_OK;
+    }
+    (void)!att_fail(err, ATT_E_UNREACHABLE, "the host's log cannot be written: %s",
+                    why.msg[0] ? why.msg : "it is not open");
+    att_err_reason(err, "hostLog");
+    return ATT_E_UNREACHABLE;
+}
+
 void host_notes_head(struct host *host, uint8_t ret_head[ATT_SHA256_LEN])
 {
     struct att_err err = {0};

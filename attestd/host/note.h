@@ -16,6 +16,9 @@ void host_notes_close(struct host *host);
 /* One record. A log that cannot be written holds up nothing: the error stands in the journal of
  * the system, and the next record counts what is missing. members: taken over. */
 void host_note(struct host *host, const char *kind, json_t *members);
+/* The same for what may not happen without a record: ATT_E_UNREACHABLE hostLog. */
+ATT_MUST_USE enum att_rc host_note_must(struct host *host, const char *kind, json_t *members,
+                                        struct att_err *err);
 /* A caller was taken for an agent, or was not. left_out: refusals since the record before that had
  * none of their own. */
 void host_note_granted(struct host *host, const struct host_decision *decision,

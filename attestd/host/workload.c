@@ -6,6 +6,7 @@
 #include "attestd/host/decision.h"
 #include "attestd/proc/links.h"
 #include "attestd/proc/workload_proto.h"
+#include "certs/build.h"
 #include "certs/install.h"
 
 #include <stdio.h>
@@ -222,6 +223,13 @@ struct view {
     STACK_OF(X509) * chain, *bundle;
 };
 
+static void view_free(struct view *view)
+{
+    certs_stack_cleanup(&view->chain);
+    certs_stack_cleanup(&view->bundle);
+    free(view);
+}
+
 static enum att_rc no_certificate(const char *agent, struct att_err *err)
 {
     (void)!att_fail(err, ATT_E_NOTFOUND, "agent %s has no certificate in force", agent);
@@ -372,10 +380,76 @@ static enum att_rc view(struct host *host, const struct proc_op *op, const struc
     if (rc == ATT_OK) {
         rc = encode_view(op, seen, ret_payload, err);
     }
-    certs_stack_cleanup(&seen->chain);
-    certs_stack_cleanup(&seen->bundle);
-    free(seen);
+    view_free(seen);
     return rc;
+}
+
+/* ---- EXPORT ------------------------------------------------------------------------------------
+ */
+
+/* The entry says so now, and the certificate in force says so to everybody else. */
+static enum att_rc check_export(struct host *host, const char *name, const char *key_id,
+                                struct view *seen, struct att_err *err)
+{
+    struct certs_key_holding holding = {0};
+    enum att_rc rc = read_view(host, name, seen, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (strcmp(seen->key_store, "exportable") != 0) {
+        rc = att_fail(err, ATT_E_DENIED, "the entry of agent %s says %s: its key stays where it is",
+                      name, seen->key_store);
+        att_err_reason(err, "keyNotExportable");
+        return rc;
+    }
+    bool marked = sk_X509_num(seen->chain) > 0 &&
+                  certs_key_holding_get(sk_X509_value(seen->chain, 0), &holding, NULL) == ATT_OK &&
+                  holding.store == CERTS_STORE_EXPORTABLE;
+    if (!marked || strcmp(seen->key_id, key_id) != 0) {
+        rc = att_fail(err, ATT_E_RETRY, "agent %s has no such key in force, or not yet", name);
+        att_err_reason(err, "keyChanging");
+    }
+    return rc;
+}
+
+static enum att_rc note_export(struct host *host, const struct proc_value *v, const char *name,
+                               const char *key_id, struct att_err *err)
+{
+    json_int_t pid = (json_int_t)v[PROC_WORKLOAD_EXPORT_REQ_PID].num;
+    json_int_t uid = (json_int_t)v[PROC_WORKLOAD_EXPORT_REQ_UID].num;
+    att_log(ATT_WARN, "workload.exported", ATT_S("agent", name), ATT_S("keyId", key_id),
+            ATT_N("pid", pid), ATT_N("uid", uid));
+    return host_note_must(
+        host, "exported",
+        json_pack("{s:s, s:s, s:I, s:I}", "agent", name, "keyId", key_id, "pid", pid, "uid", uid),
+        err);
+}
+
+static enum att_rc export_key(struct host *host, const struct proc_peer *peer,
+                              const struct proc_op *op, const struct proc_value *v,
+                              struct att_buf *ret_payload, struct att_err *err)
+{
+    char name[AGENT_NAME_MAX + 1], key_id[PROC_KEY_ID_LEN + 1];
+    if (peer->uid != host->spiffed_uid) {
+        (void)!att_fail(err, ATT_E_DENIED, "user %u does not export keys", (unsigned)peer->uid);
+        att_err_reason(err, "exportUser");
+        return ATT_E_DENIED;
+    }
+    struct view *seen = calloc(1, sizeof(*seen));
+    if (!seen) {
+        return att_fail(err, ATT_E_NOMEM, "no memory for a view");
+    }
+    proc_take_text(v[PROC_WORKLOAD_EXPORT_REQ_AGENT].bytes, name, sizeof(name));
+    proc_take_text(v[PROC_WORKLOAD_EXPORT_REQ_KEY_ID].bytes, key_id, sizeof(key_id));
+    enum att_rc rc = agent_name_check(name, err);
+    if (rc == ATT_OK) {
+        rc = check_export(host, name, key_id, seen, err);
+    }
+    if (rc == ATT_OK) {
+        rc = note_export(host, v, name, key_id, err);
+    }
+    view_free(seen);
+    return rc == ATT_OK ? proc_reply_encode(op, NULL, ret_payload, err) : rc;
 }
 
 /* ---- CHANGES -----------------------------------------------------------------------------------
@@ -419,6 +493,8 @@ static enum att_rc handle(void *user, const struct proc_peer *peer, const struct
     case PROC_WORKLOAD_VIEW:
     case PROC_WORKLOAD_VIEW_HSM:
         return view(user, op, request->v, ret_payload, err);
+    case PROC_WORKLOAD_EXPORT:
+        return export_key(user, peer, op, request->v, ret_payload, err);
     case PROC_WORKLOAD_CHANGES:
         return changes(user, op, request->v, ret_payload, err);
     case PROC_WORKLOAD_TOKEN:

@@ -36,7 +36,7 @@ struct paths {
 
 struct command {
     const char *config;
-    struct proc_users clients, signers;
+    struct proc_users clients, signers, exporters;
     uid_t hsm_user;
     bool check;
 };
@@ -45,7 +45,7 @@ static void usage(FILE *to)
 {
     fputs(
         "usage: attestd-keyd [--config FILE] [--client USER]... [--signer USER]...\n"
-        "                    [--hsm-user USER] [--check]\n"
+        "                    [--exporter USER]... [--hsm-user USER] [--check]\n"
         "Holds the host's TPM and the agents' keys, and answers attestd on\n"
         "RUN_DIR/keyd/keyd.sock.\n"
         "  --config FILE  configuration, shared with attestd (" CONFIG_DEFAULT ")\n"
@@ -53,6 +53,8 @@ static void usage(FILE *to)
         "                 attestd-keyd runs as). Others than that user reach the socket through\n"
         "                 the group that attestd-keyd runs as\n"
         "  --signer USER  the same for signatures, on RUN_DIR/keyd/sign.sock: attestd-tokend's\n"
+        "  --exporter USER  who among these is given the private keys of agents whose entry says\n"
+        "                 exportable: attestd-spiffed's (default: nobody)\n"
         "  --hsm-user USER  who serves run_dir/hsm/NAME/hsm.sock, beside root: attestd-hsmd's\n"
         "                 user, for modules whose user the configuration does not name (default:\n"
         "                 the user that attestd-keyd runs as)\n"
@@ -129,6 +131,9 @@ static void log_event(void *user, enum keyd_event event, const char *what,
     case KEYD_EVENT_POLICY:
         att_log(ATT_WARN, "keyd.policy-refused", ATT_S("file", what), ATT_S("reason", e->reason),
                 ATT_S("message", e->msg));
+        break;
+    case KEYD_EVENT_EXPORTED:
+        att_log(ATT_WARN, "keyd.exported", ATT_S("what", what));
         break;
     case KEYD_EVENT_CREATED:
         att_log(ATT_INFO, "keyd.created", ATT_S("what", what));
@@ -418,6 +423,7 @@ static enum att_rc start(const struct conf_attestd *conf, const struct command *
             .ticket_path = paths.ticket[0] ? paths.ticket : NULL,
             .clients = cmd->clients,
             .signers = cmd->signers,
+            .exporters = cmd->exporters,
             .hsms = hsms,
             .n_hsms = conf->n_hsms,
             .sign_socket_path = paths.sign_socket,
@@ -545,6 +551,10 @@ static int take_option(struct command *cmd, int option)
     case 's':
         return proc_users_add(&cmd->signers, optarg, &err) == ATT_OK ? -1
                                                                      : bad_user("--signer", &err);
+    case 'e':
+        return proc_users_add(&cmd->exporters, optarg, &err) == ATT_OK
+                   ? -1
+                   : bad_user("--exporter", &err);
     case 'm':
         return proc_user_find(optarg, &cmd->hsm_user, &err) == ATT_OK
                    ? -1
@@ -566,11 +576,15 @@ static int take_option(struct command *cmd, int option)
 
 int keyd_main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'}, {"client", required_argument, NULL, 'u'},
-        {"signer", required_argument, NULL, 's'}, {"hsm-user", required_argument, NULL, 'm'},
-        {"check", no_argument, NULL, 'k'},        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"client", required_argument, NULL, 'u'},
+                                            {"signer", required_argument, NULL, 's'},
+                                            {"hsm-user", required_argument, NULL, 'm'},
+                                            {"exporter", required_argument, NULL, 'e'},
+                                            {"check", no_argument, NULL, 'k'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'v'},
+                                            {NULL, 0, NULL, 0}};
     struct command cmd = {.config = CONFIG_DEFAULT, .hsm_user = geteuid()};
     for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         int code = take_option(&cmd, got);

@@ -170,7 +170,8 @@ struct keyd {
     struct tpm_queue *queue;
     struct att_secret host_secret;
 
-    struct keyd_quota quota; /* constant */
+    struct keyd_quota quota;     /* constant */
+    struct proc_users exporters; /* constant */
     pthread_mutex_t quota_lock;
     struct keyd_bucket *buckets;
     size_t bucket_count;

@@ -64,6 +64,7 @@ static enum att_rc listen_for_signers(struct keyd *keyd, const struct keyd_opts 
                                       struct att_err *err)
 {
     keyd->quota = opts->quota;
+    keyd->exporters = opts->exporters;
     if (!opts->sign_socket_path) {
         return ATT_OK;
     }

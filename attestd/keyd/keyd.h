@@ -37,6 +37,7 @@ enum keyd_event {
     KEYD_EVENT_COUNTER,  /* of the policy counter; what: what was done, err: what was not */
     KEYD_EVENT_MIGRATED, /* moved under the storage parent, or given up; what: which file */
     KEYD_EVENT_POLICY,   /* a file of the policies' folder is of no use; what: its name */
+    KEYD_EVENT_EXPORTED, /* a private key was given away; what: "key <id> agent <name>" */
     KEYD_EVENT_CREATED,  /* something was created; what: "hostSecret", "account", "key <id>" */
 };
 
@@ -75,7 +76,8 @@ struct keyd_opts {
     const char *issuer_url;           /* NULL: from issuer.json, or the ticket */
     const char *ticket_path;          /* NULL: none */
     struct proc_users clients;        /* who may ask on socket_path */
-    struct proc_users signers;        /* who may ask on sign_socket_path: tokend */
+    struct proc_users signers;        /* who may ask on sign_socket_path: tokend, spiffed */
+    struct proc_users exporters;      /* which of these may ask for keys: spiffed; none: nobody */
     const struct keyd_hsm_opts *hsms; /* the default first */
     size_t n_hsms;                    /* 0: this host has no HSM; at most KEYD_HSMS_MAX */
     struct keyd_quota quota;          /* of each agent on sign_socket_path */

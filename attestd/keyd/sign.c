@@ -1,6 +1,7 @@
-/* Signatures for agents: the one request of tokend (attestd/proc/sign_proto.h), on a socket of its
- * own. Whose signature it is was decided when tokend accepted the connection; here it is held
- * against the key, the frozen agents and the agent's quota. */
+/* Signatures for agents, and keys that their agents may have: the requests of tokend and spiffed
+ * (attestd/proc/sign_proto.h), on a socket of its own. Whose signature it is was decided when
+ * tokend accepted the connection; here it is held against the key, the frozen agents and the
+ * agent's quota. */
 #include "attestd/keyd/internal.h"
 
 #include "attestd/base/clock.h"
@@ -149,6 +150,72 @@ static enum att_rc sign(struct keyd *keyd, const struct proc_op *op, const struc
     return rc;
 }
 
+/* ---- EXPORT --------------------------------------------------------------------------------- */
+
+_Static_assert((int)PROC_SIGN_EXPORT_REQ_AGENT == (int)PROC_SIGN_REQ_AGENT, "SIGN and EXPORT");
+
+/* Root, too, is no exporter unless it is named: it has no use for this. */
+static bool is_exporter(const struct keyd *keyd, uid_t uid)
+{
+    for (size_t i = 0; i < keyd->exporters.count; i++) {
+        if (keyd->exporters.uids[i] == uid) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum att_rc check_export(const struct keyd_key *key, const char *agent, struct att_err *err)
+{
+    enum att_rc rc = check_key(key, agent, err);
+    if (rc == ATT_OK && !key->store->export_key) {
+        rc = keyd_deny(err, "keyNotExportable",
+                       "key %s was made in store %s: it never leaves it, only a new key can",
+                       key->id, key->store->name);
+    }
+    if (rc == ATT_OK && key->state != KEYD_KEY_ACTIVE) {
+        rc = keyd_deny(err, "keyState", "key %s is not the one in force", key->id);
+    }
+    return rc;
+}
+
+static enum att_rc export_for(struct keyd *keyd, uid_t uid, const struct proc_msg *request,
+                              struct att_secret *ret_pkcs8, bool *ret_tell, struct att_err *err)
+{
+    struct att_slice agent_text = request->v[PROC_SIGN_EXPORT_REQ_AGENT].bytes;
+    char agent[PROC_AGENT_MAX + 1], what[PROC_KEY_ID_LEN + PROC_AGENT_MAX + 16];
+    keyd_autokey key = {0};
+    if (!is_exporter(keyd, uid)) {
+        return keyd_deny(err, "exportUser", "user %u is none of those who may export keys",
+                         (unsigned)uid);
+    }
+    if (!proc_agent_name_ok(agent_text)) {
+        return att_fail(err, ATT_E_INVAL, "agent: a name as [a-z0-9][a-z0-9._-]* expected");
+    }
+    KEYD_TEXT(agent_text, agent);
+    enum att_rc rc = keyd_frozen_check(keyd, agent, err);
+    if (rc == ATT_OK) {
+        rc = keyd_keys_get(keyd, request->v[PROC_SIGN_EXPORT_REQ_KEY_ID].bytes, &key, err);
+    }
+    if (rc == ATT_OK) {
+        rc = check_export(&key, agent, err);
+    }
+    if (rc == ATT_OK) {
+        rc = keyd_store_ready(keyd, &key, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_quota(keyd, agent, ret_tell, err);
+    }
+    if (rc == ATT_OK) {
+        rc = key.store->export_key(keyd, &key, ret_pkcs8, err);
+    }
+    if (rc == ATT_OK) {
+        snprintf(what, sizeof what, "key %s agent %s", key.id, key.agent);
+        keyd_tell(keyd, KEYD_EVENT_EXPORTED, what, NULL);
+    }
+    return rc;
+}
+
 /* A program that is refused tries again, as fast as it can, and chooses the key's id. */
 static bool worth_telling(struct keyd *keyd, struct att_slice agent, enum att_rc rc,
                           const struct att_err *err)
@@ -165,10 +232,11 @@ enum att_rc keyd_sign_serve(void *user, const struct proc_peer *peer, const stru
 {
     struct keyd *keyd = user;
     struct keyd_sig sig;
-    bool tell = true;
-    (void)peer;
+    att_autosecret pkcs8 = {0};
+    bool tell = true, exports = op->op == PROC_SIGN_EXPORT;
     att_err_clear(err);
-    enum att_rc rc = sign(keyd, op, request, &sig, &tell, err);
+    enum att_rc rc = exports ? export_for(keyd, peer->uid, request, &pkcs8, &tell, err)
+                             : sign(keyd, op, request, &sig, &tell, err);
     if (rc != ATT_OK) {
         if (tell && worth_telling(keyd, request->v[PROC_SIGN_REQ_AGENT].bytes, rc, err)) {
             keyd_tell(keyd, KEYD_EVENT_REFUSED, op->name, err);
@@ -176,6 +244,6 @@ enum att_rc keyd_sign_serve(void *user, const struct proc_peer *peer, const stru
         return rc;
     }
     const struct proc_value values[] = {
-        [PROC_SIGN_REP_SIGNATURE] = {.bytes = ATT_SLICE(sig.bytes, sig.len)}};
+        {.bytes = exports ? att_secret_slice(&pkcs8) : ATT_SLICE(sig.bytes, sig.len)}};
     return proc_reply_encode(op, values, ret_payload, err);
 }

@@ -6,6 +6,7 @@
 #include <openssl/ec.h>
 #include <openssl/obj_mac.h>
 #include <openssl/param_build.h>
+#include <string.h>
 
 static enum att_rc public_point(const BIGNUM *scalar, uint8_t ret[KEYD_POINT_LEN],
                                 struct att_err *err)
@@ -110,4 +111,34 @@ enum att_rc keyd_softkey_sign(EVP_PKEY_CTX *ctx, const uint8_t digest[ATT_SHA256
     return EVP_PKEY_sign(ctx, der, &len, digest, ATT_SHA256_LEN) == 1
                ? certs_sig_raw(ATT_SLICE(der, len), ret_raw, err)
                : att_fail_openssl(err, ATT_E_CRYPTO, "signature");
+}
+
+enum att_rc keyd_softkey_pkcs8(const struct att_secret *scalar, const uint8_t point[KEYD_POINT_LEN],
+                               struct att_secret *ret_pkcs8, struct att_err *err)
+{
+    /* SEQUENCE { 0, { id-ecPublicKey, prime256v1 }, OCTET STRING { SEQUENCE { 1, OCTET STRING */
+    static const uint8_t head[] = {0x30, 0x81, 0x87, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06,
+                                   0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06,
+                                   0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
+                                   0x04, 0x6d, 0x30, 0x6b, 0x02, 0x01, 0x01, 0x04, 0x20};
+    static const uint8_t mid[] = {0xa1, 0x44, 0x03, 0x42, 0x00}; /* [1] { BIT STRING */
+    _Static_assert(sizeof head + KEYD_SCALAR_LEN + sizeof mid + KEYD_POINT_LEN == KEYD_PKCS8_LEN,
+                   "lengths");
+    att_autosecret made = {0};
+    enum att_rc rc = att_secret_new(&made, KEYD_PKCS8_LEN, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (!made.locked) {
+        (void)!att_fail(err, ATT_E_LIMIT, "no more memory can be locked (LimitMEMLOCK)");
+        att_err_reason(err, "memoryLock");
+        return ATT_E_LIMIT;
+    }
+    memcpy(made.ptr, head, sizeof head);
+    memcpy(made.ptr + sizeof head, scalar->ptr, KEYD_SCALAR_LEN);
+    memcpy(made.ptr + sizeof head + KEYD_SCALAR_LEN, mid, sizeof mid);
+    memcpy(made.ptr + sizeof head + KEYD_SCALAR_LEN + sizeof mid, point, KEYD_POINT_LEN);
+    *ret_pkcs8 = made;
+    made = (struct att_secret){0};
+    return ATT_OK;
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 
 static const struct keyd_store *const stores[] = {&keyd_store_tpm, &keyd_store_hsm,
-                                                  &keyd_store_memory, NULL};
+                                                  &keyd_store_memory, &keyd_store_exportable, NULL};
 
 const struct keyd_store *keyd_store_at(size_t i)
 {

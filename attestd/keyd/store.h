@@ -12,6 +12,7 @@
 #include "attestd/base/hash.h"
 #include "attestd/base/json.h"
 #include "attestd/base/keytype.h"
+#include "attestd/base/secret.h"
 #include "tpm/queue.h"
 
 struct keyd;
@@ -44,7 +45,7 @@ void keyd_proof_done(struct keyd_proof *proof);
 #define keyd_autoproof ATT_CLEANUP(keyd_proof_done) struct keyd_proof
 
 struct keyd_store {
-    const char *name; /* "tpm", "hsm", "memory": as in entries, evidence and certificates */
+    const char *name; /* "tpm", "hsm", "memory", "exportable": as in entries, certificates */
     size_t keys_max;  /* at once, of all agents, in each module */
     bool rsa;         /* keys of RSA, too; else P-256 only */
 
@@ -84,6 +85,11 @@ struct keyd_store {
     enum att_rc (*prove)(struct keyd *keyd, const struct keyd_key *key,
                          struct att_slice key_authorization, struct keyd_proof *ret_proof,
                          struct att_err *err);
+    /* The private key, as PKCS#8 DER (RFC 5958 §2), for its agent. The key is of this store from
+     * its first moment to its last, so that one made elsewhere never leaves. ATT_E_DENIED frozen,
+     * as for sign. NULL: no key of this store is ever shown. */
+    enum att_rc (*export_key)(struct keyd *keyd, const struct keyd_key *key,
+                              struct att_secret *ret_pkcs8, struct att_err *err);
     /* The key's agent is frozen: what is kept ready of the key for its next use (held) goes, until
      * it is used again. NULL: nothing is. Called with keyd->lock held: must not block. */
     void (*rest)(void *held);
@@ -98,6 +104,7 @@ struct keyd_store {
 };
 
 extern const struct keyd_store keyd_store_tpm, keyd_store_hsm, keyd_store_memory;
+extern const struct keyd_store keyd_store_exportable;
 
 /* NULL for a name that is none here. */
 const struct keyd_store *keyd_store_by_name(struct att_slice name);

@@ -3,7 +3,9 @@
  * inherited), never written, wiped when it is destroyed and when keyd ends. It does not outlive
  * keyd, and no TPM speaks for it: the AK's quote carries its digest, and the issuer gives it
  * minutes.
- */
+ *
+ * The store "exportable" is the same with one function more: what its keys' agents may be given.
+ * Which store a key is of is said once, when it is made. */
 #include "attestd/base/p256.h"
 #include "attestd/keyd/internal.h"
 #include "attestd/keyd/openkey.h"
@@ -55,8 +57,8 @@ static enum att_rc check_locked(const struct att_secret *scalar, struct att_err 
     }
     enum att_rc rc =
         att_fail(err, ATT_E_LIMIT,
-                 "no more memory can be locked (LimitMEMLOCK): keys of kind memory are "
-                 "made in no other");
+                 "no more memory can be locked (LimitMEMLOCK): keys in memory are made in no "
+                 "other");
     att_err_reason(err, "memoryLock");
     return rc;
 }
@@ -172,6 +174,14 @@ static enum att_rc prove(struct keyd *keyd, const struct keyd_key *key,
     return keyd_frozen_check(keyd, key->agent, err);
 }
 
+static enum att_rc export_key(struct keyd *keyd, const struct keyd_key *key,
+                              struct att_secret *ret_pkcs8, struct att_err *err)
+{
+    const struct held *held = key->held;
+    enum att_rc rc = keyd_frozen_check(keyd, key->agent, err);
+    return rc == ATT_OK ? keyd_softkey_pkcs8(&held->scalar, held->point, ret_pkcs8, err) : rc;
+}
+
 const struct keyd_store keyd_store_memory = {
     .name = "memory",
     .keys_max = KEYS_MAX,
@@ -180,6 +190,21 @@ const struct keyd_store keyd_store_memory = {
     .destroy = destroy,
     .sign = sign,
     .prove = prove,
+    .rest = rest,
+    .describe = describe,
+    .hold = hold,
+    .release = release,
+};
+
+const struct keyd_store keyd_store_exportable = {
+    .name = "exportable",
+    .keys_max = KEYS_MAX,
+    .ready = ready,
+    .create = create,
+    .destroy = destroy,
+    .sign = sign,
+    .prove = prove,
+    .export_key = export_key,
     .rest = rest,
     .describe = describe,
     .hold = hold,

@@ -1,6 +1,7 @@
 #include "attestd/proc/caller.h"
 
 #include "attestd/base/clock.h"
+#include "attestd/base/secret.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -142,6 +143,7 @@ static enum att_rc make_connection(const struct proc_caller *caller, int *ret_fd
 
 void proc_answer_done(struct proc_answer *answer)
 {
+    att_wipe(answer->frame.ptr, answer->frame.len); /* it may have been a secret */
     att_buf_done(&answer->frame);
 }
 

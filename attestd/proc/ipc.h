@@ -36,8 +36,9 @@ struct proc_shape {
 };
 
 enum proc_op_flag {
-    PROC_OP_AGAIN = 1, /* harmless to repeat: the client may resend it when the peer went away */
-    PROC_OP_FD = 2,    /* exactly one descriptor travels with the request (SCM_RIGHTS) */
+    PROC_OP_AGAIN = 1,  /* harmless to repeat: the client may resend it when the peer went away */
+    PROC_OP_FD = 2,     /* exactly one descriptor travels with the request (SCM_RIGHTS) */
+    PROC_OP_SECRET = 4, /* the server wipes its copies of the reply once it is sent */
 };
 
 struct proc_op {

@@ -142,14 +142,12 @@ enum {
     PROC_ENROL_PROVE_REP_PCRS,
 };
 
-/* KEY_CREATE: agent, keyStore ("tpm", "hsm", "memory"), keyType ("ec-p256"; in an HSM also
- * "rsa-2048", "rsa-3072"), hsm (which of the host's modules, where keyStore is "hsm"; empty: its
- * default) → one key record (below). A new key in that store, state "new".
- * ATT_E_UNSUPPORTED keyStore, keyType, hsmModule: not one of this keyd's stores, of that store's
- * types, of this host's modules.
- * ATT_E_LIMIT:
- * the agent's keys, or the store's, or all, are as many as there may be.
- * Not repeated by the client: after a lost connection KEY_LIST tells whether it was made. */
+/* KEY_CREATE: agent, keyStore ("tpm", "hsm", "memory", "exportable"), keyType ("ec-p256"; in an HSM
+ * also "rsa-2048", "rsa-3072"), hsm (which of the host's modules, where keyStore is "hsm"; empty:
+ * its default) → one key record (below). A new key in that store, state "new". ATT_E_UNSUPPORTED
+ * keyStore, keyType, hsmModule: not one of this keyd's stores, of that store's types, of this
+ * host's modules. ATT_E_LIMIT: the agent's keys, or the store's, or all, are as many as there may
+ * be. Not repeated by the client: after a lost connection KEY_LIST tells whether it was made. */
 enum {
     PROC_KEY_CREATE_REQ_AGENT,
     PROC_KEY_CREATE_REQ_KEY_STORE,
@@ -180,7 +178,7 @@ extern const struct proc_shape proc_key_record_shape;
 enum { PROC_KEY_LIST_REQ_AFTER };
 enum { PROC_KEY_LIST_REP_RECORDS };
 #define PROC_KEY_PAGE       100
-#define PROC_KEY_STORE_MAX  7
+#define PROC_KEY_STORE_MAX  10
 #define PROC_KEY_RECORD_MAX 4096
 
 /* KEY_EVIDENCE (M4): keyId, keyAuthorization (token "." thumbprint, of OUR account: else
@@ -189,9 +187,12 @@ enum { PROC_KEY_LIST_REP_RECORDS };
  * this key's agent: else ATT_E_DENIED evidenceKey, evidenceAgent), pcrSelection → certInfo
  * (TPMS_ATTEST), certSig, attest, quoteSig, pcrs (JSON text), pubArea, srkPub, parentPub (empty:
  * the parent is the SRK). certInfo, certSig, pubArea and srkPub are empty where the store states
- * nothing by itself ("memory"). "hsm": certInfo is what the module states of the key (CBOR,
- * provision/evidence/hsmattrs.h), certSig the key's r ‖ s (RSA: RSASSA-PSS) over
- * SHA-256(keyAuthorization ‖ that); pubArea and srkPub are empty. */
+ * nothing by itself ("memory", "exportable").
+ * "hsm": certInfo is what the module states of the key (CBOR,
+ * provision/evidence/hsmattrs.h),
+ * certSig the key's r ‖ s (RSA: RSASSA-PSS) over
+ * SHA-256(keyAuthorization ‖ that); pubArea and
+ * srkPub are empty. */
 enum {
     PROC_KEY_EVIDENCE_REQ_KEY_ID,
     PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION,

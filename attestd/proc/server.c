@@ -104,11 +104,17 @@ static bool serve_one(const struct connection *conn, struct att_buf *in, struct 
     answer(conn, &frame, passed, msg, payload);
     att_autobuf out = ATT_BUF_INIT(PROC_FRAME_MAX + 4);
     uint16_t reply = (uint16_t)(frame.op | PROC_REPLY);
-    if (proc_frame_encode(frame.id, reply, att_buf_slice(payload), &out, NULL) != ATT_OK) {
-        return false;
+    const struct proc_op *op = proc_op_find(conn->server->opts.table, frame.op);
+    enum att_rc rc = proc_frame_encode(frame.id, reply, att_buf_slice(payload), &out, NULL);
+    if (rc == ATT_OK) {
+        deadline = att_boottime_ms() + conn->server->opts.frame_timeout_ms;
+        rc = proc_frame_send(conn->fd, att_buf_slice(&out), deadline, NULL);
     }
-    deadline = att_boottime_ms() + conn->server->opts.frame_timeout_ms;
-    return proc_frame_send(conn->fd, att_buf_slice(&out), deadline, NULL) == ATT_OK;
+    if (op && (op->flags & PROC_OP_SECRET)) {
+        att_wipe(out.ptr, out.len);
+        att_wipe(payload->ptr, payload->len);
+    }
+    return rc == ATT_OK;
 }
 
 static void *connection_thread(void *arg)

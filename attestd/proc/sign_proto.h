@@ -1,5 +1,6 @@
-/* What tokend can ask keyd: signatures (run_dir/keyd/sign.sock, a socket of its own, so that
- * tokend can ask nothing else and attestd cannot ask this). */
+/* What tokend and spiffed can ask keyd: signatures, and spiffed alone keys that are made to be
+ * given away (run_dir/keyd/sign.sock, a socket of its own, so that tokend can ask nothing else and
+ * attestd cannot ask this). */
 #ifndef ATTESTD_PROC_SIGN_PROTO_H
 #define ATTESTD_PROC_SIGN_PROTO_H
 
@@ -11,6 +12,7 @@
 enum proc_sign_op {
     PROC_SIGN_SIGN = 1,
     PROC_SIGN_SIGN_RSA = 2,
+    PROC_SIGN_EXPORT = 3,
 };
 
 /* SIGN: agent (recorded by tokend when it accepted the connection, never one that the peer named),
@@ -31,6 +33,14 @@ enum {
     PROC_SIGN_RSA_REQ_SCHEME,
     PROC_SIGN_RSA_REQ_DIGEST,
 };
+
+/* EXPORT: agent, keyId → pkcs8 (DER, RFC 5958): the private key, for the agent itself. Answered to
+ * exporters only (attestd-spiffed's user). Both sides wipe what they held of it. ATT_E_DENIED:
+ * exportUser (the asking user is no exporter), keyNotExportable (made in another store, which is
+ * for good), keyState (not the agent's key in force), keyAgent, frozen. Others as of SIGN. */
+#define PROC_EXPORT_MAX 256
+enum { PROC_SIGN_EXPORT_REQ_AGENT, PROC_SIGN_EXPORT_REQ_KEY_ID };
+enum { PROC_SIGN_EXPORT_REP_PKCS8 };
 
 extern const struct proc_op proc_sign_table[];
 

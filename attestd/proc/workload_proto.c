@@ -81,5 +81,13 @@ const struct proc_op proc_workload_table[] = {
      {{{"trustDomain", PROC_TEXT, 1, PROC_TRUST_DOMAIN_MAX, 0},
        {"issuer", PROC_TEXT, 1, PROC_JWT_ISSUER_MAX, 0},
        {"keys", PROC_BYTES, 1, PROC_JWT_KEYS_MAX, 0}}}},
+    {PROC_WORKLOAD_EXPORT,
+     0, /* each is a record */
+     "EXPORT",
+     {{{"agent", PROC_TEXT, 1, PROC_AGENT_MAX, 0},
+       {"keyId", PROC_TEXT, PROC_KEY_ID_LEN, PROC_KEY_ID_LEN, 0},
+       {"pid", PROC_U32, 1, INT32_MAX, 0},
+       {"uid", PROC_U32, 0, UINT32_MAX, 0}}},
+     {{{0}}}},
     {0, 0, NULL, {{{0}}}, {{{0}}}},
 };

@@ -24,6 +24,7 @@ enum proc_workload_op {
     PROC_WORKLOAD_CRL = 8,
     PROC_WORKLOAD_TOKEN = 9,
     PROC_WORKLOAD_JWT_BUNDLE = 10,
+    PROC_WORKLOAD_EXPORT = 11,
 };
 
 /* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11", "spiffe";
@@ -40,12 +41,12 @@ enum { PROC_WORKLOAD_IDENTIFY_REP_AGENT, PROC_WORKLOAD_IDENTIFY_REP_IDENTITY };
 
 /* VIEW: agent → what it has now: spiffeId, keyId (of the key in force), notAfter (UTC seconds),
  * chain (DER, leaf first), bundle (DER, workload roots), generation (another number when anything
- * of it changed), keyStore ("tpm", "hsm", "memory": tokend keeps those apart whose keys may be
- * long in coming; nothing else depends on it). ATT_E_NOTFOUND noCertificate: nothing is in force
- * (not issued yet, expired, removed).
- * VIEW_HSM: the same, and hsm (the HSM module that the entry names; empty: the default, or none):
- * tokend keeps modules apart, too. An operation of its own, so that a tokend which outlives an
- * upgrade keeps working. */
+ * of it changed), keyStore ("tpm", "hsm", "memory", "exportable", as the entry says: tokend keeps
+ * those apart whose keys may be long in coming, spiffed asks for a key only where it is
+ * "exportable"). ATT_E_NOTFOUND noCertificate: nothing is in force (not issued yet, expired,
+ * removed). VIEW_HSM: the same, and hsm (the HSM module that the entry names; empty: the default,
+ * or none): tokend keeps modules apart, too. An operation of its own, so that a tokend which
+ * outlives an upgrade keeps working. */
 enum { PROC_WORKLOAD_VIEW_REQ_AGENT };
 enum {
     PROC_WORKLOAD_VIEW_REP_SPIFFE_ID,
@@ -134,6 +135,18 @@ enum {
     PROC_WORKLOAD_JWT_BUNDLE_REP_TRUST_DOMAIN,
     PROC_WORKLOAD_JWT_BUNDLE_REP_ISSUER,
     PROC_WORKLOAD_JWT_BUNDLE_REP_KEYS,
+};
+
+/* EXPORT: agent, keyId, pid, uid (of the caller that is to get the key) → (). May this key be given
+ * to its agent now? With yes a record "exported" stands in the host's log; without a record there
+ * is no yes. Answered to spiffed only. ATT_E_DENIED: keyNotExportable (the entry does not say so),
+ * exportUser. ATT_E_RETRY keyChanging: the key or certificate in force is another, or not such a
+ * one yet. ATT_E_NOTFOUND noCertificate. ATT_E_UNREACHABLE hostLog: the log cannot be written. */
+enum {
+    PROC_WORKLOAD_EXPORT_REQ_AGENT,
+    PROC_WORKLOAD_EXPORT_REQ_KEY_ID,
+    PROC_WORKLOAD_EXPORT_REQ_PID,
+    PROC_WORKLOAD_EXPORT_REQ_UID,
 };
 
 extern const struct proc_op proc_workload_table[];

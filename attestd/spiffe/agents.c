@@ -40,6 +40,7 @@ void spiffed_agent_leave(struct agent *agent)
     *at = agent->next;
     ask_forget(agent->asking);
     grpc_bytes_unref(agent->chain);
+    att_buf_done(&agent->svid);
     free(agent);
 }
 
@@ -89,6 +90,8 @@ static void keep(struct agent *agent, const struct proc_value *v)
     agent->fetched = true;
     agent->known = agent->asked;
     proc_take_text(v[PROC_WORKLOAD_VIEW_REP_HSM].bytes, agent->hsm, sizeof agent->hsm);
+    agent->in_hsm = att_slice_eq_str(v[PROC_WORKLOAD_VIEW_REP_KEY_STORE].bytes, "hsm");
+    agent->exportable = att_slice_eq_str(v[PROC_WORKLOAD_VIEW_REP_KEY_STORE].bytes, "exportable");
     if (agent->chain && agent->generation == generation) {
         return;
     }
@@ -96,11 +99,15 @@ static void keep(struct agent *agent, const struct proc_value *v)
                    sizeof agent->spiffe_id);
     proc_take_text(v[PROC_WORKLOAD_VIEW_REP_KEY_ID].bytes, agent->key_id, sizeof agent->key_id);
     agent->not_after = (int64_t)v[PROC_WORKLOAD_VIEW_REP_NOT_AFTER].num;
-    agent->in_hsm = att_slice_eq_str(v[PROC_WORKLOAD_VIEW_REP_KEY_STORE].bytes, "hsm");
     grpc_bytes_unref(agent->chain);
     agent->chain = encode_chain(agent, v);
     agent->generation = generation;
-    agent->fetched = agent->chain != NULL; /* no memory: asked again */
+    att_buf_done(&agent->svid);
+    agent->svid = ATT_BUF_INIT((size_t)PROC_CHAIN_MAX * PROC_CERT_MAX);
+    for (size_t i = 0; i < v[PROC_WORKLOAD_VIEW_REP_CHAIN].item_count; i++) {
+        att_buf_put_slice(&agent->svid, v[PROC_WORKLOAD_VIEW_REP_CHAIN].items[i]);
+    }
+    agent->fetched = agent->chain && !agent->svid.failed; /* no memory: asked again */
 }
 
 static void keep_none(struct agent *agent)
@@ -110,6 +117,7 @@ static void keep_none(struct agent *agent)
     grpc_bytes_unref(agent->chain);
     agent->chain = NULL;
     agent->generation = 0;
+    att_buf_done(&agent->svid);
 }
 
 static void tell_jobs(struct agent *agent, enum att_rc rc, const struct att_err *err)
@@ -122,11 +130,11 @@ static void tell_jobs(struct agent *agent, enum att_rc rc, const struct att_err 
         }
         for (struct job *job = peer->jobs; job; job = job->next) {
             bool asks = job->kind == JOB_CHAIN || job->kind == JOB_WATCH || job->kind == JOB_SIGN ||
-                        spiffed_sds_is(job);
+                        job->kind == JOB_X509_SVID || spiffed_sds_is(job);
             if (asks && job->due && !job->sent && !job->asking && rc != ATT_OK) {
                 spiffed_finish_err(job, ATT_E_UNREACHABLE, err);
             }
-            job->due = job->due || job->kind == JOB_SDS_STREAM ||
+            job->due = job->due || job->kind == JOB_SDS_STREAM || job->kind == JOB_X509_SVID ||
                        (job->kind == JOB_WATCH && job->generation != agent->generation);
         }
         spiffed_peer_pump(peer);

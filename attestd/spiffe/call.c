@@ -2,6 +2,7 @@
 #include "attestd/spiffe/internal.h"
 
 #include "attestd/base/clock.h"
+#include "attestd/base/secret.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@ struct grpc_bytes *grpc_bytes_new(size_t len)
         len <= GRPC_ANSWER_MAX ? malloc(sizeof *bytes + GRPC_PREFIX_LEN + len) : NULL;
     if (bytes) {
         bytes->refs = 1;
+        bytes->secret = false;
         bytes->len = GRPC_PREFIX_LEN + len;
         bytes->data[0] = 0; /* not compressed */
         for (unsigned i = 0; i < 4; i++) {
@@ -38,6 +40,9 @@ struct grpc_bytes *grpc_bytes_ref(struct grpc_bytes *bytes)
 void grpc_bytes_unref(struct grpc_bytes *bytes)
 {
     if (bytes && --bytes->refs == 0) {
+        if (bytes->secret) {
+            att_wipe(bytes->data, bytes->len);
+        }
         free(bytes);
     }
 }

@@ -27,6 +27,7 @@ struct grpc_call;
 /* An answer, shared by the streams that it goes to. */
 struct grpc_bytes {
     unsigned refs;
+    bool secret;    /* wiped with the last reference */
     size_t len;     /* with the prefix of a message */
     uint8_t data[]; /* prefix and message */
 };

@@ -105,12 +105,14 @@ bool spiffed_sds_take(struct job *job, struct att_slice message)
 /* ---- secrets ------------------------------------------------------------------------------- */
 
 /* The agent's certificate and private key, PEM, and their generation. False: the call is finished
- * or remains due. No agent's key may leave its store yet. */
+ * or remains due. No private key leaves by this service yet. */
 static bool certificate(struct job *job, struct sds_secret *ret, uint64_t *ret_generation)
 {
     (void)ret;
     (void)ret_generation;
-    spiffed_keep_key(job);
+    spiffed_finish(job, GRPC_PERMISSION_DENIED,
+                   "no private key is served by SDS: use PKCS#11 (public/pkcs11.sock), the service "
+                   "attestd.v1.Signer, or FetchX509SVID where the entry says exportable");
     return false;
 }
 

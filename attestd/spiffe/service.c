@@ -252,19 +252,11 @@ static void serve_bundles(struct job *job)
     grpc_call_send(job->call, bundle->message);
 }
 
-void spiffed_keep_key(struct job *job)
-{
-    spiffed_finish(job, GRPC_PERMISSION_DENIED,
-                   "the key of this agent never leaves its store, and this method must hand it "
-                   "out: use PKCS#11 (public/pkcs11.sock) or the service attestd.v1.Signer on "
-                   "this socket");
-}
-
 void spiffed_job_serve(struct job *job)
 {
     switch (job->kind) {
     case JOB_X509_SVID:
-        spiffed_keep_key(job);
+        spiffed_svid_serve(job);
         return;
     case JOB_SDS_STREAM:
     case JOB_SDS_FETCH:

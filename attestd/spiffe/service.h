@@ -15,6 +15,7 @@
 #include "provision/oidc/jwks.h"
 
 #include <event2/event.h>
+#include <protobuf-c/protobuf-c.h>
 
 #define UIDS_MAX      1024
 #define UID_RATE      50 /* new connections of a user in a second, on average */
@@ -66,7 +67,8 @@ struct agent {
     int64_t not_after;
     char spiffe_id[PROC_SPIFFE_ID_MAX + 1];
     char key_id[PROC_KEY_ID_LEN + 1];
-    bool in_hsm;
+    bool in_hsm, exportable;         /* by the entry: its key may be asked for */
+    struct att_buf svid;             /* its certificates, DER, leaf first, one behind the other */
     char hsm[PROC_HSM_NAME_MAX + 1]; /* its module; empty: the default */
 };
 
@@ -105,11 +107,15 @@ struct job {
     bool due;            /* something is to be done when its peer is proved */
     bool sent;           /* a message */
     uint64_t generation; /* of the last message */
-    /* SIGN */
+    /* SIGN, X509_SVID */
     struct ask_call *asking;
     struct sign_request sign;
     char agent[PROC_AGENT_MAX + 1]; /* for whom keyd was asked; empty: not yet */
     uint64_t entries;               /* … and by which it was that agent */
+    /* X509_SVID: the bundle of the last message; which key was asked for; not before then again. */
+    uint64_t bundle_generation;
+    char key_id[PROC_KEY_ID_LEN + 1];
+    int64_t retry_ms;
     /* JWT_SVID: audiences, a newline behind each (sign.spiffe_id: whose). JWT_VALIDATE: the one
      * audience, and the token. Owned. */
     char *jwt_audience, *jwt;
@@ -206,8 +212,6 @@ bool spiffed_begin(void *peer);
 void spiffed_end_of_call(void *peer);
 void spiffed_ended(void *peer, struct grpc_call *call);
 void spiffed_job_serve(struct job *job); /* its peer is proved */
-/* The call asks for a private key, and none may leave its store. */
-void spiffed_keep_key(struct job *job);
 void spiffed_finish(struct job *job, enum grpc_status status, const char *message);
 /* The same, in the words of an error of another process. */
 void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *err);
@@ -226,6 +230,10 @@ void spiffed_sds_stream_free(struct sds_stream *sds);
 void spiffed_sds_done(struct sds_bundle *bundle);
 /* Is it one whose answer is made of the bundle? */
 bool spiffed_sds_is(const struct job *job);
+
+/* ---- svid.c ---- */
+/* FetchX509SVID: the certificate with its key, for agents whose entry says "exportable". */
+void spiffed_svid_serve(struct job *job);
 
 /* ---- jwt.c ---- */
 /* FetchJWTSVID and ValidateJWTSVID. False: the call is finished. */
@@ -257,5 +265,8 @@ bool spiffed_agent_known(const struct agent *agent);
 void spiffed_watch(struct spiffed *spiffed);          /* asks attestd whether anything changed */
 void spiffed_bundle_refresh(struct spiffed *spiffed); /* if it is not the one in force */
 void spiffed_bundle_done(struct bundle *bundle);
+/* The lists of crl, which they borrow; returns how many. */
+#define SPIFFED_CRLS_MAX 8
+size_t spiffed_bundle_lists(const struct bundle *bundle, ProtobufCBinaryData ret[SPIFFED_CRLS_MAX]);
 
 #endif

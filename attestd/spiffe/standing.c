@@ -11,8 +11,9 @@
 #include <string.h>
 
 #define ROOTS_MAX ((size_t)PROC_BUNDLE_MAX * PROC_CERT_MAX)
-#define CRLS_MAX  8
-#define CRL_MAX   (GRPC_ANSWER_MAX - ROOTS_MAX - 4096) /* what an answer has room for */
+#define CRLS_MAX  SPIFFED_CRLS_MAX
+#define SVID_MAX  ((size_t)PROC_CHAIN_MAX * PROC_CERT_MAX)
+#define CRL_MAX   (GRPC_ANSWER_MAX - ROOTS_MAX - SVID_MAX - 8192) /* what an answer has room for */
 
 /* ---- the bundle ---------------------------------------------------------------------------- */
 
@@ -48,6 +49,17 @@ static size_t split_lists(struct att_slice all, ProtobufCBinaryData ret[CRLS_MAX
     return n;
 }
 
+size_t spiffed_bundle_lists(const struct bundle *bundle, ProtobufCBinaryData ret[SPIFFED_CRLS_MAX])
+{
+    return split_lists(att_buf_slice(&bundle->crl), ret);
+}
+
+/* Whose messages have the bundle in them. */
+static bool of_bundle(const struct job *job)
+{
+    return job->kind == JOB_X509_BUNDLES || job->kind == JOB_X509_SVID || spiffed_sds_is(job);
+}
+
 static struct grpc_bytes *encode(const struct bundle *bundle)
 {
     char id[sizeof "spiffe://" + PROC_TRUST_DOMAIN_MAX];
@@ -62,7 +74,7 @@ static struct grpc_bytes *encode(const struct bundle *bundle)
     message.bundles = entries;
     message.n_bundles = 1;
     message.crl = crls;
-    message.n_crl = split_lists(att_buf_slice(&bundle->crl), crls);
+    message.n_crl = spiffed_bundle_lists(bundle, crls);
     struct grpc_bytes *bytes = grpc_bytes_new(protobuf_c_message_get_packed_size(&message.base));
     if (bytes) {
         (void)protobuf_c_message_pack(&message.base, bytes->data + 5);
@@ -85,7 +97,7 @@ static void pump_all(struct spiffed *spiffed)
         next = peer->next;
         for (struct job *job = peer->jobs; job; job = job->next) {
             job->due =
-                job->due || spiffed_sds_is(job) ||
+                job->due || job->kind == JOB_X509_SVID || spiffed_sds_is(job) ||
                 (job->kind == JOB_X509_BUNDLES && job->generation != spiffed->bundle.generation);
         }
         spiffed_peer_pump(peer);
@@ -113,7 +125,7 @@ static void failed(struct spiffed *spiffed, const struct att_err *err)
     spiffed->bundle.retry_ms = att_boottime_ms() + RETRY_MS;
     for (struct peer *peer = spiffed->peers; peer && !spiffed->bundle.message; peer = peer->next) {
         for (struct job *job = peer->jobs; job; job = job->next) {
-            if ((job->kind == JOB_X509_BUNDLES || spiffed_sds_is(job)) && job->due) {
+            if (of_bundle(job) && job->due && !job->sent) {
                 spiffed_finish_err(job, ATT_E_UNREACHABLE, err);
             }
         }
@@ -229,7 +241,7 @@ static bool wants_bundle(const struct spiffed *spiffed)
 {
     for (const struct peer *peer = spiffed->peers; peer; peer = peer->next) {
         for (const struct job *job = peer->jobs; job; job = job->next) {
-            if (job->kind == JOB_X509_BUNDLES || spiffed_sds_is(job)) {
+            if (of_bundle(job)) {
                 return true;
             }
         }

@@ -36,7 +36,7 @@ static const char *const members[MEMBERS] = {
 #define LEVEL_MAX     3
 
 /* The words; which of them is good enough is the verifier's to say. */
-static const char *const stores[] = {KEY_STORE_TPM, KEY_STORE_HSM, "memory"};
+static const char *const stores[] = {KEY_STORE_TPM, KEY_STORE_HSM, "memory", "exportable"};
 
 void evidence_statement_done(struct evidence_statement *statement)
 {
@@ -120,7 +120,8 @@ static enum att_rc check_key(const struct evidence_statement *s, enum att_rc cod
                              struct att_err *err)
 {
     if (!known_store(s->key_store)) {
-        return att_fail(err, code, "evidence: keyStore \"%s\", expected tpm, hsm or memory",
+        return att_fail(err, code,
+                        "evidence: keyStore \"%s\", expected tpm, hsm, memory or exportable",
                         s->key_store);
     }
     bool tpm = strcmp(s->key_store, KEY_STORE_TPM) == 0;

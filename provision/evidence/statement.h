@@ -17,7 +17,7 @@
 /* Owns logs (without data) and selectors; evidence_statement_done. */
 struct evidence_statement {
     char identifier[EVIDENCE_IDENTIFIER_LEN]; /* as in the order, e.g. a SPIFFE ID */
-    char key_store[8];                        /* "tpm", "hsm", "memory" */
+    char key_store[16];                       /* "tpm", "hsm", "memory", "exportable" */
     /* "hsm" only: the name of the host's HSM module that has the key, by the host's word; "":
      * absent, the issuer did not say that it reads it, or the host is of a version before it */
     char hsm[EVIDENCE_HSM_NAME_MAX + 1];

@@ -114,10 +114,11 @@ static enum att_rc load(void *user, struct store_tx *tx, struct att_err *err)
 
 static uint32_t key_bit(enum conf_key_kind kind)
 {
-    return kind == CONF_KEY_TPM      ? VERIFY_KEY_TPM
-           : kind == CONF_KEY_HSM    ? VERIFY_KEY_HSM
-           : kind == CONF_KEY_MEMORY ? VERIFY_KEY_MEMORY
-                                     : 0;
+    return kind == CONF_KEY_TPM          ? VERIFY_KEY_TPM
+           : kind == CONF_KEY_HSM        ? VERIFY_KEY_HSM
+           : kind == CONF_KEY_MEMORY     ? VERIFY_KEY_MEMORY
+           : kind == CONF_KEY_EXPORTABLE ? VERIFY_KEY_EXPORTABLE
+                                         : 0;
 }
 
 static uint32_t key_stores(const struct conf_profile *profile)

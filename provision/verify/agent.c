@@ -219,15 +219,18 @@ static const struct {
     enum evidence_fmt fmt;
 } kinds[] = {{"tpm", VERIFY_KEY_TPM, EVIDENCE_FMT_TPM},
              {"hsm", VERIFY_KEY_HSM, EVIDENCE_FMT_HSM},
-             {"memory", VERIFY_KEY_MEMORY, EVIDENCE_FMT_HOST}};
+             {"memory", VERIFY_KEY_MEMORY, EVIDENCE_FMT_HOST},
+             {"exportable", VERIFY_KEY_EXPORTABLE, EVIDENCE_FMT_HOST}};
 
 /* "tpm" for its bit; for people. */
 static const char *kind_name(uint32_t bit)
 {
-    return bit == VERIFY_KEY_TPM      ? "tpm"
-           : bit == VERIFY_KEY_HSM    ? "hsm"
-           : bit == VERIFY_KEY_MEMORY ? "memory"
-                                      : "none";
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (bit == kinds[i].bit) {
+            return kinds[i].name;
+        }
+    }
+    return "none";
 }
 
 static bool check_store(const struct verify_agent_in *in, struct read *read,

@@ -22,6 +22,8 @@
 #define VERIFY_KEY_TPM    1U
 #define VERIFY_KEY_HSM    2U
 #define VERIFY_KEY_MEMORY 4U
+/* In memory, too, and the agent is given it on demand: docs/AGENTS.md. */
+#define VERIFY_KEY_EXPORTABLE 8U
 /* Types of key: bit i stands for enum att_keytype i. */
 #define VERIFY_TYPE(type) (1U << (type))
 
@@ -80,7 +82,7 @@ struct verify_agent_facts {
     struct parse_name key_name;    /* len 0: the key is in no TPM */
     uint8_t spki[VERIFY_SPKI_MAX]; /* of the key judged: what verify_csr compares with */
     size_t spki_len;
-    const char *key_store; /* static: "tpm", "hsm", "memory" */
+    const char *key_store; /* static: "tpm", "hsm", "memory", "exportable" */
     const char *key_type;  /* static: "ec-p256", "rsa-2048" … */
     char hsm[EVIDENCE_HSM_NAME_MAX +
              1]; /* the HSM module's name, by the host's word; "": not said */

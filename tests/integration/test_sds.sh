@@ -107,9 +107,9 @@ refused INVALID_ARGUMENT "resource_names: default, the caller's SPIFFE ID, *" $u
 refused RESOURCE_EXHAUSTED "the request is longer than 64 KiB" $user raw long=70000
 refused INVALID_ARGUMENT "resource_names: default, *" $user fetch ROOTCA spiffe://bank.example/agent/beta
 refused INVALID_ARGUMENT "resource_names: default, *" $user fetch spiffe://other.example
-refused PERMISSION_DENIED "the key of this agent never leaves its store*" $user fetch default
-refused PERMISSION_DENIED "the key of this agent never leaves its store*" $user fetch spiffe://bank.example/agent/alpha
-refused PERMISSION_DENIED "the key of this agent never leaves its store*" $user stream ROOTCA default < /dev/null
+refused PERMISSION_DENIED "no private key is served by SDS*" $user fetch default
+refused PERMISSION_DENIED "no private key is served by SDS*" $user fetch spiffe://bank.example/agent/alpha
+refused PERMISSION_DENIED "no private key is served by SDS*" $user stream ROOTCA default < /dev/null
 ok "strangers, other messages and types, too many and too long names, unknown ones, a key that stays: refused, each with its reason"
 
 # ---- validation contexts ----

@@ -323,7 +323,10 @@ static void derive_evidence(struct forge *forge, forge_mutate mutate)
     if (forge->memory) {
         att_autobuf spki = {0};
         forge_spki(outside_key(forge), &spki);
-        (void)strncpy(statement->key_store, forge->hsm ? "hsm" : "memory",
+        (void)strncpy(statement->key_store,
+                      forge->hsm          ? "hsm"
+                      : forge->exportable ? "exportable"
+                                          : "memory",
                       sizeof(statement->key_store) - 1);
         statement->has_key_spki = true;
         att_sha256(statement->key_spki, att_buf_slice(&spki));
@@ -433,9 +436,10 @@ static void derive_inputs(struct forge *forge)
         .key_authorization = forge->key_authorization,
         .identifier = forge->identifier,
         .key_types = VERIFY_TYPE(ATT_KEYTYPE_P256),
-        .key_stores = forge->hsm      ? VERIFY_KEY_HSM
-                      : forge->memory ? VERIFY_KEY_MEMORY
-                                      : VERIFY_KEY_TPM,
+        .key_stores = forge->hsm          ? VERIFY_KEY_HSM
+                      : forge->exportable ? VERIFY_KEY_EXPORTABLE
+                      : forge->memory     ? VERIFY_KEY_MEMORY
+                                          : VERIFY_KEY_TPM,
         .ak = {.ak_pub = att_buf_slice(&forge->ak.area),
                .ak_cert = att_buf_slice(&forge->ak_cert),
                .clock = previous,

@@ -73,6 +73,7 @@ struct forge {
     struct forge_ek_cert ek_cert_spec;
     bool no_parent;    /* the key stands right under the SRK */
     bool memory;       /* the agent's key is in no TPM: fmt attestd-host */
+    bool exportable;   /* … a key that its agent is given, with memory */
     bool hsm;          /* with memory: fmt attestd-hsm; certify_bytes, certify_sig are
                           its attributes (CBOR) and its r ‖ s over them */
     EVP_PKEY *outside; /* with memory: this key (RSA, say) and not the agent's; borrowed */

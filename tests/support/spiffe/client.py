@@ -47,6 +47,31 @@ def show_chain(answer):
         bundle=len(answer.bundle), notAfter=answer.not_after, store=answer.key_store)
 
 
+def show_svid(answer):
+    """The key belongs to the leaf, the leaf to the roots; how the key is held, by the issuer's word in the leaf."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    one = answer.svids[0]
+    leaf = x509.load_der_x509_certificate(one.x509_svid[:der_len(one.x509_svid)])
+    key = serialization.load_der_private_key(one.x509_svid_key, None)
+    again = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    uris = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
+        x509.UniformResourceIdentifier)
+    held = [one.value.value for one in leaf.extensions if isinstance(one.value, x509.UnrecognizedExtension)]
+    life = (leaf.not_valid_after - leaf.not_valid_before).total_seconds()
+    say(svids=len(answer.svids), id=one.spiffe_id, uris=uris, leaf=sha(leaf.public_bytes(form[0])),
+        fits=key.public_key().public_bytes(*form) == leaf.public_key().public_bytes(*form), key=sha(one.x509_svid_key),
+        pkcs8=again == one.x509_svid_key, bundle=sha(one.bundle), crl=[sha(one) for one in answer.crl],
+        marked=any(b"exportable" in one for one in held), life=life)
+
+
+def der_len(data):
+    """Of the first of several values in a row."""
+    octets = data[1] & 0x7f if data[1] & 0x80 else 0
+    return 2 + octets + (int.from_bytes(data[2:2 + octets], "big") if octets else data[1])
+
+
 def stream(call, show):
     try:
         for answer in call:
@@ -99,7 +124,7 @@ def run(command, *args):
         metadata = tuple(tuple(one.split("=")) for one in args)
         stream(workload.FetchX509Bundles(workload_pb2.X509BundlesRequest(), metadata=metadata), show_bundles)
     elif command == "svid":
-        stream(workload.FetchX509SVID(workload_pb2.X509SVIDRequest(), metadata=MARK), lambda one: say(svids=len(one.svids)))
+        stream(workload.FetchX509SVID(workload_pb2.X509SVIDRequest(), metadata=MARK), show_svid)
     elif command == "jwt":
         for call in (lambda: workload.FetchJWTSVID(workload_pb2.JWTSVIDRequest(audience=["a"]), metadata=MARK),
                      lambda: list(workload.FetchJWTBundles(workload_pb2.JWTBundlesRequest(), metadata=MARK)),

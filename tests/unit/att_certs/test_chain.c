@@ -390,6 +390,12 @@ static void test_holding_refused(void **state)
     der.ptr[7] = 'm';
     der.ptr[15] = '/';
     assert_int_equal(certs_key_holding_parse(att_buf_slice(&der), &out, NULL), ATT_E_PARSE);
+    att_buf_reset(&der);
+    in.store = CERTS_STORE_EXPORTABLE;
+    assert_ok(certs_key_holding_encode(&in, &der, err));
+    assert_ok(certs_key_holding_parse(att_buf_slice(&der), &out, err));
+    assert_int_equal(out.store, CERTS_STORE_EXPORTABLE);
+    assert_string_equal(certs_key_store_name(out.store), "exportable");
     in.store = CERTS_STORE_NONE;
     assert_int_equal(certs_key_holding_encode(&in, &der, NULL), ATT_E_INVAL);
 }

@@ -321,8 +321,8 @@ static void test_statement_hsm(void **state)
 static void test_statement_of_other_stores(void **state)
 {
     (void)state;
-    static const char *const stores[] = {"memory", "hsm"};
-    for (size_t i = 0; i < 2; i++) {
+    static const char *const stores[] = {"memory", "hsm", "exportable"};
+    for (size_t i = 0; i < 3; i++) {
         struct evidence_statement s = sample(), back = {0};
         struct att_buf out = {0};
         struct att_err err = {0};
@@ -352,7 +352,7 @@ static void test_statement_of_other_stores(void **state)
         word[0] ^= 1;
         att_err_clear(&err);
         assert_int_equal(evidence_statement_parse(att_buf_slice(&out), &back, &err), ATT_E_PARSE);
-        assert_non_null(strstr(err.msg, "expected tpm, hsm or memory"));
+        assert_non_null(strstr(err.msg, "expected tpm, hsm, memory or exportable"));
         att_buf_reset(&out);
         strcpy(s.key_store, "tpm");
         att_err_clear(&err);

@@ -346,6 +346,7 @@ struct tpm {
     bool no_log;              /* its host sends none with its statements */
     bool memory;              /* the agent's key is in the host's memory */
     bool hsm;                 /* or, with memory, in an HSM */
+    bool exportable;          /* … and its agent is given it */
     const uint8_t *k, *nonce; /* while it answers M1 */
 };
 
@@ -411,6 +412,7 @@ RIG void tpm_stage(struct forge *f, enum forge_stage stage)
         f->clock = t->clock;
         f->memory = t->memory;
         f->hsm = t->hsm;
+        f->exportable = t->exportable;
         f->identifier = t->identifier ? t->identifier : f->identifier;
     }
     if (stage == FORGE_EVIDENCE && t->ak_cert.len) {

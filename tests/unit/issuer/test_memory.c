@@ -4,8 +4,9 @@
 
 #include "provision/enrol/messages.h"
 
-#define TPM_ONLY "lifetime: 1h\n    keys: [tpm]\n    boot: forge"
-#define MEMORY   "lifetime: 15m\n    keys: [tpm, memory]\n    boot: forge"
+#define TPM_ONLY   "lifetime: 1h\n    keys: [tpm]\n    boot: forge"
+#define EXPORTABLE "lifetime: 10m\n    keys: [tpm, memory, exportable]\n    boot: forge"
+#define MEMORY     "lifetime: 15m\n    keys: [tpm, memory]\n    boot: forge"
 
 static void entry(struct stage *s, const char *key)
 {
@@ -255,6 +256,52 @@ static void certificate_says_so(void **state)
     stage_free(&s);
 }
 
+/* The profile allows it and the entry says so, or there is no certificate; and that says so. */
+static void exportable_keys(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o;
+    char text[512], url[256];
+    stage_memory(&s);
+    snprintf(text, sizeof text,
+             "trust_domain: bank.example\nagents:\n"
+             "  - { name: " RIG_NAME ", owner: x@bank.example, hosts: [ \"ek:%s\" ],\n"
+             "      workload: { uid: 1 }, key: exportable, profile: trading }\n",
+             s.tpm.ek_id);
+    rig_admin_refused(&s.rig, "entry.apply",
+                      json_pack("{s:s, s:s}", "text", text, "filename", "e.yaml"), "keyStore");
+    s.tpm.exportable = true;
+    refused_order(&s, "keyStore"); /* the profile allows memory alone */
+    reconfigure(&s.rig, MEMORY, EXPORTABLE);
+    refused_order(&s, "keyStore"); /* the entry says memory */
+    entry(&s, "exportable");
+    s.tpm.exportable = false;
+    refused_order(&s, "keyStore"); /* a key that was made to stay */
+    s.tpm.exportable = true;
+    ready_order(&s, &o);
+    reconfigure(&s.rig, EXPORTABLE, MEMORY);
+    assert_int_not_equal(rig_finalize(&s.client, &o, s.tpm.base->agent.pkey, FORGE_IDENTIFIER),
+                         200);
+    client_refused(&s.client, "keyStore"); /* not allowed any more since the verdict */
+    assert_int_equal(rig_rows(&s.rig, &store_certs), 0);
+    reconfigure(&s.rig, MEMORY, EXPORTABLE);
+    rig_time = att_now_utc_s();
+    ready_order(&s, &o);
+    assert_int_equal(rig_finalize(&s.client, &o, s.tpm.base->agent.pkey, FORGE_IDENTIFIER), 200);
+    snprintf(url, sizeof url, "%s", client_text(&s.client, "certificate"));
+    assert_int_equal(client_get(&s.client, url), 200);
+    certs_autostack *certs = NULL;
+    rig_ok(certs_pem_parse(att_buf_slice(&s.client.last.body), &certs, &err));
+    struct certs_key_holding holding;
+    struct certs_cert_info info;
+    rig_ok(certs_key_holding_get(sk_X509_value(certs, 0), &holding, &err));
+    rig_ok(certs_cert_info(sk_X509_value(certs, 0), &info, &err));
+    assert_int_equal(holding.store, CERTS_STORE_EXPORTABLE);
+    assert_true(info.not_after <= rig_time + 600);
+    stage_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +311,7 @@ int main(void)
         cmocka_unit_test(another_entry_of_that_name),
         cmocka_unit_test(long_lives_are_not_configured),
         cmocka_unit_test(certificate_says_so),
+        cmocka_unit_test(exportable_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

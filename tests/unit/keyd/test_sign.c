@@ -10,17 +10,19 @@
 
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
+#include <openssl/x509.h>
 
 #include <stdatomic.h>
 
 static char sign_sock[200];
 static const char *store; /* every test runs for each: keys of all stores sign alike */
-static atomic_int refusals_told;
+static atomic_int refusals_told, exports_told;
 
 static void hear(void *user, enum keyd_event event, const char *what, const struct att_err *err)
 {
     (void)user, (void)what, (void)err;
     atomic_fetch_add(&refusals_told, event == KEYD_EVENT_REFUSED);
+    atomic_fetch_add(&exports_told, event == KEYD_EVENT_EXPORTED);
 }
 
 static struct keyd_opts with_sign(const struct fixture *f)
@@ -286,6 +288,111 @@ static void open_until_frozen_or_destroyed(void **state)
     proc_key_done(&old);
 }
 
+static enum att_rc export_key(struct proc_caller *caller, const char *agent, const char *key_id,
+                              struct att_buf *ret_pkcs8, struct att_err *err)
+{
+    proc_autoanswer answer = {0};
+    const struct proc_value values[] = {
+        [PROC_SIGN_EXPORT_REQ_AGENT] = proc_text(agent),
+        [PROC_SIGN_EXPORT_REQ_KEY_ID] = proc_text(key_id),
+    };
+    enum att_rc rc = proc_call(caller, PROC_SIGN_EXPORT, values, -1, &answer, err);
+    if (rc == ATT_OK) {
+        att_buf_reset(ret_pkcs8);
+        att_buf_put_slice(ret_pkcs8, answer.msg.v[PROC_SIGN_EXPORT_REP_PKCS8].bytes);
+    }
+    return rc;
+}
+
+/* The key of the certificate, in the form that libcrypto writes, too. */
+static void check_pkcs8(const struct att_buf *pkcs8, const struct proc_key *key)
+{
+    const uint8_t *at = pkcs8->ptr;
+    PKCS8_PRIV_KEY_INFO *info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &at, (long)pkcs8->len), *again;
+    assert_non_null(info);
+    assert_ptr_equal(at, pkcs8->ptr + pkcs8->len);
+    EVP_PKEY *pkey = EVP_PKCS82PKEY(info);
+    assert_non_null(pkey);
+    uint8_t *der = NULL, *spki = NULL;
+    int spki_len = i2d_PUBKEY(pkey, &spki);
+    assert_true(att_slice_eq(ATT_SLICE(spki, (size_t)spki_len), att_buf_slice(&key->spki)));
+    again = EVP_PKEY2PKCS8(pkey);
+    int len = i2d_PKCS8_PRIV_KEY_INFO(again, &der);
+    assert_true(att_slice_eq(ATT_SLICE(der, (size_t)len), att_buf_slice(pkcs8)));
+    OPENSSL_free(der);
+    OPENSSL_free(spki);
+    EVP_PKEY_free(pkey);
+    PKCS8_PRIV_KEY_INFO_free(info);
+    PKCS8_PRIV_KEY_INFO_free(again);
+}
+
+static void a_key_that_was_made_to_stay_stays(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const stores[] = {"tpm", "memory"};
+    struct att_err err = {0};
+    struct proc_key key = {0};
+    struct proc_caller *caller = signer();
+    att_autobuf pkcs8 = {0};
+    stop(f);
+    struct keyd_opts opts = with_sign(f);
+    opts.exporters = (struct proc_users){{getuid()}, 1};
+    start_opts(f, &opts, "ready");
+    for (size_t i = 0; i < sizeof stores / sizeof stores[0]; i++) {
+        store = stores[i];
+        active_key(f, "alpha", &key);
+        assert_refused(export_key(caller, "alpha", key.key_id, &pkcs8, &err), ATT_E_DENIED,
+                       "keyNotExportable");
+        proc_key_done(&key);
+    }
+    assert_int_equal(pkcs8.len, 0);
+    proc_caller_free(caller);
+}
+
+static void gives_an_exportable_key_to_its_agent(void **state)
+{
+    struct fixture *f = *state;
+    struct att_err err = {0};
+    struct proc_key key = {0}, next = {0};
+    struct proc_caller *caller = signer();
+    att_autobuf pkcs8 = {0};
+    store = "exportable";
+    active_key(f, "alpha", &key);
+    /* Who signs does not export by that; root neither. */
+    assert_refused(export_key(caller, "alpha", key.key_id, &pkcs8, &err), ATT_E_DENIED,
+                   "exportUser");
+    stop(f);
+    proc_key_done(&key);
+    struct keyd_opts opts = with_sign(f);
+    opts.exporters = (struct proc_users){{getuid()}, 1};
+    opts.on_event = hear;
+    atomic_store(&exports_told, 0);
+    start_opts(f, &opts, "ready");
+    assert_ok(proc_keyd_key_create(f->client, "alpha", store, &key, &err));
+    assert_string_equal(key.store, "exportable");
+    assert_refused(export_key(caller, "alpha", key.key_id, &pkcs8, &err), ATT_E_DENIED, "keyState");
+    assert_ok(proc_keyd_key_activate(f->client, key.key_id, &err));
+    assert_refused(export_key(caller, "beta", key.key_id, &pkcs8, &err), ATT_E_DENIED, "keyAgent");
+    assert_ok(proc_keyd_freeze(f->client, "alpha", &err));
+    assert_refused(export_key(caller, "alpha", key.key_id, &pkcs8, &err), ATT_E_DENIED, "frozen");
+    assert_ok(proc_keyd_thaw(f->client, "alpha", &err));
+    assert_int_equal(atomic_load(&exports_told), 0);
+    assert_ok(export_key(caller, "alpha", key.key_id, &pkcs8, &err));
+    assert_int_equal(atomic_load(&exports_told), 1);
+    check_pkcs8(&pkcs8, &key);
+    /* The one before signs on, and is not given away any more. */
+    active_key(f, "alpha", &next);
+    assert_refused(export_key(caller, "alpha", key.key_id, &pkcs8, &err), ATT_E_DENIED, "keyState");
+    assert_ok(export_key(caller, "alpha", next.key_id, &pkcs8, &err));
+    check_pkcs8(&pkcs8, &next);
+    assert_int_equal(atomic_load(&exports_told), 2);
+    assert_ok(proc_keyd_key_destroy(f->client, next.key_id, &err));
+    assert_int_equal(export_key(caller, "alpha", next.key_id, &pkcs8, NULL), ATT_E_NOTFOUND);
+    proc_key_done(&key);
+    proc_key_done(&next);
+    proc_caller_free(caller);
+}
+
 static int setup_tpm_keys(void **state)
 {
     store = "tpm";
@@ -312,6 +419,10 @@ int main(void)
         IN_EACH_STORE(each_socket_has_its_own_table),
         IN_EACH_STORE(quota_bounds_one_agent_alone),
         cmocka_unit_test_setup_teardown(open_until_frozen_or_destroyed, setup_memory_keys,
+                                        keyd_teardown),
+        cmocka_unit_test_setup_teardown(a_key_that_was_made_to_stay_stays, setup_tpm_keys,
+                                        keyd_teardown),
+        cmocka_unit_test_setup_teardown(gives_an_exportable_key_to_its_agent, setup_tpm_keys,
                                         keyd_teardown),
         cmocka_unit_test_setup_teardown(the_same_refusal_is_told_once_a_second, setup_tpm_keys,
                                         keyd_teardown),

@@ -41,6 +41,36 @@ static void entry_says_tpm(struct forge *f, enum forge_stage stage)
     f->agent_in.entry_store = VERIFY_KEY_TPM;
 }
 
+/* A key that its agent is given is no memory key: the profile and the entry each must say it. */
+static void exportable(struct forge *f, enum forge_stage stage)
+{
+    if (stage == FORGE_EVIDENCE) {
+        memcpy(f->statement.key_store, "exportable", 11);
+    }
+}
+
+static void profile_says_memory(struct forge *f, enum forge_stage stage)
+{
+    exportable(f, stage);
+    AT(FORGE_DONE)
+    f->agent_in.key_stores = VERIFY_KEY_TPM | VERIFY_KEY_HSM | VERIFY_KEY_MEMORY;
+}
+
+static void only_profile_says_exportable(struct forge *f, enum forge_stage stage)
+{
+    exportable(f, stage);
+    AT(FORGE_DONE)
+    f->agent_in.key_stores = VERIFY_KEY_MEMORY | VERIFY_KEY_EXPORTABLE;
+    f->agent_in.entry_store = VERIFY_KEY_MEMORY;
+}
+
+static void entry_says_exportable(struct forge *f, enum forge_stage stage)
+{
+    AT(FORGE_DONE)
+    f->agent_in.key_stores = VERIFY_KEY_MEMORY | VERIFY_KEY_EXPORTABLE;
+    f->agent_in.entry_store = VERIFY_KEY_EXPORTABLE;
+}
+
 static void entry_says_memory(struct forge *f, enum forge_stage stage)
 {
     AT(FORGE_DONE)
@@ -230,6 +260,16 @@ static const struct {
     {{"honest", NULL, VERIFY_REASON_NONE}, false, NULL},
     {{"honest, entry says so", entry_says_memory, VERIFY_REASON_NONE}, false, NULL},
     {{"honest, apart", honest_apart, VERIFY_REASON_NONE}, false, NULL},
+    {{"profile allows memory, key is exportable", profile_says_memory, VERIFY_REASON_KEY_STORE},
+     false,
+     "the profile does not allow keys of kind \"exportable\""},
+    {{"entry says memory, key is exportable", only_profile_says_exportable,
+      VERIFY_REASON_KEY_STORE},
+     false,
+     "the agent's entry says \"memory\""},
+    {{"entry says exportable, key is memory", entry_says_exportable, VERIFY_REASON_KEY_STORE},
+     false,
+     "the agent's entry says \"exportable\""},
     {{"profile allows none", profile_tpm_only, VERIFY_REASON_KEY_STORE},
      false,
      "the profile does not allow keys of kind \"memory\""},
@@ -326,10 +366,25 @@ static void test_what_is_skipped(void **state)
     forge_free(f);
 }
 
+static void test_exportable_is_said(void **state)
+{
+    (void)state;
+    struct forge *f = forge_new(FORGE_EK_P256, FORGE_ORDER);
+    verify_autoverdict *verdict = verify_verdict_new();
+    struct verify_agent_facts facts = {0};
+    f->memory = f->exportable = true;
+    forge_build(f, NULL);
+    f->agent_in.entry_store = VERIFY_KEY_EXPORTABLE;
+    assert_int_equal(verify_agent(&f->agent_in, verdict, &facts), VERIFY_ACCEPTED);
+    assert_string_equal(facts.key_store, "exportable");
+    forge_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_cases),
-                                       cmocka_unit_test(test_what_is_skipped)};
+                                       cmocka_unit_test(test_what_is_skipped),
+                                       cmocka_unit_test(test_exportable_is_said)};
     stranger = forge_p256();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     EVP_PKEY_free(stranger);
