@@ -67,10 +67,11 @@ const struct ctl_command ctl_host_commands[] = {
      .params = {NAME, {CTL_FLAG, "pem", NULL, false}},
      .show = ctl_cert_show},
     {.noun = "token",
-     .help = "a JWT-SVID of an agent for one audience; --out FILE writes it there, mode 0600",
-     .op = "token",
-     .params = {NAME, MUST("audience"), OPT("out")},
-     .show = ctl_token_show},
+     .help = "a JWT-SVID of an agent for --audience, or the token that --exchange PROFILE gets for "
+             "one; --out FILE writes it there, mode 0600, --refresh keeps that fresh",
+     .params =
+         {NAME, OPT("audience"), OPT("exchange"), OPT("out"), {CTL_FLAG, "refresh", NULL, false}},
+     .show = ctl_token_run},
     {.noun = "quote",
      .help = "a quote by the AK with logs, as raw TPM structures in --out DIR",
      .op = "quote",

@@ -4,7 +4,7 @@
 
 #include "attestd/ctl/ctl.h"
 
-enum ctl_exit ctl_token_show(const struct ctl_ctx *ctx, const struct ctl_args *args,
-                             const json_t *result);
+enum ctl_exit ctl_token_run(const struct ctl_ctx *ctx, const struct ctl_args *args,
+                            const json_t *result);
 
 #endif

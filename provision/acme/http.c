@@ -23,7 +23,7 @@ struct acme_http {
     CURL *easy;
     char *ca_file, *cert_file, *key_file;
     struct acme_pin pin;
-    bool proxy_from_env;
+    bool proxy_from_env, tls12;
     int connect_timeout_ms;
     atomic_bool cancelled;
 };
@@ -49,6 +49,7 @@ static enum att_rc copy_config(const struct acme_http_config *config, struct acm
                                struct att_err *err)
 {
     http->proxy_from_env = config->proxy_from_env;
+    http->tls12 = config->tls12;
     http->connect_timeout_ms =
         config->connect_timeout_ms > 0 ? config->connect_timeout_ms : CONNECT_TIMEOUT_MS;
     http->cert_file = config->cert_file ? strdup(config->cert_file) : NULL;
@@ -149,7 +150,8 @@ static CURLcode on_ssl_ctx(CURL *easy, void *ssl_ctx, void *user)
 {
     struct acme_http *http = user;
     (void)easy;
-    if (SSL_CTX_set_min_proto_version(ssl_ctx, TLS1_3_VERSION) != 1) {
+    if (SSL_CTX_set_min_proto_version(ssl_ctx, http->tls12 ? TLS1_2_VERSION : TLS1_3_VERSION) !=
+        1) {
         return CURLE_SSL_CONNECT_ERROR;
     }
     /* OpenSSL before 3.5 does not know the hybrid group and refuses the whole list. */
@@ -359,7 +361,9 @@ static CURLcode set_trust(struct acme_http *http)
     CURL *easy = http->easy;
     CURLcode bad = curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
     bad |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
-    bad |= curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
+    bad |=
+        curl_easy_setopt(easy, CURLOPT_SSLVERSION,
+                         (long)(http->tls12 ? CURL_SSLVERSION_TLSv1_2 : CURL_SSLVERSION_TLSv1_3));
     if (http->cert_file) {
         bad |= curl_easy_setopt(easy, CURLOPT_SSLCERT, http->cert_file);
         bad |= curl_easy_setopt(easy, CURLOPT_SSLKEY, http->key_file);

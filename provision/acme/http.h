@@ -1,4 +1,5 @@
-/* HTTPS client for one issuer: TLS 1.3, own trust anchor only, no redirects, bounded bodies.
+/* HTTPS client for one issuer: TLS 1.3 unless tls12, own trust anchor only, no redirects, bounded
+ * bodies.
  *
  * One object is used by one thread at a time (connections are kept and reused); acme_http_cancel
  * may be called from any thread. The process must ignore SIGPIPE. */
@@ -19,6 +20,7 @@ struct acme_http_config {
     const char *cert_file;    /* PEM, leaf first: shown to a server that asks; NULL: none */
     const char *key_file;     /* PEM, of it */
     bool proxy_from_env;      /* obey https_proxy/no_proxy; otherwise never a proxy */
+    bool tls12;               /* TLS 1.2, too: for servers that are not ours */
     int connect_timeout_ms;   /* 0 = 10 s */
 };
 

@@ -1,0 +1,186 @@
+#!/usr/bin/env bash
+# attestctl token --exchange with real processes: JWT-SVIDs of a real issuer for tokens of an OAuth server made of
+# oauthlib, which verifies them with python3-jwt by what the issuer publishes. What is refused, by whom and why; then
+# the three grants, and a file that is kept fresh.
+set -euo pipefail
+# shellcheck disable=SC2154 # dir, bin, port and the ports come from job.sh and port_into
+# shellcheck source=../support/job.sh
+. "$ATT_SOURCE_DIR/tests/support/job.sh"
+/usr/bin/python3 -c 'import oauthlib, cryptography, jwt' 2> /dev/null || job_skip "no python3-oauthlib, python3-jwt"
+job_setup
+ok() { echo "ok: $*"; }
+job_make_tpm
+job_write_conf
+id_port='' oauth_port=''
+port_into id_port
+port_into oauth_port
+api=https://api.example
+cat >> "$dir/issuer.yaml" << END
+jwt:
+  issuer: "https://127.0.0.1:$id_port"
+  listen: "127.0.0.1:$id_port"
+END
+job_start_all
+status=0
+keeper=
+trap 'status=$?; [ -z "$keeper" ] || kill -s KILL $keeper; job_stop oauth KILL; set +e; (exit $status); job_cleanup' EXIT
+wait_for 60 job_host_known
+ctl host approve "$(job_host_id)" --label job > /dev/null
+cat > "$dir/agents.yaml" << END
+trust_domain: bank.example
+agents:
+  - {name: alpha, owner: "x@bank.example", hosts: ["ek:$(job_host_id)"], workload: {uid: 62001}, key: tpm,
+     profile: trading, audiences: [ "$api", sts.example ]}
+END
+ctl entry apply -f "$dir/agents.yaml" > /dev/null
+wait_for 60 job_settled alpha
+
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=oauth -keyout "$dir/oauth.key" \
+    -out "$dir/oauth.pem" -addext subjectAltName=IP:127.0.0.1 2> /dev/null
+job_start oauth /usr/bin/python3 "$ATT_SOURCE_DIR/tests/support/oauth/server.py" "$oauth_port" "$dir/oauth.pem" \
+    "$dir/oauth.key" "https://127.0.0.1:$id_port" "$dir/issuer/ca/tls-root.pem" "$api"
+wait_for 30 grep -q '^ready' "$dir/log/oauth.log"
+requests() { grep -c "^/$1 " "$dir/log/oauth.log" || true; }
+
+# profile PATH [LINE…]: for that path of the server; a later line of the same key takes the place of ours
+profile() {
+    local at=$1 line
+    shift
+    {
+        printf 'endpoint: "https://127.0.0.1:%s/%s"\ngrant: token-exchange\naudience: "%s"\n' "$oauth_port" "$at" "$api"
+        printf 'ca_file: "%s"\ntimeout: 5s\n' "$dir/oauth.pem"
+    } > "$dir/p.yaml"
+    for line in "$@"; do
+        sed -i "/^${line%%:*}:/d" "$dir/p.yaml"
+        [ "${line#*:}" = "" ] || echo "$line" >> "$dir/p.yaml"
+    done
+}
+out=$dir/tmp/token
+echo untouched > "$out"
+refused() { # refused PATTERN: nothing on standard output, the file as it was, exit code 1
+    local code=0
+    ctl token alpha --exchange "$dir/p.yaml" --out "$out" > "$dir/tmp/out" 2> "$dir/tmp/err" || code=$?
+    # shellcheck disable=SC2053 # a pattern
+    if [ $code != "${2:-1}" ] || [ -s "$dir/tmp/out" ] || [[ "$(cat "$dir/tmp/err")" != *$1* ]] ||
+        [ "$(cat "$out")" != untouched ]; then
+        cat "$dir/tmp/err" "$dir/p.yaml"
+        job_fail "expected $1, exit ${2:-1}, found exit $code"
+    fi
+    ! grep -q 'eyJ' "$dir/tmp/err" || job_fail "a token in an error"
+}
+
+# ---- refused before anything is sent ----
+profile token "endpoint: \"http://127.0.0.1:$oauth_port/token\""
+refused "p.yaml:5: endpoint: expected https://"
+profile token "audience: https://other.example"
+refused audienceDenied
+profile token "grant: client-assertion"
+refused "client_id: required by the grant"
+profile token "ca_file:"
+refused issuerTls
+profile token "endpoint: \"https://localhost:$oauth_port/token\""
+refused issuerTls
+[ "$(requests token)" = 0 ] || job_fail "something was sent"
+ok "http, an audience that the entry does not allow, no client id, a server that is not known, another's name: nothing is sent"
+
+# ---- refused by the server ----
+profile token "audience: sts.example"
+refused "invalid_grant: *status 400: *udience"
+profile late/token
+refused "invalid_grant: *Signature has expired"
+profile other/token
+refused "invalid_grant: *Invalid issuer"
+profile token "grant: client-assertion" "client_id: somebody"
+refused "invalid_client: *status 401: no such client"
+profile token "subject_token_type: urn:ietf:params:oauth:token-type:saml2"
+refused "invalid_request: *subject_token_type"
+ok "another audience, an old one, another issuer, another client, another type of token: the server's own word"
+
+# ---- answers that are none ----
+profile redirect
+refused redirect:
+[ "$(requests token)" = 3 ] || job_fail "a redirect was followed"
+while read -r at pattern; do
+    profile "$at"
+    refused "$pattern"
+done << 'END'
+huge the answer has more than 65536 bytes
+none answerToken: *expected access_token
+html answerForm:
+dpop answerType:
+lines answerToken:
+over answerLifetime:
+busy answerStatus: *status 503
+echo invalid_grant: *status 400: \?\[31mbad \[...\]
+END
+profile slow "timeout: 1s"
+refused "https://127.0.0.1:$oauth_port/slow"
+profile token "endpoint: \"https://127.0.0.1:1/token\""
+refused "https://127.0.0.1:1/token" 3
+ok "a redirect, answers that are too long, without a token, no JSON, of another type, slow; what repeats the token is not shown"
+
+# ---- granted ----
+whoami() { curl -sS --cacert "$dir/oauth.pem" -H "Authorization: Bearer $1" "https://127.0.0.1:$oauth_port/whoami"; }
+granted() { # granted GRANT SCOPE: and the server knows whose it is
+    ctl token alpha --exchange "$dir/p.yaml" > "$dir/tmp/got" || job_fail "$1"
+    whoami "$(cat "$dir/tmp/got")" > "$dir/tmp/who"
+    [ "$(jq -r '.sub + " " + .grant + " " + .scope' "$dir/tmp/who")" = "spiffe://bank.example/agent/alpha $1 $2" ] ||
+        job_fail "$(cat "$dir/tmp/who")"
+}
+profile token "fields: { scope: \"read & write=ü\" }"
+granted urn:ietf:params:oauth:grant-type:token-exchange "read & write=ü"
+profile token "body: json" "fields: { scope: a }"
+granted urn:ietf:params:oauth:grant-type:token-exchange a
+profile token "grant: jwt-bearer" "fields: { scope: a }"
+granted urn:ietf:params:oauth:grant-type:jwt-bearer a
+profile token "grant: client-assertion" "client_id: robot" "fields: { scope: a }"
+granted client_credentials a
+ctl --json token alpha --exchange "$dir/p.yaml" > "$dir/tmp/got"
+left=$(($(date -d "$(jq -r .expiresAt "$dir/tmp/got")" +%s) - $(date +%s)))
+[ $left -gt 500 ] && [ $left -le 600 ] || job_fail "expiresAt: $left"
+ctl token alpha --exchange "$dir/p.yaml" --out "$out" > "$dir/tmp/out"
+[ "$(stat -c %a "$out")" = 600 ] && whoami "$(cat "$out")" > "$dir/tmp/who" || job_fail "--out"
+[ "$(jq -r .scope "$dir/tmp/who")" = a ] || job_fail "$(cat "$dir/tmp/who")"
+ok "token-exchange (form and JSON), jwt-bearer, client-assertion: the server knows the agent by the token; a file of mode 600"
+
+# ---- usage ----
+code=0
+ctl token alpha > /dev/null 2>&1 || code=$?
+[ $code = 2 ] || job_fail "neither audience nor profile: $code"
+code=0
+ctl token alpha --exchange "$dir/p.yaml" --refresh > /dev/null 2>&1 || code=$?
+[ $code = 2 ] || job_fail "--refresh without --out: $code"
+code=0
+ctl token alpha --exchange ../x > /dev/null 2>&1 || code=$?
+[ $code = 1 ] || job_fail "a profile that is not there: $code"
+
+# ---- kept fresh ----
+profile short/token
+"$bin/attestctl" --socket "$dir/run/control.sock" token alpha --exchange "$dir/p.yaml" --out "$out" --refresh \
+    < /dev/null > "$dir/log/keeper.log" 2>&1 {job_port_lock}>&- &
+keeper=$!
+fresh() { [ "$(requests short/token)" -ge "$1" ] && grep -q until "$dir/log/keeper.log"; }
+wait_for 30 fresh 3
+before=$(cat "$out")
+changed() { [ "$(cat "$out")" != "$before" ]; }
+wait_for 30 changed
+[ "$(stat -c %a "$out")" = 600 ] || job_fail "mode $(stat -c %a "$out")"
+job_stop oauth
+failing() { grep -q "127.0.0.1:$oauth_port/short/token" "$dir/log/keeper.log"; }
+wait_for 30 failing
+before=$(cat "$out")
+[ -n "$before" ] && kill -0 "$keeper" || job_fail "the old one is not there, or nobody is"
+job_start oauth /usr/bin/python3 "$ATT_SOURCE_DIR/tests/support/oauth/server.py" "$oauth_port" "$dir/oauth.pem" \
+    "$dir/oauth.key" "https://127.0.0.1:$id_port" "$dir/issuer/ca/tls-root.pem" "$api"
+wait_for 60 changed
+kill -s TERM "$keeper"
+code=0
+wait "$keeper" || code=$?
+keeper=
+[ $code = 0 ] || job_fail "SIGTERM: exit $code"
+ok "--refresh: replaced before it ends, kept while the server is away, taken up again; SIGTERM is exit 0"
+for where in "$dir"/log/{issuerd,attestd,keyd,keeper}.log; do
+    ! grep -qaF "$before" "$where" || job_fail "a token in $where"
+    ! grep -qa 'eyJ' "$where" || job_fail "a JWT in $where"
+done
+ok "no token in the logs"
