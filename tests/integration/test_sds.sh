@@ -55,7 +55,8 @@ say() {
 answers() { jq -c 'select(.nonce)' "$log" 2> /dev/null; }
 count() { answers > "$dir/tmp/answers" && [ "$(wc -l < "$dir/tmp/answers")" = "$1" ]; }
 last() { answers | tail -n 1 | jq -r "$1"; }
-code() { [ "$(tail -n 1 "$log" | jq -r '.code // ""')" = "$1" ]; }
+# What is done may be said after the call's end.
+code() { [ "$(jq -r 'select(.code) | .code' "$log" 2> /dev/null)" = "$1" ]; }
 
 service=62010
 job_start_keyd() { job_start keyd "$bin/attestd-keyd" --config "$dir/attestd.yaml" --signer $service; }
@@ -163,6 +164,7 @@ entries 62009
 wait_for 30 code PERMISSION_DENIED
 entries $user
 exec 8>&-
+wait_for 30 has_crl # the entries are in force again
 follow ROOTCA
 said=0
 wait_for 30 count 1

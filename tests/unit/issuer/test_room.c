@@ -364,13 +364,13 @@ static void certificates_without_end(void **state)
                           "'valid', error, ";
     const int upto[] = {750, CONF_LIMIT_ORDERS};
     for (int i = 0, have = 0; i < 2; have = upto[i++]) {
-        snprintf(
-            sql[i], sizeof sql[i],
-            "WITH RECURSIVE n(i) AS (SELECT %d UNION ALL SELECT i + 1 FROM n WHERE i < %d)"
-            " INSERT INTO orders SELECT 'o' || i, %s 't' || i, pcr_selection, logs, policy,"
-            " entry, entry_version, clock, decision, cert, key_spki, created_at, expires_at,"
-            " verdict_at, measured, authz, replaces, parent FROM n, (SELECT * FROM orders LIMIT 1)",
-            have + 1, upto[i], columns);
+        snprintf(sql[i], sizeof sql[i],
+                 "WITH RECURSIVE n(i) AS (SELECT %d UNION ALL SELECT i + 1 FROM n WHERE i < %d)"
+                 " INSERT INTO orders SELECT 'o' || i, %s 't' || i, pcr_selection, logs, policy,"
+                 " entry, entry_version, clock, decision, cert, key_spki, created_at, expires_at,"
+                 " verdict_at, measured, authz, replaces, parent, hsm FROM n, (SELECT * FROM "
+                 "orders LIMIT 1)",
+                 have + 1, upto[i], columns);
         number(&s.rig, sql[i]);
         assert_int_equal(rig_order(&s.client, RIG_NAME, &o), i ? 429 : 201);
     }
