@@ -92,7 +92,7 @@ static void keep(struct agent *agent, const struct proc_value *v)
     proc_take_text(v[PROC_WORKLOAD_VIEW_REP_HSM].bytes, agent->hsm, sizeof agent->hsm);
     agent->in_hsm = att_slice_eq_str(v[PROC_WORKLOAD_VIEW_REP_KEY_STORE].bytes, "hsm");
     agent->exportable = att_slice_eq_str(v[PROC_WORKLOAD_VIEW_REP_KEY_STORE].bytes, "exportable");
-    if (agent->chain && agent->generation == generation) {
+    if (agent->chain && !agent->svid.failed && agent->generation == generation) {
         return;
     }
     proc_take_text(v[PROC_WORKLOAD_VIEW_REP_SPIFFE_ID].bytes, agent->spiffe_id,
