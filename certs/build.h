@@ -89,8 +89,7 @@ ATT_MUST_USE enum att_rc certs_sealed_get(const X509 *cert, struct certs_sealed 
  * without it says nothing of a module. */
 #define CERTS_HSM_NAME_MAX 32
 struct certs_hsm {
-    char name[CERTS_HSM_NAME_MAX +
-              1]; /* [a-z0-9][a-z0-9._-]*; "": the certificate does not have it */
+    char name[CERTS_HSM_NAME_MAX + 1]; /* [a-z0-9][a-z0-9._-]*; "": it is not there */
 };
 ATT_MUST_USE enum att_rc certs_hsm_encode(const struct certs_hsm *hsm, struct att_buf *ret_der,
                                           struct att_err *err);

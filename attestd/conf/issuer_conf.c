@@ -52,7 +52,7 @@ static const cyaml_schema_field_t profile_fields[] = {
     STR(conf_profile, name, PTR),
     STR(conf_profile, description, OPT),
     STR(conf_profile, lifetime, OPT),
-    STRS(conf_profile, keys, OPT, 1, 3),
+    STRS(conf_profile, keys, OPT, 1, 4),
     STRS(conf_profile, key_types, OPT, 1, 3),
     STRS(conf_profile, hsms, OPT, 1, CONF_PROFILE_HSMS_MAX),
     STR(conf_profile, boot, PTR),

@@ -188,10 +188,8 @@ enum { PROC_KEY_LIST_REP_RECORDS };
  * (TPMS_ATTEST), certSig, attest, quoteSig, pcrs (JSON text), pubArea, srkPub, parentPub (empty:
  * the parent is the SRK). certInfo, certSig, pubArea and srkPub are empty where the store states
  * nothing by itself ("memory", "exportable").
- * "hsm": certInfo is what the module states of the key (CBOR,
- * provision/evidence/hsmattrs.h),
- * certSig the key's r ‖ s (RSA: RSASSA-PSS) over
- * SHA-256(keyAuthorization ‖ that); pubArea and
+ * "hsm": certInfo is what the module states of the key (CBOR, provision/evidence/hsmattrs.h),
+ * certSig the key's r ‖ s (RSA: RSASSA-PSS) over SHA-256(keyAuthorization ‖ that); pubArea and
  * srkPub are empty. */
 enum {
     PROC_KEY_EVIDENCE_REQ_KEY_ID,

@@ -2,15 +2,15 @@
  * no TPM2_Certify: the six checks certifyType … keyParent are then reported as skipped, and
  * evidenceMismatch compares keySpki instead of keyName. One of fmt "attestd-hsm" is signed by the
  * key itself over SHA-256(keyAuthorization ‖ attributes) (certifySignature, certifyNonce),
- * keyAttributes are what its module states, keyHsm is about the
- * module that the host says has it (skipped for a key in none), keyType is of the key's own size
- * and exponent; certifyType, certifyName and keyParent are skipped. All others are the same for
- * all. Checks of verify_agent, in order: malformed, keyStore, keyType, keyHsm, akUnknown,
- * akAttributes, certifyType, certifySignature, certifyNonce, certifyName, keyAttributes, keyParent,
- * quoteMagic, quoteType, quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest,
- * tpmCleared, clockRollback, akStale, evidenceMismatch, logMissing, logReplay, policyMissing,
- * policyUnsigned, policySigner, policyNotYetValid, policyExpired, bootPolicy. Of verify_csr:
- * malformed, csrSignature, csrName, csrAccountKey, csrKey. */
+ * keyAttributes are what its module states, keyHsm is about the module that the host says has it
+ * (skipped for a key in none), keyType is of the key's own size and exponent; certifyType,
+ * certifyName and keyParent are skipped. All others are the same for all. Checks of verify_agent,
+ * in order: malformed, keyStore, keyType, keyHsm, akUnknown, akAttributes, certifyType,
+ * certifySignature, certifyNonce, certifyName, keyAttributes, keyParent, quoteMagic, quoteType,
+ * quoteSignature, akHierarchy, quoteNonce, pcrSelection, pcrDigest, tpmCleared, clockRollback,
+ * akStale, evidenceMismatch, logMissing, logReplay, policyMissing, policyUnsigned, policySigner,
+ * policyNotYetValid, policyExpired, bootPolicy. Of verify_csr: malformed, csrSignature, csrName,
+ * csrAccountKey, csrKey. */
 #ifndef ATTESTD_VERIFY_AGENT_H
 #define ATTESTD_VERIFY_AGENT_H
 
@@ -63,8 +63,8 @@ struct verify_agent_in {
      * any, and hosts need not say. */
     const char *const *hsms;
     size_t n_hsms;
-    const char
-        *entry_hsm; /* that the entry names: another one is refused, none is not; NULL: none */
+    /* That the entry names: another one is refused, none is not; NULL: none. */
+    const char *entry_hsm;
     struct verify_ak_record ak;
     struct verify_boot boot;
     /* With sealing on: the parent's authPolicy (empty: not demanded) and userWithAuth clear. No key
@@ -82,10 +82,9 @@ struct verify_agent_facts {
     struct parse_name key_name;    /* len 0: the key is in no TPM */
     uint8_t spki[VERIFY_SPKI_MAX]; /* of the key judged: what verify_csr compares with */
     size_t spki_len;
-    const char *key_store; /* static: "tpm", "hsm", "memory", "exportable" */
-    const char *key_type;  /* static: "ec-p256", "rsa-2048" … */
-    char hsm[EVIDENCE_HSM_NAME_MAX +
-             1]; /* the HSM module's name, by the host's word; "": not said */
+    const char *key_store;               /* static: "tpm", "hsm", "memory", "exportable" */
+    const char *key_type;                /* static: "ec-p256", "rsa-2048" … */
+    char hsm[EVIDENCE_HSM_NAME_MAX + 1]; /* HSM module, by the host's word; "": not said */
     bool have_manifest_root;
     uint8_t manifest_root[ATT_SHA256_LEN];
     /* Of the host's own log; zeros: it keeps none. Also of a statement that was quoted for this

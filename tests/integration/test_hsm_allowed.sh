@@ -81,5 +81,21 @@ moved() { job_settled plain && ctl --json cert show plain | jq -e '.hsm == "vaul
 wait_for 60 moved
 shows vaulted vault
 ok "an entry that names the allowed module: a certificate for a key there"
+# ---- attestctl verify: the certificate says what the evidence says ---------------------------------------------------
+verify() { # CERTIFICATE
+    "$bin/attestctl" verify "$dir/state/host/evidence/vaulted" --nonce "$(cat "$dir/state/host/evidence/vaulted/nonce")" \
+        --ak-roots "$dir/issuer/ca/ak-roots.pem" --ek-roots "$dir/ek-roots/swtpm.pem" --cert "$1" > "$dir/tmp/verify" 2>&1
+}
+chain=$dir/state/host/agents/vaulted/chain.pem
+verify "$chain" || { cat "$dir/tmp/verify"; job_fail "attestctl verify"; }
+# The extension's UTF8String "vault" becomes another name; the signature is not what --cert is about.
+openssl x509 -in "$chain" -outform DER |
+    /usr/bin/python3 -c 'import sys; d = sys.stdin.buffer.read(); assert d.count(b"\x0c\x05vault") == 1; sys.stdout.buffer.write(d.replace(b"\x0c\x05vault", b"\x0c\x05vauxt"))' |
+    openssl x509 -inform DER -out "$dir/tmp/other.pem"
+! verify "$dir/tmp/other.pem" || job_fail "a certificate that names another module was taken"
+grep '^FAIL\|fail' "$dir/tmp/verify" > "$dir/tmp/failed" || { cat "$dir/tmp/verify"; job_fail "no check failed"; }
+[ "$(wc -l < "$dir/tmp/failed")" = 1 ] && grep -q 'keyHsm.*HSM module "vauxt", the evidence says "vault"' "$dir/tmp/failed" ||
+    { cat "$dir/tmp/verify"; job_fail "not keyHsm alone"; }
+ok "attestctl verify: a certificate that names another module than the evidence: keyHsm alone"
 fault_sanitizers
 echo "allowed HSM modules: all held"

@@ -57,6 +57,7 @@ static void test_exportable(void **state)
 {
     (void)state;
     accepted(PROFILE("keys: [tpm, exportable], lifetime: 10m"));
+    accepted(PROFILE("keys: [tpm, hsm, memory, exportable], lifetime: 10m"));
     refused(PROFILE("keys: [tpm, exportable], lifetime: 11m"), "profiles[0].lifetime",
             "at most 10m in a profile that allows exportable");
 }
