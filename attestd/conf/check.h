@@ -2,6 +2,7 @@
 #ifndef CONF_CHECK_H
 #define CONF_CHECK_H
 
+#include "attestd/conf/listener.h"
 #include "attestd/conf/tree.h"
 
 struct conf_check {
@@ -38,6 +39,11 @@ bool conf_check_word(struct conf_check *check, const char *path, const char *tex
 /* Every member a word of the list, none twice. */
 bool conf_check_words(struct conf_check *check, const char *path, char *const *texts, size_t n,
                       const char *const *words);
+/* ADDRESS:PORT with the address in numbers; IPv6 in brackets. */
+void conf_check_listen(struct conf_check *check, const char *path, const char *listen,
+                       char ret_host[64], uint16_t *ret_port);
+/* metrics_listen of either daemon: that, unix:/PATH, or none. */
+void conf_check_metrics(struct conf_check *check, const char *listen, struct conf_listener *ret_at);
 void conf_check_log(struct conf_check *check, const char *log, const char *level, bool *ret_json,
                     enum att_log_level *ret_least);
 bool conf_check_group(struct conf_check *check, char **group); /* "none" and "" become NULL */

@@ -50,6 +50,7 @@ static const cyaml_schema_field_t fields[] = {
     STR(conf_attestd, default_hsm, OPT),
     STR(conf_attestd, log, OPT),
     STR(conf_attestd, log_level, OPT),
+    STR(conf_attestd, metrics_listen, OPT),
     STR(conf_attestd, control_group, OPT),
     CYAML_FIELD_END,
 };
@@ -76,7 +77,7 @@ static bool fill_defaults(struct conf_attestd *conf)
            conf_default(&conf->logs->ima, "/sys/kernel/security/ima/binary_runtime_measurements") &&
            conf_default(&conf->state_dir, "/var/lib/attestd") &&
            conf_default(&conf->run_dir, "/run/attestd") && conf_default(&conf->log, "text") &&
-           conf_default(&conf->log_level, "info") &&
+           conf_default(&conf->log_level, "info") && conf_default(&conf->metrics_listen, "none") &&
            conf_default(&conf->control_group, "attestd-admin");
 }
 
@@ -186,6 +187,7 @@ static void check_all(struct conf_check *check, struct conf_attestd *conf)
     (void)conf_check_path(check, "logs.systemd", conf->logs->systemd);
     (void)conf_check_path(check, "logs.ima", conf->logs->ima);
     conf_check_log(check, conf->log, conf->log_level, &conf->log_json, &conf->log_least);
+    conf_check_metrics(check, conf->metrics_listen, &conf->metrics_at);
     (void)conf_check_group(check, &conf->control_group);
 }
 

@@ -5,6 +5,7 @@
 #ifndef CONF_CONF_H
 #define CONF_CONF_H
 
+#include "attestd/conf/listener.h"
 #include "attestd/base/buf.h"
 #include "attestd/base/hash.h"
 #include "attestd/base/log.h"
@@ -94,10 +95,12 @@ struct conf_attestd {
     char *default_hsm;            /* hsms[0].name after load; NULL without any */
     char *log;                    /* "text" or "json" */
     char *log_level;              /* "debug" "info" "warn" "error" */
-    char *control_group;          /* "attestd-admin"; "" or "none" in the file: NULL, root only */
+    char *metrics_listen; /* "unix:/PATH", ADDRESS:PORT, or "none", which it is unless set */
+    char *control_group;  /* "attestd-admin"; "" or "none" in the file: NULL, root only */
     /* derived */
     bool log_json;
     enum att_log_level log_least;
+    struct conf_listener metrics_at;
 };
 
 /* ATT_E_PARSE: err says how many errors, and the first; errors (may be NULL) has them all. */

@@ -12,8 +12,5 @@ extern const cyaml_schema_field_t conf_admin_fields[];
 /* What the file leaves out; false without memory. */
 bool conf_admin_defaults(struct conf_issuer *conf);
 void conf_admin_check(struct conf_check *check, struct conf_issuer *conf);
-/* Of issuer_conf.c. */
-void conf_check_listen(struct conf_check *check, const char *path, const char *listen,
-                       char ret_host[64], uint16_t *ret_port);
 
 #endif

@@ -10,7 +10,6 @@
 #include "attestd/conf/load.h"
 #include "attestd/conf/schema.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,44 +200,6 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
     return ok;
 }
 
-static bool parse_port(const char *text, uint16_t *ret)
-{
-    size_t len = strlen(text);
-    if (len == 0 || len > 5 || strspn(text, "0123456789") != len || (len > 1 && *text == '0')) {
-        return false;
-    }
-    long port = strtol(text, NULL, 10);
-    *ret = (uint16_t)port;
-    return port <= 65535;
-}
-
-#define HOST_ROOM 64
-
-void conf_check_listen(struct conf_check *check, const char *path, const char *listen,
-                       char ret_host[HOST_ROOM], uint16_t *ret_port)
-{
-    const char *colon = strrchr(listen, ':');
-    const char *host = listen;
-    size_t len = colon ? (size_t)(colon - host) : 0;
-    bool v6 = len > 2 && host[0] == '[' && host[len - 1] == ']';
-    if (v6) {
-        host++;
-        len -= 2;
-    }
-    uint8_t addr[16];
-    bool ok = colon && len < HOST_ROOM;
-    if (ok) {
-        snprintf(ret_host, HOST_ROOM, "%.*s", (int)len, host);
-        ok = inet_pton(v6 ? AF_INET6 : AF_INET, ret_host, addr) == 1 &&
-             parse_port(colon + 1, ret_port);
-    }
-    if (!ok) {
-        conf_bad(check, path,
-                 "expected ADDRESS:PORT such as 127.0.0.1:8443 or [::1]:8443, found \"%.80s\"",
-                 listen);
-    }
-}
-
 static void check_crl(struct conf_check *check, struct conf_issuer *conf)
 {
     const struct conf_crl *crl = conf->crl;
@@ -252,26 +213,6 @@ static void check_crl(struct conf_check *check, struct conf_issuer *conf)
     (void)conf_check_http_url(check, "crl.url", crl->url);
     if (crl->lifetime) {
         (void)conf_check_duration(check, "crl.lifetime", crl->lifetime, 120, &conf->crl_lifetime_s);
-    }
-}
-
-static void check_metrics(struct conf_check *check, struct conf_issuer *conf)
-{
-    static const char word[] = "unix:";
-    struct conf_listener *at = &conf->metrics_at;
-    const char *listen = conf->metrics_listen;
-    const char *path = listen + (sizeof word - 1);
-    if (strcmp(listen, "none") == 0) {
-        at->none = true;
-    } else if (strncmp(listen, word, sizeof word - 1) != 0) {
-        conf_check_listen(check, "metrics_listen", listen, at->host, &at->port);
-    } else if (path[0] != '/' || strlen(path) >= sizeof at->path) {
-        conf_bad(check, "metrics_listen",
-                 "expected unix:/PATH of at most %zu characters, ADDRESS:PORT or none, found "
-                 "\"%.120s\"",
-                 sizeof at->path - 1, listen);
-    } else {
-        snprintf(at->path, sizeof at->path, "%s", path);
     }
 }
 
@@ -630,7 +571,7 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     (void)conf_check_trust_domain(check, "trust_domain", conf->trust_domain);
     conf_check_listen(check, "listen", conf->listen, conf->listen_host, &conf->listen_port);
     check_crl(check, conf);
-    check_metrics(check, conf);
+    conf_check_metrics(check, conf->metrics_listen, &conf->metrics_at);
     check_drain(check, conf);
     (void)conf_check_url(check, "url", conf->url);
     (void)conf_check_path(check, "state_dir", conf->state_dir);

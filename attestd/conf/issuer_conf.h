@@ -247,14 +247,6 @@ struct conf_ca {
     char *publish_wait; /* 24h; from a new root's publication to the first certificate under it */
 };
 
-/* Where something of our own listens. */
-struct conf_listener {
-    bool none;
-    char path[108]; /* of a unix socket; "": an address */
-    char host[64];  /* without brackets */
-    uint16_t port;
-};
-
 struct conf_issuer {
     char *trust_domain;
     char *listen;    /* "127.0.0.1:8443", "[::1]:8443" */

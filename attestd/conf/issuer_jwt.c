@@ -1,6 +1,6 @@
 #include "attestd/conf/issuer_jwt.h"
 
-#include "attestd/conf/issuer_admin.h"
+#include "attestd/conf/check.h"
 
 #include <string.h>
 

@@ -1,8 +1,10 @@
 /* The main thread: start, timers, signals, end. */
 #include "attestd/host/internal.h"
 #include "attestd/base/io.h"
+#include "attestd/host/metrics.h"
 #include "attestd/proc/notify.h"
 #include "attestd/proc/who_proto.h"
+#include "attestd/web/plain.h"
 
 #include <event2/event.h>
 
@@ -398,6 +400,10 @@ enum att_rc host_reload_check(const struct host *host, const struct conf_attestd
         return att_fail(err, ATT_E_CONFLICT,
                         "state_dir and run_dir cannot change while running: restart attestd");
     }
+    if (strcmp(conf->metrics_listen, first->metrics_listen) != 0) {
+        return att_fail(err, ATT_E_CONFLICT,
+                        "metrics_listen cannot change while running: restart attestd");
+    }
     find_reach(host, first, &reach);
     for (size_t i = 0; i < sizeof(named) / sizeof(named[0]); i++) {
         if (!proc_sandbox_covers(reach.paths, named[i].path)) {
@@ -549,6 +555,9 @@ static enum att_rc run(struct host *host, struct loop *loop, struct att_err *err
         rc = host_workload_start(host, err);
     }
     if (rc == ATT_OK) {
+        rc = host_metrics_start(host, &host->metrics, err);
+    }
+    if (rc == ATT_OK) {
         rc = host_threads_start(host, err);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -574,6 +583,7 @@ static void finish(struct host *host)
         host_wake(host);
     }
     att_ctl_server_free(host->ctl);
+    web_plain_free(host->metrics);
     proc_server_free(host->workload_server);
     host_threads_join(host);
     host_notes_close(host);

@@ -190,6 +190,7 @@ struct host {
     struct host_client clients[HOST_WORKERS + 2]; /* the last is tokens.c's */
     struct host_tokens *tokens;
     struct att_ctl_server *ctl;
+    struct web_plain *metrics; /* NULL: none wanted */
     struct host_notes notes; /* with a lock of its own */
     struct proc_caller *whod;
     struct proc_caller *measurer; /* whod again, for what may take long */

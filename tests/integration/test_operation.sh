@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Running an issuer: metrics and health on their own listener, one id for a request in answer, log and decision,
+# Running an issuer and a host: metrics and health on their own listeners, one id for a request in answer, log and decision,
 # SIGHUP, and an end that cuts off nobody who had begun.
 set -euo pipefail
 # shellcheck source=../support/job.sh
@@ -13,6 +13,7 @@ cat >> "$dir/issuer.yaml" << END
 drain_notice: 2s
 drain_timeout: 4s
 END
+echo "metrics_listen: unix:$dir/run/metrics.sock" >> "$dir/attestd.yaml"
 job_start_all
 job_enrolled_with a
 sock=$dir/issuer-run/metrics.sock
@@ -78,6 +79,35 @@ metrics open 'application/openmetrics-text; version=1.0.0' 'attest_issuer_ready=
 grep -qi '^content-type: application/openmetrics-text' "$dir/tmp/head" || job_fail "type"
 ! grep -E "$(job_host_id)|spiffe:|job" "$dir/metrics" || job_fail "a host or an agent in the metrics"
 ok "metrics in both formats, none with a host's or an agent's name; live and ready"
+
+# ---- the host's own ----------------------------------------------------------------------------------------------------
+host_sock=$dir/run/metrics.sock
+host_says() { # host_says PATH STATUS TEXT
+    [ "$(curl -sS --unix-socket "$host_sock" -o "$dir/tmp/health" -w '%{http_code}' "http://host/$1")" = "$2" ] && [ "$(cat "$dir/tmp/health")" = "$3" ]
+}
+host_metrics() { # host_metrics FORM [NAME=VALUE...]
+    local accept=text/plain
+    [ "$1" = text ] || accept='application/openmetrics-text; version=1.0.0'
+    curl -sS --fail --unix-socket "$host_sock" -H "Accept: $accept" -o "$dir/metrics" http://host/metrics
+    /usr/bin/python3 "$dir/tmp/read.py" "$dir/metrics" "$@"
+}
+wait_for 10 host_says ready 200 ready
+host_says live 200 live || job_fail "attestd is not live"
+host_metrics text attestd_ready=1 'attestd_enrolment{state="enrolled"}=1' 'attestd_enrolment{state="pending"}=0' 'attestd_agents{state="valid"}=1' \
+    'attestd_agent_certificates_total{agent="a"}=1' "attestd_agent_certificate_not_after_seconds{agent=\"a\"}=>$(date +%s)" \
+    'attestd_agent_attempts{agent="a"}=0' attestd_issuer_reachable=1 "attestd_attestation_key_not_after_seconds=>$(date +%s)"
+host_metrics open 'attestd_agent_issuance_seconds{agent="a",stage="netChallenge"}=>0'
+ctl agent freeze a > /dev/null
+host_says ready 200 ready || job_fail "a frozen agent is nobody's fault"
+host_metrics text 'attestd_agents{state="frozen"}=1'
+ctl agent thaw a > /dev/null
+sed 's/^metrics_listen:.*/metrics_listen: none/' "$dir/attestd.yaml" > "$dir/tmp/attestd.yaml"
+cp "$dir/attestd.yaml" "$dir/tmp/attestd.yaml.was"
+cp "$dir/tmp/attestd.yaml" "$dir/attestd.yaml"
+kill -HUP "$(job_pid attestd)"
+wait_for 10 grep -q 'event=conf.notReloaded.*metrics_listen cannot change' "$dir/log/attestd.log"
+cp "$dir/tmp/attestd.yaml.was" "$dir/attestd.yaml"
+ok "a host's own metrics, in both formats; ready with a certificate for each agent that nobody froze"
 
 # ---- one id for a request ----------------------------------------------------------------------------------------------
 curl -sS --cacert "$ca" -D "$dir/tmp/head" -o "$dir/tmp/body" -H 'Content-Type: application/jose+json' -d '{}' "$url/newOrder"
