@@ -170,7 +170,7 @@ static bool next(void)
     if (relay.greeted) {
         return next_frame();
     }
-    if (!need(1, true)) {
+    if (relay.have == 0 && !receive(true)) {
         return false;
     }
     relay.ready = take(1);

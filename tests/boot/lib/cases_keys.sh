@@ -179,9 +179,11 @@ case_sealing_power() {
             status_is '.tpm.sealing.counter.value == 2' || fail "the counter: $(jq -c .tpm.sealing "$work/status.json")"
         fi
     done
-    [ "$(guest 'attestctl --json agent show moved' | jq -r .keyId)" = "$key" ] || fail "another key"
+    # Each boot renewed with a key of its own; the one from before the cuts is kept until its certificate ends.
+    guest 'attestctl --json agent show moved' | jq -e --arg key "$key" '[.keyId, .retired[].keyId] | index($key) != null' > /dev/null ||
+        fail "the key from before the cuts is gone"
     machine_cut
-    ok "three cuts while a newer policy came: open in each next boot, the same key, and no counter past the policy on the disk"
+    ok "three cuts while a newer policy came: open in each next boot, no key lost, and no counter past the policy on the disk"
 }
 
 # ---- power ----
