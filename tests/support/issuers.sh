@@ -86,10 +86,10 @@ issuers_whole() {
     # And each that the store says is issued is one that some order could fetch: with its bytes.
     [ "$(db "SELECT COUNT(*) FROM certs WHERE status = 'issued' AND pem = ''")" = 0 ] || job_fail "issued without bytes"
     [ "$(cut -d' ' -f3 "$dir/certs" | sort -u | wc -l)" = "$hosts" ] || job_fail "a host without a certificate"
-    # An intent record and one outcome for each.
-    wrong=$(db "SELECT COUNT(*) FROM certs c WHERE (SELECT COUNT(*) FROM audit WHERE
-        strpos(record, '\"serial\":\"' || c.serial || '\"') > 0 AND (strpos(record, '\"kind\":\"issued\"') > 0
-        OR strpos(record, '\"kind\":\"abandoned\"') > 0)) <> 1")
+    # An intent record and one outcome for each. The records are read once: there are thousands.
+    wrong=$(db "SELECT COUNT(*) FROM certs LEFT JOIN
+        (SELECT record::jsonb ->> 'serial' AS serial, COUNT(*) AS n FROM audit
+            WHERE record::jsonb ->> 'kind' IN ('issued', 'abandoned') GROUP BY 1) outcomes USING (serial) WHERE COALESCE(n, 0) <> 1")
     [ "$wrong" = 0 ] || job_fail "$wrong certificates without exactly one outcome in the log"
     issuers_log "$1"
     local n
