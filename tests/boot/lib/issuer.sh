@@ -20,7 +20,8 @@ issuer_make() {
     logs: [firmware, ima]
     policy_signers: [ \"$signer\" ]"
     [ "${1:-}" != unjudged ] || demands="boot: none
-    pcrs: \"$boot_pcrs\""
+    pcrs: \"$boot_pcrs\"
+    logs: [firmware, ima]"
     # The guest reaches this machine's loopback as 10.0.2.2: the TLS certificate is for that name.
     cat > "$work/issuer.yaml" << END
 trust_domain: bank.example
