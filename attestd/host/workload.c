@@ -417,12 +417,15 @@ static enum att_rc note_export(struct host *host, const struct proc_value *v, co
 {
     json_int_t pid = (json_int_t)v[PROC_WORKLOAD_EXPORT_REQ_PID].num;
     json_int_t uid = (json_int_t)v[PROC_WORKLOAD_EXPORT_REQ_UID].num;
-    att_log(ATT_WARN, "workload.exported", ATT_S("agent", name), ATT_S("keyId", key_id),
-            ATT_N("pid", pid), ATT_N("uid", uid));
-    return host_note_must(
+    enum att_rc rc = host_note_must(
         host, "exported",
         json_pack("{s:s, s:s, s:I, s:I}", "agent", name, "keyId", key_id, "pid", pid, "uid", uid),
         err);
+    if (rc == ATT_OK) {
+        att_log(ATT_WARN, "workload.exported", ATT_S("agent", name), ATT_S("keyId", key_id),
+                ATT_N("pid", pid), ATT_N("uid", uid));
+    }
+    return rc;
 }
 
 static enum att_rc export_key(struct host *host, const struct proc_peer *peer,
