@@ -5,6 +5,8 @@ streams.py many SOCKET N: N streams of Signer.Watch, 128 a connection; a JSON li
     goes on until standard input ends.
 streams.py exec SOCKET: one stream; after its first answer the process executes itself again as "after", which keeps the
     connection and tells what comes on it.
+streams.py late SOCKET: FetchX509SVID; after a line on standard input, answered or not, the process executes itself again
+    as "after".
 streams.py chain SOCKET: Signer.Chain once, PINGs answered.
 streams.py reuse SOCKET: a process asks for Chain and ends; another gets its pid; after a line on standard input, what
     came for the first, with no PING answered. In a PID namespace of its own.
@@ -35,8 +37,8 @@ class Connection:
         self.answered, self.ended, self.next, self.over = set(), {}, 1, False
         self.pongs = True
 
-    def call(self, path="/attestd.v1.Signer/Watch", body=b""):
-        block = self.encoder.encode([(":path", path)] + CALL)
+    def call(self, path="/attestd.v1.Signer/Watch", body=b"", extra=()):
+        block = self.encoder.encode([(":path", path)] + CALL + list(extra))
         message = struct.pack(">BI", 0, len(body)) + body
         self.socket.sendall(struct.pack(">I", len(block))[1:] + struct.pack(">BBI", HEADERS, 4, self.next) + block +
                             struct.pack(">I", len(message))[1:] + struct.pack(">BBI", DATA, 1, self.next) + message)
@@ -103,6 +105,15 @@ def exec_itself(path):
     while not one.answered and not one.ended:
         one.read()
     print(json.dumps({"answered": len(one.answered)}), flush=True)
+    os.set_inheritable(one.socket.fileno(), True)
+    os.execv(sys.executable, [sys.executable, os.path.abspath(__file__), "after", str(one.socket.fileno())])
+
+
+def late(path):
+    one = connect(path)
+    one.call("/SpiffeWorkloadAPI/FetchX509SVID", extra=[("workload.spiffe.io", "true")])
+    print("asked", flush=True)
+    sys.stdin.readline()
     os.set_inheritable(one.socket.fileno(), True)
     os.execv(sys.executable, [sys.executable, os.path.abspath(__file__), "after", str(one.socket.fileno())])
 
@@ -214,6 +225,8 @@ if __name__ == "__main__":
         idle(sys.argv[2], int(sys.argv[3]))
     elif sys.argv[1] == "reuse":
         reuse(sys.argv[2])
+    elif sys.argv[1] == "late":
+        late(sys.argv[2])
     elif sys.argv[1] == "exec":
         exec_itself(sys.argv[2])
     else:
