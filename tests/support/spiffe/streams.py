@@ -5,8 +5,8 @@ streams.py many SOCKET N: N streams of Signer.Watch, 128 a connection; a JSON li
     goes on until standard input ends.
 streams.py exec SOCKET: one stream; after its first answer the process executes itself again as "after", which keeps the
     connection and tells what comes on it.
-streams.py late SOCKET: FetchX509SVID; after a line on standard input, answered or not, the process executes itself again
-    as "after".
+streams.py late SOCKET [AUDIENCE]: FetchX509SVID; after a line on standard input, answered or not, the process executes
+    itself again as "after". With AUDIENCE: Signer.Chain until it is answered, then after a line FetchJWTSVID, and so on.
 streams.py unread SOCKET N: N calls of StreamSecrets (ROOTCA) on one connection that may not be sent; a JSON line of how
     many began to be answered when nothing new had come for two seconds; then they are read, and a line of how many
     were answered whole.
@@ -139,9 +139,19 @@ def unread(path, n):
     print(json.dumps({"whole": len(one.whole), "ended": list(one.ended.values())}), flush=True)
 
 
-def late(path):
+def late(path, audience=None):
     one = connect(path)
-    one.call("/SpiffeWorkloadAPI/FetchX509SVID", extra=[("workload.spiffe.io", "true")])
+    body = b""
+    one.socket.sendall(b"\0\0\x06\4\0\0\0\0\0" + struct.pack(">HI", 1, 0))  # what comes is read by another decoder
+    if audience:
+        one.call("/attestd.v1.Signer/Chain")
+        while not one.ended and not one.over:
+            one.read()
+        print("known", flush=True)
+        sys.stdin.readline()
+        body = b"\x0a" + bytes([len(audience)]) + audience.encode()
+    one.call("/SpiffeWorkloadAPI/FetchJWTSVID" if audience else "/SpiffeWorkloadAPI/FetchX509SVID", body,
+             extra=[("workload.spiffe.io", "true")])
     print("asked", flush=True)
     sys.stdin.readline()
     os.set_inheritable(one.socket.fileno(), True)
@@ -258,7 +268,7 @@ if __name__ == "__main__":
     elif sys.argv[1] == "unread":
         unread(sys.argv[2], int(sys.argv[3]))
     elif sys.argv[1] == "late":
-        late(sys.argv[2])
+        late(*sys.argv[2:])
     elif sys.argv[1] == "exec":
         exec_itself(sys.argv[2])
     else:
