@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PEM_MAX GRPC_ANSWER_MAX
+#define PEM_MAX                                                                                    \
+    (2 * GRPC_ANSWER_MAX) /* of lists that fit into an answer as DER: once, not at each request */
 
 bool spiffed_sds_is(const struct job *job)
 {

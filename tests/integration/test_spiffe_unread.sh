@@ -17,8 +17,12 @@ fail() {
     exit 1
 }
 rig_store market-data
-# Not a real list, which spiffed does not look into: a SEQUENCE of 2.8 MB.
-{ printf '\x30\x83\x2a\xb9\x80' && head -c 2800000 /dev/urandom; } > "$RIG/store/crl"
+# Not a real list, which spiffed does not look into: a SEQUENCE of so many bytes.
+list() {
+    local hex
+    hex=$(printf '%06x' "$1")
+    { printf '\x30\x83'; printf "\x${hex:0:2}\x${hex:2:2}\x${hex:4:2}"; head -c "$1" /dev/urandom; } > "$RIG/store/crl"
+}
 rig_server attestd
 rig_server keyd
 rig_server whod
@@ -29,15 +33,29 @@ log_level: debug
 YAML
 mkdir -p "$RIG/run/public"
 cp "$ATT_SOURCE_DIR/tests/support/spiffe/streams.py" "$RIG/"
-"$RIG_BIN/attestd-spiffed" --config "$RIG/attestd.yaml" --slow 60 2> "$RIG/spiffed.log" &
-spiffed=$!
-rig_pids+=("$spiffed")
-rig_wait test -S "$socket"
+spiffed() { # spiffed: starts it
+    rm -f "$socket"
+    "$RIG_BIN/attestd-spiffed" --config "$RIG/attestd.yaml" --slow 60 2>> "$RIG/spiffed.log" &
+    spiffed=$!
+    rig_pids+=("$spiffed")
+    rig_wait test -S "$socket"
+}
 streams() { # streams USER COMMAND…
     local uid=$1
     shift
     PYTHONDONTWRITEBYTECODE=1 timeout 300 setpriv --reuid "$uid" --regid "$uid" --clear-groups /usr/bin/python3 "$RIG/streams.py" "$@"
 }
+list 3400000 # as PEM it is longer than an answer may be
+spiffed
+streams 62021 unread "$socket" 1 > "$RIG/out" 2>&1 || fail "too long"
+[ "$(tail -n 1 "$RIG/out")" = '{"whole": 0, "ended": [8]}' ] || fail "a list that is too long"
+! grep -q 'spiffed.sds-bundle' "$RIG/spiffed.log" || fail "an error that is none of memory"
+kill "$spiffed"
+wait "$spiffed" || fail "its end"
+ok "a revocation list that no answer has room for: RESOURCE_EXHAUSTED"
+
+list 2800000
+spiffed
 streams 62021 unread "$socket" 40 > "$RIG/out" 2> "$RIG/out.err" &
 reader=$!
 rig_pids+=("$reader")
