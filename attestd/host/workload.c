@@ -220,6 +220,7 @@ struct view {
     char key_store[sizeof(((struct agent_record *)0)->key_store)];
     char hsm[sizeof(((struct agent_record *)0)->hsm)];
     int64_t not_after;
+    bool frozen;
     STACK_OF(X509) * chain, *bundle;
 };
 
@@ -252,6 +253,7 @@ static enum att_rc read_record(struct host *host, const char *name, struct view 
     memcpy(view->key_store, agent->rec.key_store, sizeof(view->key_store));
     memcpy(view->hsm, agent->rec.hsm, sizeof(view->hsm));
     view->not_after = agent->rec.dates.not_after;
+    view->frozen = agent->rec.life.state == AGENT_FROZEN;
     certs_stack_cleanup(&view->bundle);
     view->bundle = host->bundle ? X509_chain_up_ref(host->bundle) : sk_X509_new_null();
     return view->bundle ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory for a bundle");
@@ -394,6 +396,11 @@ static enum att_rc check_export(struct host *host, const char *name, const char 
     struct certs_key_holding holding = {0};
     enum att_rc rc = read_view(host, name, seen, err);
     if (rc != ATT_OK) {
+        return rc;
+    }
+    if (seen->frozen) { /* keyd would say so, too, after a record of what never was */
+        rc = att_fail(err, ATT_E_DENIED, "agent %s is frozen", name);
+        att_err_reason(err, "frozen");
         return rc;
     }
     if (strcmp(seen->key_store, "exportable") != 0) {

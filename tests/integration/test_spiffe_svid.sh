@@ -189,7 +189,9 @@ ok "a key that came after its certificate was revoked is not given"
 
 # ---- the end ----
 ctl agent freeze alpha > /dev/null
+before=$(records)
 must PERMISSION_DENIED "frozen: *" $user
+[ "$(records)" = "$before" ] || job_fail "a record of an export that was refused"
 ctl agent thaw alpha > /dev/null
 wait_for 60 answered
 job_stop svid KILL
