@@ -9,6 +9,17 @@
 static void error_addv(struct conf_errors *errors, int line, const char *field, const char *fmt,
                        va_list args) ATT_PRINTF(4, 0);
 
+/* What was found, and the name of a key, may hold anything; a terminal or a log is where it goes.
+ */
+static void clean(char *text)
+{
+    for (char *c = text; *c; c++) {
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
+            *c = '?';
+        }
+    }
+}
+
 static void error_addv(struct conf_errors *errors, int line, const char *field, const char *fmt,
                        va_list args)
 {
@@ -20,11 +31,8 @@ static void error_addv(struct conf_errors *errors, int line, const char *field, 
     e->line = line;
     snprintf(e->field, sizeof e->field, "%s", field);
     (void)vsnprintf(e->text, sizeof e->text, fmt, args);
-    for (char *c = e->text; *c; c++) { /* what was found may hold anything */
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
-            *c = '?';
-        }
-    }
+    clean(e->field);
+    clean(e->text);
 }
 
 void conf_error_add(struct conf_errors *errors, int line, const char *field, const char *fmt, ...)

@@ -58,10 +58,15 @@ enum att_rc host_note_must(struct host *host, const char *kind, json_t *members,
                            struct att_err *err)
 {
     struct att_err why = {0};
+    uint8_t head[ATT_SHA256_LEN];
     struct host_journal *journal = journal_of(host);
+    if (!members) { /* a record that says nothing is none */
+        return att_fail(err, ATT_E_NOMEM, "no memory for a record");
+    }
     if (!journal) {
         json_decref(members);
-    } else if (host_journal_add(journal, kind, members, &why) == ATT_OK) {
+    } else if (host_journal_add(journal, kind, members, &why) == ATT_OK &&
+               host_journal_head(journal, head, &why) == ATT_OK) {
         return ATT_OK;
     }
     (void)!att_fail(err, ATT_E_UNREACHABLE, "the host's log cannot be written: %s",

@@ -16,7 +16,9 @@ void host_notes_close(struct host *host);
 /* One record. A log that cannot be written holds up nothing: the error stands in the journal of
  * the system, and the next record counts what is missing. members: taken over. */
 void host_note(struct host *host, const char *kind, json_t *members);
-/* The same for what may not happen without a record: ATT_E_UNREACHABLE hostLog. */
+/* The same for what may not happen without a record: it is on the disk when this returns ATT_OK
+ * (fdatasync), so that no power cut takes it back. ATT_E_UNREACHABLE hostLog; ATT_E_NOMEM, also for
+ * members NULL. */
 ATT_MUST_USE enum att_rc host_note_must(struct host *host, const char *kind, json_t *members,
                                         struct att_err *err);
 /* A caller was taken for an agent, or was not. left_out: refusals since the record before that had

@@ -220,6 +220,7 @@ struct view {
     char key_store[sizeof(((struct agent_record *)0)->key_store)];
     char hsm[sizeof(((struct agent_record *)0)->hsm)];
     int64_t not_after;
+    bool frozen;
     STACK_OF(X509) * chain, *bundle;
 };
 
@@ -252,6 +253,7 @@ static enum att_rc read_record(struct host *host, const char *name, struct view 
     memcpy(view->key_store, agent->rec.key_store, sizeof(view->key_store));
     memcpy(view->hsm, agent->rec.hsm, sizeof(view->hsm));
     view->not_after = agent->rec.dates.not_after;
+    view->frozen = agent->rec.life.state == AGENT_FROZEN;
     certs_stack_cleanup(&view->bundle);
     view->bundle = host->bundle ? X509_chain_up_ref(host->bundle) : sk_X509_new_null();
     return view->bundle ? ATT_OK : att_fail(err, ATT_E_NOMEM, "no memory for a bundle");
@@ -396,6 +398,11 @@ static enum att_rc check_export(struct host *host, const char *name, const char 
     if (rc != ATT_OK) {
         return rc;
     }
+    if (seen->frozen) { /* keyd would say so, too, after a record of what never was */
+        rc = att_fail(err, ATT_E_DENIED, "agent %s is frozen", name);
+        att_err_reason(err, "frozen");
+        return rc;
+    }
     if (strcmp(seen->key_store, "exportable") != 0) {
         rc = att_fail(err, ATT_E_DENIED, "the entry of agent %s says %s: its key stays where it is",
                       name, seen->key_store);
@@ -417,12 +424,15 @@ static enum att_rc note_export(struct host *host, const struct proc_value *v, co
 {
     json_int_t pid = (json_int_t)v[PROC_WORKLOAD_EXPORT_REQ_PID].num;
     json_int_t uid = (json_int_t)v[PROC_WORKLOAD_EXPORT_REQ_UID].num;
-    att_log(ATT_WARN, "workload.exported", ATT_S("agent", name), ATT_S("keyId", key_id),
-            ATT_N("pid", pid), ATT_N("uid", uid));
-    return host_note_must(
+    enum att_rc rc = host_note_must(
         host, "exported",
         json_pack("{s:s, s:s, s:I, s:I}", "agent", name, "keyId", key_id, "pid", pid, "uid", uid),
         err);
+    if (rc == ATT_OK) {
+        att_log(ATT_WARN, "workload.exported", ATT_S("agent", name), ATT_S("keyId", key_id),
+                ATT_N("pid", pid), ATT_N("uid", uid));
+    }
+    return rc;
 }
 
 static enum att_rc export_key(struct host *host, const struct proc_peer *peer,

@@ -19,7 +19,7 @@ struct grpc_bytes *grpc_bytes_new(size_t len)
         len <= GRPC_ANSWER_MAX ? malloc(sizeof *bytes + GRPC_PREFIX_LEN + len) : NULL;
     if (bytes) {
         bytes->refs = 1;
-        bytes->secret = false;
+        bytes->secret = bytes->own = false;
         bytes->len = GRPC_PREFIX_LEN + len;
         bytes->data[0] = 0; /* not compressed */
         for (unsigned i = 0; i < 4; i++) {
@@ -45,6 +45,25 @@ void grpc_bytes_unref(struct grpc_bytes *bytes)
         }
         free(bytes);
     }
+}
+
+/* What is one stream's alone counts as its reader's as long as it waits. */
+static void count(const struct grpc_call *call, const struct grpc_bytes *bytes, bool waits)
+{
+    const struct grpc_handler *handler = call->conn->opts->handler;
+    if (bytes && bytes->own && handler->waits && call->conn->user) {
+        handler->waits(call->conn->user, waits ? (int64_t)bytes->len : -(int64_t)bytes->len);
+    }
+}
+
+/* at: now or later; takes a reference, and gives that of what was there back. */
+static void set_message(struct grpc_call *call, struct grpc_bytes **at, struct grpc_bytes *bytes)
+{
+    struct grpc_bytes *was = *at;
+    count(call, bytes, true);
+    *at = grpc_bytes_ref(bytes);
+    count(call, was, false);
+    grpc_bytes_unref(was);
 }
 
 /* ---- birth and end ------------------------------------------------------------------------- */
@@ -106,8 +125,8 @@ void grpc_call_free(struct grpc_call *call)
         event_free(call->deadline);
     }
     drop_request(call);
-    grpc_bytes_unref(call->now);
-    grpc_bytes_unref(call->later);
+    set_message(call, &call->now, NULL);
+    set_message(call, &call->later, NULL);
     free(call->status_text);
     free(call);
 }
@@ -147,9 +166,8 @@ static void submit_trailers(struct grpc_call *call)
 
 static void next_message(struct grpc_call *call)
 {
-    grpc_bytes_unref(call->now);
-    call->now = call->later;
-    call->later = NULL;
+    set_message(call, &call->now, call->later);
+    set_message(call, &call->later, NULL);
     call->sent = 0;
     call->waiting_since_ms = call->now ? att_boottime_ms() : 0;
 }
@@ -167,6 +185,7 @@ static ssize_t read_answer(nghttp2_session *session, int32_t stream, uint8_t *bu
         size_t left = call->now->len - call->sent;
         size_t take = left < room - len ? left : room - len;
         memcpy(buf + len, call->now->data + call->sent, take);
+        call->conn->out_secret = call->conn->out_secret || call->now->secret;
         call->sent += take;
         len += take;
         if (call->sent == call->now->len) {
@@ -243,15 +262,11 @@ void grpc_call_send(struct grpc_call *call, struct grpc_bytes *bytes)
     if (call->finished) {
         return;
     }
-    if (!call->now) {
-        call->now = grpc_bytes_ref(bytes);
+    if (!call->now || call->sent == 0) {
+        set_message(call, &call->now, bytes);
         call->sent = 0;
-    } else if (call->sent == 0) {
-        grpc_bytes_unref(call->now);
-        call->now = grpc_bytes_ref(bytes);
     } else {
-        grpc_bytes_unref(call->later);
-        call->later = grpc_bytes_ref(bytes);
+        set_message(call, &call->later, bytes);
     }
     if (!call->answered) {
         submit_headers(call);
@@ -259,10 +274,31 @@ void grpc_call_send(struct grpc_call *call, struct grpc_bytes *bytes)
     go_on(call);
 }
 
+/* Who is refused is not given what waits for him, nor the rest of it. */
+static void take_back_secrets(struct grpc_call *call)
+{
+    bool begun = call->now && call->now->secret && call->sent > 0;
+    if (call->later && call->later->secret) {
+        set_message(call, &call->later, NULL);
+    }
+    if (call->now && call->now->secret) {
+        set_message(call, &call->now, call->later);
+        set_message(call, &call->later, NULL);
+        call->sent = 0;
+    }
+    if (begun) {
+        (void)nghttp2_submit_rst_stream(call->conn->session, NGHTTP2_FLAG_NONE, call->stream,
+                                        NGHTTP2_CANCEL);
+    }
+}
+
 void grpc_call_finish(struct grpc_call *call, enum grpc_status status, const char *message)
 {
     if (call->finished) {
         return;
+    }
+    if (status != GRPC_OK) {
+        take_back_secrets(call);
     }
     call->finished = true;
     call->status = status;

@@ -4,6 +4,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/hash.h"
 #include "attestd/base/io.h"
+#include "attestd/base/secret.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -259,6 +260,16 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     grpc_conn_wake(conn);
 }
 
+/* libnghttp2 writes a frame into a buffer of its own, and does not look at it again. */
+static void wipe_out(struct grpc_conn *conn)
+{
+    if (conn->out_secret && conn->out_from) {
+        att_wipe(conn->out_from, conn->out_whole);
+    }
+    conn->out_secret = false;
+    conn->out_from = NULL;
+}
+
 /* True: all that was there is gone. */
 static bool flush(struct grpc_conn *conn)
 {
@@ -278,6 +289,7 @@ static bool flush(struct grpc_conn *conn)
         conn->out_len -= (size_t)put;
         conn->out_since_ms = att_boottime_ms();
     }
+    wipe_out(conn);
     return true;
 }
 
@@ -298,7 +310,8 @@ static void send_all(struct grpc_conn *conn)
             conn->over = conn->over || len < 0;
             break;
         }
-        conn->out_len = (size_t)len;
+        conn->out_from = (uint8_t *)(uintptr_t)conn->out;
+        conn->out_len = conn->out_whole = (size_t)len;
         conn->out_since_ms = att_boottime_ms();
     }
     if ((conn->out_len || more) && !conn->over) {
@@ -408,6 +421,7 @@ void grpc_conn_free(struct grpc_conn *conn)
             event_free(events[i]);
         }
     }
+    wipe_out(conn);
     nghttp2_session_del(conn->session);
     att_close(&conn->fd);
     if (conn->user) {

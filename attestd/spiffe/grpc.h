@@ -27,7 +27,9 @@ struct grpc_call;
 /* An answer, shared by the streams that it goes to. */
 struct grpc_bytes {
     unsigned refs;
-    bool secret;    /* wiped with the last reference */
+    bool secret;    /* wiped with the last reference, and where it was sent from; a call that is
+                       refused does not send it any more */
+    bool own;       /* one stream's alone: counted while it waits (grpc_handler.waits) */
     size_t len;     /* with the prefix of a message */
     uint8_t data[]; /* prefix and message */
 };
@@ -67,6 +69,9 @@ struct grpc_handler {
     bool (*begin)(void *user);
     /* One for which begin was true is no more. */
     void (*end)(void *user);
+    /* So many bytes of answers that are one stream's alone wait for this peer's reading from now
+     * on, or, negative, do not any more. May be NULL. */
+    void (*waits)(void *user, int64_t bytes);
 };
 
 struct grpc_opts {

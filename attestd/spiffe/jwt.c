@@ -6,6 +6,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/hash.h"
 #include "attestd/base/log.h"
+#include "attestd/base/secret.h"
 #include "attestd/spiffe/jwt_claims.h"
 #include "provision/oidc/jwks.h"
 #include "workload.pb-c.h"
@@ -252,9 +253,11 @@ static void answer_token(struct job *job, const struct proc_msg *reply)
         spiffed_finish(job, GRPC_UNAVAILABLE, "no memory for a token");
         return;
     }
+    bytes->secret = true;
     (void)protobuf_c_message_pack(&message.base, bytes->data + 5);
     grpc_call_send(job->call, bytes);
     grpc_bytes_unref(bytes);
+    att_wipe(token, sizeof token);
     spiffed_finish(job, GRPC_OK, NULL);
 }
 
@@ -266,8 +269,9 @@ static void heard_token(void *user, enum att_rc rc, const struct proc_msg *reply
     if (grpc_call_finished(job->call)) {
         return;
     }
-    if (rc == ATT_OK && job->entries != job->peer->spiffed->entries) {
-        job->due = true; /* decided by others meanwhile: who is it now? */
+    if (rc == ATT_OK &&
+        (job->entries != job->peer->spiffed->entries || !spiffed_peer_proved(job->peer))) {
+        job->due = true; /* decided by others, or seconds have gone: who is it now? */
         spiffed_peer_pump(job->peer);
     } else if (rc == ATT_OK) {
         answer_token(job, reply);

@@ -20,6 +20,12 @@ static bool by_these_entries(const struct peer *peer)
     return peer->agent && peer->entries == peer->spiffed->entries;
 }
 
+bool spiffed_peer_proved(const struct peer *peer)
+{
+    return by_these_entries(peer) && att_boottime_ms() - peer->proved_ms < PROVED_MS &&
+           spiffed_peer_alive(peer);
+}
+
 static bool has_due(const struct peer *peer)
 {
     for (const struct job *job = peer->jobs; job; job = job->next) {
@@ -213,8 +219,7 @@ void spiffed_peer_pump(struct peer *peer)
     if (peer->challenged || peer->asking || (!due && !(peer->prove_again && peer->jobs))) {
         return;
     }
-    if (due && by_these_entries(peer) && now - peer->proved_ms < PROVED_MS &&
-        spiffed_peer_alive(peer)) {
+    if (due && spiffed_peer_proved(peer)) {
         serve_due(peer);
         return;
     }

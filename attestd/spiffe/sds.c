@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PEM_MAX GRPC_ANSWER_MAX
+#define PEM_MAX                                                                                    \
+    (2 * GRPC_ANSWER_MAX) /* of lists that fit into an answer as DER: once, not at each request */
 
 bool spiffed_sds_is(const struct job *job)
 {
@@ -212,6 +213,7 @@ static void send_all(struct job *job, const struct sds_secret *secrets, size_t n
                        "no memory for the secrets, or they are longer than an answer may be");
         return;
     }
+    bytes->own = true;
     job->sent = true;
     sds->anew = false;
     sds->nonce++;
@@ -249,6 +251,9 @@ void spiffed_sds_serve(struct job *job)
     if (!spiffed->bundle.message) {
         spiffed_bundle_refresh(spiffed);
         return; /* due until it is there */
+    }
+    if (!spiffed_has_room(job)) {
+        return; /* due until others of this user have read theirs */
     }
     char *names = bundle_in_pem(spiffed) ? strdup(sds->want.names) : NULL;
     if (!names) {

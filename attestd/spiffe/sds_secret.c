@@ -129,6 +129,9 @@ struct grpc_bytes *sds_response_encode(const struct sds_secret *secrets, size_t 
     }
     if (bytes) {
         (void)protobuf_c_message_pack(&message.base, bytes->data + 5);
+        for (size_t i = 0; i < n; i++) {
+            bytes->secret = bytes->secret || secrets[i].key.len > 0;
+        }
     }
     for (size_t i = 0; i < made; i++) { /* there may be a private key in it */
         OPENSSL_cleanse(all[i].value.data, all[i].value.len);

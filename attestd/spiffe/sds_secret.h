@@ -17,7 +17,7 @@ struct sds_secret {
  * ATT_E_PARSE: it is not DER; ATT_E_NOMEM, also for a full ret_pem; pem is then not to be used. */
 ATT_MUST_USE enum att_rc sds_pem_put(struct att_buf *pem, const char *label, struct att_slice ders,
                                      struct att_err *err);
-/* NULL: no memory, or longer than GRPC_ANSWER_MAX. */
+/* NULL: no memory, or longer than GRPC_ANSWER_MAX. With a key in it it is secret. */
 struct grpc_bytes *sds_response_encode(const struct sds_secret *secrets, size_t n,
                                        const char *version, const char *nonce);
 

@@ -37,6 +37,8 @@ const struct grpc_method spiffed_methods[] = {
 void spiffed_finish(struct job *job, enum grpc_status status, const char *message)
 {
     job->due = false;
+    grpc_bytes_unref(job->ready);
+    job->ready = NULL;
     grpc_call_finish(job->call, status, message);
 }
 
@@ -144,6 +146,7 @@ void spiffed_ended(void *user, struct grpc_call *call)
         job->next->at = job->at;
     }
     job->peer->idle_ms = att_boottime_ms();
+    grpc_bytes_unref(job->ready);
     free(job->jwt_audience);
     free(job->jwt);
     spiffed_sds_stream_free(job->sds);
@@ -201,6 +204,19 @@ bool spiffed_begin(void *user)
     peer->share->calls++;
     peer->spiffed->calls++;
     return true;
+}
+
+bool spiffed_has_room(const struct job *job)
+{
+    const struct peer *peer = job->peer;
+    return peer->share->waits < UID_WAITS_MAX && peer->spiffed->waits < WAITS_MAX;
+}
+
+void spiffed_waits(void *user, int64_t bytes)
+{
+    struct peer *peer = user;
+    peer->share->waits += bytes;
+    peer->spiffed->waits += bytes;
 }
 
 void spiffed_end_of_call(void *user)

@@ -20,8 +20,10 @@
 #define UIDS_MAX      1024
 #define UID_RATE      50 /* new connections of a user in a second, on average */
 #define UID_BURST     200
-#define UID_CALLS_MAX 1024 /* of one user, at one time */
-#define CALLS_MAX     8192 /* of all */
+#define UID_CALLS_MAX 1024                /* of one user, at one time */
+#define CALLS_MAX     8192                /* of all */
+#define UID_WAITS_MAX ((int64_t)32 << 20) /* bytes of its answers that wait to be read */
+#define WAITS_MAX     ((int64_t)128 << 20)
 #define PROVED_MS     1000 /* for so long a caller is taken to be who it was */
 #define RETRY_MS      500
 #define STEP_MS       250
@@ -50,6 +52,7 @@ struct share {
     int64_t filled_at_ms, saved_ms;
     int64_t told_ms; /* the last line about it; 0: none */
     unsigned left_out;
+    int64_t waits; /* bytes of answers that its streams have to themselves and have not read */
 };
 
 struct agent {
@@ -116,6 +119,11 @@ struct job {
     uint64_t bundle_generation;
     char key_id[PROC_KEY_ID_LEN + 1];
     int64_t retry_ms;
+    /* X509_SVID: what waits for its peer to be proved once more; owned. Generations of what is in
+     * it.
+     */
+    struct grpc_bytes *ready;
+    uint64_t ready_generation, ready_bundle;
     /* JWT_SVID: audiences, a newline behind each (sign.spiffe_id: whose). JWT_VALIDATE: the one
      * audience, and the token. Owned. */
     char *jwt_audience, *jwt;
@@ -182,6 +190,7 @@ struct spiffed {
     struct agent *agents;
     struct share shares[UIDS_MAX];
     unsigned connections, calls;
+    int64_t waits;     /* as of a user's, of all */
     unsigned nobodies; /* connections that are nobody's agent, or not known yet */
     uint64_t accepted, refused, cut, signatures;
 };
@@ -200,6 +209,8 @@ bool spiffed_worth_a_line(struct share *share, unsigned *ret_left_out);
 /* Ends whose time is over: nobody's, with nothing to do or told so. tick: a second has gone. */
 void spiffed_peer_step(struct peer *peer, bool tick);
 bool spiffed_peer_alive(const struct peer *peer);
+/* It is known who it is, by the entries in force, and not for longer than PROVED_MS. */
+bool spiffed_peer_proved(const struct peer *peer);
 /* Serves its due jobs once it is known who it is. */
 void spiffed_peer_pump(struct peer *peer);
 
@@ -212,6 +223,11 @@ bool spiffed_begin(void *peer);
 void spiffed_end_of_call(void *peer);
 void spiffed_ended(void *peer, struct grpc_call *call);
 void spiffed_job_serve(struct job *job); /* its peer is proved */
+/* Is there room for one more answer of a stream's own (grpc_bytes.own)? Each may be of megabytes,
+ * and a user has a thousand streams. False: the job stays due, and is served when others are read.
+ */
+bool spiffed_has_room(const struct job *job);
+void spiffed_waits(void *peer, int64_t bytes);
 void spiffed_finish(struct job *job, enum grpc_status status, const char *message);
 /* The same, in the words of an error of another process. */
 void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *err);

@@ -22,6 +22,7 @@ static const struct grpc_handler handler = {.request = spiffed_request,
                                             .answered = spiffed_peer_answered,
                                             .begin = spiffed_begin,
                                             .end = spiffed_end_of_call,
+                                            .waits = spiffed_waits,
                                             .cut = spiffed_peer_cut};
 
 static void on_accept(evutil_socket_t fd, short what, void *arg)

@@ -40,7 +40,7 @@ static struct grpc_bytes *encode(struct agent *agent, struct att_slice pkcs8)
     message.n_crl = spiffed_bundle_lists(bundle, crls);
     struct grpc_bytes *bytes = grpc_bytes_new(protobuf_c_message_get_packed_size(&message.base));
     if (bytes) {
-        bytes->secret = true;
+        bytes->secret = bytes->own = true;
         (void)protobuf_c_message_pack(&message.base, bytes->data + 5);
     }
     return bytes;
@@ -59,13 +59,15 @@ static void later(struct job *job, const struct att_err *err)
     job->retry_ms = att_boottime_ms() + RETRY_MS;
 }
 
-/* Decided by others, another agent, another key in force: what was asked for then is nobody's. */
+/* Decided by others, another agent, another key in force or no certificate: what was asked for then
+ * is nobody's. */
 static bool is_old(const struct job *job)
 {
     const struct peer *peer = job->peer;
-    return job->entries != peer->spiffed->entries || !peer->agent ||
-           strcmp(job->agent, peer->agent->name) != 0 || !peer->agent->exportable ||
-           strcmp(job->key_id, peer->agent->key_id) != 0;
+    const struct agent *agent = peer->agent;
+    return job->entries != peer->spiffed->entries || !agent ||
+           strcmp(job->agent, agent->name) != 0 || !agent->exportable || !agent->chain ||
+           agent->not_after <= att_now_utc_s() || strcmp(job->key_id, agent->key_id) != 0;
 }
 
 /* A key that has just been retired, or is not active yet: keyd is ahead of what attestd knows. */
@@ -108,11 +110,28 @@ static void exported(void *user, enum att_rc rc, const struct proc_msg *reply,
         later(job, &large);
         return;
     }
-    job->sent = true;
-    job->generation = agent->generation;
-    job->bundle_generation = agent->spiffed->bundle.generation;
-    grpc_call_send(job->call, bytes);
+    job->ready = bytes;
+    job->ready_generation = agent->generation;
+    job->ready_bundle = agent->spiffed->bundle.generation;
+    job->due = true; /* attestd and keyd may have been slow: is it still the same program? */
+    spiffed_peer_pump(job->peer);
+}
+
+/* Its peer is proved. False: nothing is ready, or what was is nobody's by now. */
+static bool deliver(struct job *job)
+{
+    struct grpc_bytes *bytes = job->ready;
+    bool good = bytes && !is_old(job);
+    job->ready = NULL;
+    if (good) {
+        job->due = false;
+        job->sent = true;
+        job->generation = job->ready_generation;
+        job->bundle_generation = job->ready_bundle;
+        grpc_call_send(job->call, bytes);
+    }
     grpc_bytes_unref(bytes);
+    return good;
 }
 
 static void noted(void *user, enum att_rc rc, const struct proc_msg *reply,
@@ -176,12 +195,15 @@ static bool may_have(struct job *job, struct agent *agent)
 void spiffed_svid_serve(struct job *job)
 {
     struct agent *agent = job->peer->agent;
-    if (job->asking || att_boottime_ms() < job->retry_ms || !may_have(job, agent)) {
+    if (job->asking || deliver(job) || att_boottime_ms() < job->retry_ms || !may_have(job, agent)) {
         return; /* due until it is known */
     }
-    job->due = false;
     bool same = job->sent && job->generation == agent->generation &&
                 job->bundle_generation == agent->spiffed->bundle.generation;
+    if (!same && !spiffed_has_room(job)) {
+        return; /* due until others of this user have read theirs */
+    }
+    job->due = false;
     if (!same) {
         ask_attestd(job);
     }

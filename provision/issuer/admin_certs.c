@@ -341,11 +341,28 @@ static enum att_rc verify_chain(struct issuer *issuer, X509 *cert, STACK_OF(X509
     return rc;
 }
 
+/* A key of which there may be copies is no person's and no program's alone: two roles that are held
+ * by two of them could be one thief's. */
+static enum att_rc check_kept(const X509 *cert, struct att_err *err)
+{
+    struct certs_key_holding holding = {0};
+    enum att_rc rc = certs_key_holding_get(cert, &holding, err);
+    if (rc) {
+        return rc;
+    }
+    return holding.store == CERTS_STORE_EXPORTABLE
+               ? issuer_refuse(err, ATT_E_AUTH, "certExportable",
+                               "client certificate: its key may leave its store, and is no "
+                               "credential here")
+               : ATT_OK;
+}
+
 enum att_rc issuer_client_agent_verify(struct issuer *issuer, X509 *cert, STACK_OF(X509) * sent,
                                        struct att_buf *ret_id, struct att_err *err)
 {
     struct certs_cert_info info;
     enum att_rc rc = verify_chain(issuer, cert, sent, err);
+    rc = rc ? rc : check_kept(cert, err);
     rc = rc ? rc : certs_cert_info(cert, &info, err);
     if (rc) {
         return rc;

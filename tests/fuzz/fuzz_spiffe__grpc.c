@@ -15,24 +15,26 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { ECHO, LATER, MARKED };
+enum { ECHO, LATER, MARKED, EACH };
 
 static const struct grpc_method methods[] = {
-    {"/a.S/E", GRPC_UNARY, NULL, ECHO},
-    {"/a.S/L", GRPC_SERVER_STREAM, NULL, LATER},
-    {"/a.S/M", GRPC_UNARY, "m", MARKED},
+    {"/a.S/E", GRPC_UNARY, NULL, ECHO},  {"/a.S/L", GRPC_SERVER_STREAM, NULL, LATER},
+    {"/a.S/M", GRPC_UNARY, "m", MARKED}, {"/a.S/B", GRPC_BIDI, NULL, EACH},
     {NULL, GRPC_UNARY, NULL, 0},
 };
 
 static int open_calls;
+static int64_t waiting;
 static bool is_open;
 
 static void request(void *user, struct grpc_call *call, const struct grpc_method *method,
                     struct att_slice message)
 {
     struct sign_request sign;
+    static int state;
     (void)user;
-    open_calls++;
+    open_calls += grpc_call_get(call) == NULL; /* of a stream of them this is the first */
+    grpc_call_set(call, &state);
     if (method->id == LATER) {
         return;
     }
@@ -44,10 +46,13 @@ static void request(void *user, struct grpc_call *call, const struct grpc_method
         memcpy(bytes->data + 5, message.ptr, message.len);
     }
     if (bytes) {
+        bytes->secret = bytes->own = method->id == EACH;
         grpc_call_send(call, bytes);
         grpc_bytes_unref(bytes);
     }
-    grpc_call_finish(call, GRPC_OK, NULL);
+    if (method->id != EACH || message.len == 2) {
+        grpc_call_finish(call, message.len == 2 ? GRPC_PERMISSION_DENIED : GRPC_OK, NULL);
+    }
 }
 
 static void ended(void *user, struct grpc_call *call)
@@ -63,6 +68,15 @@ static void closed(void *user)
     is_open = false;
 }
 
+static void waits(void *user, int64_t bytes)
+{
+    (void)user;
+    waiting += bytes;
+    if (waiting < 0) {
+        abort();
+    }
+}
+
 /* What it answers is read, or it would stop to read. */
 static void drain(int fd)
 {
@@ -74,7 +88,8 @@ static void drain(int fd)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
-    static const struct grpc_handler handler = {request, ended, closed, NULL, NULL, NULL, NULL};
+    static const struct grpc_handler handler = {
+        .request = request, .ended = ended, .closed = closed, .waits = waits};
     static struct event_base *base;
     base = base ? base : event_base_new();
     const struct grpc_opts opts = {base, methods, &handler, 1000, 1000};
@@ -85,6 +100,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     open_calls = 0;
+    waiting = 0;
     is_open = grpc_conn_new(&opts, ends[1], 0, base, &conn, NULL) == ATT_OK;
     (void)!send(ends[0], preface, sizeof preface,
                 MSG_NOSIGNAL); /* its NUL is the frame's last byte */
@@ -98,8 +114,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         grpc_conn_free(conn);
     }
     close(ends[0]);
-    if (is_open || open_calls != 0) {
-        abort(); /* a call outlived its connection */
+    if (is_open || open_calls != 0 || waiting != 0) {
+        abort(); /* a call outlived its connection, or an answer its call */
     }
     return 0;
 }

@@ -382,6 +382,48 @@ def slow():
     print("ok: who does not read is cut, stream or connection; a slow reader gets the newest state:", states)
 
 
+def secrets():
+    """What is secret: not to who is refused meanwhile, wiped where it was sent from, and counted while it waits."""
+    peer = Peer(window=0)  # it waits: nothing of it may be sent
+    stream = peer.call(request("/t.T/Secret"), message(b"123"), end=False)
+    peer.send(frame(DATA, 0, stream, message(b"no")) + frame(WINDOW, 0, stream, struct.pack(">I", 60000)))
+    got = peer.answer(stream)
+    refused("refused while it waits", got, 7, "no")
+    need(got["data"] == b"", got)
+    log = peer.end()
+    need(log.index("waits 3005") < log.index("waits 0") and "left" not in log, log)
+    peer = Peer(window=0)  # a good end takes nothing back
+    stream = peer.call(request("/t.T/Secret"), message(b"123"), end=False)
+    peer.send(frame(DATA, 0, stream, message(b"ok")) + frame(WINDOW, 0, stream, struct.pack(">I", 60000)))
+    need(peer.answer(stream)["data"] == message(b"s" * 3000), "before a good end")
+    peer.end()
+    peer = Peer(window=1000)  # a part of it is sent: the rest is not, and it is no answer
+    stream = peer.call(request("/t.T/Secret"), message(b"123"), end=False)
+    got = 0
+    while got < 1000:
+        kind, _, _, payload = peer.frame()
+        got += len(payload) if kind == DATA else 0
+    peer.send(frame(DATA, 0, stream, message(b"no")))
+    got = peer.answer(stream)
+    need(got.get("reset") == 8 and got["data"] == b"" and not got["trailers"], got)
+    log = peer.end()
+    need(log.rstrip().splitlines()[-1] == "closed" and "waits 0" in log, log)
+    peer = Peer(window=100000)
+    stream = peer.call(request("/t.T/Secret"), message(b"x" * 20), end=False)
+    got = 0
+    while got < 20005:
+        kind, _, _, payload = peer.frame()
+        got += len(payload) if kind == DATA else 0
+    peer.send(frame(DATA, 0, stream, message(b"x" * 21)))  # a newer one in the place of one that waits
+    time.sleep(0.2)
+    peer.send(frame(DATA, END_STREAM, stream))
+    peer.answer(stream)
+    log = peer.end()
+    need("wiped" in log and "left" not in log, log)
+    need([line for line in log.splitlines() if line.startswith("waits")][-1] == "waits 0", log)
+    print("ok: a secret that waits is not sent to who is refused, one that was sent is wiped; both are counted")
+
+
 def writer():
     peer = Peer(writer=os.getpid())
     need(status_of(peer.unary(request()))[0] == "0", "the writer's own bytes")
@@ -400,5 +442,6 @@ each()
 abuse()
 limits()
 slow()
+secrets()
 writer()
 print("gRPC transport: all held")

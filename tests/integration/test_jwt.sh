@@ -21,7 +21,7 @@ mkdir "$stubs"
 protoc -I "$support" -I "$ATT_SOURCE_DIR/attestd/spiffe/proto" --python_out "$stubs" --grpc_out "$stubs" \
     --plugin=protoc-gen-grpc="$(command -v grpc_python_plugin)" "$support/workload.proto" \
     "$ATT_SOURCE_DIR/attestd/spiffe/proto/signer.proto" "$ATT_SOURCE_DIR/attestd/spiffe/proto/health.proto"
-cp "$support/client.py" "$stubs/"
+cp "$support/client.py" "$support/streams.py" "$stubs/"
 chmod -R a+rX "$stubs"
 as() { # as USER COMMAND…
     local uid=$1
@@ -58,7 +58,7 @@ job_start spiffed "$bin/attestd-spiffed" --config "$dir/attestd.yaml"
 wait_for 30 test -S "$socket"
 chmod 755 "$dir/run/public"
 status=0
-trap 'status=$?; job_stop bundles KILL; set +e; (exit $status); job_cleanup' EXIT
+trap 'status=$?; job_stop bundles KILL; job_stop late KILL; set +e; (exit $status); job_cleanup' EXIT
 wait_for 60 job_host_known
 ctl host approve "$(job_host_id)" --label job > /dev/null
 entry() { # entry AUDIENCES
@@ -94,6 +94,29 @@ must INVALID_ARGUMENT audience $user token
 must PERMISSION_DENIED notAssigned $stranger token $api
 must PERMISSION_DENIED notAssigned $stranger validate $api "$token"
 ok "an audience that the entry does not allow, another's id, no audience, no identity: refused"
+
+# attestd is slow to give a token, and the program executes another one meanwhile, which keeps the connection.
+late_is() { [ "$(tail -n 1 "$dir/log/late.log")" = "$1" ]; }
+executed() { tr '\0' ' ' < "/proc/$(job_pid late)/cmdline" > "$dir/tmp/cmdline" && grep -q ' after ' "$dir/tmp/cmdline"; }
+mkfifo "$dir/tmp/go"
+PYTHONDONTWRITEBYTECODE=1 setpriv --reuid $user --regid $user --clear-groups \
+    /usr/bin/python3 "$stubs/streams.py" late "$socket" $api < "$dir/tmp/go" > "$dir/log/late.log" 2>&1 &
+echo $! > "$dir/late.pid"
+exec 8> "$dir/tmp/go"
+wait_for 30 late_is known
+kill -s STOP "$(job_pid attestd)"
+echo >&8
+wait_for 30 late_is asked
+sleep 0.5 # until attestd is asked
+echo >&8
+exec 8>&-
+wait_for 30 executed
+sleep 1.2 # for so long who it was is believed
+kill -s CONT "$(job_pid attestd)"
+over() { tail -n 1 "$dir/log/late.log" | grep -q '"after"'; }
+wait_for 60 over
+[ "$(tail -n 1 "$dir/log/late.log" | jq .after)" = 0 ] || { cat "$dir/log/late.log"; job_fail "exec"; }
+ok "a token that came late is not given to the program that took the connection over by exec"
 
 # ---- attestctl ----
 ctl token alpha --audience $api --out "$dir/tmp/token" > /dev/null

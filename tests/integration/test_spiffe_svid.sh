@@ -11,7 +11,7 @@ export JOB_KEY=exportable JOB_LIFETIME=10m
 for tool in setpriv protoc grpc_python_plugin; do
     command -v $tool > /dev/null || job_skip "no $tool"
 done
-/usr/bin/python3 -c 'import grpc, google.protobuf, cryptography' 2> /dev/null || job_skip "no python3-grpcio"
+/usr/bin/python3 -c 'import grpc, google.protobuf, cryptography, hpack' 2> /dev/null || job_skip "no python3-grpcio, python3-hpack"
 job_setup
 chmod 755 "$dir" "$dir/tmp" "$dir/run"
 ok() { echo "ok: $*"; }
@@ -23,7 +23,7 @@ mkdir "$stubs"
 protoc -I "$support" -I "$ATT_SOURCE_DIR/attestd/spiffe/proto" --python_out "$stubs" --grpc_out "$stubs" \
     --plugin=protoc-gen-grpc="$(command -v grpc_python_plugin)" "$support/workload.proto" \
     "$ATT_SOURCE_DIR/attestd/spiffe/proto/signer.proto" "$ATT_SOURCE_DIR/attestd/spiffe/proto/health.proto"
-cp "$support/client.py" "$stubs/"
+cp "$support/client.py" "$support/streams.py" "$stubs/"
 chmod -R a+rX "$stubs"
 client() { # client USER COMMAND...
     local uid=$1
@@ -63,7 +63,7 @@ chmod 644 "$dir/attestd.yaml"
 job_start spiffed setpriv --reuid $service --regid $service --groups 0 "$bin/attestd-spiffed" --config "$dir/attestd.yaml" \
     --slow 5 --attestd-user 0 --whod-user 0 --keyd-user 0
 status=0
-trap 'status=$?; for one in svid again; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
+trap 'status=$?; for one in svid again late; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
 wait_for 60 job_host_known
 ctl host approve "$(job_host_id)" --label job > /dev/null
 entries() { # entries KEY-OF-ALPHA
@@ -147,9 +147,51 @@ fi
     job_fail "a private key on the disk"
 ok "$given keys given away, each with a record in the host's log; none in a file"
 
+# ---- while keyd is slow ----
+# It is stopped when the record is written and the key is asked for.
+records() { cat "$dir"/state/host/decisions/*.jsonl > "$dir/tmp/hostlog" && noted; }
+more_records() { [ "$(records)" -gt "$1" ]; }
+job_stop svid KILL
+kill -s STOP "$(job_pid keyd)"
+before=$(records)
+mkfifo "$dir/tmp/go"
+PYTHONDONTWRITEBYTECODE=1 setpriv --reuid $user --regid $user --clear-groups \
+    /usr/bin/python3 "$stubs/streams.py" late "$socket" < "$dir/tmp/go" > "$dir/log/late.log" 2>&1 &
+echo $! > "$dir/late.pid"
+exec 8> "$dir/tmp/go"
+wait_for 30 more_records "$before"
+echo >&8
+exec 8>&-
+executed() { tr '\0' ' ' < "/proc/$(job_pid late)/cmdline" > "$dir/tmp/cmdline" && grep -q ' after ' "$dir/tmp/cmdline"; }
+wait_for 30 executed
+sleep 1.2 # for so long who it was is believed
+kill -s CONT "$(job_pid keyd)"
+wait_for 30 lines late 2
+[ "$(tail -n 1 "$dir/log/late.log")" = '{"after": 0, "ended": [7], "over": false}' ] || { cat "$dir/log/late.log"; job_fail "exec"; }
+ok "a key that came late is not given to the program that took the connection over by exec"
+
+kill -s STOP "$(job_pid keyd)"
+before=$(records)
+(client $user svid) > "$dir/tmp/revoked" 2>&1 &
+asker=$!
+wait_for 30 more_records "$before"
+ctl cert revoke "$(job_serial alpha)" --reason keyCompromise > /dev/null
+withdrawn() { [ "$(ctl --json agent show alpha | jq -r .state)" != valid ]; }
+wait_for 30 withdrawn
+sleep 1
+kill -s CONT "$(job_pid keyd)"
+wait_for 30 test -s "$dir/tmp/revoked"
+sleep 0.2
+kill $asker 2> /dev/null || true
+[ "$(head -n 1 "$dir/tmp/revoked" | jq -r .code)" = UNAVAILABLE ] || { cat "$dir/tmp/revoked"; job_fail "revoked while keyd was slow"; }
+wait_for 60 answered
+ok "a key that came after its certificate was revoked is not given"
+
 # ---- the end ----
 ctl agent freeze alpha > /dev/null
+before=$(records)
 must PERMISSION_DENIED "frozen: *" $user
+[ "$(records)" = "$before" ] || job_fail "a record of an export that was refused"
 ctl agent thaw alpha > /dev/null
 wait_for 60 answered
 job_stop svid KILL

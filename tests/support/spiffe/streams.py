@@ -5,6 +5,11 @@ streams.py many SOCKET N: N streams of Signer.Watch, 128 a connection; a JSON li
     goes on until standard input ends.
 streams.py exec SOCKET: one stream; after its first answer the process executes itself again as "after", which keeps the
     connection and tells what comes on it.
+streams.py late SOCKET [AUDIENCE]: FetchX509SVID; after a line on standard input, answered or not, the process executes
+    itself again as "after". With AUDIENCE: Signer.Chain until it is answered, then after a line FetchJWTSVID, and so on.
+streams.py unread SOCKET N: N calls of StreamSecrets (ROOTCA) on one connection that may not be sent; a JSON line of how
+    many began to be answered when nothing new had come for two seconds; then they are read, and a line of how many
+    were answered whole.
 streams.py chain SOCKET: Signer.Chain once, PINGs answered.
 streams.py reuse SOCKET: a process asks for Chain and ends; another gets its pid; after a line on standard input, what
     came for the first, with no PING answered. In a PID namespace of its own.
@@ -34,12 +39,13 @@ class Connection:
         self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
         self.answered, self.ended, self.next, self.over = set(), {}, 1, False
         self.pongs = True
+        self.began, self.whole, self.bytes = set(), set(), {}
 
-    def call(self, path="/attestd.v1.Signer/Watch", body=b""):
-        block = self.encoder.encode([(":path", path)] + CALL)
+    def call(self, path="/attestd.v1.Signer/Watch", body=b"", extra=(), end=True):
+        block = self.encoder.encode([(":path", path)] + CALL + list(extra))
         message = struct.pack(">BI", 0, len(body)) + body
         self.socket.sendall(struct.pack(">I", len(block))[1:] + struct.pack(">BBI", HEADERS, 4, self.next) + block +
-                            struct.pack(">I", len(message))[1:] + struct.pack(">BBI", DATA, 1, self.next) + message)
+                            struct.pack(">I", len(message))[1:] + struct.pack(">BBI", DATA, int(end), self.next) + message)
         self.next += 2
         return self.next - 2
 
@@ -59,14 +65,26 @@ class Connection:
     def take(self, kind, flags, stream, payload):
         if kind == HEADERS:
             fields = dict(self.decoder.decode(payload))
+            self.began.add(stream)
             if "grpc-status" in fields:
                 self.ended[stream] = int(fields["grpc-status"])
         elif kind == PING and self.pongs and not flags & 1:
             self.socket.sendall(b"\0\0\x08\x06\1\0\0\0\0" + payload)
         elif kind == DATA:
             self.answered.add(stream)
+            self.count(stream, payload)
         elif kind == RST:
             self.ended.setdefault(stream, -1)
+
+
+    def count(self, stream, payload):
+        """Of a stream's first message: whether it is whole."""
+        start, got = self.bytes.get(stream, (b"", 0))
+        start = (start + payload)[:5] if len(start) < 5 else start
+        got += len(payload)
+        self.bytes[stream] = start, got
+        if len(start) == 5 and got >= 5 + int.from_bytes(start[1:], "big"):
+            self.whole.add(stream)
 
 
 def connect(path):
@@ -103,6 +121,39 @@ def exec_itself(path):
     while not one.answered and not one.ended:
         one.read()
     print(json.dumps({"answered": len(one.answered)}), flush=True)
+    os.set_inheritable(one.socket.fileno(), True)
+    os.execv(sys.executable, [sys.executable, os.path.abspath(__file__), "after", str(one.socket.fileno())])
+
+
+def unread(path, n):
+    one = connect(path)
+    one.socket.sendall(b"\0\0\x06\4\0\0\0\0\0" + struct.pack(">HI", 4, 0))  # a window of 0 for each stream
+    for _ in range(n):
+        one.call("/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets", b"\x1a\x06ROOTCA", end=False)
+    while not one.over and (not one.began or select.select([one.socket], [], [], 2)[0]):
+        one.read()
+    print(json.dumps({"began": len(one.began - set(one.ended))}), flush=True)
+    one.socket.sendall(b"\0\0\x06\4\0\0\0\0\0" + struct.pack(">HI", 4, 0x7fffffff))
+    while len(one.whole) < n and not one.ended and not one.over:
+        one.read()
+    print(json.dumps({"whole": len(one.whole), "ended": list(one.ended.values())}), flush=True)
+
+
+def late(path, audience=None):
+    one = connect(path)
+    body = b""
+    one.socket.sendall(b"\0\0\x06\4\0\0\0\0\0" + struct.pack(">HI", 1, 0))  # what comes is read by another decoder
+    if audience:
+        one.call("/attestd.v1.Signer/Chain")
+        while not one.ended and not one.over:
+            one.read()
+        print("known", flush=True)
+        sys.stdin.readline()
+        body = b"\x0a" + bytes([len(audience)]) + audience.encode()
+    one.call("/SpiffeWorkloadAPI/FetchJWTSVID" if audience else "/SpiffeWorkloadAPI/FetchX509SVID", body,
+             extra=[("workload.spiffe.io", "true")])
+    print("asked", flush=True)
+    sys.stdin.readline()
     os.set_inheritable(one.socket.fileno(), True)
     os.execv(sys.executable, [sys.executable, os.path.abspath(__file__), "after", str(one.socket.fileno())])
 
@@ -214,6 +265,10 @@ if __name__ == "__main__":
         idle(sys.argv[2], int(sys.argv[3]))
     elif sys.argv[1] == "reuse":
         reuse(sys.argv[2])
+    elif sys.argv[1] == "unread":
+        unread(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1] == "late":
+        late(*sys.argv[2:])
     elif sys.argv[1] == "exec":
         exec_itself(sys.argv[2])
     else:

@@ -7,8 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
-enum { ECHO, MANY, NEVER, MARKED, LATEST, EACH };
+enum { ECHO, MANY, NEVER, MARKED, LATEST, EACH, SECRET };
 
 static const struct grpc_method methods[] = {
     {"/t.T/Echo", GRPC_UNARY, NULL, ECHO},
@@ -17,6 +19,7 @@ static const struct grpc_method methods[] = {
     {"/t.T/Marked", GRPC_UNARY, "mark.example", MARKED},
     {"/t.T/Latest", GRPC_SERVER_STREAM, NULL, LATEST},
     {"/t.T/Each", GRPC_BIDI, NULL, EACH},
+    {"/t.T/Secret", GRPC_BIDI, NULL, SECRET},
     {NULL, GRPC_UNARY, NULL, 0},
 };
 
@@ -36,6 +39,47 @@ static void send_text(struct grpc_call *call, const void *text, size_t len)
     }
     grpc_call_send(call, bytes);
     grpc_bytes_unref(bytes);
+}
+
+static void send_secret(struct grpc_call *call, size_t len)
+{
+    struct grpc_bytes *bytes = grpc_bytes_new(len);
+    if (!bytes) {
+        abort();
+    }
+    bytes->secret = bytes->own = true;
+    memset(bytes->data + 5, 's', len);
+    grpc_call_send(call, bytes);
+    grpc_bytes_unref(bytes);
+}
+
+/* In libc's place: where the last piece with a secret's letters was sent from. */
+static const uint8_t *sent_from;
+static size_t sent_len;
+
+ssize_t send(int fd, const void *bytes, size_t len, int flags)
+{
+    if (memmem(bytes, len, "ssssssss", 8)) {
+        sent_from = bytes;
+        sent_len = len;
+    }
+    return (ssize_t)syscall(SYS_sendto, fd, bytes, len, flags, NULL, 0);
+}
+
+static void look_for_secret(void)
+{
+    if (sent_from) {
+        fprintf(stderr, memmem(sent_from, sent_len, "ssssssss", 8) ? "left\n" : "wiped\n");
+    }
+    sent_from = NULL;
+}
+
+static void waits(void *user, int64_t bytes)
+{
+    static int64_t all;
+    (void)user;
+    all += bytes;
+    fprintf(stderr, "waits %lld\n", (long long)all);
 }
 
 static void request(void *user, struct grpc_call *call, const struct grpc_method *method,
@@ -65,6 +109,15 @@ static void request(void *user, struct grpc_call *call, const struct grpc_method
     case LATEST:
         latest = call;
         return;
+    case SECRET: /* "no": it ends, refused; "ok": it ends; else a secret, so many kB, all letters s
+                  */
+        if (message.len == 2) {
+            bool no = message.ptr[0] == 'n';
+            grpc_call_finish(call, no ? GRPC_PERMISSION_DENIED : GRPC_OK, no ? "no" : NULL);
+        } else {
+            send_secret(call, message.len * 1000);
+        }
+        return;
     default:
         send_text(call, message.ptr, message.len);
         grpc_call_finish(call, GRPC_OK, "100% \xc3\xbc\n");
@@ -83,6 +136,7 @@ static void on_time(evutil_socket_t fd, short what, void *arg)
         send_text(latest, state, sizeof state);
     }
     if (conn) {
+        look_for_secret();
         static unsigned ticks;
         if (++ticks % 50 == 0) {
             grpc_conn_tick(conn);
@@ -113,7 +167,8 @@ static void cut(void *user, const char *why)
 
 int main(int argc, char **argv)
 {
-    static const struct grpc_handler handler = {request, ended, closed, cut, NULL, NULL, NULL};
+    static const struct grpc_handler handler = {request, ended, closed, cut,
+                                                NULL,    NULL,  NULL,   waits};
     const struct timeval often = {0, 1000};
     struct att_err err = {0};
     base = event_base_new();

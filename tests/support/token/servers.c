@@ -256,6 +256,50 @@ static enum att_rc view(const struct proc_op *op, const struct proc_msg *request
     return rc;
 }
 
+/* The trust domain's: the roots of the folder's agent, and the folder's file "crl" as its lists. */
+static enum att_rc bundle(const struct proc_op *op, struct att_buf *ret_payload,
+                          struct att_err *err)
+{
+    char agent[128], path[1024];
+    struct att_slice roots[PROC_BUNDLE_MAX];
+    struct stat st = {.st_size = 0};
+    snprintf(path, sizeof path, "%s/crl", folder);
+    (void)stat(path, &st);
+    size_t n = text_of("agent", agent, sizeof agent)
+                   ? certs_of(agent, "bundle.pem", roots, PROC_BUNDLE_MAX)
+                   : 0;
+    const struct proc_value values[] = {proc_text("bank.example"),
+                                        {.items = roots, .item_count = n},
+                                        {.num = 1},
+                                        {.num = (uint64_t)st.st_size}};
+    enum att_rc rc = proc_reply_encode(op, values, ret_payload, err);
+    for (size_t i = 0; i < n; i++) {
+        OPENSSL_free((void *)(uintptr_t)roots[i].ptr);
+    }
+    return rc;
+}
+
+static enum att_rc crl(const struct proc_op *op, const struct proc_msg *request,
+                       struct att_buf *ret_payload, struct att_err *err)
+{
+    static uint8_t part[PROC_CRL_PART_MAX];
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    char path[1024];
+    snprintf(path, sizeof path, "%s/crl", folder);
+    pthread_mutex_lock(&lock);
+    FILE *f = fopen(path, "r");
+    size_t got = 0;
+    if (f) {
+        (void)fseek(f, (long)request->v[PROC_WORKLOAD_CRL_REQ_OFFSET].num, SEEK_SET);
+        got = fread(part, 1, sizeof part, f);
+        fclose(f);
+    }
+    const struct proc_value values[] = {{.bytes = ATT_SLICE(part, got)}};
+    enum att_rc rc = proc_reply_encode(op, values, ret_payload, err);
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
 static atomic_bool stopping;
 
 static enum att_rc changes(const struct proc_op *op, const struct proc_msg *request,
@@ -281,6 +325,12 @@ static enum att_rc attestd(void *user, const struct proc_peer *peer, const struc
     (void)user;
     if (op->op == PROC_WORKLOAD_CHANGES || op->op == PROC_WORKLOAD_WATCH) {
         return changes(op, request, ret_payload);
+    }
+    if (op->op == PROC_WORKLOAD_BUNDLE) {
+        return bundle(op, ret_payload, err);
+    }
+    if (op->op == PROC_WORKLOAD_CRL) {
+        return crl(op, request, ret_payload, err);
     }
     return op->op == PROC_WORKLOAD_IDENTIFY ? identify(peer, op, request, ret_payload, err)
                                             : view(op, request, ret_payload, err);

@@ -50,6 +50,7 @@ static void test_refused(void **state)
     refused(HEAD "body: xml\n", 4, "body", "form, json");
     refused(HEAD "body: [ form ]\n", 4, "body", "expected text");
     refused(HEAD "client_secret: x\n", 4, "client_secret", "unknown key");
+    refused(HEAD "\"client\\ex\": x\n", 4, "client?x", "unknown key"); /* to a terminal */
     refused(HEAD "token: a..b\n", 4, "token", "path of a member");
     refused(HEAD "ca_file: x.pem\n", 4, "ca_file", "absolute path");
     refused(HEAD "lifetime: soon\n", 4, "lifetime", "");

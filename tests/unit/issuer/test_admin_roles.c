@@ -297,6 +297,31 @@ static void an_agents_certificate_is_the_one_that_was_issued(void **state)
     stage_free(&s);
 }
 
+#define TPM_ONLY   "one hour\n    lifetime: 1h\n    keys: [tpm]"
+#define EXPORTABLE "one hour\n    lifetime: 10m\n    keys: [tpm, exportable]"
+
+/* A key that may have been copied is no credential, however good its certificate is. */
+static void an_exportable_key_is_no_credential(void **state)
+{
+    (void)state;
+    struct stage s;
+    STACK_OF(X509) *chain = NULL;
+    char reason[40], selector[80];
+    stage_enrolled(&s, "none");
+    snprintf(selector, sizeof selector, "ek:%s", s.tpm.ek_id);
+    reconfigure(&s.rig, TPM_ONLY, EXPORTABLE);
+    rig_entries_with(&s.rig, selector, "exportable");
+    with_admin(&s);
+    reconfigure(&s.rig, TPM_ONLY, EXPORTABLE);
+    s.tpm.memory = s.tpm.exportable = true;
+    rig_time = att_now_utc_s();
+    X509 *leaf = issued(&s, &chain);
+    assert_int_equal(ask(&s, leaf, chain, "audit.list", reason), 401);
+    assert_string_equal(reason, "certExportable");
+    sk_X509_pop_free(chain, X509_free);
+    stage_free(&s);
+}
+
 /* Of an identity that nobody gave a role nothing is read, and not much is recorded. */
 static void who_has_no_role_is_not_read(void **state)
 {
@@ -587,6 +612,7 @@ int main(void)
         cmocka_unit_test(who_rejects_has_its_reach),
         cmocka_unit_test(refusals_are_bounded),
         cmocka_unit_test(an_agents_certificate_is_the_one_that_was_issued),
+        cmocka_unit_test(an_exportable_key_is_no_credential),
         cmocka_unit_test(who_has_no_role_is_not_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

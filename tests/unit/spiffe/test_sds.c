@@ -113,12 +113,28 @@ static void test_pem_of_what_is_not_der(void **state)
                                             "-----BEGIN X-----\nMAIFAA==\n-----END X-----\n");
 }
 
+/* Whoever sends it wipes it. */
+static void test_a_response_with_a_key_is_secret(void **state)
+{
+    const struct sds_secret secrets[] = {
+        {.name = "ROOTCA", .trusted_ca = ATT_SLICE_LIT("a")},
+        {.name = "default", .chain = ATT_SLICE_LIT("b"), .key = ATT_SLICE_LIT("c")}};
+    (void)state;
+    for (size_t n = 1; n <= 2; n++) {
+        struct grpc_bytes *bytes = sds_response_encode(secrets, n, "v", "1");
+        assert_non_null(bytes);
+        assert_int_equal(bytes->secret, n == 2);
+        grpc_bytes_unref(bytes);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_requests_refused_one_by_one),
         cmocka_unit_test(test_what_a_request_means),
         cmocka_unit_test(test_pem_of_what_is_not_der),
+        cmocka_unit_test(test_a_response_with_a_key_is_secret),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
