@@ -247,15 +247,14 @@ enum att_rc apiclient_call_recv(struct apiclient_call *call, struct att_slice by
     if (len < 0) {
         return broken(call, nghttp2_strerror((int)len), err);
     }
-    /* A connection that the other side ends (GOAWAY for a stream below ours) ends the call, too. */
-    call->ended = call->ended || (!nghttp2_session_want_read(call->session) &&
-                                  !nghttp2_session_want_write(call->session));
     return ATT_OK;
 }
 
 bool apiclient_call_ended(const struct apiclient_call *call)
 {
-    return call->ended;
+    /* A connection that either side gave up (GOAWAY) ends the call, too. */
+    return call->ended || (!nghttp2_session_want_read(call->session) &&
+                           !nghttp2_session_want_write(call->session));
 }
 
 static enum att_rc rc_of(long status)

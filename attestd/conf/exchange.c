@@ -283,6 +283,8 @@ static void check_values(struct conf_check *check, const struct words *w, struct
     bool granted = take_grant(check, w, x);
     if (granted) {
         check_keys(check, w, x);
+    }
+    if (granted && x->grant != CONF_GRANT_AWS_ROLES_ANYWHERE) {
         check_client(check, w, x);
     }
     (void)conf_check_url(check, "endpoint", w->endpoint);
