@@ -126,7 +126,7 @@ past answerLifetime:
 lines answerToken:
 huge the answer has more than 65536 bytes
 busy answerStatus: *status 503
-echo answerStatus: *status 403: \?\[31mAWS4-X509-ECDSA-SHA256 [...],
+echo answerStatus: *status 403: \?\[31mAWS4-X509-ECDSA-SHA256 \[...],
 END
 [ "$(requests sessions)" -ge 2 ] && ! grep -q "^/sessions 201" "$dir/log/aws.log" || job_fail "a redirect was followed"
 ok "another role, another region, a clock that is off, and answers that hold no credentials: by their names"

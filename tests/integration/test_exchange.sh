@@ -104,7 +104,8 @@ ok "another audience, an old one, another issuer, another client, another type o
 # ---- answers that are none ----
 profile redirect
 refused redirect:
-[ "$(requests token)" = 3 ] || job_fail "a redirect was followed"
+# Four: where the client was not known, a JWT-SVID from attestd's memory was tried once more with a new one.
+[ "$(requests token)" = 4 ] || job_fail "a redirect was followed: $(requests token)"
 while read -r at pattern; do
     profile "$at"
     refused "$pattern"
