@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.parse
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -95,10 +96,12 @@ def check_chain(cert, chain, at):
             middle.write(one.public_bytes(serialization.Encoding.PEM))
         leaf.flush()
         middle.flush()
-        verify = subprocess.run(["openssl", "verify", "-x509_strict", "-CAfile", ROOTS, "-untrusted", middle.name, leaf.name],
+        between = ["-untrusted", middle.name] if chain else []
+        verify = subprocess.run(["openssl", "verify", "-x509_strict", "-CAfile", ROOTS, *between, leaf.name],
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if verify.returncode != 0:
-        raise Refused("UntrustedCertificateException", verify.stdout.splitlines()[1] if "\n" in verify.stdout else "chain")
+        why = re.search(r"error [0-9]+ at .*", verify.stdout)
+        raise Refused("UntrustedCertificateException" if why else "InternalServerException", why.group() if why else verify.stdout)
 
 
 def canonical(method, url, headers, names, body):
@@ -140,9 +143,10 @@ def check_request(path, headers, body):
     return cert
 
 
-def check_body(body):
+def check_body(path, body):
+    """The ARNs are members of the body, or parameters of the URL (AWS's own helper sends them so)."""
     try:
-        asked = json.loads(body)
+        asked = {**dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(path).query)), **json.loads(body)}
     except ValueError as error:
         raise Refused("ValidationException", f"the body: {error}", 400) from error
     for name, expected in (("trustAnchorArn", ANCHOR), ("profileArn", PROFILE), ("roleArn", ROLE)):
@@ -158,7 +162,7 @@ def check_body(body):
 
 def create_session(path, headers, body):
     cert = check_request(path, headers, body)
-    seconds, name = check_body(body)
+    seconds, name = check_body(path, body)
     uri = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
         x509.UniformResourceIdentifier)[0]
     made = {
