@@ -4,12 +4,16 @@
 #include "attestd/conf/load.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define JWT_TYPE "urn:ietf:params:oauth:token-type:jwt"
 
-static const char *const grants[] = {"token-exchange", "jwt-bearer", "client-assertion", NULL};
+static const char *const grants[] = {"token-exchange",     "jwt-bearer",         "client-assertion",
+                                     "client-credentials", "aws-roles-anywhere", NULL};
+static const char *const auths[] = {"none", "tls", NULL};
+static const char *const bounds[] = {"required", "unchecked", NULL};
 static const char *const bodies[] = {"form", "json", NULL};
 /* What the grant sets: a profile that could name these could send the token elsewhere in the
  * request, or a secret. */
@@ -19,24 +23,42 @@ static const char *const reserved[] = {
 
 /* The scalars of a profile. */
 struct words {
-    const char *endpoint, *grant, *audience, *body, *client_id, *subject_token_type, *token,
-        *lifetime, *timeout, *ca_file;
+    const char *endpoint, *grant, *audience, *body, *client_id, *client_auth, *bound,
+        *introspection, *subject_token_type, *token, *lifetime, *timeout, *ca_file,
+        *trust_anchor_arn, *profile_arn, *role_arn, *region, *session_duration, *session_name;
 };
+/* Which grants know a key, and which want it. */
+#define JWT_GRANTS                                                                                 \
+    (1U << CONF_GRANT_TOKEN_EXCHANGE | 1U << CONF_GRANT_JWT_BEARER |                               \
+     1U << CONF_GRANT_CLIENT_ASSERTION)
+#define OAUTH      (JWT_GRANTS | 1U << CONF_GRANT_CLIENT_CREDENTIALS)
+#define AWS        (1U << CONF_GRANT_AWS_ROLES_ANYWHERE)
+#define ALL        (OAUTH | AWS)
+#define AT(member) #member, offsetof(struct words, member)
 static const struct {
     const char *key;
     size_t at;
-    bool required;
+    unsigned known_by, wanted_by;
 } known[] = {
-    {"endpoint", offsetof(struct words, endpoint), true},
-    {"grant", offsetof(struct words, grant), true},
-    {"audience", offsetof(struct words, audience), true},
-    {"body", offsetof(struct words, body), false},
-    {"client_id", offsetof(struct words, client_id), false},
-    {"subject_token_type", offsetof(struct words, subject_token_type), false},
-    {"token", offsetof(struct words, token), false},
-    {"lifetime", offsetof(struct words, lifetime), false},
-    {"timeout", offsetof(struct words, timeout), false},
-    {"ca_file", offsetof(struct words, ca_file), false},
+    {AT(endpoint), ALL, ALL},
+    {AT(grant), ALL, ALL},
+    {AT(audience), JWT_GRANTS, JWT_GRANTS},
+    {AT(body), OAUTH, 0},
+    {AT(client_id), OAUTH, 0},
+    {AT(client_auth), OAUTH, 0},
+    {AT(bound), OAUTH, 0},
+    {AT(introspection), OAUTH, 0},
+    {AT(subject_token_type), 1U << CONF_GRANT_TOKEN_EXCHANGE, 0},
+    {AT(token), OAUTH, 0},
+    {AT(lifetime), OAUTH, 0},
+    {AT(timeout), ALL, 0},
+    {AT(ca_file), ALL, 0},
+    {AT(trust_anchor_arn), AWS, AWS},
+    {AT(profile_arn), AWS, AWS},
+    {AT(role_arn), AWS, AWS},
+    {AT(region), AWS, AWS},
+    {AT(session_duration), AWS, 0},
+    {AT(session_name), AWS, 0},
 };
 #define KNOWN (sizeof known / sizeof known[0])
 
@@ -45,8 +67,9 @@ void conf_exchange_free(struct conf_exchange *x)
     if (!x) {
         return;
     }
-    char *all[] = {x->endpoint,           x->audience, x->client_id,
-                   x->subject_token_type, x->token,    x->ca_file};
+    char *all[] = {x->endpoint,   x->audience,        x->client_id,     x->subject_token_type,
+                   x->token,      x->ca_file,         x->introspection, x->aws.trust_anchor_arn,
+                   x->aws.region, x->aws.profile_arn, x->aws.role_arn,  x->aws.session_name};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         free(all[i]);
     }
@@ -83,7 +106,9 @@ static void take_scalar(struct conf_check *check, const struct conf_node *node, 
     }
     conf_bad(check, node->key,
              "unknown key, expected one of: endpoint, grant, audience, body, client_id, "
-             "subject_token_type, fields, token, lifetime, timeout, ca_file");
+             "client_auth, bound, introspection, subject_token_type, fields, token, lifetime, "
+             "timeout, ca_file, trust_anchor_arn, profile_arn, role_arn, region, "
+             "session_duration, session_name");
 }
 
 static void take_fields(struct conf_check *check, const struct conf_node *fields,
@@ -138,30 +163,131 @@ static void check_token(struct conf_check *check, const char *text)
     }
 }
 
-static void check_grant(struct conf_check *check, const struct words *w, struct conf_exchange *x)
+/* Known before all else: it says which keys there are. */
+static bool take_grant(struct conf_check *check, const struct words *w, struct conf_exchange *x)
 {
+    if (!w->grant) {
+        conf_bad(check, "grant", "required");
+    }
     if (!w->grant || !conf_check_word(check, "grant", w->grant, grants)) {
-        return;
+        return false;
     }
     x->grant = (enum conf_grant)word_index(w->grant, grants);
+    return true;
+}
+
+static void check_keys(struct conf_check *check, const struct words *w,
+                       const struct conf_exchange *x)
+{
+    unsigned grant = 1U << x->grant;
+    for (size_t i = 0; i < KNOWN; i++) {
+        const char *const *at = (const char *const *)(const void *)((const char *)w + known[i].at);
+        if (*at && !(known[i].known_by & grant)) {
+            conf_bad(check, known[i].key, "does not belong to the grant %s", grants[x->grant]);
+        } else if (!*at && (known[i].wanted_by & grant)) {
+            conf_bad(check, known[i].key, "required");
+        }
+    }
+    if (x->n_fields && !(grant & OAUTH)) {
+        conf_bad(check, "fields", "does not belong to the grant %s", grants[x->grant]);
+    }
+}
+
+/* How the client shows who it is, and whether the token must be bound to that. */
+static void check_client(struct conf_check *check, const struct words *w, struct conf_exchange *x)
+{
+    if (w->client_auth && conf_check_word(check, "client_auth", w->client_auth, auths)) {
+        x->client_tls = word_index(w->client_auth, auths) == 1;
+    }
+    x->bound_required = x->client_tls;
+    if (w->bound && conf_check_word(check, "bound", w->bound, bounds)) {
+        x->bound_required = x->client_tls && word_index(w->bound, bounds) == 0;
+    }
     if (x->grant == CONF_GRANT_CLIENT_ASSERTION && !w->client_id) {
         conf_bad(check, "client_id", "required by the grant client-assertion");
+    } else if (x->client_tls && !w->client_id) {
+        conf_bad(check, "client_id", "required by client_auth: tls (RFC 8705)");
     }
-    if (x->grant != CONF_GRANT_TOKEN_EXCHANGE && w->subject_token_type) {
-        conf_bad(check, "subject_token_type", "belongs to the grant token-exchange only");
+    if (x->grant == CONF_GRANT_CLIENT_CREDENTIALS && !x->client_tls) {
+        conf_bad(check, "client_auth", "the grant client-credentials requires tls");
+    }
+    if (!x->client_tls && (w->bound || w->introspection)) {
+        conf_bad(check, w->bound ? "bound" : "introspection", "belongs to client_auth: tls only");
+    } else if (!x->bound_required && w->introspection) {
+        conf_bad(check, "introspection", "belongs to bound: required only");
+    }
+    (void)conf_check_url(check, "introspection", w->introspection);
+}
+
+#define LOWER   "abcdefghijklmnopqrstuvwxyz"
+#define LETTERS LOWER "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+/* arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE, of this service. */
+static void check_arn(struct conf_check *check, const char *key, const char *text,
+                      const char *service, const char *resource)
+{
+    char middle[40], end[40];
+    snprintf(middle, sizeof middle, ":%s:", service);
+    snprintf(end, sizeof end, ":%s/", resource);
+    const char *at = text ? strstr(text, middle) : NULL;
+    const char *to = at ? strstr(at, end) : NULL;
+    if (text && (strlen(text) > 1011 || strncmp(text, "arn:aws", 7) != 0 || !to ||
+                 !to[strlen(end)] || strspn(text, LETTERS ":/_+=,.@-") != strlen(text))) {
+        conf_bad(check, key, "expected arn:aws:%s:…:%s/…, found \"%.100s\"", service, resource,
+                 text);
+    }
+}
+
+static void check_aws(struct conf_check *check, const struct words *w, struct conf_exchange *x)
+{
+    size_t name = w->session_name ? strlen(w->session_name) : 2;
+    const char *path = w->endpoint ? strstr(w->endpoint + strcspn(w->endpoint, "."), "/") : NULL;
+    check_arn(check, "trust_anchor_arn", w->trust_anchor_arn, "rolesanywhere", "trust-anchor");
+    check_arn(check, "profile_arn", w->profile_arn, "rolesanywhere", "profile");
+    check_arn(check, "role_arn", w->role_arn, "iam", "role");
+    if (w->region && (strspn(w->region, LOWER "0123456789-") != strlen(w->region) ||
+                      strlen(w->region) < 2 || strlen(w->region) > 32)) {
+        conf_bad(check, "region", "expected a region such as eu-central-1, found \"%.40s\"",
+                 w->region);
+    }
+    if (name < 2 || name > 64 ||
+        (w->session_name && strspn(w->session_name, LETTERS "_=,.@-") != name)) {
+        conf_bad(check, "session_name", "expected 2 to 64 of [A-Za-z0-9_=,.@-], found \"%.80s\"",
+                 w->session_name);
+    }
+    if (path && (strstr(path, "/./") || strstr(path, "/../"))) {
+        conf_bad(check, "endpoint", "expected a path without . and ..");
+    }
+    if (w->session_duration &&
+        conf_check_duration(check, "session_duration", w->session_duration, 1,
+                            &x->aws.duration_s) &&
+        (x->aws.duration_s < 900 || x->aws.duration_s > 43200)) {
+        conf_bad(check, "session_duration", "expected 15m to 12h, found \"%.40s\"",
+                 w->session_duration);
+    }
+}
+
+static void check_times(struct conf_check *check, const struct words *w, struct conf_exchange *x)
+{
+    if (w->lifetime) {
+        (void)conf_check_duration(check, "lifetime", w->lifetime, 1, &x->lifetime_s);
+    }
+    if (w->timeout && conf_check_duration(check, "timeout", w->timeout, 1, &x->timeout_s) &&
+        x->timeout_s > 60) {
+        conf_bad(check, "timeout", "expected 1s to 60s, found \"%.40s\"", w->timeout);
     }
 }
 
 static void check_values(struct conf_check *check, const struct words *w, struct conf_exchange *x)
 {
-    for (size_t i = 0; i < KNOWN; i++) {
-        const char *const *at = (const char *const *)(const void *)((const char *)w + known[i].at);
-        if (known[i].required && !*at) {
-            conf_bad(check, known[i].key, "required");
-        }
+    bool granted = take_grant(check, w, x);
+    if (granted) {
+        check_keys(check, w, x);
+    }
+    if (granted && x->grant != CONF_GRANT_AWS_ROLES_ANYWHERE) {
+        check_client(check, w, x);
     }
     (void)conf_check_url(check, "endpoint", w->endpoint);
-    check_grant(check, w, x);
     check_text(check, "audience", w->audience);
     check_text(check, "client_id", w->client_id);
     check_text(check, "subject_token_type", w->subject_token_type);
@@ -172,12 +298,9 @@ static void check_values(struct conf_check *check, const struct words *w, struct
     if (w->ca_file) {
         (void)conf_check_path(check, "ca_file", w->ca_file);
     }
-    if (w->lifetime) {
-        (void)conf_check_duration(check, "lifetime", w->lifetime, 1, &x->lifetime_s);
-    }
-    if (w->timeout && conf_check_duration(check, "timeout", w->timeout, 1, &x->timeout_s) &&
-        x->timeout_s > 60) {
-        conf_bad(check, "timeout", "expected 1s to 60s, found \"%.40s\"", w->timeout);
+    check_times(check, w, x);
+    if (granted && x->grant == CONF_GRANT_AWS_ROLES_ANYWHERE) {
+        check_aws(check, w, x);
     }
 }
 
@@ -195,7 +318,13 @@ static enum att_rc keep(const struct words *w, struct conf_exchange *x, struct a
                 copy(w->client_id, NULL, &x->client_id) &&
                 copy(w->subject_token_type, type, &x->subject_token_type) &&
                 copy(w->token, "access_token", &x->token) &&
-                copy(w->ca_file, CONF_EXCHANGE_ROOTS, &x->ca_file);
+                copy(w->ca_file, CONF_EXCHANGE_ROOTS, &x->ca_file) &&
+                copy(w->introspection, NULL, &x->introspection) &&
+                copy(w->trust_anchor_arn, NULL, &x->aws.trust_anchor_arn) &&
+                copy(w->profile_arn, NULL, &x->aws.profile_arn) &&
+                copy(w->role_arn, NULL, &x->aws.role_arn) &&
+                copy(w->region, NULL, &x->aws.region) &&
+                copy(w->session_name, NULL, &x->aws.session_name);
     for (size_t i = 0; i < x->n_fields; i++) {
         good = good && x->fields[i].name && x->fields[i].value;
     }

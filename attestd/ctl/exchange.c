@@ -1,8 +1,12 @@
 #include "attestd/ctl/exchange.h"
 
+#include "attestd/base/clock.h"
 #include "attestd/base/json.h"
 #include "attestd/base/secret.h"
 #include "attestd/base/text.h"
+#include "attestd/ctl/bound.h"
+#include "certs/key.h"
+#include "certs/oid.h"
 #include "provision/acme/http.h"
 
 #include <ctype.h>
@@ -77,6 +81,10 @@ static bool put_grant(const struct conf_exchange *p, const char *jwt, struct att
         return put(body, json, "grant_type", "client_credentials") &&
                put(body, json, "client_assertion_type", URN "client-assertion-type:jwt-bearer") &&
                put(body, json, "client_assertion", jwt);
+    case CONF_GRANT_CLIENT_CREDENTIALS: /* RFC 6749 §4.4.2, RFC 8705 §2 */
+        return put(body, json, "grant_type", "client_credentials");
+    case CONF_GRANT_AWS_ROLES_ANYWHERE: /* awsroles.h */
+        break;
     }
     return false;
 }
@@ -145,6 +153,22 @@ static const char *first_text(const json_t *object, const char *const *names)
     return text;
 }
 
+enum att_rc exchange_refused(const char *endpoint, int status, const char *name, const char *text,
+                             struct att_err *err)
+{
+    char *word = shown(name), *words = shown(text);
+    bool known = word && word[0] && strlen(word) < sizeof err->reason &&
+                 strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") ==
+                     strlen(word);
+    enum att_rc rc = status >= 500 || status == 429 ? ATT_E_RETRY : ATT_E_DENIED;
+    (void)att_fail_native(err, rc, ATT_DOM_HTTP, status, "%.120s refused with status %d%s%.200s",
+                          endpoint, status, words && words[0] ? ": " : "", words ? words : "");
+    att_err_reason(err, known ? word : "answerStatus");
+    free(word);
+    free(words);
+    return rc;
+}
+
 /* RFC 6749 §5.2 has text in "error"; others an object there, with a word and a message. */
 static enum att_rc refusal(const struct conf_exchange *p, int status, const json_t *json,
                            struct att_err *err)
@@ -154,17 +178,7 @@ static enum att_rc refusal(const struct conf_exchange *p, int status, const json
     const json_t *error = json_object_get(json, "error");
     const char *name = json_is_string(error) ? json_string_value(error) : first_text(error, names);
     const char *text = first_text(json, told);
-    char *word = shown(name), *words = shown(text ? text : first_text(error, told));
-    bool known = word && word[0] && strlen(word) < sizeof err->reason &&
-                 strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") ==
-                     strlen(word);
-    enum att_rc rc = status >= 500 || status == 429 ? ATT_E_RETRY : ATT_E_DENIED;
-    (void)att_fail_native(err, rc, ATT_DOM_HTTP, status, "%.120s refused with status %d%s%.200s",
-                          p->endpoint, status, words && words[0] ? ": " : "", words ? words : "");
-    att_err_reason(err, known ? word : "answerStatus");
-    free(word);
-    free(words);
-    return rc;
+    return exchange_refused(p->endpoint, status, name, text ? text : first_text(error, told), err);
 }
 
 static enum att_rc bad(struct att_err *err, const char *reason, const char *what)
@@ -265,39 +279,108 @@ enum att_rc exchange_answer(const struct conf_exchange *p, int status, struct at
 
 /* ---- over HTTPS ---- */
 
-static enum att_rc perform(const struct conf_exchange *p, struct acme_http *http,
-                           struct att_slice body, struct exchange_token *ret_token,
-                           struct att_err *err)
+static enum att_rc post(const struct conf_exchange *p, struct acme_http *http, const char *url,
+                        bool json, struct att_slice body, struct acme_http_response *ret_response,
+                        struct att_err *err)
 {
     const struct acme_http_request request = {
         .method = "POST",
-        .url = p->endpoint,
-        .content_type = p->json ? "application/json" : "application/x-www-form-urlencoded",
+        .url = url,
+        .content_type = json ? "application/json" : "application/x-www-form-urlencoded",
         .accept = "application/json",
         .body = body,
         .max_body = EXCHANGE_ANSWER_MAX,
         .timeout_ms = (int)p->timeout_s * 1000,
     };
-    struct acme_http_response response = {0};
-    enum att_rc rc = acme_http_perform(http, &request, &response, err);
-    if (rc == ATT_OK) {
-        rc = exchange_answer(p, response.status, att_buf_slice(&response.body), ret_token, err);
-        wipe(&response.body);
-        acme_http_response_done(&response);
+    enum att_rc rc = acme_http_perform(http, &request, ret_response, err);
+    struct att_err signing = {0};
+    if (rc != ATT_OK && certs_key_remote_error(&signing) != ATT_OK && err) {
+        *err = signing; /* why the handshake failed: attestd would not sign it */
+        rc = signing.rc;
     }
     return rc;
 }
 
+/* RFC 7662 §2.1. */
+static enum att_rc introspect(const struct conf_exchange *p, struct acme_http *http,
+                              const char *token, const struct apiclient_agent *agent,
+                              struct att_err *err)
+{
+    struct att_buf body = ATT_BUF_INIT(BODY_MAX);
+    struct acme_http_response response = {0};
+    bool good = put(&body, NULL, "token", token) && put(&body, NULL, "client_id", p->client_id);
+    enum att_rc rc =
+        good ? post(p, http, p->introspection, false, att_buf_slice(&body), &response, err)
+             : att_fail(err, ATT_E_NOMEM, "introspection");
+    if (rc == ATT_OK) {
+        rc = bound_check_introspection(response.status, att_buf_slice(&response.body),
+                                       agent->sha256, err);
+        acme_http_response_done(&response);
+    }
+    wipe(&body);
+    return rc;
+}
+
+/* RFC 8705 §3. Who trusts the certificate does no longer than it lives. */
+static enum att_rc check_bound(const struct conf_exchange *p, struct acme_http *http,
+                               const struct apiclient_agent *agent, struct exchange_token *token,
+                               struct att_err *err)
+{
+    int64_t left = agent->not_after - att_now_utc_s();
+    enum att_rc rc = ATT_OK;
+    if (!p->bound_required) {
+        return ATT_OK;
+    }
+    rc = p->introspection ? introspect(p, http, (const char *)token->token.ptr, agent, err)
+                          : bound_check_jwt(att_buf_slice(&token->token), agent->sha256, err);
+    if (rc == ATT_OK && left < 1) {
+        rc = bad(err, "answerLifetime", "the certificate that the token is bound to has ended");
+    }
+    token->lifetime_s = token->lifetime_s < left ? token->lifetime_s : left;
+    return rc;
+}
+
+static enum att_rc perform(const struct conf_exchange *p, struct acme_http *http,
+                           struct att_slice body, const struct apiclient_agent *agent,
+                           struct exchange_token *ret_token, struct att_err *err)
+{
+    struct acme_http_response response = {0};
+    struct exchange_token token = {0};
+    enum att_rc rc = post(p, http, p->endpoint, p->json, body, &response, err);
+    if (rc == ATT_OK) {
+        rc = exchange_answer(p, response.status, att_buf_slice(&response.body), &token, err);
+        wipe(&response.body);
+        acme_http_response_done(&response);
+    }
+    if (rc == ATT_OK && agent) {
+        rc = check_bound(p, http, agent, &token, err);
+    }
+    if (rc != ATT_OK) {
+        exchange_token_done(&token);
+        return rc;
+    }
+    *ret_token = token;
+    return ATT_OK;
+}
+
 enum att_rc exchange_run(const struct conf_exchange *p, const char *jwt,
-                         struct exchange_token *ret_token, struct att_err *err)
+                         const struct apiclient_agent *agent, struct exchange_token *ret_token,
+                         struct att_err *err)
 {
     struct att_buf body = ATT_BUF_INIT(BODY_MAX);
     struct acme_http *http = NULL;
-    const struct acme_http_config config = {
-        .ca_file = p->ca_file, .proxy_from_env = true, .tls12 = true};
+    certs_autokey *key = NULL;
     enum att_rc rc = exchange_body(p, jwt, &body, err);
+    if (rc == ATT_OK && agent) {
+        rc = apiclient_key(agent, &key, err);
+    }
+    const struct acme_http_config config = {.ca_file = p->ca_file,
+                                            .client_chain = agent ? agent->chain : NULL,
+                                            .client_key = key,
+                                            .proxy_from_env = true,
+                                            .tls12 = true};
     rc = rc ? rc : acme_http_new(&config, &http, err);
-    rc = rc ? rc : perform(p, http, att_buf_slice(&body), ret_token, err);
+    rc = rc ? rc : perform(p, http, att_buf_slice(&body), agent, ret_token, err);
     acme_http_free(http);
     wipe(&body);
     return rc;

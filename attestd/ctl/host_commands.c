@@ -68,9 +68,14 @@ const struct ctl_command ctl_host_commands[] = {
      .show = ctl_cert_show},
     {.noun = "token",
      .help = "a JWT-SVID of an agent for --audience, or the token that --exchange PROFILE gets for "
-             "one; --out FILE writes it there, mode 0600, --refresh keeps that fresh",
-     .params =
-         {NAME, OPT("audience"), OPT("exchange"), OPT("out"), {CTL_FLAG, "refresh", NULL, false}},
+             "one or for the agent's key; --out FILE writes it there, mode 0600, --refresh keeps "
+             "that fresh; --cache FILE keeps it for the next call",
+     .params = {NAME,
+                OPT("audience"),
+                OPT("exchange"),
+                OPT("out"),
+                OPT("cache"),
+                {CTL_FLAG, "refresh", NULL, false}},
      .show = ctl_token_run},
     {.noun = "quote",
      .help = "a quote by the AK with logs, as raw TPM structures in --out DIR",

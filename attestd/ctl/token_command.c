@@ -1,11 +1,11 @@
 /* attestctl token: a JWT-SVID for who may use attestd's control socket, or what a profile's service
- * gives for it; once, or kept fresh in a file. */
+ * gives for it or for the agent's certificate; once, from a cache, or kept fresh in a file. */
 #include "attestd/ctl/token_command.h"
 
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
 #include "attestd/conf/exchange.h"
-#include "attestd/ctl/exchange.h"
+#include "attestd/ctl/tokenget.h"
 
 #include <errno.h>
 #include <openssl/rand.h>
@@ -18,77 +18,17 @@
 #define PROFILES       "/etc/attestd/exchange.d"
 #define RETRY_FIRST_MS 1000
 #define RETRY_MOST_MS  60000
+#define LOOK_MS        5000 /* between looks whether the certificate is another one */
 
 struct job {
-    const struct ctl_ctx *ctx;
-    const char *audience, *name, *out;
-    struct conf_exchange *profile; /* NULL: the JWT-SVID itself */
+    struct tokenget_job get;
+    const char *out;
 };
-
-/* ---- one token ---- */
-
-static enum ctl_exit ask(const struct job *job, json_t **ret_result)
-{
-    const char *audience = job->profile ? job->profile->audience : job->audience;
-    att_autojson *args = json_pack("{s:s, s:s}", "name", job->name, "audience", audience);
-    struct att_err err = {0};
-    if (!args) {
-        (void)att_fail(&err, ATT_E_INVAL, "--audience: expected UTF-8 text");
-        return ctl_report(&err);
-    }
-    return ctl_call(job->ctx, false, "token", args, ret_result);
-}
-
-/* The JWT-SVID in result becomes the profile's token. */
-static enum ctl_exit exchange(const struct job *job, json_t *result, int64_t *ret_expires_at)
-{
-    char until[ATT_TIME_TEXT_LEN];
-    struct att_err err = {0};
-    struct exchange_token got = {0};
-    const char *jwt = json_string_value(json_object_get(result, "token"));
-    if (!jwt) {
-        (void)att_fail(&err, ATT_E_PROTOCOL, "attestd answered without a token");
-        return ctl_report(&err);
-    }
-    int64_t asked_at = att_now_utc_s();
-    if (exchange_run(job->profile, jwt, &got, &err) != ATT_OK) {
-        enum ctl_exit code = ctl_report(&err);
-        return err.rc == ATT_E_UNREACHABLE ? CTL_UNREACHABLE : code;
-    }
-    *ret_expires_at = asked_at + got.lifetime_s;
-    att_time_text(until, *ret_expires_at);
-    json_object_clear(result);
-    json_object_set_new(result, "token", json_string((const char *)got.token.ptr));
-    json_object_set_new(result, "expiresAt", json_string(until));
-    exchange_token_done(&got);
-    return CTL_OK;
-}
-
-static enum ctl_exit obtain(const struct job *job, json_t **ret_result, int64_t *ret_expires_at)
-{
-    att_autojson *result = NULL;
-    struct att_err err = {0};
-    enum ctl_exit rc = ask(job, &result);
-    if (rc == CTL_OK && job->profile) {
-        rc = exchange(job, result, ret_expires_at);
-    } else if (rc == CTL_OK) {
-        const char *until = NULL;
-        if (att_json_str(result, "expiresAt", &until, &err) != ATT_OK ||
-            att_time_parse(until, ret_expires_at, &err) != ATT_OK) {
-            rc = ctl_report(&err);
-        }
-    }
-    if (rc == CTL_OK) {
-        *ret_result = result;
-        result = NULL;
-    }
-    return rc;
-}
 
 /* Whoever reads the file can use the token: nobody but the caller, and never half of it. */
 static enum ctl_exit show(const struct job *job, const json_t *result)
 {
-    char until[64];
+    char until[64], bound[64];
     const char *token = json_string_value(json_object_get(result, "token"));
     struct att_err err = {0};
     if (!token) {
@@ -99,9 +39,12 @@ static enum ctl_exit show(const struct job *job, const json_t *result)
         if (att_io_write_file(job->out, att_slice_str(token), 0600, &err) != ATT_OK) {
             return ctl_report(&err);
         }
-        printf("%s: until %s\n", job->out, ctl_text(result, "expiresAt", until, sizeof until));
+        bool tied = json_object_get(result, "boundTo");
+        printf("%s: until %s%s%s\n", job->out, ctl_text(result, "expiresAt", until, sizeof until),
+               tied ? ", bound to certificate " : "",
+               tied ? ctl_text(result, "boundTo", bound, sizeof bound) : "");
         fflush(stdout);
-    } else if (job->ctx->json) {
+    } else if (job->get.ctx->json) {
         ctl_print_json(result);
     } else {
         puts(token);
@@ -109,11 +52,19 @@ static enum ctl_exit show(const struct job *job, const json_t *result)
     return CTL_OK;
 }
 
-static enum ctl_exit once(const struct job *job, int64_t *ret_expires_at)
+/* ret_got: on success only. */
+static enum ctl_exit once(const struct job *job, struct tokenget *ret_got)
 {
-    att_autojson *result = NULL;
-    enum ctl_exit rc = obtain(job, &result, ret_expires_at);
-    return rc == CTL_OK ? show(job, result) : rc;
+    struct tokenget got = {0};
+    enum ctl_exit rc = tokenget_run(&job->get, &got);
+    rc = rc == CTL_OK ? show(job, got.result) : rc;
+    if (rc != CTL_OK) {
+        tokenget_done(&got);
+        return rc;
+    }
+    tokenget_done(ret_got);
+    *ret_got = got;
+    return CTL_OK;
 }
 
 /* ---- kept fresh ---- */
@@ -127,15 +78,18 @@ static int64_t jittered(int64_t ms)
 }
 
 /* Whether it is time to end. On the clock that counts while the machine sleeps, in steps, since no
- * wait for a signal goes by that. */
-static bool wait_or_end(const sigset_t *ends, int64_t ms)
+ * wait for a signal goes by that. A token whose certificate was replaced is not waited for. */
+static bool wait_or_end(const sigset_t *ends, int64_t ms, const struct tokenget *got)
 {
     int64_t until = att_boottime_ms() + ms;
     for (int64_t left; (left = until - att_boottime_ms()) > 0;) {
-        left = left > 5000 ? 5000 : left;
+        left = left > LOOK_MS ? LOOK_MS : left;
         struct timespec step = {.tv_sec = left / 1000, .tv_nsec = left % 1000 * 1000000};
         if (sigtimedwait(ends, NULL, &step) > 0) {
             return true;
+        }
+        if (got->bound && tokenget_outdated(got)) {
+            return false;
         }
     }
     return false;
@@ -150,22 +104,26 @@ static int64_t until_next(int64_t expires_at)
 
 /* What the first attempt says is the exit code: a wrong profile is seen at start. After that
  * nothing ends this but a signal; the file keeps what it has until there is something newer. */
-static enum ctl_exit keep_fresh(const struct job *job)
+static enum ctl_exit keep_fresh(const struct job *job, struct tokenget *got)
 {
+    static const struct tokenget none;
     sigset_t ends;
-    int64_t expires_at = 0, retry_ms = RETRY_FIRST_MS;
+    int64_t retry_ms = RETRY_FIRST_MS;
+    bool good = true;
     sigemptyset(&ends);
     sigaddset(&ends, SIGTERM);
     sigaddset(&ends, SIGINT);
     sigprocmask(SIG_BLOCK, &ends, NULL);
-    enum ctl_exit rc = once(job, &expires_at);
+    enum ctl_exit rc = once(job, got);
     if (rc != CTL_OK) {
         return rc;
     }
-    for (int64_t wait_ms = until_next(expires_at); !wait_or_end(&ends, wait_ms);) {
-        if (once(job, &expires_at) == CTL_OK) {
+    for (int64_t wait_ms = until_next(got->expires_at);
+         !wait_or_end(&ends, wait_ms, good ? got : &none);) {
+        good = once(job, got) == CTL_OK;
+        if (good) {
             retry_ms = RETRY_FIRST_MS;
-            wait_ms = until_next(expires_at);
+            wait_ms = until_next(got->expires_at);
         } else {
             wait_ms = jittered(retry_ms);
             retry_ms = retry_ms * 2 > RETRY_MOST_MS ? RETRY_MOST_MS : retry_ms * 2;
@@ -220,28 +178,48 @@ static enum ctl_exit usage(const char *words)
     return CTL_USAGE;
 }
 
+static enum ctl_exit check_usage(const struct job *job, const char *profile, bool refresh)
+{
+    if (!profile == !job->get.audience) {
+        return usage("expected one of --audience and --exchange; a profile has an audience");
+    }
+    if (refresh && !job->out) {
+        return usage("--refresh: expected --out FILE");
+    }
+    if (job->get.cache && !profile) {
+        return usage("--cache: expected --exchange PROFILE");
+    }
+    if (job->get.cache && refresh) {
+        return usage("--cache is for one call after the other, --refresh for one that stays: "
+                     "expected one of them");
+    }
+    return CTL_OK;
+}
+
 enum ctl_exit ctl_token_run(const struct ctl_ctx *ctx, const struct ctl_args *args,
                             const json_t *result)
 {
     (void)result; /* nothing was asked yet */
     const char *profile = json_string_value(json_object_get(args->json, "exchange"));
     bool refresh = json_object_get(args->json, "refresh");
-    struct job job = {.ctx = ctx,
-                      .name = json_string_value(json_object_get(args->json, "name")),
-                      .audience = json_string_value(json_object_get(args->json, "audience")),
-                      .out = args->out};
-    if (!profile == !job.audience) {
-        return usage("expected one of --audience and --exchange; a profile has an audience");
+    struct conf_exchange *loaded = NULL;
+    struct tokenget got = {0};
+    struct job job = {
+        .get = {.ctx = ctx,
+                .name = json_string_value(json_object_get(args->json, "name")),
+                .audience = json_string_value(json_object_get(args->json, "audience")),
+                .cache = json_string_value(json_object_get(args->json, "cache"))},
+        .out = args->out};
+    enum ctl_exit rc = check_usage(&job, profile, refresh);
+    if (rc == CTL_OK && profile) {
+        rc = load(profile, &loaded);
+        job.get.profile = loaded;
     }
-    if (refresh && !job.out) {
-        return usage("--refresh: expected --out FILE");
-    }
-    int64_t expires_at = 0;
-    enum ctl_exit rc = profile ? load(profile, &job.profile) : CTL_OK;
     if (rc == CTL_OK) {
         (void)signal(SIGPIPE, SIG_IGN); /* libcurl's connections */
-        rc = refresh ? keep_fresh(&job) : once(&job, &expires_at);
+        rc = refresh ? keep_fresh(&job, &got) : once(&job, &got);
     }
-    conf_exchange_free(job.profile);
+    tokenget_done(&got);
+    conf_exchange_free(loaded);
     return rc;
 }

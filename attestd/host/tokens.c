@@ -72,6 +72,7 @@ struct want {
     char key_id[AGENT_KEY_ID_MAX + 1];
     char serial[sizeof(((struct agent_record *)0)->serial)];
     json_t *view;  /* of that time */
+    bool new_only; /* what is kept will not do */
     bool no_proof; /* keyd would not sign: a matter of this agent */
 };
 
@@ -544,9 +545,11 @@ static bool give_kept(struct host_tokens *tokens, const struct want *w, bool als
 {
     pthread_mutex_lock(&tokens->lock);
     const struct kept *kept = find_kept(tokens, w);
-    bool given = kept && (also_old || fresh(kept) || att_boottime_ms() < tokens->away_ms);
+    bool given =
+        kept && (also_old || (fresh(kept) && !w->new_only) || att_boottime_ms() < tokens->away_ms);
     if (given) {
         *ret_rc = give(kept, w, ret_reply, err);
+        ret_reply->kept = true;
     }
     pthread_mutex_unlock(&tokens->lock);
     return given;
@@ -665,9 +668,10 @@ static enum att_rc fetch(struct want *w, struct host_token_reply *ret_reply, str
 }
 
 enum att_rc host_token_get(struct host *host, const char *agent, const char *const *audience,
-                           size_t n, struct host_token_reply *ret_reply, struct att_err *err)
+                           size_t n, bool fresh, struct host_token_reply *ret_reply,
+                           struct att_err *err)
 {
-    struct want w = {.host = host, .agent = agent};
+    struct want w = {.host = host, .agent = agent, .new_only = fresh};
     enum att_rc rc = agent_name_check(agent, err);
     rc = rc != ATT_OK ? rc : take_audiences(&w, audience, n, err);
     rc = rc != ATT_OK ? rc : look(&w, err);

@@ -11,6 +11,7 @@ struct host_tokens;
 struct host_token_reply {
     char *token, *spiffe_id; /* host_token_reply_done wipes them */
     int64_t expires_at;      /* UTC seconds */
+    bool kept;               /* from memory: it may have been given before */
 };
 void host_token_reply_done(struct host_token_reply *reply);
 
@@ -21,13 +22,14 @@ void host_tokens_free(struct host_tokens *tokens); /* NULL is fine */
  * each entry's "audiences". NULL: no memory. The caller owns it. */
 json_t *host_tokens_view(const json_t *view);
 
-/* audience: 1 to PROC_AUDIENCES_MAX texts, order and repetition do not matter. Blocks for seconds
+/* fresh: not one that is kept, unless the issuer cannot be asked (reply->kept says so).
+ * audience: 1 to PROC_AUDIENCES_MAX texts, order and repetition do not matter. Blocks for seconds
  * at most. ATT_E_DENIED, by reason: tokensOff, audienceDenied, noCertificate, frozen, and the
  * issuer's; ATT_E_RETRY evidenceStale and the like: the agent is renewed first, ask
  * again; tokenWait: the issuer is slow; ATT_E_LIMIT
  * tokenRate; ATT_E_INVAL; ATT_E_UNREACHABLE. */
 ATT_MUST_USE enum att_rc host_token_get(struct host *host, const char *agent,
-                                        const char *const *audience, size_t n,
+                                        const char *const *audience, size_t n, bool fresh,
                                         struct host_token_reply *ret_reply, struct att_err *err);
 /* {"issuer", "keys"} of the view in force. ATT_E_NOTFOUND, reason tokensOff. The caller owns it. */
 ATT_MUST_USE enum att_rc host_token_keys(struct host *host, json_t **ret_tokens,

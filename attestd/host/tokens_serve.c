@@ -35,7 +35,7 @@ static enum att_rc token(struct host *host, const struct proc_op *op, const stru
     enum att_rc rc = split(text, list.len, audience, &n, err);
     struct host_token_reply reply = {0};
     if (rc == ATT_OK) {
-        rc = host_token_get(host, name, audience, n, &reply, err);
+        rc = host_token_get(host, name, audience, n, false, &reply, err);
     }
     if (rc == ATT_OK) {
         const struct proc_value values[] = {
@@ -83,7 +83,7 @@ enum att_rc host_tokens_answer(struct host *host, const struct proc_op *op,
                                          : jwt_bundle(host, op, ret_payload, err);
 }
 
-/* args: {"audience": "A" or ["A", …]} */
+/* args: {"audience": "A" or ["A", …], "fresh": true?} */
 enum att_rc host_tokens_control(struct host *host, const char *agent, const json_t *args,
                                 json_t **ret_result, struct att_err *err)
 {
@@ -101,10 +101,12 @@ enum att_rc host_tokens_control(struct host *host, const char *agent, const json
         }
     }
     struct host_token_reply reply = {0};
-    enum att_rc rc = host_token_get(host, agent, audience, n, &reply, err);
+    bool fresh = json_is_true(json_object_get(args, "fresh"));
+    enum att_rc rc = host_token_get(host, agent, audience, n, fresh, &reply, err);
     if (rc == ATT_OK) {
-        *ret_result = json_pack("{s:s, s:s, s:o}", "token", reply.token, "spiffeId",
-                                reply.spiffe_id, "expiresAt", host_time_json(reply.expires_at));
+        *ret_result =
+            json_pack("{s:s, s:s, s:o, s:b}", "token", reply.token, "spiffeId", reply.spiffe_id,
+                      "expiresAt", host_time_json(reply.expires_at), "kept", reply.kept);
         rc = *ret_result ? ATT_OK : att_fail(err, ATT_E_NOMEM, "token");
     }
     host_token_reply_done(&reply);

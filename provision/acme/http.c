@@ -22,6 +22,8 @@ struct acme_http {
     CURLM *multi;
     CURL *easy;
     char *ca_file, *cert_file, *key_file;
+    const STACK_OF(X509) * client_chain; /* borrowed */
+    EVP_PKEY *client_key;                /* borrowed */
     struct acme_pin pin;
     bool proxy_from_env, tls12;
     int connect_timeout_ms;
@@ -50,6 +52,8 @@ static enum att_rc copy_config(const struct acme_http_config *config, struct acm
 {
     http->proxy_from_env = config->proxy_from_env;
     http->tls12 = config->tls12;
+    http->client_chain = config->client_chain;
+    http->client_key = config->client_key;
     http->connect_timeout_ms =
         config->connect_timeout_ms > 0 ? config->connect_timeout_ms : CONNECT_TIMEOUT_MS;
     http->cert_file = config->cert_file ? strdup(config->cert_file) : NULL;
@@ -146,6 +150,17 @@ enum att_rc acme_http_sleep(struct acme_http *http, int64_t ms, struct att_err *
 
 /* ---- TLS ---------------------------------------------------------------------------------------
  */
+static bool use_client(SSL_CTX *ctx, const struct acme_http *http)
+{
+    int n = http->client_chain ? sk_X509_num(http->client_chain) : 0;
+    bool ok = n > 0 && SSL_CTX_use_certificate(ctx, sk_X509_value(http->client_chain, 0)) == 1 &&
+              SSL_CTX_use_PrivateKey(ctx, http->client_key) == 1;
+    for (int i = 1; ok && i < n; i++) {
+        ok = SSL_CTX_add1_chain_cert(ctx, sk_X509_value(http->client_chain, i)) == 1;
+    }
+    return ok;
+}
+
 static CURLcode on_ssl_ctx(CURL *easy, void *ssl_ctx, void *user)
 {
     struct acme_http *http = user;
@@ -160,6 +175,9 @@ static CURLcode on_ssl_ctx(CURL *easy, void *ssl_ctx, void *user)
         if (SSL_CTX_set1_groups_list(ssl_ctx, "X25519:P-256:P-384") != 1) {
             return CURLE_SSL_CONNECT_ERROR;
         }
+    }
+    if (http->client_key && !use_client(ssl_ctx, http)) {
+        return CURLE_SSL_CERTPROBLEM;
     }
     SSL_CTX_set_cert_verify_callback(ssl_ctx, acme_pin_verify, &http->pin);
     return CURLE_OK;
@@ -251,8 +269,8 @@ static void keep_retry_after(struct acme_http_response *response, struct att_sli
 static void keep_header(struct acme_http_response *response, struct att_slice name,
                         struct att_slice value)
 {
-    static const char *const names[] = {"Replay-Nonce", "Location", "Content-Type", "ETag",
-                                        "Retry-After"};
+    static const char *const names[] = {"Replay-Nonce", "Location",    "Content-Type",
+                                        "ETag",         "Retry-After", "X-Amzn-ErrorType"};
     size_t which = 0;
     while (which < sizeof names / sizeof names[0] &&
            (name.len != strlen(names[which]) ||
@@ -274,6 +292,9 @@ static void keep_header(struct acme_http_response *response, struct att_slice na
         break;
     case 4:
         keep_retry_after(response, value);
+        break;
+    case 5:
+        keep(response->error_type, sizeof response->error_type, value);
         break;
     default:
         break;
@@ -348,6 +369,16 @@ static struct curl_slist *headers_of(const struct acme_http_request *request)
         struct curl_slist *more = len > 0 && (size_t)len < sizeof line && acme_text_ok(line)
                                       ? curl_slist_append(list, line)
                                       : NULL;
+        if (!more) {
+            curl_slist_free_all(list);
+        }
+        list = more;
+    }
+    for (size_t i = 0; list && request->headers && request->headers[i]; i++) {
+        struct curl_slist *more =
+            strlen(request->headers[i]) < SENT_LINE_MAX && acme_text_ok(request->headers[i])
+                ? curl_slist_append(list, request->headers[i])
+                : NULL;
         if (!more) {
             curl_slist_free_all(list);
         }

@@ -8,6 +8,8 @@
 
 #include "attestd/base/buf.h"
 
+#include <openssl/x509.h>
+
 #define ACME_HTTP_BODY_MAX   ((size_t)1 << 20) /* answer body unless the request says otherwise */
 #define ACME_HTTP_GROUPS     "X25519MLKEM768:X25519:P-256:P-384" /* what OpenSSL lacks is left out */
 #define ACME_HTTP_TIMEOUT_MS 30000
@@ -19,19 +21,24 @@ struct acme_http_config {
                                  at the end of its chain, which is then verified in full */
     const char *cert_file;    /* PEM, leaf first: shown to a server that asks; NULL: none */
     const char *key_file;     /* PEM, of it */
-    bool proxy_from_env;      /* obey https_proxy/no_proxy; otherwise never a proxy */
-    bool tls12;               /* TLS 1.2, too: for servers that are not ours */
-    int connect_timeout_ms;   /* 0 = 10 s */
+    /* The same where the key is held elsewhere (certs/key.h): leaf first. Borrowed for as long as
+     * the client lives; NULL: none. */
+    const STACK_OF(X509) * client_chain;
+    EVP_PKEY *client_key;
+    bool proxy_from_env;    /* obey https_proxy/no_proxy; otherwise never a proxy */
+    bool tls12;             /* TLS 1.2, too: for servers that are not ours */
+    int connect_timeout_ms; /* 0 = 10 s */
 };
 
 struct acme_http_request {
     const char *method; /* "GET", "HEAD", "POST" */
     const char *url;    /* https only */
     const char *content_type;
-    const char *accept;        /* NULL = any */
-    const char *if_none_match; /* version without quotes; NULL = absent */
-    const char *prefer;        /* "wait=50"; NULL = absent */
-    const char *bearer;        /* a token (RFC 6750 §2.1); NULL = absent */
+    const char *accept;         /* NULL = any */
+    const char *if_none_match;  /* version without quotes; NULL = absent */
+    const char *prefer;         /* "wait=50"; NULL = absent */
+    const char *bearer;         /* a token (RFC 6750 §2.1); NULL = absent */
+    const char *const *headers; /* more of them, "Name: value", NULL-terminated; NULL: none */
     struct att_slice body;
     size_t max_body; /* 0 = ACME_HTTP_BODY_MAX */
     int timeout_ms;  /* of the whole exchange; 0 = ACME_HTTP_TIMEOUT_MS */
@@ -45,6 +52,7 @@ struct acme_http_response {
     char location[2048];
     char etag[128];        /* without W/ and quotes */
     int64_t retry_after_s; /* from seconds or an HTTP date; -1 = absent */
+    char error_type[96];   /* X-Amzn-ErrorType */
     char tls_group[32];    /* e.g. "X25519MLKEM768"; of the connection used */
     struct att_buf body;
 };

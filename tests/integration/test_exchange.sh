@@ -35,11 +35,15 @@ END
 ctl entry apply -f "$dir/agents.yaml" > /dev/null
 wait_for 60 job_settled alpha
 
+serve() { # serve [VERSION]: of TLS
+    OAUTH_TLS=${1:-} job_start oauth /usr/bin/python3 "$ATT_SOURCE_DIR/tests/support/oauth/server.py" "$oauth_port" \
+        "$dir/oauth.pem" "$dir/oauth.key" "https://127.0.0.1:$id_port" "$dir/issuer/ca/tls-root.pem" "$api"
+    wait_for 30 serving
+}
+serving() { (exec 3<> "/dev/tcp/127.0.0.1/$oauth_port") 2> /dev/null; }
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=oauth -keyout "$dir/oauth.key" \
     -out "$dir/oauth.pem" -addext subjectAltName=IP:127.0.0.1 2> /dev/null
-job_start oauth /usr/bin/python3 "$ATT_SOURCE_DIR/tests/support/oauth/server.py" "$oauth_port" "$dir/oauth.pem" \
-    "$dir/oauth.key" "https://127.0.0.1:$id_port" "$dir/issuer/ca/tls-root.pem" "$api"
-wait_for 30 grep -q '^ready' "$dir/log/oauth.log"
+serve
 requests() { grep -c "^/$1 " "$dir/log/oauth.log" || true; }
 
 # profile PATH [LINE…]: for that path of the server; a later line of the same key takes the place of ours
@@ -57,8 +61,9 @@ profile() {
 }
 out=$dir/tmp/token
 echo untouched > "$out"
-refused() { # refused PATTERN: nothing on standard output, the file as it was, exit code 1
+refused() { # refused PATTERN [CODE [kept]]: nothing on standard output, the file as it was, exit code 1; kept: as it is now
     local code=0
+    [ -z "${3:-}" ] || echo untouched > "$out"
     ctl token alpha --exchange "$dir/p.yaml" --out "$out" > "$dir/tmp/out" 2> "$dir/tmp/err" || code=$?
     # shellcheck disable=SC2053 # a pattern
     if [ $code != "${2:-1}" ] || [ -s "$dir/tmp/out" ] || [[ "$(cat "$dir/tmp/err")" != *$1* ]] ||
@@ -99,7 +104,8 @@ ok "another audience, an old one, another issuer, another client, another type o
 # ---- answers that are none ----
 profile redirect
 refused redirect:
-[ "$(requests token)" = 3 ] || job_fail "a redirect was followed"
+# Four: where the client was not known, a JWT-SVID from attestd's memory was tried once more with a new one.
+[ "$(requests token)" = 4 ] || job_fail "a redirect was followed: $(requests token)"
 while read -r at pattern; do
     profile "$at"
     refused "$pattern"
@@ -143,6 +149,36 @@ ctl token alpha --exchange "$dir/p.yaml" --out "$out" > "$dir/tmp/out"
 [ "$(jq -r .scope "$dir/tmp/who")" = a ] || job_fail "$(cat "$dir/tmp/who")"
 ok "token-exchange (form and JSON), jwt-bearer, client-assertion: the server knows the agent by the token; a file of mode 600"
 
+# ---- an assertion that was used already ----
+profile once/token "fields: { scope: a }"
+granted urn:ietf:params:oauth:grant-type:token-exchange a
+before=$(requests once/token)
+granted urn:ietf:params:oauth:grant-type:token-exchange a # attestd has the same JWT-SVID still: refused, then with a new one
+[ "$(requests once/token)" = $((before + 2)) ] || job_fail "$(($(requests once/token) - before)) requests"
+profile never/token
+refused "invalid_grant: *used already" 1 kept
+[ "$(requests never/token)" = 2 ] || job_fail "$(requests never/token) requests where none is taken"
+ok "a server that takes each assertion once gets a new one; one that takes none is asked twice, and not more"
+
+# ---- TLS 1.1 and 1.2 ----
+openssl_speaks() { # openssl_speaks OPTION: whether the server does
+    openssl s_client -connect "127.0.0.1:$oauth_port" "$1" -cipher DEFAULT@SECLEVEL=0 < /dev/null > "$dir/tmp/tls" 2>&1
+}
+job_stop oauth
+serve 1.1
+openssl_speaks -tls1_1 || { cat "$dir/tmp/tls"; job_fail "the server does not speak TLS 1.1"; }
+profile token "fields: { scope: a }"
+before=$(requests token)
+refused "protocol version" 3 kept
+[ "$(requests token)" = "$before" ] || job_fail "something was sent by TLS 1.1"
+job_stop oauth
+serve 1.2
+openssl_speaks -tls1_2 && ! openssl_speaks -tls1_3 || job_fail "the server does not speak TLS 1.2 alone"
+granted urn:ietf:params:oauth:grant-type:token-exchange a
+job_stop oauth
+serve
+ok "TLS 1.2 is enough, TLS 1.1 is not"
+
 # ---- usage ----
 code=0
 ctl token alpha > /dev/null 2>&1 || code=$?
@@ -170,8 +206,7 @@ failing() { grep -q "127.0.0.1:$oauth_port/short/token" "$dir/log/keeper.log"; }
 wait_for 30 failing
 before=$(cat "$out")
 [ -n "$before" ] && kill -0 "$keeper" || job_fail "the old one is not there, or nobody is"
-job_start oauth /usr/bin/python3 "$ATT_SOURCE_DIR/tests/support/oauth/server.py" "$oauth_port" "$dir/oauth.pem" \
-    "$dir/oauth.key" "https://127.0.0.1:$id_port" "$dir/issuer/ca/tls-root.pem" "$api"
+serve
 wait_for 60 changed
 kill -s TERM "$keeper"
 code=0
@@ -179,6 +214,46 @@ wait "$keeper" || code=$?
 keeper=
 [ $code = 0 ] || job_fail "SIGTERM: exit $code"
 ok "--refresh: replaced before it ends, kept while the server is away, taken up again; SIGTERM is exit 0"
+# ---- kept fresh on a disk that is full ----
+full() { # full FOLDER: in a mount namespace of its own
+    local folder=$1 pid before n=0
+    mount -t tmpfs -o size=16k,mode=700 tmpfs "$folder" || return 77
+    "$bin/attestctl" --socket "$dir/run/control.sock" token alpha --exchange "$dir/p.yaml" --out "$folder/token" --refresh \
+        < /dev/null > "$dir/log/full.log" 2>&1 &
+    pid=$!
+    until [ -s "$folder/token" ]; do sleep 0.1; done
+    dd if=/dev/zero of="$folder/fill" bs=4k > /dev/null 2>&1 || true
+    before=$(cat "$folder/token")
+    # From the fill on it cannot be written any more; a token that came in between is the old one.
+    until grep -q 'No space left on device' "$dir/log/full.log"; do
+        n=$((n + 1))
+        [ $n -lt 600 ] || { kill $pid; return 1; }
+        before=$(cat "$folder/token")
+        sleep 0.1
+    done
+    sleep 1
+    [ -n "$before" ] && [ "$(cat "$folder/token")" = "$before" ] && [ "$(ls "$folder")" = "$(printf 'fill\ntoken')" ] ||
+        { ls -la "$folder"; kill $pid; return 1; }
+    rm "$folder/fill"
+    while [ "$(cat "$folder/token")" = "$before" ]; do
+        n=$((n + 1))
+        [ $n -lt 1200 ] || { kill $pid; return 1; }
+        sleep 0.1
+    done
+    kill -s TERM $pid
+    wait $pid
+}
+if [ "$(id -u)" = 0 ] && unshare -m true 2> /dev/null; then
+    mkdir "$dir/full"
+    export dir bin
+    export -f full
+    code=0
+    unshare -m bash -ec 'full "$1"' full "$dir/full" {job_port_lock}>&- || code=$?
+    [ $code = 77 ] || [ $code = 0 ] || { cat "$dir/log/full.log"; job_fail "a full disk: $code"; }
+    ok "a full disk: the old token stays whole, the error says so, and it goes on when there is room"
+else
+    echo "left out: a full disk (needs root and mount namespaces)"
+fi
 for where in "$dir"/log/{issuerd,attestd,keyd,keeper}.log; do
     ! grep -qaF "$before" "$where" || job_fail "a token in $where"
     ! grep -qa 'eyJ' "$where" || job_fail "a JWT in $where"

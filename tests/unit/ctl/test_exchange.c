@@ -128,6 +128,8 @@ static void test_body(void **state)
                 "\"assertion\":\"J\",\"client_id\":\"me\",\"scope\":\"a b&c=\xc3\xbc\"}");
     p.json = false;
     p.n_fields = 0;
+    p.grant = CONF_GRANT_CLIENT_CREDENTIALS;
+    body_is(&p, "grant_type=client_credentials&client_id=me");
     p.grant = CONF_GRANT_CLIENT_ASSERTION;
     body_is(&p, "grant_type=client_credentials&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth"
                 "%3Aclient-assertion-type%3Ajwt-bearer&client_assertion=J&client_id=me");

@@ -1,0 +1,237 @@
+#!/usr/bin/env bash
+# Tokens bound to the agent's certificate (RFC 8705) with real processes: the token request goes over mutual TLS that the
+# agent's key in the TPM signs, to a server made of oauthlib that demands a certificate and binds what it gives; curl uses
+# the token by PKCS#11 where the certificate is demanded again. What is refused, by whom and why; rotation.
+set -euo pipefail
+# shellcheck disable=SC2154 # dir, bin, port and the ports come from job.sh and port_into
+# shellcheck source=../support/job.sh
+. "$ATT_SOURCE_DIR/tests/support/job.sh"
+[ "$(id -u)" = 0 ] || job_skip "processes of several users need root"
+/usr/bin/python3 -c 'import oauthlib, cryptography, jwt' 2> /dev/null || job_skip "no python3-oauthlib, python3-jwt"
+module=$(find /usr/lib -name p11-kit-client.so -print -quit 2> /dev/null || true)
+[ -n "$module" ] || job_skip "no p11-kit-client.so (package p11-kit-modules)"
+job_setup
+chmod 755 "$dir" "$dir/tmp" "$dir/run"
+ok() { echo "ok: $*"; }
+user=62001 beta_user=62002 stranger=62003 service=62010
+job_make_tpm
+job_write_conf
+id_port='' oauth_port=''
+port_into id_port
+port_into oauth_port
+api=https://api.example
+cat >> "$dir/issuer.yaml" << END
+jwt:
+  issuer: "https://127.0.0.1:$id_port"
+  listen: "127.0.0.1:$id_port"
+END
+job_start_keyd() { job_start keyd "$bin/attestd-keyd" --config "$dir/attestd.yaml" --signer $service; }
+job_start_attestd() {
+    job_start attestd "$bin/attestd" --config "$dir/attestd.yaml" --spiffed-user $service
+    wait_for 30 ctl status
+}
+install -d -m 755 "$dir/run/public"
+job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml" --client 0 --client $service
+job_start_all
+job_start tokend "$bin/attestd-tokend" --config "$dir/attestd.yaml"
+wait_for 30 test -S "$dir/run/public/pkcs11.sock"
+chmod a+rx "$dir/run/public"
+chown $service "$dir/run/public"
+chmod 644 "$dir/attestd.yaml"
+chmod a+x "$dir/state" "$dir/state/host" "$dir/state/host/agents"
+job_start spiffed setpriv --reuid $service --regid $service --groups 0 "$bin/attestd-spiffed" --config "$dir/attestd.yaml" \
+    --attestd-user 0 --whod-user 0 --keyd-user 0
+status=0
+trap 'status=$?; job_stop keeper KILL; job_stop oauth KILL; set +e; (exit $status); job_cleanup' EXIT
+wait_for 60 job_host_known
+ctl host approve "$(job_host_id)" --label job > /dev/null
+{
+    printf 'trust_domain: bank.example\nagents:\n'
+    printf '  - {name: %s, owner: "x@bank.example", hosts: ["ek:%s"], workload: {uid: %s}, key: tpm, profile: trading, audiences: [ "%s" ]}\n' \
+        alpha "$(job_host_id)" $user "$api" beta "$(job_host_id)" $beta_user "$api"
+} > "$dir/agents.yaml"
+ctl entry apply -f "$dir/agents.yaml" > "$dir/tmp/apply" 2>&1 || { cat "$dir/tmp/apply"; job_fail "entry apply"; }
+for name in alpha beta; do wait_for 60 job_settled $name; done
+wait_for 30 test -S "$dir/run/public/api.sock"
+
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=oauth -keyout "$dir/oauth.key" \
+    -out "$dir/tmp/oauth.pem" -addext subjectAltName=IP:127.0.0.1 2> /dev/null
+chmod 644 "$dir/tmp/oauth.pem"
+serve() { # serve [VERSION]: of TLS
+    OAUTH_TLS=${1:-} job_start oauth /usr/bin/python3 "$ATT_SOURCE_DIR/tests/support/oauth/server.py" "$oauth_port" \
+        "$dir/tmp/oauth.pem" "$dir/oauth.key" "https://127.0.0.1:$id_port" "$dir/issuer/ca/tls-root.pem" "$api" \
+        "$dir/issuer/ca/bundle.pem" spiffe://bank.example/agent/alpha
+    wait_for 30 serving "$(grep -c '^ready' "$dir/log/oauth.log" || true)"
+}
+serving() { [ "$(grep -c '^ready' "$dir/log/oauth.log" || true)" -gt 0 ] && (exec 3<> "/dev/tcp/127.0.0.1/$oauth_port") 2> /dev/null; }
+serve
+requests() { grep -c "^/$1 " "$dir/log/oauth.log" || true; }
+
+profile() { # profile PATH [LINE…]: for that path of the server; a later line of the same key takes the place of ours
+    local at=$1 line
+    shift
+    cat > "$dir/tmp/p.yaml" << END
+endpoint: "https://127.0.0.1:$oauth_port/$at"
+grant: client-credentials
+client_id: robot
+client_auth: tls
+ca_file: "$dir/tmp/oauth.pem"
+timeout: 5s
+END
+    for line in "$@"; do
+        sed -i "/^${line%%:*}:/d" "$dir/tmp/p.yaml"
+        [ "${line#*:}" = "" ] || echo "$line" >> "$dir/tmp/p.yaml"
+    done
+    chmod 644 "$dir/tmp/p.yaml"
+}
+export SPIFFE_ENDPOINT_SOCKET=unix://$dir/run/public/api.sock
+as() { # as USER NAME [OPTION…]: attestctl token as that user, who may not open attestd's control socket
+    local uid=$1
+    shift
+    exec setpriv --reuid "$uid" --regid "$uid" --clear-groups "$bin/attestctl" --socket /nowhere token "$@" --exchange "$dir/tmp/p.yaml"
+}
+refused() { # refused PATTERN [USER [NAME]]: exit code 1, nothing on standard output
+    local code=0
+    (as "${2:-$user}" "${3:-alpha}") > "$dir/tmp/out" 2> "$dir/tmp/err" || code=$?
+    # shellcheck disable=SC2053 # a pattern
+    if [ $code != 1 ] || [ -s "$dir/tmp/out" ] || [[ "$(cat "$dir/tmp/err")" != *$1* ]]; then
+        cat "$dir/tmp/err" "$dir/tmp/p.yaml"
+        job_fail "expected $1, found exit $code"
+    fi
+    ! grep -q 'eyJ' "$dir/tmp/err" || job_fail "a token in an error"
+}
+
+# ---- refused before anything is sent ----
+profile token
+refused "notAssigned: *" $stranger
+refused "callerAgent: this process is spiffe://bank.example/agent/beta" $beta_user
+profile token "client_id:"
+refused "p.yaml:1: client_id: required by client_auth: tls"
+profile token "client_auth:"
+refused "client_auth: the grant client-credentials requires tls"
+ctl agent freeze alpha > /dev/null
+profile token
+refused "frozen:"
+ctl agent thaw alpha > /dev/null
+[ "$(requests token)" = 0 ] || job_fail "something was sent"
+ok "a stranger, another agent, a profile with a hole, a frozen agent's handshake: nothing is sent"
+
+# ---- refused by the server ----
+refused "invalid_client: *status 401: client robot is not spiffe://bank.example/agent/beta" $beta_user beta
+profile token "client_id: somebody"
+refused "invalid_client: *status 401: client somebody is not"
+! curl -sS --cacert "$dir/tmp/oauth.pem" "https://127.0.0.1:$oauth_port/whoami" > "$dir/tmp/out" 2> "$dir/tmp/err" ||
+    job_fail "the server takes who has no certificate"
+grep -qi 'certificate required\|alert' "$dir/tmp/err" || { cat "$dir/tmp/err"; job_fail "no certificate: another reason"; }
+ok "another agent's certificate, another client, no certificate: the server's own word"
+
+# ---- tokens that are not bound as was asked ----
+while read -r at pattern; do
+    profile "$at"
+    refused "$pattern"
+done << 'END'
+unbound/token notBound: the token is not bound
+foreign/token boundOther: the token is bound to another certificate
+opaque/token boundUnknown: the token is no JWT
+dpop answerType:
+END
+while read -r at pattern; do
+    profile opaque/token "introspection: \"https://127.0.0.1:$oauth_port/$at\""
+    refused "$pattern"
+done << 'END'
+inactive/introspect tokenInactive:
+unbound/introspect notBound:
+html introspection: *status 200
+busy introspection: *status 503
+END
+ok "not bound, bound to another certificate, nobody says, introspection says no or nothing: refused by name"
+
+# ---- granted ----
+der() { openssl x509 -in "$dir/state/host/agents/$1/chain.pem" -outform DER; }
+thumbprint() { der "$1" | openssl dgst -sha256 -binary | base64 | tr '+/' '-_' | tr -d '='; }
+curl_as() { # curl_as USER TOKEN: the resource, with the key by PKCS#11
+    (exec env P11_KIT_SERVER_ADDRESS="unix:path=$dir/run/public/pkcs11.sock" P11_KIT_STRICT=1 PKCS11_MODULE_PATH="$module" \
+        setpriv --reuid "$1" --regid "$1" --clear-groups curl -sS --cacert "$dir/tmp/oauth.pem" \
+        --key 'pkcs11:token=attestd;object=agent;type=private' --cert "$dir/state/host/agents/$([ "$1" = $user ] && echo alpha || echo beta)/chain.pem" \
+        -H "Authorization: Bearer $2" "https://127.0.0.1:$oauth_port/resource") > "$dir/tmp/resource" 2>&1 ||
+        { cat "$dir/tmp/resource"; job_fail "curl"; }
+}
+granted() { # granted WHAT: the token says whose and of which certificate, and is taken with it
+    (as $user alpha) > "$dir/tmp/got" || job_fail "$1"
+    [ "$(cut -d. -f2 "$dir/tmp/got" | tr '_-' '/+' | base64 -d 2> /dev/null | jq -r '.cnf["x5t#S256"]')" = "$(thumbprint alpha)" ] ||
+        job_fail "$1: another thumbprint"
+    curl_as $user "$(cat "$dir/tmp/got")"
+    [ "$(jq -r '.sub + " " + .peer' "$dir/tmp/resource")" = "spiffe://bank.example/agent/alpha spiffe://bank.example/agent/alpha" ] ||
+        { cat "$dir/tmp/resource"; job_fail "$1: the resource"; }
+}
+profile token
+granted "client-credentials"
+curl_as $beta_user "$(cat "$dir/tmp/got")"
+[ "$(jq -r .why "$dir/tmp/resource")" = "another certificate" ] || { cat "$dir/tmp/resource"; job_fail "beta used alpha's token"; }
+profile token "grant: token-exchange" "audience: \"$api\""
+granted "token-exchange over mutual TLS"
+profile token "grant: client-assertion" "audience: \"$api\"" "body: json"
+granted "client-assertion over mutual TLS"
+profile token "grant: token-exchange" "audience: https://other.example"
+refused "audienceDenied: "
+profile opaque/token "introspection: \"https://127.0.0.1:$oauth_port/opaque/introspect\""
+(as $user alpha) > "$dir/tmp/got" || job_fail "introspection"
+[ "$(wc -c < "$dir/tmp/got")" = 41 ] || job_fail "opaque: $(cat "$dir/tmp/got")"
+profile unbound/token "bound: unchecked"
+(as $user alpha) > "$dir/tmp/got" || job_fail "bound: unchecked"
+profile token
+out=$dir/out
+install -d -o $user -m 700 "$out"
+(as $user alpha --out "$out/token") > "$dir/tmp/got"
+grep -q ", bound to certificate $(thumbprint alpha)\$" "$dir/tmp/got" || { cat "$dir/tmp/got"; job_fail "it does not say so"; }
+profile long/token
+(exec setpriv --reuid $user --regid $user --clear-groups "$bin/attestctl" --json --socket /nowhere token alpha \
+    --exchange "$dir/tmp/p.yaml") > "$dir/tmp/got"
+[ "$(jq -r .boundTo "$dir/tmp/got")" = "$(thumbprint alpha)" ] || job_fail "boundTo"
+end=$(date -d "$(openssl x509 -in "$dir/state/host/agents/alpha/chain.pem" -noout -enddate | cut -d= -f2)" +%s)
+[ $(($(date -d "$(jq -r .expiresAt "$dir/tmp/got")" +%s) - end)) -le 1 ] || job_fail "it outlives its certificate"
+ok "client-credentials, token-exchange, client-assertion, introspection: bound; curl uses it by PKCS#11, another agent cannot; it ends with its certificate"
+
+# ---- TLS 1.2 ----
+job_stop oauth
+serve 1.2
+profile token
+granted "TLS 1.2"
+openssl s_client -connect "127.0.0.1:$oauth_port" -tls1_3 < /dev/null > "$dir/tmp/out" 2>&1 || true
+grep -q 'alert protocol version' "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "the server speaks TLS 1.3"; }
+job_stop oauth
+serve
+ok "the same by TLS 1.2"
+
+# ---- rotation ----
+job_start keeper setpriv --reuid $user --regid $user --clear-groups "$bin/attestctl" --socket /nowhere token alpha \
+    --exchange "$dir/tmp/p.yaml" --out "$out/kept" --refresh
+wait_for 30 test -s "$out/kept"
+first=$(cat "$out/kept") old=$(thumbprint alpha)
+curl_as $user "$first"
+[ "$(jq -r .sub "$dir/tmp/resource")" = spiffe://bank.example/agent/alpha ] || job_fail "before the rotation"
+ctl agent rotate alpha > /dev/null
+[ "$(thumbprint alpha)" != "$old" ] || job_fail "no rotation"
+renewed() { [ "$(cat "$out/kept")" != "$first" ]; }
+wait_for 20 renewed # it looks each 5 s; half of the token's life would be 5 minutes
+curl_as $user "$(cat "$out/kept")"
+[ "$(jq -r .sub "$dir/tmp/resource")" = spiffe://bank.example/agent/alpha ] || { cat "$dir/tmp/resource"; job_fail "after it"; }
+curl_as $user "$first"
+[ "$(jq -r .why "$dir/tmp/resource")" = "another certificate" ] || { cat "$dir/tmp/resource"; job_fail "the old token"; }
+grep -q "bound to certificate $(thumbprint alpha)" "$dir/log/keeper.log" || job_fail "keeper does not say so"
+job_stop keeper
+cache=$out/cache
+(as $user alpha --cache "$cache") > "$dir/tmp/one"
+(as $user alpha --cache "$cache") > "$dir/tmp/two"
+cmp -s "$dir/tmp/one" "$dir/tmp/two" || job_fail "not from the cache"
+ctl agent rotate alpha > /dev/null
+(as $user alpha --cache "$cache") > "$dir/tmp/two"
+! cmp -s "$dir/tmp/one" "$dir/tmp/two" || job_fail "a token of the certificate before from the cache"
+ok "after a rotation --refresh gets a token of the new certificate at once, as does the cache; the old one is worth nothing with it"
+
+for where in "$dir"/log/*.log; do
+    ! grep -qaF "$first" "$where" || job_fail "a token in $where"
+done
+job_stop spiffed
+! grep -E 'ERROR: AddressSanitizer|runtime error|LeakSanitizer' "$dir"/log/*.log || job_fail "sanitizer"
+echo "bound: all held"
