@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """A caller of both sockets: cell.py FOLDER PKCS11.SOCK API.SOCK. FOLDER has rpc.py and streams.py. Prints "pkcs11 ANSWER" and
 "spiffe ANSWER": "served", or what it was told."""
+import struct
 import sys
 
 sys.dont_write_bytecode = True
@@ -18,6 +19,8 @@ def pkcs11(path):
         return "served" if client.found() == 1 and client.sign() == 0 else "no signature"
     except SystemExit as told:  # a call that was refused
         return str(told)
+    except struct.error:  # nothing was found
+        return "no key"
     except rpc.Gone:
         return "gone"
 
