@@ -63,7 +63,7 @@ answered() { # keyd's restart ended the key in its memory: another is made
     [ "$(head -n 1 "$dir/tmp/first" | jq -r .svids)" = 1 ]
 }
 wait_for 60 answered
-follow svid $user
+follow svid $user svid
 wait_for 30 lines svid 1
 [ "$(last svid '[.svids, .id, .uris[0], .fits, .pkcs8, .marked, .life <= 660] | @json')" = \
     '[1,"spiffe://bank.example/agent/alpha","spiffe://bank.example/agent/alpha",true,true,true,true]' ] ||
@@ -86,7 +86,7 @@ ctl cert revoke "$serial" --reason superseded > /dev/null
 revoked() {
     if [ -n "$(last svid '.code // empty')" ]; then
         : > "$dir/log/svid.log"
-        follow svid $user
+        follow svid $user svid
     fi
     [ "$(last svid '.crl[0]')" != "$before" ] && has_crl && other && last_is svid .fits true
 }
@@ -112,7 +112,7 @@ ctl agent thaw alpha > /dev/null
 wait_for 60 answered
 job_stop svid KILL
 : > "$dir/log/again.log"
-follow again $user
+follow again $user svid
 wait_for 30 lines again 1
 entries tpm
 wait_for 30 last_is again .code PERMISSION_DENIED
