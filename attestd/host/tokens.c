@@ -328,12 +328,12 @@ static struct pace *pace_of(struct host_tokens *tokens, const char *agent, int64
     return oldest;
 }
 
-/* May the issuer be asked for it now? */
-static enum att_rc may_ask(struct host_tokens *tokens, const struct want *w, struct att_err *err)
+/* What is known without asking: that the issuer is away, or its no. */
+static enum att_rc known_answer(struct host_tokens *tokens, const struct want *w,
+                                struct att_err *err)
 {
     int64_t now_ms = att_boottime_ms();
-    struct pace *pace = pace_of(tokens, w->agent, now_ms);
-    int64_t gone = now_ms - pace->at_ms, most = BURST * 1000;
+    const struct pace *pace = pace_of(tokens, w->agent, now_ms);
     if (now_ms < tokens->away_ms) {
         *err = tokens->away;
         return err->rc;
@@ -341,6 +341,19 @@ static enum att_rc may_ask(struct host_tokens *tokens, const struct want *w, str
     if (now_ms < pace->until_ms && (!pace->audience || strcmp(pace->audience, w->text) == 0)) {
         *err = pace->refused;
         return err->rc;
+    }
+    return ATT_OK;
+}
+
+/* May the issuer be asked for it now? */
+static enum att_rc may_ask(struct host_tokens *tokens, const struct want *w, struct att_err *err)
+{
+    int64_t now_ms = att_boottime_ms();
+    struct pace *pace = pace_of(tokens, w->agent, now_ms);
+    int64_t gone = now_ms - pace->at_ms, most = BURST * 1000;
+    enum att_rc rc = known_answer(tokens, w, err);
+    if (rc != ATT_OK) {
+        return rc;
     }
     if (now_ms - tokens->refusals_from_ms > REFUSALS_MS) {
         tokens->refusals_from_ms = now_ms;
@@ -649,6 +662,12 @@ static void end(struct host_tokens *tokens)
     pthread_mutex_unlock(&tokens->lock);
 }
 
+static enum att_rc too_slow(const struct want *w, struct att_err *err)
+{
+    return refuse(err, ATT_E_RETRY, "tokenWait", w->agent,
+                  "the issuer is slow to answer another question");
+}
+
 /* Nothing fresh is kept. */
 static enum att_rc fetch(struct want *w, struct host_token_reply *ret_reply, struct att_err *err)
 {
@@ -657,9 +676,7 @@ static enum att_rc fetch(struct want *w, struct host_token_reply *ret_reply, str
     /* Time has gone, and another may have fetched it meanwhile. */
     enum att_rc rc = look(w, err);
     if (rc == ATT_OK && !give_kept(tokens, w, !mine, ret_reply, &rc, err)) {
-        rc = mine ? get_new(w, ret_reply, err)
-                  : refuse(err, ATT_E_RETRY, "tokenWait", w->agent,
-                           "the issuer is slow to answer for another");
+        rc = mine ? get_new(w, ret_reply, err) : too_slow(w, err);
     }
     if (mine) {
         end(tokens);
@@ -677,6 +694,45 @@ enum att_rc host_token_get(struct host *host, const char *agent, const char *con
     rc = rc != ATT_OK ? rc : look(&w, err);
     if (rc == ATT_OK && !give_kept(host->tokens, &w, false, ret_reply, &rc, err)) {
         rc = fetch(&w, ret_reply, err);
+    }
+    json_decref(w.view);
+    return rc;
+}
+
+/* lock is held. */
+static enum att_rc give_at_once(struct host_tokens *tokens, const struct want *w,
+                                struct host_token_reply *ret_reply, struct att_err *err)
+{
+    struct att_err why = {0};
+    const struct kept *kept = find_kept(tokens, w);
+    enum att_rc known = known_answer(tokens, w, &why);
+    bool asks = known == ATT_OK && !tokens->busy;
+    if (kept && known != ATT_E_DENIED && (fresh(kept) || !asks)) {
+        return give(kept, w, ret_reply, err);
+    }
+    if (known != ATT_OK) {
+        if (err) {
+            *err = why;
+        }
+        return known;
+    }
+    if (tokens->busy && monotonic_ms() >= tokens->busy_ms + WAIT_MS) {
+        return too_slow(w, err);
+    }
+    return refuse(err, ATT_E_NOTFOUND, "tokenNotKept", w->agent, "the issuer is to be asked");
+}
+
+enum att_rc host_token_kept(struct host *host, const char *agent, const char *const *audience,
+                            size_t n, struct host_token_reply *ret_reply, struct att_err *err)
+{
+    struct want w = {.host = host, .agent = agent};
+    enum att_rc rc = agent_name_check(agent, err);
+    rc = rc != ATT_OK ? rc : take_audiences(&w, audience, n, err);
+    rc = rc != ATT_OK ? rc : look(&w, err);
+    if (rc == ATT_OK) {
+        pthread_mutex_lock(&host->tokens->lock);
+        rc = give_at_once(host->tokens, &w, ret_reply, err);
+        pthread_mutex_unlock(&host->tokens->lock);
     }
     json_decref(w.view);
     return rc;

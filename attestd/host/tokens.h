@@ -31,6 +31,13 @@ json_t *host_tokens_view(const json_t *view);
 ATT_MUST_USE enum att_rc host_token_get(struct host *host, const char *agent,
                                         const char *const *audience, size_t n, bool fresh,
                                         struct host_token_reply *ret_reply, struct att_err *err);
+/* The same without asking the issuer, nor waiting for it: what is kept (also what is not fresh any
+ * more, while the issuer is away or another question is on its way), or the refusal that is known;
+ * ATT_E_RETRY tokenWait: another question has been on its way for long. ATT_E_NOTFOUND
+ * tokenNotKept: host_token_get would ask now. */
+ATT_MUST_USE enum att_rc host_token_kept(struct host *host, const char *agent,
+                                         const char *const *audience, size_t n,
+                                         struct host_token_reply *ret_reply, struct att_err *err);
 /* {"issuer", "keys"} of the view in force. ATT_E_NOTFOUND, reason tokensOff. The caller owns it. */
 ATT_MUST_USE enum att_rc host_token_keys(struct host *host, json_t **ret_tokens,
                                          struct att_err *err);

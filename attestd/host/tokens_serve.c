@@ -35,7 +35,8 @@ static enum att_rc token(struct host *host, const struct proc_op *op, const stru
     enum att_rc rc = split(text, list.len, audience, &n, err);
     struct host_token_reply reply = {0};
     if (rc == ATT_OK) {
-        rc = host_token_get(host, name, audience, n, false, &reply, err);
+        rc = op->op == PROC_WORKLOAD_TOKEN ? host_token_get(host, name, audience, n, false, &reply, err)
+                                           : host_token_kept(host, name, audience, n, &reply, err);
     }
     if (rc == ATT_OK) {
         const struct proc_value values[] = {
@@ -79,8 +80,8 @@ enum att_rc host_tokens_answer(struct host *host, const struct proc_op *op,
                                const struct proc_value *v, struct att_buf *ret_payload,
                                struct att_err *err)
 {
-    return op->op == PROC_WORKLOAD_TOKEN ? token(host, op, v, ret_payload, err)
-                                         : jwt_bundle(host, op, ret_payload, err);
+    return op->op == PROC_WORKLOAD_JWT_BUNDLE ? jwt_bundle(host, op, ret_payload, err)
+                                              : token(host, op, v, ret_payload, err);
 }
 
 /* args: {"audience": "A" or ["A", …], "fresh": true?} */

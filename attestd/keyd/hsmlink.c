@@ -32,6 +32,8 @@ struct waste {
 struct seen {
     char state[16], word[24], message[400], pin[16];
     int64_t silent_ms;
+    bool has_token;
+    struct evidence_hsm_token token;
 };
 
 struct keyd_hsm {
@@ -425,6 +427,25 @@ static void copy_word(const json_t *json, const char *name, char *ret, size_t ro
     snprintf(ret, room, "%s", text ? text : "");
 }
 
+/* hsmd says nothing of a token that it has not seen. What no evidence can say is as good as
+ * nothing: it must not keep an agent from its certificate. */
+static void take_token(const json_t *json, struct seen *ret)
+{
+    copy_word(json, "manufacturer", ret->token.manufacturer, sizeof ret->token.manufacturer);
+    copy_word(json, "model", ret->token.model, sizeof ret->token.model);
+    copy_word(json, "serial", ret->token.serial, sizeof ret->token.serial);
+    ret->has_token = json_is_object(json) && evidence_hsm_token_ok(&ret->token);
+}
+
+bool keyd_hsm_token_seen(struct keyd_hsm *hsm, struct evidence_hsm_token *ret_token)
+{
+    pthread_mutex_lock(&hsm->lock);
+    bool has = hsm->seen.has_token;
+    *ret_token = hsm->seen.token;
+    pthread_mutex_unlock(&hsm->lock);
+    return has;
+}
+
 static enum att_rc parse_info(const struct proc_answer *answer, struct seen *ret,
                               struct att_err *err)
 {
@@ -442,6 +463,7 @@ static enum att_rc parse_info(const struct proc_answer *answer, struct seen *ret
         copy_word(json, "reason", ret->message, sizeof ret->message);
         copy_word(json, "pin", ret->pin, sizeof ret->pin);
         ret->silent_ms = json_integer_value(silent);
+        take_token(json_object_get(json, "token"), ret);
     }
     return rc;
 }
@@ -463,6 +485,10 @@ static void look(struct keyd_hsm *hsm)
                  (long long)(seen.silent_ms / 1000));
     }
     pthread_mutex_lock(&hsm->lock);
+    if (!seen.has_token) { /* away for a moment: the token that was there before */
+        seen.has_token = hsm->seen.has_token;
+        seen.token = hsm->seen.token;
+    }
     hsm->seen = seen;
     pthread_mutex_unlock(&hsm->lock);
 }
@@ -518,4 +544,9 @@ void keyd_hsm_describe(struct keyd_hsm *hsm, json_t *object)
     json_object_set_new(object, "pin", json_string(seen.pin));
     json_object_set_new(object, "waste", json_integer((json_int_t)waste));
     json_object_set_new(object, "wasteReason", json_string(waste ? why : ""));
+    if (seen.has_token) {
+        json_object_set_new(object, "token",
+                            json_pack("{s:s, s:s, s:s}", "manufacturer", seen.token.manufacturer,
+                                      "model", seen.token.model, "serial", seen.token.serial));
+    }
 }

@@ -7,6 +7,7 @@
 #include "attestd/keyd/internal.h"
 #include "attestd/proc/caller.h"
 #include "attestd/proc/hsm_proto.h"
+#include "provision/evidence/statement.h"
 
 /* keyd is kept by reference, for the paths of files. */
 ATT_MUST_USE enum att_rc keyd_hsm_new(const struct keyd *keyd, const struct keyd_hsm_opts *opts,
@@ -28,6 +29,8 @@ struct keyd_token {
 };
 ATT_MUST_USE enum att_rc keyd_hsm_token(struct keyd_hsm *hsm, struct keyd_token *ret_token,
                                         struct att_err *err);
+/* What the module said last of its token; false: nothing yet. Does not block. */
+bool keyd_hsm_token_seen(struct keyd_hsm *hsm, struct evidence_hsm_token *ret_token);
 #define KEYD_HSM_SILENT_MS 8000 /* above the period in which hsmd looks at its token */
 
 enum keyd_waste {

@@ -1,6 +1,6 @@
 /* The statements of the TPM: ENROL_PROVE, KEY_EVIDENCE, KEY_CSR, USER_QUOTE. Each extraData is made
  * here from parts that were looked at here; none is taken from the caller. */
-#include "attestd/keyd/internal.h"
+#include "attestd/keyd/hsmlink.h"
 
 #include "certs/csr.h"
 #include "certs/key.h"
@@ -271,8 +271,29 @@ static enum att_rc check_which_key(const struct keyd_key *key,
     return ATT_OK;
 }
 
-static enum att_rc check_statement(const struct keyd_key *key, struct att_slice cbor,
-                                   struct att_err *err)
+/* What it says of the module's token is what the module said to us. */
+static enum att_rc check_token(struct keyd *keyd, const struct keyd_key *key,
+                               const struct evidence_statement *statement, struct att_err *err)
+{
+    struct evidence_hsm_token seen;
+    struct keyd_hsm *hsm = NULL;
+    if (!statement->has_hsm_token) {
+        return ATT_OK;
+    }
+    enum att_rc rc = keyd_hsms_of(keyd, key, &hsm, err);
+    if (rc == ATT_OK && (!keyd_hsm_token_seen(hsm, &seen) ||
+                         !evidence_hsm_token_equal(&seen, &statement->hsm_token))) {
+        rc = keyd_deny(err, "evidenceKey",
+                       "evidence says hsmToken \"%s\", \"%s\", \"%s\", which is not what module %s "
+                       "says of its token",
+                       statement->hsm_token.manufacturer, statement->hsm_token.model,
+                       statement->hsm_token.serial, key->module);
+    }
+    return rc;
+}
+
+static enum att_rc check_statement(struct keyd *keyd, const struct keyd_key *key,
+                                   struct att_slice cbor, struct att_err *err)
 {
     struct evidence_statement statement = {0};
     enum att_rc rc = evidence_statement_parse(cbor, &statement, err);
@@ -286,6 +307,9 @@ static enum att_rc check_statement(const struct keyd_key *key, struct att_slice 
     }
     if (rc == ATT_OK) {
         rc = check_which_key(key, &statement, err);
+    }
+    if (rc == ATT_OK) {
+        rc = check_token(keyd, key, &statement, err);
     }
     if (rc == ATT_OK) {
         rc = check_agent_of(att_slice_str(statement.identifier), key->agent, "evidenceAgent", err);
@@ -316,8 +340,9 @@ static enum att_rc check_evidence(struct keyd *keyd, const struct proc_msg *requ
     if (rc == ATT_OK) {
         rc = check_key_authorization(keyd, v[PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION].bytes, err);
     }
-    return rc == ATT_OK ? check_statement(ret_key, v[PROC_KEY_EVIDENCE_REQ_EVIDENCE].bytes, err)
-                        : rc;
+    return rc == ATT_OK
+               ? check_statement(keyd, ret_key, v[PROC_KEY_EVIDENCE_REQ_EVIDENCE].bytes, err)
+               : rc;
 }
 
 static enum att_rc attest(struct keyd *keyd, const struct proc_msg *request,

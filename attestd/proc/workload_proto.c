@@ -10,6 +10,16 @@
     {                                                                                              \
         "keyStore", PROC_TEXT, 1, 16, 0                                                            \
     }
+#define TOKEN_REQUEST                                                                              \
+    {"agent", PROC_TEXT, 1, PROC_AGENT_MAX, 0},                                                    \
+    {                                                                                              \
+        "audience", PROC_BYTES, 2, PROC_AUDIENCES_TEXT, 0                                          \
+    }
+#define TOKEN_REPLY                                                                                \
+    {"spiffeId", PROC_TEXT, 1, PROC_SPIFFE_ID_MAX, 0}, {"token", PROC_TEXT, 1, PROC_TOKEN_MAX, 0}, \
+    {                                                                                              \
+        "expiresAt", PROC_U64, 0, 0, 0                                                             \
+    }
 const struct proc_op proc_workload_table[] = {
     {PROC_WORKLOAD_IDENTIFY,
      PROC_OP_AGAIN | PROC_OP_FD,
@@ -66,14 +76,8 @@ const struct proc_op proc_workload_table[] = {
      "CRL",
      {{{"number", PROC_U64, 0, 0, 0}, {"offset", PROC_U64, 0, 0, 0}}},
      {{{"bytes", PROC_BYTES, 1, PROC_CRL_PART_MAX, 0}}}},
-    {PROC_WORKLOAD_TOKEN,
-     PROC_OP_AGAIN,
-     "TOKEN",
-     {{{"agent", PROC_TEXT, 1, PROC_AGENT_MAX, 0},
-       {"audience", PROC_BYTES, 2, PROC_AUDIENCES_TEXT, 0}}},
-     {{{"spiffeId", PROC_TEXT, 1, PROC_SPIFFE_ID_MAX, 0},
-       {"token", PROC_TEXT, 1, PROC_TOKEN_MAX, 0},
-       {"expiresAt", PROC_U64, 0, 0, 0}}}},
+    {PROC_WORKLOAD_TOKEN, PROC_OP_AGAIN, "TOKEN", {{TOKEN_REQUEST}}, {{TOKEN_REPLY}}},
+    {PROC_WORKLOAD_TOKEN_KEPT, PROC_OP_AGAIN, "TOKEN_KEPT", {{TOKEN_REQUEST}}, {{TOKEN_REPLY}}},
     {PROC_WORKLOAD_JWT_BUNDLE,
      PROC_OP_AGAIN,
      "JWT_BUNDLE",

@@ -25,6 +25,7 @@ enum proc_workload_op {
     PROC_WORKLOAD_TOKEN = 9,
     PROC_WORKLOAD_JWT_BUNDLE = 10,
     PROC_WORKLOAD_EXPORT = 11,
+    PROC_WORKLOAD_TOKEN_KEPT = 12,
 };
 
 /* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11", "spiffe";
@@ -119,6 +120,8 @@ enum { PROC_WORKLOAD_CRL_REP_BYTES };
 
 /* TOKEN: agent, audience (1 to PROC_AUDIENCES_MAX texts, each with a newline behind it) → spiffeId,
  * token (a JWT-SVID, fresh or from memory), expiresAt (UTC seconds). Errors: attestd/host/tokens.h.
+ * TOKEN_KEPT: the same, without waiting for the issuer: from memory, or the refusal that is known;
+ * ATT_E_NOTFOUND tokenNotKept: TOKEN would ask the issuer now.
  * JWT_BUNDLE: () → trustDomain, issuer (iss of its tokens), keys (JSON text of a JWK Set).
  * ATT_E_NOTFOUND tokensOff. */
 #define PROC_TOKEN_MAX      16384

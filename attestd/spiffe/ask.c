@@ -292,6 +292,15 @@ enum att_rc ask_call(struct ask *ask, uint16_t op, const struct proc_value *valu
     return ATT_OK;
 }
 
+bool ask_waits(struct ask_call *call)
+{
+    struct ask *ask = call->ask;
+    pthread_mutex_lock(&ask->lock);
+    bool waits = call->at != NULL;
+    pthread_mutex_unlock(&ask->lock);
+    return waits;
+}
+
 void ask_forget(struct ask_call *call)
 {
     if (!call) {

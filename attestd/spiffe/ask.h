@@ -47,6 +47,8 @@ void ask_free(struct ask *ask);
 ATT_MUST_USE enum att_rc ask_call(struct ask *ask, uint16_t op, const struct proc_value *values,
                                   size_t n_values, int passed, const void *of, ask_done_fn *done,
                                   void *user, struct ask_call **ret_call, struct att_err *err);
+/* It has not been sent yet. */
+bool ask_waits(struct ask_call *call);
 /* done will not be called, and user and of not looked at; what was not sent yet is not sent. call
  * is no more. NULL is fine. */
 void ask_forget(struct ask_call *call);

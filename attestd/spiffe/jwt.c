@@ -15,8 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LEEWAY_S   30
-#define CLAIMS_MAX ((size_t)128 << 10)
+#define LEEWAY_S    30
+#define CLAIMS_MAX  ((size_t)128 << 10)
+#define PATIENCE_MS 2000 /* as attestd's with questions of others */
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
@@ -261,17 +262,33 @@ static void answer_token(struct job *job, const struct proc_msg *reply)
     spiffed_finish(job, GRPC_OK, NULL);
 }
 
+/* False: the call is over, or was decided by others meanwhile: who is it now? */
+static bool still_its(struct job *job)
+{
+    const struct peer *peer = job->peer;
+    job->asking = NULL;
+    job->jwt_asked_ms = 0;
+    if (grpc_call_finished(job->call)) {
+        return false;
+    }
+    bool same = job->entries == peer->spiffed->entries && peer->agent &&
+                strcmp(job->agent, peer->agent->name) == 0;
+    if (!same) {
+        job->due = true;
+        spiffed_peer_pump(job->peer);
+    }
+    return same;
+}
+
 static void heard_token(void *user, enum att_rc rc, const struct proc_msg *reply,
                         const struct att_err *err)
 {
     struct job *job = user;
-    job->asking = NULL;
-    if (grpc_call_finished(job->call)) {
+    if (!still_its(job)) {
         return;
     }
-    if (rc == ATT_OK &&
-        (job->entries != job->peer->spiffed->entries || !spiffed_peer_proved(job->peer))) {
-        job->due = true; /* decided by others, or seconds have gone: who is it now? */
+    if (rc == ATT_OK && !spiffed_peer_proved(job->peer)) {
+        job->due = true; /* seconds have gone: who is it now? */
         spiffed_peer_pump(job->peer);
     } else if (rc == ATT_OK) {
         answer_token(job, reply);
@@ -280,10 +297,50 @@ static void heard_token(void *user, enum att_rc rc, const struct proc_msg *reply
     }
 }
 
+static void ask_for_token(struct job *job, struct ask *ask, enum proc_workload_op op,
+                          ask_done_fn *done)
+{
+    struct att_err err = {0};
+    const struct proc_value values[] = {[PROC_WORKLOAD_TOKEN_REQ_AGENT] = proc_text(job->agent),
+                                        [PROC_WORKLOAD_TOKEN_REQ_AUDIENCE] =
+                                            proc_bytes(att_slice_str(job->jwt_audience))};
+    enum att_rc rc =
+        ask_call(ask, (uint16_t)op, values, 2, -1, job->peer->agent, done, job, &job->asking, &err);
+    if (rc != ATT_OK) {
+        spiffed_finish_err(job, rc, &err);
+    }
+}
+
+/* What is kept, or known, does not wait behind the agent's own questions to the issuer. */
+static void heard_kept(void *user, enum att_rc rc, const struct proc_msg *reply,
+                       const struct att_err *err)
+{
+    struct job *job = user;
+    bool before = strcmp(err->reason, "unknownOperation") == 0; /* an attestd of before this one */
+    bool ask = before || (rc == ATT_E_NOTFOUND && strcmp(err->reason, "tokenNotKept") == 0);
+    if (!ask) {
+        heard_token(user, rc, reply, err);
+    } else if (still_its(job)) {
+        job->jwt_asked_ms = att_boottime_ms();
+        ask_for_token(job, job->peer->spiffed->tokens, PROC_WORKLOAD_TOKEN, heard_token);
+    }
+}
+
+/* Behind another question of its agent that is long in coming. */
+static void give_up(struct job *job)
+{
+    if (job->kind == JOB_JWT_SVID && job->asking && job->jwt_asked_ms &&
+        att_boottime_ms() >= job->jwt_asked_ms + PATIENCE_MS && ask_waits(job->asking)) {
+        ask_forget(job->asking);
+        job->asking = NULL;
+        spiffed_finish(job, GRPC_UNAVAILABLE,
+                       "tokenWait: the issuer is slow to answer another question");
+    }
+}
+
 static void serve_token(struct job *job)
 {
     struct agent *agent = job->peer->agent;
-    struct att_err err = {0};
     if (job->agent[0] && strcmp(job->agent, agent->name) != 0) {
         spiffed_finish(job, GRPC_PERMISSION_DENIED, "the caller became another agent meanwhile");
         return;
@@ -303,13 +360,15 @@ static void serve_token(struct job *job)
     job->due = false;
     job->entries = job->peer->entries;
     memcpy(job->agent, agent->name, sizeof job->agent);
-    const struct proc_value values[] = {[PROC_WORKLOAD_TOKEN_REQ_AGENT] = proc_text(agent->name),
-                                        [PROC_WORKLOAD_TOKEN_REQ_AUDIENCE] =
-                                            proc_bytes(att_slice_str(job->jwt_audience))};
-    enum att_rc rc = ask_call(job->peer->spiffed->tokens, PROC_WORKLOAD_TOKEN, values, 2, -1, agent,
-                              heard_token, job, &job->asking, &err);
-    if (rc != ATT_OK) {
-        spiffed_finish_err(job, rc, &err);
+    ask_for_token(job, job->peer->spiffed->views, PROC_WORKLOAD_TOKEN_KEPT, heard_kept);
+}
+
+void spiffed_jwt_step(struct spiffed *spiffed)
+{
+    for (struct peer *peer = spiffed->peers; peer; peer = peer->next) {
+        for (struct job *job = peer->jobs; job; job = job->next) {
+            give_up(job);
+        }
     }
 }
 

@@ -127,6 +127,7 @@ struct job {
     /* JWT_SVID: audiences, a newline behind each (sign.spiffe_id: whose). JWT_VALIDATE: the one
      * audience, and the token. Owned. */
     char *jwt_audience, *jwt;
+    int64_t jwt_asked_ms;   /* when the issuer was to be asked; 0: not yet */
     struct sds_stream *sds; /* SDS_…; owned */
 };
 
@@ -257,6 +258,7 @@ bool spiffed_jwt_parse(struct job *job, struct att_slice message);
 void spiffed_jwt_serve(struct job *job);
 void spiffed_jwt_refresh(struct spiffed *spiffed); /* if the keys are not those in force */
 void spiffed_jwt_look(struct spiffed *spiffed);    /* the same, if somebody wants them */
+void spiffed_jwt_step(struct spiffed *spiffed);    /* ends calls that have waited for too long */
 void spiffed_jwt_done(struct jwt_bundle *bundle);
 /* Is this a JWT-SVID of the trust domain, for this audience, at this time (UTC seconds)?
  * ATT_E_AUTH, by reason: tokenForm, tokenAlg, tokenKid, tokenSubject, tokenDomain, tokenSignature,

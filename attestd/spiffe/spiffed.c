@@ -44,6 +44,7 @@ static void on_step(evutil_socket_t fd, short what, void *arg)
     spiffed->ticked_ms = tick ? now : spiffed->ticked_ms;
     event_add(spiffed->accepting, NULL);
     spiffed_watch(spiffed);
+    spiffed_jwt_step(spiffed);
     for (struct peer *peer = spiffed->peers; peer; peer = next) {
         next = peer->next;
         spiffed_peer_pump(peer);

@@ -119,6 +119,7 @@ static enum att_rc parse_reads(const json_t *array, struct acme_wanted *wanted, 
             return att_fail(err, ATT_E_PARSE, "\"evidence\": name %zu is no text", i);
         }
         wanted->reads_hsm |= strcmp(name, "hsm") == 0;
+        wanted->reads_hsm_token |= strcmp(name, "hsmToken") == 0;
     }
     return ATT_OK;
 }
@@ -168,9 +169,17 @@ enum att_rc acme_wanted_encode(const struct acme_wanted *wanted, json_t *obj, st
     }
     bad |= json_object_set_new(obj, "logs", logs);
     bad |= json_object_set_new(obj, "known", known);
+    json_t *reads = json_array();
     if (wanted->reads_hsm) {
-        bad |= json_object_set_new(obj, "evidence", json_pack("[s]", "hsm"));
+        bad |= json_array_append_new(reads, json_string("hsm"));
     }
+    if (wanted->reads_hsm_token) {
+        bad |= json_array_append_new(reads, json_string("hsmToken"));
+    }
+    if (!reads || json_array_size(reads)) {
+        bad |= json_object_set(obj, "evidence", reads);
+    }
+    json_decref(reads);
     return bad ? att_fail(err, ATT_E_NOMEM, "pcrSelection, logs, known, evidence: no memory")
                : ATT_OK;
 }

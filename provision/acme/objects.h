@@ -40,9 +40,9 @@ struct acme_wanted {
     size_t n_logs;
     uint8_t known[ACME_KNOWN_MAX][32];
     size_t n_known;
-    /* The member "evidence": ["hsm"]: optional members of evidence that the issuer reads beyond
-     * those that every issuer does. Words that are not known here are passed over. */
-    bool reads_hsm;
+    /* The member "evidence": ["hsm", "hsmToken"]: optional members of evidence that the issuer
+     * reads beyond those that every issuer does. Words that are not known here are passed over. */
+    bool reads_hsm, reads_hsm_token;
 };
 #define ACME_READS_MAX 16
 /* Reads or sets the members pcrSelection, logs, known, evidence of obj. All of them absent is fine

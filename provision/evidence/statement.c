@@ -14,6 +14,7 @@ enum {
     DEVICE,
     KEY_NAME,
     KEY_SPKI,
+    HSM_TOKEN,
     KEY_STORE,
     SELECTORS,
     IDENTIFIER,
@@ -23,12 +24,12 @@ enum {
     MEMBERS
 };
 static const char *const members[MEMBERS] = {
-    "hsm",      "logs",      "level",      "device",      "keyName",     "keySpki",
+    "hsm",      "logs",      "level",      "device",      "keyName",     "keySpki",     "hsmToken",
     "keyStore", "selectors", "identifier", "commandLine", "hostLogHead", "manifestRoot"};
 #define MAY                                                                                        \
-    ((1u << HSM) | (1u << DEVICE) | (1u << KEY_NAME) | (1u << KEY_SPKI) | (1u << COMMAND_LINE) |   \
-     (1u << MANIFEST_ROOT))
-#define MANDATORY ((size_t)MEMBERS - 6)
+    ((1u << HSM) | (1u << DEVICE) | (1u << KEY_NAME) | (1u << KEY_SPKI) | (1u << HSM_TOKEN) |      \
+     (1u << COMMAND_LINE) | (1u << MANIFEST_ROOT))
+#define MANDATORY ((size_t)MEMBERS - 7)
 #define MUST      ((1u << MEMBERS) - 1 - MAY)
 
 #define KEY_STORE_TPM "tpm"
@@ -53,6 +54,7 @@ static void put(const struct evidence_statement *s, struct att_buf *ret_cbor)
 {
     evidence_cbor_put_map(ret_cbor, MANDATORY + (s->hsm[0] ? 1u : 0u) +
                                         (s->key_name_len ? 1u : 0u) + (s->has_key_spki ? 1u : 0u) +
+                                        (s->has_hsm_token ? 1u : 0u) +
                                         (s->has_manifest_root ? 1u : 0u) +
                                         (s->has_device ? 1u : 0u) + (s->command_line[0] ? 1u : 0u));
     if (s->hsm[0]) {
@@ -76,6 +78,13 @@ static void put(const struct evidence_statement *s, struct att_buf *ret_cbor)
     if (s->has_key_spki) {
         evidence_cbor_put_text(ret_cbor, members[KEY_SPKI]);
         evidence_cbor_put_bytes(ret_cbor, ATT_SLICE_ARRAY(s->key_spki));
+    }
+    if (s->has_hsm_token) {
+        evidence_cbor_put_text(ret_cbor, members[HSM_TOKEN]);
+        evidence_cbor_put_array(ret_cbor, 3);
+        evidence_cbor_put_text(ret_cbor, s->hsm_token.manufacturer);
+        evidence_cbor_put_text(ret_cbor, s->hsm_token.model);
+        evidence_cbor_put_text(ret_cbor, s->hsm_token.serial);
     }
     evidence_cbor_put_text(ret_cbor, members[KEY_STORE]);
     evidence_cbor_put_text(ret_cbor, s->key_store);
@@ -115,6 +124,47 @@ bool evidence_hsm_name_ok(const char *name)
            strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789._-") == len;
 }
 
+bool evidence_hsm_token_equal(const struct evidence_hsm_token *a,
+                              const struct evidence_hsm_token *b)
+{
+    return strcmp(a->manufacturer, b->manufacturer) == 0 && strcmp(a->model, b->model) == 0 &&
+           strcmp(a->serial, b->serial) == 0;
+}
+
+static bool printable(const char *text)
+{
+    for (; *text; text++) {
+        if (*text < 0x20 || *text > 0x7e) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool evidence_hsm_token_ok(const struct evidence_hsm_token *token)
+{
+    return printable(token->manufacturer) && printable(token->model) && printable(token->serial);
+}
+
+static enum att_rc check_hsm(const struct evidence_statement *s, enum att_rc code,
+                             struct att_err *err)
+{
+    if (s->hsm[0] && strcmp(s->key_store, KEY_STORE_HSM) != 0) {
+        return att_fail(err, code, "evidence: hsm goes with keyStore \"hsm\", found \"%s\"",
+                        s->key_store);
+    }
+    if (s->hsm[0] && !evidence_hsm_name_ok(s->hsm)) {
+        return att_fail(err, code, "evidence: hsm is no module's name");
+    }
+    if (s->has_hsm_token && !s->hsm[0]) {
+        return att_fail(err, code, "evidence: hsmToken goes with hsm, which is not there");
+    }
+    if (s->has_hsm_token && !evidence_hsm_token_ok(&s->hsm_token)) {
+        return att_fail(err, code, "evidence: hsmToken: expected printable ASCII");
+    }
+    return ATT_OK;
+}
+
 /* A key in a TPM is told by its Name, any other by its SubjectPublicKeyInfo, and never by both. */
 static enum att_rc check_key(const struct evidence_statement *s, enum att_rc code,
                              struct att_err *err)
@@ -131,13 +181,6 @@ static enum att_rc check_key(const struct evidence_statement *s, enum att_rc cod
                         s->has_key_spki ? " keySpki" : "",
                         s->key_name_len || s->has_key_spki ? "" : "neither");
     }
-    if (s->hsm[0] && strcmp(s->key_store, KEY_STORE_HSM) != 0) {
-        return att_fail(err, code, "evidence: hsm goes with keyStore \"hsm\", found \"%s\"",
-                        s->key_store);
-    }
-    if (s->hsm[0] && !evidence_hsm_name_ok(s->hsm)) {
-        return att_fail(err, code, "evidence: hsm is no module's name");
-    }
     /* TPM 2.0 Part 2 clause 10.5: nameAlg ‖ digest of 32, 48 or 64 bytes. */
     if (tpm && s->key_name_len != 34 && s->key_name_len != 50 && s->key_name_len != 66) {
         return att_fail(err, code, "evidence: keyName of %zu bytes is no TPM Name",
@@ -153,6 +196,7 @@ static enum att_rc check(const struct evidence_statement *s, enum att_rc code, s
         return att_fail(err, code, "evidence: identifier is empty");
     }
     enum att_rc rc = check_key(s, code, err);
+    rc = rc != ATT_OK ? rc : check_hsm(s, code, err);
     if (rc != ATT_OK) {
         return rc;
     }
@@ -266,6 +310,30 @@ static enum att_rc take_hsm(struct evidence_cbor *cbor, struct evidence_statemen
     return rc == ATT_OK && s->hsm[0] == 0 ? att_fail(err, ATT_E_PARSE, "hsm: empty") : rc;
 }
 
+/* [manufacturer, model, serial] */
+static enum att_rc take_hsm_token(struct evidence_cbor *cbor, struct evidence_statement *s,
+                                  struct att_err *err)
+{
+    struct evidence_hsm_token *token = &s->hsm_token;
+    size_t n = 0;
+    enum att_rc rc = evidence_cbor_array(cbor, "hsmToken", 3, &n, err);
+    if (rc == ATT_OK && n != 3) {
+        rc = att_fail(err, ATT_E_PARSE, "hsmToken: expected [manufacturer, model, serial]");
+    }
+    if (rc == ATT_OK) {
+        rc = evidence_cbor_text(cbor, "hsmToken manufacturer", token->manufacturer,
+                                sizeof token->manufacturer, err);
+    }
+    if (rc == ATT_OK) {
+        rc = evidence_cbor_text(cbor, "hsmToken model", token->model, sizeof token->model, err);
+    }
+    if (rc == ATT_OK) {
+        rc = evidence_cbor_text(cbor, "hsmToken serial", token->serial, sizeof token->serial, err);
+    }
+    s->has_hsm_token = true;
+    return rc;
+}
+
 static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
                                struct evidence_statement *s, struct att_err *err)
 {
@@ -293,6 +361,8 @@ static enum att_rc take_member(struct evidence_cbor *cbor, size_t member,
     case KEY_SPKI:
         s->has_key_spki = true;
         return take_digest(cbor, "keySpki", s->key_spki, err);
+    case HSM_TOKEN:
+        return take_hsm_token(cbor, s, err);
     case KEY_STORE:
         return evidence_cbor_text(cbor, "keyStore", s->key_store, sizeof s->key_store, err);
     case SELECTORS:

@@ -11,8 +11,18 @@
 #define EVIDENCE_IDENTIFIER_LEN   512                /* with the NUL */
 #define EVIDENCE_KEY_NAME_MAX     66                 /* nameAlg ‖ digest */
 #define EVIDENCE_HSM_NAME_MAX     32                 /* of a module, as in attestd.yaml */
+#define EVIDENCE_HSM_TEXT_MAX     32                 /* PKCS#11 2.40 §3.2: manufacturerID */
 #define EVIDENCE_SELECTORS_MAX    32
 #define EVIDENCE_SELECTOR_LEN     256 /* with the NUL */
+
+/* What a module says of its token (PKCS#11 2.40 §3.2, CK_TOKEN_INFO), without the padding.
+ * Printable ASCII, each may be empty. Statements, not proofs. */
+struct evidence_hsm_token {
+    char manufacturer[EVIDENCE_HSM_TEXT_MAX + 1], model[16 + 1], serial[16 + 1];
+};
+bool evidence_hsm_token_ok(const struct evidence_hsm_token *token);
+bool evidence_hsm_token_equal(const struct evidence_hsm_token *a,
+                              const struct evidence_hsm_token *b);
 
 /* Owns logs (without data) and selectors; evidence_statement_done. */
 struct evidence_statement {
@@ -21,6 +31,9 @@ struct evidence_statement {
     /* "hsm" only: the name of the host's HSM module that has the key, by the host's word; "":
      * absent, the issuer did not say that it reads it, or the host is of a version before it */
     char hsm[EVIDENCE_HSM_NAME_MAX + 1];
+    /* With hsm only: that module's token. Absent as hsm is, or before hsmd has seen the token. */
+    bool has_hsm_token;
+    struct evidence_hsm_token hsm_token;
     /* keyName or keySpki: which of them says of which key this is. */
     uint8_t key_name[EVIDENCE_KEY_NAME_MAX]; /* "tpm": TPM Name */
     size_t key_name_len;                     /* 0: absent */

@@ -282,6 +282,12 @@ static enum att_rc record(struct m4 *m, struct store_tx *tx, const char *outcome
         if (m->facts.hsm[0]) {
             json_object_set_new(r, "hsm", json_string(m->facts.hsm));
         }
+        if (m->facts.has_hsm_token) {
+            const struct evidence_hsm_token *token = &m->facts.hsm_token;
+            json_object_set_new(r, "hsmToken",
+                                json_pack("{s:s, s:s, s:s}", "manufacturer", token->manufacturer,
+                                          "model", token->model, "serial", token->serial));
+        }
     }
     json_t *measured = issuer_measured_json(&m->measured);
     if (measured) {

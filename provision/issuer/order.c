@@ -56,7 +56,7 @@ json_t *issuer_challenge_json(const struct issuer *issuer, const struct store_or
                           order->chall_status, "token", order->token);
     struct acme_wanted wanted = {0};
     enum att_rc rc = issuer_wanted(order->pcr_selection, order->logs, known, &wanted, NULL);
-    wanted.reads_hsm = true;
+    wanted.reads_hsm = wanted.reads_hsm_token = true;
     if (rc || acme_wanted_encode(&wanted, c, NULL)) {
         json_decref(c);
         return NULL;

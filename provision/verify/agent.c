@@ -307,6 +307,21 @@ static bool check_type(const struct verify_agent_in *in, const struct read *read
     return true;
 }
 
+/* What a module says of its token is for people and records: no check rests on it. */
+static void tell_module(const struct read *read, struct verify_verdict *verdict)
+{
+    const struct evidence_hsm_token *token = &read->evidence.hsm_token;
+    if (read->evidence.has_hsm_token) {
+        verify_pass(verdict, VERIFY_REASON_KEY_HSM,
+                    "a key in the HSM module \"%s\" (the host's word); its token by the module's "
+                    "word: manufacturer \"%s\", model \"%s\", serial number \"%s\"",
+                    read->evidence.hsm, token->manufacturer, token->model, token->serial);
+    } else {
+        verify_pass(verdict, VERIFY_REASON_KEY_HSM,
+                    "a key in the HSM module \"%s\" (the host's word)", read->evidence.hsm);
+    }
+}
+
 /* Which of its host's HSM modules has the key is the host's word, as its keyStore is. A host of a
  * version before that does not say: it is refused only where the profile names modules. */
 static bool check_hsm(const struct verify_agent_in *in, const struct read *read,
@@ -344,8 +359,7 @@ static bool check_hsm(const struct verify_agent_in *in, const struct read *read,
         verify_skip(verdict, VERIFY_REASON_KEY_HSM,
                     "the host does not say which of its HSM modules has the key");
     } else {
-        verify_pass(verdict, VERIFY_REASON_KEY_HSM,
-                    "a key in the HSM module \"%s\" (the host's word)", name);
+        tell_module(read, verdict);
     }
     return true;
 }
@@ -689,6 +703,8 @@ static void fill(const struct read *read, struct verify_agent_facts *facts)
     facts->key_type =
         att_keytype_name(read->fmt == EVIDENCE_FMT_TPM ? ATT_KEYTYPE_P256 : read->type);
     memcpy(facts->hsm, read->evidence.hsm, sizeof(facts->hsm));
+    facts->has_hsm_token = read->evidence.has_hsm_token;
+    facts->hsm_token = read->evidence.hsm_token;
     facts->have_manifest_root = read->evidence.has_manifest_root;
     memcpy(facts->manifest_root, read->evidence.manifest_root, sizeof(facts->manifest_root));
     memcpy(facts->host_log_head, read->evidence.host_log_head, sizeof(facts->host_log_head));

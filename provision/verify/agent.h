@@ -85,6 +85,8 @@ struct verify_agent_facts {
     const char *key_store;               /* static: "tpm", "hsm", "memory", "exportable" */
     const char *key_type;                /* static: "ec-p256", "rsa-2048" … */
     char hsm[EVIDENCE_HSM_NAME_MAX + 1]; /* HSM module, by the host's word; "": not said */
+    bool has_hsm_token;
+    struct evidence_hsm_token hsm_token; /* by the module's word */
     bool have_manifest_root;
     uint8_t manifest_root[ATT_SHA256_LEN];
     /* Of the host's own log; zeros: it keeps none. Also of a statement that was quoted for this

@@ -76,6 +76,9 @@ hsm_tell "C_Sign after 0x32" # signed, and then CKR_DEVICE_REMOVED
 renews_through "taken out in the middle of a signature" tokenGone
 hsm_tell "C_Sign die"
 renews_through "the module ends its process" 'hsmAway|hsmFailed|hsmd'
+# It does not come back: the first signature waits 8 s, and then nobody waits for it for a while.
+hsm_tell "C_Sign hang"
+renews_through "the module hangs" 'hsmBusy.*did not answer within 8 s'
 "$bin/attest-issuerd" --config "$dir/issuer.yaml" --check > /dev/null 2>&1 || job_fail "--check with the HSM back"
 job_stop ca-hsmd KILL
 ! "$bin/attest-issuerd" --config "$dir/issuer.yaml" --check > "$dir/tmp/check" 2>&1 || job_fail "--check without the HSM"

@@ -88,6 +88,14 @@ verify() { # CERTIFICATE
 }
 chain=$dir/state/host/agents/vaulted/chain.pem
 verify "$chain" || { cat "$dir/tmp/verify"; job_fail "attestctl verify"; }
+told="by the module's word: manufacturer \"SoftHSM project\", model \"SoftHSM v2\", serial number \"$job_hsm_serial\""
+grep -qF "$told" "$dir/tmp/verify" || { cat "$dir/tmp/verify"; job_fail "attestctl verify does not say: $told"; }
+ctl --json audit list --limit 500 > "$dir/tmp/audit"
+jq -e --arg s "$job_hsm_serial" '[.records[] | (.record // .) | select(.outcome == "granted" and .hsm == "vault")] | length > 0 and
+    all(.hsmToken == {manufacturer: "SoftHSM project", model: "SoftHSM v2", serial: $s})' "$dir/tmp/audit" > /dev/null ||
+    { jq -c '.records[] | (.record // .) | .hsmToken' "$dir/tmp/audit"; job_fail "a record does not say which token"; }
+[ "$(ctl --json status | jq -r '.hsm.modules[] | select(.name == "vault") | .token.serial')" = "$job_hsm_serial" ] || job_fail "status: another token"
+ok "what the module says of its token stands in evidence, decision record and status"
 # The extension's UTF8String "vault" becomes another name; the signature is not what --cert is about.
 openssl x509 -in "$chain" -outform DER |
     /usr/bin/python3 -c 'import sys; d = sys.stdin.buffer.read(); assert d.count(b"\x0c\x05vault") == 1; sys.stdout.buffer.write(d.replace(b"\x0c\x05vault", b"\x0c\x05vauxt"))' |

@@ -6,39 +6,12 @@ set -euo pipefail
 # shellcheck disable=SC2154 # dir and bin come from job.sh
 # shellcheck source=../support/job.sh
 . "$ATT_SOURCE_DIR/tests/support/job.sh"
-[ "$(id -u)" = 0 ] || job_skip "processes of several users need root"
-for tool in setpriv protoc grpc_python_plugin; do
-    command -v $tool > /dev/null || job_skip "no $tool"
-done
-/usr/bin/python3 -c 'import grpc, google.protobuf, cryptography, hpack' 2> /dev/null || job_skip "no python3-grpcio, python3-hpack"
-job_setup
-chmod 755 "$dir" "$dir/tmp" "$dir/run"
-ok() { echo "ok: $*"; }
+# shellcheck source=../support/spiffe.sh
+. "$ATT_SOURCE_DIR/tests/support/spiffe.sh"
+spiffe_setup client.py "cryptography, hpack" workload.proto signer.proto health.proto
+cp "$support/streams.py" "$stubs/"
+chmod a+r "$stubs/streams.py"
 user=62001 stranger=62003
-socket=$dir/run/public/api.sock
-support=$ATT_SOURCE_DIR/tests/support/spiffe
-stubs=$dir/stubs
-mkdir "$stubs"
-protoc -I "$support" -I "$ATT_SOURCE_DIR/attestd/spiffe/proto" --python_out "$stubs" --grpc_out "$stubs" \
-    --plugin=protoc-gen-grpc="$(command -v grpc_python_plugin)" "$support/workload.proto" \
-    "$ATT_SOURCE_DIR/attestd/spiffe/proto/signer.proto" "$ATT_SOURCE_DIR/attestd/spiffe/proto/health.proto"
-cp "$support/client.py" "$support/streams.py" "$stubs/"
-chmod -R a+rX "$stubs"
-as() { # as USER COMMAND…: the client's lines
-    local uid=$1
-    shift
-    PYTHONDONTWRITEBYTECODE=1 timeout 60 setpriv --reuid "$uid" --regid "$uid" --clear-groups \
-        /usr/bin/python3 "$stubs/client.py" "$stubs" "$socket" "$@"
-}
-follow() { # follow NAME USER COMMAND…: in the background; its lines are in log/NAME.log
-    local name=$1 uid=$2
-    shift 2
-    PYTHONDONTWRITEBYTECODE=1 job_start "$name" setpriv --reuid "$uid" --regid "$uid" --clear-groups \
-        /usr/bin/python3 "$stubs/client.py" "$stubs" "$socket" "$@"
-}
-last() { tail -n 1 "$dir/log/$1.log" | jq -r "$2"; }
-lines() { [ "$(wc -l < "$dir/log/$1.log")" -ge "$2" ]; }
-last_is() { [ "$(last "$1" "$2")" = "$3" ]; }
 must() { # must EXPECTED FILTER USER COMMAND…
     local expected=$1 filter=$2 got
     shift 2
@@ -48,29 +21,11 @@ must() { # must EXPECTED FILTER USER COMMAND…
     [[ "$got" == $expected ]] || { cat "$dir/tmp/must"; job_fail "$*: $got, expected $expected"; }
 }
 
-# spiffed is a user of its own, as its unit has it; the others, root here, name it. Their sockets are root's group's.
-service=62010
-job_start_keyd() { job_start keyd "$bin/attestd-keyd" --config "$dir/attestd.yaml" --signer $service; }
-job_start_attestd() {
-    job_start attestd "$bin/attestd" --config "$dir/attestd.yaml" --spiffed-user "${1:-$service}"
-    wait_for 30 ctl status
-}
-job_start_spiffed() {
-    job_start spiffed setpriv --reuid $service --regid $service --groups 0 "$bin/attestd-spiffed" --config "$dir/attestd.yaml" \
-        --slow 5 --attestd-user 0 --whod-user 0 --keyd-user 0
-    wait_for 30 test -S "$socket"
-}
 job_make_tpm
 job_write_conf
-install -d -o $service "$dir/run/public"
-job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml" --client 0 --client $service
-job_start_all
-chmod 644 "$dir/attestd.yaml"
-job_start_spiffed
 status=0
 trap 'status=$?; for one in bundles watch sign exec many; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
-wait_for 60 job_host_known
-ctl host approve "$(job_host_id)" --label job > /dev/null
+spiffe_start_all
 entries() { # entries NAME=WORKLOAD...
     local one
     {

@@ -7,38 +7,10 @@ export JOB_KEY=exportable JOB_LIFETIME=10m
 # shellcheck disable=SC2154 # dir and bin come from job.sh
 # shellcheck source=../support/job.sh
 . "$ATT_SOURCE_DIR/tests/support/job.sh"
-[ "$(id -u)" = 0 ] || job_skip "processes of several users need root"
-for tool in setpriv protoc grpc_python_plugin; do
-    command -v $tool > /dev/null || job_skip "no $tool"
-done
-/usr/bin/python3 -c 'import grpc, google.protobuf, cryptography, hpack' 2> /dev/null || job_skip "no python3-grpcio, python3-hpack"
-job_setup
-chmod 755 "$dir" "$dir/tmp" "$dir/run"
-ok() { echo "ok: $*"; }
-user=62001 tpm_user=62002 stranger=62003 service=62010
-socket=$dir/run/public/api.sock
-support=$ATT_SOURCE_DIR/tests/support/spiffe
-stubs=$dir/stubs
-mkdir "$stubs"
-protoc -I "$support" -I "$ATT_SOURCE_DIR/attestd/spiffe/proto" --python_out "$stubs" --grpc_out "$stubs" \
-    --plugin=protoc-gen-grpc="$(command -v grpc_python_plugin)" "$support/workload.proto" \
-    "$ATT_SOURCE_DIR/attestd/spiffe/proto/signer.proto" "$ATT_SOURCE_DIR/attestd/spiffe/proto/health.proto"
-cp "$support/client.py" "$support/streams.py" "$stubs/"
-chmod -R a+rX "$stubs"
-client() { # client USER COMMAND...
-    local uid=$1
-    shift
-    PYTHONDONTWRITEBYTECODE=1 exec setpriv --reuid "$uid" --regid "$uid" --clear-groups \
-        /usr/bin/python3 "$stubs/client.py" "$stubs" "$socket" "$@"
-}
-follow() { # follow NAME USER: its lines are in log/NAME.log
-    local name=$1 uid=$2
-    PYTHONDONTWRITEBYTECODE=1 job_start "$name" setpriv --reuid "$uid" --regid "$uid" --clear-groups \
-        /usr/bin/python3 "$stubs/client.py" "$stubs" "$socket" svid
-}
-last() { tail -n 1 "$dir/log/$1.log" | jq -r "$2"; }
-lines() { [ "$(wc -l < "$dir/log/$1.log")" -ge "$2" ]; }
-last_is() { [ "$(last "$1" "$2")" = "$3" ]; }
+# shellcheck source=../support/spiffe.sh
+. "$ATT_SOURCE_DIR/tests/support/spiffe.sh"
+spiffe_setup client.py "cryptography, hpack" workload.proto signer.proto health.proto
+user=62001 tpm_user=62002 stranger=62003
 must() { # must CODE MESSAGE-PATTERN USER: FetchX509SVID ends so, at once
     local code=$1 message=$2 uid=$3
     (client "$uid" svid) > "$dir/tmp/must" 2>&1 || { cat "$dir/tmp/must"; job_fail "svid"; }
@@ -47,25 +19,11 @@ must() { # must CODE MESSAGE-PATTERN USER: FetchX509SVID ends so, at once
         { cat "$dir/tmp/must"; job_fail "expected $code $message"; }
     ! grep -q svids "$dir/tmp/must" || job_fail "a key was handed out"
 }
-job_start_keyd() { # job_start_keyd [OPTION...]
-    job_start keyd "$bin/attestd-keyd" --config "$dir/attestd.yaml" --signer $service "$@"
-}
-job_start_attestd() {
-    job_start attestd "$bin/attestd" --config "$dir/attestd.yaml" --spiffed-user $service
-    wait_for 30 ctl status
-}
 job_make_tpm
 job_write_conf
-install -d -o $service "$dir/run/public"
-job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml" --client 0 --client $service
-job_start_all
-chmod 644 "$dir/attestd.yaml"
-job_start spiffed setpriv --reuid $service --regid $service --groups 0 "$bin/attestd-spiffed" --config "$dir/attestd.yaml" \
-    --slow 5 --attestd-user 0 --whod-user 0 --keyd-user 0
 status=0
 trap 'status=$?; for one in svid again late; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
-wait_for 60 job_host_known
-ctl host approve "$(job_host_id)" --label job > /dev/null
+spiffe_start_all
 entries() { # entries KEY-OF-ALPHA
     printf 'trust_domain: bank.example\nagents:\n' > "$dir/agents.yaml"
     printf '  - {name: %s, owner: "x@bank.example", hosts: ["ek:%s"], workload: {uid: %s}, key: %s, profile: trading}\n' \
@@ -105,7 +63,7 @@ answered() { # keyd's restart ended the key in its memory: another is made
     [ "$(head -n 1 "$dir/tmp/first" | jq -r .svids)" = 1 ]
 }
 wait_for 60 answered
-follow svid $user
+follow svid $user svid
 wait_for 30 lines svid 1
 [ "$(last svid '[.svids, .id, .uris[0], .fits, .pkcs8, .marked, .life <= 660] | @json')" = \
     '[1,"spiffe://bank.example/agent/alpha","spiffe://bank.example/agent/alpha",true,true,true,true]' ] ||
@@ -128,7 +86,7 @@ ctl cert revoke "$serial" --reason superseded > /dev/null
 revoked() {
     if [ -n "$(last svid '.code // empty')" ]; then
         : > "$dir/log/svid.log"
-        follow svid $user
+        follow svid $user svid
     fi
     [ "$(last svid '.crl[0]')" != "$before" ] && has_crl && other && last_is svid .fits true
 }
@@ -196,7 +154,7 @@ ctl agent thaw alpha > /dev/null
 wait_for 60 answered
 job_stop svid KILL
 : > "$dir/log/again.log"
-follow again $user
+follow again $user svid
 wait_for 30 lines again 1
 entries tpm
 wait_for 30 last_is again .code PERMISSION_DENIED

@@ -97,8 +97,20 @@ if have javac; then
     java_as vault || { cat "$dir/tmp/out"; job_fail "Java"; }
     [ "$(cut -c1-3 "$dir/tmp/out" | tr '\n' ' ')" = "200 200 " ] || { cat "$dir/tmp/out"; job_fail "Java, TLS"; }
     ! java_as stranger || job_fail "Java signs for nobody's agent"
+    # Each scheme alone: the server takes no other of an RSA key (ECDSA is that of the authority in its chain). TLS 1.3 has
+    # PSS only (RFC 8446 §4.2.3).
+    for scheme in RSA-PSS+SHA256 RSA-PSS+SHA384 RSA+SHA256; do
+        for version in 3 2; do
+            [ "$scheme $version" != "RSA+SHA256 3" ] || continue
+            upstream -tls1_$version -client_sigalgs "$scheme:ECDSA+SHA256"
+            timeout 120 setpriv --reuid=$uid --regid=$uid --clear-groups env HOME=/nonexistent \
+                java -cp "$dir/client" TlsClient "$dir/client/p11.cfg" "$dir/client/up.pem" "$up" TLSv1.$version \
+                < /dev/null > "$dir/tmp/out" 2>&1 || { cat "$dir/tmp/out"; job_fail "Java, TLS 1.$version by $scheme"; }
+            [ "$(cat "$dir/tmp/out")" = "200 TLSv1.$version" ] || { cat "$dir/tmp/out"; job_fail "Java, TLS 1.$version by $scheme"; }
+        done
+    done
     tried+=' Java'
-    ok "Java: TLS 1.3 and 1.2 by SunPKCS11 with an RSA key, and not for another user"
+    ok "Java: TLS 1.3 (PSS) and 1.2 (PSS, PKCS#1) by SunPKCS11 with an RSA key, and not for another user"
 else
     skipped "Java (package default-jdk-headless)"
 fi

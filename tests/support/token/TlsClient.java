@@ -5,13 +5,17 @@ import java.security.KeyStore;
 import java.security.Provider;
 import java.security.Security;
 import java.security.cert.CertificateFactory;
+import java.util.Arrays;
 import javax.net.ssl.KeyManagerFactory;
 import javax.net.ssl.KeyStoreBuilderParameters;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.SSLSocket;
 import javax.net.ssl.TrustManagerFactory;
 
-/** TlsClient SUNPKCS11-CONFIGURATION CA PORT: TLS 1.3 and 1.2 with the key of alias "agent". See docs/AGENTS.md. */
+/**
+ * TlsClient SUNPKCS11-CONFIGURATION CA PORT [VERSION…]: TLS with the key of alias "agent", by these versions, else by
+ * TLSv1.3 and TLSv1.2. See docs/AGENTS.md.
+ */
 public class TlsClient {
     public static void main(String[] args) throws Exception {
         Provider provider = Security.getProvider("SunPKCS11").configure(args[0]);
@@ -29,7 +33,9 @@ public class TlsClient {
         trustManagers.init(trusted);
         SSLContext context = SSLContext.getInstance("TLS");
         context.init(keyManagers.getKeyManagers(), trustManagers.getTrustManagers(), null);
-        for (String version : new String[] {"TLSv1.3", "TLSv1.2"}) {
+        String[] versions = args.length > 3 ? Arrays.copyOfRange(args, 3, args.length)
+                                            : new String[] {"TLSv1.3", "TLSv1.2"};
+        for (String version : versions) {
             try (SSLSocket socket = (SSLSocket) context.getSocketFactory()
                      .createSocket("localhost", Integer.parseInt(args[2]))) {
                 socket.setEnabledProtocols(new String[] {version});

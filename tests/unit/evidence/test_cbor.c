@@ -317,6 +317,62 @@ static void test_statement_hsm(void **state)
     evidence_statement_done(&s);
 }
 
+/* What a module says of its token: beside the module's name only, three printable texts. */
+static void test_statement_hsm_token(void **state)
+{
+    (void)state;
+    struct evidence_statement s = sample(), back = {0};
+    struct att_buf out = {0};
+    struct att_err err = {0};
+    const struct evidence_hsm_token token = {"SoftHSM project", "SoftHSM v2", "3f0a"};
+    strcpy(s.key_store, "hsm");
+    s.key_name_len = 0;
+    s.has_key_spki = s.has_hsm_token = true;
+    s.hsm_token = token;
+    assert_int_equal(evidence_statement_encode(&s, &out, &err), ATT_E_INVAL);
+    assert_non_null(strstr(err.msg, "hsmToken goes with hsm"));
+    strcpy(s.hsm, "vault");
+    att_err_clear(&err);
+    s.hsm_token.model[2] = '\n';
+    assert_int_equal(evidence_statement_encode(&s, &out, &err), ATT_E_INVAL);
+    assert_non_null(strstr(err.msg, "hsmToken: expected printable ASCII"));
+    assert_int_equal(out.len, 0);
+    s.hsm_token = token;
+    assert_int_equal(evidence_statement_encode(&s, &out, NULL), ATT_OK);
+    assert_int_equal(evidence_statement_parse(att_buf_slice(&out), &back, NULL), ATT_OK);
+    assert_true(back.has_hsm_token && evidence_hsm_token_equal(&back.hsm_token, &token));
+    evidence_statement_done(&back);
+    for (size_t n = 0; n < out.len; n++) {
+        assert_int_not_equal(evidence_statement_parse(ATT_SLICE(out.ptr, n), &back, NULL), ATT_OK);
+    }
+    uint8_t *at = memmem(out.ptr, out.len, "SoftHSM v2", 10);
+    assert_non_null(at);
+    at[3] = 0xc3; /* in the bytes, too; with the next one it is a letter, and no ASCII */
+    at[4] = 0xa4;
+    att_err_clear(&err);
+    assert_int_equal(evidence_statement_parse(att_buf_slice(&out), &back, &err), ATT_E_PARSE);
+    assert_non_null(strstr(err.msg, "hsmToken: expected printable ASCII"));
+    at[3] = 't';
+    at[4] = 'H';
+    at = memmem(out.ptr, out.len, "hsmToken", 8);
+    assert_non_null(at);
+    assert_int_equal(at[8], 0x83); /* an array of three */
+    at[8] = 0x82;
+    att_err_clear(&err);
+    assert_int_equal(evidence_statement_parse(att_buf_slice(&out), &back, &err), ATT_E_PARSE);
+    assert_non_null(strstr(err.msg, "expected [manufacturer, model, serial]"));
+    /* Without it, as hosts of before say it. */
+    s.has_hsm_token = false;
+    att_buf_reset(&out);
+    assert_int_equal(evidence_statement_encode(&s, &out, NULL), ATT_OK);
+    assert_null(memmem(out.ptr, out.len, "hsmToken", 8));
+    assert_int_equal(evidence_statement_parse(att_buf_slice(&out), &back, NULL), ATT_OK);
+    assert_false(back.has_hsm_token);
+    evidence_statement_done(&back);
+    att_buf_done(&out);
+    evidence_statement_done(&s);
+}
+
 /* Of a key in no TPM: keySpki in keyName's place. */
 static void test_statement_of_other_stores(void **state)
 {
@@ -465,13 +521,21 @@ static void test_attobj_without_x5c(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hostile_lengths),   cmocka_unit_test(test_wrong_kinds),
-        cmocka_unit_test(test_members),           cmocka_unit_test(test_not_deterministic),
-        cmocka_unit_test(test_manifest_order),    cmocka_unit_test(test_manifest_vector),
-        cmocka_unit_test(test_statement_vectors), cmocka_unit_test(test_statement_device),
-        cmocka_unit_test(test_statement_values),  cmocka_unit_test(test_attobj_vector),
-        cmocka_unit_test(test_attobj_host),       cmocka_unit_test(test_statement_of_other_stores),
-        cmocka_unit_test(test_statement_hsm),     cmocka_unit_test(test_attobj_without_x5c),
+        cmocka_unit_test(test_hostile_lengths),
+        cmocka_unit_test(test_wrong_kinds),
+        cmocka_unit_test(test_members),
+        cmocka_unit_test(test_not_deterministic),
+        cmocka_unit_test(test_manifest_order),
+        cmocka_unit_test(test_manifest_vector),
+        cmocka_unit_test(test_statement_vectors),
+        cmocka_unit_test(test_statement_device),
+        cmocka_unit_test(test_statement_values),
+        cmocka_unit_test(test_attobj_vector),
+        cmocka_unit_test(test_attobj_host),
+        cmocka_unit_test(test_statement_of_other_stores),
+        cmocka_unit_test(test_statement_hsm),
+        cmocka_unit_test(test_attobj_without_x5c),
+        cmocka_unit_test(test_statement_hsm_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

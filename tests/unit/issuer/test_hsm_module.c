@@ -8,10 +8,13 @@
 #define CARDS    "    keys: [tpm, hsm]\n    hsms: [cards]\n    boot: none"
 
 static const char *module; /* what the host says */
+static bool with_token;
 static void says_module(struct forge *f, enum forge_stage stage)
 {
     if (stage == FORGE_EVIDENCE && module) {
         snprintf(f->statement.hsm, sizeof f->statement.hsm, "%s", module);
+        f->statement.has_hsm_token = with_token;
+        f->statement.hsm_token = (struct evidence_hsm_token){"Maker", "Model 7", "0815"};
     }
 }
 
@@ -58,8 +61,9 @@ static void hosts_are_told(void **state)
     assert_int_equal(client_get(&s.client, o.authz), 200);
     const json_t *c = json_array_get(json_object_get(s.client.body, "challenges"), 0);
     const json_t *reads = json_object_get(c, "evidence");
-    assert_int_equal(json_array_size(reads), 1);
+    assert_int_equal(json_array_size(reads), 2);
     assert_string_equal(json_string_value(json_array_get(reads, 0)), "hsm");
+    assert_string_equal(json_string_value(json_array_get(reads, 1)), "hsmToken");
     stage_free(&s);
 }
 
@@ -131,6 +135,14 @@ static void said(struct stage *s, const char *name)
     assert_string_equal(issuer_string(record, "keyStore"), "hsm");
     const char *kept = json_string_value(json_object_get(record, "hsm"));
     assert_string_equal(kept ? kept : "", name);
+    const json_t *token = json_object_get(record, "hsmToken");
+    if (with_token) {
+        assert_string_equal(issuer_string(token, "manufacturer"), "Maker");
+        assert_string_equal(issuer_string(token, "model"), "Model 7");
+        assert_string_equal(issuer_string(token, "serial"), "0815");
+    } else {
+        assert_null(token);
+    }
     json_decref(list);
     assert_int_equal(rig_finalize(&s->client, &o, s->tpm.base->agent.pkey, FORGE_IDENTIFIER), 200);
     snprintf(url, sizeof url, "%s", client_text(&s->client, "certificate"));
@@ -147,6 +159,9 @@ static void record_and_certificate_say_so(void **state)
     struct stage s;
     stage_hsm(&s, VAULT, "hsm");
     said(&s, "vault");
+    with_token = true;
+    said(&s, "vault");
+    with_token = false;
     reconfigure(&s.rig, VAULT, ANY);
     module = NULL;
     said(&s, "");

@@ -1,6 +1,6 @@
 /* The socket on which tokend asks for signatures: each refusal with its reason, and signatures that
  * OpenSSL accepts, by keys in a (software) TPM. */
-#include "tests/unit/keyd/common.h"
+#include "tests/unit/keyd/hsm.h"
 
 #include "attestd/keyd/openkey.h"
 #include "attestd/proc/caller.h"
@@ -17,6 +17,7 @@
 static char sign_sock[200];
 static const char *store; /* every test runs for each: keys of all stores sign alike */
 static atomic_int refusals_told, exports_told;
+static struct hsm_rig hsm;
 
 static void hear(void *user, enum keyd_event event, const char *what, const struct att_err *err)
 {
@@ -30,6 +31,8 @@ static struct keyd_opts with_sign(const struct fixture *f)
     put(sign_sock, sizeof sign_sock, "%s/sign.sock", f->base);
     struct keyd_opts opts = options(f);
     opts.sign_socket_path = sign_sock;
+    opts.hsms = &hsm.module;
+    opts.n_hsms = store && strcmp(store, "hsm") == 0;
     return opts;
 }
 
@@ -405,10 +408,35 @@ static int setup_memory_keys(void **state)
     return setup(state);
 }
 
+/* SoftHSM behind a real attestd-hsmd. */
+static int setup_hsm_keys(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    store = "hsm";
+    f->tpm = *state;
+    make_folder(f);
+    hsm_start(f, &hsm);
+    struct keyd_opts opts = with_sign(f);
+    opts.on_event = hear;
+    atomic_store(&refusals_told, 0);
+    start_opts(f, &opts, "ready");
+    hsm_wait_ready(f, &hsm);
+    *state = f;
+    return 0;
+}
+
+static int hsm_teardown(void **state)
+{
+    int rc = keyd_teardown(state);
+    hsm_done(&hsm);
+    return rc;
+}
+
 #define IN_EACH_STORE(test)                                                                        \
     {#test " (tpm)", test, setup_tpm_keys, keyd_teardown, NULL},                                   \
+        {#test " (memory)", test, setup_memory_keys, keyd_teardown, NULL},                         \
     {                                                                                              \
-#test " (memory)", test, setup_memory_keys, keyd_teardown, NULL                            \
+#test " (hsm)", test, setup_hsm_keys, hsm_teardown, NULL                                   \
     }
 
 int main(void)
@@ -427,5 +455,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_same_refusal_is_told_once_a_second, setup_tpm_keys,
                                         keyd_teardown),
     };
+    if (!softhsm_available()) {
+        fprintf(stderr, "keys in an HSM are not tried: softhsm2 is not installed\n");
+        cmocka_set_skip_filter("* (hsm)");
+    }
     return cmocka_run_group_tests(tests, tpm_setup, tpm_teardown);
 }

@@ -197,6 +197,8 @@ static void who_is_forgotten_hears_nothing(void **state)
     atomic_store(&hold, true);
     struct ask_call *first = put(ask, NULL, NULL, &gone), *second = put(ask, NULL, NULL, &gone);
     wait_until(&waiting, 1);
+    assert_false(ask_waits(first));
+    assert_true(ask_waits(second));
     ask_forget(first);  /* under way */
     ask_forget(second); /* in the queue */
     ask_forget(NULL);

@@ -48,6 +48,24 @@ static void in_payments(struct forge *f, enum forge_stage stage)
         memcpy(f->statement.hsm, "payments", 9);
     }
 }
+static void with_token(struct forge *f, enum forge_stage stage)
+{
+    in_payments(f, stage);
+    if (stage == FORGE_EVIDENCE) {
+        f->statement.has_hsm_token = true;
+        f->statement.hsm_token = (struct evidence_hsm_token){"Maker", "Model 7", "0815"};
+    }
+}
+/* Changed after the AK had quoted it. */
+static void token_changed(struct forge *f, enum forge_stage stage)
+{
+    with_token(f, stage);
+    AT(FORGE_DONE)
+    uint8_t *at = memmem(f->evidence.ptr, f->evidence.len, "Model 7", 7);
+    assert_non_null(at);
+    at[6] = '8';
+    f->agent_in.evidence = att_buf_slice(&f->evidence);
+}
 static void profile_names(struct forge *f, const char *const *hsms, size_t n)
 {
     f->agent_in.hsms = hsms;
@@ -207,6 +225,7 @@ static void test_cases(void **state)
     run("module not said", not_said, VERIFY_REASON_KEY_HSM, "does not say");
     run("module not said, entry names one", not_said_entry_names, VERIFY_REASON_NONE, NULL);
     run("module changed after the quote", module_changed, VERIFY_REASON_QUOTE_NONCE, "extraData");
+    run("token changed after the quote", token_changed, VERIFY_REASON_QUOTE_NONCE, "extraData");
     run("another key's signature", signed_by_another, VERIFY_REASON_CERTIFY_SIGNATURE,
         "not the key's");
     run("another order's", signed_for_another_order, VERIFY_REASON_CERTIFY_SIGNATURE,
@@ -271,6 +290,26 @@ static void test_what_is_said(void **state)
     forge_build(f, in_payments);
     assert_int_equal(verify_agent(&f->agent_in, said, &facts), VERIFY_ACCEPTED);
     assert_string_equal(facts.hsm, "payments");
+    assert_false(facts.has_hsm_token); /* of a host of before */
+    forge_free(f);
+    f = forge_new(FORGE_EK_P256, FORGE_ORDER);
+    verify_autoverdict *with = verify_verdict_new();
+    f->memory = f->hsm = true;
+    forge_build(f, with_token);
+    assert_int_equal(verify_agent(&f->agent_in, with, &facts), VERIFY_ACCEPTED);
+    assert_true(facts.has_hsm_token);
+    assert_string_equal(facts.hsm_token.manufacturer, "Maker");
+    assert_string_equal(facts.hsm_token.model, "Model 7");
+    assert_string_equal(facts.hsm_token.serial, "0815");
+    bool told = false;
+    for (size_t i = 0; i < with->n_checks; i++) {
+        told =
+            told || (with->checks[i].reason == VERIFY_REASON_KEY_HSM &&
+                     strstr(with->checks[i].detail, "by the module's word: manufacturer "
+                                                    "\"Maker\", model \"Model 7\", serial number "
+                                                    "\"0815\""));
+    }
+    assert_true(told);
     forge_free(f);
 }
 
