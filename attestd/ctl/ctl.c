@@ -46,9 +46,9 @@ enum ctl_exit ctl_call(const struct ctl_ctx *ctx, bool at_issuer, const char *op
 
 /* ---- the command table --------------------------------------------------------------------- */
 
-static const struct ctl_command *const tables[] = {ctl_host_commands, ctl_issuer_commands,
+static const struct ctl_command *const tables[] = {ctl_host_commands,     ctl_issuer_commands,
                                                    ctl_manifest_commands, ctl_seal_commands,
-                                                   ctl_ca_commands};
+                                                   ctl_ca_commands,       ctl_federation_commands};
 
 static const struct ctl_command *find_command(const char *noun, const char *verb)
 {
