@@ -203,8 +203,10 @@ static void heard(void *user, enum att_rc rc, const struct proc_msg *reply,
     }
     uint64_t number = reply->v[PROC_WORKLOAD_FEDERATION_REP_NUMBER].num;
     size_t count = (size_t)reply->v[PROC_WORKLOAD_FEDERATION_REP_COUNT].num;
-    if (set->n > 0 && number != federation->coming_number) {
-        later(spiffed); /* another view came in between */
+    /* Another view came in between; or attestd has just started, and knows none yet: what it said
+     * before holds. */
+    if ((set->n > 0 && number != federation->coming_number) || (!number && federation->there)) {
+        later(spiffed);
         return;
     }
     federation->coming_number = number;

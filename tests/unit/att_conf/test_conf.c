@@ -617,7 +617,7 @@ static void test_issuer_refused(void **state)
                    "federation.trust_domains[0].spiffe_id", "");
 #define ONE "trust_domains: [{name: a, url: \"https://p.example/b\"}], "
     issuer_refused(FED(ONE "allow: [10.1.0.0/8]"), 7, "federation.allow[0]", "host bits");
-    issuer_refused(FED(ONE "refresh_min: 0s"), 7, "federation.refresh_min", "at least 1");
+    issuer_refused(FED(ONE "refresh_min: 0s"), 7, "federation.refresh_min", "a duration");
     issuer_refused(FED(ONE "refresh_max: 8d"), 7, "federation.refresh_max", "at most 7d");
     issuer_refused(FED(ONE "refresh_min: 2h"), 7, "federation.refresh_max", "at least refresh_min");
     issuer_refused(FED(ONE "timeout: 61s"), 7, "federation.timeout", "at most 60s");

@@ -6,6 +6,8 @@
 #include "tests/unit/issuer/admin_stage.h"
 #include "tests/unit/issuer/tokens.h"
 
+#include <openssl/x509v3.h>
+
 #define DOMAINS                                                                                    \
     "federation:\n  trust_domains:\n"                                                              \
     "    - { name: partner.example, url: \"https://p.example/bundle\" }\n"                         \
