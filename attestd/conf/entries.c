@@ -165,6 +165,7 @@ static void entry_done(struct conf_entry *entry)
     free(entry->profile);
     free(entry->hsm);
     texts_free(entry->audiences, entry->n_audiences);
+    texts_free(entry->federates_with, entry->n_federates_with);
     for (size_t i = 0; i < entry->n_hosts; i++) {
         free(entry->hosts[i].text);
         free(entry->hosts[i].key);
@@ -222,6 +223,16 @@ bool conf_audience_ok(const char *text)
         }
     }
     return len > 0 && len <= CONF_AUDIENCE_MAX;
+}
+
+bool conf_entry_federates_with(const struct conf_entry *entry, const char *trust_domain)
+{
+    for (size_t i = 0; i < entry->n_federates_with; i++) {
+        if (strcmp(entry->federates_with[i], trust_domain) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 bool conf_entry_allows_audience(const struct conf_entry *entry, const char *audience)

@@ -14,6 +14,7 @@
 #define CONF_WORKLOADS_MAX 16
 #define CONF_EXES_MAX      64
 #define CONF_AUDIENCES_MAX 16
+#define CONF_FEDERATES_MAX 16
 #define CONF_AUDIENCE_MAX  255 /* characters of an audience */
 
 enum conf_key_kind { CONF_KEY_TPM = 1, CONF_KEY_HSM, CONF_KEY_MEMORY, CONF_KEY_EXPORTABLE };
@@ -67,6 +68,8 @@ struct conf_entry {
     char *profile;
     char **audiences; /* for which tokens are minted: exactly these; none: no tokens */
     size_t n_audiences;
+    char **federates_with; /* trust domains whose bundles it is given; none unless said */
+    size_t n_federates_with;
 };
 struct conf_entries {
     char *trust_domain;
@@ -86,7 +89,8 @@ void conf_entries_free(struct conf_entries *entries);
  * ["<hex>"], "script_sha256"?: ["<hex>"], "manifest"?: {"path", "sha256"}}],
  * "measured"?: {"manifest", "roots"?: ["<hex>"], "signers"?: ["<hex>"], "level"?: 1, "reread_s"?:
  * 3600}, "key": "hsm", "key_type"?: "rsa-2048", "hsm"?: "payments", "profile", "audiences"?:
- * ["https://api.example"]}. The same entry gives the same JSON, byte for byte when dumped sorted.
+ * ["https://api.example"], "federates_with"?: ["partner.example"]}. The same entry gives the same
+ * JSON, byte for byte when dumped sorted.
  */
 ATT_MUST_USE enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json,
                                             struct att_err *err);
@@ -120,6 +124,7 @@ void conf_measured_done(struct conf_measured *measured);
 bool conf_audience_ok(const char *text);
 /* Whether tokens for this audience are minted for it. */
 bool conf_entry_allows_audience(const struct conf_entry *entry, const char *audience);
+bool conf_entry_federates_with(const struct conf_entry *entry, const char *trust_domain);
 /* Whether a host with this EK id and these labels ({"zone": "trading"}, may be NULL) is selected.
  */
 bool conf_entry_selects(const struct conf_entry *entry, const char *ek_id, const json_t *labels);

@@ -369,12 +369,40 @@ static void decode_audiences(struct decode *d, const char *path, const json_t *j
     }
 }
 
+static void decode_federates(struct decode *d, const char *path, const json_t *json,
+                             struct conf_entry *entry)
+{
+    const json_t *list = list_of(d, path, json, "federates_with", 1, CONF_FEDERATES_MAX, false);
+    if (!list || !(entry->federates_with = alloc(d, json_array_size(list), sizeof(char *)))) {
+        return;
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        struct conf_path at = conf_path("%.100s%sfederates_with[%zu]", path, *path ? "." : "", i);
+        const char *text = json_string_value(json_array_get(list, i));
+        if (!text) {
+            conf_bad(d->check, at.text, "expected a trust domain's name");
+            continue;
+        }
+        if (!conf_check_trust_domain(d->check, at.text, text)) {
+            continue;
+        }
+        if (conf_entry_federates_with(entry, text)) {
+            conf_bad(d->check, at.text, "\"%.80s\" stands there twice", text);
+            continue;
+        }
+        char *own = copy(d, text);
+        if (own) {
+            entry->federates_with[entry->n_federates_with++] = own;
+        }
+    }
+}
+
 static void decode_entry(struct decode *d, const char *path, const json_t *json,
                          struct conf_entry *entry)
 {
-    static const char *const keys[] = {"name",     "owner",     "hosts",    "workload",
-                                       "measured", "key",       "key_type", "hsm",
-                                       "profile",  "audiences", NULL};
+    static const char *const keys[] = {"name",     "owner",     "hosts",          "workload",
+                                       "measured", "key",       "key_type",       "hsm",
+                                       "profile",  "audiences", "federates_with", NULL};
     if (!check_keys(d, path, json, keys)) {
         return;
     }
@@ -391,6 +419,7 @@ static void decode_entry(struct decode *d, const char *path, const json_t *json,
     decode_key_type(d, path, json, entry);
     decode_hsm(d, path, json, entry);
     decode_audiences(d, path, json, entry);
+    decode_federates(d, path, json, entry);
     decode_measured(d, sub(path, "measured").text, json_object_get(json, "measured"),
                     &entry->measured);
     const json_t *hosts = list_of(d, path, json, "hosts", 1, CONF_HOSTS_MAX, true);
@@ -733,7 +762,10 @@ enum att_rc conf_entry_to_json(const struct conf_entry *entry, json_t **ret_json
     if (rc != ATT_OK || (measured && json_object_set_new(json, "measured", measured) != 0) ||
         (entry->n_audiences &&
          json_object_set_new(json, "audiences",
-                             digests_json(entry->audiences, entry->n_audiences)) != 0)) {
+                             digests_json(entry->audiences, entry->n_audiences)) != 0) ||
+        (entry->n_federates_with &&
+         json_object_set_new(json, "federates_with",
+                             digests_json(entry->federates_with, entry->n_federates_with)) != 0)) {
         json_decref(json);
         return rc != ATT_OK ? rc : att_fail(err, ATT_E_NOMEM, "entry \"%s\"", entry->name);
     }

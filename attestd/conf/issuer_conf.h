@@ -232,6 +232,34 @@ struct conf_jwt {
     int64_t lifetime_s, evidence_max_age_s, rotate_s, publish_wait_s;
 };
 
+/* Other trust domains, whose bundles agents may be given (SPIFFE Federation §5). None where the
+ * section is not there. */
+#define CONF_FEDERATION_MAX 16
+struct conf_federated {
+    char *name;        /* "partner.example" */
+    char *url;         /* of its bundle endpoint */
+    char *profile;     /* https_web, or "https_spiffe" */
+    char *ca_file;     /* https_web: PEM roots of the endpoint's certificate; NULL: the system's */
+    char *spiffe_id;   /* https_spiffe: the endpoint's */
+    char *bundle_file; /* https_spiffe: the bundle by which it is believed the first time */
+    /* derived */
+    bool by_spiffe;
+};
+struct conf_federation {
+    struct conf_federated *trust_domains;
+    unsigned n_trust_domains;
+    char **allow; /* as dns.allow: ranges that are not the public's, to which it may connect */
+    unsigned n_allow;
+    char *refresh_min; /* 1m; between two looks, whatever the bundle's hint says */
+    char *refresh_max; /* 1h */
+    char *timeout;     /* 10s; of one look */
+    /* derived */
+    struct conf_range ranges[CONF_RANGES_MAX]; /* of allow */
+    int64_t refresh_min_s, refresh_max_s, timeout_s;
+};
+/* NULL: not one of them; conf may be NULL. */
+const struct conf_federated *conf_federated(const struct conf_federation *conf, const char *name);
+
 /* The name of the person with this id; NULL: nobody's. */
 const char *conf_admin_person(const struct conf_admin *admin, const char *id);
 /* Does this binding speak of who has this id? */
@@ -265,15 +293,16 @@ struct conf_issuer {
     struct conf_enrolment *enrolment;
     struct conf_profile *profiles; /* at least one; names differ */
     unsigned n_profiles;
-    struct conf_dns *dns;         /* NULL: no certificates for DNS names */
-    struct conf_devices *devices; /* NULL: none for permanent identifiers */
-    struct conf_limits *limits;   /* never NULL */
-    struct conf_issuer_tls *tls;  /* NULL: issued under the issuer's own TLS root */
-    struct conf_crl *crl;         /* NULL: the defaults */
-    struct conf_admin *admin;     /* NULL: the socket only, without four eyes */
-    struct conf_ca *ca;           /* NULL: the defaults */
-    struct conf_jwt *jwt;         /* NULL: no tokens */
-    struct conf_attestd_hsm *hsm; /* for attestd-hsmd --issuer; NULL: no key is in an HSM */
+    struct conf_dns *dns;               /* NULL: no certificates for DNS names */
+    struct conf_devices *devices;       /* NULL: none for permanent identifiers */
+    struct conf_limits *limits;         /* never NULL */
+    struct conf_issuer_tls *tls;        /* NULL: issued under the issuer's own TLS root */
+    struct conf_crl *crl;               /* NULL: the defaults */
+    struct conf_admin *admin;           /* NULL: the socket only, without four eyes */
+    struct conf_ca *ca;                 /* NULL: the defaults */
+    struct conf_jwt *jwt;               /* NULL: no tokens */
+    struct conf_federation *federation; /* NULL: none */
+    struct conf_attestd_hsm *hsm;       /* for attestd-hsmd --issuer; NULL: no key is in an HSM */
     /* Metrics and health: ADDRESS:PORT, "unix:PATH" (unix:run_dir/metrics.sock), or "none" */
     char *metrics_listen;
     char *drain_notice;      /* after SIGTERM, not ready and serving still; NULL: none */

@@ -148,6 +148,19 @@ static bool parse_range(const char *text, struct conf_range *ret)
     return true;
 }
 
+void conf_ranges_check(struct conf_check *check, const char *path, char *const *texts, unsigned n,
+                       struct conf_range *ret)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (!parse_range(texts[i], &ret[i])) {
+            conf_bad(check, conf_path("%.80s[%u]", path, i).text,
+                     "expected a range such as 10.0.0.0/8 or fd00::/8, without host bits, found "
+                     "\"%.60s\"",
+                     texts[i]);
+        }
+    }
+}
+
 void conf_dns_check(struct conf_check *check, struct conf_issuer *conf)
 {
     struct conf_dns *dns = conf->dns;
@@ -160,14 +173,7 @@ void conf_dns_check(struct conf_check *check, struct conf_issuer *conf)
     if (dns->http_port < 1 || dns->http_port > 65535) {
         conf_bad(check, "dns.http_port", "expected 1 … 65535, found %u", dns->http_port);
     }
-    for (unsigned i = 0; i < dns->n_allow; i++) {
-        if (!parse_range(dns->allow[i], &dns->ranges[i])) {
-            conf_bad(check, conf_path("dns.allow[%u]", i).text,
-                     "expected a range such as 10.0.0.0/8 or fd00::/8, without host bits, found "
-                     "\"%.60s\"",
-                     dns->allow[i]);
-        }
-    }
+    conf_ranges_check(check, "dns.allow", dns->allow, dns->n_allow, dns->ranges);
     if (conf_check_duration(check, "dns.timeout", dns->timeout, 1, &dns->timeout_s) &&
         dns->timeout_s > 60) {
         conf_bad(check, "dns.timeout", "expected at most 60s, found \"%.40s\"", dns->timeout);

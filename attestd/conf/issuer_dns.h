@@ -13,6 +13,9 @@ extern const cyaml_schema_field_t conf_dns_fields[], conf_limits_fields[];
 bool conf_dns_defaults(struct conf_issuer *conf, const struct conf_node *root);
 bool conf_limits_defaults(struct conf_issuer *conf, const struct conf_node *root);
 void conf_dns_check(struct conf_check *check, struct conf_issuer *conf);
+/* "10.0.0.0/8"; ret has room for n. */
+void conf_ranges_check(struct conf_check *check, const char *path, char *const *texts, unsigned n,
+                       struct conf_range *ret);
 void conf_limits_check(struct conf_check *check, const struct conf_limits *limits);
 
 #endif

@@ -46,9 +46,9 @@ enum ctl_exit ctl_call(const struct ctl_ctx *ctx, bool at_issuer, const char *op
 
 /* ---- the command table --------------------------------------------------------------------- */
 
-static const struct ctl_command *const tables[] = {ctl_host_commands, ctl_issuer_commands,
+static const struct ctl_command *const tables[] = {ctl_host_commands,     ctl_issuer_commands,
                                                    ctl_manifest_commands, ctl_seal_commands,
-                                                   ctl_ca_commands};
+                                                   ctl_ca_commands,       ctl_federation_commands};
 
 static const struct ctl_command *find_command(const char *noun, const char *verb)
 {
@@ -111,9 +111,12 @@ static void print_help(FILE *to)
           "     --request-id ID         the same for a request that is sent again: done once\n"
           "exit: 0 ok, 1 refused or failed, 2 usage, 3 cannot reach the daemon, 4 not permitted\n",
           to);
-    static const char *const titles[] = {
-        "\non a host:\n", "\nat the issuer:\n", "\nmanifests, anywhere:\n",
-        "\nwhere policies are signed:\n", "\nthe issuer's authorities:\n"};
+    static const char *const titles[] = {"\non a host:\n",
+                                         "\nat the issuer:\n",
+                                         "\nmanifests, anywhere:\n",
+                                         "\nwhere policies are signed:\n",
+                                         "\nthe issuer's authorities:\n",
+                                         "\nother trust domains, at the issuer:\n"};
     _Static_assert(sizeof titles / sizeof titles[0] == sizeof tables / sizeof tables[0],
                    "a title for each table");
     for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++) {

@@ -71,7 +71,7 @@ struct ctl_command {
 
 /* end: noun NULL */
 extern const struct ctl_command ctl_host_commands[], ctl_issuer_commands[], ctl_manifest_commands[],
-    ctl_seal_commands[], ctl_ca_commands[];
+    ctl_seal_commands[], ctl_ca_commands[], ctl_federation_commands[];
 
 /* Runs a whole command line; returns the exit code. */
 int ctl_main(int argc, char **argv);

@@ -1,4 +1,5 @@
 /* The main thread: start, timers, signals, end. */
+#include "attestd/host/federation.h"
 #include "attestd/host/internal.h"
 #include "attestd/base/io.h"
 #include "attestd/host/metrics.h"
@@ -593,6 +594,7 @@ static void finish(struct host *host)
     proc_caller_free(host->measurer);
     host_tokens_free(host->tokens);
     json_decref(host->token_view);
+    host_federation_free(host->federation);
     host_selectors_unref(&host->selectors);
     host_local_unref(&host->local);
     proc_identity_done(&host->identity);

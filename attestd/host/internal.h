@@ -153,9 +153,10 @@ struct host {
     size_t n_spares;
     STACK_OF(X509) * bundle;
     struct host_crls crls;
-    json_t *token_view;               /* host_tokens_view; NULL: none yet */
-    struct host_selectors *selectors; /* of the view in force; NULL: none yet */
-    struct host_local *local;         /* this host's own rules; never NULL once it runs */
+    json_t *token_view;                 /* host_tokens_view; NULL: none yet */
+    struct host_federation *federation; /* of the view in force; NULL: none yet */
+    struct host_selectors *selectors;   /* of the view in force; NULL: none yet */
+    struct host_local *local;           /* this host's own rules; never NULL once it runs */
     struct host_workload_counts workload_counts;
     struct host_measuring measuring;
     struct host_token token;

@@ -1,6 +1,7 @@
 /* What spiffed asks beside who a caller is: has anything in force changed, the bundle, the
  * revocation list (proc/workload_proto.h). */
 #include "attestd/base/hash.h"
+#include "attestd/host/federation.h"
 #include "attestd/host/internal.h"
 #include "attestd/proc/workload_proto.h"
 #include "certs/chain.h"
@@ -223,6 +224,10 @@ enum att_rc host_standing_answer(struct host *host, const struct proc_op *op,
         return watch(host, op, v, ret_payload, err);
     case PROC_WORKLOAD_BUNDLE:
         return bundle(host, op, ret_payload, err);
+    case PROC_WORKLOAD_FEDERATION: {
+        HOST_LOCKED(host);
+        return host_federation_answer(host->federation, op, v, ret_payload, err);
+    }
     case PROC_WORKLOAD_CRL:
         return crl(host, op, v, ret_payload, err);
     default:

@@ -2,6 +2,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
 #include "attestd/base/json.h"
+#include "attestd/host/federation.h"
 #include "certs/bundle.h"
 #include "certs/san.h"
 #include "provision/acme/jws.h"
@@ -16,6 +17,7 @@ void host_view_done(struct host_view *view)
     free(view->entries);
     certs_stack_cleanup(&view->bundle);
     certs_stack_cleanup(&view->issuer_roots);
+    host_federation_free(view->federation);
     *view = (struct host_view){0};
 }
 
@@ -205,7 +207,12 @@ static enum att_rc parse_members(struct host_view *view, struct att_err *err)
     if (rc == ATT_OK) {
         rc = parse_roots(view, err);
     }
-    return rc == ATT_OK ? parse_entries(view, err) : rc;
+    if (rc == ATT_OK) {
+        rc = parse_entries(view, err);
+    }
+    return rc == ATT_OK
+               ? host_federation_new(view->json, view->trust_domain, &view->federation, err)
+               : rc;
 }
 
 enum att_rc host_view_payload_parse(struct att_slice json, struct host_view *ret_view,

@@ -8,6 +8,8 @@
 #include "certs/chain.h"
 #include "certs/oid.h"
 
+struct host_federation;
+
 #define HOST_VIEW_MAX ((size_t)8 << 20)
 #define HOST_VIEW_TYP "attestd-hostview"
 
@@ -37,6 +39,7 @@ struct host_view {
     STACK_OF(X509) * issuer_roots; /* what the issuer's TLS and views are under; NULL: not said */
     uint8_t retired[HOST_RETIRED_MAX][ATT_SHA256_LEN]; /* and what they no longer are */
     size_t n_retired;
+    struct host_federation *federation; /* other trust domains; never NULL */
 };
 void host_view_done(struct host_view *view);
 

@@ -66,6 +66,9 @@ static enum att_rc apply(struct host *host, struct host_view *view, struct att_e
     STACK_OF(X509) *old = host->bundle;
     host->bundle = view->bundle;
     view->bundle = old; /* freed with the view */
+    struct host_federation *federation = host->federation;
+    host->federation = view->federation;
+    view->federation = federation; /* likewise */
     host->view_version = view->version;
     host_crls_name(&host->crls, &view->crls);
     memcpy(host->view_state, view->host_state, sizeof(host->view_state));

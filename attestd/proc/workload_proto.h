@@ -26,6 +26,7 @@ enum proc_workload_op {
     PROC_WORKLOAD_JWT_BUNDLE = 10,
     PROC_WORKLOAD_EXPORT = 11,
     PROC_WORKLOAD_TOKEN_KEPT = 12,
+    PROC_WORKLOAD_FEDERATION = 12,
 };
 
 /* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11", "spiffe";
@@ -150,6 +151,25 @@ enum {
     PROC_WORKLOAD_EXPORT_REQ_KEY_ID,
     PROC_WORKLOAD_EXPORT_REQ_PID,
     PROC_WORKLOAD_EXPORT_REQ_UID,
+};
+
+/* FEDERATION: index → of the trust domain with this number among those whose bundles agents of this
+ * host are given: trustDomain, roots (DER), keys (JSON text of a JWK Set), agents (names, a newline
+ * behind each). number: another one when anything of any of them is another; 0: nothing is known
+ * yet. count: how many there are; where it is 0, index 0 is answered with nothing, and any other is
+ * ATT_E_INVAL. Who reads all of them and sees two numbers begins again. */
+#define PROC_FEDERATED_MAX        16
+#define PROC_FEDERATED_ROOTS_MAX  32
+#define PROC_FEDERATED_DER_MAX    ((size_t)64 << 10) /* bytes of one's roots */
+#define PROC_FEDERATED_AGENTS_MAX ((size_t)1024 * (PROC_AGENT_MAX + 1))
+enum { PROC_WORKLOAD_FEDERATION_REQ_INDEX };
+enum {
+    PROC_WORKLOAD_FEDERATION_REP_NUMBER,
+    PROC_WORKLOAD_FEDERATION_REP_COUNT,
+    PROC_WORKLOAD_FEDERATION_REP_TRUST_DOMAIN,
+    PROC_WORKLOAD_FEDERATION_REP_ROOTS,
+    PROC_WORKLOAD_FEDERATION_REP_KEYS,
+    PROC_WORKLOAD_FEDERATION_REP_AGENTS,
 };
 
 extern const struct proc_op proc_workload_table[];

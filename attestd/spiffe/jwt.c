@@ -109,20 +109,43 @@ void spiffed_jwt_done(struct jwt_bundle *bundle)
 {
     ask_forget(bundle->asking);
     oidc_jwks_free(bundle->jwks);
-    grpc_bytes_unref(bundle->message);
+    att_buf_done(&bundle->keys);
 }
 
-static struct grpc_bytes *encode(const struct jwt_bundle *bundle, struct att_slice keys)
-{
+/* One place in the message's map. */
+struct place {
     char id[sizeof "spiffe://" + PROC_TRUST_DOMAIN_MAX];
+    JWTBundlesResponse__BundlesEntry entry;
+};
+
+static void fill(struct place *place, const char *trust_domain, struct att_slice keys)
+{
+    snprintf(place->id, sizeof place->id, "spiffe://%s", trust_domain);
+    protobuf_c_message_init(&jwtbundles_response__bundles_entry__descriptor, &place->entry);
+    place->entry.key = place->id;
+    place->entry.value = (ProtobufCBinaryData){keys.len, (uint8_t *)(uintptr_t)keys.ptr};
+}
+
+/* NULL: no memory, or longer than an answer may be. */
+static struct grpc_bytes *encode(const struct spiffed *spiffed, const struct agent *agent)
+{
+    const struct jwt_bundle *bundle = &spiffed->jwt;
+    struct place places[1 + PROC_FEDERATED_MAX];
     JWTBundlesResponse message = JWTBUNDLES_RESPONSE__INIT;
-    JWTBundlesResponse__BundlesEntry entry, *entries[] = {&entry};
-    snprintf(id, sizeof id, "spiffe://%s", bundle->trust_domain);
-    protobuf_c_message_init(&jwtbundles_response__bundles_entry__descriptor, &entry);
-    entry.key = id;
-    entry.value = (ProtobufCBinaryData){keys.len, (uint8_t *)(uintptr_t)keys.ptr};
+    JWTBundlesResponse__BundlesEntry *entries[1 + PROC_FEDERATED_MAX];
+    const struct federated *one;
+    size_t n = 0, at = 0;
+    if (bundle->keys.len) {
+        fill(&places[n++], bundle->trust_domain, att_buf_slice(&bundle->keys));
+    }
+    while ((one = spiffed_federated(spiffed, agent, &at))) {
+        fill(&places[n++], one->trust_domain, att_buf_slice(&one->keys));
+    }
+    for (size_t i = 0; i < n; i++) {
+        entries[i] = &places[i].entry;
+    }
     message.bundles = entries;
-    message.n_bundles = 1;
+    message.n_bundles = n;
     struct grpc_bytes *bytes = grpc_bytes_new(protobuf_c_message_get_packed_size(&message.base));
     if (bytes) {
         (void)protobuf_c_message_pack(&message.base, bytes->data + 5);
@@ -130,9 +153,20 @@ static struct grpc_bytes *encode(const struct jwt_bundle *bundle, struct att_sli
     return bytes;
 }
 
+/* The keys are known, also as "none". */
+static bool is_there(const struct jwt_bundle *bundle)
+{
+    return bundle->off || bundle->keys.len > 0;
+}
+
 static bool of_bundle(const struct job *job)
 {
     return job->kind == JOB_JWT_BUNDLES || job->kind == JOB_JWT_VALIDATE;
+}
+
+static uint64_t number_for(const struct spiffed *spiffed, const struct agent *agent)
+{
+    return spiffed->jwt.generation ^ spiffed_federated_keys(spiffed, agent);
 }
 
 static void pump_all(struct spiffed *spiffed)
@@ -142,7 +176,8 @@ static void pump_all(struct spiffed *spiffed)
         next = peer->next;
         for (struct job *job = peer->jobs; job; job = job->next) {
             job->due = job->due ||
-                       (job->kind == JOB_JWT_BUNDLES && job->generation != spiffed->jwt.generation);
+                       (job->kind == JOB_JWT_BUNDLES &&
+                        (spiffed->jwt.off || job->generation != number_for(spiffed, peer->agent)));
         }
         spiffed_peer_pump(peer);
     }
@@ -162,15 +197,19 @@ static void failed(struct spiffed *spiffed, enum att_rc rc, const struct att_err
     bundle->retry_ms = att_boottime_ms() + RETRY_MS;
     if (rc == ATT_E_NOTFOUND) { /* the issuer's word: no tokens, and no keys */
         oidc_jwks_free(bundle->jwks);
-        grpc_bytes_unref(bundle->message);
+        att_buf_done(&bundle->keys);
         bundle->jwks = NULL;
-        bundle->message = NULL;
+        bundle->off = true;
+        bundle->off_why = *err;
+        bundle->generation = 0;
         bundle->known = bundle->asked;
+        pump_all(spiffed);
+        return;
     }
-    for (struct peer *peer = spiffed->peers; peer && !bundle->message; peer = peer->next) {
+    for (struct peer *peer = spiffed->peers; peer && !is_there(bundle); peer = peer->next) {
         for (struct job *job = peer->jobs; job; job = job->next) {
             if (of_bundle(job) && !grpc_call_finished(job->call) && (job->due || job->sent)) {
-                spiffed_finish_err(job, rc == ATT_E_NOTFOUND ? rc : ATT_E_UNREACHABLE, err);
+                spiffed_finish_err(job, ATT_E_UNREACHABLE, err);
             }
         }
     }
@@ -193,16 +232,20 @@ static void heard_bundle(void *user, enum att_rc rc, const struct proc_msg *repl
     proc_take_text(v[PROC_WORKLOAD_JWT_BUNDLE_REP_TRUST_DOMAIN].bytes, bundle->trust_domain,
                    sizeof bundle->trust_domain);
     rc = oidc_jwks_parse(keys, &jwks, &why);
-    struct grpc_bytes *bytes = rc == ATT_OK ? encode(bundle, keys) : NULL;
-    if (!bytes) {
+    att_autobuf copy = ATT_BUF_INIT(PROC_JWT_KEYS_MAX);
+    att_buf_put_slice(&copy, keys);
+    rc = rc == ATT_OK ? att_buf_ok(&copy, &why) : rc;
+    if (rc != ATT_OK) {
         oidc_jwks_free(jwks);
         failed(spiffed, ATT_E_UNREACHABLE, &why);
         return;
     }
     oidc_jwks_free(bundle->jwks);
-    grpc_bytes_unref(bundle->message);
+    att_buf_done(&bundle->keys);
     bundle->jwks = jwks;
-    bundle->message = bytes;
+    bundle->keys = copy;
+    copy = (struct att_buf){0};
+    bundle->off = false;
     bundle->generation = number_of(keys);
     bundle->known = bundle->asked;
     pump_all(spiffed);
@@ -211,7 +254,7 @@ static void heard_bundle(void *user, enum att_rc rc, const struct proc_msg *repl
 void spiffed_jwt_refresh(struct spiffed *spiffed)
 {
     struct jwt_bundle *bundle = &spiffed->jwt;
-    bool known = bundle->message && bundle->known == spiffed->standing;
+    bool known = is_there(bundle) && bundle->known == spiffed->standing;
     if (bundle->asking || known || att_boottime_ms() < bundle->retry_ms) {
         return;
     }
@@ -224,7 +267,7 @@ void spiffed_jwt_refresh(struct spiffed *spiffed)
 
 void spiffed_jwt_look(struct spiffed *spiffed)
 {
-    bool wanted = spiffed->jwt.message != NULL;
+    bool wanted = is_there(&spiffed->jwt);
     for (const struct peer *peer = spiffed->peers; peer && !wanted; peer = peer->next) {
         for (const struct job *job = peer->jobs; job; job = job->next) {
             wanted = wanted || of_bundle(job);
@@ -374,19 +417,48 @@ void spiffed_jwt_step(struct spiffed *spiffed)
 
 /* ---- FetchJWTBundles ------------------------------------------------------------------------- */
 
+/* False: due until the keys are there, or the call is over: there are none for this agent. */
+static bool has_keys(struct job *job)
+{
+    struct spiffed *spiffed = job->peer->spiffed;
+    const struct jwt_bundle *bundle = &spiffed->jwt;
+    if (!is_there(bundle)) {
+        spiffed_jwt_refresh(spiffed);
+    }
+    if (!spiffed_federation_known(spiffed)) {
+        spiffed_federation_refresh(spiffed);
+    }
+    if (!is_there(bundle) || !spiffed_federation_known(spiffed)) {
+        return false;
+    }
+    if (bundle->off && !spiffed_federated_keys(spiffed, job->peer->agent)) {
+        spiffed_finish_err(job, ATT_E_NOTFOUND, &bundle->off_why);
+        return false;
+    }
+    return true;
+}
+
 static void serve_bundles(struct job *job)
 {
-    struct jwt_bundle *bundle = &job->peer->spiffed->jwt;
-    if (!bundle->message) {
-        spiffed_jwt_refresh(job->peer->spiffed);
-        return; /* due until it is there */
+    struct spiffed *spiffed = job->peer->spiffed;
+    if (!has_keys(job)) {
+        return;
     }
+    uint64_t number = number_for(spiffed, job->peer->agent);
     job->due = false;
-    if (!job->sent || job->generation != bundle->generation) {
-        job->sent = true;
-        job->generation = bundle->generation;
-        grpc_call_send(job->call, bundle->message);
+    if (job->sent && job->generation == number) {
+        return;
     }
+    struct grpc_bytes *bytes = encode(spiffed, job->peer->agent);
+    if (!bytes) {
+        spiffed_finish(job, GRPC_UNAVAILABLE,
+                       "no memory for the keys, or they are longer than an answer may be");
+        return;
+    }
+    job->sent = true;
+    job->generation = number;
+    grpc_call_send(job->call, bytes);
+    grpc_bytes_unref(bytes);
 }
 
 /* ---- ValidateJWTSVID ------------------------------------------------------------------------- */
@@ -398,36 +470,41 @@ static enum att_rc bad(struct att_err *err, const char *reason, const char *what
     return ATT_E_AUTH;
 }
 
-/* JWT-SVID §3.1: the trust domain is that of sub, and its keys decide. */
-static enum att_rc check_subject(const struct jwt_bundle *bundle, const struct oidc_jwt *jwt,
-                                 struct att_err *err)
+/* JWT-SVID §3.1: the trust domain is that of sub, and its keys decide, no other's. */
+static enum att_rc find_domain(const struct jwt_keys *keys, const struct oidc_jwt *jwt,
+                               const struct oidc_jwks **ret_jwks, struct att_err *err)
 {
     char prefix[sizeof "spiffe:///" + PROC_TRUST_DOMAIN_MAX];
     const json_t *sub = json_object_get(jwt->claims, "sub");
     const char *text = json_string_value(sub);
     size_t len = text ? strlen(text) : 0;
-    snprintf(prefix, sizeof prefix, "spiffe://%s/", bundle->trust_domain);
     if (len == 0 || len > PROC_SPIFFE_ID_MAX || len != json_string_length(sub)) {
         return bad(err, "tokenSubject", "it has no sub that is a SPIFFE ID");
     }
-    return strncmp(text, prefix, strlen(prefix)) == 0 && text[strlen(prefix)]
-               ? ATT_OK
-               : bad(err, "tokenDomain", "its sub is not of this trust domain");
+    for (size_t i = 0; i < keys->n; i++) {
+        snprintf(prefix, sizeof prefix, "spiffe://%s/", keys->of[i].trust_domain);
+        if (strncmp(text, prefix, strlen(prefix)) == 0 && text[strlen(prefix)]) {
+            *ret_jwks = keys->of[i].jwks;
+            return ATT_OK;
+        }
+    }
+    return bad(err, "tokenDomain",
+               "its sub is not of this trust domain, nor of one that the agent federates with");
 }
 
-enum att_rc spiffed_jwt_judge(const struct jwt_bundle *bundle, const char *token,
-                              const char *audience, int64_t now, struct oidc_jwt *ret_jwt,
-                              struct att_err *err)
+enum att_rc spiffed_jwt_judge(const struct jwt_keys *keys, const char *token, const char *audience,
+                              int64_t now, struct oidc_jwt *ret_jwt, struct att_err *err)
 {
     static const char *const types[] = {"", "JWT", "JOSE", NULL}; /* JWT-SVID §2.3 */
     enum att_rc rc = oidc_jwt_parse_as(att_slice_str(token), types, ret_jwt, err);
     if (rc != ATT_OK) {
         return rc;
     }
-    rc = check_subject(bundle, ret_jwt, err);
-    const struct oidc_key *key = oidc_jwks_find(bundle->jwks, ret_jwt->kid);
+    const struct oidc_jwks *jwks = NULL;
+    rc = find_domain(keys, ret_jwt, &jwks, err);
+    const struct oidc_key *key = rc == ATT_OK ? oidc_jwks_find(jwks, ret_jwt->kid) : NULL;
     if (rc == ATT_OK && !key) {
-        rc = bad(err, "tokenKid", "its key (kid) is none of the trust domain's");
+        rc = bad(err, "tokenKid", "its key (kid) is none of its trust domain's");
     }
     if (rc == ATT_OK && !(key->algs & (unsigned)ret_jwt->alg)) {
         rc = bad(err, "tokenAlg", "its alg is not that of its key");
@@ -465,17 +542,32 @@ static void answer_validate(struct job *job, const struct oidc_jwt *jwt)
     spiffed_finish(job, GRPC_OK, NULL);
 }
 
+static void keys_for(const struct spiffed *spiffed, const struct agent *agent, struct jwt_keys *ret)
+{
+    const struct federated *one;
+    size_t at = 0;
+    *ret = (struct jwt_keys){.n = 0};
+    if (!spiffed->jwt.off) {
+        ret->of[ret->n].trust_domain = spiffed->jwt.trust_domain;
+        ret->of[ret->n++].jwks = spiffed->jwt.jwks;
+    }
+    while ((one = spiffed_federated(spiffed, agent, &at))) {
+        ret->of[ret->n].trust_domain = one->trust_domain;
+        ret->of[ret->n++].jwks = one->jwks;
+    }
+}
+
 static void serve_validate(struct job *job)
 {
-    struct jwt_bundle *bundle = &job->peer->spiffed->jwt;
+    struct jwt_keys keys;
     struct oidc_jwt jwt = {0};
     struct att_err err = {0};
-    if (!bundle->message) {
-        spiffed_jwt_refresh(job->peer->spiffed);
-        return; /* due until it is there */
+    if (!has_keys(job)) {
+        return;
     }
     job->due = false;
-    if (spiffed_jwt_judge(bundle, job->jwt, job->jwt_audience, att_now_utc_s(), &jwt, &err) !=
+    keys_for(job->peer->spiffed, job->peer->agent, &keys);
+    if (spiffed_jwt_judge(&keys, job->jwt, job->jwt_audience, att_now_utc_s(), &jwt, &err) !=
         ATT_OK) {
         spiffed_finish_err(job, ATT_E_INVAL, &err);
         return;

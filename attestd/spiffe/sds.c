@@ -158,10 +158,16 @@ static bool fill(struct job *job, const char *name, struct sds_secret *ret,
 {
     const struct spiffed *spiffed = job->peer->spiffed;
     struct agent *agent = job->peer->agent;
+    const struct federated *one;
     *ret = (struct sds_secret){.name = name};
     if (of_trust_domain(spiffed, name)) {
         ret->trusted_ca = att_buf_slice(&spiffed->sds.roots);
         ret->crl = att_buf_slice(&spiffed->sds.crl);
+        return true;
+    }
+    if (strncmp(name, "spiffe://", 9) == 0 &&
+        (one = spiffed_federated_by(spiffed, agent, name + 9, strlen(name + 9))) && one->pem.len) {
+        ret->trusted_ca = att_buf_slice(&one->pem);
         return true;
     }
     if (!spiffed_agent_known(agent)) { /* its SPIFFE ID may be meant */
@@ -172,8 +178,8 @@ static bool fill(struct job *job, const char *name, struct sds_secret *ret,
         return certificate(job, ret, ret_generation);
     }
     spiffed_finish(job, GRPC_INVALID_ARGUMENT,
-                   "resource_names: default, the caller's SPIFFE ID, ROOTCA, ALL or the trust "
-                   "domain's SPIFFE ID expected");
+                   "resource_names: default, the caller's SPIFFE ID, ROOTCA, ALL or the SPIFFE "
+                   "ID of the trust domain, or of one that its entry federates with, expected");
     return false;
 }
 
@@ -199,7 +205,8 @@ static void send_all(struct job *job, const struct sds_secret *secrets, size_t n
 {
     struct sds_stream *sds = job->sds;
     char version[17], nonce[24] = "";
-    version_of(sds->want.names, job->peer->spiffed->bundle.generation, generation, version);
+    version_of(sds->want.names, spiffed_bundle_number(job->peer->spiffed, job->peer->agent),
+               generation, version);
     job->due = false;
     if (job->sent && !sds->anew && strcmp(version, sds->version) == 0) {
         return;
@@ -250,6 +257,11 @@ void spiffed_sds_serve(struct job *job)
     }
     if (!spiffed->bundle.message) {
         spiffed_bundle_refresh(spiffed);
+    }
+    if (!spiffed_federation_known(spiffed)) {
+        spiffed_federation_refresh(spiffed);
+    }
+    if (!spiffed->bundle.message || !spiffed_federation_known(spiffed)) {
         return; /* due until it is there */
     }
     if (!spiffed_has_room(job)) {

@@ -254,18 +254,27 @@ void spiffed_request(void *user, struct grpc_call *call, const struct grpc_metho
 
 static void serve_bundles(struct job *job)
 {
-    struct bundle *bundle = &job->peer->spiffed->bundle;
-    if (!bundle->message) {
-        spiffed_bundle_refresh(job->peer->spiffed);
+    struct spiffed *spiffed = job->peer->spiffed;
+    struct agent *agent = job->peer->agent;
+    if (!spiffed->bundle.message) {
+        spiffed_bundle_refresh(spiffed);
+    }
+    if (!spiffed_federation_known(spiffed)) {
+        spiffed_federation_refresh(spiffed);
+    }
+    if (!spiffed->bundle.message || !spiffed_federation_known(spiffed)) {
         return; /* due until it is there */
     }
     job->due = false;
-    if (job->sent && job->generation == bundle->generation) {
+    uint64_t number = spiffed_bundle_number(spiffed, agent);
+    if (job->sent && job->generation == number) {
         return;
     }
+    struct grpc_bytes *bytes = spiffed_bundle_message(spiffed, agent);
     job->sent = true;
-    job->generation = bundle->generation;
-    grpc_call_send(job->call, bundle->message);
+    job->generation = number;
+    grpc_call_send(job->call, bytes);
+    grpc_bytes_unref(bytes);
 }
 
 void spiffed_job_serve(struct job *job)

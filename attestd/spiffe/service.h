@@ -165,8 +165,41 @@ struct jwt_bundle {
     int64_t retry_ms;
     char trust_domain[PROC_TRUST_DOMAIN_MAX + 1];
     struct oidc_jwks *jwks;
-    struct grpc_bytes *message; /* an encoded JWTBundlesResponse; NULL: none yet */
+    struct att_buf keys; /* JSON text of a JWK Set; empty: none yet, or … */
+    bool off;            /* … the issuer mints no tokens, as off_why says */
+    struct att_err off_why;
     uint64_t generation;
+};
+
+/* Another trust domain, as attestd says. */
+struct federated {
+    char trust_domain[PROC_TRUST_DOMAIN_MAX + 1];
+    struct att_buf roots, pem; /* DER, one behind the other; the same in PEM; empty: it has none */
+    struct att_buf keys;       /* JSON text of a JWK Set */
+    struct oidc_jwks *jwks;    /* of these; NULL: none verifies here */
+    struct att_buf agents;     /* who is given it: names, a newline behind each */
+    uint64_t roots_number, keys_number;
+};
+struct federated_set {
+    struct federated v[PROC_FEDERATED_MAX];
+    size_t n;
+};
+struct federation {
+    struct ask_call *asking;
+    uint64_t asked, known; /* standing */
+    int64_t retry_ms;
+    bool there;                         /* attestd has been heard, also with "none" */
+    struct federated_set *now, *coming; /* NULL: none */
+    uint64_t number, coming_number;
+};
+
+/* By whose keys a token may be signed: the own trust domain's first. jwks NULL: nobody's. */
+struct jwt_keys {
+    struct {
+        const char *trust_domain;
+        const struct oidc_jwks *jwks;
+    } of[1 + PROC_FEDERATED_MAX];
+    size_t n;
 };
 
 struct hsm {
@@ -187,6 +220,7 @@ struct spiffed {
     struct bundle bundle;
     struct sds_bundle sds;
     struct jwt_bundle jwt;
+    struct federation federation;
     struct peer *peers;
     struct agent *agents;
     struct share shares[UIDS_MAX];
@@ -260,12 +294,28 @@ void spiffed_jwt_refresh(struct spiffed *spiffed); /* if the keys are not those 
 void spiffed_jwt_look(struct spiffed *spiffed);    /* the same, if somebody wants them */
 void spiffed_jwt_step(struct spiffed *spiffed);    /* ends calls that have waited for too long */
 void spiffed_jwt_done(struct jwt_bundle *bundle);
-/* Is this a JWT-SVID of the trust domain, for this audience, at this time (UTC seconds)?
- * ATT_E_AUTH, by reason: tokenForm, tokenAlg, tokenKid, tokenSubject, tokenDomain, tokenSignature,
- * tokenAudience, tokenExpired, tokenNotYet. The caller calls oidc_jwt_done. */
-ATT_MUST_USE enum att_rc spiffed_jwt_judge(const struct jwt_bundle *bundle, const char *token,
+/* Is this a JWT-SVID of one of these trust domains, for this audience, at this time (UTC seconds)?
+ * Its sub says of which; only that one's keys count. ATT_E_AUTH, by reason: tokenForm, tokenAlg,
+ * tokenKid, tokenSubject, tokenDomain, tokenSignature, tokenAudience, tokenExpired, tokenNotYet.
+ * The caller calls oidc_jwt_done. */
+ATT_MUST_USE enum att_rc spiffed_jwt_judge(const struct jwt_keys *keys, const char *token,
                                            const char *audience, int64_t now,
                                            struct oidc_jwt *ret_jwt, struct att_err *err);
+
+/* ---- federation.c ---- */
+void spiffed_federation_refresh(struct spiffed *spiffed); /* if it is not what is in force */
+bool spiffed_federation_known(const struct spiffed *spiffed);
+void spiffed_federation_done(struct federation *federation);
+/* The next of those that the agent is given, from *at on (0 at first). NULL: no more. */
+const struct federated *spiffed_federated(const struct spiffed *spiffed, const struct agent *agent,
+                                          size_t *at);
+/* By its name of len characters. NULL: the agent is not given it. */
+const struct federated *spiffed_federated_by(const struct spiffed *spiffed,
+                                             const struct agent *agent, const char *trust_domain,
+                                             size_t len);
+/* A number over the roots (keys) of all that the agent is given; 0 where it is given none. */
+uint64_t spiffed_federated_roots(const struct spiffed *spiffed, const struct agent *agent);
+uint64_t spiffed_federated_keys(const struct spiffed *spiffed, const struct agent *agent);
 
 /* ---- spiffed.c ---- */
 /* Whom to ask for signatures of keys in this module. NULL: no memory. */
@@ -283,6 +333,10 @@ bool spiffed_agent_known(const struct agent *agent);
 void spiffed_watch(struct spiffed *spiffed);          /* asks attestd whether anything changed */
 void spiffed_bundle_refresh(struct spiffed *spiffed); /* if it is not the one in force */
 void spiffed_bundle_done(struct bundle *bundle);
+/* What is in an answer for this agent has another number when anything of it is another. */
+uint64_t spiffed_bundle_number(const struct spiffed *spiffed, const struct agent *agent);
+/* The X509BundlesResponse for this agent. The caller unrefs it; NULL: no memory. */
+struct grpc_bytes *spiffed_bundle_message(const struct spiffed *spiffed, const struct agent *agent);
 /* The lists of crl, which they borrow; returns how many. */
 #define SPIFFED_CRLS_MAX 8
 size_t spiffed_bundle_lists(const struct bundle *bundle, ProtobufCBinaryData ret[SPIFFED_CRLS_MAX]);

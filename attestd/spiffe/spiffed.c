@@ -167,6 +167,7 @@ void spiffed_free(struct spiffed *spiffed)
     }
     spiffed_bundle_done(&spiffed->bundle);
     spiffed_jwt_done(&spiffed->jwt);
+    spiffed_federation_done(&spiffed->federation);
     spiffed_sds_done(&spiffed->sds);
     struct ask *asks[] = {spiffed->who,   spiffed->again, spiffed->views, spiffed->tokens,
                           spiffed->watch, spiffed->same,  spiffed->keyd};

@@ -60,19 +60,41 @@ static bool of_bundle(const struct job *job)
     return job->kind == JOB_X509_BUNDLES || job->kind == JOB_X509_SVID || spiffed_sds_is(job);
 }
 
-static struct grpc_bytes *encode(const struct bundle *bundle)
-{
+/* One place in the message's map. */
+struct place {
     char id[sizeof "spiffe://" + PROC_TRUST_DOMAIN_MAX];
-    X509BundlesResponse message = X509_BUNDLES_RESPONSE__INIT;
     X509BundlesResponse__BundlesEntry entry;
-    X509BundlesResponse__BundlesEntry *entries[] = {&entry};
+};
+
+static void fill(struct place *place, const char *trust_domain, const struct att_buf *roots)
+{
+    snprintf(place->id, sizeof place->id, "spiffe://%s", trust_domain);
+    protobuf_c_message_init(&x509_bundles_response__bundles_entry__descriptor, &place->entry);
+    place->entry.key = place->id;
+    place->entry.value = (ProtobufCBinaryData){roots->len, roots->ptr};
+}
+
+/* agent NULL: the own trust domain's alone. */
+static struct grpc_bytes *encode(const struct spiffed *spiffed, const struct agent *agent)
+{
+    const struct bundle *bundle = &spiffed->bundle;
+    struct place places[1 + PROC_FEDERATED_MAX];
+    X509BundlesResponse message = X509_BUNDLES_RESPONSE__INIT;
+    X509BundlesResponse__BundlesEntry *entries[1 + PROC_FEDERATED_MAX];
     ProtobufCBinaryData crls[CRLS_MAX];
-    snprintf(id, sizeof id, "spiffe://%s", bundle->trust_domain);
-    protobuf_c_message_init(&x509_bundles_response__bundles_entry__descriptor, &entry);
-    entry.key = id;
-    entry.value = (ProtobufCBinaryData){bundle->roots.len, bundle->roots.ptr};
+    const struct federated *one;
+    size_t n = 0, at = 0;
+    fill(&places[n++], bundle->trust_domain, &bundle->roots);
+    while ((one = spiffed_federated(spiffed, agent, &at))) {
+        if (one->roots.len) {
+            fill(&places[n++], one->trust_domain, &one->roots);
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        entries[i] = &places[i].entry;
+    }
     message.bundles = entries;
-    message.n_bundles = 1;
+    message.n_bundles = n;
     message.crl = crls;
     message.n_crl = spiffed_bundle_lists(bundle, crls);
     struct grpc_bytes *bytes = grpc_bytes_new(protobuf_c_message_get_packed_size(&message.base));
@@ -90,15 +112,35 @@ static uint64_t generation_of(const struct grpc_bytes *bytes)
     return att_cur_be64(&cur);
 }
 
+uint64_t spiffed_bundle_number(const struct spiffed *spiffed, const struct agent *agent)
+{
+    return spiffed->bundle.generation ^ spiffed_federated_roots(spiffed, agent);
+}
+
+/* One that no answer has room for with the others' bundles is given without them. */
+struct grpc_bytes *spiffed_bundle_message(const struct spiffed *spiffed, const struct agent *agent)
+{
+    struct grpc_bytes *bytes =
+        spiffed_federated_roots(spiffed, agent) ? encode(spiffed, agent) : NULL;
+    if (!bytes && spiffed_federated_roots(spiffed, agent)) {
+        const struct att_err large = {.rc = ATT_E_LIMIT,
+                                      .reason = "federationTooLong",
+                                      .msg = "the revocation lists and the bundles of other trust "
+                                             "domains are longer than an answer may be"};
+        att_log_err(ATT_ERROR, "spiffed.bundle", &large);
+    }
+    return bytes ? bytes : grpc_bytes_ref(spiffed->bundle.message);
+}
+
 static void pump_all(struct spiffed *spiffed)
 {
     struct peer *next;
     for (struct peer *peer = spiffed->peers; peer; peer = next) {
         next = peer->next;
         for (struct job *job = peer->jobs; job; job = job->next) {
-            job->due =
-                job->due || job->kind == JOB_X509_SVID || spiffed_sds_is(job) ||
-                (job->kind == JOB_X509_BUNDLES && job->generation != spiffed->bundle.generation);
+            job->due = job->due || job->kind == JOB_X509_SVID || spiffed_sds_is(job) ||
+                       (job->kind == JOB_X509_BUNDLES &&
+                        job->generation != spiffed_bundle_number(spiffed, peer->agent));
         }
         spiffed_peer_pump(peer);
     }
@@ -107,7 +149,7 @@ static void pump_all(struct spiffed *spiffed)
 static void complete(struct spiffed *spiffed)
 {
     struct bundle *bundle = &spiffed->bundle;
-    struct grpc_bytes *bytes = encode(bundle);
+    struct grpc_bytes *bytes = encode(spiffed, NULL);
     if (!bytes) {
         bundle->retry_ms = att_boottime_ms() + RETRY_MS;
         return;
@@ -256,6 +298,9 @@ static void look_again(struct spiffed *spiffed)
     }
     if (wants_bundle(spiffed)) {
         spiffed_bundle_refresh(spiffed);
+    }
+    if (spiffed->federation.there) { /* somebody wanted it, and may again */
+        spiffed_federation_refresh(spiffed);
     }
     spiffed_jwt_look(spiffed);
 }

@@ -6,6 +6,7 @@
 #include "attestd/base/clock.h"
 #include "workload.pb-c.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define STAYS                                                                                      \
@@ -19,12 +20,40 @@ static ProtobufCBinaryData data_of(struct att_slice slice)
     return (ProtobufCBinaryData){slice.len, (uint8_t *)(uintptr_t)slice.ptr};
 }
 
+/* One place in the message's map of other trust domains. */
+struct place {
+    char id[sizeof "spiffe://" + PROC_TRUST_DOMAIN_MAX];
+    X509SVIDResponse__FederatedBundlesEntry entry;
+};
+
+static size_t fill_federated(const struct agent *agent, struct place places[PROC_FEDERATED_MAX],
+                             X509SVIDResponse__FederatedBundlesEntry *ret[PROC_FEDERATED_MAX])
+{
+    const struct federated *one;
+    size_t n = 0, at = 0;
+    while ((one = spiffed_federated(agent->spiffed, agent, &at))) {
+        struct place *place = &places[n];
+        if (!one->roots.len) {
+            continue;
+        }
+        snprintf(place->id, sizeof place->id, "spiffe://%s", one->trust_domain);
+        protobuf_c_message_init(&x509_svidresponse__federated_bundles_entry__descriptor,
+                                &place->entry);
+        place->entry.key = place->id;
+        place->entry.value = data_of(att_buf_slice(&one->roots));
+        ret[n++] = &place->entry;
+    }
+    return n;
+}
+
 /* The only copy of the key that is made here is the message's own. NULL: no memory, or longer than
  * an answer may be. */
 static struct grpc_bytes *encode(struct agent *agent, struct att_slice pkcs8)
 {
     const struct bundle *bundle = &agent->spiffed->bundle;
     ProtobufCBinaryData crls[SPIFFED_CRLS_MAX];
+    struct place places[PROC_FEDERATED_MAX];
+    X509SVIDResponse__FederatedBundlesEntry *federated[PROC_FEDERATED_MAX];
     X509SVIDResponse message;
     X509SVID svid;
     X509SVID *svids[] = {&svid};
@@ -38,7 +67,13 @@ static struct grpc_bytes *encode(struct agent *agent, struct att_slice pkcs8)
     message.n_svids = 1;
     message.crl = crls;
     message.n_crl = spiffed_bundle_lists(bundle, crls);
+    message.federated_bundles = federated;
+    message.n_federated_bundles = fill_federated(agent, places, federated);
     struct grpc_bytes *bytes = grpc_bytes_new(protobuf_c_message_get_packed_size(&message.base));
+    if (!bytes && message.n_federated_bundles) { /* as in FetchX509Bundles */
+        message.n_federated_bundles = 0;
+        bytes = grpc_bytes_new(protobuf_c_message_get_packed_size(&message.base));
+    }
     if (bytes) {
         bytes->secret = bytes->own = true;
         (void)protobuf_c_message_pack(&message.base, bytes->data + 5);
@@ -112,7 +147,7 @@ static void exported(void *user, enum att_rc rc, const struct proc_msg *reply,
     }
     job->ready = bytes;
     job->ready_generation = agent->generation;
-    job->ready_bundle = agent->spiffed->bundle.generation;
+    job->ready_bundle = spiffed_bundle_number(agent->spiffed, agent);
     job->due = true; /* attestd and keyd may have been slow: is it still the same program? */
     spiffed_peer_pump(job->peer);
 }
@@ -186,6 +221,8 @@ static bool may_have(struct job *job, struct agent *agent)
         spiffed_finish(job, GRPC_PERMISSION_DENIED, STAYS);
     } else if (!agent->spiffed->bundle.message) {
         spiffed_bundle_refresh(agent->spiffed);
+    } else if (!spiffed_federation_known(agent->spiffed)) {
+        spiffed_federation_refresh(agent->spiffed);
     } else {
         return true;
     }
@@ -199,7 +236,7 @@ void spiffed_svid_serve(struct job *job)
         return; /* due until it is known */
     }
     bool same = job->sent && job->generation == agent->generation &&
-                job->bundle_generation == agent->spiffed->bundle.generation;
+                job->bundle_generation == spiffed_bundle_number(agent->spiffed, agent);
     if (!same && !spiffed_has_room(job)) {
         return; /* due until others of this user have read theirs */
     }

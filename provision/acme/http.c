@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #define CONNECT_TIMEOUT_MS 10000
 #define HEADER_LINE_MAX    ((size_t)8 << 10)
@@ -25,7 +26,10 @@ struct acme_http {
     const STACK_OF(X509) * client_chain; /* borrowed */
     EVP_PKEY *client_key;                /* borrowed */
     struct acme_pin pin;
-    bool proxy_from_env, tls12;
+    bool proxy_from_env, tls12, system_roots;
+    acme_http_address_fn *address;
+    void *address_user;
+    const char *address_why; /* of the exchange under way: what the last refused address is */
     int connect_timeout_ms;
     atomic_bool cancelled;
 };
@@ -54,6 +58,11 @@ static enum att_rc copy_config(const struct acme_http_config *config, struct acm
     http->tls12 = config->tls12;
     http->client_chain = config->client_chain;
     http->client_key = config->client_key;
+    http->system_roots = config->system_roots;
+    http->address = config->address;
+    http->address_user = config->address_user;
+    http->pin.peer = config->peer;
+    http->pin.peer_user = config->peer_user;
     http->connect_timeout_ms =
         config->connect_timeout_ms > 0 ? config->connect_timeout_ms : CONNECT_TIMEOUT_MS;
     http->cert_file = config->cert_file ? strdup(config->cert_file) : NULL;
@@ -66,6 +75,9 @@ static enum att_rc copy_config(const struct acme_http_config *config, struct acm
         memcpy(http->pin.sha256, config->ca_sha256, sizeof http->pin.sha256);
         return ATT_OK;
     }
+    if (config->system_roots || config->peer) {
+        return ATT_OK;
+    }
     http->ca_file = strdup(config->ca_file);
     return http->ca_file ? ATT_OK : att_fail(err, ATT_E_NOMEM, "HTTPS client: no memory");
 }
@@ -73,8 +85,11 @@ static enum att_rc copy_config(const struct acme_http_config *config, struct acm
 enum att_rc acme_http_new(const struct acme_http_config *config, struct acme_http **ret_http,
                           struct att_err *err)
 {
-    if ((config->ca_file == NULL) == (config->ca_sha256 == NULL)) {
-        return att_fail(err, ATT_E_INVAL, "HTTPS client: exactly one of ca_file and ca_sha256");
+    int ways = (config->ca_file != NULL) + (config->ca_sha256 != NULL) + config->system_roots +
+               (config->peer != NULL);
+    if (ways != 1) {
+        return att_fail(err, ATT_E_INVAL,
+                        "HTTPS client: exactly one of ca_file, ca_sha256, system_roots and peer");
     }
     if (pthread_once(&curl_once, curl_start) != 0 || curl_ready != CURLE_OK) {
         return att_fail(err, ATT_E_INTERNAL, "libcurl does not start");
@@ -391,7 +406,7 @@ static CURLcode set_trust(struct acme_http *http)
 {
     CURL *easy = http->easy;
     CURLcode bad = curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
-    bad |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+    bad |= curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, http->pin.peer ? 0L : 2L);
     bad |=
         curl_easy_setopt(easy, CURLOPT_SSLVERSION,
                          (long)(http->tls12 ? CURL_SSLVERSION_TLSv1_2 : CURL_SSLVERSION_TLSv1_3));
@@ -400,14 +415,28 @@ static CURLcode set_trust(struct acme_http *http)
         bad |= curl_easy_setopt(easy, CURLOPT_SSLKEY, http->key_file);
         bad |= curl_easy_setopt(easy, CURLOPT_KEYPASSWD, ""); /* nobody is asked for one */
     }
-    /* NULL takes the distribution's defaults away: nothing but our anchor is trusted. */
-    bad |= curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
-    bad |= curl_easy_setopt(easy, CURLOPT_CAINFO, http->pin.pinned ? NULL : http->ca_file);
+    if (!http->system_roots) {
+        /* NULL takes the distribution's defaults away: nothing but our anchor is trusted. */
+        bad |= curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+        bad |= curl_easy_setopt(easy, CURLOPT_CAINFO, http->ca_file);
+    }
     bad |= curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
     bad |= curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, http);
     /* No resumption: every connection checks the certificate. */
     bad |= curl_easy_setopt(easy, CURLOPT_SSL_SESSIONID_CACHE, 0L);
     return bad;
+}
+
+static curl_socket_t on_socket(void *user, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct acme_http *http = user;
+    (void)purpose;
+    const char *why = http->address(http->address_user, &address->addr);
+    if (why) {
+        http->address_why = why;
+        return CURL_SOCKET_BAD;
+    }
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
 static CURLcode set_transport(struct acme_http *http, const struct acme_http_request *request)
@@ -420,6 +449,10 @@ static CURLcode set_transport(struct acme_http *http, const struct acme_http_req
     bad |= curl_easy_setopt(easy, CURLOPT_USERAGENT, "attestd/" ATT_VERSION);
     if (!http->proxy_from_env) {
         bad |= curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    }
+    if (http->address) {
+        bad |= curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_socket);
+        bad |= curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, http);
     }
     bad |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)http->connect_timeout_ms);
     bad |= curl_easy_setopt(
@@ -456,6 +489,11 @@ static enum att_rc curl_error(CURLcode code, const char *text, const struct exch
     if (exchange->too_big) {
         return att_fail(err, ATT_E_LIMIT, "%s: the answer has more than %zu bytes", url,
                         exchange->response.body.max);
+    }
+    if (code == CURLE_COULDNT_CONNECT && exchange->http->address_why) {
+        rc = att_fail(err, ATT_E_DENIED, "%s: its address is %s", url, exchange->http->address_why);
+        att_err_reason(err, "addressRefused");
+        return rc;
     }
     if (exchange->http->pin.why) { /* whatever libcurl makes of it */
         code = CURLE_PEER_FAILED_VERIFICATION;
@@ -558,6 +596,7 @@ enum att_rc acme_http_perform(struct acme_http *http, const struct acme_http_req
     exchange.response.body.max = request->max_body ? request->max_body : ACME_HTTP_BODY_MAX;
     struct curl_slist *headers = headers_of(request);
     http->pin.why = NULL;
+    http->address_why = NULL;
     curl_easy_reset(http->easy); /* options only: connections live in the multi handle */
     CURLcode bad = set_trust(http);
     bad |= set_transport(http, request);

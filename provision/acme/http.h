@@ -10,13 +10,24 @@
 
 #include <openssl/x509.h>
 
+#include <openssl/types.h>
+
+struct sockaddr;
+
 #define ACME_HTTP_BODY_MAX   ((size_t)1 << 20) /* answer body unless the request says otherwise */
 #define ACME_HTTP_GROUPS     "X25519MLKEM768:X25519:P-256:P-384" /* what OpenSSL lacks is left out */
 #define ACME_HTTP_TIMEOUT_MS 30000
 
-/* Exactly one of ca_file and ca_sha256. Copied. */
+/* Judges a server by its certificates as they came (store_ctx: leaf and untrusted ones) instead of
+ * by roots and name. NULL: it is the one; else why not, a sentence that outlives the exchange. */
+typedef const char *acme_http_peer_fn(void *user, X509_STORE_CTX *store_ctx);
+/* Asked for each address right before it is connected to. NULL: it may be; else what it is, static.
+ */
+typedef const char *acme_http_address_fn(void *user, const struct sockaddr *address);
+
+/* Exactly one of ca_file, ca_sha256, system_roots and peer. Copied. */
 struct acme_http_config {
-    const char *ca_file;      /* PEM; the system's roots are never used */
+    const char *ca_file;      /* PEM; the system's roots are not used beside it */
     const uint8_t *ca_sha256; /* 32 bytes: SHA-256 of the root's DER. The server must send that root
                                  at the end of its chain, which is then verified in full */
     const char *cert_file;    /* PEM, leaf first: shown to a server that asks; NULL: none */
@@ -25,6 +36,11 @@ struct acme_http_config {
      * the client lives; NULL: none. */
     const STACK_OF(X509) * client_chain;
     EVP_PKEY *client_key;
+    bool system_roots;        /* of the distribution, as libcurl finds them */
+    acme_http_peer_fn *peer;
+    void *peer_user;
+    acme_http_address_fn *address; /* NULL: any */
+    void *address_user;
     bool proxy_from_env;    /* obey https_proxy/no_proxy; otherwise never a proxy */
     bool tls12;             /* TLS 1.2, too: for servers that are not ours */
     int connect_timeout_ms; /* 0 = 10 s */
@@ -63,7 +79,8 @@ ATT_MUST_USE enum att_rc acme_http_new(const struct acme_http_config *config,
                                        struct acme_http **ret_http, struct att_err *err);
 void acme_http_free(struct acme_http *http);
 /* ATT_OK means an answer was read, whatever its status. ATT_E_UNREACHABLE (connect, DNS, reset),
- * ATT_E_TIMEOUT, ATT_E_AUTH (the server's certificate; reason "issuerTls"), ATT_E_LIMIT (body too
+ * ATT_E_TIMEOUT, ATT_E_AUTH (the server's certificate; reason "issuerTls"), ATT_E_DENIED (all its
+ * addresses are such that none is connected to; reason "addressRefused"), ATT_E_LIMIT (body too
  * big), ATT_E_GONE (cancelled), ATT_E_INVAL (not https). The caller calls
  * acme_http_response_done. */
 ATT_MUST_USE enum att_rc acme_http_perform(struct acme_http *http,

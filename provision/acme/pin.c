@@ -71,8 +71,22 @@ static int verify_pinned(X509_STORE_CTX *store_ctx, struct acme_pin *pin)
     return good;
 }
 
+static int verify_by_peer(X509_STORE_CTX *store_ctx, struct acme_pin *pin)
+{
+    const char *why = pin->peer(pin->peer_user, store_ctx);
+    if (why) {
+        return refuse(store_ctx, pin, X509_V_ERR_APPLICATION_VERIFICATION, why);
+    }
+    ERR_clear_error();
+    X509_STORE_CTX_set_error(store_ctx, X509_V_OK);
+    return 1;
+}
+
 int acme_pin_verify(X509_STORE_CTX *store_ctx, void *arg)
 {
     struct acme_pin *pin = arg;
+    if (pin->peer) {
+        return verify_by_peer(store_ctx, pin);
+    }
     return pin->pinned ? verify_pinned(store_ctx, pin) : verify(store_ctx, pin);
 }

@@ -8,9 +8,12 @@
 #include <openssl/types.h>
 
 struct acme_pin {
+    /* Where it is set it alone decides: NULL, or why it is not trusted. */
+    const char *(*peer)(void *user, X509_STORE_CTX *store_ctx);
+    void *peer_user;
     bool pinned; /* otherwise the context's own store (the CA file) is the anchor */
     uint8_t sha256[ATT_SHA256_LEN];
-    const char *why; /* set by a refusal: a sentence, static */
+    const char *why; /* set by a refusal: a sentence, static or peer's */
 };
 
 /* For SSL_CTX_set_cert_verify_callback; arg is a struct acme_pin. A pinned root must be among the

@@ -77,6 +77,14 @@ enum att_rc issuer_admin_ca_bundle(struct issuer_admin_call *, struct store_tx *
 enum att_rc issuer_admin_ca_jwt(struct issuer_admin_call *, struct store_tx *, struct att_err *);
 enum att_rc issuer_admin_ca_jwt_replace(struct issuer_admin_call *, struct store_tx *,
                                         struct att_err *);
+enum att_rc issuer_admin_federation_list(struct issuer_admin_call *, struct store_tx *,
+                                         struct att_err *);
+enum att_rc issuer_admin_federation_show(struct issuer_admin_call *, struct store_tx *,
+                                         struct att_err *);
+enum att_rc issuer_admin_federation_refresh(struct issuer_admin_call *, struct store_tx *,
+                                            struct att_err *);
+enum att_rc issuer_admin_federation_reset(struct issuer_admin_call *, struct store_tx *,
+                                          struct att_err *);
 enum att_rc issuer_admin_audit_list(struct issuer_admin_call *, struct store_tx *,
                                     struct att_err *);
 enum att_rc issuer_admin_audit_why(struct issuer_admin_call *, struct store_tx *, struct att_err *);

@@ -58,6 +58,14 @@ static enum att_rc check_entry(const struct apply *a, const struct conf_entry *e
                              "agent %s: profile %s does not allow keys in the HSM module %s (hsms)",
                              entry->name, entry->profile, entry->hsm);
     }
+    for (size_t i = 0; i < entry->n_federates_with; i++) {
+        if (!conf_federated(a->settings->conf->federation, entry->federates_with[i])) {
+            return issuer_refuse(
+                err, ATT_E_INVAL, "federationUnknown",
+                "agent %s: federates_with: trust domain %.80s is not in the issuer's configuration",
+                entry->name, entry->federates_with[i]);
+        }
+    }
     return ATT_OK;
 }
 

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define FOLDERS 80
+#define FOLDERS 120
 
 /* Of freed memory at the end of a thread's heap this much stays; from this size on a block is
  * mapped by itself and goes back at once, as a request with logs does. */
@@ -21,7 +21,7 @@
 
 struct folders {
     struct proc_sandbox_path list[FOLDERS + 1];
-    char parents[7 + 2 + CONF_ADMIN_LIST_MAX][4096];
+    char parents[7 + 2 + CONF_ADMIN_LIST_MAX + 2 * CONF_FEDERATION_MAX][4096];
     size_t n, n_parents;
 };
 
@@ -79,6 +79,24 @@ static void add_admin(struct folders *folders, const struct conf_admin *admin)
     }
 }
 
+/* The system's roots where an endpoint has none of its own. */
+static void add_federation(struct folders *folders, const struct conf_federation *federation)
+{
+    bool system = false;
+    for (unsigned i = 0; federation && i < federation->n_trust_domains; i++) {
+        const struct conf_federated *d = &federation->trust_domains[i];
+        add_folder_of(folders, d->ca_file);
+        add_folder_of(folders, d->bundle_file);
+        system = system || (!d->by_spiffe && !d->ca_file);
+    }
+    if (system) {
+        add(folders, (struct proc_sandbox_path){"/etc/ssl/certs", PROC_PATH_READ});
+        add(folders, (struct proc_sandbox_path){"/usr/share/ca-certificates", PROC_PATH_READ});
+        add(folders,
+            (struct proc_sandbox_path){"/usr/local/share/ca-certificates", PROC_PATH_READ});
+    }
+}
+
 static enum att_rc enter(const struct conf_issuer *conf, const char *config, struct att_err *err)
 {
     struct folders folders = {0};
@@ -92,6 +110,7 @@ static enum att_rc enter(const struct conf_issuer *conf, const char *config, str
     add_folder_of(&folders, conf->tls ? conf->tls->key_file : NULL);
     add_folder_of(&folders, conf->jwt ? conf->jwt->cert_file : NULL);
     add_folder_of(&folders, conf->jwt ? conf->jwt->key_file : NULL);
+    add_federation(&folders, conf->federation);
     add_store(&folders, conf);
     add_admin(&folders, conf->admin);
     const struct proc_sandbox_opts opts = {.profile = PROC_PROFILE_ISSUERD, .paths = folders.list};

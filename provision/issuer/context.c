@@ -2,6 +2,7 @@
 #include "provision/issuer/admin_auth.h"
 #include "provision/issuer/alternates.h"
 #include "provision/issuer/generations.h"
+#include "provision/issuer/federation.h"
 #include "provision/issuer/jwt.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/revoke.h"
@@ -379,6 +380,9 @@ static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
     }
     if (!rc) {
         rc = issuer_jwt_start(issuer, err);
+    }
+    if (!rc) {
+        rc = issuer_federation_sync(issuer, err);
     }
     return rc || !issuer->settings->conf->dns ? rc : issuer_dns_start(issuer, err);
 }

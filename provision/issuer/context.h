@@ -62,6 +62,7 @@ struct issuer_claim;
 struct issuer_who;
 struct issuer_admin_auth;
 struct issuer_jwt;
+struct issuer_federation;
 
 /* What the main loop saw last (metrics.h). */
 enum issuer_health {
@@ -95,9 +96,10 @@ struct issuer {
     struct store *store;
     struct issuer_ca *ca;
     struct issuer_crls *crls;
-    struct issuer_jwt *jwt;       /* NULL: no tokens since the start */
-    struct issuer_dns_ca *dns_ca; /* NULL: no certificates for DNS names since the start */
-    struct issuer_http01 *http01; /* likewise */
+    struct issuer_jwt *jwt;               /* NULL: no tokens since the start */
+    struct issuer_federation *federation; /* while serving */
+    struct issuer_dns_ca *dns_ca;         /* NULL: no certificates for DNS names since the start */
+    struct issuer_http01 *http01;         /* likewise */
     char *workload_alternate, *dns_alternate; /* further chains, PEM; NULL: none */
     struct acme_nonces *nonces;
     struct acme_keys *keys;

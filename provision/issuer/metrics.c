@@ -1,6 +1,7 @@
 #include "provision/issuer/metrics.h"
 
 #include "provision/issuer/ca.h"
+#include "provision/issuer/federation.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/server.h"
 
@@ -315,6 +316,7 @@ enum att_rc issuer_metrics_write(struct issuer *issuer, enum att_metrics_form fo
     put_store(issuer, &m);
     put_certificates(issuer, &m);
     put_lists(issuer, &m);
+    issuer_federation_metrics(issuer, &m);
     att_metrics_end(&m);
     return att_buf_ok(ret_text, err);
 }

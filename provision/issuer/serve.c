@@ -3,6 +3,7 @@
 #include "provision/issuer/ca.h"
 #include "provision/issuer/dns.h"
 #include "provision/issuer/generations.h"
+#include "provision/issuer/federation.h"
 #include "provision/issuer/jwt.h"
 #include "provision/issuer/metrics.h"
 #include "provision/issuer/revoke.h"
@@ -149,6 +150,10 @@ static void reload(struct issuer *issuer)
         issuer_admin_auth_start(fresh->admin);
         att_log_level(fresh->conf->log_least);
         att_log(ATT_INFO, "reload.done", ATT_S("config", issuer->config_path));
+        struct att_err why = {0};
+        if (issuer_federation_sync(issuer, &why)) {
+            att_log_err(ATT_ERROR, "federation.sync", &why);
+        }
         issuer_ca_tick(issuer, true);
     }
     char status[STATUS_ROOM];
@@ -261,6 +266,9 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
         rc = issuer_jwt_server_new(issuer, &jwt, err);
     }
     if (!rc) {
+        rc = issuer_federation_start(issuer, err);
+    }
+    if (!rc) {
         rc = start_admin(issuer, &admin, err);
     }
     if (!rc) {
@@ -272,6 +280,7 @@ enum att_rc issuer_serve(struct issuer *issuer, struct att_err *err)
         loop(issuer);
         end_serving(issuer, server);
     }
+    issuer_federation_stop(issuer);
     att_ctl_server_free(admin);
     issuer_admin_server_free(https);
     issuer_crl_server_free(crl);

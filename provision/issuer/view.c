@@ -1,4 +1,5 @@
 /* M7: what a host may run, signed, with a version that only grows. */
+#include "provision/issuer/federation.h"
 #include "provision/issuer/generations.h"
 #include "provision/issuer/jwt.h"
 
@@ -48,7 +49,8 @@ struct view {
     const char *host_id, *account;
     struct store_host host;
     json_t *labels, *entries, *policies;
-    json_t *tokens; /* NULL: none are minted */
+    json_t *tokens;                 /* NULL: none are minted */
+    json_t *federates, *federation; /* trust domains that entries name; their bundles */
     int64_t version;
 };
 
@@ -61,7 +63,12 @@ static enum att_rc add_entry(void *user, const void *record, struct att_err *err
     enum att_rc rc = conf_entry_from_json(json, &entry, err);
     if (!rc && conf_entry_selects(entry, v->host.id, v->labels)) {
         const struct conf_profile *profile = conf_issuer_profile(v->settings->conf, entry->profile);
-        json_t *workload = NULL, *measured = NULL, *audiences = NULL;
+        json_t *workload = NULL, *measured = NULL, *audiences = NULL, *federates = NULL;
+        for (size_t i = 0; i < entry->n_federates_with && v->settings->conf->federation; i++) {
+            federates = federates ? federates : json_array();
+            json_array_append_new(federates, json_string(entry->federates_with[i]));
+            json_object_set_new(v->federates, entry->federates_with[i], json_true());
+        }
         for (size_t i = 0; i < entry->n_audiences && v->settings->conf->jwt; i++) {
             audiences = audiences ? audiences : json_array();
             json_array_append_new(audiences, json_string(entry->audiences[i]));
@@ -73,15 +80,17 @@ static enum att_rc add_entry(void *user, const void *record, struct att_err *err
         if (!rc) {
             bool rsa = att_keytype_is_rsa(entry->key_type);
             json_array_append_new(
-                v->entries, json_pack("{s:s, s:s, s:s, s:s*, s:s*, s:s, s:I, s:o, s:o*, s:o*}",
-                                      "name", row->name, "spiffeId", row->spiffe_id, "key",
-                                      conf_key_kind_name(entry->key), "keyType",
-                                      rsa ? att_keytype_name(entry->key_type) : NULL, "hsm",
-                                      entry->hsm, "profile", entry->profile, "lifetimeS",
-                                      (json_int_t)(profile ? profile->lifetime_s : 0), "workload",
-                                      workload, "measured", measured, "audiences", audiences));
+                v->entries,
+                json_pack(
+                    "{s:s, s:s, s:s, s:s*, s:s*, s:s, s:I, s:o, s:o*, s:o*, s:o*}", "name",
+                    row->name, "spiffeId", row->spiffe_id, "key", conf_key_kind_name(entry->key),
+                    "keyType", rsa ? att_keytype_name(entry->key_type) : NULL, "hsm", entry->hsm,
+                    "profile", entry->profile, "lifetimeS",
+                    (json_int_t)(profile ? profile->lifetime_s : 0), "workload", workload,
+                    "measured", measured, "audiences", audiences, "federatesWith", federates));
         } else {
             json_decref(audiences);
+            json_decref(federates);
         }
     }
     conf_entry_free(entry);
@@ -134,6 +143,10 @@ static enum att_rc gather(void *user, struct store_tx *tx, struct att_err *err)
     v->labels = issuer_json(v->host.labels);
     if (!rc && strcmp(v->host.state, STORE_HOST_APPROVED) == 0) {
         rc = store_each(tx, &store_entries, NULL, NULL, add_entry, v, err);
+    }
+    if (!rc && json_object_size(v->federates) > 0) {
+        rc = issuer_federation_view(v->settings->conf->federation, tx, v->federates, &v->federation,
+                                    err);
     }
     return rc ? rc : store_each(tx, &store_policies, NULL, NULL, add_policy, v, err);
 }
@@ -193,6 +206,9 @@ static enum att_rc sign_view(struct view *v, struct att_buf *ret_jws, struct att
     if (json && v->tokens) {
         json_object_set(json, "tokens", v->tokens);
     }
+    if (json && json_array_size(v->federation) > 0) {
+        json_object_set(json, "federation", v->federation);
+    }
     att_autobuf payload = {0}, header = {0};
     if (!json) {
         return att_fail(err, ATT_E_NOMEM, "host view: no memory");
@@ -222,7 +238,8 @@ enum att_rc issuer_view_answer(struct issuer *issuer, const char *host, const ch
                      .host_id = host,
                      .account = account,
                      .entries = json_array(),
-                     .policies = json_array()};
+                     .policies = json_array(),
+                     .federates = json_object()};
     enum att_rc rc = store_run(issuer->store, false, gather, &v, err);
     if (rc == ATT_E_RETRY) {
         rc = issuer_generations_refresh(issuer, err);
@@ -248,6 +265,8 @@ enum att_rc issuer_view_answer(struct issuer *issuer, const char *host, const ch
     json_decref(v.entries);
     json_decref(v.policies);
     json_decref(v.tokens);
+    json_decref(v.federates);
+    json_decref(v.federation);
     store_record_done(&store_hosts, &v.host);
     return rc;
 }

@@ -103,6 +103,9 @@ static const struct issuer_duty duties[] = {
     {"ca.activate", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
     {"ca.retire", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
     {"ca.jwt.replace", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
+    {"federation.refresh", CA_OPERATOR, ISSUER_REACH_ALL, 0, false},
+    /* What was learned of a trust domain counts no more: whom agents trust hangs on it. */
+    {"federation.reset", CA_OPERATOR, ISSUER_REACH_ALL, CA_OPERATOR, false},
     /* These ask for the roles of what was proposed. */
     {"proposal.approve", APPROVER | AUDITOR | CA_OPERATOR, ISSUER_REACH_PART, 0, false},
     {"proposal.reject", EVERY, ISSUER_REACH_PART, 0, false},
@@ -120,9 +123,9 @@ struct issuer_duty issuer_duty_of(const char *op, bool write)
         return (struct issuer_duty){op, roles, ISSUER_REACH_ALL, roles, false};
     }
     /* A noun with its dot is all of its reading; ca's is named one by one. */
-    static const char *const read[] = {"status",     "host.", "entry.",    "policy.",
-                                       "allowlist.", "cert.", "proposal.", "ca.status",
-                                       "ca.bundle",  "ca.jwt"};
+    static const char *const read[] = {"status",     "host.",  "entry.",     "policy.",
+                                       "allowlist.", "cert.",  "proposal.",  "ca.status",
+                                       "ca.bundle",  "ca.jwt", "federation."};
     for (size_t i = 0; i < sizeof read / sizeof read[0]; i++) {
         size_t len = strlen(read[i]);
         bool noun = read[i][len - 1] == '.';

@@ -158,6 +158,12 @@ const struct store_migration store_migrations[] = {
          " data BLOB NOT NULL, entries BIGINT NOT NULL, created_at BIGINT NOT NULL);"},
     /* Which of a host's HSM modules has an order's key. */
     {15, "ALTER TABLE orders ADD COLUMN hsm TEXT NOT NULL DEFAULT '';"},
+    /* Bundles of other trust domains, and how the last look at each endpoint ended. */
+    {16, "CREATE TABLE federated (name TEXT PRIMARY KEY, bundle TEXT NOT NULL,"
+         " sha256 TEXT NOT NULL, source TEXT NOT NULL, outcome TEXT NOT NULL,"
+         " reason TEXT NOT NULL, detail TEXT NOT NULL, sequence BIGINT NOT NULL,"
+         " hint_s BIGINT NOT NULL, anew BIGINT NOT NULL, failures BIGINT NOT NULL,"
+         " tried_at BIGINT NOT NULL, fetched_at BIGINT NOT NULL, changed_at BIGINT NOT NULL);"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

@@ -13,7 +13,7 @@
 #include "attestd/base/metrics.h"
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 15
+#define STORE_SCHEMA_VERSION 16
 
 struct store;
 struct store_tx;
@@ -71,7 +71,8 @@ struct store_table {
 extern const struct store_table store_accounts, store_hosts, store_host_eks, store_ek_claims,
     store_tickets, store_aks, store_orders, store_certs, store_entries, store_policies,
     store_allowlists, store_dns_orders, store_dns_authzs, store_renewals, store_authorities,
-    store_issuers, store_proposals, store_admin_requests, store_step_pending, store_jwt_keys;
+    store_issuers, store_proposals, store_admin_requests, store_step_pending, store_jwt_keys,
+    store_federated;
 
 void store_record_done(const struct store_table *table, void *record);
 /* ATT_E_NOTFOUND when there is none; record must be zeroed and is filled only on success. */
@@ -436,6 +437,25 @@ struct store_policy {
     char *name;
     char *json;
     int64_t version, updated_at;
+};
+
+/* The last good bundle of another trust domain. */
+#define STORE_FEDERATED_ENDPOINT "endpoint"
+#define STORE_FEDERATED_FILE     "file"
+struct store_federated {
+    char *name;    /* the trust domain's */
+    char *bundle;  /* JSON (provision/federation/bundle.h); empty: none was ever taken */
+    char *sha256;  /* of that text, hex; or empty */
+    char *source;  /* where it is from: STORE_FEDERATED_…; or empty */
+    char *outcome; /* of the last look: "updated", "unchanged", "refused", "away"; or empty */
+    char *reason, *detail; /* of one that failed */
+    int64_t sequence;      /* spiffe_sequence; -1: it had none */
+    int64_t hint_s;        /* spiffe_refresh_hint; -1: it had none */
+    int64_t anew;          /* 1: the next one counts whatever was known before */
+    int64_t failures;      /* looks that failed, since one did not */
+    int64_t tried_at;      /* the last look; 0: look at once */
+    int64_t fetched_at;    /* the last look at which the endpoint's bundle was good; 0: none */
+    int64_t changed_at;
 };
 
 /* ---- single values and counters ---------------------------------------------------------------

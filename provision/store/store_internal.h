@@ -4,7 +4,7 @@
 
 #include "provision/store/store.h"
 
-#define STORE_TABLES      20
+#define STORE_TABLES      21
 #define STORE_COLUMNS_MAX 32
 
 /* The SQL of one table, made once at open: statements are cached under their address. */

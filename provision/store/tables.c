@@ -270,10 +270,22 @@ static const struct store_column jwt_keys[] = {
 };
 TABLE(store_jwt_keys, "jwt_keys", store_jwt_key, jwt_keys);
 
+static const struct store_column federated[] = {
+    TEXT(store_federated, name),      TEXT(store_federated, bundle),
+    TEXT(store_federated, sha256),    TEXT(store_federated, source),
+    TEXT(store_federated, outcome),   TEXT(store_federated, reason),
+    TEXT(store_federated, detail),    INT(store_federated, sequence),
+    INT(store_federated, hint_s),     INT(store_federated, anew),
+    INT(store_federated, failures),   INT(store_federated, tried_at),
+    INT(store_federated, fetched_at), INT(store_federated, changed_at),
+};
+TABLE(store_federated, "federated", store_federated, federated);
+
 const struct store_table *const store_tables[STORE_TABLES] = {
     &store_accounts,       &store_hosts,       &store_host_eks,     &store_ek_claims,
     &store_tickets,        &store_aks,         &store_orders,       &store_certs,
     &store_entries,        &store_policies,    &store_dns_orders,   &store_dns_authzs,
     &store_renewals,       &store_authorities, &store_issuers,      &store_proposals,
     &store_admin_requests, &store_allowlists,  &store_step_pending, &store_jwt_keys,
+    &store_federated,
 };

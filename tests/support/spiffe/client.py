@@ -39,7 +39,8 @@ def sha(data):
 
 def show_bundles(answer):
     say(bundles={name: sha(der) for name, der in answer.bundles.items()},
-        sizes=[len(der) for der in answer.bundles.values()], crl=[sha(one) for one in answer.crl])
+        sizes=[len(der) for der in answer.bundles.values()],
+        roots={name: certificates(der) for name, der in answer.bundles.items()}, crl=[sha(one) for one in answer.crl])
 
 
 def show_chain(answer):
@@ -63,13 +64,23 @@ def show_svid(answer):
     say(svids=len(answer.svids), id=one.spiffe_id, uris=uris, leaf=sha(leaf.public_bytes(form[0])),
         fits=key.public_key().public_bytes(*form) == leaf.public_key().public_bytes(*form), key=sha(one.x509_svid_key),
         pkcs8=again == one.x509_svid_key, bundle=sha(one.bundle), crl=[sha(one) for one in answer.crl],
-        marked=any(b"exportable" in one for one in held), life=life)
+        marked=any(b"exportable" in one for one in held), life=life,
+        federated={name: sha(der) for name, der in answer.federated_bundles.items()})
 
 
 def der_len(data):
     """Of the first of several values in a row."""
     octets = data[1] & 0x7f if data[1] & 0x80 else 0
     return 2 + octets + (int.from_bytes(data[2:2 + octets], "big") if octets else data[1])
+
+
+def certificates(data):
+    """How many there are in a row."""
+    n = 0
+    while data:
+        data = data[der_len(data):]
+        n += 1
+    return n
 
 
 def stream(call, show):

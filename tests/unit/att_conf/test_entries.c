@@ -109,6 +109,40 @@ static void test_hsm_module(void **state)
     conf_entries_free(entries);
 }
 
+static void test_federates_with(void **state)
+{
+    (void)state;
+    struct conf_entries *entries = NULL;
+    struct conf_entry *again = NULL;
+    json_t *json = NULL;
+#define F(list) A(HOSTS WORK KEY "    federates_with: " list "\n")
+    refused(F("[]"), 9, "agents[0].federates_with", "");
+    refused(F("partner.example"), 9, "agents[0].federates_with", "");
+    refused(F("[Partner]"), 9, "agents[0].federates_with[0]", "");
+    refused(F("[\"spiffe://partner.example\"]"), 9, "agents[0].federates_with[0]", "");
+    refused(F("[a, b, a]"), 9, "agents[0].federates_with[2]", "twice");
+    refused(F("[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q]"), 9, "agents[0].federates_with",
+            "");
+    assert_int_equal(
+        conf_entries_parse(att_slice_str(F("[b.example, a.example]")), &entries, NULL, NULL),
+        ATT_OK);
+    assert_int_equal(conf_entry_to_json(&entries->agents[0], &json, NULL), ATT_OK);
+    assert_int_equal(conf_entry_from_json(json, &again, NULL), ATT_OK);
+    assert_int_equal(again->n_federates_with, 2);
+    assert_true(conf_entry_federates_with(again, "a.example"));
+    assert_true(conf_entry_federates_with(again, "b.example"));
+    assert_false(conf_entry_federates_with(again, "example"));
+    json_decref(json);
+    conf_entry_free(again);
+    conf_entries_free(entries);
+    assert_int_equal(conf_entries_parse(att_slice_str(A(HOSTS WORK KEY)), &entries, NULL, NULL),
+                     ATT_OK);
+    assert_int_equal(conf_entry_to_json(&entries->agents[0], &json, NULL), ATT_OK);
+    assert_null(json_object_get(json, "federates_with")); /* byte for byte as before */
+    json_decref(json);
+    conf_entries_free(entries);
+}
+
 static void test_audiences(void **state)
 {
     (void)state;
@@ -416,11 +450,11 @@ static void test_clashes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_key_types), cmocka_unit_test(test_hsm_module),
-        cmocka_unit_test(test_audiences), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_too_many),  cmocka_unit_test(test_accepted),
-        cmocka_unit_test(test_json),      cmocka_unit_test(test_workloads_json),
-        cmocka_unit_test(test_clashes),
+        cmocka_unit_test(test_key_types),      cmocka_unit_test(test_hsm_module),
+        cmocka_unit_test(test_audiences),      cmocka_unit_test(test_federates_with),
+        cmocka_unit_test(test_refused),        cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_accepted),       cmocka_unit_test(test_json),
+        cmocka_unit_test(test_workloads_json), cmocka_unit_test(test_clashes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* hostView documents: who signed, and the form of what was signed. */
+#include "attestd/host/federation.h"
 #include "attestd/host/view.h"
 #include "tests/unit/host/world.h"
 
@@ -183,12 +184,89 @@ static void test_issuer_roots(void **state)
     }
 }
 
+/* Other trust domains' bundles, and who is given them: whole or not at all. */
+static void test_federation(void **state)
+{
+    struct world *w = *state;
+    att_autojson *good = payload(w);
+    const char *pem = att_buf_cstr(&w->workload_pem);
+    json_t *entry = json_array_get(json_object_get(good, "entries"), 0);
+    json_t *one = json_pack("{s:s, s:s, s:[{s:s}]}", "trustDomain", "partner.example", "roots", pem,
+                            "keys", "kid", "k");
+    json_t *two =
+        json_pack("{s:s, s:s, s:[]}", "trustDomain", "empty.example", "roots", "", "keys");
+    json_object_set_new(good, "federation", json_pack("[O, O]", one, two));
+    json_object_set_new(entry, "federatesWith",
+                        json_pack("[s, s]", "unknown.example", "partner.example"));
+    att_autobuf text = {0};
+    struct host_view view = {0};
+    assert_int_equal(att_json_dump(good, false, &text, NULL), ATT_OK);
+    assert_int_equal(host_view_payload_parse(att_buf_slice(&text), &view, NULL), ATT_OK);
+    const struct host_federation *f = view.federation;
+    assert_int_equal(f->n, 2);
+    assert_string_equal(f->v[0].trust_domain, "partner.example");
+    assert_int_equal(f->v[0].n_roots, 1);
+    assert_true(att_slice_eq_str(att_buf_slice(&f->v[0].keys), "{\"keys\":[{\"kid\":\"k\"}]}"));
+    assert_true(att_slice_eq_str(att_buf_slice(&f->v[0].agents), "market-data\n"));
+    assert_int_equal(f->v[1].n_roots, 0);
+    assert_int_equal(f->v[1].agents.len, 0);
+    uint64_t number = f->number;
+    assert_int_not_equal(number, 0);
+    host_view_done(&view);
+    /* Somebody else is given it: another number. */
+    json_object_del(entry, "federatesWith");
+    att_buf_reset(&text);
+    assert_int_equal(att_json_dump(good, false, &text, NULL), ATT_OK);
+    assert_int_equal(host_view_payload_parse(att_buf_slice(&text), &view, NULL), ATT_OK);
+    assert_true(view.federation->number != number);
+    host_view_done(&view);
+
+    json_t *many = json_array(), *names = json_array();
+    for (int i = 0; i <= PROC_FEDERATED_MAX; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "d%d.example", i);
+        json_array_append_new(
+            many, json_pack("{s:s, s:s, s:[]}", "trustDomain", name, "roots", "", "keys"));
+        json_array_append_new(names, json_string(name));
+    }
+    json_t *const bad[] = {
+        json_object(),
+        json_string(pem),
+        json_pack("[s]", "partner.example"),
+        json_pack("[O, O]", one, one),
+        json_pack("[{s:s, s:[]}]", "trustDomain", "a.example", "keys"), /* roots, be it "" */
+        json_pack("[{s:s, s:s}]", "trustDomain", "a.example", "roots", ""),
+        json_pack("[{s:s, s:s, s:{}}]", "trustDomain", "a.example", "roots", "", "keys"),
+        json_pack("[{s:s, s:s, s:[]}]", "trustDomain", "a.example", "roots", "no PEM", "keys"),
+        json_pack("[{s:s, s:s, s:[]}]", "trustDomain", "bank.example", "roots", "", "keys"),
+        json_pack("[{s:s, s:s, s:[]}]", "trustDomain", "A.example", "roots", "", "keys"),
+        json_pack("[{s:s, s:s, s:[]}]", "trustDomain", "", "roots", "", "keys"),
+        many,
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_non_null(bad[i]);
+        json_object_set_new(good, "federation", bad[i]);
+        assert_int_not_equal(parse_payload(good), ATT_OK);
+    }
+    json_object_set_new(good, "federation", json_array());
+    assert_int_equal(parse_payload(good), ATT_OK);
+    json_t *const lists[] = {json_object(), json_string("partner.example"), json_pack("[i]", 1),
+                             json_pack("[s, s]", "a.example", "a.example"), names};
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        json_object_set_new(entry, "federatesWith", lists[i]);
+        assert_int_not_equal(parse_payload(good), ATT_OK);
+    }
+    json_decref(one);
+    json_decref(two);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_signer, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(test_another_hosts_view, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(test_issuer_roots, world_setup, world_teardown),
+        cmocka_unit_test_setup_teardown(test_federation, world_setup, world_teardown),
         cmocka_unit_test_setup_teardown(test_form, world_setup, world_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

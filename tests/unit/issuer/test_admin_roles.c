@@ -16,11 +16,11 @@
 static bool only_reads(const char *op)
 {
     static const char *const read[] = {
-        "status",        "host.list",   "host.show",     "entry.list",    "entry.show",
-        "policy.list",   "policy.show", "policy.dryrun", "cert.list",     "ca.status",
-        "ca.bundle",     "ca.jwt",      "audit.list",    "audit.why",     "audit.evidence",
-        "audit.verify",  "audit.prove", "audit.export",  "proposal.list", "proposal.show",
-        "allowlist.list"};
+        "status",         "host.list",       "host.show",      "entry.list",    "entry.show",
+        "policy.list",    "policy.show",     "policy.dryrun",  "cert.list",     "ca.status",
+        "ca.bundle",      "ca.jwt",          "audit.list",     "audit.why",     "audit.evidence",
+        "audit.verify",   "audit.prove",     "audit.export",   "proposal.list", "proposal.show",
+        "allowlist.list", "federation.list", "federation.show"};
     for (size_t i = 0; i < sizeof read / sizeof read[0]; i++) {
         if (strcmp(read[i], op) == 0) {
             return true;

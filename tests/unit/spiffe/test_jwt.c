@@ -9,31 +9,43 @@
 
 struct rig {
     EVP_PKEY *key, *other;
-    struct jwt_bundle bundle;
+    struct oidc_jwks *jwks, *theirs; /* of bank.example: key; of partner.example: other */
+    struct jwt_keys keys;
 };
 
-static void rig_new(struct rig *r)
+static struct oidc_jwks *set_of(EVP_PKEY *key, const char *kid)
 {
     att_autobuf text = {0};
     json_t *jwk = NULL;
+    struct oidc_jwks *jwks = NULL;
     unsigned char *der = NULL;
-    *r = (struct rig){.key = EVP_EC_gen("P-256"), .other = EVP_EC_gen("P-256")};
-    int len = i2d_PUBKEY(r->key, &der);
+    int len = i2d_PUBKEY(key, &der);
     assert_true(len > 0);
     assert_int_equal(acme_spki_to_jwk(ATT_SLICE(der, (size_t)len), &jwk, NULL), ATT_OK);
     OPENSSL_free(der);
-    json_object_set_new(jwk, "kid", json_string("k"));
+    json_object_set_new(jwk, "kid", json_string(kid));
     json_object_set_new(jwk, "alg", json_string("ES256"));
     json_t *set = json_pack("{s:[o]}", "keys", jwk);
     assert_int_equal(att_json_dump(set, false, &text, NULL), ATT_OK);
     json_decref(set);
-    assert_int_equal(oidc_jwks_parse(att_buf_slice(&text), &r->bundle.jwks, NULL), ATT_OK);
-    snprintf(r->bundle.trust_domain, sizeof r->bundle.trust_domain, "bank.example");
+    assert_int_equal(oidc_jwks_parse(att_buf_slice(&text), &jwks, NULL), ATT_OK);
+    return jwks;
+}
+
+static void rig_new(struct rig *r)
+{
+    *r = (struct rig){.key = EVP_EC_gen("P-256"), .other = EVP_EC_gen("P-256")};
+    r->jwks = set_of(r->key, "k");
+    r->theirs = set_of(r->other, "theirs");
+    r->keys.of[0].trust_domain = "bank.example";
+    r->keys.of[0].jwks = r->jwks;
+    r->keys.n = 1;
 }
 
 static void rig_free(struct rig *r)
 {
-    oidc_jwks_free(r->bundle.jwks);
+    oidc_jwks_free(r->jwks);
+    oidc_jwks_free(r->theirs);
     EVP_PKEY_free(r->key);
     EVP_PKEY_free(r->other);
 }
@@ -46,7 +58,7 @@ static void judged(const struct rig *r, EVP_PKEY *key, const char *header, const
     struct oidc_jwt jwt = {0};
     struct att_err err = {0};
     sign_token(key, false, 0, header, claims, &token);
-    enum att_rc rc = spiffed_jwt_judge(&r->bundle, att_buf_cstr(&token), "a", NOW, &jwt, &err);
+    enum att_rc rc = spiffed_jwt_judge(&r->keys, att_buf_cstr(&token), "a", NOW, &jwt, &err);
     if (strcmp(err.reason, reason) != 0) {
         print_error("%s: expected \"%s\", got %s (%s)\n", claims, reason, err.reason, err.msg);
     }
@@ -91,6 +103,33 @@ static void test_judge(void **state)
     rig_free(&r);
 }
 
+#define PARTNER "{\"sub\":\"spiffe://partner.example/agent/x\",\"aud\":\"a\",\"exp\":1800000200}"
+#define THEIRS  "{\"alg\":\"ES256\",\"kid\":\"theirs\"}"
+
+/* A token of another trust domain holds by that one's keys alone, and where the agent federates
+ * with it. */
+static void test_federated(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_new(&r);
+    judged(&r, r.other, THEIRS, PARTNER, "tokenDomain");
+    r.keys.of[1].trust_domain = "partner.example";
+    r.keys.of[1].jwks = r.theirs;
+    r.keys.n = 2;
+    judged(&r, r.other, THEIRS, PARTNER, "");
+    judged(&r, r.key, H, PARTNER, "tokenKid");      /* ours, for one of theirs */
+    judged(&r, r.other, THEIRS, C(""), "tokenKid"); /* theirs, for one of ours */
+    judged(&r, r.key, THEIRS, PARTNER, "tokenSignature");
+    judged(&r, r.other, THEIRS,
+           "{\"sub\":\"spiffe://third.example/x\",\"aud\":\"a\",\"exp\":1800000200}",
+           "tokenDomain");
+    judged(&r, r.key, H, C(""), "");
+    r.keys.of[1].jwks = NULL; /* it has none that verifies here */
+    judged(&r, r.other, THEIRS, PARTNER, "tokenKid");
+    rig_free(&r);
+}
+
 static void test_claims(void **state)
 {
     (void)state;
@@ -113,6 +152,8 @@ static void test_claims(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_judge), cmocka_unit_test(test_claims)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_judge),
+                                       cmocka_unit_test(test_federated),
+                                       cmocka_unit_test(test_claims)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -289,7 +289,7 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
         "ALTER TABLE orders DROP COLUMN parent; ALTER TABLE orders DROP COLUMN hsm;"
         "ALTER TABLE tickets DROP COLUMN created_by; ALTER TABLE hosts DROP COLUMN registered_by;"
         "DROP TABLE proposals; DROP TABLE admin_requests; DROP TABLE allowlists;"
-        "DROP TABLE jwt_keys;"
+        "DROP TABLE jwt_keys; DROP TABLE federated;"
         "ALTER TABLE orders DROP COLUMN replaces; ALTER TABLE certs DROP COLUMN replaced;"
         "ALTER TABLE certs DROP COLUMN firmware;"
         "DROP TABLE step_pending; DROP TABLE dns_authzs; DROP TABLE dns_orders; DROP TABLE "

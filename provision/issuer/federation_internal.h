@@ -1,0 +1,24 @@
+/* What the files of federation share. */
+#ifndef PROVISION_ISSUER_FEDERATION_INTERNAL_H
+#define PROVISION_ISSUER_FEDERATION_INTERNAL_H
+
+#include "provision/federation/bundle.h"
+#include "provision/issuer/federation.h"
+
+/* A bundle on its way into the store. */
+struct take {
+    struct issuer *issuer;
+    const char *name;
+    const struct federation_bundle *bundle;
+    bool from_file;
+    int64_t now;
+    bool changed; /* after it: it is another than before */
+};
+/* A transaction (struct take): looks whether it may be theirs, and puts it in the place of what was
+ * there. ATT_E_RETRY: issuer_generations_refresh, and again. */
+enum att_rc federation_take(void *user, struct store_tx *tx, struct att_err *err);
+/* The row, or one of a trust domain of which nothing is known. */
+ATT_MUST_USE enum att_rc federation_row(struct store_tx *tx, const char *name,
+                                        struct store_federated *ret, struct att_err *err);
+
+#endif
