@@ -247,6 +247,20 @@ struct conf_ca {
     char *publish_wait; /* 24h; from a new root's publication to the first certificate under it */
 };
 
+/* A TPM of this machine that signs the audit log's checkpoints, too, and guards them by a counter:
+ * attest-issuerd-tpm's. Off where the section is not there. */
+struct conf_log_tpm {
+    char *tcti;             /* device:/dev/tpmrm0 */
+    char *dir;              /* the folder of its socket; run_dir/tpm */
+    char *user;             /* who serves there, beside root; NULL: the issuer's own user */
+    char *state_dir;        /* /var/lib/attest-issuerd-tpm */
+    char *counter;          /* its NV index; 0x01804c47 */
+    char *counter_interval; /* 1h; the counter rises so often at most, as a mean: NV wears */
+    /* derived */
+    uint32_t counter_index;
+    int64_t counter_interval_s;
+};
+
 /* Where something of our own listens. */
 struct conf_listener {
     bool none;
@@ -281,6 +295,7 @@ struct conf_issuer {
     struct conf_admin *admin;     /* NULL: the socket only, without four eyes */
     struct conf_ca *ca;           /* NULL: the defaults */
     struct conf_jwt *jwt;         /* NULL: no tokens */
+    struct conf_log_tpm *log_tpm; /* NULL: no TPM signs the log */
     struct conf_attestd_hsm *hsm; /* for attestd-hsmd --issuer; NULL: no key is in an HSM */
     /* Metrics and health: ADDRESS:PORT, "unix:PATH" (unix:run_dir/metrics.sock), or "none" */
     char *metrics_listen;
