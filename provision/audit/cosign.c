@@ -42,7 +42,7 @@ static enum att_rc know_key(const struct audit_log *log, const struct audit_cosi
     return audit_p256_vkey_make(log->key.vkey.name, ATT_SLICE_ARRAY(now->spki), ret_vkey, err);
 }
 
-static enum att_rc save_key(const struct audit_log *log, struct att_err *err)
+enum att_rc audit_log_save_tpm_vkey(const struct audit_log *log, struct att_err *err)
 {
     char file[AUDIT_FILE_ROOM], text[AUDIT_P256_VKEY_MAX + 1];
     audit_log_tpm_vkey_file(log->state_dir, file);
@@ -175,9 +175,6 @@ enum att_rc audit_log_cosign(struct audit_log *log, struct store *store,
     rc = rc ? rc : know_key(log, ret_now, &log->tpm_vkey, ret_linked, err);
     rc = rc ? rc : check_last(log, store, &ret_now->last, err);
     rc = rc ? rc : check_guard(log, ret_now, err);
-    if (!rc && *ret_linked) {
-        rc = save_key(log, err);
-    }
     if (rc) {
         return rc;
     }

@@ -38,7 +38,7 @@ ATT_MUST_USE enum att_rc audit_log_make_key(const char *state_dir, const char *o
 
 /* From now on checkpoints are published with cosigner's signature, and not without it. Right after
  * audit_log_open; copied. Says what the other process knows, and whether its key was not known here
- * before (then state_dir/audit.tpm.vkey was written). ATT_E_AUTH with reason
+ * before (then audit_log_save_tpm_vkey is called next). ATT_E_AUTH with reason
  *   "logTpmKey"      its key is another than the one that auditors know
  *   "logOrigin"      it signs another log
  *   "logRolledBack"  it has signed more than the table has; the newest checkpoint is older than the
@@ -50,6 +50,8 @@ ATT_MUST_USE enum att_rc audit_log_cosign(struct audit_log *log, struct store *s
                                           const struct audit_cosigner *cosigner,
                                           struct audit_cosigned *ret_now, bool *ret_linked,
                                           struct att_err *err);
+/* state_dir/audit.tpm.vkey: the key that auditors know. */
+ATT_MUST_USE enum att_rc audit_log_save_tpm_vkey(const struct audit_log *log, struct att_err *err);
 /* NULL: none. Any thread. */
 const struct audit_p256_vkey *audit_log_tpm_vkey(const struct audit_log *log);
 /* At the end of the process: the checkpoint that stands gets the next number of the counter, so
