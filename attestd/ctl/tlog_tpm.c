@@ -88,10 +88,17 @@ enum att_rc tlog_tpm_keys_parse(struct att_slice text, struct tlog_tpm_keys *ret
 enum att_rc tlog_tpm_keys_get(const char *word, struct tlog_tpm_keys *ret_keys, struct att_err *err)
 {
     att_autobuf text = ATT_BUF_INIT(TLOG_NOTE_MAX);
-    if (tlog_tpm_keys_parse(att_slice_str(word), ret_keys, NULL) == ATT_OK) {
+    struct att_err why = {0};
+    if (tlog_tpm_keys_parse(att_slice_str(word), ret_keys, &why) == ATT_OK) {
         return ATT_OK;
     }
     enum att_rc rc = att_io_read_file(word, TLOG_NOTE_MAX, &text, err);
+    if (rc == ATT_E_NOTFOUND && strchr(word, '+')) { /* a key, then, and not a good one */
+        rc = why.rc;
+        if (err) {
+            *err = why;
+        }
+    }
     rc = rc ? rc : tlog_tpm_keys_parse(att_buf_slice(&text), ret_keys, err);
     if (rc) {
         att_err_prefix(err, "--tpm-key %s", word);

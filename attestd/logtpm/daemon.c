@@ -258,6 +258,7 @@ static int act(const struct command *cmd)
     sigset_t signals;
     enum att_rc rc = load_config(cmd, &parts, &err);
     rc = rc ? rc : check_owner(parts.conf->log_tpm, &err);
+    att_log_setup(PROGRAM, ATT_WARN, false);
     if (rc == ATT_OK) {
         prepare(&signals);
         sigprocmask(SIG_UNBLOCK, &signals, NULL);

@@ -32,8 +32,6 @@ tpm_restart() { job_stop logtpm "${1:-TERM}" && : > "$dir/log/logtpm.log" && log
 tpm_refuses() { tpm_restart && wait_for 20 tpm_says "$1" && start_refused "$1"; }
 
 # ---- an older log gets a second signature -------------------------------------------------------------------
-start_refused logTpmAway
-ok "a TPM that is not there at the start: logTpmAway, and no issuer"
 logtpm_start
 job_start_issuer
 log_decide 2
@@ -76,7 +74,7 @@ refused logTpmSignature ctl audit check <(jq --rawfile c "$dir/copy/checkpoint" 
 refused logTpmMissing ctl audit check <(jq '.checkpoint |= sub("\n— [^\n]*\n$"; "\n")' "$dir/proof") --key "$key" --tpm-key "$vkey"
 copy 'sed -i "s/^tpm-counter .*/tpm-counter 99/" checkpoint'
 refused logSignature log_tpm_verify "$dir/copy"
-refused logTpmKey log_tpm_verify "$log" --tpm-key "$key"
+tpmkey=$key refused logTpmKey log_tpm_verify "$log"
 tpmkey=$(sed 's/+[0-9a-f]\{8\}+/+00000000+/' "$vkey") refused logTpmKey log_tpm_verify "$log"
 openssl ecparam -name prime256v1 -genkey -noout 2> /dev/null | openssl pkey -pubout -outform DER -out "$dir/tmp/other"
 other="$(cut -d+ -f1 "$vkey")+$(openssl dgst -sha256 -r "$dir/tmp/other" | cut -c 1-8)+$({ printf '\002' && cat "$dir/tmp/other"; } | base64 -w 0)"
@@ -95,6 +93,22 @@ job_start_issuer
 log_tpm_verify "$log" --since "$dir/first" --save "$dir/second" > /dev/null
 job_stop issuerd
 [ "$(log_counter "$log")" = $((counter + 1)) ] || job_fail "a start and an end without a decision count"
+
+# ---- the log's key is rotated: the TPM's lines stay ---------------------------------------------------------------
+(cd "$dir/issuer/ca" && mv log.key log.before.key && mv log.vkey log.before.vkey)
+job_start_issuer
+log_tpm_verify "$log" > /dev/null # the checkpoint that stood
+log_decide 1
+log_tpm_verify "$log" > /dev/null
+ctl audit verify "$log" --key "$dir/issuer/ca/log.before.vkey" --tpm-key "$vkey" --since "$dir/second" --save "$dir/second" > /dev/null
+[ "$(grep -c '^— ' "$log/checkpoint")" = 3 ] || job_fail "three signatures"
+job_stop issuerd
+rm "$dir/issuer/ca/log.before.key" "$dir/issuer/ca/log.before.vkey"
+job_start_issuer
+log_decide 1
+log_tpm_verify "$log" --save "$dir/second" > /dev/null
+job_stop issuerd
+ok "the log's key rotated, with the TPM's signature beside both"
 
 # ---- the disk is taken back -----------------------------------------------------------------------------------
 # The issuer's alone; the other process's alone; both, which the counter alone sees.
@@ -223,10 +237,16 @@ log_decide 1
 log_tpm_verify "$log" > /dev/null
 [ "$(ctl --json audit list --kind logTpm | jq -r '.records[-1].record.detail | fromjson | .reason')" = 'restored from a backup' ] || job_fail "not in the log"
 log_tpm_verify "$log" --save "$dir/fourth" > /dev/null
-refused logOrigin log_tpm_verify "$log" --since "$dir/last"
+refused logSignature log_tpm_verify "$log" --since "$dir/last" # it continues nothing
 job_stop issuerd
 job_stop logtpm
-refused 'nothing has been signed' act --new-log --reason twice || true
+cp "$dir/tpm-state/record.json" "$dir/tmp/record"
+act --new-log --reason again > /dev/null
+refused 'nothing has been signed' act --new-log --reason twice
+logtpm_start
+start_refused logRolledBack # the ended log goes on nowhere
+job_stop logtpm
+cp "$dir/tmp/record" "$dir/tpm-state/record.json"
 ok "a new log: refused until an operator says so, then it is in the log"
 
 # ---- another TPM -----------------------------------------------------------------------------------------------------
@@ -256,3 +276,8 @@ cp "$dir/tpm2-gone/record.json" "$dir/tpm2-state/"
 sed -i 's/"version":1/"version":2/' "$dir/tpm2-state/record.json"
 tpm_refuses logTpmRecord
 ok "another TPM: foreignTpm, logTpmKey; a folder that something was taken from: counterForeign, logTpmRecord"
+
+# ---- nobody there at the start ----------------------------------------------------------------------------------------
+job_stop logtpm
+start_refused logTpmAway
+ok "a TPM that is not there at the start: logTpmAway, and no issuer"
