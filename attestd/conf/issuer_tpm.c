@@ -5,21 +5,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#define OPT (CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL)
-#define STR(member)                                                                                \
-    CYAML_FIELD_STRING_PTR(#member, OPT, struct conf_log_tpm, member, 0, 4096)
+#define OPT         (CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL)
+#define STR(member) CYAML_FIELD_STRING_PTR(#member, OPT, struct conf_log_tpm, member, 0, 4096)
 
 /* The owner's indices (TCG Registry of Reserved TPM 2.0 Handles, 2.2). */
 #define INDEX_FIRST 0x01800000ul
 #define INDEX_LAST  0x01bffffful
 
 const cyaml_schema_field_t conf_log_tpm_fields[] = {
-    STR(tcti),
-    STR(dir),
-    STR(user),
-    STR(state_dir),
-    STR(counter),
-    STR(counter_interval),
+    STR(tcti),       STR(dir), STR(user), STR(state_dir), STR(counter), STR(counter_interval),
     CYAML_FIELD_END,
 };
 

@@ -121,8 +121,10 @@ enum ctl_exit ctl_audit_verify(const struct ctl_ctx *ctx, const struct ctl_args 
     if (!arg(args, "source")) { /* the issuer's own look at its database */
         att_autojson *answer = NULL, *none = json_object();
         if (json_object_size(args->json)) {
-            fprintf(stderr, "attestctl: --key, --tpm-key, --since, --save, --ca: of a log, which is missing "
-                            "(a folder or an https address)\n");
+            fprintf(
+                stderr,
+                "attestctl: --key, --tpm-key, --since, --save, --ca: of a log, which is missing "
+                "(a folder or an https address)\n");
             return CTL_USAGE;
         }
         enum ctl_exit rc = ctl_call(ctx, true, "audit.verify", none, &answer);
@@ -188,8 +190,8 @@ static enum att_rc check_one(const struct ctl_ctx *ctx, struct att_slice text,
 }
 
 /* One line, one proof. */
-static enum att_rc check_lines(const struct ctl_ctx *ctx, const char *text,
-                               const struct keys *keys, struct att_err *err)
+static enum att_rc check_lines(const struct ctl_ctx *ctx, const char *text, const struct keys *keys,
+                               struct att_err *err)
 {
     enum att_rc rc = ATT_OK;
     for (unsigned line = 1; !rc && *text; line++) {

@@ -123,9 +123,8 @@ static bool holds(const struct tlog_tpm_key *key, struct att_slice text, struct 
 /* Whose line it is: an index of keys; -1: nobody's whom we know. */
 static int whose(const char *line, const struct tlog_tpm_keys *keys, struct att_buf *ret_raw)
 {
-    const char *space = strncmp(line, DASH, sizeof DASH - 1) == 0
-                            ? strchr(line + sizeof DASH - 1, ' ')
-                            : NULL;
+    const char *space =
+        strncmp(line, DASH, sizeof DASH - 1) == 0 ? strchr(line + sizeof DASH - 1, ' ') : NULL;
     att_buf_reset(ret_raw);
     if (!space || att_unb64(ret_raw, att_slice_str(space + 1), NULL) || ret_raw->len < 5) {
         return -1;

@@ -19,7 +19,8 @@ enum att_rc logtpm_new_log(struct logtpm *logtpm, const char *reason, char *ret_
     }
     rc = rc ? rc : logtpm_record_new_log(&record, reason, att_now_utc_s(), err);
     if (!rc) {
-        snprintf(ret_said, room, "the log %s is signed no more; the next one will be", record.ended);
+        snprintf(ret_said, room, "the log %s is signed no more; the next one will be",
+                 record.ended);
         rc = logtpm_keep(logtpm, &record, err);
     }
     return rc;

@@ -284,8 +284,7 @@ static int check_config(const struct command *cmd)
     struct parts parts = {0};
     struct att_err err = {0};
     enum att_rc rc = load_config(cmd, &parts, &err);
-    fprintf(rc == ATT_OK ? stdout : stderr, "%s: %s\n", cmd->config,
-            rc == ATT_OK ? "ok" : err.msg);
+    fprintf(rc == ATT_OK ? stdout : stderr, "%s: %s\n", cmd->config, rc == ATT_OK ? "ok" : err.msg);
     conf_issuer_free(parts.conf);
     return rc == ATT_OK ? EXIT_SUCCESS : EXIT_REFUSED;
 }
@@ -333,12 +332,15 @@ static int take_option(struct command *cmd, int option)
 
 int logtpm_main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'}, {"client", required_argument, NULL, 'u'},
-        {"reason", required_argument, NULL, 'r'}, {"check", no_argument, NULL, 'k'},
-        {"new-log", no_argument, NULL, 'l'},      {"new-counter", no_argument, NULL, 'n'},
-        {"help", no_argument, NULL, 'h'},         {"version", no_argument, NULL, 'v'},
-        {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"client", required_argument, NULL, 'u'},
+                                            {"reason", required_argument, NULL, 'r'},
+                                            {"check", no_argument, NULL, 'k'},
+                                            {"new-log", no_argument, NULL, 'l'},
+                                            {"new-counter", no_argument, NULL, 'n'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'v'},
+                                            {NULL, 0, NULL, 0}};
     struct command cmd = {.config = CONFIG_DEFAULT};
     for (int got; (got = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         int code = take_option(&cmd, got);

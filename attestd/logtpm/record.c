@@ -25,12 +25,12 @@ enum att_rc logtpm_record_encode(const struct logtpm_record *r, struct att_buf *
 {
     char root[2 * AUDIT_HASH_LEN + 1];
     att_hex(root, ATT_SLICE_ARRAY(r->last.root.bytes));
-    att_autojson *json = json_pack(
-        "{s:i, s:s, s:I, s:s, s:I, s:I, s:I, s:s, s:s, s:i, s:I}", "version", VERSION, "origin",
-        r->last.origin, "size", (json_int_t)r->last.size, "root", root, "lastCounter",
-        (json_int_t)r->last.counter, "counter", (json_int_t)r->counter, "was", (json_int_t)r->was,
-        "before", r->before, "ended", r->ended, "raises", (int)r->raises, "raisesAt",
-        (json_int_t)r->raises_at);
+    att_autojson *json =
+        json_pack("{s:i, s:s, s:I, s:s, s:I, s:I, s:I, s:s, s:s, s:i, s:I}", "version", VERSION,
+                  "origin", r->last.origin, "size", (json_int_t)r->last.size, "root", root,
+                  "lastCounter", (json_int_t)r->last.counter, "counter", (json_int_t)r->counter,
+                  "was", (json_int_t)r->was, "before", r->before, "ended", r->ended, "raises",
+                  (int)r->raises, "raisesAt", (json_int_t)r->raises_at);
     return json ? att_json_dump(json, false, ret_text, err)
                 : att_fail(err, ATT_E_NOMEM, "record: no memory");
 }
@@ -56,17 +56,16 @@ static bool read_record(const json_t *json, struct logtpm_record *r)
 {
     char root[2 * AUDIT_HASH_LEN + 1];
     uint64_t version, raises, at;
-    bool ok = json_object_size(json) == 11 && take_number(json, "version", &version) &&
-              version == VERSION &&
-              take_text(json, "origin", r->last.origin, sizeof r->last.origin) &&
-              take_number(json, "size", &r->last.size) &&
-              take_text(json, "root", root, sizeof root) &&
-              att_unhex_exact(r->last.root.bytes, AUDIT_HASH_LEN, root, NULL) == ATT_OK &&
-              take_number(json, "lastCounter", &r->last.counter) &&
-              take_number(json, "counter", &r->counter) && take_number(json, "was", &r->was) &&
-              take_text(json, "before", r->before, sizeof r->before) &&
-              take_text(json, "ended", r->ended, sizeof r->ended) &&
-              take_number(json, "raises", &raises) && take_number(json, "raisesAt", &at);
+    bool ok =
+        json_object_size(json) == 11 && take_number(json, "version", &version) &&
+        version == VERSION && take_text(json, "origin", r->last.origin, sizeof r->last.origin) &&
+        take_number(json, "size", &r->last.size) && take_text(json, "root", root, sizeof root) &&
+        att_unhex_exact(r->last.root.bytes, AUDIT_HASH_LEN, root, NULL) == ATT_OK &&
+        take_number(json, "lastCounter", &r->last.counter) &&
+        take_number(json, "counter", &r->counter) && take_number(json, "was", &r->was) &&
+        take_text(json, "before", r->before, sizeof r->before) &&
+        take_text(json, "ended", r->ended, sizeof r->ended) &&
+        take_number(json, "raises", &raises) && take_number(json, "raisesAt", &at);
     if (!ok || raises > LOGTPM_RAISES || r->counter == 0 || r->last.counter > r->counter) {
         return false;
     }
@@ -101,7 +100,8 @@ enum att_rc logtpm_record_fits(const struct logtpm_record *record, uint64_t coun
     bool older = record->counter < counter;
     snprintf(what, sizeof what, "what is remembered has the counter %llu, the TPM %llu: %s",
              (unsigned long long)record->counter, (unsigned long long)counter,
-             older ? "this folder is an older one" : "a counter never goes back: it is another one");
+             older ? "this folder is an older one"
+                   : "a counter never goes back: it is another one");
     return older ? refuse(err, ATT_E_AUTH, "logRolledBack", what)
                  : refuse(err, ATT_E_CONFLICT, "counterForeign", what);
 }
@@ -177,7 +177,8 @@ static enum att_rc check_counter(const struct logtpm_record *record,
         return refuse(err, ATT_E_AUTH, "logRolledBack", what);
     }
     if (c->counter != counter && c->counter != counter + 1) {
-        snprintf(what, sizeof what, "the counter is %llu: a checkpoint has that or the next, not %llu",
+        snprintf(what, sizeof what,
+                 "the counter is %llu: a checkpoint has that or the next, not %llu",
                  (unsigned long long)counter, (unsigned long long)c->counter);
         return refuse(err, ATT_E_DENIED, "counterValue", what);
     }
@@ -225,8 +226,8 @@ static enum att_rc note_before(struct logtpm_record *record, const char *act, ui
     att_time_text(at, now);
     att_autojson *json =
         json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "act", act, "reason", clean, "at", at,
-                  "log", record->last.origin, "size", (json_int_t)record->last.size, "counterBefore",
-                  (json_int_t)record->counter, "counter", (json_int_t)counter);
+                  "log", record->last.origin, "size", (json_int_t)record->last.size,
+                  "counterBefore", (json_int_t)record->counter, "counter", (json_int_t)counter);
     enum att_rc rc = json ? att_json_dump(json, false, &text, err)
                           : att_fail(err, ATT_E_NOMEM, "record: no memory");
     if (!rc) {

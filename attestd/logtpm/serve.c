@@ -62,7 +62,8 @@ static enum att_rc be_ready(struct logtpm *logtpm, struct att_err *err)
 /* Whatever the TPM says for good is looked at from the start by the next call. */
 static void note_failure(struct logtpm *logtpm, enum att_rc rc, const struct att_err *err)
 {
-    static const char *const grave[] = {"counterGone", "counterForeign", "srkName", "foreignParent"};
+    static const char *const grave[] = {"counterGone", "counterForeign", "srkName",
+                                        "foreignParent"};
     for (size_t i = 0; i < sizeof grave / sizeof *grave; i++) {
         if (rc && strcmp(err->reason, grave[i]) == 0) {
             logtpm->ready = false;
@@ -91,8 +92,7 @@ void logtpm_status(struct logtpm *logtpm, char *ret, size_t room)
     pthread_mutex_lock(&logtpm->lock);
     if (logtpm->ready) {
         snprintf(ret, room, "ready; %llu signatures, counter %llu, %llu leaves", logtpm->signatures,
-                 (unsigned long long)logtpm->counter,
-                 (unsigned long long)logtpm->record.last.size);
+                 (unsigned long long)logtpm->counter, (unsigned long long)logtpm->record.last.size);
     } else {
         snprintf(ret, room, "%s: %.180s",
                  logtpm->why.reason[0] ? logtpm->why.reason : "waiting for the TPM",
@@ -127,10 +127,9 @@ static enum att_rc op_sign(struct logtpm *logtpm, const struct proc_op *op,
                            struct att_err *err)
 {
     struct logtpm_record record = logtpm->record;
-    const struct logtpm_request request = {v[PROC_LOGTPM_SIGN_REQ_TEXT].bytes,
-                                           v[PROC_LOGTPM_SIGN_REQ_OLD].num,
-                                           v[PROC_LOGTPM_SIGN_REQ_PROOF].items,
-                                           v[PROC_LOGTPM_SIGN_REQ_PROOF].item_count};
+    const struct logtpm_request request = {
+        v[PROC_LOGTPM_SIGN_REQ_TEXT].bytes, v[PROC_LOGTPM_SIGN_REQ_OLD].num,
+        v[PROC_LOGTPM_SIGN_REQ_PROOF].items, v[PROC_LOGTPM_SIGN_REQ_PROOF].item_count};
     struct tpm_signature sig;
     uint8_t digest[ATT_SHA256_LEN];
     int64_t now = att_now_utc_s();
@@ -251,10 +250,9 @@ enum att_rc logtpm_new(const struct logtpm_opts *opts, struct logtpm **ret_logtp
     pthread_mutex_init(&logtpm->lock, NULL);
     logtpm->opts = *opts;
     logtpm->lock_fd = -1;
-    bool fits = (size_t)snprintf(logtpm->dir, sizeof logtpm->dir, "%s", opts->dir) <
-                    sizeof logtpm->dir &&
-                (size_t)snprintf(logtpm->tcti, sizeof logtpm->tcti, "%s", opts->tcti) <
-                    sizeof logtpm->tcti;
+    bool fits =
+        (size_t)snprintf(logtpm->dir, sizeof logtpm->dir, "%s", opts->dir) < sizeof logtpm->dir &&
+        (size_t)snprintf(logtpm->tcti, sizeof logtpm->tcti, "%s", opts->tcti) < sizeof logtpm->tcti;
     enum att_rc rc = fits ? att_io_mkdirs(logtpm->dir, 0700, err)
                           : att_fail(err, ATT_E_LIMIT, "log_tpm: too long a path");
     rc = rc ? rc : take_lock(logtpm, err);

@@ -168,8 +168,8 @@ static enum att_rc check_guard(struct audit_log *log, const struct audit_cosigne
 }
 
 enum att_rc audit_log_cosign(struct audit_log *log, struct store *store,
-                             const struct audit_cosigner *cosigner,
-                             struct audit_cosigned *ret_now, bool *ret_linked, struct att_err *err)
+                             const struct audit_cosigner *cosigner, struct audit_cosigned *ret_now,
+                             bool *ret_linked, struct att_err *err)
 {
     enum att_rc rc = cosigner->look(cosigner->user, ret_now, err);
     rc = rc ? rc : know_key(log, ret_now, &log->tpm_vkey, ret_linked, err);
@@ -209,8 +209,8 @@ static enum att_rc prove_growth(const struct audit_log *log, uint64_t size,
     if (log->last.size == 0 || log->last.size >= size) {
         return ATT_OK; /* what is wrong with less, the other side says */
     }
-    enum att_rc rc = audit_prove_consistency(log->last.size, size, audit_files_hash, &reader,
-                                             ret_proof, err);
+    enum att_rc rc =
+        audit_prove_consistency(log->last.size, size, audit_files_hash, &reader, ret_proof, err);
     att_buf_done(&reader.tile);
     return rc;
 }

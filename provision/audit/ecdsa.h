@@ -29,8 +29,7 @@ ATT_MUST_USE enum att_rc audit_p256_vkey_parse(struct att_slice text,
 /* ATT_E_AUTH with reason "logTpmMissing" when no line is by this key, "logTpmSignature" when one
  * does not hold. */
 ATT_MUST_USE enum att_rc audit_p256_verify(const struct audit_note *note,
-                                           const struct audit_p256_vkey *vkey,
-                                           struct att_err *err);
+                                           const struct audit_p256_vkey *vkey, struct att_err *err);
 /* Does the signature (DER) over text hold? */
 bool audit_p256_holds(struct att_slice spki, struct att_slice text, struct att_slice der);
 

@@ -126,8 +126,7 @@ void issuer_log_tpm_free(struct issuer_log_tpm *tpm)
 
 static bool comes_later(enum att_rc rc)
 {
-    return rc == ATT_E_RETRY || rc == ATT_E_GONE || rc == ATT_E_UNREACHABLE ||
-           rc == ATT_E_TIMEOUT;
+    return rc == ATT_E_RETRY || rc == ATT_E_GONE || rc == ATT_E_UNREACHABLE || rc == ATT_E_TIMEOUT;
 }
 
 static enum att_rc cosign_when_there(struct issuer *issuer, const struct audit_cosigner *cosigner,
