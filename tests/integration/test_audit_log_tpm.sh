@@ -214,6 +214,20 @@ job_stop issuerd
 job_start_issuer
 log_decide 1
 job_stop issuerd
+# The newest backup, after which nothing was published but the seal of the end: an operator says that it is.
+job_start_issuer
+log_decide 1
+"$bin/attest-issuerd" --config "$dir/issuer.yaml" backup --to "$dir/backup" > /dev/null
+job_stop issuerd
+rm -rf "$dir/issuer-end" && mv "$dir/issuer" "$dir/issuer-end" && cp -a "$dir/backup" "$dir/issuer"
+start_refused 'logRolledBack.*has the counter'
+job_stop logtpm
+act --new-counter --reason 'restored the newest backup' > /dev/null
+logtpm_start
+job_start_issuer
+log_decide 1
+log_tpm_verify "$log" --since "$dir/third" > /dev/null
+job_stop issuerd
 ok "counterGone, counterForeign; a new counter by an operator's word, which is in the log"
 
 # ---- a new log, after a backup ---------------------------------------------------------------------------------------
