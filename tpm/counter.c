@@ -9,7 +9,7 @@ static enum att_rc check_index(uint32_t index, struct att_err *err)
 {
     return parse_seal_counter_ok(index)
                ? ATT_OK
-               : att_fail(err, ATT_E_INVAL, "policy counter 0x%08x: expected an owner's NV index",
+               : att_fail(err, ATT_E_INVAL, "NV counter 0x%08x: expected an owner's NV index",
                           index);
 }
 
@@ -38,7 +38,7 @@ static enum att_rc open_index(struct tpm_context *ctx, uint32_t index, struct tp
         nv.tr = ESYS_TR_NONE;
     }
     if (trc != TSS2_RC_SUCCESS) {
-        return tpm_fail(err, trc, "reading the policy counter's public area");
+        return tpm_fail(err, trc, "reading an NV counter's public area");
     }
     ret_name->len = 0; /* another algorithm's, longer: nobody's that we know */
     if (name->size <= sizeof(ret_name->bytes)) {
@@ -80,13 +80,13 @@ static enum att_rc read_value(struct tpm_context *ctx, ESYS_TR nv, uint64_t *ret
              Esys_NV_Read(ctx->esys, ESYS_TR_RH_OWNER, nv, session, ESYS_TR_NONE, ESYS_TR_NONE,
                           COUNTER_SIZE, 0, &data));
     if (trc != TSS2_RC_SUCCESS) {
-        return tpm_fail(err, trc, "reading the policy counter");
+        return tpm_fail(err, trc, "reading the NV counter");
     }
     struct att_cur cur = att_cur_init(ATT_SLICE(data->buffer, data->size));
     *ret_value = att_cur_be64(&cur);
     return att_cur_done(&cur)
                ? ATT_OK
-               : att_fail(err, ATT_E_PROTOCOL, "the policy counter has %u bytes", data->size);
+               : att_fail(err, ATT_E_PROTOCOL, "the NV counter has %u bytes", data->size);
 }
 
 /* ret_nv holds the index where it is defined. */
@@ -134,7 +134,7 @@ static enum att_rc increment(struct tpm_context *ctx, ESYS_TR nv, struct att_sli
         return rc;
     }
     TPM_CALL(ctx, trc, Esys_NV_Increment(ctx->esys, nv, nv, session, ESYS_TR_NONE, ESYS_TR_NONE));
-    return trc == TSS2_RC_SUCCESS ? ATT_OK : tpm_fail(err, trc, "incrementing the policy counter");
+    return trc == TSS2_RC_SUCCESS ? ATT_OK : tpm_fail(err, trc, "incrementing the NV counter");
 }
 
 /* The authValue goes as a parameter: over the salted session, encrypted. */
@@ -164,7 +164,7 @@ static enum att_rc define(struct tpm_context *ctx, uint32_t index, const TPM2B_A
                                  owner == encrypts ? ESYS_TR_NONE : encrypts, ESYS_TR_NONE, auth,
                                  &pub, &nv));
     if (trc != TSS2_RC_SUCCESS) {
-        return tpm_fail(err, trc, "defining the policy counter");
+        return tpm_fail(err, trc, "defining the NV counter");
     }
     *ret_nv = (struct tpm_obj){.ctx = ctx, .tr = nv, .persistent = true};
     return ATT_OK;
@@ -217,9 +217,9 @@ static enum att_rc prove_auth(struct tpm_context *ctx, ESYS_TR nv, struct att_sl
         return ATT_OK;
     }
     if (trc == TSS2_RC_SUCCESS) {
-        return att_fail(err, ATT_E_PROTOCOL, "the TPM set bits in the policy counter");
+        return att_fail(err, ATT_E_PROTOCOL, "the TPM set bits in the NV counter");
     }
-    rc = tpm_fail(&why, trc, "trying the policy counter's authValue");
+    rc = tpm_fail(&why, trc, "trying the NV counter's authValue");
     if (rc != ATT_E_AUTH && err) {
         *err = why;
     }
@@ -258,11 +258,11 @@ enum att_rc tpm_counter_raise(struct tpm_context *ctx, uint32_t index, struct at
         rc = look(ctx, index, &nv, &counter, err);
     }
     if (rc == ATT_OK && !counter.ours) {
-        rc = att_fail(err, ATT_E_NOTFOUND, "NV index 0x%08x is no policy counter", index);
+        rc = att_fail(err, ATT_E_NOTFOUND, "NV index 0x%08x is no NV counter of ours", index);
     }
     if (rc == ATT_OK && target > counter.value && target - counter.value > TPM_COUNTER_STEPS_MAX) {
         rc = att_fail(err, ATT_E_LIMIT,
-                      "the policy counter is %llu: at most %u increments at a time, not to %llu",
+                      "the NV counter is %llu: at most %u increments at a time, not to %llu",
                       (unsigned long long)counter.value, TPM_COUNTER_STEPS_MAX,
                       (unsigned long long)target);
     }
@@ -297,7 +297,7 @@ enum att_rc tpm_counter_undefine(struct tpm_context *ctx, uint32_t index, struct
              Esys_NV_UndefineSpace(ctx->esys, ESYS_TR_RH_OWNER, nv.tr, session, ESYS_TR_NONE,
                                    ESYS_TR_NONE));
     if (trc != TSS2_RC_SUCCESS) {
-        return tpm_fail(err, trc, "undefining the policy counter");
+        return tpm_fail(err, trc, "undefining the NV counter");
     }
     nv.tr = ESYS_TR_NONE; /* ESYS forgot it with the index */
     return ATT_OK;

@@ -8,6 +8,7 @@
 #include "attestd/conf/issuer_dns.h"
 #include "attestd/conf/issuer_federation.h"
 #include "attestd/conf/issuer_jwt.h"
+#include "attestd/conf/issuer_tpm.h"
 #include "attestd/conf/load.h"
 #include "attestd/conf/schema.h"
 
@@ -111,6 +112,7 @@ static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("federation", OPT, struct conf_issuer, federation,
                             conf_federation_fields),
     CYAML_FIELD_MAPPING_PTR("hsm", OPT, struct conf_issuer, hsm, conf_hsm_fields),
+    CYAML_FIELD_MAPPING_PTR("log_tpm", OPT, struct conf_issuer, log_tpm, conf_log_tpm_fields),
     STR(conf_issuer, metrics_listen, OPT),
     STR(conf_issuer, drain_notice, OPT),
     STR(conf_issuer, drain_timeout, OPT),
@@ -188,7 +190,7 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
     ok = ok && conf_hsm_defaults(conf->hsm) && ca_defaults(conf->ca) &&
          conf_dns_defaults(conf, root) && conf_devices_defaults(conf) &&
          conf_limits_defaults(conf, root) && conf_admin_defaults(conf) &&
-         conf_jwt_defaults(conf->jwt) && conf_federation_defaults(conf->federation);
+         conf_jwt_defaults(conf->jwt) && conf_federation_defaults(conf->federation) && conf_log_tpm_defaults(conf);
     const struct conf_node *list = conf_tree_get(root, "profiles");
     const struct conf_node *given = list ? list->first : NULL;
     for (unsigned i = 0; ok && i < conf->n_profiles; i++, given = given->next) {
@@ -599,6 +601,7 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
     conf_devices_check(check, conf);
     conf_jwt_check(check, conf);
     conf_federation_check(check, conf);
+    conf_log_tpm_check(check, conf);
     conf_limits_check(check, conf->limits);
     conf_admin_check(check, conf);
     if (conf->tls) {

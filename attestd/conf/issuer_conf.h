@@ -275,6 +275,20 @@ struct conf_ca {
     char *publish_wait; /* 24h; from a new root's publication to the first certificate under it */
 };
 
+/* A TPM of this machine that signs the audit log's checkpoints, too, and guards them by a counter:
+ * attest-issuerd-tpm's. Off where the section is not there. */
+struct conf_log_tpm {
+    char *tcti;             /* device:/dev/tpmrm0 */
+    char *dir;              /* the folder of its socket; run_dir/tpm */
+    char *user;             /* who serves there, beside root; NULL: the issuer's own user */
+    char *state_dir;        /* /var/lib/attest-issuerd-tpm */
+    char *counter;          /* its NV index; 0x01804c47 */
+    char *counter_interval; /* 1h; the counter rises so often at most, as a mean: NV wears */
+    /* derived */
+    uint32_t counter_index;
+    int64_t counter_interval_s;
+};
+
 struct conf_issuer {
     char *trust_domain;
     char *listen;    /* "127.0.0.1:8443", "[::1]:8443" */
@@ -302,6 +316,7 @@ struct conf_issuer {
     struct conf_ca *ca;                 /* NULL: the defaults */
     struct conf_jwt *jwt;               /* NULL: no tokens */
     struct conf_federation *federation; /* NULL: none */
+    struct conf_log_tpm *log_tpm; /* NULL: no TPM signs the log */
     struct conf_attestd_hsm *hsm;       /* for attestd-hsmd --issuer; NULL: no key is in an HSM */
     /* Metrics and health: ADDRESS:PORT, "unix:PATH" (unix:run_dir/metrics.sock), or "none" */
     char *metrics_listen;

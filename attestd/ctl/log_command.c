@@ -21,6 +21,8 @@ struct verification {
     struct tlog_source source;
     struct tlog_head head, since;
     bool has_since;
+    struct tlog_tpm_keys tpm; /* n 0: nobody asked for one */
+    struct tlog_tpm_seen tpm_seen, tpm_since;
     uint64_t tiles;
     struct att_buf note;
 };
@@ -34,18 +36,43 @@ static enum att_rc open_since(const char *file, struct verification *v, struct a
         att_err_prefix(err, "--since %s", file);
     }
     v->has_since = !rc;
+    /* It may be older than the key that is known now. */
+    if (rc || v->tpm.n == 0 || tlog_tpm_check(att_buf_slice(&note), &v->tpm, &v->tpm_since, NULL)) {
+        v->tpm_since = (struct tlog_tpm_seen){.which = -1};
+    }
+    return rc;
+}
+
+/* A TPM's counter never goes back. */
+static enum att_rc check_tpm(struct verification *v, struct att_err *err)
+{
+    if (v->tpm.n == 0) {
+        return ATT_OK;
+    }
+    enum att_rc rc = tlog_tpm_check(att_buf_slice(&v->note), &v->tpm, &v->tpm_seen, err);
+    if (!rc && v->has_since && v->tpm_since.which == v->tpm_seen.which &&
+        v->tpm_seen.counter < v->tpm_since.counter) {
+        rc = tlog_refuse(err, ATT_E_AUTH, "logCounter",
+                         "the TPM's counter was %llu, and is %llu in the newer checkpoint",
+                         (unsigned long long)v->tpm_since.counter,
+                         (unsigned long long)v->tpm_seen.counter);
+    }
     return rc;
 }
 
 static enum att_rc verify(const struct ctl_args *args, struct verification *v, struct att_err *err)
 {
     enum att_rc rc = tlog_key_get(arg(args, "key"), &v->key, err);
+    if (!rc && arg(args, "tpm-key")) {
+        rc = tlog_tpm_keys_get(arg(args, "tpm-key"), &v->tpm, err);
+    }
     if (!rc && arg(args, "since")) {
         rc = open_since(arg(args, "since"), v, err);
     }
     rc = rc ? rc : tlog_source_open(arg(args, "source"), arg(args, "ca"), &v->source, err);
     rc = rc ? rc : tlog_source_get(&v->source, "checkpoint", TLOG_NOTE_MAX, &v->note, err);
     rc = rc ? rc : tlog_head_open(att_buf_slice(&v->note), &v->key, &v->head, err);
+    rc = rc ? rc : check_tpm(v, err);
     rc = rc ? rc
             : tlog_verify(&v->source, &v->head, v->has_since ? &v->since : NULL, &v->tiles, err);
     if (!rc && arg(args, "save")) {
@@ -63,6 +90,9 @@ static void tell(const struct ctl_ctx *ctx, const struct verification *v)
         att_autojson *json =
             json_pack("{s:s, s:I, s:s, s:I}", "log", v->head.origin, "size",
                       (json_int_t)v->head.size, "root", text, "tiles", (json_int_t)v->tiles);
+        if (v->tpm.n) {
+            json_object_set_new(json, "tpmCounter", json_integer((json_int_t)v->tpm_seen.counter));
+        }
         if (v->has_since) {
             json_object_set_new(json, "since", json_integer((json_int_t)v->since.size));
         }
@@ -72,6 +102,10 @@ static void tell(const struct ctl_ctx *ctx, const struct verification *v)
     printf("log %s: signed; its %llu decisions give the root %s; %llu tiles are as they must be\n",
            v->head.origin, (unsigned long long)v->head.size, text ? text : "",
            (unsigned long long)v->tiles);
+    if (v->tpm.n) {
+        printf("signed by the TPM, too; its counter is %llu\n",
+               (unsigned long long)v->tpm_seen.counter);
+    }
     if (v->has_since) {
         printf("it continues the checkpoint of %llu decisions\n",
                (unsigned long long)v->since.size);
@@ -87,8 +121,10 @@ enum ctl_exit ctl_audit_verify(const struct ctl_ctx *ctx, const struct ctl_args 
     if (!arg(args, "source")) { /* the issuer's own look at its database */
         att_autojson *answer = NULL, *none = json_object();
         if (json_object_size(args->json)) {
-            fprintf(stderr, "attestctl: --key, --since, --save, --ca: of a log, which is missing "
-                            "(a folder or an https address)\n");
+            fprintf(
+                stderr,
+                "attestctl: --key, --tpm-key, --since, --save, --ca: of a log, which is missing "
+                "(a folder or an https address)\n");
             return CTL_USAGE;
         }
         enum ctl_exit rc = ctl_call(ctx, true, "audit.verify", none, &answer);
@@ -130,13 +166,22 @@ static void tell_proof(const struct ctl_ctx *ctx, const struct tlog_proof *proof
     }
 }
 
+struct keys {
+    struct tlog_key key;
+    struct tlog_tpm_keys tpm;
+};
+
 static enum att_rc check_one(const struct ctl_ctx *ctx, struct att_slice text,
-                             const struct tlog_key *key, struct att_err *err)
+                             const struct keys *keys, struct att_err *err)
 {
     struct tlog_proof proof = {0};
     struct tlog_head head;
+    struct tlog_tpm_seen seen;
     enum att_rc rc = tlog_proof_parse(text, &proof, err);
-    rc = rc ? rc : tlog_proof_check(&proof, key, &head, err);
+    rc = rc ? rc : tlog_proof_check(&proof, &keys->key, &head, err);
+    if (!rc && keys->tpm.n) {
+        rc = tlog_tpm_check(att_buf_slice(&proof.checkpoint), &keys->tpm, &seen, err);
+    }
     if (!rc) {
         tell_proof(ctx, &proof, &head);
     }
@@ -145,13 +190,13 @@ static enum att_rc check_one(const struct ctl_ctx *ctx, struct att_slice text,
 }
 
 /* One line, one proof. */
-static enum att_rc check_lines(const struct ctl_ctx *ctx, const char *text,
-                               const struct tlog_key *key, struct att_err *err)
+static enum att_rc check_lines(const struct ctl_ctx *ctx, const char *text, const struct keys *keys,
+                               struct att_err *err)
 {
     enum att_rc rc = ATT_OK;
     for (unsigned line = 1; !rc && *text; line++) {
         size_t len = strcspn(text, "\n");
-        rc = check_one(ctx, ATT_SLICE(text, len), key, err);
+        rc = check_one(ctx, ATT_SLICE(text, len), keys, err);
         if (rc) {
             att_err_prefix(err, "line %u", line);
         }
@@ -164,13 +209,16 @@ enum ctl_exit ctl_audit_check(const struct ctl_ctx *ctx, const struct ctl_args *
                               const json_t *result)
 {
     struct att_err err = {0};
-    struct tlog_key key;
+    struct keys keys = {.tpm.n = 0};
     const char *text = arg(args, "text"), *end = strrchr(args->file, '.');
     (void)result;
-    enum att_rc rc = tlog_key_get(arg(args, "key"), &key, &err);
+    enum att_rc rc = tlog_key_get(arg(args, "key"), &keys.key, &err);
+    if (!rc && arg(args, "tpm-key")) {
+        rc = tlog_tpm_keys_get(arg(args, "tpm-key"), &keys.tpm, &err);
+    }
     if (!rc) {
-        rc = end && strcmp(end, ".jsonl") == 0 ? check_lines(ctx, text, &key, &err)
-                                               : check_one(ctx, att_slice_str(text), &key, &err);
+        rc = end && strcmp(end, ".jsonl") == 0 ? check_lines(ctx, text, &keys, &err)
+                                               : check_one(ctx, att_slice_str(text), &keys, &err);
     }
     return rc ? ctl_report(&err) : CTL_OK;
 }

@@ -3,7 +3,8 @@
  *
  * Reasons of its refusals (ATT_E_AUTH, ATT_E_PARSE): "logKey" "logNote" "logSignature"
  * "logCheckpoint" "logOrigin" "logTruncated" "logEntries" "logEntry" "logRoot" "logTile"
- * "logForked" "proofForm" "proofIndex" "proofPath" "proofRecord". */
+ * "logForked" "logTpmKey" "logTpmMissing" "logTpmSignature" "logCounter" "proofForm" "proofIndex"
+ * "proofPath" "proofRecord". */
 #ifndef ATTESTD_CTL_TLOG_H
 #define ATTESTD_CTL_TLOG_H
 
@@ -34,6 +35,31 @@ struct tlog_head {
 /* A checkpoint whose signature by key holds, of the log that key is for. */
 ATT_MUST_USE enum att_rc tlog_head_open(struct att_slice note, const struct tlog_key *key,
                                         struct tlog_head *ret_head, struct att_err *err);
+
+/* The TPMs of a log's issuers, of which one has to have signed, too. */
+#define TLOG_SPKI         91 /* P-256, DER */
+#define TLOG_TPM_KEYS_MAX 16
+struct tlog_tpm_key {
+    char name[TLOG_NAME_MAX + 1];
+    uint8_t id[4], spki[TLOG_SPKI];
+};
+struct tlog_tpm_keys {
+    struct tlog_tpm_key key[TLOG_TPM_KEYS_MAX];
+    size_t n;
+};
+/* Lines "NAME+ID+BASE64". */
+ATT_MUST_USE enum att_rc tlog_tpm_keys_parse(struct att_slice text, struct tlog_tpm_keys *ret_keys,
+                                             struct att_err *err);
+/* Such text, or a file with it. */
+ATT_MUST_USE enum att_rc tlog_tpm_keys_get(const char *word, struct tlog_tpm_keys *ret_keys,
+                                           struct att_err *err);
+struct tlog_tpm_seen {
+    int which;        /* of the keys */
+    uint64_t counter; /* that the checkpoint names; 0: none */
+};
+/* Of a checkpoint that tlog_head_open took. "logTpmMissing", "logTpmSignature". */
+ATT_MUST_USE enum att_rc tlog_tpm_check(struct att_slice note, const struct tlog_tpm_keys *keys,
+                                        struct tlog_tpm_seen *ret_seen, struct att_err *err);
 
 void tlog_leaf(struct att_slice entry, uint8_t ret[TLOG_HASH]);
 void tlog_node(const uint8_t left[TLOG_HASH], const uint8_t right[TLOG_HASH],

@@ -1,6 +1,7 @@
 /* Opening a log: its key, and what the table says against what was published. */
 #include "provision/audit/log_internal.h"
 
+#include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 #include "provision/audit/leaf.h"
 
@@ -33,14 +34,12 @@ void audit_log_checkpoint_file(const char *state_dir, char ret[AUDIT_FILE_ROOM])
     snprintf(ret, AUDIT_FILE_ROOM, "%s/audit-log/checkpoint", state_dir);
 }
 
-enum att_rc audit_log_sign(const struct audit_log *log, uint64_t size,
-                           const struct audit_hash *root, struct att_buf *ret_note,
-                           struct att_err *err)
+enum att_rc audit_log_sign(const struct audit_log *log, struct audit_checkpoint *c,
+                           struct att_buf *ret_note, struct att_err *err)
 {
-    struct audit_checkpoint c = {.size = size, .root = *root};
     att_autobuf text = {0};
-    snprintf(c.origin, sizeof c.origin, "%s", log->key.vkey.name);
-    audit_checkpoint_text(&c, &text);
+    snprintf(c->origin, sizeof c->origin, "%s", log->key.vkey.name);
+    audit_checkpoint_text(c, &text);
     att_buf_put_slice(ret_note, att_buf_slice(&text));
     att_buf_u8(ret_note, '\n');
     enum att_rc rc =
@@ -90,9 +89,9 @@ static enum att_rc first_guard(struct audit_log *log, struct att_err *err)
     char guard[AUDIT_FILE_ROOM];
     att_autobuf note = {0};
     struct audit_tree none = {0};
-    struct audit_hash root = audit_tree_root(&none);
+    struct audit_checkpoint c = {.root = audit_tree_root(&none)};
     audit_log_guard_file(log->state_dir, guard);
-    enum att_rc rc = audit_log_sign(log, 0, &root, &note, err);
+    enum att_rc rc = audit_log_sign(log, &c, &note, err);
     return rc ? rc : att_io_write_file(guard, att_buf_slice(&note), 0600, err);
 }
 
@@ -347,22 +346,42 @@ static enum att_rc check_joins(const char *state_dir, struct store *store, struc
                               state_dir);
 }
 
+/* The lines of others (a TPM's) hold further on: what they signed stays the same. */
+static enum att_rc sign_file_anew(const struct audit_log *log, const char *file, mode_t mode,
+                                  struct att_err *err)
+{
+    att_autobuf old = ATT_BUF_INIT(AUDIT_NOTE_MAX), note = {0};
+    struct audit_checkpoint c;
+    struct audit_note parsed;
+    enum att_rc rc = audit_log_read_signed(log, file, &c, &old, err);
+    rc = rc ? rc : audit_note_parse(att_buf_slice(&old), &parsed, err);
+    rc = rc ? rc : audit_log_sign(log, &c, &note, err);
+    for (size_t i = 0; !rc && i < parsed.n; i++) {
+        att_autobuf sig = ATT_BUF_INIT(AUDIT_NOTE_MAX);
+        if (parsed.sig[i].id == log->key.vkey.id || parsed.sig[i].id == log->before.vkey.id ||
+            !att_slice_eq_str(parsed.sig[i].name, c.origin)) {
+            continue;
+        }
+        rc = att_unb64(&sig, parsed.sig[i].base64, err);
+        if (!rc) {
+            audit_note_line(c.origin, parsed.sig[i].id, ATT_SLICE(sig.ptr + 4, sig.len - 4), &note);
+            rc = att_buf_ok(&note, err);
+        }
+    }
+    return rc ? rc : att_io_write_file(file, att_buf_slice(&note), mode, err);
+}
+
 /* Through a rotation: once the key before is gone, the new one has signed what stands. */
-static enum att_rc sign_anew(const struct audit_log *log, const struct audit_checkpoint *guard,
-                             const struct audit_checkpoint *published, struct att_err *err)
+static enum att_rc sign_anew(const struct audit_log *log, bool published, struct att_err *err)
 {
     char file[AUDIT_FILE_ROOM];
-    att_autobuf note = {0};
     audit_log_guard_file(log->state_dir, file);
-    enum att_rc rc = audit_log_sign(log, guard->size, &guard->root, &note, err);
-    rc = rc ? rc : att_io_write_file(file, att_buf_slice(&note), 0600, err);
-    if (rc || published->size == 0) {
+    enum att_rc rc = sign_file_anew(log, file, 0600, err);
+    if (rc || !published) {
         return rc;
     }
-    att_buf_reset(&note);
     audit_log_checkpoint_file(log->state_dir, file);
-    rc = audit_log_sign(log, published->size, &published->root, &note, err);
-    return rc ? rc : att_io_write_file(file, att_buf_slice(&note), 0644, err);
+    return sign_file_anew(log, file, 0644, err);
 }
 
 enum att_rc audit_log_open(const char *state_dir, const char *origin, bool joins,
@@ -396,7 +415,7 @@ enum att_rc audit_log_open(const char *state_dir, const char *origin, bool joins
         rc = store_run(store, false, replay_tx, r, err);
     }
     if (!rc && log->before.key) {
-        rc = sign_anew(log, &guard, &published, err);
+        rc = sign_anew(log, published.size > 0, err);
     }
     if (!rc) {
         log->tree = r->at_published;

@@ -8,6 +8,7 @@
 #ifndef PROVISION_AUDIT_LOG_H
 #define PROVISION_AUDIT_LOG_H
 
+#include "provision/audit/cosign.h"
 #include "provision/audit/key.h"
 #include "provision/audit/tile.h"
 #include "provision/store/store.h"
@@ -34,6 +35,29 @@ void audit_log_free(struct audit_log *log);
 /* Only the key, for `init`: as audit_log_open would make it. */
 ATT_MUST_USE enum att_rc audit_log_make_key(const char *state_dir, const char *origin,
                                             struct att_err *err);
+
+/* From now on checkpoints are published with cosigner's signature, and not without it. Right after
+ * audit_log_open; copied. Says what the other process knows, and whether its key was not known here
+ * before (then audit_log_save_tpm_vkey is called next). ATT_E_AUTH with reason
+ *   "logTpmKey"      its key is another than the one that auditors know
+ *   "logOrigin"      it signs another log
+ *   "logRolledBack"  it has signed more than the table has; the newest checkpoint is older than the
+ *                    counter, or newer than its memory
+ *   "logForked"      the table has others than it signed
+ *   "logCounter"     the newest checkpoint is ahead of the counter: that is another one
+ * else what look says. */
+ATT_MUST_USE enum att_rc audit_log_cosign(struct audit_log *log, struct store *store,
+                                          const struct audit_cosigner *cosigner,
+                                          struct audit_cosigned *ret_now, bool *ret_linked,
+                                          struct att_err *err);
+/* state_dir/audit.tpm.vkey: the key that auditors know. */
+ATT_MUST_USE enum att_rc audit_log_save_tpm_vkey(const struct audit_log *log, struct att_err *err);
+/* NULL: none. Any thread. */
+const struct audit_p256_vkey *audit_log_tpm_vkey(const struct audit_log *log);
+/* At the end of the process: the checkpoint that stands gets the next number of the counter, so
+ * that no copy of the disk that was made before passes. Nothing without a second signer, or when
+ * nothing was published since the last time. */
+ATT_MUST_USE enum att_rc audit_log_seal(struct audit_log *log, struct att_err *err);
 
 /* Makes leaves of new records and publishes them, AUDIT_STEP at most: entries, tiles, sync, then
  * the checkpoint. ret_behind: there is more. What fails leaves the last checkpoint whole, and is

@@ -10,6 +10,7 @@
 #define ALG_ED25519 1
 #define DASH        "\xe2\x80\x94 " /* U+2014 and a space */
 #define SIG_LEN     64
+#define COUNTER     "tpm-counter "
 
 static enum att_rc bad(struct att_err *err, const char *reason, const char *what)
 {
@@ -21,7 +22,7 @@ static enum att_rc bad(struct att_err *err, const char *reason, const char *what
 /* ---- verifiers' keys
  * ---------------------------------------------------------------------------- */
 
-static bool name_ok(struct att_slice name)
+bool audit_name_ok(struct att_slice name)
 {
     for (size_t i = 0; i < name.len; i++) {
         if (name.ptr[i] <= ' ' || name.ptr[i] > '~' || name.ptr[i] == '+') {
@@ -44,7 +45,7 @@ static uint32_t key_id(const char *name, const uint8_t key[AUDIT_ED25519_LEN])
 enum att_rc audit_vkey_make(const char *name, const uint8_t key[AUDIT_ED25519_LEN],
                             struct audit_vkey *ret_vkey, struct att_err *err)
 {
-    if (!name_ok(att_slice_str(name))) {
+    if (!audit_name_ok(att_slice_str(name))) {
         return att_fail(err, ATT_E_INVAL,
                         "audit log: \"%.80s\" is no name of a log: expected 1 to %d printable "
                         "characters without spaces and \"+\"",
@@ -73,7 +74,7 @@ static bool read_vkey(struct att_slice text, struct audit_vkey *vkey)
     const uint8_t *plus = text.len ? memchr(text.ptr, '+', text.len) : NULL;
     size_t name = plus ? (size_t)(plus - text.ptr) : 0;
     if (!name || text.len < name + 11 || text.ptr[name + 9] != '+' ||
-        !name_ok(ATT_SLICE(text.ptr, name)) || att_unhex(&id, ATT_SLICE(plus + 1, 8), NULL) ||
+        !audit_name_ok(ATT_SLICE(text.ptr, name)) || att_unhex(&id, ATT_SLICE(plus + 1, 8), NULL) ||
         att_unb64(&key, ATT_SLICE(plus + 10, text.len - name - 10), NULL) ||
         key.len != 1 + AUDIT_ED25519_LEN || key.ptr[0] != ALG_ED25519) {
         return false;
@@ -138,7 +139,7 @@ static bool read_sig(struct att_slice line, struct audit_note_sig *sig)
     }
     sig->name = ATT_SLICE(line.ptr, (size_t)(space - line.ptr));
     sig->base64 = ATT_SLICE(space + 1, line.len - sig->name.len - 1);
-    if (!name_ok(sig->name) || att_unb64(&bytes, sig->base64, NULL) || bytes.len < 5) {
+    if (!audit_name_ok(sig->name) || att_unb64(&bytes, sig->base64, NULL) || bytes.len < 5) {
         return false;
     }
     struct att_cur cur = att_cur_init(att_buf_slice(&bytes));
@@ -217,26 +218,32 @@ enum att_rc audit_note_verify(const struct audit_note *note, const struct audit_
     return rc;
 }
 
+void audit_note_line(const char *name, uint32_t id, struct att_slice sig, struct att_buf *note)
+{
+    att_autobuf bytes = {0};
+    att_buf_be32(&bytes, id);
+    att_buf_put_slice(&bytes, sig);
+    att_buf_put_str(note, DASH);
+    att_buf_put_str(note, name);
+    att_buf_u8(note, ' ');
+    att_buf_b64(note, att_buf_slice(&bytes));
+    att_buf_u8(note, '\n');
+    note->failed = note->failed || bytes.failed;
+}
+
 enum att_rc audit_note_sign(struct att_slice text, const struct audit_vkey *vkey, EVP_PKEY *key,
                             struct att_buf *note, struct att_err *err)
 {
-    uint8_t sig[4 + SIG_LEN];
+    uint8_t sig[SIG_LEN];
     size_t len = SIG_LEN;
-    for (unsigned i = 0; i < 4; i++) {
-        sig[i] = (uint8_t)(vkey->id >> (24 - 8 * i));
-    }
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool ok = md && EVP_DigestSignInit(md, NULL, NULL, NULL, key) == 1 &&
-              EVP_DigestSign(md, sig + 4, &len, text.ptr, text.len) == 1 && len == SIG_LEN;
+              EVP_DigestSign(md, sig, &len, text.ptr, text.len) == 1 && len == SIG_LEN;
     EVP_MD_CTX_free(md);
     if (!ok) {
         return att_fail_openssl(err, ATT_E_CRYPTO, "audit log: sign a checkpoint");
     }
-    att_buf_put_str(note, DASH);
-    att_buf_put_str(note, vkey->name);
-    att_buf_u8(note, ' ');
-    att_buf_b64(note, ATT_SLICE_ARRAY(sig));
-    att_buf_u8(note, '\n');
+    audit_note_line(vkey->name, vkey->id, ATT_SLICE_ARRAY(sig), note);
     return att_buf_ok(note, err);
 }
 
@@ -249,6 +256,9 @@ void audit_checkpoint_text(const struct audit_checkpoint *checkpoint, struct att
                    (unsigned long long)checkpoint->size);
     att_buf_b64(ret_text, ATT_SLICE_ARRAY(checkpoint->root.bytes));
     att_buf_u8(ret_text, '\n');
+    if (checkpoint->counter) {
+        att_buf_printf(ret_text, COUNTER "%llu\n", (unsigned long long)checkpoint->counter);
+    }
 }
 
 static struct att_slice next_line(struct att_slice *rest)
@@ -277,6 +287,17 @@ static bool read_size(struct att_slice line, uint64_t *ret_size)
     return line.len == 1 || (line.len > 0 && line.ptr[0] != '0');
 }
 
+/* The extension line of ours, where it is the first of them; others are passed over. */
+static bool read_counter(struct att_slice line, uint64_t *ret_counter)
+{
+    const struct att_slice word = ATT_SLICE_LIT(COUNTER);
+    if (line.len < word.len || memcmp(line.ptr, word.ptr, word.len) != 0) {
+        return true;
+    }
+    return read_size(ATT_SLICE(line.ptr + word.len, line.len - word.len), ret_counter) &&
+           *ret_counter > 0;
+}
+
 enum att_rc audit_checkpoint_parse(struct att_slice text, struct audit_checkpoint *ret_checkpoint,
                                    struct att_err *err)
 {
@@ -284,9 +305,13 @@ enum att_rc audit_checkpoint_parse(struct att_slice text, struct audit_checkpoin
     att_autobuf root = ATT_BUF_INIT(64);
     struct att_slice rest = text, origin = next_line(&rest), size = next_line(&rest),
                      hash = next_line(&rest);
-    if (!name_ok(origin) || !read_size(size, &c.size) || att_unb64(&root, hash, NULL) ||
+    if (!audit_name_ok(origin) || !read_size(size, &c.size) || att_unb64(&root, hash, NULL) ||
         root.len != AUDIT_HASH_LEN) {
         return bad(err, "logCheckpoint", "expected a checkpoint: origin, size, base64 of the root");
+    }
+    if (!read_counter(next_line(&rest), &c.counter)) {
+        return bad(err, "logCheckpoint",
+                   "a checkpoint's line \"tpm-counter\": expected a number from 1 on behind it");
     }
     memcpy(c.origin, origin.ptr, origin.len);
     memcpy(c.root.bytes, root.ptr, AUDIT_HASH_LEN);

@@ -1,7 +1,10 @@
 /* Signed notes (C2SP signed-note) and the checkpoints in them (C2SP tlog-checkpoint), by Ed25519.
  * Pure but for signing. Keys' names are a log's origin: no spaces, no "+".
  *
- *   <origin>\n<size>\n<base64 of the root>\n\n— <name> <base64 of key id ‖ signature>\n */
+ *   <origin>\n<size>\n<base64 of the root>\n\n— <name> <base64 of key id ‖ signature>\n
+ *
+ * and, of an issuer with a TPM, an extension line "tpm-counter <number>\n" behind the root, and a
+ * second signature (ecdsa.h). */
 #ifndef PROVISION_AUDIT_NOTE_H
 #define PROVISION_AUDIT_NOTE_H
 
@@ -15,6 +18,8 @@
 #define AUDIT_NAME_MAX      255 /* bytes of an origin */
 #define AUDIT_VKEY_MAX      (AUDIT_NAME_MAX + 64)
 #define AUDIT_ED25519_LEN   32
+
+bool audit_name_ok(struct att_slice name);
 
 /* A verifier: "<name>+<key id, hex>+<base64 of 0x01 ‖ public key>". */
 struct audit_vkey {
@@ -51,10 +56,14 @@ ATT_MUST_USE enum att_rc audit_note_verify(const struct audit_note *note,
 ATT_MUST_USE enum att_rc audit_note_sign(struct att_slice text, const struct audit_vkey *vkey,
                                          EVP_PKEY *key, struct att_buf *note, struct att_err *err);
 
+/* Appends a signature line. */
+void audit_note_line(const char *name, uint32_t id, struct att_slice sig, struct att_buf *note);
+
 struct audit_checkpoint {
     char origin[AUDIT_NAME_MAX + 1];
     uint64_t size;
     struct audit_hash root;
+    uint64_t counter; /* of the TPM that signs, too; 0: no such line */
 };
 void audit_checkpoint_text(const struct audit_checkpoint *checkpoint, struct att_buf *ret_text);
 /* ATT_E_PARSE with reason "logCheckpoint". Further lines are allowed and ignored. */

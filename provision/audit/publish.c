@@ -1,6 +1,7 @@
 /* From records to files. */
 #include "provision/audit/log_internal.h"
 
+#include "attestd/base/clock.h"
 #include "attestd/base/io.h"
 #include "provision/audit/leaf.h"
 
@@ -176,23 +177,68 @@ static enum att_rc put_tiles(struct step *s, struct audit_tree *tree, struct att
     return rc;
 }
 
-/* The guard first: whatever a reader has seen, the guard knows. */
-static enum att_rc put_checkpoint(const struct audit_log *log, const struct audit_tree *tree,
-                                  struct att_err *err)
+static enum att_rc write_checkpoint(const struct audit_log *log, const struct att_buf *note,
+                                    bool *ret_guarded, struct att_err *err)
 {
     char file[AUDIT_FILE_ROOM];
-    att_autobuf note = {0};
-    struct audit_hash root = audit_tree_root(tree);
-    enum att_rc rc = audit_log_sign(log, tree->size, &root, &note, err);
-    if (!rc) {
-        audit_log_guard_file(log->state_dir, file);
-        rc = att_io_write_file(file, att_buf_slice(&note), 0600, err);
-    }
+    audit_log_guard_file(log->state_dir, file);
+    enum att_rc rc = att_io_write_file(file, att_buf_slice(note), 0600, err);
+    *ret_guarded = !rc;
     if (!rc) {
         audit_log_checkpoint_file(log->state_dir, file);
-        rc = att_io_write_file(file, att_buf_slice(&note), 0644, err);
+        rc = att_io_write_file(file, att_buf_slice(note), 0644, err);
     }
     return rc;
+}
+
+/* With the counter's next number where that is due; the other side may say: not yet. */
+static enum att_rc sign_checkpoint(struct audit_log *log, struct audit_checkpoint *c, bool raise,
+                                   struct att_buf *note, struct att_err *err)
+{
+    struct att_err why = {0};
+    enum att_rc rc = ATT_OK;
+    for (int i = 0; i < 2; i++) {
+        c->counter = log->cosigns ? audit_cosign_counter(log, raise && i == 0) : 0;
+        att_buf_reset(note);
+        att_err_clear(&why);
+        rc = audit_log_sign(log, c, note, &why);
+        rc = rc || !log->cosigns ? rc : audit_cosign_note(log, c, note, &why);
+        if (rc != ATT_E_LIMIT || strcmp(why.reason, "counterEarly") != 0) {
+            break;
+        }
+        log->raise_at_ms = att_boottime_ms() + log->cosigner.raise_every_ms;
+    }
+    if (rc && err) {
+        *err = why;
+    }
+    return rc;
+}
+
+/* The guard first: whatever a reader has seen, the guard knows. The counter last: it never is ahead
+ * of the guard. */
+static enum att_rc put_checkpoint(struct audit_log *log, const struct audit_tree *tree, bool raise,
+                                  struct att_err *err)
+{
+    att_autobuf note = {0};
+    bool guarded = false;
+    struct audit_checkpoint c = {.size = tree->size, .root = audit_tree_root(tree)};
+    enum att_rc rc = sign_checkpoint(log, &c, raise, &note, err);
+    rc = rc ? rc : write_checkpoint(log, &note, &guarded, err);
+    if (guarded) {
+        log->loose = c.counter == log->written;
+        log->written = c.counter;
+    }
+    return rc;
+}
+
+enum att_rc audit_log_seal(struct audit_log *log, struct att_err *err)
+{
+    enum att_rc rc = audit_cosign_settle(log, err);
+    if (rc || !log->cosigns || !log->loose) {
+        return rc;
+    }
+    rc = put_checkpoint(log, &log->tree, true, err);
+    return rc ? rc : audit_cosign_settle(log, err);
 }
 
 static void drop_partials(const struct step *s, uint64_t size)
@@ -220,7 +266,7 @@ static enum att_rc publish_step(struct audit_log *log, struct store *store, stru
         rc = put_tiles(&s, tree, err);
     }
     if (!rc && tree->size >= log->quiet_until) {
-        rc = put_checkpoint(log, tree, err);
+        rc = put_checkpoint(log, tree, audit_cosign_due(log), err);
     }
     if (!rc) {
         log->tree = *tree;
@@ -236,6 +282,7 @@ enum att_rc audit_log_publish(struct audit_log *log, struct store *store, bool *
     struct heads h = {0};
     enum att_rc rc = store_run(store, false, read_heads, &h, err);
     *ret_behind = false;
+    rc = rc ? rc : audit_cosign_settle(log, err); /* which an earlier call could not */
     if (!rc && (h.records < h.leaves || h.leaves < (int64_t)log->tree.size)) {
         rc = audit_refuse(err, "logRolledBack",
                           "the database has %lld records and %lld leaves, %llu are published",
@@ -248,6 +295,10 @@ enum att_rc audit_log_publish(struct audit_log *log, struct store *store, bool *
     if (!rc && log->tree.size < (uint64_t)h.leaves) {
         rc = publish_step(log, store, err);
     }
+    if (!rc && log->loose && audit_cosign_due(log)) { /* nothing came since */
+        rc = audit_log_seal(log, err);
+    }
+    rc = rc ? rc : audit_cosign_settle(log, err);
     *ret_behind = !rc && (h.leaves < h.records || log->tree.size < (uint64_t)h.leaves);
     return rc;
 }

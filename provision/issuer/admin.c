@@ -406,6 +406,14 @@ enum att_rc issuer_admin_status(struct issuer_admin_call *call, struct store_tx 
                         json_pack("{s:s, s:s, s:b}", "origin", audit_log_vkey(issuer->log)->name,
                                   "vkey", vkey, "broken",
                                   atomic_load(&issuer->log_broken) ? 1 : 0));
+    const struct audit_p256_vkey *tpm = audit_log_tpm_vkey(issuer->log);
+    if (tpm) {
+        char text[AUDIT_P256_VKEY_MAX];
+        audit_p256_vkey_text(tpm, text);
+        json_t *log = json_object_get(call->result, "log");
+        json_object_set_new(log, "tpmVkey", json_string(text));
+        json_object_set_new(log, "waiting", json_boolean(atomic_load(&issuer->log_waits)));
+    }
     return ATT_OK;
 }
 

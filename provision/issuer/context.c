@@ -9,6 +9,7 @@
 #include "provision/issuer/dns.h"
 #include "provision/issuer/dns_ca.h"
 #include "provision/issuer/http01.h"
+#include "provision/issuer/log_tpm.h"
 
 #include "attestd/base/io.h"
 #include "certs/ekcert.h"
@@ -238,7 +239,13 @@ static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
         rc = issuer_log_start(issuer, err);
     }
     if (!rc) {
+        rc = issuer_log_tpm_start(issuer, err);
+    }
+    if (!rc) {
         rc = issuer_audit_start(issuer, err);
+    }
+    if (!rc) {
+        rc = issuer_log_tpm_say(issuer, err);
     }
     if (!rc) {
         rc = store_run(issuer->store, true, first_view, NULL, err);
@@ -442,6 +449,7 @@ void issuer_free(struct issuer *issuer)
     }
     free(issuer->dns_seen);
     audit_log_free(issuer->log);
+    issuer_log_tpm_free(issuer->log_tpm);
     issuer_jwt_free(issuer);
     store_free(issuer->store);
     issuer_dns_ca_free(issuer->dns_ca);

@@ -63,6 +63,7 @@ struct issuer_who;
 struct issuer_admin_auth;
 struct issuer_jwt;
 struct issuer_federation;
+struct issuer_log_tpm;
 
 /* What the main loop saw last (metrics.h). */
 enum issuer_health {
@@ -131,6 +132,8 @@ struct issuer {
     bool head_missing, head_broken;
     struct audit_log *log; /* main thread publishes; log_broken: until a restart it does not */
     atomic_bool log_broken;
+    struct issuer_log_tpm *log_tpm; /* main thread; NULL: no TPM signs the log */
+    atomic_bool log_waits;          /* published last with a failure that may pass */
     int64_t log_ms; /* main thread: published last, by the boot clock */
     atomic_llong log_published, log_published_at; /* how many, and when it last was all */
     atomic_int health;                            /* enum issuer_health */

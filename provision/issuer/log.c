@@ -55,6 +55,10 @@ void issuer_log_tick(struct issuer *issuer, bool at_end)
     for (int i = 0; !rc && behind && i < (at_end ? END_STEPS : 1); i++) {
         rc = audit_log_publish(issuer->log, issuer->store, &behind, &err);
     }
+    if (!rc && at_end) {
+        rc = audit_log_seal(issuer->log, &err);
+    }
+    atomic_store(&issuer->log_waits, rc != ATT_OK);
     if (!rc) {
         atomic_store(&issuer->log_published, (long long)audit_log_size(issuer->log));
     }

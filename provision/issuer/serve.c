@@ -53,6 +53,11 @@ static const char *jwt_text(const char *text)
     return text ? text : "none";
 }
 
+static const char *log_tpm(const struct conf_issuer *conf)
+{
+    return conf->log_tpm ? conf->log_tpm->dir : "none";
+}
+
 /* ATT_E_INVAL names each that another configuration wants otherwise. */
 static enum att_rc check_fixed(const struct conf_issuer *old, const struct conf_issuer *fresh,
                                struct att_err *err)
@@ -83,6 +88,7 @@ static enum att_rc check_fixed(const struct conf_issuer *old, const struct conf_
         {"jwt.key_file", jwt_text(old->jwt ? old->jwt->key_file : NULL),
          jwt_text(fresh->jwt ? fresh->jwt->key_file : NULL)},
         {"dns", "not there", fresh->dns && !old->dns ? "there" : "not there"},
+        {"log_tpm", log_tpm(old), log_tpm(fresh)},
         {"devices", "not there", fresh->devices && !old->devices ? "there" : "not there"}};
     att_autobuf text = ATT_BUF_INIT(300);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {

@@ -3,6 +3,7 @@
  * to the same bytes again. */
 #include "attestd/proc/hsm_proto.h"
 #include "attestd/proc/keyd_proto.h"
+#include "attestd/proc/logtpm_proto.h"
 #include "attestd/proc/sign_proto.h"
 #include "attestd/proc/who_proto.h"
 #include "attestd/proc/workload_proto.h"
@@ -61,7 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     const struct proc_op *const tables[] = {proc_keyd_table, proc_sign_table, proc_who_table,
-                                            proc_workload_table, proc_hsm_table};
+                                            proc_workload_table, proc_hsm_table, proc_logtpm_table};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
         try_table(tables[i], &frame);
     }

@@ -8,6 +8,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char text[] = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+    static const char tpm[] =
+        "example.com/log+de61a5ec+AjBZMBMGByqGSM49AgEGCCqGSM49AwEHA0I"
+        "ABJIHs3Kz87Z0SN2UHUWyGHZ5bflix0BE9r0f4iJ+Se5BCjzZG3RMv/eCYshAF0FJBTy5bZ9/Q7GXR5w/hgoqtj8=";
+    struct tlog_tpm_keys keys, other;
+    struct tlog_tpm_seen seen;
     struct tlog_key key, own;
     struct tlog_head head;
     struct tlog_proof proof = {0};
@@ -16,6 +21,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         __builtin_trap();
     }
     (void)!tlog_key_parse(bytes, &own, NULL);
+    (void)!tlog_tpm_keys_parse(bytes, &other, NULL);
+    if (tlog_tpm_keys_parse(att_slice_str(tpm), &keys, NULL) != ATT_OK) {
+        __builtin_trap();
+    }
+    (void)!tlog_tpm_check(bytes, &keys, &seen, NULL);
     /* Nobody but that key's owner makes one that opens, and he made none with three such lines. */
     if (tlog_head_open(bytes, &key, &head, NULL) == ATT_OK) {
         __builtin_trap();

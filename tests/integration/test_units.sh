@@ -14,7 +14,7 @@ fail() {
 units=$ATT_SOURCE_DIR/scripts/systemd
 grep -q '^SystemCallFilter=~.*process_vm_readv process_vm_writev' "$ATT_SOURCE_DIR/scripts/systemd/attestd-whod.service" ||
     { echo "attestd-whod.service allows other processes' memory"; exit 1; }
-services=(attestd attestd-keyd attestd-whod attestd-tokend attestd-spiffed attestd-hsmd attest-issuerd attest-issuerd-hsm)
+services=(attestd attestd-keyd attestd-whod attestd-tokend attestd-spiffed attestd-hsmd attest-issuerd attest-issuerd-hsm attest-issuerd-tpm)
 [ "$(find "$units" -name '*.service' | wc -l)" = $((${#services[@]} + 1)) ] || fail "a service that this test does not know"
 
 # ---- one HSM module or several: one unit -------------------------------------------------------------------
@@ -76,7 +76,7 @@ ok "systemd-analyze verify: $(find "$dir/units" -type f | wc -l) units without a
 # ---- users, folders ------------------------------------------------------------------------------------------
 mkdir -p "$dir/root/etc"
 : > "$dir/root/etc/passwd"
-systemd-sysusers --root="$dir/root" "$units/attestd.sysusers" "$units/attest-issuerd.sysusers" > "$dir/sysusers" 2>&1 || fail "systemd-sysusers: $(cat "$dir/sysusers")"
+systemd-sysusers --root="$dir/root" "$units/attestd.sysusers" "$units/attest-issuerd.sysusers" "$units/attest-issuerd-tpm.sysusers" > "$dir/sysusers" 2>&1 || fail "systemd-sysusers: $(cat "$dir/sysusers")"
 for service in "${services[@]}"; do
     user=$(sed -n 's/^User=//p' "$units/$service.service")
     grep -q "^$user:.*:/usr/sbin/nologin$" "$dir/root/etc/passwd" || fail "$service.service: no user $user without a shell"

@@ -29,3 +29,22 @@ rm -rf "$dir/copy" && cp -r "$log" "$dir/copy"
 sed -i '2s/.*/3/' "$dir/copy/checkpoint"
 ! "$dir/tlog" "$dir/copy" "$key" > "$dir/tmp/out" || job_fail "Go takes a forged checkpoint"
 ok "Go refuses an edited entry and a forged checkpoint"
+
+# With a TPM: a line more in the text, a signature more. Go knows nothing of them, and takes the rest.
+# shellcheck source=../support/logtpm.sh
+. "$ATT_SOURCE_DIR/tests/support/logtpm.sh"
+if ! command -v swtpm > /dev/null || ! command -v swtpm_setup > /dev/null; then
+    echo "left out: no swtpm"
+    exit 0
+fi
+job_stop issuerd
+logtpm_make "$dir/tpm"
+logtpm_conf "$dir/tpm" "$dir/tpm-state" >> "$dir/issuer.yaml"
+logtpm_start
+job_start_issuer
+log_decide 3
+[ "$(grep -c '^— ' "$log/checkpoint")" = 2 ] && [ -n "$(log_counter "$log")" ] || job_fail "no second signature"
+"$dir/tlog" "$log" "$key" > "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "Go refuses a log with a TPM's signature"; }
+grep -q ": $(log_size "$log") entries" "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "Go sees another log"; }
+! "$dir/tlog" "$log" "$(cat "$dir/issuer/audit.tpm.vkey")" > "$dir/tmp/out" 2>&1 || job_fail "Go takes the TPM's key"
+ok "Go takes a checkpoint with a TPM's signature and counter"

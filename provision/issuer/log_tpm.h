@@ -1,0 +1,18 @@
+/* attest-issuerd-tpm, where issuer.yaml has log_tpm: the audit log's second signer. */
+#ifndef PROVISION_ISSUER_LOG_TPM_H
+#define PROVISION_ISSUER_LOG_TPM_H
+
+#include "attestd/base/err.h"
+
+struct issuer;
+struct issuer_log_tpm;
+
+/* Right after the log is open: from now on it is published with the TPM's signature. Nothing where
+ * the configuration has no log_tpm. Waits a while for a TPM that comes later (then reason
+ * "logTpmAway"); refusals as of audit_log_cosign, and as attest-issuerd-tpm says them. */
+ATT_MUST_USE enum att_rc issuer_log_tpm_start(struct issuer *issuer, struct att_err *err);
+/* Records a key that is new here, and what an operator told the other process. */
+ATT_MUST_USE enum att_rc issuer_log_tpm_say(struct issuer *issuer, struct att_err *err);
+void issuer_log_tpm_free(struct issuer_log_tpm *tpm);
+
+#endif
