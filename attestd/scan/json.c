@@ -95,7 +95,7 @@ static void members(struct json *j, struct att_slice outer, uint8_t close)
         }
         value(j, name);
     }
-    j->at++;
+    j->at += j->bad ? 0 : 1;
 }
 
 static void scalar(struct json *j, struct att_slice name)

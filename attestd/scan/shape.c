@@ -171,11 +171,18 @@ static struct scan_verdict at_word(struct att_slice text)
     return (struct scan_verdict){SCAN_NONE, SCAN_NO};
 }
 
+/* https://hooks.slack.com/services/T…/B…/…: who knows it may write there. */
 static bool hook(struct att_slice v)
 {
     static const char prefix[] = "https://hooks.slack.com/services/T";
-    size_t n = sizeof prefix - 1;
-    return v.len >= n + 30 && scan_starts(v, prefix) && !scan_value_placeholder(v);
+    size_t n = sizeof prefix - 1, at = n;
+    if (!scan_starts(v, prefix)) {
+        return false;
+    }
+    while (at < v.len && (member(URL, v.ptr[at]) || v.ptr[at] == '/')) {
+        at++;
+    }
+    return at - n >= 30 && !scan_value_placeholder(ATT_SLICE(v.ptr + n, at - n));
 }
 
 struct scan_verdict scan_shape(struct att_slice v)

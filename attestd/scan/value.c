@@ -96,22 +96,46 @@ static double entropy(struct att_slice v)
     return bits;
 }
 
+static bool separator(uint8_t c)
+{
+    return memchr("-_./:, ", c, 7);
+}
+
+/* sha256, us1, EU2; also the whole of something short. */
+static bool numbered(struct att_slice part)
+{
+    size_t letters = 0, digits = 0;
+    while (letters < part.len && alpha(part.ptr[letters])) {
+        letters++;
+    }
+    while (letters + digits < part.len && digit(part.ptr[letters + digits])) {
+        digits++;
+    }
+    return part.len <= 4 || (letters >= 2 && digits <= 4 && letters + digits == part.len);
+}
+
+static bool one_word(struct att_slice part)
+{
+    size_t digits = 0, letters = 0, humps = 0;
+    for (size_t i = 0; i < part.len; i++) {
+        digits += digit(part.ptr[i]);
+        letters += alpha(part.ptr[i]);
+        humps += i > 0 && (part.ptr[i] < 'a') != (part.ptr[i - 1] < 'a');
+    }
+    bool word = letters == part.len && humps <= 2;
+    bool number = digits == part.len && digits <= 8;
+    return word || number || (numbered(part) && humps <= 2);
+}
+
 /* Parts between separators that are words or short numbers: my-app-prod-2, portfolio.rebalancer. */
 static bool wordy(struct att_slice v)
 {
-    size_t at = 0;
-    while (at < v.len) {
-        size_t end = at, digits = 0, letters = 0, humps = 0;
-        while (end < v.len && !memchr("-_./:, ", v.ptr[end], 7)) {
-            digits += digit(v.ptr[end]);
-            letters += alpha(v.ptr[end]);
-            humps += end > at && (v.ptr[end] < 'a') != (v.ptr[end - 1] < 'a');
+    for (size_t at = 0; at < v.len;) {
+        size_t end = at;
+        while (end < v.len && !separator(v.ptr[end])) {
             end++;
         }
-        bool word = letters == end - at && humps <= 2;
-        bool number = digits == end - at && digits <= 8;
-        bool version = end - at <= 4; /* v2, 10m, eu1 */
-        if (!word && !number && !version) {
+        if (!one_word(ATT_SLICE(v.ptr + at, end - at))) {
             return false;
         }
         at = end + 1;
