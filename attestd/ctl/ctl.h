@@ -122,6 +122,7 @@ enum ctl_exit ctl_audit_verify(const struct ctl_ctx *, const struct ctl_args *, 
 enum ctl_exit ctl_audit_export(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_audit_check(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_hostlog_verify(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
+enum ctl_exit ctl_migrate_scan(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 enum ctl_exit ctl_why_show(const struct ctl_ctx *, const struct ctl_args *, const json_t *);
 
 #endif
