@@ -41,13 +41,13 @@ enum proc_keyd_op {
     PROC_KEYD_KEY_ACTIVATE = 20,
     PROC_KEYD_KEY_RETIRE = 21,
     PROC_KEYD_KEY_DESTROY = 22,
-    PROC_KEYD_KEY_CERTIFY = 24,
-    PROC_KEYD_KEY_CSR_DEVICE = 25,
     PROC_KEYD_USER_QUOTE = 32,
-    PROC_KEYD_AK_CREATION = 33,
-    PROC_KEYD_AK_ACTIVATE = 34,
     PROC_KEYD_FREEZE = 40,
     PROC_KEYD_THAW = 41,
+    PROC_KEYD_KEY_CERTIFY = 48,
+    PROC_KEYD_KEY_CSR_DEVICE = 49,
+    PROC_KEYD_AK_CREATION = 50,
+    PROC_KEYD_AK_ACTIVATE = 51,
 };
 
 /* INFO: () → json. Always answers, also when the TPM is away or foreign. A JSON object:
