@@ -63,8 +63,11 @@ static int run(const struct host_options *opts, bool check)
     enum att_rc rc = host_conf_load(opts, &conf, &err);
     if (rc == ATT_OK && check) {
         struct host_local *local = NULL;
+        struct conf_acme_agents *agents = NULL;
+        rc = host_acme_agents_load(conf, &agents, &err);
+        conf_acme_agents_free(agents);
         conf_attestd_free(conf);
-        if (host_local_load(opts->conf_path, &local, &err) != ATT_OK) {
+        if (rc != ATT_OK || host_local_load(opts->conf_path, &local, &err) != ATT_OK) {
             fprintf(stderr, "attestd: %s\n", err.msg);
             return 1;
         }

@@ -94,6 +94,7 @@ static enum att_rc check_leaf(const X509 *leaf, enum certs_purpose purpose, stru
     X509 *cert = certs_mut_x509(leaf);
     const char *eku = purpose == CERTS_PURPOSE_AK           ? CERTS_OID_EKU_AK
                       : purpose == CERTS_PURPOSE_HOST_VIEW  ? CERTS_OID_EKU_HOST_VIEW
+                      : purpose == CERTS_PURPOSE_DEVICE     ? "1.3.6.1.5.5.7.3.2"
                       : purpose == CERTS_PURPOSE_WORKLOAD   ? "1.3.6.1.5.5.7.3.2"
                       : purpose == CERTS_PURPOSE_TLS_SERVER ? "1.3.6.1.5.5.7.3.1"
                                                             : NULL;

@@ -45,6 +45,7 @@ enum certs_purpose {
     CERTS_PURPOSE_WORKLOAD, /* EKU serverAuth and clientAuth, exactly one SPIFFE URI (X509-SVID) */
     CERTS_PURPOSE_TLS_SERVER, /* EKU serverAuth; the name is the TLS library's to check */
     CERTS_PURPOSE_AK,         /* EKU 2.23.133.8.3 */
+    CERTS_PURPOSE_DEVICE,     /* EKU clientAuth; a device's, the name is the caller's to check */
     CERTS_PURPOSE_HOST_VIEW,  /* EKU CERTS_OID_EKU_HOST_VIEW */
 };
 

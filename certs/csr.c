@@ -25,15 +25,21 @@ static void put_san(struct att_buf *buf, const char *uri)
     certs_der_end(buf, names);
 }
 
-static bool add_san(X509_REQ *req, const char *uri)
+static void put_device_san(struct att_buf *buf, const char *identifier)
 {
-    att_autobuf value = {0};
-    put_san(&value, uri);
+    size_t names = certs_der_begin(buf, DER_SEQUENCE);
+    certs_put_permanent_id(buf, identifier);
+    certs_der_end(buf, names);
+}
+
+/* value: GeneralNames. */
+static bool add_san(X509_REQ *req, const struct att_buf *value)
+{
     ASN1_OCTET_STRING *octets = ASN1_OCTET_STRING_new();
     X509_EXTENSION *ext = NULL;
     STACK_OF(X509_EXTENSION) *exts = NULL;
-    bool ok = !value.failed && octets &&
-              ASN1_OCTET_STRING_set(octets, value.ptr, (int)value.len) == 1 &&
+    bool ok = !value->failed && octets &&
+              ASN1_OCTET_STRING_set(octets, value->ptr, (int)value->len) == 1 &&
               (ext = X509_EXTENSION_create_by_NID(NULL, NID_subject_alt_name, 1, octets)) &&
               X509v3_add_ext(&exts, ext, -1) && X509_REQ_add_extensions(req, exts) == 1;
     sk_X509_EXTENSION_pop_free(exts, X509_EXTENSION_free);
@@ -42,16 +48,12 @@ static bool add_san(X509_REQ *req, const char *uri)
     return ok;
 }
 
-enum att_rc certs_csr_create(EVP_PKEY *key, const char *san_uri, struct att_buf *ret_der,
-                             struct att_err *err)
+static enum att_rc create(EVP_PKEY *key, const struct att_buf *names, struct att_buf *ret_der,
+                          struct att_err *err)
 {
-    struct certs_spiffe_id id;
     att_autobuf spki = {0};
     certs_autokey *pub = NULL;
-    enum att_rc rc = certs_spiffe_parse(att_slice_str(san_uri), &id, err);
-    if (rc == ATT_OK) {
-        rc = certs_key_spki(key, &spki, err);
-    }
+    enum att_rc rc = certs_key_spki(key, &spki, err);
     if (rc == ATT_OK) {
         rc = certs_key_from_spki(att_buf_slice(&spki), &pub, err);
     }
@@ -60,7 +62,7 @@ enum att_rc certs_csr_create(EVP_PKEY *key, const char *san_uri, struct att_buf 
     }
     ATT_CLEANUP(req_cleanup) X509_REQ *req = X509_REQ_new();
     if (!req || X509_REQ_set_version(req, X509_REQ_VERSION_1) != 1 ||
-        X509_REQ_set_pubkey(req, pub) != 1 || !add_san(req, san_uri)) {
+        X509_REQ_set_pubkey(req, pub) != 1 || !add_san(req, names)) {
         return att_fail_openssl(err, ATT_E_CRYPTO, "build the CSR");
     }
     if (X509_REQ_sign(req, key, EVP_sha256()) <= 0) {
@@ -75,6 +77,25 @@ enum att_rc certs_csr_create(EVP_PKEY *key, const char *san_uri, struct att_buf 
     att_buf_put(ret_der, der, (size_t)len);
     OPENSSL_free(der);
     return att_buf_ok(ret_der, err);
+}
+
+enum att_rc certs_csr_create(EVP_PKEY *key, const char *san_uri, struct att_buf *ret_der,
+                             struct att_err *err)
+{
+    struct certs_spiffe_id id;
+    att_autobuf names = {0};
+    enum att_rc rc = certs_spiffe_parse(att_slice_str(san_uri), &id, err);
+    put_san(&names, san_uri);
+    return rc == ATT_OK ? create(key, &names, ret_der, err) : rc;
+}
+
+enum att_rc certs_csr_create_device(EVP_PKEY *key, const char *identifier, struct att_buf *ret_der,
+                                    struct att_err *err)
+{
+    att_autobuf names = {0};
+    enum att_rc rc = certs_identifier_check(att_slice_str(identifier), err);
+    put_device_san(&names, identifier);
+    return rc == ATT_OK ? create(key, &names, ret_der, err) : rc;
 }
 
 /* version 0, empty subject, key, extensionRequest { SAN, critical }: RFC 2986 §4.1. */

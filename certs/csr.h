@@ -5,6 +5,7 @@
 #include "attestd/base/buf.h"
 #include "attestd/base/hash.h"
 #include "attestd/base/keytype.h"
+#include "certs/san.h"
 
 #include <openssl/evp.h>
 
@@ -22,6 +23,11 @@ typedef enum att_rc certs_csr_sign_fn(void *user, struct att_slice digest,
 ATT_MUST_USE enum att_rc certs_csr_create_rsa(struct att_slice spki, const char *san_uri,
                                               certs_csr_sign_fn *sign, void *user,
                                               struct att_buf *ret_der, struct att_err *err);
+
+/* Empty subject, one critical SAN with exactly this PermanentIdentifier (RFC 4043 §2) without an
+ * assigner, signed by key. identifier: 1 to CERTS_IDENTIFIER_MAX bytes. Appends DER. */
+ATT_MUST_USE enum att_rc certs_csr_create_device(EVP_PKEY *key, const char *identifier,
+                                                 struct att_buf *ret_der, struct att_err *err);
 
 struct certs_csr {
     /* DER SubjectPublicKeyInfo, canonical: P-256, or RSA as att_keytype_of_spki takes it */

@@ -1,5 +1,6 @@
 #include "certs/san.h"
 
+#include "certs/der.h"
 #include "certs/oid.h"
 
 #include <openssl/x509v3.h>
@@ -178,6 +179,75 @@ enum att_rc certs_san_spiffe(const X509 *cert, struct att_buf *ret_text, struct 
     if (rc == ATT_OK) {
         att_buf_put_slice(ret_text, uri);
         rc = att_buf_ok(ret_text, err);
+    }
+    GENERAL_NAMES_free(names);
+    return rc;
+}
+
+enum att_rc certs_identifier_check(struct att_slice text, struct att_err *err)
+{
+    size_t i = 0;
+    while (i < text.len && text.ptr[i] > ' ' && text.ptr[i] <= '~' && text.ptr[i] != '/') {
+        i++;
+    }
+    return text.len > 0 && i == text.len && text.len <= CERTS_IDENTIFIER_MAX
+               ? ATT_OK
+               : att_fail(err, ATT_E_INVAL,
+                          "permanent identifier: expected 1 … %d printable characters without "
+                          "space and /",
+                          CERTS_IDENTIFIER_MAX);
+}
+
+/* PermanentIdentifier ::= SEQUENCE { identifierValue UTF8String OPTIONAL, assigner OBJECT
+ * IDENTIFIER OPTIONAL }. False: the name is of another kind. */
+static bool permanent_value(const GENERAL_NAME *name, struct att_slice *ret)
+{
+    ASN1_OBJECT *oid = NULL;
+    ASN1_TYPE *value = NULL;
+    *ret = ATT_SLICE(NULL, 0);
+    if (name->type != GEN_OTHERNAME || GENERAL_NAME_get0_otherName(name, &oid, &value) != 1 ||
+        !certs_oid_is(oid, CERTS_OID_PERMANENT_ID)) {
+        return false;
+    }
+    if (ASN1_TYPE_get(value) != V_ASN1_SEQUENCE) {
+        return true;
+    }
+    const ASN1_STRING *seq = value->value.sequence;
+    struct att_cur cur =
+        att_cur_init(ATT_SLICE(ASN1_STRING_get0_data(seq), (size_t)ASN1_STRING_length(seq)));
+    struct att_cur in = att_cur_init(certs_der_take(&cur, DER_SEQUENCE));
+    struct att_slice text = certs_der_take(&in, DER_UTF8);
+    if (!in.failed && !cur.failed) {
+        *ret = text;
+    }
+    return true;
+}
+
+enum att_rc certs_san_is_permanent(const X509 *cert, const char *identifier, struct att_err *err)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    struct att_slice value = {0};
+    char found[64] = "";
+    int n = 0;
+    for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+        struct att_slice one;
+        if (permanent_value(sk_GENERAL_NAME_value(names, i), &one)) {
+            value = one;
+            n++;
+        }
+    }
+    enum att_rc rc = ATT_OK;
+    if (n != 1) {
+        rc = att_fail(err, ATT_E_AUTH, "the certificate has %d permanent identifiers, expected 1",
+                      n);
+    } else if (!att_slice_eq_str(value, identifier)) {
+        size_t len = value.len < sizeof found ? value.len : sizeof found - 1;
+        memcpy(found, value.ptr ? (const char *)value.ptr : "", value.ptr ? len : 0);
+        rc = att_fail(err, ATT_E_AUTH, "the certificate is for %s, ordered was %.80s", found,
+                      identifier);
+    }
+    if (rc != ATT_OK) {
+        att_err_reason(err, "chainSan");
     }
     GENERAL_NAMES_free(names);
     return rc;

@@ -9,6 +9,7 @@
 #define CERTS_SPIFFE_ID_MAX    2048 /* bytes, without NUL */
 #define CERTS_TRUST_DOMAIN_MAX 255
 #define CERTS_AGENT_NAME_MAX   64
+#define CERTS_IDENTIFIER_MAX   255 /* of a permanent identifier, bytes */
 
 struct certs_spiffe_id {
     struct att_slice trust_domain; /* borrowed from the text, both */
@@ -34,5 +35,13 @@ ATT_MUST_USE enum att_rc certs_spiffe_agent_name(struct att_slice text, const ch
  * kinds of SAN may stand beside it), X509-SVID §2 and §5.2. */
 ATT_MUST_USE enum att_rc certs_san_spiffe(const X509 *cert, struct att_buf *ret_text,
                                           struct att_err *err);
+
+/* 1 to CERTS_IDENTIFIER_MAX printable bytes of ASCII, none of them '/' or a space
+ * (draft-ietf-acme-device-attest §3). */
+ATT_MUST_USE enum att_rc certs_identifier_check(struct att_slice text, struct att_err *err);
+/* ATT_OK when the leaf's SANs hold exactly one PermanentIdentifier (RFC 4043 §2), and its value is
+ * this; names of other kinds may stand beside it. ATT_E_AUTH, reason chainSan. */
+ATT_MUST_USE enum att_rc certs_san_is_permanent(const X509 *cert, const char *identifier,
+                                                struct att_err *err);
 
 #endif

@@ -20,4 +20,17 @@ void tpm_ak_done(struct tpm_ak *ak);
 ATT_MUST_USE enum att_rc tpm_ak_get(struct tpm_context *ctx, struct tpm_ak *ret_ak,
                                     struct att_err *err);
 
+/* How the AK came to be, by its own signature: the same key is made again from the template, which
+ * gives its creation data, and certifies them (Part 3 §18.3). Owns its buffers. */
+struct tpm_ak_creation {
+    struct att_buf data;   /* TPMS_CREATION_DATA */
+    struct att_buf attest; /* TPMS_ATTEST */
+    struct att_buf sig;    /* TPMT_SIGNATURE */
+};
+void tpm_ak_creation_done(struct tpm_ak_creation *creation);
+#define tpm_autocreation ATT_CLEANUP(tpm_ak_creation_done) struct tpm_ak_creation
+/* ATT_E_UNSUPPORTED: the AK in use is of another template. */
+ATT_MUST_USE enum att_rc tpm_ak_creation(struct tpm_context *ctx,
+                                         struct tpm_ak_creation *ret_creation, struct att_err *err);
+
 #endif

@@ -75,7 +75,8 @@ static const struct field fields[] = {
     AT("issued", U64, issued),
 };
 #define FIELDS (sizeof(fields) / sizeof(fields[0]))
-/* version, state and before beside the table; and retired, keyType and hsm, where they are there.
+/* version, state and before beside the table; and retired, keyType, hsm and identifier, where they
+ * are there.
  */
 #define MEMBERS (FIELDS + 3)
 
@@ -218,7 +219,8 @@ static enum att_rc take_retired(const json_t *list, struct agent_record *rec, st
     return ATT_OK;
 }
 
-/* ---- keyType, hsm: where they are not the usual ones -------------------------------------------
+/* ---- keyType, hsm, identifier: where they are not the usual ones
+ * -------------------------------------------
  */
 
 const char *agent_record_key_type(const struct agent_record *rec)
@@ -258,6 +260,9 @@ enum att_rc agent_record_encode(const struct agent_record *rec, struct att_buf *
     if (rec->hsm[0]) {
         bad |= json_object_set_new(obj, "hsm", json_string(rec->hsm));
     }
+    if (rec->identifier[0]) {
+        bad |= json_object_set_new(obj, "identifier", json_string(rec->identifier));
+    }
     if (bad) {
         return att_fail(err, ATT_E_NOMEM, "cannot write down agent %s", rec->name);
     }
@@ -270,6 +275,9 @@ static enum att_rc check(const struct agent_record *rec, struct att_err *err)
     enum att_rc rc = agent_name_check(rec->name, err);
     if (rc != ATT_OK) {
         return ATT_E_PARSE;
+    }
+    if (rec->identifier[0] && rec->spiffe_id[0]) {
+        return att_fail(err, ATT_E_PARSE, "identifier and spiffeId: expected one of them");
     }
     struct agent_life seen = rec->life;
     if (seen.state == AGENT_FROZEN) {
@@ -320,7 +328,8 @@ enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_r
     const json_t *retired = json_object_get(obj, "retired");
     /* All others are required, so any further one shows in the count. */
     size_t members = MEMBERS + (retired ? 1 : 0) + (json_object_get(obj, "keyType") ? 1 : 0) +
-                     (json_object_get(obj, "hsm") ? 1 : 0);
+                     (json_object_get(obj, "hsm") ? 1 : 0) +
+                     (json_object_get(obj, "identifier") ? 1 : 0);
     if (json_object_size(obj) != members) {
         return att_fail(err, ATT_E_PARSE, "%zu members, expected exactly %zu",
                         json_object_size(obj), members);
@@ -341,6 +350,9 @@ enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_r
     }
     if (rc == ATT_OK) {
         rc = take_optional(obj, "hsm", rec.hsm, sizeof(rec.hsm), err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_optional(obj, "identifier", rec.identifier, sizeof(rec.identifier), err);
     }
     if (rc == ATT_OK) {
         rc = check(&rec, err);

@@ -155,10 +155,13 @@ static enum att_rc check_entry(const struct agent_entry *entry, struct att_err *
 {
     struct agent_record rec;
     enum att_rc rc = agent_name_check(entry->name, err);
-    if (rc == ATT_OK) {
+    if (rc == ATT_OK && entry->identifier) {
+        rc = check_text("identifier", entry->identifier, sizeof(rec.identifier) - 1, entry->name,
+                        err);
+    } else if (rc == ATT_OK) {
         rc = check_text("spiffeId", entry->spiffe_id, sizeof(rec.spiffe_id) - 1, entry->name, err);
     }
-    if (rc == ATT_OK) {
+    if (rc == ATT_OK && !(entry->identifier && entry->profile[0] == '\0')) {
         rc = check_text("profile", entry->profile, sizeof(rec.profile) - 1, entry->name, err);
     }
     if (rc == ATT_OK) {
@@ -234,6 +237,11 @@ static const char *hsm_of(const struct agent_entry *entry)
     return entry->hsm ? entry->hsm : "";
 }
 
+static const char *identifier_of(const struct agent_entry *entry)
+{
+    return entry->identifier ? entry->identifier : "";
+}
+
 static bool take_entry(struct agent_record *rec, const struct agent_entry *entry)
 {
     bool changed = TAKE(rec->spiffe_id, entry->spiffe_id);
@@ -241,6 +249,10 @@ static bool take_entry(struct agent_record *rec, const struct agent_entry *entry
     changed |= TAKE(rec->key_store, entry->key_store);
     changed |= TAKE(rec->key_type, type_of(entry));
     changed |= TAKE(rec->hsm, hsm_of(entry));
+    changed |= TAKE(rec->identifier, identifier_of(entry));
+    if (entry->identifier) {
+        return changed;
+    }
     changed |= rec->lifetime_s != entry->lifetime_s;
     rec->lifetime_s = entry->lifetime_s;
     return changed;
@@ -265,9 +277,11 @@ static enum att_rc sync_one(struct agent_registry *reg, const struct agent_entry
         bool other_store = strcmp(agent->rec.key_store, entry->key_store) != 0 ||
                            strcmp(agent->rec.key_type, type_of(entry)) != 0 ||
                            strcmp(agent->rec.hsm, hsm_of(entry)) != 0;
+        /* What is in service, and perhaps ordered, is of another name. */
+        bool other_name = strcmp(agent->rec.identifier, identifier_of(entry)) != 0;
         bool changed = take_entry(&agent->rec, entry);
         /* The key in use is of the store before: that the certificate says so is not enough. */
-        agent->forced |= other_store && agent->rec.life.state == AGENT_VALID;
+        agent->forced |= (other_store || other_name) && agent->rec.life.state == AGENT_VALID;
         if (agent->rec.life.state == AGENT_REMOVED) {
             agent->reassigned = true;
             sync->added++;

@@ -7,14 +7,15 @@
 #include "attestd/agent/sched.h"
 #include "attestd/base/io.h"
 
-#define AGENT_MAX           1024 /* agents of one host */
-#define AGENT_NAME_MAX      64
-#define AGENT_SPIFFE_ID_MAX 512
-#define AGENT_PROFILE_MAX   63
-#define AGENT_URL_MAX       1024
-#define AGENT_KEY_ID_MAX    64
-#define AGENT_STATE_MAX     (64 * 1024) /* bytes of a state file */
-#define AGENT_RETIRED_MAX   8 /* replaced keys that still sign (attestd/agent/retired.h) */
+#define AGENT_MAX            1024 /* agents of one host */
+#define AGENT_NAME_MAX       64
+#define AGENT_SPIFFE_ID_MAX  512
+#define AGENT_IDENTIFIER_MAX 255
+#define AGENT_PROFILE_MAX    63
+#define AGENT_URL_MAX        1024
+#define AGENT_KEY_ID_MAX     64
+#define AGENT_STATE_MAX      (64 * 1024) /* bytes of a state file */
+#define AGENT_RETIRED_MAX    8 /* replaced keys that still sign (attestd/agent/retired.h) */
 
 struct agent_error {
     int64_t at;      /* UTC seconds; 0: none */
@@ -41,7 +42,8 @@ struct agent_record {
     char key_store[16]; /* "tpm" */
     char key_type[16];  /* "rsa-2048" …; empty: ec-p256 */
     char hsm[33];       /* which of the host's HSM modules, as the entry says; empty: the default */
-    int64_t lifetime_s;
+    char identifier[AGENT_IDENTIFIER_MAX + 1]; /* permanent identifier; then no spiffe_id */
+    int64_t lifetime_s;                        /* with an identifier: the certificate's, 0 before */
     struct agent_life life;
     char key_id[AGENT_KEY_ID_MAX + 1];               /* key of the certificate in force */
     char next_key_id[AGENT_KEY_ID_MAX + 1];          /* of the order in progress, or made ahead */
@@ -67,7 +69,8 @@ ATT_MUST_USE enum att_rc agent_name_check(const char *name, struct att_err *err)
 /* JSON, {"version": 1, …}; every field is checked against its bounds, an unknown field or version
  * is an error (ATT_E_PARSE), and so are combinations that no run can leave behind. A record without
  * "retired", from an earlier release, has none; a retired key without "serial" is one's, too; a
- * record without "keyType" is of an agent on P-256, one without "hsm" of the default module. */
+ * record without "keyType" is of an agent on P-256, one without "hsm" of the default module, one
+ * without "identifier" of an agent with a SPIFFE ID. */
 ATT_MUST_USE enum att_rc agent_record_encode(const struct agent_record *rec,
                                              struct att_buf *ret_text, struct att_err *err);
 ATT_MUST_USE enum att_rc agent_record_parse(struct att_slice text, struct agent_record *ret_rec,
@@ -146,6 +149,9 @@ struct agent_entry {
     const char *name, *spiffe_id, *profile, *key_store;
     const char *key_type; /* NULL: ec-p256 */
     const char *hsm;      /* NULL: the host's default */
+    /* Of another server than an attest-issuerd: what is ordered there. spiffe_id is "" then,
+     * profile may be, and the lifetime is the server's affair. NULL: none */
+    const char *identifier;
     int64_t lifetime_s;
 };
 /* Makes the registry agree with a view: unknown agents are added (state absent), known ones take

@@ -2,6 +2,7 @@
 
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
+#include "attestd/conf/acme.h"
 #include "attestd/conf/check.h"
 #include "attestd/conf/hsms.h"
 #include "attestd/conf/load.h"
@@ -38,6 +39,7 @@ static const cyaml_schema_field_t logs_fields[] = {
 };
 static const cyaml_schema_field_t fields[] = {
     CYAML_FIELD_MAPPING_PTR("issuer", OPT, struct conf_attestd, issuer, issuer_fields),
+    CYAML_FIELD_MAPPING_PTR("acme", OPT, struct conf_attestd, acme, conf_acme_fields),
     CYAML_FIELD_MAPPING_PTR("tpm", OPT, struct conf_attestd, tpm, tpm_fields),
     STR(conf_attestd, state_dir, OPT),
     STR(conf_attestd, run_dir, OPT),
@@ -176,6 +178,9 @@ static void check_all(struct conf_check *check, struct conf_attestd *conf)
     conf_hsms_check(check, conf);
     if (conf->issuer) {
         check_issuer(check, conf->issuer);
+    }
+    if (conf->acme) {
+        conf_acme_check(check, conf);
     }
     check_tcti(check, conf->tpm->tcti);
     check_sealing(check, conf->tpm);

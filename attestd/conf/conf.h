@@ -46,6 +46,26 @@ struct conf_attestd_issuer {
     char *ca_sha256;
     uint8_t ca_sha256_bytes[ATT_SHA256_LEN];
 };
+/* Another server in place of an attest-issuerd: plain RFC 8555 with device-attest-01. */
+struct conf_attestd_eab {
+    char *kid;
+    char *key_file; /* the MAC key in base64url, as the server's operator gives it */
+};
+struct conf_attestd_attestation_ca { /* in Smallstep's dialect (docs/PROTOCOL.md) */
+    char *url;                       /* …/attest and …/secret below it */
+    char *ca_file;                   /* for TLS; acme.ca_file unless set */
+};
+struct conf_attestd_acme {
+    char *directory; /* the whole URL; its origin is conf_acme_origin's */
+    char *ca_file;   /* for TLS: this or ca_sha256 */
+    char *ca_sha256;
+    uint8_t ca_sha256_bytes[ATT_SHA256_LEN];
+    char *roots;                  /* anchors of the certificates, PEM; ca_file unless set */
+    char *agents;                 /* file of agents (acme_agents.h) */
+    struct conf_attestd_eab *eab; /* NULL: none */
+    struct conf_attestd_attestation_ca *attestation_ca; /* this … */
+    char *ak_certificate;                               /* … or a chain from elsewhere, PEM */
+};
 struct conf_attestd_tpm {
     char *tcti; /* "device:/dev/tpmrm0" unless set */
     char *pcr;  /* "none", "7" or "signed": what gates the loading of keys; "none" unless set */
@@ -82,6 +102,7 @@ struct conf_attestd_hsm {               /* for attestd-hsmd; keyd looks at name 
 
 struct conf_attestd {
     struct conf_attestd_issuer *issuer; /* NULL: section absent, everything comes from a ticket */
+    struct conf_attestd_acme *acme;     /* NULL: the issuer is an attest-issuerd; else issuer is */
     struct conf_attestd_tpm *tpm;       /* never NULL after load, like the rest */
     char *state_dir;                    /* /var/lib/attestd */
     char *run_dir;                      /* /run/attestd */
@@ -109,6 +130,9 @@ ATT_MUST_USE enum att_rc conf_attestd_load(const char *path, struct conf_attestd
 ATT_MUST_USE enum att_rc conf_attestd_parse(struct att_slice yaml, struct conf_attestd **ret_conf,
                                             struct conf_errors *errors, struct att_err *err);
 void conf_attestd_free(struct conf_attestd *conf);
+
+/* Bytes of "https://host[:port]" in a directory's URL; its path follows, with the slash. */
+size_t conf_acme_origin(const char *directory);
 
 /* NULL: this host has none of that name. */
 const struct conf_attestd_hsm *conf_attestd_hsm_find(const struct conf_attestd *conf,

@@ -491,6 +491,20 @@ enum att_rc conf_entries_decode(struct conf_check *check, const json_t *json,
 
 /* ---- local rules ---- */
 
+static void decode_workloads(struct decode *d, const char *path, const json_t *json,
+                             struct conf_workload **ret, size_t *ret_n)
+{
+    const json_t *work = list_of(d, path, json, "workload", 1, CONF_WORKLOADS_MAX, true);
+    if (!work || !(*ret = alloc(d, json_array_size(work), sizeof **ret))) {
+        return;
+    }
+    *ret_n = json_array_size(work);
+    for (size_t i = 0; i < *ret_n; i++) {
+        decode_workload(d, conf_path("%.100s.workload[%zu]", path, i).text, json_array_get(work, i),
+                        &(*ret)[i]);
+    }
+}
+
 static void decode_local_rule(struct decode *d, const char *path, const json_t *json,
                               struct conf_local_rule *rule)
 {
@@ -501,16 +515,10 @@ static void decode_local_rule(struct decode *d, const char *path, const json_t *
     const char *name = text_of(d, path, json, "name", true);
     (void)conf_check_name(d->check, sub(path, "name").text, name);
     rule->name = copy(d, name);
-    const json_t *work = list_of(d, path, json, "workload", 1, CONF_WORKLOADS_MAX, true);
-    if (!work || !(rule->workload = alloc(d, json_array_size(work), sizeof *rule->workload))) {
-        return;
-    }
-    rule->n_workload = json_array_size(work);
+    decode_workloads(d, path, json, &rule->workload, &rule->n_workload);
     for (size_t i = 0; i < rule->n_workload; i++) {
-        struct conf_path at = conf_path("%.100s.workload[%zu]", path, i);
-        decode_workload(d, at.text, json_array_get(work, i), &rule->workload[i]);
         if (rule->workload[i].manifest_path) {
-            conf_bad(d->check, sub(at.text, "manifest").text,
+            conf_bad(d->check, conf_path("%.100s.workload[%zu].manifest", path, i).text,
                      "manifests are named by the issuer's entries only");
         }
     }
@@ -541,6 +549,72 @@ enum att_rc conf_local_decode(struct conf_check *check, const json_t *json,
     }
     *ret_local = local;
     return d.nomem ? att_fail(err, ATT_E_NOMEM, "local rules") : ATT_OK;
+}
+
+/* ---- agents of acme.agents ---- */
+
+static void decode_acme_agent(struct decode *d, const char *path, const json_t *json,
+                              struct conf_acme_agent *agent)
+{
+    static const char *const keys[] = {"name", "identifier", "key", "profile", "workload", NULL};
+    if (!check_keys(d, path, json, keys)) {
+        return;
+    }
+    const char *name = text_of(d, path, json, "name", true);
+    (void)conf_check_name(d->check, sub(path, "name").text, name);
+    agent->name = copy(d, name);
+    const char *identifier = text_of(d, path, json, "identifier", false);
+    if (identifier && !conf_identifier_ok(identifier)) {
+        conf_bad(d->check, sub(path, "identifier").text,
+                 "expected ek, or 1 … %d printable characters without space and /, found "
+                 "\"%.80s\"",
+                 CONF_IDENTIFIER_MAX, identifier);
+    } else if (identifier && strcmp(identifier, CONF_IDENTIFIER_EK) != 0) {
+        agent->identifier = copy(d, identifier);
+    }
+    const char *key = text_of(d, path, json, "key", false);
+    if (key && strcmp(key, "tpm") != 0) {
+        conf_bad(d->check, sub(path, "key").text,
+                 "expected tpm, found \"%.80s\": nothing else can be shown to such a server", key);
+    }
+    const char *profile = text_of(d, path, json, "profile", false);
+    (void)conf_check_text(d->check, sub(path, "profile").text, profile, CONF_NAME_MAX - 1);
+    agent->profile = copy(d, profile);
+    decode_workloads(d, path, json, &agent->workload, &agent->n_workload);
+}
+
+static bool is_twice(const struct conf_acme_agents *agents, const char *name)
+{
+    size_t n = 0;
+    for (size_t i = 0; name && i < agents->n; i++) {
+        n += agents->agents[i].name && strcmp(agents->agents[i].name, name) == 0;
+    }
+    return n > 1;
+}
+
+enum att_rc conf_acme_agents_decode(struct conf_check *check, const json_t *json,
+                                    struct conf_acme_agents **ret_agents, struct att_err *err)
+{
+    static const char *const keys[] = {"agents", NULL};
+    struct decode d = {check, false};
+    if (!check_keys(&d, "", json, keys)) {
+        return ATT_OK;
+    }
+    struct conf_acme_agents *all = alloc(&d, 1, sizeof *all);
+    const json_t *agents = list_of(&d, "", json, "agents", 0, CONF_AGENTS_MAX, true);
+    if (all && agents && (all->agents = alloc(&d, json_array_size(agents), sizeof *all->agents))) {
+        for (size_t i = 0; i < json_array_size(agents); i++) {
+            struct conf_path at = conf_path("agents[%zu]", i);
+            all->n++;
+            decode_acme_agent(&d, at.text, json_array_get(agents, i), &all->agents[i]);
+            if (is_twice(all, all->agents[i].name)) {
+                conf_bad(check, sub(at.text, "name").text, "agent \"%.64s\" stands there twice",
+                         all->agents[i].name);
+            }
+        }
+    }
+    *ret_agents = all;
+    return d.nomem ? att_fail(err, ATT_E_NOMEM, "agents") : ATT_OK;
 }
 
 enum att_rc conf_entries_from_json(const json_t *json, struct conf_entries **ret_entries,

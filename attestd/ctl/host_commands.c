@@ -202,7 +202,8 @@ enum ctl_exit ctl_status_show(const struct ctl_ctx *ctx, const struct ctl_args *
         return CTL_OK;
     }
     static const char *const host[][2] = {
-        {"issuer", "issuer.url"},        {"reachable", "issuer.reachable"},
+        {"issuer", "issuer.url"},        {"kind", "issuer.kind"},
+        {"lacks", "issuer.lacks"},       {"reachable", "issuer.reachable"},
         {"TLS", "issuer.tls.version"},   {"group", "issuer.tls.group"},
         {"enrolled", "enrolment.state"}, {"EK id", "enrolment.ekId"},
         {"host", "enrolment.host"},      {"AK expires", "enrolment.akExpires"},

@@ -68,12 +68,31 @@ static void fill_from_record(const struct host_record *rec, struct host_issuer *
     }
 }
 
+/* Another server than an attest-issuerd: everything is in the configuration. */
+static void from_acme(const struct conf_attestd_acme *acme, struct host_issuer *ret)
+{
+    struct host_issuer issuer = {.origin_len = conf_acme_origin(acme->directory)};
+    put(issuer.url, sizeof(issuer.url), acme->directory);
+    if (acme->ca_file) {
+        put(issuer.ca_file, sizeof(issuer.ca_file), acme->ca_file);
+    } else {
+        issuer.has_pin = true;
+        memcpy(issuer.ca_sha256, acme->ca_sha256_bytes, sizeof(issuer.ca_sha256));
+        att_hex(issuer.ca_sha256_hex, ATT_SLICE(issuer.ca_sha256, ATT_SHA256_LEN));
+    }
+    *ret = issuer;
+}
+
 enum att_rc host_issuer_get(struct host *host, struct host_issuer *ret_issuer, struct att_err *err)
 {
     struct host_issuer issuer = {0};
     struct host_record rec;
     {
         HOST_LOCKED(host);
+        if (host->conf->acme) {
+            from_acme(host->conf->acme, ret_issuer);
+            return ATT_OK;
+        }
         fill_from_conf(host->conf, &issuer);
         rec = host->rec;
     }
@@ -127,8 +146,14 @@ static enum att_rc make(struct host *host, struct acme_client **ret_client, stru
     if (rc != ATT_OK) {
         return rc;
     }
+    const char *directory = NULL;
+    if (issuer.origin_len) {
+        issuer.url[issuer.origin_len] = '\0'; /* there is a slash: conf_acme_check */
+        directory = issuer.url + issuer.origin_len + 1;
+    }
     struct acme_client_config config = {
         .base_url = issuer.url,
+        .directory = directory,
         .http = {.ca_file = issuer.ca_file[0] ? issuer.ca_file : NULL,
                  .ca_sha256 = issuer.has_pin ? issuer.ca_sha256 : NULL},
         .signer = {.user = host, .sign_parts = sign},

@@ -80,10 +80,14 @@ static void reload(struct host *host)
     proc_notify_reloading();
     struct att_err err = {0};
     struct conf_attestd *conf = NULL;
+    struct conf_acme_agents *agents = NULL;
     ATT_CLEANUP(host_local_unref) struct host_local *local = NULL;
     enum att_rc rc = host_conf_load(host->opts, &conf, &err);
     if (rc == ATT_OK) {
         rc = host_local_load(host->opts->conf_path, &local, &err);
+    }
+    if (rc == ATT_OK) {
+        rc = host_acme_agents_load(conf, &agents, &err);
     }
     struct conf_attestd **kept = NULL;
     if (rc == ATT_OK) {
@@ -99,13 +103,15 @@ static void reload(struct host *host)
     if (rc != ATT_OK) {
         att_log_err(ATT_ERROR, "conf.notReloaded", &err);
         conf_attestd_free(conf);
+        conf_acme_agents_free(agents);
     } else {
         HOST_LOCKED(host);
         host->old_confs[host->n_old_confs++] = host->conf;
         host->conf = conf;
         struct host_local *before = host->local;
         host->local = local;
-        local = before;                            /* let go at the end */
+        local = before; /* let go at the end */
+        host_acme_agents_put(host, agents);
         host->generation += host->generation != 0; /* clients are made anew */
         host_nudge(host);
         att_log_setup("attestd", conf->log_least, conf->log_json);
@@ -334,6 +340,9 @@ static enum att_rc load_state(struct host *host, struct att_err *err)
     if (rc != ATT_OK) {
         return rc;
     }
+    if (host->conf->acme) {
+        return host_acme_start(host, err);
+    }
     att_err_clear(&why);
     rc = host_view_load(host, &why);
     if (rc != ATT_OK && rc != ATT_E_NOTFOUND) {
@@ -358,9 +367,23 @@ static const char *folder_of(const char *path, char ret[4096])
 }
 
 struct reach {
-    char conf_dir[4096], ca_dir[4096], ticket_dir[4096];
-    struct proc_sandbox_path paths[10];
+    char conf_dir[4096], ca_dir[4096], ticket_dir[4096], acme_dirs[6][4096];
+    struct proc_sandbox_path paths[16];
 };
+
+#define ACME_FILES 6
+/* The files that the section acme names; NULL: not given. */
+static void acme_files(const struct conf_attestd *conf, const char *ret[ACME_FILES])
+{
+    static const struct conf_attestd_acme none = {0};
+    const struct conf_attestd_acme *acme = conf->acme ? conf->acme : &none;
+    ret[0] = acme->ca_file;
+    ret[1] = acme->roots;
+    ret[2] = acme->agents;
+    ret[3] = acme->eab ? acme->eab->key_file : NULL;
+    ret[4] = acme->attestation_ca ? acme->attestation_ca->ca_file : NULL;
+    ret[5] = acme->ak_certificate;
+}
 
 static void find_reach(const struct host *host, const struct conf_attestd *conf, struct reach *ret)
 {
@@ -381,6 +404,14 @@ static void find_reach(const struct host *host, const struct conf_attestd *conf,
             ret->paths[n++] = wanted[i];
         }
     }
+    const char *files[ACME_FILES];
+    acme_files(conf, files);
+    for (size_t i = 0; i < ACME_FILES; i++) {
+        const char *dir = folder_of(files[i], ret->acme_dirs[i]);
+        if (dir) {
+            ret->paths[n++] = (struct proc_sandbox_path){dir, PROC_PATH_READ};
+        }
+    }
     ret->paths[n].path = NULL;
 }
 
@@ -396,6 +427,12 @@ enum att_rc host_reload_check(const struct host *host, const struct conf_attestd
                  {"logs.systemd", conf->logs->systemd},
                  {"logs.ima", conf->logs->ima}};
     struct reach reach;
+    const char *files[ACME_FILES];
+    if (!conf->acme != !first->acme) {
+        return att_fail(err, ATT_E_CONFLICT,
+                        "an attest-issuerd and another server (section acme) do not take each "
+                        "other's place while running: restart attestd");
+    }
     if (strcmp(conf->state_dir, first->state_dir) != 0 ||
         strcmp(conf->run_dir, first->run_dir) != 0) {
         return att_fail(err, ATT_E_CONFLICT,
@@ -412,6 +449,15 @@ enum att_rc host_reload_check(const struct host *host, const struct conf_attestd
                             "%s: %.300s is in a folder that attestd gave up access to when it "
                             "started: restart attestd",
                             named[i].key, named[i].path);
+        }
+    }
+    acme_files(conf, files);
+    for (size_t i = 0; i < ACME_FILES; i++) {
+        if (!proc_sandbox_covers(reach.paths, files[i])) {
+            return att_fail(err, ATT_E_CONFLICT,
+                            "acme: %.300s is in a folder that attestd gave up access to when it "
+                            "started: restart attestd",
+                            files[i]);
         }
     }
     return ATT_OK;
@@ -597,6 +643,8 @@ static void finish(struct host *host)
     host_federation_free(host->federation);
     host_selectors_unref(&host->selectors);
     host_local_unref(&host->local);
+    conf_acme_agents_free(host->acme_agents);
+    conf_acme_agents_free(host->acme_applied);
     proc_identity_done(&host->identity);
     proc_account_done(&host->account);
     host_ticket_done(&host->given.ticket);

@@ -231,7 +231,9 @@ static void check_issuer(struct doctor *d, struct host *host)
     }
     HOST_LOCKED(host);
     int64_t age = att_now_utc_s() - host->last_contact_at;
-    bool fresh = host->last_contact_at != 0 && age < 3 * HOST_VIEW_WAIT_S;
+    bool acme = host->conf->acme != NULL;
+    int64_t most = acme ? 3 * HOST_ACME_LOOK_S : 3 * HOST_VIEW_WAIT_S;
+    bool fresh = host->last_contact_at != 0 && age < most;
     check(d, "issuer", fresh, false, "is it running, and does the network lead there?",
           "%s, last answer %lld s ago%s%s", issuer.url,
           (long long)(host->last_contact_at ? age : -1), host->last_error.at ? ": " : "",
@@ -240,6 +242,9 @@ static void check_issuer(struct doctor *d, struct host *host)
           host->phase == HOST_PENDING ? "an operator approves it: attestctl host approve"
                                       : "see lastError in `attestctl status`",
           "%s", host_phase_name(host->phase));
+    if (acme) {
+        host_acme_doctor(d->checks);
+    }
     bool pq = strstr(host->tls_group, "MLKEM") != NULL;
     check(d, "postQuantumTls", pq, true, "OpenSSL 3.5 or later at both ends", "group %s",
           host->tls_group[0] ? host->tls_group : "not known yet");

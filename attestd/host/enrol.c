@@ -176,7 +176,7 @@ enum att_rc host_keyd_ready(struct host *host, struct att_err *err)
 /* ---- the account (M0) --------------------------------------------------------------------------
  */
 
-static enum att_rc save_record(struct host *host, struct att_err *err)
+enum att_rc host_save_record(struct host *host, struct att_err *err)
 {
     struct host_record rec;
     {
@@ -192,6 +192,9 @@ static enum att_rc bind_account(struct host *host, struct acme_client *client, b
     struct host_ticket ticket = {0};
     struct att_err ticket_err = {0};
     uint64_t n = 0;
+    if (host_acme_on(host)) {
+        return host_acme_bind(host, client, eab_required, err);
+    }
     enum att_rc rc = host_ticket_get(host, &ticket, &n, &ticket_err);
     if (rc == ATT_OK) {
         rc = acme_client_new_account(client, ticket.kid, att_secret_slice(&ticket.mac_key), false,
@@ -246,7 +249,7 @@ static enum att_rc note_account(struct host *host, const char *kid, const char *
     }
     host_given_drop(host, 0, NULL);
     att_log(ATT_INFO, "account.ready", ATT_S("kid", kid), ATT_S("how", how));
-    return save_record(host, err);
+    return host_save_record(host, err);
 }
 
 /* keyd keeps an issuer only once there is an account: if it was started again since it was told
@@ -255,7 +258,7 @@ static enum att_rc tell_keyd(struct host *host, struct att_err *err)
 {
     struct host_ticket ticket = {0};
     uint64_t n = 0;
-    if (host_ticket_get(host, &ticket, &n, NULL) != ATT_OK) {
+    if (host_acme_on(host) || host_ticket_get(host, &ticket, &n, NULL) != ATT_OK) {
         return ATT_OK; /* said when it is needed */
     }
     enum att_rc rc = n ? proc_keyd_issuer(host->keyd, ticket.url, err) : ATT_OK;
@@ -281,10 +284,11 @@ enum att_rc host_account_ready(struct host *host, struct acme_client *client, st
     if (rc != ATT_OK) {
         return rc;
     }
-    if (!dir->new_attestation_key || !dir->host_view || dir->version != 1) {
+    if (!host_acme_on(host) &&
+        (!dir->new_attestation_key || !dir->host_view || dir->version != 1)) {
         return att_fail(err, ATT_E_UNSUPPORTED,
                         "the issuer is a plain ACME server: no newAttestationKey and hostView in "
-                        "its directory");
+                        "its directory (section acme of attestd.yaml is for such)");
     }
     bool eab = dir->external_account_required;
     /* The account may exist: state_dir was lost, keyd's was not. */
@@ -479,7 +483,7 @@ static enum att_rc keep(struct host *host, const struct enrol_m2_response *m2, c
         host->enrol_wanted = false;
         host->phase = rec->approved ? HOST_ENROLLED : HOST_PENDING;
     }
-    return save_record(host, err);
+    return host_save_record(host, err);
 }
 
 static enum att_rc activate(struct host *host, struct acme_client *client,

@@ -67,6 +67,9 @@ static enum att_rc check(const struct host *host, const struct host_ticket *tick
         att_err_reason(err, "alreadyEnrolled");
         return rc;
     }
+    if (host->conf->acme) {
+        return other_issuer(err, "the server", host->conf->acme->directory, ticket->url);
+    }
     const struct conf_attestd_issuer *conf = host->conf->issuer;
     if (conf && conf->url && strcmp(conf->url, ticket->url) != 0) {
         return other_issuer(err, "the issuer", conf->url, ticket->url);

@@ -4,6 +4,7 @@
 #ifndef ATTESTD_HOST_HOST_H
 #define ATTESTD_HOST_HOST_H
 
+#include "attestd/conf/acme_agents.h"
 #include "attestd/conf/conf.h"
 
 struct host_options {
@@ -21,6 +22,12 @@ struct host_options {
  * The caller frees with conf_attestd_free. */
 ATT_MUST_USE enum att_rc host_conf_load(const struct host_options *opts,
                                         struct conf_attestd **ret_conf, struct att_err *err);
+
+/* The file that acme.agents names, checked whole; every error of it to stderr, with file and line.
+ * Without the section acme nothing is read, and *ret_agents stays. */
+ATT_MUST_USE enum att_rc host_acme_agents_load(const struct conf_attestd *conf,
+                                               struct conf_acme_agents **ret_agents,
+                                               struct att_err *err);
 
 /* Runs until SIGTERM or SIGINT (ATT_OK). Takes conf over. Fails at start only: the state folder is
  * another attestd's or cannot be written, the control socket cannot be made, the sandbox is

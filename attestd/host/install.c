@@ -18,6 +18,10 @@ static enum att_rc check_identity(const X509 *leaf, const struct agent_record *r
                                   struct att_slice spki, struct att_err *err)
 {
     att_autobuf id = {0};
+    if (rec->identifier[0]) {
+        enum att_rc named = certs_san_is_permanent(leaf, rec->identifier, err);
+        return named == ATT_OK ? certs_cert_matches_spki(leaf, spki, err) : named;
+    }
     enum att_rc rc = certs_san_spiffe(leaf, &id, err);
     if (rc == ATT_OK && !att_slice_eq_str(att_buf_slice(&id), rec->spiffe_id)) {
         rc = att_fail(err, ATT_E_AUTH, "the certificate is for %.*s, ordered was %s", (int)id.len,
@@ -66,7 +70,8 @@ enum att_rc host_chain_check(struct host *host, struct att_slice pem,
         att_log(ATT_WARN, "clock.behind", ATT_S("agent", rec->name),
                 ATT_N("seconds", info.not_before - now));
     }
-    rc = certs_chain_verify(chain, roots, CERTS_PURPOSE_WORKLOAD, at, err);
+    rc = certs_chain_verify(
+        chain, roots, rec->identifier[0] ? CERTS_PURPOSE_DEVICE : CERTS_PURPOSE_WORKLOAD, at, err);
     if (rc == ATT_OK) {
         rc = check_identity(leaf, rec, spki, err);
     }
@@ -117,8 +122,8 @@ static enum att_rc write_ahead(void *arg, struct att_err *err)
         rc = begin_files(ahead, err);
     }
     /* Where this fails the worker asks again, and hears why. */
-    if (rc == ATT_OK && proc_keyd_key_csr(ahead->host->keyd, ahead->key_id, ahead->spiffe_id,
-                                          &ahead->csr, NULL) != ATT_OK) {
+    if (rc == ATT_OK && host_issue_csr(ahead->host, ahead->key_id, ahead->spiffe_id,
+                                       ahead->identifier, &ahead->csr, NULL) != ATT_OK) {
         att_buf_done(&ahead->csr);
     }
     return rc;
@@ -134,6 +139,7 @@ static void fill_ahead(struct host_issue *job)
     memcpy(ahead->name, job->rec.name, sizeof(ahead->name));
     memcpy(ahead->key_id, job->rec.next_key_id, sizeof(ahead->key_id));
     memcpy(ahead->spiffe_id, job->rec.spiffe_id, sizeof(ahead->spiffe_id));
+    memcpy(ahead->identifier, job->rec.identifier, sizeof(ahead->identifier));
 }
 
 void host_issue_ahead(struct host_issue *job)
@@ -199,6 +205,9 @@ static void fill_record(struct host *host, struct agent_record *rec,
                                       .installed_at = now.utc_s,
                                       .installed_boot_ms = now.boot_ms,
                                       .same_boot = true};
+    if (rec->identifier[0]) { /* nobody said it before */
+        rec->lifetime_s = info->not_after - info->not_before;
+    }
     memcpy(rec->boot_id, host->boot_id, sizeof(rec->boot_id));
     int64_t half =
         agent_sched_renew_at(info->not_before, info->not_after, slot, slots, host_random());
@@ -239,7 +248,8 @@ static bool same_entry(const struct agent_record *a, const struct agent_record *
 {
     return strcmp(a->spiffe_id, b->spiffe_id) == 0 && strcmp(a->profile, b->profile) == 0 &&
            strcmp(a->key_store, b->key_store) == 0 && strcmp(a->key_type, b->key_type) == 0 &&
-           strcmp(a->hsm, b->hsm) == 0 && a->lifetime_s == b->lifetime_s;
+           strcmp(a->hsm, b->hsm) == 0 && strcmp(a->identifier, b->identifier) == 0 &&
+           (a->identifier[0] || a->lifetime_s == b->lifetime_s);
 }
 
 static void copy_entry(struct agent_record *to, const struct agent_record *from)
@@ -249,7 +259,10 @@ static void copy_entry(struct agent_record *to, const struct agent_record *from)
     memcpy(to->key_store, from->key_store, sizeof(to->key_store));
     memcpy(to->key_type, from->key_type, sizeof(to->key_type));
     memcpy(to->hsm, from->hsm, sizeof(to->hsm));
-    to->lifetime_s = from->lifetime_s;
+    memcpy(to->identifier, from->identifier, sizeof(to->identifier));
+    if (!from->identifier[0]) {
+        to->lifetime_s = from->lifetime_s;
+    }
 }
 
 /* The plan, in memory. ret_same: the file that was staged says just what memory says now. */

@@ -8,6 +8,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/ctl.h"
 #include "attestd/base/log.h"
+#include "attestd/conf/acme_agents.h"
 #include "attestd/host/host.h"
 #include "attestd/host/record.h"
 #include "attestd/host/revoked.h"
@@ -35,6 +36,7 @@
 #define HOST_MEASURE_TIMEOUT_MS 120000 /* of one request: WHOD_MEASURE_MS and a margin */
 #define HOST_WHOD_TIMEOUT_MS    15000  /* a large executable is read once */
 #define HOST_VIEW_WAIT_S        50
+#define HOST_ACME_LOOK_S        600 /* another server is not asked more often for nothing */
 #define HOST_BACKOFF_BASE_MS    500
 #define HOST_BACKOFF_CAP_MS     60000
 /* A refusal by policy will not change by itself soon. */
@@ -157,6 +159,7 @@ struct host {
     struct host_federation *federation; /* of the view in force; NULL: none yet */
     struct host_selectors *selectors;   /* of the view in force; NULL: none yet */
     struct host_local *local;           /* this host's own rules; never NULL once it runs */
+    struct conf_acme_agents *acme_agents; /* read, and not in force yet; NULL: none */
     struct host_workload_counts workload_counts;
     struct host_measuring measuring;
     struct host_token token;
@@ -175,6 +178,9 @@ struct host {
     int64_t tpm_p95_us; /* of one renewal: create, certify, quote, sign */
     struct host_log_seen logs_seen[HOST_LOGS_SEEN]; /* a ring */
     size_t next_log_seen;
+
+    struct conf_acme_agents *acme_applied; /* host thread: those in force */
+    int64_t acme_asked_ms;                 /* host thread: when the directory was fetched last */
 
     /* written by the host thread only, under lock */
     struct proc_account account;
@@ -249,6 +255,9 @@ struct host_issuer {
     /* What was given; ca_file and has_pin may be of what was learned since (trust.h). */
     char given_file[4096];
     bool given_pin, learned;
+    /* Another server than an attest-issuerd: url is its directory's, and this many bytes of it are
+     * scheme, host and port. 0: an attest-issuerd */
+    size_t origin_len;
 };
 /* From the configuration, else the ticket, else what was enrolled with. ATT_E_NOTFOUND, reason
  * "issuerUnknown". */
@@ -282,6 +291,7 @@ ATT_MUST_USE enum att_rc host_logs_read_again(struct host *host, struct evidence
 ATT_MUST_USE enum att_rc host_keyd_ready(struct host *host, struct att_err *err);
 ATT_MUST_USE enum att_rc host_account_ready(struct host *host, struct acme_client *client,
                                             struct att_err *err);
+ATT_MUST_USE enum att_rc host_save_record(struct host *host, struct att_err *err);
 bool host_enrol_needed(struct host *host);
 /* False while an issuance is under way: it speaks of the AK record that there is, and what the
  * issuer answers to it must not be taken for a word on the next one. None begins from now on. Under
@@ -295,6 +305,24 @@ ATT_MUST_USE enum att_rc host_enrol(struct host *host, struct acme_client *clien
 /* Forgets the account or the AK record; the host thread makes it anew. */
 void host_want_enrolment(struct host *host);
 void host_account_lost(struct host *host);
+
+/* acme.c: another server than an attest-issuerd: no enrolment, no view, no revocation list. */
+bool host_acme_on(struct host *host);
+/* Agents read anew: in force with the next round. Takes them over. Under lock. */
+void host_acme_agents_put(struct host *host, struct conf_acme_agents *agents);
+/* At start: who callers are, from the file alone. */
+ATT_MUST_USE enum att_rc host_acme_start(struct host *host, struct att_err *err);
+/* In place of round_of_host, once keyd is ready. */
+ATT_MUST_USE enum att_rc host_acme_round(struct host *host, struct att_err *err);
+/* The account's binding, as the server's operator gave it. ATT_E_NOTFOUND, reason eabMissing. */
+ATT_MUST_USE enum att_rc host_acme_bind(struct host *host, struct acme_client *client,
+                                        bool eab_required, struct att_err *err);
+/* What such a server does not give, by name: a JSON list of words; doctor's checks. */
+json_t *host_acme_lacks(void);
+void host_acme_doctor(json_t *checks);
+/* acme_ak.c: the AK's certificate for x5c, from the attestation CA or the file; ATT_OK: it is there
+ * and good. Host thread. */
+ATT_MUST_USE enum att_rc host_acme_ak(struct host *host, struct att_err *err);
 
 /* tokens_serve.c: TOKEN and JWT_BUNDLE for spiffed; the control socket's "token" */
 ATT_MUST_USE enum att_rc host_tokens_answer(struct host *host, const struct proc_op *op,
@@ -423,6 +451,9 @@ void host_freeze_settle(struct host *host, const json_t *list, uint64_t seen);
 /* pool.c */
 ATT_MUST_USE enum att_rc host_threads_start(struct host *host, struct att_err *err);
 void host_threads_join(struct host *host);
+void host_set_phase(struct host *host, enum host_phase phase);
+/* Keys of agents that are none of this host's are destroyed, once. Host thread. */
+ATT_MUST_USE enum att_rc host_sweep_once(struct host *host, struct att_err *err);
 /* Until host_wake, or ms passed. Under lock, which it gives up meanwhile. */
 void host_wait(struct host *host, int64_t ms);
 void host_wake(struct host *host);  /* main and the workers look again */

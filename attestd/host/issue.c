@@ -7,6 +7,7 @@
 #include "provision/evidence/attobj.h"
 #include "provision/evidence/statement.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -215,13 +216,16 @@ static enum att_rc new_order(struct host_issue *job, struct acme_order_request *
 
 static enum att_rc step_order(struct host_issue *job, struct att_err *err)
 {
-    struct acme_order_request request = {.n_identifiers = 1, .profile = job->rec.profile};
+    bool device = job->rec.identifier[0] != '\0';
+    const char *name = device ? job->rec.identifier : job->rec.spiffe_id;
+    struct acme_order_request request = {.n_identifiers = 1,
+                                         .profile = job->rec.profile[0] ? job->rec.profile : NULL};
     struct acme_identifier *id = &request.identifiers[0];
-    memcpy(id->type, ACME_ID_SPIFFE, sizeof(ACME_ID_SPIFFE));
-    if (strlen(job->rec.spiffe_id) >= sizeof(id->value)) {
-        return att_fail(err, ATT_E_LIMIT, "the SPIFFE ID is too long for an order");
+    snprintf(id->type, sizeof(id->type), "%s", device ? ACME_ID_PERMANENT : ACME_ID_SPIFFE);
+    if (strlen(name) >= sizeof(id->value)) {
+        return att_fail(err, ATT_E_LIMIT, "the agent's name is too long for an order");
     }
-    memcpy(id->value, job->rec.spiffe_id, strlen(job->rec.spiffe_id) + 1);
+    memcpy(id->value, name, strlen(name) + 1);
     char *url = NULL;
     drop_order(job);
     enum att_rc rc = from_issuer(job, AGENT_STAGE_NET_ORDER, new_order(job, &request, &url, err));
@@ -234,6 +238,10 @@ static enum att_rc step_order(struct host_issue *job, struct att_err *err)
     } else {
         memcpy(job->rec.order_url, url, strlen(url) + 1);
         rc = advance(job, AGENT_EV_ORDER_MADE, err);
+    }
+    if (rc == ATT_OK) {
+        rc = host_issue_check_order(job, err);
+        job->order_dead = rc != ATT_OK;
     }
     if (rc == ATT_OK) {
         host_issue_ahead(job);
@@ -251,6 +259,10 @@ static enum att_rc need_order(struct host_issue *job, struct att_err *err)
         from_issuer(job, AGENT_STAGE_NET_ORDER,
                     acme_client_order(job->client, job->rec.order_url, &job->order, err));
     job->have_order = rc == ATT_OK;
+    if (rc == ATT_OK) {
+        rc = host_issue_check_order(job, err);
+        job->order_dead = rc != ATT_OK;
+    }
     return rc;
 }
 
@@ -359,8 +371,7 @@ static enum att_rc build_statement(struct host_issue *job, const struct acme_wan
     return evidence_statement_encode(&st, &ev->statement, err);
 }
 
-static enum att_rc build_attobj(struct host_issue *job, struct att_buf *ret_cbor,
-                                struct att_err *err)
+enum att_rc host_issue_attobj(struct host_issue *job, struct att_buf *ret_cbor, struct att_err *err)
 {
     const struct proc_key_evidence *made = &job->evidence.made;
     struct evidence_attobj att = {.fmt = EVIDENCE_FMT_HOST,
@@ -478,7 +489,7 @@ static enum att_rc build_m4(struct host_issue *job, const struct acme_challenge 
     struct enrol_m4_request m4 = {0};
     enum att_rc rc = parse_pcr_set_from_json(ev->made.quote.pcrs, NULL, &m4.pcrs, err);
     if (rc == ATT_OK) {
-        rc = build_attobj(job, &attobj, err);
+        rc = host_issue_attobj(job, &attobj, err);
     }
     if (rc == ATT_OK) {
         m4.attobj = attobj;
@@ -507,18 +518,22 @@ static enum att_rc write_dump(void *arg, struct att_err *err)
 static enum att_rc answer(struct host_issue *job, const struct acme_challenge *challenge,
                           struct att_err *err)
 {
+    bool device = job->rec.identifier[0] != '\0';
+    att_autobuf payload = ATT_BUF_INIT(ENROL_EVIDENCE_MAX);
     enum att_rc rc = need_key_of_entry(job, err);
     if (rc == ATT_OK) {
-        rc = make_evidence(job, challenge, err);
+        rc = device ? host_issue_statement(job, challenge, &payload, err)
+                    : make_evidence(job, challenge, err);
     }
-    att_autobuf payload = ATT_BUF_INIT(ENROL_EVIDENCE_MAX);
-    if (rc == ATT_OK) {
+    if (rc == ATT_OK && !device) {
         rc = build_m4(job, challenge, &payload, err);
     }
     if (rc != ATT_OK) {
         return rc;
     }
-    host_aside_start(&job->dump, write_dump, job);
+    if (!device) {
+        host_aside_start(&job->dump, write_dump, job);
+    }
     struct acme_challenge after = {0};
     rc = from_issuer(
         job, AGENT_STAGE_NET_CHALLENGE,
@@ -549,6 +564,8 @@ static enum att_rc attest(struct host_issue *job, struct att_err *err)
     if (!challenge || !challenge->token || !challenge->url) {
         rc = att_fail(err, ATT_E_UNSUPPORTED, "the issuer offers no %s challenge",
                       ACME_CHALLENGE_DEVICE_ATTEST);
+        att_err_reason(err, "noDeviceAttest");
+        job->where = HOST_AT_ISSUER;
         job->order_dead = true;
     } else if (authz.status == ACME_S_PENDING && challenge->status == ACME_S_PENDING) {
         rc = answer(job, challenge, err);
@@ -607,9 +624,10 @@ static enum att_rc send_csr(struct host_issue *job, struct att_err *err)
     att_autobuf csr = job->ahead.csr;
     job->ahead.csr = (struct att_buf){0};
     if (!csr.len) {
-        enum att_rc made = from_keyd(job, AGENT_STAGE_TPM_CSR,
-                                     proc_keyd_key_csr(job->host->keyd, job->rec.next_key_id,
-                                                       job->rec.spiffe_id, &csr, err));
+        enum att_rc made =
+            from_keyd(job, AGENT_STAGE_TPM_CSR,
+                      host_issue_csr(job->host, job->rec.next_key_id, job->rec.spiffe_id,
+                                     job->rec.identifier, &csr, err));
         if (made != ATT_OK) {
             return made;
         }

@@ -32,6 +32,7 @@ struct host_issue {
         struct host *host;
         char name[AGENT_NAME_MAX + 1], key_id[AGENT_KEY_ID_MAX + 1];
         char spiffe_id[AGENT_SPIFFE_ID_MAX + 1];
+        char identifier[AGENT_IDENTIFIER_MAX + 1];
         struct certs_install_gen gen;
         struct att_buf csr; /* empty: keyd is still to be asked */
     } ahead; /* done while the issuer judges; the worker looks at gen and csr after the join */
@@ -47,6 +48,20 @@ struct host_issue {
 void host_issue_run(struct host *host, unsigned slot, const struct agent_record *rec);
 /* Counts the time since the lap before for this stage. */
 void host_issue_lap(struct host_issue *job, enum agent_stage stage);
+/* The CSR for the agent's name: its SPIFFE ID, or its permanent identifier. Appends DER. */
+ATT_MUST_USE enum att_rc host_issue_csr(struct host *host, const char *key_id,
+                                        const char *spiffe_id, const char *identifier,
+                                        struct att_buf *ret_der, struct att_err *err);
+/* attObj of what keyd stated (job->evidence.made). */
+ATT_MUST_USE enum att_rc host_issue_attobj(struct host_issue *job, struct att_buf *ret_cbor,
+                                           struct att_err *err);
+/* acme_issue.c: the answer to a challenge of another server than an attest-issuerd: attObj with
+ * TPM2_Certify for this challenge, and nothing else. */
+ATT_MUST_USE enum att_rc host_issue_statement(struct host_issue *job,
+                                              const struct acme_challenge *challenge,
+                                              struct att_buf *ret_payload, struct att_err *err);
+/* The order is for the agent's name alone. ATT_E_PROTOCOL, reason orderIdentifier. */
+ATT_MUST_USE enum att_rc host_issue_check_order(const struct host_issue *job, struct att_err *err);
 /* Writes down key and order, and prepares the files of the certificate to come, beside the job. */
 void host_issue_ahead(struct host_issue *job);
 /* ATT_OK: key and order are on disk, synced. */

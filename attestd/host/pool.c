@@ -121,7 +121,7 @@ static void *work(void *arg)
  */
 
 /* What workers may do depends on the phase: they look again. */
-static void set_phase(struct host *host, enum host_phase phase)
+void host_set_phase(struct host *host, enum host_phase phase)
 {
     bool changed;
     {
@@ -135,7 +135,7 @@ static void set_phase(struct host *host, enum host_phase phase)
     }
 }
 
-static enum att_rc sweep_once(struct host *host, struct att_err *err)
+enum att_rc host_sweep_once(struct host *host, struct att_err *err)
 {
     if (host->swept) {
         return ATT_OK;
@@ -183,13 +183,16 @@ static enum att_rc round_of_host(struct host *host, struct att_err *err)
     enum att_rc rc = host_keyd_ready(host, err);
     if (rc != ATT_OK) {
         if (!host->have_identity) {
-            set_phase(host, HOST_NO_KEYD);
+            host_set_phase(host, HOST_NO_KEYD);
         }
         return rc;
     }
     struct acme_client *client;
     if (first) {
         host_wake(host); /* the keys that wait to be compared, or to be destroyed */
+    }
+    if (host_acme_on(host)) {
+        return host_acme_round(host, err);
     }
     rc = host_issuer_check(host, err);
     if (rc == ATT_OK) {
@@ -208,7 +211,7 @@ static enum att_rc round_of_host(struct host *host, struct att_err *err)
             known = host->rec.kid[0] != '\0';
         }
         if (!known) {
-            set_phase(host, HOST_NO_ISSUER);
+            host_set_phase(host, HOST_NO_ISSUER);
         }
         return rc;
     }
@@ -223,9 +226,9 @@ static enum att_rc round_of_host(struct host *host, struct att_err *err)
         }
         host_wake(host);
     }
-    set_phase(host, host->rec.approved ? HOST_ENROLLED : HOST_PENDING);
+    host_set_phase(host, host->rec.approved ? HOST_ENROLLED : HOST_PENDING);
     rc = watch_view(host, client, fresh, err);
-    return rc == ATT_OK ? sweep_once(host, err) : rc;
+    return rc == ATT_OK ? host_sweep_once(host, err) : rc;
 }
 
 static void note_failure(struct host *host, const struct att_err *err, int64_t wait)

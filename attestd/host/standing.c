@@ -154,8 +154,12 @@ struct bundle {
 static enum att_rc read_bundle(struct host *host, struct bundle *ret, struct att_err *err)
 {
     HOST_LOCKED(host);
-    if (!host->bundle || sk_X509_num(host->bundle) == 0) {
-        (void)!att_fail(err, ATT_E_NOTFOUND, "the issuer has not said yet which roots to trust");
+    /* Roots of a server that knows of no trust domain are no SPIFFE bundle. */
+    if (!host->bundle || sk_X509_num(host->bundle) == 0 || host->trust_domain[0] == '\0') {
+        (void)!att_fail(err, ATT_E_NOTFOUND, "%s",
+                        host->conf && host->conf->acme
+                            ? "the server names no trust domain: no SPIFFE bundle"
+                            : "the issuer has not said yet which roots to trust");
         att_err_reason(err, "noBundle");
         return ATT_E_NOTFOUND;
     }

@@ -52,12 +52,13 @@ json_t *host_agent_json(const struct agent *agent, struct agent_now now)
         renewal = back_off / 1000;
     }
     json_t *json =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "name", rec->name, "spiffeId",
-                  rec->spiffe_id, "state", agent_state_name(rec->life.state), "key", rec->key_store,
-                  "profile", rec->profile, "lifetimeS", (json_int_t)rec->lifetime_s, "issued",
-                  (json_int_t)rec->issued, "attempts", (json_int_t)rec->attempts);
+        json_pack("{s:s, s:o, s:s, s:s, s:s, s:I, s:I, s:I}", "name", rec->name, "spiffeId",
+                  text_or_null(rec->spiffe_id), "state", agent_state_name(rec->life.state), "key",
+                  rec->key_store, "profile", rec->profile, "lifetimeS", (json_int_t)rec->lifetime_s,
+                  "issued", (json_int_t)rec->issued, "attempts", (json_int_t)rec->attempts);
     json_object_set_new(json, "keyType", json_string(agent_record_key_type(rec)));
     json_object_set_new(json, "hsm", text_or_null(rec->hsm));
+    json_object_set_new(json, "identifier", text_or_null(rec->identifier));
     json_object_set_new(json, "certificate", json_boolean(serving));
     json_object_set_new(json, "boot", text_or_null(serving ? rec->boot : ""));
     json_object_set_new(json, "serial", text_or_null(serving ? rec->serial : ""));
@@ -116,7 +117,9 @@ static json_t *issuer_json(struct host *host)
     bool reachable = host->last_contact_at != 0 && host->last_error.at <= host->last_contact_at;
     bool pq = strstr(host->tls_group, "MLKEM") != NULL;
     return json_pack(
-        "{s:o, s:b, s:o, s:s, s:s, s:{s:s, s:s, s:b, s:b}}", "url", text_or_null(issuer.url),
+        "{s:s, s:o, s:o, s:b, s:o, s:s, s:s, s:{s:s, s:s, s:b, s:b}}", "kind",
+        issuer.origin_len ? "acme" : "attest-issuerd", "lacks",
+        issuer.origin_len ? host_acme_lacks() : json_array(), "url", text_or_null(issuer.url),
         "reachable", reachable, "lastContact", host_time_json(host->last_contact_at), "trustDomain",
         host->trust_domain, "roots", issuer.learned ? "view" : "given", "tls", "version", "TLSv1.3",
         "group", host->tls_group, "postQuantum", pq, "postQuantumAvailable", certs_tls_has_pq());
@@ -131,7 +134,8 @@ json_t *host_enrolment_json(const struct host *host)
                   (json_int_t)rec->reset_count, "restartCount", (json_int_t)rec->restart_count);
     json_object_set_new(json, "ekId", text_or_null(rec->host_id));
     json_object_set_new(json, "host",
-                        text_or_null(host->view_state[0]    ? host->view_state
+                        text_or_null(host->conf->acme       ? ""
+                                     : host->view_state[0]  ? host->view_state
                                      : rec->host_id[0] == 0 ? ""
                                      : rec->approved        ? "approved"
                                                             : "pending"));

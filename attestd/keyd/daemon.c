@@ -308,11 +308,29 @@ static enum att_rc check_reload(const struct conf_attestd *first, const struct c
                           paths->ticket);
 }
 
+/* Under which alone the account key signs: of another server than an attest-issuerd its origin, for
+ * nobody knows how it lays out its URLs. */
+static const char *issuer_url(const struct conf_attestd *conf, char ret[PROC_ISSUER_URL_MAX + 1])
+{
+    if (!conf->acme) {
+        return conf->issuer ? conf->issuer->url : NULL;
+    }
+    snprintf(ret, PROC_ISSUER_URL_MAX + 1, "%.*s", (int)conf_acme_origin(conf->acme->directory),
+             conf->acme->directory);
+    return ret;
+}
+
+static enum keyd_acme acme_of(const struct conf_attestd *conf)
+{
+    return !conf->acme ? KEYD_ACME_NONE : conf->acme->attestation_ca ? KEYD_ACME_CA : KEYD_ACME;
+}
+
 static void reload(const char *config, const struct conf_attestd *first, struct keyd *keyd)
 {
     struct conf_attestd *conf = NULL;
     struct paths paths;
     struct att_err err = {0};
+    char url[PROC_ISSUER_URL_MAX + 1];
     proc_notify_reloading();
     enum att_rc rc = load_config(config, &conf, &err);
     if (rc == ATT_OK) {
@@ -326,7 +344,10 @@ static void reload(const char *config, const struct conf_attestd *first, struct 
     }
     if (rc == ATT_OK) {
         att_log_setup("attestd-keyd", conf->log_least, conf->log_json);
-        rc = keyd_set_issuer(keyd, conf->issuer ? conf->issuer->url : NULL, &err);
+        rc = keyd_set_issuer(keyd, issuer_url(conf, url), &err);
+    }
+    if (rc == ATT_OK) {
+        keyd_set_acme(keyd, acme_of(conf));
     }
     if (rc == ATT_OK) {
         rc = keyd_reload_policies(keyd, &err);
@@ -405,6 +426,7 @@ static enum att_rc start(const struct conf_attestd *conf, const struct command *
     struct paths paths;
     struct keyd *keyd = NULL;
     struct keyd_hsm_opts hsms[KEYD_HSMS_MAX];
+    char url[PROC_ISSUER_URL_MAX + 1];
     enum att_rc rc = find_paths(conf, cmd->config, &paths, err);
     if (rc == ATT_OK) {
         rc = find_hsms(conf, cmd, &paths, hsms, err);
@@ -419,7 +441,8 @@ static enum att_rc start(const struct conf_attestd *conf, const struct command *
                         conf->tpm->policies},
             .dir = paths.dir,
             .socket_path = paths.socket,
-            .issuer_url = conf->issuer ? conf->issuer->url : NULL,
+            .issuer_url = issuer_url(conf, url),
+            .acme = acme_of(conf),
             .ticket_path = paths.ticket[0] ? paths.ticket : NULL,
             .clients = cmd->clients,
             .signers = cmd->signers,

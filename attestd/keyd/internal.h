@@ -20,6 +20,7 @@
 
 #include <openssl/evp.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define KEYD_PATH_MAX       1024
 #define KEYD_AGENT_KEYS_MAX 16 /* in force, next, retired; and some that were left over */
@@ -147,6 +148,7 @@ struct keyd {
     char *issuer_url;      /* NULL: unknown */
     char *issuer_kept;     /* issuer.json: where the account is; NULL: there is none yet */
     bool issuer_fixed;     /* by the configuration, not by a ticket */
+    atomic_int acme;       /* enum keyd_acme: what the configuration lets another server be told */
     bool issuer_given;     /* by ISSUER: a ticket that attestd was given */
     struct keyd_key *keys; /* sorted by id */
     size_t keys_count;
@@ -376,6 +378,22 @@ proc_handler_fn keyd_sign_serve;
 /* ---- jws.c ---------------------------------------------------------------------------------- */
 void keyd_series_done(struct keyd *keyd);
 
+/* ---- prove.c -------------------------------------------------------------------------------- */
+/* The credential, activated. ATT_E_AUTH activation. Appends; the caller wipes it. */
+ATT_MUST_USE enum att_rc keyd_activate(struct keyd *keyd, struct att_slice blob,
+                                       struct att_slice secret, struct att_buf *ret_value,
+                                       struct att_err *err);
+/* A token, a dot and the account's own thumbprint (RFC 8555 §8.1). ATT_E_DENIED keyAuthorization.
+ */
+ATT_MUST_USE enum att_rc keyd_check_key_authorization(struct keyd *keyd, struct att_slice text,
+                                                      struct att_err *err);
+/* fn (certs/csr.h) with a key on P-256 of any store. */
+typedef enum att_rc keyd_csr_fn(EVP_PKEY *key, const char *text, struct att_buf *ret_der,
+                                struct att_err *err);
+ATT_MUST_USE enum att_rc keyd_csr_create(struct keyd *keyd, const struct keyd_key *key,
+                                         keyd_csr_fn *fn, const char *text, struct att_buf *ret_der,
+                                         struct att_err *err);
+
 /* ---- bringup.c ------------------------------------------------------------------------------ */
 void *keyd_bringup_thread(void *keyd);
 /* ATT_OK when the TPM can be asked; else what to answer. */
@@ -410,7 +428,11 @@ KEYD_OPERATION(key_csr);
 KEYD_OPERATION(key_activate);
 KEYD_OPERATION(key_retire);
 KEYD_OPERATION(key_destroy);
+KEYD_OPERATION(key_certify);
+KEYD_OPERATION(key_csr_device);
 KEYD_OPERATION(user_quote);
+KEYD_OPERATION(ak_creation);
+KEYD_OPERATION(ak_activate);
 KEYD_OPERATION(freeze);
 KEYD_OPERATION(thaw);
 

@@ -35,7 +35,11 @@ static const struct {
     {PROC_KEYD_KEY_ACTIVATE, keyd_op_key_activate},
     {PROC_KEYD_KEY_RETIRE, keyd_op_key_retire},
     {PROC_KEYD_KEY_DESTROY, keyd_op_key_destroy},
+    {PROC_KEYD_KEY_CERTIFY, keyd_op_key_certify},
+    {PROC_KEYD_KEY_CSR_DEVICE, keyd_op_key_csr_device},
     {PROC_KEYD_USER_QUOTE, keyd_op_user_quote},
+    {PROC_KEYD_AK_CREATION, keyd_op_ak_creation},
+    {PROC_KEYD_AK_ACTIVATE, keyd_op_ak_activate},
     {PROC_KEYD_FREEZE, keyd_op_freeze},
     {PROC_KEYD_THAW, keyd_op_thaw},
 };
@@ -103,6 +107,11 @@ static void init_locks(struct keyd *keyd)
     pthread_condattr_destroy(&attr);
 }
 
+void keyd_set_acme(struct keyd *keyd, enum keyd_acme acme)
+{
+    atomic_store(&keyd->acme, (int)acme);
+}
+
 static enum att_rc fill(struct keyd *keyd, const struct keyd_opts *opts, struct att_err *err)
 {
     size_t len = strlen(opts->dir);
@@ -113,6 +122,7 @@ static enum att_rc fill(struct keyd *keyd, const struct keyd_opts *opts, struct 
     keyd->on_event = opts->on_event;
     keyd->user = opts->user;
     keyd->issuer_fixed = opts->issuer_url != NULL;
+    keyd_set_acme(keyd, opts->acme);
     enum att_rc rc = copy_text(opts->tcti, &keyd->tcti, err);
     if (rc == ATT_OK) {
         rc = copy_text(opts->ticket_path, &keyd->ticket_path, err);

@@ -67,14 +67,22 @@ struct keyd_hsm_opts {
     uid_t user;              /* who serves there, beside root */
 };
 
+/* What another server than an attest-issuerd may be told (device.c). */
+enum keyd_acme {
+    KEYD_ACME_NONE, /* the issuer is an attest-issuerd */
+    KEYD_ACME,      /* TPM2_Certify alone, CSRs for permanent identifiers */
+    KEYD_ACME_CA,   /* and an attestation CA: the AK's creation, solved credentials */
+};
+
 struct keyd_opts {
     const char *tcti;
     struct keyd_sealing sealing;
-    const char *dir;                  /* state_dir/keyd; made if absent, mode 0700 */
-    const char *socket_path;          /* run_dir/keyd/keyd.sock */
-    const char *sign_socket_path;     /* run_dir/keyd/sign.sock; NULL: no such socket */
-    const char *issuer_url;           /* NULL: from issuer.json, or the ticket */
-    const char *ticket_path;          /* NULL: none */
+    const char *dir;              /* state_dir/keyd; made if absent, mode 0700 */
+    const char *socket_path;      /* run_dir/keyd/keyd.sock */
+    const char *sign_socket_path; /* run_dir/keyd/sign.sock; NULL: no such socket */
+    const char *issuer_url;       /* NULL: from issuer.json, or the ticket */
+    const char *ticket_path;      /* NULL: none */
+    enum keyd_acme acme;
     struct proc_users clients;        /* who may ask on socket_path */
     struct proc_users signers;        /* who may ask on sign_socket_path: tokend, spiffed */
     struct proc_users exporters;      /* which of these may ask for keys: spiffed; none: nobody */
@@ -98,6 +106,7 @@ ATT_MUST_USE enum att_rc keyd_start(struct keyd *keyd, struct att_err *err);
 /* Another issuer URL from now on (a reloaded configuration); NULL: as in issuer.json, or the
  * ticket. */
 ATT_MUST_USE enum att_rc keyd_set_issuer(struct keyd *keyd, const char *url, struct att_err *err);
+void keyd_set_acme(struct keyd *keyd, enum keyd_acme acme);
 /* Another ticket file from now on; NULL: none. */
 ATT_MUST_USE enum att_rc keyd_set_ticket(struct keyd *keyd, const char *path, struct att_err *err);
 /* Reads the PCR policies anew, if keyd is ready; while it is sealed it does so by itself. */

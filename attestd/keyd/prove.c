@@ -110,6 +110,17 @@ static enum att_rc run_activate(struct tpm_context *ctx, void *arg, struct att_e
                         : rc;
 }
 
+enum att_rc keyd_activate(struct keyd *keyd, struct att_slice blob, struct att_slice secret,
+                          struct att_buf *ret_value, struct att_err *err)
+{
+    struct activate_job job = {keyd, blob, secret, ret_value};
+    enum att_rc rc = keyd_run(keyd, TPM_OP_ACTIVATE, TPM_PRIO_RENEWAL, "", run_activate, &job, err);
+    if (rc == ATT_E_AUTH) {
+        att_err_reason(err, "activation");
+    }
+    return rc;
+}
+
 static enum att_rc check_ak_url(struct keyd *keyd, struct att_slice url, struct att_err *err)
 {
     char *issuer = NULL;
@@ -129,15 +140,11 @@ static enum att_rc derive_k(struct keyd *keyd, const struct proc_msg *request, u
     const struct proc_value *v = request->v;
     char thumbprint[ACME_THUMBPRINT_LEN], url[PROC_URL_MAX + 1];
     att_autobuf value = ATT_BUF_INIT(64);
-    struct activate_job job = {keyd, v[PROC_ENROL_PROVE_REQ_CREDENTIAL_BLOB].bytes,
-                               v[PROC_ENROL_PROVE_REQ_ENCRYPTED_SECRET].bytes, &value};
     KEYD_TEXT(v[PROC_ENROL_PROVE_REQ_AK_URL].bytes, url);
     enum att_rc rc = keyd_account_need(keyd, thumbprint, err);
     if (rc == ATT_OK) {
-        rc = keyd_run(keyd, TPM_OP_ACTIVATE, TPM_PRIO_RENEWAL, "", run_activate, &job, err);
-        if (rc == ATT_E_AUTH) {
-            att_err_reason(err, "activation");
-        }
+        rc = keyd_activate(keyd, v[PROC_ENROL_PROVE_REQ_CREDENTIAL_BLOB].bytes,
+                           v[PROC_ENROL_PROVE_REQ_ENCRYPTED_SECRET].bytes, &value, err);
     }
     if (rc == ATT_OK && value.len != ENROL_CV_LEN) {
         rc = att_fail(err, ATT_E_AUTH, "the credential holds %zu bytes, %d expected", value.len,
@@ -205,8 +212,8 @@ KEYD_OPERATION(enrol_prove)
 /* ---- KEY_EVIDENCE -------------------------------------------------------------------------- */
 
 /* token "." thumbprint (RFC 8555 §8.1): a token of at least 128 bits, and our own thumbprint. */
-static enum att_rc check_key_authorization(struct keyd *keyd, struct att_slice text,
-                                           struct att_err *err)
+enum att_rc keyd_check_key_authorization(struct keyd *keyd, struct att_slice text,
+                                         struct att_err *err)
 {
     char thumbprint[ACME_THUMBPRINT_LEN];
     enum att_rc rc = keyd_account_need(keyd, thumbprint, err);
@@ -338,7 +345,8 @@ static enum att_rc check_evidence(struct keyd *keyd, const struct proc_msg *requ
         rc = selection(v[PROC_KEY_EVIDENCE_REQ_PCR_SELECTION].bytes, ret_sel, err);
     }
     if (rc == ATT_OK) {
-        rc = check_key_authorization(keyd, v[PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION].bytes, err);
+        rc = keyd_check_key_authorization(keyd, v[PROC_KEY_EVIDENCE_REQ_KEY_AUTHORIZATION].bytes,
+                                          err);
     }
     return rc == ATT_OK
                ? check_statement(keyd, ret_key, v[PROC_KEY_EVIDENCE_REQ_EVIDENCE].bytes, err)
@@ -422,23 +430,19 @@ static enum att_rc sign_rsa_with_store(void *user, struct att_slice digest,
     return rc;
 }
 
-static enum att_rc create_csr(struct keyd *keyd, const struct keyd_key *key, const char *spiffe_id,
-                              struct att_buf *ret_der, struct att_err *err)
+enum att_rc keyd_csr_create(struct keyd *keyd, const struct keyd_key *key, keyd_csr_fn *fn,
+                            const char *text, struct att_buf *ret_der, struct att_err *err)
 {
     struct sign_job job = {.keyd = keyd, .key = key};
     const struct certs_signer signer = {.sign = sign_with_store, .user = &job};
     EVP_PKEY *public_key = NULL, *remote = NULL;
-    if (att_keytype_is_rsa(key->type)) {
-        return certs_csr_create_rsa(att_buf_slice(&key->spki), spiffe_id, sign_rsa_with_store, &job,
-                                    ret_der, err);
-    }
     enum att_rc rc = certs_key_from_spki(att_buf_slice(&key->spki), &public_key, err);
     if (rc == ATT_OK) {
         rc = certs_key_remote_new(public_key, &signer, &remote, err);
     }
     if (rc == ATT_OK) {
         struct att_err outer = {0}, inner = {0};
-        rc = certs_csr_create(remote, spiffe_id, ret_der, &outer);
+        rc = fn(remote, text, ret_der, &outer);
         if (rc != ATT_OK) {
             /* What the store said, rather than what libcrypto makes of it. */
             enum att_rc said = certs_key_remote_error(&inner);
@@ -451,6 +455,16 @@ static enum att_rc create_csr(struct keyd *keyd, const struct keyd_key *key, con
     EVP_PKEY_free(remote);
     EVP_PKEY_free(public_key);
     return rc;
+}
+
+static enum att_rc create_csr(struct keyd *keyd, const struct keyd_key *key, const char *spiffe_id,
+                              struct att_buf *ret_der, struct att_err *err)
+{
+    struct sign_job job = {.keyd = keyd, .key = key};
+    return att_keytype_is_rsa(key->type)
+               ? certs_csr_create_rsa(att_buf_slice(&key->spki), spiffe_id, sign_rsa_with_store,
+                                      &job, ret_der, err)
+               : keyd_csr_create(keyd, key, certs_csr_create, spiffe_id, ret_der, err);
 }
 
 KEYD_OPERATION(key_csr)

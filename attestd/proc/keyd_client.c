@@ -492,6 +492,99 @@ enum att_rc proc_keyd_key_csr(struct proc_keyd *keyd, const char *key_id, const 
     return att_buf_ok(ret_der, err);
 }
 
+enum att_rc proc_keyd_key_certify(struct proc_keyd *keyd, const char *key_id,
+                                  const char *key_authorization,
+                                  struct proc_key_evidence *ret_evidence, struct att_err *err)
+{
+    const struct proc_value values[] = {
+        [PROC_KEY_CERTIFY_REQ_KEY_ID] = proc_text(key_id),
+        [PROC_KEY_CERTIFY_REQ_KEY_AUTHORIZATION] = proc_text(key_authorization),
+    };
+    proc_autoanswer reply = {0};
+    struct proc_key_evidence ev = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_KEY_CERTIFY, values, &reply, err);
+    if (rc == ATT_OK) {
+        rc = take_copy(field(&reply, PROC_KEY_CERTIFY_REP_CERT_INFO), &ev.cert_info, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_copy(field(&reply, PROC_KEY_CERTIFY_REP_CERT_SIG), &ev.cert_sig, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_copy(field(&reply, PROC_KEY_CERTIFY_REP_PUB_AREA), &ev.pub_area, err);
+    }
+    if (rc != ATT_OK) {
+        proc_key_evidence_done(&ev);
+        return rc;
+    }
+    *ret_evidence = ev;
+    return ATT_OK;
+}
+
+enum att_rc proc_keyd_key_csr_device(struct proc_keyd *keyd, const char *key_id,
+                                     const char *identifier, struct att_buf *ret_der,
+                                     struct att_err *err)
+{
+    const struct proc_value values[] = {
+        [PROC_KEY_CSR_DEVICE_REQ_KEY_ID] = proc_text(key_id),
+        [PROC_KEY_CSR_DEVICE_REQ_IDENTIFIER] = proc_text(identifier),
+    };
+    proc_autoanswer reply = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_KEY_CSR_DEVICE, values, &reply, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    att_buf_put_slice(ret_der, field(&reply, PROC_KEY_CSR_REP_CSR));
+    return att_buf_ok(ret_der, err);
+}
+
+void proc_ak_creation_done(struct proc_ak_creation *creation)
+{
+    att_buf_done(&creation->data);
+    att_buf_done(&creation->attestation);
+    att_buf_done(&creation->signature);
+    *creation = (struct proc_ak_creation){0};
+}
+
+enum att_rc proc_keyd_ak_creation(struct proc_keyd *keyd, struct proc_ak_creation *ret_creation,
+                                  struct att_err *err)
+{
+    proc_autoanswer reply = {0};
+    struct proc_ak_creation made = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_AK_CREATION, NULL, &reply, err);
+    if (rc == ATT_OK) {
+        rc = take_copy(field(&reply, PROC_AK_CREATION_REP_DATA), &made.data, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_copy(field(&reply, PROC_AK_CREATION_REP_ATTESTATION), &made.attestation, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take_copy(field(&reply, PROC_AK_CREATION_REP_SIGNATURE), &made.signature, err);
+    }
+    if (rc != ATT_OK) {
+        proc_ak_creation_done(&made);
+        return rc;
+    }
+    *ret_creation = made;
+    return ATT_OK;
+}
+
+enum att_rc proc_keyd_ak_activate(struct proc_keyd *keyd, struct att_slice credential,
+                                  struct att_slice encrypted_secret, struct att_buf *ret_secret,
+                                  struct att_err *err)
+{
+    const struct proc_value values[] = {
+        [PROC_AK_ACTIVATE_REQ_CREDENTIAL_BLOB] = proc_bytes(credential),
+        [PROC_AK_ACTIVATE_REQ_ENCRYPTED_SECRET] = proc_bytes(encrypted_secret),
+    };
+    proc_autoanswer reply = {0};
+    enum att_rc rc = call(keyd, PROC_KEYD_AK_ACTIVATE, values, &reply, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    att_buf_put_slice(ret_secret, field(&reply, PROC_AK_ACTIVATE_REP_SECRET));
+    return att_buf_ok(ret_secret, err);
+}
+
 enum att_rc proc_keyd_key_token(struct proc_keyd *keyd, const char *key_id, const char *serial,
                                 const char *nonce, const char *spiffe_id,
                                 const struct att_slice *audience, size_t n_audience,

@@ -129,6 +129,28 @@ void proc_key_evidence_done(struct proc_key_evidence *evidence);
 ATT_MUST_USE enum att_rc proc_keyd_key_csr(struct proc_keyd *keyd, const char *key_id,
                                            const char *spiffe_id, struct att_buf *ret_der,
                                            struct att_err *err);
+/* For another server than an attest-issuerd (keyd_proto.h). Of ret_evidence cert_info, cert_sig and
+ * pub_area are set. */
+ATT_MUST_USE enum att_rc proc_keyd_key_certify(struct proc_keyd *keyd, const char *key_id,
+                                               const char *key_authorization,
+                                               struct proc_key_evidence *ret_evidence,
+                                               struct att_err *err);
+/* Appends the CSR's DER. */
+ATT_MUST_USE enum att_rc proc_keyd_key_csr_device(struct proc_keyd *keyd, const char *key_id,
+                                                  const char *identifier, struct att_buf *ret_der,
+                                                  struct att_err *err);
+struct proc_ak_creation { /* TPMS_CREATION_DATA, TPMS_ATTEST, TPMT_SIGNATURE; owned */
+    struct att_buf data, attestation, signature;
+};
+void proc_ak_creation_done(struct proc_ak_creation *creation);
+ATT_MUST_USE enum att_rc proc_keyd_ak_creation(struct proc_keyd *keyd,
+                                               struct proc_ak_creation *ret_creation,
+                                               struct att_err *err);
+/* Appends; the caller wipes it. */
+ATT_MUST_USE enum att_rc proc_keyd_ak_activate(struct proc_keyd *keyd, struct att_slice credential,
+                                               struct att_slice encrypted_secret,
+                                               struct att_buf *ret_secret, struct att_err *err);
+
 ATT_MUST_USE enum att_rc proc_keyd_key_activate(struct proc_keyd *keyd, const char *key_id,
                                                 struct att_err *err);
 ATT_MUST_USE enum att_rc proc_keyd_key_retire(struct proc_keyd *keyd, const char *key_id,

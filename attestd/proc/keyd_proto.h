@@ -44,6 +44,10 @@ enum proc_keyd_op {
     PROC_KEYD_USER_QUOTE = 32,
     PROC_KEYD_FREEZE = 40,
     PROC_KEYD_THAW = 41,
+    PROC_KEYD_KEY_CERTIFY = 48,
+    PROC_KEYD_KEY_CSR_DEVICE = 49,
+    PROC_KEYD_AK_CREATION = 50,
+    PROC_KEYD_AK_ACTIVATE = 51,
 };
 
 /* INFO: () → json. Always answers, also when the TPM is away or foreign. A JSON object:
@@ -220,6 +224,31 @@ enum { PROC_KEY_CSR_REP_CSR };
  * undo KEY_ACTIVATE and KEY_DESTROY: the caller compares KEY_LIST with its own records when it
  * starts. */
 enum { PROC_KEY_STATE_REQ_KEY_ID };
+
+/* For another server than an attest-issuerd; ATT_E_DENIED notAcme unless keyd's own configuration
+ * has the section acme. KEY_CERTIFY: keyId, keyAuthorization (as in KEY_EVIDENCE) → certInfo
+ * (TPMS_ATTEST, extraData SHA-256(keyAuthorization)), certSig, pubArea. ATT_E_UNSUPPORTED keyStore:
+ * the key is in no TPM. KEY_CSR_DEVICE: keyId, identifier (a permanent identifier) → csr (DER). */
+enum { PROC_KEY_CERTIFY_REQ_KEY_ID, PROC_KEY_CERTIFY_REQ_KEY_AUTHORIZATION };
+enum {
+    PROC_KEY_CERTIFY_REP_CERT_INFO,
+    PROC_KEY_CERTIFY_REP_CERT_SIG,
+    PROC_KEY_CERTIFY_REP_PUB_AREA,
+};
+enum { PROC_KEY_CSR_DEVICE_REQ_KEY_ID, PROC_KEY_CSR_DEVICE_REQ_IDENTIFIER };
+/* An attestation CA in Smallstep's dialect; ATT_E_DENIED notAcme unless the section acme names one.
+ * AK_CREATION: () → createData, createAttestation, createSignature. AK_ACTIVATE: credentialBlob,
+ * encryptedSecret → secret, which that dialect wants back: the one thing that is ever given away of
+ * an activation, and never where attest-issuerd's enrolment rests on it. ATT_E_AUTH activation. */
+enum {
+    PROC_AK_CREATION_REP_DATA,
+    PROC_AK_CREATION_REP_ATTESTATION,
+    PROC_AK_CREATION_REP_SIGNATURE,
+};
+enum { PROC_AK_ACTIVATE_REQ_CREDENTIAL_BLOB, PROC_AK_ACTIVATE_REQ_ENCRYPTED_SECRET };
+enum { PROC_AK_ACTIVATE_REP_SECRET };
+#define PROC_IDENTIFIER_MAX 255
+#define PROC_AK_SECRET_MAX  64
 
 /* USER_QUOTE: nonce (8–64 bytes), pcrSelection, logManifest → attest, sig, pcrs (JSON text),
  * extraData (32). extraData = SHA-256("attestd-user-q/1" ‖ nonce ‖ SHA-256(log manifest)). */

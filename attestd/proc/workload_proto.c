@@ -2,7 +2,7 @@
 
 /* name, type, least, most, longest item */
 #define VIEW_FIELDS                                                                                \
-    {"spiffeId", PROC_TEXT, 1, PROC_SPIFFE_ID_MAX, 0},                                             \
+    {"spiffeId", PROC_TEXT, 0, PROC_SPIFFE_ID_MAX, 0},                                             \
         {"keyId", PROC_TEXT, PROC_KEY_ID_LEN, PROC_KEY_ID_LEN, 0},                                 \
         {"notAfter", PROC_U64, 0, 0, 0}, {"chain", PROC_LIST, 1, PROC_CHAIN_MAX, PROC_CERT_MAX},   \
         {"bundle", PROC_LIST, 0, PROC_BUNDLE_MAX, PROC_CERT_MAX},                                  \

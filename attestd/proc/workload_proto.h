@@ -26,7 +26,7 @@ enum proc_workload_op {
     PROC_WORKLOAD_JWT_BUNDLE = 10,
     PROC_WORKLOAD_EXPORT = 11,
     PROC_WORKLOAD_TOKEN_KEPT = 12,
-    PROC_WORKLOAD_FEDERATION = 12,
+    PROC_WORKLOAD_FEDERATION = 13,
 };
 
 /* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11", "spiffe";
@@ -41,14 +41,14 @@ enum {
 };
 enum { PROC_WORKLOAD_IDENTIFY_REP_AGENT, PROC_WORKLOAD_IDENTIFY_REP_IDENTITY };
 
-/* VIEW: agent → what it has now: spiffeId, keyId (of the key in force), notAfter (UTC seconds),
- * chain (DER, leaf first), bundle (DER, workload roots), generation (another number when anything
- * of it changed), keyStore ("tpm", "hsm", "memory", "exportable", as the entry says: tokend keeps
- * those apart whose keys may be long in coming, spiffed asks for a key only where it is
- * "exportable"). ATT_E_NOTFOUND noCertificate: nothing is in force (not issued yet, expired,
- * removed). VIEW_HSM: the same, and hsm (the HSM module that the entry names; empty: the default,
- * or none): tokend keeps modules apart, too. An operation of its own, so that a tokend which
- * outlives an upgrade keeps working. */
+/* VIEW: agent → what it has now: spiffeId (empty: its certificate names none), keyId (of the key in
+ * force), notAfter (UTC seconds), chain (DER, leaf first), bundle (DER, workload roots), generation
+ * (another number when anything of it changed), keyStore ("tpm", "hsm", "memory", "exportable", as
+ * the entry says: tokend keeps those apart whose keys may be long in coming, spiffed asks for a key
+ * only where it is "exportable"). ATT_E_NOTFOUND noCertificate: nothing is in force (not issued
+ * yet, expired, removed). VIEW_HSM: the same, and hsm (the HSM module that the entry names; empty:
+ * the default, or none): tokend keeps modules apart, too. An operation of its own, so that a tokend
+ * which outlives an upgrade keeps working. */
 enum { PROC_WORKLOAD_VIEW_REQ_AGENT };
 enum {
     PROC_WORKLOAD_VIEW_REP_SPIFFE_ID,

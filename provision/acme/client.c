@@ -27,8 +27,12 @@ static enum att_rc start(const struct acme_client_config *config, struct acme_cl
                          struct att_err *err)
 {
     client->base_url = strdup(config->base_url);
-    snprintf(client->directory, sizeof client->directory, "%s",
-             config->directory ? config->directory : "directory");
+    const char *directory = config->directory ? config->directory : "directory";
+    if (strlen(directory) > ACME_DIRECTORY_PATH_MAX) {
+        return att_fail(err, ATT_E_LIMIT, "the directory's path: %d bytes at most",
+                        ACME_DIRECTORY_PATH_MAX);
+    }
+    memcpy(client->directory, directory, strlen(directory) + 1);
     if (!client->base_url) {
         return att_fail(err, ATT_E_NOMEM, "ACME client: no memory");
     }

@@ -13,6 +13,7 @@
 #include "provision/acme/requests.h"
 
 #define ACME_CLIENT_NONCE_TRIES 4
+#define ACME_DIRECTORY_PATH_MAX 1024
 #define ACME_CLIENT_NONCES      8 /* nonces kept for later requests */
 #define ACME_CERT_MAX           ((size_t)256 << 10)
 #define ACME_HOST_VIEW_MAX      ((size_t)8 << 20)
@@ -20,7 +21,7 @@
 
 struct acme_client_config {
     const char *base_url;  /* "https://host:port/acme": the directory is <base_url>/directory … */
-    const char *directory; /* … unless it has a name of its own there ("dir"); NULL */
+    const char *directory; /* … unless it has a name of its own there ("dir", "a/b/dir"); NULL */
     struct acme_http_config http;
     struct acme_signer signer;     /* of the account key; its user must outlive the client */
     struct att_slice account_spki; /* DER, the account's public key; copied */

@@ -6,8 +6,8 @@
 
 struct acme_client {
     char *base_url;
-    char directory[64]; /* its name below base_url */
-    size_t origin_len;  /* of base_url: scheme, host, port */
+    char directory[ACME_DIRECTORY_PATH_MAX + 1]; /* its name below base_url */
+    size_t origin_len;                           /* of base_url: scheme, host, port */
     struct acme_http *http;
     struct acme_signer signer;
     json_t *jwk;

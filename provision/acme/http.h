@@ -10,8 +10,6 @@
 
 #include <openssl/x509.h>
 
-#include <openssl/types.h>
-
 struct sockaddr;
 
 #define ACME_HTTP_BODY_MAX   ((size_t)1 << 20) /* answer body unless the request says otherwise */

@@ -216,3 +216,109 @@ enum att_rc enrol_step_secret_answer(const struct att_buf *chain, size_t n,
     }
     return bad ? att_fail(err, ATT_E_NOMEM, "no memory") : att_json_dump(obj, false, ret_body, err);
 }
+
+/* ---- the client's side ------------------------------------------------------------------------
+ */
+
+/* TPM_PT_MANUFACTURER in decimal, TPM_PT_FIRMWARE_VERSION_1 as major.minor: Go's words. */
+static json_t *info_of(const struct enrol_step_attest *r)
+{
+    uint8_t maker[4], version[4];
+    json_t *info = json_pack("{s:i}", "version", TPM_20);
+    if (att_unhex_exact(maker, sizeof maker, r->manufacturer, NULL) == ATT_OK) {
+        uint32_t number = (uint32_t)maker[0] << 24 | (uint32_t)maker[1] << 16 |
+                          (uint32_t)maker[2] << 8 | maker[3];
+        json_object_set_new(info, "manufacturer", json_sprintf("%u", number));
+    }
+    if (att_unhex_exact(version, sizeof version, r->version, NULL) == ATT_OK) {
+        json_object_set_new(
+            info, "firmwareVersion",
+            json_sprintf("%u.%u", version[0] << 8 | version[1], version[2] << 8 | version[3]));
+    }
+    return info;
+}
+
+static int put_certs(json_t *obj, const struct enrol_step_attest *r)
+{
+    json_t *certs = json_array();
+    int bad = 0;
+    for (size_t i = 0; i < r->n_ek_certs; i++) {
+        att_autobuf text = {0};
+        att_buf_b64(&text, att_buf_slice(&r->ek_certs[i]));
+        const char *s = att_buf_cstr(&text);
+        bad |= json_array_append_new(certs, s ? json_string(s) : NULL);
+    }
+    return bad | json_object_set_new(obj, "ekCerts", certs);
+}
+
+enum att_rc enrol_step_attest_encode(const struct enrol_step_attest *request,
+                                     struct att_buf *ret_body, struct att_err *err)
+{
+    att_autojson *obj = json_object();
+    json_t *params = json_object();
+    int bad = json_object_set_new(obj, "tpmInfo", info_of(request)) |
+              put(obj, "ek", att_buf_slice(&request->ek)) | put_certs(obj, request) |
+              put(params, "public", att_buf_slice(&request->ak_pub)) |
+              put(params, "createData", att_buf_slice(&request->create_data)) |
+              put(params, "createAttestation", att_buf_slice(&request->create_attestation)) |
+              put(params, "createSignature", att_buf_slice(&request->create_signature)) |
+              json_object_set_new(params, "useTCSDActivationFormat", json_false()) |
+              json_object_set_new(obj, "params", params);
+    return bad ? att_fail(err, ATT_E_NOMEM, "no memory") : att_json_dump(obj, false, ret_body, err);
+}
+
+enum att_rc enrol_step_attest_answer_parse(struct att_slice body, struct att_buf *ret_credential,
+                                           struct att_buf *ret_secret, struct att_err *err)
+{
+    att_autojson *obj = NULL;
+    struct att_buf credential = {0}, secret = {0};
+    enum att_rc rc = read_object(body, &obj, err);
+    if (rc == ATT_OK) {
+        rc = take(obj, "credential", CREATED_MAX, &credential, err);
+    }
+    if (rc == ATT_OK) {
+        rc = take(obj, "secret", CREATED_MAX, &secret, err);
+    }
+    if (rc != ATT_OK) {
+        att_buf_done(&credential);
+        att_buf_done(&secret);
+        return rc;
+    }
+    *ret_credential = credential;
+    *ret_secret = secret;
+    return ATT_OK;
+}
+
+enum att_rc enrol_step_secret_encode(struct att_slice secret, struct att_buf *ret_body,
+                                     struct att_err *err)
+{
+    att_autojson *obj = json_object();
+    return put(obj, "secret", secret) ? att_fail(err, ATT_E_NOMEM, "no memory")
+                                      : att_json_dump(obj, false, ret_body, err);
+}
+
+enum att_rc enrol_step_secret_answer_parse(struct att_slice body, struct att_buf *ret_chain,
+                                           size_t *ret_n, struct att_err *err)
+{
+    att_autojson *obj = NULL;
+    struct att_buf chain[ENROL_STEP_CERTS_MAX] = {{0}};
+    enum att_rc rc = read_object(body, &obj, err);
+    const json_t *array = json_object_get(obj, "chain");
+    size_t n = json_array_size(array), got = 0;
+    if (rc == ATT_OK && (n < 1 || n > ENROL_STEP_CERTS_MAX)) {
+        rc = att_fail(err, ATT_E_PARSE, "\"chain\": expected 1 … %d certificates",
+                      ENROL_STEP_CERTS_MAX);
+    }
+    while (rc == ATT_OK && got < n) {
+        rc = take_text(json_array_get(array, got), "chain", ENROL_CERT_MAX, &chain[got], err);
+        got++;
+    }
+    for (size_t i = 0; i < got && rc != ATT_OK; i++) {
+        att_buf_done(&chain[i]);
+    }
+    if (rc == ATT_OK) {
+        memcpy(ret_chain, chain, sizeof chain);
+        *ret_n = n;
+    }
+    return rc;
+}
