@@ -39,7 +39,6 @@ other_kernel_policy() { # a reference boot of it
     machine_cut
 }
 
-# chain_good NAME: the certificate that the guest holds is the issuer's newest, under the issuer's roots
 need_good() {
     [ -e "$work/vm/one" ] || case_good
 }
