@@ -39,15 +39,6 @@ other_kernel_policy() { # a reference boot of it
     machine_cut
 }
 
-# chain_good NAME: the certificate that the guest holds is the issuer's newest, under the issuer's roots
-chain_good() {
-    guest "cat /var/lib/attestd/host/agents/$1/chain.pem" > "$work/chain.pem"
-    openssl verify -x509_strict -CAfile "$work/issuer/ca/bundle.pem" -untrusted "$work/chain.pem" "$work/chain.pem" > "$work/verify" 2>&1 ||
-        fail "$1's chain: $(cat "$work/verify")"
-    [ "$(openssl x509 -in "$work/chain.pem" -noout -ext subjectAltName | grep -o 'URI:[^,]*')" = "URI:spiffe://bank.example/agent/$1" ] ||
-        fail "$1's chain is another agent's"
-}
-
 need_good() {
     [ -e "$work/vm/one" ] || case_good
 }

@@ -101,3 +101,11 @@ issuer_unmoved() {
     [ "$(ictl --json host list | jq -c '[.hosts[] | .id]')" = "$mark_hosts" ] || fail "$1: another host"
 }
 status_is() { guest 'attestctl --json status' > "$work/status.json" && jq -e "$1" "$work/status.json" > /dev/null; }
+# chain_good NAME: the chain that the guest holds is good under the issuer's roots, and that agent's
+chain_good() {
+    guest "cat /var/lib/attestd/host/agents/$1/chain.pem" > "$work/chain.pem"
+    openssl verify -x509_strict -CAfile "$work/issuer/ca/bundle.pem" -untrusted "$work/chain.pem" "$work/chain.pem" > "$work/verify" 2>&1 ||
+        fail "$1's chain: $(cat "$work/verify")"
+    [ "$(openssl x509 -in "$work/chain.pem" -noout -ext subjectAltName | grep -o 'URI:[^,]*')" = "URI:spiffe://bank.example/agent/$1" ] ||
+        fail "$1's chain is another agent's"
+}
