@@ -12,14 +12,16 @@
 
 /* What one frame costs. A cancelled call (RST_STREAM) is normal now and then; two hundred at once
  * are CVE-2023-44487. */
-#define GRPC_COST_CALL     1     /* an answered one brings more back */
-#define GRPC_COST_MESSAGE  4     /* after the first of a call; an answer pays for it */
-#define GRPC_BYTES_A_POINT 16384 /* of the answer to it: the frames that it is sent in bring more  \
-                                  */
+#define GRPC_COST_CALL     1 /* an answered one brings more back */
+#define GRPC_COST_MESSAGE  4 /* after the first of a call; an answer pays for it */
 #define GRPC_COST_RESET    5
 #define GRPC_COST_SETTINGS 20
 #define GRPC_COST_SMALL    2  /* PING, WINDOW_UPDATE, PRIORITY, what is not known */
 #define GRPC_COST_EMPTY    10 /* DATA without data that ends nothing */
+
+/* And what was made for one message alone: so many bytes a point. The frames that it is sent in
+ * bring more back. */
+#define GRPC_BYTES_A_POINT 16384
 
 struct grpc_budget {
     int64_t points, filled_at_ms;
