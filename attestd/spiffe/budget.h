@@ -19,6 +19,10 @@
 #define GRPC_COST_SMALL    2  /* PING, WINDOW_UPDATE, PRIORITY, what is not known */
 #define GRPC_COST_EMPTY    10 /* DATA without data that ends nothing */
 
+/* And what was made for one message alone: so many bytes a point. The frames that it is sent in
+ * bring more back. */
+#define GRPC_BYTES_A_POINT 16384
+
 struct grpc_budget {
     int64_t points, filled_at_ms;
 };

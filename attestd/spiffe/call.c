@@ -411,13 +411,26 @@ static void hand_over(struct grpc_call *call)
     drop_request(call);
 }
 
-/* A message of a stream of them: the next one has the inbox. It costs, as a call does. */
+static struct grpc_bytes *newest(const struct grpc_call *call)
+{
+    return call->later ? call->later : call->now;
+}
+
+/* A message of a stream of them: the next one has the inbox. It costs, as a call does, and what was
+ * made for it alone costs more the longer it is: sent, it brings that back. */
 static void hand_over_one(struct grpc_call *call)
 {
     bool first = !call->begun;
+    struct grpc_bytes *before = grpc_bytes_ref(newest(call));
     hand_over(call);
     grpc_inbox_init(&call->inbox, GRPC_REQUEST_MAX);
-    if (!first && !grpc_budget_take(&call->conn->budget, GRPC_COST_MESSAGE, att_boottime_ms())) {
+    const struct grpc_bytes *made = newest(call);
+    int cost = GRPC_COST_MESSAGE;
+    if (made && made != before && made->own) {
+        cost += (int)(made->len / GRPC_BYTES_A_POINT);
+    }
+    grpc_bytes_unref(before);
+    if (!first && !grpc_budget_take(&call->conn->budget, cost, att_boottime_ms())) {
         grpc_conn_cut(call->conn, "a flood of request messages");
     }
 }

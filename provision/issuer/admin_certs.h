@@ -27,8 +27,8 @@ ATT_MUST_USE enum att_rc issuer_client_subject(const X509 *cert, struct att_buf 
                                                struct att_err *err);
 
 /* An agent's certificate under the workload root: its path, and that the store has it as issued.
- * Appends the SPIFFE ID. ATT_E_AUTH with the same reasons, and certExportable: its key was made to be
- * given away. */
+ * Appends the SPIFFE ID. ATT_E_AUTH with the same reasons, and certExportable: its key was made to
+ * be given away. */
 ATT_MUST_USE enum att_rc issuer_client_agent_verify(struct issuer *issuer, X509 *cert,
                                                     STACK_OF(X509) * sent, struct att_buf *ret_id,
                                                     struct att_err *err);

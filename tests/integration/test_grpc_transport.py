@@ -319,6 +319,21 @@ def each():
     stream = peer.call(request("/t.T/Each"), message(b"1234"), end=False)
     peer.try_send(b"".join(frame(DATA, 0, stream, message(b"1234") * 1000) for _ in range(2)))
     cut("messages", peer, "a flood of request messages")
+    peer = Peer(window=0)  # few of them, but each is answered with 3 MB
+    stream = peer.call(request("/t.T/Secret"), message(bytes(3000)), end=False)
+    peer.try_send(b"".join(frame(DATA, 0, stream, message(bytes(3000))) for _ in range(10)))
+    cut("messages with long answers", peer, "a flood of request messages")
+    peer = Peer(window=0x7fffffff)  # who reads each may ask as often
+    peer.send(frame(WINDOW, 0, 0, struct.pack(">I", 0x70000000)))
+    stream = peer.call(request("/t.T/Secret"), message(bytes(3000)), end=False)
+    for turn in range(10):
+        got = 0
+        while got < 3000005:
+            kind, _, _, payload = peer.frame()
+            got += len(payload) if kind == DATA else 0
+        peer.send(frame(DATA, 0, stream, message(b"ok" if turn == 9 else bytes(3000))))
+    need(status_of(peer.answer(stream))[0] == "0", "read and asked again")
+    peer.end()
     print("ok: many request messages in one call, each as it comes; cut ones, long ones and floods are refused")
 
 
