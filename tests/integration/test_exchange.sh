@@ -167,9 +167,24 @@ openssl_speaks() { # openssl_speaks OPTION: whether the server does
 job_stop oauth
 serve 1.1
 openssl_speaks -tls1_1 || { cat "$dir/tmp/tls"; job_fail "the server does not speak TLS 1.1"; }
+# OpenSSL as lenient as it gets, so that it is attestctl that says no.
+cat > "$dir/lenient.cnf" << 'END'
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = defaults
+[defaults]
+MinProtocol = TLSv1
+CipherString = DEFAULT@SECLEVEL=0
+END
+OPENSSL_CONF=$dir/lenient.cnf curl -sS --tlsv1.0 --cacert "$dir/oauth.pem" "https://127.0.0.1:$oauth_port/whoami" > "$dir/tmp/tls" 2>&1 ||
+    { cat "$dir/tmp/tls"; job_fail "curl does not speak TLS 1.1"; }
 profile token "fields: { scope: a }"
 before=$(requests token)
+export OPENSSL_CONF=$dir/lenient.cnf
 refused "protocol version" 3 kept
+unset OPENSSL_CONF
 [ "$(requests token)" = "$before" ] || job_fail "something was sent by TLS 1.1"
 job_stop oauth
 serve 1.2

@@ -227,11 +227,23 @@ static void test_chain_refused(void **state)
     }
 }
 
+/* An RSA key signs requests, but no TLS handshakes. */
+static void test_rsa_key(void **state)
+{
+    (void)state;
+    const struct apiclient_agent agent = {.type = APICLIENT_RSA};
+    EVP_PKEY *key = NULL;
+    struct att_err err = {0};
+    assert_int_equal(apiclient_key(&agent, &key, &err), ATT_E_UNSUPPORTED);
+    assert_string_equal(err.reason, "keyType");
+    assert_null(key);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_statuses), cmocka_unit_test(test_no_reply),
-        cmocka_unit_test(test_messages), cmocka_unit_test(test_socket),
-        cmocka_unit_test(test_chain_refused)};
+        cmocka_unit_test(test_statuses),      cmocka_unit_test(test_no_reply),
+        cmocka_unit_test(test_messages),      cmocka_unit_test(test_socket),
+        cmocka_unit_test(test_chain_refused), cmocka_unit_test(test_rsa_key)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
