@@ -113,17 +113,6 @@ unlimited hsmd nofile
 comes_back "hsmd with no descriptor more" # SoftHSM opens the token's files for a signature
 settles "hsmd without descriptors"
 ok "hsmd, no descriptor more: callers get at most UNAVAILABLE, sign again on the same connection, and a key is made"
-limited hsmd fsize 0
-for _ in 1 2; do # the next key was made ahead; another one cannot be
-    before=$(fault_serial_on_disk alpha)
-    ctl agent rotate alpha > "$dir/tmp/rotate" 2>&1 || break
-done
-grep -q 'C_GenerateKeyPair' "$dir/tmp/rotate" || { cat "$dir/tmp/rotate"; job_fail "rotations with a token that cannot be written"; }
-alive hsmd "no byte more in any file"
-signs_on "hsmd with no byte more in any file"
-[ "$(fault_serial_on_disk alpha)" = "$before" ] || job_fail "another certificate with a token that cannot be written"
-unlimited hsmd fsize
-settles "hsmd with no byte more in any file"
-ok "hsmd, no byte more in any file: no key is made; then one, and none is left over"
+# Not FSIZE: SoftHSM 2.6.1 empties its token's file before it writes it, and the token is gone for good (by any program).
 fault_sanitizers
 echo "limits of spiffed, attestd and hsmd: all held"
