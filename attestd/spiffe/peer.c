@@ -310,7 +310,11 @@ void spiffed_accept(struct spiffed *spiffed)
             continue;
         }
         if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-            att_log(ATT_WARN, "spiffed.deaf", ATT_S("message", strerror(errno)));
+            int64_t now_ms = att_boottime_ms();
+            if (now_ms - spiffed->deaf_told_ms >= TOLD_MS) { /* every step comes here */
+                att_log(ATT_WARN, "spiffed.deaf", ATT_S("message", strerror(errno)));
+                spiffed->deaf_told_ms = now_ms;
+            }
             event_del(spiffed->accepting); /* until the next step */
         }
         return;

@@ -215,7 +215,7 @@ struct spiffed {
     struct hsm hsms[PROC_LINKS_HSMS_MAX]; /* in the order in which their first agent came */
     struct ask_call *watching;
     uint64_t entries, standing; /* 0: not known yet */
-    int64_t watch_retry_ms, ticked_ms;
+    int64_t watch_retry_ms, ticked_ms, deaf_told_ms;
     bool watch_fails;
     struct bundle bundle;
     struct sds_bundle sds;

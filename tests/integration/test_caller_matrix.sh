@@ -89,6 +89,22 @@ for space in "${spaces[@]}"; do
         done
     done
 done
+# ---- two agents of one user, told apart by their units alone ----
+if [ ${#units[@]} = 2 ]; then
+    line="$(grep 'name: alpha' "$dir/agents.yaml")"
+    line=${line/name: alpha/name: beta}
+    echo "${line/${unit[right]}/${unit[wrong]}}" >> "$dir/agents.yaml"
+    ctl entry apply -f "$dir/agents.yaml" > "$dir/tmp/apply" 2>&1 || { cat "$dir/tmp/apply"; job_fail "entry apply"; }
+    wait_for 60 job_settled beta
+    granted() { grep -c "event=workload.granted agent=$1 .*unit=${unit[$2]} " "$dir/log/attestd.log" || true; }
+    other() { cell right right right wrong host > "$dir/tmp/cell" 2>&1 && [ "$(grep -c ' served$' "$dir/tmp/cell")" = 2 ]; }
+    wait_for 60 other || { cat "$dir/tmp/cell"; job_fail "the agent of the other unit"; }
+    serves || { cat "$dir/tmp/cell"; job_fail "the agent of the first unit, beside another one"; }
+    [ "$(granted alpha wrong)" = 0 ] && [ "$(granted beta right)" = 0 ] && [ "$(granted beta wrong)" -ge 2 ] ||
+        { grep event=workload.granted "$dir/log/attestd.log"; job_fail "a unit's process was taken for the other agent"; }
+    ok "two agents of one user and program, told apart by unit, at both sockets"
+fi
+
 # What does not fit is said, of each selector alone.
 said() { grep -q "event=workload.refused reason=notAssigned .*$1" "$dir/log/attestd.log" || job_fail "no line says: $1"; }
 said "wants user ${uid[right]}"

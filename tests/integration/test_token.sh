@@ -225,7 +225,7 @@ if [ "$noticed" = no ]; then ok "attestd and whod restarted within the gap: not 
 # ---- hostile clients ----------------------------------------------------------------------------------------------------
 frames=${TOKEN_FRAMES:-100000}
 signing $((frames / 5000))
-timeout 900 python3 "$ATT_SOURCE_DIR/tests/support/token/hostile.py" "$RIG_SOCKET" "$frames" > "$RIG/out" || fail "hostile client"
+timeout $((900 + frames / 500)) python3 "$ATT_SOURCE_DIR/tests/support/token/hostile.py" "$RIG_SOCKET" "$frames" > "$RIG/out" || fail "hostile client"
 wait "$loop" || { cat "$RIG/loop"; fail "another caller suffered from a hostile one"; }
 grep -q 'failed 0' "$RIG/loop" || { cat "$RIG/loop"; fail "another caller suffered from a hostile one"; }
 [ -d "/proc/$RIG_TOKEND" ] || fail "tokend ended"

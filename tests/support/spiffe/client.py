@@ -29,8 +29,13 @@ def say(**what):
     print(json.dumps(what), flush=True)
 
 
+def took():
+    """Since the call was made: not what the interpreter's start took."""
+    return int((time.monotonic() - began) * 1000)
+
+
 def ended(error):
-    say(code=error.code().name, message=error.details())
+    say(code=error.code().name, message=error.details(), took=took())
 
 
 def sha(data):
@@ -150,7 +155,7 @@ def run(command, *args):
         answer = workload.FetchJWTSVID(workload_pb2.JWTSVIDRequest(
             audience=[one for one in args if not one.startswith("id=")], spiffe_id=ids[0] if ids else ""),
             metadata=MARK, timeout=30)
-        say(code="OK", id=answer.svids[0].spiffe_id, token=answer.svids[0].svid, svids=len(answer.svids))
+        say(code="OK", id=answer.svids[0].spiffe_id, token=answer.svids[0].svid, svids=len(answer.svids), took=took())
     elif command == "jwt-bundles":
         stream(workload.FetchJWTBundles(workload_pb2.JWTBundlesRequest(), metadata=MARK),
                lambda one: say(kids={name: [key["kid"] for key in json.loads(keys)["keys"]]
@@ -178,6 +183,7 @@ def run(command, *args):
         sys.exit("unknown command " + command)
 
 
+began = time.monotonic()
 try:
     run(*sys.argv[3:])
 except grpc.RpcError as end:
