@@ -26,6 +26,16 @@ struct issuer_federation {
 
 static atomic_ullong counts[ISSUER_FEDERATION_OUTCOMES];
 
+/* What the thread read last, for metrics, which must not wait for the store. */
+static struct {
+    pthread_mutex_t lock;
+    size_t n;
+    struct {
+        char name[256];
+        int64_t fetched_at, failures;
+    } v[CONF_FEDERATION_MAX];
+} seen = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
 /* ---- when ------------------------------------------------------------------------------------ */
 
 static int64_t pause_s(const struct conf_federation *conf, const struct store_federated *row)
@@ -197,14 +207,22 @@ static enum att_rc note(void *user, struct store_tx *tx, struct att_err *err)
     return rc;
 }
 
-static bool is_away(const struct att_err *why)
+/* All else could not be looked at, for whatever reason: a server or our store that is away. */
+static bool is_refusal(const struct att_err *why)
 {
-    return strcmp(why->reason, "endpointAway") == 0 || strcmp(why->reason, "endpointStatus") == 0;
+    static const char *const endpoint[] = {"endpointTls", "endpointId", "endpointAddress", NULL};
+    for (const char *const *word = endpoint; *word; word++) {
+        if (strcmp(why->reason, *word) == 0) {
+            return true;
+        }
+    }
+    return strncmp(why->reason, "bundle", 6) == 0;
 }
 
 static void failed(struct look *l, const struct att_err *why)
 {
-    struct failure f = {l, why, is_away(why) ? ISSUER_FEDERATION_AWAY : ISSUER_FEDERATION_REFUSED};
+    struct failure f = {l, why,
+                        is_refusal(why) ? ISSUER_FEDERATION_REFUSED : ISSUER_FEDERATION_AWAY};
     struct att_err err = {0};
     if (why->rc == ATT_E_GONE) {
         return; /* stopped */
@@ -273,6 +291,23 @@ struct due {
     bool due[CONF_FEDERATION_MAX];
 };
 
+static void see(unsigned at, const struct store_federated *row)
+{
+    pthread_mutex_lock(&seen.lock);
+    snprintf(seen.v[at].name, sizeof seen.v[at].name, "%s", row->name);
+    seen.v[at].fetched_at = row->fetched_at;
+    seen.v[at].failures = row->failures;
+    seen.n = at + 1;
+    pthread_mutex_unlock(&seen.lock);
+}
+
+static void see_none(void)
+{
+    pthread_mutex_lock(&seen.lock);
+    seen.n = 0;
+    pthread_mutex_unlock(&seen.lock);
+}
+
 static enum att_rc find_due(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct due *d = user;
@@ -281,6 +316,9 @@ static enum att_rc find_due(void *user, struct store_tx *tx, struct att_err *err
         struct store_federated row = {0};
         rc = federation_row(tx, d->conf->trust_domains[i].name, &row, err);
         d->due[i] = !rc && is_due(d->conf, &row, d->now);
+        if (!rc) {
+            see(i, &row);
+        }
         store_record_done(&store_federated, &row);
     }
     return rc;
@@ -301,6 +339,7 @@ static void turn(struct issuer_federation *f)
     struct due d = {.conf = conf, .now = f->issuer->clock()};
     struct att_err err = {0};
     if (!conf) {
+        see_none();
         return;
     }
     if (store_run(f->issuer->store, false, find_due, &d, &err)) {
@@ -387,53 +426,33 @@ void issuer_federation_stop(struct issuer *issuer)
 
 /* ---- metrics --------------------------------------------------------------------------------- */
 
-struct ages {
-    const struct conf_federation *conf;
-    struct att_metrics *m;
-    int64_t now;
-    bool failures;
-};
-
-static enum att_rc put_row(void *user, const void *record, struct att_err *err)
+static void put_ages(struct issuer *issuer, struct att_metrics *m)
 {
-    const struct ages *a = user;
-    const struct store_federated *row = record;
-    (void)err;
-    if (!conf_federated(a->conf, row->name)) {
-        return ATT_OK;
-    }
-    if (a->failures) {
-        att_metrics_value(a->m, "trust_domain", row->name, (double)row->failures);
-    } else if (row->fetched_at) {
-        att_metrics_value(a->m, "trust_domain", row->name, (double)(a->now - row->fetched_at));
-    }
-    return ATT_OK;
-}
-
-static enum att_rc put_rows(void *user, struct store_tx *tx, struct att_err *err)
-{
-    struct ages *a = user;
-    att_metrics_family(a->m, "attest_issuer_federation_age_seconds", ATT_GAUGE,
+    int64_t now = issuer->clock();
+    att_metrics_family(m, "attest_issuer_federation_age_seconds", ATT_GAUGE,
                        "Since the endpoint of a federated trust domain last gave a good bundle.");
-    a->failures = false;
-    enum att_rc rc = store_each(tx, &store_federated, NULL, NULL, put_row, a, err);
-    att_metrics_family(a->m, "attest_issuer_federation_failures_in_row", ATT_GAUGE,
+    for (size_t i = 0; i < seen.n; i++) {
+        if (seen.v[i].fetched_at) {
+            att_metrics_value(m, "trust_domain", seen.v[i].name,
+                              (double)(now - seen.v[i].fetched_at));
+        }
+    }
+    att_metrics_family(m, "attest_issuer_federation_failures_in_row", ATT_GAUGE,
                        "Looks at the endpoint that failed, since one did not.");
-    a->failures = true;
-    return rc ? rc : store_each(tx, &store_federated, NULL, NULL, put_row, a, err);
+    for (size_t i = 0; i < seen.n; i++) {
+        att_metrics_value(m, "trust_domain", seen.v[i].name, (double)seen.v[i].failures);
+    }
 }
 
 void issuer_federation_metrics(struct issuer *issuer, struct att_metrics *m)
 {
-    issuer_autosettings *settings = issuer_settings_get(issuer);
-    struct ages a = {settings->conf->federation, m, issuer->clock(), false};
     att_metrics_family(m, "attest_issuer_federation_looks", ATT_COUNTER,
                        "Looks at endpoints of federated trust domains, by how they ended.");
     for (size_t i = 0; i < ISSUER_FEDERATION_OUTCOMES; i++) {
         att_metrics_value(m, "outcome", issuer_federation_word((enum issuer_federation_outcome)i),
                           (double)atomic_load(&counts[i]));
     }
-    if (a.conf) {
-        (void)!store_run(issuer->store, false, put_rows, &a, NULL);
-    }
+    pthread_mutex_lock(&seen.lock);
+    put_ages(issuer, m);
+    pthread_mutex_unlock(&seen.lock);
 }

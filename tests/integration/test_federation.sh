@@ -258,6 +258,11 @@ at a ctl --json audit list --kind federation --limit 100 > "$a/tmp/audit"
 # ---- the other is away ----
 at b job_stop issuerd
 at a wait_for 30 fed_is outcome away
+metric() { curl -sf --unix-socket "$a/issuer-run/metrics.sock" http://localhost/metrics | sed -n "s/^attest_issuer_federation_$1 //p"; }
+failing() { [ "$(metric 'failures_in_row{trust_domain="partner.example"}')" -ge 1 ]; }
+wait_for 30 failing
+[ "$(metric 'looks_total{outcome="away"}')" -ge 1 ] && [ "$(metric 'looks_total{outcome="updated"}')" -ge 3 ] || job_fail "metrics"
+[ -n "$(metric 'age_seconds{trust_domain="partner.example"}')" ] || job_fail "metrics: age"
 [ "$(at a fed reason)" = endpointAway ] || job_fail "$(at a fed reason)"
 ! at a ctl federation refresh partner.example > "$a/tmp/out" 2>&1 || job_fail "it is away"
 grep -q endpointAway "$a/tmp/out" || job_fail "$(cat "$a/tmp/out")"

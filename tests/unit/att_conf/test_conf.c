@@ -581,49 +581,6 @@ static void test_issuer_refused(void **state)
     issuer_refused(JWT(ISS "keys: hsm"), 7, "jwt.keys", "section hsm");
     issuer_refused(JWT(ISS "lifetime: 2h"), 7, "jwt.lifetime", "at most 3600s");
     issuer_refused(JWT(ISS "rotate: 2h, publish_wait: 2h"), 7, "jwt.publish_wait", "less than");
-#define FED(m)    HEAD ENROL PROFILES "federation: {" m "}\n"
-#define DOMAIN(m) FED("trust_domains: [{name: partner.example, url: \"https://p.example/b\"" m "}]")
-    issuer_refused(FED("refresh_min: 1m"), 7, "federation.trust_domains", "required");
-    issuer_refused(FED("trust_domains: []"), 7, "federation.trust_domains", "");
-    issuer_refused(FED("trust_domains: [{name: a.example}]"), 7, "federation.trust_domains[0].url",
-                   "required");
-    issuer_refused(DOMAIN(", also: x"), 7, "federation.trust_domains[0].also", "");
-    issuer_refused(FED("trust_domains: [{name: bank.example, url: \"https://p.example/b\"}]"), 7,
-                   "federation.trust_domains[0].name", "own trust domain");
-    issuer_refused(FED("trust_domains: [{name: A, url: \"https://p.example/b\"}]"), 7,
-                   "federation.trust_domains[0].name", "");
-    issuer_refused(FED("trust_domains: [{name: a, url: \"https://p.example/b\"}, {name: a, url: "
-                       "\"https://p.example/b\"}]"),
-                   7, "federation.trust_domains[1].name", "twice");
-    issuer_refused(FED("trust_domains: [{name: a, url: \"http://p.example/b\"}]"), 7,
-                   "federation.trust_domains[0].url", "");
-    issuer_refused(FED("trust_domains: [{name: a, url: \"https://u@p.example/b\"}]"), 7,
-                   "federation.trust_domains[0].url", "");
-    issuer_refused(DOMAIN(", profile: web"), 7, "federation.trust_domains[0].profile",
-                   "https_web, https_spiffe");
-    issuer_refused(DOMAIN(", profile: https_spiffe"), 7, "federation.trust_domains[0].profile",
-                   "needs spiffe_id");
-    issuer_refused(DOMAIN(", ca_file: roots.pem"), 7, "federation.trust_domains[0].ca_file",
-                   "absolute");
-    issuer_refused(DOMAIN(", spiffe_id: \"spiffe://partner.example/x\""), 7,
-                   "federation.trust_domains[0].spiffe_id", "https_spiffe only");
-    issuer_refused(DOMAIN(", bundle_file: /b"), 7, "federation.trust_domains[0].bundle_file",
-                   "https_spiffe only");
-#define SPIFFE(m) DOMAIN(", profile: https_spiffe, bundle_file: /b, spiffe_id: " m)
-    issuer_refused(SPIFFE("\"spiffe://partner.example/x\", ca_file: /c"), 7,
-                   "federation.trust_domains[0].ca_file", "https_web only");
-    issuer_refused(SPIFFE("\"spiffe://other.example/x\""), 7,
-                   "federation.trust_domains[0].spiffe_id", "SPIFFE ID of partner.example");
-    issuer_refused(SPIFFE("\"spiffe://partner.example\""), 7,
-                   "federation.trust_domains[0].spiffe_id", "with a path");
-    issuer_refused(SPIFFE("\"spiffe://partner.example.evil/x\""), 7,
-                   "federation.trust_domains[0].spiffe_id", "");
-#define ONE "trust_domains: [{name: a, url: \"https://p.example/b\"}], "
-    issuer_refused(FED(ONE "allow: [10.1.0.0/8]"), 7, "federation.allow[0]", "host bits");
-    issuer_refused(FED(ONE "refresh_min: 0s"), 7, "federation.refresh_min", "a duration");
-    issuer_refused(FED(ONE "refresh_max: 8d"), 7, "federation.refresh_max", "at most 7d");
-    issuer_refused(FED(ONE "refresh_min: 2h"), 7, "federation.refresh_max", "at least refresh_min");
-    issuer_refused(FED(ONE "timeout: 61s"), 7, "federation.timeout", "at most 60s");
     issuer_refused(HEAD ENROL PROFILES "crl: {listen: \"8080\"}\n", 7, "crl.listen",
                    "expected ADDRESS:PORT");
     issuer_refused(HEAD ENROL PROFILES "crl: {url: \"https://crl.bank.example\"}\n", 7, "crl.url",

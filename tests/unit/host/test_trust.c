@@ -1,6 +1,7 @@
 /* What a host keeps of what views say of the issuer's own roots, and what it trusts then. */
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
+#include "attestd/host/federation.h"
 #include "attestd/host/trust.h"
 #include "certs/bundle.h"
 #include "tests/unit/host/world.h"
@@ -88,6 +89,7 @@ static int teardown(void **state)
     world_teardown(&made);
     host_selectors_unref(&r->host.selectors);
     json_decref(r->host.token_view);
+    host_federation_free(r->host.federation);
     sk_X509_pop_free(r->host.bundle, X509_free);
     agent_registry_free(r->host.reg);
     host_paths_done(&r->host.paths);
