@@ -278,7 +278,9 @@ size_t scan_glob(struct scan_ctx *ctx, const struct scan_root *root, const char 
                  const struct scan_place *place)
 {
     char done[SCAN_PATH_MAX] = "";
-    return expand(ctx, root, done, pattern, place, MATCHES_MAX);
+    size_t n = expand(ctx, root, done, pattern, place, MATCHES_MAX);
+    att_wipe(done, sizeof done);
+    return n;
 }
 
 /* ---- all of it ---- */
