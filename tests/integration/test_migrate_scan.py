@@ -3,7 +3,6 @@
 characters of one are in anything that is printed, nor in the command's memory while it prints. Real
 processes, another user's, hostile files, a scan by who is not root."""
 import base64
-import fcntl
 import json
 import os
 import re
@@ -258,7 +257,12 @@ def memory(pid):
 def test_memory(*args):
     """Stopped in the middle of its output: the pipe is full."""
     reader, writer = os.pipe()
-    fcntl.fcntl(writer, 1031, 4096)  # F_SETPIPE_SZ
+    os.set_blocking(writer, False)
+    try:
+        while os.write(writer, b"-" * 4096):
+            pass
+    except BlockingIOError:
+        os.set_blocking(writer, True)
     ctl_process = subprocess.Popen([CTL, "migrate", "scan", "--json", *args], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     end = time.monotonic() + 60
@@ -268,19 +272,29 @@ def test_memory(*args):
                 break
         need(time.monotonic() < end and ctl_process.poll() is None, "it does not wait for its reader")
         time.sleep(0.02)
-    control = found = False
-    size = 0
-    for block in memory(ctl_process.pid):
-        size += len(block)
-        control = control or b"exchange-openai" in block or b"replacedBy" in block
-        found = found or has_canary(block)
+    size, dump, parts = 0, os.path.join(work, "dump"), os.path.join(work, "parts")
+    with open(dump, "wb") as file:
+        for block in memory(ctl_process.pid):
+            size += len(block)
+            if block.count(0) < len(block):
+                file.write(block)
     with open(f"/proc/{ctl_process.pid}/limits") as limits:
         need(re.search(r"Max core file size +0 +0", limits.read()), "it may leave a core file")
     ctl_process.send_signal(signal.SIGKILL)
     os.close(reader)
     ctl_process.wait()
     ctl_process.stderr.close()
-    need(control, "this test reads no memory of it")
+    with open(parts, "w") as file:
+        file.writelines(text[i:i + 6] + "\n" for text in canaries for i in range(len(text) - 5))
+
+    def search(*how):
+        return subprocess.run(["grep", "-aoF", "-m1", *how, dump], env={**os.environ, "LC_ALL": "C"},
+                              capture_output=True, text=True, errors="replace").stdout.split("\n")[0]
+    need(search("-e", "replacedBy"), "this test reads no memory of it")
+    found = search("-f", parts)
+    found = next((text for text in canaries if found and found in text), None)
+    os.unlink(dump)
+    os.unlink(parts)
     need(not found, f"a part of canary {canaries.index(found) if found else 0} is in the memory of the command that prints")
     ok(f"no part of a canary in {size >> 20} MiB of memory while it prints {' '.join(args[-1:])}; no core file")
 
@@ -350,7 +364,7 @@ def as_nobody(mine, other):
     by = {(f.get("pid"), f["name"]) for f in got["findings"]}
     need((other.pid, "OTHER_TOKEN") in by and (mine.pid, "MY_API_TOKEN") not in by, f"{by}")
     denied = next(s for s in got["skipped"] if s["reason"] == "notPermitted")
-    need(denied["count"] > 0 and re.match("/proc/[0-9]+/environ", denied["examples"][0]["path"]), f"{denied}")
+    need(denied["count"] > 0 and any(re.match("/proc/[0-9]+/environ", e["path"]) for e in denied["examples"]), f"{denied}")
     need(not got["complete"], "complete, though processes could not be read")
     done = subprocess.run([reachable, "migrate", "scan", "--no-units", "--no-files", "--fail", "--min-confidence", "high"],
                           env=env, capture_output=True, preexec_fn=become, timeout=120, cwd="/")
