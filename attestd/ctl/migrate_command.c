@@ -4,7 +4,6 @@
 
 #include "attestd/scan/scan.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -300,8 +299,8 @@ static enum ctl_exit run(const struct ctl_ctx *ctx, const struct job *job)
     }
     bool clean = n == 0 && scan_findings_complete(&found);
     scan_findings_done(&found);
-    if (fflush(stdout) != 0) {
-        fprintf(stderr, "attestctl: standard output: %s\n", strerror(errno));
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fputs("attestctl: standard output: not all of it could be written\n", stderr);
         return CTL_FAILED;
     }
     return job->fail && !clean ? CTL_FAILED : CTL_OK;

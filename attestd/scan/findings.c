@@ -22,7 +22,8 @@ static const struct {
     [SCAN_SKIP_LINE] = {"line", "lines that have not their form; looked at for shapes only", false},
     [SCAN_SKIP_SLOW] = {"slow", "processes whose memory did not answer in time", true},
     [SCAN_SKIP_CUT] = {"cut", "of which only the first 1 MiB was looked at", true},
-    [SCAN_SKIP_MANY] = {"many", "left out, since there were too many", true},
+    [SCAN_SKIP_MANY] = {"many", "left out: too many, or a home that takes more than a minute",
+                        true},
     [SCAN_SKIP_FAILED] = {"failed", "could not be read", true},
 };
 

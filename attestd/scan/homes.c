@@ -1,5 +1,7 @@
 #include "attestd/scan/internal.h"
 
+#include "attestd/base/clock.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <fcntl.h>
@@ -161,6 +163,7 @@ bool scan_home_root(struct scan_ctx *ctx, const struct scan_home *home, struct s
     if (!scan_root_below(&ctx->root, home->path, ret, &why)) {
         return false;
     }
+    ctx->home_until_ms = att_boottime_ms() + SCAN_HOME_MS;
     ret->owner = home->uid;
     ret->has_owner = true;
     return true;

@@ -7,6 +7,7 @@
 
 #define SCAN_REFS_MAX  64 /* files that one file of a unit names */
 #define SCAN_HOMES_MAX 4096
+#define SCAN_HOME_MS   60000 /* no user holds the scan up by what is at home */
 
 /* A file that a unit names. The path is wiped: nobody knows what a broken file has in its place. */
 struct scan_ref {
@@ -62,7 +63,8 @@ struct scan_ctx {
     const struct scan_place *place;
     struct scan_finding now;
     size_t in_place;
-    size_t unit_from; /* the first finding of the unit in work */
+    size_t unit_from;      /* the first finding of the unit in work */
+    int64_t home_until_ms; /* CLOCK_BOOTTIME: what one home may take */
 };
 
 /* scan.c */

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#define PEM_MAX 4096
+#define PEM_MAX 512 /* header, OpenSSL's two lines, and some Base64 */
 
 /* ---- lines ---- */
 

@@ -26,7 +26,8 @@ struct reader {
     pthread_mutex_t lock;
     pthread_cond_t change;
     struct att_secret buf;
-    int fd;               /* to read; -1: nothing to do */
+    int dir;              /* /proc/PID, by a descriptor of its own */
+    const char *what;     /* static: the file there */
     bool busy, end, left; /* left: nobody waits for it any more */
     ssize_t len;
     int error;
@@ -66,10 +67,14 @@ static void *work(void *user)
             continue;
         }
         pthread_mutex_unlock(&r->lock);
-        ssize_t len = read_all(r->fd, r->buf.ptr, r->buf.len);
+        int fd = openat(r->dir, r->what, O_RDONLY | O_CLOEXEC); /* this may wait, too */
+        ssize_t len = fd >= 0 ? read_all(fd, r->buf.ptr, r->buf.len) : -1;
         int error = errno;
+        if (fd >= 0) {
+            close(fd);
+        }
+        close(r->dir);
         pthread_mutex_lock(&r->lock);
-        close(r->fd);
         r->len = len;
         r->error = error;
         r->busy = false;
@@ -143,14 +148,16 @@ static struct timespec until(int ms)
     return t;
 }
 
-/* Takes fd. False: no answer in time; the reader is gone. */
-static bool reader_read(struct procs *p, int fd, ssize_t *ret_len, int *ret_error)
+/* Takes dir. False: no answer in time; the reader is gone. */
+static bool reader_read(struct procs *p, int dir, const char *what, ssize_t *ret_len,
+                        int *ret_error)
 {
     struct reader *r = p->reader;
     struct timespec end = until(p->slow_ms);
     int rc = 0;
     pthread_mutex_lock(&r->lock);
-    r->fd = fd;
+    r->dir = dir;
+    r->what = what;
     r->busy = true;
     pthread_cond_broadcast(&r->change);
     while (r->busy && rc == 0) {
@@ -224,20 +231,16 @@ static void part(struct procs *p, int dir, uint32_t pid, const char *what, enum 
     static const struct scan_place place = {.source = SCAN_SRC_ENVIRON};
     ssize_t len = 0;
     int error = 0;
-    int fd = openat(dir, what, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        bool gone = errno == ENOENT || errno == ESRCH;
-        if (!gone) {
-            skip(p, pid, what, errno == EACCES ? SCAN_SKIP_DENIED : SCAN_SKIP_FAILED);
+    int own = fcntl(dir, F_DUPFD_CLOEXEC, 0);
+    bool ready = p->reader || (p->left < LEFT_MAX && reader_start(p));
+    if (own < 0 || !ready) {
+        skip(p, pid, what, p->left >= LEFT_MAX ? SCAN_SKIP_SLOW : SCAN_SKIP_FAILED);
+        if (own >= 0) {
+            close(own);
         }
         return;
     }
-    if ((!p->reader && (p->left >= LEFT_MAX || !reader_start(p)))) {
-        close(fd);
-        skip(p, pid, what, p->left >= LEFT_MAX ? SCAN_SKIP_SLOW : SCAN_SKIP_FAILED);
-        return;
-    }
-    if (!reader_read(p, fd, &len, &error)) {
+    if (!reader_read(p, own, what, &len, &error)) {
         skip(p, pid, what, SCAN_SKIP_SLOW);
         return;
     }

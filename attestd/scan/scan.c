@@ -1,5 +1,7 @@
 #include "attestd/scan/internal.h"
 
+#include "attestd/base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -12,6 +14,7 @@
 #define SEEN_SLOTS  ((size_t)1 << 17)
 #define MATCHES_MAX 1024
 #define BINARY_LOOK 8192
+#define OVERRIDE    1024 /* findings that an assignment looks back at */
 
 bool scan_first(struct scan_seen *seen, const struct stat *st)
 {
@@ -62,7 +65,8 @@ static bool in_unit(const struct scan_ctx *ctx)
 static void override(struct scan_ctx *ctx, const char *at, const char *name)
 {
     struct scan_findings *f = ctx->findings;
-    for (size_t i = ctx->unit_from; i < f->n; i++) {
+    size_t from = f->n > OVERRIDE ? f->n - OVERRIDE : 0;
+    for (size_t i = from > ctx->unit_from ? from : ctx->unit_from; i < f->n; i++) {
         struct scan_finding *it = &f->list[i];
         if (it->source == SCAN_SRC_UNIT && strcmp(it->at, at) == 0 &&
             (!name || strcmp(it->name, name) == 0)) {
@@ -202,6 +206,10 @@ bool scan_file(struct scan_ctx *ctx, const struct scan_root *root, const char *p
 {
     struct stat st;
     enum scan_skip why = SCAN_SKIPS;
+    if (root->has_owner && att_boottime_ms() > ctx->home_until_ms) {
+        scan_skipped(ctx, root, path, SCAN_SKIP_MANY);
+        return false;
+    }
     int fd = scan_open(root, path, false, &st, &why);
     if (fd < 0) {
         if (!(place->quiet && why == SCAN_SKIP_SPECIAL)) {
@@ -278,7 +286,9 @@ size_t scan_glob(struct scan_ctx *ctx, const struct scan_root *root, const char 
                  const struct scan_place *place)
 {
     char done[SCAN_PATH_MAX] = "";
-    return expand(ctx, root, done, pattern, place, MATCHES_MAX);
+    size_t n = expand(ctx, root, done, pattern, place, MATCHES_MAX);
+    att_wipe(done, sizeof done);
+    return n;
 }
 
 /* ---- all of it ---- */

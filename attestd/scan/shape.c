@@ -4,6 +4,11 @@
 
 #include <string.h>
 
+/* Bounds of what a hostile text can cost: a run of characters, candidates in one value. */
+#define RUN_MAX  1024
+#define BODY_MAX 16384
+#define TRIES    64
+
 enum set {
     WORD,   /* A-Z a-z 0-9 */
     WORD_,  /* and '_' */
@@ -120,24 +125,28 @@ static bool member(enum set set, uint8_t c)
 }
 
 /* text begins where the prefix may stand. */
-static bool fits(const struct shape *s, struct att_slice text)
+static bool fits(const struct shape *s, struct att_slice text, unsigned *tries)
 {
     size_t n = strlen(s->prefix), at = n;
     if (text.len < n + s->min || memcmp(text.ptr, s->prefix, n) != 0) {
         return false;
     }
-    while (at < text.len && member(s->set, text.ptr[at])) {
+    while (at < text.len && at - n < RUN_MAX && member(s->set, text.ptr[at])) {
         at++;
     }
-    bool ends = at == text.len || !(word_char(text.ptr[at]) || text.ptr[at] == '_');
-    return ends && at - n >= s->min && (s->max == 0 || at - n <= s->max) &&
-           !scan_value_placeholder(ATT_SLICE(text.ptr + n, at - n));
+    bool ends =
+        at == text.len || at - n == RUN_MAX || !(word_char(text.ptr[at]) || text.ptr[at] == '_');
+    if (!ends || at - n < s->min || (s->max && at - n > s->max)) {
+        return false;
+    }
+    ++*tries;
+    return !scan_value_placeholder(ATT_SLICE(text.ptr + n, at - n));
 }
 
-static size_t part(struct att_slice text, size_t at)
+static size_t part(struct att_slice text, size_t at, size_t most)
 {
     size_t from = at;
-    while (at < text.len && member(URL, text.ptr[at])) {
+    while (at < text.len && at - from < most && member(URL, text.ptr[at])) {
         at++;
     }
     return at - from;
@@ -149,19 +158,19 @@ static bool jwt(struct att_slice text)
     if (text.len < 40 || memcmp(text.ptr, "eyJ", 3) != 0) {
         return false;
     }
-    size_t head = part(text, 0), body = 0, sig = 0;
+    size_t head = part(text, 0, RUN_MAX), body = 0, sig = 0;
     if (head >= 12 && head + 4 < text.len && memcmp(text.ptr + head, ".eyJ", 4) == 0) {
-        body = part(text, head + 1);
+        body = part(text, head + 1, BODY_MAX);
         size_t dot = head + 1 + body;
-        sig = dot < text.len && text.ptr[dot] == '.' ? part(text, dot + 1) : 0;
+        sig = dot < text.len && text.ptr[dot] == '.' ? part(text, dot + 1, RUN_MAX) : 0;
     }
     return body >= 8 && sig >= 20;
 }
 
-static struct scan_verdict at_word(struct att_slice text)
+static struct scan_verdict at_word(struct att_slice text, unsigned *tries)
 {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        if (shapes[i].prefix[0] == (char)text.ptr[0] && fits(&shapes[i], text)) {
+        if (shapes[i].prefix[0] == (char)text.ptr[0] && fits(&shapes[i], text, tries)) {
             return (struct scan_verdict){shapes[i].kind, shapes[i].confidence};
         }
     }
@@ -179,7 +188,7 @@ static bool hook(struct att_slice v)
     if (!scan_starts(v, prefix)) {
         return false;
     }
-    while (at < v.len && (member(URL, v.ptr[at]) || v.ptr[at] == '/')) {
+    while (at < v.len && at - n < RUN_MAX && (member(URL, v.ptr[at]) || v.ptr[at] == '/')) {
         at++;
     }
     return at - n >= 30 && !scan_value_placeholder(ATT_SLICE(v.ptr + n, at - n));
@@ -188,13 +197,14 @@ static bool hook(struct att_slice v)
 struct scan_verdict scan_shape(struct att_slice v)
 {
     struct scan_verdict best = {SCAN_NONE, SCAN_NO};
-    for (size_t i = 0; i < v.len; i++) {
+    unsigned tries = 0;
+    for (size_t i = 0; i < v.len && tries < TRIES; i++) {
         uint8_t before = i ? v.ptr[i - 1] : 0;
         if (!word_char(v.ptr[i]) || word_char(before) || before == '_') {
             continue;
         }
         struct att_slice rest = ATT_SLICE(v.ptr + i, v.len - i);
-        struct scan_verdict found = at_word(rest);
+        struct scan_verdict found = at_word(rest, &tries);
         if (v.ptr[i] == 'h' && hook(rest)) {
             found = (struct scan_verdict){SCAN_SLACK, SCAN_HIGH};
         }

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#define TRIES      16 /* headers of one value */
 #define HEADER_MAX 64 /* "-----BEGIN … PRIVATE KEY-----" */
 
 /* What follows the header: its line's end, also where that is written as \n or a space. */
@@ -103,13 +104,14 @@ struct scan_verdict scan_shape_pem(struct att_slice v)
 {
     struct scan_verdict found = {SCAN_NONE, SCAN_NO};
     struct att_slice rest = v;
+    unsigned tries = 0;
     if (putty(v)) {
         return (struct scan_verdict){SCAN_SSH_KEY, SCAN_HIGH};
     }
     if (v.len >= 40 && memcmp(v.ptr, "LS0tLS1CRUdJTi", 14) == 0) {
         return encoded(v);
     }
-    for (const uint8_t *at; found.confidence == SCAN_NO && rest.len &&
+    for (const uint8_t *at; found.confidence == SCAN_NO && rest.len && tries++ < TRIES &&
                             (at = memmem(rest.ptr, rest.len, "-----BEGIN ", 11));) {
         found = begins(ATT_SLICE(at, rest.len - (size_t)(at - rest.ptr)));
         rest = ATT_SLICE(at + 11, rest.len - (size_t)(at + 11 - rest.ptr));

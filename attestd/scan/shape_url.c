@@ -2,6 +2,10 @@
 
 #include <string.h>
 
+/* Bounds of what a hostile text can cost. */
+#define URL_MAX 4096
+#define TRIES   64
+
 static bool scheme_char(uint8_t c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '+' ||
@@ -69,7 +73,7 @@ static struct scan_verdict parameters(struct att_slice query)
 static struct scan_verdict one(struct att_slice scheme, struct att_slice v)
 {
     size_t len = 0, authority = 0;
-    while (len < v.len && !ends_url(v.ptr[len])) {
+    while (len < v.len && len < URL_MAX && !ends_url(v.ptr[len])) {
         len++;
     }
     while (authority < len && !memchr("/?#", v.ptr[authority], 3)) {
@@ -98,10 +102,12 @@ struct scan_verdict scan_shape_url(struct att_slice v)
 {
     struct scan_verdict found = {SCAN_NONE, SCAN_NO};
     struct att_slice rest = v;
+    unsigned tries = 0;
     if (pin(v)) {
         return (struct scan_verdict){SCAN_PIN, SCAN_HIGH};
     }
-    for (const uint8_t *at; rest.len && found.confidence == SCAN_NO && (at = find(rest, "://"));) {
+    for (const uint8_t *at;
+         rest.len && found.confidence == SCAN_NO && tries++ < TRIES && (at = find(rest, "://"));) {
         size_t n = 0;
         while (at - n > rest.ptr && n < 32 && scheme_char(*(at - n - 1))) {
             n++;

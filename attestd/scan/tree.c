@@ -17,7 +17,7 @@ struct walk {
     const struct scan_root *root;
     int fds[DEPTH_MAX];
     size_t depth;
-    char rest[2 * SCAN_PATH_MAX];
+    char rest[2 * SCAN_PATH_MAX], part[NAME_MAX + 1];
     unsigned links;
 };
 
@@ -50,15 +50,15 @@ static int here(const struct walk *w)
 }
 
 /* The first component of the rest, taken. */
-static bool component(struct walk *w, char part[NAME_MAX + 1])
+static bool component(struct walk *w)
 {
     char *from = w->rest + strspn(w->rest, "/");
     size_t len = strcspn(from, "/");
     if (len == 0 || len > NAME_MAX) {
         return false;
     }
-    memcpy(part, from, len);
-    part[len] = 0;
+    memcpy(w->part, from, len);
+    w->part[len] = 0;
     memmove(w->rest, from + len, strlen(from + len) + 1);
     return true;
 }
@@ -121,10 +121,10 @@ static int finish(const struct walk *w, int seen, const char *part, bool folder,
 
 static int step(struct walk *w, bool folder, struct stat *st, enum scan_skip *why, bool *ret_done)
 {
-    char part[NAME_MAX + 1];
+    const char *part = w->part;
     *ret_done = true;
     *why = SCAN_SKIPS;
-    if (!component(w, part)) {
+    if (!component(w)) {
         return -1;
     }
     bool last = w->rest[strspn(w->rest, "/")] == 0;
@@ -178,6 +178,7 @@ int scan_open(const struct scan_root *root, const char *path, bool folder, struc
             fd = step(w, folder, ret_st, ret_why, &done);
         }
         back_to(w, 0);
+        att_wipe(w, sizeof *w); /* a path may be what stands in a path's place */
     }
     free(w);
     return fd;

@@ -42,7 +42,7 @@ for command in 'status x' 'agent' 'agent show' 'agent rotate' 'agent freeze' 'ag
     'quote --nonce 00' 'verify' 'eventlog show' 'doctor x' 'host approve' 'host ban' 'host evict' 'host rebind' \
     'host import' 'entry apply' 'entry show' 'entry delete' 'policy apply' 'policy show' 'audit why' 'audit prove' 'audit check' 'audit erase --seq 1' \
     'policy sign' 'policy sign a.json --out b' 'policy test' 'policy test a.json' 'policy diff a.json' 'policy mode' \
-    'policy mode a' 'policy dryrun' 'measure' 'measure --name x'; do
+    'policy mode a' 'policy dryrun' 'measure' 'measure --name x' 'migrate' 'migrate find' 'migrate scan --frob'; do
     # shellcheck disable=SC2086
     expect 2 'missing|unexpected|no command' ctl $command
 done

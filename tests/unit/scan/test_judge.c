@@ -8,7 +8,9 @@
 #include "attestd/scan/judge.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const char word[] = "q7Zk2Xv9Lm4RtB8wNc1Hs6Jd3Pf5GyAeUoTiKxVbMnQz"
                            "8Wr2Yc7Fh4Dj6Sg1Lp9XkZv3NbTm5Qw0RtEyUiOaPsDf"
@@ -653,6 +655,41 @@ static void test_texts(void **state)
     assert_non_null(strstr(scan_way_text(scan_kind_way(SCAN_GITHUB)), "nothing here replaces it"));
 }
 
+/* A megabyte that has a candidate everywhere: the bounds hold, or this takes minutes. */
+static void test_cost(void **state)
+{
+    (void)state;
+    const char *parts[] = {"sk-ant-",
+                           "sk-ant-xxxxxxxxxxxxxxxxxxxxxxxx ",
+                           "a://",
+                           "a://b:c@",
+                           "eyJ-",
+                           "eyJaaaaaaaaaa.eyJ",
+                           "-----BEGIN ",
+                           "?a_token=b&",
+                           "https://hooks.slack.com/services/T",
+                           "a_",
+                           "\"'\\",
+                           "AKIA"};
+    enum { SIZE = 1 << 20 };
+    uint8_t *text = malloc(SIZE);
+    assert_non_null(text);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        size_t len = strlen(parts[i]);
+        struct timespec from, to;
+        for (size_t k = 0; k < SIZE; k++) {
+            text[k] = (uint8_t)parts[i][k % len];
+        }
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
+        (void)scan_judge(ATT_SLICE_LIT("A_TOKEN"), ATT_SLICE(text, SIZE));
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
+        if (to.tv_sec - from.tv_sec > 10) {
+            fail_msg("%s…: %ld s", parts[i], (long)(to.tv_sec - from.tv_sec));
+        }
+    }
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -662,6 +699,7 @@ int main(void)
         cmocka_unit_test(test_urls),      cmocka_unit_test(test_names),
         cmocka_unit_test(test_by_name),   cmocka_unit_test(test_fields),
         cmocka_unit_test(test_shown),     cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_cost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
