@@ -86,7 +86,7 @@ refused otherid chainSan
 refused twoids chainSan
 refused noid chainSan
 refused expired chainExpired
-refused wrongroot chainSignature
+refused wrongroot chainPath
 refused noeku chainEku
 refused isca chainCa
 refused html protocol

@@ -101,6 +101,7 @@ ctl host import -f "$dir/tmp/hosts.csv" > /dev/null
 
 at stranger
 wait_for 60 agent_reason badAttestationStatement
+ctl --json agent show web | jq -e '.lastError.message | contains("x5c is not valid")' > /dev/null || { ctl --json agent show web | jq .lastError; job_fail "another refusal"; }
 nothing_installed
 echo "ok: badAttestationStatement: an attestation CA that this provisioner does not trust"
 

@@ -62,10 +62,12 @@ static void test_identifiers(void **state)
     assert_int_equal(sync.changed, 0);
     assert_int_equal(agent->rec.lifetime_s, 600);
     assert_false(agent->forced);
+    agent->not_before_ms = INT64_MAX;
     web.identifier = "id-2"; /* what is in service names another device */
     assert_int_equal(agent_registry_sync(reg, &web, 1, &sync, NULL), ATT_OK);
     assert_int_equal(sync.changed, 1);
     assert_true(agent->forced);
+    assert_int_equal(agent->not_before_ms, 0);
 }
 
 static void test_a_bad_entry_refuses_the_view(void **state)
