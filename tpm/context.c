@@ -596,6 +596,7 @@ static enum att_rc apply_options(struct tpm_context *ctx, const struct tpm_optio
     ctx->srk_handle = options->srk_handle ? options->srk_handle : SRK_HANDLE_DEFAULT;
     ctx->ak_handle = options->ak_handle;
     ctx->ak_persist = options->ak_persist;
+    ctx->ak_template = options->ak_rsa ? TPM_TEMPLATE_AK_RSA : TPM_TEMPLATE_AK;
     ctx->exclusive = options->exclusive;
     ctx->cache.slots_wanted =
         options->cache_slots > TPM_CACHE_MAX ? TPM_CACHE_MAX : options->cache_slots;

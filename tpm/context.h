@@ -39,6 +39,9 @@ struct tpm_options {
      * ak_persist is set, the AK is stored there by the first use. */
     uint32_t ak_handle;
     bool ak_persist;
+    /* An RSA-2048 AK in place of that on P-256, for servers that take no other. Making it costs a
+     * chip seconds, each time that it connects. */
+    bool ak_rsa;
     /* Nobody else uses this TPM, and no resource manager stands between
      * (tpm_context_single_client): what is loaded when we connect was left by a process that was
      * killed, and is flushed. */

@@ -29,7 +29,7 @@ static enum att_rc make(struct tpm_context *ctx, struct tpm_obj *obj, struct mad
     tpm_autoobj tmp = TPM_OBJ_INIT(ctx);
     ESYS_TR session;
     TSS2_RC trc;
-    enum att_rc rc = tpm_template_encode(TPM_TEMPLATE_AK, &area, err);
+    enum att_rc rc = tpm_template_encode(ctx->ak_template, &area, err);
     if (rc == ATT_OK) {
         rc = tpm_to_public(att_buf_slice(&area), &template, err);
     }

@@ -61,6 +61,7 @@ struct tpm_context {
     struct att_secret owner_auth, endorsement_auth;
     uint32_t srk_handle, ak_handle;
     bool ak_persist, exclusive;
+    enum tpm_template ak_template;
     struct parse_name srk_pin;
 
     struct {

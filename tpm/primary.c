@@ -298,22 +298,29 @@ enum att_rc tpm_context_srk(struct tpm_context *ctx, struct att_buf *ret_pub,
 
 /* ---- the AK ------------------------------------------------------------------------------- */
 
+static enum att_rc check_ak(const struct tpm_context *ctx, struct att_slice area,
+                            struct att_err *err)
+{
+    struct parse_public pub;
+    if (ctx->ak_template == TPM_TEMPLATE_AK_RSA) {
+        return tpm_template_match(TPM_TEMPLATE_AK_RSA, area, err);
+    }
+    enum att_rc rc = parse_public_parse(area, &pub, err);
+    return rc == ATT_OK ? parse_public_check_ak(&pub, err) : rc;
+}
+
 static enum att_rc make_ak(struct tpm_context *ctx, struct tpm_obj *ret_obj,
                            struct att_buf *ret_area, struct att_err *err)
 {
     att_autobuf template = {0};
     tpm_autoobj obj = TPM_OBJ_INIT(ctx);
-    struct parse_public pub;
-    enum att_rc rc = tpm_template_encode(TPM_TEMPLATE_AK, &template, err);
+    enum att_rc rc = tpm_template_encode(ctx->ak_template, &template, err);
     if (rc == ATT_OK) {
         rc = tpm_create_primary(ctx, ESYS_TR_RH_ENDORSEMENT, att_buf_slice(&template), &obj,
                                 ret_area, err);
     }
     if (rc == ATT_OK) {
-        rc = parse_public_parse(att_buf_slice(ret_area), &pub, err);
-    }
-    if (rc == ATT_OK) {
-        rc = parse_public_check_ak(&pub, err);
+        rc = check_ak(ctx, att_buf_slice(ret_area), err);
     }
     if (rc == ATT_OK) {
         *ret_obj = obj;
@@ -331,10 +338,10 @@ static enum att_rc open_ak(struct tpm_context *ctx, struct tpm_obj *ret_obj,
     struct parse_name name, qualified, expected;
     enum att_rc rc = tpm_open_persistent(ctx, ctx->ak_handle, &obj, ret_area, &qualified, err);
     if (rc == ATT_OK) {
-        rc = parse_public_parse(att_buf_slice(ret_area), &pub, err);
+        rc = check_ak(ctx, att_buf_slice(ret_area), err);
     }
     if (rc == ATT_OK) {
-        rc = parse_public_check_ak(&pub, err);
+        rc = parse_public_parse(att_buf_slice(ret_area), &pub, err);
     }
     if (rc == ATT_OK) {
         rc = parse_public_name(&pub, &name, err);

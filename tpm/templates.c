@@ -23,6 +23,9 @@ static enum att_rc get(enum tpm_template which, struct parse_public *ret, struct
     case TPM_TEMPLATE_AK:
         parse_public_ak_template(ret);
         return ATT_OK;
+    case TPM_TEMPLATE_AK_RSA:
+        parse_public_ak_rsa_template(ret);
+        return ATT_OK;
     case TPM_TEMPLATE_AGENT:
         parse_public_agent_template(ret);
         return ATT_OK;

@@ -9,6 +9,7 @@ enum tpm_template {
     TPM_TEMPLATE_SRK,       /* ECC P-256 storage primary, zero-size unique: what we create */
     TPM_TEMPLATE_SRK_ZEROS, /* the same with 32 zero bytes in each coordinate: what others create */
     TPM_TEMPLATE_AK,        /* restricted ECDSA-SHA256 P-256 endorsement primary */
+    TPM_TEMPLATE_AK_RSA,    /* the same, RSA-2048 with RSASSA-SHA256 */
     TPM_TEMPLATE_AGENT,     /* P-256, signs only, not restricted, under the SRK */
     TPM_TEMPLATE_SEALED,    /* keyedhash data object with an authValue, under the SRK */
     TPM_TEMPLATE_COUNT

@@ -282,6 +282,9 @@ static enum att_rc sync_one(struct agent_registry *reg, const struct agent_entry
         bool changed = take_entry(&agent->rec, entry);
         /* The key in use is of the store before: that the certificate says so is not enough. */
         agent->forced |= (other_store || other_name) && agent->rec.life.state == AGENT_VALID;
+        if (other_name) { /* what was said of the other one is no reason to wait */
+            agent->not_before_ms = 0;
+        }
         if (agent->rec.life.state == AGENT_REMOVED) {
             agent->reassigned = true;
             sync->added++;

@@ -28,6 +28,7 @@ const cyaml_schema_field_t conf_acme_fields[] = {
     CYAML_FIELD_MAPPING_PTR("attestation_ca", OPT, struct conf_attestd_acme, attestation_ca,
                             attestation_ca_fields),
     STR(conf_attestd_acme, ak_certificate),
+    STR(conf_attestd_acme, ak),
     CYAML_FIELD_END,
 };
 
@@ -91,7 +92,10 @@ static void check_eab(struct conf_check *check, const struct conf_attestd_eab *e
 
 static void check_ak(struct conf_check *check, struct conf_attestd_acme *acme)
 {
+    static const char *const kinds[] = {"rsa-2048", "ec-p256", NULL};
     struct conf_attestd_attestation_ca *ca = acme->attestation_ca;
+    default_to(check, &acme->ak, kinds[0]);
+    (void)conf_check_word(check, "acme.ak", acme->ak, kinds);
     if (!ca == !acme->ak_certificate) {
         conf_bad(check, "acme",
                  "expected attestation_ca or ak_certificate, found %s: the server wants a "

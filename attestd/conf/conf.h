@@ -65,6 +65,7 @@ struct conf_attestd_acme {
     struct conf_attestd_eab *eab; /* NULL: none */
     struct conf_attestd_attestation_ca *attestation_ca; /* this … */
     char *ak_certificate;                               /* … or a chain from elsewhere, PEM */
+    char *ak; /* kind of the AK: "rsa-2048" (step-ca takes no other) unless set, or "ec-p256" */
 };
 struct conf_attestd_tpm {
     char *tcti; /* "device:/dev/tpmrm0" unless set */

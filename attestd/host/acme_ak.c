@@ -117,7 +117,8 @@ static enum att_rc from_file(struct host *host, const char *path, struct att_err
                  : keep(host, att_buf_slice(&pem), path, err);
     }
     if (rc != ATT_OK) {
-        att_err_prefix(err, "acme.ak_certificate: %s", path);
+        att_err_prefix(err, "acme.ak_certificate");
+        att_err_reason(err, "akCertificate");
     }
     return rc;
 }

@@ -166,7 +166,9 @@ static void put_host(struct dump *d, struct host *host)
         att_buf_put_slice(&ak_pub, host->identity.ak_pub);
         att_buf_put_slice(&ek_cert, host->identity.ek_cert);
     }
-    put(d, "ak.crt", att_buf_slice(&ak_pem));
+    if (ak_pem.len) { /* none yet: for whom this says which AK it is to be of */
+        put(d, "ak.crt", att_buf_slice(&ak_pem));
+    }
     put_ak(d, att_buf_slice(&ak_pub));
     if (ek_cert.len) {
         put_pem(d, "ek.crt", "CERTIFICATE", att_buf_slice(&ek_cert));

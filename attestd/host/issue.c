@@ -6,6 +6,7 @@
 #include "provision/enrol/messages.h"
 #include "provision/evidence/attobj.h"
 #include "provision/evidence/statement.h"
+#include "tpm/parse/types.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -371,6 +372,13 @@ static enum att_rc build_statement(struct host_issue *job, const struct acme_wan
     return evidence_statement_encode(&st, &ev->statement, err);
 }
 
+/* Of the AK's signature, a TPMT_SIGNATURE (WebAuthn §8.3). */
+static int ak_alg(struct att_slice sig)
+{
+    struct att_cur cur = att_cur_init(sig);
+    return att_cur_be16(&cur) == PARSE_ALG_RSASSA ? EVIDENCE_COSE_RS256 : EVIDENCE_COSE_ES256;
+}
+
 enum att_rc host_issue_attobj(struct host_issue *job, struct att_buf *ret_cbor, struct att_err *err)
 {
     const struct proc_key_evidence *made = &job->evidence.made;
@@ -378,7 +386,7 @@ enum att_rc host_issue_attobj(struct host_issue *job, struct att_buf *ret_cbor, 
                                   .spki = att_buf_slice(&job->evidence.spki)};
     if (made->cert_info.len && made->pub_area.len) {
         att = (struct evidence_attobj){.fmt = EVIDENCE_FMT_TPM,
-                                       .alg = EVIDENCE_COSE_ES256,
+                                       .alg = ak_alg(att_buf_slice(&made->cert_sig)),
                                        .sig = att_buf_slice(&made->cert_sig),
                                        .cert_info = att_buf_slice(&made->cert_info),
                                        .pub_area = att_buf_slice(&made->pub_area)};

@@ -272,6 +272,7 @@ static enum att_rc open_tpm(struct keyd *keyd, struct att_err *err)
     }
     const struct tpm_options options = {.tcti = keyd->tcti,
                                         .srk_name = parse_name_slice(&pin),
+                                        .ak_rsa = keyd->ak_rsa,
                                         .exclusive = tpm_context_single_client(keyd->tcti)};
     struct tpm_context *ctx = NULL;
     struct tpm_info info;

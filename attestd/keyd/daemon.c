@@ -268,6 +268,11 @@ static bool same_hsms(const struct conf_attestd *one, const struct conf_attestd 
     return same;
 }
 
+static bool rsa_of(const struct conf_attestd *conf)
+{
+    return conf->acme && strcmp(conf->acme->ak, "rsa-2048") == 0;
+}
+
 /* first: what keyd was started with. */
 static enum att_rc check_reload(const struct conf_attestd *first, const struct conf_attestd *conf,
                                 const char *config, const struct paths *paths, struct att_err *err)
@@ -284,6 +289,7 @@ static enum att_rc check_reload(const struct conf_attestd *first, const struct c
         {"tpm.policy_ref", differ(conf->tpm->policy_ref, first->tpm->policy_ref)},
         {"tpm.policies", differ(conf->tpm->policies, first->tpm->policies)},
         {"hsm, hsms or default_hsm", !same_hsms(conf, first)},
+        {"the AK (acme, acme.ak)", rsa_of(conf) != rsa_of(first)},
         {"signatures", conf->signatures->per_second != first->signatures->per_second ||
                            conf->signatures->burst != first->signatures->burst},
     };
@@ -443,6 +449,7 @@ static enum att_rc start(const struct conf_attestd *conf, const struct command *
             .socket_path = paths.socket,
             .issuer_url = issuer_url(conf, url),
             .acme = acme_of(conf),
+            .ak_rsa = rsa_of(conf),
             .ticket_path = paths.ticket[0] ? paths.ticket : NULL,
             .clients = cmd->clients,
             .signers = cmd->signers,

@@ -148,6 +148,7 @@ struct keyd {
     char *issuer_url;      /* NULL: unknown */
     char *issuer_kept;     /* issuer.json: where the account is; NULL: there is none yet */
     bool issuer_fixed;     /* by the configuration, not by a ticket */
+    bool ak_rsa;           /* constant */
     atomic_int acme;       /* enum keyd_acme: what the configuration lets another server be told */
     bool issuer_given;     /* by ISSUER: a ticket that attestd was given */
     struct keyd_key *keys; /* sorted by id */

@@ -123,6 +123,7 @@ static enum att_rc fill(struct keyd *keyd, const struct keyd_opts *opts, struct 
     keyd->user = opts->user;
     keyd->issuer_fixed = opts->issuer_url != NULL;
     keyd_set_acme(keyd, opts->acme);
+    keyd->ak_rsa = opts->ak_rsa;
     enum att_rc rc = copy_text(opts->tcti, &keyd->tcti, err);
     if (rc == ATT_OK) {
         rc = copy_text(opts->ticket_path, &keyd->ticket_path, err);

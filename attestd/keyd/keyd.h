@@ -83,6 +83,7 @@ struct keyd_opts {
     const char *issuer_url;       /* NULL: from issuer.json, or the ticket */
     const char *ticket_path;      /* NULL: none */
     enum keyd_acme acme;
+    bool ak_rsa;                      /* an RSA AK (tpm/context.h): acme.ak */
     struct proc_users clients;        /* who may ask on socket_path */
     struct proc_users signers;        /* who may ask on sign_socket_path: tokend, spiffed */
     struct proc_users exporters;      /* which of these may ask for keys: spiffed; none: nobody */

@@ -97,7 +97,10 @@ ATT_MUST_USE enum att_rc parse_public_check_ek(const struct parse_public *pub,
 /* Our AK: ECC P-256, SHA-256, ecdsa-sha256, no symmetric, no policy, fixedTPM fixedParent
  * sensitiveDataOrigin userWithAuth restricted sign noDA; the unique is empty. */
 void parse_public_ak_template(struct parse_public *ret_pub);
-/* Exactly that (unique aside), else ATT_E_DENIED, reason "akAttributes". */
+/* The same as RSA-2048 with rsassa-sha256, exponent 65537: for servers that take no other AK. No
+ * attest-issuerd enrols it. */
+void parse_public_ak_rsa_template(struct parse_public *ret_pub);
+/* Exactly the P-256 one (unique aside), else ATT_E_DENIED, reason "akAttributes". */
 ATT_MUST_USE enum att_rc parse_public_check_ak(const struct parse_public *pub, struct att_err *err);
 
 /* An agent's key: ECC P-256, SHA-256, no symmetric, null scheme, no policy; fixedTPM fixedParent

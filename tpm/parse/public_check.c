@@ -215,6 +215,16 @@ void parse_public_ak_template(struct parse_public *ret_pub)
     ret_pub->scheme = (struct parse_scheme){PARSE_ALG_ECDSA, PARSE_ALG_SHA256, 0};
 }
 
+void parse_public_ak_rsa_template(struct parse_public *ret_pub)
+{
+    *ret_pub = (struct parse_public){.type = PARSE_ALG_RSA,
+                                     .name_alg = PARSE_ALG_SHA256,
+                                     .attrs = AK_ATTRS,
+                                     .sym.alg = PARSE_ALG_NULL,
+                                     .scheme = {PARSE_ALG_RSASSA, PARSE_ALG_SHA256, 0},
+                                     .key_bits = 2048};
+}
+
 void parse_public_agent_template(struct parse_public *ret_pub)
 {
     p256_base(ret_pub, OWN_ATTRS | PARSE_OA_SIGN);

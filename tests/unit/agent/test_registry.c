@@ -39,6 +39,37 @@ static void refused_whole(struct agent_registry *reg, struct agent_entry bad, en
     assert_int_equal(agent_registry_count(reg), 0);
 }
 
+/* Another server's: a permanent identifier in place of the SPIFFE ID; the lifetime is what the
+ * certificate has, and a view without one does not take it back. */
+static void test_identifiers(void **state)
+{
+    struct agent_registry *reg = *state;
+    struct agent_sync sync = {0};
+    struct agent_entry web = {
+        .name = "web", .spiffe_id = "", .profile = "", .key_store = "tpm", .identifier = "id-1"};
+    struct agent_entry bad = web;
+    bad.identifier = "";
+    refused_whole(reg, bad, ATT_E_INVAL);
+    bad = web;
+    bad.identifier = NULL;
+    refused_whole(reg, bad, ATT_E_INVAL); /* then a SPIFFE ID and a profile are missing */
+    assert_int_equal(agent_registry_sync(reg, &web, 1, &sync, NULL), ATT_OK);
+    struct agent *agent = agent_registry_find(reg, "web");
+    assert_string_equal(agent->rec.identifier, "id-1");
+    agent->rec.life.state = AGENT_VALID;
+    agent->rec.lifetime_s = 600;
+    assert_int_equal(agent_registry_sync(reg, &web, 1, &sync, NULL), ATT_OK);
+    assert_int_equal(sync.changed, 0);
+    assert_int_equal(agent->rec.lifetime_s, 600);
+    assert_false(agent->forced);
+    agent->not_before_ms = INT64_MAX;
+    web.identifier = "id-2"; /* what is in service names another device */
+    assert_int_equal(agent_registry_sync(reg, &web, 1, &sync, NULL), ATT_OK);
+    assert_int_equal(sync.changed, 1);
+    assert_true(agent->forced);
+    assert_int_equal(agent->not_before_ms, 0);
+}
+
 static void test_a_bad_entry_refuses_the_view(void **state)
 {
     struct agent_registry *reg = *state;
@@ -237,6 +268,7 @@ static void test_frozen_agent_can_be_removed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_identifiers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_bad_entry_refuses_the_view, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sync, setup, teardown),

@@ -65,6 +65,7 @@ static void test_section_refused(void **state)
             "acme.attestation_ca.url", "required");
     refused(SERVER TLS AGENTS AK "  eab: { kid: me }\n", "acme.eab.key_file", "required");
     refused(SERVER TLS AGENTS AK "  eab: { key_file: /etc/eab.key }\n", "acme.eab.kid", "required");
+    refused(SERVER TLS AGENTS AK "  ak: rsa-1024\n", "acme.ak", "rsa-2048");
     refused(SERVER TLS AGENTS AK "ticket_file: /etc/t.json\n", "ticket_file", "acme.eab");
     refused(SERVER TLS AGENTS AK
             "issuer: { url: https://issuer.example/acme, ca_file: /etc/i.pem }\n",
@@ -80,6 +81,7 @@ static void test_section(void **state)
                                         &conf, &errors, NULL),
                      ATT_OK);
     assert_string_equal(conf->acme->roots, "/etc/ca.pem");
+    assert_string_equal(conf->acme->ak, "rsa-2048");
     assert_string_equal(conf->acme->attestation_ca->ca_file, "/etc/ca.pem");
     assert_string_equal(conf->acme->eab->kid, "me");
     assert_int_equal(conf_acme_origin(conf->acme->directory), strlen("https://ca.example:9000"));
