@@ -167,6 +167,7 @@ static ssize_t read_answer(nghttp2_session *session, int32_t stream, uint8_t *bu
         size_t left = call->now->len - call->sent;
         size_t take = left < room - len ? left : room - len;
         memcpy(buf + len, call->now->data + call->sent, take);
+        call->conn->out_secret = call->conn->out_secret || call->now->secret;
         call->sent += take;
         len += take;
         if (call->sent == call->now->len) {

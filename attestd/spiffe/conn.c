@@ -4,6 +4,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/hash.h"
 #include "attestd/base/io.h"
+#include "attestd/base/secret.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -259,6 +260,15 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     grpc_conn_wake(conn);
 }
 
+/* libnghttp2's memory, which it does not read again: it fills it with the next frame, which may be
+ * shorter. */
+static void wipe_out(struct grpc_conn *conn, size_t len)
+{
+    if (conn->out_secret && len) {
+        att_wipe((void *)(uintptr_t)conn->out, len);
+    }
+}
+
 /* True: all that was there is gone. */
 static bool flush(struct grpc_conn *conn)
 {
@@ -274,6 +284,7 @@ static bool flush(struct grpc_conn *conn)
             conn->over = true;
             return false;
         }
+        wipe_out(conn, (size_t)put);
         conn->out += put;
         conn->out_len -= (size_t)put;
         conn->out_since_ms = att_boottime_ms();
@@ -293,6 +304,7 @@ static void send_all(struct grpc_conn *conn)
             more = true;
             break;
         }
+        conn->out_secret = false; /* read_answer says */
         ssize_t len = nghttp2_session_mem_send(conn->session, &conn->out);
         if (len <= 0) {
             conn->over = conn->over || len < 0;
@@ -408,6 +420,7 @@ void grpc_conn_free(struct grpc_conn *conn)
             event_free(events[i]);
         }
     }
+    wipe_out(conn, conn->out_len);
     nghttp2_session_del(conn->session);
     att_close(&conn->fd);
     if (conn->user) {

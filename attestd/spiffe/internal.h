@@ -52,6 +52,7 @@ struct grpc_conn {
     size_t block;       /* bytes of the header block under way */
     const uint8_t *out; /* what libnghttp2 gave and the socket did not take; its own memory */
     size_t out_len;
+    bool out_secret; /* … and it is wiped when the socket took it */
     int64_t out_since_ms, made_ms;
     bool hello; /* the client's SETTINGS came */
     uint8_t challenge[8];

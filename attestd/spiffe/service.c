@@ -37,6 +37,7 @@ const struct grpc_method spiffed_methods[] = {
 void spiffed_finish(struct job *job, enum grpc_status status, const char *message)
 {
     job->due = false;
+    spiffed_export_done(job);
     grpc_call_finish(job->call, status, message);
 }
 
@@ -146,6 +147,7 @@ void spiffed_ended(void *user, struct grpc_call *call)
     job->peer->idle_ms = att_boottime_ms();
     free(job->jwt_audience);
     free(job->jwt);
+    spiffed_export_done(job);
     spiffed_sds_stream_free(job->sds);
     free(job);
 }
