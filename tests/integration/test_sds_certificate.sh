@@ -288,7 +288,7 @@ wait_for 30 code PERMISSION_DENIED
 exec 8>&-
 ! grep -rqaF "$(printf '\x2a\x86\x48\xce\x3d\x03\x01\x07\x04\x6d\x30\x6b\x02\x01\x01\x04\x20')" "$dir/state" "$dir/log" "$dir/run/public" ||
     job_fail "a private key on the disk"
-! grep -rqaF "PRIVATE KEY" "$dir/state" "$dir/log" "$dir/run/public" || job_fail "a private key on the disk"
+! grep -rqaF "BEGIN PRIVATE KEY" "$dir/state" "$dir/log" "$dir/run/public" || job_fail "a private key on the disk"
 ok "frozen: no key; an entry that says so no more, or fits no more, ends the stream; no key in a file"
 job_stop spiffed
 ! grep -E 'ERROR: AddressSanitizer|runtime error|LeakSanitizer' "$dir"/log/*.log || job_fail "sanitizer"

@@ -209,10 +209,13 @@ behind() { page=/behind ask "$dir/tmp/chain.pem" "${form[@]}" > "$dir/tmp/ask" 2
 cp "$chain" "$dir/tmp/chain.pem"
 upstream "$dir/tmp/chain.pem" "${form[@]}"
 both() { behind 'URI:spiffe://bank.example/agent/proxy'; } # s_server's page shows its client's certificate
+[ "$(stat 'cluster.upstream.ssl.fail_verify_error')" = 0 ] || job_fail "a server was refused before"
 wait_for 60 both || job_fail "upstream: $(cat "$dir/tmp/page" "$dir/log/upstream.log")"
 ! behind 'agent/beta' || job_fail "the page says anything"
+refused=$(stat 'cluster.upstream.ssl.fail_verify_error')
 upstream "$dir/tmp/other.pem" -key "$dir/tmp/other.key" # the same SPIFFE ID by another CA
-wait_for 60 behind 'CERTIFICATE_VERIFY_FAILED' || job_fail "a foreign upstream: $(cat "$dir/tmp/page")"
+wait_for 60 behind 'HTTP/1.1 503' || job_fail "a foreign upstream: $(cat "$dir/tmp/page")"
+more 'cluster.upstream.ssl.fail_verify_error' "$refused" || job_fail "a foreign upstream is refused for something else"
 job_stop upstream KILL
 ok "upstream: a server that is another agent has Envoy's certificate and is accepted, another CA's one is not"
 
