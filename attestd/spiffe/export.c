@@ -1,7 +1,8 @@
 /* A private key on its way from keyd to one call of an agent whose entry says "exportable". For
  * each message attestd is asked, who writes a record of it, and then keyd for the key. It lies here
- * until the message is made of it: at once, or when the caller was looked at again, if keyd took
- * longer than that holds. Nothing keeps one for the next message. */
+ * until the message is made of it. The caller is looked at again before keyd is asked and before
+ * the message goes, also if it was looked at within PROVED_MS: whoever has executed another program
+ * since costs no export and is given no key. Nothing keeps one for the next message. */
 #include "attestd/spiffe/service.h"
 
 #include "attestd/base/clock.h"
@@ -14,6 +15,20 @@
 void spiffed_export_done(struct job *job)
 {
     att_buf_done(&job->key); /* wipes */
+    job->need_ms = 0;
+}
+
+/* Is the caller proved by a question that was put after this was asked first? */
+static bool proved_now(struct job *job)
+{
+    struct peer *peer = job->peer;
+    job->need_ms = job->need_ms ? job->need_ms : att_boottime_ms();
+    if (peer->proved_ms < job->need_ms) {
+        job->due = peer->prove_now = true;
+        return false;
+    }
+    job->need_ms = 0;
+    return true;
 }
 
 void spiffed_export_later(struct job *job, const struct att_err *err)
@@ -77,7 +92,7 @@ static void exported(void *user, enum att_rc rc, const struct proc_msg *reply,
         spiffed_export_later(job, &why);
         return;
     }
-    job->due = true; /* and served at once, if its caller was proved within PROVED_MS */
+    job->due = true;
     spiffed_peer_pump(job->peer);
 }
 
@@ -161,10 +176,15 @@ bool spiffed_export_may(struct job *job, const char *stays)
 
 bool spiffed_export_key(struct job *job)
 {
-    if (job->key.len && !is_old(job)) {
+    if (job->key.len && is_old(job)) {
+        spiffed_export_done(job);
+    }
+    if (!proved_now(job)) {
+        return false;
+    }
+    if (job->key.len) {
         return true;
     }
-    spiffed_export_done(job);
     job->due = false; /* until there is an answer */
     if (has_rate(job)) {
         ask_attestd(job);

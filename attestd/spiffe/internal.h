@@ -31,6 +31,8 @@ struct grpc_call {
     enum grpc_status status;
     char *status_text;
     struct grpc_bytes *now, *later;
+    struct grpc_bytes *queue[GRPC_QUEUE_MAX]; /* of grpc_call_append, oldest first */
+    unsigned queued;
     size_t sent;              /* of now */
     int64_t waiting_since_ms; /* to be sent, and nothing was; 0: nothing waits */
     int64_t made_ms;

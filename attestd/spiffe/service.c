@@ -10,9 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WORKLOAD "/SpiffeWorkloadAPI/"
-#define SIGNER   "/attestd.v1.Signer/"
-#define SDS      "/envoy.service.secret.v3.SecretDiscoveryService/"
+#define WORKLOAD            "/SpiffeWorkloadAPI/"
+#define SIGNER              "/attestd.v1.Signer/"
+#define SDS                 "/envoy.service.secret.v3.SecretDiscoveryService/"
+#define REFLECTION(version) "/grpc.reflection." version ".ServerReflection/ServerReflectionInfo"
 #define MARK                                                                                       \
     "workload.spiffe.io" /* SPIFFE Workload Endpoint §3: against requests that a caller was made  \
                             to send */
@@ -29,6 +30,8 @@ const struct grpc_method spiffed_methods[] = {
     {SDS "StreamSecrets", GRPC_BIDI, NULL, JOB_SDS_STREAM},
     {SDS "FetchSecrets", GRPC_UNARY, NULL, JOB_SDS_FETCH},
     {"/grpc.health.v1.Health/Check", GRPC_UNARY, NULL, JOB_HEALTH},
+    {REFLECTION("v1"), GRPC_BIDI, NULL, JOB_REFLECTION},
+    {REFLECTION("v1alpha"), GRPC_BIDI, NULL, JOB_REFLECTION}, /* the same messages */
     {NULL, GRPC_UNARY, NULL, 0},
 };
 
@@ -115,6 +118,11 @@ static void health(struct job *job, struct att_slice message)
 }
 
 /* ---- jobs ---------------------------------------------------------------------------------- */
+
+bool spiffed_is_public(const struct job *job)
+{
+    return job->kind == JOB_HEALTH || job->kind == JOB_REFLECTION;
+}
 
 static struct job *job_new(struct peer *peer, struct grpc_call *call, enum job_kind kind)
 {
@@ -217,6 +225,10 @@ void spiffed_request(void *user, struct grpc_call *call, const struct grpc_metho
 {
     struct peer *peer = user;
     struct job *job = grpc_call_get(call);
+    if (job && job->kind == JOB_REFLECTION) {
+        spiffed_reflection(job, message);
+        return;
+    }
     if (job) { /* a further message of a stream of them */
         if (take_request(job, message)) {
             spiffed_peer_pump(peer);
@@ -230,6 +242,8 @@ void spiffed_request(void *user, struct grpc_call *call, const struct grpc_metho
     }
     if (job->kind == JOB_HEALTH) {
         health(job, message);
+    } else if (job->kind == JOB_REFLECTION) {
+        spiffed_reflection(job, message);
     } else if (take_request(job, message)) {
         job->due = true;
         spiffed_peer_pump(peer);
@@ -280,6 +294,7 @@ void spiffed_job_serve(struct job *job)
         spiffed_chain_serve(job);
         return;
     case JOB_HEALTH:
+    case JOB_REFLECTION:
         return;
     }
 }

@@ -42,7 +42,8 @@ enum job_kind {
     JOB_WATCH,
     JOB_SDS_STREAM,
     JOB_SDS_FETCH,
-    JOB_HEALTH
+    JOB_HEALTH,
+    JOB_REFLECTION
 };
 
 /* A user's share. */
@@ -98,6 +99,7 @@ struct peer {
     uint64_t asked, entries; /* entries in force when it was asked, and by which it was granted */
     int64_t asked_ms, proved_ms, retry_ms; /* proved_ms: when was asked what was then said */
     bool prove_again;                      /* the entries changed */
+    bool prove_now;                        /* a job that is due asks for it */
     int64_t denied_ms; /* when it was told that it is nobody, and for good; 0: it was not */
     char denied[96];
 };
@@ -120,11 +122,13 @@ struct job {
      * only until a message is made of it, and wiped then. */
     char key_id[PROC_KEY_ID_LEN + 1];
     int64_t retry_ms;
+    int64_t need_ms; /* its caller is to be proved by what was asked after this; 0: not yet said */
     struct att_buf key;
     /* JWT_SVID: audiences, a newline behind each (sign.spiffe_id: whose). JWT_VALIDATE: the one
      * audience, and the token. Owned. */
     char *jwt_audience, *jwt;
     struct sds_stream *sds; /* SDS_…; owned */
+    int64_t asked_ms;       /* REFLECTION: its last request */
 };
 
 /* The trust domain's roots and revocation list. */
@@ -220,6 +224,13 @@ void spiffed_job_serve(struct job *job); /* its peer is proved */
 void spiffed_finish(struct job *job, enum grpc_status status, const char *message);
 /* The same, in the words of an error of another process. */
 void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *err);
+
+/* Does it say nothing about agents, so that everybody is answered? */
+bool spiffed_is_public(const struct job *job);
+
+/* ---- reflection.c ---- */
+/* One request of a stream of them; its answer is the next one. */
+void spiffed_reflection(struct job *job, struct att_slice message);
 
 /* ---- signer.c ---- */
 /* False: the message is not of its form, or asks for what there is not; the call is finished. */

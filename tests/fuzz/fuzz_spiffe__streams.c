@@ -1,8 +1,8 @@
-/* Envoy's SDS over HTTP/2, from frames to secrets, by the service's own jobs. The caller is proved;
- * its agent's key stays in its store (first byte even) or may not be had now. The second byte says
- * what the rest is: frames as a client writes them after its preface (even), or what follows on
- * streams that were opened for it, so that HPACK need not be guessed: a byte for the stream and
- * what is done to it, two for a length, and so many bytes. */
+/* Streams of requests over HTTP/2, from frames to answers, by the services' own jobs: Envoy's SDS,
+ * and reflection. The caller is proved; its agent's key stays in its store (first byte even) or may
+ * not be had now. The second byte says what the rest is: frames as a client writes them after its
+ * preface (even), or what follows on streams that were opened for it, so that HPACK need not be
+ * guessed: a byte for the stream and what is done to it, two for a length, and so many bytes. */
 #include "attestd/spiffe/service.h"
 
 #include "attestd/base/clock.h"
@@ -25,8 +25,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static const struct grpc_method methods[] = {
     {SDS "StreamSecrets", GRPC_BIDI, NULL, JOB_SDS_STREAM},
     {SDS "FetchSecrets", GRPC_UNARY, NULL, JOB_SDS_FETCH},
+    {"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", GRPC_BIDI, NULL, JOB_REFLECTION},
     {NULL, GRPC_UNARY, NULL, 0},
 };
+/* Of streams 1, 3, 5, 7. */
+static const unsigned char opened[] = {0, 0, 2, 1};
 
 static bool is_open;
 
@@ -150,7 +153,7 @@ static void on_streams(struct event_base *base, struct att_slice bytes)
 {
     struct att_cur cur = att_cur_init(bytes);
     for (uint32_t stream = 1; stream <= 7; stream += 2) {
-        open_stream(stream, stream == 7 ? methods[1].path : methods[0].path);
+        open_stream(stream, methods[opened[stream / 2]].path);
     }
     for (int i = 0; i < TURNS_MAX && is_open && cur.left && !cur.failed; i++) {
         uint8_t what = att_cur_u8(&cur);
