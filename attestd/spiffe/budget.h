@@ -10,6 +10,10 @@
 #define GRPC_BUDGET_A_SECOND 100
 #define GRPC_BUDGET_SENT     4 /* for each frame of a message that was sent: a reader acknowledges */
 
+/* For an answer of its own to a message of a stream of requests: who asks one after the other and
+ * reads the answers, with the frames that his library adds, may do so as he may make calls. */
+#define GRPC_BUDGET_ANSWER 6
+
 /* What one frame costs. A cancelled call (RST_STREAM) is normal now and then; two hundred at once
  * are CVE-2023-44487. */
 #define GRPC_COST_CALL     1 /* an answered one brings more back */

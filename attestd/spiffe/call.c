@@ -127,6 +127,9 @@ void grpc_call_free(struct grpc_call *call)
     drop_request(call);
     set_message(call, &call->now, NULL);
     set_message(call, &call->later, NULL);
+    while (call->queued) {
+        grpc_bytes_unref(call->queue[--call->queued]);
+    }
     free(call->status_text);
     free(call);
 }
@@ -168,6 +171,11 @@ static void next_message(struct grpc_call *call)
 {
     set_message(call, &call->now, call->later);
     set_message(call, &call->later, NULL);
+    if (!call->now && call->queued) {
+        call->now = call->queue[0];
+        call->queued--;
+        memmove(call->queue, call->queue + 1, call->queued * sizeof call->queue[0]);
+    }
     call->sent = 0;
     call->waiting_since_ms = call->now ? att_boottime_ms() : 0;
 }
@@ -290,6 +298,26 @@ static void take_back_secrets(struct grpc_call *call)
         (void)nghttp2_submit_rst_stream(call->conn->session, NGHTTP2_FLAG_NONE, call->stream,
                                         NGHTTP2_CANCEL);
     }
+}
+
+bool grpc_call_append(struct grpc_call *call, struct grpc_bytes *bytes)
+{
+    if (call->finished) {
+        return true;
+    }
+    if (call->queued == GRPC_QUEUE_MAX) {
+        return false;
+    }
+    call->queue[call->queued++] = grpc_bytes_ref(bytes);
+    grpc_budget_give(&call->conn->budget, GRPC_BUDGET_ANSWER);
+    if (!call->now) {
+        next_message(call);
+    }
+    if (!call->answered) {
+        submit_headers(call);
+    }
+    go_on(call);
+    return true;
 }
 
 void grpc_call_finish(struct grpc_call *call, enum grpc_status status, const char *message)

@@ -260,14 +260,13 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     grpc_conn_wake(conn);
 }
 
-/* libnghttp2 writes a frame into a buffer of its own, and does not look at it again. */
-static void wipe_out(struct grpc_conn *conn)
+/* libnghttp2's memory, which it does not read again: it fills it with the next frame, which may be
+ * shorter. */
+static void wipe_out(struct grpc_conn *conn, size_t len)
 {
-    if (conn->out_secret && conn->out_from) {
-        att_wipe(conn->out_from, conn->out_whole);
+    if (conn->out_secret && len) {
+        att_wipe((void *)(uintptr_t)conn->out, len);
     }
-    conn->out_secret = false;
-    conn->out_from = NULL;
 }
 
 /* True: all that was there is gone. */
@@ -285,11 +284,11 @@ static bool flush(struct grpc_conn *conn)
             conn->over = true;
             return false;
         }
+        wipe_out(conn, (size_t)put);
         conn->out += put;
         conn->out_len -= (size_t)put;
         conn->out_since_ms = att_boottime_ms();
     }
-    wipe_out(conn);
     return true;
 }
 
@@ -305,13 +304,13 @@ static void send_all(struct grpc_conn *conn)
             more = true;
             break;
         }
+        conn->out_secret = false; /* read_answer says */
         ssize_t len = nghttp2_session_mem_send(conn->session, &conn->out);
         if (len <= 0) {
             conn->over = conn->over || len < 0;
             break;
         }
-        conn->out_from = (uint8_t *)(uintptr_t)conn->out;
-        conn->out_len = conn->out_whole = (size_t)len;
+        conn->out_len = (size_t)len;
         conn->out_since_ms = att_boottime_ms();
     }
     if ((conn->out_len || more) && !conn->over) {
@@ -421,7 +420,6 @@ void grpc_conn_free(struct grpc_conn *conn)
             event_free(events[i]);
         }
     }
-    wipe_out(conn);
     nghttp2_session_del(conn->session);
     att_close(&conn->fd);
     if (conn->user) {

@@ -3,7 +3,8 @@
  * (unary) or many (server streaming), or many of both (bidirectional streaming: each request
  * message is the handler's as soon as it is whole, none is queued). Everything a peer can make us
  * keep is bounded: headers, requests, streams, what is queued for a stream (the newest message, and
- * the one that is being sent) and for the socket. Who does not read is cut.
+ * the one that is being sent; or a few answers in order) and for the socket. Who does not read is
+ * cut.
  *
  * Everything here runs in the thread of the event base. */
 #ifndef ATTESTD_SPIFFE_GRPC_H
@@ -19,6 +20,7 @@
 #define GRPC_WAITING_MAX ((size_t)256 << 10) /* of all unfinished requests of a connection */
 #define GRPC_ANSWER_MAX  ((size_t)4 << 20)   /* what clients take by default */
 #define GRPC_STREAMS_MAX 128                 /* open at one time on a connection */
+#define GRPC_QUEUE_MAX   8 /* answers that wait in order behind the one under way */
 
 struct event_base;
 struct grpc_conn;
@@ -108,6 +110,9 @@ void *grpc_call_get(const struct grpc_call *call);
 /* Takes a reference. On a stream a message that was not begun yet gives way to a newer one: each is
  * the complete state. */
 void grpc_call_send(struct grpc_call *call, struct grpc_bytes *bytes);
+/* The same for a call whose messages are answers of their own, which all go out, in order; not
+ * together with grpc_call_send. False: too many wait, nothing was taken. */
+bool grpc_call_append(struct grpc_call *call, struct grpc_bytes *bytes);
 /* After what was sent. message: a sentence for people; NULL: none. Nothing may be sent after it. */
 void grpc_call_finish(struct grpc_call *call, enum grpc_status status, const char *message);
 bool grpc_call_finished(const struct grpc_call *call);

@@ -31,6 +31,8 @@ struct grpc_call {
     enum grpc_status status;
     char *status_text;
     struct grpc_bytes *now, *later;
+    struct grpc_bytes *queue[GRPC_QUEUE_MAX]; /* of grpc_call_append, oldest first */
+    unsigned queued;
     size_t sent;              /* of now */
     int64_t waiting_since_ms; /* to be sent, and nothing was; 0: nothing waits */
     int64_t made_ms;
@@ -52,9 +54,7 @@ struct grpc_conn {
     size_t block;       /* bytes of the header block under way */
     const uint8_t *out; /* what libnghttp2 gave and the socket did not take; its own memory */
     size_t out_len;
-    uint8_t *out_from; /* where it began, … */
-    size_t out_whole;  /* … and its bytes */
-    bool out_secret;   /* wiped when the socket has it */
+    bool out_secret; /* … and it is wiped when the socket took it */
     int64_t out_since_ms, made_ms;
     bool hello; /* the client's SETTINGS came */
     uint8_t challenge[8];

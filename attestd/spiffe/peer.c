@@ -33,16 +33,16 @@ static struct share *share_of(struct spiffed *spiffed, uid_t uid)
         if (share->used && share->connections) {
             continue;
         }
-        if (!spare ||
-            (spare->used && (!share->used || share->filled_at_ms < spare->filled_at_ms))) {
+        if (!spare || (spare->used && (!share->used || share->connects.filled_at_ms <
+                                                           spare->connects.filled_at_ms))) {
             spare = share;
         }
     }
     if (spare) {
-        *spare = (struct share){.uid = uid,
-                                .filled_at_ms = att_boottime_ms(),
-                                .saved_ms = UID_BURST * 1000 / UID_RATE,
-                                .used = true};
+        int64_t now = att_boottime_ms();
+        *spare = (struct share){.uid = uid, .used = true};
+        rate_init(&spare->connects, UID_RATE, UID_BURST, now);
+        rate_init(&spare->exports, UID_EXPORTS_RATE, UID_EXPORTS_BURST, now);
     }
     return spare;
 }
@@ -63,21 +63,15 @@ bool spiffed_worth_a_line(struct share *share, unsigned *ret_left_out)
 /* Cheap, and before anything is asked or hashed. NULL: welcome; else why not. */
 static const char *refusal(const struct spiffed *spiffed, struct share *share)
 {
-    const int64_t cost = 1000 / UID_RATE, most = cost * UID_BURST;
-    int64_t now = att_boottime_ms();
     if (spiffed->connections >= spiffed->opts.connections_max) {
         return "too many connections in all";
     }
     if (share->connections >= spiffed->opts.per_uid_max) {
         return "too many connections of this user";
     }
-    share->saved_ms += now - share->filled_at_ms;
-    share->saved_ms = share->saved_ms > most ? most : share->saved_ms;
-    share->filled_at_ms = now;
-    if (share->saved_ms < cost) {
+    if (!rate_take(&share->connects, UID_RATE, UID_BURST, att_boottime_ms())) {
         return "this user connects too fast";
     }
-    share->saved_ms -= cost;
     return NULL;
 }
 

@@ -1,5 +1,5 @@
 /* Who a peer is, before each message: attestd decides once and whenever the entries changed, whod
- * says at most once a second that it is still the same program. */
+ * says at most once a second, and for each private key, that it is still the same program. */
 #include "attestd/spiffe/service.h"
 
 #include "attestd/base/clock.h"
@@ -36,7 +36,7 @@ static bool has_due(const struct peer *peer)
     return false;
 }
 
-/* Serving may end jobs, and with them their places in the list. */
+/* Serving may end jobs, and with them their places in the list; some want a proof that is newer. */
 static void serve_due(struct peer *peer)
 {
     struct job *next;
@@ -46,6 +46,11 @@ static void serve_due(struct peer *peer)
             spiffed_job_serve(job);
         }
     }
+    if (peer->prove_now) {
+        peer->prove_now = false;
+        peer->proved_ms = -PROVED_MS;
+        spiffed_peer_pump(peer);
+    }
 }
 
 /* ---- answers ------------------------------------------------------------------------------- */
@@ -53,7 +58,7 @@ static void serve_due(struct peer *peer)
 static void finish_all(struct peer *peer, enum grpc_status status, const char *message)
 {
     for (struct job *job = peer->jobs; job; job = job->next) {
-        if (job->kind != JOB_HEALTH) {
+        if (!spiffed_is_public(job)) {
             spiffed_finish(job, status, message);
         }
     }
@@ -199,6 +204,16 @@ static enum att_rc ask_whod(struct peer *peer, struct att_err *err)
                     checked, peer, &peer->asking, err);
 }
 
+/* Everybody may have one, so nobody keeps one for nothing. */
+static void end_idle_reflection(struct peer *peer, int64_t now)
+{
+    for (struct job *job = peer->jobs; job; job = job->next) {
+        if (job->kind == JOB_REFLECTION && now - job->asked_ms > peer->spiffed->opts.slow_ms) {
+            spiffed_finish(job, GRPC_DEADLINE_EXCEEDED, "nothing was asked for a while");
+        }
+    }
+}
+
 /* Who was told that it is nobody does not become somebody on the same connection (exec): it may
  * connect again, once what it was told is old or the entries are others. */
 void spiffed_peer_step(struct peer *peer, bool tick)
@@ -206,6 +221,9 @@ void spiffed_peer_step(struct peer *peer, bool tick)
     int64_t now = att_boottime_ms();
     bool told = peer->denied_ms &&
                 (now - peer->denied_ms >= PROVED_MS || peer->asked != peer->spiffed->entries);
+    if (tick) {
+        end_idle_reflection(peer, now);
+    }
     bool idle = !peer->agent && !peer->jobs && now - peer->idle_ms > peer->spiffed->opts.slow_ms;
     if (told || (tick && idle)) {
         grpc_conn_cut(peer->conn, NULL);

@@ -4,6 +4,7 @@
 #include "attestd/spiffe/sds_secret.h"
 #include "attestd/spiffe/service.h"
 
+#include "attestd/base/clock.h"
 #include "attestd/base/hash.h"
 #include "attestd/base/log.h"
 
@@ -14,6 +15,9 @@
 
 #define PEM_MAX                                                                                    \
     (2 * GRPC_ANSWER_MAX) /* of lists that fit into an answer as DER: once, not at each request */
+#define STAYS                                                                                      \
+    "the key of this agent never leaves its store, and this secret would hand it out: use "        \
+    "PKCS#11 (public/pkcs11.sock) or the service attestd.v1.Signer on this socket"
 
 bool spiffed_sds_is(const struct job *job)
 {
@@ -105,18 +109,6 @@ bool spiffed_sds_take(struct job *job, struct att_slice message)
 
 /* ---- secrets ------------------------------------------------------------------------------- */
 
-/* The agent's certificate and private key, PEM, and their generation. False: the call is finished
- * or remains due. No private key leaves by this service yet. */
-static bool certificate(struct job *job, struct sds_secret *ret, uint64_t *ret_generation)
-{
-    (void)ret;
-    (void)ret_generation;
-    spiffed_finish(job, GRPC_PERMISSION_DENIED,
-                   "no private key is served by SDS: use PKCS#11 (public/pkcs11.sock), the service "
-                   "attestd.v1.Signer, or FetchX509SVID where the entry says exportable");
-    return false;
-}
-
 /* False: no memory. */
 static bool bundle_in_pem(struct spiffed *spiffed)
 {
@@ -146,44 +138,62 @@ static bool of_trust_domain(const struct spiffed *spiffed, const char *name)
             strcmp(name + 9, spiffed->bundle.trust_domain) == 0);
 }
 
+/* NULL: it is no other trust domain that the agent is given. */
+static const struct federated *of_other(const struct job *job, const char *name)
+{
+    const struct federated *one =
+        strncmp(name, "spiffe://", 9) == 0
+            ? spiffed_federated_by(job->peer->spiffed, job->peer->agent, name + 9, strlen(name + 9))
+            : NULL;
+    return one && one->pem.len ? one : NULL;
+}
+
 static bool of_agent(const struct agent *agent, const char *name)
 {
     return strcmp(name, "default") == 0 ||
            (agent->spiffe_id[0] && strcmp(name, agent->spiffe_id) == 0);
 }
 
-/* One secret. False: the call is finished, or remains due. */
-static bool fill(struct job *job, const char *name, struct sds_secret *ret,
-                 uint64_t *ret_generation)
+/* Which of the caller's names it is. False: the call is over, or it is not known yet. */
+static bool look_up(struct job *job, const char *name, bool *ret_certificate)
 {
-    const struct spiffed *spiffed = job->peer->spiffed;
     struct agent *agent = job->peer->agent;
-    const struct federated *one;
-    *ret = (struct sds_secret){.name = name};
-    if (of_trust_domain(spiffed, name)) {
-        ret->trusted_ca = att_buf_slice(&spiffed->sds.roots);
-        ret->crl = att_buf_slice(&spiffed->sds.crl);
-        return true;
-    }
-    if (strncmp(name, "spiffe://", 9) == 0 &&
-        (one = spiffed_federated_by(spiffed, agent, name + 9, strlen(name + 9))) && one->pem.len) {
-        ret->trusted_ca = att_buf_slice(&one->pem);
+    *ret_certificate = false;
+    if (of_trust_domain(job->peer->spiffed, name) || of_other(job, name)) {
         return true;
     }
     if (!spiffed_agent_known(agent)) { /* its SPIFFE ID may be meant */
         spiffed_agent_refresh(agent);
         return false;
     }
-    if (of_agent(agent, name)) {
-        return certificate(job, ret, ret_generation);
+    *ret_certificate = of_agent(agent, name);
+    if (!*ret_certificate) {
+        spiffed_finish(job, GRPC_INVALID_ARGUMENT,
+                       "resource_names: default, the caller's SPIFFE ID, ROOTCA, ALL or the SPIFFE "
+                       "ID of the trust domain, or of one that its entry federates with, expected");
     }
-    spiffed_finish(job, GRPC_INVALID_ARGUMENT,
-                   "resource_names: default, the caller's SPIFFE ID, ROOTCA, ALL or the SPIFFE "
-                   "ID of the trust domain, or of one that its entry federates with, expected");
-    return false;
+    return *ret_certificate;
 }
 
 /* ---- responses ----------------------------------------------------------------------------- */
+
+/* What a response is made of. */
+struct state {
+    char *names; /* what name of secrets borrows */
+    struct sds_secret secrets[SDS_NAMES_MAX];
+    bool certificates[SDS_NAMES_MAX];
+    size_t n;
+    uint64_t generation; /* of the certificate; 0: there is none in it */
+    char version[17];
+    struct att_buf chain, key; /* PEM */
+};
+
+static void state_done(struct state *state)
+{
+    free(state->names);
+    att_buf_done(&state->chain);
+    att_buf_done(&state->key);
+}
 
 /* The same for the same secrets under the same names, whichever process serves them. */
 static void version_of(const char *names, uint64_t bundle, uint64_t agent, char ret[17])
@@ -200,31 +210,78 @@ static void version_of(const char *names, uint64_t bundle, uint64_t agent, char 
     }
 }
 
-static void send_all(struct job *job, const struct sds_secret *secrets, size_t n,
-                     uint64_t generation)
+/* Which secrets, and their version; no key yet. False: the call is over, or it remains due. */
+static bool find_secrets(struct job *job, struct state *state)
+{
+    bool any = false, contexts = false;
+    char *rest = NULL;
+    for (char *name = strtok_r(state->names, "\n", &rest); name && state->n < SDS_NAMES_MAX;
+         name = strtok_r(NULL, "\n", &rest), state->n++) {
+        if (!look_up(job, name, &state->certificates[state->n])) {
+            return false;
+        }
+        any = any || state->certificates[state->n];
+        contexts = contexts || !state->certificates[state->n];
+        state->secrets[state->n].name = name;
+    }
+    if (any && !spiffed_export_may(job, STAYS)) {
+        return false;
+    }
+    state->generation = any ? job->peer->agent->generation : 0;
+    version_of(job->sds->want.names,
+               contexts ? spiffed_bundle_number(job->peer->spiffed, job->peer->agent) : 0,
+               state->generation, state->version);
+    return true;
+}
+
+/* False: no memory. */
+static bool fill(struct job *job, struct state *state)
+{
+    struct spiffed *spiffed = job->peer->spiffed;
+    struct att_err err = {0};
+    enum att_rc rc = bundle_in_pem(spiffed) ? ATT_OK : att_fail(&err, ATT_E_NOMEM, "a bundle");
+    state->chain = state->key = ATT_BUF_INIT(PEM_MAX);
+    if (rc == ATT_OK && state->generation) {
+        rc =
+            sds_pem_put(&state->chain, "CERTIFICATE", att_buf_slice(&job->peer->agent->svid), &err);
+    }
+    if (rc == ATT_OK && state->generation) {
+        rc = sds_pem_put_key(&state->key, att_buf_slice(&job->key), &err);
+    }
+    for (size_t i = 0; i < state->n; i++) {
+        struct sds_secret *secret = &state->secrets[i];
+        if (state->certificates[i]) {
+            secret->chain = att_buf_slice(&state->chain);
+            secret->key = att_buf_slice(&state->key);
+        } else if (of_other(job, secret->name)) {
+            secret->trusted_ca = att_buf_slice(&of_other(job, secret->name)->pem);
+        } else {
+            secret->trusted_ca = att_buf_slice(&spiffed->sds.roots);
+            secret->crl = att_buf_slice(&spiffed->sds.crl);
+        }
+    }
+    return rc == ATT_OK;
+}
+
+static void respond(struct job *job, const struct state *state)
 {
     struct sds_stream *sds = job->sds;
-    char version[17], nonce[24] = "";
-    version_of(sds->want.names, spiffed_bundle_number(job->peer->spiffed, job->peer->agent),
-               generation, version);
-    job->due = false;
-    if (job->sent && !sds->anew && strcmp(version, sds->version) == 0) {
-        return;
-    }
+    char nonce[24] = "";
     if (job->kind == JOB_SDS_STREAM) {
         snprintf(nonce, sizeof nonce, "%" PRIu64, sds->nonce + 1);
     }
-    struct grpc_bytes *bytes = sds_response_encode(secrets, n, version, nonce);
+    struct grpc_bytes *bytes = sds_response_encode(state->secrets, state->n, state->version, nonce);
     if (!bytes) {
         spiffed_finish(job, GRPC_RESOURCE_EXHAUSTED,
                        "no memory for the secrets, or they are longer than an answer may be");
         return;
     }
     bytes->own = true;
+    job->due = false;
     job->sent = true;
     sds->anew = false;
     sds->nonce++;
-    memcpy(sds->version, version, sizeof version);
+    memcpy(sds->version, state->version, sizeof sds->version);
     grpc_call_send(job->call, bytes);
     grpc_bytes_unref(bytes);
     if (job->kind == JOB_SDS_FETCH) {
@@ -232,26 +289,36 @@ static void send_all(struct job *job, const struct sds_secret *secrets, size_t n
     }
 }
 
-static void serve_names(struct job *job, char *names)
+/* A key is asked for only when there is something to send. */
+static void serve_state(struct job *job, struct state *state)
 {
-    struct sds_secret secrets[SDS_NAMES_MAX];
-    uint64_t generation = 0;
-    size_t n = 0;
-    char *rest = NULL;
-    for (char *name = strtok_r(names, "\n", &rest); name && n < SDS_NAMES_MAX;
-         name = strtok_r(NULL, "\n", &rest)) {
-        if (!fill(job, name, &secrets[n++], &generation)) {
-            return;
-        }
+    const struct sds_stream *sds = job->sds;
+    if (!find_secrets(job, state)) {
+        return;
     }
-    send_all(job, secrets, n, generation);
+    if (job->sent && !sds->anew && strcmp(state->version, sds->version) == 0) {
+        job->due = false;
+    } else if (!spiffed_has_room(job)) {
+        return; /* due until others of this user have read theirs */
+    } else if (state->generation && !spiffed_export_key(job)) {
+        return; /* asked for */
+    } else if (fill(job, state)) {
+        respond(job, state);
+    } else {
+        spiffed_finish(job, GRPC_UNAVAILABLE, "no memory for secrets");
+    }
+    spiffed_export_done(job); /* also one that was asked for under other names */
 }
 
 void spiffed_sds_serve(struct job *job)
 {
     struct spiffed *spiffed = job->peer->spiffed;
     struct sds_stream *sds = job->sds;
+    if (job->asking || att_boottime_ms() < job->retry_ms) {
+        return; /* due again with the answer, or then */
+    }
     if (!sds->want.name_count) { /* it wants nothing for now */
+        spiffed_export_done(job);
         job->due = false;
         return;
     }
@@ -264,14 +331,14 @@ void spiffed_sds_serve(struct job *job)
     if (!spiffed->bundle.message || !spiffed_federation_known(spiffed)) {
         return; /* due until it is there */
     }
-    if (!spiffed_has_room(job)) {
-        return; /* due until others of this user have read theirs */
-    }
-    char *names = bundle_in_pem(spiffed) ? strdup(sds->want.names) : NULL;
-    if (!names) {
+    struct state *state = calloc(1, sizeof *state);
+    if (state && (state->names = strdup(sds->want.names))) {
+        serve_state(job, state);
+    } else {
         spiffed_finish(job, GRPC_UNAVAILABLE, "no memory for secrets");
-        return;
     }
-    serve_names(job, names);
-    free(names);
+    if (state) {
+        state_done(state);
+    }
+    free(state);
 }

@@ -6,8 +6,11 @@
 #include <limits.h>
 #include <openssl/asn1.h>
 #include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <stdlib.h>
+
+#define PEM_LINE 48 /* bytes in a line of 64 characters (RFC 7468 §2) */
 
 /* ---- PEM ----------------------------------------------------------------------------------- */
 
@@ -48,6 +51,22 @@ enum att_rc sds_pem_put(struct att_buf *pem, const char *label, struct att_slice
     }
     BIO_free(bio);
     return ok && !pem->failed ? ATT_OK : att_fail(err, ATT_E_NOMEM, "%s", label);
+}
+
+/* By lines: PEM_write_bio leaves the rest of a line in memory that it frees as it is. */
+enum att_rc sds_pem_put_key(struct att_buf *pem, struct att_slice pkcs8, struct att_err *err)
+{
+    unsigned char line[PEM_LINE * 4 / 3 + 1];
+    att_buf_put_str(pem, "-----BEGIN PRIVATE KEY-----\n");
+    for (size_t at = 0; at < pkcs8.len; at += PEM_LINE) {
+        size_t take = pkcs8.len - at < PEM_LINE ? pkcs8.len - at : PEM_LINE;
+        int len = EVP_EncodeBlock(line, pkcs8.ptr + at, (int)take);
+        att_buf_put(pem, line, (size_t)len);
+        att_buf_u8(pem, '\n');
+    }
+    att_buf_put_str(pem, "-----END PRIVATE KEY-----\n");
+    OPENSSL_cleanse(line, sizeof line);
+    return pem->failed ? att_fail(err, ATT_E_NOMEM, "a private key") : ATT_OK;
 }
 
 /* ---- messages ------------------------------------------------------------------------------ */
@@ -110,11 +129,12 @@ struct grpc_bytes *sds_response_encode(const struct sds_secret *secrets, size_t 
     Envoy__Service__Secret__V3__Any all[SDS_NAMES_MAX], *resources[SDS_NAMES_MAX];
     struct grpc_bytes *bytes = NULL;
     size_t made = 0;
-    bool ok = n <= SDS_NAMES_MAX;
+    bool ok = n <= SDS_NAMES_MAX, secret = false;
     for (; ok && made < n; made++) {
         resources[made] = &all[made];
         envoy__service__secret__v3__any__init(&all[made]);
         all[made].type_url = (char *)(uintptr_t)SDS_SECRET_TYPE;
+        secret = secret || secrets[made].chain.len;
         ok = secrets[made].chain.len ? pack_certificate(&secrets[made], &all[made].value)
                                      : pack_context(&secrets[made], &all[made].value);
     }
@@ -128,10 +148,8 @@ struct grpc_bytes *sds_response_encode(const struct sds_secret *secrets, size_t 
         bytes = grpc_bytes_new(protobuf_c_message_get_packed_size(&message.base));
     }
     if (bytes) {
+        bytes->secret = secret;
         (void)protobuf_c_message_pack(&message.base, bytes->data + 5);
-        for (size_t i = 0; i < n; i++) {
-            bytes->secret = bytes->secret || secrets[i].key.len > 0;
-        }
     }
     for (size_t i = 0; i < made; i++) { /* there may be a private key in it */
         OPENSSL_cleanse(all[i].value.data, all[i].value.len);

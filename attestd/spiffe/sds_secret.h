@@ -17,7 +17,12 @@ struct sds_secret {
  * ATT_E_PARSE: it is not DER; ATT_E_NOMEM, also for a full ret_pem; pem is then not to be used. */
 ATT_MUST_USE enum att_rc sds_pem_put(struct att_buf *pem, const char *label, struct att_slice ders,
                                      struct att_err *err);
-/* NULL: no memory, or longer than GRPC_ANSWER_MAX. With a key in it it is secret. */
+/* A private key, PKCS #8 (DER): "PRIVATE KEY" (RFC 7468 §10). No copy is left but ret_pem's own,
+ * which att_buf_done wipes. ATT_E_NOMEM, also for a full ret_pem; it is then not to be used. */
+ATT_MUST_USE enum att_rc sds_pem_put_key(struct att_buf *pem, struct att_slice pkcs8,
+                                         struct att_err *err);
+/* secret where there is a private key in it, so that the last reference wipes it; no other copy is
+ * left. NULL: no memory, or longer than GRPC_ANSWER_MAX. */
 struct grpc_bytes *sds_response_encode(const struct sds_secret *secrets, size_t n,
                                        const char *version, const char *nonce);
 

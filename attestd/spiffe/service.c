@@ -10,9 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WORKLOAD "/SpiffeWorkloadAPI/"
-#define SIGNER   "/attestd.v1.Signer/"
-#define SDS      "/envoy.service.secret.v3.SecretDiscoveryService/"
+#define WORKLOAD            "/SpiffeWorkloadAPI/"
+#define SIGNER              "/attestd.v1.Signer/"
+#define SDS                 "/envoy.service.secret.v3.SecretDiscoveryService/"
+#define REFLECTION(version) "/grpc.reflection." version ".ServerReflection/ServerReflectionInfo"
 #define MARK                                                                                       \
     "workload.spiffe.io" /* SPIFFE Workload Endpoint §3: against requests that a caller was made  \
                             to send */
@@ -29,6 +30,8 @@ const struct grpc_method spiffed_methods[] = {
     {SDS "StreamSecrets", GRPC_BIDI, NULL, JOB_SDS_STREAM},
     {SDS "FetchSecrets", GRPC_UNARY, NULL, JOB_SDS_FETCH},
     {"/grpc.health.v1.Health/Check", GRPC_UNARY, NULL, JOB_HEALTH},
+    {REFLECTION("v1"), GRPC_BIDI, NULL, JOB_REFLECTION},
+    {REFLECTION("v1alpha"), GRPC_BIDI, NULL, JOB_REFLECTION}, /* the same messages */
     {NULL, GRPC_UNARY, NULL, 0},
 };
 
@@ -37,8 +40,7 @@ const struct grpc_method spiffed_methods[] = {
 void spiffed_finish(struct job *job, enum grpc_status status, const char *message)
 {
     job->due = false;
-    grpc_bytes_unref(job->ready);
-    job->ready = NULL;
+    spiffed_export_done(job);
     grpc_call_finish(job->call, status, message);
 }
 
@@ -117,6 +119,11 @@ static void health(struct job *job, struct att_slice message)
 
 /* ---- jobs ---------------------------------------------------------------------------------- */
 
+bool spiffed_is_public(const struct job *job)
+{
+    return job->kind == JOB_HEALTH || job->kind == JOB_REFLECTION;
+}
+
 static struct job *job_new(struct peer *peer, struct grpc_call *call, enum job_kind kind)
 {
     struct job *job = calloc(1, sizeof *job);
@@ -146,9 +153,9 @@ void spiffed_ended(void *user, struct grpc_call *call)
         job->next->at = job->at;
     }
     job->peer->idle_ms = att_boottime_ms();
-    grpc_bytes_unref(job->ready);
     free(job->jwt_audience);
     free(job->jwt);
+    spiffed_export_done(job);
     spiffed_sds_stream_free(job->sds);
     free(job);
 }
@@ -231,6 +238,10 @@ void spiffed_request(void *user, struct grpc_call *call, const struct grpc_metho
 {
     struct peer *peer = user;
     struct job *job = grpc_call_get(call);
+    if (job && job->kind == JOB_REFLECTION) {
+        spiffed_reflection(job, message);
+        return;
+    }
     if (job) { /* a further message of a stream of them */
         if (take_request(job, message)) {
             spiffed_peer_pump(peer);
@@ -244,6 +255,8 @@ void spiffed_request(void *user, struct grpc_call *call, const struct grpc_metho
     }
     if (job->kind == JOB_HEALTH) {
         health(job, message);
+    } else if (job->kind == JOB_REFLECTION) {
+        spiffed_reflection(job, message);
     } else if (take_request(job, message)) {
         job->due = true;
         spiffed_peer_pump(peer);
@@ -303,6 +316,7 @@ void spiffed_job_serve(struct job *job)
         spiffed_chain_serve(job);
         return;
     case JOB_HEALTH:
+    case JOB_REFLECTION:
         return;
     }
 }

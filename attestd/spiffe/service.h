@@ -9,6 +9,7 @@
 #include "attestd/proc/workload_proto.h"
 #include "attestd/spiffe/ask.h"
 #include "attestd/spiffe/grpc.h"
+#include "attestd/spiffe/rate.h"
 #include "attestd/spiffe/sds_request.h"
 #include "attestd/spiffe/sign_request.h"
 #include "attestd/spiffe/spiffed.h"
@@ -17,18 +18,20 @@
 #include <event2/event.h>
 #include <protobuf-c/protobuf-c.h>
 
-#define UIDS_MAX      1024
-#define UID_RATE      50 /* new connections of a user in a second, on average */
-#define UID_BURST     200
-#define UID_CALLS_MAX 1024                /* of one user, at one time */
-#define CALLS_MAX     8192                /* of all */
-#define UID_WAITS_MAX ((int64_t)32 << 20) /* bytes of its answers that wait to be read */
-#define WAITS_MAX     ((int64_t)128 << 20)
-#define PROVED_MS     1000 /* for so long a caller is taken to be who it was */
-#define RETRY_MS      500
-#define STEP_MS       250
-#define TOLD_MS       1000
-#define HELLO_MS      5000
+#define UIDS_MAX          1024
+#define UID_RATE          50 /* new connections of a user in a second, on average */
+#define UID_BURST         200
+#define UID_CALLS_MAX     1024 /* of one user, at one time */
+#define UID_EXPORTS_RATE  50   /* private keys that a user's agents are given in a second, … */
+#define UID_EXPORTS_BURST 100
+#define CALLS_MAX         8192                /* of all */
+#define UID_WAITS_MAX     ((int64_t)32 << 20) /* bytes of its answers that wait to be read */
+#define WAITS_MAX         ((int64_t)128 << 20)
+#define PROVED_MS         1000 /* for so long a caller is taken to be who it was */
+#define RETRY_MS          500
+#define STEP_MS           250
+#define TOLD_MS           1000
+#define HELLO_MS          5000
 
 enum job_kind {
     JOB_X509_SVID,
@@ -41,7 +44,8 @@ enum job_kind {
     JOB_WATCH,
     JOB_SDS_STREAM,
     JOB_SDS_FETCH,
-    JOB_HEALTH
+    JOB_HEALTH,
+    JOB_REFLECTION
 };
 
 /* A user's share. */
@@ -49,7 +53,7 @@ struct share {
     uid_t uid;
     bool used;
     unsigned connections, calls, nobodies;
-    int64_t filled_at_ms, saved_ms;
+    struct rate connects, exports;
     int64_t told_ms; /* the last line about it; 0: none */
     unsigned left_out;
     int64_t waits; /* bytes of answers that its streams have to themselves and have not read */
@@ -98,6 +102,7 @@ struct peer {
     uint64_t asked, entries; /* entries in force when it was asked, and by which it was granted */
     int64_t asked_ms, proved_ms, retry_ms; /* proved_ms: when was asked what was then said */
     bool prove_again;                      /* the entries changed */
+    bool prove_now;                        /* a job that is due asks for it */
     int64_t denied_ms; /* when it was told that it is nobody, and for good; 0: it was not */
     char denied[96];
 };
@@ -110,25 +115,24 @@ struct job {
     bool due;            /* something is to be done when its peer is proved */
     bool sent;           /* a message */
     uint64_t generation; /* of the last message */
-    /* SIGN, X509_SVID */
+    /* SIGN, X509_SVID, SDS_… */
     struct ask_call *asking;
     struct sign_request sign;
     char agent[PROC_AGENT_MAX + 1]; /* for whom keyd was asked; empty: not yet */
     uint64_t entries;               /* … and by which it was that agent */
-    /* X509_SVID: the bundle of the last message; which key was asked for; not before then again. */
-    uint64_t bundle_generation;
+    uint64_t bundle_generation;     /* X509_SVID: of the last message */
+    /* X509_SVID, SDS_…: which key was asked for, not before when again, and what came: PKCS #8,
+     * only until a message is made of it, and wiped then. */
     char key_id[PROC_KEY_ID_LEN + 1];
     int64_t retry_ms;
-    /* X509_SVID: what waits for its peer to be proved once more; owned. Generations of what is in
-     * it.
-     */
-    struct grpc_bytes *ready;
-    uint64_t ready_generation, ready_bundle;
+    int64_t need_ms; /* its caller is to be proved by what was asked after this; 0: not yet said */
+    struct att_buf key;
     /* JWT_SVID: audiences, a newline behind each (sign.spiffe_id: whose). JWT_VALIDATE: the one
      * audience, and the token. Owned. */
     char *jwt_audience, *jwt;
     int64_t jwt_asked_ms;   /* when the issuer was to be asked; 0: not yet */
     struct sds_stream *sds; /* SDS_…; owned */
+    int64_t asked_ms;       /* REFLECTION: its last request */
 };
 
 /* The trust domain's roots and revocation list. */
@@ -267,6 +271,13 @@ void spiffed_finish(struct job *job, enum grpc_status status, const char *messag
 /* The same, in the words of an error of another process. */
 void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *err);
 
+/* Does it say nothing about agents, so that everybody is answered? */
+bool spiffed_is_public(const struct job *job);
+
+/* ---- reflection.c ---- */
+/* One request of a stream of them; its answer is the next one. */
+void spiffed_reflection(struct job *job, struct att_slice message);
+
 /* ---- signer.c ---- */
 /* False: the message is not of its form, or asks for what there is not; the call is finished. */
 bool spiffed_sign_parse(struct job *job, struct att_slice message);
@@ -281,6 +292,20 @@ void spiffed_sds_stream_free(struct sds_stream *sds);
 void spiffed_sds_done(struct sds_bundle *bundle);
 /* Is it one whose answer is made of the bundle? */
 bool spiffed_sds_is(const struct job *job);
+
+/* ---- export.c ---- */
+/* May this caller be given a private key now? Its agent's certificate, what it is by its entry, and
+ * the bundle are then known. False: not known yet (the job stays due), or the call is over; stays:
+ * what it is told if the key is none that leaves its store. */
+bool spiffed_export_may(struct job *job, const char *stays);
+/* The key in force is in job->key: the caller makes its message of it and calls
+ * spiffed_export_done. False: it was asked for, once for a message, and the job is due again when
+ * it is here. Not while job->asking, nor before job->retry_ms. */
+bool spiffed_export_key(struct job *job);
+/* It did not come: who has a message keeps it and gets the next one later, who has none is told to
+ * come again. */
+void spiffed_export_later(struct job *job, const struct att_err *err);
+void spiffed_export_done(struct job *job); /* wipes the key */
 
 /* ---- svid.c ---- */
 /* FetchX509SVID: the certificate with its key, for agents whose entry says "exportable". */

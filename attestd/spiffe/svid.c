@@ -1,13 +1,11 @@
 /* FetchX509SVID. The standard puts the private key into this answer, so it is for agents alone
- * whose entry says "exportable". For each message attestd is asked, who writes a record of it, and
- * then keyd for the key: nothing here keeps one for the next message. */
+ * whose entry says "exportable" (export.c). */
 #include "attestd/spiffe/service.h"
 
 #include "attestd/base/clock.h"
 #include "workload.pb-c.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #define STAYS                                                                                      \
     "the key of this agent never leaves its store, and this method must hand it out: use PKCS#11 " \
@@ -81,167 +79,37 @@ static struct grpc_bytes *encode(struct agent *agent, struct att_slice pkcs8)
     return bytes;
 }
 
-/* ---- what became of it --------------------------------------------------------------------- */
-
-/* Who has a message keeps it and waits for the next one; who has none is told to come again. */
-static void later(struct job *job, const struct att_err *err)
-{
-    if (!job->sent) {
-        spiffed_finish_err(job, ATT_E_UNREACHABLE, err);
-        return;
-    }
-    job->due = true;
-    job->retry_ms = att_boottime_ms() + RETRY_MS;
-}
-
-/* Decided by others, another agent, another key in force or no certificate: what was asked for then
- * is nobody's. */
-static bool is_old(const struct job *job)
-{
-    const struct peer *peer = job->peer;
-    const struct agent *agent = peer->agent;
-    return job->entries != peer->spiffed->entries || !agent ||
-           strcmp(job->agent, agent->name) != 0 || !agent->exportable || !agent->chain ||
-           agent->not_after <= att_now_utc_s() || strcmp(job->key_id, agent->key_id) != 0;
-}
-
-/* A key that has just been retired, or is not active yet: keyd is ahead of what attestd knows. */
-static bool is_final(enum att_rc rc, const struct att_err *err)
-{
-    return rc == ATT_E_DENIED && strcmp(err->reason, "keyState") != 0;
-}
-
-/* False: the call is over, or it begins anew. */
-static bool goes_on(struct job *job, enum att_rc rc, const struct att_err *err)
-{
-    job->asking = NULL;
-    if (grpc_call_finished(job->call)) {
-        return false;
-    }
-    if (is_old(job)) {
-        job->due = true;
-        spiffed_peer_pump(job->peer);
-    } else if (is_final(rc, err)) { /* not by the entry any more, frozen, not on this host */
-        spiffed_finish_err(job, rc, err);
-    } else if (rc != ATT_OK) {
-        later(job, err);
-    } else {
-        return true;
-    }
-    return false;
-}
-
-static void exported(void *user, enum att_rc rc, const struct proc_msg *reply,
-                     const struct att_err *err)
-{
-    struct job *job = user;
-    if (!goes_on(job, rc, err)) {
-        return;
-    }
-    struct agent *agent = job->peer->agent;
-    struct grpc_bytes *bytes = encode(agent, reply->v[PROC_SIGN_EXPORT_REP_PKCS8].bytes);
-    if (!bytes) {
-        const struct att_err large = {.rc = ATT_E_LIMIT, .msg = "no memory for an answer"};
-        later(job, &large);
-        return;
-    }
-    job->ready = bytes;
-    job->ready_generation = agent->generation;
-    job->ready_bundle = spiffed_bundle_number(agent->spiffed, agent);
-    job->due = true; /* attestd and keyd may have been slow: is it still the same program? */
-    spiffed_peer_pump(job->peer);
-}
-
-/* Its peer is proved. False: nothing is ready, or what was is nobody's by now. */
-static bool deliver(struct job *job)
-{
-    struct grpc_bytes *bytes = job->ready;
-    bool good = bytes && !is_old(job);
-    job->ready = NULL;
-    if (good) {
-        job->due = false;
-        job->sent = true;
-        job->generation = job->ready_generation;
-        job->bundle_generation = job->ready_bundle;
-        grpc_call_send(job->call, bytes);
-    }
-    grpc_bytes_unref(bytes);
-    return good;
-}
-
-static void noted(void *user, enum att_rc rc, const struct proc_msg *reply,
-                  const struct att_err *err)
-{
-    struct job *job = user;
-    struct att_err why = {0};
-    const struct proc_value values[] = {
-        [PROC_SIGN_EXPORT_REQ_AGENT] = proc_text(job->agent),
-        [PROC_SIGN_EXPORT_REQ_KEY_ID] = proc_text(job->key_id),
-    };
-    (void)reply;
-    if (goes_on(job, rc, err) &&
-        ask_call(job->peer->spiffed->keyd, PROC_SIGN_EXPORT, values, 2, -1, job->peer->agent,
-                 exported, job, &job->asking, &why) != ATT_OK) {
-        later(job, &why);
-    }
-}
-
 /* ---- the job ------------------------------------------------------------------------------- */
 
-static void ask_attestd(struct job *job)
+static void respond(struct job *job)
 {
-    struct agent *agent = job->peer->agent;
-    struct att_err err = {0};
-    const struct proc_value values[] = {
-        [PROC_WORKLOAD_EXPORT_REQ_AGENT] = proc_text(agent->name),
-        [PROC_WORKLOAD_EXPORT_REQ_KEY_ID] = proc_text(agent->key_id),
-        [PROC_WORKLOAD_EXPORT_REQ_PID] = proc_num((uint64_t)job->peer->pid),
-        [PROC_WORKLOAD_EXPORT_REQ_UID] = proc_num(job->peer->uid),
-    };
-    job->entries = job->peer->entries;
-    memcpy(job->agent, agent->name, sizeof job->agent);
-    memcpy(job->key_id, agent->key_id, sizeof job->key_id);
-    if (ask_call(agent->spiffed->views, PROC_WORKLOAD_EXPORT, values, 4, -1, agent, noted, job,
-                 &job->asking, &err) != ATT_OK) {
-        later(job, &err);
+    const struct agent *agent = job->peer->agent;
+    struct grpc_bytes *bytes = encode(job->peer->agent, att_buf_slice(&job->key));
+    if (!bytes) {
+        const struct att_err large = {.rc = ATT_E_LIMIT, .msg = "no memory for an answer"};
+        spiffed_export_later(job, &large);
+        return;
     }
-}
-
-/* False: not known yet, or the call is over. */
-static bool may_have(struct job *job, struct agent *agent)
-{
-    if (job->agent[0] && strcmp(job->agent, agent->name) != 0) {
-        spiffed_finish(job, GRPC_PERMISSION_DENIED, "the caller became another agent meanwhile");
-    } else if (!spiffed_agent_known(agent)) {
-        spiffed_agent_refresh(agent);
-    } else if (!agent->chain || agent->not_after <= att_now_utc_s()) {
-        spiffed_finish(job, job->sent ? GRPC_PERMISSION_DENIED : GRPC_UNAVAILABLE,
-                       "noCertificate: no certificate is in force");
-    } else if (!agent->exportable) {
-        spiffed_finish(job, GRPC_PERMISSION_DENIED, STAYS);
-    } else if (!agent->spiffed->bundle.message) {
-        spiffed_bundle_refresh(agent->spiffed);
-    } else if (!spiffed_federation_known(agent->spiffed)) {
-        spiffed_federation_refresh(agent->spiffed);
-    } else {
-        return true;
-    }
-    return false;
+    spiffed_export_done(job);
+    job->due = false;
+    job->sent = true;
+    job->generation = agent->generation;
+    job->bundle_generation = spiffed_bundle_number(agent->spiffed, agent);
+    grpc_call_send(job->call, bytes);
+    grpc_bytes_unref(bytes);
 }
 
 void spiffed_svid_serve(struct job *job)
 {
-    struct agent *agent = job->peer->agent;
-    if (job->asking || deliver(job) || att_boottime_ms() < job->retry_ms || !may_have(job, agent)) {
+    const struct agent *agent = job->peer->agent;
+    if (job->asking || att_boottime_ms() < job->retry_ms || !spiffed_export_may(job, STAYS)) {
         return; /* due until it is known */
     }
-    bool same = job->sent && job->generation == agent->generation &&
-                job->bundle_generation == spiffed_bundle_number(agent->spiffed, agent);
-    if (!same && !spiffed_has_room(job)) {
-        return; /* due until others of this user have read theirs */
-    }
-    job->due = false;
-    if (!same) {
-        ask_attestd(job);
+    if (job->sent && job->generation == agent->generation &&
+        job->bundle_generation == spiffed_bundle_number(agent->spiffed, agent)) {
+        spiffed_export_done(job);
+        job->due = false;
+    } else if (spiffed_has_room(job) && spiffed_export_key(job)) {
+        respond(job);
     }
 }

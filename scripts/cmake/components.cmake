@@ -52,7 +52,8 @@ function(att_program name main lib dir)
 endfunction()
 
 # att_protobuf(name folder): the C code of every .proto of the folder, by protobuf-c. Generated code is not ours to warn
-# about, and is included as a system's header.
+# about, and is included as a system's header. Beside it NAME_descriptors[], NAME_descriptors_len: what protoc-c read, as
+# one google.protobuf.FileDescriptorSet with all imports.
 function(att_protobuf name folder)
     file(GLOB protos CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.proto)
     set(out ${CMAKE_BINARY_DIR}/proto)
@@ -65,7 +66,13 @@ function(att_protobuf name folder)
             DEPENDS ${proto} VERBATIM)
         list(APPEND sources ${out}/${stem}.pb-c.c)
     endforeach()
-    add_library(${name} STATIC ${sources})
+    add_custom_command(OUTPUT ${out}/${name}_descriptors.c
+        COMMAND ${ATT_PROTOC_C} --descriptor_set_out=${out}/${name}_descriptors.pb --include_imports
+                --proto_path=${CMAKE_SOURCE_DIR}/${folder} ${protos}
+        COMMAND ${CMAKE_COMMAND} -DFROM=${out}/${name}_descriptors.pb -DTO=${out}/${name}_descriptors.c
+                -DNAME=${name}_descriptors -P ${CMAKE_SOURCE_DIR}/scripts/cmake/embed.cmake
+        DEPENDS ${protos} ${CMAKE_SOURCE_DIR}/scripts/cmake/embed.cmake VERBATIM)
+    add_library(${name} STATIC ${sources} ${out}/${name}_descriptors.c)
     target_include_directories(${name} SYSTEM PUBLIC ${out})
     target_compile_options(${name} PRIVATE -w -fPIE)
     if(ATT_SANITIZE)

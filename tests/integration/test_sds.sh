@@ -7,56 +7,13 @@ set -euo pipefail
 # shellcheck source=../support/job.sh
 . "$ATT_SOURCE_DIR/tests/support/job.sh"
 [ "$(id -u)" = 0 ] || job_skip "processes of several users need root"
-for tool in setpriv protoc; do
-    command -v $tool > /dev/null || job_skip "no $tool"
-done
-/usr/bin/python3 -c 'import grpc, google.protobuf' 2> /dev/null || job_skip "no python3-grpcio"
 job_setup
 chmod 755 "$dir" "$dir/tmp" "$dir/run"
 ok() { echo "ok: $*"; }
 user=62001 stranger=62003
-socket=$dir/run/public/api.sock
-stubs=$dir/stubs
-mkdir "$stubs"
-protoc -I "$ATT_SOURCE_DIR/attestd/spiffe/proto" --python_out "$stubs" "$ATT_SOURCE_DIR/attestd/spiffe/proto/secret.proto"
-cp "$ATT_SOURCE_DIR/tests/support/spiffe/sds.py" "$stubs/"
-chmod -R a+rX "$stubs"
-as() { # as USER COMMAND…
-    local uid=$1
-    shift
-    PYTHONDONTWRITEBYTECODE=1 timeout 60 setpriv --reuid "$uid" --regid "$uid" --clear-groups \
-        /usr/bin/python3 "$stubs/sds.py" "$stubs" "$socket" "$@"
-}
-must() { # must EXPECTED FILTER USER COMMAND…
-    local expected=$1 filter=$2 got
-    shift 2
-    as "$@" > "$dir/tmp/must" 2> "$dir/tmp/must.err" || { cat "$dir/tmp/must.err"; job_fail "$*"; }
-    got=$(jq -r "$filter" "$dir/tmp/must" | tail -n 1)
-    # shellcheck disable=SC2053 # a pattern
-    [[ "$got" == $expected ]] || { cat "$dir/tmp/must"; job_fail "$*: $got, expected $expected"; }
-}
-log=$dir/log/stream.log
-follow() { # follow NAME…: a stream in the background that obeys what say writes
-    rm -f "$dir/tmp/say"
-    mkfifo "$dir/tmp/say"
-    PYTHONDONTWRITEBYTECODE=1 setpriv --reuid $user --regid $user --clear-groups \
-        /usr/bin/python3 "$stubs/sds.py" "$stubs" "$socket" stream "$@" < "$dir/tmp/say" > "$log" 2>&1 &
-    echo $! > "$dir/stream.pid"
-    disown -a
-    exec 8> "$dir/tmp/say"
-}
-did() { jq -r 'select(.did) | .did' "$log" > "$dir/tmp/did" && [ "$(wc -l < "$dir/tmp/did")" -ge "$1" ]; }
-said=0
-say() {
-    echo "$*" >&8
-    said=$((said + 1))
-    wait_for 30 did $said
-}
-answers() { jq -c 'select(.nonce)' "$log" 2> /dev/null; }
-count() { answers > "$dir/tmp/answers" && [ "$(wc -l < "$dir/tmp/answers")" = "$1" ]; }
-last() { answers | tail -n 1 | jq -r "$1"; }
-# What is done may be said after the call's end.
-code() { [ "$(jq -r 'select(.code) | .code' "$log" 2> /dev/null)" = "$1" ]; }
+# shellcheck source=../support/spiffe/sds.sh
+. "$ATT_SOURCE_DIR/tests/support/spiffe/sds.sh"
+sds_setup
 
 service=62010
 job_start_keyd() { job_start keyd "$bin/attestd-keyd" --config "$dir/attestd.yaml" --signer $service; }
@@ -88,14 +45,6 @@ entries $user
 wait_for 60 job_settled alpha
 
 # ---- refusals ----
-refused() { # refused CODE MESSAGE USER COMMAND…
-    local expected=$1 message=$2
-    shift 2
-    must "$expected" .code "$@"
-    got=$(jq -r .message "$dir/tmp/must" | tail -n 1)
-    # shellcheck disable=SC2053 # a pattern
-    [[ "$got" == $message ]] || job_fail "$*: $got, expected $message"
-}
 refused PERMISSION_DENIED "no agent's entry fits this process (notAssigned)" $stranger stream ROOTCA < /dev/null
 refused PERMISSION_DENIED "no agent's entry fits this process (notAssigned)" $stranger fetch ROOTCA
 refused INVALID_ARGUMENT "the request is no DiscoveryRequest" $user raw bytes=0affffff7f
@@ -108,9 +57,9 @@ refused INVALID_ARGUMENT "resource_names: default, the caller's SPIFFE ID, *" $u
 refused RESOURCE_EXHAUSTED "the request is longer than 64 KiB" $user raw long=70000
 refused INVALID_ARGUMENT "resource_names: default, *" $user fetch ROOTCA spiffe://bank.example/agent/beta
 refused INVALID_ARGUMENT "resource_names: default, *" $user fetch spiffe://other.example
-refused PERMISSION_DENIED "no private key is served by SDS*" $user fetch default
-refused PERMISSION_DENIED "no private key is served by SDS*" $user fetch spiffe://bank.example/agent/alpha
-refused PERMISSION_DENIED "no private key is served by SDS*" $user stream ROOTCA default < /dev/null
+refused PERMISSION_DENIED "the key of this agent never leaves its store*PKCS#11*attestd.v1.Signer*" $user fetch default
+refused PERMISSION_DENIED "the key of this agent never leaves its store*PKCS#11*attestd.v1.Signer*" $user fetch spiffe://bank.example/agent/alpha
+refused PERMISSION_DENIED "the key of this agent never leaves its store*PKCS#11*attestd.v1.Signer*" $user stream ROOTCA default < /dev/null
 ok "strangers, other messages and types, too many and too long names, unknown ones, a key that stays: refused, each with its reason"
 
 # ---- validation contexts ----
@@ -166,7 +115,6 @@ entries $user
 exec 8>&-
 wait_for 30 has_crl # the entries are in force again
 follow ROOTCA
-said=0
 wait_for 30 count 1
 say end
 wait_for 30 code OK

@@ -3,7 +3,7 @@
 
 streams.py many SOCKET N: N streams of Signer.Watch, 128 a connection; a JSON line when each was answered or has ended;
     goes on until standard input ends.
-streams.py exec SOCKET: one stream; after its first answer the process executes itself again as "after", which keeps the
+streams.py exec SOCKET [NAME]: one stream (with NAME: of SDS, for that secret); after its first answer the process executes itself again as "after", which keeps the
     connection and tells what comes on it.
 streams.py late SOCKET [AUDIENCE]: FetchX509SVID; after a line on standard input, answered or not, the process executes
     itself again as "after". With AUDIENCE: Signer.Chain until it is answered, then after a line FetchJWTSVID, and so on.
@@ -31,6 +31,8 @@ import hpack
 DATA, HEADERS, RST, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\4\x08\0\0\0\0\0\x3f\0\0\0"
 CALL = [(":method", "POST"), (":scheme", "http"), (":authority", "localhost"), ("te", "trailers"), ("content-type", "application/grpc")]
+
+SECRET = b"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
 class Connection:
@@ -115,9 +117,13 @@ def many(path, n):
     sys.stdin.read()
 
 
-def exec_itself(path):
+def exec_itself(path, name=""):
     one = connect(path)
-    one.call()
+    if name:
+        one.call("/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+                 b"\x1a" + bytes([len(name)]) + name.encode() + b"\x22" + bytes([len(SECRET)]) + SECRET, end=False)
+    else:
+        one.call()
     while not one.answered and not one.ended:
         one.read()
     print(json.dumps({"answered": len(one.answered)}), flush=True)
@@ -270,6 +276,6 @@ if __name__ == "__main__":
     elif sys.argv[1] == "late":
         late(*sys.argv[2:])
     elif sys.argv[1] == "exec":
-        exec_itself(sys.argv[2])
+        exec_itself(*sys.argv[2:])
     else:
         after(int(sys.argv[2]))

@@ -3,6 +3,8 @@
 #include "attestd/spiffe/sds_secret.h"
 #include "secret.pb-c.h"
 
+#include <openssl/bio.h>
+#include <openssl/pem.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -113,19 +115,72 @@ static void test_pem_of_what_is_not_der(void **state)
                                             "-----BEGIN X-----\nMAIFAA==\n-----END X-----\n");
 }
 
-/* Whoever sends it wipes it. */
-static void test_a_response_with_a_key_is_secret(void **state)
+/* Libcrypto's own PEM of the same bytes is the same text: lines that are full, cut, one alone. */
+static void test_pem_of_a_key(void **state)
+{
+    static const size_t lengths[] = {1, 47, 48, 49, 96, 138, 256};
+    uint8_t bytes[256];
+    struct att_err err = {0};
+    (void)state;
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        bytes[i] = (uint8_t)(i * 37 + 11);
+    }
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        char *expected = NULL;
+        att_autobuf pem = ATT_BUF_INIT(1024);
+        BIO *bio = BIO_new(BIO_s_mem());
+        assert_true(PEM_write_bio(bio, "PRIVATE KEY", "", bytes, (long)lengths[i]) > 0);
+        long len = BIO_get_mem_data(bio, &expected);
+        assert_int_equal(sds_pem_put_key(&pem, ATT_SLICE(bytes, lengths[i]), &err), ATT_OK);
+        assert_int_equal(pem.len, len);
+        assert_memory_equal(pem.ptr, expected, pem.len);
+        BIO_free(bio);
+    }
+    att_autobuf full = ATT_BUF_INIT(64);
+    assert_int_equal(sds_pem_put_key(&full, ATT_SLICE(bytes, 138), &err), ATT_E_NOMEM);
+    assert_string_equal(err.msg, "a private key");
+}
+
+static Envoy__Service__Secret__V3__DiscoveryResponse *respond(const struct sds_secret *secrets,
+                                                              size_t n, bool secret)
+{
+    struct grpc_bytes *bytes = sds_response_encode(secrets, n, "v1", "7");
+    assert_non_null(bytes);
+    assert_int_equal(bytes->secret, secret);
+    Envoy__Service__Secret__V3__DiscoveryResponse *got =
+        envoy__service__secret__v3__discovery_response__unpack(NULL, bytes->len - 5,
+                                                               bytes->data + 5);
+    grpc_bytes_unref(bytes);
+    assert_non_null(got);
+    assert_int_equal(got->n_resources, n);
+    assert_string_equal(got->version_info, "v1");
+    assert_string_equal(got->nonce, "7");
+    return got;
+}
+
+/* What has a key in it says so, and is wiped with its last reference; roots alone do not. */
+static void test_responses(void **state)
 {
     const struct sds_secret secrets[] = {
-        {.name = "ROOTCA", .trusted_ca = ATT_SLICE_LIT("a")},
-        {.name = "default", .chain = ATT_SLICE_LIT("b"), .key = ATT_SLICE_LIT("c")}};
+        {.name = "ROOTCA", .trusted_ca = ATT_SLICE_LIT("roots"), .crl = ATT_SLICE_LIT("lists")},
+        {.name = "default", .chain = ATT_SLICE_LIT("chain"), .key = ATT_SLICE_LIT("key")},
+    };
     (void)state;
-    for (size_t n = 1; n <= 2; n++) {
-        struct grpc_bytes *bytes = sds_response_encode(secrets, n, "v", "1");
-        assert_non_null(bytes);
-        assert_int_equal(bytes->secret, n == 2);
-        grpc_bytes_unref(bytes);
-    }
+    Envoy__Service__Secret__V3__DiscoveryResponse *got = respond(secrets, 1, false);
+    envoy__service__secret__v3__discovery_response__free_unpacked(got, NULL);
+    got = respond(secrets, 2, true);
+    Envoy__Service__Secret__V3__Secret *one = envoy__service__secret__v3__secret__unpack(
+        NULL, got->resources[1]->value.len, got->resources[1]->value.data);
+    assert_non_null(one);
+    assert_string_equal(one->name, "default");
+    assert_int_equal(one->type_case, ENVOY__SERVICE__SECRET__V3__SECRET__TYPE_TLS_CERTIFICATE);
+    assert_memory_equal(one->tls_certificate->certificate_chain->inline_bytes.data, "chain", 5);
+    assert_int_equal(one->tls_certificate->private_key->inline_bytes.len, 3);
+    assert_memory_equal(one->tls_certificate->private_key->inline_bytes.data, "key", 3);
+    envoy__service__secret__v3__secret__free_unpacked(one, NULL);
+    envoy__service__secret__v3__discovery_response__free_unpacked(got, NULL);
+    struct sds_secret many[SDS_NAMES_MAX + 1] = {0};
+    assert_null(sds_response_encode(many, SDS_NAMES_MAX + 1, "v1", "7"));
 }
 
 int main(void)
@@ -134,7 +189,8 @@ int main(void)
         cmocka_unit_test(test_requests_refused_one_by_one),
         cmocka_unit_test(test_what_a_request_means),
         cmocka_unit_test(test_pem_of_what_is_not_der),
-        cmocka_unit_test(test_a_response_with_a_key_is_secret),
+        cmocka_unit_test(test_pem_of_a_key),
+        cmocka_unit_test(test_responses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
