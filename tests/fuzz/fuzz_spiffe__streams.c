@@ -66,6 +66,8 @@ static void make_world(struct event_base *base, bool exportable)
     w = (struct world){.pidfd = pidfd};
     w.spiffed.entries = w.spiffed.standing = 1;
     w.spiffed.opts.base = base;
+    w.spiffed.federation.there = true; /* with no other trust domain */
+    w.spiffed.federation.known = w.spiffed.standing;
     w.spiffed.bundle.message = grpc_bytes_new(0);
     w.spiffed.bundle.generation = 7;
     memcpy(w.spiffed.bundle.trust_domain, "bank.example", 13);

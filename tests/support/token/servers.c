@@ -332,6 +332,9 @@ static enum att_rc attestd(void *user, const struct proc_peer *peer, const struc
     if (op->op == PROC_WORKLOAD_CRL) {
         return crl(op, request, ret_payload, err);
     }
+    if (op->op == PROC_WORKLOAD_FEDERATION) { /* like an attestd of before it */
+        return att_fail(err, ATT_E_UNSUPPORTED, "no operation %u", op->op);
+    }
     return op->op == PROC_WORKLOAD_IDENTIFY ? identify(peer, op, request, ret_payload, err)
                                             : view(op, request, ret_payload, err);
 }
