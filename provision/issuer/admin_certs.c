@@ -346,9 +346,9 @@ static enum att_rc verify_chain(struct issuer *issuer, X509 *cert, STACK_OF(X509
 static enum att_rc check_kept(const X509 *cert, struct att_err *err)
 {
     struct certs_key_holding holding = {0};
-    enum att_rc rc = certs_key_holding_get(cert, &holding, err);
-    if (rc) {
-        return rc;
+    if (certs_key_holding_get(cert, &holding, NULL)) { /* each that was issued here says it */
+        return issuer_refuse(err, ATT_E_AUTH, "certUntrusted",
+                             "client certificate: it does not say how its key is held");
     }
     return holding.store == CERTS_STORE_EXPORTABLE
                ? issuer_refuse(err, ATT_E_AUTH, "certExportable",
@@ -362,7 +362,6 @@ enum att_rc issuer_client_agent_verify(struct issuer *issuer, X509 *cert, STACK_
 {
     struct certs_cert_info info;
     enum att_rc rc = verify_chain(issuer, cert, sent, err);
-    rc = rc ? rc : check_kept(cert, err);
     rc = rc ? rc : certs_cert_info(cert, &info, err);
     if (rc) {
         return rc;
@@ -382,6 +381,7 @@ enum att_rc issuer_client_agent_verify(struct issuer *issuer, X509 *cert, STACK_
                            "client certificate %s is revoked, or none that was issued here",
                            info.serial_hex);
     }
+    rc = rc ? rc : check_kept(cert, err);
     att_buf_put(ret_id, id.ptr, id.len);
     return rc ? rc : att_buf_ok(ret_id, err);
 }
