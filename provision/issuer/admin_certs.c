@@ -346,8 +346,8 @@ static enum att_rc verify_chain(struct issuer *issuer, X509 *cert, STACK_OF(X509
 static enum att_rc check_kept(const X509 *cert, struct att_err *err)
 {
     struct certs_key_holding holding = {0};
-    if (certs_key_holding_get(cert, &holding, err) != ATT_OK) {
-        return issuer_refuse(err, ATT_E_AUTH, "certExportable",
+    if (certs_key_holding_get(cert, &holding, NULL)) { /* each that was issued here says it */
+        return issuer_refuse(err, ATT_E_AUTH, "certUntrusted",
                              "client certificate: it does not say how its key is held");
     }
     return holding.store == CERTS_STORE_EXPORTABLE
