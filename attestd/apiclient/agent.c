@@ -121,7 +121,8 @@ enum att_rc apiclient_sign(const struct apiclient_agent *agent,
                            const uint8_t digest[ATT_SHA256_LEN], struct att_buf *ret_sig,
                            struct att_err *err)
 {
-    Attestd__V1__SignRequest request = ATTESTD__V1__SIGN_REQUEST__INIT;
+    Attestd__V1__SignRequest request;
+    attestd__v1__sign_request__init(&request);
     request.algorithm = agent->type == APICLIENT_RSA ? ATTESTD__V1__ALGORITHM__ALGORITHM_RSA_PKCS1
                                                      : ATTESTD__V1__ALGORITHM__ALGORITHM_ECDSA;
     request.digest = (ProtobufCBinaryData){ATT_SHA256_LEN, (uint8_t *)(uintptr_t)digest};
@@ -194,7 +195,8 @@ enum att_rc apiclient_jwt(const char *socket_path, const char *audience, struct 
                           struct att_err *err)
 {
     char *audiences[] = {(char *)(uintptr_t)audience};
-    JWTSVIDRequest request = JWTSVIDREQUEST__INIT;
+    JWTSVIDRequest request;
+    jwtsvidrequest__init(&request);
     request.audience = audiences;
     request.n_audience = 1;
     att_autobuf packed = {0}, reply = ATT_BUF_INIT(APICLIENT_REPLY_MAX);
