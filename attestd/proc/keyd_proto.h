@@ -66,8 +66,9 @@ enum proc_keyd_op {
  *                                          hsm has "modules": [{"name", "keys", "keysMax", "state",
  *                                          "word", "reason", "pin", "waste": N, "token":
  *                                          {"manufacturer", "model", "serial"}} …], the default
- *                                          first (no token: it was not seen yet), and "elsewhere": [{"name", "keys"} …], modules
- *                                          that the configuration names no more
+ *                                          first (no token: it was not seen yet), and "elsewhere":
+ *                                          [{"name", "keys"} …], modules that the configuration
+ *                                          names no more
  *    "keys": N, "bad": ["<file set aside>", …], "frozen": ["<agent>", …],
  *    "sealing": {"pcr": "none" | "7" | "signed", and but for none: "open": bool, "opened": N,
  *            "refused": N, "pcrChanged": N, "keysOutside": N, "by": {"policy", "version", "boot",
@@ -190,9 +191,10 @@ enum { PROC_KEY_LIST_REP_RECORDS };
  * ATT_E_DENIED keyAuthorization), evidence (CBOR; keyStore must be this key's, keyName its Name or
  * keySpki the digest of its spki, hsm (where it is there) its module, hsmToken (where it is there)
  * what that module says of its token (INFO's "token"), and the identifier's agent this key's agent:
- * else ATT_E_DENIED evidenceKey, evidenceAgent), pcrSelection → certInfo (TPMS_ATTEST), certSig, attest, quoteSig, pcrs (JSON text), pubArea, srkPub, parentPub (empty:
- * the parent is the SRK). certInfo, certSig, pubArea and srkPub are empty where the store states
- * nothing by itself ("memory", "exportable").
+ * else ATT_E_DENIED evidenceKey, evidenceAgent), pcrSelection → certInfo (TPMS_ATTEST), certSig,
+ * attest, quoteSig, pcrs (JSON text), pubArea, srkPub, parentPub (empty: the parent is the SRK).
+ * certInfo, certSig, pubArea and srkPub are empty where the store states nothing by itself
+ * ("memory", "exportable").
  * "hsm": certInfo is what the module states of the key (CBOR, provision/evidence/hsmattrs.h),
  * certSig the key's r ‖ s (RSA: RSASSA-PSS) over SHA-256(keyAuthorization ‖ that); pubArea and
  * srkPub are empty. */
