@@ -120,7 +120,7 @@ job_stop issuerd
 job_stop logtpm
 cp -a "$dir/issuer" "$dir/issuer-new"
 cp -a "$dir/tpm-state" "$dir/tpm-new"
-put() { rm -rf "$dir/$1" && cp -a "$dir/$2" "$dir/$1"; }
+put() { rm -rf "${dir:?}/$1" && cp -a "$dir/$2" "$dir/$1"; }
 put issuer issuer-old
 tpm_restart
 start_refused logRolledBack
