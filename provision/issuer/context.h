@@ -134,7 +134,7 @@ struct issuer {
     atomic_bool log_broken;
     struct issuer_log_tpm *log_tpm; /* main thread; NULL: no TPM signs the log */
     atomic_bool log_waits;          /* published last with a failure that may pass */
-    int64_t log_ms; /* main thread: published last, by the boot clock */
+    int64_t log_ms;                 /* main thread: published last, by the boot clock */
     atomic_llong log_published, log_published_at; /* how many, and when it last was all */
     atomic_int health;                            /* enum issuer_health */
     atomic_llong turned_ms; /* when the main loop looked last, by the boot clock; 0: not yet */

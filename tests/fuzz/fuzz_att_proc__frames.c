@@ -61,8 +61,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (proc_frame_parse(ATT_SLICE(data, size), &frame, &err) != ATT_OK) {
         return 0;
     }
-    const struct proc_op *const tables[] = {proc_keyd_table, proc_sign_table, proc_who_table,
-                                            proc_workload_table, proc_hsm_table, proc_logtpm_table};
+    const struct proc_op *const tables[] = {proc_keyd_table, proc_sign_table,
+                                            proc_who_table,  proc_workload_table,
+                                            proc_hsm_table,  proc_logtpm_table};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
         try_table(tables[i], &frame);
     }

@@ -28,7 +28,7 @@ start_refused() {
     [ "$got" = 1 ] && grep -q "$1" "$dir/tmp/refused" || { cat "$dir/tmp/refused"; job_fail "start: exit $got, expected $1"; }
 }
 tpm_says() { grep -q "logtpm.tpm-not-ready.*$1" "$dir/log/logtpm.log"; }
-tpm_restart() { job_stop logtpm "${1:-TERM}" && : > "$dir/log/logtpm.log" && logtpm_start; }
+tpm_restart() { job_stop logtpm && : > "$dir/log/logtpm.log" && logtpm_start; }
 tpm_refuses() { tpm_restart && wait_for 20 tpm_says "$1" && start_refused "$1"; }
 
 # ---- an older log gets a second signature -------------------------------------------------------------------
@@ -120,7 +120,7 @@ job_stop issuerd
 job_stop logtpm
 cp -a "$dir/issuer" "$dir/issuer-new"
 cp -a "$dir/tpm-state" "$dir/tpm-new"
-put() { rm -rf "$dir/$1" && cp -a "$dir/$2" "$dir/$1"; }
+put() { rm -rf "${dir:?}/$1" && cp -a "$dir/$2" "$dir/$1"; }
 put issuer issuer-old
 tpm_restart
 start_refused logRolledBack
