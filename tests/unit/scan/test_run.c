@@ -290,11 +290,12 @@ static void test_links(void **state)
     text("/opt/x.service", "[Service]\nEnvironment=X_TOKEN=" TOKEN "\n");
     folders_of("/etc/systemd/system/x");
     assert_int_equal(symlink("/../../opt/x.service", at("/etc/systemd/system/x.service")), 0);
-    assert_int_equal(symlink("/opt/x.service", at("/etc/systemd/system/y.service")), 0);
+    text("/opt/y.service", "[Service]\nEnvironment=Y_TOKEN=" TOKEN "\n");
+    assert_int_equal(symlink("/opt/y.service", at("/etc/systemd/system/y.service")), 0);
     assert_int_equal(lchown(at("/etc/systemd/system/y.service"), 1000, 1000), 0);
     run();
     expect("/etc/systemd/system/x.service", "X_TOKEN", 2, SCAN_GENERIC, "x.service");
-    assert_null(find("/etc/systemd/system/y.service", "X_TOKEN"));
+    assert_null(find("/etc/systemd/system/y.service", "Y_TOKEN"));
     /* A hard link to somebody else's file, as a kernel without protected_hardlinks allows. */
     assert_int_equal(unlink(at("/home/bob/.netrc")), 0);
     char from[4096];
