@@ -41,7 +41,7 @@ int64_t agent_sched_latest_start(int64_t not_before, int64_t not_after, int64_t 
  * behind that then is not believed. */
 static int64_t boot_of(const struct agent_dates *dates, int64_t at)
 {
-    int64_t fresh = dates->not_before + BACKDATE_S;
+    int64_t fresh = dates->not_before + (dates->not_backdated ? 0 : BACKDATE_S);
     int64_t ref = dates->installed_at > fresh ? dates->installed_at : fresh;
     return dates->installed_boot_ms + (at - ref) * 1000;
 }

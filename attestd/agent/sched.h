@@ -21,6 +21,9 @@ struct agent_dates {
     int64_t installed_boot_ms;     /* CLOCK_BOOTTIME */
     int64_t renew_at;              /* UTC seconds */
     bool same_boot;                /* installed_boot_ms belongs to this boot */
+    /* From another server than an attest-issuerd: notBefore may be the very moment of issuing. Not
+     * on disk. */
+    bool not_backdated;
 };
 
 /* Half of the lifetime ± 10 % (45 to 55 % of it). slot of slots (slot < slots, slots ≥ 1) places

@@ -61,6 +61,7 @@ static enum att_rc load_one(struct host *host, const char *name, struct att_err 
         return rc == ATT_E_PARSE ? ATT_OK : att_fail(err, rc, "%s", why.msg);
     }
     rec.dates.same_boot = strcmp(rec.boot_id, host->boot_id) == 0;
+    rec.dates.not_backdated = rec.identifier[0] != '\0';
     agent_retired_loaded(&rec, host_now());
     bool settled = !agent_life_serving(&rec.life) || settle_chain(host, &rec);
     HOST_LOCKED(host);

@@ -214,6 +214,20 @@ static enum att_rc bind_account(struct host *host, struct acme_client *client, b
     return acme_client_new_account(client, NULL, (struct att_slice){0}, false, err);
 }
 
+/* Orders of the issuer before are not asked for at the new one. Those that a worker is at end by
+ * what it answers. Under lock. */
+static void drop_orders(struct host *host)
+{
+    for (size_t i = 0; i < agent_registry_count(host->reg); i++) {
+        struct agent *agent = agent_registry_at(host->reg, i);
+        if (!agent->busy && agent->rec.order_url[0] &&
+            agent_life_apply(&agent->rec.life, AGENT_EV_ORDER_DEAD, NULL) == ATT_OK) {
+            agent->rec.order_url[0] = '\0';
+            agent->not_before_ms = 0;
+        }
+    }
+}
+
 /* Another issuer than the one that the record speaks of: nothing of the record holds there. */
 enum att_rc host_issuer_check(struct host *host, struct att_err *err)
 {
@@ -229,6 +243,7 @@ enum att_rc host_issuer_check(struct host *host, struct att_err *err)
         host->rec = (struct host_record){0};
         host->view_version = host->view_kept = 0;
         host->generation++;
+        drop_orders(host);
     }
     memcpy(host->rec.issuer_url, issuer.url, sizeof(issuer.url));
     memcpy(host->rec.ca_sha256, issuer.ca_sha256_hex, sizeof(issuer.ca_sha256_hex));

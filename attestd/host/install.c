@@ -204,7 +204,8 @@ static void fill_record(struct host *host, struct agent_record *rec,
                                       .not_after = info->not_after,
                                       .installed_at = now.utc_s,
                                       .installed_boot_ms = now.boot_ms,
-                                      .same_boot = true};
+                                      .same_boot = true,
+                                      .not_backdated = rec->identifier[0] != '\0'};
     if (rec->identifier[0]) { /* nobody said it before */
         rec->lifetime_s = info->not_after - info->not_before;
     }

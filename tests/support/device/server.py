@@ -65,7 +65,7 @@ def authority(text):
 
 def leaf(ca, public, sans, eku, begin=None, end=None, is_ca=False, subject=None):
     key, cert = ca
-    usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
+    usage = x509.KeyUsage(True, False, False, False, False, is_ca, False, False, False)
     builder = (x509.CertificateBuilder().subject_name(subject or x509.Name([]))
                .issuer_name(cert.subject).public_key(public)
                .serial_number(x509.random_serial_number())
@@ -106,7 +106,7 @@ def certificate(server, order):
     elif what == "noeku":
         eku = ExtendedKeyUsageOID.CODE_SIGNING
     elif what == "isca":
-        more = {"is_ca": True}
+        more = {"is_ca": True, "subject": name("a CA")}
     return pem(leaf(ca, public, sans, eku, **more))
 
 

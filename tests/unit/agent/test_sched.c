@@ -172,9 +172,32 @@ static void test_clock_jump(void **state)
     assert_int_equal(agent_clock_observe(&clock, 5025000, 24001), 0);
 }
 
+/* Another server need not backdate: its certificate is not due, nor over, a minute early. */
+static void test_not_backdated(void **state)
+{
+    (void)state;
+    struct agent_dates dates = {.not_before = 1000000,
+                                .not_after = 1000090,
+                                .installed_at = 1000001,
+                                .installed_boot_ms = 5000,
+                                .renew_at = 1000045,
+                                .same_boot = true,
+                                .not_backdated = true};
+    struct agent_now now = {.utc_s = 1000002, .boot_ms = 6000};
+    assert_false(agent_sched_due(&dates, now));
+    assert_false(agent_sched_expired(&dates, now));
+    assert_int_equal(agent_sched_wait_ms(&dates, now), 43000);
+    now = (struct agent_now){.utc_s = 1000046, .boot_ms = 50000};
+    assert_true(agent_sched_due(&dates, now));
+    assert_false(agent_sched_expired(&dates, now));
+    now.boot_ms = 5000 + 90000; /* also with a wall clock that stands */
+    assert_true(agent_sched_expired(&dates, now));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_not_backdated),
         cmocka_unit_test(test_expired_by_either_clock),
         cmocka_unit_test(test_clock_a_day_ahead),
         cmocka_unit_test(test_clock_a_day_back),
