@@ -138,7 +138,8 @@ as $user key default > "$dir/tmp/key.pem"
 openssl pkey -in "$dir/tmp/key.pem" -noout || job_fail "no key"
 wiped() { "$ATT_SOURCE_DIR/tests/support/spiffe/memory.py" "$(job_pid spiffed)" < "$dir/tmp/key.pem" > "$dir/tmp/memory" 2>&1; }
 wait_for 10 wiped || job_fail "a key is left in spiffed: $(cat "$dir/tmp/memory")"
-held=$(cat "$dir/tmp/key.pem") # so that it is here
+# shellcheck disable=SC2034 # it is to be here
+held=$(cat "$dir/tmp/key.pem")
 ! "$ATT_SOURCE_DIR/tests/support/spiffe/memory.py" $$ < "$dir/tmp/key.pem" > "$dir/tmp/held" 2>&1 || job_fail "not found where it is: $(cat "$dir/tmp/held")"
 unset held
 rm "$dir/tmp/key.pem"
