@@ -64,10 +64,12 @@ static const struct {
                                  "profile, where the resource takes Entra tokens (AGENTS.md, "
                                  "\"Exchanged for a service's own token\"; not tried against the "
                                  "service)"},
-    [SCAN_WAY_AWS] = {"aws-web-identity",
-                      "attestctl token NAME --audience sts.amazonaws.com --out FILE --refresh, and "
-                      "AWS_WEB_IDENTITY_TOKEN_FILE, AWS_ROLE_ARN (AGENTS.md, \"Exchanged for a "
-                      "service's own token\"; not tried against the service)"},
+    [SCAN_WAY_AWS] =
+        {"aws", "IAM Roles Anywhere by the agent's own key: credential_process = attestctl "
+                "token NAME --exchange PROFILE (AGENTS.md, \"AWS IAM Roles Anywhere\"); or STS "
+                "by web identity: attestctl token NAME --audience sts.amazonaws.com --out FILE "
+                "--refresh, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN (neither was tried "
+                "against the service)"},
     [SCAN_WAY_JWT] = {"jwt-svid",
                       "a JWT-SVID, where the service can be told to trust the issuer: "
                       "FetchJWTSVID, or attestctl token NAME --audience A (AGENTS.md, \"Tokens for "

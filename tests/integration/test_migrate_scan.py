@@ -116,7 +116,7 @@ def make_tree():
         f"DATABASE_URL=postgres://app:{canary(16)}@db/app\nKEY=\"{pem()}\"\n"
         f"AZ='DefaultEndpointsProtocol=https;AccountName=a;AccountKey={canary(86)}=='\n"
         f"ADMIN_PASSWORD={canary(14)}\n{canary(40)}\n",
-        ("AWS_SECRET_ACCESS_KEY", "aws-secret-access-key", "aws-web-identity", 1),
+        ("AWS_SECRET_ACCESS_KEY", "aws-secret-access-key", "aws", 1),
         ("ACME_API_TOKEN", "secret", "depends", 2),
         ("DATABASE_URL", "database-password", "mutual-tls", 3),
         ("KEY", "private-key", "pkcs11", 4),
@@ -129,8 +129,8 @@ def make_tree():
     put("/home/bob/.aws/credentials",
         f"[default]\naws_access_key_id = AKIA{canary(16, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567')}\n"
         f"aws_secret_access_key = {canary(40)}\n",
-        ("aws_access_key_id", "aws-access-key-id", "aws-web-identity", 2),
-        ("aws_secret_access_key", "aws-secret-access-key", "aws-web-identity", 3))
+        ("aws_access_key_id", "aws-access-key-id", "aws", 2),
+        ("aws_secret_access_key", "aws-secret-access-key", "aws", 3))
     put("/home/bob/.config/gcloud/application_default_credentials.json",
         json.dumps({"type": "authorized_user", "client_secret": canary(24), "refresh_token": "1//0" + canary(60)},
                    indent=1),
