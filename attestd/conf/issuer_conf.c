@@ -190,7 +190,8 @@ static bool fill_defaults(struct conf_issuer *conf, const struct conf_node *root
     ok = ok && conf_hsm_defaults(conf->hsm) && ca_defaults(conf->ca) &&
          conf_dns_defaults(conf, root) && conf_devices_defaults(conf) &&
          conf_limits_defaults(conf, root) && conf_admin_defaults(conf) &&
-         conf_jwt_defaults(conf->jwt) && conf_federation_defaults(conf->federation) && conf_log_tpm_defaults(conf);
+         conf_jwt_defaults(conf->jwt) && conf_federation_defaults(conf->federation) &&
+         conf_log_tpm_defaults(conf);
     const struct conf_node *list = conf_tree_get(root, "profiles");
     const struct conf_node *given = list ? list->first : NULL;
     for (unsigned i = 0; ok && i < conf->n_profiles; i++, given = given->next) {

@@ -316,7 +316,7 @@ struct conf_issuer {
     struct conf_ca *ca;                 /* NULL: the defaults */
     struct conf_jwt *jwt;               /* NULL: no tokens */
     struct conf_federation *federation; /* NULL: none */
-    struct conf_log_tpm *log_tpm; /* NULL: no TPM signs the log */
+    struct conf_log_tpm *log_tpm;       /* NULL: no TPM signs the log */
     struct conf_attestd_hsm *hsm;       /* for attestd-hsmd --issuer; NULL: no key is in an HSM */
     /* Metrics and health: ADDRESS:PORT, "unix:PATH" (unix:run_dir/metrics.sock), or "none" */
     char *metrics_listen;

@@ -155,10 +155,10 @@ struct host {
     size_t n_spares;
     STACK_OF(X509) * bundle;
     struct host_crls crls;
-    json_t *token_view;                 /* host_tokens_view; NULL: none yet */
-    struct host_federation *federation; /* of the view in force; NULL: none yet */
-    struct host_selectors *selectors;   /* of the view in force; NULL: none yet */
-    struct host_local *local;           /* this host's own rules; never NULL once it runs */
+    json_t *token_view;                   /* host_tokens_view; NULL: none yet */
+    struct host_federation *federation;   /* of the view in force; NULL: none yet */
+    struct host_selectors *selectors;     /* of the view in force; NULL: none yet */
+    struct host_local *local;             /* this host's own rules; never NULL once it runs */
     struct conf_acme_agents *acme_agents; /* read, and not in force yet; NULL: none */
     struct host_workload_counts workload_counts;
     struct host_measuring measuring;
@@ -198,7 +198,7 @@ struct host {
     struct host_tokens *tokens;
     struct att_ctl_server *ctl;
     struct web_plain *metrics; /* NULL: none wanted */
-    struct host_notes notes; /* with a lock of its own */
+    struct host_notes notes;   /* with a lock of its own */
     struct proc_caller *whod;
     struct proc_caller *measurer; /* whod again, for what may take long */
     struct proc_server *workload_server;

@@ -34,7 +34,7 @@ struct acme_http_config {
      * the client lives; NULL: none. */
     const STACK_OF(X509) * client_chain;
     EVP_PKEY *client_key;
-    bool system_roots;        /* of the distribution, as libcurl finds them */
+    bool system_roots; /* of the distribution, as libcurl finds them */
     acme_http_peer_fn *peer;
     void *peer_user;
     acme_http_address_fn *address; /* NULL: any */
