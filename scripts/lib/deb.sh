@@ -14,7 +14,7 @@ deb_earlier() {
     tree=$(mktemp -d)
     dpkg-deb -R "$1" "$tree"
     version=$(dpkg-deb -f "$1" Version)
-    sed -i "s/^Version: .*/Version: $version~earlier/; s/attestctl (= [^)]*)/attestctl (= $version~earlier)/" "$tree/DEBIAN/control"
+    sed -i "s/^Version: .*/Version: $version~earlier/; s/\(attestctl\|attest-issuerd\) (= [^)]*)/\1 (= $version~earlier)/g" "$tree/DEBIAN/control"
     dpkg-deb --root-owner-group -b "$tree" "$2" > /dev/null
     rm -rf "$tree"
 }
