@@ -307,7 +307,7 @@ def start(env, args=(), uid=None):
             os.setgid(uid)
             os.setuid(uid)
     process = subprocess.Popen(["/bin/sleep", "300", *args] if not args else ["/bin/sh", "-c", "sleep 300; true", *args],
-                               env={"PATH": "/usr/bin:/bin", **env}, preexec_fn=become)
+                               env={"PATH": "/usr/bin:/bin", **env}, preexec_fn=become, start_new_session=True)
     return process
 
 
@@ -341,7 +341,7 @@ def test_processes():
         slow(mine, other)
     finally:
         for process in all_of:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # the shell's sleep, too, which would hold the test's output
             process.wait()
 
 
