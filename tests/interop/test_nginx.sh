@@ -30,7 +30,10 @@ job_start tokend "$bin/attestd-tokend" --config "$dir/attestd.yaml"
 wait_for 10 test -S "$dir/run/public/pkcs11.sock"
 wait_for 60 job_host_known
 ctl host approve "$(job_host_id)" --label job > /dev/null
-entry() { # entry WORKLOAD
+view_is_new() { [ "$(ctl --json status | jq .enrolment.viewVersion)" -gt "$1" ]; }
+entry() { # entry WORKLOAD: until the host has it; a worker that asked before would be nobody's for ever
+    local version
+    version=$(ctl --json status | jq .enrolment.viewVersion)
     cat > "$dir/agents.yaml" << END
 trust_domain: bank.example
 agents:
@@ -42,6 +45,7 @@ agents:
     profile: trading
 END
     ctl entry apply -f "$dir/agents.yaml" > /dev/null
+    wait_for 30 view_is_new "$version"
 }
 master="{uid: 0, exe_sha256: [$nginx_sha]}" worker="{uid: $worker_uid, exe_sha256: [$nginx_sha]}"
 entry "[$master, $worker]"
