@@ -1,6 +1,7 @@
 #include "attestd/host/federation.h"
 
 #include "attestd/base/hash.h"
+#include "attestd/base/log.h"
 #include "attestd/agent/registry.h"
 #include "attestd/proc/caller.h"
 #include "certs/bundle.h"
@@ -48,12 +49,33 @@ static enum att_rc parse_roots(const char *pem, struct host_federated *ret, stru
 static enum att_rc parse_keys(const json_t *keys, struct host_federated *ret, struct att_err *err)
 {
     ret->keys = ATT_BUF_INIT(PROC_JWT_KEYS_MAX);
-    if (!json_is_array(keys)) {
-        return att_fail(err, ATT_E_PARSE, "keys: expected an array");
-    }
     att_autojson *set = json_pack("{s:O}", "keys", keys);
     return set ? att_json_dump(set, false, &ret->keys, err)
                : att_fail(err, ATT_E_NOMEM, "no memory for keys");
+}
+
+/* What is in a bundle is another trust domain's word. The issuer has looked at it, perhaps with an
+ * OpenSSL that knows more than this host's: what cannot be read here costs that trust domain's
+ * agents their trust, and not this host its view. */
+static enum att_rc parse_bundle(const char *pem, const json_t *keys, struct host_federated *ret,
+                                struct att_err *err)
+{
+    struct att_err why = {0};
+    enum att_rc rc = parse_roots(pem, ret, &why);
+    rc = rc == ATT_OK ? parse_keys(keys, ret, &why) : rc;
+    if (rc == ATT_OK) {
+        return ATT_OK;
+    }
+    if (rc == ATT_E_NOMEM) {
+        return att_fail(err, rc, "%s", why.msg);
+    }
+    att_err_prefix(&why, "the bundle of %.80s is left out", ret->trust_domain);
+    att_log_err(ATT_ERROR, "federation.unreadable", &why);
+    att_buf_done(&ret->roots);
+    att_buf_done(&ret->keys);
+    ret->n_roots = 0;
+    att_autojson *none = json_array();
+    return parse_keys(none, ret, err);
 }
 
 static enum att_rc parse_one(const json_t *obj, const char *own, struct host_federation *all,
@@ -79,8 +101,11 @@ static enum att_rc parse_one(const json_t *obj, const char *own, struct host_fed
     memcpy(ret->trust_domain, name, strlen(name) + 1);
     all->n++; /* what is in it is freed with the rest */
     rc = att_json_str(obj, "roots", &pem, err);
-    rc = rc == ATT_OK ? parse_roots(pem, ret, err) : rc;
-    return rc == ATT_OK ? parse_keys(json_object_get(obj, "keys"), ret, err) : rc;
+    const json_t *keys = json_object_get(obj, "keys");
+    if (rc == ATT_OK && !json_is_array(keys)) {
+        rc = att_fail(err, ATT_E_PARSE, "keys: expected an array");
+    }
+    return rc == ATT_OK ? parse_bundle(pem, keys, ret, err) : rc;
 }
 
 /* ---- who is given it --------------------------------------------------------------------------

@@ -11,6 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#define DEVICE_LIFE_LEAST_S 60
+#define CLOCK_BEHIND_MOST_S 86400 /* of another server's word on what time it is */
+
 /* ---- checks of a downloaded chain --------------------------------------------------------------
  */
 
@@ -42,6 +45,23 @@ static enum att_rc bundle_copy(struct host *host, STACK_OF(X509) * *ret_roots, s
     return ATT_OK;
 }
 
+/* Another server than an attest-issuerd may say anything. Its certificates are not renewed without
+ * pause, nor written down with a time that is none when it is read again. */
+static enum att_rc check_dates(const struct agent_record *rec, const struct certs_cert_info *info,
+                               int64_t at, struct att_err *err)
+{
+    if (!rec->identifier[0] ||
+        (info->not_before >= 0 && info->not_after - at >= DEVICE_LIFE_LEAST_S)) {
+        return ATT_OK;
+    }
+    enum att_rc rc = att_fail(err, ATT_E_AUTH,
+                              "the certificate is valid for %lld s from now, expected at least %d, "
+                              "and not from before 1970",
+                              (long long)(info->not_after - at), DEVICE_LIFE_LEAST_S);
+    att_err_reason(err, "chainDates");
+    return rc;
+}
+
 enum att_rc host_chain_check(struct host *host, struct att_slice pem,
                              const struct agent_record *rec, struct att_slice spki,
                              struct certs_cert_info *ret_info, char *ret_boot, size_t boot_size,
@@ -65,7 +85,9 @@ enum att_rc host_chain_check(struct host *host, struct att_slice pem,
     int64_t now = att_now_utc_s();
     /* A wall clock that is behind must not stop renewals: the issuer, over TLS, just made this. One
      * that is ahead makes the chain useless here, and the check below says so. */
-    int64_t at = now < info.not_before ? info.not_before : now;
+    bool behind = now < info.not_before &&
+                  !(rec->identifier[0] && info.not_before - now > CLOCK_BEHIND_MOST_S);
+    int64_t at = behind ? info.not_before : now;
     if (at != now) {
         att_log(ATT_WARN, "clock.behind", ATT_S("agent", rec->name),
                 ATT_N("seconds", info.not_before - now));
@@ -74,6 +96,9 @@ enum att_rc host_chain_check(struct host *host, struct att_slice pem,
         chain, roots, rec->identifier[0] ? CERTS_PURPOSE_DEVICE : CERTS_PURPOSE_WORKLOAD, at, err);
     if (rc == ATT_OK) {
         rc = check_identity(leaf, rec, spki, err);
+    }
+    if (rc == ATT_OK) {
+        rc = check_dates(rec, &info, at, err);
     }
     if (rc != ATT_OK) {
         return rc;

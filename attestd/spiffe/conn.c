@@ -420,6 +420,7 @@ void grpc_conn_free(struct grpc_conn *conn)
             event_free(events[i]);
         }
     }
+    wipe_out(conn, conn->out_len); /* what was not read any more */
     nghttp2_session_del(conn->session);
     att_close(&conn->fd);
     if (conn->user) {

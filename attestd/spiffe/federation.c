@@ -189,7 +189,9 @@ static void heard(void *user, enum att_rc rc, const struct proc_msg *reply,
     struct federation *federation = &spiffed->federation;
     struct federated_set *set = federation->coming;
     federation->asking = NULL;
-    if (rc == ATT_E_UNSUPPORTED || rc == ATT_E_PROTOCOL) { /* an attestd of before this one */
+    if (rc == ATT_E_UNSUPPORTED || (rc == ATT_E_PROTOCOL && !federation->there && !set->n)) {
+        set_free(set); /* an attestd of before this one, or a part of another's */
+        federation->coming = NULL;
         federation->coming_number = 0;
         complete(spiffed);
         return;

@@ -9,6 +9,7 @@
 
 #include <openssl/x509v3.h>
 #include <string.h>
+#include <strings.h>
 
 #define VALUES_MAX 8192
 
@@ -39,8 +40,9 @@ static enum att_rc begin(struct federation_bundle *bundle, struct att_err *err)
 /* X509-SVID §3.1: a signing certificate that has a SPIFFE ID has its trust domain's. */
 static bool names_another(const X509 *cert, const char *trust_domain)
 {
-    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
-    bool another = false;
+    int found = -1;
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, &found, NULL);
+    bool another = !names && found != -1; /* there twice, or not to be read */
     for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
         const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
         struct certs_spiffe_id id;
@@ -50,7 +52,7 @@ static bool names_another(const X509 *cert, const char *trust_domain)
         const ASN1_IA5STRING *uri = name->d.uniformResourceIdentifier;
         struct att_slice text =
             ATT_SLICE(ASN1_STRING_get0_data(uri), (size_t)ASN1_STRING_length(uri));
-        if (text.len >= 9 && memcmp(text.ptr, "spiffe://", 9) == 0) {
+        if (text.len >= 9 && strncasecmp((const char *)text.ptr, "spiffe://", 9) == 0) {
             another = another || certs_spiffe_parse(text, &id, NULL) != ATT_OK ||
                       !att_slice_eq_str(id.trust_domain, trust_domain);
         }
@@ -179,6 +181,15 @@ static enum att_rc take_key(const json_t *jwk, struct federation_bundle *bundle,
 
 /* ---- the set --------------------------------------------------------------------------------- */
 
+/* A host hands them on as one text, and so do agents' answers. */
+static enum att_rc check_keys_text(const struct federation_bundle *bundle, struct att_err *err)
+{
+    att_autobuf text = ATT_BUF_INIT(FEDERATION_KEYS_TEXT_MAX);
+    return att_json_dump(bundle->keys, false, &text, NULL) == ATT_OK
+               ? ATT_OK
+               : refuse(err, ATT_E_LIMIT, "bundleKeys", "more than 60 KiB of keys of JWT-SVIDs");
+}
+
 static enum att_rc take_elements(const json_t *keys, const char *trust_domain,
                                  struct federation_bundle *bundle, struct att_err *err)
 {
@@ -230,7 +241,8 @@ static enum att_rc take_set(const json_t *json, const char *trust_domain,
     if (json_array_size(keys) > FEDERATION_ELEMENTS_MAX) {
         return refuse(err, ATT_E_LIMIT, "bundleKeys", "keys: more than 128 elements");
     }
-    return take_elements(keys, trust_domain, bundle, err);
+    enum att_rc rc = take_elements(keys, trust_domain, bundle, err);
+    return rc == ATT_OK ? check_keys_text(bundle, err) : rc;
 }
 
 enum att_rc federation_bundle_parse(struct att_slice text, const char *trust_domain,
@@ -300,23 +312,60 @@ enum att_rc federation_bundle_from_json(const json_t *json, struct federation_bu
     return ATT_OK;
 }
 
+static bool has_root_key(const struct federation_bundle *bundle, const X509 *root)
+{
+    for (int i = 0; i < sk_X509_num(bundle->roots); i++) {
+        if (EVP_PKEY_eq(X509_get0_pubkey(sk_X509_value(bundle->roots, i)),
+                        X509_get0_pubkey(root)) == 1) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool has_key(const struct federation_bundle *bundle, const json_t *key)
+{
+    for (size_t i = 0; i < json_array_size(bundle->keys); i++) {
+        if (federation_jwk_same(json_array_get(bundle->keys, i), key)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 const char *federation_bundle_shared(const struct federation_bundle *a,
                                      const struct federation_bundle *b)
 {
     for (int i = 0; i < sk_X509_num(a->roots); i++) {
-        for (int k = 0; k < sk_X509_num(b->roots); k++) {
-            if (EVP_PKEY_eq(X509_get0_pubkey(sk_X509_value(a->roots, i)),
-                            X509_get0_pubkey(sk_X509_value(b->roots, k))) == 1) {
-                return "a root";
-            }
+        if (has_root_key(b, sk_X509_value(a->roots, i))) {
+            return "a root";
         }
     }
     for (size_t i = 0; i < json_array_size(a->keys); i++) {
-        for (size_t k = 0; k < json_array_size(b->keys); k++) {
-            if (federation_jwk_same(json_array_get(a->keys, i), json_array_get(b->keys, k))) {
-                return "a key of JWT-SVIDs";
-            }
+        if (has_key(b, json_array_get(a->keys, i))) {
+            return "a key of JWT-SVIDs";
         }
     }
     return NULL;
+}
+
+static bool is_within(const struct federation_bundle *a, const struct federation_bundle *b)
+{
+    for (int i = 0; i < sk_X509_num(a->roots); i++) {
+        if (!has_root_key(b, sk_X509_value(a->roots, i))) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < json_array_size(a->keys); i++) {
+        if (!has_key(b, json_array_get(a->keys, i))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool federation_bundle_same(const struct federation_bundle *a, const struct federation_bundle *b)
+{
+    bool any = sk_X509_num(a->roots) > 0 || json_array_size(a->keys) > 0;
+    return any && is_within(a, b) && is_within(b, a);
 }

@@ -12,6 +12,7 @@
 #define FEDERATION_ROOTS_MAX     32
 #define FEDERATION_ROOTS_DER_MAX ((size_t)64 << 10) /* bytes, of all roots together */
 #define FEDERATION_KEYS_MAX      32
+#define FEDERATION_KEYS_TEXT_MAX ((size_t)60 << 10) /* bytes of JSON, of all keys together */
 #define FEDERATION_KID_MAX       255
 
 /* federation_bundle_done. A bundle without anything is one: all trust is withdrawn (§4.1.3). */
@@ -28,14 +29,15 @@ void federation_bundle_done(struct federation_bundle *bundle);
 /* text: of trust_domain, by the word of its endpoint. Elements whose "use" is missing or another
  * are ignored (§4.2.2). ATT_E_PARSE (ATT_E_LIMIT: the first two), by reason:
  *   bundleSize        more than FEDERATION_BUNDLE_MAX bytes
- *   bundleKeys        more elements, roots, bytes of roots or keys than the above
+ *   bundleKeys        more elements, roots, keys, or bytes of either, than the above
  *   bundleForm        not a JSON object without duplicates, "keys" no array of objects, sequence
  *                     or hint no whole number of at least 0
  *   bundlePrivateKey  private or symmetric key material, in whichever element
  *   bundleRoot        x509-svid: x5c is not exactly one certificate, that of a self-signed CA; or
  *                     it is there twice
  *   bundleRootKey     … the element's own key is not its certificate's
- *   bundleDomain      … the certificate says (URI name) that it is another trust domain's
+ *   bundleDomain      … the certificate says (URI name) that it is another trust domain's, or its
+ *                     names cannot be read
  *   bundleKid         jwt-svid: no kid of 1 … 255 characters, or one that is there twice
  *   bundleKey         … not a public key on P-256, P-384 or P-521, nor RSA of 2048 … 4096 bits */
 ATT_MUST_USE enum att_rc federation_bundle_parse(struct att_slice text, const char *trust_domain,
@@ -55,5 +57,8 @@ ATT_MUST_USE enum att_rc federation_bundle_from_json(const json_t *json,
  * speaks for both. NULL: no; else "a root" or "a key of JWT-SVIDs". */
 const char *federation_bundle_shared(const struct federation_bundle *a,
                                      const struct federation_bundle *b);
+
+/* Has either the same roots and keys as the other, and any at all? */
+bool federation_bundle_same(const struct federation_bundle *a, const struct federation_bundle *b);
 
 #endif

@@ -49,7 +49,7 @@ static enum att_rc read_kept(const char *text, struct federation_bundle *ret, st
 
 /* ---- may it be theirs? ----------------------------------------------------------------------- */
 
-/* Whoever holds a key of ours, or of a third trust domain, would speak for it, too. */
+/* Whoever holds a key of ours would speak for it, too. */
 static enum att_rc check_own(struct take *t, struct store_tx *tx, struct att_err *err)
 {
     struct federation_bundle own = {.sequence = -1};
@@ -67,6 +67,10 @@ static enum att_rc check_own(struct take *t, struct store_tx *tx, struct att_err
                 : rc;
 }
 
+/* The bundle of a third trust domain is not this one's: the wrong URL. One that has some of its
+ * keys is taken, and told: bundles are public, so that anybody could put into his own what another
+ * one is about to publish, and have that one's refused from then on. Whose keys they are speaks for
+ * both then, by the word of who took them over. */
 static enum att_rc check_other(void *user, const void *record, struct att_err *err)
 {
     struct take *t = user;
@@ -79,10 +83,13 @@ static enum att_rc check_other(void *user, const void *record, struct att_err *e
     if (rc) {
         return rc;
     }
-    const char *what = federation_bundle_shared(&other, t->bundle);
+    bool same = federation_bundle_same(&other, t->bundle);
+    if (!same && federation_bundle_shared(&other, t->bundle)) {
+        snprintf(t->shares, sizeof t->shares, "%s", row->name);
+    }
     federation_bundle_done(&other);
-    return what ? issuer_refuse(err, ATT_E_DENIED, "bundleDomain",
-                                "the bundle of %.80s has %s of %.80s", t->name, what, row->name)
+    return same ? issuer_refuse(err, ATT_E_DENIED, "bundleDomain",
+                                "the bundle of %.80s is that of %.80s", t->name, row->name)
                 : ATT_OK;
 }
 
@@ -118,6 +125,9 @@ static enum att_rc record_change(const struct take *t, struct store_tx *tx,
     }
     if (row->anew) {
         json_object_set_new(r, "anew", json_true());
+    }
+    if (t->shares[0]) {
+        json_object_set_new(r, "sharesKeysWith", json_string(t->shares));
     }
     return issuer_audit(tx, t->now, r, NULL, err);
 }
@@ -168,6 +178,7 @@ enum att_rc federation_take(void *user, struct store_tx *tx, struct att_err *err
     struct take *t = user;
     struct store_federated row = {0};
     t->changed = false;
+    t->shares[0] = 0;
     enum att_rc rc = issuer_generations_check(t->issuer, tx, err);
     rc = rc ? rc : federation_row(tx, t->name, &row, err);
     rc = rc ? rc : check_sequence(t, &row, err);
@@ -279,8 +290,11 @@ static enum att_rc has_change(void *user, struct store_tx *tx, struct att_err *e
     }
     const char *text = was.len ? att_buf_cstr(&was) : "";
     att_autojson *before = issuer_json(text ? text : "");
-    s->changed = !json_equal(before, s->is);
-    return ATT_OK;
+    s->n_gone = 0;
+    /* Also one that another issuer of this store, not reloaded yet, has written since. */
+    rc = store_each(tx, &store_federated, NULL, NULL, see_row, s, err);
+    s->changed = !json_equal(before, s->is) || s->n_gone > 0;
+    return rc;
 }
 
 enum att_rc issuer_federation_sync(struct issuer *issuer, struct att_err *err)

@@ -31,7 +31,7 @@ const char *issuer_federation_word(enum issuer_federation_outcome outcome);
 /* One look now, whoever is due. ATT_OK: ret_outcome is one of the first two. Else what is wrong is
  * kept beside the bundle, and is the error; reasons are those of provision/federation, and:
  *   bundleOwn       it has a root or key of this issuer's own trust domain
- *   bundleDomain    … of another trust domain that is federated with
+ *   bundleDomain    it is the bundle of another trust domain that is federated with
  *   bundleSequence  its spiffe_sequence is less than the one that is known, or gone
  *   bundleFile      https_spiffe: the file to begin with is no good
  *   bundleEmpty     https_spiffe: the last known bundle has no root to believe the endpoint by */

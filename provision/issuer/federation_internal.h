@@ -12,7 +12,9 @@ struct take {
     const struct federation_bundle *bundle;
     bool from_file;
     int64_t now;
-    bool changed; /* after it: it is another than before */
+    /* after it */
+    bool changed;     /* it is another than before */
+    char shares[256]; /* another trust domain that has a root or key of it, too; empty: none */
 };
 /* A transaction (struct take): looks whether it may be theirs, and puts it in the place of what was
  * there. ATT_E_RETRY: issuer_generations_refresh, and again. */

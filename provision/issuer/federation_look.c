@@ -116,6 +116,11 @@ static enum att_rc take(struct look *l, const struct federation_bundle *bundle, 
                 ATT_N("sequence", bundle->sequence), ATT_N("roots", sk_X509_num(bundle->roots)),
                 ATT_N("keys", json_array_size(bundle->keys)));
     }
+    if (!rc && t.changed && t.shares[0]) {
+        att_log(ATT_WARN, "federation.sharedKeys", ATT_S("trustDomain", t.name),
+                ATT_S("with", t.shares),
+                ATT_S("message", "both bundles have a root or key: who holds it speaks for both"));
+    }
     return rc;
 }
 

@@ -94,6 +94,9 @@ refused otherid chainSan
 refused twoids chainSan
 refused noid chainSan
 refused expired chainExpired
+refused short chainDates
+refused ancient chainDates
+refused future chainNotYet
 refused wrongroot chainPath
 refused noeku chainEku
 refused isca chainCa

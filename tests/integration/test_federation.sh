@@ -379,7 +379,7 @@ refresh_is endpointTls
 # Another root is known now than the endpoint's: the file begins anew.
 echo '{"keys": [], "spiffe_sequence": 1000000}' > "$served"
 spiffe /agent/omega "$spiffe_port"
-at a ctl federation refresh partner.example > /dev/null
+at a ctl federation refresh partner.example > /dev/null 2>&1 || true # bundleEmpty: the issuer has looked already
 wait_for 30 last_is x509 "$(names bundles)" "$own"
 changed=$(at a fed changedAt)
 cp "$a/tmp/now.json" "$served"

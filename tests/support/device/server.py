@@ -101,6 +101,12 @@ def certificate(server, order):
         sans = [x509.DNSName(ident[:60])]
     elif what == "expired":
         more = {"begin": NOW() - 3 * HOUR, "end": NOW() - 2 * HOUR}
+    elif what == "short":
+        more = {"end": NOW() + datetime.timedelta(seconds=20)}
+    elif what == "ancient":
+        more = {"begin": datetime.datetime(1960, 1, 1)}
+    elif what == "future":
+        more = {"begin": NOW() + 48 * HOUR, "end": NOW() + 72 * HOUR}
     elif what == "wrongroot":
         ca = authority("root")
     elif what == "noeku":

@@ -246,6 +246,63 @@ static void test_limits(void **state)
     parsed(json_pack("{s:o}", "keys", keys), "bundleKeys", NULL);
 }
 
+/* A host hands them on as one text of 64 KiB at most: what is longer must not get as far. */
+static void test_keys_in_bytes(void **state)
+{
+    (void)state;
+    char longest[FEDERATION_KID_MAX + 1], alg[400];
+    json_t *good_keys = json_array(), *keys = json_array();
+    memset(alg, 'a', sizeof alg - 1);
+    alg[sizeof alg - 1] = 0;
+    for (int i = 0; i < FEDERATION_KEYS_MAX; i++) {
+        memset(longest, 'k', sizeof longest - 1);
+        longest[sizeof longest - 1] = 0;
+        longest[0] = (char)('A' + i);
+        json_array_append_new(good_keys, jwt_element(longest));
+        memset(longest + 1, 1, sizeof longest - 2); /* six characters each, once escaped */
+        json_t *key = jwt_element(longest);
+        json_object_set_new(key, "alg", json_string(alg));
+        json_array_append_new(keys, key);
+    }
+    parsed(json_pack("{s:o}", "keys", good_keys), "", NULL);
+    parsed(json_pack("{s:o}", "keys", keys), "bundleKeys", NULL);
+    json_t *one = jwt_element("k1");
+    att_autobuf text = {0};
+    while (text.len < 70000) {
+        att_buf_put_str(&text, "a");
+    }
+    json_object_set_new(one, "alg", json_string(att_buf_cstr(&text)));
+    element(1, one, "bundleKeys");
+}
+
+/* Names that cannot be read do not say whose it is. */
+static void test_names(void **state)
+{
+    (void)state;
+    static const unsigned char broken[] = {0x30, 0x20, 0x86, 0x02, 'a', 'b'};
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *cert = make_cert(key, (struct cert_of){0});
+    ASN1_OCTET_STRING *octets = ASN1_OCTET_STRING_new();
+    assert_int_equal(ASN1_OCTET_STRING_set(octets, broken, sizeof broken), 1);
+    X509_EXTENSION *ext = X509_EXTENSION_create_by_NID(NULL, NID_subject_alt_name, 0, octets);
+    assert_int_equal(X509_add_ext(cert, ext, -1), 1);
+    assert_true(X509_sign(cert, key, EVP_sha256()) > 0);
+    json_t *root = x509_element_of(key, cert);
+    att_autobuf text = {0};
+    struct federation_bundle b;
+    struct att_err err = {0};
+    json_t *json = json_pack("{s:[o]}", "keys", root);
+    assert_int_equal(att_json_dump(json, false, &text, NULL), ATT_OK);
+    json_decref(json);
+    assert_int_not_equal(federation_bundle_parse(att_buf_slice(&text), TD, &b, &err), ATT_OK);
+    X509_EXTENSION_free(ext);
+    ASN1_OCTET_STRING_free(octets);
+    X509_free(cert);
+    EVP_PKEY_free(key);
+    element(0, x509_element((struct cert_of){.uri = "SPIFFE://other.example"}), "bundleDomain");
+    element(0, x509_element((struct cert_of){.uri = "SPIFFE://" TD}), "bundleDomain");
+}
+
 /* 16 roots of nearly 5 KiB are more than 64 KiB, and 13 are not. */
 static void test_roots_in_bytes(void **state)
 {
@@ -440,6 +497,8 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_good),
                                        cmocka_unit_test(test_form),
                                        cmocka_unit_test(test_limits),
+                                       cmocka_unit_test(test_keys_in_bytes),
+                                       cmocka_unit_test(test_names),
                                        cmocka_unit_test(test_roots_in_bytes),
                                        cmocka_unit_test(test_secrets),
                                        cmocka_unit_test(test_roots),

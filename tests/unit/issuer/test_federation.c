@@ -137,21 +137,41 @@ static void whose(void **state)
     (void)take(&s, "partner.example", &b, false, "bundleOwn");
     json_array_remove(b.keys, 1);
     json_decref(keys);
-    /* A third trust domain's. */
+    /* A third trust domain's: the wrong URL. */
     struct federation_bundle third = make(1);
     assert_true(take(&s, "third.example", &third, false, ""));
-    json_array_append(b.keys, json_array_get(third.keys, 0));
-    (void)take(&s, "partner.example", &b, false, "bundleDomain");
-    json_array_remove(b.keys, 1);
-    X509_up_ref(sk_X509_value(third.roots, 0));
-    sk_X509_push(b.roots, sk_X509_value(third.roots, 0));
-    (void)take(&s, "partner.example", &b, false, "bundleDomain");
+    (void)take(&s, "partner.example", &third, false, "bundleDomain");
     shown(&s, "partner.example", 1, "endpoint");
-    X509_free(sk_X509_pop(b.roots));
     assert_true(take(&s, "partner.example", &b, false, ""));
     federation_bundle_done(&good);
     federation_bundle_done(&b);
     federation_bundle_done(&third);
+    stage_free(&s);
+}
+
+/* A partner who is no friend copies what another one has published and is about to use, and is
+ * looked at first: that does not have the other one's bundle refused. It is told. */
+static void copied(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct federation_bundle third = make(1), next = make(2), thief = make(7);
+    stage_federation(&s);
+    assert_true(take(&s, "third.example", &third, false, ""));
+    json_array_append(thief.keys, json_array_get(next.keys, 0));
+    X509_up_ref(sk_X509_value(next.roots, 0));
+    sk_X509_push(thief.roots, sk_X509_value(next.roots, 0));
+    assert_true(take(&s, "partner.example", &thief, false, ""));
+    assert_true(take(&s, "third.example", &next, false, ""));
+    shown(&s, "third.example", 2, "endpoint");
+    json_t *list = rig_admin(&s.rig, "audit.list", json_pack("{s:s}", "kind", "federation"));
+    att_autobuf text = {0};
+    assert_int_equal(att_json_dump(list, true, &text, NULL), ATT_OK);
+    assert_non_null(strstr(att_buf_cstr(&text), "\"sharesKeysWith\":\"partner.example\""));
+    json_decref(list);
+    federation_bundle_done(&third);
+    federation_bundle_done(&next);
+    federation_bundle_done(&thief);
     stage_free(&s);
 }
 
@@ -208,6 +228,10 @@ static void views(void **state)
     rig_admin_refused(&s.rig, "federation.refresh", json_pack("{s:s}", "name", "partner.example"),
                       "federationUnknown");
     assert_int_equal(view_has(&s, "third.example"), 1);
+    /* Another issuer of this store, with the configuration of before, looks once more: the next
+     * reload forgets that, too. */
+    assert_true(take(&s, "partner.example", &b, false, ""));
+    rig_ok(issuer_federation_sync(s.rig.issuer, &err));
     reconfigure(&s.rig, "    - { name: third.example",
                 "    - { name: partner.example, url: \"https://p.example/bundle\" }\n"
                 "    - { name: third.example");
@@ -277,7 +301,7 @@ static void roles(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(sequences), cmocka_unit_test(whose),
-                                       cmocka_unit_test(views), cmocka_unit_test(entries),
-                                       cmocka_unit_test(roles)};
+                                       cmocka_unit_test(copied),    cmocka_unit_test(views),
+                                       cmocka_unit_test(entries),   cmocka_unit_test(roles)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
