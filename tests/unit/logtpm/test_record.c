@@ -108,6 +108,8 @@ static void test_signs_what_continues(void **state)
     }
     ask(&a, &l, 5, 5, 8); /* the same, sealed */
     judged(&r, &a, 7, 1, ATT_OK, "");
+    ask(&a, &l, 3, 5, 7); /* the call that led here, once more: its answer was lost */
+    judged(&r, &a, 7, 0, ATT_OK, "");
     r.counter = r.last.counter = 8; /* signed and not raised: again */
     ask(&a, &l, 5, 9, 8);
     judged(&r, &a, 7, 0, ATT_OK, "");
