@@ -20,7 +20,7 @@ enum att_rc logtpm_new_log(struct logtpm *logtpm, const char *reason, char *ret_
     rc = rc ? rc : logtpm_record_new_log(&record, reason, att_now_utc_s(), err);
     if (!rc) {
         snprintf(ret_said, room, "the log %s is signed no more; the next one will be",
-                 record.ended);
+                 logtpm->record.last.origin);
         rc = logtpm_keep(logtpm, &record, err);
     }
     return rc;

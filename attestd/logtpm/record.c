@@ -147,6 +147,10 @@ static enum att_rc check_growth(const struct audit_checkpoint *last,
                  (unsigned long long)c->size, (unsigned long long)last->size);
         return refuse(err, ATT_E_AUTH, "logRolledBack", what);
     }
+    if (last->origin[0] && c->size == last->size &&
+        memcmp(&c->root, &last->root, sizeof c->root) == 0) {
+        return ATT_OK; /* the same tree: a call whose answer was lost comes again as it was */
+    }
     if (request->old != last->size) {
         snprintf(what, sizeof what, "the proof is from %llu leaves: %llu were signed",
                  (unsigned long long)request->old, (unsigned long long)last->size);
@@ -188,6 +192,20 @@ static enum att_rc check_counter(const struct logtpm_record *record,
                         "the counter has risen too often (log_tpm.counter_interval)");
 }
 
+/* One that was ended stays so, whatever was ended since: it could be forked from its beginning. */
+static bool was_ended(const char *ended, const char *origin)
+{
+    size_t want = strlen(origin);
+    while (*ended) {
+        size_t len = strcspn(ended, " ");
+        if (len == want && memcmp(ended, origin, len) == 0) {
+            return true;
+        }
+        ended += len + (ended[len] == ' ');
+    }
+    return false;
+}
+
 enum att_rc logtpm_judge(const struct logtpm_record *record, const struct logtpm_request *request,
                          uint64_t counter, unsigned raises, struct audit_checkpoint *ret,
                          struct att_err *err)
@@ -195,7 +213,7 @@ enum att_rc logtpm_judge(const struct logtpm_record *record, const struct logtpm
     struct audit_checkpoint c;
     enum att_rc rc = read_text(request->text, &c, err);
     const char *want = record->last.origin;
-    if (!rc && (want[0] ? strcmp(want, c.origin) != 0 : strcmp(record->ended, c.origin) == 0)) {
+    if (!rc && (want[0] ? strcmp(want, c.origin) != 0 : was_ended(record->ended, c.origin))) {
         rc = refuse(err, ATT_E_AUTH, "logOrigin",
                     want[0] ? "a checkpoint of another log than the one that is signed here"
                             : "a checkpoint of the log that an operator ended");
@@ -240,10 +258,18 @@ static enum att_rc note_before(struct logtpm_record *record, const char *act, ui
 enum att_rc logtpm_record_new_log(struct logtpm_record *record, const char *reason, int64_t now,
                                   struct att_err *err)
 {
+    const char *origin = record->last.origin;
+    size_t has = strlen(record->ended), more = origin[0] ? strlen(origin) + 1 : 0;
+    if (has + more >= sizeof record->ended) {
+        return refuse(err, ATT_E_LIMIT, "logTpmRecord",
+                      "too many logs were ended here: move the folder away, and tell auditors of a "
+                      "new key");
+    }
     enum att_rc rc = note_before(record, "newLog", record->counter, reason, now, err);
     if (!rc) {
-        if (record->last.origin[0]) {
-            snprintf(record->ended, sizeof record->ended, "%s", record->last.origin);
+        if (more) {
+            snprintf(record->ended + has, sizeof record->ended - has, "%s%s", has ? " " : "",
+                     origin);
         }
         record->last = (struct audit_checkpoint){0};
     }

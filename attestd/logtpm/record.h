@@ -7,6 +7,7 @@
 
 #define LOGTPM_RECORD_MAX 8192
 #define LOGTPM_REASON_MAX 256
+#define LOGTPM_ENDED_MAX  (8 * (AUDIT_NAME_MAX + 1)) /* bytes of names, and the last one's NUL */
 #define LOGTPM_RAISES     16 /* increments that may follow one another; then one an interval */
 
 struct logtpm_record {
@@ -14,9 +15,9 @@ struct logtpm_record {
     uint64_t counter; /* the TPM's, or the next one where that was signed and not raised yet */
     uint64_t was;     /* before an operator had it made anew; 0: nobody did */
     char before[AUDIT_COSIGN_BEFORE_MAX + 1]; /* JSON of an operator's act; "" */
-    char ended[AUDIT_NAME_MAX + 1];           /* the log that is signed no more; "" */
-    unsigned raises;                          /* left, at that time */
-    int64_t raises_at;                        /* UTC */
+    char ended[LOGTPM_ENDED_MAX]; /* the logs that are signed no more, a space between; "" */
+    unsigned raises;              /* left, at that time */
+    int64_t raises_at;            /* UTC */
 };
 
 /* Replaces nothing in ret_text: appends. */
@@ -47,7 +48,8 @@ ATT_MUST_USE enum att_rc logtpm_judge(const struct logtpm_record *record,
                                       unsigned raises, struct audit_checkpoint *ret,
                                       struct att_err *err);
 
-/* An operator's word for another log, or for another counter (was: 0, or where it stood): what is
+/* An operator's word for another log (ATT_E_LIMIT: there is no room for the name of one more that
+ * was ended), or for another counter (was: 0, or where it stood): what is
  * remembered changes, and why is in `before`. reason: 1 … LOGTPM_REASON_MAX bytes of clean text,
  * else ATT_E_INVAL. */
 ATT_MUST_USE enum att_rc logtpm_record_new_log(struct logtpm_record *record, const char *reason,

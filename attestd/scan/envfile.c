@@ -149,10 +149,19 @@ static void assignment(struct env *e)
         return;
     }
     struct scan_pair pair = {.name = key(e->text.ptr + from, e->at - from), .line = line, .at = ""};
+    bool url =
+        scan_name_has_url(pair.name); /* a command: the line as a whole, before it is moved */
+    if (url) {
+        const uint8_t *end = memchr(e->text.ptr + from, '\n', e->text.len - from);
+        size_t len = end ? (size_t)(end - (e->text.ptr + from)) : e->text.len - from;
+        scan_nameless(e->sink, "", line, ATT_SLICE(e->text.ptr + from, len), e->text.len - from);
+    }
     size_t start = e->to = ++e->at;
     size_t hash = value(e), end = hash == SIZE_MAX ? e->to : hash;
     pair.value = ATT_SLICE(e->text.ptr + start, end - start);
-    e->sink->pair(e->sink->user, &pair);
+    if (!url || e->line != line) {
+        e->sink->pair(e->sink->user, &pair);
+    }
     if (hash != SIZE_MAX) {
         scan_nameless(e->sink, "comment", line, ATT_SLICE(e->text.ptr + hash, e->to - hash),
                       e->to - hash);

@@ -60,6 +60,11 @@ void scan_nameless(const struct scan_sink *sink, const char *at, uint32_t line,
     }
 }
 
+bool scan_name_has_url(struct att_slice name)
+{
+    return name.len && memmem(name.ptr, name.len, "://", 3);
+}
+
 static void nameless(const struct scan_sink *sink, const struct line *l)
 {
     scan_nameless(sink, "", l->n, ATT_SLICE(l->text.ptr, l->text.len), l->rest);
@@ -124,9 +129,11 @@ void scan_ini(struct scan_text text, const struct scan_sink *sink)
         struct scan_text t = l.text;
         uint8_t *sep = t.len ? memchr(t.ptr, '=', t.len) : NULL;
         sep = sep || !t.len ? sep : memchr(t.ptr, ':', t.len);
+        bool url = sep && (scan_name_has_url(ATT_SLICE(t.ptr, (size_t)(sep - t.ptr))) ||
+                           (t.len - (size_t)(sep - t.ptr) > 2 && memcmp(sep, "://", 3) == 0));
         if (is_comment(&l)) {
             commented(sink, &l);
-        } else if (sep && t.ptr[0] != '[' && t.ptr[0] != '-') {
+        } else if (sep && !url && t.ptr[0] != '[' && t.ptr[0] != '-') {
             size_t n = (size_t)(sep - t.ptr);
             give(sink, l.n, last_part(strip(t.ptr, n)), value_of(sep + 1, t.len - n - 1));
         } else {
@@ -166,8 +173,9 @@ void scan_yaml(struct scan_text text, const struct scan_sink *sink)
             struct att_slice item = value_of(t.ptr, t.len);
             const uint8_t *equals = item.len ? memchr(item.ptr, '=', item.len) : NULL;
             size_t n = equals ? (size_t)(equals - item.ptr) : 0;
-            give(sink, l.n, ATT_SLICE(item.ptr, n),
-                 equals ? ATT_SLICE(equals + 1, item.len - n - 1) : item);
+            bool name = equals && !scan_name_has_url(ATT_SLICE(item.ptr, n));
+            give(sink, l.n, ATT_SLICE(item.ptr, name ? n : 0),
+                 name ? ATT_SLICE(equals + 1, item.len - n - 1) : item);
         } else {
             nameless(sink, &l);
         }

@@ -199,6 +199,9 @@ void scan_name_show(char ret[SCAN_NAME_MAX + 1], struct att_slice name)
         ok = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
              memchr("_.-:", c, 4);
     }
+    /* -pPASSWORD, -uUSER:PASSWORD: behind one dash and a letter stands a value, or may stand one;
+     * -DNAME= is a name. */
+    ok = ok && !(name.len > 2 && name.ptr[0] == '-' && name.ptr[1] != '-' && name.ptr[1] != 'D');
     /* Long and of mixed case, or a shape: a value where a name should be. */
     ok = ok && !scan_value_random(name) && scan_shape(name).confidence == SCAN_NO;
     if (name.len == 0 || !ok) {

@@ -68,5 +68,7 @@ void scan_argument(const struct scan_sink *sink, const char *at, uint32_t line,
 /* A line without name; what it begins may go on behind it (a PEM block): all is the text's rest. */
 void scan_nameless(const struct scan_sink *sink, const char *at, uint32_t line,
                    struct att_slice text, size_t rest);
+/* What stands before a '=' and is no name, but a line with a URL that has parameters. */
+bool scan_name_has_url(struct att_slice name);
 
 #endif

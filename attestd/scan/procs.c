@@ -16,7 +16,8 @@
 #include <unistd.h>
 
 #define TEXT_MAX     ((size_t)64 << 10)
-#define LEFT_MAX     8 /* readers that wait for ever */
+#define LEFT_MAX     32 /* readers that wait for ever */
+#define LEFT_USER    4  /* of one user's processes: nobody hides what is another's */
 #define SLOW_MS      2000
 #define READER_STACK ((size_t)256 << 10)
 
@@ -93,8 +94,19 @@ struct procs {
     struct reader *reader;
     pthread_t thread;
     unsigned left;
+    uid_t left_of[LEFT_MAX]; /* whose processes these were */
     int slow_ms;
 };
+
+/* Whether a process of that user may hold one more reader. root's own hide nothing from root. */
+static bool may_wait(const struct procs *p, uid_t uid)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < p->left; i++) {
+        n += p->left_of[i] == uid;
+    }
+    return p->left < LEFT_MAX && (uid == 0 || n < LEFT_USER);
+}
 
 static bool reader_start(struct procs *p)
 {
@@ -170,7 +182,7 @@ static bool reader_read(struct procs *p, int dir, const char *what, ssize_t *ret
     } else {
         r->left = true;
         p->reader = NULL;
-        p->left++;
+        p->left_of[p->left++] = p->ctx->now.uid;
         pthread_detach(p->thread);
     }
     pthread_mutex_unlock(&r->lock);
@@ -232,9 +244,9 @@ static void part(struct procs *p, int dir, uint32_t pid, const char *what, enum 
     ssize_t len = 0;
     int error = 0;
     int own = fcntl(dir, F_DUPFD_CLOEXEC, 0);
-    bool ready = p->reader || (p->left < LEFT_MAX && reader_start(p));
+    bool may = may_wait(p, p->ctx->now.uid), ready = may && (p->reader || reader_start(p));
     if (own < 0 || !ready) {
-        skip(p, pid, what, p->left >= LEFT_MAX ? SCAN_SKIP_SLOW : SCAN_SKIP_FAILED);
+        skip(p, pid, what, may ? SCAN_SKIP_FAILED : SCAN_SKIP_SLOW);
         if (own >= 0) {
             close(own);
         }

@@ -69,6 +69,16 @@ static struct scan_verdict parameters(struct att_slice query)
     return none;
 }
 
+/* A number is a password, too, where one is asked for. */
+static bool digits(struct att_slice v)
+{
+    size_t i = 0;
+    while (i < v.len && v.ptr[i] >= '0' && v.ptr[i] <= '9') {
+        i++;
+    }
+    return v.len >= 4 && i == v.len;
+}
+
 /* scheme://authority/path?query, where all ends with v. */
 static struct scan_verdict one(struct att_slice scheme, struct att_slice v)
 {
@@ -81,7 +91,7 @@ static struct scan_verdict one(struct att_slice scheme, struct att_slice v)
     }
     struct att_slice pass = password(ATT_SLICE(v.ptr, authority));
     bool reference = pass.len && (pass.ptr[0] == '$' || pass.ptr[0] == '%' || pass.ptr[0] == '{');
-    if (pass.len >= 3 && !reference && !scan_value_dull(pass)) {
+    if (pass.len >= 3 && !reference && (digits(pass) || !scan_value_dull(pass))) {
         return (struct scan_verdict){database(scheme) ? SCAN_DATABASE : SCAN_URL_PASSWORD,
                                      SCAN_HIGH};
     }

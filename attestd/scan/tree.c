@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define DEPTH_MAX 40
@@ -119,6 +121,15 @@ static int finish(const struct walk *w, int seen, const char *part, bool folder,
     return fd;
 }
 
+/* Asked without a word to the file system: one that a user serves need not answer (FUSE). */
+static bool other_fs(const struct walk *w, int fd)
+{
+    const int how = AT_EMPTY_PATH | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
+    struct statx st;
+    return w->root->one_fs && statx(fd, "", how, 0, &st) == 0 &&
+           makedev(st.stx_dev_major, st.stx_dev_minor) != w->root->dev;
+}
+
 static int step(struct walk *w, bool folder, struct stat *st, enum scan_skip *why, bool *ret_done)
 {
     const char *part = w->part;
@@ -139,7 +150,9 @@ static int step(struct walk *w, bool folder, struct stat *st, enum scan_skip *wh
     }
     *ret_done = true;
     int fd = openat(here(w), part, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, st) != 0) {
+    if (fd >= 0 && other_fs(w, fd)) {
+        *why = SCAN_SKIP_OTHER_FS;
+    } else if (fd < 0 || fstat(fd, st) != 0) {
         *why = why_of(errno);
     } else if (S_ISLNK(st->st_mode)) {
         *ret_done = !follow(w, fd, st, why);

@@ -57,7 +57,8 @@ static size_t utf8(uint8_t *to, uint32_t point)
 /* text begins behind a backslash. Returns what was taken of it, 0: no escape (both stay). */
 static size_t escape(struct scan_text text, uint8_t *to, size_t *ret_put)
 {
-    static const char from[] = "abfnrtv\\\"'s", into[] = "\a\b\f\n\r\t\v\\\"' ";
+    /* "\\/" is JSON's alone, and nothing else is meant by it elsewhere. */
+    static const char from[] = "abfnrtv\\\"'s/", into[] = "\a\b\f\n\r\t\v\\\"' /";
     uint32_t value = 0;
     const char *simple = text.len && text.ptr[0] ? strchr(from, text.ptr[0]) : NULL;
     struct scan_text behind = {text.ptr + 1, text.len ? text.len - 1 : 0};

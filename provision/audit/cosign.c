@@ -241,6 +241,29 @@ enum att_rc audit_cosign_note(struct audit_log *log, const struct audit_checkpoi
     return att_buf_ok(note, err);
 }
 
+enum att_rc audit_cosign_look_again(struct audit_log *log, struct att_err *err)
+{
+    struct audit_cosigned now = {0};
+    enum att_rc rc = log->cosigner.look(log->cosigner.user, &now, err);
+    if (rc) {
+        return rc;
+    }
+    if (memcmp(now.spki, log->tpm_vkey.spki, sizeof now.spki) != 0) {
+        return audit_refuse(err, "logTpmKey", "the TPM process has another key than at our start");
+    }
+    if (strcmp(now.last.origin, log->key.vkey.name) != 0) {
+        return audit_refuse(err, "logOrigin", "the TPM process signs the log \"%s\", not %s",
+                            now.last.origin, log->key.vkey.name);
+    }
+    if (now.last.size < log->last.size) {
+        return audit_refuse(err, "logRolledBack",
+                            "the TPM process remembers %llu leaves, and has signed %llu",
+                            (unsigned long long)now.last.size, (unsigned long long)log->last.size);
+    }
+    log->last = now.last;
+    return ATT_OK;
+}
+
 /* Only to what stands on the disk: one that was raised beyond it would refuse the next start. */
 enum att_rc audit_cosign_settle(struct audit_log *log, struct att_err *err)
 {

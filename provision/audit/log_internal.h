@@ -43,6 +43,9 @@ void audit_log_tpm_vkey_file(const char *state_dir, char ret[AUDIT_FILE_ROOM]);
 uint64_t audit_cosign_counter(const struct audit_log *log, bool raise);
 ATT_MUST_USE enum att_rc audit_cosign_note(struct audit_log *log, const struct audit_checkpoint *c,
                                            struct att_buf *note, struct att_err *err);
+/* What the other side signed last, where a call's answer was lost: its next refusal or signature is
+ * about that. */
+ATT_MUST_USE enum att_rc audit_cosign_look_again(struct audit_log *log, struct att_err *err);
 ATT_MUST_USE enum att_rc audit_cosign_settle(struct audit_log *log, struct att_err *err);
 bool audit_cosign_due(const struct audit_log *log);
 

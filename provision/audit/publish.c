@@ -191,22 +191,38 @@ static enum att_rc write_checkpoint(const struct audit_log *log, const struct at
     return rc;
 }
 
-/* With the counter's next number where that is due; the other side may say: not yet. */
+static bool reason_is(const struct att_err *err, const char *reason)
+{
+    return strcmp(err->reason, reason) == 0;
+}
+
+/* With the counter's next number where that is due; the other side may say: not yet. Or that it has
+ * signed more than we know of, since the answer of a call before was lost: that is asked, once. */
 static enum att_rc sign_checkpoint(struct audit_log *log, struct audit_checkpoint *c, bool raise,
                                    struct att_buf *note, struct att_err *err)
 {
     struct att_err why = {0};
     enum att_rc rc = ATT_OK;
-    for (int i = 0; i < 2; i++) {
-        c->counter = log->cosigns ? audit_cosign_counter(log, raise && i == 0) : 0;
+    for (bool looked = false;;) {
+        c->counter = log->cosigns ? audit_cosign_counter(log, raise) : 0;
         att_buf_reset(note);
         att_err_clear(&why);
         rc = audit_log_sign(log, c, note, &why);
         rc = rc || !log->cosigns ? rc : audit_cosign_note(log, c, note, &why);
-        if (rc != ATT_E_LIMIT || strcmp(why.reason, "counterEarly") != 0) {
+        if (rc == ATT_E_LIMIT && raise && reason_is(&why, "counterEarly")) {
+            log->raise_at_ms = att_boottime_ms() + log->cosigner.raise_every_ms;
+            raise = false;
+            continue;
+        }
+        if (!rc || looked || !(reason_is(&why, "logOld") || reason_is(&why, "logRolledBack"))) {
             break;
         }
-        log->raise_at_ms = att_boottime_ms() + log->cosigner.raise_every_ms;
+        looked = true;
+        att_err_clear(&why);
+        rc = audit_cosign_look_again(log, &why);
+        if (rc) {
+            break;
+        }
     }
     if (rc && err) {
         *err = why;

@@ -3,6 +3,7 @@
 characters of one are in anything that is printed, nor in the command's memory while it prints. Real
 processes, another user's, hostile files, a scan by who is not root."""
 import base64
+import ctypes
 import json
 import os
 import re
@@ -47,6 +48,13 @@ def canary(n, alphabet=WORD):
         if re.search("[0-9]", text) and re.search("[a-zA-Z]", text) and len(set(text)) >= min(n, 12) - 2:
             canaries.append(text)
             return text
+
+
+def plain():
+    """A password of letters alone, which looks like a name."""
+    text = "".join(SYSTEM.choice("bdfghjklmnpqrtvwxz") for _ in range(8))
+    canaries.append(text)
+    return text
 
 
 def has_canary(data):
@@ -161,6 +169,12 @@ def make_tree():
         )
     put("/home/bob/.config/systemd/user/u.service", f"[Service]\nEnvironment=U_TOKEN={canary(30)}\n",
         ("U_TOKEN", "secret", "depends", 2))
+    put("/etc/pip.conf", f"[global]\nextra-index-url =\n  https://bob:{canary(20)}@pip.example/simple\n",
+        ("-", "url-password", "depends", 3))
+    put("/etc/cron.d/fetch", f"5 * * * * root curl -s 'https://bob:{canary(20)}@cron.example/?a=b'\n",
+        ("-", "url-password", "depends", 1))
+    put("/home/bob/.composer/auth.json", "{\"k\": \"https:\\/\\/bob:" + canary(20) + "@git.example\\/x\"}",
+        ("k", "url-password", "depends", 1))
     put("/srv/app/.env", f"STRIPE_KEY=rk_live_{canary(24)}\n", ("STRIPE_KEY", "stripe-key", "none", 1))
     put("/srv/app/bin.env", b"\0\1\2" + canary(30).encode())
     put("/srv/app/a\n\x1b]0;x\x07.env", f"N_TOKEN={canary(30)}\n")
@@ -299,6 +313,33 @@ def test_memory(*args):
     ok(f"no part of a canary in {size >> 20} MiB of memory while it prints {' '.join(args[-1:])}; no core file")
 
 
+def test_fuse():
+    """A mount of a user's whose file system never answers."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    at = tree + "/home/bob/.azure"
+    os.makedirs(at, exist_ok=True)
+    try:
+        fd = os.open("/dev/fuse", os.O_RDWR)
+    except OSError:
+        print("skipped: a file system that does not answer needs /dev/fuse")
+        return
+    options = f"fd={fd},rootmode=40000,user_id=65534,group_id=65534,allow_other".encode()
+    try:
+        if libc.mount(b"none", at.encode(), b"fuse", 0, options) != 0:
+            print("skipped: a file system that does not answer needs the right to mount")
+            return
+        try:
+            done = ctl("--root", tree, "--json")
+            clean("fuse", done.stdout, done.stderr)
+            other = next((s for s in json.loads(done.stdout)["skipped"] if s["reason"] == "otherFileSystem"), None)
+            need(other and any(e["path"].startswith(at) for e in other["examples"]), f"{other}")
+            ok("a file system that does not answer is not asked")
+        finally:
+            libc.umount2(at.encode(), 2)  # MNT_DETACH
+    finally:
+        os.close(fd)
+
+
 # ---- processes ----
 
 def start(env, args=(), uid=None):
@@ -314,7 +355,9 @@ def start(env, args=(), uid=None):
 def test_processes():
     mine = start({"MY_API_TOKEN": canary(32), "OPENAI_API_KEY": "sk-proj-" + canary(40), "LANG": "C"})
     twins = [start({"TWIN_SECRET": canary(32)}) for _ in range(3)]
-    argued = start({}, ("x", "--api-key", canary(32), f"--token=ghp_{canary(36)}"))
+    argued = start({}, ("x", "--api-key", canary(32), f"--token=ghp_{canary(36)}",
+                        # a word as a password, joined to its option, with a key behind it
+                        "-p" + plain(), f"https://u:{canary(20)}@h.example"))
     other = start({"OTHER_TOKEN": canary(32)}, uid=65534) if ROOT else None
     all_of = [mine, *twins, argued] + ([other] if other else [])
     try:
@@ -329,6 +372,7 @@ def test_processes():
         need((mine.pid, "MY_API_TOKEN") in by and (mine.pid, "LANG") not in by, f"{sorted(map(str, by))}")
         need(by[(argued.pid, "--api-key")]["source"] == "process-arguments", "arguments")
         need(by[(argued.pid, "--token")]["kind"] == "github-token", "arguments")
+        need(by[(argued.pid, "(withheld)")]["kind"] == "url-password", "an option that its value is joined to")
         same = [f for f in got if f["name"] == "TWIN_SECRET"]
         need(len(same) == 1 and same[0]["moreProcesses"] == 2, f"{same}")
         ok("own processes: names, executable, user; arguments; three of the same are told once")
@@ -379,7 +423,8 @@ def slow(mine, other):
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", compiled, source], check=True)
     linked = subprocess.run(["ldd", CTL], capture_output=True, text=True).stdout
     asan = re.search(r"(/\S*libasan\S*)", linked)
-    env = {**os.environ, "ATT_TEST_SLOW": str(mine.pid), "LD_PRELOAD": " ".join(filter(None, [asan and asan[1], compiled]))}
+    env = {**os.environ, "ATT_TEST_SLOW": str(mine.pid),
+           "LD_PRELOAD": " ".join(filter(None, [asan and asan[1], compiled]))}
     begin = time.monotonic()
     done = ctl("--no-units", "--no-files", "--json", env=env)
     took = time.monotonic() - begin
@@ -390,10 +435,39 @@ def slow(mine, other):
     need(any(f["name"] == "TWIN_SECRET" for f in got["findings"]), "the others are not looked at any more")
     need(took < 30, f"it took {took:.0f} s")
     ok(f"a process whose memory does not answer is left after 2 s, and said ({took:.1f} s in all)")
+    if ROOT:
+        slow_user(env)
+
+
+def slow_user(env):
+    """Many such processes of one user hide nothing of another's."""
+    def start(uid, name):
+        return subprocess.Popen(["/bin/sleep", "300"], env={name: canary(32)}, user=uid, group=uid)
+    many = [start(65533, "HOSTILE_TOKEN") for _ in range(12)]
+    victim = start(65532, "VICTIM_TOKEN")
+    try:
+        time.sleep(0.3)
+        slow_ones = ",".join(str(p.pid) for p in many)
+        done = ctl("--no-units", "--no-files", "--json", env={**env, "ATT_TEST_SLOW": slow_ones})
+        clean("slow user", done.stdout, done.stderr)
+        got = json.loads(done.stdout)
+        need(any(f["name"] == "VICTIM_TOKEN" and f["uid"] == 65532 for f in got["findings"]), "the other user's process")
+        need(any(f["name"] == "TWIN_SECRET" for f in got["findings"]), "root's processes")
+        skipped = next(s for s in got["skipped"] if s["reason"] == "slow")
+        need(skipped["count"] >= 12, f"{skipped}")
+        ok("a user whose processes do not answer hides his own alone")
+    finally:
+        for process in [*many, victim]:
+            process.kill()
+            process.wait()
 
 
 try:
     test_tree()
+    if ROOT:
+        test_fuse()
+    else:
+        print("skipped: a file system that does not answer needs root")
     test_usage()
     if ROOT:
         test_memory("--root", tree, "/srv/app")

@@ -1,5 +1,5 @@
-/* LD_PRELOAD: /proc/PID/environ of one process (ATT_TEST_SLOW) does not answer, as where its memory
- * waits for a file system that nobody serves. */
+/* LD_PRELOAD: /proc/PID/environ of some processes (ATT_TEST_SLOW, PIDs between commas) does not
+ * answer, as where their memory waits for a file system that nobody serves. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,16 +9,17 @@
 
 ssize_t read(int fd, void *to, size_t size)
 {
-    const char *pid = getenv("ATT_TEST_SLOW");
     char link[64], path[256], slow[64];
-    if (pid) {
-        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        snprintf(slow, sizeof slow, "/proc/%s/environ", pid);
-        ssize_t n = readlink(link, path, sizeof path - 1);
-        path[n > 0 ? n : 0] = 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    path[n > 0 ? n : 0] = 0;
+    for (const char *pids = getenv("ATT_TEST_SLOW"); pids && *pids;) {
+        size_t len = strcspn(pids, ",");
+        snprintf(slow, sizeof slow, "/proc/%.*s/environ", (int)len, pids);
         while (strcmp(path, slow) == 0) {
             pause();
         }
+        pids += len + (pids[len] != 0);
     }
     return syscall(SYS_read, fd, to, size);
 }

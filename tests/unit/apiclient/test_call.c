@@ -7,9 +7,14 @@
 
 #include "attestd/apiclient/agent.h"
 #include "attestd/apiclient/call.h"
+#include "attestd/base/clock.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 enum { DATA = 0, HEADERS = 1, RST = 3, SETTINGS = 4, GOAWAY = 7, END_STREAM = 1, END_HEADERS = 4 };
 
@@ -205,6 +210,31 @@ static void test_socket(void **state)
 }
 
 /* A ChainResponse by hand: field 1 and 2 text, 3 bytes. */
+/* A server that takes no connection any more: the call ends by itself. */
+static void test_no_answer(void **state)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    struct att_err err = {0};
+    att_autobuf reply = ATT_BUF_INIT(1024);
+    char dir[] = "/tmp/att-apiclient-XXXXXX";
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(at.sun_path, sizeof at.sun_path, "%s/s", dir);
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int waits = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (const struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(listener, 0), 0);
+    assert_int_equal(connect(waits, (const struct sockaddr *)&at, sizeof at), 0); /* all there is */
+    int64_t begin = att_boottime_ms();
+    assert_int_equal(apiclient_unary(at.sun_path, "/a/B", false, ATT_SLICE(NULL, 0), &reply, &err),
+                     ATT_E_TIMEOUT);
+    assert_true(att_boottime_ms() - begin < 2 * APICLIENT_TIMEOUT_MS);
+    close(waits);
+    close(listener);
+    unlink(at.sun_path);
+    rmdir(dir);
+}
+
 static void test_chain_refused(void **state)
 {
     (void)state;
@@ -242,8 +272,9 @@ static void test_rsa_key(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_statuses),      cmocka_unit_test(test_no_reply),
-        cmocka_unit_test(test_messages),      cmocka_unit_test(test_socket),
-        cmocka_unit_test(test_chain_refused), cmocka_unit_test(test_rsa_key)};
+        cmocka_unit_test(test_statuses),  cmocka_unit_test(test_no_reply),
+        cmocka_unit_test(test_messages),  cmocka_unit_test(test_socket),
+        cmocka_unit_test(test_no_answer), cmocka_unit_test(test_chain_refused),
+        cmocka_unit_test(test_rsa_key)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,7 +40,7 @@
 struct signer {
     EVP_PKEY *key;
     struct audit_cosigned now;
-    enum { FINE, AWAY_SIGN, AWAY_RAISE, EARLY, LIES } mood;
+    enum { FINE, AWAY_SIGN, LOST_SIGN, AWAY_RAISE, EARLY, LIES } mood;
     int signs, raises;
 };
 
@@ -71,12 +71,22 @@ static enum att_rc sign(void *user, struct att_slice text, uint64_t old,
         EVP_MD_CTX_free(md);
         return ATT_E_LIMIT;
     }
-    assert_int_equal(old, s->now.last.size);
+    if (c.counter < s->now.last.counter || c.size < s->now.last.size || old != s->now.last.size) {
+        bool older = c.counter < s->now.last.counter || c.size < s->now.last.size;
+        EVP_MD_CTX_free(md);
+        (void)!att_fail(why, older ? ATT_E_AUTH : ATT_E_CONFLICT, "not what was signed last");
+        att_err_reason(why, older ? "logRolledBack" : "logOld");
+        return older ? ATT_E_AUTH : ATT_E_CONFLICT;
+    }
     if (old) {
         ok(audit_check_consistency(old, &s->now.last.root, c.size, &c.root, proof, &err));
     }
     s->now.last = c;
     s->signs++;
+    if (s->mood == LOST_SIGN) {
+        EVP_MD_CTX_free(md);
+        return att_fail(why, ATT_E_TIMEOUT, "no answer");
+    }
     assert_int_equal(EVP_DigestSignInit(md, NULL, EVP_sha256(), NULL, s->key), 1);
     assert_int_equal(EVP_DigestSign(md, ret_der, &len, text.ptr, text.len), 1);
     EVP_MD_CTX_free(md);
@@ -297,6 +307,60 @@ static void test_away_at_sign(void **state)
     place_done(&p);
 }
 
+/* Signed, and the answer was lost: the issuer that goes on finds out what the other side knows. */
+static void test_answer_lost(void **state)
+{
+    struct place p;
+    struct att_err why = {0};
+    (void)state;
+    place_new(&p);
+    start(&p);
+    ok(publish(&p, 3, &err));
+    p.signer.mood = LOST_SIGN;
+    assert_int_equal(publish(&p, 2, &why), ATT_E_TIMEOUT);
+    is_at(&p, 3, 8, 8);
+    assert_int_equal(p.signer.now.last.size, 5);
+    p.signer.mood = FINE;
+    ok(publish(&p, 1, &err));
+    is_at(&p, 6, 8, 8);
+    start(&p); /* the next one counts */
+    p.signer.mood = LOST_SIGN;
+    att_err_clear(&why);
+    assert_int_equal(publish(&p, 1, &why), ATT_E_TIMEOUT);
+    p.signer.mood = FINE;
+    ok(publish(&p, 1, &err));
+    is_at(&p, 8, 9, 9);
+    place_done(&p);
+}
+
+/* Lost, and the other side is another one by then, or was told something else. */
+static void test_answer_lost_and_another(void **state)
+{
+    static const char *const reasons[] = {"logTpmKey", "logOrigin", "logRolledBack"};
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct place p;
+        struct att_err why = {0};
+        place_new(&p);
+        start(&p);
+        ok(publish(&p, 3, &err));
+        p.signer.mood = LOST_SIGN;
+        assert_int_equal(publish(&p, 2, &why), ATT_E_TIMEOUT);
+        p.signer.mood = FINE;
+        if (i == 0) {
+            p.signer.now.spki[90] ^= 1;
+        } else if (i == 1) {
+            p.signer.now.last.origin[0] ^= 1;
+        } else {
+            p.signer.now.last.size = 2;
+        }
+        att_err_clear(&why);
+        assert_int_equal(publish(&p, 1, &why), ATT_E_AUTH);
+        assert_string_equal(why.reason, reasons[i]);
+        place_done(&p);
+    }
+}
+
 /* Signed, and ended before it was written: the number was signed, and is taken again. */
 static void test_end_after_sign(void **state)
 {
@@ -428,6 +492,8 @@ int main(void)
         cmocka_unit_test(test_counts_once_a_process),
         cmocka_unit_test(test_counts_by_time),
         cmocka_unit_test(test_away_at_sign),
+        cmocka_unit_test(test_answer_lost),
+        cmocka_unit_test(test_answer_lost_and_another),
         cmocka_unit_test(test_end_after_sign),
         cmocka_unit_test(test_end_after_guard),
         cmocka_unit_test(test_end_before_raise),

@@ -108,6 +108,8 @@ static void test_signs_what_continues(void **state)
     }
     ask(&a, &l, 5, 5, 8); /* the same, sealed */
     judged(&r, &a, 7, 1, ATT_OK, "");
+    ask(&a, &l, 3, 5, 7); /* the call that led here, once more: its answer was lost */
+    judged(&r, &a, 7, 0, ATT_OK, "");
     r.counter = r.last.counter = 8; /* signed and not raised: again */
     ask(&a, &l, 5, 9, 8);
     judged(&r, &a, 7, 0, ATT_OK, "");
@@ -283,6 +285,27 @@ static void test_operators_word(void **state)
     assert_int_equal(r.counter, 7);
     assert_non_null(strstr(r.before, "\"size\":5"));
     same(&r);
+    /* a second one ends: the first one stays ended */
+    r.last = (struct audit_checkpoint){.origin = "second.example/log", .size = 2, .counter = 7};
+    assert_int_equal(logtpm_record_new_log(&r, "again", NOW, NULL), ATT_OK);
+    assert_string_equal(r.ended, ORIGIN " second.example/log");
+    same(&r);
+    struct asked a;
+    ask(&a, &l, 0, 5, 7);
+    judged(&r, &a, 7, 1, ATT_E_AUTH, "logOrigin");
+    for (int i = 0; i < 64; i++) {
+        struct att_err err = {0};
+        struct logtpm_record was = r;
+        memset(r.last.origin, 'a', AUDIT_NAME_MAX);
+        if (logtpm_record_new_log(&r, "again", NOW, &err) != ATT_OK) {
+            assert_string_equal(err.reason, "logTpmRecord");
+            assert_string_equal(r.ended, was.ended);
+            assert_true(i > 5);
+            break;
+        }
+        same(&r);
+        assert_true(i < 8);
+    }
     r = before;
     assert_int_equal(logtpm_record_new_counter(&r, 9, "removed", NOW, NULL), ATT_OK);
     assert_int_equal(r.was, 7);

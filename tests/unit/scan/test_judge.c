@@ -389,6 +389,7 @@ static void test_urls(void **state)
            "c?sv=2022&sig=q7Zk2Xv9Lm4RtB8wNc1Hs6Jd3Pf5GyAeUoTiKxVbMnQ%3D",
            SCAN_AZURE_CONNECTION, SCAN_MEDIUM);
     expect("X", "pkcs11:token=a;object=b?pin-value=1234", SCAN_PIN, SCAN_HIGH);
+    expect("X", "postgres://app:90125077@db/app", SCAN_DATABASE, SCAN_HIGH);
     const char *none[] = {"https://a.example/x",
                           "https://bob@a.example/x",
                           "https://bob:@a.example/x",
@@ -615,6 +616,11 @@ static void test_shown(void **state)
     shown("AWS_SECRET_ACCESS_KEY_2", "AWS_SECRET_ACCESS_KEY_2");
     shown("portfolio.rebalancer.TOKEN", "portfolio.rebalancer.TOKEN");
     shown("", "-");
+    shown("-p", "-p");
+    shown("-Dspring.datasource.password", "-Dspring.datasource.password");
+    /* options that their values are joined to */
+    shown("-phunter2", "(withheld)");
+    shown("-ualice:hunter2", "(withheld)");
     /* what stands before a '=' and is no name */
     shown("MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIB", "(withheld)");
     shown("q7Zk2Xv9Lm4RtB8wNc1H", "(withheld)");

@@ -109,6 +109,16 @@ static void test_envfile(void **state)
     parse(SCAN_ENV, "A=1\0 2\nB=3\n", 11, "|A|1@1\n|B|3@2\n");
 }
 
+/* crontab(5), ~/.bashrc: a command whose URL has parameters is no assignment. */
+static void test_commands(void **state)
+{
+    (void)state;
+    text(SCAN_ENV, "1 * * * * root curl https://a:b@c/?d=e f\nG=h\n",
+         "||1 * * * * root curl https://a:b@c/?d=e f@1\n|G|h@2\n");
+    text(SCAN_ENV, "curl https://a:b@c/?d='e\nf'\n",
+         "||curl https://a:b@c/?d='e@1\n|curl https://a:b@c/?d|e\nf@1\n");
+}
+
 static void test_unit(void **state)
 {
     (void)state;
@@ -149,6 +159,9 @@ static void test_ini(void **state)
     text(SCAN_INI, "//r.example/:_authToken=abc\n", "|_authToken|abc@1\n");
     text(SCAN_INI, "a = \"q # q\"\nb = x ; why\n", "|a|q # q@1\n|b|x@2\n");
     text(SCAN_INI, "k: v\nalone\n", "|k|v@1\n||alone@2\n");
+    /* pip.conf's second lines: a URL is no name */
+    text(SCAN_INI, "u =\n https://a:b@c/d\n https://a:b@c/?d=e\n",
+         "|u|@1\n||https://a:b@c/d@2\n||https://a:b@c/?d=e@3\n");
 }
 
 static void test_yaml(void **state)
@@ -158,6 +171,7 @@ static void test_yaml(void **state)
     text(SCAN_YAML, "environment:\n - A=1\n - \"B=x: y\"\n",
          "|environment|@1\n|A|1@2\n|\"B=x|y\"@3\n");
     text(SCAN_YAML, "url: http://x\nhttp://y\n", "|url|http://x@1\n||http://y@2\n");
+    text(SCAN_YAML, "- https://a:b@c/?d=e\n", "||https://a:b@c/?d=e@1\n");
     text(SCAN_YAML, "{\"a\": \"b\"}", "|a|b@1\n"); /* a kube config may be JSON */
 }
 
@@ -166,7 +180,7 @@ static void test_json(void **state)
     (void)state;
     text(SCAN_JSON, "{\"a\": {\"b\": [\"c\", \"d\"],\n \"e\": 5, \"f\": true}}",
          "|b|c@1\n|b|d@1\n|e|5@2\n|f|true@2\n");
-    text(SCAN_JSON, "{\"k\": \"l\\n\\u0041\\\"\\/\"}", "|k|l\nA\"\\/@1\n");
+    text(SCAN_JSON, "{\"k\": \"l\\n\\u0041\\\"\\/\"}", "|k|l\nA\"/@1\n");
     text(SCAN_JSON, "{\"a\": \"b\", // why\n # x\n}\n{\"c\": \"d\"}", "|a|b@1\n|c|d@4\n");
     /* what is broken is told by its line and looked at for shapes */
     text(SCAN_JSON, "{\"a\": \"b\",\n\"c\" \"d\"}", "|a|b@1\nbad @2\n||\"d\"}@2\n");
@@ -213,9 +227,10 @@ static void test_process(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_envfile), cmocka_unit_test(test_unit), cmocka_unit_test(test_ini),
-        cmocka_unit_test(test_yaml),    cmocka_unit_test(test_json), cmocka_unit_test(test_others),
-        cmocka_unit_test(test_process),
+        cmocka_unit_test(test_envfile), cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_unit),    cmocka_unit_test(test_ini),
+        cmocka_unit_test(test_yaml),    cmocka_unit_test(test_json),
+        cmocka_unit_test(test_others),  cmocka_unit_test(test_process),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
