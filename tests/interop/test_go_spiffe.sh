@@ -69,7 +69,7 @@ id_port=
 port_into id_port
 printf 'jwt:\n  issuer: "https://127.0.0.1:%s"\n  listen: "127.0.0.1:%s"\n' "$id_port" "$id_port" >> "$dir/issuer.yaml"
 status=0
-trap 'status=$?; for one in watch serve; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
+trap 'status=$?; job_stop watch KILL; job_stop serve KILL; set +e; (exit $status); job_cleanup' EXIT
 spiffe_start_all
 {
     printf 'trust_domain: bank.example\nagents:\n'
