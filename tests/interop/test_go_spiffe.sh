@@ -83,7 +83,7 @@ serial_of() { openssl x509 -in "$dir/state/host/agents/$1/chain.pem" -noout -ser
 # ---- who is given no key ----
 must PermissionDenied "*never leaves its store*PKCS#11*attestd.v1.Signer*" $tpm_user svid
 must PermissionDenied "no agent's entry fits this process (notAssigned)" $stranger svid
-must PermissionDenied "*notAssigned*" $stranger token $api
+must PermissionDenied "*notAssigned*" $stranger validate $api none
 ok "go-spiffe ($what): an agent whose key is in the TPM and nobody's agent get PermissionDenied, with the reason"
 
 # ---- X509Source ----
