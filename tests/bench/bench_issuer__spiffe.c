@@ -87,7 +87,7 @@ static void token_row(const char *name, double rate, double floor_rate)
            bench_percentile_ms(&floor_wall, 0.5), rate, floor_rate, wall.n);
 }
 
-/* Whether a token of this moment ends before the certificate does. */
+/* Time for another certificate: this one lasts an hour. */
 static bool worn(time_t since)
 {
     return rig_time - since > 1800;
