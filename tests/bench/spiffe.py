@@ -182,7 +182,10 @@ def free_port():
 def configure(folder):
     """Tokens, and keys that are given away: the issuer's configuration, keyd's leave for spiffed, which runs as root here."""
     port = free_port()
-    with open(os.path.join(folder, "issuer.yaml"), "a", encoding="ascii") as conf:
+    with open(os.path.join(folder, "issuer.yaml"), "a+", encoding="ascii") as conf:
+        conf.seek(0)
+        if "name: exported" in conf.read():
+            return  # measured before
         conf.write(PROFILE % (port, port))
     restart(folder, "issuerd")
     restart(folder, "keyd", "--signer", "0", "--exporter", "0")
@@ -254,6 +257,7 @@ def main():
     parser.add_argument("--agents", type=int, default=100, help="of the crowd, two streams each")
     parser.add_argument("--fresh", type=int, default=10, choices=range(1, 11), help="fresh tokens for each of the crowd")
     args = parser.parse_args()
+    args.dir = os.path.abspath(args.dir)
     sock = os.path.join(args.dir, "run/public/api.sock")
     os.chmod(args.dir, 0o711)  # other users reach the socket
     configure(args.dir)
