@@ -2,7 +2,7 @@
 """Measures api.sock of a running quickstart by frames: calls one after another on one connection, how long after an
 agent's files changed its streams are told, what a stream costs, and what many agents with streams do. Needs root: each
 agent of the bench is a user. The quickstart's issuer is configured for tokens and exportable keys, and its keyd started
-again with --exporter."""
+again with --exporter, its spiffed as a user of its own."""
 import argparse
 import hashlib
 import json
@@ -19,7 +19,7 @@ import time
 
 UID, AGENT, STREAMS = 2200, "spiffe-bench", 1000
 UID_OUT, AGENT_OUT = 2201, "spiffe-bench-out"
-UID_CROWD = 2300
+UID_CROWD, SERVICE = 2300, 2299
 HEALTH, CHAIN, SIGN = "/grpc.health.v1.Health/Check", "/attestd.v1.Signer/Chain", "/attestd.v1.Signer/Sign"
 SVID, TOKEN = "/SpiffeWorkloadAPI/FetchX509SVID", "/SpiffeWorkloadAPI/FetchJWTSVID"
 MARK = [("workload.spiffe.io", "true")]
@@ -156,7 +156,7 @@ def crowd(sock, agents, held, fresh):
             os.kill(pid, signal.SIGKILL)
 
 
-def restart(folder, name, *more):
+def restart(folder, name, *more, **who):
     """One of quickstart's daemons, with further arguments, as quickstart starts it."""
     file = os.path.join(folder, name + ".pid")
     with open(file, encoding="ascii") as text:
@@ -168,7 +168,8 @@ def restart(folder, name, *more):
         time.sleep(0.05)
     with open(os.path.join(folder, name + ".log"), "ab") as log:
         # pylint: disable=consider-using-with
-        begun = subprocess.Popen([*words, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        begun = subprocess.Popen([*words, *more], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                 **who)
     with open(file, "w", encoding="ascii") as text:
         text.write(str(begun.pid))
 
@@ -180,15 +181,25 @@ def free_port():
 
 
 def configure(folder):
-    """Tokens, and keys that are given away: the issuer's configuration, keyd's leave for spiffed, which runs as root here."""
+    """Tokens, and keys that are given away: the issuer's configuration, a user for spiffed (root is nobody who is given keys),
+    and leave for it."""
     port = free_port()
     with open(os.path.join(folder, "issuer.yaml"), "a+", encoding="ascii") as conf:
         conf.seek(0)
-        if "name: exported" in conf.read():
-            return  # measured before
-        conf.write(PROFILE % (port, port))
+        if "name: exported" not in conf.read():
+            conf.write(PROFILE % (port, port))
     restart(folder, "issuerd")
-    restart(folder, "keyd", "--signer", "0", "--exporter", "0")
+    restart(folder, "whod", "--client", "0", "--client", str(SERVICE))
+    restart(folder, "keyd", "--signer", "0", "--signer", str(SERVICE), "--exporter", str(SERVICE))
+    restart(folder, "attestd", "--spiffed-user", str(SERVICE))
+    os.chmod(os.path.join(folder, "attestd.yaml"), 0o644)
+    os.chmod(os.path.join(folder, "run"), 0o755)
+    os.chown(os.path.join(folder, "run/public"), SERVICE, 0)
+    restart(folder, "spiffed", "--attestd-user", "0", "--whod-user", "0", "--keyd-user", "0", user=SERVICE, group=SERVICE,
+            extra_groups=[0])
+    until = time.monotonic() + 30
+    while not os.path.exists(os.path.join(folder, "run/public/api.sock")) and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def connected(path):
