@@ -295,50 +295,6 @@ static void put_device(const struct host *host, const struct host_measured *meas
     memcpy(st->command_line, host->command_line, sizeof(st->command_line));
 }
 
-static bool take_text(const json_t *object, const char *name, char *ret, size_t room)
-{
-    const char *text = json_string_value(json_object_get(object, name));
-    return text && (size_t)snprintf(ret, room, "%s", text) < room;
-}
-
-/* What keyd heard of the module's token; nothing: it is left out, which no check rests on. */
-static void put_hsm_token(struct host *host, struct evidence_statement *st)
-{
-    struct evidence_hsm_token *token = &st->hsm_token;
-    att_autojson *info = NULL;
-    const json_t *modules, *module;
-    size_t i;
-    if (proc_keyd_info(host->keyd, &info, NULL) != ATT_OK) {
-        return;
-    }
-    modules = json_object_get(host_hsm_info(info), "modules");
-    json_array_foreach(modules, i, module)
-    {
-        const char *name = json_string_value(json_object_get(module, "name"));
-        const json_t *from = json_object_get(module, "token");
-        if (name && strcmp(name, st->hsm) == 0) {
-            st->has_hsm_token =
-                take_text(from, "manufacturer", token->manufacturer, sizeof(token->manufacturer)) &&
-                take_text(from, "model", token->model, sizeof(token->model)) &&
-                take_text(from, "serial", token->serial, sizeof(token->serial));
-        }
-    }
-}
-
-/* Which module has the key, and what it says of its token, where the issuer reads that: earlier
- * ones refuse what they do not know. */
-static void put_hsm(struct host *host, const struct proc_key *key, const struct acme_wanted *wanted,
-                    struct evidence_statement *st)
-{
-    _Static_assert(sizeof(key->hsm) == sizeof(st->hsm), "a module's name fits");
-    if (wanted->reads_hsm && strcmp(key->store, "hsm") == 0) {
-        memcpy(st->hsm, key->hsm, sizeof(st->hsm));
-        if (wanted->reads_hsm_token && st->hsm[0]) {
-            put_hsm_token(host, st);
-        }
-    }
-}
-
 static enum att_rc build_statement(struct host_issue *job, const struct acme_wanted *wanted,
                                    struct att_err *err)
 {
@@ -357,7 +313,7 @@ static enum att_rc build_statement(struct host_issue *job, const struct acme_wan
     memcpy(st.identifier, job->rec.spiffe_id, strlen(job->rec.spiffe_id) + 1);
     _Static_assert(sizeof(job->key.store) <= sizeof(st.key_store), "keyd's word fits");
     memcpy(st.key_store, job->key.store, strlen(job->key.store) + 1);
-    put_hsm(job->host, &job->key, wanted, &st);
+    host_issue_put_hsm(job, wanted, &st);
     if (job->key.name.len) {
         memcpy(st.key_name, job->key.name.ptr, job->key.name.len);
         st.key_name_len = job->key.name.len;

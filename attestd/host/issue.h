@@ -89,4 +89,9 @@ ATT_MUST_USE enum att_rc host_keys_sweep(struct host *host, struct att_err *err)
 /* All keys of one agent, retired first. */
 ATT_MUST_USE enum att_rc host_keys_remove(struct host *host, const char *name, struct att_err *err);
 
+/* issue_hsm.c: which module has the key, and what it says of its token, where the issuer reads
+ * that: earlier ones refuse what they do not know. */
+void host_issue_put_hsm(const struct host_issue *job, const struct acme_wanted *wanted,
+                        struct evidence_statement *ret_statement);
+
 #endif

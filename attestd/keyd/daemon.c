@@ -567,6 +567,21 @@ static int bad_user(const char *option, const struct att_err *err)
     return EXIT_REFUSED;
 }
 
+/* A list of users says nothing of root, who is let in by itself elsewhere, and is given no key. */
+static int add_exporter(struct command *cmd, const char *name)
+{
+    struct att_err err = {0};
+    uid_t uid;
+    if (proc_user_find(name, &uid, &err) == ATT_OK && uid == 0) {
+        (void)!att_fail(&err, ATT_E_INVAL,
+                        "expected the user that attestd-spiffed runs as, found root, who is given "
+                        "no private key");
+        return bad_user("--exporter", &err);
+    }
+    return proc_users_add(&cmd->exporters, name, &err) == ATT_OK ? -1
+                                                                 : bad_user("--exporter", &err);
+}
+
 /* -1: go on; else the exit code. */
 static int take_option(struct command *cmd, int option)
 {
@@ -582,9 +597,7 @@ static int take_option(struct command *cmd, int option)
         return proc_users_add(&cmd->signers, optarg, &err) == ATT_OK ? -1
                                                                      : bad_user("--signer", &err);
     case 'e':
-        return proc_users_add(&cmd->exporters, optarg, &err) == ATT_OK
-                   ? -1
-                   : bad_user("--exporter", &err);
+        return add_exporter(cmd, optarg);
     case 'm':
         return proc_user_find(optarg, &cmd->hsm_user, &err) == ATT_OK
                    ? -1

@@ -36,6 +36,10 @@ cat >> "$dir/issuer.yaml" << END
     logs: []
 END
 
+# ---- users -----------------------------------------------------------------------------------------
+expect 1 'exporter: expected the user that attestd-spiffed runs as, found root' "$bin/attestd-keyd" --config "$dir/attestd.yaml" --exporter root --check
+expect 1 'exporter: .*nobody-such' "$bin/attestd-keyd" --config "$dir/attestd.yaml" --exporter nobody-such --check
+
 # ---- --check: each mistake with file and line -----------------------------------------------------
 # wrong PROGRAM BASE SED LINE WORD: BASE changed by SED; the error names LINE and WORD
 wrong() {

@@ -107,6 +107,9 @@ cp "$dir/tmp/attestd.yaml" "$dir/attestd.yaml"
 kill -HUP "$(job_pid attestd)"
 wait_for 10 grep -q 'event=conf.notReloaded.*metrics_listen cannot change' "$dir/log/attestd.log"
 cp "$dir/tmp/attestd.yaml.was" "$dir/attestd.yaml"
+sed 's/^metrics_listen:.*/metrics_listen: "unix:m.sock"/' "$dir/attestd.yaml" > "$dir/tmp/attestd.yaml"
+"$bin/attestd" --config "$dir/tmp/attestd.yaml" --check 2> "$dir/tmp/check" && job_fail "a relative path is taken"
+grep -q 'attestd.yaml:[0-9]*: metrics_listen: expected unix:/PATH' "$dir/tmp/check" || job_fail "$(cat "$dir/tmp/check")"
 ok "a host's own metrics, in both formats; ready with a certificate for each agent that nobody froze"
 
 # ---- one id for a request ----------------------------------------------------------------------------------------------

@@ -530,9 +530,6 @@ static void test_issuer_dns_refused(void **state)
 static void test_operation_refused(void **state)
 {
     (void)state;
-    attestd_refused("metrics_listen: \"localhost:9465\"\n", 1, "metrics_listen", "127.0.0.1");
-    attestd_refused("log: text\nmetrics_listen: \"unix:m.sock\"\n", 2, "metrics_listen",
-                    "unix:/PATH");
     issuer_refused(HEAD ENROL PROFILES "metrics_listen: \"9464\"\n", 7, "metrics_listen",
                    "127.0.0.1");
     issuer_refused(HEAD ENROL PROFILES "metrics_listen: \"unix:metrics.sock\"\n", 7,
