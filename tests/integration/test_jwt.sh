@@ -76,7 +76,7 @@ PYTHONDONTWRITEBYTECODE=1 setpriv --reuid $user --regid $user --clear-groups \
 echo $! > "$dir/late.pid"
 exec 8> "$dir/tmp/go"
 wait_for 30 late_is known
-kill -s STOP "$(job_pid attestd)"
+halt attestd
 echo >&8
 wait_for 30 late_is asked
 sleep 2 # until attestd is asked, on a laden machine, too

@@ -110,7 +110,7 @@ ok "$given keys given away, each with a record in the host's log; none in a file
 records() { cat "$dir"/state/host/decisions/*.jsonl > "$dir/tmp/hostlog" && noted; }
 more_records() { [ "$(records)" -gt "$1" ]; }
 job_stop svid KILL
-kill -s STOP "$(job_pid keyd)"
+halt keyd
 before=$(records)
 mkfifo "$dir/tmp/go"
 PYTHONDONTWRITEBYTECODE=1 setpriv --reuid $user --regid $user --clear-groups \
@@ -128,7 +128,7 @@ wait_for 30 lines late 2
 [ "$(tail -n 1 "$dir/log/late.log")" = '{"after": 0, "ended": [7], "over": false}' ] || { cat "$dir/log/late.log"; job_fail "exec"; }
 ok "a key that came late is not given to the program that took the connection over by exec"
 
-kill -s STOP "$(job_pid keyd)"
+halt keyd
 before=$(records)
 (client $user svid) > "$dir/tmp/revoked" 2>&1 &
 asker=$!

@@ -73,3 +73,10 @@ spiffe_start_all() {
     wait_for 60 job_host_known
     ctl host approve "$(job_host_id)" --label job > /dev/null
 }
+
+# halt NAME: stops a daemon, and does not return before each of its threads stands: one may answer until then
+spiffe_stands() { ! grep -LE '^State:[[:space:]]+T' /proc/"$1"/task/*/status | grep -q .; }
+halt() {
+    kill -s STOP "$(job_pid "$1")"
+    wait_for 10 spiffe_stands "$(job_pid "$1")"
+}

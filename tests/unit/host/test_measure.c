@@ -74,8 +74,8 @@ static enum att_rc answer_measure(struct rig *r, const struct proc_op *op,
     struct att_slice items[PROC_WHO_BATCH_MAX];
     uint8_t bytes[PROC_WHO_BATCH_MAX][82 + 4] = {{0}};
     unsigned now = atomic_fetch_add(&r->now, 1) + 1;
-    if (now > atomic_load(&r->most)) {
-        atomic_store(&r->most, now);
+    unsigned most = atomic_load(&r->most);
+    while (now > most && !atomic_compare_exchange_weak(&r->most, &most, now)) {
     }
     atomic_fetch_add(&r->requests, 1);
     usleep(r->wait_ms * 1000);
