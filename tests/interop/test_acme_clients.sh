@@ -82,7 +82,7 @@ status_of() { # status_of FILE: what the issuer says of this certificate
 ticket
 export REQUESTS_CA_BUNDLE=$root
 cb() { certbot "$@" --non-interactive --config-dir "$dir/cb" --work-dir "$dir/cb-work" --logs-dir "$dir/log/certbot" --server "$url" > "$dir/log/certbot.log" 2>&1; }
-cb certonly --agree-tos --register-unsafely-without-email --eab-kid "$kid" --eab-hmac-key "$mac" --webroot -w "$dir/web" \
+cb certonly --agree-tos --register-unsafely-without-email --eab-kid="$kid" --eab-hmac-key="$mac" --webroot -w "$dir/web" \
     -d b.legacy.localhost -d a.legacy.localhost
 good "$dir/cb/live/b.legacy.localhost/cert.pem" a.legacy.localhost b.legacy.localhost
 ok "certbot: one certificate for two names (EAB, P-256 by RSA account key)"
@@ -115,11 +115,11 @@ ok "certbot: account deactivated"
 # ---- lego ----
 ticket
 lg() { LEGO_CA_CERTIFICATES=$root lego --server "$url" --accept-tos --email x@bank.example --path "$dir/lego" "$@" > "$dir/log/lego.log" 2>&1; }
-lg --eab --kid "$kid" --hmac "$mac" --domains l.legacy.localhost --http --http.webroot "$dir/web" run
+lg --eab --kid="$kid" --hmac="$mac" --domains l.legacy.localhost --http --http.webroot "$dir/web" run
 good "$dir/lego/certificates/l.legacy.localhost.crt" l.legacy.localhost
-lg --eab --kid "$kid" --hmac "$mac" --domains l.legacy.localhost --http --http.webroot "$dir/web" renew --days 90 --no-random-sleep
+lg --eab --kid="$kid" --hmac="$mac" --domains l.legacy.localhost --http --http.webroot "$dir/web" renew --days 90 --no-random-sleep
 cp "$dir/lego/certificates/l.legacy.localhost.crt" "$dir/out/l.pem"
-lg --eab --kid "$kid" --hmac "$mac" --domains l.legacy.localhost revoke --reason 5
+lg --eab --kid="$kid" --hmac="$mac" --domains l.legacy.localhost revoke --reason 5
 [ "$(status_of "$dir/out/l.pem")" = "revoked cessationOfOperation" ] || job_fail "lego: $(status_of "$dir/out/l.pem")"
 ok "lego: issued, renewed, revoked"
 
