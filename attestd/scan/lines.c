@@ -114,7 +114,7 @@ static void commented(const struct scan_sink *sink, const struct line *l)
     scan_nameless(sink, "comment", l->n, ATT_SLICE(l->text.ptr, l->text.len), l->text.len);
 }
 
-/* //registry.npmjs.org/:_authToken and [section.key] names: the last part. */
+/* //registry.example/:_authToken and [section.key] names: the last part. */
 static struct att_slice last_part(struct att_slice name)
 {
     const uint8_t *colon = name.len ? memrchr(name.ptr, ':', name.len) : NULL;
