@@ -120,9 +120,9 @@ ok "a stranger, another agent, a profile with a hole, a frozen agent's handshake
 refused "invalid_client: *status 401: client robot is not spiffe://bank.example/agent/beta" $beta_user beta
 profile token "client_id: somebody"
 refused "invalid_client: *status 401: client somebody is not"
-! curl -sS --cacert "$dir/tmp/oauth.pem" "https://127.0.0.1:$oauth_port/whoami" > "$dir/tmp/out" 2> "$dir/tmp/err" ||
-    job_fail "the server takes who has no certificate"
-grep -qi 'certificate required\|alert' "$dir/tmp/err" || { cat "$dir/tmp/err"; job_fail "no certificate: another reason"; }
+# Nothing is sent: who writes while the server closes may lose its alert.
+sleep 2 | timeout 20 openssl s_client -connect "127.0.0.1:$oauth_port" -CAfile "$dir/tmp/oauth.pem" -quiet > "$dir/tmp/out" 2> "$dir/tmp/err" || true
+grep -q 'alert certificate required' "$dir/tmp/err" || { cat "$dir/tmp/err"; job_fail "no certificate: another reason"; }
 ok "another agent's certificate, another client, no certificate: the server's own word"
 
 # ---- tokens that are not bound as was asked ----
