@@ -164,6 +164,9 @@ const struct store_migration store_migrations[] = {
          " reason TEXT NOT NULL, detail TEXT NOT NULL, sequence BIGINT NOT NULL,"
          " hint_s BIGINT NOT NULL, anew BIGINT NOT NULL, failures BIGINT NOT NULL,"
          " tried_at BIGINT NOT NULL, fetched_at BIGINT NOT NULL, changed_at BIGINT NOT NULL);"},
+    /* An account's recent orders, which each newOrder counts, without reading the orders. */
+    {17, "CREATE INDEX orders_account_recent ON orders (account, created_at, status);"
+         "DROP INDEX orders_account;"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

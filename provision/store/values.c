@@ -116,27 +116,37 @@ enum att_rc store_ticket_accounts(struct store_tx *tx, const char *kid, int64_t 
     return rc;
 }
 
+/* Both counts of one reading of the index (account, created_at, status). */
+struct recent {
+    struct store *store;
+    int64_t orders, fruitless;
+};
+
+static enum att_rc take_recent(void *user, const struct store_row *row, struct att_err *err)
+{
+    struct recent *r = user;
+    (void)err;
+    r->orders = r->store->ops->row_int(row, 0);
+    r->fruitless = r->store->ops->row_int(row, 1);
+    return ATT_OK;
+}
+
 enum att_rc store_account_recent(struct store_tx *tx, const char *account, int64_t since,
                                  struct store_recent *ret_recent, struct att_err *err)
 {
-    struct number orders = {.store = tx->store}, fruitless = orders, aks = orders;
+    struct recent orders = {.store = tx->store};
+    struct number aks = {.store = tx->store};
     const struct store_value args[] = {STORE_VTEXT(account), STORE_VINT(since)};
     enum att_rc rc = store_exec(tx,
-                                "SELECT COUNT(*) FROM orders WHERE account = ?1"
-                                " AND created_at >= ?2",
-                                args, 2, take_number, &orders, NULL, err);
-    if (!rc) {
-        rc = store_exec(tx,
-                        "SELECT COUNT(*) FROM orders WHERE account = ?1"
-                        " AND created_at >= ?2 AND status <> 'valid'",
-                        args, 2, take_number, &fruitless, NULL, err);
-    }
+                                "SELECT COUNT(*), COUNT(CASE WHEN status <> 'valid' THEN 1 END)"
+                                " FROM orders WHERE account = ?1 AND created_at >= ?2",
+                                args, 2, take_recent, &orders, NULL, err);
     if (!rc) {
         rc = store_exec(tx, "SELECT COUNT(*) FROM aks WHERE account = ?1 AND created_at >= ?2",
                         args, 2, take_number, &aks, NULL, err);
     }
     if (!rc) {
-        *ret_recent = (struct store_recent){orders.value, fruitless.value, aks.value};
+        *ret_recent = (struct store_recent){orders.orders, orders.fruitless, aks.value};
     }
     return rc;
 }
@@ -144,20 +154,14 @@ enum att_rc store_account_recent(struct store_tx *tx, const char *account, int64
 enum att_rc store_dns_recent(struct store_tx *tx, const char *account, int64_t since,
                              struct store_recent *ret_recent, struct att_err *err)
 {
-    struct number orders = {.store = tx->store}, fruitless = orders;
+    struct recent orders = {.store = tx->store};
     const struct store_value args[] = {STORE_VTEXT(account), STORE_VINT(since)};
     enum att_rc rc = store_exec(tx,
-                                "SELECT COUNT(*) FROM dns_orders WHERE account = ?1"
-                                " AND created_at >= ?2",
-                                args, 2, take_number, &orders, NULL, err);
+                                "SELECT COUNT(*), COUNT(CASE WHEN status <> 'valid' THEN 1 END)"
+                                " FROM dns_orders WHERE account = ?1 AND created_at >= ?2",
+                                args, 2, take_recent, &orders, NULL, err);
     if (!rc) {
-        rc = store_exec(tx,
-                        "SELECT COUNT(*) FROM dns_orders WHERE account = ?1"
-                        " AND created_at >= ?2 AND status <> 'valid'",
-                        args, 2, take_number, &fruitless, NULL, err);
-    }
-    if (!rc) {
-        *ret_recent = (struct store_recent){orders.value, fruitless.value, 0};
+        *ret_recent = (struct store_recent){orders.orders, orders.fruitless, 0};
     }
     return rc;
 }

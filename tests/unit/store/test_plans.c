@@ -105,7 +105,9 @@ static const struct {
      "5000",
      NULL},
     /* values.c, each newOrder */
-    {"SELECT COUNT(*) FROM orders WHERE account = 'a7' AND created_at >= 1", NULL},
+    {"SELECT COUNT(*), COUNT(CASE WHEN status <> 'valid' THEN 1 END) FROM orders"
+     " WHERE account = 'a7' AND created_at >= 1",
+     "orders_account_recent"},
     {"SELECT COUNT(*) FROM aks WHERE account = 'a7' AND created_at >= 1", NULL},
     /* store.c, each request and each order */
     {"SELECT id FROM accounts WHERE thumbprint = 't7'", NULL},
