@@ -164,6 +164,10 @@ const struct store_migration store_migrations[] = {
          " reason TEXT NOT NULL, detail TEXT NOT NULL, sequence BIGINT NOT NULL,"
          " hint_s BIGINT NOT NULL, anew BIGINT NOT NULL, failures BIGINT NOT NULL,"
          " tried_at BIGINT NOT NULL, fetched_at BIGINT NOT NULL, changed_at BIGINT NOT NULL);"},
+    /* Hosts by what an operator asks of them: a state, page by page, how many there are of each,
+     * and a label (tests/unit/store/test_plans). */
+    {17, "CREATE INDEX hosts_state ON hosts (state, id);"
+         "CREATE INDEX hosts_label ON hosts (label);"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 
