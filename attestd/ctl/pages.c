@@ -1,5 +1,5 @@
-/* A list page by page: each is printed before the next is asked for, so that neither side ever holds
- * the whole. JSON comes out as it would in one answer. */
+/* A list page by page: each is printed before the next is asked for, so that neither side ever
+ * holds the whole. JSON comes out as it would in one answer. */
 #include "attestd/ctl/ctl.h"
 
 #include <errno.h>
@@ -105,8 +105,7 @@ enum ctl_exit ctl_pages_run(const struct ctl_ctx *ctx, const struct ctl_command 
                               : command->most ? (json_int_t)command->most
                                               : -1};
     if (limit && p.left < 1) {
-        fprintf(stderr, "attestctl: --limit: expected 1 or more, found %lld\n",
-                (long long)p.left);
+        fprintf(stderr, "attestctl: --limit: expected 1 or more, found %lld\n", (long long)p.left);
         return CTL_USAGE;
     }
     for (;;) {

@@ -69,6 +69,9 @@ static void note_failure(struct logtpm *logtpm, enum att_rc rc, const struct att
             logtpm->ready = false;
         }
     }
+    if (rc == ATT_E_AUTH && !err->reason[0]) { /* the owner's password was changed meanwhile */
+        logtpm->ready = logtpm->owner_known = false;
+    }
 }
 
 void logtpm_poll(struct logtpm *logtpm)
@@ -252,7 +255,10 @@ enum att_rc logtpm_new(const struct logtpm_opts *opts, struct logtpm **ret_logtp
     logtpm->lock_fd = -1;
     bool fits =
         (size_t)snprintf(logtpm->dir, sizeof logtpm->dir, "%s", opts->dir) < sizeof logtpm->dir &&
-        (size_t)snprintf(logtpm->tcti, sizeof logtpm->tcti, "%s", opts->tcti) < sizeof logtpm->tcti;
+        (size_t)snprintf(logtpm->tcti, sizeof logtpm->tcti, "%s", opts->tcti) <
+            sizeof logtpm->tcti &&
+        (size_t)snprintf(logtpm->owner_file, sizeof logtpm->owner_file, "%s",
+                         opts->owner_file ? opts->owner_file : "") < sizeof logtpm->owner_file;
     enum att_rc rc = fits ? att_io_mkdirs(logtpm->dir, 0700, err)
                           : att_fail(err, ATT_E_LIMIT, "log_tpm: too long a path");
     rc = rc ? rc : take_lock(logtpm, err);

@@ -275,9 +275,9 @@ enum att_rc issuer_arg_host(const struct issuer_admin_call *call, struct store_t
         store_record_done(&store_host_eks, &row);
         return rc;
     }
-    enum att_rc rc = len ? store_host_called(tx, text, prefix ? text : NULL, MATCHES_MAX,
-                                             match_host, &m, err)
-                         : ATT_OK;
+    enum att_rc rc =
+        len ? store_host_called(tx, text, prefix ? text : NULL, MATCHES_MAX, match_host, &m, err)
+            : ATT_OK;
     if (rc) {
         return rc;
     }

@@ -507,11 +507,10 @@ enum att_rc issuer_admin_audit_list(struct issuer_admin_call *call, struct store
         return issuer_refuse(err, ATT_E_INVAL, "usage", "limit: expected 1 to %d, found %lld",
                              AUDIT_LIMIT_MAX, (long long)limit);
     }
-    struct audit_query q = {
-        .list = json_array(),
-        .kind = issuer_arg(call, "kind"),
-        .subject = issuer_arg(call, "subject"),
-        .limit = (size_t)limit};
+    struct audit_query q = {.list = json_array(),
+                            .kind = issuer_arg(call, "kind"),
+                            .subject = issuer_arg(call, "subject"),
+                            .limit = (size_t)limit};
     struct store_audit head = {0};
     json_object_set_new(call->result, "records", q.list);
     enum att_rc rc = store_audit_head(tx, &head, err);

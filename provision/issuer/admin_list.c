@@ -21,8 +21,8 @@ enum att_rc issuer_page_begin(struct issuer_admin_call *call, const char *member
     const char *after = issuer_arg(call, "after");
     const json_t *limit = json_object_get(call->args, "limit");
     bool whole = !otherwise && !after && !json_is_integer(limit);
-    int64_t n = whole ? ISSUER_LISTED_MAX
-                      : issuer_arg_int(call, "limit", otherwise ? otherwise : PAGE);
+    int64_t n =
+        whole ? ISSUER_LISTED_MAX : issuer_arg_int(call, "limit", otherwise ? otherwise : PAGE);
     json_t *list = json_array();
     json_object_set_new(call->result, member, list);
     if (n < 1 || n > ISSUER_LISTED_MAX) {
@@ -54,10 +54,11 @@ bool issuer_page_take(struct issuer_page *page, const char *key, size_t bytes)
 enum att_rc issuer_page_end(const struct issuer_page *page, struct att_err *err)
 {
     if (page->more && page->whole) {
-        return issuer_refuse(err, ATT_E_LIMIT, "listTooLong",
-                             "more than %lld of the %s: expected \"limit\" (1 to %d), and \"after\" "
-                             "for the next page",
-                             (long long)page->seen, page->member, ISSUER_LISTED_MAX);
+        return issuer_refuse(
+            err, ATT_E_LIMIT, "listTooLong",
+            "more than %lld of the %s: expected \"limit\" (1 to %d), and \"after\" "
+            "for the next page",
+            (long long)page->seen, page->member, ISSUER_LISTED_MAX);
     }
     if (page->more) {
         json_object_set_new(page->call->result, "next", json_string(page->last));
@@ -115,8 +116,7 @@ enum att_rc issuer_admin_host_list(struct issuer_admin_call *call, struct store_
     }
     enum att_rc rc = issuer_page_begin(call, "hosts", 0, &page, err);
     rc = rc ? rc : issuer_page_host(page.after, err);
-    rc = rc ? rc
-            : store_host_list(tx, page.after, state, page.limit + 1, add_host, &page, err);
+    rc = rc ? rc : store_host_list(tx, page.after, state, page.limit + 1, add_host, &page, err);
     return rc ? rc : issuer_page_end(&page, err);
 }
 
@@ -175,8 +175,7 @@ enum att_rc issuer_page_selected(struct issuer_admin_call *call, struct store_tx
     struct selected s = {.entry = entry};
     enum att_rc rc = issuer_page_begin(call, "selectedHosts", SELECTED, &s.page, err);
     rc = rc ? rc : issuer_page_host(s.page.after, err);
-    rc = rc ? rc
-            : issuer_hosts_behind(tx, s.page.after, add_selected, &s, &s.page.more, err);
+    rc = rc ? rc : issuer_hosts_behind(tx, s.page.after, add_selected, &s, &s.page.more, err);
     return rc ? rc : issuer_page_end(&s.page, err);
 }
 

@@ -184,8 +184,9 @@ static enum att_rc check_room(const struct issuer_admin_call *call, struct store
     struct open_count c = {.call = call};
     enum att_rc rc = store_proposal_list(tx, STORE_PROPOSAL_OPEN, INT64_MIN, NULL, INT64_MAX,
                                          count_open, &c, err);
-    rc = rc ? rc : store_proposal_list(tx, NULL, call->now - DAY_S, NULL, INT64_MAX,
-                                       count_made, &c, err);
+    rc =
+        rc ? rc
+           : store_proposal_list(tx, NULL, call->now - DAY_S, NULL, INT64_MAX, count_made, &c, err);
     if (!rc && (c.all >= OPEN_MAX || c.mine >= OPEN_MINE_MAX)) {
         rc = issuer_refuse(err, ATT_E_CONFLICT, "proposalsFull",
                            "%u proposals are open, %u of them yours; at most %d and %d", c.all,
@@ -280,9 +281,9 @@ enum att_rc issuer_admin_proposal_list(struct issuer_admin_call *call, struct st
         rc = issuer_refuse(err, ATT_E_INVAL, "usage",
                            "after: expected a proposal's id, found \"%.40s\"", l.page.after);
     }
-    rc = rc ? rc
-            : store_proposal_list(tx, NULL, INT64_MIN, l.page.after, l.page.limit + 1, add, &l,
-                                  err);
+    rc =
+        rc ? rc
+           : store_proposal_list(tx, NULL, INT64_MIN, l.page.after, l.page.limit + 1, add, &l, err);
     return rc ? rc : issuer_page_end(&l.page, err);
 }
 

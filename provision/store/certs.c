@@ -23,16 +23,18 @@ static int64_t most(int64_t limit)
 enum att_rc store_cert_list(struct store_tx *tx, const struct store_cert_query *query,
                             store_each_fn each, void *user, struct att_err *err)
 {
-    const struct store_value values[] = {
-        STORE_VTEXT(query->status ? query->status : ""),
-        STORE_VTEXT(query->kind ? query->kind : ""), STORE_VTEXT(query->name ? query->name : ""),
-        STORE_VINT(most(query->limit)), STORE_VINT(query->after ? query->after_at : INT64_MAX),
-        STORE_VTEXT(query->after ? query->after : ""), STORE_VTEXT(query->host ? query->host : "")};
-    return query->host ? store_walk(tx, &store_certs,
-                                    LIGHT " WHERE host = ?7 AND " FILTER BEHIND NEWEST, values, 7,
-                                    each, user, err)
-                       : store_walk(tx, &store_certs, LIGHT " WHERE " FILTER BEHIND NEWEST, values,
-                                    6, each, user, err);
+    const struct store_value values[] = {STORE_VTEXT(query->status ? query->status : ""),
+                                         STORE_VTEXT(query->kind ? query->kind : ""),
+                                         STORE_VTEXT(query->name ? query->name : ""),
+                                         STORE_VINT(most(query->limit)),
+                                         STORE_VINT(query->after ? query->after_at : INT64_MAX),
+                                         STORE_VTEXT(query->after ? query->after : ""),
+                                         STORE_VTEXT(query->host ? query->host : "")};
+    return query->host
+               ? store_walk(tx, &store_certs, LIGHT " WHERE host = ?7 AND " FILTER BEHIND NEWEST,
+                            values, 7, each, user, err)
+               : store_walk(tx, &store_certs, LIGHT " WHERE " FILTER BEHIND NEWEST, values, 6, each,
+                            user, err);
 }
 
 enum att_rc store_cert_live(struct store_tx *tx, enum store_cert_of of, const char *value,

@@ -9,7 +9,7 @@
 #define HOSTS                                                                                      \
     "SELECT id, label, labels, state, account, reason, manufacturer, model, version, ek_source,"   \
     " notes, created_at, updated_at, seen_at, registered_by, view_seen FROM hosts"
-#define ENTRIES "SELECT name, spiffe_id, json, version, updated_at FROM entries"
+#define ENTRIES    "SELECT name, spiffe_id, json, version, updated_at FROM entries"
 #define PREFIX_MAX 64
 
 enum att_rc store_host_list(struct store_tx *tx, const char *after, const char *state,

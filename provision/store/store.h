@@ -140,7 +140,8 @@ struct store_host {
 ATT_MUST_USE enum att_rc store_host_list(struct store_tx *tx, const char *after, const char *state,
                                          int64_t limit, store_each_fn each, void *user,
                                          struct att_err *err);
-/* At most limit that have this label, or whose id begins with prefix (lowercase hex; NULL: none). */
+/* At most limit that have this label, or whose id begins with prefix (lowercase hex; NULL: none).
+ */
 ATT_MUST_USE enum att_rc store_host_called(struct store_tx *tx, const char *label,
                                            const char *prefix, int64_t limit, store_each_fn each,
                                            void *user, struct att_err *err);
@@ -306,7 +307,8 @@ struct store_proposal {
 /* Without their args, in the order of their ids. state NULL: any. Those that were made after since;
  * at most limit of those behind the id after (NULL: from the start). */
 ATT_MUST_USE enum att_rc store_proposal_list(struct store_tx *tx, const char *state, int64_t since,
-                                             const char *after, int64_t limit, store_each_fn each, void *user, struct att_err *err);
+                                             const char *after, int64_t limit, store_each_fn each,
+                                             void *user, struct att_err *err);
 
 /* A request that was done, so that it is not done again. */
 struct store_admin_request {
@@ -383,8 +385,8 @@ struct store_cert {
 };
 
 /* Newest first, at most limit (-1: all). pem and tbs stay empty. Texts may be NULL: any. name: a
- * subject, or its last part. after: the serial of one that was listed, after_at its created_at: what
- * follows it; NULL: from the start. */
+ * subject, or its last part. after: the serial of one that was listed, after_at its created_at:
+ * what follows it; NULL: from the start. */
 struct store_cert_query {
     const char *host, *name, *status, *kind, *after;
     int64_t after_at, limit;
