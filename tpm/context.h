@@ -66,7 +66,7 @@ void tpm_context_free(struct tpm_context *ctx);
 ATT_MUST_USE enum att_rc tpm_context_reopen(struct tpm_context *ctx, struct att_err *err);
 /* Looks whether the owner hierarchy has a password; if so, auth is it from now on, in place of
  * options.owner_auth, and is tried once, by a command that changes nothing. A password that nobody
- * asks for is not used. ATT_E_AUTH, reason "ownerPassword": there is one, and auth is empty (then
+ * asks for is not used. ATT_E_DENIED, reason "ownerPassword": there is one, and auth is empty (then
  * nothing is tried) or another. Copied, locked. */
 ATT_MUST_USE enum att_rc tpm_context_owner(struct tpm_context *ctx, struct att_slice auth,
                                            struct att_err *err);

@@ -3,9 +3,9 @@
 static enum att_rc refuse(struct att_err *err, const char *what)
 {
     att_err_clear(err);
-    (void)!att_fail(err, ATT_E_AUTH, "the TPM's owner hierarchy has a password, and %s", what);
+    (void)!att_fail(err, ATT_E_DENIED, "the TPM's owner hierarchy has a password, and %s", what);
     att_err_reason(err, "ownerPassword");
-    return ATT_E_AUTH;
+    return ATT_E_DENIED;
 }
 
 /* TPM2_PolicySecret asks for the entity's authValue whatever comes of the session (Part 3 §23.4);

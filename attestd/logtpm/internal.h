@@ -41,8 +41,8 @@ ATT_MUST_USE enum att_rc logtpm_refuse(struct att_err *err, enum att_rc rc, cons
 
 /* lock is held in all of these. */
 
-/* owner.c: the owner's password, from its file, tried once. ATT_E_AUTH "ownerPassword";
- * ATT_E_PARSE, ATT_E_DENIED "ownerPasswordFile". */
+/* owner.c: the owner's password, from its file, tried once. ATT_E_DENIED "ownerPassword"; its file
+ * cannot be used: "ownerPasswordFile". */
 ATT_MUST_USE enum att_rc logtpm_owner(struct logtpm *logtpm, struct att_err *err);
 /* TPM, secret, record, counter, key; whatever of it is not there yet. */
 ATT_MUST_USE enum att_rc logtpm_bring_up(struct logtpm *logtpm, struct att_err *err);

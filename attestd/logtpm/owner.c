@@ -21,7 +21,7 @@ static enum att_rc load(const struct logtpm *logtpm, struct att_secret *ret_pass
 
 static enum att_rc again(const struct logtpm *logtpm, struct att_err *err)
 {
-    return logtpm_refuse(err, ATT_E_AUTH, "ownerPassword",
+    return logtpm_refuse(err, ATT_E_DENIED, "ownerPassword",
                          "the TPM has refused the owner's password of %s, which is not tried again "
                          "until it is another, or attest-issuerd-tpm is started anew",
                          logtpm->owner_file);
@@ -46,11 +46,12 @@ enum att_rc logtpm_owner(struct logtpm *logtpm, struct att_err *err)
         logtpm->owner_refused = false;
         rc = tpm_context_owner(logtpm->ctx, att_secret_slice(&password), &why);
         logtpm->owner_known = rc == ATT_OK;
-        if (rc == ATT_E_AUTH && password.len) {
+        bool refused = rc && strcmp(why.reason, "ownerPassword") == 0;
+        if (refused && password.len) {
             logtpm->owner_refused = true;
             memcpy(logtpm->owner_digest, digest, sizeof digest);
             rc = again(logtpm, err);
-        } else if (rc == ATT_E_AUTH) {
+        } else if (refused) {
             rc = logtpm_refuse(err, rc, "ownerPassword",
                                "%s: expected it as the systemd credential " LOGTPM_CREDENTIAL
                                " or in log_tpm.owner_password_file",

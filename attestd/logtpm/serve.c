@@ -69,9 +69,19 @@ static void note_failure(struct logtpm *logtpm, enum att_rc rc, const struct att
             logtpm->ready = false;
         }
     }
-    if (rc == ATT_E_AUTH && !err->reason[0]) { /* the owner's password was changed meanwhile */
-        logtpm->ready = logtpm->owner_known = false;
+}
+
+/* An authorisation that was good and is not: the owner's password was changed meanwhile. What was
+ * signed is not in question, so it is no ATT_E_AUTH to the issuer: it waits. */
+static enum att_rc note_owner(struct logtpm *logtpm, enum att_rc rc, struct att_err *err)
+{
+    if (rc != ATT_E_AUTH || err->reason[0]) {
+        return rc;
     }
+    logtpm->ready = logtpm->owner_known = false;
+    return logtpm_refuse(err, ATT_E_DENIED, "ownerPassword",
+                         "the TPM refuses an authorisation that it took before: its owner's "
+                         "password was changed");
 }
 
 void logtpm_poll(struct logtpm *logtpm)
@@ -215,6 +225,7 @@ static enum att_rc serve(void *user, const struct proc_peer *peer, const struct 
                     ATT_S("message", why.msg));
         }
     }
+    rc = note_owner(logtpm, rc, &why);
     note_failure(logtpm, rc, &why);
     pthread_mutex_unlock(&logtpm->lock);
     if (rc && err) {
