@@ -236,6 +236,7 @@ static void see_property(struct tpm_info *info, uint32_t property, uint32_t valu
         break;
     case TPM2_PT_PERMANENT:
         info->in_lockout = (value & TPMA_PERMANENT_INLOCKOUT) != 0;
+        info->owner_auth_set = (value & TPMA_PERMANENT_OWNERAUTHSET) != 0;
         break;
     case TPM2_PT_LOCKOUT_COUNTER:
         info->lockout_counter = value;

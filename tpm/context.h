@@ -64,6 +64,12 @@ void tpm_context_free(struct tpm_context *ctx);
 /* Closes and connects anew to the same TCTI. On failure the context stays closed (ATT_E_GONE from
  * every call) and may be reopened again later. */
 ATT_MUST_USE enum att_rc tpm_context_reopen(struct tpm_context *ctx, struct att_err *err);
+/* Looks whether the owner hierarchy has a password; if so, auth is it from now on, in place of
+ * options.owner_auth, and is tried once, by a command that changes nothing. A password that nobody
+ * asks for is not used. ATT_E_DENIED, reason "ownerPassword": there is one, and auth is empty (then
+ * nothing is tried) or another. Copied, locked. */
+ATT_MUST_USE enum att_rc tpm_context_owner(struct tpm_context *ctx, struct att_slice auth,
+                                           struct att_err *err);
 /* False after an ATT_E_GONE until a reopen succeeds. */
 bool tpm_context_alive(const struct tpm_context *ctx);
 /* Counts the successful opens: a new number means that transient state was lost. */
@@ -77,6 +83,7 @@ struct tpm_info {
     uint32_t spec_revision;    /* TPM_PT_REVISION, e.g. 164 */
     /* Dictionary-attack state (TPM 2.0 Part 1 §19.8) */
     bool in_lockout;
+    bool owner_auth_set; /* the owner hierarchy has a password */
     uint32_t lockout_counter, lockout_max, lockout_interval_s, lockout_recovery_s;
     uint32_t transient_min;   /* TPM_PT_HR_TRANSIENT_MIN: slots guaranteed */
     uint32_t transient_avail; /* TPM_PT_HR_TRANSIENT_AVAIL now */

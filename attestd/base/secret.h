@@ -21,6 +21,11 @@ ATT_MUST_USE enum att_rc att_secret_copy(struct att_secret *ret_secret, struct a
                                          struct att_err *err);
 void att_secret_done(struct att_secret *secret); /* wipes, unmaps; secret becomes {0} */
 struct att_slice att_secret_slice(const struct att_secret *secret);
+/* A file of one line (a password, a PIN) of 1 … max bytes without NUL; its line end is left out.
+ * what names it in messages. ATT_E_NOTFOUND; ATT_E_DENIED where others can read it, or it is no
+ * regular file; ATT_E_PARSE for another form. */
+ATT_MUST_USE enum att_rc att_secret_load_line(const char *path, const char *what, size_t max,
+                                              struct att_secret *ret_secret, struct att_err *err);
 /* Wipes ordinary memory in a way the compiler keeps. */
 void att_wipe(void *bytes, size_t len);
 /* Wipes the 64 KiB of stack below the caller: what libraries left there that were given a secret.

@@ -284,6 +284,8 @@ struct conf_log_tpm {
     char *state_dir;        /* /var/lib/attest-issuerd-tpm */
     char *counter;          /* its NV index; 0x01804c47 */
     char *counter_interval; /* 1h; the counter rises so often at most, as a mean: NV wears */
+    /* The TPM's owner password; NULL: the systemd credential LOGTPM_CREDENTIAL, if there is one */
+    char *owner_password_file;
     /* derived */
     uint32_t counter_index;
     int64_t counter_interval_s;

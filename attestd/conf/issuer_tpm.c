@@ -13,7 +13,13 @@
 #define INDEX_LAST  0x01bffffful
 
 const cyaml_schema_field_t conf_log_tpm_fields[] = {
-    STR(tcti),       STR(dir), STR(user), STR(state_dir), STR(counter), STR(counter_interval),
+    STR(tcti),
+    STR(dir),
+    STR(user),
+    STR(state_dir),
+    STR(counter),
+    STR(counter_interval),
+    STR(owner_password_file),
     CYAML_FIELD_END,
 };
 
@@ -60,6 +66,9 @@ void conf_log_tpm_check(struct conf_check *check, struct conf_issuer *conf)
     }
     (void)conf_check_path(check, "log_tpm.dir", tpm->dir);
     (void)conf_check_path(check, "log_tpm.state_dir", tpm->state_dir);
+    if (tpm->owner_password_file) {
+        (void)conf_check_path(check, "log_tpm.owner_password_file", tpm->owner_password_file);
+    }
     if (!read_index(tpm->counter, &tpm->counter_index)) {
         conf_bad(check, "log_tpm.counter",
                  "expected an NV index of the owner's, 0x01800000 … 0x01bfffff in eight digits, "

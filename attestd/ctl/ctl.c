@@ -307,6 +307,9 @@ static enum ctl_exit run_command(const struct ctl_ctx *ctx, const struct ctl_com
     att_autojson *json = json_object(), *result = NULL;
     struct ctl_args args = {.json = json};
     enum ctl_exit rc = parse_args(command, argc, argv, &args);
+    if (rc == CTL_OK && command->paged) {
+        return ctl_pages_run(ctx, command, &args);
+    }
     if (rc == CTL_OK && command->op) {
         rc = ctl_call(ctx, command->at_issuer, command->op, args.json, &result);
     }

@@ -64,6 +64,8 @@ struct ctl_command {
     bool takes_rest;  /* "-- CMD…" follows */
     const char *list; /* the member that is a list; NULL: one object */
     struct ctl_column columns[CTL_COLUMNS_MAX];
+    bool paged;    /* the list comes in pages (args after, limit; "next" in the answer) */
+    unsigned most; /* rows that are shown without --limit; 0: all */
     /* Instead of the generic output, or instead of everything where op is NULL. */
     enum ctl_exit (*show)(const struct ctl_ctx *ctx, const struct ctl_args *args,
                           const json_t *result);
@@ -88,9 +90,22 @@ ATT_MUST_USE enum att_rc ctl_remote_call(const struct ctl_ctx *ctx, const char *
                                          const json_t *args, json_t **ret_result,
                                          bool *ret_forbidden, struct att_err *err);
 
+/* A command's list, page by page: each is printed before the next is asked for. */
+enum ctl_exit ctl_pages_run(const struct ctl_ctx *ctx, const struct ctl_command *command,
+                            const struct ctl_args *args);
+
 /* out.c */
 void ctl_print_json(const json_t *json);
+/* The same of what stands so many spaces deep in another; no line end. */
+void ctl_print_json_inner(const json_t *json, int indent);
 void ctl_print_list(const json_t *list, const struct ctl_column *columns);
+/* Its rows as they come: the title stands above the first ones, a column only grows. */
+struct ctl_table {
+    const struct ctl_column *columns;
+    int widths[CTL_COLUMNS_MAX];
+    bool titled;
+};
+void ctl_table_rows(struct ctl_table *table, const json_t *list);
 void ctl_print_object(const json_t *object, int indent);
 /* A member by path "a.b" as text that is safe to print; "-" where there is none. buf holds what is
  * not a string, or not a clean one. */

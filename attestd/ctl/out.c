@@ -11,21 +11,29 @@
  */
 static int put_ascii(const char *bytes, size_t len, void *user)
 {
-    (void)user;
+    const int *indent = user;
     for (size_t i = 0; i < len; i++) {
         if (bytes[i] == 0x7f) {
             fputs("\\u007F", stdout);
         } else {
             putchar(bytes[i]);
         }
+        if (bytes[i] == '\n') { /* the layout's: in a string it is an escape */
+            printf("%*s", *indent, "");
+        }
     }
     return 0;
 }
 
+void ctl_print_json_inner(const json_t *json, int indent)
+{
+    (void)json_dump_callback(json, put_ascii, &indent,
+                             JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+}
+
 void ctl_print_json(const json_t *json)
 {
-    (void)json_dump_callback(json, put_ascii, NULL,
-                             JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+    ctl_print_json_inner(json, 0);
     putchar('\n');
 }
 
@@ -144,32 +152,43 @@ static int width_of(const char *text)
     return width;
 }
 
-void ctl_print_list(const json_t *list, const struct ctl_column *columns)
+static void put_row(const struct ctl_table *table, size_t n_columns, const json_t *row)
 {
-    size_t n_columns = 0, n = json_array_size(list);
-    int widths[CTL_COLUMNS_MAX] = {0};
     char cell[CELL_MAX];
-    while (n_columns < CTL_COLUMNS_MAX && columns[n_columns].title) {
-        widths[n_columns] = (int)strlen(columns[n_columns].title);
-        for (size_t i = 0; i < n; i++) {
-            const char *text =
-                ctl_text(json_array_get(list, i), columns[n_columns].member, cell, sizeof cell);
-            int len = width_of(text);
-            widths[n_columns] = len > widths[n_columns] ? len : widths[n_columns];
-        }
-        n_columns++;
-    }
     for (size_t c = 0; c < n_columns; c++) {
-        put_clean(columns[c].title, c + 1 < n_columns ? widths[c] + 2 : 0);
+        const struct ctl_column *column = &table->columns[c];
+        put_clean(row ? ctl_text(row, column->member, cell, sizeof cell) : column->title,
+                  c + 1 < n_columns ? table->widths[c] + 2 : 0);
     }
     putchar('\n');
-    for (size_t i = 0; i < n; i++) {
-        for (size_t c = 0; c < n_columns; c++) {
-            put_clean(ctl_text(json_array_get(list, i), columns[c].member, cell, sizeof cell),
-                      c + 1 < n_columns ? widths[c] + 2 : 0);
+}
+
+void ctl_table_rows(struct ctl_table *table, const json_t *list)
+{
+    size_t n_columns = 0, n = json_array_size(list);
+    char cell[CELL_MAX];
+    for (; n_columns < CTL_COLUMNS_MAX && table->columns[n_columns].title; n_columns++) {
+        const struct ctl_column *column = &table->columns[n_columns];
+        int *width = &table->widths[n_columns], len = (int)strlen(column->title);
+        *width = len > *width ? len : *width;
+        for (size_t i = 0; i < n; i++) {
+            len = width_of(ctl_text(json_array_get(list, i), column->member, cell, sizeof cell));
+            *width = len > *width ? len : *width;
         }
-        putchar('\n');
     }
+    if (!table->titled) {
+        put_row(table, n_columns, NULL);
+        table->titled = true;
+    }
+    for (size_t i = 0; i < n; i++) {
+        put_row(table, n_columns, json_array_get(list, i));
+    }
+}
+
+void ctl_print_list(const json_t *list, const struct ctl_column *columns)
+{
+    struct ctl_table table = {.columns = columns};
+    ctl_table_rows(&table, list);
 }
 
 static bool is_nested(const json_t *value)

@@ -36,7 +36,7 @@ struct command {
 
 struct parts {
     struct conf_issuer *conf;
-    char socket[1100], device[1024];
+    char socket[1100], device[1024], owner[1100]; /* owner: the password's file, or "" */
     struct logtpm *logtpm;
 };
 
@@ -81,6 +81,24 @@ static enum att_rc load_config(const struct command *cmd, struct parts *parts, s
 /* ---- start
  * ----------------------------------------------------------------------------------------- */
 
+/* A credential that is not there is none. */
+static bool find_owner(struct parts *parts)
+{
+    const char *file = parts->conf->log_tpm->owner_password_file;
+    const char *folder = getenv("CREDENTIALS_DIRECTORY");
+    int len = 0;
+    if (file) {
+        len = snprintf(parts->owner, sizeof parts->owner, "%s", file);
+    } else if (folder) {
+        len = snprintf(parts->owner, sizeof parts->owner, "%s/" LOGTPM_CREDENTIAL, folder);
+    }
+    bool ok = len >= 0 && (size_t)len < sizeof parts->owner;
+    if (ok && !file && parts->owner[0] && access(parts->owner, F_OK) != 0 && errno == ENOENT) {
+        parts->owner[0] = 0;
+    }
+    return ok;
+}
+
 static enum att_rc find_paths(struct parts *parts, struct att_err *err)
 {
     const struct conf_log_tpm *conf = parts->conf->log_tpm;
@@ -89,6 +107,7 @@ static enum att_rc find_paths(struct parts *parts, struct att_err *err)
     if (ok && strncmp(conf->tcti, "device:", 7) == 0) {
         snprintf(parts->device, sizeof parts->device, "%s", conf->tcti + 7);
     }
+    ok = ok && find_owner(parts);
     return ok ? ATT_OK : att_fail(err, ATT_E_LIMIT, "log_tpm: too long a path");
 }
 
@@ -112,10 +131,19 @@ static enum att_rc make_socket_dir(const struct parts *parts, struct att_err *er
 /* The profile is keyd's: a TPM, a folder, a socket, and nothing else. */
 static enum att_rc enter_sandbox(const struct parts *parts, struct att_err *err)
 {
-    struct proc_sandbox_path list[4] = {{parts->conf->log_tpm->state_dir, PROC_PATH_WRITE},
+    struct proc_sandbox_path list[5] = {{parts->conf->log_tpm->state_dir, PROC_PATH_WRITE},
                                         {parts->conf->log_tpm->dir, PROC_PATH_WRITE}};
-    list[2] = parts->device[0] ? (struct proc_sandbox_path){parts->device, PROC_PATH_DEVICE}
-                               : (struct proc_sandbox_path){NULL, PROC_PATH_READ};
+    size_t n = 2;
+    char folder[1100]; /* whoever changes the password replaces the file */
+    if (parts->owner[0]) {
+        snprintf(folder, sizeof folder, "%s", parts->owner);
+        *strrchr(folder, '/') = 0;
+        list[n++] = (struct proc_sandbox_path){folder[0] ? folder : "/", PROC_PATH_READ};
+    }
+    if (parts->device[0]) {
+        list[n++] = (struct proc_sandbox_path){parts->device, PROC_PATH_DEVICE};
+    }
+    list[n] = (struct proc_sandbox_path){NULL, PROC_PATH_READ};
     const struct proc_sandbox_opts opts = {PROC_PROFILE_KEYD, list, true};
     struct proc_sandbox_report report;
     enum att_rc rc = proc_sandbox_enter(&opts, &report, err);
@@ -137,6 +165,7 @@ static enum att_rc make(const struct command *cmd, struct parts *parts, struct a
     const struct logtpm_opts opts = {.tcti = conf->tcti,
                                      .dir = conf->state_dir,
                                      .socket_path = cmd->act == DO_SERVE ? parts->socket : NULL,
+                                     .owner_file = parts->owner[0] ? parts->owner : NULL,
                                      .counter = conf->counter_index,
                                      .counter_interval_s = conf->counter_interval_s,
                                      .clients = cmd->clients};

@@ -2,6 +2,7 @@
 #ifndef ATTESTD_LOGTPM_INTERNAL_H
 #define ATTESTD_LOGTPM_INTERNAL_H
 
+#include "attestd/base/hash.h"
 #include "attestd/base/secret.h"
 #include "attestd/logtpm/logtpm.h"
 #include "attestd/proc/ipc.h"
@@ -15,12 +16,15 @@
 
 struct logtpm {
     struct logtpm_opts opts;
-    char dir[1024], tcti[1024];
+    char dir[1024], tcti[1024], owner_file[1100]; /* owner_file: "" for none */
     int lock_fd;
     struct proc_server *server;
 
     pthread_mutex_t lock; /* everything below; held over calls to the TPM: it is serial anyway */
     struct tpm_context *ctx;
+    bool owner_known;   /* the password was tried on this connection, or none is needed */
+    bool owner_refused; /* this one was: it is not tried again by this process */
+    uint8_t owner_digest[ATT_SHA256_LEN];
     bool ready;
     struct att_err why; /* why not */
     uint8_t key_auth[TPM_KEY_AUTH_LEN], counter_auth[TPM_KEY_AUTH_LEN];
@@ -37,6 +41,9 @@ ATT_MUST_USE enum att_rc logtpm_refuse(struct att_err *err, enum att_rc rc, cons
 
 /* lock is held in all of these. */
 
+/* owner.c: the owner's password, from its file, tried once. ATT_E_DENIED "ownerPassword"; its file
+ * cannot be used: "ownerPasswordFile". */
+ATT_MUST_USE enum att_rc logtpm_owner(struct logtpm *logtpm, struct att_err *err);
 /* TPM, secret, record, counter, key; whatever of it is not there yet. */
 ATT_MUST_USE enum att_rc logtpm_bring_up(struct logtpm *logtpm, struct att_err *err);
 /* Only TPM and secret: for what an operator does. */

@@ -8,6 +8,8 @@
 #include "attestd/proc/peer.h"
 #include "attestd/proc/sandbox.h"
 
+#define LOGTPM_CREDENTIAL "attest-issuerd-tpm.owner" /* of systemd: the TPM's owner password */
+
 /* attest-issuerd-tpm's main. Returns the exit status. */
 int logtpm_main(int argc, char **argv);
 
@@ -15,7 +17,8 @@ struct logtpm;
 struct logtpm_opts {
     const char *tcti, *dir; /* dir: state_dir, made if absent, mode 0700 */
     const char *socket_path;
-    uint32_t counter; /* NV index */
+    const char *owner_file; /* the TPM's owner password; NULL: none is given */
+    uint32_t counter;       /* NV index */
     int64_t counter_interval_s;
     struct proc_users clients; /* beside root */
 };

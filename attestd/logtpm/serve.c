@@ -71,6 +71,19 @@ static void note_failure(struct logtpm *logtpm, enum att_rc rc, const struct att
     }
 }
 
+/* An authorisation that was good and is not: the owner's password was changed meanwhile. What was
+ * signed is not in question, so it is no ATT_E_AUTH to the issuer: it waits. */
+static enum att_rc note_owner(struct logtpm *logtpm, enum att_rc rc, struct att_err *err)
+{
+    if (rc != ATT_E_AUTH || err->reason[0]) {
+        return rc;
+    }
+    logtpm->ready = logtpm->owner_known = false;
+    return logtpm_refuse(err, ATT_E_DENIED, "ownerPassword",
+                         "the TPM refuses an authorisation that it took before: its owner's "
+                         "password was changed");
+}
+
 void logtpm_poll(struct logtpm *logtpm)
 {
     struct att_err err = {0};
@@ -212,6 +225,7 @@ static enum att_rc serve(void *user, const struct proc_peer *peer, const struct 
                     ATT_S("message", why.msg));
         }
     }
+    rc = note_owner(logtpm, rc, &why);
     note_failure(logtpm, rc, &why);
     pthread_mutex_unlock(&logtpm->lock);
     if (rc && err) {
@@ -252,7 +266,10 @@ enum att_rc logtpm_new(const struct logtpm_opts *opts, struct logtpm **ret_logtp
     logtpm->lock_fd = -1;
     bool fits =
         (size_t)snprintf(logtpm->dir, sizeof logtpm->dir, "%s", opts->dir) < sizeof logtpm->dir &&
-        (size_t)snprintf(logtpm->tcti, sizeof logtpm->tcti, "%s", opts->tcti) < sizeof logtpm->tcti;
+        (size_t)snprintf(logtpm->tcti, sizeof logtpm->tcti, "%s", opts->tcti) <
+            sizeof logtpm->tcti &&
+        (size_t)snprintf(logtpm->owner_file, sizeof logtpm->owner_file, "%s",
+                         opts->owner_file ? opts->owner_file : "") < sizeof logtpm->owner_file;
     enum att_rc rc = fits ? att_io_mkdirs(logtpm->dir, 0700, err)
                           : att_fail(err, ATT_E_LIMIT, "log_tpm: too long a path");
     rc = rc ? rc : take_lock(logtpm, err);

@@ -135,8 +135,10 @@ enum att_rc logtpm_open_secret(struct logtpm *logtpm, struct att_err *err)
     if (!logtpm->ctx) {
         rc = tpm_context_open(&options, &logtpm->ctx, err);
     } else if (!tpm_context_alive(logtpm->ctx)) {
+        logtpm->owner_known = false;
         rc = tpm_context_reopen(logtpm->ctx, err);
     }
+    rc = rc ? rc : logtpm_owner(logtpm, err);
     if (!rc && !there(logtpm, SECRET_FILE)) {
         const char *has = there(logtpm, KEY_FILE)      ? KEY_FILE
                           : there(logtpm, RECORD_FILE) ? RECORD_FILE

@@ -17,12 +17,15 @@ enum proc_logtpm_op { PROC_LOGTPM_STATE = 1, PROC_LOGTPM_SIGN = 2, PROC_LOGTPM_R
 
 /* Every operation can answer
  *   ATT_E_RETRY    the TPM has not answered yet; ATT_E_GONE: it is away. Later, then
- *   ATT_E_DENIED   "foreignTpm": key and secret are of another TPM, or it was cleared
+ *   ATT_E_DENIED   "foreignTpm": key and secret are of another TPM, or it was cleared;
+ *                  "ownerPassword": the TPM's owner hierarchy has a password, and none is given, or
+ *                  another
  *   ATT_E_CONFLICT "counterGone": the counter is not there any more; "counterForeign": at its place
  *                  is one that this process did not make; "logTpmRecord": what is remembered does
  *                  not parse
  *   ATT_E_AUTH     "logRolledBack": what is remembered is older than the counter
- * and none of the last four goes away by itself. */
+ *   "ownerPasswordFile", with the code that fits: the password's file cannot be used
+ * and none of these but the first line's goes away by itself. */
 
 /* STATE: () → spki, counter, was, origin ("": nothing was signed), size, root, lastCounter, before
  * (as struct audit_cosigned says). */

@@ -4,9 +4,11 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- the key that auditors know
  * ------------------------------------------------------------------ */
@@ -103,18 +105,24 @@ static enum att_rc table_root(const struct audit_log *log, struct store *store, 
     return rc;
 }
 
+static enum att_rc check_origin(const struct audit_log *log, const struct audit_checkpoint *last,
+                                struct att_err *err)
+{
+    return !last->origin[0] || strcmp(last->origin, log->key.vkey.name) == 0
+               ? ATT_OK
+               : audit_refuse(err, "logOrigin",
+                              "the TPM process signs the log %s, not %s: it has to be told of a "
+                              "new log (attest-issuerd-tpm --new-log)",
+                              last->origin, log->key.vkey.name);
+}
+
 static enum att_rc check_last(const struct audit_log *log, struct store *store,
                               const struct audit_checkpoint *last, struct att_err *err)
 {
     struct audit_hash root;
-    if (!last->origin[0]) {
-        return ATT_OK;
-    }
-    if (strcmp(last->origin, log->key.vkey.name) != 0) {
-        return audit_refuse(err, "logOrigin",
-                            "the TPM process signs the log %s, not %s: it has to be told of a new "
-                            "log (attest-issuerd-tpm --new-log)",
-                            last->origin, log->key.vkey.name);
+    enum att_rc rc = check_origin(log, last, err);
+    if (rc || !last->origin[0]) {
+        return rc;
     }
     if (last->size > log->quiet_until) {
         return audit_refuse(err, "logRolledBack",
@@ -122,7 +130,7 @@ static enum att_rc check_last(const struct audit_log *log, struct store *store,
                             "than the log",
                             (unsigned long long)log->quiet_until, (unsigned long long)last->size);
     }
-    enum att_rc rc = table_root(log, store, last->size, &root, err);
+    rc = table_root(log, store, last->size, &root, err);
     return rc || memcmp(&root, &last->root, sizeof root) == 0
                ? rc
                : audit_refuse(err, "logForked",
@@ -184,6 +192,45 @@ enum att_rc audit_log_cosign(struct audit_log *log, struct store *store,
     log->counter = ret_now->counter;
     log->raise_at_ms = att_boottime_ms(); /* with the first checkpoint of this process */
     return ATT_OK;
+}
+
+static enum att_rc check_files(struct audit_log *log, const struct audit_cosigned *now,
+                               struct att_err *err)
+{
+    char file[AUDIT_FILE_ROOM];
+    bool fresh = false;
+    enum att_rc rc = know_key(log, now, &log->tpm_vkey, &fresh, err);
+    rc = rc ? rc : check_origin(log, &now->last, err);
+    audit_log_guard_file(log->state_dir, file);
+    return rc || (access(file, F_OK) != 0 && errno == ENOENT) ? rc : check_guard(log, now, err);
+}
+
+enum att_rc audit_cosign_check(const char *state_dir, const struct audit_cosigned *now,
+                               struct att_err *err)
+{
+    struct att_err why = {0};
+    struct audit_log *log = calloc(1, sizeof *log);
+    if (!log) {
+        return att_fail(err, ATT_E_NOMEM, "audit log: no memory");
+    }
+    snprintf(log->state_dir, sizeof log->state_dir, "%s", state_dir);
+    enum att_rc rc = audit_key_load(state_dir, "log", &log->key, &why);
+    bool none = rc == ATT_E_NOTFOUND; /* it begins with the first start */
+    if (!rc) {
+        rc = audit_key_load(state_dir, "log.before", &log->before, &why);
+        rc = rc == ATT_E_NOTFOUND ? ATT_OK : rc;
+    }
+    if (!rc) {
+        att_err_clear(&why);
+        rc = check_files(log, now, &why);
+    }
+    audit_key_done(&log->key);
+    audit_key_done(&log->before);
+    free(log);
+    if (rc && !none && err) {
+        *err = why;
+    }
+    return none ? ATT_OK : rc;
 }
 
 const struct audit_p256_vkey *audit_log_tpm_vkey(const struct audit_log *log)

@@ -50,6 +50,11 @@ ATT_MUST_USE enum att_rc audit_log_cosign(struct audit_log *log, struct store *s
                                           const struct audit_cosigner *cosigner,
                                           struct audit_cosigned *ret_now, bool *ret_linked,
                                           struct att_err *err);
+/* Without a log that is open, and without a database: whether key, log and counter of the second
+ * signer fit what state_dir says. Changes nothing. The reasons of audit_log_cosign; "logGuard" is
+ * none of them: the start tells. */
+ATT_MUST_USE enum att_rc audit_cosign_check(const char *state_dir, const struct audit_cosigned *now,
+                                            struct att_err *err);
 /* state_dir/audit.tpm.vkey: the key that auditors know. */
 ATT_MUST_USE enum att_rc audit_log_save_tpm_vkey(const struct audit_log *log, struct att_err *err);
 /* NULL: none. Any thread. */

@@ -42,6 +42,12 @@ struct operation {
         "dryRun", ARG_BOOL, false                                                                  \
     }
 
+#define PAGE                                                                                       \
+    {"after", ARG_TEXT, false},                                                                    \
+    {                                                                                              \
+        "limit", ARG_INT, false                                                                    \
+    }
+
 #define ROTATION                                                                                   \
     {"kind", ARG_TEXT, true}, {"newRoot", ARG_BOOL, false}, {"csr", ARG_BOOL, false},              \
     {                                                                                              \
@@ -50,7 +56,7 @@ struct operation {
 
 static const struct operation operations[] = {
     {"status", issuer_admin_status, READ, {{0}}},
-    {"host.list", issuer_admin_host_list, READ, {{"state", ARG_TEXT, false}}},
+    {"host.list", issuer_admin_host_list, READ, {{"state", ARG_TEXT, false}, PAGE}},
     {"host.show", issuer_admin_host_show, READ, {ID}},
     {"host.import", issuer_admin_host_import, WRITE, {APPLY}},
     {"host.approve",
@@ -68,8 +74,8 @@ static const struct operation operations[] = {
       {"uses", ARG_INT, false},
       {"lifetime", ARG_TEXT, false}}},
     {"entry.apply", issuer_admin_entry_apply, WRITE, {APPLY}},
-    {"entry.list", issuer_admin_entry_list, READ, {{0}}},
-    {"entry.show", issuer_admin_entry_show, READ, {NAME}},
+    {"entry.list", issuer_admin_entry_list, READ, {PAGE}},
+    {"entry.show", issuer_admin_entry_show, READ, {NAME, PAGE}},
     {"entry.delete", issuer_admin_entry_delete, WRITE, {NAME}},
     {"policy.apply", issuer_admin_policy_apply, WRITE, {APPLY}},
     {"policy.mode",
@@ -104,7 +110,7 @@ static const struct operation operations[] = {
       {"name", ARG_TEXT, false},
       {"status", ARG_TEXT, false},
       {"kind", ARG_TEXT, false},
-      {"limit", ARG_INT, false}}},
+      PAGE}},
     {"cert.revoke",
      issuer_admin_cert_revoke,
      WRITE,
@@ -156,7 +162,7 @@ static const struct operation operations[] = {
      issuer_admin_audit_erase,
      WRITE,
      {{"seq", ARG_INT, true}, {"reason", ARG_TEXT, true}}},
-    {"proposal.list", issuer_admin_proposal_list, READ, {{"state", ARG_TEXT, false}}},
+    {"proposal.list", issuer_admin_proposal_list, READ, {{"state", ARG_TEXT, false}, PAGE}},
     {"proposal.show", issuer_admin_proposal_show, READ, {ID}},
     {"proposal.approve", issuer_admin_proposal_approve, WRITE, {ID}},
     {"proposal.reject", issuer_admin_proposal_reject, WRITE, {ID, {"reason", ARG_TEXT, true}}},
@@ -238,10 +244,9 @@ enum att_rc issuer_admin_audit(struct issuer_admin_call *call, struct store_tx *
 /* ---- naming a host
  * ---------------------------------------------------------------------------------------- */
 
+#define MATCHES_MAX 100
+
 struct match {
-    const char *text;
-    size_t len;
-    bool hex;
     char id[VERIFY_ID_HEX];
     size_t n;
 };
@@ -251,11 +256,8 @@ static enum att_rc match_host(void *user, const void *record, struct att_err *er
     struct match *m = user;
     const struct store_host *host = record;
     (void)err;
-    bool prefix = m->hex && m->len >= 8 && strncmp(host->id, m->text, m->len) == 0;
-    if (prefix || strcmp(host->label, m->text) == 0) {
-        m->n++;
-        snprintf(m->id, sizeof m->id, "%s", host->id);
-    }
+    m->n++;
+    snprintf(m->id, sizeof m->id, "%s", host->id);
     return ATT_OK;
 }
 
@@ -264,22 +266,28 @@ enum att_rc issuer_arg_host(const struct issuer_admin_call *call, struct store_t
 {
     const char *text = issuer_arg(call, "id");
     text = text ? text : issuer_arg(call, "host");
-    struct match m = {.text = text, .len = strlen(text)};
-    m.hex = strspn(text, "0123456789abcdef") == m.len;
+    struct match m = {.n = 0};
+    size_t len = strlen(text);
+    bool prefix = len >= 8 && strspn(text, "0123456789abcdef") == len;
     struct store_host_ek row = {0};
     if (store_get(tx, &store_host_eks, text, &row, NULL) == ATT_OK) {
         enum att_rc rc = store_get(tx, &store_hosts, row.host, ret_host, err);
         store_record_done(&store_host_eks, &row);
         return rc;
     }
-    enum att_rc rc = store_each(tx, &store_hosts, NULL, NULL, match_host, &m, err);
+    enum att_rc rc =
+        len ? store_host_called(tx, text, prefix ? text : NULL, MATCHES_MAX, match_host, &m, err)
+            : ATT_OK;
     if (rc) {
         return rc;
     }
-    if (m.n != 1 || !m.len) {
-        return issuer_refuse(
-            err, m.n ? ATT_E_CONFLICT : ATT_E_NOTFOUND, m.n ? "hostAmbiguous" : "hostUnknown",
-            m.n ? "%zu hosts match \"%.64s\"" : "%zu hosts are called \"%.64s\"", m.n, text);
+    if (m.n > 1) {
+        return issuer_refuse(err, ATT_E_CONFLICT, "hostAmbiguous", "%zu hosts %smatch \"%.64s\"",
+                             m.n, m.n == MATCHES_MAX ? "and more " : "", text);
+    }
+    if (m.n == 0) {
+        return issuer_refuse(err, ATT_E_NOTFOUND, "hostUnknown", "no host is called \"%.64s\"",
+                             text);
     }
     return store_get(tx, &store_hosts, m.id, ret_host, err);
 }
@@ -287,30 +295,6 @@ enum att_rc issuer_arg_host(const struct issuer_admin_call *call, struct store_t
 /* ---- status
  * --------------------------------------------------------------------------------------------------
  */
-
-struct count {
-    int64_t approved, pending, banned, entries;
-};
-
-static enum att_rc count_host(void *user, const void *record, struct att_err *err)
-{
-    struct count *c = user;
-    const struct store_host *host = record;
-    (void)err;
-    *(strcmp(host->state, STORE_HOST_APPROVED) == 0 ? &c->approved
-      : strcmp(host->state, STORE_HOST_BANNED) == 0 ? &c->banned
-                                                    : &c->pending) += 1;
-    return ATT_OK;
-}
-
-static enum att_rc count_entry(void *user, const void *record, struct att_err *err)
-{
-    struct count *c = user;
-    (void)record;
-    (void)err;
-    c->entries++;
-    return ATT_OK;
-}
 
 static const char *mode_now(struct store_tx *tx, const struct conf_issuer *conf, const char *name)
 {
@@ -365,12 +349,9 @@ enum att_rc issuer_admin_status(struct issuer_admin_call *call, struct store_tx 
     struct issuer *issuer = call->issuer;
     issuer_autosettings *settings = issuer_settings_get(issuer);
     const struct conf_issuer *conf = settings->conf;
-    struct count c = {0};
+    struct store_counts c = {0};
     struct store_audit head = {0};
-    enum att_rc rc = store_each(tx, &store_hosts, NULL, NULL, count_host, &c, err);
-    if (!rc) {
-        rc = store_each(tx, &store_entries, NULL, NULL, count_entry, &c, err);
-    }
+    enum att_rc rc = store_counts(tx, &c, err);
     if (!rc) {
         rc = store_audit_head(tx, &head, err);
     }

@@ -176,6 +176,37 @@ ATT_MUST_USE enum att_rc issuer_arg_host(const struct issuer_admin_call *call, s
                                          struct store_host *ret_host, struct att_err *err);
 ATT_MUST_USE enum att_rc issuer_admin_audit(struct issuer_admin_call *call, struct store_tx *tx,
                                             json_t *record, struct att_err *err);
+/* A page of a list: args "after", "limit"; result: the member, and "next" where there is more. */
+#define ISSUER_LISTED_MAX 5000 /* rows of an answer */
+struct issuer_page {
+    struct issuer_admin_call *call;
+    json_t *list;       /* borrowed */
+    const char *member; /* its name in the result */
+    const char *after;  /* NULL: from the start */
+    int64_t limit, seen;
+    size_t room;
+    bool whole, more; /* whole: no page was asked for */
+    char last[256];   /* key of the last row that was looked at */
+};
+/* otherwise: the limit of who names none; 0: all, if they are ISSUER_LISTED_MAX at most. Refused as
+ * "usage" for a limit that is none. The caller asks the store for limit + 1 rows. */
+ATT_MUST_USE enum att_rc issuer_page_begin(struct issuer_admin_call *call, const char *member,
+                                           int64_t otherwise, struct issuer_page *ret_page,
+                                           struct att_err *err);
+/* Whether the next row, of about so many bytes as JSON, still belongs to the page. */
+bool issuer_page_take(struct issuer_page *page, const char *key, size_t bytes);
+/* ATT_E_LIMIT, reason "listTooLong": it was asked for as a whole, and there is more. */
+ATT_MUST_USE enum att_rc issuer_page_end(const struct issuer_page *page, struct att_err *err);
+/* "usage" if a cursor is no host's id; NULL is fine. */
+ATT_MUST_USE enum att_rc issuer_page_host(const char *after, struct att_err *err);
+/* Each host behind an id (NULL: each), in their order, until enough is set, which is looked at now
+ * and then. */
+ATT_MUST_USE enum att_rc issuer_hosts_behind(struct store_tx *tx, const char *after,
+                                             store_each_fn each, void *user, const bool *enough,
+                                             struct att_err *err);
+/* The page "selectedHosts" of those that an entry selects. */
+ATT_MUST_USE enum att_rc issuer_page_selected(struct issuer_admin_call *call, struct store_tx *tx,
+                                              const struct conf_entry *entry, struct att_err *err);
 json_t *issuer_host_json(const struct store_host *host);
 json_t *issuer_cert_json(const struct store_cert *cert);
 

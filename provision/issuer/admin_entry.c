@@ -248,36 +248,28 @@ enum att_rc issuer_admin_entry_apply(struct issuer_admin_call *call, struct stor
 
 static enum att_rc add_entry(void *user, const void *record, struct att_err *err)
 {
+    struct issuer_page *page = user;
+    const struct store_entry *row = record;
     (void)err;
-    json_array_append_new(user, entry_json(record));
+    if (issuer_page_take(page, row->name, 256 + strlen(row->json) + strlen(row->spiffe_id))) {
+        json_array_append_new(page->list, entry_json(row));
+    }
     return ATT_OK;
 }
 
 enum att_rc issuer_admin_entry_list(struct issuer_admin_call *call, struct store_tx *tx,
                                     struct att_err *err)
 {
-    json_t *list = json_array();
-    json_object_set_new(call->result, "entries", list);
+    struct issuer_page page;
+    enum att_rc rc = issuer_page_begin(call, "entries", 0, &page, err);
     json_object_set_new(call->result, "version",
                         json_integer(atomic_load(&call->issuer->view_version)));
-    return store_each(tx, &store_entries, NULL, NULL, add_entry, list, err);
-}
-
-struct selected {
-    const struct conf_entry *entry;
-    json_t *hosts;
-};
-
-static enum att_rc add_selected(void *user, const void *record, struct att_err *err)
-{
-    struct selected *s = user;
-    const struct store_host *host = record;
-    att_autojson *labels = issuer_json(host->labels);
-    (void)err;
-    if (conf_entry_selects(s->entry, host->id, labels)) {
-        json_array_append_new(s->hosts, issuer_host_json(host));
+    if (!rc && page.after && conf_name_check(page.after, err)) {
+        att_err_prefix(err, "after");
+        return ATT_E_INVAL;
     }
-    return ATT_OK;
+    rc = rc ? rc : store_entry_list(tx, page.after, page.limit + 1, add_entry, &page, err);
+    return rc ? rc : issuer_page_end(&page, err);
 }
 
 enum att_rc issuer_admin_entry_show(struct issuer_admin_call *call, struct store_tx *tx,
@@ -285,19 +277,14 @@ enum att_rc issuer_admin_entry_show(struct issuer_admin_call *call, struct store
 {
     struct store_entry row = {0};
     struct conf_entry *entry = NULL;
-    struct selected s = {.hosts = json_array()};
     enum att_rc rc = store_get(tx, &store_entries, issuer_arg(call, "name"), &row, err);
     if (!rc) {
         att_autojson *parsed = issuer_json(row.json), *shown = entry_json(&row);
         json_object_update(call->result, shown);
         rc = conf_entry_from_json(parsed, &entry, err);
     }
-    if (!rc) {
-        s.entry = entry;
-        rc = store_each(tx, &store_hosts, NULL, NULL, add_selected, &s, err);
-    }
     /* "hosts" of the entry are its selectors; the hosts they select now come beside. */
-    json_object_set_new(call->result, "selectedHosts", s.hosts);
+    rc = rc ? rc : issuer_page_selected(call, tx, entry, err);
     conf_entry_free(entry);
     store_record_done(&store_entries, &row);
     return rc;
@@ -506,21 +493,24 @@ static enum att_rc list_record(void *user, const struct store_audit *a, struct a
     (void)err;
     bool fits = (!q->kind || strcmp(issuer_string(record, "kind"), q->kind) == 0) &&
                 (!q->subject || strstr(issuer_string(record, "subject"), q->subject));
-    if (fits && json_array_size(q->list) < q->limit) {
+    if (fits) {
         json_array_append_new(q->list, audit_json(a));
     }
-    return ATT_OK;
+    return json_array_size(q->list) < q->limit ? ATT_OK : ATT_E_LIMIT; /* no more is read */
 }
 
 enum att_rc issuer_admin_audit_list(struct issuer_admin_call *call, struct store_tx *tx,
                                     struct att_err *err)
 {
     int64_t limit = issuer_arg_int(call, "limit", 100);
-    struct audit_query q = {
-        .list = json_array(),
-        .kind = issuer_arg(call, "kind"),
-        .subject = issuer_arg(call, "subject"),
-        .limit = (size_t)(limit < 1 || limit > AUDIT_LIMIT_MAX ? AUDIT_LIMIT_MAX : limit)};
+    if (limit < 1 || limit > AUDIT_LIMIT_MAX) {
+        return issuer_refuse(err, ATT_E_INVAL, "usage", "limit: expected 1 to %d, found %lld",
+                             AUDIT_LIMIT_MAX, (long long)limit);
+    }
+    struct audit_query q = {.list = json_array(),
+                            .kind = issuer_arg(call, "kind"),
+                            .subject = issuer_arg(call, "subject"),
+                            .limit = (size_t)limit};
     struct store_audit head = {0};
     json_object_set_new(call->result, "records", q.list);
     enum att_rc rc = store_audit_head(tx, &head, err);
@@ -533,6 +523,7 @@ enum att_rc issuer_admin_audit_list(struct issuer_admin_call *call, struct store
     if (!rc) {
         rc = store_audit_each(tx, after + 1, q.kind || q.subject ? 0 : (int64_t)q.limit,
                               list_record, &q, err);
+        rc = rc == ATT_E_LIMIT ? ATT_OK : rc;
     }
     char hash[65];
     att_hex(hash, ATT_SLICE_ARRAY(head.hash));

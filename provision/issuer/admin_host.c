@@ -1,4 +1,4 @@
-/* host.*, ticket.*, cert.list, ca.status */
+/* host.*, ticket.*, ca.status; host.list is in admin_list.c. */
 #include "provision/issuer/admin.h"
 #include "provision/issuer/generations.h"
 
@@ -9,7 +9,6 @@
 #define IMPORT_LINES_MAX 100000
 #define TICKET_USES_MAX  100000
 #define TICKET_MAX_S     (90 * 86400)
-#define LISTED_MAX       5000
 #define SHOWN_MAX        2000 /* rows of a kind in an answer: a frame has 4 MiB */
 
 /* ---- telling
@@ -50,22 +49,6 @@ static json_t *ak_json(const struct store_ak *ak)
                      "firmware", firmware);
 }
 
-struct list {
-    json_t *array;
-    const char *state;
-};
-
-static enum att_rc add_host(void *user, const void *record, struct att_err *err)
-{
-    struct list *l = user;
-    const struct store_host *host = record;
-    (void)err;
-    if (!l->state || strcmp(l->state, host->state) == 0) {
-        json_array_append_new(l->array, issuer_host_json(host));
-    }
-    return ATT_OK;
-}
-
 static enum att_rc add_ek(void *user, const void *record, struct att_err *err)
 {
     const struct store_host_ek *row = record;
@@ -98,20 +81,6 @@ static enum att_rc add_cert(void *user, const void *record, struct att_err *err)
     (void)err;
     json_array_append_new(user, issuer_cert_json(record));
     return ATT_OK;
-}
-
-enum att_rc issuer_admin_host_list(struct issuer_admin_call *call, struct store_tx *tx,
-                                   struct att_err *err)
-{
-    struct list l = {json_array(), issuer_arg(call, "state")};
-    json_object_set_new(call->result, "hosts", l.array);
-    if (l.state && strcmp(l.state, STORE_HOST_PENDING) != 0 &&
-        strcmp(l.state, STORE_HOST_APPROVED) != 0 && strcmp(l.state, STORE_HOST_BANNED) != 0) {
-        return issuer_refuse(err, ATT_E_INVAL, "usage",
-                             "state: expected pending, approved or banned, found \"%.40s\"",
-                             l.state);
-    }
-    return store_each(tx, &store_hosts, NULL, NULL, add_host, &l, err);
 }
 
 static void put_host(struct issuer_admin_call *call, const struct store_host *host)
@@ -640,34 +609,8 @@ enum att_rc issuer_admin_ticket_create(struct issuer_admin_call *call, struct st
     return rc;
 }
 
-/* ---- certificates
- * --------------------------------------------------------------------------------------------------
- */
-
-enum att_rc issuer_admin_cert_list(struct issuer_admin_call *call, struct store_tx *tx,
-                                   struct att_err *err)
-{
-    struct store_host host = {0};
-    struct store_cert_query q = {.name = issuer_arg(call, "name"),
-                                 .status = issuer_arg(call, "status"),
-                                 .kind = issuer_arg(call, "kind"),
-                                 .limit = issuer_arg_int(call, "limit", 200)};
-    json_t *list = json_array();
-    json_object_set_new(call->result, "certificates", list);
-    if (q.limit < 1 || q.limit > LISTED_MAX) {
-        return issuer_refuse(err, ATT_E_INVAL, "usage", "limit: 1 to %d", LISTED_MAX);
-    }
-    enum att_rc rc = ATT_OK;
-    if (issuer_arg(call, "host")) {
-        rc = issuer_arg_host(call, tx, &host, err);
-        q.host = host.id;
-    }
-    if (!rc) {
-        rc = store_cert_list(tx, &q, add_cert, list, err);
-    }
-    store_record_done(&store_hosts, &host);
-    return rc;
-}
+/* ---- authorities
+ * ---------------------------------------------------------------------------------- */
 
 enum att_rc issuer_admin_ca_status(struct issuer_admin_call *call, struct store_tx *tx,
                                    struct att_err *err)

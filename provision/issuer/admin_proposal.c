@@ -182,8 +182,11 @@ static enum att_rc check_room(const struct issuer_admin_call *call, struct store
                               struct att_err *err)
 {
     struct open_count c = {.call = call};
-    enum att_rc rc = store_proposal_list(tx, STORE_PROPOSAL_OPEN, INT64_MIN, count_open, &c, err);
-    rc = rc ? rc : store_proposal_list(tx, NULL, call->now - DAY_S, count_made, &c, err);
+    enum att_rc rc = store_proposal_list(tx, STORE_PROPOSAL_OPEN, INT64_MIN, NULL, INT64_MAX,
+                                         count_open, &c, err);
+    rc =
+        rc ? rc
+           : store_proposal_list(tx, NULL, call->now - DAY_S, NULL, INT64_MAX, count_made, &c, err);
     if (!rc && (c.all >= OPEN_MAX || c.mine >= OPEN_MINE_MAX)) {
         rc = issuer_refuse(err, ATT_E_CONFLICT, "proposalsFull",
                            "%u proposals are open, %u of them yours; at most %d and %d", c.all,
@@ -243,28 +246,45 @@ enum att_rc issuer_proposal_make(struct issuer_admin_call *call, const struct is
 /* ---- reading --------------------------------------------------------------------------------- */
 
 struct listing {
-    json_t *list;
+    struct issuer_page page;
     const char *state;
-    int64_t now;
 };
 
 static enum att_rc add(void *user, const void *row, struct att_err *err)
 {
     struct listing *l = user;
-    att_autojson *json = proposal_json(row, l->now);
+    const struct store_proposal *p = row;
     (void)err;
+    if (!issuer_page_take(&l->page, p->id, 1024 + strlen(p->reason))) {
+        return ATT_OK;
+    }
+    att_autojson *json = proposal_json(p, l->page.call->now);
     if (!l->state || strcmp(l->state, issuer_string(json, "state")) == 0) {
-        json_array_append(l->list, json);
+        json_array_append(l->page.list, json);
     }
     return ATT_OK;
+}
+
+static bool is_proposal_id(const char *text)
+{
+    size_t n = strlen(text);
+    return n >= 1 && n < ISSUER_ID_LEN &&
+           strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") == n;
 }
 
 enum att_rc issuer_admin_proposal_list(struct issuer_admin_call *call, struct store_tx *tx,
                                        struct att_err *err)
 {
-    struct listing l = {json_array(), issuer_arg(call, "state"), call->now};
-    json_object_set_new(call->result, "proposals", l.list);
-    return store_proposal_list(tx, NULL, INT64_MIN, add, &l, err);
+    struct listing l = {.state = issuer_arg(call, "state")};
+    enum att_rc rc = issuer_page_begin(call, "proposals", 0, &l.page, err);
+    if (!rc && l.page.after && !is_proposal_id(l.page.after)) {
+        rc = issuer_refuse(err, ATT_E_INVAL, "usage",
+                           "after: expected a proposal's id, found \"%.40s\"", l.page.after);
+    }
+    rc =
+        rc ? rc
+           : store_proposal_list(tx, NULL, INT64_MIN, l.page.after, l.page.limit + 1, add, &l, err);
+    return rc ? rc : issuer_page_end(&l.page, err);
 }
 
 static enum att_rc load(const struct issuer_admin_call *call, struct store_tx *tx,

@@ -428,6 +428,7 @@ enum att_rc issuer_check(const char *config_path, struct att_err *err)
     if (!rc) {
         const struct conf_issuer *conf = issuer->settings->conf;
         rc = store_check(&(struct store_place){conf->store, conf->store_password_file}, err);
+        rc = rc ? rc : issuer_log_tpm_check(conf, err);
     }
     issuer_free(issuer);
     return rc;

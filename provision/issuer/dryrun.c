@@ -143,8 +143,7 @@ static enum att_rc each_host(void *user, const void *record, struct att_err *err
     (void)err;
     att_autojson *notes = issuer_json(host->notes);
     const json_t *evidence = json_object_get(notes, "lastEvidence");
-    if ((d->host && strcmp(d->host, host->id) != 0) ||
-        (d->after && strcmp(host->id, d->after) <= 0) ||
+    if (d->more ||
         (!d->all && !d->host && strcmp(issuer_string(evidence, "boot"), d->policy->name) != 0)) {
         return ATT_OK;
     }
@@ -174,6 +173,10 @@ enum att_rc issuer_admin_policy_dryrun(struct issuer_admin_call *call, struct st
     }
     rc = issuer_arg(call, "id") ? issuer_arg_host(call, tx, &host, err) : ATT_OK;
     int64_t limit = issuer_arg_int(call, "limit", 200);
+    if (!rc && (limit < 1 || limit > HOSTS_MAX)) {
+        rc = issuer_refuse(err, ATT_E_INVAL, "usage", "limit: expected 1 to %d, found %lld",
+                           HOSTS_MAX, (long long)limit);
+    }
     struct dryrun d = {.call = call,
                        .tx = tx,
                        .policy = policy,
@@ -181,10 +184,14 @@ enum att_rc issuer_admin_policy_dryrun(struct issuer_admin_call *call, struct st
                        .after = issuer_arg(call, "after"),
                        .all = json_is_true(json_object_get(call->args, "all")),
                        .hosts = json_array(),
-                       .limit = limit < 1 || limit > HOSTS_MAX ? HOSTS_MAX : (json_int_t)limit};
+                       .limit = (json_int_t)limit};
     json_object_set_new(call->result, "hosts", d.hosts);
     if (!rc) {
-        rc = store_each(tx, &store_hosts, NULL, NULL, each_host, &d, err);
+        rc = issuer_page_host(d.after, err);
+    }
+    if (!rc) {
+        rc = d.host ? each_host(&d, &host, err)
+                    : issuer_hosts_behind(tx, d.after, each_host, &d, &d.more, err);
     }
     store_record_done(&store_hosts, &host);
     if (rc) {

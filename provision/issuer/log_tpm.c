@@ -7,9 +7,11 @@
 #include "attestd/proc/logtpm_proto.h"
 #include "provision/issuer/context.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -173,6 +175,48 @@ enum att_rc issuer_log_tpm_start(struct issuer *issuer, struct att_err *err)
     if (!rc) {
         snprintf(tpm->before, sizeof tpm->before, "%s", now.before);
         tpm->counter = now.counter;
+    }
+    return rc;
+}
+
+/* Nobody at the socket: that there is none is told apart, since another folder is the usual cause.
+ */
+static enum att_rc away(const char *dir, enum att_rc rc, struct att_err *err)
+{
+    char socket[1100];
+    struct stat st;
+    snprintf(socket, sizeof socket, "%.1000s/log.sock", dir);
+    if (stat(socket, &st) != 0 && errno == ENOENT) {
+        att_err_clear(err);
+        rc = att_fail(err, ATT_E_UNREACHABLE,
+                      "%s is not there: attest-issuerd-tpm does not run, or its log_tpm.dir is "
+                      "another",
+                      socket);
+    }
+    att_err_reason(err, "logTpmAway");
+    return rc;
+}
+
+enum att_rc issuer_log_tpm_check(const struct conf_issuer *conf, struct att_err *err)
+{
+    struct issuer_log_tpm *tpm = NULL;
+    struct audit_cosigned now = {0};
+    struct att_err why = {0};
+    if (!conf->log_tpm) {
+        return ATT_OK;
+    }
+    enum att_rc rc = new_tpm(conf, &tpm, &why);
+    rc = rc ? rc : look(tpm, &now, &why);
+    if (comes_later(rc)) {
+        rc = away(conf->log_tpm->dir, rc, &why);
+    }
+    rc = rc ? rc : audit_cosign_check(conf->state_dir, &now, &why);
+    issuer_log_tpm_free(tpm);
+    if (rc) {
+        att_err_prefix(&why, "log_tpm");
+        if (err) {
+            *err = why;
+        }
     }
     return rc;
 }

@@ -11,6 +11,7 @@
 #define FILTER                                                                                     \
     "(?1 = '' OR status = ?1) AND (?2 = '' OR kind = ?2) AND (?3 = '' OR subject = ?3"             \
     " OR SUBSTR(subject, LENGTH(subject) - LENGTH(?3)) = '/' || ?3)"
+#define BEHIND " AND created_at <= ?5 AND (created_at < ?5 OR serial > ?6)"
 #define NEWEST " ORDER BY created_at DESC, serial LIMIT ?4"
 #define LIVE   " AND not_after > ?2 AND status IN ('issued', 'intent')"
 
@@ -22,14 +23,18 @@ static int64_t most(int64_t limit)
 enum att_rc store_cert_list(struct store_tx *tx, const struct store_cert_query *query,
                             store_each_fn each, void *user, struct att_err *err)
 {
-    const struct store_value values[] = {
-        STORE_VTEXT(query->status ? query->status : ""),
-        STORE_VTEXT(query->kind ? query->kind : ""), STORE_VTEXT(query->name ? query->name : ""),
-        STORE_VINT(most(query->limit)), STORE_VTEXT(query->host ? query->host : "")};
-    return query->host ? store_walk(tx, &store_certs, LIGHT " WHERE host = ?5 AND " FILTER NEWEST,
-                                    values, 5, each, user, err)
-                       : store_walk(tx, &store_certs, LIGHT " WHERE " FILTER NEWEST, values, 4,
-                                    each, user, err);
+    const struct store_value values[] = {STORE_VTEXT(query->status ? query->status : ""),
+                                         STORE_VTEXT(query->kind ? query->kind : ""),
+                                         STORE_VTEXT(query->name ? query->name : ""),
+                                         STORE_VINT(most(query->limit)),
+                                         STORE_VINT(query->after ? query->after_at : INT64_MAX),
+                                         STORE_VTEXT(query->after ? query->after : ""),
+                                         STORE_VTEXT(query->host ? query->host : "")};
+    return query->host
+               ? store_walk(tx, &store_certs, LIGHT " WHERE host = ?7 AND " FILTER BEHIND NEWEST,
+                            values, 7, each, user, err)
+               : store_walk(tx, &store_certs, LIGHT " WHERE " FILTER BEHIND NEWEST, values, 6, each,
+                            user, err);
 }
 
 enum att_rc store_cert_live(struct store_tx *tx, enum store_cert_of of, const char *value,

@@ -167,6 +167,10 @@ const struct store_migration store_migrations[] = {
     /* An account's recent orders, which each newOrder counts, without reading the orders. */
     {17, "CREATE INDEX orders_account_recent ON orders (account, created_at, status);"
          "DROP INDEX orders_account;"},
+    /* Hosts by what an operator asks of them: a state, page by page, how many there are of each,
+     * and a label (tests/unit/store/test_plans). */
+    {17, "CREATE INDEX hosts_state ON hosts (state, id);"
+         "CREATE INDEX hosts_label ON hosts (label);"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 

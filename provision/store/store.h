@@ -135,6 +135,23 @@ struct store_host {
     int64_t view_seen; /* the newest view that it is known to have; only while one is waited for */
 };
 
+/* In the order of their ids, at most limit of those behind after (NULL: from the start), in this
+ * state (NULL: any). */
+ATT_MUST_USE enum att_rc store_host_list(struct store_tx *tx, const char *after, const char *state,
+                                         int64_t limit, store_each_fn each, void *user,
+                                         struct att_err *err);
+/* At most limit that have this label, or whose id begins with prefix (lowercase hex; NULL: none).
+ */
+ATT_MUST_USE enum att_rc store_host_called(struct store_tx *tx, const char *label,
+                                           const char *prefix, int64_t limit, store_each_fn each,
+                                           void *user, struct att_err *err);
+/* Hosts by their state, and entries. */
+struct store_counts {
+    int64_t approved, pending, banned, entries;
+};
+ATT_MUST_USE enum att_rc store_counts(struct store_tx *tx, struct store_counts *ret_counts,
+                                      struct att_err *err);
+
 struct store_host_ek {
     char *ek;       /* an EK id */
     char *host;     /* the host it belongs to */
@@ -287,9 +304,11 @@ struct store_proposal {
     int64_t created_at, expires_at, decided_at;
 };
 
-/* Without their args. state NULL: any. Those that were made after since. */
+/* Without their args, in the order of their ids. state NULL: any. Those that were made after since;
+ * at most limit of those behind the id after (NULL: from the start). */
 ATT_MUST_USE enum att_rc store_proposal_list(struct store_tx *tx, const char *state, int64_t since,
-                                             store_each_fn each, void *user, struct att_err *err);
+                                             const char *after, int64_t limit, store_each_fn each,
+                                             void *user, struct att_err *err);
 
 /* A request that was done, so that it is not done again. */
 struct store_admin_request {
@@ -366,10 +385,11 @@ struct store_cert {
 };
 
 /* Newest first, at most limit (-1: all). pem and tbs stay empty. Texts may be NULL: any. name: a
- * subject, or its last part. */
+ * subject, or its last part. after: the serial of one that was listed, after_at its created_at:
+ * what follows it; NULL: from the start. */
 struct store_cert_query {
-    const char *host, *name, *status, *kind;
-    int64_t limit;
+    const char *host, *name, *status, *kind, *after;
+    int64_t after_at, limit;
 };
 ATT_MUST_USE enum att_rc store_cert_list(struct store_tx *tx, const struct store_cert_query *query,
                                          store_each_fn each, void *user, struct att_err *err);
@@ -418,6 +438,10 @@ struct store_entry {
     char *json;
     int64_t version, updated_at;
 };
+
+/* In the order of their names, at most limit of those behind after (NULL: from the start). */
+ATT_MUST_USE enum att_rc store_entry_list(struct store_tx *tx, const char *after, int64_t limit,
+                                          store_each_fn each, void *user, struct att_err *err);
 
 /* An allow list of IMA (provision/verify/imalist.h), by content. */
 struct store_allowlist {

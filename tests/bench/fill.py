@@ -65,12 +65,14 @@ class Db:
     def fill(self, hosts, certs):
         now = int(time.time())
         ident = "'f' || " + self.hex(25)
+        verdict = '{"lastVerdict":{"at":"2026-11-29T00:00:00Z","outcome":"granted","reason":"","what":"renewal"},"other":"'
+        notes = f"'{verdict}' || {self.text(780)} || '\"}}'"
         self.insert("accounts", "id, thumbprint, jwk, status, ticket, eab, contact, created_at",
                     f"{ident}, 'f' || {self.hex(42)}, {self.text(140)}, 'valid', 'filled', '', '', {now}", hosts)
         self.insert("hosts", "id, label, labels, state, account, reason, manufacturer, model, version, ek_source, notes, created_at,"
                     " updated_at, seen_at, registered_by, view_seen",
                     f"{self.hex()}, 'filled-' || i, 'zone=filled', 'approved', 'f' || {self.hex(42)}, '', '49424d00', 'swtpm', '1',"
-                    f" 'certificate', {self.text(900)}, {now}, {now}, {now}, '', 0", hosts)
+                    f" 'certificate', {notes}, {now}, {now}, {now}, '', 0", hosts)
         self.insert("host_eks", "ek, host, proven", f"{self.hex()}, {self.hex()}, 1", hosts)
         self.insert("aks", "id, account, ek, host, state, ended_reason, pcr_selection, logs, profile_boot, facts, cert, clock, secret, nonce,"
                     " pub, name, ek_pub, m1, clock_ms, reset_count, restart_count, safe, firmware, created_at, expires_at",
@@ -81,7 +83,8 @@ class Db:
                " created_at, ended_at"
         # i of certificate 1 … hosts is the host's own: those are in force.
         live = f"'f' || {self.hex(31)}, {ident}, 'agent', 'issued', 'spiffe://bank.example/agent/filled-' || (i % 5000), {ident}, {self.hex()}," \
-               f" {ident}, 'trading', {self.text(1400)}, {self.text(26)}, '', '', {self.bytes(300)}, {now - 60}, {now + 86400}, {now - 60}, 0"
+               f" {ident}, 'trading', {self.text(1400)}, {self.text(26)}, '', '', {self.bytes(300)}, {now - 60} - i % 80000, {now + 86400} - i % 80000," \
+               f" {now - 60} - i % 80000, 0"
         self.insert("certs", cert, live, min(hosts, certs))
         of = f"{self.hex().replace('(i * 2654435761)', f'((1 + i % {hosts}) * 2654435761)').replace(', i)', f', 1 + i % {hosts})')}" \
             if self.kind == "sqlite" else self.hex().replace("i::text", f"(1 + i % {hosts})::text")

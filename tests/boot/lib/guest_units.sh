@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154,SC2016 # from tests/boot/guest; what stands in single quotes is for the guest's shell
 # tests/boot/guest: every unit of the packages in force, by the kernel's word (user, capabilities, seccomp, AppArmor) and by
-# systemd's (running, exposure); and the issuer's two units, with its authorities in an HSM. guest has its functions.
+# systemd's (running, exposure); and the issuer's three units, with its authorities in an HSM and its log signed by the TPM.
+# guest has its functions.
 
 # What the kernel says of a process: its user, no capability, no new privileges, a seccomp filter.
 confined() { # confined PID USER [CAPABILITIES]
@@ -31,8 +32,8 @@ unit_holds() { # unit_holds UNIT USER PROFILE [CAPABILITIES]
 # The packages' services, from the packages; each has to be in the list that unit_holds was asked.
 units_complete() {
     local unit
-    guest 'dpkg -L attestd attest-issuerd | sed -n "s,.*/systemd/system/\(.*\)\.service$,\1,p" | sort -u' > "$work/units"
-    [ "$(wc -l < "$work/units")" -ge 9 ] || fail "units of the packages: $(cat "$work/units")"
+    guest 'dpkg -L attestd attest-issuerd attest-issuerd-tpm | sed -n "s,.*/systemd/system/\(.*\)\.service$,\1,p" | sort -u' > "$work/units"
+    [ "$(wc -l < "$work/units")" -ge 10 ] || fail "units of the packages: $(cat "$work/units")"
     while read -r unit; do
         case $unit in *@) ;; *) unit="$unit " ;; esac # an instance stands for its template
         [[ "$exposures " == *" $unit"* ]] || fail "$unit was not looked at: $exposures"
@@ -48,6 +49,7 @@ guest_units_case() {
     unit_holds attestd-hsmd@second attestd-hsm attestd-hsmd
     unit_holds attest-issuerd attest-issuerd attest-issuerd
     unit_holds attest-issuerd-hsm attest-issuerd-hsm attest-issuerd-hsm
+    unit_holds attest-issuerd-tpm attest-issuerd-tpm attest-issuerd-tpm
     units_complete
     ok "each in its unit's user, without capabilities but whod's two, under seccomp and its own enforcing AppArmor profile; systemd-analyze security:$exposures"
 }
@@ -128,5 +130,72 @@ guest_issuer_case() {
 guest_issuer_rebooted() {
     wait_for 300 inner_issuer_is ready
     inner_issuer_keys
-    ok "after the reboot the issuer's units serve, too"
+    inner_decides
+    inner_log_signed
+    ok "after the reboot the issuer's units serve, too, and the TPM signs the log on"
+}
+
+# ---- the log's TPM: the package's unit, beside keyd at the same device (docs/OPERATIONS.md, "A TPM for the log") ----
+inner_state=/var/lib/attest-issuerd
+inner_log_is() { [ "$(guest "sed -n 2p $inner_state/audit-log/checkpoint")" -ge "$1" ]; }
+inner_decides() { # a decision, which is published
+    guest "$inner_ctl ticket create" > /dev/null || fail "no ticket of the guest's issuer"
+    guest "$inner_ctl audit list --limit 1" > "$work/audit.json" || fail "the guest's records: $(cat "$work/audit.json")"
+    wait_for 120 inner_log_is "$(jq .head.seq "$work/audit.json")"
+}
+inner_log_verify() { guest "attestctl audit verify $inner_state/audit-log --key $inner_state/ca/log.vkey --tpm-key $1" > "$work/answer"; }
+inner_log_signed() {
+    inner_log_verify "$inner_state/audit.tpm.vkey" || fail "audit verify --tpm-key: $(cat "$work/answer")"
+    grep -q 'signed by the TPM, too; its counter is [1-9]' "$work/answer" || fail "audit verify --tpm-key says: $(cat "$work/answer")"
+}
+# attestd's rule gives the device to keyd alone: a local one lets group tss at it, too.
+guest_logtpm_on() {
+    guest 'set -e
+        echo "SUBSYSTEM==\"tpmrm\", KERNEL==\"tpmrm[0-9]*\", GROUP=\"tss\", MODE=\"0660\"" > /etc/udev/rules.d/73-local.rules
+        udevadm control --reload
+        udevadm trigger -c change -s tpmrm
+        udevadm settle
+        printf "log_tpm: { dir: /run/attest-issuerd-tpm, user: attest-issuerd-tpm }\n" >> /etc/attestd/issuer.yaml
+        systemctl enable --now attest-issuerd-tpm
+        systemctl restart attest-issuerd' > "$work/answer" 2>&1 ||
+        fail "attest-issuerd-tpm: $(cat "$work/answer"; guest 'journalctl -b --no-pager -u "attest-issuerd*" | tail -n 30')"
+    [ "$(guest 'stat -c "%U %G %a" /dev/tpmrm0')" = "attestd-keyd tss 660" ] || fail "the device: $(guest 'ls -l /dev/tpmrm0')"
+    wait_for 120 inner_issuer_is ready
+}
+# As it was: keyd's alone.
+guest_logtpm_off() {
+    guest 'set -e
+        systemctl stop attest-issuerd
+        systemctl disable --now attest-issuerd-tpm
+        sed -i "/^log_tpm:/d" /etc/attestd/issuer.yaml
+        systemctl start attest-issuerd
+        rm /etc/udev/rules.d/73-local.rules
+        udevadm control --reload
+        udevadm trigger -c change -s tpmrm
+        udevadm settle' > "$work/answer" 2>&1 || fail "without attest-issuerd-tpm: $(cat "$work/answer")"
+    wait_for 120 inner_issuer_is ready
+}
+guest_logtpm_case() {
+    local pid
+    guest_logtpm_on
+    pid=$(pid_of attest-issuerd-tpm)
+    [ "$(guest "ls -l /proc/$pid/fd" | grep -c '/dev/tpmrm0$')" -ge 1 ] || fail "attest-issuerd-tpm has not /dev/tpmrm0 open"
+    ! guest 'setpriv --reuid attest-issuerd --regid attest-issuerd --clear-groups bash -c "exec 3<> /dev/tpmrm0"' > /dev/null ||
+        fail "the issuer itself can open the TPM"
+    inner_decides
+    inner_log_signed
+    ! inner_log_verify "$inner_state/ca/log.vkey" || fail "any key is a TPM's: $(cat "$work/answer")"
+    inner_issuer_keys # --check asks the process, too
+    guest "kill -9 $pid"
+    inner_decides
+    inner_log_signed
+    guest 'systemctl stop attest-issuerd-tpm'
+    ! guest 'setpriv --reuid attest-issuerd --regid attest-issuerd --clear-groups attest-issuerd --check' > "$work/answer" 2>&1 ||
+        fail "--check without attest-issuerd-tpm is content"
+    grep -q logTpmAway "$work/answer" || fail "--check without attest-issuerd-tpm: $(cat "$work/answer")"
+    guest 'systemctl start attest-issuerd-tpm'
+    inner_decides
+    inner_log_signed
+    wait_for 60 status_is '.tpm.state == "ready"'
+    ok "the log's TPM beside keyd: signed by the guest's TPM, also after kill -9 and a restart of the unit; --check names a unit that is stopped"
 }

@@ -126,6 +126,21 @@ static const struct {
      NULL},
     {"SELECT serial FROM certs WHERE status = 'intent'", "certs_status_kind_end"},
     {"SELECT serial FROM certs ORDER BY created_at DESC, serial LIMIT 10", NULL},
+    /* a page of them behind one that was listed, of all and of a host */
+    {"SELECT serial FROM certs WHERE created_at <= 4000 AND (created_at < 4000 OR serial > 'c7')"
+     " ORDER BY created_at DESC, serial LIMIT 10",
+     "certs_created"},
+    {"SELECT serial FROM certs WHERE host = 'h7' AND created_at <= 4000 AND (created_at < 4000 OR"
+     " serial > 'c7') ORDER BY created_at DESC, serial LIMIT 10",
+     NULL},
+    /* lists.c: a page of the hosts, of those in a state; how many there are; by name */
+    {"SELECT id, notes FROM hosts WHERE id > 'h7' ORDER BY id LIMIT 10", NULL},
+    {"SELECT id, notes FROM hosts WHERE state = 'pending' AND id > 'h7' ORDER BY id LIMIT 10",
+     "hosts_state"},
+    {"SELECT id FROM hosts WHERE label = 'none' LIMIT 10", "hosts_label"},
+    {"SELECT id FROM hosts WHERE label = 'none' OR (id >= '77777777' AND id < '77777777g') LIMIT"
+     " 10",
+     "hosts_label"},
     /* authorities.c: the last step of a rotation */
     {"SELECT COALESCE(MAX(not_after), 0) FROM certs WHERE kind = 'agent' AND created_at <= 4000"
      " AND not_after > 4990 AND status IN ('issued', 'intent')",
