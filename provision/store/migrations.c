@@ -169,7 +169,7 @@ const struct store_migration store_migrations[] = {
          "DROP INDEX orders_account;"},
     /* Hosts by what an operator asks of them: a state, page by page, how many there are of each,
      * and a label (tests/unit/store/test_plans). */
-    {17, "CREATE INDEX hosts_state ON hosts (state, id);"
+    {18, "CREATE INDEX hosts_state ON hosts (state, id);"
          "CREATE INDEX hosts_label ON hosts (label);"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
