@@ -164,6 +164,10 @@ const struct store_migration store_migrations[] = {
          " reason TEXT NOT NULL, detail TEXT NOT NULL, sequence BIGINT NOT NULL,"
          " hint_s BIGINT NOT NULL, anew BIGINT NOT NULL, failures BIGINT NOT NULL,"
          " tried_at BIGINT NOT NULL, fetched_at BIGINT NOT NULL, changed_at BIGINT NOT NULL);"},
+    /* Which issuer can use which key for tokens; changes of a bundle that have no record yet. */
+    {17, "ALTER TABLE issuers ADD COLUMN jwt TEXT NOT NULL DEFAULT '';"
+         "ALTER TABLE federated ADD COLUMN recorded_at BIGINT NOT NULL DEFAULT 0;"
+         "ALTER TABLE federated ADD COLUMN unrecorded BIGINT NOT NULL DEFAULT 0;"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];
 
