@@ -42,6 +42,9 @@ bool jwt_rows_soon(const struct jwt_rows *rows, int64_t now);
 ATT_MUST_USE enum att_rc jwt_key_open(struct issuer *issuer, const struct store_jwt_key *row,
                                       EVP_PKEY **ret_key, struct att_err *err);
 
+/* Of a key in a file; an HSM keeps its own. */
+void jwt_file_remove(const struct issuer *issuer, const char *keyref);
+
 /* ---- the issuers of a shared store ----------------------------------------------------------- */
 
 struct jwt_others {

@@ -124,7 +124,7 @@ static bool path_of(const struct issuer *issuer, const char *keyref, char ret_pa
     return true;
 }
 
-static void remove_file(const struct issuer *issuer, const char *keyref)
+void jwt_file_remove(const struct issuer *issuer, const char *keyref)
 {
     char path[ISSUER_CA_PATH];
     if (path_of(issuer, keyref, path)) {
@@ -461,7 +461,7 @@ static void destroy(struct making *m)
     for (size_t i = 0; i < m->gone.n; i++) {
         const struct store_jwt_key *row = &m->gone.v[i];
         forget_open(m->issuer->jwt, row->kid);
-        remove_file(m->issuer, row->keyref);
+        jwt_file_remove(m->issuer, row->keyref);
         att_log(ATT_INFO, "jwt.keyGone", ATT_S("kid", row->kid));
     }
     jwt_rows_done(&m->gone);
@@ -481,7 +481,7 @@ static enum att_rc make(struct making *m, struct att_err *err)
     } else if (m->row.keyref && (!rc || rc == ATT_E_CONFLICT)) {
         /* Nothing was committed: this key is nobody's. */
         forget_open(m->issuer->jwt, m->row.kid);
-        remove_file(m->issuer, m->row.keyref);
+        jwt_file_remove(m->issuer, m->row.keyref);
     }
     jwt_rows_done(&m->gone);
     return rc;

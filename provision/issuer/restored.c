@@ -20,6 +20,7 @@ struct restored {
     int64_t made_at, now;
     bool in_use;
     size_t n;
+    struct jwt_rows gone;
 };
 
 static enum att_rc read_mark(const char *path, int64_t *ret_made_at, struct att_err *err)
@@ -58,22 +59,22 @@ static enum att_rc withdraw_one(struct restored *r, struct store_tx *tx,
 static enum att_rc withdraw(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct restored *r = user;
-    struct jwt_rows rows = {.n = 0};
+    struct jwt_rows *rows = &r->gone;
     struct jwt_others others = {.now = r->now, .self = r->issuer->ca->self, .name = r->name};
     r->n = 0;
+    jwt_rows_done(rows);
     enum att_rc rc =
         store_shared(r->issuer->store) ? jwt_others_read(tx, "", &others, err) : ATT_OK;
     r->in_use = others.there;
     if (rc || r->in_use) {
         return rc;
     }
-    rc = jwt_rows_read(tx, &rows, err);
-    for (size_t i = 0; i < rows.n && !rc; i++) {
-        if (rows.v[i].created_at <= r->made_at) {
-            rc = withdraw_one(r, tx, &rows.v[i], err);
+    rc = jwt_rows_read(tx, rows, err);
+    for (size_t i = 0; i < rows->n && !rc; i++) {
+        if (rows->v[i].created_at <= r->made_at) {
+            rc = withdraw_one(r, tx, &rows->v[i], err);
         }
     }
-    jwt_rows_done(&rows);
     return rc || !r->n ? rc : issuer_view_bump(tx, err);
 }
 
@@ -91,6 +92,12 @@ enum att_rc issuer_restored(struct issuer *issuer, struct att_err *err)
         return rc == ATT_E_NOTFOUND ? ATT_OK : rc;
     }
     rc = store_run(issuer->store, true, withdraw, &r, err);
+    for (size_t i = 0; !rc && i < r.gone.n; i++) {
+        if (r.gone.v[i].created_at <= r.made_at) {
+            jwt_file_remove(issuer, r.gone.v[i].keyref);
+        }
+    }
+    jwt_rows_done(&r.gone);
     if (rc) {
         return rc;
     }
