@@ -144,6 +144,7 @@ enum att_rc issuer_admin_ca_jwt(struct issuer_admin_call *call, struct store_tx 
 {
     json_t *keys = NULL;
     enum att_rc rc = issuer_jwt_public(tx, "sig", &keys, err);
+    rc = rc ? rc : issuer_jwt_tell(call->issuer, tx, keys, err);
     return rc ? rc
            : json_object_set_new(call->result, "keys", keys) == 0
                ? ATT_OK

@@ -33,6 +33,9 @@ static json_t *summary(const struct conf_federated *d, const struct store_federa
     json_object_set_new(json, "triedAt", issuer_time_json(row->tried_at));
     json_object_set_new(json, "fetchedAt", issuer_time_json(row->fetched_at));
     json_object_set_new(json, "changedAt", issuer_time_json(row->changed_at));
+    if (row->unrecorded) {
+        json_object_set_new(json, "unrecorded", json_integer(row->unrecorded));
+    }
     put_text(json, "source", row->source);
     put_text(json, "sha256", row->sha256);
     if (row->sequence >= 0) {

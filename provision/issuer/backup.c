@@ -2,7 +2,7 @@
  * The order decides: what says how long the log was (audit.checkpoint, audit.head) is copied before
  * the database that has to continue it, or the copy would look rolled back. Authorities' keys are
  * copied before it and after it: a row is written after its key. */
-#include "provision/issuer/context.h"
+#include "provision/issuer/jwt.h"
 
 #include "attestd/base/io.h"
 #include "provision/store/backup.h"
@@ -122,6 +122,18 @@ static enum att_rc copy_state(struct backup *b, const struct conf_issuer *conf, 
     return rc;
 }
 
+/* Written first: what was made after it is in no backup, or is newer than this says. */
+static enum att_rc write_mark(const char *to, struct att_err *err)
+{
+    char path[PATH_ROOM], at[ATT_TIME_TEXT_LEN];
+    att_autobuf text = {0};
+    att_time_text(at, att_now_utc_s());
+    att_buf_printf(&text, "{\"version\": 1, \"madeAt\": \"%s\"}\n", at);
+    enum att_rc rc = join(path, to, ISSUER_BACKUP_FILE, err);
+    rc = rc ? rc : att_buf_ok(&text, err);
+    return rc ? rc : att_io_write_file(path, att_buf_slice(&text), 0600, err);
+}
+
 static void tell(const struct backup *b, const struct conf_issuer *conf, const char *to)
 {
     bool shared = store_spec_shared(conf->store);
@@ -157,6 +169,7 @@ enum att_rc issuer_backup(const char *config_path, const char *to, struct att_er
     if (!rc && mkdir(partial, 0700) != 0) {
         rc = att_fail_errno(err, ATT_E_IO, "backup: %s", partial);
     }
+    rc = rc ? rc : write_mark(partial, err);
     rc = rc ? rc : copy_state(&b, conf, partial, err);
     /* Under its name it is whole. */
     if (!rc && rename(partial, to) != 0) {

@@ -4,6 +4,7 @@
 #include "provision/issuer/generations.h"
 #include "provision/issuer/federation.h"
 #include "provision/issuer/jwt.h"
+#include "provision/issuer/keys_check.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/revoke.h"
 #include "provision/issuer/dns.h"
@@ -247,6 +248,9 @@ static enum att_rc open_store(struct issuer *issuer, struct att_err *err)
     if (!rc) {
         rc = issuer_log_tpm_say(issuer, err);
     }
+    if (!rc && store_shared(issuer->store)) {
+        rc = store_run(issuer->store, true, issuer_first_check, issuer, err);
+    }
     if (!rc) {
         rc = store_run(issuer->store, true, first_view, NULL, err);
     }
@@ -427,7 +431,8 @@ enum att_rc issuer_check(const char *config_path, struct att_err *err)
     }
     if (!rc) {
         const struct conf_issuer *conf = issuer->settings->conf;
-        rc = store_check(&(struct store_place){conf->store, conf->store_password_file}, err);
+        rc = store_check_read(&(struct store_place){conf->store, conf->store_password_file},
+                              issuer_keys_check, issuer, err);
         rc = rc ? rc : issuer_log_tpm_check(conf, err);
     }
     issuer_free(issuer);

@@ -71,7 +71,8 @@ enum issuer_health {
     ISSUER_HEALTH_OK,
     ISSUER_HEALTH_STORE,
     ISSUER_HEALTH_CA,
-    ISSUER_HEALTH_LOG
+    ISSUER_HEALTH_LOG,
+    ISSUER_HEALTH_TOKENS
 };
 
 /* The part of the configuration that SIGHUP replaces; counted, immutable after load. */

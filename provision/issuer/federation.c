@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define META "federation"
+#define META     "federation"
+#define RECORD_S 900 /* of one trust domain no more than one change a record within so long */
 
 const char *issuer_federation_word(enum issuer_federation_outcome outcome)
 {
@@ -126,10 +127,31 @@ static enum att_rc record_change(const struct take *t, struct store_tx *tx,
     if (row->anew) {
         json_object_set_new(r, "anew", json_true());
     }
+    if (row->unrecorded) {
+        json_object_set_new(r, "unrecorded", json_integer(row->unrecorded));
+    }
     if (t->shares[0]) {
         json_object_set_new(r, "sharesKeysWith", json_string(t->shares));
     }
     return issuer_audit(tx, t->now, r, NULL, err);
+}
+
+/* A partner whose bundle is another one at each look fills no log: what is in force is recorded
+ * when the time is over, with how many there were. What an operator asked for is recorded at once.
+ */
+static enum att_rc record_due(struct take *t, struct store_tx *tx, struct store_federated *row,
+                              struct att_err *err)
+{
+    int64_t since = t->now - row->recorded_at;
+    bool soon = row->recorded_at && since >= 0 && since < RECORD_S;
+    if (!row->anew && (soon || (!t->changed && !row->unrecorded))) {
+        row->unrecorded += t->changed;
+        return ATT_OK;
+    }
+    enum att_rc rc = record_change(t, tx, row, err);
+    row->recorded_at = t->now;
+    row->unrecorded = 0;
+    return rc;
 }
 
 static bool fill(struct take *t, struct store_federated *row, const char *text, const char *sha256)
@@ -167,7 +189,7 @@ static enum att_rc put(struct take *t, struct store_tx *tx, struct store_federat
     if (!plain || !fill(t, row, plain, sha256)) {
         return att_fail(err, ATT_E_NOMEM, "no memory");
     }
-    rc = t->changed || row->anew ? record_change(t, tx, row, err) : ATT_OK;
+    rc = record_due(t, tx, row, err);
     row->anew = t->from_file && row->anew; /* until the endpoint's is there */
     rc = rc ? rc : store_put(tx, &store_federated, row, err);
     return !rc && t->changed ? issuer_view_bump(tx, err) : rc;
@@ -181,7 +203,13 @@ enum att_rc federation_take(void *user, struct store_tx *tx, struct att_err *err
     t->shares[0] = 0;
     enum att_rc rc = issuer_generations_check(t->issuer, tx, err);
     rc = rc ? rc : federation_row(tx, t->name, &row, err);
-    rc = rc ? rc : check_sequence(t, &row, err);
+    t->overtaken =
+        !rc && t->claimed_at && row.tried_at != t->claimed_at && row.fetched_at != t->fetched_at;
+    if (rc || t->overtaken) {
+        store_record_done(&store_federated, &row);
+        return rc;
+    }
+    rc = check_sequence(t, &row, err);
     rc = rc ? rc : check_own(t, tx, err);
     rc = rc ? rc : store_each(tx, &store_federated, NULL, NULL, check_other, t, err);
     rc = rc ? rc : put(t, tx, &row, err);

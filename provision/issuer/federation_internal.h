@@ -12,7 +12,11 @@ struct take {
     const struct federation_bundle *bundle;
     bool from_file;
     int64_t now;
+    /* Of the look, to see whether another one has begun and ended meanwhile, at another issuer,
+     * say, whose bundle is not older than this one; 0: nobody asks. */
+    int64_t claimed_at, fetched_at;
     /* after it */
+    bool overtaken;   /* nothing was changed: the later look's counts */
     bool changed;     /* it is another than before */
     char shares[256]; /* another trust domain that has a root or key of it, too; empty: none */
 };

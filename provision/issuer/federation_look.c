@@ -90,7 +90,8 @@ static enum att_rc claim(void *user, struct store_tx *tx, struct att_err *err)
         return rc;
     }
     l->claimed = true;
-    l->row.tried_at = l->now;
+    /* Each claim is another one, within one second, too. */
+    l->row.tried_at = l->row.tried_at == l->now ? l->now + 1 : l->now;
     return store_put(tx, &store_federated, &l->row, err);
 }
 
@@ -101,7 +102,9 @@ static enum att_rc take(struct look *l, const struct federation_bundle *bundle, 
                      .name = l->domain->name,
                      .bundle = bundle,
                      .from_file = from_file,
-                     .now = l->now};
+                     .now = l->now,
+                     .claimed_at = l->row.tried_at,
+                     .fetched_at = l->row.fetched_at};
     enum att_rc rc = store_run(l->issuer->store, true, federation_take, &t, err);
     if (rc == ATT_E_RETRY) {
         att_err_clear(err);

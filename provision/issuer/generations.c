@@ -4,6 +4,7 @@
 #include "certs/key.h"
 #include "certs/oid.h"
 #include "provision/issuer/ca_files.h"
+#include "provision/issuer/jwt.h"
 #include "provision/issuer/kinds.h"
 #include "provision/issuer/tls_root.h"
 
@@ -523,28 +524,32 @@ enum att_rc issuer_generations_check(struct issuer *issuer, struct store_tx *tx,
 /* ---- telling the other issuers ----------------------------------------------------------------
  */
 
+char *issuer_self_name(const struct issuer *issuer)
+{
+    char host[65] = "", *name = NULL;
+    (void)gethostname(host, sizeof host - 1);
+    return asprintf(&name, "%s:%s", host, issuer->state_dir) < 0 ? NULL : name;
+}
+
 static enum att_rc put_self(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct issuer *issuer = user;
     const struct issuer_generations *now = issuer_generations_now(issuer);
-    att_autobuf lacks = {0};
-    char host[65] = "";
-    issuer_autofree *name = NULL;
+    att_autobuf lacks = {0}, usable = {0};
     for (size_t i = 0; i < now->n; i++) {
         if (now->v[i].lacks[0]) {
             att_buf_put_str(&lacks, lacks.len ? " " : "");
             att_buf_put_str(&lacks, now->v[i].id);
         }
     }
-    (void)gethostname(host, sizeof host - 1);
-    if (asprintf(&name, "%s:%s", host, issuer->state_dir) < 0) {
-        name = NULL;
-    }
-    const char *text = att_buf_cstr(&lacks);
+    issuer_autofree *name = issuer_self_name(issuer);
+    issuer_jwt_usable(issuer, &usable);
+    const char *text = att_buf_cstr(&lacks), *jwt = att_buf_cstr(&usable);
     struct store_issuer row = {.id = issuer->ca->self,
                                .name = name,
                                .generation = now->number,
                                .lacks = (char *)(uintptr_t)(text ? text : ""),
+                               .jwt = (char *)(uintptr_t)(jwt ? jwt : ""),
                                .seen_at = issuer->clock()};
     enum att_rc rc = name ? store_put(tx, &store_issuers, &row, err)
                           : att_fail(err, ATT_E_NOMEM, "issuers: no memory");
@@ -574,10 +579,11 @@ static void look(struct issuer *issuer)
     ca->looks++;
     pthread_mutex_unlock(&ca->generations_lock);
     int64_t before = issuer_generations_now(issuer)->number;
+    bool tokens = issuer_jwt_look(issuer);
     if (issuer_generations_refresh(issuer, &err)) {
         att_log_err(ATT_ERROR, "ca.refresh", &err);
         ca->look_ms = att_boottime_ms() + TRY_AGAIN_MS;
-        tell_others(issuer, now_ms, false);
+        tell_others(issuer, now_ms, tokens);
         return;
     }
     const struct issuer_generations *now = issuer_generations_now(issuer);
@@ -586,7 +592,7 @@ static void look(struct issuer *issuer)
             ca->look_ms = att_boottime_ms() + TRY_AGAIN_MS;
         }
     }
-    tell_others(issuer, now_ms, now->number != before);
+    tell_others(issuer, now_ms, tokens || now->number != before);
 }
 
 static void *look_beside(void *user)

@@ -70,6 +70,8 @@ size_t issuer_authorities_all(const struct issuer *issuer, const char *kind,
 /* Hex, of the key: ISSUER_GENERATION_ID bytes. */
 ATT_MUST_USE enum att_rc issuer_generation_id(const EVP_PKEY *key, char ret[ISSUER_GENERATION_ID],
                                               struct att_err *err);
+/* What an issuer is called in the store, HOST:STATE_DIR; the caller frees it. NULL: no memory. */
+char *issuer_self_name(const struct issuer *issuer);
 /* For ca.status: the rows, and the issuers of a shared store. */
 ATT_MUST_USE enum att_rc issuer_generations_json(const struct issuer *issuer, struct store_tx *tx,
                                                  int64_t now, json_t *result, struct att_err *err);

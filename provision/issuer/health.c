@@ -5,6 +5,7 @@
 
 #include "attestd/web/plain.h"
 #include "provision/issuer/ca.h"
+#include "provision/issuer/jwt.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,11 +72,10 @@ static bool ca_usable(struct issuer *issuer, struct att_err *err)
     return true;
 }
 
-static const char *const words[] = {[ISSUER_HEALTH_STARTING] = "starting",
-                                    [ISSUER_HEALTH_OK] = NULL,
-                                    [ISSUER_HEALTH_STORE] = "store",
-                                    [ISSUER_HEALTH_CA] = "ca",
-                                    [ISSUER_HEALTH_LOG] = "auditLog"};
+static const char *const words[] = {
+    [ISSUER_HEALTH_STARTING] = "starting", [ISSUER_HEALTH_OK] = NULL,
+    [ISSUER_HEALTH_STORE] = "store",       [ISSUER_HEALTH_CA] = "ca",
+    [ISSUER_HEALTH_LOG] = "auditLog",      [ISSUER_HEALTH_TOKENS] = "jwt"};
 
 void issuer_health_look(struct issuer *issuer)
 {
@@ -88,6 +88,10 @@ void issuer_health_look(struct issuer *issuer)
     } else if (atomic_load(&issuer->log_broken)) {
         now = ISSUER_HEALTH_LOG;
         (void)!att_fail(&err, ATT_E_AUTH, "the audit log does not continue what was published");
+    } else if (issuer_jwt_elsewhere(issuer)) {
+        now = ISSUER_HEALTH_TOKENS;
+        (void)!att_fail(&err, ATT_E_GONE,
+                        "the key that signs tokens is another issuer's and cannot be used here");
     }
     enum issuer_health before = (enum issuer_health)atomic_exchange(&issuer->health, (int)now);
     atomic_store(&issuer->turned_ms, att_boottime_ms());

@@ -26,6 +26,23 @@ ATT_MUST_USE enum att_rc issuer_jwt_start(struct issuer *issuer, struct att_err 
 void issuer_jwt_tick(struct issuer *issuer);
 void issuer_jwt_free(struct issuer *issuer);
 
+/* Which of the store's keys this issuer can use: asked of those of which it is not known yet, each
+ * a signature; said (jwt.keyAway, jwt.keyUsable). True: it is another set than before. Where keys
+ * may be in an HSM this waits for it. Any one thread. */
+bool issuer_jwt_look(struct issuer *issuer);
+/* For the row of this issuer in the store: the kids, a space between; "off" without tokens. */
+void issuer_jwt_usable(struct issuer *issuer, struct att_buf *ret);
+/* Tokens are refused here, and another issuer could mint them (/ready says "jwt"). */
+bool issuer_jwt_elsewhere(struct issuer *issuer);
+/* For ca.jwt: of each key what keeps this issuer from using it ("lacks"), and one issuer of a
+ * shared store that cannot ("issuerBehind"). */
+ATT_MUST_USE enum att_rc issuer_jwt_tell(struct issuer *issuer, struct store_tx *tx, json_t *keys,
+                                         struct att_err *err);
+/* At start: a folder that `attest-issuerd backup` made and that was put back. Keys for tokens from
+ * before the backup are withdrawn: what was withdrawn since is not known here. */
+ATT_MUST_USE enum att_rc issuer_restored(struct issuer *issuer, struct att_err *err);
+#define ISSUER_BACKUP_FILE "backup.json" /* {"version": 1, "madeAt"} */
+
 /* The key that signs now; the caller frees ret_key. ATT_E_RETRY, reason "jwtKeyMissing": it cannot
  * be used here (another issuer of the store made it in a file of its own). */
 ATT_MUST_USE enum att_rc issuer_jwt_signer(struct issuer *issuer, struct store_tx *tx, int64_t now,

@@ -1,6 +1,6 @@
 /* The keys that sign tokens: rows that all issuers of a store share, and those of them that are
  * open here. */
-#include "provision/issuer/jwt.h"
+#include "provision/issuer/jwt_internal.h"
 
 #include "attestd/base/io.h"
 #include "certs/key.h"
@@ -22,23 +22,9 @@
 #define PAUSE_S  60   /* between tries to make a key, when one failed */
 #define ORPHAN_S 3600 /* a file that no row has named for so long is nobody's */
 
-struct issuer_jwt {
-    pthread_mutex_t lock;
-    struct {
-        char kid[ACME_THUMBPRINT_LEN];
-        EVP_PKEY *key;
-    } open[ISSUER_JWT_KEYS_MAX];
-    int64_t not_before; /* main thread: no key is made until then */
-};
-
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-struct rows {
-    struct store_jwt_key v[ISSUER_JWT_KEYS_MAX];
-    size_t n;
-};
-
-static void rows_done(struct rows *rows)
+void jwt_rows_done(struct jwt_rows *rows)
 {
     while (rows->n > 0) {
         store_record_done(&store_jwt_keys, &rows->v[--rows->n]);
@@ -48,7 +34,7 @@ static void rows_done(struct rows *rows)
 /* In the order in which they sign. */
 static enum att_rc take_row(void *user, const void *record, struct att_err *err)
 {
-    struct rows *rows = user;
+    struct jwt_rows *rows = user;
     const struct store_jwt_key *from = record;
     if (rows->n == ISSUER_JWT_KEYS_MAX) {
         return att_fail(err, ATT_E_LIMIT, "more than %d keys for tokens", ISSUER_JWT_KEYS_MAX);
@@ -67,18 +53,18 @@ static enum att_rc take_row(void *user, const void *record, struct att_err *err)
     return ATT_OK;
 }
 
-static enum att_rc read_rows(struct store_tx *tx, struct rows *ret, struct att_err *err)
+enum att_rc jwt_rows_read(struct store_tx *tx, struct jwt_rows *ret, struct att_err *err)
 {
     enum att_rc rc = store_each(tx, &store_jwt_keys, NULL, NULL, take_row, ret, err);
     if (rc) {
-        rows_done(ret);
+        jwt_rows_done(ret);
     }
     return rc;
 }
 
-/* The one that signs at this time: the last whose time has come. After a clock that went back, the
- * first: better a key that was published than none. NULL: there are no keys. */
-static const struct store_jwt_key *signing(const struct rows *rows, int64_t now)
+/* The last whose time has come. After a clock that went back, the first: better a key that was
+ * published than none. */
+const struct store_jwt_key *jwt_rows_signing(const struct jwt_rows *rows, int64_t now)
 {
     const struct store_jwt_key *found = rows->n ? &rows->v[0] : NULL;
     for (size_t i = 1; i < rows->n && rows->v[i].active_at <= now; i++) {
@@ -102,7 +88,7 @@ static void forget_open(struct issuer_jwt *jwt, const char *kid)
     pthread_mutex_unlock(&jwt->lock);
 }
 
-static const struct store_jwt_key *row_of(const struct rows *rows, const char *kid)
+const struct store_jwt_key *jwt_rows_find(const struct jwt_rows *rows, const char *kid)
 {
     for (size_t i = 0; i < rows->n; i++) {
         if (strcmp(rows->v[i].kid, kid) == 0) {
@@ -113,11 +99,11 @@ static const struct store_jwt_key *row_of(const struct rows *rows, const char *k
 }
 
 /* What another issuer took away, too. */
-static void prune_open(struct issuer_jwt *jwt, const struct rows *rows)
+static void prune_open(struct issuer_jwt *jwt, const struct jwt_rows *rows)
 {
     pthread_mutex_lock(&jwt->lock);
     for (size_t i = 0; i < ISSUER_JWT_KEYS_MAX; i++) {
-        if (jwt->open[i].key && !row_of(rows, jwt->open[i].kid)) {
+        if (jwt->open[i].key && !jwt_rows_find(rows, jwt->open[i].kid)) {
             EVP_PKEY_free(jwt->open[i].key);
             jwt->open[i].key = NULL;
             jwt->open[i].kid[0] = 0;
@@ -138,7 +124,7 @@ static bool path_of(const struct issuer *issuer, const char *keyref, char ret_pa
     return true;
 }
 
-static void remove_file(const struct issuer *issuer, const char *keyref)
+void jwt_file_remove(const struct issuer *issuer, const char *keyref)
 {
     char path[ISSUER_CA_PATH];
     if (path_of(issuer, keyref, path)) {
@@ -152,7 +138,7 @@ static bool file_lost(const struct issuer *issuer, const struct store_jwt_key *r
     return path_of(issuer, row->keyref, path) && access(path, F_OK) != 0 && errno == ENOENT;
 }
 
-static bool named(const struct issuer *issuer, const struct rows *rows, const char *path)
+static bool named(const struct issuer *issuer, const struct jwt_rows *rows, const char *path)
 {
     char own[ISSUER_CA_PATH];
     for (size_t i = 0; i < rows->n; i++) {
@@ -164,7 +150,7 @@ static bool named(const struct issuer *issuer, const struct rows *rows, const ch
 }
 
 /* Copies of keys that are no more, here by a copied folder or a making that was interrupted. */
-static void prune_files(const struct issuer *issuer, const struct rows *rows, int64_t now)
+static void prune_files(const struct issuer *issuer, const struct jwt_rows *rows, int64_t now)
 {
     char folder[ISSUER_CA_PATH], path[ISSUER_CA_PATH + NAME_MAX + 2];
     issuer_ca_path(folder, issuer->state_dir, FOLDER);
@@ -231,12 +217,12 @@ static enum att_rc carrier(const char *jwk_text, X509 **ret_cert, struct att_err
                : att_fail_openssl(err, ATT_E_NOMEM, "a key for tokens");
 }
 
-static enum att_rc open_key(struct issuer *issuer, const struct store_jwt_key *row,
-                            EVP_PKEY **ret_key, struct att_err *err)
+enum att_rc jwt_key_open(struct issuer *issuer, const struct store_jwt_key *row, EVP_PKEY **ret_key,
+                         struct att_err *err)
 {
     struct att_err why = {0};
     X509 *cert = NULL;
-    *ret_key = find_open(issuer->jwt, row->kid);
+    *ret_key = issuer->jwt ? find_open(issuer->jwt, row->kid) : NULL;
     if (*ret_key) {
         return ATT_OK;
     }
@@ -251,7 +237,9 @@ static enum att_rc open_key(struct issuer *issuer, const struct store_jwt_key *r
         att_err_reason(err, "jwtKeyMissing");
         return rc;
     }
-    keep_open(issuer->jwt, row->kid, *ret_key);
+    if (issuer->jwt) {
+        keep_open(issuer->jwt, row->kid, *ret_key);
+    }
     return ATT_OK;
 }
 
@@ -259,28 +247,28 @@ enum att_rc issuer_jwt_signer(struct issuer *issuer, struct store_tx *tx, int64_
                               char ret_kid[ACME_THUMBPRINT_LEN], EVP_PKEY **ret_key,
                               struct att_err *err)
 {
-    struct rows rows = {.n = 0};
-    enum att_rc rc = read_rows(tx, &rows, err);
-    const struct store_jwt_key *row = rc ? NULL : signing(&rows, now);
+    struct jwt_rows rows = {.n = 0};
+    enum att_rc rc = jwt_rows_read(tx, &rows, err);
+    const struct store_jwt_key *row = rc ? NULL : jwt_rows_signing(&rows, now);
     if (!rc && !row) {
         rc = att_fail(err, ATT_E_RETRY, "there is no key for tokens yet");
         att_err_reason(err, "jwtKeyMissing");
     }
     if (!rc) {
-        rc = open_key(issuer, row, ret_key, err);
+        rc = jwt_key_open(issuer, row, ret_key, err);
     }
     if (!rc) {
         snprintf(ret_kid, ACME_THUMBPRINT_LEN, "%s", row->kid);
     }
-    rows_done(&rows);
+    jwt_rows_done(&rows);
     return rc;
 }
 
 enum att_rc issuer_jwt_public(struct store_tx *tx, const char *use, json_t **ret_keys,
                               struct att_err *err)
 {
-    struct rows rows = {.n = 0};
-    enum att_rc rc = read_rows(tx, &rows, err);
+    struct jwt_rows rows = {.n = 0};
+    enum att_rc rc = jwt_rows_read(tx, &rows, err);
     json_t *list = rc ? NULL : json_array();
     for (size_t i = 0; i < rows.n; i++) {
         json_t *jwk = issuer_json(rows.v[i].jwk);
@@ -291,7 +279,7 @@ enum att_rc issuer_jwt_public(struct store_tx *tx, const char *use, json_t **ret
         }
         json_array_append_new(list, jwk);
     }
-    rows_done(&rows);
+    jwt_rows_done(&rows);
     if (!rc && !list) {
         rc = att_fail(err, ATT_E_NOMEM, "no memory");
     }
@@ -311,7 +299,7 @@ struct making {
     char lost[ACME_THUMBPRINT_LEN]; /* the key that signs and whose file is gone, or "" */
     int64_t now;
     struct store_jwt_key row;
-    struct rows gone; /* rows that were removed */
+    struct jwt_rows gone; /* rows that were removed */
     bool made;
 };
 
@@ -376,7 +364,7 @@ static enum att_rc record(struct making *m, struct store_tx *tx, struct att_err 
 }
 
 /* When the next key is to be made; 0: now. */
-static int64_t due_at(const struct rows *rows, const struct conf_jwt *conf)
+static int64_t due_at(const struct jwt_rows *rows, const struct conf_jwt *conf)
 {
     return rows->n ? rows->v[rows->n - 1].active_at + conf->rotate_s - conf->publish_wait_s : 0;
 }
@@ -396,18 +384,35 @@ static enum att_rc remove_row(struct making *m, struct store_tx *tx,
 }
 
 /* The key that signs now is in a file that is not here: of a folder that was lost, or of a backup
- * that is older than it. Issuers that do not share the folder would make keys against each other:
- * hence no more than one while tokens of the last one live. */
-static bool lost(const struct issuer *issuer, const struct rows *rows, int64_t now)
+ * that is older than it. No issuer takes the key of one that has it out of use, and none makes more
+ * than one while tokens of the last one live. */
+static bool lost(const struct issuer *issuer, const struct jwt_rows *rows,
+                 const struct jwt_others *others, int64_t now)
 {
-    const struct store_jwt_key *row = signing(rows, now);
-    return row && file_lost(issuer, row) &&
+    const struct store_jwt_key *row = jwt_rows_signing(rows, now);
+    return row && file_lost(issuer, row) && !others->has &&
            rows->v[rows->n - 1].created_at + ISSUER_JWT_LINGER_S <= now;
 }
 
-static bool wanted(const struct making *m, const struct rows *rows)
+/* A key in a file that signs at once: the other issuers would mint nothing from then on. A key that
+ * was stolen is worth that. */
+static enum att_rc check_others(const struct making *m, struct store_tx *tx, struct att_err *err)
 {
-    const struct store_jwt_key *row = signing(rows, m->now);
+    struct jwt_others others = {.now = m->now, .self = m->issuer->ca->self};
+    if (!m->by_hand || m->withdraw || m->conf->keys_hsm || !store_shared(m->issuer->store)) {
+        return ATT_OK;
+    }
+    enum att_rc rc = jwt_others_read(tx, m->row.kid, &others, err);
+    return rc || !others.lacks ? rc
+                               : issuer_refuse(err, ATT_E_CONFLICT, "jwtIssuerBehind",
+                                               "issuer %s would not have the key, which is made in "
+                                               "a file here (jwt.keys: file)",
+                                               others.behind);
+}
+
+static bool wanted(const struct making *m, const struct jwt_rows *rows)
+{
+    const struct store_jwt_key *row = jwt_rows_signing(rows, m->now);
     return m->by_hand || due_at(rows, m->conf) <= m->now ||
            (m->lost[0] && row && strcmp(row->kid, m->lost) == 0);
 }
@@ -416,11 +421,12 @@ static bool wanted(const struct making *m, const struct rows *rows)
 static enum att_rc add_key(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct making *m = user;
-    struct rows rows = {.n = 0};
+    struct jwt_rows rows = {.n = 0};
     m->made = false;
-    rows_done(&m->gone);
+    jwt_rows_done(&m->gone);
     enum att_rc rc = m->call ? issuer_approval_holds(m->call, tx, err) : ATT_OK;
-    rc = rc ? rc : read_rows(tx, &rows, err);
+    rc = rc ? rc : jwt_rows_read(tx, &rows, err);
+    rc = rc ? rc : check_others(m, tx, err);
     if (!rc && wanted(m, &rows)) {
         bool at_once = rows.n == 0 || m->by_hand || m->lost[0];
         m->row.created_at = m->now;
@@ -444,7 +450,7 @@ static enum att_rc add_key(void *user, struct store_tx *tx, struct att_err *err)
         rc = rc ? rc : issuer_view_bump(tx, err);
         m->made = !rc;
     }
-    rows_done(&rows);
+    jwt_rows_done(&rows);
     return rc;
 }
 
@@ -455,10 +461,10 @@ static void destroy(struct making *m)
     for (size_t i = 0; i < m->gone.n; i++) {
         const struct store_jwt_key *row = &m->gone.v[i];
         forget_open(m->issuer->jwt, row->kid);
-        remove_file(m->issuer, row->keyref);
+        jwt_file_remove(m->issuer, row->keyref);
         att_log(ATT_INFO, "jwt.keyGone", ATT_S("kid", row->kid));
     }
-    rows_done(&m->gone);
+    jwt_rows_done(&m->gone);
 }
 
 static enum att_rc make(struct making *m, struct att_err *err)
@@ -475,9 +481,9 @@ static enum att_rc make(struct making *m, struct att_err *err)
     } else if (m->row.keyref && (!rc || rc == ATT_E_CONFLICT)) {
         /* Nothing was committed: this key is nobody's. */
         forget_open(m->issuer->jwt, m->row.kid);
-        remove_file(m->issuer, m->row.keyref);
+        jwt_file_remove(m->issuer, m->row.keyref);
     }
-    rows_done(&m->gone);
+    jwt_rows_done(&m->gone);
     return rc;
 }
 
@@ -485,12 +491,13 @@ static enum att_rc make(struct making *m, struct att_err *err)
 
 struct look {
     struct making m;
-    struct rows rows;
-    bool due, stale;
+    struct jwt_rows rows;
+    bool due, stale, soon;
+    struct jwt_others others; /* of the key that signs */
 };
 
 /* A key that the next one has followed for so long has no token left. */
-static bool over(const struct rows *rows, size_t i, int64_t now)
+static bool over(const struct jwt_rows *rows, size_t i, int64_t now)
 {
     return i + 1 < rows->n && rows->v[i + 1].active_at + ISSUER_JWT_LINGER_S <= now;
 }
@@ -498,23 +505,27 @@ static bool over(const struct rows *rows, size_t i, int64_t now)
 static enum att_rc look(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct look *l = user;
-    rows_done(&l->rows);
-    enum att_rc rc = read_rows(tx, &l->rows, err);
+    jwt_rows_done(&l->rows);
+    enum att_rc rc = jwt_rows_read(tx, &l->rows, err);
     l->due = !rc && due_at(&l->rows, l->m.conf) <= l->m.now;
     l->stale = !rc && over(&l->rows, 0, l->m.now);
-    return rc;
+    l->soon = !rc && jwt_rows_soon(&l->rows, l->m.now);
+    const struct store_jwt_key *row = rc ? NULL : jwt_rows_signing(&l->rows, l->m.now);
+    l->others = (struct jwt_others){.now = l->m.now, .self = l->m.issuer->ca->self};
+    return row && store_shared(l->m.issuer->store) ? jwt_others_read(tx, row->kid, &l->others, err)
+                                                   : rc;
 }
 
 static enum att_rc clear(void *user, struct store_tx *tx, struct att_err *err)
 {
     struct making *m = user;
-    struct rows rows = {.n = 0};
-    rows_done(&m->gone);
-    enum att_rc rc = read_rows(tx, &rows, err);
+    struct jwt_rows rows = {.n = 0};
+    jwt_rows_done(&m->gone);
+    enum att_rc rc = jwt_rows_read(tx, &rows, err);
     for (size_t i = 0; i < rows.n && !rc && over(&rows, i, m->now); i++) {
         rc = remove_row(m, tx, &rows.v[i], err);
     }
-    rows_done(&rows);
+    jwt_rows_done(&rows);
     return rc ? rc : issuer_view_bump(tx, err);
 }
 
@@ -526,8 +537,14 @@ static enum att_rc tick(struct issuer *issuer, const struct conf_jwt *conf, stru
         prune_open(issuer->jwt, &l.rows);
         prune_files(issuer, &l.rows, l.m.now);
     }
-    if (!rc && lost(issuer, &l.rows, l.m.now)) {
-        snprintf(l.m.lost, sizeof l.m.lost, "%s", signing(&l.rows, l.m.now)->kid);
+    if (!rc) {
+        jwt_signing_seen(issuer, jwt_rows_signing(&l.rows, l.m.now), &l.others);
+    }
+    if (!rc && l.soon) {
+        rc = jwt_keys_postpone(issuer, conf, l.m.now, err);
+    }
+    if (!rc && lost(issuer, &l.rows, &l.others, l.m.now)) {
+        snprintf(l.m.lost, sizeof l.m.lost, "%s", jwt_rows_signing(&l.rows, l.m.now)->kid);
         att_log(ATT_ERROR, "jwt.keyLost", ATT_S("kid", l.m.lost));
     }
     if (!rc && l.stale) {
@@ -540,8 +557,8 @@ static enum att_rc tick(struct issuer *issuer, const struct conf_jwt *conf, stru
     if (!rc && (l.due || l.m.lost[0])) {
         rc = make(&l.m, err);
     }
-    rows_done(&l.rows);
-    rows_done(&l.m.gone);
+    jwt_rows_done(&l.rows);
+    jwt_rows_done(&l.m.gone);
     store_record_done(&store_jwt_keys, &l.m.row);
     return rc;
 }
@@ -563,8 +580,9 @@ void issuer_jwt_tick(struct issuer *issuer)
 enum att_rc issuer_jwt_start(struct issuer *issuer, struct att_err *err)
 {
     const struct conf_jwt *conf = issuer->settings->conf->jwt;
-    if (!conf) {
-        return ATT_OK;
+    enum att_rc rc = issuer_restored(issuer, err);
+    if (rc || !conf) {
+        return rc;
     }
     issuer->jwt = calloc(1, sizeof *issuer->jwt);
     if (!issuer->jwt) {
@@ -572,6 +590,7 @@ enum att_rc issuer_jwt_start(struct issuer *issuer, struct att_err *err)
     }
     pthread_mutex_init(&issuer->jwt->lock, NULL);
     struct att_err why = {0};
+    (void)issuer_jwt_look(issuer);
     if (tick(issuer, conf, &why)) { /* an HSM that is away: the tick tries again */
         att_log_err(ATT_ERROR, "jwt.keys", &why);
     }

@@ -3,6 +3,7 @@
  * inner one), and what evidence both rest on by the certificate that the inner one names. */
 #include "provision/issuer/jwt.h"
 
+#include "certs/key.h"
 #include "certs/oid.h"
 #include "certs/san.h"
 #include "provision/issuer/ca.h"
@@ -323,8 +324,9 @@ static enum att_rc sign(const struct mint *m, struct att_buf *ret_token, struct 
     }
     acme_jws_input(att_buf_slice(&h), att_buf_slice(&c), ret_token);
     rc = signer.sign(signer.user, att_buf_slice(ret_token), rs, err);
-    if (rc) {
-        return rc;
+    if (rc) { /* a key in an HSM says itself why: later, mostly */
+        enum att_rc said = certs_key_remote_error(err);
+        return said ? said : rc;
     }
     att_buf_put_str(ret_token, ".");
     att_buf_b64u(ret_token, ATT_SLICE_ARRAY(rs));

@@ -204,6 +204,12 @@ static enum att_rc check_sqlite(const char *path, struct att_err *err)
 
 enum att_rc store_check(const struct store_place *place, struct att_err *err)
 {
+    return store_check_read(place, NULL, NULL, err);
+}
+
+enum att_rc store_check_read(const struct store_place *place, store_fn fn, void *user,
+                             struct att_err *err)
+{
     if (!store_spec_shared(place->spec)) {
         return check_sqlite(store_sqlite_path(place->spec), err);
     }
@@ -217,6 +223,9 @@ enum att_rc store_check(const struct store_place *place, struct att_err *err)
         rc = att_fail(err, ATT_E_UNSUPPORTED,
                       "store: the database has schema %lld, this program knows up to %d",
                       (long long)schema, STORE_SCHEMA_VERSION);
+    }
+    if (!rc && fn && schema == STORE_SCHEMA_VERSION) {
+        rc = store_run(store, false, fn, user, err);
     }
     store_free(store);
     return rc;

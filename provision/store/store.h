@@ -13,7 +13,7 @@
 #include "attestd/base/metrics.h"
 #include "provision/store/db.h"
 
-#define STORE_SCHEMA_VERSION 18
+#define STORE_SCHEMA_VERSION 19
 
 struct store;
 struct store_tx;
@@ -25,6 +25,7 @@ struct store_place {
     const char *password_file;
 };
 
+typedef enum att_rc (*store_fn)(void *user, struct store_tx *tx, struct att_err *err);
 /* Opens (an SQLite database is made where it is missing) and migrates to STORE_SCHEMA_VERSION; a
  * database from a newer version is refused (ATT_E_UNSUPPORTED). */
 ATT_MUST_USE enum att_rc store_open_place(const struct store_place *place, struct store **ret_store,
@@ -35,13 +36,16 @@ void store_free(struct store *store);
 /* Looks whether store_open_place would do, and changes nothing: a PostgreSQL server is asked, of an
  * SQLite file the first bytes are read. */
 ATT_MUST_USE enum att_rc store_check(const struct store_place *place, struct att_err *err);
+/* The same, and fn reads a shared store of this program's schema; of another one it is not called,
+ * nor of an SQLite database, which nobody opens to look at. */
+ATT_MUST_USE enum att_rc store_check_read(const struct store_place *place, store_fn fn, void *user,
+                                          struct att_err *err);
 /* By its spec: other processes may write to that store, too. */
 bool store_spec_shared(const char *spec);
 /* The path in an SQLite database's spec. */
 const char *store_sqlite_path(const char *spec);
 bool store_shared(const struct store *store);
 
-typedef enum att_rc (*store_fn)(void *user, struct store_tx *tx, struct att_err *err);
 ATT_MUST_USE enum att_rc store_run(struct store *store, bool write, store_fn fn, void *user,
                                    struct att_err *err);
 
@@ -346,6 +350,8 @@ struct store_issuer {
     char *id, *name;
     int64_t generation; /* the meta counter "authorities" that it works by */
     char *lacks;        /* ids of the authorities whose key it cannot use, a space between */
+    char *jwt; /* kids of the keys for tokens that it can use, a space between; "off": it mints none
+                */
     int64_t seen_at;
 };
 /* A key that signs tokens: published from created_at, signing from active_at until the next one
@@ -480,6 +486,8 @@ struct store_federated {
     int64_t tried_at;      /* the last look; 0: look at once */
     int64_t fetched_at;    /* the last look at which the endpoint's bundle was good; 0: none */
     int64_t changed_at;
+    int64_t recorded_at; /* the last record of a change */
+    int64_t unrecorded;  /* changes since then, none of which has a record of its own */
 };
 
 /* ---- single values and counters ---------------------------------------------------------------

@@ -258,8 +258,8 @@ static const struct store_column authorities[] = {
 TABLE(store_authorities, "authorities", store_authority, authorities);
 
 static const struct store_column issuers[] = {
-    TEXT(store_issuer, id),    TEXT(store_issuer, name),   INT(store_issuer, generation),
-    TEXT(store_issuer, lacks), INT(store_issuer, seen_at),
+    TEXT(store_issuer, id),    TEXT(store_issuer, name), INT(store_issuer, generation),
+    TEXT(store_issuer, lacks), TEXT(store_issuer, jwt),  INT(store_issuer, seen_at),
 };
 TABLE(store_issuers, "issuers", store_issuer, issuers);
 
@@ -271,13 +271,14 @@ static const struct store_column jwt_keys[] = {
 TABLE(store_jwt_keys, "jwt_keys", store_jwt_key, jwt_keys);
 
 static const struct store_column federated[] = {
-    TEXT(store_federated, name),      TEXT(store_federated, bundle),
-    TEXT(store_federated, sha256),    TEXT(store_federated, source),
-    TEXT(store_federated, outcome),   TEXT(store_federated, reason),
-    TEXT(store_federated, detail),    INT(store_federated, sequence),
-    INT(store_federated, hint_s),     INT(store_federated, anew),
-    INT(store_federated, failures),   INT(store_federated, tried_at),
-    INT(store_federated, fetched_at), INT(store_federated, changed_at),
+    TEXT(store_federated, name),       TEXT(store_federated, bundle),
+    TEXT(store_federated, sha256),     TEXT(store_federated, source),
+    TEXT(store_federated, outcome),    TEXT(store_federated, reason),
+    TEXT(store_federated, detail),     INT(store_federated, sequence),
+    INT(store_federated, hint_s),      INT(store_federated, anew),
+    INT(store_federated, failures),    INT(store_federated, tried_at),
+    INT(store_federated, fetched_at),  INT(store_federated, changed_at),
+    INT(store_federated, recorded_at), INT(store_federated, unrecorded),
 };
 TABLE(store_federated, "federated", store_federated, federated);
 

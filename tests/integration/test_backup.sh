@@ -15,7 +15,7 @@ deciding=$!
 backup "$dir/b1" || { cat "$dir/tmp/backup"; job_fail "backup"; }
 wait "$deciding" || job_fail "a decision was refused meanwhile"
 grep -q 'decisions, checked' "$dir/tmp/backup" || { cat "$dir/tmp/backup"; job_fail "what was copied"; }
-for part in ca/workload-ca.key ca/log.key audit.checkpoint audit.head audit-log/checkpoint issuer.db; do
+for part in backup.json ca/workload-ca.key ca/log.key audit.checkpoint audit.head audit-log/checkpoint issuer.db; do
     [ -f "$dir/b1/$part" ] || job_fail "$part is not in the backup"
 done
 [ -z "$(find "$dir/b1" -perm /077)" ] || job_fail "others may read the backup"
@@ -69,6 +69,39 @@ refused 'logSignature\|logOrigin' log_verify "$log" --since "$dir/later"
 ctl audit verify > /dev/null
 ok "an older backup: refused beside a newer log, seen by auditors by itself, and a new log goes on"
 job_stop issuerd
+
+# ---- a key for tokens that was stolen, and an older backup -----------------------------------------------------------------
+kids() { ctl --json ca jwt | jq -r '[.keys[].kid] | join(" ")'; }
+printf 'jwt:\n  issuer: "https://id.bank.example"\n' >> "$dir/issuer.yaml"
+job_start_issuer
+stolen=$(kids)
+stolen_file=$(find "$dir/issuer/ca/jwt" -name '*.key' -printf '%f\n')
+backup "$dir/b4" || { cat "$dir/tmp/backup"; job_fail "backup"; }
+ctl ca jwt-replace --withdraw > /dev/null
+after=$(kids)
+[ "$after" != "$stolen" ] && [ ! -e "$dir/issuer/ca/jwt/$stolen_file" ] || job_fail "it was not withdrawn"
+job_stop issuerd
+mv "$dir/issuer" "$dir/lost4"
+cp -r "$dir/b4" "$dir/issuer"
+[ -e "$dir/issuer/ca/jwt/$stolen_file" ] || job_fail "the backup has not got the key: nothing is tested here"
+job_start_issuer
+now=$(kids)
+[ -n "$now" ] && [ "$now" != "$stolen" ] && [ "$now" != "$after" ] || job_fail "published after the restore: $now"
+[ ! -e "$dir/issuer/ca/jwt/$stolen_file" ] && [ ! -e "$dir/issuer/backup.json" ] || { ls "$dir/issuer" "$dir/issuer/ca/jwt"; job_fail "left"; }
+ctl --json audit list --kind jwtKey --limit 100 | jq -e --arg kid "$stolen" \
+    '[.records[].record | select(.outcome == "removed" and .reason == "restored" and .subject == $kid)] | length == 1' > "$dir/tmp/rec" ||
+    job_fail "no record"
+job_stop issuerd
+job_start_issuer
+[ "$(kids)" = "$now" ] || job_fail "withdrawn at each start"
+job_stop issuerd
+echo '{"version": 1, "madeAt": "yesterday"}' > "$dir/issuer/backup.json"
+got=0
+timeout 60 "$bin/attest-issuerd" --config "$dir/issuer.yaml" > "$dir/tmp/start" 2>&1 || got=$?
+[ "$got" = 1 ] && grep -q 'start.failed.*backupMark' "$dir/tmp/start" || { cat "$dir/tmp/start"; job_fail "a mark that cannot be read: $got"; }
+rm "$dir/issuer/backup.json"
+sed -i '/^jwt:/,$d' "$dir/issuer.yaml"
+ok "a backup with a key for tokens that was withdrawn since: after the restore it is neither published nor there, once"
 
 # ---- PostgreSQL: the files by the command, then pg_dump -----------------------------------------------------------------
 . "$ATT_SOURCE_DIR/tests/support/postgres.sh"

@@ -278,6 +278,23 @@ static void test_federation(void **state)
         json_object_set_new(entry, "federatesWith", lists[i]);
         assert_int_not_equal(parse_payload(good), ATT_OK);
     }
+    /* A view that lacks the part: nobody is given anything, and all else counts. */
+    json_object_set_new(entry, "federatesWith", json_pack("[s]", "partner.example"));
+    json_object_del(good, "federation");
+    att_buf_reset(&text);
+    assert_int_equal(att_json_dump(good, false, &text, NULL), ATT_OK);
+    assert_int_equal(host_view_payload_parse(att_buf_slice(&text), &view, NULL), ATT_OK);
+    assert_int_equal(view.federation->n, 0);
+    assert_int_equal(view.n_entries, 1);
+    host_view_done(&view);
+    /* One that is cut off, at each byte, is no view. */
+    json_object_set_new(good, "federation", json_pack("[O, O]", one, two));
+    att_buf_reset(&text);
+    assert_int_equal(att_json_dump(good, false, &text, NULL), ATT_OK);
+    for (size_t len = 0; len < text.len; len++) {
+        assert_int_not_equal(host_view_payload_parse(ATT_SLICE(text.ptr, len), &view, NULL),
+                             ATT_OK);
+    }
     json_decref(one);
     json_decref(two);
 }

@@ -162,6 +162,7 @@ static void copied(void **state)
     X509_up_ref(sk_X509_value(next.roots, 0));
     sk_X509_push(thief.roots, sk_X509_value(next.roots, 0));
     assert_true(take(&s, "partner.example", &thief, false, ""));
+    rig_time += 900;
     assert_true(take(&s, "third.example", &next, false, ""));
     shown(&s, "third.example", 2, "endpoint");
     json_t *list = rig_admin(&s.rig, "audit.list", json_pack("{s:s}", "kind", "federation"));
@@ -172,6 +173,123 @@ static void copied(void **state)
     federation_bundle_done(&third);
     federation_bundle_done(&next);
     federation_bundle_done(&thief);
+    stage_free(&s);
+}
+
+/* The records "updated", and how many changes without one the last of them tells. */
+static size_t updates(struct stage *s, json_int_t *ret_unrecorded)
+{
+    json_t *list = rig_admin(&s->rig, "audit.list",
+                             json_pack("{s:s, s:i}", "kind", "federation", "limit", 500));
+    const json_t *records = json_object_get(list, "records"), *one;
+    json_int_t newest = -1;
+    size_t i, n = 0;
+    json_array_foreach(records, i, one)
+    {
+        const json_t *record = json_object_get(one, "record");
+        json_int_t seq = json_integer_value(json_object_get(one, "seq"));
+        if (strcmp(issuer_string(record, "outcome"), "updated") != 0) {
+            continue;
+        }
+        n++;
+        if (seq > newest) {
+            newest = seq;
+            *ret_unrecorded = json_integer_value(json_object_get(record, "unrecorded"));
+        }
+    }
+    json_decref(list);
+    return n;
+}
+
+static json_int_t waiting(struct stage *s)
+{
+    json_t *json = show(s, "partner.example");
+    json_int_t n = json_integer_value(json_object_get(json, "unrecorded"));
+    json_decref(json);
+    return n;
+}
+
+/* A bundle that is another one at each look: taken each time, a record once in 15 minutes. */
+static void many_changes(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct federation_bundle two[] = {make(1), make(1)};
+    json_int_t unrecorded = -1;
+    stage_federation(&s);
+    for (size_t i = 0; i < 20; i++) { /* the first has a record, the last is of the 19th second */
+        assert_true(take(&s, "partner.example", &two[i % 2], false, ""));
+        rig_time++;
+    }
+    assert_int_equal(updates(&s, &unrecorded), 1);
+    assert_int_equal(unrecorded, 0);
+    assert_int_equal(waiting(&s), 19);
+    /* Nothing changes any more: the log comes to say what is in force all the same. */
+    rig_time += 900 - 21;
+    assert_false(take(&s, "partner.example", &two[1], false, ""));
+    assert_int_equal(updates(&s, &unrecorded), 1);
+    rig_time += 1;
+    assert_false(take(&s, "partner.example", &two[1], false, ""));
+    assert_int_equal(updates(&s, &unrecorded), 2);
+    assert_int_equal(unrecorded, 19);
+    assert_int_equal(waiting(&s), 0);
+    rig_time += 900;
+    assert_false(take(&s, "partner.example", &two[1], false, ""));
+    assert_int_equal(updates(&s, &unrecorded), 2);
+    /* Another trust domain's record does not wait for it, nor what an operator asked for. */
+    struct federation_bundle third = make(1);
+    assert_true(take(&s, "partner.example", &two[0], false, ""));
+    assert_int_equal(updates(&s, &unrecorded), 3);
+    assert_int_equal(unrecorded, 0);
+    assert_true(take(&s, "third.example", &third, false, ""));
+    assert_int_equal(updates(&s, &unrecorded), 4);
+    assert_true(take(&s, "partner.example", &two[1], false, ""));
+    rig_admin_done(&s.rig, "federation.reset", json_pack("{s:s}", "name", "partner.example"));
+    assert_false(take(&s, "partner.example", &two[1], false, ""));
+    assert_int_equal(updates(&s, &unrecorded), 5);
+    assert_int_equal(unrecorded, 1);
+    /* A clock that went back does not silence the log. */
+    rig_time -= 5000;
+    assert_true(take(&s, "partner.example", &two[0], false, ""));
+    assert_int_equal(updates(&s, &unrecorded), 6);
+    federation_bundle_done(&two[0]);
+    federation_bundle_done(&two[1]);
+    federation_bundle_done(&third);
+    stage_free(&s);
+}
+
+static bool take_claimed(struct stage *s, const struct federation_bundle *b, int64_t claimed_at,
+                         int64_t fetched_at, bool *ret_overtaken)
+{
+    struct take t = {.issuer = s->rig.issuer,
+                     .name = "partner.example",
+                     .bundle = b,
+                     .now = rig_time,
+                     .claimed_at = claimed_at,
+                     .fetched_at = fetched_at};
+    rig_ok(store_run(s->rig.issuer->store, true, federation_take, &t, &err));
+    *ret_overtaken = t.overtaken;
+    return t.changed;
+}
+
+/* Another issuer's look began after this one and has ended: what this one brings is older, and its
+ * sequence does not tell. */
+static void overtaken(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct federation_bundle old = make(1), later = make(1);
+    bool was = true;
+    stage_federation(&s);
+    assert_true(take(&s, "partner.example", &later, false, ""));
+    /* In the row: claimed at 0 (no look of a thread), fetched at rig_time. */
+    assert_false(take_claimed(&s, &old, rig_time - 9, rig_time - 60, &was));
+    assert_true(was);
+    /* One that began after this one and has not ended, or has failed, is no reason. */
+    assert_true(take_claimed(&s, &old, rig_time - 9, rig_time, &was));
+    assert_false(was);
+    federation_bundle_done(&old);
+    federation_bundle_done(&later);
     stage_free(&s);
 }
 
@@ -300,8 +418,9 @@ static void roles(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sequences), cmocka_unit_test(whose),
-                                       cmocka_unit_test(copied),    cmocka_unit_test(views),
-                                       cmocka_unit_test(entries),   cmocka_unit_test(roles)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sequences),    cmocka_unit_test(whose),
+                                       cmocka_unit_test(copied),       cmocka_unit_test(views),
+                                       cmocka_unit_test(entries),      cmocka_unit_test(roles),
+                                       cmocka_unit_test(many_changes), cmocka_unit_test(overtaken)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -165,7 +165,8 @@ static void other_is(struct stage *s, int64_t generation, const char *lacks, int
 {
     char id[] = "other", name[] = "elsewhere:/var/lib/attest-issuerd", text[64];
     snprintf(text, sizeof text, "%s", lacks);
-    struct store_issuer row = {id, name, generation, text, seen_at};
+    char none[] = "";
+    struct store_issuer row = {id, name, generation, text, none, seen_at};
     rig_ok(store_run(s->rig.issuer->store, true, put_other, &row, &err));
 }
 
