@@ -201,6 +201,21 @@ wait_for 120 third
 watch
 ok "approved again: a new key and certificate"
 
+# ---- banned, and the certificate is in no list: the issuer's database is from before it was issued ----
+unknown=$(job_serial alpha)
+sqlite3 "$dir/issuer/issuer.db" ".timeout 20000" "DELETE FROM certs WHERE serial = '$unknown'"
+ctl host ban "$(job_host_id)" --reason 'stolen, and the backup is old' > /dev/null
+fetch "$dir/tmp/crl.pem"
+! serials "$dir/tmp/crl.pem" | grep -qx "$unknown" || job_fail "the list knows it: this proves nothing"
+wait_for 60 stopped || job_fail "a banned host's key signs on since its certificate is in no list"
+wait_for 60 test ! -e "$chain"
+grep -q "event=agent.revoked agent=alpha serial=$unknown" "$dir/log/attestd.log" || job_fail "no line about it"
+ctl host approve "$(job_host_id)" > /dev/null
+fourth() { s=$(job_serial alpha) && [ "$s" != "$unknown" ]; }
+wait_for 120 fourth
+watch
+ok "banned with a certificate that no list names: key and chain go all the same"
+
 # ---- a list older than the one in force: refused by name, what is in force stays ----
 number() { ctl --json status | jq .enrolment.crl.number; }
 issuer_sql() { sqlite3 "$dir/issuer/issuer.db" ".timeout 20000" "$1"; }
