@@ -506,7 +506,8 @@ static bool is_postgres(const char *store)
     return strncmp(store, "postgres:", 9) == 0 || strncmp(store, "postgresql:", 11) == 0;
 }
 
-/* "credential:NAME" becomes the path that systemd gave it. */
+/* "credential:NAME" becomes the path that systemd gave it. Without one it stays: processes that
+ * never ask the database, and commands beside the unit, read this file too. */
 static void check_password_file(struct conf_check *check, struct conf_issuer *conf)
 {
     static const char word[] = "credential:";
@@ -521,12 +522,7 @@ static void check_password_file(struct conf_check *check, struct conf_issuer *co
     if (!*name || strchr(name, '/')) {
         conf_bad(check, path, "expected credential:NAME, found \"%.80s\"",
                  conf->store_password_file);
-    } else if (!folder) {
-        conf_bad(check, path,
-                 "systemd gave this process no credentials: expected LoadCredential=%.64s:PATH in "
-                 "the unit",
-                 name);
-    } else if (asprintf(&full, "%s/%s", folder, name) >= 0) {
+    } else if (folder && asprintf(&full, "%s/%s", folder, name) >= 0) {
         free(conf->store_password_file);
         conf->store_password_file = full;
     }

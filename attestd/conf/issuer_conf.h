@@ -301,7 +301,8 @@ struct conf_issuer {
      * says; state_dir/issuer.db where the file says nothing */
     char *store;
     char *store_password_file; /* of a PostgreSQL; NULL: none. "credential:NAME" in the file is
-                                  systemd's, and here its path */
+                                  systemd's, and here its path, or the same text where systemd gave
+                                  this process none */
     char *policies_dir; /* /etc/attestd/policies: boot policy NAME is the file NAME.json there */
     unsigned threads;   /* 1 … 64; 2 */
     bool *eab_required_set; /* as in the file */

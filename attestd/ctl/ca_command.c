@@ -2,6 +2,7 @@
 #include "attestd/ctl/ctl.h"
 
 #include "attestd/base/io.h"
+#include "attestd/base/json.h"
 
 #include <stdio.h>
 
@@ -31,6 +32,7 @@
 static enum ctl_exit show_pem(const struct ctl_ctx *ctx, const struct ctl_args *args,
                               const json_t *result)
 {
+    att_autojson *rest = json_deep_copy(result); /* what is in the file is not shown, too */
     const char *csr = json_string_value(json_object_get(result, "csr"));
     const char *pem = csr ? csr : json_string_value(json_object_get(result, "pem"));
     struct att_err err = {0};
@@ -44,9 +46,13 @@ static enum ctl_exit show_pem(const struct ctl_ctx *ctx, const struct ctl_args *
     }
     if (ctx->json) {
         ctl_print_json(result);
-    } else {
-        ctl_print_object(result, 0);
+        return CTL_OK;
     }
+    if (args->out) {
+        json_object_del(rest, "csr");
+        json_object_del(rest, "pem");
+    }
+    ctl_print_object(rest, 0);
     return CTL_OK;
 }
 

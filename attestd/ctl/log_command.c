@@ -257,7 +257,7 @@ static void say_what(const json_t *audit, const json_t *record)
     puts(".");
 }
 
-/* By what it was judged. */
+/* By what it was judged; of what is no verdict, whom it is about. */
 static void say_basis(const json_t *record)
 {
     static const struct {
@@ -272,7 +272,9 @@ static void say_basis(const json_t *record)
                  {"order", "order "},
                  {"serial", "serial "},
                  {"since", "the host since its last enrolment: "}};
-    const char *comma = "    Judged by: ";
+    const char *outcome = json_string_value(json_object_get(record, "outcome"));
+    bool verdict = outcome && (strcmp(outcome, "granted") == 0 || strcmp(outcome, "refused") == 0);
+    const char *comma = verdict ? "    Judged by: " : "    About: ";
     for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) {
         char cell[256];
         const json_t *value = json_object_get(record, facts[i].member);

@@ -142,16 +142,17 @@ static bool is_of_chain(struct host *host, const char *name, X509_CRL *crl)
     return rc == ATT_OK;
 }
 
-/* What of an agent the list names and is not on its way out already. Under lock. */
+/* What of an agent the list (NULL: the ban of the host, which names everything) names and is not on
+ * its way out already. Under lock. */
 static bool names_current(const struct agent *agent, X509_CRL *crl)
 {
     return agent_life_serving(&agent->rec.life) && !agent->revoked &&
-           certs_crl_has(crl, agent->rec.serial);
+           (!crl || certs_crl_has(crl, agent->rec.serial));
 }
 
 static bool names_retired(const struct agent_retired *one, X509_CRL *crl)
 {
-    return !one->revoked && certs_crl_has(crl, one->serial);
+    return !one->revoked && (!crl || certs_crl_has(crl, one->serial));
 }
 
 static bool is_named(struct host *host, size_t i, X509_CRL *crl, char ret_name[AGENT_NAME_MAX + 1],
@@ -205,10 +206,15 @@ static void hold_against(struct host *host, X509_CRL *crl)
     bool end = false;
     for (size_t i = 0; !end; i++) {
         char name[AGENT_NAME_MAX + 1];
-        if (is_named(host, i, crl, name, &end) && is_of_chain(host, name, crl)) {
+        if (is_named(host, i, crl, name, &end) && (!crl || is_of_chain(host, name, crl))) {
             withdraw(host, name, crl);
         }
     }
+}
+
+void host_banned(struct host *host)
+{
+    hold_against(host, NULL);
 }
 
 /* ---- getting it -------------------------------------------------------------------------------

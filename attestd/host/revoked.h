@@ -46,6 +46,9 @@ ATT_MUST_USE enum att_rc host_crls_keep(const struct host *host, size_t i, X509_
  * than the one in force, or kept, is refused (ATT_E_PROTOCOL, reason "crlNumber"). */
 ATT_MUST_USE enum att_rc host_crl_poll(struct host *host, struct acme_client *client, bool at_once,
                                        struct att_err *err);
+/* The issuer says that this host is banned: all agents as if a list named them. A list names what
+ * the issuer's database knows, which after an older backup was restored is not everything. */
+void host_banned(struct host *host);
 /* {"number", "thisUpdate", "nextUpdate", "entries"} of the first, with "lists", how many there are;
  * NULL when there is none. The lock is held. */
 json_t *host_crl_json(const struct host *host);

@@ -186,6 +186,8 @@ enum att_rc host_view_poll(struct host *host, struct acme_client *client, int wa
     if (rc == ATT_OK && changed) {
         rc = host_view_accept(host, att_buf_slice(&text), err);
         host_wake(host);
+    } else if (rc == ATT_E_DENIED && err && strcmp(err->reason, "hostBanned") == 0) {
+        host_banned(host);
     }
     return rc;
 }

@@ -472,6 +472,7 @@ struct audit_query {
     bool newest_first;
     /* why */
     const char *id;
+    const char *host; /* whose label, or beginning of its EK id, that is */
     int64_t seq;
     char decision[65];
 };
@@ -542,7 +543,8 @@ static enum att_rc why_record(void *user, const struct store_audit *a, struct at
     for (size_t i = 0; !fits && q->seq == 0 && i < sizeof members / sizeof members[0]; i++) {
         const char *value = issuer_string(record, members[i]);
         const char *name = strrchr(value, '/');
-        fits = strcmp(value, q->id) == 0 || (name && strcmp(name + 1, q->id) == 0);
+        fits = strcmp(value, q->id) == 0 || (name && strcmp(name + 1, q->id) == 0) ||
+               (q->host && strcmp(value, q->host) == 0);
     }
     if (!fits && q->decision[0]) {
         uint8_t digest[ATT_SHA256_LEN];
@@ -574,16 +576,16 @@ enum att_rc issuer_admin_audit_why(struct issuer_admin_call *call, struct store_
     if (store_get(tx, &store_certs, id, &cert, NULL) == ATT_OK) {
         snprintf(q.decision, sizeof q.decision, "%s", cert.decision);
     }
-    /* The decision of a certificate names the order (or AK record) that the certificate is of. */
-    enum att_rc rc = q.seq ? store_audit_each(tx, q.seq, 1, why_record, &q, err)
-                           : store_audit_search(tx, id, cert.ord && cert.ord[0] ? cert.ord : id,
-                                                why_record, &q, err);
-    store_record_done(&store_certs, &cert);
+    /* A host's records have its EK id; a ticket's has the label that it gives. Both are meant. */
     struct store_host host = {0};
-    if (!rc && json_array_size(q.list) == 0 && issuer_arg_host(call, tx, &host, NULL) == ATT_OK) {
-        q.id = host.id; /* a host's label, or the beginning of its EK id */
-        rc = store_audit_search(tx, host.id, host.id, why_record, &q, err);
+    if (!q.seq && issuer_arg_host(call, tx, &host, NULL) == ATT_OK) {
+        q.host = host.id;
     }
+    /* The decision of a certificate names the order (or AK record) that the certificate is of. */
+    const char *also = cert.ord && cert.ord[0] ? cert.ord : q.host ? q.host : id;
+    enum att_rc rc = q.seq ? store_audit_each(tx, q.seq, 1, why_record, &q, err)
+                           : store_audit_search(tx, id, also, why_record, &q, err);
+    store_record_done(&store_certs, &cert);
     store_record_done(&store_hosts, &host);
     if (!rc && json_array_size(q.list) == 0) {
         rc = issuer_refuse(err, ATT_E_NOTFOUND, "auditUnknown", "no decision speaks of \"%.80s\"",

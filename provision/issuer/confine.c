@@ -60,7 +60,9 @@ static void add_store(struct folders *folders, const struct conf_issuer *conf)
         folders->list[at].access = PROC_PATH_WRITE;
         return;
     }
-    add_folder_of(folders, conf->store_password_file);
+    if (conf->store_password_file && conf->store_password_file[0] == '/') {
+        add_folder_of(folders, conf->store_password_file);
+    }
     add(folders, (struct proc_sandbox_path){"/etc/attestd/postgres", PROC_PATH_READ});
     add(folders, (struct proc_sandbox_path){"/etc/postgresql-common", PROC_PATH_READ});
 }

@@ -249,15 +249,27 @@ static size_t longest_run(struct issuer_conn *const *list, size_t n, size_t *ret
     return best;
 }
 
+/* Strangers of many addresses have few connections each: those that do not even shake hands go
+ * soon. */
+static void hurry(struct issuer_conns *conns, int64_t now_ms)
+{
+    for (struct issuer_conn *c = conns->first; c; c = c->next) {
+        if (!c->ended && !c->shaken && now_ms - c->since_ms > ISSUER_HURRY_MS) {
+            end(c, PLACES);
+        }
+    }
+}
+
 /* Three quarters of all places taken: the address with the most connections gives back what it has
  * beyond a quarter, the unused ones first. Behind one proxy all have one address, and then it is
  * the idle connections that go. */
-static void look_at_places(struct issuer_conns *conns)
+static void look_at_places(struct issuer_conns *conns, int64_t now_ms)
 {
     long long all = atomic_load(conns->opts.connections);
     if (all < (long long)conns->opts.most / 4 * 3 || conns->count < 2) {
         return;
     }
+    hurry(conns, now_ms);
     struct issuer_conn **list = calloc(conns->count, sizeof(struct issuer_conn *));
     size_t n = 0, start = 0;
     for (struct issuer_conn *c = conns->first; list && c; c = c->next) {
@@ -300,7 +312,7 @@ void issuer_conns_look(struct issuer_conns *conns, int64_t now_ms)
         }
     }
     look_at_memory(conns);
-    look_at_places(conns);
+    look_at_places(conns, now_ms);
     tell(conns, now_ms);
 }
 

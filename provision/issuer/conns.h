@@ -1,9 +1,9 @@
 /* The connections of one server thread, and what ends one before it is a burden to the others: a
  * handshake or a request that takes too long as a whole (idle time alone is evhttp's to judge),
  * bodies that fill the memory, and, when places are short, what the address with the most
- * connections leaves unused. Nothing here knows a peer: it holds before anybody is authenticated.
- * For the thread that owns it, except for the callback of a connection's end, which runs there or
- * after the thread is gone. */
+ * connections leaves unused and whoever has not shaken hands yet. Nothing here knows a peer: it
+ * holds before anybody is authenticated. For the thread that owns it, except for the callback of a
+ * connection's end, which runs there or after the thread is gone. */
 #ifndef PROVISION_ISSUER_CONNS_H
 #define PROVISION_ISSUER_CONNS_H
 
@@ -12,8 +12,11 @@
 #include <event2/bufferevent.h>
 #include <openssl/ssl.h>
 
-#define ISSUER_CONNECTIONS_MAX 2048
+/* A host on line has one that waits for its view; the descriptors that the unit allows are usually
+ * fewer. */
+#define ISSUER_CONNECTIONS_MAX 32768
 #define ISSUER_HANDSHAKE_MS    15000
+#define ISSUER_HURRY_MS        2000  /* for a handshake, when places are short */
 #define ISSUER_REQUEST_MS      60000 /* from its first byte to its last */
 #define ISSUER_UNREAD_MAX                                                                          \
     ((uint64_t)256 << 20)      /* bytes of requests that are not whole, all threads */

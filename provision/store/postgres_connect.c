@@ -295,6 +295,14 @@ static enum att_rc read_password(const struct store_db *db, char ret[PASSWORD_MA
 {
     att_autobuf text = {0};
     struct stat st;
+    if (db->password_file[0] != '/') {
+        return att_fail(
+            err, ATT_E_INVAL,
+            "store_password_file %s: systemd gave this process no credentials: expected "
+            "LoadCredential= in its unit; a command beside it: "
+            "systemd-run -P --wait -p LoadCredential=...",
+            db->password_file);
+    }
     enum att_rc rc = att_io_read_file(db->password_file, PASSWORD_MAX, &text, err);
     if (!rc && stat(db->password_file, &st) == 0 && (st.st_mode & 07)) {
         rc = att_fail(err, ATT_E_INVAL, "store_password_file %s: everybody may read it",

@@ -33,6 +33,8 @@ echo no | "$offline" sign "$dir/roots/workload" "$state/workload-ca.csr" "$dir/t
     job_fail "signed without a yes"
 [ ! -e "$dir/tmp/not" ] || job_fail "signed without a yes"
 "$offline" sign "$dir/roots/workload" "$state/workload-ca.csr" "$state/workload-ca.chain.pem" --trust-domain bank.example --yes > /dev/null
+[ "$(stat -c %a "$state/workload-ca.chain.pem" "$dir/roots/workload/root.crt" "$dir/roots/workload/root.key" | tr '\n' ' ')" = "644 644 600 " ] ||
+    job_fail "the issuer's user cannot read the chain, or others can read the key"
 "$offline" sign "$dir/roots/attest" "$state/attest-ca.csr" "$dir/tmp/attest.chain.pem" --yes > /dev/null
 ! "$offline" sign "$dir/roots/workload" "$state/workload-ca.csr" "$dir/tmp/not" --yes > "$dir/tmp/sign" 2>&1 ||
     job_fail "name constraints were left out without a word"
@@ -93,7 +95,9 @@ rotated() { # agent, until its chain is another authority's
 # ---- a new intermediate, by the offline root ----
 ! ctl ca prepare workload > "$dir/tmp/prepare" 2>&1 || job_fail "prepared without the root's key"
 grep caRootAway "$dir/tmp/prepare" > /dev/null || { cat "$dir/tmp/prepare"; job_fail "caRootAway is not said"; }
-id=$(ctl --json ca prepare workload --csr --out "$dir/tmp/next.csr" | jq -r .id)
+ctl ca prepare workload --csr --out "$dir/tmp/next.csr" > "$dir/tmp/prepare"
+! grep 'BEGIN' "$dir/tmp/prepare" || job_fail "what is in the file is shown, too"
+id=$(sed -n 's/^id *//p' "$dir/tmp/prepare")
 step_is waiting || job_fail "it waits for no chain"
 "$offline" sign "$dir/roots/workload" "$dir/tmp/next.csr" "$dir/tmp/next.pem" --trust-domain bank.example --yes > /dev/null
 ctl ca chain "$id" -f "$dir/tmp/next.pem" > /dev/null

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Revocation with real processes (swtpm, keyd, whod, attestd, tokend, issuer): a certificate that an operator revokes, a
 # banned host. The list has it at once, over HTTP too; a stock verifier refuses the chain; the host's daemon destroys the
-# key on a connection that stays, and gets another one where it may.
+# key on a connection that stays, and gets another one where it may. Another host, a peer with the bundle and the list that
+# its own attestd keeps, refuses a banned host's certificate within 5 s.
 set -euo pipefail
 # shellcheck disable=SC2154 # dir, bin and port come from job.sh
 # shellcheck source=../support/job.sh
@@ -48,6 +49,9 @@ cleanup() {
     local status=$?
     set +e
     job_stop alpha KILL
+    job_stop peer-attestd KILL
+    job_stop peer-keyd KILL
+    [ ! -d "$dir/peer/tpm" ] || swtpm_stop "$dir/peer/tpm"
     (exit $status)
     job_cleanup
 }
@@ -140,14 +144,44 @@ anew() { s=$(job_serial alpha) && [ "$s" != "$current" ]; }
 wait_for 120 anew
 ok "revoked while the chain was gone already: the key goes at the next start"
 
+# ---- a peer: another host of this issuer, which has nothing but what its attestd is told ----
+first_host=$(job_host_id)
+peer=$dir/peer
+mkdir -p "$peer/run"
+chmod 755 "$peer" "$peer/run"
+swtpm_make "$peer/tpm"
+swtpm_start "$peer/tpm" > /dev/null
+cp "$peer/tpm/ek-roots.pem" "$dir/ek-roots/peer.pem"
+kill -HUP "$(job_pid issuerd)"
+real=$dir
+(dir=$peer; mkdir -p "$peer/tmp"; cp "$real/firmware.log" "$peer/"; job_boot_tpm)
+sed "s,$dir/run,$peer/run,; s,$dir/state,$peer/state,; s,$dir/ticket.json,$peer/ticket.json,; s,^  tcti: .*,  tcti: \"$(cat "$peer/tpm/tcti")\"," \
+    "$dir/attestd.yaml" > "$peer/attestd.yaml"
+ctl ticket create --host peer --out "$peer/ticket.json" > /dev/null
+job_start peer-keyd "$bin/attestd-keyd" --config "$peer/attestd.yaml"
+job_start peer-attestd "$bin/attestd" --config "$peer/attestd.yaml"
+peer_known() { ctl --json host list | jq -e '[.hosts[] | select(.label == "peer" or .id != "'"$first_host"'")] | length == 1'; }
+wait_for 60 peer_known
+ctl host approve "$(ctl --json host list | jq -r --arg not "$first_host" '.hosts[] | select(.id != $not) | .id')" --label peer > /dev/null
+job_host_id() { echo "$first_host"; }
+peer_takes() { verify "$1" "$peer/state/host/crl.pem"; }
+wait_for 60 test -s "$peer/state/host/crl.pem"
+wait_for 60 cmp "$peer/state/host/crl.pem" "$dir/state/host/crl.pem"
+wait_for 60 peer_takes "$chain" || { cat "$dir/tmp/verify"; job_fail "a peer refuses a good chain"; }
+
 # ---- the host is banned ----
 watch
 cp "$chain" "$dir/tmp/second.pem"
 second=$(job_serial alpha)
 key=$dir/state/keyd/agents/$(ctl --json agent show alpha | jq -r '.keyId // .key').pem
 [ -s "$key" ] || job_fail "where is alpha's key? $key"
+peer_takes "$dir/tmp/second.pem" || job_fail "refused before the ban"
 since=$(date +%s%3N)
 ctl host ban "$(job_host_id)" --reason 'stolen' > /dev/null
+while peer_takes "$dir/tmp/second.pem" && [ $(($(date +%s%3N) - since)) -le 30000 ]; do sleep 0.02; done
+peer_at=$(date +%s%3N)
+grep -q 'certificate revoked' "$dir/tmp/verify" || { cat "$dir/tmp/verify"; job_fail "the peer's list: not refused, or for another reason"; }
+[ $((peer_at - since)) -le 5000 ] || job_fail "a peer that attestd feeds refuses after $((peer_at - since)) ms, 5000 expected"
 fetch "$dir/tmp/crl.pem"
 ! verify "$dir/tmp/second.pem" "$dir/tmp/crl.pem" || job_fail "a banned host's certificate is accepted"
 grep -q 'certificate revoked' "$dir/tmp/verify" || job_fail "refused for another reason"
@@ -158,7 +192,7 @@ wait_for 60 test ! -e "$chain"
 wait_for 60 test ! -e "$key"
 at=$(awk -v since="$since" '$1 >= since && $2 != "0x0" {print $1; exit}' "$dir/log/alpha.log")
 grep -q "event=agent.revoked agent=alpha serial=$second" "$dir/log/attestd.log" || job_fail "no line about the ban"
-ok "banned: verifiers with the list refuse after $((banned_at - since)) ms, the agent's key signs nothing after $((at - since)) ms and is gone"
+ok "banned: a peer that attestd feeds refuses after $((peer_at - since)) ms, one that asks for the list then does, the agent's key signs nothing after $((at - since)) ms and is gone"
 
 # ---- approved again: another key ----
 ctl host approve "$(job_host_id)" > /dev/null
@@ -166,6 +200,21 @@ third() { s=$(job_serial alpha) && [ "$s" != "$second" ]; }
 wait_for 120 third
 watch
 ok "approved again: a new key and certificate"
+
+# ---- banned, and the certificate is in no list: the issuer's database is from before it was issued ----
+unknown=$(job_serial alpha)
+sqlite3 "$dir/issuer/issuer.db" ".timeout 20000" "DELETE FROM certs WHERE serial = '$unknown'"
+ctl host ban "$(job_host_id)" --reason 'stolen, and the backup is old' > /dev/null
+fetch "$dir/tmp/crl.pem"
+! serials "$dir/tmp/crl.pem" | grep -qx "$unknown" || job_fail "the list knows it: this proves nothing"
+wait_for 60 stopped || job_fail "a banned host's key signs on since its certificate is in no list"
+wait_for 60 test ! -e "$chain"
+grep -q "event=agent.revoked agent=alpha serial=$unknown" "$dir/log/attestd.log" || job_fail "no line about it"
+ctl host approve "$(job_host_id)" > /dev/null
+fourth() { s=$(job_serial alpha) && [ "$s" != "$unknown" ]; }
+wait_for 120 fourth
+watch
+ok "banned with a certificate that no list names: key and chain go all the same"
 
 # ---- a list older than the one in force: refused by name, what is in force stays ----
 number() { ctl --json status | jq .enrolment.crl.number; }

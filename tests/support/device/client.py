@@ -130,7 +130,13 @@ def spki_of(public):
                                            serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-# ---- DER and CBOR ----
+# ---- PEM, DER and CBOR ----
+
+def certificates(pem):
+    """Debian 12's cryptography has one at a time only."""
+    end = b"-----END CERTIFICATE-----"
+    return [x509.load_pem_x509_certificate(one + end) for one in pem.split(end)[:-1]]
+
 
 def der(tag, *parts):
     body = b"".join(parts)
@@ -228,7 +234,7 @@ def main():
     base, roots, path, ticket, chain = sys.argv[1:6]
     case = sys.argv[6] if len(sys.argv) > 6 else ""
     with open(chain, "rb") as f:
-        certs = x509.load_pem_x509_certificates(f.read())
+        certs = certificates(f.read())
     x5c = [c.public_bytes(serialization.Encoding.DER) for c in certs]
     san = certs[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     ek_id = san.get_values_for_type(x509.OtherName)[0].value[-64:].decode()
@@ -272,7 +278,7 @@ def main():
     if status != 200:
         return reason(body)
     pem = acme.post(json.loads(body)["certificate"], None)[2]
-    leaf = x509.load_pem_x509_certificates(pem)[0]
+    leaf = certificates(pem)[0]
     names = list(leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     if len(names) != 1 or not isinstance(names[0], x509.OtherName) or \

@@ -687,6 +687,32 @@ static void check_chain(struct stage *s)
     json_decref(why);
 }
 
+/* A host's label finds what was decided about the host, also where a ticket's record has the word.
+ */
+static void why_by_label(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_enrolled(&s, "forge");
+    json_decref(rig_admin(&s.rig, "host.approve",
+                          json_pack("{s:s, s:s}", "id", s.tpm.ek_id, "label", "web-17")));
+    json_decref(rig_admin(&s.rig, "ticket.create", json_pack("{s:s}", "host", "web-17")));
+    json_t *why = rig_admin(&s.rig, "audit.why", json_pack("{s:s}", "id", "web-17"));
+    unsigned tickets = 0, enrolments = 0;
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(why, "records"), i, row)
+    {
+        const char *kind = issuer_string(json_object_get(row, "record"), "kind");
+        tickets += strcmp(kind, "ticket") == 0;
+        enrolments += strcmp(kind, "enrol") == 0;
+    }
+    assert_int_equal(tickets, 1);
+    assert_int_equal(enrolments, 1);
+    json_decref(why);
+    stage_free(&s);
+}
+
 static void certificate(void **state)
 {
     (void)state;
@@ -752,6 +778,7 @@ int main(void)
         cmocka_unit_test(token_expires),
         cmocka_unit_test(finalize_refused),
         cmocka_unit_test(certificate),
+        cmocka_unit_test(why_by_label),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -179,6 +179,11 @@ static void password_file(void **state)
     assert_int_equal(unlink(path), 0);
     att_err_clear(&why);
     assert_int_equal(store_check(&place, &why), ATT_E_NOTFOUND);
+    /* As the configuration leaves it where systemd gave this process nothing. */
+    const struct store_place unknown = {spec, "credential:db"};
+    att_err_clear(&why);
+    assert_int_equal(store_check(&unknown, &why), ATT_E_INVAL);
+    assert_non_null(strstr(why.msg, "credential:db: systemd gave this process no credentials"));
 }
 
 static void only_utf8(void **state)
