@@ -133,6 +133,7 @@ static enum att_rc op_sign(struct logtpm *logtpm, const struct proc_op *op,
     struct tpm_signature sig;
     uint8_t digest[ATT_SHA256_LEN];
     int64_t now = att_now_utc_s();
+    logtpm_record_clock(&record, now);
     unsigned raises = logtpm_raises(&record, now, logtpm->opts.counter_interval_s);
     enum att_rc rc = logtpm_judge(&record, &request, logtpm->counter, raises, &record.last, err);
     if (rc) {
