@@ -437,6 +437,18 @@ def secrets():
     need("wiped" in log and "left" not in log, log)
     need([line for line in log.splitlines() if line.startswith("waits")][-1] == "waits 0", log)
     print("ok: a secret that waits is not sent to who is refused, one that was sent is wiped; both are counted")
+    for end in "closed", "does not read":  # what the socket had no room for, when the connection ends
+        peer = Peer(window=0x7fffffff, slow_ms=30000 if end == "closed" else 300)
+        peer.send(frame(WINDOW, 0, 0, struct.pack(">I", 0x7fff0000)))
+        for _ in range(16):
+            peer.call(request("/t.T/Secret"), message(b"x" * 60), end=False)
+        if end == "closed":
+            time.sleep(0.5)  # more than the socket holds is on its way
+        else:
+            peer.process.wait(PATIENCE)
+        log = peer.end()
+        need("unread wiped" in log and "unread left" not in log, log)
+    print("ok: of a secret that was never read nothing is left, whoever ended the connection")
 
 
 def writer():
