@@ -201,7 +201,7 @@ static void look(struct scan_ctx *ctx, const struct scan_root *root, const char 
     scan_bytes(ctx, text, &how, NULL);
 }
 
-static bool too_late(struct scan_ctx *ctx, const struct scan_root *root, const char *path)
+bool scan_too_late(struct scan_ctx *ctx, const struct scan_root *root, const char *path)
 {
     bool late = root->has_owner && att_boottime_ms() > ctx->home_until_ms;
     if (late) {
@@ -215,7 +215,7 @@ bool scan_file(struct scan_ctx *ctx, const struct scan_root *root, const char *p
 {
     struct stat st;
     enum scan_skip why = SCAN_SKIPS;
-    if (too_late(ctx, root, path)) {
+    if (scan_too_late(ctx, root, path)) {
         return false;
     }
     int fd = scan_open(root, path, false, &st, &why);
@@ -254,7 +254,7 @@ static size_t expand(struct scan_ctx *ctx, const struct scan_root *root, char *d
     size_t part = strcspn(pattern, "/");
     const char *rest = pattern + part + strspn(pattern + part, "/");
     if (len + 1 + part >= SCAN_PATH_MAX || part > NAME_MAX || part == 0 ||
-        too_late(ctx, root, done)) { /* folders without a file cost time, too */
+        scan_too_late(ctx, root, done)) { /* folders without a file cost time, too */
         return 0;
     }
     if (!meta(pattern, part)) {
