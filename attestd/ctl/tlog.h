@@ -88,6 +88,8 @@ ATT_MUST_USE enum att_rc tlog_source_get(const struct tlog_source *source, const
                                          size_t max, struct att_buf *ret_bytes,
                                          struct att_err *err);
 
+/* An entry of ours: the form's line, the number of the decision, five more, each with its end. */
+bool tlog_entry_ok(struct att_slice entry, uint64_t seq);
 /* The whole log of a signed head: every entry hashed, the root from them, every tile compared.
  * since (may be NULL): an earlier head which it has to continue. ret_tiles: how many were compared.
  */

@@ -175,11 +175,21 @@ static bool read_number(const char *line, uint64_t *ret)
     return true;
 }
 
+/* Also an empty one: a checkpoint has its three in the first three. */
+static char *next_line(char **rest)
+{
+    char *line = *rest, *end = line ? strchr(line, '\n') : NULL;
+    *rest = end ? end + 1 : NULL;
+    if (end) {
+        *end = 0;
+    }
+    return end ? line : NULL;
+}
+
 static bool read_head(char *text, struct tlog_head *head)
 {
     att_autobuf root = ATT_BUF_INIT(64);
-    char *save = NULL, *origin = strtok_r(text, "\n", &save), *size = strtok_r(NULL, "\n", &save),
-         *hash = strtok_r(NULL, "\n", &save);
+    char *origin = next_line(&text), *size = next_line(&text), *hash = next_line(&text);
     if (!hash || strlen(origin) > TLOG_NAME_MAX || !read_number(size, &head->size) ||
         att_unb64(&root, att_slice_str(hash), NULL) || root.len != TLOG_HASH) {
         return false;
@@ -284,7 +294,7 @@ bool tlog_path_root(uint64_t index, uint64_t size, const uint8_t leaf[TLOG_HASH]
         memcpy(ret, leaf, TLOG_HASH);
         return true;
     }
-    while (2 * k < size) {
+    while (k < size - k) {
         k *= 2;
     }
     bool left = index < k;

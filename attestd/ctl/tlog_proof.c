@@ -116,15 +116,11 @@ enum att_rc tlog_proof_check(const struct tlog_proof *proof, const struct tlog_k
 {
     struct tlog_head head;
     uint8_t leaf[TLOG_HASH], root[TLOG_HASH];
-    char begin[64];
     enum att_rc rc = tlog_head_open(att_buf_slice(&proof->checkpoint), key, &head, err);
     if (rc) {
         return rc;
     }
-    size_t len = (size_t)snprintf(begin, sizeof begin, "attestd-decision/1\n%llu\n",
-                                  (unsigned long long)proof->seq);
-    if (proof->seq != proof->index + 1 || proof->leaf.len < len ||
-        memcmp(proof->leaf.ptr, begin, len) != 0) {
+    if (proof->seq != proof->index + 1 || !tlog_entry_ok(att_buf_slice(&proof->leaf), proof->seq)) {
         return tlog_refuse(err, ATT_E_AUTH, "proofIndex", "the leaf is not that of decision %llu",
                            (unsigned long long)proof->seq);
     }

@@ -94,15 +94,18 @@ static void tile_path(int level, uint64_t index, unsigned width, char ret[PATH_R
     snprintf(ret, PATH_ROOM, "tile/%s/%.80s%s", kind, at, part);
 }
 
-/* A partial tile may be gone once the full one is there, which begins with it. */
+/* A partial tile may be gone once the full one is there, which begins with it: then *ret_more is
+ * true, and else there is nothing behind its width. */
 static enum att_rc get_tile(const struct tlog_source *source, int level, uint64_t index,
-                            unsigned width, struct att_buf *ret_bytes, struct att_err *err)
+                            unsigned width, struct att_buf *ret_bytes, bool *ret_more,
+                            struct att_err *err)
 {
     char path[PATH_ROOM];
     struct att_err why = {0};
     tile_path(level, index, width, path);
     enum att_rc rc = tlog_source_get(source, path, FILE_MAX, ret_bytes, &why);
-    if (rc == ATT_E_NOTFOUND && width < WIDTH) {
+    *ret_more = rc == ATT_E_NOTFOUND && width < WIDTH;
+    if (*ret_more) {
         char whole[PATH_ROOM];
         tile_path(level, index, WIDTH, whole);
         att_err_clear(&why);
@@ -120,7 +123,7 @@ static enum att_rc get_tile(const struct tlog_source *source, int level, uint64_
 
 /* Our entries say which record they are: attestd-decision/1, number, time, kind, outcome, reason,
  * commitment. */
-static bool entry_ok(struct att_slice entry, uint64_t seq)
+bool tlog_entry_ok(struct att_slice entry, uint64_t seq)
 {
     char begin[64];
     unsigned lines = 0;
@@ -134,7 +137,7 @@ static bool entry_ok(struct att_slice entry, uint64_t seq)
 }
 
 /* Hashes a bundle's entries behind those that are there. */
-static enum att_rc hash_bundle(struct att_slice bytes, uint64_t index, unsigned width,
+static enum att_rc hash_bundle(struct att_slice bytes, uint64_t index, unsigned width, bool more,
                                struct att_buf *hashes, struct att_err *err)
 {
     struct att_cur cur = att_cur_init(bytes);
@@ -147,13 +150,18 @@ static enum att_rc hash_bundle(struct att_slice bytes, uint64_t index, unsigned 
                                "bundle %llu ends before its entry %u of %u",
                                (unsigned long long)index, i + 1, width);
         }
-        if (!entry_ok(entry, seq)) {
+        if (!tlog_entry_ok(entry, seq)) {
             return tlog_refuse(err, ATT_E_AUTH, "logEntry",
                                "entry %llu is not that of decision %llu",
                                (unsigned long long)seq - 1, (unsigned long long)seq);
         }
         tlog_leaf(entry, hash);
         att_buf_put(hashes, hash, sizeof hash);
+    }
+    if (!more && !att_cur_done(&cur)) {
+        return tlog_refuse(err, ATT_E_AUTH, "logEntries",
+                           "bundle %llu has more than its %u entries", (unsigned long long)index,
+                           width);
     }
     return att_buf_ok(hashes, err);
 }
@@ -165,9 +173,10 @@ static enum att_rc hash_entries(const struct tlog_source *source, uint64_t size,
     att_autobuf bytes = ATT_BUF_INIT(FILE_MAX);
     for (uint64_t from = 0; !rc && from < size; from += WIDTH) {
         unsigned width = size - from < WIDTH ? (unsigned)(size - from) : WIDTH;
+        bool more = false;
         att_buf_reset(&bytes);
-        rc = get_tile(source, -1, from / WIDTH, width, &bytes, err);
-        rc = rc ? rc : hash_bundle(att_buf_slice(&bytes), from / WIDTH, width, hashes, err);
+        rc = get_tile(source, -1, from / WIDTH, width, &bytes, &more, err);
+        rc = rc ? rc : hash_bundle(att_buf_slice(&bytes), from / WIDTH, width, more, hashes, err);
     }
     return rc;
 }
@@ -183,9 +192,10 @@ static enum att_rc compare_level(const struct tlog_source *source, int level,
     for (uint64_t from = 0; !rc && from < n; from += WIDTH) {
         unsigned width = n - from < WIDTH ? (unsigned)(n - from) : WIDTH;
         size_t len = (size_t)width * TLOG_HASH;
+        bool more = false;
         att_buf_reset(&bytes);
-        rc = get_tile(source, level, from / WIDTH, width, &bytes, err);
-        if (!rc && (bytes.len < len ||
+        rc = get_tile(source, level, from / WIDTH, width, &bytes, &more, err);
+        if (!rc && (bytes.len < len || (bytes.len > len && !more) ||
                     memcmp(bytes.ptr, hashes->ptr + (size_t)from * TLOG_HASH, len) != 0)) {
             rc = tlog_refuse(err, ATT_E_AUTH, "logTile",
                              "tile %llu of level %d is not what the entries give",

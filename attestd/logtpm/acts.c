@@ -41,7 +41,8 @@ static enum att_rc remove_counter(struct logtpm *logtpm, const char *reason, cha
 }
 
 /* Any counter at that index goes, whoever made it; then what is remembered counts from the new one.
- * An end in between leaves a counter that does not fit: the same again helps. */
+ * That there is room for it on the disk is tried before. An end in between leaves a counter that
+ * does not fit: the same again helps. */
 enum att_rc logtpm_new_counter(struct logtpm *logtpm, const char *reason, char *ret_said,
                                size_t room, struct att_err *err)
 {
@@ -57,6 +58,7 @@ enum att_rc logtpm_new_counter(struct logtpm *logtpm, const char *reason, char *
     record = logtpm->record;
     rc = rc ? rc : logtpm_record_new_counter(&record, record.counter, reason, 0, err); /* reason */
     rc = rc ? rc : logtpm_open_secret(logtpm, err);
+    rc = rc ? rc : logtpm_keep(logtpm, &logtpm->record, err);
     rc = rc ? rc : tpm_counter_undefine(logtpm->ctx, logtpm->opts.counter, err);
     rc = rc ? rc
             : tpm_counter_define(logtpm->ctx, logtpm->opts.counter,

@@ -51,6 +51,8 @@ ATT_MUST_USE enum att_rc logtpm_open_secret(struct logtpm *logtpm, struct att_er
 /* The counter as it is now. ATT_E_CONFLICT "counterGone", "counterForeign". */
 ATT_MUST_USE enum att_rc logtpm_read_counter(struct logtpm *logtpm, uint64_t *ret_value,
                                              struct att_err *err);
+/* The same, and its authValue is this folder's. */
+ATT_MUST_USE enum att_rc logtpm_own_counter(struct logtpm *logtpm, struct att_err *err);
 /* Into the file, then into memory. */
 ATT_MUST_USE enum att_rc logtpm_keep(struct logtpm *logtpm, const struct logtpm_record *record,
                                      struct att_err *err);

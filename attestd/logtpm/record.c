@@ -106,6 +106,11 @@ enum att_rc logtpm_record_fits(const struct logtpm_record *record, uint64_t coun
                  : refuse(err, ATT_E_CONFLICT, "counterForeign", what);
 }
 
+void logtpm_record_clock(struct logtpm_record *record, int64_t now)
+{
+    record->raises_at = record->raises_at > now ? now : record->raises_at;
+}
+
 unsigned logtpm_raises(const struct logtpm_record *record, int64_t now, int64_t interval_s)
 {
     int64_t since = now - record->raises_at;
@@ -140,8 +145,13 @@ static enum att_rc check_growth(const struct audit_checkpoint *last,
                                 const struct logtpm_request *request,
                                 const struct audit_checkpoint *c, struct att_err *err)
 {
+    static const struct audit_tree empty;
     struct audit_proof proof = {.n = request->n};
     char what[160];
+    struct audit_hash none = audit_tree_root(&empty);
+    if (c->size == 0 && memcmp(&c->root, &none, sizeof none) != 0) {
+        return refuse(err, ATT_E_AUTH, "logForked", "no leaves, and the root of some");
+    }
     if (c->size < last->size) {
         snprintf(what, sizeof what, "a tree of %llu leaves: %llu were signed",
                  (unsigned long long)c->size, (unsigned long long)last->size);

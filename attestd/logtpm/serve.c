@@ -114,6 +114,20 @@ void logtpm_status(struct logtpm *logtpm, char *ret, size_t room)
     pthread_mutex_unlock(&logtpm->lock);
 }
 
+/* A counter that somebody made anew in between looks the same, is above ours and does not rise by
+ * our authValue: not for that is the folder an older one. */
+static enum att_rc whose_counter(struct logtpm *logtpm, enum att_rc rc, struct att_err *err)
+{
+    struct att_err foreign = {0};
+    if (rc != ATT_E_AUTH || logtpm_own_counter(logtpm, &foreign) != ATT_E_CONFLICT) {
+        return rc;
+    }
+    if (err) {
+        *err = foreign;
+    }
+    return ATT_E_CONFLICT;
+}
+
 /* ---- operations; lock is held
  * ------------------------------------------------------------------- */
 
@@ -146,6 +160,7 @@ static enum att_rc op_sign(struct logtpm *logtpm, const struct proc_op *op,
     struct tpm_signature sig;
     uint8_t digest[ATT_SHA256_LEN];
     int64_t now = att_now_utc_s();
+    logtpm_record_clock(&record, now);
     unsigned raises = logtpm_raises(&record, now, logtpm->opts.counter_interval_s);
     enum att_rc rc = logtpm_judge(&record, &request, logtpm->counter, raises, &record.last, err);
     if (rc) {
@@ -185,6 +200,7 @@ static enum att_rc op_raise(struct logtpm *logtpm, const struct proc_op *op,
     }
     enum att_rc rc = tpm_counter_raise(logtpm->ctx, logtpm->opts.counter,
                                        ATT_SLICE_ARRAY(logtpm->counter_auth), to, err);
+    rc = whose_counter(logtpm, rc, err);
     if (!rc) {
         logtpm->counter = to;
     }
@@ -196,6 +212,13 @@ static enum att_rc op_raise(struct logtpm *logtpm, const struct proc_op *op,
     return rc ? rc : proc_reply_encode(op, NULL, ret_payload, err);
 }
 
+static enum att_rc check_counter(struct logtpm *logtpm, struct att_err *err)
+{
+    enum att_rc rc = logtpm_read_counter(logtpm, &logtpm->counter, err);
+    rc = rc ? rc : logtpm_record_fits(&logtpm->record, logtpm->counter, err);
+    return whose_counter(logtpm, rc, err);
+}
+
 static enum att_rc serve(void *user, const struct proc_peer *peer, const struct proc_op *op,
                          const struct proc_msg *request, struct att_buf *ret_payload,
                          struct att_err *err)
@@ -205,8 +228,7 @@ static enum att_rc serve(void *user, const struct proc_peer *peer, const struct 
     (void)peer;
     pthread_mutex_lock(&logtpm->lock);
     enum att_rc rc = be_ready(logtpm, &why);
-    rc = rc ? rc : logtpm_read_counter(logtpm, &logtpm->counter, &why);
-    rc = rc ? rc : logtpm_record_fits(&logtpm->record, logtpm->counter, &why);
+    rc = rc ? rc : check_counter(logtpm, &why);
     if (rc == ATT_OK) {
         switch ((enum proc_logtpm_op)op->op) {
         case PROC_LOGTPM_STATE:

@@ -210,7 +210,7 @@ enum att_rc logtpm_read_counter(struct logtpm *logtpm, uint64_t *ret_value, stru
 }
 
 /* Its authValue is tried, too: one that somebody put there looks the same. */
-static enum att_rc own_counter(struct logtpm *logtpm, struct att_err *err)
+enum att_rc logtpm_own_counter(struct logtpm *logtpm, struct att_err *err)
 {
     bool adopted = false;
     enum att_rc rc = tpm_counter_adopt(logtpm->ctx, logtpm->opts.counter,
@@ -237,7 +237,7 @@ static enum att_rc first_counter(struct logtpm *logtpm, struct att_err *err)
         rc = tpm_counter_define(logtpm->ctx, logtpm->opts.counter,
                                 ATT_SLICE_ARRAY(logtpm->counter_auth), err);
     }
-    rc = rc ? rc : own_counter(logtpm, err);
+    rc = rc ? rc : logtpm_own_counter(logtpm, err);
     record.counter = logtpm->counter;
     return rc ? rc : logtpm_keep(logtpm, &record, err);
 }
@@ -290,7 +290,7 @@ enum att_rc logtpm_bring_up(struct logtpm *logtpm, struct att_err *err)
         rc = first_counter(logtpm, err);
     } else if (!rc) {
         rc = logtpm_load_record(logtpm, err);
-        rc = rc ? rc : own_counter(logtpm, err);
+        rc = rc ? rc : logtpm_own_counter(logtpm, err);
         rc = rc ? rc : logtpm_record_fits(&logtpm->record, logtpm->counter, err);
     }
     return rc ? rc : open_key(logtpm, err);

@@ -163,7 +163,8 @@ bool scan_home_root(struct scan_ctx *ctx, const struct scan_home *home, struct s
     if (!scan_root_below(&ctx->root, home->path, ret, &why)) {
         return false;
     }
-    ctx->home_until_ms = att_boottime_ms() + SCAN_HOME_MS;
+    ctx->home_until_ms =
+        att_boottime_ms() + (ctx->options->home_ms ? ctx->options->home_ms : SCAN_HOME_MS);
     ret->owner = home->uid;
     ret->has_owner = true;
     return true;

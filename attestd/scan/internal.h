@@ -79,6 +79,8 @@ size_t scan_glob(struct scan_ctx *ctx, const struct scan_root *root, const char 
                  const struct scan_place *place);
 void scan_skipped(struct scan_ctx *ctx, const struct scan_root *root, const char *path,
                   enum scan_skip why);
+/* Whether a home's time is over; then it is said, and nothing more of it is looked at. */
+bool scan_too_late(struct scan_ctx *ctx, const struct scan_root *root, const char *path);
 /* False: it was there before. */
 bool scan_first(struct scan_seen *seen, const struct stat *st);
 

@@ -201,13 +201,21 @@ static void look(struct scan_ctx *ctx, const struct scan_root *root, const char 
     scan_bytes(ctx, text, &how, NULL);
 }
 
+bool scan_too_late(struct scan_ctx *ctx, const struct scan_root *root, const char *path)
+{
+    bool late = root->has_owner && att_boottime_ms() > ctx->home_until_ms;
+    if (late) {
+        scan_skipped(ctx, root, path, SCAN_SKIP_MANY);
+    }
+    return late;
+}
+
 bool scan_file(struct scan_ctx *ctx, const struct scan_root *root, const char *path,
                const struct scan_place *place)
 {
     struct stat st;
     enum scan_skip why = SCAN_SKIPS;
-    if (root->has_owner && att_boottime_ms() > ctx->home_until_ms) {
-        scan_skipped(ctx, root, path, SCAN_SKIP_MANY);
+    if (scan_too_late(ctx, root, path)) {
         return false;
     }
     int fd = scan_open(root, path, false, &st, &why);
@@ -245,7 +253,8 @@ static size_t expand(struct scan_ctx *ctx, const struct scan_root *root, char *d
     pattern += strspn(pattern, "/");
     size_t part = strcspn(pattern, "/");
     const char *rest = pattern + part + strspn(pattern + part, "/");
-    if (len + 1 + part >= SCAN_PATH_MAX || part > NAME_MAX || part == 0) {
+    if (len + 1 + part >= SCAN_PATH_MAX || part > NAME_MAX || part == 0 ||
+        scan_too_late(ctx, root, done)) { /* folders without a file cost time, too */
         return 0;
     }
     if (!meta(pattern, part)) {

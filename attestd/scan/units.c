@@ -87,9 +87,12 @@ static char **names_of(struct units *u, const char *path, size_t *ret_n)
 {
     struct stat st;
     enum scan_skip why;
-    int fd = scan_open(u->root, path, true, &st, &why);
     char **names = NULL;
     *ret_n = 0;
+    if (scan_too_late(u->ctx, u->root, path)) {
+        return NULL;
+    }
+    int fd = scan_open(u->root, path, true, &st, &why);
     /* /lib is /usr/lib on most systems */
     if (fd >= 0 && scan_first(&u->ctx->seen, &st)) {
         names = scan_names(fd, ret_n, &why);

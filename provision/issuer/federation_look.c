@@ -13,7 +13,8 @@
 #include <string.h>
 
 #define LOOK_MS        1000 /* how often is asked who is due */
-#define HINT_DEFAULT_S 300  /* Trust Domain and Bundle §4.1.2: where a bundle says nothing */
+#define TOLD_MS        60000
+#define HINT_DEFAULT_S 300 /* Trust Domain and Bundle §4.1.2: where a bundle says nothing */
 
 struct issuer_federation {
     struct issuer *issuer;
@@ -22,6 +23,7 @@ struct issuer_federation {
     pthread_cond_t turn; /* CLOCK_MONOTONIC */
     bool ended;
     struct federation_stop stop;
+    int64_t told_ms; /* of the thread: when it last said that it cannot look; 0: never */
 };
 
 static atomic_ullong counts[ISSUER_FEDERATION_OUTCOMES];
@@ -250,6 +252,7 @@ static enum att_rc look(struct look *l, struct att_err *err)
     struct att_err why = {0};
     enum att_rc rc = store_run_soft(l->issuer->store, claim, l, err);
     if (rc || !l->claimed) {
+        l->claimed = false; /* it may have gone wrong at the end */
         return rc;
     }
     rc = l->domain->by_spiffe ? find_known(l, &why) : ATT_OK;
@@ -340,6 +343,19 @@ static bool has_ended(struct issuer_federation *f)
     return ended;
 }
 
+/* That it was looked at could not be written: nobody did. Each second anew, so that it is not said
+ * each time. */
+static void unclaimed(struct issuer_federation *f, const struct look *l, const struct att_err *why)
+{
+    int64_t now = att_boottime_ms();
+    if (f->told_ms && now - f->told_ms < TOLD_MS) {
+        return;
+    }
+    f->told_ms = now;
+    att_log(ATT_WARN, "federation.unclaimed", ATT_S("trustDomain", l->domain->name),
+            ATT_S("reason", why->reason), ATT_S("message", why->msg));
+}
+
 static void turn(struct issuer_federation *f)
 {
     issuer_autosettings *settings = issuer_settings_get(f->issuer);
@@ -362,7 +378,10 @@ static void turn(struct issuer_federation *f)
                          .now = f->issuer->clock()};
         struct att_err why = {0};
         if (d.due[i]) {
-            (void)!look(&l, &why); /* said where it happened */
+            enum att_rc rc = look(&l, &why);
+            if (rc && !l.claimed) { /* all else was said where it happened */
+                unclaimed(f, &l, &why);
+            }
             look_done(&l);
         }
     }

@@ -188,14 +188,25 @@ ok "without its process, without the TPM: nothing is published, all is decided; 
 # ---- the counter is removed, or made anew by somebody else ---------------------------------------------------------
 tpm() { TPM2TOOLS_TCTI=$(cat "$dir/tpm/tcti") "$@" > "$dir/tmp/tpm" 2>&1 || { cat "$dir/tmp/tpm"; job_fail "$*"; }; }
 act() { "$bin/attest-issuerd-tpm" --config "$dir/issuer.yaml" "$@"; }
+forge() { # one that looks like ours, above it
+    tpm tpm2_nvdefine -C o -s 8 -a 'nt=counter|authwrite|ownerread|no_da' 0x01804c47
+    TPM2TOOLS_TCTI=$(cat "$dir/tpm/tcti") tpm2_nvincrement -C 0x01804c47 0x01804c47 > /dev/null 2>&1
+}
+size=$(log_size "$log")
+tpm tpm2_nvundefine -C o 0x01804c47
+forge # while both run
+ctl ticket create > /dev/null
+wait_for 30 waits
+wait_for 30 grep -q 'logtpm.*counterForeign' "$dir/log/logtpm.log" || job_fail "$(tail -n 2 "$dir/log/logtpm.log")"
+[ "$(ctl --json issuer status | jq .log.broken)" = false ] || job_fail "broken: whoever may use the TPM ends the log"
+[ "$(log_size "$log")" = "$size" ] || job_fail "a checkpoint beside another's counter"
 job_stop issuerd
 refused 'another attest-issuerd-tpm' act --new-counter --reason 'it runs'
 job_stop logtpm
 tpm tpm2_nvundefine -C o 0x01804c47
 tpm_refuses counterGone
 job_stop logtpm
-tpm tpm2_nvdefine -C o -s 8 -a 'nt=counter|authwrite|ownerread|no_da' 0x01804c47
-TPM2TOOLS_TCTI=$(cat "$dir/tpm/tcti") tpm2_nvincrement -C 0x01804c47 0x01804c47 > /dev/null 2>&1
+forge
 tpm_refuses counterForeign
 job_stop logtpm
 for wrong in "" "--reason" "--new-log --new-counter --reason x" "--reason x" "extra"; do

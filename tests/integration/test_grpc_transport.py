@@ -412,13 +412,15 @@ def secrets():
     peer.send(frame(DATA, 0, stream, message(b"ok")) + frame(WINDOW, 0, stream, struct.pack(">I", 60000)))
     need(peer.answer(stream)["data"] == message(b"s" * 3000), "before a good end")
     peer.end()
-    peer = Peer(window=1000)  # a part of it is sent: the rest is not, and it is no answer
+    # A part of it is sent: the rest is not, though there is room for it, and it is no answer. Who is slow is cut in the
+    # same way, which is not to be mistaken for it.
+    peer = Peer(window=1000, slow_ms=1000 * 2 * PATIENCE)
     stream = peer.call(request("/t.T/Secret"), message(b"123"), end=False)
     got = 0
     while got < 1000:
         kind, _, _, payload = peer.frame()
         got += len(payload) if kind == DATA else 0
-    peer.send(frame(DATA, 0, stream, message(b"no")))
+    peer.send(frame(DATA, 0, stream, message(b"no")) + frame(WINDOW, 0, stream, struct.pack(">I", 60000)))
     got = peer.answer(stream)
     need(got.get("reset") == 8 and got["data"] == b"" and not got["trailers"], got)
     log = peer.end()
@@ -437,6 +439,19 @@ def secrets():
     need("wiped" in log and "left" not in log, log)
     need([line for line in log.splitlines() if line.startswith("waits")][-1] == "waits 0", log)
     print("ok: a secret that waits is not sent to who is refused, one that was sent is wiped; both are counted")
+    for end in "closed", "does not read":  # what the socket had no room for, when the connection ends
+        peer = Peer(window=0x7fffffff, slow_ms=30000 if end == "closed" else 300)
+        peer.send(frame(WINDOW, 0, 0, struct.pack(">I", 0x7fff0000)))
+        for _ in range(16):
+            peer.call(request("/t.T/Secret"), message(b"x" * 60), end=False)
+        if end == "closed":  # more than the socket holds is on its way
+            while peer.frame()[0] != DATA:
+                pass
+        else:
+            peer.process.wait(PATIENCE)
+        log = peer.end()
+        need("unread wiped" in log and "unread left" not in log, log)
+    print("ok: of a secret that was never read nothing is left, whoever ended the connection")
 
 
 def writer():

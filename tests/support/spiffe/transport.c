@@ -3,7 +3,9 @@
  */
 #include "attestd/spiffe/grpc.h"
 
+#include <dlfcn.h>
 #include <event2/event.h>
+#include <nghttp2/nghttp2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +58,9 @@ static void send_secret(struct grpc_call *call, size_t len)
 /* In libc's place: where the last piece with a secret's letters was sent from. */
 static const uint8_t *sent_from;
 static size_t sent_len;
+/* … and what of it the socket did not take. */
+static const uint8_t *unread_from;
+static size_t unread_len;
 
 ssize_t send(int fd, const void *bytes, size_t len, int flags)
 {
@@ -63,7 +68,23 @@ ssize_t send(int fd, const void *bytes, size_t len, int flags)
         sent_from = bytes;
         sent_len = len;
     }
-    return (ssize_t)syscall(SYS_sendto, fd, bytes, len, flags, NULL, 0);
+    ssize_t put = (ssize_t)syscall(SYS_sendto, fd, bytes, len, flags, NULL, 0);
+    size_t taken = put > 0 ? (size_t)put : 0;
+    unread_from = (const uint8_t *)bytes + taken;
+    unread_len = memmem(unread_from, len - taken, "ssssssss", 8) ? len - taken : 0;
+    return put;
+}
+
+/* In libnghttp2's place: the connection is over, and its memory is about to be free. */
+void nghttp2_session_del(nghttp2_session *session)
+{
+    void (*real)(nghttp2_session *) =
+        (void (*)(nghttp2_session *))dlsym(RTLD_NEXT, "nghttp2_session_del");
+    if (unread_len) {
+        fprintf(stderr, memmem(unread_from, unread_len, "ssssssss", 8) ? "unread left\n"
+                                                                       : "unread wiped\n");
+    }
+    real(session);
 }
 
 static void look_for_secret(void)

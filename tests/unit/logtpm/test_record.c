@@ -141,6 +141,13 @@ static void test_refuses_another_tree(void **state)
     a.items[0] = a.request.text;
     a.items[0].len = 32;
     judged(&none, &a, 7, 1, ATT_E_AUTH, "logForked");
+    ask(&a, &l, 0, 0, 7); /* an empty tree has one root */
+    judged(&none, &a, 7, 1, ATT_OK, "");
+    struct audit_checkpoint c = {.origin = ORIGIN, .counter = 7, .root = root_of(&l, 1)};
+    a = (struct asked){.text = {0}};
+    audit_checkpoint_text(&c, &a.text);
+    a.request.text = att_buf_slice(&a.text);
+    judged(&none, &a, 7, 1, ATT_E_AUTH, "logForked");
 }
 
 static void test_refuses_another_log(void **state)
@@ -209,6 +216,13 @@ static void test_raises(void **state)
     assert_int_equal(logtpm_raises(&r, NOW + 365 * 86400, 3600), LOGTPM_RAISES);
     r.raises = LOGTPM_RAISES;
     assert_int_equal(logtpm_raises(&r, NOW + 3600, 3600), LOGTPM_RAISES);
+    /* It rose while the clock was fourteen years ahead: an interval after that is seen there is one
+     * again; a clock that is right changes nothing. */
+    r = (struct logtpm_record){.raises = 0, .raises_at = NOW + 14 * 365 * 86400LL};
+    logtpm_record_clock(&r, NOW);
+    assert_int_equal(logtpm_raises(&r, NOW, 3600), 0);
+    logtpm_record_clock(&r, NOW + 3600);
+    assert_int_equal(logtpm_raises(&r, NOW + 3600, 3600), 1);
 }
 
 static void fits(uint64_t remembered, uint64_t counter, enum att_rc want, const char *reason)

@@ -389,6 +389,41 @@ static void test_unreadable(void **state)
     assert_int_equal(status, 0);
 }
 
+/* A pattern that finds nothing in ever so many folders costs a home's time, too. */
+static void test_folders_without_end(void **state)
+{
+    const struct scan_options options = {.root = root, .units = true, .home_ms = 30};
+    char path[128];
+    (void)state;
+    text("/etc/passwd", "bob:x:1000:1000::/home/bob:/bin/sh\n");
+    text("/home/bob/.config/systemd/user/u.service",
+         "[Service]\nEnvironmentFile=/home/bob/*/*/*/*.none\n");
+    for (int i = 0; i < 20 * 20 * 20; i++) {
+        snprintf(path, sizeof path, "/home/bob/%d/%d/%d/x", i / 400, i / 20 % 20, i % 20);
+        folders_of(path);
+    }
+    scan_findings_done(&found);
+    assert_int_equal(scan_run(&options, &found, NULL), ATT_OK);
+    assert_true(found.skipped[SCAN_SKIP_MANY].n > 0);
+    assert_false(scan_findings_complete(&found));
+}
+
+/* Nor do ever so many folders of drop-ins that hold none. */
+static void test_dropins_without_end(void **state)
+{
+    const struct scan_options options = {.root = root, .units = true, .home_ms = 30};
+    char path[128];
+    (void)state;
+    text("/etc/passwd", "bob:x:1000:1000::/home/bob:/bin/sh\n");
+    for (int i = 0; i < 8000; i++) {
+        snprintf(path, sizeof path, "/home/bob/.config/systemd/user/%d.service.d/x", i);
+        folders_of(path);
+    }
+    scan_findings_done(&found);
+    assert_int_equal(scan_run(&options, &found, NULL), ATT_OK);
+    assert_true(found.skipped[SCAN_SKIP_MANY].n > 0);
+}
+
 /* ---- folders that are named ---- */
 
 static void test_paths(void **state)
@@ -490,10 +525,22 @@ static void test_merge(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TREE(test_no_value), TREE(test_empty), TREE(test_not_there),  TREE(test_units),
-        TREE(test_order),    TREE(test_homes), TREE(test_links),      TREE(test_no_files),
-        TREE(test_bytes),    TREE(test_many),  TREE(test_unreadable), TREE(test_paths),
-        TREE(test_escape),   TREE(test_merge),
+        TREE(test_no_value),
+        TREE(test_empty),
+        TREE(test_not_there),
+        TREE(test_units),
+        TREE(test_order),
+        TREE(test_homes),
+        TREE(test_links),
+        TREE(test_no_files),
+        TREE(test_bytes),
+        TREE(test_many),
+        TREE(test_unreadable),
+        TREE(test_paths),
+        TREE(test_escape),
+        TREE(test_merge),
+        TREE(test_folders_without_end),
+        TREE(test_dropins_without_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
