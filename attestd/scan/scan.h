@@ -15,6 +15,7 @@ struct scan_options {
     size_t n_users;
     bool units, homes, processes;
     int slow_ms; /* how long a process's memory may take to be read; 0: 2000 */
+    int home_ms; /* … and one user's home; 0: 60000 */
 };
 
 /* ATT_E_NOTFOUND: root, a path or a user is not there; nothing was scanned then. ATT_E_NOMEM.

@@ -291,6 +291,7 @@ profile token
 granted "TLS 1.2"
 profile token "client_id: robot2"
 rsa_granted "TLS 1.2"
+profile token
 openssl s_client -connect "127.0.0.1:$oauth_port" -tls1_3 < /dev/null > "$dir/tmp/out" 2>&1 || true
 grep -q 'alert protocol version' "$dir/tmp/out" || { cat "$dir/tmp/out"; job_fail "the server speaks TLS 1.3"; }
 job_stop oauth
