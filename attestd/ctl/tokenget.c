@@ -12,9 +12,11 @@
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
-#define SPARE_S 60    /* a kept token of less life is no help while its service is away */
-#define LOCK_MS 30000 /* for the token that another process is making */
+#define SPARE_S    60    /* a kept token of less life is no help while its service is away */
+#define LOCK_MS    30000 /* for the token that another process is making */
+#define SIGN_TRIES 5
 
 void tokenget_done(struct tokenget *got)
 {
@@ -229,17 +231,28 @@ static bool soft(enum att_rc rc)
 
 /* ---- whose it is, is asked each time ---- */
 
-/* The key signs for nobody who is frozen, and keyd's word counts: a digest of no protocol's. */
+/* The key signs for nobody who is frozen, and keyd's word counts: a digest of no protocol's. Where
+ * the agent's signatures per second are used up, or somebody is just starting, it is tried again.
+ */
 static enum att_rc key_signs(const struct apiclient_agent *agent, struct att_err *err)
 {
+    static const struct timespec pause = {.tv_nsec = 300 * 1000 * 1000};
     uint8_t text[64] = "attestctl token --cache: is this agent in force?";
     uint8_t digest[ATT_SHA256_LEN];
-    att_autobuf signature = {0};
+    enum att_rc rc = ATT_E_RETRY;
     if (RAND_bytes(text + 48, 16) != 1) {
         return att_fail_openssl(err, ATT_E_CRYPTO, "random bytes");
     }
     att_sha256(digest, ATT_SLICE_ARRAY(text));
-    return apiclient_sign(agent, digest, &signature, err);
+    for (int tries = 0; rc == ATT_E_RETRY && tries < SIGN_TRIES; tries++) {
+        att_autobuf signature = {0};
+        if (tries) {
+            att_err_clear(err);
+            nanosleep(&pause, NULL);
+        }
+        rc = apiclient_sign(agent, digest, &signature, err);
+    }
+    return rc;
 }
 
 /* ret_code: what was reported already. */

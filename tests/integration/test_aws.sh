@@ -286,6 +286,18 @@ unshare -m --propagation private bash -euo pipefail -c 'full "$dir/full"' || cod
 [ $code = 0 ] && ok "a full disk under the cache: credentials all the same, cacheWrite said, the file of before stays, nothing else" ||
     echo "skipped: no tmpfs of its own here"
 
+# ---- an agent that is no more ----
+profile
+as_beta() { (as 62004 beta --cache "$beta_cache/aws") > "$dir/tmp/out" 2> "$dir/tmp/err"; }
+beta_cache=$dir/beta-cache
+install -d -o 62004 -m 700 "$beta_cache"
+as_beta && [ -s "$beta_cache/aws" ] || { cat "$dir/tmp/err"; job_fail "no credentials for beta"; }
+ctl entry delete beta > "$dir/tmp/delete" 2>&1 || { cat "$dir/tmp/delete"; job_fail "entry delete"; }
+not_beta() { ! as_beta && [ ! -s "$dir/tmp/out" ] && [ ! -e "$beta_cache/aws" ]; }
+wait_for 60 not_beta
+grep -q "notAssigned\|noCertificate" "$dir/tmp/err" || { cat "$dir/tmp/err"; ls -la "$beta_cache"; job_fail "the cache of an agent that was removed"; }
+ok "the cache of an agent whose entry was removed is not given and is removed"
+
 # ---- boto3 ----
 sdk=$dir/sdk
 install -d -o $user -m 700 "$sdk"
