@@ -1,11 +1,12 @@
 /* P-256 keys: in files, as SubjectPublicKeyInfo, and keys whose signing happens elsewhere.
- * Everything here refuses a key that is not on P-256 (named curve). EVP_PKEYs are owned by the
- * caller (EVP_PKEY_free, or certs_autokey of oid.h). Thread-safe. */
+ * Everything here but the last of these refuses a key that is not on P-256 (named curve). EVP_PKEYs
+ * are owned by the caller (EVP_PKEY_free, or certs_autokey of oid.h). Thread-safe. */
 #ifndef CERTS_KEY_H
 #define CERTS_KEY_H
 
 #include "attestd/base/buf.h"
 #include "attestd/base/hash.h"
+#include "attestd/base/keytype.h"
 
 #include <openssl/evp.h>
 
@@ -54,20 +55,26 @@ ATT_MUST_USE enum att_rc certs_sig_verify(EVP_PKEY *key, struct att_slice bytes,
 
 /* A key that signs elsewhere (another process, a TPM). sign gets a SHA-256 digest (32 bytes) and
  * appends a DER ECDSA-Sig-Value to ret_der_sig; it may be called from any thread, several at once.
- * release (may be NULL) is called once, when the last reference to the EVP_PKEY goes. */
+ * release (may be NULL) is called once, when the last reference to the EVP_PKEY goes. sign_rsa (may
+ * be NULL: then RSA is refused) is of RSA keys: a digest of SHA-256, SHA-384 or SHA-512 by its
+ * length, and how it is to be signed; it appends a signature as long as the modulus. */
 struct certs_signer {
     enum att_rc (*sign)(void *user, struct att_slice digest, struct att_buf *ret_der_sig,
                         struct att_err *err);
     void (*release)(void *user);
     void *user;
+    enum att_rc (*sign_rsa)(void *user, enum att_rsa_scheme scheme, struct att_slice digest,
+                            struct att_buf *ret_sig, struct att_err *err);
 };
 
 /* An EVP_PKEY for X509_REQ_sign, X509_sign, EVP_DigestSign and TLS 1.3 on either side, made of the
- * public half (P-256; borrowed during the call) and signer (copied). Its implementation is an
- * OpenSSL provider built into this library, in a library context of its own: nothing changes for
- * other users of libcrypto, and SSL_CTXs of the default context take the key as it is. Only SHA-256
- * is signed. The private half cannot be exported: there is none. On failure release is not called.
- */
+ * public half (P-256; RSA-2048 or RSA-3072 where there is sign_rsa; borrowed during the call) and
+ * signer (copied). Its implementation is an OpenSSL provider built into this library, in a library
+ * context of its own: nothing changes for other users of libcrypto, and SSL_CTXs of the default
+ * context take the key as it is. P-256 signs SHA-256 only. RSA signs by EVP_DigestSign and in TLS
+ * 1.2 and 1.3, RSASSA-PKCS1-v1_5 or RSASSA-PSS, the latter with one hash for the digest and MGF1
+ * and a salt of its length (RFC 8446 §4.2.3); no certificates or requests. The private half cannot
+ * be exported: there is none. On failure release is not called. */
 ATT_MUST_USE enum att_rc certs_key_remote_new(const EVP_PKEY *public_key,
                                               const struct certs_signer *signer, EVP_PKEY **ret_key,
                                               struct att_err *err);

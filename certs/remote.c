@@ -5,9 +5,11 @@
  * of the default context works because libcrypto first tries to export the key to its own ECDSA,
  * which export_key refuses for private selections, and then fetches the signature from the key's
  * provider. */
-#include "certs/key.h"
-#include "certs/oid.h"
+#include "certs/remote.h"
+
+#include "attestd/base/keytype.h"
 #include "certs/der.h"
+#include "certs/oid.h"
 
 #include <openssl/core.h>
 #include <openssl/core_dispatch.h>
@@ -16,7 +18,6 @@
 #include <openssl/params.h>
 #include <openssl/provider.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,13 +25,6 @@
 #define PROPERTIES "provider=" PROVIDER
 #define PARAM_NEWBORN                                                                              \
     "attestd-newborn" /* octet pointer to a struct newborn, within this file only */
-
-struct remote_key {
-    atomic_uint refs;
-    EVP_PKEY *pub; /* in the default context; answers everything about the public half */
-    struct certs_signer signer;
-    bool has_signer;
-};
 
 struct newborn {
     EVP_PKEY *pub;
@@ -63,7 +57,7 @@ static void *key_new(void *provctx)
     return key;
 }
 
-static void key_free(void *keydata)
+void remote_key_free(void *keydata)
 {
     struct remote_key *key = keydata;
     if (!key || atomic_fetch_sub(&key->refs, 1) != 1) {
@@ -79,7 +73,8 @@ static void key_free(void *keydata)
 static int key_has(const void *keydata, int selection)
 {
     const struct remote_key *key = keydata;
-    return key && key->pub && (!(selection & OSSL_KEYMGMT_SELECT_PRIVATE_KEY) || key->signer.sign);
+    bool signs = key && (key->signer.sign || key->signer.sign_rsa);
+    return key && key->pub && (!(selection & OSSL_KEYMGMT_SELECT_PRIVATE_KEY) || signs);
 }
 
 /* Either the newborn of certs_key_remote_new or, for comparing, a public key of another provider.
@@ -101,7 +96,8 @@ static int key_import(void *keydata, int selection, const OSSL_PARAM params[])
         return 0;
     }
     OSSL_PARAM *copy = OSSL_PARAM_dup(params);
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
+    bool rsa = OSSL_PARAM_locate_const(params, OSSL_PKEY_PARAM_RSA_N);
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, rsa ? "RSA" : "EC", NULL);
     int ok = copy && ctx && EVP_PKEY_fromdata_init(ctx) == 1 &&
              EVP_PKEY_fromdata(ctx, &key->pub, EVP_PKEY_PUBLIC_KEY, copy) == 1;
     EVP_PKEY_CTX_free(ctx);
@@ -128,6 +124,16 @@ static const OSSL_PARAM *key_types(int selection)
     static const OSSL_PARAM types[] = {
         OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, NULL, 0),
         OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY, NULL, 0),
+        OSSL_PARAM_END,
+    };
+    return selection & OSSL_KEYMGMT_SELECT_PUBLIC_KEY ? types : NULL;
+}
+
+static const OSSL_PARAM *rsa_types(int selection)
+{
+    static const OSSL_PARAM types[] = {
+        OSSL_PARAM_BN(OSSL_PKEY_PARAM_RSA_N, NULL, 0),
+        OSSL_PARAM_BN(OSSL_PKEY_PARAM_RSA_E, NULL, 0),
         OSSL_PARAM_END,
     };
     return selection & OSSL_KEYMGMT_SELECT_PUBLIC_KEY ? types : NULL;
@@ -166,9 +172,29 @@ static const OSSL_PARAM *key_gettable_params(void *provctx)
     return gettable;
 }
 
+static const OSSL_PARAM *rsa_gettable_params(void *provctx)
+{
+    static const OSSL_PARAM gettable[] = {
+        OSSL_PARAM_int(OSSL_PKEY_PARAM_BITS, NULL),
+        OSSL_PARAM_int(OSSL_PKEY_PARAM_SECURITY_BITS, NULL),
+        OSSL_PARAM_int(OSSL_PKEY_PARAM_MAX_SIZE, NULL),
+        OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_DEFAULT_DIGEST, NULL, 0),
+        OSSL_PARAM_BN(OSSL_PKEY_PARAM_RSA_N, NULL, 0),
+        OSSL_PARAM_BN(OSSL_PKEY_PARAM_RSA_E, NULL, 0),
+        OSSL_PARAM_END,
+    };
+    (void)provctx;
+    return gettable;
+}
+
 static const char *key_operation_name(int operation)
 {
     return operation == OSSL_OP_SIGNATURE ? "ECDSA" : NULL;
+}
+
+static const char *rsa_operation_name(int operation)
+{
+    return operation == OSSL_OP_SIGNATURE ? "RSA" : NULL;
 }
 
 /* ---- signatures ---- */
@@ -190,20 +216,20 @@ static void sig_free(void *ctx)
     struct sig_ctx *sig = ctx;
     if (sig) {
         EVP_MD_CTX_free(sig->md);
-        key_free(sig->key);
+        remote_key_free(sig->key);
         free(sig);
     }
 }
 
-static int sig_set_key(struct sig_ctx *sig, void *keydata)
+int remote_key_take(struct remote_key **at, void *keydata)
 {
     struct remote_key *key = keydata;
     if (!key) {
-        return sig->key != NULL; /* once more with the same key */
+        return *at != NULL; /* once more with the same key */
     }
     atomic_fetch_add(&key->refs, 1);
-    key_free(sig->key);
-    sig->key = key;
+    remote_key_free(*at);
+    *at = key;
     return 1;
 }
 
@@ -214,7 +240,7 @@ static void *sig_dup(void *ctx)
         return NULL;
     }
     if (sig->key) {
-        (void)sig_set_key(copy, sig->key);
+        (void)remote_key_take(&copy->key, sig->key);
     }
     if (sig->md) {
         copy->md = EVP_MD_CTX_new();
@@ -293,7 +319,28 @@ static const OSSL_PARAM *sig_gettable(void *ctx, void *provctx)
 
 static int sign_init(void *ctx, void *keydata, const OSSL_PARAM params[])
 {
-    return sig_set_key(ctx, keydata) && sig_set_params(ctx, params);
+    struct sig_ctx *sig = ctx;
+    return remote_key_take(&sig->key, keydata) && sig_set_params(ctx, params);
+}
+
+int remote_signed(enum att_rc rc, struct att_buf *sig, struct att_err *err, uint8_t *ret,
+                  size_t *ret_len, size_t room)
+{
+    rc = rc ? rc : att_buf_ok(sig, err);
+    if (rc == ATT_OK && (sig->len == 0 || sig->len > room)) {
+        rc =
+            att_fail(err, ATT_E_PROTOCOL, "a signature of %zu bytes, room for %zu", sig->len, room);
+    }
+    if (rc == ATT_OK) {
+        memcpy(ret, sig->ptr, sig->len);
+        *ret_len = sig->len;
+    } else {
+        last_error = *err;
+        last_error.rc = rc;
+        ERR_raise_data(ERR_LIB_USER, 1, "%s", last_error.msg);
+    }
+    att_buf_done(sig);
+    return rc == ATT_OK;
 }
 
 static int sign_digest(void *ctx, uint8_t *ret, size_t *ret_len, size_t room, const uint8_t *digest,
@@ -310,26 +357,11 @@ static int sign_digest(void *ctx, uint8_t *ret, size_t *ret_len, size_t room, co
         return 0;
     }
     struct att_buf der = ATT_BUF_INIT(CERTS_SIG_DER_MAX);
+    struct att_err err = {0};
     att_err_clear(&last_error);
-    enum att_rc rc = sig->key->signer.sign(sig->key->signer.user, ATT_SLICE(digest, digest_len),
-                                           &der, &last_error);
-    if (rc == ATT_OK) {
-        rc = att_buf_ok(&der, &last_error);
-    }
-    if (rc == ATT_OK && (der.len == 0 || der.len > room)) {
-        rc = att_fail(&last_error, ATT_E_PROTOCOL, "a signature of %zu bytes, room for %zu",
-                      der.len, room);
-    }
-    if (rc == ATT_OK) {
-        memcpy(ret, der.ptr, der.len);
-        *ret_len = der.len;
-        att_err_clear(&last_error);
-    } else {
-        last_error.rc = rc;
-        ERR_raise_data(ERR_LIB_USER, 1, "%s", last_error.msg);
-    }
-    att_buf_done(&der);
-    return rc == ATT_OK;
+    enum att_rc rc =
+        sig->key->signer.sign(sig->key->signer.user, ATT_SLICE(digest, digest_len), &der, &err);
+    return remote_signed(rc, &der, &err, ret, ret_len, room);
 }
 
 static int digest_sign_init(void *ctx, const char *md_name, void *keydata,
@@ -369,14 +401,11 @@ static int digest_sign_final(void *ctx, unsigned char *ret, size_t *ret_len, siz
 
 /* ---- the provider ---- */
 
-#define ENTRY(id, fn)                                                                              \
-    {                                                                                              \
-        (id), (void (*)(void))(fn)                                                                 \
-    }
+#define ENTRY REMOTE_ENTRY
 
 static const OSSL_DISPATCH key_functions[] = {
     ENTRY(OSSL_FUNC_KEYMGMT_NEW, key_new),
-    ENTRY(OSSL_FUNC_KEYMGMT_FREE, key_free),
+    ENTRY(OSSL_FUNC_KEYMGMT_FREE, remote_key_free),
     ENTRY(OSSL_FUNC_KEYMGMT_HAS, key_has),
     ENTRY(OSSL_FUNC_KEYMGMT_IMPORT, key_import),
     ENTRY(OSSL_FUNC_KEYMGMT_IMPORT_TYPES, key_types),
@@ -386,6 +415,21 @@ static const OSSL_DISPATCH key_functions[] = {
     ENTRY(OSSL_FUNC_KEYMGMT_GET_PARAMS, key_get_params),
     ENTRY(OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS, key_gettable_params),
     ENTRY(OSSL_FUNC_KEYMGMT_QUERY_OPERATION_NAME, key_operation_name),
+    {0, NULL},
+};
+
+static const OSSL_DISPATCH rsa_functions[] = {
+    ENTRY(OSSL_FUNC_KEYMGMT_NEW, key_new),
+    ENTRY(OSSL_FUNC_KEYMGMT_FREE, remote_key_free),
+    ENTRY(OSSL_FUNC_KEYMGMT_HAS, key_has),
+    ENTRY(OSSL_FUNC_KEYMGMT_IMPORT, key_import),
+    ENTRY(OSSL_FUNC_KEYMGMT_IMPORT_TYPES, rsa_types),
+    ENTRY(OSSL_FUNC_KEYMGMT_EXPORT, key_export),
+    ENTRY(OSSL_FUNC_KEYMGMT_EXPORT_TYPES, rsa_types),
+    ENTRY(OSSL_FUNC_KEYMGMT_MATCH, key_match),
+    ENTRY(OSSL_FUNC_KEYMGMT_GET_PARAMS, key_get_params),
+    ENTRY(OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS, rsa_gettable_params),
+    ENTRY(OSSL_FUNC_KEYMGMT_QUERY_OPERATION_NAME, rsa_operation_name),
     {0, NULL},
 };
 
@@ -409,10 +453,12 @@ static const OSSL_ALGORITHM *provider_query(void *provctx, int operation, int *n
 {
     static const OSSL_ALGORITHM keys[] = {
         {"EC:id-ecPublicKey:1.2.840.10045.2.1", PROPERTIES, key_functions, NULL},
+        {"RSA:rsaEncryption:1.2.840.113549.1.1.1", PROPERTIES, rsa_functions, NULL},
         {NULL, NULL, NULL, NULL},
     };
     static const OSSL_ALGORITHM signatures[] = {
         {"ECDSA", PROPERTIES, sig_functions, NULL},
+        {"RSA:rsaEncryption:1.2.840.113549.1.1.1", PROPERTIES, remote_rsa_signature, NULL},
         {NULL, NULL, NULL, NULL},
     };
     (void)provctx;
@@ -450,18 +496,34 @@ static void remote_setup(void)
     OSSL_LIB_CTX_free(libctx);
 }
 
+/* The public half alone, of a type for which there is a callback. */
+static enum att_rc public_half(const EVP_PKEY *key, const struct certs_signer *signer,
+                               EVP_PKEY **ret_pub, struct att_err *err)
+{
+    att_autobuf spki = {0};
+    enum att_keytype type = ATT_KEYTYPE_NONE;
+    enum att_rc rc = certs_key_spki(key, &spki, err);
+    bool rsa = rc == ATT_OK && signer->sign_rsa &&
+               att_keytype_of_spki(att_buf_slice(&spki), &type, NULL) == ATT_OK &&
+               att_keytype_is_rsa(type);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    if (!rsa && !signer->sign) {
+        return att_fail(err, ATT_E_INVAL, "a key held elsewhere: RSA-2048 or RSA-3072 expected");
+    }
+    return rsa ? att_keytype_key(att_buf_slice(&spki), ret_pub, err)
+               : certs_key_from_spki(att_buf_slice(&spki), ret_pub, err);
+}
+
 enum att_rc certs_key_remote_new(const EVP_PKEY *public_key, const struct certs_signer *signer,
                                  EVP_PKEY **ret_key, struct att_err *err)
 {
-    if (!signer || !signer->sign) {
+    if (!signer || (!signer->sign && !signer->sign_rsa)) {
         return att_fail(err, ATT_E_INVAL, "a key held elsewhere needs a sign function");
     }
-    att_autobuf spki = {0};
     certs_autokey *pub = NULL;
-    enum att_rc rc = certs_key_spki(public_key, &spki, err);
-    if (rc == ATT_OK) {
-        rc = certs_key_from_spki(att_buf_slice(&spki), &pub, err); /* drops a private half */
-    }
+    enum att_rc rc = public_half(public_key, signer, &pub, err);
     if (rc != ATT_OK) {
         return rc;
     }
@@ -477,7 +539,8 @@ enum att_rc certs_key_remote_new(const EVP_PKEY *public_key, const struct certs_
         OSSL_PARAM_construct_end(),
     };
     certs_autokey *key = NULL;
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(remote_libctx, "EC", PROPERTIES);
+    const char *name = EVP_PKEY_is_a(pub, "RSA") ? "RSA" : "EC";
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(remote_libctx, name, PROPERTIES);
     bool ok = ctx && EVP_PKEY_fromdata_init(ctx) == 1 &&
               EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_KEYPAIR, params) == 1 && made;
     EVP_PKEY_CTX_free(ctx);

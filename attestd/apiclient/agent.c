@@ -100,8 +100,8 @@ enum att_rc apiclient_agent_get(const char *socket_path, struct apiclient_agent 
                                 struct att_err *err)
 {
     att_autobuf reply = ATT_BUF_INIT(APICLIENT_REPLY_MAX);
-    enum att_rc rc = apiclient_unary(socket_path, "/attestd.v1.Signer/Chain", false,
-                                     ATT_SLICE(NULL, 0), &reply, err);
+    enum att_rc rc = apiclient_unary(socket_path, "/attestd.v1.Signer/Chain", 0, ATT_SLICE(NULL, 0),
+                                     &reply, NULL, err);
     rc = rc ? rc : apiclient_agent_parse(att_buf_slice(&reply), ret_agent, err);
     if (rc == ATT_OK) {
         memcpy(ret_agent->socket, socket_path, strlen(socket_path) + 1); /* it was connected to */
@@ -117,21 +117,19 @@ void apiclient_agent_done(struct apiclient_agent *agent)
 
 /* ---- Sign ---- */
 
-enum att_rc apiclient_sign(const struct apiclient_agent *agent,
-                           const uint8_t digest[ATT_SHA256_LEN], struct att_buf *ret_sig,
-                           struct att_err *err)
+static enum att_rc sign(const struct apiclient_agent *agent, Attestd__V1__Algorithm algorithm,
+                        struct att_slice digest, struct att_buf *ret_sig, struct att_err *err)
 {
     Attestd__V1__SignRequest request;
     attestd__v1__sign_request__init(&request);
-    request.algorithm = agent->type == APICLIENT_RSA ? ATTESTD__V1__ALGORITHM__ALGORITHM_RSA_PKCS1
-                                                     : ATTESTD__V1__ALGORITHM__ALGORITHM_ECDSA;
-    request.digest = (ProtobufCBinaryData){ATT_SHA256_LEN, (uint8_t *)(uintptr_t)digest};
+    request.algorithm = algorithm;
+    request.digest = (ProtobufCBinaryData){digest.len, (uint8_t *)(uintptr_t)digest.ptr};
     request.key_id = (char *)(uintptr_t)agent->key_id;
-    uint8_t packed[256]; /* a digest, a key id of at most 63 bytes */
+    uint8_t packed[256]; /* a digest of at most 64 bytes, a key id of at most 63 */
     size_t len = attestd__v1__sign_request__pack(&request, packed);
     att_autobuf reply = ATT_BUF_INIT(APICLIENT_REPLY_MAX);
-    enum att_rc rc = apiclient_unary(agent->socket, "/attestd.v1.Signer/Sign", false,
-                                     ATT_SLICE(packed, len), &reply, err);
+    enum att_rc rc = apiclient_unary(agent->socket, "/attestd.v1.Signer/Sign", 0,
+                                     ATT_SLICE(packed, len), &reply, NULL, err);
     if (rc != ATT_OK) {
         return rc;
     }
@@ -147,22 +145,36 @@ enum att_rc apiclient_sign(const struct apiclient_agent *agent,
     return rc;
 }
 
+enum att_rc apiclient_sign(const struct apiclient_agent *agent,
+                           const uint8_t digest[ATT_SHA256_LEN], struct att_buf *ret_sig,
+                           struct att_err *err)
+{
+    return sign(agent,
+                agent->type == APICLIENT_RSA ? ATTESTD__V1__ALGORITHM__ALGORITHM_RSA_PKCS1
+                                             : ATTESTD__V1__ALGORITHM__ALGORITHM_ECDSA,
+                ATT_SLICE(digest, ATT_SHA256_LEN), ret_sig, err);
+}
+
 static enum att_rc sign_for_tls(void *user, struct att_slice digest, struct att_buf *ret_sig,
                                 struct att_err *err)
 {
-    return apiclient_sign(user, digest.ptr, ret_sig, err); /* 32 bytes: certs/key.h */
+    return sign(user, ATTESTD__V1__ALGORITHM__ALGORITHM_ECDSA, digest, ret_sig, err);
+}
+
+static enum att_rc sign_rsa_for_tls(void *user, enum att_rsa_scheme scheme, struct att_slice digest,
+                                    struct att_buf *ret_sig, struct att_err *err)
+{
+    return sign(user,
+                scheme == ATT_RSA_PSS ? ATTESTD__V1__ALGORITHM__ALGORITHM_RSA_PSS
+                                      : ATTESTD__V1__ALGORITHM__ALGORITHM_RSA_PKCS1,
+                digest, ret_sig, err);
 }
 
 enum att_rc apiclient_key(const struct apiclient_agent *agent, EVP_PKEY **ret_key,
                           struct att_err *err)
 {
-    if (agent->type != APICLIENT_EC_P256) {
-        (void)att_fail(err, ATT_E_UNSUPPORTED,
-                       "mutual TLS wants the agent's key on P-256; this one is RSA");
-        att_err_reason(err, "keyType");
-        return ATT_E_UNSUPPORTED;
-    }
-    const struct certs_signer signer = {.sign = sign_for_tls, .user = (void *)(uintptr_t)agent};
+    const struct certs_signer signer = {
+        .sign = sign_for_tls, .sign_rsa = sign_rsa_for_tls, .user = (void *)(uintptr_t)agent};
     return certs_key_remote_new(X509_get0_pubkey(sk_X509_value(agent->chain, 0)), &signer, ret_key,
                                 err);
 }
@@ -191,8 +203,8 @@ static enum att_rc take_jwt(const struct att_buf *reply, struct att_buf *ret_jwt
     return rc;
 }
 
-enum att_rc apiclient_jwt(const char *socket_path, const char *audience, struct att_buf *ret_jwt,
-                          struct att_err *err)
+enum att_rc apiclient_jwt(const char *socket_path, const char *audience, bool fresh,
+                          struct att_buf *ret_jwt, bool *ret_kept, struct att_err *err)
 {
     char *audiences[] = {(char *)(uintptr_t)audience};
     JWTSVIDRequest request;
@@ -206,8 +218,9 @@ enum att_rc apiclient_jwt(const char *socket_path, const char *audience, struct 
         return att_fail(err, ATT_E_NOMEM, "token");
     }
     (void)jwtsvidrequest__pack(&request, room);
-    enum att_rc rc = apiclient_unary(socket_path, "/SpiffeWorkloadAPI/FetchJWTSVID", true,
-                                     att_buf_slice(&packed), &reply, err);
+    enum att_rc rc = apiclient_unary(socket_path, "/SpiffeWorkloadAPI/FetchJWTSVID",
+                                     APICLIENT_SPIFFE | (fresh ? APICLIENT_FRESH : 0),
+                                     att_buf_slice(&packed), &reply, ret_kept, err);
     rc = rc ? rc : take_jwt(&reply, ret_jwt, err);
     if (reply.ptr) {
         att_wipe(reply.ptr, reply.cap);

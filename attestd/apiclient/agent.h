@@ -41,12 +41,14 @@ void apiclient_agent_done(struct apiclient_agent *agent);
 ATT_MUST_USE enum att_rc apiclient_sign(const struct apiclient_agent *agent,
                                         const uint8_t digest[ATT_SHA256_LEN],
                                         struct att_buf *ret_sig, struct att_err *err);
-/* A key for TLS that signs so; agent is borrowed for as long as the key lives.
- * ATT_E_UNSUPPORTED keyType: RSA. */
+/* A key for TLS that signs so, with RSA also over SHA-384 and SHA-512 and by RSASSA-PSS
+ * (certs_key_remote_new); agent is borrowed for as long as the key lives. */
 ATT_MUST_USE enum att_rc apiclient_key(const struct apiclient_agent *agent, EVP_PKEY **ret_key,
                                        struct att_err *err);
-/* A JWT-SVID (SPIFFE Workload API, FetchJWTSVID), appended; the caller wipes it. */
-ATT_MUST_USE enum att_rc apiclient_jwt(const char *socket_path, const char *audience,
-                                       struct att_buf *ret_jwt, struct att_err *err);
+/* A JWT-SVID (SPIFFE Workload API, FetchJWTSVID), appended; the caller wipes it. fresh: one that
+ * was given to nobody, unless the issuer cannot be asked. ret_kept: whether it was in memory. */
+ATT_MUST_USE enum att_rc apiclient_jwt(const char *socket_path, const char *audience, bool fresh,
+                                       struct att_buf *ret_jwt, bool *ret_kept,
+                                       struct att_err *err);
 
 #endif

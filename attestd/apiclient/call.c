@@ -18,7 +18,7 @@ struct apiclient_call {
     int http_status;  /* 0: none yet */
     long grpc_status; /* -1: none */
     char type[64], message[320];
-    bool ended;
+    bool ended, kept;
     const char *bad;
 };
 
@@ -88,6 +88,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
         call->grpc_status = number(value, value_len);
     } else if (att_slice_eq_str(is, "grpc-message")) {
         keep_message(call, value, value_len);
+    } else if (att_slice_eq_str(is, "attestd-kept")) {
+        call->kept = att_slice_eq_str(ATT_SLICE(value, value_len), "true");
     }
     return 0;
 }
@@ -144,9 +146,9 @@ static nghttp2_nv field(const char *name, const char *value)
                         .flags = NGHTTP2_NV_FLAG_NONE};
 }
 
-static int submit(struct apiclient_call *call, const char *method, bool spiffe)
+static int submit(struct apiclient_call *call, const char *method, unsigned flags)
 {
-    const nghttp2_nv fields[] = {
+    nghttp2_nv fields[9] = {
         field(":method", "POST"),
         field(":scheme", "http"),
         field(":path", method),
@@ -154,18 +156,23 @@ static int submit(struct apiclient_call *call, const char *method, bool spiffe)
         field("te", "trailers"),
         field("content-type", "application/grpc"),
         field("user-agent", "attestctl/" ATT_VERSION),
-        field("workload.spiffe.io", "true"),
     };
+    size_t n = 7;
     const nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0}};
     const nghttp2_data_provider data = {.read_callback = on_read};
-    size_t n = sizeof fields / sizeof fields[0] - (spiffe ? 0 : 1);
+    if (flags & APICLIENT_SPIFFE) {
+        fields[n++] = field("workload.spiffe.io", "true");
+    }
+    if (flags & APICLIENT_FRESH) {
+        fields[n++] = field("attestd-fresh", "true");
+    }
     int rc = nghttp2_submit_settings(call->session, NGHTTP2_FLAG_NONE, settings, 1);
     int32_t stream = rc ? rc : nghttp2_submit_request(call->session, NULL, fields, n, &data, NULL);
     call->stream = stream;
     return stream < 0 ? stream : 0;
 }
 
-enum att_rc apiclient_call_new(const char *method, bool spiffe, struct att_slice message,
+enum att_rc apiclient_call_new(const char *method, unsigned flags, struct att_slice message,
                                struct apiclient_call **ret_call, struct att_err *err)
 {
     nghttp2_session_callbacks *on = NULL;
@@ -184,7 +191,7 @@ enum att_rc apiclient_call_new(const char *method, bool spiffe, struct att_slice
         nghttp2_session_callbacks_set_on_stream_close_callback(on, on_close);
         rc = nghttp2_session_client_new(&call->session, on, call);
     }
-    rc = rc ? rc : submit(call, method, spiffe);
+    rc = rc ? rc : submit(call, method, flags);
     nghttp2_session_callbacks_del(on);
     if (rc != 0) {
         apiclient_call_free(call);
@@ -247,6 +254,11 @@ bool apiclient_call_ended(const struct apiclient_call *call)
     /* A connection that either side gave up (GOAWAY) ends the call, too. */
     return call->ended || (!nghttp2_session_want_read(call->session) &&
                            !nghttp2_session_want_write(call->session));
+}
+
+bool apiclient_call_kept(const struct apiclient_call *call)
+{
+    return call->kept;
 }
 
 static enum att_rc rc_of(long status)

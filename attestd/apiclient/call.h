@@ -10,8 +10,12 @@
 
 struct apiclient_call;
 
-/* method: "/attestd.v1.Signer/Chain". spiffe: the header that the SPIFFE Workload API demands. */
-ATT_MUST_USE enum att_rc apiclient_call_new(const char *method, bool spiffe,
+enum {
+    APICLIENT_SPIFFE = 1 << 0, /* the header that the SPIFFE Workload API demands */
+    APICLIENT_FRESH = 1 << 1,  /* attestd-fresh: a token that was given to nobody yet */
+};
+/* method: "/attestd.v1.Signer/Chain". flags: of the above. */
+ATT_MUST_USE enum att_rc apiclient_call_new(const char *method, unsigned flags,
                                             struct att_slice message,
                                             struct apiclient_call **ret_call, struct att_err *err);
 void apiclient_call_free(struct apiclient_call *call); /* NULL is fine; wipes the reply */
@@ -22,6 +26,8 @@ ATT_MUST_USE enum att_rc apiclient_call_send(struct apiclient_call *call,
 ATT_MUST_USE enum att_rc apiclient_call_recv(struct apiclient_call *call, struct att_slice bytes,
                                              struct att_err *err);
 bool apiclient_call_ended(const struct apiclient_call *call);
+/* attestd-kept: the token was in attestd's memory, and may have been given before. */
+bool apiclient_call_kept(const struct apiclient_call *call);
 /* After the end: the one message of the reply, borrowed; or what the status says (gRPC over HTTP/2,
  * "Responses"). ATT_E_DENIED, ATT_E_RETRY (UNAVAILABLE), ATT_E_NOTFOUND, ATT_E_CONFLICT
  * (FAILED_PRECONDITION), ATT_E_INVAL, ATT_E_TIMEOUT, ATT_E_LIMIT, ATT_E_UNSUPPORTED; ATT_E_PROTOCOL
@@ -31,9 +37,10 @@ ATT_MUST_USE enum att_rc apiclient_call_reply(const struct apiclient_call *call,
                                               struct att_slice *ret_message, struct att_err *err);
 
 /* A whole call. ATT_E_UNREACHABLE: nobody listens; ATT_E_TIMEOUT; and the above. The reply is
- * appended; who gets a secret in it wipes it. */
-ATT_MUST_USE enum att_rc apiclient_unary(const char *socket_path, const char *method, bool spiffe,
-                                         struct att_slice message, struct att_buf *ret_message,
+ * appended; who gets a secret in it wipes it. ret_kept: or NULL. */
+ATT_MUST_USE enum att_rc apiclient_unary(const char *socket_path, const char *method,
+                                         unsigned flags, struct att_slice message,
+                                         struct att_buf *ret_message, bool *ret_kept,
                                          struct att_err *err);
 
 #endif

@@ -88,8 +88,8 @@ static enum att_rc receive(struct apiclient_call *call, int fd, int64_t until, s
     return rc;
 }
 
-enum att_rc apiclient_unary(const char *socket_path, const char *method, bool spiffe,
-                            struct att_slice message, struct att_buf *ret_message,
+enum att_rc apiclient_unary(const char *socket_path, const char *method, unsigned flags,
+                            struct att_slice message, struct att_buf *ret_message, bool *ret_kept,
                             struct att_err *err)
 {
     struct apiclient_call *call = NULL;
@@ -97,7 +97,7 @@ enum att_rc apiclient_unary(const char *socket_path, const char *method, bool sp
     att_autofd fd = -1;
     int64_t until = att_boottime_ms() + APICLIENT_TIMEOUT_MS;
     enum att_rc rc = connect_to(socket_path, &fd, err);
-    rc = rc ? rc : apiclient_call_new(method, spiffe, message, &call, err);
+    rc = rc ? rc : apiclient_call_new(method, flags, message, &call, err);
     rc = rc ? rc : send_all(call, fd, err);
     while (rc == ATT_OK && !apiclient_call_ended(call)) {
         rc = receive(call, fd, until, err);
@@ -107,6 +107,9 @@ enum att_rc apiclient_unary(const char *socket_path, const char *method, bool sp
     if (rc == ATT_OK) {
         att_buf_put_slice(ret_message, reply);
         rc = att_buf_ok(ret_message, err);
+        if (ret_kept) {
+            *ret_kept = apiclient_call_kept(call);
+        }
     }
     apiclient_call_free(call);
     return rc;

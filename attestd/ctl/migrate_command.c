@@ -31,6 +31,7 @@ static const char *const sources[SCAN_SOURCES] = {
     [SCAN_SRC_FILE] = "file",
     [SCAN_SRC_ENVIRON] = "process-environment",
     [SCAN_SRC_ARGUMENT] = "process-arguments",
+    [SCAN_SRC_HISTORY] = "shell-history",
 };
 
 /* ---- the command line ---- */

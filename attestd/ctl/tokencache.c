@@ -1,5 +1,6 @@
 #include "attestd/ctl/tokencache.h"
 
+#include "attestd/base/clock.h"
 #include "attestd/base/enc.h"
 #include "attestd/base/io.h"
 #include "attestd/base/json.h"
@@ -7,8 +8,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FILE_MAX ((size_t)64 << 10)
@@ -155,6 +159,80 @@ enum att_rc tokencache_save(const char *path, const uint8_t key[ATT_SHA256_LEN],
     att_buf_put_str(&text, "\n");
     rc = rc ? rc : att_buf_ok(&text, err);
     rc = rc ? rc : att_io_write_file(path, att_buf_slice(&text), 0600, err);
+    if (rc != ATT_OK) {
+        att_err_reason(err, "cacheWrite");
+    }
     wipe(&text);
+    return rc;
+}
+
+enum att_rc tokencache_remove(const char *path, struct att_err *err)
+{
+    static const uint8_t no_key[ATT_SHA256_LEN];
+    struct tokencache kept = {0};
+    struct att_err why = {0};
+    enum att_rc rc = tokencache_load(path, no_key, &kept, &why);
+    tokencache_done(&kept);
+    if (rc != ATT_OK && rc != ATT_E_NOTFOUND) {
+        if (err) {
+            *err = why;
+        }
+        return rc;
+    }
+    return att_io_unlink(path, err);
+}
+
+/* ---- one at a time ---- */
+
+static enum att_rc no_lock(struct att_err *err, enum att_rc rc, const char *path, const char *what)
+{
+    (void)att_fail(err, rc, "%.200s: %s", path, what);
+    att_err_reason(err, "cacheLock");
+    return rc;
+}
+
+static enum att_rc open_lock(const char *path, int *ret_fd, struct att_err *err)
+{
+    struct stat st;
+    att_autofd fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == ELOOP) {
+        return refuse(err, path, "expected a file, found a link");
+    }
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        (void)att_fail_errno(err, ATT_E_IO, "%.200s", path);
+        att_err_reason(err, "cacheLock");
+        return ATT_E_IO;
+    }
+    if (!S_ISREG(st.st_mode) || st.st_uid != geteuid()) {
+        return refuse(err, path, "expected a file of this user's own");
+    }
+    *ret_fd = fd;
+    fd = -1;
+    return ATT_OK;
+}
+
+enum att_rc tokencache_lock(const char *path, int wait_ms, int *ret_fd, struct att_err *err)
+{
+    static const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
+    char lock[4096];
+    att_autofd fd = -1;
+    if ((size_t)snprintf(lock, sizeof lock, "%s.lock", path) >= sizeof lock) {
+        return no_lock(err, ATT_E_IO, path, "the path is too long");
+    }
+    enum att_rc rc = open_lock(lock, &fd, err);
+    int64_t until = att_boottime_ms() + wait_ms;
+    while (rc == ATT_OK && flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR) {
+            return no_lock(err, ATT_E_IO, lock, "it cannot be locked");
+        }
+        if (att_boottime_ms() >= until) {
+            return no_lock(err, ATT_E_TIMEOUT, lock, "another process holds it");
+        }
+        nanosleep(&pause, NULL);
+    }
+    if (rc == ATT_OK) {
+        *ret_fd = fd;
+        fd = -1;
+    }
     return rc;
 }

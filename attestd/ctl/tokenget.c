@@ -2,16 +2,21 @@
 
 #include "attestd/apiclient/agent.h"
 #include "attestd/base/clock.h"
+#include "attestd/base/io.h"
 #include "attestd/base/secret.h"
 #include "attestd/ctl/awsroles.h"
 #include "attestd/ctl/bound.h"
 #include "attestd/ctl/exchange.h"
 #include "attestd/ctl/tokencache.h"
 
+#include <openssl/rand.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
-#define SPARE_S 60 /* a kept token of less life is no help while its service is away */
+#define SPARE_S    60    /* a kept token of less life is no help while its service is away */
+#define LOCK_MS    30000 /* for the token that another process is making */
+#define SIGN_TRIES 5
 
 void tokenget_done(struct tokenget *got)
 {
@@ -66,11 +71,10 @@ static enum ctl_exit plain(const struct tokenget_job *job, struct tokenget *ret_
 
 /* A server that takes each assertion once has no word of its own for that (RFC 7523 §3: a "jti"
  * that was used is just an invalid grant). */
-static bool maybe_used(const struct att_err *err, const json_t *svid)
+static bool maybe_used(const struct att_err *err, bool kept)
 {
-    return json_is_true(json_object_get(svid, "kept")) &&
-           (strcmp(err->reason, "invalid_grant") == 0 ||
-            strcmp(err->reason, "invalid_client") == 0);
+    return kept && (strcmp(err->reason, "invalid_grant") == 0 ||
+                    strcmp(err->reason, "invalid_client") == 0);
 }
 
 /* ret_code: what was reported already. */
@@ -88,7 +92,7 @@ static enum att_rc exchange(const struct tokenget_job *job, bool fresh,
         return att_fail(err, ATT_E_PROTOCOL, "attestd answered without a token");
     }
     enum att_rc rc = exchange_run(job->profile, jwt, NULL, ret_token, err);
-    *ret_again = rc == ATT_E_DENIED && maybe_used(err, svid);
+    *ret_again = rc == ATT_E_DENIED && maybe_used(err, json_is_true(json_object_get(svid, "kept")));
     return rc;
 }
 
@@ -134,17 +138,16 @@ static enum att_rc get_agent(const struct tokenget_job *job, struct apiclient_ag
     return ATT_OK;
 }
 
-static enum att_rc by_agent(const struct tokenget_job *job, const struct apiclient_agent *agent,
-                            struct exchange_token *ret_token, struct att_err *err)
+static enum att_rc exchange_as(const struct tokenget_job *job, const struct apiclient_agent *agent,
+                               bool fresh, struct exchange_token *ret_token, bool *ret_again,
+                               struct att_err *err)
 {
     const struct conf_exchange *p = job->profile;
     struct att_buf jwt = {0};
+    bool kept = false;
     enum att_rc rc = ATT_OK;
-    if (p->grant == CONF_GRANT_AWS_ROLES_ANYWHERE) {
-        return awsroles_run(p, agent, ret_token, err);
-    }
     if (p->audience) {
-        rc = apiclient_jwt(agent->socket, p->audience, &jwt, err);
+        rc = apiclient_jwt(agent->socket, p->audience, fresh, &jwt, &kept, err);
     }
     const char *text = p->audience ? att_buf_cstr(&jwt) : NULL;
     rc = rc ? rc : exchange_run(p, text, agent, ret_token, err);
@@ -152,6 +155,22 @@ static enum att_rc by_agent(const struct tokenget_job *job, const struct apiclie
         att_wipe(jwt.ptr, jwt.cap);
     }
     att_buf_done(&jwt);
+    *ret_again = rc == ATT_E_DENIED && maybe_used(err, kept);
+    return rc;
+}
+
+static enum att_rc by_agent(const struct tokenget_job *job, const struct apiclient_agent *agent,
+                            struct exchange_token *ret_token, struct att_err *err)
+{
+    bool again = false;
+    if (job->profile->grant == CONF_GRANT_AWS_ROLES_ANYWHERE) {
+        return awsroles_run(job->profile, agent, ret_token, err);
+    }
+    enum att_rc rc = exchange_as(job, agent, false, ret_token, &again, err);
+    if (again) { /* as by_control */
+        att_err_clear(err);
+        rc = exchange_as(job, agent, true, ret_token, &again, err);
+    }
     return rc;
 }
 
@@ -210,6 +229,82 @@ static bool soft(enum att_rc rc)
     return rc == ATT_E_UNREACHABLE || rc == ATT_E_TIMEOUT || rc == ATT_E_RETRY || rc == ATT_E_GONE;
 }
 
+/* ---- whose it is, is asked each time ---- */
+
+/* The key signs for nobody who is frozen, and keyd's word counts: a digest of no protocol's. Where
+ * the agent's signatures per second are used up, or somebody is just starting, it is tried again.
+ */
+static enum att_rc key_signs(const struct apiclient_agent *agent, struct att_err *err)
+{
+    static const struct timespec pause = {.tv_nsec = 300 * 1000 * 1000};
+    uint8_t text[64] = "attestctl token --cache: is this agent in force?";
+    uint8_t digest[ATT_SHA256_LEN];
+    enum att_rc rc = ATT_E_RETRY;
+    if (RAND_bytes(text + 48, 16) != 1) {
+        return att_fail_openssl(err, ATT_E_CRYPTO, "random bytes");
+    }
+    att_sha256(digest, ATT_SLICE_ARRAY(text));
+    for (int tries = 0; rc == ATT_E_RETRY && tries < SIGN_TRIES; tries++) {
+        att_autobuf signature = {0};
+        if (tries) {
+            att_err_clear(err);
+            nanosleep(&pause, NULL);
+        }
+        rc = apiclient_sign(agent, digest, &signature, err);
+    }
+    return rc;
+}
+
+/* ret_code: what was reported already. */
+static enum att_rc control_knows(const struct tokenget_job *job, enum ctl_exit *ret_code,
+                                 struct att_err *err)
+{
+    att_autojson *args = json_pack("{s:s}", "name", job->name), *shown = NULL;
+    *ret_code = ctl_call(job->ctx, false, "agent.show", args, &shown);
+    if (*ret_code != CTL_OK) {
+        return *ret_code == CTL_UNREACHABLE ? ATT_E_UNREACHABLE : ATT_E_GONE;
+    }
+    const char *state = json_string_value(json_object_get(shown, "state"));
+    bool frozen = state && strcmp(state, "frozen") == 0;
+    if (frozen || !json_is_true(json_object_get(shown, "certificate"))) {
+        (void)att_fail(err, ATT_E_DENIED, "agent %.64s %s", job->name,
+                       frozen ? "is frozen" : "has no certificate in force");
+        att_err_reason(err, frozen ? "frozen" : "noCertificate");
+        return ATT_E_DENIED;
+    }
+    return ATT_OK;
+}
+
+static void drop_kept(const struct tokenget_job *job, enum att_rc rc, const struct att_err *err)
+{
+    struct att_err why = {0};
+    bool gone = (rc == ATT_E_DENIED || rc == ATT_E_NOTFOUND) &&
+                strcmp(err->reason, "callerAgent") != 0; /* another's cache is his */
+    if (job->cache && gone && tokencache_remove(job->cache, &why) != ATT_OK) {
+        (void)ctl_report(&why);
+    }
+}
+
+/* Of an agent that is frozen, revoked or removed nothing is given, and nothing is left lying there;
+ * nor is it while nobody says what it is. */
+static enum ctl_exit in_force(const struct tokenget_job *job, struct apiclient_agent *agent)
+{
+    struct att_err err = {0};
+    enum ctl_exit code = CTL_OK;
+    enum att_rc rc = ATT_OK;
+    if (as_agent(job)) {
+        rc = agent->chain ? ATT_OK : get_agent(job, agent, &err);
+        rc = rc ? rc : key_signs(agent, &err);
+    } else {
+        rc = control_knows(job, &code, &err);
+    }
+    if (rc == ATT_OK) {
+        return CTL_OK;
+    }
+    drop_kept(job, rc, &err);
+    return code ? code : report(&err);
+}
+
 /* ---- all of it ---- */
 
 static enum att_rc fetch(const struct tokenget_job *job, struct apiclient_agent *agent,
@@ -232,25 +327,34 @@ static enum att_rc fetch(const struct tokenget_job *job, struct apiclient_agent 
     return rc;
 }
 
-static enum att_rc look_up(const struct tokenget_job *job, struct apiclient_agent *agent,
-                           uint8_t key[ATT_SHA256_LEN], struct tokencache *ret_kept,
-                           struct att_err *err)
+/* Another agent's is none (get_agent), and so is one for another certificate where it is bound. */
+static enum ctl_exit load_kept(const struct tokenget_job *job, const uint8_t key[ATT_SHA256_LEN],
+                               struct apiclient_agent *agent, struct tokencache *ret_kept)
 {
-    struct att_err why = {0};
+    struct att_err err = {0};
+    tokencache_done(ret_kept);
+    *ret_kept = (struct tokencache){0};
+    enum att_rc rc = tokencache_load(job->cache, key, ret_kept, &err);
+    if (rc == ATT_E_NOTFOUND) {
+        return CTL_OK;
+    }
+    return rc ? report(&err) : in_force(job, agent);
+}
+
+static enum ctl_exit look_up(const struct tokenget_job *job, struct apiclient_agent *agent,
+                             uint8_t key[ATT_SHA256_LEN], struct tokencache *ret_kept)
+{
+    struct att_err err = {0};
     enum att_rc rc = ATT_OK;
     if (job->profile->client_tls) {
-        rc = get_agent(job, agent, err);
+        rc = get_agent(job, agent, &err);
+        drop_kept(job, rc, &err);
     }
-    rc = rc ? rc : cache_key(job, agent->chain ? agent : NULL, key, err);
-    if (rc != ATT_OK || !job->cache) {
-        return rc;
+    rc = rc ? rc : cache_key(job, agent->chain ? agent : NULL, key, &err);
+    if (rc != ATT_OK) {
+        return report(&err);
     }
-    rc = tokencache_load(job->cache, key, ret_kept, &why);
-    if (rc != ATT_OK && rc != ATT_E_NOTFOUND) {
-        *err = why;
-        return rc;
-    }
-    return ATT_OK;
+    return job->cache ? load_kept(job, key, agent, ret_kept) : CTL_OK;
 }
 
 /* kept: in and out. */
@@ -277,6 +381,28 @@ static enum ctl_exit renew(const struct tokenget_job *job, struct apiclient_agen
     return CTL_OK;
 }
 
+/* Of several that find nothing one makes it. Without the lock each makes its own, as without a
+ * cache. */
+static enum ctl_exit make(const struct tokenget_job *job, struct apiclient_agent *agent,
+                          const uint8_t key[ATT_SHA256_LEN], struct tokencache *kept)
+{
+    struct att_err err = {0};
+    att_autofd lock = -1;
+    enum ctl_exit code = CTL_OK;
+    if (job->cache && tokencache_lock(job->cache, LOCK_MS, &lock, &err) != ATT_OK) {
+        code = ctl_report(&err);
+        if (err.rc == ATT_E_DENIED) {
+            return code;
+        }
+    } else if (job->cache) {
+        code = load_kept(job, key, agent, kept);
+        if (code != CTL_OK || (kept->token.len && still_good(kept, att_now_utc_s()))) {
+            return code;
+        }
+    }
+    return renew(job, agent, key, kept);
+}
+
 enum ctl_exit tokenget_run(const struct tokenget_job *job, struct tokenget *ret_got)
 {
     struct tokenget got = {0};
@@ -293,9 +419,9 @@ enum ctl_exit tokenget_run(const struct tokenget_job *job, struct tokenget *ret_
         *ret_got = got;
         return CTL_OK;
     }
-    enum ctl_exit code = look_up(job, &agent, key, &kept, &err) == ATT_OK ? CTL_OK : report(&err);
+    enum ctl_exit code = look_up(job, &agent, key, &kept);
     if (code == CTL_OK && !(kept.token.len && still_good(&kept, att_now_utc_s()))) {
-        code = renew(job, &agent, key, &kept);
+        code = make(job, &agent, key, &kept);
     }
     if (code == CTL_OK) {
         got.bound = job->profile->bound_required;

@@ -35,9 +35,10 @@ static enum att_rc token(struct host *host, const struct proc_op *op, const stru
     enum att_rc rc = split(text, list.len, audience, &n, err);
     struct host_token_reply reply = {0};
     if (rc == ATT_OK) {
-        rc = op->op == PROC_WORKLOAD_TOKEN
-                 ? host_token_get(host, name, audience, n, false, &reply, err)
-                 : host_token_kept(host, name, audience, n, &reply, err);
+        rc = op->op == PROC_WORKLOAD_TOKEN_KEPT
+                 ? host_token_kept(host, name, audience, n, &reply, err)
+                 : host_token_get(host, name, audience, n, op->op == PROC_WORKLOAD_TOKEN_FRESH,
+                                  &reply, err);
     }
     if (rc == ATT_OK) {
         const struct proc_value values[] = {

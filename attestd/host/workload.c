@@ -509,6 +509,7 @@ static enum att_rc handle(void *user, const struct proc_peer *peer, const struct
         return changes(user, op, request->v, ret_payload, err);
     case PROC_WORKLOAD_TOKEN:
     case PROC_WORKLOAD_TOKEN_KEPT:
+    case PROC_WORKLOAD_TOKEN_FRESH:
     case PROC_WORKLOAD_JWT_BUNDLE:
         return host_tokens_answer(user, op, request->v, ret_payload, err);
     default:

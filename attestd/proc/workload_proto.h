@@ -27,6 +27,7 @@ enum proc_workload_op {
     PROC_WORKLOAD_EXPORT = 11,
     PROC_WORKLOAD_TOKEN_KEPT = 12,
     PROC_WORKLOAD_FEDERATION = 13,
+    PROC_WORKLOAD_TOKEN_FRESH = 14,
 };
 
 /* IDENTIFY: the caller's pidfd; pid, acceptedMs (as in WHO), service ("pkcs11", "spiffe";
@@ -123,6 +124,7 @@ enum { PROC_WORKLOAD_CRL_REP_BYTES };
  * token (a JWT-SVID, fresh or from memory), expiresAt (UTC seconds). Errors: attestd/host/tokens.h.
  * TOKEN_KEPT: the same, without waiting for the issuer: from memory, or the refusal that is known;
  * ATT_E_NOTFOUND tokenNotKept: TOKEN would ask the issuer now.
+ * TOKEN_FRESH: not one that is kept, unless the issuer cannot be asked.
  * JWT_BUNDLE: () → trustDomain, issuer (iss of its tokens), keys (JSON text of a JWK Set).
  * ATT_E_NOTFOUND tokensOff. */
 #define PROC_TOKEN_MAX      16384

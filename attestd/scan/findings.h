@@ -22,6 +22,7 @@ enum scan_source {
     SCAN_SRC_FILE,       /* below a folder that was named */
     SCAN_SRC_ENVIRON,    /* of a process */
     SCAN_SRC_ARGUMENT,
+    SCAN_SRC_HISTORY, /* of a shell or client */
     SCAN_SOURCES
 };
 

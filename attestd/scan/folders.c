@@ -47,6 +47,12 @@ static const struct {
     {"*.p8", SCAN_LINES, NULL, SCAN_NONE},
     {"id_*", SCAN_LINES, NULL, SCAN_NONE},
     {"*.ppk", SCAN_LINES, NULL, SCAN_NONE},
+    {"*.p12", SCAN_WHOLE, NULL, SCAN_NONE},
+    {"*.pfx", SCAN_WHOLE, NULL, SCAN_NONE},
+    {"*.jks", SCAN_WHOLE, NULL, SCAN_NONE},
+    {"*.jceks", SCAN_WHOLE, NULL, SCAN_NONE},
+    {"*.keystore", SCAN_WHOLE, NULL, SCAN_NONE},
+    {".*_history", SCAN_HISTORY, NULL, SCAN_NONE},
 };
 
 /* named: the file itself was named, so that it is looked at whatever its name. */

@@ -250,6 +250,24 @@ static const struct known in_home[] = {
     {".pam_environment", SCAN_ENV, NULL, SCAN_NONE, NULL, false},
     {".config/environment.d/*.conf", SCAN_ENV, NULL, SCAN_NONE, NULL, false},
     {".ssh/*", SCAN_LINES, NULL, SCAN_NONE, NULL, false},
+    {"*.pem", SCAN_LINES, NULL, SCAN_NONE, NULL, false},
+    {"*.key", SCAN_LINES, NULL, SCAN_NONE, NULL, false},
+    {"*.p12", SCAN_WHOLE, NULL, SCAN_NONE, NULL, false},
+    {"*.pfx", SCAN_WHOLE, NULL, SCAN_NONE, NULL, false},
+    {"*.jks", SCAN_WHOLE, NULL, SCAN_NONE, NULL, false},
+    {".keystore", SCAN_WHOLE, NULL, SCAN_NONE, NULL, false},
+    {".bash_history", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
+    {".zsh_history", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
+    {".zhistory", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
+    {".histfile", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
+    {".sh_history", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
+    {".ash_history", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
+    {".local/share/fish/fish_history", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
+    {".python_history", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
+    {".node_repl_history", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
+    {".psql_history", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
+    {".mysql_history", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
+    {".rediscli_history", SCAN_HISTORY, NULL, SCAN_NONE, NULL, true},
 };
 
 static const struct known of_system[] = {
@@ -273,13 +291,20 @@ static const struct known of_system[] = {
     {"/var/lib/kubelet/config.json", SCAN_JSON, "auth", SCAN_REGISTRY, NULL, false},
     {"/etc/ssl/private/*", SCAN_LINES, NULL, SCAN_NONE, NULL, false},
     {"/etc/pki/tls/private/*", SCAN_LINES, NULL, SCAN_NONE, NULL, false},
+    {"/etc/*/*.key", SCAN_LINES, NULL, SCAN_NONE, NULL, false},
+    {"/etc/*/*.p12", SCAN_WHOLE, NULL, SCAN_NONE, NULL, false},
+    {"/etc/*/*.pfx", SCAN_WHOLE, NULL, SCAN_NONE, NULL, false},
+    {"/etc/*/*.jks", SCAN_WHOLE, NULL, SCAN_NONE, NULL, false},
+    {"/etc/*/*.keystore", SCAN_WHOLE, NULL, SCAN_NONE, NULL, false},
     {"/etc/letsencrypt/archive/*/privkey*.pem", SCAN_LINES, NULL, SCAN_NONE, NULL, false},
 };
 
 static void look(struct scan_ctx *ctx, const struct scan_root *root, const struct known *k)
 {
     const struct scan_place place = {
-        .source = k->format == SCAN_ENV ? SCAN_SRC_ENVFILE : SCAN_SRC_CREDENTIAL,
+        .source = k->format == SCAN_ENV       ? SCAN_SRC_ENVFILE
+                  : k->format == SCAN_HISTORY ? SCAN_SRC_HISTORY
+                                              : SCAN_SRC_CREDENTIAL,
         .format = k->format,
         .names = k->names,
         .kind = k->kind,

@@ -64,7 +64,10 @@ static struct scan_verdict by_name(struct att_slice name, struct att_slice v)
 struct scan_verdict scan_judge(struct att_slice name, struct att_slice value)
 {
     struct att_slice v = scan_value_trim(value);
-    struct scan_verdict verdict = scan_shape_pem(v);
+    struct scan_verdict verdict = scan_shape_store(value);
+    if (verdict.confidence == SCAN_NO) {
+        verdict = scan_shape_pem(v);
+    }
     if (verdict.confidence == SCAN_NO) {
         verdict = scan_shape(v);
     }

@@ -31,6 +31,11 @@ struct scan_verdict scan_judge_field(struct att_slice name, struct att_slice val
 struct scan_verdict scan_shape(struct att_slice value);
 /* shape_url.c: a URL with a password, or with a secret among its parameters. */
 struct scan_verdict scan_shape_url(struct att_slice value);
+/* shape_store.c: a PKCS#12 or Java keystore that has a private key, or may have one (LOW, MEDIUM);
+ * the whole file. */
+struct scan_verdict scan_shape_store(struct att_slice value);
+/* Whether it is one at all: with certificates alone it is no finding. */
+bool scan_is_store(struct att_slice value);
 /* shape_pem.c: a private key in PEM (or its Base64) that no passphrase protects. */
 struct scan_verdict scan_shape_pem(struct att_slice value);
 

@@ -32,6 +32,7 @@ static const struct {
     [SCAN_JWT] = {"jwt", "JSON Web Token", SCAN_WAY_JWT},
     [SCAN_PRIVATE_KEY] = {"private-key", "private key in clear", SCAN_WAY_PKCS11},
     [SCAN_SSH_KEY] = {"ssh-private-key", "SSH private key without passphrase", SCAN_WAY_SSH},
+    [SCAN_KEYSTORE] = {"keystore", "keystore with a private key (PKCS#12, JKS)", SCAN_WAY_PKCS11},
     [SCAN_URL_PASSWORD] = {"url-password", "URL with a password", SCAN_WAY_ASK},
     [SCAN_DATABASE] = {"database-password", "password of a database", SCAN_WAY_MUTUAL_TLS},
     [SCAN_PIN] = {"pin", "PIN of a PKCS#11 token", SCAN_WAY_NONE},

@@ -27,6 +27,7 @@ enum scan_kind {
     SCAN_JWT,
     SCAN_PRIVATE_KEY,
     SCAN_SSH_KEY,
+    SCAN_KEYSTORE,
     SCAN_URL_PASSWORD,
     SCAN_DATABASE,
     SCAN_PIN,

@@ -300,5 +300,8 @@ void scan_parse(enum scan_format format, struct scan_text text, const struct sca
     case SCAN_LINES:
         scan_lines(text, 1, sink);
         break;
+    case SCAN_HISTORY:
+        scan_history(text, sink);
+        break;
     }
 }

@@ -1,8 +1,16 @@
 #include "attestd/scan/judge.h"
 
+#include "attestd/base/secret.h"
+
 #include <string.h>
 
 #define NORMAL_MAX 160
+
+/* What stands in a name's place may be a password that was joined to its option. */
+static void text_wipe(char (*text)[NORMAL_MAX])
+{
+    att_wipe(*text, sizeof *text);
+}
 
 /* Lower case, words apart by one '_', without what says which of several it is. */
 static struct att_slice normal(char *into, struct att_slice name)
@@ -115,7 +123,7 @@ enum scan_name scan_name_class(struct att_slice given)
                                           "bot_key",
                                           "secret_access",
                                           NULL};
-    char text[NORMAL_MAX];
+    ATT_CLEANUP(text_wipe) char text[NORMAL_MAX];
     struct att_slice name = normal(text, given);
     if (any(name, not, scan_ends)) {
         return SCAN_NAME_PLAIN;
@@ -180,7 +188,7 @@ enum scan_kind scan_name_kind(struct att_slice given, enum scan_name class)
         {"hsm_pin", SCAN_PIN},
         {"pkcs11", SCAN_PIN},
     };
-    char text[NORMAL_MAX];
+    ATT_CLEANUP(text_wipe) char text[NORMAL_MAX];
     struct att_slice name = normal(text, given);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         bool database = all[i].kind == SCAN_DATABASE;

@@ -40,7 +40,8 @@ enum scan_format {
     SCAN_JSON,
     SCAN_NETRC,
     SCAN_PGPASS,
-    SCAN_WHOLE, /* the file is the value */
+    SCAN_WHOLE,   /* the file is the value */
+    SCAN_HISTORY, /* command lines: of bash, zsh, fish */
 };
 /* JSON and YAML are told apart by the first character; a byte order mark is passed over. */
 void scan_parse(enum scan_format format, struct scan_text text, const struct scan_sink *sink);
@@ -56,6 +57,9 @@ void scan_lines(struct scan_text text, uint32_t line, const struct scan_sink *si
 /* /proc/PID/environ and /proc/PID/cmdline: strings that end with NUL. */
 void scan_environ(struct scan_text text, const struct scan_sink *sink);
 void scan_cmdline(struct scan_text text, const struct scan_sink *sink);
+
+/* One command line a line; times that a shell puts before it are passed over. */
+void scan_history(struct scan_text text, const struct scan_sink *sink);
 
 /* The next word as systemd splits them: quotes and C escapes resolved. False: none is left. */
 bool scan_word_next(struct scan_text *rest, struct scan_text *ret_word);

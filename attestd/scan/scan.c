@@ -194,7 +194,11 @@ static void look(struct scan_ctx *ctx, const struct scan_root *root, const char 
     if (changed) {
         scan_skipped(ctx, root, path, SCAN_SKIP_CHANGED);
     }
-    if (binary && !place->binary) {
+    if (binary && scan_is_store(ATT_SLICE(text.ptr, text.len))) {
+        how.format = SCAN_WHOLE; /* whatever its name */
+        how.name = NULL;
+        how.kind = SCAN_NONE;
+    } else if (binary && !place->binary) {
         scan_skipped(ctx, root, path, SCAN_SKIP_BINARY);
         how.format = SCAN_LINES; /* shapes all the same */
     }

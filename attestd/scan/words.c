@@ -204,6 +204,43 @@ void scan_argument(const struct scan_sink *sink, const char *at, uint32_t line,
     }
 }
 
+/* zsh: ": 1700000000:0;command"; fish: "- cmd: command", "  when: 1700000000"; bash: "#1700000000"
+ */
+static struct scan_text command(struct scan_text line)
+{
+    static const char fish[] = "- cmd: ";
+    size_t skip = 0;
+    if (line.len > 2 && line.ptr[0] == ':' && line.ptr[1] == ' ') {
+        size_t n = 2;
+        while (n < line.len && ((line.ptr[n] >= '0' && line.ptr[n] <= '9') || line.ptr[n] == ':')) {
+            n++;
+        }
+        skip = n > 2 && n < line.len && line.ptr[n] == ';' ? n + 1 : 0;
+    } else if (line.len > sizeof fish - 1 && memcmp(line.ptr, fish, sizeof fish - 1) == 0) {
+        skip = sizeof fish - 1;
+    }
+    return (struct scan_text){line.ptr + skip, line.len - skip};
+}
+
+/* Words are rewritten within their line; what begins a PEM block is looked at with what follows. */
+void scan_history(struct scan_text text, const struct scan_sink *sink)
+{
+    for (uint32_t n = 1; text.len; n++) {
+        uint8_t *end = memchr(text.ptr, '\n', text.len);
+        size_t len = end ? (size_t)(end - text.ptr) : text.len, taken = end ? len + 1 : len;
+        struct scan_text line = {text.ptr, len}, rest = command(line), word;
+        struct att_slice before = {line.ptr, 0};
+        if (len && memmem(line.ptr, len, "-----BEGIN ", 11)) {
+            scan_nameless(sink, "history", n, ATT_SLICE(line.ptr, len), text.len);
+        }
+        while (scan_word_next(&rest, &word)) {
+            scan_argument(sink, "history", n, before, word);
+            before = ATT_SLICE(word.ptr, word.len);
+        }
+        text = (struct scan_text){text.ptr + taken, text.len - taken};
+    }
+}
+
 void scan_cmdline(struct scan_text text, const struct scan_sink *sink)
 {
     struct att_slice before = {text.ptr, 0};

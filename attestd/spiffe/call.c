@@ -218,10 +218,12 @@ static void submit_headers(struct grpc_call *call)
     const nghttp2_nv fields[] = {
         field(":status", "200", 3),
         field("content-type", "application/grpc", 16),
+        field("attestd-kept", "true", 4),
     };
     nghttp2_data_provider provider = {.source.ptr = call, .read_callback = read_answer};
     call->answered = true;
-    if (nghttp2_submit_response(call->conn->session, call->stream, fields, 2, &provider) != 0) {
+    if (nghttp2_submit_response(call->conn->session, call->stream, fields, call->kept ? 3 : 2,
+                                &provider) != 0) {
         grpc_conn_cut(call->conn, "no memory for an answer");
     }
 }
@@ -298,6 +300,16 @@ static void take_back_secrets(struct grpc_call *call)
         (void)nghttp2_submit_rst_stream(call->conn->session, NGHTTP2_FLAG_NONE, call->stream,
                                         NGHTTP2_CANCEL);
     }
+}
+
+bool grpc_call_wants_fresh(const struct grpc_call *call)
+{
+    return call->headers.fresh;
+}
+
+void grpc_call_kept(struct grpc_call *call)
+{
+    call->kept = true;
 }
 
 bool grpc_call_append(struct grpc_call *call, struct grpc_bytes *bytes)

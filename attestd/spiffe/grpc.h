@@ -116,5 +116,8 @@ bool grpc_call_append(struct grpc_call *call, struct grpc_bytes *bytes);
 /* After what was sent. message: a sentence for people; NULL: none. Nothing may be sent after it. */
 void grpc_call_finish(struct grpc_call *call, enum grpc_status status, const char *message);
 bool grpc_call_finished(const struct grpc_call *call);
+/* The header attestd-fresh came; attestd-kept is to go with the first message. */
+bool grpc_call_wants_fresh(const struct grpc_call *call);
+void grpc_call_kept(struct grpc_call *call);
 
 #endif

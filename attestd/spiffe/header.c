@@ -11,6 +11,7 @@ enum {
     TE = 1 << 5,
     ENCODING = 1 << 6,
     TIMEOUT = 1 << 7,
+    FRESH = 1 << 8,
 };
 
 void grpc_headers_init(struct grpc_headers *headers, const char *mark)
@@ -39,7 +40,8 @@ static unsigned which(struct att_slice name)
                  {"te", TE},
                  {"content-type", CONTENT_TYPE},
                  {"grpc-encoding", ENCODING},
-                 {"grpc-timeout", TIMEOUT}};
+                 {"grpc-timeout", TIMEOUT},
+                 {"attestd-fresh", FRESH}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (att_slice_eq_str(name, known[i].name)) {
             return known[i].bit;
@@ -168,6 +170,10 @@ static void take(struct grpc_headers *headers, unsigned bit, struct att_slice va
     case TIMEOUT:
         headers->timeout_bad = !grpc_timeout_parse(value, &headers->timeout_us);
         break;
+    case FRESH:
+        headers->fresh = att_slice_eq_str(value, "true");
+        headers->fresh_bad = !headers->fresh;
+        break;
     default:
         break;
     }
@@ -247,6 +253,10 @@ enum grpc_headers_verdict grpc_headers_check(const struct grpc_headers *headers,
     if (!headers->identity) {
         return say(GRPC_HEADERS_REFUSED, GRPC_UNIMPLEMENTED,
                    "grpc-encoding: only identity is understood", ret_code, ret_why);
+    }
+    if (headers->fresh_bad) {
+        return say(GRPC_HEADERS_REFUSED, GRPC_INVALID_ARGUMENT, "attestd-fresh: expected true",
+                   ret_code, ret_why);
     }
     return say(GRPC_HEADERS_OK, 0, "", ret_code, ret_why);
 }

@@ -34,7 +34,8 @@ struct grpc_headers {
     unsigned count, seen, marks; /* seen: bits of the known ones; marks: how often mark came */
     size_t bytes;
     bool malformed, regular, post, grpc, trailers, identity, mark_true, timeout_bad;
-    int64_t timeout_us; /* -1: none */
+    bool fresh, fresh_bad; /* attestd-fresh: "true", or something else */
+    int64_t timeout_us;    /* -1: none */
     char path[GRPC_PATH_MAX + 1];
     const char *why; /* of malformed */
 };

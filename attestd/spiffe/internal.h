@@ -27,6 +27,7 @@ struct grpc_call {
     bool finished; /* status is set */
     bool deferred; /* libnghttp2 waits for resume_data */
     bool done;     /* trailers are submitted */
+    bool kept;     /* attestd-kept is to be said */
     bool remote_ended;
     enum grpc_status status;
     char *status_text;

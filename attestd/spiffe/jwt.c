@@ -330,8 +330,9 @@ static void heard_token(void *user, enum att_rc rc, const struct proc_msg *reply
     if (!still_its(job)) {
         return;
     }
+    job->jwt_made = job->jwt_made || rc == ATT_OK;
     if (rc == ATT_OK && !spiffed_peer_proved(job->peer)) {
-        job->due = true; /* seconds have gone: who is it now? */
+        job->due = true; /* seconds have gone: who is it now? What was made is kept by then. */
         spiffed_peer_pump(job->peer);
     } else if (rc == ATT_OK) {
         answer_token(job, reply);
@@ -359,6 +360,9 @@ static void heard_kept(void *user, enum att_rc rc, const struct proc_msg *reply,
                        const struct att_err *err)
 {
     struct job *job = user;
+    if (rc == ATT_OK && !grpc_call_finished(job->call)) {
+        grpc_call_kept(job->call);
+    }
     bool before = strcmp(err->reason, "unknownOperation") == 0; /* an attestd of before this one */
     bool ask = before || (rc == ATT_E_NOTFOUND && strcmp(err->reason, "tokenNotKept") == 0);
     if (!ask) {
@@ -403,6 +407,11 @@ static void serve_token(struct job *job)
     job->due = false;
     job->entries = job->peer->entries;
     memcpy(job->agent, agent->name, sizeof job->agent);
+    if (grpc_call_wants_fresh(job->call) && !job->jwt_made) {
+        job->jwt_asked_ms = att_boottime_ms();
+        ask_for_token(job, job->peer->spiffed->tokens, PROC_WORKLOAD_TOKEN_FRESH, heard_token);
+        return;
+    }
     ask_for_token(job, job->peer->spiffed->views, PROC_WORKLOAD_TOKEN_KEPT, heard_kept);
 }
 

@@ -131,6 +131,7 @@ struct job {
      * audience, and the token. Owned. */
     char *jwt_audience, *jwt;
     int64_t jwt_asked_ms;   /* when the issuer was to be asked; 0: not yet */
+    bool jwt_made;          /* it was: attestd-fresh asks once */
     struct sds_stream *sds; /* SDS_…; owned */
     int64_t asked_ms;       /* REFLECTION: its last request */
 };

@@ -246,7 +246,7 @@ static enum att_rc remote_key(struct issuer_hsm *hsm, const uint8_t id[ISSUER_CK
     if (!rc) {
         rc = certs_key_from_spki(att_buf_slice(&spki), &remote->pub, err);
     }
-    const struct certs_signer signer = {sign, release, remote};
+    const struct certs_signer signer = {.sign = sign, .release = release, .user = remote};
     if (!rc) {
         rc = certs_key_remote_new(remote->pub, &signer, ret_key, err);
     }

@@ -46,7 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     chain(ATT_SLICE(data, size));
     size_t cut = 1 + data[0] % size;
-    if (apiclient_call_new("/attestd.v1.Signer/Chain", false, ATT_SLICE(NULL, 0), &call, &err)) {
+    if (apiclient_call_new("/attestd.v1.Signer/Chain", 0, ATT_SLICE(NULL, 0), &call, &err)) {
         return 0;
     }
     do {

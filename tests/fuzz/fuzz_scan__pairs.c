@@ -72,11 +72,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct bounds bounds = {copy, copy + len};
     const struct scan_sink sink = {&bounds, pair, NULL, file, NULL};
     struct scan_text text = {copy, len};
-    unsigned form = data[0] % (SCAN_WHOLE + 3u);
+    unsigned form = data[0] % (SCAN_WHOLE + 4u);
     if (form == SCAN_WHOLE + 1u) {
         scan_environ(text, &sink);
     } else if (form == SCAN_WHOLE + 2u) {
         scan_cmdline(text, &sink);
+    } else if (form == SCAN_WHOLE + 3u) {
+        scan_parse(SCAN_HISTORY, text, &sink);
     } else {
         scan_parse((enum scan_format)form, text, &sink);
     }

@@ -28,8 +28,11 @@ install -d -o $service "$dir/run/public"
 job_start whod "$bin/attestd-whod" --config "$dir/attestd.yaml" --client 0 --client $service
 job_start_all
 chmod 644 "$dir/attestd.yaml"
-job_start spiffed setpriv --reuid $service --regid $service --groups 0 "$bin/attestd-spiffed" --config "$dir/attestd.yaml" \
-    --attestd-user 0 --whod-user 0 --keyd-user 0
+job_start_spiffed() {
+    job_start spiffed setpriv --reuid $service --regid $service --groups 0 "$bin/attestd-spiffed" --config "$dir/attestd.yaml" \
+        --attestd-user 0 --whod-user 0 --keyd-user 0
+}
+job_start_spiffed
 status=0
 trap 'status=$?; job_stop aws KILL; set +e; (exit $status); job_cleanup' EXIT
 wait_for 60 job_host_known
@@ -158,6 +161,7 @@ ok "the same with the RSA key in the HSM, $forged changes"
 cache=$dir/cache
 install -d -o $user -m 700 "$cache"
 cached() { (as $user alpha --cache "$cache/aws" "$@"); }
+cached_again() { cached > /dev/null 2>&1; }
 before=$(requests sessions)
 cached > "$dir/tmp/one"
 cached > "$dir/tmp/two"
@@ -201,6 +205,98 @@ code=0
 cached --refresh > /dev/null 2>&1 || code=$?
 [ $code = 2 ] || job_fail "--cache with --refresh: $code"
 ok "the cache: one session for two calls, another for another profile, renewed at half of its life, kept while the service is away; no other file is touched"
+
+
+# ---- the cache of who is not in force ----
+profile
+ctl agent freeze alpha > /dev/null
+cached > "$dir/tmp/one" 2> "$dir/tmp/err" && job_fail "a frozen agent's cache was given"
+grep -q "frozen:" "$dir/tmp/err" && [ ! -s "$dir/tmp/one" ] && [ ! -e "$cache/aws" ] || { cat "$dir/tmp/err"; job_fail "frozen"; }
+ctl agent thaw alpha > /dev/null
+cached > "$dir/tmp/one" || job_fail "after the thaw"
+[ -s "$cache/aws" ] || job_fail "no cache after the thaw"
+unheard() { # unheard PATTERN CODE [VARIABLE]: what is kept is not given, and stays
+    local code=0
+    (exec env ${3:+"$3"} setpriv --reuid $user --regid $user --clear-groups "$bin/attestctl" --socket /nowhere token alpha \
+        --cache "$cache/aws" --exchange "$dir/tmp/p.yaml") > "$dir/tmp/out" 2> "$dir/tmp/err" || code=$?
+    [ $code = "$2" ] && [ ! -s "$dir/tmp/out" ] && [ -s "$cache/aws" ] && grep -q "$1" "$dir/tmp/err" ||
+        { cat "$dir/tmp/err"; job_fail "expected $1, exit $2, found exit $code"; }
+}
+unheard "nobody.sock" 3 "SPIFFE_ENDPOINT_SOCKET=unix://$dir/run/nobody.sock"
+code=0
+(as $rsa_user rsa --cache "$cache/aws") > "$dir/tmp/out" 2> "$dir/tmp/err" || code=$?
+[ $code != 0 ] && [ ! -s "$dir/tmp/out" ] && [ -s "$cache/aws" ] || job_fail "another user's process had the cache"
+before=$(requests sessions)
+job_stop spiffed
+unheard "api.sock" 3
+job_start_spiffed
+wait_for 30 cached_again
+[ "$(requests sessions)" = "$before" ] || job_fail "a session was made"
+ok "the cache of a frozen agent is not given and is removed; nor is one given while nobody says whether the agent is in force"
+
+# ---- two at once ----
+rm -f "$cache"/aws "$cache"/aws.lock
+before=$(requests sessions)
+pids=()
+for i in 1 2 3 4 5 6; do
+    cached > "$dir/tmp/at-once.$i" 2> "$dir/tmp/at-once-err.$i" &
+    pids+=($!)
+done
+for i in "${pids[@]}"; do wait "$i" || { cat "$dir"/tmp/at-once-err.*; job_fail "one of several at once"; }; done
+[ "$(requests sessions)" = $((before + 1)) ] || job_fail "$(($(requests sessions) - before)) sessions for six processes at once"
+for i in 2 3 4 5 6; do cmp -s "$dir/tmp/at-once.1" "$dir/tmp/at-once.$i" || job_fail "not the same"; done
+rm -f "$cache/aws"
+ln -sf /etc/hostname "$cache/aws.lock.new"
+mv "$cache/aws.lock.new" "$cache/aws.lock"
+code=0
+cached > "$dir/tmp/out" 2> "$dir/tmp/err" || code=$?
+[ $code = 1 ] && [ ! -s "$dir/tmp/out" ] && grep -q "cacheFile: .*aws.lock: expected a file, found a link" "$dir/tmp/err" ||
+    { cat "$dir/tmp/err"; job_fail "a link in the lock's place"; }
+rm -f "$cache/aws.lock"
+ok "six processes at once with one cache: one session; a link in the lock's place is refused"
+
+# ---- a full disk ----
+full() { # full FOLDER: in a mount namespace of its own
+    local folder=$1 code
+    mount -t tmpfs -o size=16k,mode=700,uid=$user tmpfs "$folder" || return 77
+    dd if=/dev/zero of="$folder/fill" bs=4k > /dev/null 2>&1 || true
+    for _ in 1 2; do
+        code=0
+        (as $user alpha --cache "$folder/aws") > "$dir/tmp/out" 2> "$dir/tmp/err" || code=$?
+        [ $code = 0 ] && jq -e '.Version == 1' "$dir/tmp/out" > /dev/null && grep -q "cacheWrite: .*No space left" "$dir/tmp/err" &&
+            [ ! -e "$folder/aws" ] && [ "$(ls -A "$folder")" = "$(printf 'aws.lock\nfill')" ] ||
+            { cat "$dir/tmp/err"; ls -la "$folder"; return 1; }
+    done
+    rm "$folder/fill"
+    (as $user alpha --cache "$folder/aws") > "$dir/tmp/one" 2> "$dir/tmp/err" || return 1
+    [ ! -s "$dir/tmp/err" ] || { cat "$dir/tmp/err"; return 1; }
+    dd if=/dev/zero of="$folder/fill" bs=4k > /dev/null 2>&1 || true
+    cp "$folder/aws" "$dir/tmp/before"
+    profile "session_duration: 45m"
+    (as $user alpha --cache "$folder/aws") > "$dir/tmp/two" 2> "$dir/tmp/err" || return 1
+    jq -e '.Version == 1' "$dir/tmp/two" > /dev/null && grep -q "cacheWrite:" "$dir/tmp/err" && cmp -s "$folder/aws" "$dir/tmp/before"
+}
+code=0
+mkdir -p "$dir/full"
+export -f full as profile
+export dir bin user aws_port
+# shellcheck disable=SC2016 # of the other shell
+unshare -m --propagation private bash -euo pipefail -c 'full "$dir/full"' || code=$?
+[ $code = 0 ] || [ $code = 77 ] || job_fail "a full disk: $code"
+[ $code = 0 ] && ok "a full disk under the cache: credentials all the same, cacheWrite said, the file of before stays, nothing else" ||
+    echo "skipped: no tmpfs of its own here"
+
+# ---- an agent that is no more ----
+profile
+as_beta() { (as 62004 beta --cache "$beta_cache/aws") > "$dir/tmp/out" 2> "$dir/tmp/err"; }
+beta_cache=$dir/beta-cache
+install -d -o 62004 -m 700 "$beta_cache"
+as_beta && [ -s "$beta_cache/aws" ] || { cat "$dir/tmp/err"; job_fail "no credentials for beta"; }
+ctl entry delete beta > "$dir/tmp/delete" 2>&1 || { cat "$dir/tmp/delete"; job_fail "entry delete"; }
+not_beta() { ! as_beta && [ ! -s "$dir/tmp/out" ] && [ ! -e "$beta_cache/aws" ]; }
+wait_for 60 not_beta
+grep -q "notAssigned\|noCertificate" "$dir/tmp/err" || { cat "$dir/tmp/err"; ls -la "$beta_cache"; job_fail "the cache of an agent that was removed"; }
+ok "the cache of an agent whose entry was removed is not given and is removed"
 
 # ---- boto3 ----
 sdk=$dir/sdk

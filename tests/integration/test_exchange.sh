@@ -160,6 +160,31 @@ refused "invalid_grant: *used already" 1 kept
 [ "$(requests never/token)" = 2 ] || job_fail "$(requests never/token) requests where none is taken"
 ok "a server that takes each assertion once gets a new one; one that takes none is asked twice, and not more"
 
+# ---- the cache, by attestd's control socket ----
+profile token "fields: { scope: a }"
+kept=$dir/tmp/kept
+with_cache() { ctl token alpha --exchange "$dir/p.yaml" --cache "$kept" > "$dir/tmp/$1" 2> "$dir/tmp/err"; }
+not_given() { # not_given PATTERN CODE
+    local code=0
+    with_cache out || code=$?
+    [ $code = "$2" ] && [ ! -s "$dir/tmp/out" ] && grep -q "$1" "$dir/tmp/err" || { cat "$dir/tmp/err"; job_fail "the cache: expected $1, exit $2, found exit $code"; }
+}
+before=$(requests token)
+with_cache one || { cat "$dir/tmp/err"; job_fail "no token"; }
+with_cache two || job_fail "no token from the cache"
+cmp -s "$dir/tmp/one" "$dir/tmp/two" && [ "$(requests token)" = $((before + 1)) ] || job_fail "not from the cache"
+ctl agent freeze alpha > /dev/null
+not_given "frozen: agent alpha is frozen" 1
+[ ! -e "$kept" ] || job_fail "the cache of a frozen agent is still there"
+not_given "frozen" 1
+ctl agent thaw alpha > /dev/null
+with_cache one || { cat "$dir/tmp/err"; job_fail "after the thaw"; }
+code=0
+"$bin/attestctl" --socket /nowhere token alpha --exchange "$dir/p.yaml" --cache "$kept" > "$dir/tmp/out" 2> "$dir/tmp/err" || code=$?
+[ $code = 3 ] && [ ! -s "$dir/tmp/out" ] && [ -s "$kept" ] || { cat "$dir/tmp/err"; job_fail "a kept token while nobody says whether the agent is in force: $code"; }
+rm -f "$kept" "$kept.lock"
+ok "--cache: one exchange for two calls; a frozen agent's is not given and is removed; nothing while attestd does not answer"
+
 # ---- TLS 1.1 and 1.2 ----
 openssl_speaks() { # openssl_speaks OPTION: whether the server does
     openssl s_client -connect "127.0.0.1:$oauth_port" "$1" -cipher DEFAULT@SECLEVEL=0 < /dev/null > "$dir/tmp/tls" 2>&1

@@ -95,6 +95,43 @@ def put(path, text, *finds):
         expected[(whole, name)] = (kind, way, line)
 
 
+def make_stores():
+    """Keystores by OpenSSL and, where there is one, Java; their passwords are canaries, too."""
+    def run(*args):
+        subprocess.run(args, check=True, capture_output=True)
+    key, cert, stores = (os.path.join(work, name) for name in ("k.pem", "c.pem", "stores"))
+    os.mkdir(stores)
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+        "-subj", "/CN=" + canary(16), "-keyout", key, "-out", cert)
+    shrouded, clear, certs = (os.path.join(stores, name) for name in ("a.p12", "b.p12", "c.p12"))
+    run("openssl", "pkcs12", "-export", "-inkey", key, "-in", cert, "-name", canary(12), "-passout",
+        "pass:" + canary(16), "-out", shrouded)
+    run("openssl", "pkcs12", "-export", "-inkey", key, "-in", cert, "-keypbe", "NONE", "-certpbe", "NONE", "-nomac",
+        "-passout", "pass:", "-out", clear)
+    run("openssl", "pkcs12", "-export", "-nokeys", "-in", cert, "-certpbe", "NONE", "-passout", "pass:" + canary(16),
+        "-out", certs)
+
+    def bytes_of(path):
+        with open(path, "rb") as file:
+            return file.read()
+    put("/home/bob/own.p12", bytes_of(shrouded), ("-", "keystore", "pkcs11", None))
+    put("/home/bob/roots.p12", bytes_of(certs))
+    put("/etc/app/server.pfx", bytes_of(clear), ("-", "private-key", "pkcs11", None))
+    put("/srv/app/a\n\x1b]0;y\x07.p12", bytes_of(shrouded))
+    if shutil.which("keytool"):
+        java = os.path.join(stores, "k.jks")
+        alias = canary(12).lower()  # as it stands in the file, in clear
+        canaries.append(alias)
+        run("keytool", "-genkeypair", "-keyalg", "EC", "-alias", alias, "-storetype", "JKS", "-keystore", java,
+            "-storepass", canary(16), "-dname", "CN=x")
+        put("/srv/app/k.jks", bytes_of(java), ("-", "keystore", "pkcs11", None))
+    else:
+        print("skipped: a keystore of Java's (no keytool)")
+    for path in (key, cert):
+        os.unlink(path)
+    shutil.rmtree(stores)
+
+
 def make_tree():
     put("/etc/passwd", "root:x:0:0::/root:/bin/sh\nbob:x:1000:1000::/home/bob:/bin/sh\n")
     unit = "/etc/systemd/system/agent.service"
@@ -175,6 +212,18 @@ def make_tree():
         ("-", "url-password", "depends", 1))
     put("/home/bob/.composer/auth.json", "{\"k\": \"https:\\/\\/bob:" + canary(20) + "@git.example\\/x\"}",
         ("k", "url-password", "depends", 1))
+    put("/home/bob/.bash_history",
+        f"ls -l\nexport OPENAI_API_KEY=sk-proj-{canary(40)}\nmysql -p{plain()} db\n"
+        f"curl -H 'Authorization: Bearer ghp_{canary(36)}' https://api.example\n"
+        f"curl https://bob:{canary(20)}@git.example/x\n#1700000000\n",
+        ("OPENAI_API_KEY", "openai-key", "exchange-openai", 2), ("Authorization", "github-token", "none", 4),
+        ("-", "url-password", "depends", 5))
+    put("/home/bob/.zsh_history", f": 1700000000:0;docker login --password {canary(24)} r.example\n",
+        ("--password", "password", "depends", 1))
+    put("/home/bob/.local/share/fish/fish_history", f"- cmd: set -x HF hf_{canary(34)}\n  when: 1700000000\n",
+        ("-", "huggingface-token", "none", 1))
+    put("/home/bob/tls.pem", pem(), ("-", "private-key", "pkcs11", 1))
+    make_stores()
     put("/srv/app/.env", f"STRIPE_KEY=rk_live_{canary(24)}\n", ("STRIPE_KEY", "stripe-key", "none", 1))
     put("/srv/app/bin.env", b"\0\1\2" + canary(30).encode())
     put("/srv/app/a\n\x1b]0;x\x07.env", f"N_TOKEN={canary(30)}\n")
@@ -189,7 +238,8 @@ def ctl(*args, wants=0, **kw):
 
 def test_tree():
     make_tree()
-    expected.update({(tree + "/srv/app/a\\x0a\\x1b]0;x\\x07.env", "N_TOKEN"): ("secret", "depends", 1)})
+    expected.update({(tree + "/srv/app/a\\x0a\\x1b]0;x\\x07.env", "N_TOKEN"): ("secret", "depends", 1),
+                     (tree + "/srv/app/a\\x0a\\x1b]0;y\\x07.p12", "-"): ("keystore", "pkcs11", None)})
     done = ctl("--root", tree, "--json", "/srv/app")
     clean("--json", done.stdout, done.stderr)
     need(b"\x1b" not in done.stdout, "an escape character is in the JSON")
@@ -227,6 +277,35 @@ def test_tree():
     need({f["confidence"] for f in json.loads(done.stdout)["findings"]} == {"high"}, "--min-confidence")
     ctl("--root", tree, "--fail", wants=1)
     ok("--min-confidence, --user, --no-units, --no-files, --fail (exit 1)")
+
+
+def test_slow_home():
+    """A home whose files take ten seconds each is left after a minute; another user's is looked at."""
+    compiled = os.path.join(work, "slowhome.so")
+    source = os.path.join(os.environ["ATT_SOURCE_DIR"], "tests/support/preload/slowhome.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", compiled, source], check=True)
+    linked = subprocess.run(["ldd", CTL], capture_output=True, text=True).stdout
+    asan = re.search(r"(/\S*libasan\S*)", linked)
+    image = os.path.join(work, "slow")
+    names = [f"key{i:02}" for i in range(30)]
+    for user in ("bob", "carol"):
+        os.makedirs(f"{image}/home/{user}/.ssh")
+        for name in names:
+            with open(f"{image}/home/{user}/.ssh/{name}", "w") as file:
+                file.write(pem())
+    env = {**os.environ, "ATT_TEST_SLOW_HOME": f"{image}/home/bob/", "ATT_TEST_SLOW_S": "10",
+           "LD_PRELOAD": " ".join(filter(None, [asan and asan[1], compiled]))}
+    done = ctl("--root", image, "--json", env=env)
+    clean("slow home", done.stdout, done.stderr)
+    got = json.loads(done.stdout)
+
+    def of(user):
+        return len([f for f in got["findings"] if f"/home/{user}/" in f["path"]])
+    left = next((s for s in got["skipped"] if s["reason"] == "many"), None)
+    need(6 <= of("bob") <= 8, f"{of('bob')} files of a home of ten seconds a file")
+    need(of("carol") == len(names), f"{of('carol')} files of the other home")
+    need(left and left["count"] >= len(names) - of("bob") and not got["complete"], f"{left}")
+    ok(f"a home whose files take ten seconds each is left after a minute ({of('bob')} files), another's is looked at")
 
 
 def test_usage():
@@ -468,6 +547,7 @@ try:
         test_fuse()
     else:
         print("skipped: a file system that does not answer needs root")
+    test_slow_home()
     test_usage()
     if ROOT:
         test_memory("--root", tree, "/srv/app")

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """An OAuth token endpoint made of oauthlib, which takes JWT-SVIDs that python3-jwt verifies by what their issuer publishes.
 
-server.py PORT CERT KEY ISSUER CA_FILE AUDIENCE [CLIENT_CA [SUBJECT]]
+server.py PORT CERT KEY ISSUER CA_FILE AUDIENCE [CLIENT_CA [SUBJECT [SUBJECT2]]]
 
 /token   RFC 8693, RFC 7523 §2.1 and §2.2 (client "robot"), form or JSON; /late/token has a clock an hour ahead,
 /other/token trusts another issuer, /once/token takes each assertion once, /never/token none. /whoami says whose a token is.
 With CLIENT_CA (RFC 8705): clients must show a certificate of it, client "robot" is SUBJECT's (a URI), tokens are JWTs of
-this server bound to the certificate; those of /unbound and /foreign are not, /opaque's say nothing, /long's last a day.
+this server bound to the certificate (client "robot2" is SUBJECT2's); those of /unbound and /foreign are not, /opaque's say nothing, /long's last a day.
 /introspect tells what a token is, /resource wants its certificate. OAUTH_TLS=1.1, 1.2: that version of TLS and no other.
 The rest answers as no token endpoint should.
 One line of standard output for each request: path, status, length of what came.
@@ -31,7 +31,8 @@ from oauthlib.oauth2 import RequestValidator, TokenEndpoint, UnsupportedGrantTyp
 from oauthlib.oauth2.rfc6749.grant_types.base import GrantTypeBase
 
 PORT, CERT, KEY, ISSUER, CA_FILE, AUDIENCE, *MORE = sys.argv[1:]
-CLIENT_CA, SUBJECT = (MORE + ["", ""])[:2]
+CLIENT_CA, SUBJECT, SUBJECT2 = (MORE + ["", "", ""])[:3]
+CLIENTS = {"robot": SUBJECT, "robot2": SUBJECT2}
 URN = "urn:ietf:params:oauth:"
 EXCHANGE, BEARER = URN + "grant-type:token-exchange", URN + "grant-type:jwt-bearer"
 owners = {}  # of the tokens that were given
@@ -105,14 +106,14 @@ class AssertionGrant(GrantTypeBase):
             return member("assertion")
         if request.grant_type != "client_credentials":
             raise UnsupportedGrantTypeError(request=request)
-        if member("client_assertion_type") != URN + "client-assertion-type:jwt-bearer" or request.client_id != "robot":
+        if member("client_assertion_type") != URN + "client-assertion-type:jwt-bearer" or request.client_id not in CLIENTS:
             raise InvalidClientError(description="no such client", request=request)
         return member("client_assertion")
 
     def certificate_user(self, request):
         """RFC 8705 §2.1, with the metadata tls_client_auth_san_uri."""
         found = uris(base64.b64decode(request.headers["peer"]))
-        if request.client_id != "robot" or SUBJECT not in found:
+        if CLIENTS.get(request.client_id, "") not in found:
             raise InvalidClientError(description=f"client {request.client_id} is not {found[0]}", request=request)
         return found[0]
 

@@ -58,9 +58,9 @@ static enum att_rc reply(const struct att_buf *bytes, struct att_buf *ret, struc
 {
     struct apiclient_call *call = NULL;
     struct att_slice sent = {0}, message = {0};
-    assert_int_equal(
-        apiclient_call_new("/attestd.v1.Signer/Chain", true, ATT_SLICE_LIT("hello"), &call, NULL),
-        ATT_OK);
+    assert_int_equal(apiclient_call_new("/attestd.v1.Signer/Chain", APICLIENT_SPIFFE,
+                                        ATT_SLICE_LIT("hello"), &call, NULL),
+                     ATT_OK);
     do {
         assert_int_equal(apiclient_call_send(call, &sent, NULL), ATT_OK);
     } while (sent.len);
@@ -204,7 +204,7 @@ static void test_socket(void **state)
     att_autobuf got = {0};
     struct att_err err = {0};
     assert_int_equal(
-        apiclient_unary("/nowhere/api.sock", "/a/b", false, ATT_SLICE(NULL, 0), &got, &err),
+        apiclient_unary("/nowhere/api.sock", "/a/b", 0, ATT_SLICE(NULL, 0), &got, NULL, &err),
         ATT_E_UNREACHABLE);
     assert_int_equal(err.domain, ATT_DOM_ERRNO);
 }
@@ -226,8 +226,9 @@ static void test_no_answer(void **state)
     assert_int_equal(listen(listener, 0), 0);
     assert_int_equal(connect(waits, (const struct sockaddr *)&at, sizeof at), 0); /* all there is */
     int64_t begin = att_boottime_ms();
-    assert_int_equal(apiclient_unary(at.sun_path, "/a/B", false, ATT_SLICE(NULL, 0), &reply, &err),
-                     ATT_E_TIMEOUT);
+    assert_int_equal(
+        apiclient_unary(at.sun_path, "/a/B", 0, ATT_SLICE(NULL, 0), &reply, NULL, &err),
+        ATT_E_TIMEOUT);
     assert_true(att_boottime_ms() - begin < 2 * APICLIENT_TIMEOUT_MS);
     close(waits);
     close(listener);
@@ -257,16 +258,35 @@ static void test_chain_refused(void **state)
     }
 }
 
-/* An RSA key signs requests, but no TLS handshakes. */
-static void test_rsa_key(void **state)
+/* Whether a token was in attestd's memory: one that says nothing of it was not. */
+static void test_kept(void **state)
 {
     (void)state;
-    const struct apiclient_agent agent = {.type = APICLIENT_RSA};
-    EVP_PKEY *key = NULL;
-    struct att_err err = {0};
-    assert_int_equal(apiclient_key(&agent, &key, &err), ATT_E_UNSUPPORTED);
-    assert_string_equal(err.reason, "keyType");
-    assert_null(key);
+    static const struct {
+        const char *name, *value;
+        bool kept;
+    } rows[] = {{"attestd-kept", "true", true},
+                {"attestd-kept", "yes", false},
+                {"attestd-keptx", "true", false}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        att_autobuf bytes = {0};
+        struct apiclient_call *call = NULL;
+        struct att_slice sent = {0};
+        const char *const pairs[] = {
+            ":status",     "200", "content-type", "application/grpc", rows[i].name,
+            rows[i].value, NULL};
+        assert_int_equal(apiclient_call_new("/a/b", APICLIENT_SPIFFE | APICLIENT_FRESH,
+                                            ATT_SLICE_LIT("hello"), &call, NULL),
+                         ATT_OK);
+        do {
+            assert_int_equal(apiclient_call_send(call, &sent, NULL), ATT_OK);
+        } while (sent.len);
+        begin(&bytes);
+        headers(&bytes, 0, pairs);
+        assert_int_equal(apiclient_call_recv(call, att_buf_slice(&bytes), NULL), ATT_OK);
+        assert_int_equal(apiclient_call_kept(call), rows[i].kept);
+        apiclient_call_free(call);
+    }
 }
 
 int main(void)
@@ -275,6 +295,6 @@ int main(void)
         cmocka_unit_test(test_statuses),  cmocka_unit_test(test_no_reply),
         cmocka_unit_test(test_messages),  cmocka_unit_test(test_socket),
         cmocka_unit_test(test_no_answer), cmocka_unit_test(test_chain_refused),
-        cmocka_unit_test(test_rsa_key)};
+        cmocka_unit_test(test_kept)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

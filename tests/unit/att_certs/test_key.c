@@ -179,7 +179,7 @@ static EVP_PKEY *make_elsewhere(struct elsewhere *e)
     EVP_PKEY *key = NULL;
     memset(e, 0, sizeof *e);
     assert_ok(certs_key_generate(&e->key, err));
-    struct certs_signer signer = {sign_elsewhere, release_elsewhere, e};
+    struct certs_signer signer = {.sign = sign_elsewhere, .release = release_elsewhere, .user = e};
     assert_ok(certs_key_remote_new(e->key, &signer, &key, err));
     return key;
 }
@@ -215,7 +215,7 @@ static void test_remote_refuses(void **state)
     temp_remove(dir);
 
     EVP_PKEY *p384 = EVP_EC_gen("P-384");
-    struct certs_signer signer = {sign_elsewhere, release_elsewhere, &e};
+    struct certs_signer signer = {.sign = sign_elsewhere, .release = release_elsewhere, .user = &e};
     assert_int_equal(certs_key_remote_new(p384, &signer, &none, NULL), ATT_E_PARSE);
     signer.sign = NULL;
     assert_int_equal(certs_key_remote_new(e.key, &signer, &none, NULL), ATT_E_INVAL);

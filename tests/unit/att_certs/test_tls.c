@@ -88,7 +88,7 @@ static enum att_rc never_sign(void *user, struct att_slice digest, struct att_bu
 static EVP_PKEY *held_elsewhere(EVP_PKEY *key, bool broken)
 {
     EVP_PKEY *remote = NULL;
-    struct certs_signer signer = {broken ? never_sign : sign_with, NULL, key};
+    struct certs_signer signer = {.sign = broken ? never_sign : sign_with, .user = key};
     assert_ok(certs_key_remote_new(key, &signer, &remote, err));
     return remote;
 }

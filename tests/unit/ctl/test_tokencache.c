@@ -9,6 +9,7 @@
 
 #include "attestd/base/io.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,9 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
-    char link[64];
+    char link[80];
+    snprintf(link, sizeof link, "%s.lock", path);
+    (void)unlink(link);
     snprintf(link, sizeof link, "%s/link", dir);
     (void)unlink(link);
     (void)unlink(path);
@@ -134,9 +137,76 @@ static void test_saved_and_loaded(void **state)
     tokencache_done(&cache);
 }
 
+/* What others may have written is not taken away. */
+static void test_removed(void **state)
+{
+    (void)state;
+    struct tokencache cache = {.issued_at = 100, .expires_at = 200};
+    struct att_err err = {0};
+    (void)unlink(path);
+    assert_int_equal(tokencache_remove(path, &err), ATT_OK);
+    put("somebody's notes", 0600);
+    assert_int_equal(tokencache_remove(path, &err), ATT_E_DENIED);
+    assert_string_equal(err.reason, "cacheFile");
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(tokencache_remove(path, NULL), ATT_E_DENIED);
+    put("{}", 0640);
+    assert_int_equal(tokencache_remove(path, NULL), ATT_E_DENIED);
+    (void)unlink(path);
+    att_buf_put_str(&cache.token, "t");
+    assert_int_equal(tokencache_save(path, key, &cache, NULL), ATT_OK);
+    assert_int_equal(tokencache_remove(path, &err), ATT_OK);
+    assert_int_equal(access(path, F_OK), -1);
+    tokencache_done(&cache);
+}
+
+static void lock_fails(const char *of, enum att_rc rc, const char *reason, const char *words)
+{
+    struct att_err err = {0};
+    int fd = -1;
+    assert_int_equal(tokencache_lock(of, 50, &fd, &err), rc);
+    assert_string_equal(err.reason, reason);
+    if (!strstr(err.msg, words)) {
+        fail_msg("\"%s\" is not in: %s", words, err.msg);
+    }
+    assert_int_equal(fd, -1);
+}
+
+static void test_locked(void **state)
+{
+    (void)state;
+    char lock[80], absent[80];
+    struct stat st;
+    att_autofd one = -1, two = -1;
+    snprintf(lock, sizeof lock, "%s.lock", path);
+    snprintf(absent, sizeof absent, "%s/none/cache", dir);
+    lock_fails(absent, ATT_E_IO, "cacheLock", "No such file");
+    assert_int_equal(symlink("/etc/hostname", lock), 0);
+    lock_fails(path, ATT_E_DENIED, "cacheFile", "found a link");
+    assert_int_equal(unlink(lock), 0);
+    assert_int_equal(mkfifo(lock, 0600), 0);
+    lock_fails(path, ATT_E_DENIED, "cacheFile", "of this user's own");
+    assert_int_equal(unlink(lock), 0);
+    if (geteuid() == 0) {
+        int made = open(lock, O_CREAT | O_WRONLY, 0666);
+        assert_true(made >= 0 && fchown(made, 1, 1) == 0);
+        close(made);
+        lock_fails(path, ATT_E_DENIED, "cacheFile", "of this user's own");
+        assert_int_equal(unlink(lock), 0);
+    }
+    assert_int_equal(tokencache_lock(path, 0, &one, NULL), ATT_OK);
+    assert_int_equal(stat(lock, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    lock_fails(path, ATT_E_TIMEOUT, "cacheLock", "another process holds it");
+    att_close(&one);
+    assert_int_equal(tokencache_lock(path, 0, &two, NULL), ATT_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused), cmocka_unit_test(test_form),
-                                       cmocka_unit_test(test_saved_and_loaded)};
+                                       cmocka_unit_test(test_saved_and_loaded),
+                                       cmocka_unit_test(test_removed),
+                                       cmocka_unit_test(test_locked)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

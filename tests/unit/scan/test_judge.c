@@ -696,6 +696,70 @@ static void test_cost(void **state)
     free(text);
 }
 
+/* Keystores as OpenSSL and keytool write them (of keys made for this). */
+static size_t store(const char *name, uint8_t *ret, size_t room)
+{
+    char path[512];
+    const char *source = getenv("ATT_SOURCE_DIR");
+    snprintf(path, sizeof path, "%s/tests/fuzz/corpus/fuzz_scan__store/%s", source ? source : ".",
+             name);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    size_t len = fread(ret, 1, room, file);
+    fclose(file);
+    assert_true(len > 0 && len < room);
+    return len;
+}
+
+static void test_store(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        enum scan_kind kind;
+        enum scan_confidence confidence;
+    } all[] = {
+        /* no private key in them */
+        {"certs-clear.p12", SCAN_NONE, SCAN_NO},
+        {"t.jks", SCAN_NONE, SCAN_NO},
+        {"t.jceks", SCAN_NONE, SCAN_NO},
+        /* nobody knows without the password */
+        {"certs.p12", SCAN_KEYSTORE, SCAN_LOW},
+        {"shrouded.p12", SCAN_KEYSTORE, SCAN_HIGH},
+        {"k.jks", SCAN_KEYSTORE, SCAN_HIGH},
+        {"s.jceks", SCAN_KEYSTORE, SCAN_HIGH},
+        {"clear.p12", SCAN_PRIVATE_KEY, SCAN_HIGH},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        uint8_t bytes[4096];
+        size_t len = store(all[i].name, bytes, sizeof bytes);
+        struct scan_verdict v = scan_shape_store(ATT_SLICE(bytes, len));
+        if (v.kind != all[i].kind || v.confidence != all[i].confidence) {
+            fail_msg("%s: %s %d", all[i].name, scan_kind_id(v.kind), (int)v.confidence);
+        }
+        v = scan_judge(ATT_SLICE(bytes, 0), ATT_SLICE(bytes, len));
+        assert_int_equal(v.kind, all[i].kind);
+        /* cut short: in memory of exactly its size, so that a read behind it is seen */
+        for (size_t n = 0; n < len; n++) {
+            uint8_t *cut = malloc(n ? n : 1);
+            memcpy(cut, bytes, n);
+            v = scan_shape_store(ATT_SLICE(cut, n));
+            assert_true((v.kind == SCAN_NONE) == (v.confidence == SCAN_NO));
+            free(cut);
+        }
+        assert_true(scan_is_store(ATT_SLICE(bytes, len)));
+        bytes[0] ^= 1; /* another file */
+        assert_false(scan_is_store(ATT_SLICE(bytes, len)));
+        assert_int_equal(scan_shape_store(ATT_SLICE(bytes, len)).kind, SCAN_NONE);
+    }
+    uint8_t other[128] = {0x30, 0x7e, 2, 1, 0}; /* a sequence, but of another version */
+    assert_int_equal(scan_shape_store(ATT_SLICE_ARRAY(other)).kind, SCAN_NONE);
+    uint8_t ber[128] = {0x30, 0x80, 2, 1, 3, 0x30, 0x80};
+    assert_int_equal(scan_shape_store(ATT_SLICE_ARRAY(ber)).confidence, SCAN_MEDIUM);
+    uint8_t java[16] = {0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 3}; /* a version that there is not */
+    assert_int_equal(scan_shape_store(ATT_SLICE_ARRAY(java)).kind, SCAN_NONE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -705,7 +769,7 @@ int main(void)
         cmocka_unit_test(test_urls),      cmocka_unit_test(test_names),
         cmocka_unit_test(test_by_name),   cmocka_unit_test(test_fields),
         cmocka_unit_test(test_shown),     cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_cost),
+        cmocka_unit_test(test_cost),      cmocka_unit_test(test_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

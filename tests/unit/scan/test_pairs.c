@@ -210,6 +210,25 @@ static void test_others(void **state)
     text(SCAN_WHOLE, "abc\n", "||abc\n@0\n");
 }
 
+static void test_history(void **state)
+{
+    (void)state;
+    text(SCAN_HISTORY, "ls -l\nexport A=\"x y\"\n",
+         "history||ls@1\nhistory||-l@1\nhistory||export@2\nhistory|A|x y@2\n");
+    text(SCAN_HISTORY, ": 1700000000:0;A=1 cmd\n: not;one\n",
+         "history|A|1@1\nhistory||cmd@1\nhistory||:@2\nhistory||not;one@2\n");
+    text(SCAN_HISTORY, "- cmd: curl --key k\n  when: 1700000000\n",
+         "history||curl@1\nhistory||--key@1\nhistory|--key|k@1\n"
+         "history||when:@2\nhistory||1700000000@2\n");
+    text(SCAN_HISTORY, "#1700000000\na\n", "history||#1700000000@1\nhistory||a@2\n");
+    /* a quote that nothing closes ends with its line */
+    text(SCAN_HISTORY, "echo 'a\nB=2", "history||echo@1\nhistory||a@1\nhistory|B|2@2\n");
+    text(SCAN_HISTORY, "sh -c 'X=1 true'\n",
+         "history||sh@1\nhistory||-c@1\nhistory|X|1 true@1\nhistory|X|1@1\nhistory||true@1\n");
+    text(SCAN_HISTORY, "\n\n", "");
+    text(SCAN_HISTORY, "", "");
+}
+
 static void test_process(void **state)
 {
     (void)state;
@@ -231,6 +250,7 @@ int main(void)
         cmocka_unit_test(test_unit),    cmocka_unit_test(test_ini),
         cmocka_unit_test(test_yaml),    cmocka_unit_test(test_json),
         cmocka_unit_test(test_others),  cmocka_unit_test(test_process),
+        cmocka_unit_test(test_history),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

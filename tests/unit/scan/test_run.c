@@ -267,7 +267,74 @@ static void test_homes(void **state)
     skipped(SCAN_SKIP_OUTSIDE, 1);
 }
 
+static void test_keys_and_history(void **state)
+{
+    (void)state;
+    uint8_t bytes[4096];
+    const char *source = getenv("ATT_SOURCE_DIR");
+    char path[512];
+    static const char *const stores[] = {"shrouded.p12", "k.jks", "certs-clear.p12"};
+    static const char *const places[] = {"/home/bob/own.p12", "/home/bob/.ssh/store",
+                                         "/home/bob/roots.p12"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/tests/fuzz/corpus/fuzz_scan__store/%s",
+                 source ? source : ".", stores[i]);
+        FILE *file = fopen(path, "rb");
+        assert_non_null(file);
+        size_t len = fread(bytes, 1, sizeof bytes, file);
+        fclose(file);
+        put(places[i], (const char *)bytes, len);
+    }
+    text("/home/bob/tls.key", "-----BEGIN PRIVATE KEY-----\n"
+                              "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\n");
+    text("/home/bob/.bash_history", "ls\nexport B_TOKEN=" TOKEN "\ncurl --api-key " OTHER " h\n");
+    text("/etc/app/tls.key", "-----BEGIN PRIVATE KEY-----\n"
+                             "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\n");
+    run();
+    expect("/home/bob/own.p12", "-", 0, SCAN_KEYSTORE, "");
+    expect("/home/bob/.ssh/store", "-", 0, SCAN_KEYSTORE, ""); /* whatever its name */
+    assert_null(find("/home/bob/roots.p12", "-"));
+    skipped(SCAN_SKIP_BINARY, 0);
+    expect("/home/bob/tls.key", "-", 1, SCAN_PRIVATE_KEY, "");
+    expect("/etc/app/tls.key", "-", 1, SCAN_PRIVATE_KEY, "");
+    expect("/home/bob/.bash_history", "B_TOKEN", 2, SCAN_GENERIC, "");
+    expect("/home/bob/.bash_history", "--api-key", 3, SCAN_GENERIC, "");
+    assert_int_equal(find("/home/bob/.bash_history", "B_TOKEN")->source, SCAN_SRC_HISTORY);
+}
+
 /* ---- hostile files ---- */
+
+/* A home whose files take their time takes it from nobody else. */
+static void test_slow_home(void **state)
+{
+    (void)state;
+    char path[64];
+    char *large = malloc(1 << 17);
+    memset(large, 'x', 1 << 17);
+    for (size_t i = 0; i < (1 << 17); i += 64) {
+        large[i] = '\n';
+    }
+    for (int i = 0; i < 40; i++) {
+        snprintf(path, sizeof path, "/home/bob/.ssh/big%02d", i);
+        put(path, large, 1 << 17);
+    }
+    free(large);
+    text("/home/bob/.vault-token", TOKEN "\n");
+    text("/home/carol/.vault-token", TOKEN "\n");
+    text("/home/bob/.zshrc", "B_TOKEN=" TOKEN "\n");
+    const struct scan_options options = {.root = root, .homes = true, .home_ms = 1};
+    scan_findings_done(&found);
+    assert_int_equal(scan_run(&options, &found, NULL), ATT_OK);
+    assert_true(found.skipped[SCAN_SKIP_MANY].n >= 20);
+    assert_true(found.looked.files < 30);
+    assert_false(scan_findings_complete(&found));
+    expect("/home/carol/.vault-token", "vault-token", 0, SCAN_VAULT, "");
+    run(); /* a minute is enough */
+    skipped(SCAN_SKIP_MANY, 0);
+    assert_true(found.looked.files >= 43);
+    expect("/home/bob/.vault-token", "vault-token", 0, SCAN_VAULT, "");
+    expect("/home/bob/.zshrc", "B_TOKEN", 1, SCAN_GENERIC, "");
+}
 
 static void test_links(void **state)
 {
@@ -541,6 +608,8 @@ int main(void)
         TREE(test_merge),
         TREE(test_folders_without_end),
         TREE(test_dropins_without_end),
+        TREE(test_keys_and_history),
+        TREE(test_slow_home),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,6 +60,8 @@ static void test_headers_refused_one_by_one(void **state)
         {"content-type", "application/grpcx", GRPC_HEADERS_HTTP, 415, "the content-type is not "},
         {"te", NULL, GRPC_HEADERS_REFUSED, GRPC_INTERNAL, "te: trailers is missing"},
         {"grpc-timeout", "1", GRPC_HEADERS_REFUSED, GRPC_INTERNAL, "grpc-timeout has not its form"},
+        {"attestd-fresh", "true", GRPC_HEADERS_OK, 0, ""},
+        {"attestd-fresh", "yes", GRPC_HEADERS_REFUSED, GRPC_INVALID_ARGUMENT, "attestd-fresh: exp"},
         {"grpc-encoding", "gzip", GRPC_HEADERS_REFUSED, GRPC_UNIMPLEMENTED, "grpc-encoding: only"},
         {":path", NULL, GRPC_HEADERS_MALFORMED, 0, ":method, :scheme or :path is missing"},
         {":scheme", "ftp", GRPC_HEADERS_MALFORMED, 0, ":scheme is neither"},
