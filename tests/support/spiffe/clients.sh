@@ -65,7 +65,7 @@ clients_refused() {
     ok "an agent whose key is in the TPM is given none, nobody's agent nothing: PERMISSION_DENIED, and the library tells the reason"
 }
 
-# clients_watched N: FetchX509SVID, and a source that has each of N rotations.
+# clients_watched N: FetchX509SVID, and a source that has each of N rotations, and the one after a restart of spiffed.
 clients_watched() {
     local n before
     answered() { answer $user svid && [ "$(got .serial)" = "$(serial_of alpha)" ]; }
@@ -81,8 +81,13 @@ clients_watched() {
         last_is watch .verified true || { cat "$dir/log/watch.log"; job_fail "rotation $n: does not verify"; }
     done
     [ "$(jq -r .serial "$dir/log/watch.log" | sort -u | wc -l)" -gt "$1" ] || { cat "$dir/log/watch.log"; job_fail "$1 rotations"; }
+    job_stop spiffed
+    job_start_spiffed
+    before=$(serial_of alpha)
+    ctl agent rotate alpha > /dev/null
+    wait_for 90 other_one || { cat "$dir/log/watch.log"; job_fail "after a restart of spiffed"; }
     job_stop watch KILL
-    ok "X509-SVID once and by a source, which had each of $1 rotations and verifies them by its own roots"
+    ok "X509-SVID once and by a source, which had each of $1 rotations, and the next one after spiffed's restart; it verifies them by its own roots"
 }
 
 # clients_tokens: JWT-SVIDs minted, judged here and there, refused; bundles of both kinds.
