@@ -28,7 +28,7 @@ chmod 755 "$helper"
 # shellcheck disable=SC2034 # for clients.sh
 client=("$helper" -config)
 status=0
-trap 'status=$?; for one in helper refused user; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
+trap 'status=$?; job_stop helper KILL; job_stop refused KILL; job_stop user KILL; set +e; (exit $status); job_cleanup' EXIT
 clients_world
 
 # place NAME USER LINE…: a folder of USER's and its configuration in place/NAME.conf
@@ -42,7 +42,7 @@ place() {
 }
 install -d -m 755 "$dir/place"
 x509=('svid_file_name = "svid.pem"' 'svid_key_file_name = "key.pem"' 'svid_bundle_file_name = "bundle.pem"')
-jwt=('jwt_bundle_file_name = "jwks.json"' 'jwt_svids = [{jwt_audience = "'$api'", jwt_svid_file_name = "token"}]')
+jwt=('jwt_bundle_file_name = "jwks.json"' "jwt_svids = [{jwt_audience = \"$api\", jwt_svid_file_name = \"token\"}]")
 once() { # once NAME USER: runs it without its daemon
     timeout 90 setpriv --reuid "$2" --regid "$2" --clear-groups "$helper" -config "$dir/place/$1.conf" -daemon-mode=false > "$dir/tmp/once" 2>&1
 }
