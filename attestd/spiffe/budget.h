@@ -14,8 +14,8 @@
  * reads the answers, with the frames that his library adds, may do so as he may make calls. */
 #define GRPC_BUDGET_ANSWER 6
 
-/* What one frame costs. A cancelled call (RST_STREAM) is normal now and then; two hundred at once
- * are CVE-2023-44487. */
+/* What one frame costs. A call that is cancelled (RST_STREAM) before it had a message is normal now
+ * and then; two hundred at once are CVE-2023-44487. After a message it costs nothing. */
 #define GRPC_COST_CALL     1 /* an answered one brings more back */
 #define GRPC_COST_MESSAGE  4 /* after the first of a call; an answer pays for it */
 #define GRPC_COST_RESET    5

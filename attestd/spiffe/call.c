@@ -197,6 +197,7 @@ static ssize_t read_answer(nghttp2_session *session, int32_t stream, uint8_t *bu
         call->sent += take;
         len += take;
         if (call->sent == call->now->len) {
+            call->delivered = true;
             next_message(call);
         } else {
             call->waiting_since_ms = att_boottime_ms();

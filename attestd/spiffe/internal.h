@@ -20,13 +20,14 @@ struct grpc_call {
     struct grpc_headers headers;
     const struct grpc_method *method;
     struct grpc_inbox inbox;
-    bool begun;    /* the handler has seen it */
-    bool counted;  /* the handler's end is to be called */
-    bool refused;  /* the handler's begin was false */
-    bool answered; /* response headers are submitted */
-    bool finished; /* status is set */
-    bool deferred; /* libnghttp2 waits for resume_data */
-    bool done;     /* trailers are submitted */
+    bool begun;     /* the handler has seen it */
+    bool counted;   /* the handler's end is to be called */
+    bool refused;   /* the handler's begin was false */
+    bool answered;  /* response headers are submitted */
+    bool finished;  /* status is set */
+    bool deferred;  /* libnghttp2 waits for resume_data */
+    bool done;      /* trailers are submitted */
+    bool delivered; /* a whole message went to libnghttp2 */
     bool kept;     /* attestd-kept is to be said */
     bool remote_ended;
     enum grpc_status status;

@@ -25,7 +25,9 @@ ATT_PACKAGES_VALGRIND=(valgrind)
 ATT_PACKAGES_INTEROP=(nginx-light default-jdk-headless nodejs openssh-server golang-go
     golang-github-thalesignite-crypto11-dev golang-golang-x-mod-dev
     certbot lego uacme dehydrated acme-tiny)
-ATT_PACKAGES_INTEROP_MAYBE=(golang-github-spiffe-go-spiffe-dev npm) # 13; both
+ATT_PACKAGES_INTEROP_MAYBE=(golang-github-spiffe-go-spiffe-dev npm python3-venv maven) # 13; the rest both
+# The clients of api.sock that the gate runs in its Debian 13 (scripts/fresh --interop).
+ATT_PACKAGES_INTEROP_FRESH=(golang-go golang-github-spiffe-go-spiffe-dev nodejs)
 # On a host with a TPM, tpm2-abrmd is a service that takes it: for CI and throw-away systems only; without it
 # its test skips. systemd and apparmor bring the tools that test_units asks. The last line: who drives the ACME server.
 ATT_PACKAGES_CI=(tpm2-abrmd libtss2-tcti-tabrmd0 dbus-daemon systemd apparmor

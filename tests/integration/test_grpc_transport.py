@@ -266,7 +266,24 @@ def abuse():
         peer.try_send(frame(HEADERS, END_HEADERS, stream, peer.encoder.encode(request("/t.T/Never"))) +
                       frame(RST, 0, stream, struct.pack(">I", 8)))
     cut("rapid reset", peer, "a flood of small frames or resets")
-    print("ok: floods of SETTINGS, PING, PRIORITY, empty DATA, and the rapid reset: cut")
+    # Whoever takes a stream's first message and cancels it, as SPIFFE libraries fetch once, may do so as fast as he can, with
+    # the WINDOW_UPDATE that his library adds.
+    peer = Peer()
+    for _ in range(3000):
+        stream = peer.call(request("/t.T/Once"))
+        while True:
+            one = peer.frame()
+            need(one is not None, "cut for what a library does")
+            if one[0] == HEADERS:
+                peer.decoder.decode(one[3])
+            if one[0] == DATA and one[2] == stream:
+                break
+        peer.send(frame(WINDOW, 0, 0, struct.pack(">I", len(one[3]))) + frame(RST, 0, stream, struct.pack(">I", 8)))
+    need(status_of(peer.unary(request()))[0] == "0", "the connection goes on")
+    for _ in range(1000):  # a stream is reset once: those after it cost what they cost
+        peer.try_send(frame(RST, 0, stream, struct.pack(">I", 8)))
+    cut("the same stream again", peer, "a flood of small frames or resets")
+    print("ok: floods of SETTINGS, PING, PRIORITY, empty DATA, and the rapid reset: cut; resets after a message: not")
     peer = Peer()
     block = peer.encoder.encode(request())
     peer.try_send(frame(HEADERS, 0, 1, block[:1]) + b"".join(frame(CONTINUATION, 0, 1, b"") for _ in range(5)))

@@ -43,6 +43,19 @@ else
 fi
 chmod 755 "$program"
 
+# The protocol that the other tests' clients are generated from is the one that go-spiffe has.
+published=$packaged/proto/spiffe/workload
+[ -d "$published" ] || published=$("$go" env GOMODCACHE 2> /dev/null)/github.com/spiffe/go-spiffe/v2@$what/proto/spiffe/workload
+if [ -r "$published/workload.proto" ] && command -v protoc > /dev/null && /usr/bin/python3 -c 'import google.protobuf' 2> /dev/null; then
+    protoc -I "$published" --descriptor_set_out="$dir/tmp/published" "$published/workload.proto"
+    protoc -I "$ATT_SOURCE_DIR/tests/support/spiffe" --descriptor_set_out="$dir/tmp/ours" "$ATT_SOURCE_DIR/tests/support/spiffe/workload.proto"
+    /usr/bin/python3 "$ATT_SOURCE_DIR/tests/support/spiffe/published.py" "$dir/tmp/ours" "$dir/tmp/published" > "$dir/tmp/differs" ||
+        { cat "$dir/tmp/differs"; job_fail "workload.proto is not the published one"; }
+    ok "workload.proto of the tests: $(cat "$dir/tmp/differs")"
+else
+    echo "left out: $what has no workload.proto here, or there is no protoc"
+fi
+
 user=62001 peer=62002 other=62003 tpm_user=62004 stranger=62005
 socket=$dir/run/public/api.sock
 domain=spiffe://bank.example api=https://api.example
@@ -100,8 +113,13 @@ for n in 1 2 3; do
     last_is watch .verified true || { cat "$dir/log/watch.log"; job_fail "rotation $n: does not verify"; }
 done
 [ "$(jq -r .serial "$dir/log/watch.log" | sort -u | wc -l)" -ge 4 ] || { cat "$dir/log/watch.log"; job_fail "three rotations"; }
+job_stop spiffed
+job_start_spiffed
+before=$(serial_of alpha)
+ctl agent rotate alpha > /dev/null
+wait_for 90 other_one || { cat "$dir/log/watch.log"; job_fail "after a restart of spiffed"; }
 job_stop watch KILL
-ok "FetchX509SVID; X509Source had each of three rotations, and verifies them"
+ok "FetchX509SVID; X509Source had each of three rotations, and the next one after spiffed's restart, and verifies them"
 
 # ---- mutual TLS ----
 job_start_spiffe serve $peer serve $domain/agent/alpha

@@ -12,7 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { ECHO, MANY, NEVER, MARKED, LATEST, EACH, SECRET };
+enum { ECHO, MANY, NEVER, MARKED, LATEST, EACH, SECRET, ONCE };
 
 static const struct grpc_method methods[] = {
     {"/t.T/Echo", GRPC_UNARY, NULL, ECHO},
@@ -20,6 +20,7 @@ static const struct grpc_method methods[] = {
     {"/t.T/Never", GRPC_SERVER_STREAM, NULL, NEVER},
     {"/t.T/Marked", GRPC_UNARY, "mark.example", MARKED},
     {"/t.T/Latest", GRPC_SERVER_STREAM, NULL, LATEST},
+    {"/t.T/Once", GRPC_SERVER_STREAM, NULL, ONCE},
     {"/t.T/Each", GRPC_BIDI, NULL, EACH},
     {"/t.T/Secret", GRPC_BIDI, NULL, SECRET},
     {NULL, GRPC_UNARY, NULL, 0},
@@ -129,6 +130,9 @@ static void request(void *user, struct grpc_call *call, const struct grpc_method
         return;
     case LATEST:
         latest = call;
+        return;
+    case ONCE: /* and then nothing */
+        send_text(call, message.ptr, message.len);
         return;
     case SECRET: /* "no": it ends, refused; "ok": it ends; else a secret, so many kB, all letters s
                   */
