@@ -288,15 +288,44 @@ static void test_signature(void **state)
 
 /* ---- a server on a socket ---- */
 
-/* Serves one connection: after the client's first bytes the first of texts, and so on; then waits
- * for its end. "": ends it at once. */
+/* To each request the next of answers, over all connections; then it waits for the client's end. An
+ * empty answer ends the connection at once. */
 struct server {
     char path[64];
     int listener, connections, served;
-    const struct att_buf *answers; /* one for each read */
+    const struct att_buf *answers; /* one for each request */
     size_t n;
     pthread_t thread;
 };
+
+static bool take_all(int fd, uint8_t *bytes, size_t len)
+{
+    for (size_t got = 0; got < len;) {
+        ssize_t n = recv(fd, bytes + got, len - got, 0);
+        if (n <= 0) {
+            return false;
+        }
+        got += (size_t)n;
+    }
+    return true;
+}
+
+/* Up to the end of a request; false: the client has ended. */
+static bool take_request(int fd)
+{
+    uint8_t head[9], payload[4096];
+    for (;;) {
+        size_t len;
+        if (!take_all(fd, head, sizeof head) ||
+            (len = (size_t)head[1] << 8 | head[2]) > sizeof payload ||
+            !take_all(fd, payload, len)) {
+            return false;
+        }
+        if (head[3] == DATA && (head[4] & END_STREAM)) {
+            return true;
+        }
+    }
+}
 
 static void *serve(void *arg)
 {
@@ -305,16 +334,17 @@ static void *serve(void *arg)
     for (int i = 0; i < server->connections; i++) {
         int fd = accept(server->listener, NULL, NULL);
         bool ended = false;
-        uint8_t bytes[4096];
+        uint8_t preface[24];
+        (void)take_all(fd, preface, sizeof preface);
         for (; at < server->n; at++) {
-            if (recv(fd, bytes, sizeof bytes, 0) <= 0 || !server->answers[at].len) {
+            if (!take_request(fd) || !server->answers[at].len) {
                 at++;
                 ended = true;
                 break;
             }
             (void)!write(fd, server->answers[at].ptr, server->answers[at].len);
         }
-        while (!ended && recv(fd, bytes, sizeof bytes, 0) > 0) {
+        while (!ended && take_request(fd)) {
         }
         close(fd);
         server->served++;
