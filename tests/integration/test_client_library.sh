@@ -13,17 +13,14 @@ spiffe_setup client.py cryptography workload.proto signer.proto health.proto
 user=62001 stranger=62003
 
 # ---- installed, and nothing else ----
-DESTDIR='' cmake --install "$bin/.." --prefix "$dir/prefix" > "$dir/tmp/install" 2>&1 || job_install=$?
-# Files of /etc go where the package has them: a plain user's install would stop there, this one is root's in a folder.
-[ -z "${job_install:-}" ] || { tail -n 5 "$dir/tmp/install"; job_fail "cmake --install"; }
-prefix=$dir/prefix
-pc=$(dirname "$(find "$prefix" -name libattest-client.pc)")
-lib=$(dirname "$pc")
-# Configured for another prefix: as a package's user would, pkg-config is told where it lies.
-export PKG_CONFIG_PATH=$pc
-flags=$(pkg-config --define-variable=prefix="$prefix" --define-variable=libdir="$lib" \
-    --define-variable=includedir="$prefix/include" --cflags --libs libattest-client)
-[ "$(pkg-config --modversion libattest-client)" = "$("$bin/attestctl" --version | awk '{print $NF}')" ] || job_fail "pkg-config's version"
+DESTDIR=$dir/root cmake --install "$bin/.." > "$dir/tmp/install" 2>&1 || { tail -n 5 "$dir/tmp/install"; job_fail "cmake --install"; }
+pc=$(find "$dir/root" -name libattest-client.pc)
+lib=$(dirname "$(dirname "$pc")")
+# As it would lie in the system, seen from outside of it.
+pkg() { PKG_CONFIG_SYSROOT_DIR=$dir/root PKG_CONFIG_PATH=$(dirname "$pc") pkg-config "$@" libattest-client; }
+prefix=$dir/root$(PKG_CONFIG_PATH=$(dirname "$pc") pkg-config --variable=prefix libattest-client)
+flags=$(pkg --cflags --libs)
+[ "$(pkg --modversion)" = "$("$bin/attestctl" --version | awk '{print $NF}')" ] || job_fail "pkg-config's version"
 examples=$prefix/share/doc/attestd/examples
 [ -f "$prefix/share/man/man3/libattest-client.3" ] || job_fail "no manual"
 # shellcheck disable=SC2086 # words
@@ -40,7 +37,7 @@ mkdir "$dir/python"
 protoc -I "$prefix/share/attestd/proto" --python_out "$dir/python" --grpc_out "$dir/python" \
     --plugin=protoc-gen-grpc="$(command -v grpc_python_plugin)" signer.proto
 cp "$examples/python/sign.py" "$dir/python/"
-chmod -R a+rX "$dir/python" "$dir/prefix" "$dir/sign"
+chmod -R a+rX "$dir/python" "$dir/root" "$dir/sign"
 ok "installed into a folder: pkg-config, header, manual, examples; a program in C and the modules for Python are made of these alone"
 
 job_make_tpm
