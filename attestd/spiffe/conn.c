@@ -5,6 +5,7 @@
 #include "attestd/base/hash.h"
 #include "attestd/base/io.h"
 #include "attestd/base/secret.h"
+#include "attestd/proc/listen.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -225,10 +226,15 @@ static ssize_t take_bytes(struct grpc_conn *conn, uint8_t *ret, size_t room, boo
                          .msg_control = control.bytes,
                          .msg_controllen = sizeof control.bytes};
     ssize_t got;
+    proc_linger_begin();
     do {
         got = recvmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (got < 0 && errno == EINTR);
+    proc_linger_end();
     *ret_foreign = got > 0 && !from_the_writer(conn, &msg);
+    if (got > 0 && (msg.msg_flags & MSG_CTRUNC)) { /* once for a connection: each may cost time */
+        grpc_conn_cut(conn, "it sends descriptors");
+    }
     return got;
 }
 
@@ -367,7 +373,7 @@ enum att_rc grpc_conn_new(const struct grpc_opts *opts, int fd, pid_t writer, vo
 {
     struct grpc_conn *conn = calloc(1, sizeof *conn);
     if (!conn) {
-        close(fd);
+        proc_close_client(&fd);
         return att_fail(err, ATT_E_NOMEM, "connection");
     }
     conn->opts = opts;
@@ -422,7 +428,7 @@ void grpc_conn_free(struct grpc_conn *conn)
     }
     wipe_out(conn, conn->out_len); /* what was not read any more */
     nghttp2_session_del(conn->session);
-    att_close(&conn->fd);
+    proc_close_client(&conn->fd);
     if (conn->user) {
         conn->opts->handler->closed(conn->user);
     }

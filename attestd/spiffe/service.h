@@ -45,6 +45,7 @@ enum job_kind {
     JOB_SDS_STREAM,
     JOB_SDS_FETCH,
     JOB_HEALTH,
+    JOB_HEALTH_WATCH,
     JOB_REFLECTION
 };
 
@@ -306,6 +307,10 @@ bool spiffed_export_key(struct job *job);
  * come again. */
 void spiffed_export_later(struct job *job, const struct att_err *err);
 void spiffed_export_done(struct job *job); /* wipes the key */
+
+/* ---- health.c ---- */
+void spiffed_health(struct job *job, struct att_slice message); /* Check, Watch */
+void spiffed_health_changed(struct spiffed *spiffed);           /* attestd is away, or back */
 
 /* ---- svid.c ---- */
 /* FetchX509SVID: the certificate with its key, for agents whose entry says "exportable". */
