@@ -152,11 +152,24 @@ static int on_close(nghttp2_session *session, int32_t stream, uint32_t code, voi
     return 0;
 }
 
+/* We reset a stream for what its client did there: as good as its own reset (CVE-2025-8671). Not
+ * REFUSED_STREAM, nor our CANCEL of what is not read. */
+static bool made_us_reset(const nghttp2_frame *frame)
+{
+    return frame->hd.type == NGHTTP2_RST_STREAM &&
+           (frame->rst_stream.error_code == NGHTTP2_PROTOCOL_ERROR ||
+            frame->rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR ||
+            frame->rst_stream.error_code == NGHTTP2_STREAM_CLOSED ||
+            frame->rst_stream.error_code == NGHTTP2_FRAME_SIZE_ERROR);
+}
+
 /* The answer is complete while the request is not: nothing more of it is wanted (RFC 9113 §8.1). */
 static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct grpc_call *call = frame->hd.stream_id ? call_of(session, frame->hd.stream_id) : NULL;
-    (void)user;
+    if (made_us_reset(frame)) {
+        (void)spend(user, GRPC_COST_RESET);
+    }
     if (call && !call->remote_ended && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) &&
         (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA)) {
         (void)nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, call->stream, NGHTTP2_NO_ERROR);
