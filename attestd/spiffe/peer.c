@@ -70,6 +70,10 @@ static const char *refusal(const struct spiffed *spiffed, struct share *share)
     if (share->connections >= spiffed->opts.per_uid_max) {
         return "too many connections of this user";
     }
+    if (!spiffed_leaves_room(share->connections, spiffed->connections,
+                             spiffed->opts.connections_max)) {
+        return "too many connections of this user beside those of others";
+    }
     if (!rate_take(&share->connects, UID_RATE, UID_BURST, att_boottime_ms())) {
         return "this user connects too fast";
     }

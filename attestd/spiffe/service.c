@@ -150,6 +150,11 @@ static bool take_request(struct job *job, struct att_slice message)
     return true;
 }
 
+bool spiffed_leaves_room(int64_t own, int64_t taken, int64_t all)
+{
+    return own < all - taken;
+}
+
 static void too_many(struct peer *peer)
 {
     unsigned left_out;
@@ -163,7 +168,8 @@ static void too_many(struct peer *peer)
 bool spiffed_begin(void *user)
 {
     struct peer *peer = user;
-    if (peer->share->calls >= UID_CALLS_MAX || peer->spiffed->calls >= CALLS_MAX) {
+    if (peer->share->calls >= UID_CALLS_MAX ||
+        !spiffed_leaves_room(peer->share->calls, peer->spiffed->calls, CALLS_MAX)) {
         too_many(peer);
         return false;
     }
@@ -175,7 +181,8 @@ bool spiffed_begin(void *user)
 bool spiffed_has_room(const struct job *job)
 {
     const struct peer *peer = job->peer;
-    return peer->share->waits < UID_WAITS_MAX && peer->spiffed->waits < WAITS_MAX;
+    return peer->share->waits < UID_WAITS_MAX &&
+           spiffed_leaves_room(peer->share->waits, peer->spiffed->waits, WAITS_MAX);
 }
 
 void spiffed_waits(void *user, int64_t bytes)

@@ -19,6 +19,8 @@ streams.py sign SOCKET NAME: a signature, asked for under this name.
 streams.py linger SOCKET: connections that send a TCP socket along, which nobody but the receiver has any more and whose
     close waits for a minute (SO_LINGER): read with the preface, or unread behind what is no HTTP/2; a JSON line of how
     many could be sent. Not over before a line on standard input.
+streams.py hold SOCKET N: N connections with a stream of Signer.Watch each; a JSON line of how many were answered; goes on
+    until standard input ends.
 streams.py idle SOCKET N: N connections that ask for nothing; "over" when all have been ended.
 """
 import array
@@ -285,6 +287,21 @@ def sign(path, name):
     print(json.dumps({"answered": len(one.answered), "ended": list(one.ended.values())}), flush=True)
 
 
+def hold(path, n):
+    connections = []
+    for _ in range(n):
+        try:
+            one = connect(path)
+            one.call()
+            connections.append(one)
+            while not one.over and not one.answered:
+                one.read()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused
+    print(json.dumps({"answered": sum(len(one.answered) for one in connections)}), flush=True)
+    sys.stdin.read()
+
+
 def idle(path, n):
     connections = []
     for _ in range(n):
@@ -310,6 +327,8 @@ if __name__ == "__main__":
         sign(*sys.argv[2:])
     elif sys.argv[1] == "linger":
         linger(sys.argv[2])
+    elif sys.argv[1] == "hold":
+        hold(sys.argv[2], int(sys.argv[3]))
     elif sys.argv[1] == "idle":
         idle(sys.argv[2], int(sys.argv[3]))
     elif sys.argv[1] == "reuse":
