@@ -3,11 +3,13 @@
 #include "attestd/base/io.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -109,4 +111,58 @@ void proc_listen_close(struct proc_listen *listening)
         unlink(listening->path);
     }
     att_close(&listening->fd);
+}
+
+/* ---- descriptors that clients send --------------------------------------------------------- */
+
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83 /* Linux 6.16, asm-generic/socket.h */
+#endif
+
+static bool by_signal; /* set before there are threads */
+
+static void on_alarm(int number)
+{
+    (void)number; /* that it came ends the wait */
+}
+
+enum att_rc proc_listen_no_descriptors(int listen_fd, struct att_err *err)
+{
+    const int off = 0;
+    if (setsockopt(listen_fd, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof off) == 0) {
+        return ATT_OK;
+    }
+    if (errno != ENOPROTOOPT) {
+        return att_fail_errno(err, ATT_E_IO, "SO_PASSRIGHTS");
+    }
+    struct sigaction action = {.sa_handler = on_alarm};
+    by_signal = true;
+    return sigaction(SIGALRM, &action, NULL) == 0 ? ATT_OK
+                                                  : att_fail_errno(err, ATT_E_IO, "SIGALRM");
+}
+
+/* Again and again: the first may come before the wait has begun. */
+static void set_alarm(suseconds_t ms)
+{
+    const struct itimerval every = {{0, ms * 1000}, {0, ms * 1000}};
+    if (by_signal) {
+        (void)setitimer(ITIMER_REAL, &every, NULL);
+    }
+}
+
+void proc_linger_begin(void)
+{
+    set_alarm(PROC_LINGER_MS);
+}
+
+void proc_linger_end(void)
+{
+    set_alarm(0);
+}
+
+void proc_close_client(int *fd)
+{
+    proc_linger_begin();
+    att_close(fd);
+    proc_linger_end();
 }

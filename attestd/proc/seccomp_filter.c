@@ -83,6 +83,7 @@ static const char *const common_calls[] = {
     "eventfd2",
     "timerfd_create",
     "timerfd_settime",
+    "setitimer",
     "timerfd_gettime",
     "nanosleep",
     "clock_nanosleep",

@@ -5,6 +5,7 @@
 #include "attestd/base/hash.h"
 #include "attestd/base/io.h"
 #include "attestd/base/secret.h"
+#include "attestd/proc/listen.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -158,11 +159,24 @@ static int on_close(nghttp2_session *session, int32_t stream, uint32_t code, voi
     return 0;
 }
 
+/* We reset a stream for what its client did there: as good as its own reset (CVE-2025-8671). Not
+ * REFUSED_STREAM, nor our CANCEL of what is not read. */
+static bool made_us_reset(const nghttp2_frame *frame)
+{
+    return frame->hd.type == NGHTTP2_RST_STREAM &&
+           (frame->rst_stream.error_code == NGHTTP2_PROTOCOL_ERROR ||
+            frame->rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR ||
+            frame->rst_stream.error_code == NGHTTP2_STREAM_CLOSED ||
+            frame->rst_stream.error_code == NGHTTP2_FRAME_SIZE_ERROR);
+}
+
 /* The answer is complete while the request is not: nothing more of it is wanted (RFC 9113 §8.1). */
 static int on_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct grpc_call *call = frame->hd.stream_id ? call_of(session, frame->hd.stream_id) : NULL;
-    (void)user;
+    if (made_us_reset(frame)) {
+        (void)spend(user, GRPC_COST_RESET);
+    }
     if (call && !call->remote_ended && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) &&
         (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA)) {
         (void)nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, call->stream, NGHTTP2_NO_ERROR);
@@ -234,10 +248,15 @@ static ssize_t take_bytes(struct grpc_conn *conn, uint8_t *ret, size_t room, boo
                          .msg_control = control.bytes,
                          .msg_controllen = sizeof control.bytes};
     ssize_t got;
+    proc_linger_begin();
     do {
         got = recvmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (got < 0 && errno == EINTR);
+    proc_linger_end();
     *ret_foreign = got > 0 && !from_the_writer(conn, &msg);
+    if (got > 0 && (msg.msg_flags & MSG_CTRUNC)) { /* once for a connection: each may cost time */
+        grpc_conn_cut(conn, "it sends descriptors");
+    }
     return got;
 }
 
@@ -376,7 +395,7 @@ enum att_rc grpc_conn_new(const struct grpc_opts *opts, int fd, pid_t writer, vo
 {
     struct grpc_conn *conn = calloc(1, sizeof *conn);
     if (!conn) {
-        close(fd);
+        proc_close_client(&fd);
         return att_fail(err, ATT_E_NOMEM, "connection");
     }
     conn->opts = opts;
@@ -431,7 +450,7 @@ void grpc_conn_free(struct grpc_conn *conn)
     }
     wipe_out(conn, conn->out_len); /* what was not read any more */
     nghttp2_session_del(conn->session);
-    att_close(&conn->fd);
+    proc_close_client(&conn->fd);
     if (conn->user) {
         conn->opts->handler->closed(conn->user);
     }

@@ -4,6 +4,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
 #include "attestd/base/log.h"
+#include "attestd/proc/listen.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -68,6 +69,10 @@ static const char *refusal(const struct spiffed *spiffed, struct share *share)
     }
     if (share->connections >= spiffed->opts.per_uid_max) {
         return "too many connections of this user";
+    }
+    if (!spiffed_leaves_room(share->connections, spiffed->connections,
+                             spiffed->opts.connections_max)) {
+        return "too many connections of this user beside those of others";
     }
     if (!rate_take(&share->connects, UID_RATE, UID_BURST, att_boottime_ms())) {
         return "this user connects too fast";
@@ -224,7 +229,7 @@ static enum att_rc welcome(struct spiffed *spiffed, int client, const struct ucr
 {
     struct peer *peer = calloc(1, sizeof *peer);
     if (!peer) {
-        close(client);
+        proc_close_client(&client);
         return att_fail(err, ATT_E_NOMEM, "connection");
     }
     *peer = (struct peer){.spiffed = spiffed,
@@ -235,7 +240,7 @@ static enum att_rc welcome(struct spiffed *spiffed, int client, const struct ucr
                           .idle_ms = att_boottime_ms()};
     enum att_rc rc = watch_process(peer, client, err);
     if (rc != ATT_OK) {
-        close(client);
+        proc_close_client(&client);
     } else {
         rc = grpc_conn_new(&spiffed->grpc, client, peer->pid, peer, &peer->conn, err);
     }
@@ -279,14 +284,14 @@ static void accepted(struct spiffed *spiffed, int client)
     spiffed->accepted++;
     if (getsockopt(client, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0 || cred.pid <= 0) {
         spiffed->refused++; /* another PID namespace that is not below ours */
-        close(client);
+        proc_close_client(&client);
         return;
     }
     struct share *share = share_of(spiffed, cred.uid);
     const char *why = share ? refusal(spiffed, share) : "too many users";
     if (why) {
         tell_refused(spiffed, share, &cred, why);
-        close(client);
+        proc_close_client(&client);
         return;
     }
     make_room(spiffed, share);

@@ -3,7 +3,6 @@
 
 #include "attestd/base/clock.h"
 #include "attestd/base/log.h"
-#include "health.pb-c.h"
 #include "workload.pb-c.h"
 
 #include <stdio.h>
@@ -30,6 +29,7 @@ const struct grpc_method spiffed_methods[] = {
     {SDS "StreamSecrets", GRPC_BIDI, NULL, JOB_SDS_STREAM},
     {SDS "FetchSecrets", GRPC_UNARY, NULL, JOB_SDS_FETCH},
     {"/grpc.health.v1.Health/Check", GRPC_UNARY, NULL, JOB_HEALTH},
+    {"/grpc.health.v1.Health/Watch", GRPC_SERVER_STREAM, NULL, JOB_HEALTH_WATCH},
     {REFLECTION("v1"), GRPC_BIDI, NULL, JOB_REFLECTION},
     {REFLECTION("v1alpha"), GRPC_BIDI, NULL, JOB_REFLECTION}, /* the same messages */
     {NULL, GRPC_UNARY, NULL, 0},
@@ -76,52 +76,11 @@ static bool is_message(const ProtobufCMessageDescriptor *of, struct att_slice me
     return ok;
 }
 
-/* ---- health -------------------------------------------------------------------------------- */
-
-static void send_health(struct job *job, bool serving)
-{
-    Grpc__Health__V1__HealthCheckResponse answer = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
-    answer.status = serving ? GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING
-                            : GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING;
-    struct grpc_bytes *bytes = grpc_bytes_new(protobuf_c_message_get_packed_size(&answer.base));
-    if (!bytes) {
-        spiffed_finish(job, GRPC_UNAVAILABLE, "no memory");
-        return;
-    }
-    (void)protobuf_c_message_pack(&answer.base, bytes->data + 5);
-    grpc_call_send(job->call, bytes);
-    grpc_bytes_unref(bytes);
-    spiffed_finish(job, GRPC_OK, NULL);
-}
-
-/* For everybody: it says nothing about agents. Serving: attestd answers. */
-static void health(struct job *job, struct att_slice message)
-{
-    static const char *const services[] = {"", "SpiffeWorkloadAPI", "attestd.v1.Signer",
-                                           "envoy.service.secret.v3.SecretDiscoveryService"};
-    Grpc__Health__V1__HealthCheckRequest *request =
-        grpc__health__v1__health_check_request__unpack(NULL, message.len, message.ptr);
-    bool known = false;
-    for (size_t i = 0; request && i < sizeof services / sizeof services[0]; i++) {
-        known = known || strcmp(request->service, services[i]) == 0;
-    }
-    if (!request) {
-        spiffed_finish(job, GRPC_INVALID_ARGUMENT, "the request is no HealthCheckRequest");
-    } else if (!known) {
-        spiffed_finish(job, GRPC_NOT_FOUND, "no such service");
-    } else {
-        send_health(job, job->peer->spiffed->standing && !job->peer->spiffed->watch_fails);
-    }
-    if (request) {
-        grpc__health__v1__health_check_request__free_unpacked(request, NULL);
-    }
-}
-
 /* ---- jobs ---------------------------------------------------------------------------------- */
 
 bool spiffed_is_public(const struct job *job)
 {
-    return job->kind == JOB_HEALTH || job->kind == JOB_REFLECTION;
+    return job->kind == JOB_HEALTH || job->kind == JOB_HEALTH_WATCH || job->kind == JOB_REFLECTION;
 }
 
 static struct job *job_new(struct peer *peer, struct grpc_call *call, enum job_kind kind)
@@ -191,6 +150,11 @@ static bool take_request(struct job *job, struct att_slice message)
     return true;
 }
 
+bool spiffed_leaves_room(int64_t own, int64_t taken, int64_t all)
+{
+    return own < all - taken;
+}
+
 static void too_many(struct peer *peer)
 {
     unsigned left_out;
@@ -204,7 +168,8 @@ static void too_many(struct peer *peer)
 bool spiffed_begin(void *user)
 {
     struct peer *peer = user;
-    if (peer->share->calls >= UID_CALLS_MAX || peer->spiffed->calls >= CALLS_MAX) {
+    if (peer->share->calls >= UID_CALLS_MAX ||
+        !spiffed_leaves_room(peer->share->calls, peer->spiffed->calls, CALLS_MAX)) {
         too_many(peer);
         return false;
     }
@@ -216,7 +181,8 @@ bool spiffed_begin(void *user)
 bool spiffed_has_room(const struct job *job)
 {
     const struct peer *peer = job->peer;
-    return peer->share->waits < UID_WAITS_MAX && peer->spiffed->waits < WAITS_MAX;
+    return peer->share->waits < UID_WAITS_MAX &&
+           spiffed_leaves_room(peer->share->waits, peer->spiffed->waits, WAITS_MAX);
 }
 
 void spiffed_waits(void *user, int64_t bytes)
@@ -253,8 +219,8 @@ void spiffed_request(void *user, struct grpc_call *call, const struct grpc_metho
         grpc_call_finish(call, GRPC_UNAVAILABLE, "no memory");
         return;
     }
-    if (job->kind == JOB_HEALTH) {
-        health(job, message);
+    if (job->kind == JOB_HEALTH || job->kind == JOB_HEALTH_WATCH) {
+        spiffed_health(job, message);
     } else if (job->kind == JOB_REFLECTION) {
         spiffed_reflection(job, message);
     } else if (take_request(job, message)) {
@@ -316,6 +282,7 @@ void spiffed_job_serve(struct job *job)
         spiffed_chain_serve(job);
         return;
     case JOB_HEALTH:
+    case JOB_HEALTH_WATCH:
     case JOB_REFLECTION:
         return;
     }

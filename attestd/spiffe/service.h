@@ -45,6 +45,7 @@ enum job_kind {
     JOB_SDS_STREAM,
     JOB_SDS_FETCH,
     JOB_HEALTH,
+    JOB_HEALTH_WATCH,
     JOB_REFLECTION
 };
 
@@ -274,6 +275,10 @@ void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *e
 
 /* Does it say nothing about agents, so that everybody is answered? */
 bool spiffed_is_public(const struct job *job);
+/* May a user who has own of the taken, of all that there are, have one more? As many as he has stay
+ * free beside: one user has half at most, and however many take what they can get, the next one
+ * finds something. */
+bool spiffed_leaves_room(int64_t own, int64_t taken, int64_t all);
 
 /* ---- reflection.c ---- */
 /* One request of a stream of them; its answer is the next one. */
@@ -307,6 +312,10 @@ bool spiffed_export_key(struct job *job);
  * come again. */
 void spiffed_export_later(struct job *job, const struct att_err *err);
 void spiffed_export_done(struct job *job); /* wipes the key */
+
+/* ---- health.c ---- */
+void spiffed_health(struct job *job, struct att_slice message); /* Check, Watch */
+void spiffed_health_changed(struct spiffed *spiffed);           /* attestd is away, or back */
 
 /* ---- svid.c ---- */
 /* FetchX509SVID: the certificate with its key, for agents whose entry says "exportable". */

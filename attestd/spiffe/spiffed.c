@@ -3,6 +3,7 @@
 
 #include "attestd/base/clock.h"
 #include "attestd/base/log.h"
+#include "attestd/proc/listen.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -143,8 +144,9 @@ enum att_rc spiffed_new(const struct spiffed_opts *opts, struct spiffed **ret_sp
     /* Accepted sockets inherit it: each piece comes with its writer's pid from the first byte on.
      */
     enum att_rc rc = setsockopt(opts->listen_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0
-                         ? make_asks(spiffed, err)
+                         ? proc_listen_no_descriptors(opts->listen_fd, err)
                          : att_fail_errno(err, ATT_E_IO, "SO_PASSCRED");
+    rc = rc ? rc : make_asks(spiffed, err);
     if (rc == ATT_OK) {
         rc = make_events(spiffed, err);
     }

@@ -325,6 +325,7 @@ static void heard(void *user, enum att_rc rc, const struct proc_msg *reply,
             att_log_err(ATT_WARN, "spiffed.attestd-away", err);
         }
         spiffed->watch_fails = true;
+        spiffed_health_changed(spiffed);
         spiffed->watch_retry_ms = att_boottime_ms() + RETRY_MS;
         return;
     }
@@ -333,6 +334,7 @@ static void heard(void *user, enum att_rc rc, const struct proc_msg *reply,
     bool others = entries && entries != spiffed->entries;
     spiffed->entries = entries ? entries : spiffed->entries;
     spiffed->standing = reply->v[PROC_WORKLOAD_WATCH_REP_STANDING].num;
+    spiffed_health_changed(spiffed);
     if (others) {
         decide_again(spiffed);
     }

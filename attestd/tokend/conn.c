@@ -4,6 +4,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
 #include "attestd/base/log.h"
+#include "attestd/proc/listen.h"
 #include "attestd/tokend/own.h"
 
 #include <errno.h>
@@ -116,7 +117,7 @@ void tokend_conn_end(struct conn *conn)
     tokend_loop_remove(&tokend->loop, &conn->pid_source);
     att_close(&conn->channel);
     att_close(&conn->pidfd);
-    att_close(&conn->client);
+    proc_close_client(&conn->client);
     if (conn->child > 0) {
         kill(conn->child, SIGKILL); /* ours until it is reaped: the pid cannot be another's */
     }
@@ -541,7 +542,7 @@ static void turn_away(struct tokend *tokend, int client)
 {
     tokend->counts.refused++;
     shutdown(client, SHUT_WR);
-    close(client);
+    proc_close_client(&client);
 }
 
 static unsigned held(const struct uid_share *share, bool unknown)

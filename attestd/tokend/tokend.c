@@ -4,6 +4,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/base/io.h"
 #include "attestd/base/log.h"
+#include "attestd/proc/listen.h"
 #include "attestd/proc/links.h"
 #include "attestd/tokend/own.h"
 
@@ -105,8 +106,9 @@ enum att_rc tokend_new(const struct tokend_opts *opts, struct tokend **ret_token
     /* Accepted sockets inherit it: each write comes with its writer's pid from the first byte on.
      */
     enum att_rc rc = setsockopt(opts->listen_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0
-                         ? tokend_loop_init(&tokend->loop, err)
+                         ? proc_listen_no_descriptors(opts->listen_fd, err)
                          : att_fail_errno(err, ATT_E_IO, "SO_PASSCRED");
+    rc = rc ? rc : tokend_loop_init(&tokend->loop, err);
     if (rc == ATT_OK) {
         rc = make_upstreams(tokend, err);
     }

@@ -1,7 +1,8 @@
-/* Account keys, decoded once: to read a JWK and make a key of it costs a third of a verification,
- * and each issuance has six requests of one account. Looked up by the JWK's text and by nothing
- * else, so an entry cannot become wrong: who has another key has another text, and whether an
- * account may still do anything is not known here. Bounded: a new key takes the place of an older
+/* Public keys, decoded once: to read a JWK and make a key of it costs a third of a verification, and
+ * each issuance has six requests of one account; a certificate's key costs more than a verification
+ * (libcrypto 3.0), and its agent asks for token after token. Looked up by the whole text and by
+ * nothing else, so an entry cannot become wrong: who has another key has another text, and whether
+ * an account or a certificate may still do anything is not known here. Bounded: a new key takes the place of an older
  * one. Thread-safe. */
 #ifndef ATTESTD_PROVISION_ACME_KEYS_H
 #define ATTESTD_PROVISION_ACME_KEYS_H
@@ -20,5 +21,10 @@ void acme_keys_free(struct acme_keys *keys);
  * frees it (EVP_PKEY_free). */
 ATT_MUST_USE enum att_rc acme_keys_get(struct acme_keys *keys, const char *jwk, EVP_PKEY **ret_key,
                                        struct att_err *err);
+/* The same for texts of another form, by their own decoder; not both forms in one struct. */
+typedef enum att_rc acme_keys_decode(const char *text, EVP_PKEY **ret_key, struct att_err *err);
+ATT_MUST_USE enum att_rc acme_keys_get_by(struct acme_keys *keys, acme_keys_decode *decode,
+                                          const char *text, EVP_PKEY **ret_key,
+                                          struct att_err *err);
 
 #endif

@@ -371,12 +371,13 @@ static enum att_rc open_all(struct issuer *issuer, struct att_err *err)
         issuer->limit = issuer_limit_new();
         issuer->memo = verify_memo_new(ISSUER_MEMO_PLACES);
         issuer->keys = acme_keys_new();
+        issuer->cert_keys = acme_keys_new();
         issuer->policies = issuer_policies_new();
         issuer->allowlists = issuer_allowlists_new();
         issuer->crls = issuer_crls_new();
         issuer->entries = issuer_entries_new();
-        rc = issuer->crls && issuer->limit && issuer->memo && issuer->keys && issuer->policies &&
-                     issuer->allowlists && issuer->entries
+        rc = issuer->crls && issuer->limit && issuer->memo && issuer->keys && issuer->cert_keys &&
+                     issuer->policies && issuer->allowlists && issuer->entries
                  ? ATT_OK
                  : att_fail(err, ATT_E_NOMEM, "issuer: no memory");
     }
@@ -464,6 +465,7 @@ void issuer_free(struct issuer *issuer)
     issuer_ca_free(issuer->ca);
     acme_nonces_free(issuer->nonces);
     acme_keys_free(issuer->keys);
+    acme_keys_free(issuer->cert_keys);
     issuer_policies_free(issuer->policies);
     issuer_allowlists_free(issuer->allowlists);
     issuer_crls_free(issuer->crls);

@@ -104,7 +104,8 @@ struct issuer {
     struct issuer_http01 *http01;         /* likewise */
     char *workload_alternate, *dns_alternate; /* further chains, PEM; NULL: none */
     struct acme_nonces *nonces;
-    struct acme_keys *keys;
+    struct acme_keys *keys;      /* of accounts, by their JWK */
+    struct acme_keys *cert_keys; /* of agents' certificates, by their PEM */
     struct issuer_limit *limit;
     struct verify_memo *memo; /* IMA lists that were replayed */
     struct issuer_policies *policies;

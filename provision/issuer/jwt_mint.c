@@ -141,17 +141,29 @@ static enum att_rc check_cert(struct mint *m, struct store_tx *tx, struct att_er
     return ATT_OK;
 }
 
+static enum att_rc key_of_cert(const char *pem, EVP_PKEY **ret_key, struct att_err *err)
+{
+    BIO *bio = BIO_new_mem_buf(pem, -1);
+    X509 *leaf = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
+    EVP_PKEY *key = leaf ? X509_get_pubkey(leaf) : NULL;
+    enum att_rc rc = key ? ATT_OK : att_fail_openssl(err, ATT_E_INTERNAL, "a stored certificate");
+    X509_free(leaf);
+    BIO_free(bio);
+    if (!rc) {
+        *ret_key = key;
+    }
+    return rc;
+}
+
 static enum att_rc check_proof(const struct mint *m, struct att_err *err)
 {
-    BIO *bio = BIO_new_mem_buf(m->cert.pem, -1);
-    X509 *leaf = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
-    EVP_PKEY *key = leaf ? X509_get0_pubkey(leaf) : NULL;
-    enum att_rc rc = key ? ATT_OK : att_fail_openssl(err, ATT_E_INTERNAL, "a stored certificate");
+    EVP_PKEY *key = NULL;
+    enum att_rc rc =
+        acme_keys_get_by(m->call->issuer->cert_keys, key_of_cert, m->cert.pem, &key, err);
     if (!rc && oidc_jwt_verify(&m->proof, key, NULL)) {
         rc = refuse(err, "tokenProof", "the proof is not signed by the agent's key");
     }
-    X509_free(leaf);
-    BIO_free(bio);
+    EVP_PKEY_free(key);
     return rc;
 }
 

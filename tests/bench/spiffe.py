@@ -214,6 +214,20 @@ def connected(path):
             time.sleep(0.1)
 
 
+def synced_record(folder, samples):
+    """What an export's record costs at least: 400 bytes appended and synced, on the file system of the host's log."""
+    path, times = os.path.join(folder, "state/host/bench-record"), []
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for _ in range(samples):
+        began = time.perf_counter()
+        os.write(file, bytes(400))
+        os.fdatasync(file)
+        times.append((time.perf_counter() - began) * 1000)
+    os.close(file)
+    os.unlink(path)
+    return sorted(times)[len(times) // 2]
+
+
 def pid_of(folder, name):
     with open(os.path.join(folder, name + ".pid"), encoding="ascii") as file:
         return int(file.read())
@@ -287,9 +301,11 @@ def main():
             shutil.copy(name, folder)
         settle(control, AGENT)
         running = as_agent(folder, folder + "/spiffe.py", "client", sock, str(args.samples))
+        least = None  # a call that asks nobody and looks at no caller
         for _ in range(4):
             got = json.loads(running.stdout.readline())
-            floor = {"floor_p50": args.floor_tpm} if got["name"] == "sign" else {}
+            floor = {"floor_p50": args.floor_tpm if got["name"] == "sign" else least} if least else {}
+            least = least or sorted(got["times"])[len(got["times"]) // 2]
             row("spiffe/" + got["name"], "ms", got["times"], **floor)
         running.stdout.readline()  # the stream's first message
         pushes = []
@@ -305,7 +321,8 @@ def main():
         measure_streams(folder, sock, pid, pss_kib)
         settle(control, AGENT_OUT)
         running = as_agent(folder, folder + "/spiffe.py", "svids", sock, str(args.samples), uid=UID_OUT)
-        row("spiffe/svid", "ms", json.loads(running.communicate()[0])["times"])
+        times = json.loads(running.communicate()[0])["times"]
+        row("spiffe/svid", "ms", times, floor_p50=synced_record(args.dir, args.samples))
         measure_crowd(args, folder, sock, control, admin, [entry, given])
     return 0
 

@@ -283,7 +283,35 @@ def abuse():
     for _ in range(1000):  # a stream is reset once: those after it cost what they cost
         peer.try_send(frame(RST, 0, stream, struct.pack(">I", 8)))
     cut("the same stream again", peer, "a flood of small frames or resets")
-    print("ok: floods of SETTINGS, PING, PRIORITY, empty DATA, and the rapid reset: cut; resets after a message: not")
+    peer = Peer()  # CVE-2025-8671: the server is made to reset; as dear as the client's own reset
+    began, one = time.monotonic(), ()
+    for _ in range(20):  # fewer at a time than may be open
+        for _ in range(50):
+            stream, peer.next = peer.next, peer.next + 2
+            peer.try_send(frame(HEADERS, END_HEADERS, stream, peer.encoder.encode(request("/t.T/Never"))) +
+                          frame(DATA, END_STREAM, stream, message(b"hello")) +
+                          frame(WINDOW, 0, stream, struct.pack(">I", 0x7fffffff)))  # beyond what a window may be
+        while one is not None and (one := peer.frame()) and one[:1] + one[2:3] != (RST, stream):
+            pass
+    log = peer.end()
+    most = 1000 / (1 + 2 + 5) + 100 / 8 * (time.monotonic() - began) + 40
+    need("cut a flood of small frames or resets" in log, log)
+    need(log.count("ended") < most, f"{log.count('ended')} calls were begun, {most} at most")
+    peer = Peer()
+    peer.try_send(b"".join(frame(WINDOW, 0, 0, struct.pack(">I", 1)) for _ in range(2000)))
+    cut("WINDOW_UPDATE", peer, "a flood of small frames or resets")
+    print("ok: floods of SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA, the rapid reset by either side: cut; resets after a message: not")
+    for stream, what in ((0, "a connection's"), (1, "a stream's")):  # RFC 9113 §6.9.1
+        peer = Peer()
+        peer.call(request("/t.T/Never"))
+        for _ in range(2):
+            peer.try_send(frame(WINDOW, 0, stream, struct.pack(">I", 0x7fffffff)))
+        kind = RST if stream else GOAWAY
+        code = next((struct.unpack(">I", one[3][-4:] if stream else one[3][4:8])[0]
+                     for one in iter(peer.frame, None) if one[0] == kind), None)
+        need(code == 3, f"{what} window beyond 2^31-1: {code}")
+        peer.end()
+    print("ok: windows beyond 2^31-1: FLOW_CONTROL_ERROR")
     peer = Peer()
     block = peer.encoder.encode(request())
     peer.try_send(frame(HEADERS, 0, 1, block[:1]) + b"".join(frame(CONTINUATION, 0, 1, b"") for _ in range(5)))

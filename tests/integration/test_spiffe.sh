@@ -24,7 +24,7 @@ must() { # must EXPECTED FILTER USER COMMAND…
 job_make_tpm
 job_write_conf
 status=0
-trap 'status=$?; for one in bundles watch sign exec many; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
+trap 'status=$?; for one in bundles watch sign exec many health unknown; do job_stop $one KILL; done; set +e; (exit $status); job_cleanup' EXIT
 spiffe_start_all
 entries() { # entries NAME=WORKLOAD...
     local one
@@ -57,6 +57,8 @@ must INVALID_ARGUMENT .code $user jwt
 [ "$(jq -r .code "$dir/tmp/must" | tr '\n' ' ')" = "PERMISSION_DENIED NOT_FOUND INVALID_ARGUMENT " ] || job_fail "JWT: $(cat "$dir/tmp/must")"
 grep -q tokensOff "$dir/tmp/must" || job_fail "JWT: $(cat "$dir/tmp/must")"
 must NOT_FOUND .code $user health nothing
+must RESOURCE_EXHAUSTED .code $user health-twice
+must "UNIMPLEMENTED UNIMPLEMENTED" '[inputs.code, .code] | join(" ")' $user wit
 must DEADLINE_EXCEEDED .code $user bundles-for 1
 ok "no header, a doubled one, no identity, a key that stays, JWT, a deadline: refused, each with its reason"
 
@@ -153,16 +155,38 @@ wait_for 30 last_is sign .code PERMISSION_DENIED
 ctl agent thaw alpha > /dev/null
 wait_for 30 last_is sign .code OK
 
+# ---- descriptors that come along ----
+mkfifo "$dir/tmp/lingers"
+setpriv --reuid $stranger --regid $stranger --clear-groups /usr/bin/python3 "$stubs/streams.py" linger "$socket" \
+    < "$dir/tmp/lingers" > "$dir/log/linger.log" 2>&1 &
+lingers=$!
+exec 7> "$dir/tmp/lingers"
+wait_for 30 lines linger 1
+sent=$(last linger .sent)
+began=$(date +%s)
+must true .verified $user sign
+[ $(($(date +%s) - began)) -lt 30 ] || job_fail "a stranger's sockets hold everybody up"
+exec 7>&-
+wait $lingers
+ok "sockets that are sent along, and whose close waits a minute, hold nobody up ($sent of 6 could be sent)"
+
 # ---- attestd away, and back ----
 : > "$dir/log/bundles.log"
 follow bundles $user bundles
 wait_for 30 lines bundles 1
+follow health $stranger health-watch
+follow unknown $stranger health-watch nothing
+wait_for 30 last_is health .status SERVING
+wait_for 30 last_is unknown .status SERVICE_UNKNOWN
 job_stop attestd KILL
 must UNAVAILABLE .code $user bundles
 away() { as $stranger health > "$dir/tmp/health" && [ "$(jq -r .status "$dir/tmp/health")" = NOT_SERVING ]; }
 wait_for 30 away
 job_start_attestd
 wait_for 30 serving
+wait_for 30 last_is health .status SERVING
+[ "$(jq -r .status "$dir/log/health.log" | tr '\n' ' ')" = "SERVING NOT_SERVING SERVING " ] || { cat "$dir/log/health.log"; job_fail "health's Watch"; }
+[ "$(wc -l < "$dir/log/unknown.log")" = 1 ] || job_fail "health of what is not there"
 [ "$(wc -l < "$dir/log/bundles.log")" = 1 ] || { cat "$dir/log/bundles.log"; job_fail "a stream noticed attestd's restart"; }
 before=$(last bundles '.crl[0]')
 ctl cert revoke "$(job_serial alpha)" --reason superseded > /dev/null

@@ -51,6 +51,24 @@ streams chain "$socket" > "$RIG/out" 2>&1 || fail "chain"
 [ "$(cat "$RIG/out")" = '{"answered": 1, "ended": [0]}' ] || fail "a caller held by its number is not served"
 ok "a caller is held by its number, answers the PING, and is served"
 
+# ---- descriptors that come along ----
+kill -STOP "$spiffed"
+mkfifo "$RIG/lingers"
+streams linger "$socket" < "$RIG/lingers" > "$RIG/linger.out" 2>&1 &
+lingers=$!
+exec 7> "$RIG/lingers"
+rig_wait grep -q sent "$RIG/linger.out" || { cat "$RIG/linger.out"; fail "linger"; }
+[ "$(cat "$RIG/linger.out")" = '{"sent": 6}' ] || { cat "$RIG/linger.out"; fail "the filter does not hold: descriptors are refused by the kernel"; }
+kill -CONT "$spiffed"
+began=$(date +%s)
+streams chain "$socket" > "$RIG/out" 2>&1 || fail "chain beside descriptors"
+[ "$(cat "$RIG/out")" = '{"answered": 1, "ended": [0]}' ] || fail "not served beside descriptors"
+[ $(($(date +%s) - began)) -lt 15 ] || fail "a stranger's sockets hold everybody up: $(($(date +%s) - began)) s"
+rig_wait grep -q 'event=spiffed.cut .*it sends descriptors' "$RIG/spiffed.log" || fail "the log does not say why"
+exec 7>&-
+wait $lingers || fail "linger"
+ok "sockets that are sent along, and whose close waits a minute, hold nobody up"
+
 kill -STOP "$spiffed"
 mkfifo "$RIG/in"
 streams reuse "$socket" < "$RIG/in" > "$RIG/out" 2>&1 &
@@ -63,5 +81,5 @@ exec 8>&-
 wait $asker || fail "reuse"
 [ "$(tail -n 1 "$RIG/out")" = '{"answered": 0, "ended": [], "over": true}' ] || fail "served by another's number"
 rig_wait grep -q 'event=spiffed.cut .*a PING is not answered in time' "$RIG/spiffed.log" || fail "the log does not say why"
-[ "$(grep -c '^identify' "$RIG/attestd.out")" = 1 ] || fail "asked who it is"
+[ "$(grep -c '^identify' "$RIG/attestd.out")" = 2 ] || fail "asked who it is"
 ok "who had the number before gets nothing by its new owner"

@@ -57,6 +57,30 @@ for user in 62021 62022 62023 62024; do
 done
 ok "60 idle connections of four users leave an agent its place, and are ended"
 
+# Agents, each with as many connections as it is let have: none but the last finds what it wants.
+holders=()
+holds() { # holds USER: how many of its 30 streams, each on a connection of its own, were answered
+    timeout 60 setpriv --reuid "$1" --regid "$1" --clear-groups /usr/bin/python3 "$RIG/streams.py" hold "$socket" 30 \
+        < "$RIG/hold" > "$RIG/out.hold.$1" 2>&1 &
+    holders+=($!)
+    rig_wait grep -q answered "$RIG/out.hold.$1" || fail "hold $1"
+    got="$got$(jq -r .answered "$RIG/out.hold.$1") "
+}
+mkfifo "$RIG/hold"
+sleep 120 > "$RIG/hold" &
+rig_pids+=($!)
+got=''
+for user in 62031 62032 62033 62034; do
+    holds $user
+done
+[ "$got" = "20 10 5 3 " ] || fail "four agents' connections of 40: $got"
+grep -q 'too many connections of this user beside those of others' "$RIG/spiffed.log" || fail "the log does not say why"
+streams chain "$socket" > "$RIG/out" 2>&1 || fail "chain"
+[ "$(cat "$RIG/out")" = '{"answered": 1, "ended": [0]}' ] || fail "a fifth agent finds no place"
+for pid in "${holders[@]}"; do kill "$pid"; done
+wait "${holders[@]}" 2> /dev/null || true
+ok "four agents that take all the connections they can get ($got) leave a fifth its own"
+
 rig_key other
 mkdir -p "$RIG/store/names"
 echo other > "$RIG/store/names/other"

@@ -179,6 +179,19 @@ def run(command, *args):
     elif command == "health":
         answer = health.Check(health_pb2.HealthCheckRequest(service=args[0] if args else ""), timeout=20)
         say(status=health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+    elif command == "health-watch":
+        stream(health.Watch(health_pb2.HealthCheckRequest(service=args[0] if args else "")),
+               lambda one: say(status=health_pb2.HealthCheckResponse.ServingStatus.Name(one.status)))
+    elif command == "health-twice":
+        first = health.Watch(health_pb2.HealthCheckRequest())
+        next(first)
+        stream(health.Watch(health_pb2.HealthCheckRequest()), lambda one: say(status="second"))
+    elif command == "wit":
+        for call in ("FetchWITSVID", "FetchWITBundles"):
+            try:
+                channel.unary_unary("/SpiffeWorkloadAPI/" + call)(b"", metadata=MARK, timeout=20)
+            except grpc.RpcError as error:
+                ended(error)
     else:
         sys.exit("unknown command " + command)
 

@@ -16,8 +16,14 @@ streams.py reuse SOCKET: a process asks for Chain and ends; another gets its pid
 streams.py become SOCKET FIRST SECOND: asks for Chain under the name FIRST until it is answered, then as SECOND on the
     same connection until that is over.
 streams.py sign SOCKET NAME: a signature, asked for under this name.
+streams.py linger SOCKET: connections that send a TCP socket along, which nobody but the receiver has any more and whose
+    close waits for a minute (SO_LINGER): read with the preface, or unread behind what is no HTTP/2; a JSON line of how
+    many could be sent. Not over before a line on standard input.
+streams.py hold SOCKET N: N connections with a stream of Signer.Watch each; a JSON line of how many were answered; goes on
+    until standard input ends.
 streams.py idle SOCKET N: N connections that ask for nothing; "over" when all have been ended.
 """
+import array
 import json
 import os
 import select
@@ -213,6 +219,43 @@ def reuse(path):
     os.kill(second, 9)
 
 
+def lingering(listener):
+    """A connected socket with unsent bytes; the other end, which never reads."""
+    one = socket.create_connection(listener.getsockname())
+    other, _ = listener.accept()
+    one.setblocking(False)
+    try:
+        while True:
+            one.send(bytes(65536))
+    except BlockingIOError:
+        pass
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    return one, other
+
+
+def linger(path):
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(8)
+    kept, sent = [], 0
+    for at in range(6):
+        one, other = lingering(listener)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(path)
+        kept += [other, sock]
+        try:
+            if at % 2:
+                sock.sendall(b"GET / HTTP/1.1\r\n" * 3)
+            sock.sendmsg([HELLO], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [one.fileno()]))])
+            sent += 1
+        except (PermissionError, BrokenPipeError, ConnectionResetError):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+        one.close()  # the last is in the socket's queue now
+    print(json.dumps({"sent": sent}), flush=True)
+    sys.stdin.readline()
+
+
 def name_itself(name):
     with open("/proc/self/comm", "w", encoding="ascii") as comm:
         comm.write(name)
@@ -244,6 +287,21 @@ def sign(path, name):
     print(json.dumps({"answered": len(one.answered), "ended": list(one.ended.values())}), flush=True)
 
 
+def hold(path, n):
+    connections = []
+    for _ in range(n):
+        try:
+            one = connect(path)
+            one.call()
+            connections.append(one)
+            while not one.over and not one.answered:
+                one.read()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused
+    print(json.dumps({"answered": sum(len(one.answered) for one in connections)}), flush=True)
+    sys.stdin.read()
+
+
 def idle(path, n):
     connections = []
     for _ in range(n):
@@ -267,6 +325,10 @@ if __name__ == "__main__":
         become(*sys.argv[2:])
     elif sys.argv[1] == "sign":
         sign(*sys.argv[2:])
+    elif sys.argv[1] == "linger":
+        linger(sys.argv[2])
+    elif sys.argv[1] == "hold":
+        hold(sys.argv[2], int(sys.argv[3]))
     elif sys.argv[1] == "idle":
         idle(sys.argv[2], int(sys.argv[3]))
     elif sys.argv[1] == "reuse":

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""Runs a program as on a kernel before 6.5, which has no SO_PEERPIDFD, and stops it in pidfd_open when asked to.
+"""Runs a program as on a kernel before 6.5, which has neither SO_PEERPIDFD nor SO_PASSRIGHTS, and stops it in pidfd_open when asked to.
 
 usage: old_kernel.py HOLD PROGRAM [ARGUMENT…]
-By a seccomp filter: getsockopt(SOL_SOCKET, SO_PEERPIDFD) is ENOPROTOOPT; pidfd_open waits as long as the file HOLD is
+By a seccomp filter: getsockopt and setsockopt of these two are ENOPROTOOPT; pidfd_open waits as long as the file HOLD is
 there. Prints "held" when a call begins to wait. The program keeps this process's pid."""
 import ctypes
 import fcntl
@@ -13,8 +13,8 @@ import struct
 import sys
 import time
 
-SOL_SOCKET, SO_PEERPIDFD, ENOPROTOOPT = 1, 77, 92
-GETSOCKOPT, SECCOMP = {"x86_64": (55, 317), "aarch64": (209, 277)}[platform.machine()]
+SOL_SOCKET, SO_PEERPIDFD, SO_PASSRIGHTS, ENOPROTOOPT = 1, 77, 83, 92
+GETSOCKOPT, SETSOCKOPT, SECCOMP = {"x86_64": (55, 54, 317), "aarch64": (209, 208, 277)}[platform.machine()]
 PIDFD_OPEN = 434
 ALLOW, ERRNO, USER_NOTIF = 0x7FFF0000, 0x00050000, 0x7FC00000
 NOTIF_RECV, NOTIF_SEND, CONTINUE = 0xC0502100, 0xC0182101, 1
@@ -24,9 +24,10 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def install():
     """The filter's listener."""
-    program = [(LOAD, 0, 0, 0), (EQUAL, 0, 1, PIDFD_OPEN), (RETURN, 0, 0, USER_NOTIF), (EQUAL, 0, 5, GETSOCKOPT),
-               (LOAD, 0, 0, 24), (EQUAL, 0, 3, SOL_SOCKET), (LOAD, 0, 0, 32), (EQUAL, 0, 1, SO_PEERPIDFD),
-               (RETURN, 0, 0, ERRNO | ENOPROTOOPT), (RETURN, 0, 0, ALLOW)]
+    program = [(LOAD, 0, 0, 0), (EQUAL, 0, 1, PIDFD_OPEN), (RETURN, 0, 0, USER_NOTIF), (EQUAL, 1, 0, GETSOCKOPT),
+               (EQUAL, 0, 6, SETSOCKOPT), (LOAD, 0, 0, 24), (EQUAL, 0, 4, SOL_SOCKET), (LOAD, 0, 0, 32),
+               (EQUAL, 1, 0, SO_PEERPIDFD), (EQUAL, 0, 1, SO_PASSRIGHTS), (RETURN, 0, 0, ERRNO | ENOPROTOOPT),
+               (RETURN, 0, 0, ALLOW)]
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
     fprog = struct.pack("=H6xQ", len(program), ctypes.addressof(code))
     libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS

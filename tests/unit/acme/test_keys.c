@@ -72,6 +72,47 @@ static void test_another_text_is_another_key(void **state)
 
 #define MANY 64
 
+static unsigned decoded;
+
+static enum att_rc decode_none(const char *text, EVP_PKEY **ret_key, struct att_err *err)
+{
+    decoded++;
+    (void)text;
+    (void)ret_key;
+    return att_fail(err, ATT_E_PARSE, "no key");
+}
+
+static enum att_rc decode_new(const char *text, EVP_PKEY **ret_key, struct att_err *err)
+{
+    decoded++;
+    (void)text;
+    *ret_key = EVP_EC_gen("P-256");
+    return *ret_key ? ATT_OK : att_fail(err, ATT_E_NOMEM, "key");
+}
+
+/* By a decoder of its own: once for a text, each time for one that it refuses; a text that differs
+ * in its last byte is another one. */
+static void test_decoder(void **state)
+{
+    (void)state;
+    struct acme_keys *keys = acme_keys_new();
+    EVP_PKEY *got[3] = {NULL};
+    assert_int_equal(acme_keys_get_by(keys, decode_none, "a", &got[0], NULL), ATT_E_PARSE);
+    assert_int_equal(acme_keys_get_by(keys, decode_none, "a", &got[0], NULL), ATT_E_PARSE);
+    assert_null(got[0]);
+    assert_int_equal(decoded, 2);
+    assert_int_equal(acme_keys_get_by(keys, decode_new, "a", &got[0], NULL), ATT_OK);
+    assert_int_equal(acme_keys_get_by(keys, decode_none, "a", &got[1], NULL), ATT_OK);
+    assert_ptr_equal(got[0], got[1]);
+    assert_int_equal(acme_keys_get_by(keys, decode_new, "a ", &got[2], NULL), ATT_OK);
+    assert_ptr_not_equal(got[0], got[2]);
+    assert_int_equal(decoded, 4);
+    for (size_t i = 0; i < 3; i++) {
+        EVP_PKEY_free(got[i]);
+    }
+    acme_keys_free(keys);
+}
+
 struct shared {
     struct acme_keys *keys;
     char *texts[MANY];
@@ -144,6 +185,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refuses_each_time),
         cmocka_unit_test(test_another_text_is_another_key),
+        cmocka_unit_test(test_decoder),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_more_than_fit),
     };

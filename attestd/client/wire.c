@@ -1,0 +1,432 @@
+#include "attestd/client/wire.h"
+
+#include "attestd/base/clock.h"
+#include "attestd/base/text.h"
+
+#include <errno.h>
+#include <nghttp2/nghttp2.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define HEAD_LEN 5 /* of a message: compressed flag, length */
+#define READ_MAX 16384
+
+struct wire {
+    int fd;
+    nghttp2_session *session;
+    int32_t stream; /* of the call; 0: none */
+    struct att_buf request, body;
+    size_t sent;  /* of request */
+    size_t taken; /* of body, by wire_message */
+    int http_status;
+    long grpc_status; /* -1: none */
+    char type[64], message[320];
+    bool ended;
+    const char *bad;
+};
+
+/* ---- what comes ---- */
+
+static void keep(char *ret, size_t room, const uint8_t *value, size_t len)
+{
+    len = len < room ? len : room - 1;
+    memcpy(ret, value, len);
+    ret[len] = 0;
+}
+
+static int hex_digit(uint8_t c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+/* Percent-encoded (gRPC over HTTP/2, "Status-Message"); what is no escape stays as it is. */
+static void keep_message(struct wire *wire, const uint8_t *value, size_t len)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < len && n + 1 < sizeof wire->message; i++) {
+        bool escape = value[i] == '%' && len - i > 2 && hex_digit(value[i + 1]) >= 0 &&
+                      hex_digit(value[i + 2]) >= 0;
+        char c = escape ? (char)(hex_digit(value[i + 1]) * 16 + hex_digit(value[i + 2]))
+                        : (char)value[i];
+        i += escape ? 2 : 0;
+        wire->message[n++] = c ? c : '?';
+    }
+    wire->message[n] = 0;
+    att_text_clean(wire->message);
+}
+
+static long number(const uint8_t *value, size_t len)
+{
+    long n = 0;
+    for (size_t i = 0; i < len && i < 5; i++) {
+        if (value[i] < '0' || value[i] > '9') {
+            return -1;
+        }
+        n = n * 10 + (value[i] - '0');
+    }
+    return len > 0 && len < 5 ? n : -1;
+}
+
+static bool is(const uint8_t *name, size_t len, const char *text)
+{
+    return att_slice_eq_str(ATT_SLICE(name, len), text);
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+                     size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
+                     void *user)
+{
+    struct wire *wire = user;
+    (void)session;
+    (void)flags;
+    if (frame->hd.stream_id != wire->stream) {
+        return 0;
+    }
+    if (is(name, name_len, ":status")) {
+        wire->http_status = (int)number(value, value_len);
+    } else if (is(name, name_len, "content-type")) {
+        keep(wire->type, sizeof wire->type, value, value_len);
+    } else if (is(name, name_len, "grpc-status")) {
+        wire->grpc_status = number(value, value_len);
+    } else if (is(name, name_len, "grpc-message")) {
+        keep_message(wire, value, value_len);
+    }
+    return 0;
+}
+
+static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, const uint8_t *data,
+                   size_t len, void *user)
+{
+    struct wire *wire = user;
+    (void)session;
+    (void)flags;
+    if (stream == wire->stream) {
+        att_buf_put(&wire->body, data, len);
+        if (wire->body.failed) {
+            wire->bad = "the answer is too long";
+            return NGHTTP2_ERR_CALLBACK_FAILURE;
+        }
+    }
+    return 0;
+}
+
+static int on_close(nghttp2_session *session, int32_t stream, uint32_t code, void *user)
+{
+    struct wire *wire = user;
+    (void)session;
+    (void)code;
+    wire->ended = wire->ended || stream == wire->stream;
+    return 0;
+}
+
+/* ---- what goes ---- */
+
+static ssize_t on_read(nghttp2_session *session, int32_t stream, uint8_t *to, size_t room,
+                       uint32_t *flags, nghttp2_data_source *source, void *user)
+{
+    struct wire *wire = user;
+    size_t left = stream == wire->stream ? wire->request.len - wire->sent : 0;
+    size_t n = left < room ? left : room;
+    (void)session;
+    (void)source;
+    if (n) {
+        memcpy(to, wire->request.ptr + wire->sent, n);
+        wire->sent += n;
+    }
+    *flags = n == left ? NGHTTP2_DATA_FLAG_EOF : NGHTTP2_DATA_FLAG_NONE;
+    return (ssize_t)n;
+}
+
+/* libnghttp2 copies and does not write. */
+static nghttp2_nv field(const char *name, const char *value)
+{
+    return (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name,
+                        .value = (uint8_t *)(uintptr_t)value,
+                        .namelen = strlen(name),
+                        .valuelen = strlen(value),
+                        .flags = NGHTTP2_NV_FLAG_NONE};
+}
+
+static enum att_rc broken(const struct wire *wire, const char *what, struct att_err *err)
+{
+    return att_fail(err, ATT_E_PROTOCOL, "attestd's socket for workloads: %s",
+                    wire->bad ? wire->bad : what);
+}
+
+static enum att_rc gone(struct att_err *err)
+{
+    return att_fail(err, ATT_E_GONE, "attestd's socket for workloads ended the connection");
+}
+
+enum att_rc wire_new(int fd, struct wire **ret_wire, struct att_err *err)
+{
+    nghttp2_session_callbacks *on = NULL;
+    const nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0}};
+    struct wire *wire = calloc(1, sizeof *wire);
+    if (!wire) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return att_fail(err, ATT_E_NOMEM, "gRPC");
+    }
+    wire->fd = fd;
+    int rc = nghttp2_session_callbacks_new(&on);
+    if (rc == 0) {
+        nghttp2_session_callbacks_set_on_header_callback(on, on_header);
+        nghttp2_session_callbacks_set_on_data_chunk_recv_callback(on, on_data);
+        nghttp2_session_callbacks_set_on_stream_close_callback(on, on_close);
+        rc = nghttp2_session_client_new(&wire->session, on, wire);
+    }
+    rc = rc ? rc : nghttp2_submit_settings(wire->session, NGHTTP2_FLAG_NONE, settings, 1);
+    nghttp2_session_callbacks_del(on);
+    if (rc != 0) {
+        wire_free(wire);
+        return att_fail(err, ATT_E_NOMEM, "gRPC: %s", nghttp2_strerror(rc));
+    }
+    *ret_wire = wire;
+    return ATT_OK;
+}
+
+void wire_free(struct wire *wire)
+{
+    if (wire) {
+        nghttp2_session_del(wire->session);
+        att_buf_done(&wire->request);
+        att_buf_done(&wire->body);
+        if (wire->fd >= 0) {
+            close(wire->fd);
+        }
+        free(wire);
+    }
+}
+
+int wire_fd(const struct wire *wire)
+{
+    return wire->fd;
+}
+
+static void forget_call(struct wire *wire)
+{
+    if (wire->stream && !wire->ended) {
+        (void)nghttp2_submit_rst_stream(wire->session, NGHTTP2_FLAG_NONE, wire->stream,
+                                        NGHTTP2_CANCEL);
+    }
+    wire->stream = 0;
+    att_buf_done(&wire->request);
+    att_buf_done(&wire->body);
+    wire->body = ATT_BUF_INIT(WIRE_MESSAGE_MAX + HEAD_LEN);
+    wire->sent = wire->taken = 0;
+    wire->http_status = 0;
+    wire->grpc_status = -1;
+    wire->type[0] = wire->message[0] = 0;
+    wire->ended = false;
+}
+
+enum att_rc wire_begin(struct wire *wire, const char *method, struct att_slice message,
+                       struct att_err *err)
+{
+    const nghttp2_nv fields[] = {
+        field(":method", "POST"),
+        field(":scheme", "http"),
+        field(":path", method),
+        field(":authority", "localhost"),
+        field("te", "trailers"),
+        field("content-type", "application/grpc"),
+        field("user-agent", "libattest-client/" ATT_VERSION),
+    };
+    const nghttp2_data_provider data = {.read_callback = on_read};
+    forget_call(wire);
+    if (!nghttp2_session_check_request_allowed(wire->session)) {
+        return gone(err); /* the server is about to end it (GOAWAY), or the streams are used up */
+    }
+    att_buf_u8(&wire->request, 0);
+    att_buf_field_be32(&wire->request, message);
+    int32_t stream = wire->request.failed
+                         ? NGHTTP2_ERR_NOMEM
+                         : nghttp2_submit_request(wire->session, NULL, fields,
+                                                  sizeof fields / sizeof fields[0], &data, NULL);
+    if (stream < 0) {
+        return att_fail(err, ATT_E_NOMEM, "gRPC: %s", nghttp2_strerror(stream));
+    }
+    wire->stream = stream;
+    return ATT_OK;
+}
+
+/* ---- the socket ---- */
+
+static int left_ms(int64_t until_ms)
+{
+    int64_t left = until_ms < 0 ? -1 : until_ms - att_boottime_ms();
+    left = until_ms >= 0 && left < 0 ? 0 : left;
+    return (int)(left > INT32_MAX ? INT32_MAX : left);
+}
+
+/* ATT_E_TIMEOUT; an interruption is as good as an event. */
+static enum att_rc wait_for(const struct wire *wire, short events, int64_t until_ms,
+                            struct att_err *err)
+{
+    struct pollfd poll_fd = {.fd = wire->fd, .events = events};
+    int ready = poll(&poll_fd, 1, left_ms(until_ms));
+    if (ready == 0) {
+        return att_fail(err, ATT_E_TIMEOUT, "attestd's socket for workloads: no answer in time");
+    }
+    return ready < 0 && errno != EINTR ? att_fail_errno(err, ATT_E_IO, "poll") : ATT_OK;
+}
+
+static enum att_rc put(struct wire *wire, struct att_slice bytes, int64_t until_ms,
+                       struct att_err *err)
+{
+    enum att_rc rc = ATT_OK;
+    while (rc == ATT_OK && bytes.len) {
+        ssize_t n = send(wire->fd, bytes.ptr, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            rc = wait_for(wire, POLLOUT, until_ms, err);
+        } else if (n < 0 && errno != EINTR) {
+            return gone(err);
+        }
+        bytes = n > 0 ? ATT_SLICE(bytes.ptr + n, bytes.len - (size_t)n) : bytes;
+    }
+    return rc;
+}
+
+enum att_rc wire_send(struct wire *wire, int64_t until_ms, struct att_err *err)
+{
+    for (;;) {
+        const uint8_t *bytes = NULL;
+        ssize_t len = nghttp2_session_mem_send(wire->session, &bytes);
+        if (len < 0) {
+            return broken(wire, nghttp2_strerror((int)len), err);
+        }
+        if (len == 0) {
+            return ATT_OK;
+        }
+        enum att_rc rc =
+            wire->fd < 0 ? ATT_OK : put(wire, ATT_SLICE(bytes, (size_t)len), until_ms, err);
+        if (rc != ATT_OK) {
+            return rc;
+        }
+    }
+}
+
+enum att_rc wire_take(struct wire *wire, struct att_slice bytes, struct att_err *err)
+{
+    ssize_t len = nghttp2_session_mem_recv(wire->session, bytes.ptr, bytes.len);
+    if (len < 0) {
+        return broken(wire, nghttp2_strerror((int)len), err);
+    }
+    if (!nghttp2_session_want_read(wire->session) && !nghttp2_session_want_write(wire->session)) {
+        wire->ended = true; /* either side gave the connection up */
+    }
+    return ATT_OK;
+}
+
+enum att_rc wire_step(struct wire *wire, int64_t until_ms, struct att_err *err)
+{
+    uint8_t bytes[READ_MAX];
+    enum att_rc rc = wait_for(wire, POLLIN, until_ms, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    ssize_t n = recv(wire->fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK)) {
+        return ATT_OK;
+    }
+    if (n <= 0) {
+        return gone(err);
+    }
+    rc = wire_take(wire, ATT_SLICE(bytes, (size_t)n), err);
+    return rc ? rc : wire_send(wire, until_ms, err);
+}
+
+/* ---- the answer ---- */
+
+static enum att_rc check_http(const struct wire *wire, struct att_err *err)
+{
+    return wire->http_status == 200 && strncmp(wire->type, "application/grpc", 16) == 0
+               ? ATT_OK
+               : broken(wire, "no gRPC there", err);
+}
+
+enum att_rc wire_message(struct wire *wire, struct att_slice *ret_message, struct att_err *err)
+{
+    size_t left = wire->body.len - wire->taken;
+    if (wire->taken) { /* what was given before is not needed any more */
+        memmove(wire->body.ptr, wire->body.ptr + wire->taken, left);
+        wire->body.len = left;
+        wire->taken = 0;
+    }
+    if (left < HEAD_LEN) {
+        return left && wire->ended ? broken(wire, "a message is cut off", err) : ATT_E_NOTFOUND;
+    }
+    struct att_cur cur = att_cur_init(att_buf_slice(&wire->body));
+    uint8_t compressed = att_cur_u8(&cur);
+    uint32_t len = att_cur_be32(&cur);
+    enum att_rc rc = check_http(wire, err);
+    if (rc != ATT_OK || compressed || len > WIRE_MESSAGE_MAX) {
+        return rc ? rc : broken(wire, "expected a message of at most 4 MiB", err);
+    }
+    if (cur.left < len) {
+        return wire->ended ? broken(wire, "a message is cut off", err) : ATT_E_NOTFOUND;
+    }
+    *ret_message = ATT_SLICE(cur.ptr, len);
+    wire->taken = HEAD_LEN + (size_t)len;
+    return ATT_OK;
+}
+
+bool wire_ended(const struct wire *wire)
+{
+    return wire->ended;
+}
+
+static enum att_rc rc_of(long status)
+{
+    static const enum att_rc rcs[] = {
+        [3] = ATT_E_INVAL,        [4] = ATT_E_TIMEOUT, [5] = ATT_E_NOTFOUND,
+        [7] = ATT_E_DENIED,       [8] = ATT_E_LIMIT,   [9] = ATT_E_CONFLICT,
+        [12] = ATT_E_UNSUPPORTED, [14] = ATT_E_RETRY,  [16] = ATT_E_DENIED};
+    bool known = status >= 0 && (size_t)status < sizeof rcs / sizeof rcs[0] && rcs[status];
+    return known ? rcs[status] : ATT_E_PROTOCOL;
+}
+
+#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+/* "word: sentence", or "sentence (word)". */
+static enum att_rc refusal(const struct wire *wire, struct att_err *err)
+{
+    const char *text = wire->message, *open = strrchr(text, '(');
+    char word[40] = "";
+    size_t len = strspn(text, LETTERS);
+    size_t last = open ? strspn(open + 1, LETTERS) : 0;
+    if (len > 0 && len < sizeof word && text[len] == ':' && text[len + 1] == ' ') {
+        snprintf(word, sizeof word, "%.*s", (int)len, text);
+        text += len + 2;
+    } else if (open && last > 0 && last < sizeof word && strcmp(open + 1 + last, ")") == 0) {
+        snprintf(word, sizeof word, "%.*s", (int)last, open + 1);
+    }
+    enum att_rc rc = att_fail(err, rc_of(wire->grpc_status), "%s",
+                              text[0] ? text : "attestd's socket for workloads refused");
+    if (word[0]) {
+        att_err_reason(err, word);
+    }
+    return rc;
+}
+
+enum att_rc wire_status(const struct wire *wire, struct att_err *err)
+{
+    if (wire->http_status == 0 || (wire->http_status == 200 && wire->grpc_status < 0)) {
+        return att_fail(err, ATT_E_GONE,
+                        "attestd's socket for workloads ended the call without a status");
+    }
+    enum att_rc rc = check_http(wire, err);
+    if (rc != ATT_OK) {
+        return rc;
+    }
+    return wire->grpc_status == 0 ? ATT_OK : refusal(wire, err);
+}

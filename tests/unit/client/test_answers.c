@@ -1,0 +1,577 @@
+/* libattest-client: what is refused of arguments, of HTTP/2, of statuses and of messages; then
+ * calls, a watch and a fork against a small server on a real socket. Frames are written here by
+ * hand (RFC 9113 §4.1), header fields as literals (RFC 7541 §6.2.2). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "attestd/base/clock.h"
+#include "attestd/client/answer.h"
+#include "attestd/client/wire.h"
+
+#include "signer.pb-c.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { DATA = 0, HEADERS = 1, RST = 3, SETTINGS = 4, GOAWAY = 7, END_STREAM = 1, END_HEADERS = 4 };
+
+static void frame(struct att_buf *out, uint8_t type, uint8_t flags, uint32_t stream,
+                  struct att_slice payload)
+{
+    att_buf_u8(out, (uint8_t)(payload.len >> 16));
+    att_buf_be16(out, (uint16_t)payload.len);
+    att_buf_u8(out, type);
+    att_buf_u8(out, flags);
+    att_buf_be32(out, stream);
+    att_buf_put_slice(out, payload);
+}
+
+static void headers(struct att_buf *out, uint8_t flags, uint32_t stream, const char *const *pairs)
+{
+    att_autobuf block = {0};
+    for (size_t i = 0; pairs[i]; i++) {
+        if (i % 2 == 0) {
+            att_buf_u8(&block, 0);
+        }
+        att_buf_u8(&block, (uint8_t)strlen(pairs[i]));
+        att_buf_put_str(&block, pairs[i]);
+    }
+    frame(out, HEADERS, flags | END_HEADERS, stream, att_buf_slice(&block));
+}
+
+static const char *const ok200[] = {":status", "200", "content-type", "application/grpc", NULL};
+
+static void status(struct att_buf *out, uint32_t stream, const char *code, const char *text)
+{
+    const char *const pairs[] = {"grpc-status", code, "grpc-message", text, NULL};
+    headers(out, END_STREAM, stream, pairs);
+}
+
+static void message(struct att_buf *out, uint32_t stream, struct att_slice bytes)
+{
+    att_autobuf payload = {0};
+    att_buf_u8(&payload, 0);
+    att_buf_field_be32(&payload, bytes);
+    frame(out, DATA, 0, stream, att_buf_slice(&payload));
+}
+
+static void start(struct att_buf *bytes)
+{
+    att_buf_reset(bytes);
+    frame(bytes, SETTINGS, 0, 0, ATT_SLICE(NULL, 0));
+}
+
+/* ---- bytes alone ---- */
+
+static enum att_rc outcome(const struct att_buf *bytes, struct att_buf *ret, struct att_err *err)
+{
+    struct wire *wire = NULL;
+    struct att_slice got = {0};
+    assert_int_equal(wire_new(-1, &wire, NULL), ATT_OK);
+    assert_int_equal(wire_begin(wire, "/attestd.v1.Signer/Chain", ATT_SLICE(NULL, 0), NULL), 0);
+    assert_int_equal(wire_send(wire, -1, NULL), ATT_OK);
+    enum att_rc rc = wire_take(wire, att_buf_slice(bytes), err);
+    rc = rc ? rc : wire_status(wire, err);
+    rc = rc ? rc : wire_message(wire, &got, err);
+    att_buf_put_slice(ret, got);
+    wire_free(wire);
+    return rc;
+}
+
+static void fails(const struct att_buf *bytes, enum att_rc rc, const char *reason,
+                  const char *words)
+{
+    att_autobuf got = {0};
+    struct att_err err = {0};
+    assert_int_equal(outcome(bytes, &got, &err), rc);
+    assert_string_equal(err.reason, reason);
+    if (!strstr(err.msg, words)) {
+        fail_msg("\"%s\" is not in: %s", words, err.msg);
+    }
+    assert_int_equal(got.len, 0);
+}
+
+static void test_statuses(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *code, *text;
+        enum att_rc rc;
+        const char *reason, *words;
+    } rows[] = {
+        {"7", "frozen: agent alpha is frozen", ATT_E_DENIED, "frozen", "agent alpha is frozen"},
+        {"7", "no entry fits (notAssigned)", ATT_E_DENIED, "notAssigned", "no entry fits"},
+        {"14", "later", ATT_E_RETRY, "", "later"},
+        {"5", "", ATT_E_NOTFOUND, "", "refused"},
+        {"9", "x", ATT_E_CONFLICT, "", "x"},
+        {"3", "x", ATT_E_INVAL, "", "x"},
+        {"4", "x", ATT_E_TIMEOUT, "", "x"},
+        {"8", "x", ATT_E_LIMIT, "", "x"},
+        {"2", "x", ATT_E_PROTOCOL, "", "x"},
+        {"99", "x", ATT_E_PROTOCOL, "", "x"},
+        {"7", "a%20b%1b%5bm%zz%2", ATT_E_DENIED, "", "a b?[m%zz%2"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        att_autobuf bytes = {0};
+        start(&bytes);
+        headers(&bytes, 0, 1, ok200);
+        status(&bytes, 1, rows[i].code, rows[i].text);
+        fails(&bytes, rows[i].rc, rows[i].reason, rows[i].words);
+    }
+}
+
+static void test_no_answer(void **state)
+{
+    (void)state;
+    att_autobuf bytes = {0};
+    const char *const not_found[] = {":status", "404", NULL};
+    const char *const html[] = {":status", "200", "content-type", "text/html", "grpc-status",
+                                "0",       NULL};
+    start(&bytes);
+    fails(&bytes, ATT_E_GONE, "", "without a status");
+    headers(&bytes, END_STREAM, 1, ok200);
+    fails(&bytes, ATT_E_GONE, "", "without a status");
+    start(&bytes);
+    headers(&bytes, 0, 1, ok200);
+    status(&bytes, 1, "x", "");
+    fails(&bytes, ATT_E_GONE, "", "without a status");
+    start(&bytes);
+    headers(&bytes, END_STREAM, 1, not_found);
+    fails(&bytes, ATT_E_PROTOCOL, "", "no gRPC there");
+    start(&bytes);
+    headers(&bytes, END_STREAM, 1, html);
+    fails(&bytes, ATT_E_PROTOCOL, "", "no gRPC there");
+    att_buf_reset(&bytes);
+    att_buf_put_str(&bytes, "HTTP/1.1 400 Bad Request\r\n\r\n");
+    fails(&bytes, ATT_E_GONE, "", "without a status"); /* libnghttp2 gives the connection up */
+    start(&bytes);                                     /* another stream's answer is none */
+    headers(&bytes, 0, 3, ok200);
+    fails(&bytes, ATT_E_GONE, "", "");
+}
+
+static void test_messages(void **state)
+{
+    (void)state;
+    static const struct {
+        uint8_t bytes[8];
+        size_t len;
+        const char *words;
+    } bad[] = {{{0, 0, 0}, 3, "cut off"},
+               {{0, 0, 0, 0, 2, 'x'}, 6, "cut off"},
+               {{1, 0, 0, 0, 1, 'x'}, 6, "at most 4 MiB"},
+               {{0, 0, 0x40, 0, 1, 'x'}, 6, "at most 4 MiB"}};
+    att_autobuf bytes = {0}, got = {0};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        start(&bytes);
+        headers(&bytes, 0, 1, ok200);
+        frame(&bytes, DATA, 0, 1, ATT_SLICE(bad[i].bytes, bad[i].len));
+        status(&bytes, 1, "0", "");
+        fails(&bytes, ATT_E_PROTOCOL, "", bad[i].words);
+    }
+    start(&bytes); /* a good status, and nothing */
+    headers(&bytes, 0, 1, ok200);
+    status(&bytes, 1, "0", "");
+    assert_int_equal(outcome(&bytes, &got, NULL), ATT_E_NOTFOUND);
+    start(&bytes);
+    headers(&bytes, 0, 1, ok200);
+    message(&bytes, 1, ATT_SLICE_LIT("hello"));
+    status(&bytes, 1, "0", "");
+    assert_int_equal(outcome(&bytes, &got, NULL), ATT_OK);
+    assert_true(att_slice_eq_str(att_buf_slice(&got), "hello"));
+}
+
+/* More than the library takes: 5 MiB of one message that never says so. */
+static void test_too_long(void **state)
+{
+    (void)state;
+    att_autobuf bytes = {0}, block = {0};
+    start(&bytes);
+    headers(&bytes, 0, 1, ok200);
+    for (size_t i = 0; i < 1000; i++) {
+        att_buf_u8(&block, 0);
+    }
+    for (size_t i = 0; i < 5 * 1024; i++) { /* the window is 64 KiB: who sends beyond it is cut */
+        frame(&bytes, DATA, 0, 1, att_buf_slice(&block));
+    }
+    att_autobuf got = {0};
+    struct att_err err = {0};
+    assert_int_equal(outcome(&bytes, &got, &err), ATT_E_GONE);
+}
+
+static void pack_chain(struct att_buf *ret, const char *id, const char *key, size_t certs)
+{
+    ProtobufCBinaryData list[32];
+    Attestd__V1__ChainResponse m = ATTESTD__V1__CHAIN_RESPONSE__INIT;
+    for (size_t i = 0; i < 32; i++) {
+        list[i] = (ProtobufCBinaryData){5, (uint8_t *)(uintptr_t) "certX"};
+    }
+    m.spiffe_id = (char *)(uintptr_t)id;
+    m.key_id = (char *)(uintptr_t)key;
+    m.key_store = (char *)(uintptr_t) "tpm";
+    m.chain = list;
+    m.n_chain = certs;
+    m.bundle = list;
+    m.n_bundle = 2;
+    m.not_after = 77;
+    att_buf_reset(ret);
+    uint8_t *room = att_buf_extend(ret, attestd__v1__chain_response__get_packed_size(&m));
+    assert_non_null(room);
+    (void)attestd__v1__chain_response__pack(&m, room);
+}
+
+static void test_chain(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *id, *key;
+        size_t certs;
+    } bad[] = {
+        {"", "k", 1}, {"spiffe://b/a", "", 1}, {"spiffe://b/a", "k", 0}, {"spiffe://b/a", "k", 17}};
+    att_autobuf bytes = {0};
+    struct attest_client_chain *chain = NULL;
+    struct att_err err = {0};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        pack_chain(&bytes, bad[i].id, bad[i].key, bad[i].certs);
+        att_err_clear(&err);
+        assert_int_equal(answer_chain(att_buf_slice(&bytes), &chain, &err), ATT_E_PROTOCOL);
+        assert_null(chain);
+    }
+    assert_int_equal(answer_chain(ATT_SLICE_LIT("\xff\xff"), &chain, NULL), ATT_E_PROTOCOL);
+    pack_chain(&bytes, "spiffe://b/a", "k", 16);
+    assert_int_equal(answer_chain(att_buf_slice(&bytes), &chain, NULL), ATT_OK);
+    att_buf_done(&bytes); /* nothing of it is borrowed */
+    assert_string_equal(chain->spiffe_id, "spiffe://b/a");
+    assert_string_equal(chain->key_id, "k");
+    assert_string_equal(chain->key_store, "tpm");
+    assert_int_equal(chain->not_after, 77);
+    assert_int_equal(chain->n_certs, 16);
+    assert_int_equal(chain->n_roots, 2);
+    assert_memory_equal(chain->certs[15].data, "certX", 5);
+    assert_int_equal(chain->roots[1].len, 5);
+    attest_client_chain_free(chain);
+}
+
+static void test_signature(void **state)
+{
+    (void)state;
+    uint8_t long_one[ATTEST_CLIENT_SIGNATURE_MAX + 1] = {0}, sig[ATTEST_CLIENT_SIGNATURE_MAX];
+    static const struct {
+        size_t len;
+        const char *asked;
+        enum att_rc rc;
+    } rows[] = {{0, NULL, ATT_E_PROTOCOL},
+                {sizeof long_one, NULL, ATT_E_PROTOCOL},
+                {4, "other", ATT_E_PROTOCOL},
+                {4, "k", ATT_OK},
+                {ATTEST_CLIENT_SIGNATURE_MAX, "", ATT_OK}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        uint8_t packed[1024];
+        size_t len = 0;
+        Attestd__V1__SignResponse m = ATTESTD__V1__SIGN_RESPONSE__INIT;
+        m.signature = (ProtobufCBinaryData){rows[i].len, long_one};
+        m.key_id = (char *)(uintptr_t) "k";
+        size_t n = attestd__v1__sign_response__pack(&m, packed);
+        assert_int_equal(answer_signature(ATT_SLICE(packed, n), rows[i].asked, sig, &len, NULL),
+                         rows[i].rc);
+        assert_int_equal(len, rows[i].rc == ATT_OK ? rows[i].len : 0);
+    }
+}
+
+/* ---- a server on a socket ---- */
+
+/* To each request the next of answers, over all connections; then it waits for the client's end. An
+ * empty answer ends the connection at once. */
+struct server {
+    char path[64];
+    int listener, connections, served;
+    const struct att_buf *answers; /* one for each request */
+    size_t n;
+    pthread_t thread;
+};
+
+static bool take_all(int fd, uint8_t *bytes, size_t len)
+{
+    for (size_t got = 0; got < len;) {
+        ssize_t n = recv(fd, bytes + got, len - got, 0);
+        if (n <= 0) {
+            return false;
+        }
+        got += (size_t)n;
+    }
+    return true;
+}
+
+/* Up to the end of a request; false: the client has ended. */
+static bool take_request(int fd)
+{
+    uint8_t head[9], payload[4096];
+    for (;;) {
+        size_t len;
+        if (!take_all(fd, head, sizeof head) ||
+            (len = (size_t)head[1] << 8 | head[2]) > sizeof payload ||
+            !take_all(fd, payload, len)) {
+            return false;
+        }
+        if (head[3] == DATA && (head[4] & END_STREAM)) {
+            return true;
+        }
+    }
+}
+
+static void *serve(void *arg)
+{
+    struct server *server = arg;
+    size_t at = 0;
+    for (int i = 0; i < server->connections; i++) {
+        int fd = accept(server->listener, NULL, NULL);
+        bool ended = false;
+        uint8_t preface[24];
+        (void)take_all(fd, preface, sizeof preface);
+        for (; at < server->n; at++) {
+            if (!take_request(fd) || !server->answers[at].len) {
+                at++;
+                ended = true;
+                break;
+            }
+            (void)!write(fd, server->answers[at].ptr, server->answers[at].len);
+        }
+        while (!ended && take_request(fd)) {
+        }
+        close(fd);
+        server->served++;
+    }
+    return NULL;
+}
+
+static void server_start(struct server *server)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    snprintf(server->path, sizeof server->path, "/tmp/attest-client-%d.sock", (int)getpid());
+    (void)unlink(server->path);
+    memcpy(at.sun_path, server->path, strlen(server->path) + 1);
+    server->listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(server->listener, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(server->listener, 8), 0);
+    assert_int_equal(pthread_create(&server->thread, NULL, serve, server), 0);
+}
+
+static void server_end(struct server *server)
+{
+    pthread_join(server->thread, NULL);
+    close(server->listener);
+    (void)unlink(server->path);
+}
+
+static void chain_answer(struct att_buf *out, bool first, uint32_t stream, const char *key)
+{
+    att_autobuf bytes = {0};
+    pack_chain(&bytes, "spiffe://b/a", key, 1);
+    if (first) {
+        start(out);
+    }
+    headers(out, 0, stream, ok200);
+    message(out, stream, att_buf_slice(&bytes));
+}
+
+static void test_arguments(void **state)
+{
+    (void)state;
+    uint8_t sig[ATTEST_CLIENT_SIGNATURE_MAX], digest[65] = {0};
+    char key[65];
+    memset(key, 'k', 64);
+    key[64] = 0;
+    static const struct {
+        int algorithm;
+        size_t digest, room;
+        bool key;
+        const char *words;
+    } rows[] = {{0, 32, 512, false, "algorithm: expected 1 to 3"},
+                {4, 32, 512, false, "algorithm: expected 1 to 3"},
+                {1, 19, 512, false, "20 to 64"},
+                {1, 65, 512, false, "20 to 64"},
+                {2, 20, 512, false, "32, 48 or 64"},
+                {3, 33, 512, false, "32, 48 or 64"},
+                {1, 32, 511, false, "512 bytes, found 511"},
+                {1, 32, 512, true, "at most 63 characters"}};
+    struct attest_client *client = attest_client_new("/nowhere/api.sock");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        size_t len = rows[i].room;
+        assert_int_equal(attest_client_sign(client, (enum attest_client_algorithm)rows[i].algorithm,
+                                            digest, rows[i].digest, rows[i].key ? key : NULL, sig,
+                                            &len),
+                         ATTEST_CLIENT_INVALID);
+        assert_non_null(strstr(attest_client_message(client), rows[i].words));
+        assert_int_equal(len, rows[i].room);
+    }
+    struct attest_client_chain *chain = NULL;
+    assert_int_equal(attest_client_get_chain(client, &chain), ATTEST_CLIENT_UNREACHABLE);
+    assert_int_equal(attest_client_watch(client, 0, &chain), ATTEST_CLIENT_UNREACHABLE);
+    assert_int_equal(attest_client_watch_fd(client), -1);
+    attest_client_free(client);
+    static const char *const sockets[] = {"tcp://127.0.0.1:1", "unix:relative", "unix:////x", ""};
+    for (size_t i = 0; i < 3; i++) {
+        setenv("SPIFFE_ENDPOINT_SOCKET", sockets[i], 1);
+        client = attest_client_new(NULL);
+        assert_int_equal(attest_client_get_chain(client, &chain), ATTEST_CLIENT_INVALID);
+        assert_non_null(strstr(attest_client_message(client), sockets[i]));
+        attest_client_free(client);
+    }
+    unsetenv("SPIFFE_ENDPOINT_SOCKET");
+    assert_string_equal(attest_client_status_name(ATTEST_CLIENT_DENIED), "denied");
+    assert_string_equal(attest_client_status_name((enum attest_client_status)99), "unknown");
+    assert_string_equal(attest_client_status_name((enum attest_client_status) - 1), "unknown");
+}
+
+/* Two calls on one connection; a server that ended it meanwhile costs one more, once. */
+static void test_connection(void **state)
+{
+    (void)state;
+    struct att_buf answers[4] = {{0}, {0}, {0}, {0}};
+    chain_answer(&answers[0], true, 1, "first");
+    status(&answers[0], 1, "0", "");
+    chain_answer(&answers[1], false, 3, "second");
+    status(&answers[1], 3, "0", "");
+    /* answers[2]: it ends with the third call */
+    chain_answer(&answers[3], true, 1, "third");
+    status(&answers[3], 1, "0", "");
+    struct server server = {.connections = 2, .answers = answers, .n = 4};
+    server_start(&server);
+    struct attest_client *client = attest_client_new(server.path);
+    static const char *const keys[] = {"first", "second", "third"};
+    for (size_t i = 0; i < 3; i++) {
+        struct attest_client_chain *chain = NULL;
+        enum attest_client_status got = attest_client_get_chain(client, &chain);
+        if (got != ATTEST_CLIENT_OK) {
+            fail_msg("%zu: %s: %s", i, attest_client_status_name(got),
+                     attest_client_message(client));
+        }
+        assert_string_equal(chain->key_id, keys[i]);
+        attest_client_chain_free(chain);
+    }
+    attest_client_free(client);
+    server_end(&server);
+    assert_int_equal(server.served, 2);
+    for (size_t i = 0; i < 4; i++) {
+        att_buf_done(&answers[i]);
+    }
+}
+
+/* A new connection that ends is told: no third try, no loop. */
+static void test_ends(void **state)
+{
+    (void)state;
+    struct att_buf answers[1] = {{0}};
+    struct server server = {.connections = 1, .answers = answers, .n = 1};
+    struct attest_client_chain *chain = NULL;
+    server_start(&server);
+    struct attest_client *client = attest_client_new(server.path);
+    assert_int_equal(attest_client_get_chain(client, &chain), ATTEST_CLIENT_ENDED);
+    attest_client_free(client);
+    server_end(&server);
+}
+
+static void test_timeout(void **state)
+{
+    (void)state;
+    struct att_buf answers[1] = {{0}};
+    struct attest_client_chain *chain = NULL;
+    start(&answers[0]);
+    struct server server = {.connections = 1, .answers = answers, .n = 1};
+    server_start(&server);
+    struct attest_client *client = attest_client_new(server.path);
+    attest_client_set_timeout(client, 150);
+    int64_t at = att_boottime_ms();
+    assert_int_equal(attest_client_get_chain(client, &chain), ATTEST_CLIENT_TIMEOUT);
+    assert_true(att_boottime_ms() - at >= 150);
+    attest_client_free(client);
+    server_end(&server);
+    att_buf_done(&answers[0]);
+}
+
+/* Several states at once: the newest. Nothing new: TIMEOUT, and it goes on. Its end: the status. */
+static void test_watch(void **state)
+{
+    (void)state;
+    struct att_buf answers[1] = {{0}};
+    att_autobuf again = {0};
+    chain_answer(&answers[0], true, 1, "old");
+    pack_chain(&again, "spiffe://b/a", "new", 1);
+    message(&answers[0], 1, att_buf_slice(&again));
+    struct server server = {.connections = 1, .answers = answers, .n = 1};
+    server_start(&server);
+    struct attest_client *client = attest_client_new(server.path);
+    struct attest_client_chain *chain = NULL;
+    assert_int_equal(attest_client_watch(client, 5000, &chain), ATTEST_CLIENT_OK);
+    assert_string_equal(chain->key_id, "new");
+    attest_client_chain_free(chain);
+    chain = NULL;
+    struct pollfd poll_fd = {.fd = attest_client_watch_fd(client), .events = POLLIN};
+    assert_int_equal(poll(&poll_fd, 1, 0), 0);
+    assert_int_equal(attest_client_watch(client, 0, &chain), ATTEST_CLIENT_TIMEOUT);
+    assert_int_equal(attest_client_watch(client, 50, &chain), ATTEST_CLIENT_TIMEOUT);
+    assert_int_equal(attest_client_watch_fd(client), poll_fd.fd);
+    attest_client_free(client);
+    server_end(&server);
+    att_buf_done(&answers[0]);
+
+    start(&answers[0]);
+    headers(&answers[0], 0, 1, ok200);
+    status(&answers[0], 1, "7", "frozen: agent alpha is frozen");
+    struct server denies = {.connections = 1, .answers = answers, .n = 1};
+    server_start(&denies);
+    client = attest_client_new(denies.path);
+    assert_int_equal(attest_client_watch(client, 5000, &chain), ATTEST_CLIENT_DENIED);
+    assert_string_equal(attest_client_reason(client), "frozen");
+    assert_int_equal(attest_client_watch_fd(client), -1);
+    attest_client_free(client);
+    server_end(&denies);
+    att_buf_done(&answers[0]);
+}
+
+/* A child has a connection of its own, and the parent's goes on. */
+static void test_fork(void **state)
+{
+    (void)state;
+    struct att_buf answers[2] = {{0}, {0}};
+    chain_answer(&answers[0], true, 1, "parent");
+    status(&answers[0], 1, "0", "");
+    struct server server = {.connections = 1, .answers = answers, .n = 1};
+    server_start(&server);
+    struct attest_client *client = attest_client_new(server.path);
+    struct attest_client_chain *chain = NULL;
+    assert_int_equal(attest_client_get_chain(client, &chain), ATTEST_CLIENT_OK);
+    attest_client_chain_free(chain);
+    (void)unlink(server.path);
+    pid_t child = fork();
+    if (child == 0) { /* it connects anew: nobody listens there any more */
+        _exit(attest_client_get_chain(client, &chain) == ATTEST_CLIENT_UNREACHABLE ? 0 : 1);
+    }
+    int how = 0;
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
+    attest_client_free(client);
+    server_end(&server);
+    att_buf_done(&answers[0]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_statuses),  cmocka_unit_test(test_no_answer),
+        cmocka_unit_test(test_messages),  cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_chain),     cmocka_unit_test(test_signature),
+        cmocka_unit_test(test_arguments), cmocka_unit_test(test_connection),
+        cmocka_unit_test(test_ends),      cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_watch),     cmocka_unit_test(test_fork),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
