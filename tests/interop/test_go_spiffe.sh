@@ -154,8 +154,8 @@ sequence=$(got .sequence)
 expected="[\"bank.example\",[\"$root\"],[\"$kid\"],30]"
 [ "$(got '[.domain, .serials, .kids, .hint] | @json')" = "$expected" ] && [ "$sequence" -gt 0 ] || job_fail "$(cat "$dir/tmp/got")"
 must error "*signed by unknown authority*" $stranger fetch-bundle bank.example "$url" web "$dir/tmp/roots.pem"
-must error "*" $stranger fetch-bundle bank.example "$url/none" web "$ca" # go-spiffe reads the body of a 404, too
-must error "*" $stranger fetch-bundle bank.example "$url" spiffe $domain/agent/peer "$known" # no SVID
+must error "*unable to parse JWKS*" $stranger fetch-bundle bank.example "$url/none" web "$ca" # go-spiffe reads the body of a 404, too
+must error "*contains no URI SAN*" $stranger fetch-bundle bank.example "$url" spiffe $domain/agent/peer "$known" # no SVID
 job_start_spiffe own $peer serve-bundle bank.example
 wait_for 30 lines own 1
 own=https://127.0.0.1:$(head -n 1 "$dir/log/own.log" | jq -r .port)/
@@ -164,8 +164,8 @@ must OK "" $stranger fetch-bundle bank.example "$own" spiffe $domain/agent/peer 
 must error "*unexpected ID*agent/peer*" $stranger fetch-bundle bank.example "$own" spiffe $domain/agent/alpha "$known"
 jq '.keys |= map(select(.use == "jwt-svid"))' "$known" > "$dir/tmp/rootless.json"
 chmod a+r "$dir/tmp/rootless.json"
-must error "*" $stranger fetch-bundle bank.example "$own" spiffe $domain/agent/peer "$dir/tmp/rootless.json"
-must error "*" $stranger fetch-bundle bank.example "$own" web "$ca"
+must error "*signed by unknown authority*" $stranger fetch-bundle bank.example "$own" spiffe $domain/agent/peer "$dir/tmp/rootless.json"
+must error "*doesn't contain any IP SANs*" $stranger fetch-bundle bank.example "$own" web "$ca"
 job_start_spiffe web $stranger watch-bundle bank.example "$url" web "$ca"
 job_start_spiffe spiffe $stranger watch-bundle bank.example "$own" spiffe $domain/agent/peer "$known"
 wait_for 30 lines web 1

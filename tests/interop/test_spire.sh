@@ -128,11 +128,14 @@ ours_at_spire() { server bundle list -id spiffe://bank.example -format spiffe; }
 # ---- ours ------------------------------------------------------------------------------------------------
 fed() { ctl --json federation list | jq -r ".trustDomains[0].$1"; }
 fed_is() { [ "$(fed "$1")" = "$2" ]; }
-federates() { # federates LINES: the section with SPIRE's trust domain, and the issuer has read it
-    local before
+section() {
     sed -i '/^federation:/,$d' "$dir/issuer.yaml"
     printf 'federation:\n  allow: [127.0.0.0/8]\n  refresh_min: 1s\n  refresh_max: 2s\n  trust_domains:\n    - name: other.test\n      url: "https://127.0.0.1:%s"\n%s\n' \
         "$endpoint_port" "$1" >> "$dir/issuer.yaml"
+}
+federates() { # federates LINES: the section with SPIRE's trust domain, and the issuer has read it
+    local before
+    section "$1"
     before=$(grep -cE 'event=reload\.(done|failed)' "$dir/log/issuerd.log" || true)
     kill -HUP "$(job_pid issuerd)"
     more() { [ "$(grep -cE 'event=reload\.(done|failed)' "$dir/log/issuerd.log")" -gt "$before" ]; }
@@ -167,6 +170,7 @@ trap 'status=$?; set +e; ends; (exit $status); job_cleanup' EXIT
 job_make_tpm
 job_write_conf
 printf 'jwt:\n  issuer: "https://127.0.0.1:%s"\n  listen: "127.0.0.1:%s"\n' "$id_port" "$id_port" >> "$dir/issuer.yaml"
+section "$(by_spiffe spiffe://other.test/spire/server "$dir/tmp/other.json")" # its folder is the sandbox's from the start on
 spiffe_start_all
 job_start tokend "$bin/attestd-tokend" --config "$dir/attestd.yaml"
 wait_for 10 test -S "$dir/run/public/pkcs11.sock"
@@ -193,16 +197,21 @@ jq -e --arg root "$(root_of "$dir/issuer/ca/bundle.pem")" --arg kid "$kid" \
     "$dir/tmp/at-spire" > /dev/null || { cat "$dir/tmp/at-spire"; job_fail "SPIRE has something else"; }
 ok "SPIRE $("$spire/spire-server" --version 2>&1 | head -n 1): our bundle endpoint by https_web, root and key of tokens as they are; refused with another root for its TLS"
 
+fed_is reason bundleFile || job_fail "a bundle_file that is not there yet: $(fed reason)"
 server bundle show -format spiffe > "$dir/tmp/other.json"
 federates "$(by_spiffe spiffe://other.test/spire/agent "$dir/tmp/other.json")"
 refresh_is endpointId
-cp "$dir/tmp/at-spire" "$dir/tmp/wrong.json"
-federates "$(by_spiffe spiffe://other.test/spire/server "$dir/tmp/wrong.json")"
-refresh_is bundleFile
-jq '.keys |= map(select(.use == "jwt-svid"))' "$dir/tmp/other.json" > "$dir/tmp/wrong.json"
-ctl federation reset other.test > /dev/null || true
-refresh_is bundleEmpty
-federates "$(by_spiffe spiffe://other.test/spire/server "$dir/tmp/other.json")"
+begins() { # begins REASON JQ-FILTER FILE: anew, from this
+    jq "$2" "$3" > "$dir/tmp/begin.json"
+    federates "$(by_spiffe spiffe://other.test/spire/server "$dir/tmp/begin.json")"
+    ctl federation reset other.test > /dev/null
+    refresh_is "$1"
+}
+begins bundleFile . "$dir/tmp/at-spire" # our own trust domain's
+begins bundleEmpty '.keys |= map(select(.use == "jwt-svid"))' "$dir/tmp/other.json"
+/usr/bin/python3 "$stubs/federation.py" jwks "$dir/tmp/web.pem" > "$dir/tmp/web.json"
+begins endpointTls . "$dir/tmp/web.json"
+begins "" . "$dir/tmp/other.json"
 wait_for 30 fed_is source endpoint
 ctl --json federation show other.test > "$dir/tmp/show"
 their_kid=$(jq -r '.keys[] | select(.use == "jwt-svid") | .kid' "$dir/tmp/other.json")
@@ -210,7 +219,7 @@ sha_of() { base64 -d | sha256sum | cut -d' ' -f1; }
 [ "$(jq -r '.roots[0].sha256' "$dir/tmp/show")" = "$(jq -r '.keys[] | select(.use == "x509-svid") | .x5c[0]' "$dir/tmp/other.json" | sha_of)" ] &&
     [ "$(jq -r '.keys[0].kid' "$dir/tmp/show")" = "$their_kid" ] && [ "$(fed roots)" = 1 ] && [ "$(fed keys)" = 1 ] ||
     { cat "$dir/tmp/show"; job_fail "we have something else of SPIRE's"; }
-ok "SPIRE's endpoint by https_spiffe, root and key as they are; another SPIFFE ID, our own roots and none for a beginning: endpointId, bundleFile, bundleEmpty"
+ok "SPIRE's endpoint by https_spiffe, root and key as they are; refused as another SPIFFE ID, and when we begin with our own bundle, with none of its roots, or with another root"
 
 # ---- agents and workloads ----
 spire_agent_start
@@ -453,7 +462,6 @@ ctl ca activate "$generation" --force > /dev/null
 ctl agent rotate alpha > /dev/null
 wait_for 60 job_settled alpha
 ours alpha $alpha
-head -n 40 "$dir/tmp/trader/fed-bank.example.pem" > /dev/null
 both_ways
 [ -z "$program" ] || go_both_ways
 ok "our new root and key reach SPIRE by themselves within $took s (it looks every 15 s) and its workload; the withdrawn key's token is refused, a certificate under the new root is taken"
