@@ -441,6 +441,12 @@ spiffe_url=https://127.0.0.1:$spiffe_port/bundle
 P11_KIT_SERVER_ADDRESS=unix:path=$dir/run/public/pkcs11.sock OPENSSL_CONF=$dir/openssl.cnf job_start nginx "$nginx" -p "$dir" -c "$dir/nginx.conf"
 proxied() { curl -sf -m 20 --insecure "$spiffe_url"; }
 wait_for 30 proxied
+proxied | server bundle set -format spiffe -id spiffe://bank.example > "$dir/tmp/set" 2>&1 || { cat "$dir/tmp/set"; job_fail "spire-server bundle set"; }
+at_spire_is() { # at_spire_is ROOTS KID
+    ours_at_spire | jq -e --arg kid "$2" --argjson roots "$1" \
+        '([.keys[] | select(.use == "x509-svid")] | length) == $roots and [.keys[] | select(.use == "jwt-svid") | .kid] == [$kid]'
+}
+at_spire_is 1 "$kid" > /dev/null || { ours_at_spire; job_fail "spire-server bundle set"; }
 job_stop spire
 spire_conf '"https_spiffe" {}' "$spiffe_url" '"https_web" {}'
 spire_start
@@ -462,10 +468,6 @@ ctl --json ca prepare workload --new-root > "$dir/tmp/prepare"
 generation=$(jq -r .id "$dir/tmp/prepare")
 ctl ca publish "$generation" > /dev/null
 began=$(date +%s)
-at_spire_is() { # at_spire_is ROOTS KID
-    ours_at_spire | jq -e --arg kid "$2" --argjson roots "$1" \
-        '([.keys[] | select(.use == "x509-svid")] | length) == $roots and [.keys[] | select(.use == "jwt-svid") | .kid] == [$kid]'
-}
 wait_for 60 at_spire_is 2 "$kid_new"
 took=$(($(date +%s) - began))
 two_there() { theirs trader $trader && [ "$(grep -c BEGIN "$dir/tmp/trader/fed-bank.example.pem")" = 2 ]; }
