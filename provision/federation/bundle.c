@@ -61,14 +61,21 @@ static bool names_another(const X509 *cert, const char *trust_domain)
     return another;
 }
 
+/* X509-SVID §6.2: such an element is ignored. */
+static bool has_no_cert(const json_t *jwk)
+{
+    const json_t *x5c = json_object_get(jwk, "x5c");
+    return !x5c || (json_is_array(x5c) && json_array_size(x5c) == 0);
+}
+
+/* X509-SVID §6.2: what follows the first certificate is ignored. */
 static enum att_rc read_cert(const json_t *jwk, X509 **ret_cert, struct att_buf *der,
                              struct att_err *err)
 {
-    const json_t *x5c = json_object_get(jwk, "x5c");
-    const json_t *text = json_array_get(x5c, 0);
-    if (json_array_size(x5c) != 1 || !json_is_string(text)) {
+    const json_t *text = json_array_get(json_object_get(jwk, "x5c"), 0);
+    if (!json_is_string(text)) {
         return refuse(err, ATT_E_PARSE, "bundleRoot",
-                      "x509-svid: x5c: expected exactly one certificate");
+                      "x509-svid: x5c: expected an array that begins with a certificate");
     }
     *der = ATT_BUF_INIT(CERTS_CERT_MAX);
     struct att_slice b64 =
@@ -203,7 +210,7 @@ static enum att_rc take_elements(const json_t *keys, const char *trust_domain,
         } else if (federation_jwk_has_secret(jwk)) {
             rc = refuse(err, ATT_E_PARSE, "bundlePrivateKey",
                         "there is private or symmetric key material in it");
-        } else if (use && strcmp(use, "x509-svid") == 0) {
+        } else if (use && strcmp(use, "x509-svid") == 0 && !has_no_cert(jwk)) {
             rc = take_root(jwk, trust_domain, bundle, &used, err);
         } else if (use && strcmp(use, "jwt-svid") == 0) {
             rc = take_key(jwk, bundle, err);

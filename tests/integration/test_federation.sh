@@ -312,20 +312,7 @@ echo '{"keys": 1}' > "$served"
 refresh_is bundleForm
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$a/tmp/third.key" -out "$a/tmp/third.pem" -days 2 \
     -subj /CN=third -addext "subjectAltName=URI:spiffe://third.example" -addext keyUsage=critical,keyCertSign > "$a/tmp/openssl" 2>&1
-/usr/bin/python3 - "$a/tmp/third.pem" > "$served" << 'END'
-import base64
-import json
-import sys
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-with open(sys.argv[1], "rb") as file:
-    cert = x509.load_pem_x509_certificate(file.read())
-point = cert.public_key().public_numbers()
-b64 = lambda n: base64.urlsafe_b64encode(n.to_bytes(32, "big")).rstrip(b"=").decode()  # noqa: E731
-der = base64.b64encode(cert.public_bytes(Encoding.DER)).decode()
-print(json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "x": b64(point.x), "y": b64(point.y), "use": "x509-svid",
-                            "x5c": [der]}], "spiffe_sequence": 1000000}))
-END
+/usr/bin/python3 "$stubs/federation.py" jwks "$a/tmp/third.pem" > "$served"
 refresh_is bundleDomain
 head -c 300000 /dev/zero | tr '\0' ' ' > "$served"
 refresh_is bundleSize

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # go-spiffe, the SPIFFE project's own Go library, with real processes (swtpm, keyd, whod, attestd, issuer, spiffed): agents
 # whose entries say "exportable" have their X509-SVIDs by X509Source, over three rotations, and do mutual TLS on both ends;
-# JWT-SVIDs and bundles; who is given no key, and a peer with another SPIFFE ID, are refused. Debian's package (13); without
-# it, as on 12, the Go module, which takes minutes: with ATT_LONG=1, or ATT_GO_SPIFFE=VERSION for another than go.mod's.
+# JWT-SVIDs and bundles; who is given no key, and a peer with another SPIFFE ID, are refused; the issuer's bundle endpoint by
+# its federation package, web PKI and SPIFFE authentication, over a rotation. Debian's package (13); without it, as on 12, the Go module, which takes minutes: with ATT_LONG=1, or ATT_GO_SPIFFE=VERSION for another than go.mod's.
 # ATT_GO_SPIFFE_BIN: tests/support/spiffe/go, built.
 set -euo pipefail
 export JOB_KEY=exportable JOB_LIFETIME=10m
@@ -26,7 +26,7 @@ if [ -n "${ATT_GO_SPIFFE_BIN:-}" ]; then
     cp "$ATT_GO_SPIFFE_BIN" "$program"
     what="as built"
 elif [ -d $packaged ] && [ -z "${ATT_GO_SPIFFE:-}" ]; then
-    (cd "$dir/source" && GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$dir/cache nice "$go" build -o "$program" main.go) \
+    (cd "$dir/source" && GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$dir/cache nice "$go" build -o "$program" main.go federation.go) \
         > "$dir/tmp/build" 2>&1 || { cat "$dir/tmp/build"; job_fail "go build"; }
     what="Debian's $(dpkg-query -W -f '${Version}' golang-github-spiffe-go-spiffe-dev)"
 else
@@ -82,7 +82,7 @@ id_port=
 port_into id_port
 printf 'jwt:\n  issuer: "https://127.0.0.1:%s"\n  listen: "127.0.0.1:%s"\n' "$id_port" "$id_port" >> "$dir/issuer.yaml"
 status=0
-trap 'status=$?; job_stop watch KILL; job_stop serve KILL; set +e; (exit $status); job_cleanup' EXIT
+trap 'status=$?; for name in watch serve own web spiffe; do job_stop $name KILL; done; set +e; (exit $status); job_cleanup' EXIT
 spiffe_start_all
 {
     printf 'trust_domain: bank.example\nagents:\n'
@@ -160,6 +160,48 @@ kid=$(ctl --json ca jwt | jq -r '.keys[0].kid')
 root=$(openssl x509 -in "$dir/issuer/ca/bundle.pem" -noout -serial | sed 's/serial=0*//' | tr A-F a-f)
 [ "$(got '[.domain, .serials[0], .kids[0], .same] | @json')" = "[\"bank.example\",\"$root\",\"$kid\",true]" ] || job_fail "$(cat "$dir/tmp/got")"
 ok "JWTSource, ValidateJWTSVID and jwtsvid agree; bundles of certificates and tokens, and BundleSource"
+
+# ---- federation: the issuer's bundle endpoint (https_web), and an agent's own (https_spiffe) ----
+url=https://127.0.0.1:$id_port/bundle ca=$dir/tmp/tls-root.pem known=$dir/tmp/known.json
+cp "$dir/issuer/ca/tls-root.pem" "$ca"
+cp "$dir/issuer/ca/bundle.pem" "$dir/tmp/roots.pem"
+curl -sf --cacert "$ca" "$url" > "$known"
+chmod a+r "$known" "$ca" "$dir/tmp/roots.pem"
+must OK "" $stranger fetch-bundle bank.example "$url" web "$ca" # needs no identity
+sequence=$(got .sequence)
+expected="[\"bank.example\",[\"$root\"],[\"$kid\"],30]"
+[ "$(got '[.domain, .serials, .kids, .hint] | @json')" = "$expected" ] && [ "$sequence" -gt 0 ] || job_fail "$(cat "$dir/tmp/got")"
+must error "*signed by unknown authority*" $stranger fetch-bundle bank.example "$url" web "$dir/tmp/roots.pem"
+must error "*unable to parse JWKS*" $stranger fetch-bundle bank.example "$url/none" web "$ca" # go-spiffe reads the body of a 404, too
+must error "*contains no URI SAN*" $stranger fetch-bundle bank.example "$url" spiffe $domain/agent/peer "$known" # no SVID
+job_start_spiffe own $peer serve-bundle bank.example
+wait_for 30 lines own 1
+own=https://127.0.0.1:$(head -n 1 "$dir/log/own.log" | jq -r .port)/
+must OK "" $stranger fetch-bundle bank.example "$own" spiffe $domain/agent/peer "$known"
+[ "$(got '[.domain, .serials, .kids] | @json')" = "[\"bank.example\",[\"$root\"],[\"$kid\"]]" ] || job_fail "$(cat "$dir/tmp/got")"
+must error "*unexpected ID*agent/peer*" $stranger fetch-bundle bank.example "$own" spiffe $domain/agent/alpha "$known"
+jq '.keys |= map(select(.use == "jwt-svid"))' "$known" > "$dir/tmp/rootless.json"
+chmod a+r "$dir/tmp/rootless.json"
+must error "*signed by unknown authority*" $stranger fetch-bundle bank.example "$own" spiffe $domain/agent/peer "$dir/tmp/rootless.json"
+must error "*doesn't contain any IP SANs*" $stranger fetch-bundle bank.example "$own" web "$ca"
+job_start_spiffe web $stranger watch-bundle bank.example "$url" web "$ca"
+job_start_spiffe spiffe $stranger watch-bundle bank.example "$own" spiffe $domain/agent/peer "$known"
+wait_for 30 lines web 1
+wait_for 30 lines spiffe 1
+ctl ca jwt-replace --withdraw > /dev/null
+kid=$(ctl --json ca jwt | jq -r '.keys[0].kid')
+ctl ca publish "$(ctl --json ca prepare workload --new-root | jq -r .id)" > /dev/null
+for name in web spiffe; do
+    wait_for 30 last_is $name '[.code, (.serials | length), (.kids | join(" "))] | @json' "[\"OK\",2,\"$kid\"]" ||
+        { cat "$dir/log/$name.log"; job_fail "$name: the rotation"; }
+done
+[ "$(last web .sequence)" -gt "$sequence" ] || { cat "$dir/log/web.log"; job_fail "the sequence did not grow"; }
+job_stop issuerd
+wait_for 30 last_is web .code error
+last_is web '.message | contains("connection refused")' true || { cat "$dir/log/web.log"; job_fail "the endpoint is away"; }
+job_start_issuer
+ok "FetchBundle and WatchBundle, by web PKI and by SPIFFE authentication (federation.NewHandler with the agent's certificate): a new root and key; other roots, another SPIFFE ID, no SVID, another status: refused"
+for name in web spiffe own; do job_stop $name KILL; done
 job_stop spiffed
 ! grep -E 'ERROR: AddressSanitizer|runtime error|LeakSanitizer' "$dir"/log/*.log || job_fail "sanitizer"
 echo "go-spiffe: all held"

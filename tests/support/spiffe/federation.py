@@ -7,7 +7,9 @@ federation.py mtls SERVER ROOTS CLIENT ROOTS             TLS 1.3 between two suc
                                                          prints {"server": SPIFFE ID, "client": …} as the other side saw it
 federation.py serve PORT CERT KEY FILE                   an HTTPS server that answers FILE's content to every GET; where there
                                                          is a FILE.status, with that status instead
+federation.py jwks CERT                                  a bundle with this P-256 root alone
 """
+import base64
 import http.server
 import json
 import os
@@ -118,5 +120,17 @@ def serve(port, cert, key, path):
     server.serve_forever()
 
 
+def jwks(path):
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+    with open(path, "rb") as file:
+        cert = x509.load_pem_x509_certificate(file.read())
+    point = cert.public_key().public_numbers()
+    x, y = (base64.urlsafe_b64encode(n.to_bytes(32, "big")).rstrip(b"=").decode() for n in (point.x, point.y))
+    der = base64.b64encode(cert.public_bytes(Encoding.DER)).decode()
+    print(json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "x": x, "y": y, "use": "x509-svid", "x5c": [der]}],
+                      "spiffe_sequence": 1000000}))
+
+
 if __name__ == "__main__":
-    {"fetch": fetch, "mtls": mtls, "serve": serve}[sys.argv[1]](*sys.argv[2:])
+    {"fetch": fetch, "mtls": mtls, "serve": serve, "jwks": jwks}[sys.argv[1]](*sys.argv[2:])

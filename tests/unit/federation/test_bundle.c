@@ -177,6 +177,36 @@ static void test_good(void **state)
     element(0, x509_element((struct cert_of){.uri = "https://" TD "/crl"}), "");
 }
 
+/* X509-SVID §6.2: no certificate, or more than one. */
+static void test_certificates(void **state)
+{
+    (void)state;
+    struct federation_bundle b;
+    for (int empty = 0; empty < 2; empty++) {
+        json_t *json = good(), *root = json_array_get(json_object_get(json, "keys"), 0);
+        json_object_del(root, "x5c");
+        if (empty) {
+            json_object_set_new(root, "x5c", json_array());
+        }
+        parsed(json, "", &b);
+        assert_int_equal(sk_X509_num(b.roots), 0);
+        assert_int_equal(json_array_size(b.keys), 1);
+        assert_int_equal(b.ignored, 1);
+        federation_bundle_done(&b);
+    }
+    json_t *secret = good();
+    json_object_del(json_array_get(json_object_get(secret, "keys"), 0), "x5c");
+    json_object_set_new(json_array_get(json_object_get(secret, "keys"), 0), "d", json_string("AA"));
+    parsed(secret, "bundlePrivateKey", NULL); /* whatever the element is */
+    json_t *json = good();
+    json_t *x5c = json_object_get(json_array_get(json_object_get(json, "keys"), 0), "x5c");
+    json_array_append_new(x5c, json_string("no base64"));
+    parsed(json, "", &b);
+    assert_int_equal(sk_X509_num(b.roots), 1);
+    assert_int_equal(b.ignored, 0);
+    federation_bundle_done(&b);
+}
+
 static void test_form(void **state)
 {
     (void)state;
@@ -367,10 +397,10 @@ static void test_roots(void **state)
     const char *b64 = NULL;
     json_t *one = x509_element((struct cert_of){0});
     b64 = json_string_value(json_array_get(json_object_get(one, "x5c"), 0));
-    element(0, root_with("x5c", NULL), "bundleRoot");
-    element(0, root_with("x5c", json_array()), "bundleRoot");
     element(0, root_with("x5c", json_string(b64)), "bundleRoot");
-    element(0, root_with("x5c", json_pack("[s, s]", b64, b64)), "bundleRoot");
+    element(0, root_with("x5c", json_object()), "bundleRoot");
+    element(0, root_with("x5c", json_null()), "bundleRoot");
+    element(0, root_with("x5c", json_pack("[s, s]", "AAAA", b64)), "bundleRoot");
     element(0, root_with("x5c", json_pack("[s]", "AAAA")), "bundleRoot");
     element(0, root_with("x5c", json_pack("[s]", "no base64")), "bundleRoot");
     element(0, root_with("x5c", json_pack("[i]", 1)), "bundleRoot");
@@ -494,16 +524,12 @@ static void test_kept_form_and_shared(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_good),
-                                       cmocka_unit_test(test_form),
-                                       cmocka_unit_test(test_limits),
-                                       cmocka_unit_test(test_keys_in_bytes),
-                                       cmocka_unit_test(test_names),
-                                       cmocka_unit_test(test_roots_in_bytes),
-                                       cmocka_unit_test(test_secrets),
-                                       cmocka_unit_test(test_roots),
-                                       cmocka_unit_test(test_keys),
-                                       cmocka_unit_test(test_wide_curves),
-                                       cmocka_unit_test(test_kept_form_and_shared)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_good),         cmocka_unit_test(test_form),
+        cmocka_unit_test(test_limits),       cmocka_unit_test(test_keys_in_bytes),
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_roots_in_bytes),
+        cmocka_unit_test(test_secrets),      cmocka_unit_test(test_roots),
+        cmocka_unit_test(test_certificates), cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_wide_curves),  cmocka_unit_test(test_kept_form_and_shared)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-// A program that knows SPIFFE and nothing of attestd: go-spiffe v2's workloadapi, spiffetls/tlsconfig and jwtsvid, at the
-// Workload API that SPIFFE_ENDPOINT_SOCKET names. Answers are lines of JSON.
+// A program that knows SPIFFE and nothing of attestd: go-spiffe v2's workloadapi, spiffetls/tlsconfig, jwtsvid and
+// federation, at the Workload API that SPIFFE_ENDPOINT_SOCKET names. Answers are lines of JSON.
 //
 //	go-spiffe svid                     FetchX509SVID once
 //	go-spiffe watch                    X509Source: a line at first and at each update
@@ -8,6 +8,10 @@
 //	go-spiffe validate AUDIENCE TOKEN  ValidateJWTSVID
 //	go-spiffe serve PEER-ID            mutual TLS by an X509Source: a line with the port, then one for each connection
 //	go-spiffe call ADDRESS PEER-ID     the other end of it
+//	go-spiffe fetch-bundle DOMAIN URL web ROOTS-FILE              federation.FetchBundle, without a Workload API
+//	go-spiffe fetch-bundle DOMAIN URL spiffe ID BUNDLE-FILE
+//	go-spiffe watch-bundle …           the same by WatchBundle: a line for each update or error
+//	go-spiffe serve-bundle DOMAIN      a bundle endpoint with the agent's certificate: a line with the port
 package main
 
 import (
@@ -180,6 +184,12 @@ func main() {
 		serve(ctx, spiffeid.RequireFromString(args[0]))
 	case "call2":
 		call(ctx, args[0], spiffeid.RequireFromString(args[1]))
+	case "fetch-bundle4", "fetch-bundle5":
+		fetchBundle(ctx, spiffeid.RequireTrustDomainFromString(args[0]), args[1], args[2:])
+	case "watch-bundle4", "watch-bundle5":
+		watchBundle(spiffeid.RequireTrustDomainFromString(args[0]), args[1], args[2:])
+	case "serve-bundle1":
+		serveBundle(ctx, spiffeid.RequireTrustDomainFromString(args[0]))
 	default:
 		fmt.Fprintf(os.Stderr, "go-spiffe: %q with %d arguments: see main.go\n", os.Args[1], len(args))
 		os.Exit(2)
