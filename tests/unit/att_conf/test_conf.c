@@ -688,7 +688,7 @@ static void test_policy_use(void **state)
 static void test_issuer_password_of_another_unit(void **state)
 {
     (void)state;
-    static const char text[] = HEAD ENROL PROFILES
+    static const char conf_text[] = HEAD ENROL PROFILES
         "store: \"postgres:dbname=x\"\nstore_password_file: \"credential:db\"\n";
     static const char *const cases[][2] = {{NULL, "credential:db"}, {"/run/c", "/run/c/db"}};
     for (size_t i = 0; i < 2; i++) {
@@ -697,7 +697,7 @@ static void test_issuer_password_of_another_unit(void **state)
         assert_int_equal(cases[i][0] ? setenv("CREDENTIALS_DIRECTORY", cases[i][0], 1)
                                      : unsetenv("CREDENTIALS_DIRECTORY"),
                          0);
-        assert_int_equal(conf_issuer_parse(ATT_SLICE_LIT(text), &conf, NULL, &err), ATT_OK);
+        assert_int_equal(conf_issuer_parse(text(conf_text), &conf, NULL, &err), ATT_OK);
         assert_string_equal(conf->store_password_file, cases[i][1]);
         conf_issuer_free(conf);
     }
