@@ -479,7 +479,9 @@ int RAND_bytes(unsigned char *ret, int n)
     return RAND_bytes_ex(NULL, ret, (size_t)n, 0);
 }
 
-/* Nothing is signed under it; the order stays ready, and its client gets another number. */
+/* Nothing is signed under it; the order stays ready, and its client gets another number. Were it
+ * not refused as one that is there, the store would refuse that a certificate's fixed columns
+ * change. */
 static void serial_twice(void **state)
 {
     (void)state;
@@ -498,7 +500,7 @@ static void serial_twice(void **state)
     drawn = serial;
     int status = rig_finalize(&s.client, &next, s.tpm.base->agent.pkey, FORGE_IDENTIFIER);
     drawn = NULL;
-    assert_true(status >= 400);
+    assert_int_equal(status, 500);
     assert_int_equal(records(&s, "intent", first.serial), 1);
     assert_int_equal(records(&s, "issued", first.serial), 1);
     assert_string_equal(status_of(&s, &next), "ready");
