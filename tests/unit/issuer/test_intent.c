@@ -3,6 +3,8 @@
  * failures are the database's own: a trigger that a second connection puts into it. */
 #include "tests/unit/issuer/rig.h"
 
+#include <openssl/rand.h>
+
 struct stage {
     struct rig rig;
     struct tpm tpm;
@@ -462,9 +464,62 @@ static void one_outcome(void **state)
     stage_free(&s);
 }
 
+/* ---- a random number that was drawn before
+ * ---------------------------------------------------------------------------- */
+
+static const uint8_t *drawn; /* NULL: random ones */
+
+/* In place of libcrypto's, for this program. */
+int RAND_bytes(unsigned char *ret, int n)
+{
+    if (drawn && n == CERTS_SERIAL_LEN) {
+        memcpy(ret, drawn, CERTS_SERIAL_LEN);
+        return 1;
+    }
+    return RAND_bytes_ex(NULL, ret, (size_t)n, 0);
+}
+
+/* Nothing is signed under it; the order stays ready, and its client gets another number. Were it
+ * not refused as one that is there, the store would refuse that a certificate's fixed columns
+ * change. */
+static void serial_twice(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct order o, next;
+    uint8_t serial[CERTS_SERIAL_LEN];
+    stage_new(&s);
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &o), 201);
+    assert_string_equal(rig_m4(&s.client, &s.tpm, &o, s.ak), "valid");
+    assert_int_equal(rig_finalize(&s.client, &o, s.tpm.base->agent.pkey, FORGE_IDENTIFIER), 200);
+    struct store_cert first = row_of(&s, "agent", o.url);
+    rig_ok(att_unhex_exact(serial, sizeof serial, first.serial, &err));
+
+    assert_int_equal(rig_order(&s.client, RIG_NAME, &next), 201);
+    assert_string_equal(rig_m4(&s.client, &s.tpm, &next, s.ak), "valid");
+    drawn = serial;
+    int status = rig_finalize(&s.client, &next, s.tpm.base->agent.pkey, FORGE_IDENTIFIER);
+    drawn = NULL;
+    assert_int_equal(status, 500);
+    assert_int_equal(records(&s, "intent", first.serial), 1);
+    assert_int_equal(records(&s, "issued", first.serial), 1);
+    assert_string_equal(status_of(&s, &next), "ready");
+    struct store_cert same = row_of(&s, "agent", o.url);
+    assert_true(att_slice_eq(att_buf_slice(&same.tbs), att_buf_slice(&first.tbs)));
+    assert_int_equal(rig_finalize(&s.client, &next, s.tpm.base->agent.pkey, FORGE_IDENTIFIER), 200);
+    struct store_cert other = row_of(&s, "agent", next.url);
+    assert_string_not_equal(other.serial, first.serial);
+    audit_holds(&s);
+    store_record_done(&store_certs, &first);
+    store_record_done(&store_certs, &same);
+    store_record_done(&store_certs, &other);
+    stage_free(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(serial_twice),
         cmocka_unit_test(completed_without_restart),
         cmocka_unit_test(abandoned_when_too_late),
         cmocka_unit_test(start_goes_on),
