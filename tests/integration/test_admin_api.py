@@ -640,6 +640,21 @@ def test_attestctl(i):
     by_token = ctl(i, "host", "list", "--json", token=i.idp.token("bob"))
     check("the same JSON over all three", over_socket.stdout == by_cert.stdout == by_token.stdout != ""
           and by_cert.returncode == by_token.returncode == 0, (over_socket, by_cert, by_token))
+    # Pages, as over the socket: each host once; wrong limits and cursors by name.
+    whole = [h["id"] for h in json.loads(by_cert.stdout)["hosts"]]
+    seen, after = [], {}
+    while True:
+        status, answer = i.call("host.list", i.carol, limit=1, **after)
+        page = answer["result"]
+        seen += [h["id"] for h in page["hosts"]]
+        if status != 200 or "next" not in page:
+            break
+        after = {"after": page["next"]}
+    check("pages over HTTPS", status == 200 and seen == whole and len(whole) > 1, (seen, whole))
+    i.refused("a limit of none over HTTPS", 400, "usage", i.call("host.list", i.carol, limit=0))
+    i.refused("a cursor that is none over HTTPS", 400, "usage", i.call("host.list", i.carol, after="x"))
+    one = ctl(i, "--json", "host", "list", "--limit", "1", "--after", whole[0], cert=i.carol)
+    check("attestctl --after over HTTPS", one.returncode == 0 and [h["id"] for h in json.loads(one.stdout)["hosts"]] == whole[1:2], one)
     for what, code, word, run in [
             ("nobody", 4, "certMissing", ctl(i, "host", "list")),
             ("no role", 4, "roleMissing", ctl(i, "host", "ban", EK[0], "--reason", "x", cert=i.carol)),
