@@ -262,7 +262,7 @@ static enum att_rc control_knows(const struct tokenget_job *job, enum ctl_exit *
     att_autojson *args = json_pack("{s:s}", "name", job->name), *shown = NULL;
     *ret_code = ctl_call(job->ctx, false, "agent.show", args, &shown);
     if (*ret_code != CTL_OK) {
-        return *ret_code == CTL_UNREACHABLE ? ATT_E_UNREACHABLE : ATT_E_GONE;
+        return *ret_code == CTL_FAILED ? ATT_E_DENIED : ATT_E_UNREACHABLE; /* no such agent */
     }
     const char *state = json_string_value(json_object_get(shown, "state"));
     bool frozen = state && strcmp(state, "frozen") == 0;

@@ -299,3 +299,11 @@ for where in "$dir"/log/{issuerd,attestd,keyd,keeper}.log; do
     ! grep -qa 'eyJ' "$where" || job_fail "a JWT in $where"
 done
 ok "no token in the logs"
+
+# ---- an agent that is no more ----
+profile token "fields: { scope: a }"
+with_cache one && [ -s "$kept" ] || { cat "$dir/tmp/err"; job_fail "no token"; }
+ctl entry delete alpha > /dev/null
+no_more() { ! with_cache out && [ ! -s "$dir/tmp/out" ] && [ ! -e "$kept" ]; }
+wait_for 60 no_more
+ok "the cache of an agent whose entry was removed is not given and is removed"
