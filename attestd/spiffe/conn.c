@@ -205,7 +205,8 @@ static enum att_rc make_session(struct grpc_conn *conn, struct att_err *err)
         nghttp2_option_set_no_http_messaging(option, 1); /* header.h */
         nghttp2_option_set_max_outbound_ack(option, 64);
         nghttp2_option_set_no_closed_streams(option, 1);
-        /* Its own limit (1000, then 33 a second) does not tell resets apart: budget.h bounds them. */
+        /* Its own limit (1000, then 33 a second) does not tell resets apart: budget.h bounds them.
+         */
         nghttp2_option_set_stream_reset_rate_limit(option, INT32_MAX, INT32_MAX);
         rc = nghttp2_session_server_new2(&conn->session, on, conn, option);
     }

@@ -31,6 +31,7 @@ chmod -R a+rX "$dir/java"
 version=$(basename "$dir"/java/lib/java-spiffe-core-*.jar .jar)
 # Its gRPC (netty) unpacks a library of machine code to a folder that each user may write to.
 install -d -m 1777 "$dir/java/tmp"
+# shellcheck disable=SC2034 # for clients.sh
 client=(java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.io.tmpdir="$dir/java/tmp" -cp "$dir/java/classes:$dir/java/lib/*" SpiffeClient)
 status=0
 trap 'status=$?; job_stop watch KILL; job_stop serve KILL; set +e; (exit $status); job_cleanup' EXIT
