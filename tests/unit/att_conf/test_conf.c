@@ -697,7 +697,7 @@ static void test_issuer_password_of_another_unit(void **state)
         assert_int_equal(cases[i][0] ? setenv("CREDENTIALS_DIRECTORY", cases[i][0], 1)
                                      : unsetenv("CREDENTIALS_DIRECTORY"),
                          0);
-        assert_int_equal(conf_issuer_parse(ATT_SLICE_LIT(text), &conf, NULL, &err), ATT_OK);
+        assert_int_equal(conf_issuer_parse(att_slice_str(text), &conf, NULL, &err), ATT_OK);
         assert_string_equal(conf->store_password_file, cases[i][1]);
         conf_issuer_free(conf);
     }
