@@ -134,6 +134,7 @@ static void keep_none(struct agent *agent)
     agent->known = agent->asked;
     grpc_bytes_unref(agent->chain);
     agent->chain = NULL;
+    agent->chain_number++;
     agent->generation = 0;
     att_buf_done(&agent->svid);
 }
