@@ -361,9 +361,9 @@ go_both_ways() {
 }
 if [ -n "$program" ]; then
     go_both_ways
-    calls error "*" "$agent_socket" $loner spiffe://bank.example/agent/alpha
+    calls error "*no X.509 bundle for trust domain*" "$agent_socket" $loner spiffe://bank.example/agent/alpha
     serves "$agent_socket" $trader spiffe://bank.example/agent/alpha
-    calls error '*no X.509 bundle found for trust domain*' "$socket" $lone spiffe://other.test/trader
+    calls error '*no X.509 bundle for trust domain*' "$socket" $lone spiffe://other.test/trader
     calls error '*unexpected ID*' "$socket" $alpha spiffe://other.test/loner
     ok "go-spiffe at both Workload APIs: both ways; refused without a federated bundle, and with another SPIFFE ID"
 else
