@@ -84,22 +84,6 @@ static struct grpc_bytes *encode_chain(struct agent *agent, const struct proc_va
     return bytes;
 }
 
-/* The roots in it change without the agent's certificate. Without memory the one of before stays.
- */
-static void keep_chain(struct agent *agent, const struct proc_value *v)
-{
-    struct grpc_bytes *chain = encode_chain(agent, v);
-    if (!chain ||
-        (agent->chain && att_slice_eq(ATT_SLICE(chain->data, chain->len),
-                                      ATT_SLICE(agent->chain->data, agent->chain->len)))) {
-        grpc_bytes_unref(chain);
-        return;
-    }
-    grpc_bytes_unref(agent->chain);
-    agent->chain = chain;
-    agent->chain_number++;
-}
-
 static void keep(struct agent *agent, const struct proc_value *v)
 {
     uint64_t generation = v[PROC_WORKLOAD_VIEW_REP_GENERATION].num;
@@ -109,7 +93,6 @@ static void keep(struct agent *agent, const struct proc_value *v)
     agent->in_hsm = att_slice_eq_str(v[PROC_WORKLOAD_VIEW_REP_KEY_STORE].bytes, "hsm");
     agent->exportable = att_slice_eq_str(v[PROC_WORKLOAD_VIEW_REP_KEY_STORE].bytes, "exportable");
     if (agent->chain && !agent->svid.failed && agent->generation == generation) {
-        keep_chain(agent, v);
         return;
     }
     proc_take_text(v[PROC_WORKLOAD_VIEW_REP_SPIFFE_ID].bytes, agent->spiffe_id,
@@ -117,8 +100,7 @@ static void keep(struct agent *agent, const struct proc_value *v)
     proc_take_text(v[PROC_WORKLOAD_VIEW_REP_KEY_ID].bytes, agent->key_id, sizeof agent->key_id);
     agent->not_after = (int64_t)v[PROC_WORKLOAD_VIEW_REP_NOT_AFTER].num;
     grpc_bytes_unref(agent->chain);
-    agent->chain = NULL;
-    keep_chain(agent, v);
+    agent->chain = encode_chain(agent, v);
     agent->generation = generation;
     att_buf_done(&agent->svid);
     agent->svid = ATT_BUF_INIT((size_t)PROC_CHAIN_MAX * PROC_CERT_MAX);
@@ -134,7 +116,6 @@ static void keep_none(struct agent *agent)
     agent->known = agent->asked;
     grpc_bytes_unref(agent->chain);
     agent->chain = NULL;
-    agent->chain_number++;
     agent->generation = 0;
     att_buf_done(&agent->svid);
 }
@@ -154,7 +135,7 @@ static void tell_jobs(struct agent *agent, enum att_rc rc, const struct att_err 
                 spiffed_finish_err(job, ATT_E_UNREACHABLE, err);
             }
             job->due = job->due || job->kind == JOB_SDS_STREAM || job->kind == JOB_X509_SVID ||
-                       (job->kind == JOB_WATCH && job->generation != agent->chain_number);
+                       (job->kind == JOB_WATCH && job->generation != agent->generation);
         }
         spiffed_peer_pump(peer);
     }

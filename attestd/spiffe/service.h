@@ -71,7 +71,6 @@ struct agent {
     int64_t retry_ms;         /* attestd could not be asked: not before then again */
     bool fetched;             /* it has been answered, also with "nothing" */
     struct grpc_bytes *chain; /* an encoded ChainResponse; NULL: no certificate in force */
-    uint64_t chain_number;    /* another with each chain that differs in anything */
     uint64_t generation;      /* 0: none */
     int64_t not_after;
     char spiffe_id[PROC_SPIFFE_ID_MAX + 1];

@@ -147,9 +147,9 @@ void spiffed_chain_serve(struct job *job)
         return;
     }
     job->due = false;
-    if (!job->sent || job->generation != agent->chain_number) {
+    if (!job->sent || job->generation != agent->generation) {
         job->sent = true;
-        job->generation = agent->chain_number;
+        job->generation = agent->generation;
         grpc_call_send(job->call, agent->chain);
     }
     if (job->kind == JOB_CHAIN) {

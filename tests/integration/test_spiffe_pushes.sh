@@ -67,6 +67,10 @@ soon "a revocation list"
 ok "rotations and revocation lists are pushed within a second"
 
 # ---- the bundle grows, and shrinks ----
+job_stop watch KILL # it may have ended: for a moment there was no certificate
+rm "$dir/log/watch.log"
+follow watch $user watch
+wait_for 30 last_is watch .bundle 1
 roots() { last_is bundles '.roots["spiffe://bank.example"]' "$1"; }
 signs() { as $user sign > "$dir/tmp/sign" 2>&1 && [ "$(jq -r .verified "$dir/tmp/sign")" = true ]; }
 step_is() { [ "$(ctl --json ca rotate workload "${@:2}" | jq -r .step)" = "$1" ]; }
