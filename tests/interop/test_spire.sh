@@ -434,6 +434,7 @@ http {
         location = /bundle {
             proxy_pass https://127.0.0.1:$id_port/bundle;
             proxy_ssl_trusted_certificate $dir/issuer/ca/tls-root.pem;
+            proxy_ssl_protocols TLSv1.3;
             proxy_ssl_verify on;
             proxy_ssl_name 127.0.0.1;
         }
