@@ -28,7 +28,7 @@ struct grpc_call {
     bool deferred;  /* libnghttp2 waits for resume_data */
     bool done;      /* trailers are submitted */
     bool delivered; /* a whole message went to libnghttp2 */
-    bool kept;     /* attestd-kept is to be said */
+    bool kept;      /* attestd-kept is to be said */
     bool remote_ended;
     enum grpc_status status;
     char *status_text;

@@ -183,7 +183,7 @@ job_start_keyd() { job_start keyd "$bin/attestd-keyd" --config "$dir/attestd.yam
 status=0
 ends() {
     local name
-    for name in serve x509 jwt nginx spire-agent spire; do job_stop $name KILL; done
+    for name in serve x509 jwt nginx tokend spire-agent spire; do job_stop $name KILL; done
 }
 trap 'status=$?; set +e; ends; (exit $status); job_cleanup' EXIT
 job_make_tpm
