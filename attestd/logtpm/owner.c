@@ -2,6 +2,8 @@
  * removed by it, and an SRK that is not persistent is made by it. */
 #include "attestd/logtpm/internal.h"
 
+#include "attestd/base/log.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -48,7 +50,8 @@ enum att_rc logtpm_owner(struct logtpm *logtpm, struct att_err *err)
         logtpm->owner_known = rc == ATT_OK;
         bool refused = rc && strcmp(why.reason, "ownerPassword") == 0;
         if (refused && password.len) {
-            logtpm->owner_refused = true;
+            logtpm->owner_refused = true; /* a line for each try: there is one */
+            att_log(ATT_ERROR, "logtpm.owner-refused", ATT_S("file", logtpm->owner_file));
             memcpy(logtpm->owner_digest, digest, sizeof digest);
             rc = again(logtpm, err);
         } else if (refused) {

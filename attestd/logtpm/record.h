@@ -32,8 +32,8 @@ ATT_MUST_USE enum att_rc logtpm_record_parse(struct att_slice text,
 ATT_MUST_USE enum att_rc logtpm_record_fits(const struct logtpm_record *record, uint64_t counter,
                                             struct att_err *err);
 
-/* Before logtpm_raises: a clock that was ahead when the counter rose last, and is right again, costs
- * an interval, and not all of them until then. */
+/* Before logtpm_raises: a clock that was ahead when the counter rose last, and is right again,
+ * costs an interval, and not all of them until then. */
 void logtpm_record_clock(struct logtpm_record *record, int64_t now);
 /* Increments that may be made now: what was left, and one for each interval since. */
 unsigned logtpm_raises(const struct logtpm_record *record, int64_t now, int64_t interval_s);

@@ -13,6 +13,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83 /* Linux 6.16, asm-generic/socket.h */
+#endif
+
 #define BACKLOG  256
 #define FD_FIRST 3 /* sd_listen_fds(3) */
 
@@ -70,6 +74,14 @@ static enum att_rc bind_at(const char *path, int *ret_fd, struct att_err *err)
         return att_fail_errno(err, ATT_E_IO, "%s", path);
     }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const int on = 1, off = 0;
+    /* Before anybody can connect: who does has both from its first byte on. */
+    if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0) {
+        rc = att_fail_errno(err, ATT_E_IO, "SO_PASSCRED");
+        att_close(&fd);
+        return rc;
+    }
+    (void)setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof off); /* Linux 6.16 */
     /* For everybody: who connects is asked for afterwards. */
     if (fd < 0 || bind(fd, (const struct sockaddr *)&addr, sizeof addr) != 0 ||
         chmod(path, 0666) != 0 || listen(fd, BACKLOG) != 0) {
@@ -114,10 +126,6 @@ void proc_listen_close(struct proc_listen *listening)
 }
 
 /* ---- descriptors that clients send --------------------------------------------------------- */
-
-#ifndef SO_PASSRIGHTS
-#define SO_PASSRIGHTS 83 /* Linux 6.16, asm-generic/socket.h */
-#endif
 
 static bool by_signal; /* set before there are threads */
 

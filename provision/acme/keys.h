@@ -1,9 +1,9 @@
-/* Public keys, decoded once: to read a JWK and make a key of it costs a third of a verification, and
- * each issuance has six requests of one account; a certificate's key costs more than a verification
- * (libcrypto 3.0), and its agent asks for token after token. Looked up by the whole text and by
- * nothing else, so an entry cannot become wrong: who has another key has another text, and whether
- * an account or a certificate may still do anything is not known here. Bounded: a new key takes the place of an older
- * one. Thread-safe. */
+/* Public keys, decoded once: to read a JWK and make a key of it costs a third of a verification,
+ * and each issuance has six requests of one account; a certificate's key costs more than a
+ * verification (libcrypto 3.0), and its agent asks for token after token. Looked up by the whole
+ * text and by nothing else, so an entry cannot become wrong: who has another key has another text,
+ * and whether an account or a certificate may still do anything is not known here. Bounded: a new
+ * key takes the place of an older one. Thread-safe. */
 #ifndef ATTESTD_PROVISION_ACME_KEYS_H
 #define ATTESTD_PROVISION_ACME_KEYS_H
 

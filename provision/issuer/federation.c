@@ -13,8 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define META     "federation"
-#define RECORD_S 900 /* of one trust domain no more than one change a record within so long */
+#define META "federation"
+/* Changes of one trust domain that have a record each: so many at once, one more each quarter. */
+#define RECORDS  8
+#define RECORD_S 900
 
 const char *issuer_federation_word(enum issuer_federation_outcome outcome)
 {
@@ -136,20 +138,25 @@ static enum att_rc record_change(const struct take *t, struct store_tx *tx,
     return issuer_audit(tx, t->now, r, NULL, err);
 }
 
-/* A partner whose bundle is another one at each look fills no log: what is in force is recorded
- * when the time is over, with how many there were. What an operator asked for is recorded at once.
- */
+/* A partner whose bundle is another one at each look fills no log: each record is paid for with a
+ * quarter of an hour, RECORDS of them in advance. What is in force is recorded when it can be paid
+ * for again, with how many there were. What an operator asked for is recorded at once. */
 static enum att_rc record_due(struct take *t, struct store_tx *tx, struct store_federated *row,
                               struct att_err *err)
 {
-    int64_t since = t->now - row->recorded_at;
-    bool soon = row->recorded_at && since >= 0 && since < RECORD_S;
+    const int64_t most = t->now + RECORDS * (int64_t)RECORD_S;
+    int64_t paid = row->records_paid_at;
+    if (paid < t->now || paid > most) { /* or the clock went back */
+        paid = t->now;
+    }
+    paid += RECORD_S;
+    bool soon = paid > most;
     if (!row->anew && (soon || (!t->changed && !row->unrecorded))) {
         row->unrecorded += t->changed;
         return ATT_OK;
     }
     enum att_rc rc = record_change(t, tx, row, err);
-    row->recorded_at = t->now;
+    row->records_paid_at = soon ? most : paid;
     row->unrecorded = 0;
     return rc;
 }

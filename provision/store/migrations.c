@@ -173,7 +173,7 @@ const struct store_migration store_migrations[] = {
          "CREATE INDEX hosts_label ON hosts (label);"},
     /* Which issuer can use which key for tokens; changes of a bundle that have no record yet. */
     {19, "ALTER TABLE issuers ADD COLUMN jwt TEXT NOT NULL DEFAULT '';"
-         "ALTER TABLE federated ADD COLUMN recorded_at BIGINT NOT NULL DEFAULT 0;"
+         "ALTER TABLE federated ADD COLUMN records_paid_at BIGINT NOT NULL DEFAULT 0;"
          "ALTER TABLE federated ADD COLUMN unrecorded BIGINT NOT NULL DEFAULT 0;"},
 };
 const size_t store_n_migrations = sizeof store_migrations / sizeof store_migrations[0];

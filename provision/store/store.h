@@ -486,8 +486,8 @@ struct store_federated {
     int64_t tried_at;      /* the last look; 0: look at once */
     int64_t fetched_at;    /* the last look at which the endpoint's bundle was good; 0: none */
     int64_t changed_at;
-    int64_t recorded_at; /* the last record of a change */
-    int64_t unrecorded;  /* changes since then, none of which has a record of its own */
+    int64_t records_paid_at; /* when the records so far are paid for, a quarter of an hour each */
+    int64_t unrecorded;      /* changes since the last record, none of which has one of its own */
 };
 
 /* ---- single values and counters ---------------------------------------------------------------

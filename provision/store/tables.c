@@ -271,14 +271,14 @@ static const struct store_column jwt_keys[] = {
 TABLE(store_jwt_keys, "jwt_keys", store_jwt_key, jwt_keys);
 
 static const struct store_column federated[] = {
-    TEXT(store_federated, name),       TEXT(store_federated, bundle),
-    TEXT(store_federated, sha256),     TEXT(store_federated, source),
-    TEXT(store_federated, outcome),    TEXT(store_federated, reason),
-    TEXT(store_federated, detail),     INT(store_federated, sequence),
-    INT(store_federated, hint_s),      INT(store_federated, anew),
-    INT(store_federated, failures),    INT(store_federated, tried_at),
-    INT(store_federated, fetched_at),  INT(store_federated, changed_at),
-    INT(store_federated, recorded_at), INT(store_federated, unrecorded),
+    TEXT(store_federated, name),           TEXT(store_federated, bundle),
+    TEXT(store_federated, sha256),         TEXT(store_federated, source),
+    TEXT(store_federated, outcome),        TEXT(store_federated, reason),
+    TEXT(store_federated, detail),         INT(store_federated, sequence),
+    INT(store_federated, hint_s),          INT(store_federated, anew),
+    INT(store_federated, failures),        INT(store_federated, tried_at),
+    INT(store_federated, fetched_at),      INT(store_federated, changed_at),
+    INT(store_federated, records_paid_at), INT(store_federated, unrecorded),
 };
 TABLE(store_federated, "federated", store_federated, federated);
 

@@ -225,7 +225,7 @@ def synced_record(folder, samples):
         times.append((time.perf_counter() - began) * 1000)
     os.close(file)
     os.unlink(path)
-    return sorted(times)[len(times) // 2]
+    return round(sorted(times)[len(times) // 2], 4)
 
 
 def pid_of(folder, name):
@@ -305,7 +305,7 @@ def main():
         for _ in range(4):
             got = json.loads(running.stdout.readline())
             floor = {"floor_p50": args.floor_tpm if got["name"] == "sign" else least} if least else {}
-            least = least or sorted(got["times"])[len(got["times"]) // 2]
+            least = least or round(sorted(got["times"])[len(got["times"]) // 2], 4)
             row("spiffe/" + got["name"], "ms", got["times"], **floor)
         running.stdout.readline()  # the stream's first message
         pushes = []

@@ -23,7 +23,7 @@ flags=$(pkg --cflags --libs)
 [ "$(pkg --modversion)" = "$("$bin/attestctl" --version | awk '{print $NF}')" ] || job_fail "pkg-config's version"
 examples=$prefix/share/doc/attestd/examples
 [ -f "$prefix/share/man/man3/libattest-client.3" ] || job_fail "no manual"
-# shellcheck disable=SC2086 # words
+# shellcheck disable=SC2086,SC2046 # words
 cc -std=c11 -Wall -Wextra -Werror -pedantic "$examples/c/sign.c" -o "$dir/sign" $flags $(pkg-config --cflags --libs libcrypto) \
     -Wl,-rpath,"$lib" > "$dir/tmp/cc" 2>&1 || { cat "$dir/tmp/cc"; job_fail "the example in C"; }
 if command -v c++ > /dev/null; then

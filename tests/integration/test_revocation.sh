@@ -185,7 +185,6 @@ grep -q 'certificate revoked' "$dir/tmp/verify" || { cat "$dir/tmp/verify"; job_
 fetch "$dir/tmp/crl.pem"
 ! verify "$dir/tmp/second.pem" "$dir/tmp/crl.pem" || job_fail "a banned host's certificate is accepted"
 grep -q 'certificate revoked' "$dir/tmp/verify" || job_fail "refused for another reason"
-banned_at=$(date +%s%3N)
 stopped() { grep -qv ' 0x0 ' "$dir/log/alpha.log"; }
 wait_for 60 stopped
 wait_for 60 test ! -e "$chain"

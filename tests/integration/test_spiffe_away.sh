@@ -14,6 +14,9 @@ user=62001 tpm_user=62002
 fault_clock_make
 job_make_tpm
 job_write_conf
+id_port=
+port_into id_port
+printf 'jwt:\n  issuer: "https://127.0.0.1:%s"\n  listen: "127.0.0.1:%s"\n' "$id_port" "$id_port" >> "$dir/issuer.yaml"
 clock=$dir/clock issuer_clock=$dir/clock-issuer
 now_s=0 lifetime=600
 fault_clock "$clock" 0 0
@@ -42,7 +45,7 @@ wait_for 30 test -S "$socket"
 wait_for 60 job_host_known
 ctl host approve "$(job_host_id)" --label job > /dev/null
 printf 'trust_domain: bank.example\nagents:\n' > "$dir/agents.yaml"
-printf '  - {name: %s, owner: "x@bank.example", hosts: ["ek:%s"], workload: {uid: %s}, key: %s, profile: trading}\n' \
+printf '  - {name: %s, owner: "x@bank.example", hosts: ["ek:%s"], workload: {uid: %s}, key: %s, profile: trading, audiences: [a.example]}\n' \
     alpha "$(job_host_id)" $user exportable beta "$(job_host_id)" $tpm_user tpm >> "$dir/agents.yaml"
 ctl entry apply -f "$dir/agents.yaml" > "$dir/tmp/apply" 2>&1 || { cat "$dir/tmp/apply"; job_fail "entry apply"; }
 settled() { wait_for 90 job_settled alpha && wait_for 60 job_settled beta; }
@@ -74,12 +77,37 @@ all_good() {
 begin
 ok "streams of an exported key, a chain and the bundle are open"
 
-# ---- the issuer is away ----
-job_stop issuerd KILL
 pass() {
     now_s=$((now_s + $1))
     fault_clock "$clock" "$now_s" "$now_s"
 }
+
+# ---- a token is kept for half of its life, and longer while the issuer is away: until it ends ----
+token() { as $tpm_user token a.example > "$dir/tmp/token" 2>&1 && [ "$(jq -r .code "$dir/tmp/token")" = OK ]; }
+age() { # age SECONDS: of the token, by both clocks (of its 300)
+    pass "$1"
+    fault_clock "$issuer_clock" "$now_s" "$now_s"
+}
+wait_for 60 token || { cat "$dir/tmp/token"; job_fail "no token"; }
+first_token=$(jq -r .token "$dir/tmp/token")
+age 120
+wait_for 30 token
+[ "$(jq -r .token "$dir/tmp/token")" = "$first_token" ] || job_fail "another token before half of its life is over"
+age 31
+renewed_token() { token && [ "$(jq -r .token "$dir/tmp/token")" != "$first_token" ]; }
+wait_for 30 renewed_token || job_fail "the same token after half of its life"
+token=$(jq -r .token "$dir/tmp/token")
+settled # the agents' certificates may be renewed by now
+
+# ---- the issuer is away ----
+job_stop issuerd KILL
+pass 200
+wait_for 30 token || { cat "$dir/tmp/token"; job_fail "no token while it lives"; }
+[ "$(jq -r .token "$dir/tmp/token")" = "$token" ] || job_fail "another token without the issuer"
+pass 105
+no_token() { ! token && [ "$(jq -r .code "$dir/tmp/token")" = UNAVAILABLE ]; }
+wait_for 30 no_token || { cat "$dir/tmp/token"; job_fail "a token that has ended"; }
+ok "a token is another one after half of its life; without the issuer it is given until it ends, and not after"
 for i in 1 2 3; do
     pass $lifetime
     wait_for 30 last_is svid .code PERMISSION_DENIED || { cat "$dir/log/svid.log"; job_fail "FetchX509SVID goes on without an identity"; }

@@ -226,7 +226,7 @@ begins() { # begins REASON JQ-FILTER FILE: anew, from this
     ctl federation reset other.test > /dev/null
     refresh_is "$1"
 }
-begins bundleFile . "$dir/tmp/at-spire" # our own trust domain's
+begins bundleOwn . "$dir/tmp/at-spire" # our own trust domain's
 begins bundleEmpty '.keys |= map(select(.use == "jwt-svid"))' "$dir/tmp/other.json"
 /usr/bin/python3 "$stubs/federation.py" jwks "$dir/tmp/web.pem" > "$dir/tmp/web.json"
 begins endpointTls . "$dir/tmp/web.json"
@@ -280,9 +280,12 @@ tls_is() { # tls_is CLIENT-ID SERVER-ID SERVER …
     tls "${@:3}"
     [ "$(jq -r '.client + " " + .server' "$dir/tmp/tls")" = "$1 $2" ] || { cat "$dir/tmp/tls"; job_fail "mutual TLS: ${*:3}"; }
 }
-tls_refused() { # tls_refused SIDE SERVER …
+tls_refused() { # tls_refused SIDE SERVER …: that side verifies and refuses, or the other has its alert
+    local other=server
+    [ "$1" = client ] || other=client
     tls "${@:2}"
-    [[ "$(jq -r .refused "$dir/tmp/tls")" == "$1:"* ]] || { cat "$dir/tmp/tls"; job_fail "expected a refusal by $1: ${*:2}"; }
+    jq -e --arg side "$1" --arg other "$other" '.refused // "" | test("^\($side): .*CERTIFICATE_VERIFY_FAILED|^\($other): .*ALERT_UNKNOWN_CA")' \
+        "$dir/tmp/tls" > /dev/null || { cat "$dir/tmp/tls"; job_fail "expected a refusal by $1: ${*:2}"; }
 }
 both_ways() {
     tls_is spiffe://other.test/trader spiffe://bank.example/agent/alpha alpha alpha/fed-other.test.pem trader trader/fed-bank.example.pem
@@ -321,7 +324,7 @@ spire_refuses() { # spire_refuses PATTERN USER AUDIENCE TOKEN
 }
 token=$(token_of $alpha)
 at_spire $trader trades "$token" || { cat "$dir/tmp/validate"; job_fail "SPIRE refuses our token"; }
-[ "$(jq -r '.[0].spiffe_id // .spiffe_id' "$dir/tmp/validate")" = spiffe://bank.example/agent/alpha ] || { cat "$dir/tmp/validate"; job_fail "another subject"; }
+[ "$(jq -r .spiffe_id "$dir/tmp/validate")" = spiffe://bank.example/agent/alpha ] || { cat "$dir/tmp/validate"; job_fail "another subject"; }
 spire_refuses "SVID is not valid" $trader other "$token"
 spire_refuses "no keys found for trust domain" $loner trades "$token"
 spire_refuses "SVID is not valid" $trader trades "${token%.*}.$(printf 'x%.0s' $(seq 64) | openssl base64 -A | tr '+/' '-_' | tr -d =)"
@@ -358,9 +361,9 @@ go_both_ways() {
 }
 if [ -n "$program" ]; then
     go_both_ways
-    calls error "*" "$agent_socket" $loner spiffe://bank.example/agent/alpha
+    calls error "*no X.509 bundle for trust domain*" "$agent_socket" $loner spiffe://bank.example/agent/alpha
     serves "$agent_socket" $trader spiffe://bank.example/agent/alpha
-    calls error '*no X.509 bundle found for trust domain*' "$socket" $lone spiffe://other.test/trader
+    calls error '*no X.509 bundle for trust domain*' "$socket" $lone spiffe://other.test/trader
     calls error '*unexpected ID*' "$socket" $alpha spiffe://other.test/loner
     ok "go-spiffe at both Workload APIs: both ways; refused without a federated bundle, and with another SPIFFE ID"
 else
@@ -430,9 +433,8 @@ http {
         ssl_certificate_key "$key";
         location = /bundle {
             proxy_pass https://127.0.0.1:$id_port/bundle;
-            proxy_ssl_trusted_certificate $dir/issuer/ca/tls-root.pem;
-            proxy_ssl_verify on;
-            proxy_ssl_name 127.0.0.1;
+            proxy_ssl_protocols TLSv1.3;
+            proxy_ssl_verify off; # nginx compares names alone, and this certificate has an address
         }
     }
 }

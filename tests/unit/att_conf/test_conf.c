@@ -684,25 +684,6 @@ static void test_policy_use(void **state)
     conf_issuer_free(conf);
 }
 
-/* Processes that never ask the database read the same file, and their units name no password. */
-static void test_issuer_password_of_another_unit(void **state)
-{
-    (void)state;
-    static const char conf_text[] = HEAD ENROL PROFILES
-        "store: \"postgres:dbname=x\"\nstore_password_file: \"credential:db\"\n";
-    static const char *const cases[][2] = {{NULL, "credential:db"}, {"/run/c", "/run/c/db"}};
-    for (size_t i = 0; i < 2; i++) {
-        struct conf_issuer *conf = NULL;
-        struct att_err err = {0};
-        assert_int_equal(cases[i][0] ? setenv("CREDENTIALS_DIRECTORY", cases[i][0], 1)
-                                     : unsetenv("CREDENTIALS_DIRECTORY"),
-                         0);
-        assert_int_equal(conf_issuer_parse(text(conf_text), &conf, NULL, &err), ATT_OK);
-        assert_string_equal(conf->store_password_file, cases[i][1]);
-        conf_issuer_free(conf);
-    }
-}
-
 static void test_issuer_accepts(void **state)
 {
     (void)state;
@@ -810,7 +791,6 @@ int main(void)
         cmocka_unit_test(test_admin_refused),
         cmocka_unit_test(test_operation_refused),
         cmocka_unit_test(test_issuer_refused),
-        cmocka_unit_test(test_issuer_password_of_another_unit),
         cmocka_unit_test(test_profiles_refused),
         cmocka_unit_test(test_policy_use),
         cmocka_unit_test(test_issuer_accepts),

@@ -46,16 +46,19 @@ static void log_tpm(void **state)
     assert_int_equal(conf->log_tpm->counter_index, 0x01804c47);
     assert_int_equal(conf->log_tpm->counter_interval_s, 3600);
     assert_null(conf->log_tpm->user);
+    assert_null(conf->log_tpm->owner_password_file);
     conf_issuer_free(conf);
     yaml = TPM("tcti: \"tabrmd:\", dir: /a, state_dir: /b, user: c, counter: \"0x01bfffff\", "
-               "counter_interval: 60s");
+               "counter_interval: 60s, owner_password_file: /d");
     assert_int_equal(conf_issuer_parse(att_slice_str(yaml), &conf, NULL, NULL), ATT_OK);
     assert_int_equal(conf->log_tpm->counter_index, 0x01bfffff);
+    assert_string_equal(conf->log_tpm->owner_password_file, "/d");
     conf_issuer_free(conf);
     refused(TPM("tcti: \"mssim:host=a\""), "log_tpm.tcti", "device:/PATH");
     refused(TPM("tcti: none"), "log_tpm.tcti", "device:/PATH");
     refused(TPM("dir: a"), "log_tpm.dir", "absolute");
     refused(TPM("state_dir: a"), "log_tpm.state_dir", "absolute");
+    refused(TPM("owner_password_file: a"), "log_tpm.owner_password_file", "absolute");
     refused(TPM("counter: \"0x01c00002\""), "log_tpm.counter", "of the owner's");
     refused(TPM("counter: \"0x017fffff\""), "log_tpm.counter", "of the owner's");
     refused(TPM("counter: \"0x1804c47\""), "log_tpm.counter", "eight digits");

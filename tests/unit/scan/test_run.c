@@ -459,14 +459,14 @@ static void test_unreadable(void **state)
 /* A pattern that finds nothing in ever so many folders costs a home's time, too. */
 static void test_folders_without_end(void **state)
 {
-    const struct scan_options options = {.root = root, .units = true, .home_ms = 30};
+    const struct scan_options options = {.root = root, .units = true, .home_ms = 3};
     char path[128];
     (void)state;
     text("/etc/passwd", "bob:x:1000:1000::/home/bob:/bin/sh\n");
     text("/home/bob/.config/systemd/user/u.service",
          "[Service]\nEnvironmentFile=/home/bob/*/*/*/*.none\n");
-    for (int i = 0; i < 20 * 20 * 20; i++) {
-        snprintf(path, sizeof path, "/home/bob/%d/%d/%d/x", i / 400, i / 20 % 20, i % 20);
+    for (int i = 0; i < 12 * 12 * 12; i++) {
+        snprintf(path, sizeof path, "/home/bob/%d/%d/%d/x", i / 144, i / 12 % 12, i % 12);
         folders_of(path);
     }
     scan_findings_done(&found);
@@ -478,11 +478,11 @@ static void test_folders_without_end(void **state)
 /* Nor do ever so many folders of drop-ins that hold none. */
 static void test_dropins_without_end(void **state)
 {
-    const struct scan_options options = {.root = root, .units = true, .home_ms = 30};
+    const struct scan_options options = {.root = root, .units = true, .home_ms = 3};
     char path[128];
     (void)state;
     text("/etc/passwd", "bob:x:1000:1000::/home/bob:/bin/sh\n");
-    for (int i = 0; i < 8000; i++) {
+    for (int i = 0; i < 2000; i++) {
         snprintf(path, sizeof path, "/home/bob/.config/systemd/user/%d.service.d/x", i);
         folders_of(path);
     }

@@ -299,6 +299,7 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
         "ALTER TABLE aks DROP COLUMN clock; DROP INDEX certs_created;"
         "DROP INDEX certs_host_created; DROP INDEX certs_host_end; DROP INDEX certs_subject_end;"
         "DROP INDEX aks_ended; DROP INDEX certs_status_kind_end;"
+        "DROP INDEX hosts_state; DROP INDEX hosts_label;"
         "CREATE INDEX certs_status ON certs (status);"
         "DROP INDEX hosts_state; DROP INDEX hosts_label;"
         "DROP INDEX orders_account_recent; CREATE INDEX orders_account ON orders (account);"
