@@ -27,6 +27,7 @@ static void stage_step(struct stage *s)
 
 struct reply {
     int status;
+    char phrase[40];
     json_t *body;
 };
 
@@ -40,6 +41,7 @@ static void ask_as(struct rig *r, const char *path, const char *body, const char
     ret->body = NULL;
     issuer_handle(r->issuer, &request, &response);
     ret->status = response.status;
+    memcpy(ret->phrase, response.phrase, sizeof ret->phrase);
     if (response.body.len) {
         rig_ok(att_json_parse(att_buf_slice(&response.body), 1 << 20, &ret->body, &err));
     }
@@ -59,6 +61,8 @@ static void refused(const struct reply *reply, int status, const char *reason)
     }
     assert_int_equal(reply->status, status);
     assert_int_equal(strncmp(detail, reason, strlen(reason)), 0);
+    /* What step shows its user: the status line. */
+    assert_string_equal(reply->phrase, reason);
 }
 
 static void set_b64(json_t *obj, const char *name, struct att_slice bytes)
