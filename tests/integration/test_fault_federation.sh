@@ -135,7 +135,7 @@ job_stop issuerd # … which leaves SQLite's files without room inside
 job_start_issuer
 fill "$dir/issuer"
 # SQLite's files may still have room inside: a few may yet be kept.
-full() { fault_log_has issuerd 'event=federation\.(unrecorded|failed|thread|look).*(full|No space)'; }
+full() { fault_log_has issuerd 'event=federation\.(unrecorded|unclaimed|failed|thread|look).*(full|No space)'; }
 for _ in $(seq 40); do
     n=$((n + 1))
     serve $n

@@ -458,7 +458,7 @@ spire_conf '"https_spiffe" {}' "$spiffe_url" '"https_spiffe" { endpoint_spiffe_i
 spire_start
 spire_refused 'unexpected ID "spiffe://bank.example/agent/endpoint"'
 job_stop spire
-serving=$(printf '{\n serving_cert_file {\n  cert_file_path = "%s"\n  key_file_path = "%s"\n }\n}' "$dir/tmp/web.pem" "$dir/tmp/web.key")
+serving=$(printf '{\n serving_cert_file {\n  cert_file_path = "%s"\n  key_file_path = "%s"\n  file_sync_interval = "1h"\n }\n}' "$dir/tmp/web.pem" "$dir/tmp/web.key")
 spire_conf "\"https_web\" $serving" "$spiffe_url" '"https_spiffe" { endpoint_spiffe_id = "spiffe://bank.example/agent/endpoint" }'
 spire_start
 spire_refresh || { cat "$dir/tmp/refresh"; job_fail "SPIRE at our endpoint by https_spiffe"; }

@@ -301,7 +301,6 @@ static enum att_rc first_schema(void *user, struct store_tx *tx, struct att_err 
         "DROP INDEX aks_ended; DROP INDEX certs_status_kind_end;"
         "DROP INDEX hosts_state; DROP INDEX hosts_label;"
         "CREATE INDEX certs_status ON certs (status);"
-        "DROP INDEX hosts_state; DROP INDEX hosts_label;"
         "DROP INDEX orders_account_recent; CREATE INDEX orders_account ON orders (account);"
         "DROP INDEX certs_bytes; CREATE INDEX certs_host ON certs (host);"
         "CREATE INDEX certs_subject ON certs (subject);"
