@@ -18,8 +18,7 @@ static void stage_step(struct stage *s)
     reconfigure(&s->rig, "trust_domain: ",
                 "devices:\n  profiles: [ { name: device } ]\n  attestation_ca: true\n"
                 "trust_domain: ");
-    issuer_free(s->rig.issuer);
-    rig_open(&s->rig);
+    restart_with_names(&s->rig);
     /* The dialect has no member for the maker's intermediates. */
     rig_pem(s->rig.dir, "ek/intermediate.pem", s->tpm.base->maker_ca);
     reload(&s->rig);
