@@ -3,6 +3,7 @@
 #include "provision/acme/objects.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static enum att_rc parse_identifiers(const json_t *obj, struct acme_identifier *ret_ids,
                                      size_t *ret_n, struct att_err *err)
@@ -155,10 +156,19 @@ void acme_order_request_done(struct acme_order_request *request)
     }
 }
 
+/* No certificate is of the year 1: it is how clients in Go, step among them, write a time that
+ * nobody set. */
+static bool no_time(const json_t *obj, const char *name)
+{
+    const json_t *value = json_object_get(obj, name);
+    return !value ||
+           (json_is_string(value) && !strcmp(json_string_value(value), "0001-01-01T00:00:00Z"));
+}
+
 static enum att_rc take_request(const json_t *obj, struct acme_order_request *request,
                                 struct att_err *err)
 {
-    if (json_object_get(obj, "notBefore") || json_object_get(obj, "notAfter")) {
+    if (!no_time(obj, "notBefore") || !no_time(obj, "notAfter")) {
         return att_fail(err, ATT_E_PARSE, "notBefore and notAfter are the profile's to decide");
     }
     enum att_rc rc = parse_identifiers(obj, request->identifiers, &request->n_identifiers, err);

@@ -172,6 +172,7 @@ struct issuer_request {
 
 struct issuer_response {
     int status;
+    char phrase[40];          /* HTTP/1.1's reason phrase; "": the status's own */
     const char *content_type; /* static; NULL: no body */
     struct att_buf body;
     char nonce[ACME_NONCE_TEXT]; /* "" = none */

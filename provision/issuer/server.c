@@ -188,7 +188,8 @@ static void send_response(struct issuer *issuer, struct evhttp_request *request,
     if (body && response->body.len) {
         evbuffer_add(body, response->body.ptr, response->body.len);
     }
-    evhttp_send_reply(request, response->status, NULL, body);
+    evhttp_send_reply(request, response->status, response->phrase[0] ? response->phrase : NULL,
+                      body);
     if (body) {
         evbuffer_free(body);
     }

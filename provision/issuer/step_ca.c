@@ -474,6 +474,8 @@ static void answer(struct step *s, enum att_rc rc, const struct att_err *err)
                         : status == 403 ? ACME_P_BAD_ATTESTATION_STATEMENT
                                         : ACME_P_MALFORMED,
                         text);
+    /* step prints the status line and no body: its words are the only place for the reason. */
+    snprintf(response->phrase, sizeof response->phrase, "%s", err->reason);
     response->retry_after_s = status == 429 ? 60 : 0;
 }
 

@@ -7,7 +7,8 @@
 /* The columns of store_certs in their order. */
 #define LIGHT                                                                                      \
     "SELECT serial, id, kind, status, subject, account, host, ord, profile, '' AS pem, decision,"  \
-    " reason, replaced, x'' AS tbs, not_before, not_after, created_at, ended_at FROM certs"
+    " reason, replaced, firmware, x'' AS tbs, not_before, not_after, created_at, ended_at"         \
+    " FROM certs"
 #define FILTER                                                                                     \
     "(?1 = '' OR status = ?1) AND (?2 = '' OR kind = ?2) AND (?3 = '' OR subject = ?3"             \
     " OR SUBSTR(subject, LENGTH(subject) - LENGTH(?3)) = '/' || ?3)"

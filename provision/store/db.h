@@ -67,6 +67,7 @@ struct store_db_ops {
     /* Columns of a row: valid only inside the callback. */
     int64_t (*row_int)(const struct store_row *row, int column);
     struct att_slice (*row_bytes)(const struct store_row *row, int column);
+    int (*row_columns)(const struct store_row *row);
     void (*close)(struct store_db *db);
 };
 

@@ -408,6 +408,11 @@ static struct att_slice pg_row_bytes(const struct store_row *row, int column)
                    : ATT_SLICE(NULL, 0);
 }
 
+static int pg_row_columns(const struct store_row *row)
+{
+    return PQnfields(row->result);
+}
+
 /* ---- opening
  * --------------------------------------------------------------------------------- */
 
@@ -437,6 +442,7 @@ static const struct store_db_ops ops = {
     .script = pg_script,
     .row_int = pg_row_int,
     .row_bytes = pg_row_bytes,
+    .row_columns = pg_row_columns,
     .close = pg_close,
 };
 

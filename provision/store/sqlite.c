@@ -332,6 +332,11 @@ static struct att_slice sqlite_row_bytes(const struct store_row *row, int column
     return bytes && len > 0 ? ATT_SLICE(bytes, (size_t)len) : ATT_SLICE(NULL, 0);
 }
 
+static int sqlite_row_columns(const struct store_row *row)
+{
+    return sqlite3_column_count(row->stmt);
+}
+
 static void sqlite_close(struct store_db *db)
 {
     if (!db) {
@@ -357,6 +362,7 @@ static const struct store_db_ops ops = {
     .script = sqlite_script,
     .row_int = sqlite_row_int,
     .row_bytes = sqlite_row_bytes,
+    .row_columns = sqlite_row_columns,
     .close = sqlite_close,
 };
 

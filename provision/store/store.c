@@ -285,6 +285,12 @@ static enum att_rc walk_row(void *user, const struct store_row *row, struct att_
     struct walk *w = user;
     union any_record record;
     memset(&record, 0, sizeof record);
+    /* A list names its columns itself: one that the table got since would shift all behind it. */
+    int have = w->tx->store->ops->row_columns(row);
+    if (have < 0 || (size_t)have != w->table->n_columns) {
+        return att_fail(err, ATT_E_INTERNAL, "store: a list of %s has %d columns, expected %zu",
+                        w->table->name, have, w->table->n_columns);
+    }
     enum att_rc rc = load(w->tx, w->table, row, &record, err);
     if (!rc) {
         rc = w->each(w->user, &record, err);

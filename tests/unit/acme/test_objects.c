@@ -165,12 +165,19 @@ static void test_order_request(void **state)
 #define FOUR ID "," ID "," ID "," ID ","
     refuse_request("{\"identifiers\":[" FOUR FOUR FOUR FOUR ID "]}", "1 … 16");
     refuse_request("{\"identifiers\":[" ID "],\"notAfter\":\"2030-01-01T00:00:00Z\"}", "notAfter");
+    refuse_request("{\"identifiers\":[" ID "],\"notBefore\":\"2030-01-01T00:00:00Z\"}",
+                   "notBefore");
+    refuse_request("{\"identifiers\":[" ID "],\"notAfter\":\"0001-01-01T00:00:01Z\"}", "notAfter");
+    refuse_request("{\"identifiers\":[" ID "],\"notAfter\":null}", "notAfter");
     refuse_request("{\"identifiers\":[" ID "],\"profile\":1}", "profile");
     refuse_request("{\"identifiers\":[{\"type\":\"spiffe-id\",\"value\":\"\"}]}", "value");
     refuse_request("{\"identifiers\":[" ID "],\"identifiers\":[]}", "twice");
     struct acme_order_request request = {0};
     struct att_buf text = {0};
-    const char good[] = "{\"identifiers\":[" ID "],\"profile\":\"p\",\"x\":1}";
+    /* The times as the step command sends them. */
+    const char good[] = "{\"identifiers\":[" ID "],\"profile\":\"p\",\"x\":1,"
+                        "\"notBefore\":\"0001-01-01T00:00:00Z\","
+                        "\"notAfter\":\"0001-01-01T00:00:00Z\"}";
     assert_int_equal(acme_order_request_parse(att_slice_str(good), &request, NULL), ATT_OK);
     assert_string_equal(request.profile, "p");
     assert_int_equal(acme_order_request_encode(&request, &text, NULL), ATT_OK);

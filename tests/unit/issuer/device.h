@@ -27,8 +27,7 @@ RIG void stage_devices(struct stage *s)
 {
     stage_now(s);
     reconfigure(&s->rig, "url: ", "crl: {url: \"http://crl.bank.example\"}\n" DEVICES);
-    issuer_free(s->rig.issuer);
-    rig_open(&s->rig);
+    restart_with_names(&s->rig);
 }
 
 /* A client with an account of its own, which no host has. */

@@ -69,4 +69,17 @@ RIG void reconfigure(struct rig *r, const char *old, const char *new)
     reload(r);
 }
 
+/* After dns or devices came into the configuration: issuers of one database make no authority for
+ * names at their start, init adds it. */
+RIG void restart_with_names(struct rig *r)
+{
+    char path[192];
+    snprintf(path, sizeof path, "%s/issuer.yaml", r->dir);
+    issuer_free(r->issuer);
+    if (store_spec_shared(r->store)) {
+        rig_ok(issuer_init(path, &err));
+    }
+    rig_open(r);
+}
+
 #endif

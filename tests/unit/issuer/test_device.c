@@ -61,8 +61,7 @@ static void orders(void **state)
     assert_int_not_equal(device_order(&s.client, s.tpm.ek_id, &o), 201); /* off unless configured */
     client_refused(&s.client, "unsupportedIdentifier");
     reconfigure(&s.rig, "url: ", DEVICES);
-    issuer_free(s.rig.issuer);
-    rig_open(&s.rig);
+    restart_with_names(&s.rig);
     assert_int_not_equal(device_order(&s.client, "0123", &o), 201);
     client_refused(&s.client, "rejectedIdentifier");
     assert_int_not_equal(device_order(&s.client, "a/b", &o), 201);

@@ -18,8 +18,7 @@ static void stage_dns(struct stage *s)
         "crl: {url: \"http://crl.bank.example\"}\n"
         "dns:\n  profiles:\n    - { name: web, lifetime: 1h, names: [\"*.svc.localhost\"] }\n"
         "  http_port: 9\n  allow: [\"127.0.0.1/32\"]\n  timeout: 2s\nurl: ");
-    issuer_free(s->rig.issuer);
-    rig_open(&s->rig);
+    restart_with_names(&s->rig);
 }
 
 struct dns_order {

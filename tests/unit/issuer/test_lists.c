@@ -387,6 +387,32 @@ static void add_certs(struct rig *r, int from, int n, int64_t at)
     rig_ok(store_run(r->issuer->store, true, put_certs, &c, &err));
 }
 
+static void is_time(const json_t *obj, const char *name, int64_t at)
+{
+    char text[ATT_TIME_TEXT_LEN];
+    att_time_text(text, at);
+    assert_string_equal(issuer_string(obj, name), text);
+}
+
+/* Of a list, too, each member is what was written under its name. */
+static void a_listed_certificate_is_the_one_that_was_made(void **state)
+{
+    (void)state;
+    struct stage s;
+    stage_new(&s, "none");
+    add_hosts(&s.rig, 1, 3, 1, NULL);
+    add_certs(&s.rig, 1, 1, rig_time - 100);
+    json_t *all = rig_admin(&s.rig, "cert.list", json_object());
+    const json_t *one = json_array_get(json_object_get(all, "certificates"), 0);
+    assert_string_equal(issuer_string(one, "host"), id_of(1));
+    assert_string_equal(issuer_string(one, "profile"), "trading");
+    is_time(one, "notBefore", rig_time - 100);
+    is_time(one, "notAfter", rig_time - 100 + 3600);
+    is_time(one, "createdAt", rig_time - 100);
+    json_decref(all);
+    stage_free(&s);
+}
+
 /* Fifty of each second, pages of seven: most end within a second. */
 static void certificates_of_one_second_are_told_apart(void **state)
 {
@@ -498,6 +524,7 @@ int main(void)
         cmocka_unit_test(long_rows_make_short_pages),
         cmocka_unit_test(hosts_by_label_and_prefix),
         cmocka_unit_test(the_hosts_of_an_entry),
+        cmocka_unit_test(a_listed_certificate_is_the_one_that_was_made),
         cmocka_unit_test(certificates_of_one_second_are_told_apart),
         cmocka_unit_test(entries_in_pages),
         cmocka_unit_test(proposals_in_pages),

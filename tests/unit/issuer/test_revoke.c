@@ -105,6 +105,15 @@ static int64_t view_version(struct stage *s)
     return version;
 }
 
+/* revocationDate of a list's only entry. */
+static int64_t revoked_at(X509_CRL *crl)
+{
+    struct tm tm;
+    const X509_REVOKED *entry = sk_X509_REVOKED_value(X509_CRL_get_REVOKED(crl), 0);
+    assert_int_equal(ASN1_TIME_to_tm(X509_REVOKED_get0_revocationDate(entry), &tm), 1);
+    return timegm(&tm);
+}
+
 static void in_the_list_at_once(void **state)
 {
     (void)state;
@@ -125,6 +134,7 @@ static void in_the_list_at_once(void **state)
     assert_true(after.number > before.number);
     assert_int_equal(after.n_entries, 1);
     assert_true(certs_crl_has(one, first) && !certs_crl_has(one, second));
+    assert_int_equal(revoked_at(one), rig_time);
     rig_ok(certs_crl_verify(one, s.rig.issuer->ca->workload_ca, rig_time, &err));
     /* AK certificates are another CA's. */
     certs_autocrl *of_aks = list(&s, "/acme/crl/attestation.crl", &ak);

@@ -18,8 +18,7 @@ static void stage_step(struct stage *s)
     reconfigure(&s->rig, "trust_domain: ",
                 "devices:\n  profiles: [ { name: device } ]\n  attestation_ca: true\n"
                 "trust_domain: ");
-    issuer_free(s->rig.issuer);
-    rig_open(&s->rig);
+    restart_with_names(&s->rig);
     /* The dialect has no member for the maker's intermediates. */
     rig_pem(s->rig.dir, "ek/intermediate.pem", s->tpm.base->maker_ca);
     reload(&s->rig);
@@ -27,6 +26,7 @@ static void stage_step(struct stage *s)
 
 struct reply {
     int status;
+    char phrase[40];
     json_t *body;
 };
 
@@ -40,6 +40,7 @@ static void ask_as(struct rig *r, const char *path, const char *body, const char
     ret->body = NULL;
     issuer_handle(r->issuer, &request, &response);
     ret->status = response.status;
+    memcpy(ret->phrase, response.phrase, sizeof ret->phrase);
     if (response.body.len) {
         rig_ok(att_json_parse(att_buf_slice(&response.body), 1 << 20, &ret->body, &err));
     }
@@ -59,6 +60,8 @@ static void refused(const struct reply *reply, int status, const char *reason)
     }
     assert_int_equal(reply->status, status);
     assert_int_equal(strncmp(detail, reason, strlen(reason)), 0);
+    /* What step shows its user: the status line. */
+    assert_string_equal(reply->phrase, reason);
 }
 
 static void set_b64(json_t *obj, const char *name, struct att_slice bytes)
