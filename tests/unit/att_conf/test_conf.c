@@ -374,12 +374,18 @@ static void test_issuer_dns(void **state)
 {
     (void)state;
     struct conf_issuer *conf = NULL;
-    const char *good = DNS(", allow: [10.0.0.0/8, \"fd00::/8\"]") "limits: { host_orders: 7 }\n";
+    const char *good = DNS(", allow: [10.0.0.0/8, \"fd00::/8\"]") "limits: { host_orders: 7 }\n"
+                                                                  "proxy_from: [10.77.0.0/24, "
+                                                                  "10.0.0.9, \"fd00::9\"]\n";
     assert_int_equal(conf_issuer_parse(text(good), &conf, &errors, NULL), ATT_OK);
     assert_int_equal(conf->dns->http_port, 80);
     assert_int_equal(conf->dns->timeout_s, 10);
     assert_int_equal(conf->dns->profiles[0].lifetime_s, 7 * 86400);
     assert_true(conf->dns->ranges[1].v6 && conf->dns->ranges[1].bits == 8);
+    assert_int_equal(conf->n_proxy_from, 3);
+    assert_true(conf->proxies[0].bits == 24 && !conf->proxies[0].v6);
+    assert_true(conf->proxies[1].bits == 32 && conf->proxies[1].address[3] == 9);
+    assert_true(conf->proxies[2].v6 && conf->proxies[2].bits == 128);
     assert_int_equal(conf->limits->host_orders, 7);
     assert_int_equal(conf->limits->account_orders, CONF_LIMIT_ORDERS);
     assert_non_null(conf_dns_profile(conf, "legacy"));
@@ -522,6 +528,15 @@ static void test_issuer_dns_refused(void **state)
         snprintf(rest, sizeof rest, "%s", at + 5);
         snprintf(at, sizeof yaml - (size_t)(at - yaml), "%s%s", ranges[i], rest);
         issuer_refused(yaml, 7, "dns.allow[0]", "without host bits");
+    }
+    static const char *const peers[] = {
+        "10.0.0.1/8", "0.0.0.0/0", "::/0",     "10.0.0.0/33",     "10.0.0",
+        "10.0.0.0/",  "",          "balancer", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104"};
+    for (size_t i = 0; i < sizeof peers / sizeof peers[0]; i++) {
+        char yaml[1024];
+        snprintf(yaml, sizeof yaml, HEAD ENROL PROFILES "proxy_from: [10.0.0.9, \"%s\"]\n",
+                 peers[i]);
+        issuer_refused(yaml, 7, "proxy_from[1]", "without host bits and not of all addresses");
     }
     issuer_refused(HEAD ENROL PROFILES "limits: { host_orders: 0 }\n", 7, "limits", "at least 1");
     issuer_refused(HEAD ENROL PROFILES "limits: { hosts: 1 }\n", 7, "limits.hosts", "unknown key");
