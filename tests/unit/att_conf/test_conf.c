@@ -374,18 +374,12 @@ static void test_issuer_dns(void **state)
 {
     (void)state;
     struct conf_issuer *conf = NULL;
-    const char *good = DNS(", allow: [10.0.0.0/8, \"fd00::/8\"]") "limits: { host_orders: 7 }\n"
-                                                                  "proxy_from: [10.77.0.0/24, "
-                                                                  "10.0.0.9, \"fd00::9\"]\n";
+    const char *good = DNS(", allow: [10.0.0.0/8, \"fd00::/8\"]") "limits: { host_orders: 7 }\n";
     assert_int_equal(conf_issuer_parse(text(good), &conf, &errors, NULL), ATT_OK);
     assert_int_equal(conf->dns->http_port, 80);
     assert_int_equal(conf->dns->timeout_s, 10);
     assert_int_equal(conf->dns->profiles[0].lifetime_s, 7 * 86400);
     assert_true(conf->dns->ranges[1].v6 && conf->dns->ranges[1].bits == 8);
-    assert_int_equal(conf->n_proxy_from, 3);
-    assert_true(conf->proxies[0].bits == 24 && !conf->proxies[0].v6);
-    assert_true(conf->proxies[1].bits == 32 && conf->proxies[1].address[3] == 9);
-    assert_true(conf->proxies[2].v6 && conf->proxies[2].bits == 128);
     assert_int_equal(conf->limits->host_orders, 7);
     assert_int_equal(conf->limits->account_orders, CONF_LIMIT_ORDERS);
     assert_non_null(conf_dns_profile(conf, "legacy"));
@@ -528,15 +522,6 @@ static void test_issuer_dns_refused(void **state)
         snprintf(rest, sizeof rest, "%s", at + 5);
         snprintf(at, sizeof yaml - (size_t)(at - yaml), "%s%s", ranges[i], rest);
         issuer_refused(yaml, 7, "dns.allow[0]", "without host bits");
-    }
-    static const char *const peers[] = {
-        "10.0.0.1/8", "0.0.0.0/0", "::/0",     "10.0.0.0/33",     "10.0.0",
-        "10.0.0.0/",  "",          "balancer", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104"};
-    for (size_t i = 0; i < sizeof peers / sizeof peers[0]; i++) {
-        char yaml[1024];
-        snprintf(yaml, sizeof yaml, HEAD ENROL PROFILES "proxy_from: [10.0.0.9, \"%s\"]\n",
-                 peers[i]);
-        issuer_refused(yaml, 7, "proxy_from[1]", "without host bits and not of all addresses");
     }
     issuer_refused(HEAD ENROL PROFILES "limits: { host_orders: 0 }\n", 7, "limits", "at least 1");
     issuer_refused(HEAD ENROL PROFILES "limits: { hosts: 1 }\n", 7, "limits.hosts", "unknown key");
@@ -699,25 +684,6 @@ static void test_policy_use(void **state)
     conf_issuer_free(conf);
 }
 
-/* Processes that never ask the database read the same file, and their units name no password. */
-static void test_issuer_password_of_another_unit(void **state)
-{
-    (void)state;
-    static const char conf_text[] = HEAD ENROL PROFILES
-        "store: \"postgres:dbname=x\"\nstore_password_file: \"credential:db\"\n";
-    static const char *const cases[][2] = {{NULL, "credential:db"}, {"/run/c", "/run/c/db"}};
-    for (size_t i = 0; i < 2; i++) {
-        struct conf_issuer *conf = NULL;
-        struct att_err err = {0};
-        assert_int_equal(cases[i][0] ? setenv("CREDENTIALS_DIRECTORY", cases[i][0], 1)
-                                     : unsetenv("CREDENTIALS_DIRECTORY"),
-                         0);
-        assert_int_equal(conf_issuer_parse(text(conf_text), &conf, NULL, &err), ATT_OK);
-        assert_string_equal(conf->store_password_file, cases[i][1]);
-        conf_issuer_free(conf);
-    }
-}
-
 static void test_issuer_accepts(void **state)
 {
     (void)state;
@@ -825,7 +791,6 @@ int main(void)
         cmocka_unit_test(test_admin_refused),
         cmocka_unit_test(test_operation_refused),
         cmocka_unit_test(test_issuer_refused),
-        cmocka_unit_test(test_issuer_password_of_another_unit),
         cmocka_unit_test(test_profiles_refused),
         cmocka_unit_test(test_policy_use),
         cmocka_unit_test(test_issuer_accepts),
