@@ -90,6 +90,7 @@ static const cyaml_schema_field_t fields[] = {
     STR(conf_issuer, trust_domain, PTR),
     STR(conf_issuer, listen, OPT),
     STR(conf_issuer, url, PTR),
+    STRS(conf_issuer, proxy_from, OPT, 0, CONF_RANGES_MAX),
     STR(conf_issuer, state_dir, OPT),
     STR(conf_issuer, run_dir, OPT),
     STR(conf_issuer, policies_dir, OPT),
@@ -594,6 +595,7 @@ static void check_all(struct conf_check *check, struct conf_issuer *conf)
         check_retention(check, conf, i);
     }
     check_ca(check, conf);
+    conf_peers_check(check, "proxy_from", conf->proxy_from, conf->n_proxy_from, conf->proxies);
     conf_dns_check(check, conf);
     conf_devices_check(check, conf);
     conf_jwt_check(check, conf);

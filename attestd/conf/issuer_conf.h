@@ -293,8 +293,11 @@ struct conf_log_tpm {
 
 struct conf_issuer {
     char *trust_domain;
-    char *listen;    /* "127.0.0.1:8443", "[::1]:8443" */
-    char *url;       /* the configured base URL */
+    char *listen; /* "127.0.0.1:8443", "[::1]:8443" */
+    char *url;    /* the configured base URL */
+    char *
+        *proxy_from; /* balancers, which say whose a connection is (PROXY protocol); mostly none */
+    unsigned n_proxy_from;
     char *state_dir; /* /var/lib/attest-issuerd */
     char *run_dir;   /* /run/attest-issuerd: admin.sock */
     /* The database: a path, or a PostgreSQL that several issuers share, as provision/store/store.h
@@ -338,6 +341,7 @@ struct conf_issuer {
     char crl_host[64];
     uint16_t crl_port;
     struct conf_listener metrics_at;
+    struct conf_range proxies[CONF_RANGES_MAX]; /* of proxy_from */
     int64_t drain_notice_s, drain_timeout_s;
     int64_t crl_lifetime_s;
     bool log_json;

@@ -3,6 +3,7 @@
 #include "attestd/conf/schema.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,6 +157,24 @@ void conf_ranges_check(struct conf_check *check, const char *path, char *const *
             conf_bad(check, conf_path("%.80s[%u]", path, i).text,
                      "expected a range such as 10.0.0.0/8 or fd00::/8, without host bits, found "
                      "\"%.60s\"",
+                     texts[i]);
+        }
+    }
+}
+
+void conf_peers_check(struct conf_check *check, const char *path, char *const *texts, unsigned n,
+                      struct conf_range *ret)
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, 0xff};
+    for (unsigned i = 0; i < n; i++) {
+        char text[80];
+        const char *bits = strchr(texts[i], '/') ? "" : strchr(texts[i], ':') ? "/128" : "/32";
+        int len = snprintf(text, sizeof text, "%s%s", texts[i], bits);
+        if (len < 0 || (size_t)len >= sizeof text || !parse_range(text, &ret[i]) ||
+            ret[i].bits == 0 || (ret[i].v6 && memcmp(ret[i].address, mapped, 12) == 0)) {
+            conf_bad(check, conf_path("%.80s[%u]", path, i).text,
+                     "expected an address such as 10.0.0.7, or a range such as 10.0.0.0/24 or "
+                     "fd00::/64, without host bits and not of all addresses, found \"%.60s\"",
                      texts[i]);
         }
     }

@@ -16,6 +16,9 @@ void conf_dns_check(struct conf_check *check, struct conf_issuer *conf);
 /* "10.0.0.0/8"; ret has room for n. */
 void conf_ranges_check(struct conf_check *check, const char *path, char *const *texts, unsigned n,
                        struct conf_range *ret);
+/* The same, or one address, IPv4 not as IPv6; not a range of all addresses. */
+void conf_peers_check(struct conf_check *check, const char *path, char *const *texts, unsigned n,
+                      struct conf_range *ret);
 void conf_limits_check(struct conf_check *check, const struct conf_limits *limits);
 
 #endif

@@ -65,6 +65,23 @@ static bool allowed(const uint8_t *address, bool is_v6, const struct conf_range 
     return false;
 }
 
+bool issuer_addr_listed(const struct sockaddr *address, const struct conf_range *ranges, size_t n)
+{
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    if (address->sa_family == AF_INET) {
+        memcpy(&in, address, sizeof in);
+        return allowed((const uint8_t *)&in.sin_addr, false, ranges, n);
+    }
+    if (address->sa_family != AF_INET6) {
+        return false;
+    }
+    memcpy(&in6, address, sizeof in6);
+    const uint8_t *bytes = in6.sin6_addr.s6_addr;
+    return IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr) ? allowed(bytes + 12, false, ranges, n)
+                                                : allowed(bytes, true, ranges, n);
+}
+
 static const char *special(const uint8_t *address, const struct special *table, size_t n)
 {
     for (size_t i = 0; i < n; i++) {

@@ -13,5 +13,7 @@
  * IPv6 covers it. */
 const char *issuer_addr_refused(const struct sockaddr *address, const struct conf_range *allow,
                                 size_t n_allow);
+/* Is it in one of the ranges? IPv4 in IPv6 (mapped) is IPv4. */
+bool issuer_addr_listed(const struct sockaddr *address, const struct conf_range *ranges, size_t n);
 
 #endif

@@ -1,7 +1,11 @@
 #include "provision/issuer/conns.h"
 
+#include "provision/issuer/metrics.h"
+
+#include <arpa/inet.h>
 #include <event2/buffer.h>
 #include <malloc.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <openssl/bio.h>
 #include <stdlib.h>
@@ -27,6 +31,10 @@ struct issuer_conn {
     uint64_t mark;    /* bytes read up to the last whole request */
     bool held, ended, known, shaken;
     struct key key;
+    /* A balancer's: until it has said whose the connection is, it is nobody's. */
+    bool asked;                         /* whether its peer is a balancer */
+    struct issuer_proxy_reader *header; /* NULL: none is awaited */
+    char peer[INET6_ADDRSTRLEN], source[INET6_ADDRSTRLEN];
     struct issuer_conn *next, *prev;
 };
 
@@ -36,6 +44,8 @@ struct issuer_conns {
     unsigned count;
     int64_t told_ms;
     unsigned ended[4]; /* since then, by why */
+    int64_t proxy_told_ms;
+    unsigned proxy_refused; /* since then */
 };
 
 enum why { SLOW, MEMORY, PLACES, DRAINED };
@@ -64,6 +74,7 @@ static void gone(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long ar
     }
     conns->count--;
     atomic_fetch_sub(conns->opts.connections, 1);
+    free(conn->header);
     free(conn);
 }
 
@@ -96,11 +107,129 @@ static uint64_t bytes_read(const struct issuer_conn *conn)
     return bio ? BIO_number_read(bio) : 0;
 }
 
+/* ---- whose it is ---------------------------------------------------------------------------- */
+
+static void set_key(struct issuer_conn *conn, bool v6, const uint8_t *address)
+{
+    memcpy(conn->key.bytes, address, v6 ? 8 : 4);
+    conn->known = true;
+}
+
+/* Once it has a socket. A balancer's connection awaits its header from then on. */
+static void ask_peer(struct issuer_conn *conn)
+{
+    const struct issuer_conns_opts *opts = &conn->conns->opts;
+    struct sockaddr_storage addr = {0};
+    socklen_t len = sizeof addr;
+    evutil_socket_t fd = bufferevent_getfd(conn->bev);
+    if (conn->asked || fd < 0 || getpeername(fd, (struct sockaddr *)&addr, &len) != 0) {
+        return;
+    }
+    conn->asked = true;
+    bool balancer = opts->balancer && opts->balancer(opts->balancer_user, (struct sockaddr *)&addr);
+    if (balancer) {
+        conn->header = calloc(1, sizeof *conn->header);
+        if (!conn->header) {
+            abort(); /* as for the connection itself */
+        }
+        (void)getnameinfo((struct sockaddr *)&addr, len, conn->peer, sizeof conn->peer, NULL, 0,
+                          NI_NUMERICHOST);
+        return;
+    }
+    if (addr.ss_family == AF_INET) {
+        set_key(conn, false, (const uint8_t *)&((const struct sockaddr_in *)&addr)->sin_addr);
+    } else if (addr.ss_family == AF_INET6) {
+        set_key(conn, true, (const uint8_t *)&((const struct sockaddr_in6 *)&addr)->sin6_addr);
+    }
+    conn->known = true;
+}
+
+/* A line at most so often: a balancer that sends none sends none with any connection. */
+static void refuse_header(struct issuer_conn *conn, enum issuer_proxy_result why)
+{
+    struct issuer_conns *conns = conn->conns;
+    int64_t now_ms = att_boottime_ms();
+    issuer_metrics_proxy(why);
+    conns->proxy_refused++;
+    if (!conns->proxy_told_ms || now_ms - conns->proxy_told_ms >= TELL_MS) {
+        att_log(ATT_WARN, "proxy.refused", ATT_S("reason", issuer_proxy_word(why)),
+                ATT_S("balancer", conn->peer), ATT_S("expected", issuer_proxy_expected(why)),
+                ATT_N("bytes", conn->header->len), ATT_N("refused", conns->proxy_refused));
+        conns->proxy_told_ms = now_ms;
+        conns->proxy_refused = 0;
+    }
+}
+
+/* The header of a balancer is there: that of another host, or its own connection (a health check).
+ */
+static void know_source(struct issuer_conn *conn, const struct issuer_proxy_source *source)
+{
+    free(conn->header);
+    conn->header = NULL;
+    if (source->known) {
+        issuer_proxy_text(source, conn->source);
+        set_key(conn, source->v6, source->address);
+        return;
+    }
+    uint8_t own[16] = {0};
+    bool v6 = inet_pton(AF_INET6, conn->peer, own) == 1;
+    if (!v6) {
+        (void)!inet_pton(AF_INET, conn->peer, own);
+    }
+    set_key(conn, v6, own);
+}
+
+/* Before TLS reads from its socket. Once the header is whole nothing stands between them. */
+static long before_read(BIO *bio, int oper, const char *argp, size_t len, int argi, long argl,
+                        int ret, size_t *processed)
+{
+    (void)argp, (void)len, (void)argi, (void)argl, (void)processed;
+    if (oper != BIO_CB_READ) {
+        return oper & BIO_CB_RETURN ? ret : 1;
+    }
+    struct issuer_conn *conn = (struct issuer_conn *)BIO_get_callback_arg(bio);
+    struct issuer_proxy_source source = {0};
+    evutil_socket_t fd = bufferevent_getfd(conn->bev);
+    BIO_clear_retry_flags(bio);
+    if (conn->ended) {
+        return -1;
+    }
+    enum issuer_proxy_result result = issuer_proxy_read(conn->header, fd, &source);
+    if (result == ISSUER_PROXY_OK) {
+        BIO_set_callback_ex(bio, NULL);
+        know_source(conn, &source);
+        return 1;
+    }
+    if (result == ISSUER_PROXY_MORE) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
+    if (issuer_proxy_word(result)) {
+        refuse_header(conn, result);
+    }
+    conn->ended = true;
+    return -1; /* with that the handshake fails, and evhttp closes it */
+}
+
+const char *issuer_conn_source(const SSL *ssl)
+{
+    const struct issuer_conn *conn = SSL_get_ex_data(ssl, slot);
+    return conn && conn->source[0] ? conn->source : NULL;
+}
+
 /* What came until the handshake was done belongs to no request. */
 static void on_info(const SSL *ssl, int where, int result)
 {
     (void)result;
     struct issuer_conn *conn = SSL_get_ex_data(ssl, slot);
+    if (conn && !conn->asked && (where & SSL_CB_HANDSHAKE_START)) {
+        ask_peer(conn); /* nothing has been read yet */
+    }
+    if (conn && conn->header && (where & SSL_CB_HANDSHAKE_START)) {
+        BIO *bio = SSL_get_rbio(ssl);
+        BIO_set_callback_arg(bio, (char *)conn);
+        BIO_set_callback_ex(bio, before_read);
+    }
     if (conn && !conn->shaken && (where & SSL_CB_HANDSHAKE_DONE)) {
         conn->shaken = true;
         conn->mark = bytes_read(conn);
@@ -174,6 +303,10 @@ static void look_at_time(struct issuer_conn *conn, int64_t now_ms)
     }
     int64_t most = shaken ? opts->request_ms : opts->handshake_ms;
     if (conn->since_ms && !conn->held && now_ms - conn->since_ms > most) {
+        ask_peer(conn); /* who sent nothing was not asked */
+        if (conn->header) {
+            refuse_header(conn, ISSUER_PROXY_LATE);
+        }
         end(conn, SLOW);
     }
 }
@@ -207,17 +340,7 @@ static void look_at_memory(struct issuer_conns *conns)
 
 static bool know_peer(struct issuer_conn *conn)
 {
-    struct sockaddr_storage addr;
-    socklen_t len = sizeof addr;
-    evutil_socket_t fd = bufferevent_getfd(conn->bev);
-    if (!conn->known && fd >= 0 && getpeername(fd, (struct sockaddr *)&addr, &len) == 0) {
-        if (addr.ss_family == AF_INET) {
-            memcpy(conn->key.bytes, &((const struct sockaddr_in *)&addr)->sin_addr, 4);
-        } else if (addr.ss_family == AF_INET6) {
-            memcpy(conn->key.bytes, &((const struct sockaddr_in6 *)&addr)->sin6_addr, 8);
-        }
-        conn->known = true;
-    }
+    ask_peer(conn);
     return conn->known;
 }
 

@@ -11,6 +11,7 @@
 
 #include <event2/bufferevent.h>
 #include <openssl/ssl.h>
+#include <sys/socket.h>
 
 /* A host on line has one that waits for its view; the descriptors that the unit allows are usually
  * fewer. */
@@ -28,6 +29,10 @@ struct issuer_conns_opts {
     uint64_t unread_max; /* bytes, of all threads */
     int64_t handshake_ms, request_ms;
     atomic_llong *connections; /* counts those of all threads */
+    /* Is this one a balancer, which has to say whose a connection is before TLS (proxy.h)? NULL:
+     * nobody is. */
+    bool (*balancer)(void *user, const struct sockaddr *peer);
+    void *balancer_user;
 };
 
 struct issuer_conns;
@@ -43,6 +48,9 @@ ATT_MUST_USE enum att_rc issuer_conns_add(struct issuer_conns *conns, SSL *ssl,
                                           struct bufferevent *bev, struct att_err *err);
 /* A whole request has come on it. held: its answer waits, for which it is not ended. */
 void issuer_conn_request(SSL *ssl, bool held);
+/* The address that a balancer said it is from; NULL: it said none, or the peer is no balancer. With
+ * the connection's life. */
+const char *issuer_conn_source(const SSL *ssl);
 /* Are all places taken? */
 bool issuer_conns_full(const struct issuer_conns *conns);
 /* The server ends: those that have no request under way go, at each call. How many are left. */

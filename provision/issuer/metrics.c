@@ -33,7 +33,7 @@ static struct {
     atomic_size_t n_resources;
     struct counted decisions[DECISIONS], refusals[REFUSALS];
     atomic_size_t n_decisions, n_refusals;
-    atomic_ullong nonces[3], limited[ISSUER_LIMITS];
+    atomic_ullong nonces[3], limited[ISSUER_LIMITS], proxy[ISSUER_PROXY_RESULTS];
 } all = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- counting ----------------------------------------------------------------------------------
@@ -131,6 +131,11 @@ void issuer_metrics_limited(enum issuer_limit_kind kind)
     atomic_fetch_add(&all.limited[kind], 1);
 }
 
+void issuer_metrics_proxy(enum issuer_proxy_result why)
+{
+    atomic_fetch_add(&all.proxy[why], 1);
+}
+
 /* ---- writing -----------------------------------------------------------------------------------
  */
 
@@ -225,6 +230,18 @@ static void put_refused(struct att_metrics *m)
     }
 }
 
+static void put_proxy(struct att_metrics *m)
+{
+    att_metrics_family(m, "attest_issuer_proxy_refused", ATT_COUNTER,
+                       "Connections of balancers that were ended for their PROXY header.");
+    for (size_t i = 0; i < ISSUER_PROXY_RESULTS; i++) {
+        const char *word = issuer_proxy_word((enum issuer_proxy_result)i);
+        if (word) {
+            att_metrics_value(m, "reason", word, number(&all.proxy[i]));
+        }
+    }
+}
+
 static void put_store(struct issuer *issuer, struct att_metrics *m)
 {
     const struct store_stats *s = store_stats(issuer->store);
@@ -313,6 +330,7 @@ enum att_rc issuer_metrics_write(struct issuer *issuer, enum att_metrics_form fo
     put_orders(&m);
     put_decisions(&m);
     put_refused(&m);
+    put_proxy(&m);
     put_store(issuer, &m);
     put_certificates(issuer, &m);
     put_lists(issuer, &m);

@@ -6,6 +6,7 @@
 
 #include "attestd/base/metrics.h"
 #include "provision/issuer/context.h"
+#include "provision/issuer/proxy.h"
 
 /* One request was answered. resource: a route's noun, or a word of ours (static). */
 void issuer_metrics_request(const char *resource, int status, int64_t us);
@@ -16,6 +17,8 @@ void issuer_metrics_decision(const char *kind, const char *outcome, const char *
 void issuer_metrics_nonce(enum att_rc rc);
 /* Somebody was told to come back later. */
 void issuer_metrics_limited(enum issuer_limit_kind kind);
+/* A balancer's connection was ended for its header. */
+void issuer_metrics_proxy(enum issuer_proxy_result why);
 /* Its label; each kind has one. */
 const char *issuer_metrics_limit_word(enum issuer_limit_kind kind);
 

@@ -1,6 +1,7 @@
 #include "provision/issuer/server.h"
 
 #include "attestd/base/io.h"
+#include "provision/issuer/addrs.h"
 #include "provision/issuer/ca.h"
 #include "provision/issuer/conns.h"
 
@@ -99,6 +100,13 @@ static struct bufferevent *new_connection(struct event_base *base, void *user)
     /* Peers that close without close_notify are common; HTTP has lengths of its own. */
     bufferevent_openssl_set_allow_dirty_shutdown(bev, 1);
     return bev;
+}
+
+/* By the configuration that is in force. */
+static bool is_balancer(void *user, const struct sockaddr *peer)
+{
+    issuer_autosettings *settings = issuer_settings_get(user);
+    return issuer_addr_listed(peer, settings->conf->proxies, settings->conf->n_proxy_from);
 }
 
 static SSL *ssl_of(struct evhttp_request *request)
@@ -261,9 +269,11 @@ static void on_request(struct evhttp_request *request, void *user)
     if (connection) {
         evhttp_connection_get_peer(connection, &peer, &peer_port);
     }
+    SSL *ssl = ssl_of(request);
+    const char *source = ssl ? issuer_conn_source(ssl) : NULL;
     struct issuer_request in = {
         .method = ISSUER_OTHER,
-        .peer = peer,
+        .peer = source ? source : peer,
         .path = path && path[0] ? path : "/",
         .content_type = evhttp_find_header(headers, "Content-Type"),
         .if_none_match = evhttp_find_header(headers, "If-None-Match"),
@@ -283,7 +293,6 @@ static void on_request(struct evhttp_request *request, void *user)
     default:
         break;
     }
-    SSL *ssl = ssl_of(request);
     note_group(w->server, ssl);
     struct issuer_response response;
     issuer_handle(issuer, &in, &response);
@@ -518,6 +527,8 @@ static enum att_rc setup_worker(struct worker *w, const struct conf_issuer *conf
         .handshake_ms = ISSUER_HANDSHAKE_MS,
         .request_ms = ISSUER_REQUEST_MS,
         .connections = &w->server->issuer->counters.connections,
+        .balancer = is_balancer,
+        .balancer_user = w->server->issuer,
     };
     enum att_rc rc = issuer_conns_new(&opts, &w->conns, err);
     if (!rc) {

@@ -17,7 +17,7 @@ ATT_PACKAGES_TEST=(libcmocka-dev python3 python3-acme python3-cryptography curl 
     openssh-client util-linux
     python3-grpcio python3-protobuf python3-hpack python3-jwt python3-oauthlib python3-boto3 protobuf-compiler protobuf-compiler-grpc libprotobuf-dev
     softhsm2 libtpm2-pkcs11-1 libtpm2-pkcs11-tools
-    iproute2)
+    iproute2 haproxy)
 # Where this Debian has them (13, or 12 with backports); without them their part of a test is left out.
 ATT_PACKAGES_MAYBE=(pkcs11-provider pebble)
 ATT_PACKAGES_VALGRIND=(valgrind)
