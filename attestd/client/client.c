@@ -41,14 +41,15 @@ struct attest_client *attest_client_new(const char *socket)
     if (!client) {
         return NULL;
     }
-    const char *text = socket ? socket : getenv("SPIFFE_ENDPOINT_SOCKET");
-    const char *path = text && *text ? text : SOCKET;
+    /* Whoever starts a set-user-ID program does not say for it who its attestd is. */
+    const char *text = socket ? socket : secure_getenv("SPIFFE_ENDPOINT_SOCKET");
+    const char *path = socket || (text && *text) ? text : SOCKET;
     if (!socket && text && *text) {
         path = strncmp(text, "unix:", 5) == 0 ? text + 5 : "";
         path += strncmp(path, "///", 3) == 0 ? 2 : 0;
     }
     if (path[0] != '/' || path[1] == '/' || strlen(path) >= sizeof client->path) {
-        snprintf(client->named, sizeof client->named, "%.120s", text && *text ? text : "\"\"");
+        snprintf(client->named, sizeof client->named, "%.120s", *text ? text : "\"\"");
     } else {
         memcpy(client->path, path, strlen(path) + 1);
     }
@@ -136,21 +137,31 @@ static enum attest_client_status status_of(enum att_rc rc)
 
 /* ---- connections ---- */
 
+/* SO_SNDTIMEO is of connect(2), too, where as many wait already as may; a signal of the program's
+ * ends that wait, and is no answer. */
+static int connect_until(int fd, const struct sockaddr_un *to, int64_t until_ms)
+{
+    int rc;
+    do {
+        int64_t left = until_ms - att_boottime_ms();
+        left = left < 1 ? 1 : left;
+        const struct timeval limit = {.tv_sec = left / 1000, .tv_usec = left % 1000 * 1000};
+        rc = setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+        rc = rc ? rc : connect(fd, (const struct sockaddr *)to, sizeof *to);
+    } while (rc != 0 && errno == EINTR && att_boottime_ms() < until_ms);
+    return rc;
+}
+
 static enum att_rc connect_to(const char *path, int64_t until_ms, int *ret_fd, struct att_err *err)
 {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
-    int64_t left = until_ms - att_boottime_ms();
-    left = left < 1 ? 1 : left;
-    /* Of connect(2), too, where as many wait already as may. */
-    const struct timeval limit = {.tv_sec = left / 1000, .tv_usec = left % 1000 * 1000};
     memcpy(to.sun_path, path, strlen(path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) == 0 &&
-        connect(fd, (const struct sockaddr *)&to, sizeof to) == 0) {
+    if (fd >= 0 && connect_until(fd, &to, until_ms) == 0) {
         *ret_fd = fd;
         return ATT_OK;
     }
-    enum att_rc rc = errno == EAGAIN
+    enum att_rc rc = errno == EAGAIN || errno == EINTR
                          ? att_fail(err, ATT_E_TIMEOUT, "%s: too many wait to be connected", path)
                          : att_fail_errno(err, ATT_E_UNREACHABLE, "%s", path);
     if (fd >= 0) {
@@ -241,11 +252,9 @@ static enum att_rc call(struct attest_client *client, const char *method, struct
     return rc;
 }
 
-static enum att_rc check_sign(const struct attest_client *client, size_t digest_len,
-                              enum attest_client_algorithm algorithm, const char *key_id,
-                              const size_t *len, struct att_err *err)
+static enum att_rc check_sign(size_t digest_len, enum attest_client_algorithm algorithm,
+                              const char *key_id, const size_t *len, struct att_err *err)
 {
-    (void)client;
     bool rsa = algorithm == ATTEST_CLIENT_RSA_PKCS1 || algorithm == ATTEST_CLIENT_RSA_PSS;
     if (!rsa && algorithm != ATTEST_CLIENT_ECDSA) {
         return att_fail(err, ATT_E_INVAL, "algorithm: expected 1 to 3, found %d", (int)algorithm);
@@ -272,7 +281,7 @@ enum attest_client_status attest_client_sign(struct attest_client *client,
     uint8_t packed[2 * (DIGEST_MAX + KEY_ID_MAX)];
     struct att_slice reply = {0};
     begin(client);
-    enum att_rc rc = check_sign(client, digest_len, algorithm, key_id, len, &client->err);
+    enum att_rc rc = check_sign(digest_len, algorithm, key_id, len, &client->err);
     if (rc == ATT_OK) {
         Attestd__V1__SignRequest request = ATTESTD__V1__SIGN_REQUEST__INIT;
         request.algorithm = (Attestd__V1__Algorithm)algorithm;
