@@ -508,7 +508,15 @@ def writer():
         os._exit(0)
     os.waitpid(child, 0)
     cut("a child", peer, "another process writes on its connection")
-    print("ok: a child that inherited the connection: cut")
+    peer, (spare, other) = Peer(writer=os.getpid()), os.pipe()
+    send, peer.send = peer.send, lambda data: socket.send_fds(peer.socket, [data], [spare])
+    stream, peer.send = peer.call(request()), send
+    got = peer.answer(stream)
+    os.close(spare)
+    os.close(other)
+    need(got["headers"] is None and got.get("end"), f"served with a descriptor: {got}")
+    need("cut it sends descriptors" in peer.end(), "a descriptor: not said")
+    print("ok: a child that inherited the connection, a descriptor that is sent along: cut, and nothing of it served")
 
 
 answers()
