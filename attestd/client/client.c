@@ -235,7 +235,8 @@ enum attest_client_status attest_client_sign(struct attest_client *client,
     begin(client);
     enum att_rc rc = check_sign(client, digest_len, algorithm, key_id, len, &client->err);
     if (rc == ATT_OK) {
-        Attestd__V1__SignRequest request = ATTESTD__V1__SIGN_REQUEST__INIT;
+        Attestd__V1__SignRequest request;
+        attestd__v1__sign_request__init(&request);
         request.algorithm = (Attestd__V1__Algorithm)algorithm;
         request.digest = (ProtobufCBinaryData){digest_len, (uint8_t *)(uintptr_t)digest};
         request.key_id = (char *)(uintptr_t)(key_id ? key_id : "");
