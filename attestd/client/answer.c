@@ -83,7 +83,9 @@ enum att_rc answer_chain(struct att_slice message, struct attest_client_chain **
     enum att_rc rc = ATT_OK;
     if (!m || !m->spiffe_id[0] || !m->key_id[0] || m->n_chain < 1 || m->n_chain > CERTS_MAX ||
         m->n_bundle > ROOTS_MAX) {
-        rc = bad(err, "a ChainResponse with SPIFFE ID, key id and 1 to 16 certificates");
+        rc = bad(
+            err,
+            "a ChainResponse with SPIFFE ID, key id, 1 to 16 certificates and at most 64 roots");
     } else if (!(chain = chain_of(m))) {
         rc = att_fail(err, ATT_E_NOMEM, "chain");
     }

@@ -60,7 +60,8 @@ struct attest_client_chain {
 struct attest_client;
 
 /* socket: a path; NULL: what SPIFFE_ENDPOINT_SOCKET says (SPIFFE Workload Endpoint 4:
- * "unix:///PATH"), or /run/attestd/public/api.sock. Nothing is connected yet, and a path that is
+ * "unix:///PATH"; not in a set-user-ID program: secure_getenv(3)), or
+ * /run/attestd/public/api.sock. Nothing is connected yet, and a path that is
  * none is told by the first call. NULL: no memory. */
 struct attest_client *attest_client_new(const char *socket);
 void attest_client_free(struct attest_client *client); /* NULL is fine */

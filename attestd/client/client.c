@@ -41,14 +41,15 @@ struct attest_client *attest_client_new(const char *socket)
     if (!client) {
         return NULL;
     }
-    const char *text = socket ? socket : getenv("SPIFFE_ENDPOINT_SOCKET");
-    const char *path = text && *text ? text : SOCKET;
+    /* Whoever starts a set-user-ID program does not say for it who its attestd is. */
+    const char *text = socket ? socket : secure_getenv("SPIFFE_ENDPOINT_SOCKET");
+    const char *path = socket || (text && *text) ? text : SOCKET;
     if (!socket && text && *text) {
         path = strncmp(text, "unix:", 5) == 0 ? text + 5 : "";
         path += strncmp(path, "///", 3) == 0 ? 2 : 0;
     }
     if (path[0] != '/' || path[1] == '/' || strlen(path) >= sizeof client->path) {
-        snprintf(client->named, sizeof client->named, "%.120s", text && *text ? text : "\"\"");
+        snprintf(client->named, sizeof client->named, "%.120s", *text ? text : "\"\"");
     } else {
         memcpy(client->path, path, strlen(path) + 1);
     }
@@ -202,11 +203,9 @@ static enum att_rc call(struct attest_client *client, const char *method, struct
     return rc;
 }
 
-static enum att_rc check_sign(const struct attest_client *client, size_t digest_len,
-                              enum attest_client_algorithm algorithm, const char *key_id,
-                              const size_t *len, struct att_err *err)
+static enum att_rc check_sign(size_t digest_len, enum attest_client_algorithm algorithm,
+                              const char *key_id, const size_t *len, struct att_err *err)
 {
-    (void)client;
     bool rsa = algorithm == ATTEST_CLIENT_RSA_PKCS1 || algorithm == ATTEST_CLIENT_RSA_PSS;
     if (!rsa && algorithm != ATTEST_CLIENT_ECDSA) {
         return att_fail(err, ATT_E_INVAL, "algorithm: expected 1 to 3, found %d", (int)algorithm);
@@ -233,7 +232,7 @@ enum attest_client_status attest_client_sign(struct attest_client *client,
     uint8_t packed[2 * (DIGEST_MAX + KEY_ID_MAX)];
     struct att_slice reply = {0};
     begin(client);
-    enum att_rc rc = check_sign(client, digest_len, algorithm, key_id, len, &client->err);
+    enum att_rc rc = check_sign(digest_len, algorithm, key_id, len, &client->err);
     if (rc == ATT_OK) {
         Attestd__V1__SignRequest request;
         attestd__v1__sign_request__init(&request);

@@ -24,8 +24,9 @@ struct wire {
     nghttp2_session *session;
     int32_t stream; /* of the call; 0: none */
     struct att_buf request, body;
-    size_t sent;  /* of request */
-    size_t taken; /* of body, by wire_message */
+    struct att_slice out; /* libnghttp2's until the next mem_send: not all of it is gone yet */
+    size_t sent;          /* of request */
+    size_t taken;         /* of body, by wire_message */
     int http_status;
     long grpc_status; /* -1: none */
     char type[64], text[STATUS_TEXT_MAX];
@@ -287,18 +288,19 @@ static enum att_rc wait_for(const struct wire *wire, short events, int64_t until
     return ready < 0 && errno != EINTR ? att_fail_errno(err, ATT_E_IO, "poll") : ATT_OK;
 }
 
-static enum att_rc put(struct wire *wire, struct att_slice bytes, int64_t until_ms,
-                       struct att_err *err)
+static enum att_rc put(struct wire *wire, int64_t until_ms, struct att_err *err)
 {
     enum att_rc rc = ATT_OK;
-    while (rc == ATT_OK && bytes.len) {
-        ssize_t n = send(wire->fd, bytes.ptr, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (rc == ATT_OK && wire->out.len) {
+        ssize_t n = send(wire->fd, wire->out.ptr, wire->out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
             rc = wait_for(wire, POLLOUT, until_ms, err);
         } else if (n < 0 && errno != EINTR) {
             return att_fail_errno(err, ATT_E_GONE, GONE);
         }
-        bytes = n > 0 ? ATT_SLICE(bytes.ptr + n, bytes.len - (size_t)n) : bytes;
+        if (n > 0) {
+            wire->out = ATT_SLICE(wire->out.ptr + n, wire->out.len - (size_t)n);
+        }
     }
     return rc;
 }
@@ -307,17 +309,17 @@ enum att_rc wire_send(struct wire *wire, int64_t until_ms, struct att_err *err)
 {
     for (;;) {
         const uint8_t *bytes = NULL;
+        enum att_rc rc = wire->fd < 0 ? ATT_OK : put(wire, until_ms, err);
+        if (rc != ATT_OK) {
+            return rc;
+        }
         ssize_t len = nghttp2_session_mem_send(wire->session, &bytes);
         if (len < 0) {
             return broken(wire, nghttp2_strerror((int)len), err);
         }
+        wire->out = ATT_SLICE(bytes, (size_t)len);
         if (len == 0) {
             return ATT_OK;
-        }
-        enum att_rc rc =
-            wire->fd < 0 ? ATT_OK : put(wire, ATT_SLICE(bytes, (size_t)len), until_ms, err);
-        if (rc != ATT_OK) {
-            return rc;
         }
     }
 }

@@ -35,7 +35,8 @@ int wire_fd(const struct wire *wire);
  * ATT_E_INVAL: more than WIRE_FIELDS_MAX further headers. */
 ATT_MUST_USE enum att_rc wire_begin(struct wire *wire, const struct wire_request *request,
                                     struct att_err *err);
-/* Sends what there is to send. ATT_E_GONE, ATT_E_PROTOCOL; ATT_E_TIMEOUT: not all by then. */
+/* Sends what there is to send. ATT_E_GONE, ATT_E_PROTOCOL; ATT_E_TIMEOUT: not all by then; the rest
+ * goes first with the next call. */
 ATT_MUST_USE enum att_rc wire_send(struct wire *wire, int64_t until_ms, struct att_err *err);
 /* Waits for something, takes it, and sends what it asks for. until_ms < 0: for ever. ATT_E_TIMEOUT,
  * ATT_E_GONE: the connection has ended. */

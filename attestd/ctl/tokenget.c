@@ -2,6 +2,7 @@
 
 #include "attestd/apiclient/agent.h"
 #include "attestd/base/clock.h"
+#include "attestd/base/ctl.h"
 #include "attestd/base/io.h"
 #include "attestd/base/secret.h"
 #include "attestd/ctl/awsroles.h"
@@ -45,28 +46,26 @@ static enum att_rc result_of(const char *token, int64_t expires_at, struct token
 
 /* ---- by attestd's control socket ---- */
 
-static enum ctl_exit ask(const struct tokenget_job *job, bool fresh, json_t **ret_result)
+static enum att_rc ask(const struct tokenget_job *job, bool fresh, json_t **ret_result,
+                       struct att_err *err)
 {
     const char *audience = job->profile ? job->profile->audience : job->audience;
     att_autojson *args = json_pack("{s:s, s:s}", "name", job->name, "audience", audience);
-    struct att_err err = {0};
     if (!args || (fresh && json_object_set_new(args, "fresh", json_true()) != 0)) {
-        (void)att_fail(&err, ATT_E_INVAL, "--audience: expected UTF-8 text");
-        return ctl_report(&err);
+        return att_fail(err, ATT_E_INVAL, "--audience: expected UTF-8 text");
     }
-    return ctl_call(job->ctx, false, "token", args, ret_result);
+    return att_ctl_call(job->ctx->control_path, "token", args, job->ctx->timeout_ms, ret_result,
+                        err);
 }
 
 static enum ctl_exit plain(const struct tokenget_job *job, struct tokenget *ret_got)
 {
     const char *until = NULL;
     struct att_err err = {0};
-    enum ctl_exit code = ask(job, false, &ret_got->result);
-    if (code == CTL_OK && (att_json_str(ret_got->result, "expiresAt", &until, &err) != ATT_OK ||
-                           att_time_parse(until, &ret_got->expires_at, &err) != ATT_OK)) {
-        code = ctl_report(&err);
-    }
-    return code;
+    enum att_rc rc = ask(job, false, &ret_got->result, &err);
+    rc = rc ? rc : att_json_str(ret_got->result, "expiresAt", &until, &err);
+    rc = rc ? rc : att_time_parse(until, &ret_got->expires_at, &err);
+    return rc ? ctl_report(&err) : CTL_OK;
 }
 
 /* A server that takes each assertion once has no word of its own for that (RFC 7523 §3: a "jti"
@@ -77,21 +76,23 @@ static bool maybe_used(const struct att_err *err, bool kept)
                     strcmp(err->reason, "invalid_client") == 0);
 }
 
-/* ret_code: what was reported already. */
+/* ret_code: what was reported already. What attestd refuses is ATT_E_DENIED here, too: only who is
+ * away, or says later (as over gRPC, also of a rate), leaves a kept token in its place. */
 static enum att_rc exchange(const struct tokenget_job *job, bool fresh,
                             struct exchange_token *ret_token, bool *ret_again,
                             enum ctl_exit *ret_code, struct att_err *err)
 {
     att_autojson *svid = NULL;
-    *ret_code = ask(job, fresh, &svid);
-    if (*ret_code != CTL_OK) {
-        return ATT_E_GONE;
+    enum att_rc rc = ask(job, fresh, &svid, err);
+    if (rc != ATT_OK) {
+        *ret_code = ctl_report(err);
+        return rc == ATT_E_LIMIT ? ATT_E_RETRY : rc;
     }
     const char *jwt = json_string_value(json_object_get(svid, "token"));
     if (!jwt) {
         return att_fail(err, ATT_E_PROTOCOL, "attestd answered without a token");
     }
-    enum att_rc rc = exchange_run(job->profile, jwt, NULL, ret_token, err);
+    rc = exchange_run(job->profile, jwt, NULL, ret_token, err);
     *ret_again = rc == ATT_E_DENIED && maybe_used(err, json_is_true(json_object_get(svid, "kept")));
     return rc;
 }
@@ -260,9 +261,11 @@ static enum att_rc control_knows(const struct tokenget_job *job, enum ctl_exit *
                                  struct att_err *err)
 {
     att_autojson *args = json_pack("{s:s}", "name", job->name), *shown = NULL;
-    *ret_code = ctl_call(job->ctx, false, "agent.show", args, &shown);
-    if (*ret_code != CTL_OK) {
-        return *ret_code == CTL_FAILED ? ATT_E_DENIED : ATT_E_UNREACHABLE; /* no such agent */
+    enum att_rc rc =
+        att_ctl_call(job->ctx->control_path, "agent.show", args, job->ctx->timeout_ms, &shown, err);
+    if (rc != ATT_OK) {
+        *ret_code = ctl_report(err);
+        return rc;
     }
     const char *state = json_string_value(json_object_get(shown, "state"));
     bool frozen = state && strcmp(state, "frozen") == 0;
@@ -279,7 +282,8 @@ static void drop_kept(const struct tokenget_job *job, enum att_rc rc, const stru
 {
     struct att_err why = {0};
     bool gone = (rc == ATT_E_DENIED || rc == ATT_E_NOTFOUND) &&
-                strcmp(err->reason, "callerAgent") != 0; /* another's cache is his */
+                strcmp(err->reason, "callerAgent") != 0 && /* another's cache is his */
+                strcmp(err->reason, "socket") != 0;        /* nothing was said of the agent */
     if (job->cache && gone && tokencache_remove(job->cache, &why) != ATT_OK) {
         (void)ctl_report(&why);
     }

@@ -630,12 +630,12 @@ static int64_t monotonic_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* False: another question is on its way and takes long. Who could be given what is kept does not
- * wait for it at all. */
+/* False: another question is on its way and takes long. Who could be given what is kept, and takes
+ * it, does not wait for it at all. */
 static bool begin(struct host_tokens *tokens, const struct want *w)
 {
     pthread_mutex_lock(&tokens->lock);
-    bool wait = !find_kept(tokens, w);
+    bool wait = w->new_only || !find_kept(tokens, w);
     while (tokens->busy && wait) {
         int64_t until = tokens->busy_ms + WAIT_MS;
         const struct timespec at = {.tv_sec = (time_t)(until / 1000),

@@ -278,6 +278,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     }
     if (foreign) {
         grpc_conn_cut(conn, "another process writes on its connection");
+    }
+    if (conn->cut) {
         return;
     }
     ssize_t used = nghttp2_session_mem_recv(conn->session, bytes, (size_t)got);

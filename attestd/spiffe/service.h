@@ -276,8 +276,8 @@ void spiffed_finish_err(struct job *job, enum att_rc rc, const struct att_err *e
 /* Does it say nothing about agents, so that everybody is answered? */
 bool spiffed_is_public(const struct job *job);
 /* May a user who has own of the taken, of all that there are, have one more? As many as he has stay
- * free beside: one user has half at most, and however many take what they can get, the next one
- * finds something. */
+ * free beside: one user has half at most, and each further one half of the rest. A dozen users can
+ * have all of 1024 between them. */
 bool spiffed_leaves_room(int64_t own, int64_t taken, int64_t all);
 
 /* ---- reflection.c ---- */

@@ -30,9 +30,11 @@ void federation_bundle_done(struct federation_bundle *bundle);
 /* text: of trust_domain, by the word of its endpoint. Elements whose "use" is missing or another
  * are ignored (§4.2.2), and so are an x509-svid without x5c, or with an empty one, and what
  * follows x5c's first certificate (X509-SVID §6.2). ATT_E_PARSE (ATT_E_LIMIT: the first two), by
- * reason: bundleSize        more than FEDERATION_BUNDLE_MAX bytes bundleKeys        more elements,
- * roots, keys, or bytes of either, than the above bundleForm        not a JSON object without
- * duplicates, "keys" no array of objects, sequence or hint no whole number of at least 0
+ * reason:
+ *   bundleSize        more than FEDERATION_BUNDLE_MAX bytes
+ *   bundleKeys        more elements, roots, keys, or bytes of either, than the above
+ *   bundleForm        not a JSON object without duplicates, "keys" no array of objects, sequence
+ *                     or hint no whole number of at least 0
  *   bundlePrivateKey  private or symmetric key material, in whichever element
  *   bundleRoot        x509-svid: x5c does not begin with a certificate, that of a self-signed CA;
  *                     or it is there twice

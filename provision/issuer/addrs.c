@@ -65,6 +65,15 @@ static bool allowed(const uint8_t *address, bool is_v6, const struct conf_range 
     return false;
 }
 
+void issuer_addr_group(bool is_v6, const uint8_t *address, uint8_t ret[ISSUER_ADDR_GROUP])
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, 0xff};
+    bool is_mapped = is_v6 && memcmp(address, mapped, sizeof mapped) == 0;
+    memset(ret, 0, ISSUER_ADDR_GROUP);
+    ret[0] = is_v6 && !is_mapped;
+    memcpy(ret + 1, is_mapped ? address + 12 : address, ret[0] ? 8 : 4);
+}
+
 bool issuer_addr_listed(const struct sockaddr *address, const struct conf_range *ranges, size_t n)
 {
     struct sockaddr_in in;

@@ -15,5 +15,9 @@ const char *issuer_addr_refused(const struct sockaddr *address, const struct con
                                 size_t n_allow);
 /* Is it in one of the ranges? IPv4 in IPv6 (mapped) is IPv4. */
 bool issuer_addr_listed(const struct sockaddr *address, const struct conf_range *ranges, size_t n);
+/* Whom an address is counted as: the IPv4 address (mapped in IPv6, too, as a socket of both kinds
+ * has it), or the /64 of an IPv6 one. address: network order, 16 bytes of v6, else 4. */
+#define ISSUER_ADDR_GROUP 9
+void issuer_addr_group(bool v6, const uint8_t *address, uint8_t ret[ISSUER_ADDR_GROUP]);
 
 #endif

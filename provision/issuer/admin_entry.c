@@ -264,9 +264,9 @@ enum att_rc issuer_admin_entry_list(struct issuer_admin_call *call, struct store
     enum att_rc rc = issuer_page_begin(call, "entries", 0, &page, err);
     json_object_set_new(call->result, "version",
                         json_integer(atomic_load(&call->issuer->view_version)));
-    if (!rc && page.after && conf_name_check(page.after, err)) {
-        att_err_prefix(err, "after");
-        return ATT_E_INVAL;
+    if (!rc && page.after && conf_name_check(page.after, NULL)) {
+        rc = issuer_refuse(err, ATT_E_INVAL, "usage",
+                           "after: expected an entry's name, found \"%.70s\"", page.after);
     }
     rc = rc ? rc : store_entry_list(tx, page.after, page.limit + 1, add_entry, &page, err);
     return rc ? rc : issuer_page_end(&page, err);
@@ -524,7 +524,7 @@ enum att_rc issuer_admin_audit_list(struct issuer_admin_call *call, struct store
     if (!rc) {
         rc = store_audit_each(tx, after + 1, q.kind || q.subject ? 0 : (int64_t)q.limit,
                               list_record, &q, err);
-        rc = rc == ATT_E_LIMIT ? ATT_OK : rc;
+        rc = rc == ATT_E_LIMIT && json_array_size(q.list) == q.limit ? ATT_OK : rc;
     }
     char hash[65];
     att_hex(hash, ATT_SLICE_ARRAY(head.hash));

@@ -148,7 +148,7 @@ enum att_rc issuer_admin_federation_reset(struct issuer_admin_call *call, struct
         return unknown(name, err);
     }
     enum att_rc rc = federation_row(tx, name, &row, err);
-    row.anew = 1;
+    row.anew++; /* a look that is under way is of before: federation_take tells it by the number */
     row.tried_at = 0;
     rc = rc ? rc : store_put(tx, &store_federated, &row, err);
     rc = rc ? rc

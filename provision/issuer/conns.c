@@ -1,5 +1,6 @@
 #include "provision/issuer/conns.h"
 
+#include "provision/issuer/addrs.h"
 #include "provision/issuer/metrics.h"
 
 #include <arpa/inet.h>
@@ -17,9 +18,9 @@
 #define LEAST     16    /* connections that are worth serving */
 #define TELL_MS   10000 /* a line about what was ended, at most so often */
 
-/* Whom a connection is counted for: an IPv4 address, or the /64 of an IPv6 one. */
+/* Whom a connection is counted for. */
 struct key {
-    uint8_t bytes[8];
+    uint8_t bytes[ISSUER_ADDR_GROUP];
 };
 
 struct issuer_conn {
@@ -111,7 +112,7 @@ static uint64_t bytes_read(const struct issuer_conn *conn)
 
 static void set_key(struct issuer_conn *conn, bool v6, const uint8_t *address)
 {
-    memcpy(conn->key.bytes, address, v6 ? 8 : 4);
+    issuer_addr_group(v6, address, conn->key.bytes);
     conn->known = true;
 }
 

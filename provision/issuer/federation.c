@@ -140,7 +140,9 @@ static enum att_rc record_change(const struct take *t, struct store_tx *tx,
 
 /* A partner whose bundle is another one at each look fills no log: each record is paid for with a
  * quarter of an hour, RECORDS of them in advance. What is in force is recorded when it can be paid
- * for again, with how many there were. What an operator asked for is recorded at once. */
+ * for again, with how many there were. What an operator asked for is recorded at once; the file
+ * that is in force meanwhile, again only when it can be paid for: each look may be the last that
+ * finds no endpoint. */
 static enum att_rc record_due(struct take *t, struct store_tx *tx, struct store_federated *row,
                               struct att_err *err)
 {
@@ -151,7 +153,9 @@ static enum att_rc record_due(struct take *t, struct store_tx *tx, struct store_
     }
     paid += RECORD_S;
     bool soon = paid > most;
-    if (!row->anew && (soon || (!t->changed && !row->unrecorded))) {
+    bool asked = row->anew && (t->changed || !t->from_file);
+    bool none = !row->anew && !t->changed && !row->unrecorded;
+    if (!asked && (soon || none)) {
         row->unrecorded += t->changed;
         return ATT_OK;
     }
@@ -197,7 +201,7 @@ static enum att_rc put(struct take *t, struct store_tx *tx, struct store_federat
         return att_fail(err, ATT_E_NOMEM, "no memory");
     }
     rc = record_due(t, tx, row, err);
-    row->anew = t->from_file && row->anew; /* until the endpoint's is there */
+    row->anew = t->from_file ? row->anew : 0; /* until the endpoint's is there */
     rc = rc ? rc : store_put(tx, &store_federated, row, err);
     return !rc && t->changed ? issuer_view_bump(tx, err) : rc;
 }
@@ -211,7 +215,8 @@ enum att_rc federation_take(void *user, struct store_tx *tx, struct att_err *err
     enum att_rc rc = issuer_generations_check(t->issuer, tx, err);
     rc = rc ? rc : federation_row(tx, t->name, &row, err);
     t->overtaken =
-        !rc && t->claimed_at && row.tried_at != t->claimed_at && row.fetched_at != t->fetched_at;
+        !rc && t->claimed_at &&
+        (row.anew != t->anew || (row.tried_at != t->claimed_at && row.fetched_at != t->fetched_at));
     if (rc || t->overtaken) {
         store_record_done(&store_federated, &row);
         return rc;

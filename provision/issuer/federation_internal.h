@@ -13,8 +13,10 @@ struct take {
     bool from_file;
     int64_t now;
     /* Of the look, to see whether another one has begun and ended meanwhile, at another issuer,
-     * say, whose bundle is not older than this one; 0: nobody asks. */
-    int64_t claimed_at, fetched_at;
+     * say, whose bundle is not older than this one; 0: nobody asks. anew: of the row then. An
+     * operator who has said since that all begins anew does not mean this one: it was fetched by
+     * what he takes out of force. */
+    int64_t claimed_at, fetched_at, anew;
     /* after it */
     bool overtaken;   /* nothing was changed: the later look's counts */
     bool changed;     /* it is another than before */

@@ -106,7 +106,8 @@ static enum att_rc take(struct look *l, const struct federation_bundle *bundle, 
                      .from_file = from_file,
                      .now = l->now,
                      .claimed_at = l->row.tried_at,
-                     .fetched_at = l->row.fetched_at};
+                     .fetched_at = l->row.fetched_at,
+                     .anew = l->row.anew};
     enum att_rc rc = store_run(l->issuer->store, true, federation_take, &t, err);
     if (rc == ATT_E_RETRY) {
         att_err_clear(err);

@@ -87,7 +87,8 @@ enum att_rc issuer_restored(struct issuer *issuer, struct att_err *err)
         path = NULL;
         return att_fail(err, ATT_E_NOMEM, "restored: no memory");
     }
-    enum att_rc rc = access(path, F_OK) ? ATT_E_NOTFOUND : read_mark(path, &r.made_at, err);
+    bool none = access(path, F_OK) && errno == ENOENT; /* all else might hide one: read_mark says */
+    enum att_rc rc = none ? ATT_E_NOTFOUND : read_mark(path, &r.made_at, err);
     if (rc) {
         return rc == ATT_E_NOTFOUND ? ATT_OK : rc;
     }

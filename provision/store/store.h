@@ -481,7 +481,8 @@ struct store_federated {
     char *reason, *detail; /* of one that failed */
     int64_t sequence;      /* spiffe_sequence; -1: it had none */
     int64_t hint_s;        /* spiffe_refresh_hint; -1: it had none */
-    int64_t anew;          /* 1: the next one counts whatever was known before */
+    int64_t anew;          /* not 0: the next one counts whatever was known before; so
+                              many resets have waited for it */
     int64_t failures;      /* looks that failed, since one did not */
     int64_t tried_at;      /* the last look; 0: look at once */
     int64_t fetched_at;    /* the last look at which the endpoint's bundle was good; 0: none */

@@ -185,6 +185,23 @@ code=0
 rm -f "$kept" "$kept.lock"
 ok "--cache: one exchange for two calls; a frozen agent's is not given and is removed; nothing while attestd does not answer"
 
+# Half of its life is over, and attestd refuses the agent a new token: that is no absence.
+with_cache one || { cat "$dir/tmp/err"; job_fail "no token"; }
+jq -c '.issuedAt -= 2000' "$kept" > "$dir/tmp/aged" && cat "$dir/tmp/aged" > "$kept"
+apply_audiences() { # apply_audiences LIST
+    sed "s|audiences: .*|audiences: [ $1 ]}|" "$dir/agents.yaml" > "$dir/other.yaml"
+    ctl entry apply -f "$dir/other.yaml" > /dev/null
+}
+token_refused() { ! ctl token alpha --audience "$api" > /dev/null 2> "$dir/tmp/err" && grep -q "^attestctl: audienceDenied" "$dir/tmp/err"; }
+token_given() { ctl token alpha --audience "$api" > /dev/null 2>&1; }
+apply_audiences sts.example
+wait_for 60 token_refused
+not_given "audienceDenied" 1
+apply_audiences "\"$api\", sts.example"
+wait_for 60 token_given
+rm -f "$kept" "$kept.lock"
+ok "--cache: a kept token is not given in place of one that attestd refuses"
+
 # ---- TLS 1.1 and 1.2 ----
 openssl_speaks() { # openssl_speaks OPTION: whether the server does
     openssl s_client -connect "127.0.0.1:$oauth_port" "$1" -cipher DEFAULT@SECLEVEL=0 < /dev/null > "$dir/tmp/tls" 2>&1

@@ -130,6 +130,29 @@ verify $api "$token" > /dev/null || job_fail "by the new key"
 ! test -e "$key" || job_fail "the key's file is there"
 ok "a key that is replaced: pushed to FetchJWTBundles, its tokens refused and not given any more"
 
+# ---- new ones, two at once ----
+/usr/bin/python3 - "$dir/run/control.sock" $api > "$dir/tmp/at-once" << 'END' || job_fail "$(cat "$dir/tmp/at-once")"
+import json, socket, struct, sys, threading
+answers, start = [], threading.Barrier(3)
+def ask():
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(sys.argv[1])
+        body = json.dumps({"op": "token", "args": {"name": "alpha", "audience": sys.argv[2], "fresh": True}}).encode()
+        start.wait()
+        s.sendall(struct.pack(">I", len(body)) + body)
+        f = s.makefile("rb")
+        answers.append(json.loads(f.read(struct.unpack(">I", f.read(4))[0])))
+threads = [threading.Thread(target=ask) for _ in range(3)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+if any(not a["ok"] or a["result"]["kept"] for a in answers) or len({a["result"]["token"] for a in answers}) != 3:
+    print([(a["ok"], a.get("error"), a.get("result", {}).get("kept")) for a in answers])
+    sys.exit(1)
+END
+must OK "" $user token $api
+token=$(got .token)
+ok "three new tokens at once: nobody is given a kept one because another's question is on its way"
+
 # ---- frozen, and the issuer away ----
 ctl agent freeze alpha > /dev/null
 must PERMISSION_DENIED frozen $user token $api

@@ -7,16 +7,19 @@
 
 #include "attestd/base/clock.h"
 #include "attestd/client/answer.h"
+#include "attestd/client/wire.h"
 #include "tests/unit/client/frames.h"
 
 #include "signer.pb-c.h"
 
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -240,6 +243,10 @@ static void test_arguments(void **state)
         attest_client_free(client);
     }
     unsetenv("SPIFFE_ENDPOINT_SOCKET");
+    client = attest_client_new(""); /* no path is none of ours */
+    assert_int_equal(attest_client_get_chain(client, &chain), ATTEST_CLIENT_INVALID);
+    assert_non_null(strstr(attest_client_message(client), "found \"\""));
+    attest_client_free(client);
     assert_string_equal(attest_client_status_name(ATTEST_CLIENT_DENIED), "denied");
     assert_string_equal(attest_client_status_name((enum attest_client_status)99), "unknown");
     assert_string_equal(attest_client_status_name((enum attest_client_status) - 1), "unknown");
@@ -309,6 +316,80 @@ static void test_timeout(void **state)
     attest_client_free(client);
     server_end(&server);
     att_buf_done(&answers[0]);
+}
+
+static void on_signal(int number)
+{
+    (void)number;
+}
+
+/* A program's own signals while as many wait to be connected as may: no answer, until the time is
+ * over. */
+static void test_signals(void **state)
+{
+    (void)state;
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    struct attest_client_chain *chain = NULL;
+    const struct sigaction action = {.sa_handler = on_signal};
+    struct sigaction before;
+    const struct itimerval often = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
+    int waiting[4], n = 0, listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(at.sun_path, sizeof at.sun_path, "/tmp/attest-client-%d.full", (int)getpid());
+    (void)unlink(at.sun_path);
+    assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(listener, 0), 0);
+    for (bool full = false; !full && n < 4; n++) {
+        waiting[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        full = connect(waiting[n], (struct sockaddr *)&at, sizeof at) != 0;
+    }
+    struct attest_client *client = attest_client_new(at.sun_path);
+    attest_client_set_timeout(client, 300);
+    assert_int_equal(sigaction(SIGALRM, &action, &before), 0);
+    assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
+    int64_t since = att_boottime_ms();
+    assert_int_equal(attest_client_get_chain(client, &chain), ATTEST_CLIENT_TIMEOUT);
+    int64_t took = att_boottime_ms() - since;
+    assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
+    assert_int_equal(sigaction(SIGALRM, &before, NULL), 0);
+    assert_true(took >= 290);
+    attest_client_free(client);
+    while (n > 0) {
+        close(waiting[--n]);
+    }
+    close(listener);
+    (void)unlink(at.sun_path);
+}
+
+/* What found no room in the socket is not lost: it goes first the next time. */
+static void test_no_room(void **state)
+{
+    (void)state;
+    const struct wire_request request = {.method = "/attestd.v1.Signer/Chain", .until_ms = -1};
+    struct wire *wire = NULL;
+    static uint8_t bytes[65536];
+    int fds[2];
+    size_t filled = 0;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    for (ssize_t put; (put = send(fds[0], bytes, sizeof bytes, MSG_DONTWAIT)) > 0;) {
+        filled += (size_t)put;
+    }
+    for (ssize_t put; (put = send(fds[0], bytes, 1, MSG_DONTWAIT)) > 0;) {
+        filled += (size_t)put;
+    }
+    assert_int_equal(wire_new(fds[0], "test/1", &wire, NULL), ATT_OK);
+    assert_int_equal(wire_begin(wire, &request, NULL), ATT_OK);
+    assert_int_equal(wire_send(wire, att_boottime_ms() + 20, NULL), ATT_E_TIMEOUT);
+    while (filled > 0) {
+        ssize_t got = recv(fds[1], bytes, filled < sizeof bytes ? filled : sizeof bytes, 0);
+        assert_true(got > 0);
+        filled -= (size_t)got;
+    }
+    assert_int_equal(wire_send(wire, att_boottime_ms() + 20, NULL), ATT_OK);
+    assert_true(take_all(fds[1], bytes, 24));
+    assert_memory_equal(bytes, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
+    assert_true(take_request(fds[1]));
+    wire_free(wire);
+    close(fds[1]);
 }
 
 /* Several states at once: the newest. Nothing new: TIMEOUT, and it goes on. Its end: the status. */
@@ -384,6 +465,7 @@ int main(void)
         cmocka_unit_test(test_arguments), cmocka_unit_test(test_connection),
         cmocka_unit_test(test_ends),      cmocka_unit_test(test_timeout),
         cmocka_unit_test(test_watch),     cmocka_unit_test(test_fork),
+        cmocka_unit_test(test_signals),   cmocka_unit_test(test_no_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -242,13 +242,35 @@ static void rebinding(void **state)
     close(listener);
 }
 
+/* Whom connections are counted for, when places are short. */
+static void groups(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *one, *other;
+        bool same;
+    } rows[] = {
+        {"192.0.2.7", "192.0.2.7", true},          {"192.0.2.7", "192.0.2.8", false},
+        {"::ffff:192.0.2.7", "192.0.2.7", true},   {"::ffff:192.0.2.7", "::ffff:192.0.2.8", false},
+        {"::ffff:192.0.2.7", "::1", false},        {"2001:db8::7", "2001:db8::8", true},
+        {"2001:db8::7", "2001:db8:0:1::7", false}, {"2001:db8::7", "32.1.13.184", false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        uint8_t a[16] = {0}, b[16] = {0}, x[ISSUER_ADDR_GROUP], y[ISSUER_ADDR_GROUP];
+        bool six[] = {strchr(rows[i].one, ':') != NULL, strchr(rows[i].other, ':') != NULL};
+        assert_int_equal(inet_pton(six[0] ? AF_INET6 : AF_INET, rows[i].one, a), 1);
+        assert_int_equal(inet_pton(six[1] ? AF_INET6 : AF_INET, rows[i].other, b), 1);
+        issuer_addr_group(six[0], a, x);
+        issuer_addr_group(six[1], b, y);
+        assert_int_equal(memcmp(x, y, sizeof x) == 0, rows[i].same);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ranges),
-        cmocka_unit_test(allowed),
-        cmocka_unit_test(addresses),
-        cmocka_unit_test(rebinding),
+        cmocka_unit_test(ranges),    cmocka_unit_test(allowed), cmocka_unit_test(addresses),
+        cmocka_unit_test(rebinding), cmocka_unit_test(groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -260,6 +260,31 @@ static void many_changes(void **state)
     stage_free(&s);
 }
 
+/* The endpoint stays away after a reset: the file is taken at each look, and is no news each time.
+ */
+static void file_again(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct federation_bundle file = make(1), theirs = make(1);
+    json_int_t unrecorded = -1;
+    stage_federation(&s);
+    assert_true(take(&s, "partner.example", &theirs, false, ""));
+    rig_admin_done(&s.rig, "federation.reset", json_pack("{s:s}", "name", "partner.example"));
+    assert_true(take(&s, "partner.example", &file, true, ""));
+    for (size_t i = 0; i < 30; i++) {
+        assert_false(take(&s, "partner.example", &file, true, ""));
+        rig_time++;
+    }
+    assert_int_equal(updates(&s, &unrecorded), 8);
+    assert_true(take(&s, "partner.example", &theirs, false, "")); /* what was asked for */
+    assert_int_equal(updates(&s, &unrecorded), 9);
+    assert_int_equal(unrecorded, 0);
+    federation_bundle_done(&file);
+    federation_bundle_done(&theirs);
+    stage_free(&s);
+}
+
 static bool take_claimed(struct stage *s, const struct federation_bundle *b, int64_t claimed_at,
                          int64_t fetched_at, bool *ret_overtaken)
 {
@@ -292,6 +317,56 @@ static void overtaken(void **state)
     assert_false(was);
     federation_bundle_done(&old);
     federation_bundle_done(&later);
+    stage_free(&s);
+}
+
+static enum att_rc read_anew(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct store_federated row = {0};
+    enum att_rc rc = federation_row(tx, "partner.example", &row, err);
+    *(int64_t *)user = row.anew;
+    store_record_done(&store_federated, &row);
+    return rc;
+}
+
+/* A look that is under way when an operator takes the bundle out of force was believed by that very
+ * bundle: what it brings is not the new one, whatever its sequence. */
+static void reset_meanwhile(void **state)
+{
+    (void)state;
+    struct stage s;
+    struct federation_bundle known = make(5), forged = make(1), file = make(1), fresh = make(2);
+    bool was = false;
+    int64_t anew = -1;
+    stage_federation(&s);
+    assert_true(take(&s, "partner.example", &known, false, ""));
+    for (int64_t resets = 1; resets <= 2; resets++) { /* the second: a look by the first file */
+        rig_admin_done(&s.rig, "federation.reset", json_pack("{s:s}", "name", "partner.example"));
+        struct take t = {.issuer = s.rig.issuer,
+                         .name = "partner.example",
+                         .bundle = &forged,
+                         .now = rig_time,
+                         .claimed_at = rig_time,
+                         .fetched_at = rig_time,
+                         .anew = resets - 1};
+        rig_ok(store_run(s.rig.issuer->store, true, federation_take, &t, &err));
+        assert_true(t.overtaken && !t.changed);
+        rig_ok(store_run(s.rig.issuer->store, false, read_anew, &anew, &err));
+        assert_int_equal(anew, resets);
+        shown(&s, "partner.example", resets == 1 ? 5 : 1, resets == 1 ? "endpoint" : "file");
+        if (resets == 1) {
+            assert_true(take(&s, "partner.example", &file, true, ""));
+        }
+    }
+    assert_true(take(&s, "partner.example", &fresh, false, ""));
+    rig_ok(store_run(s.rig.issuer->store, false, read_anew, &anew, &err));
+    assert_int_equal(anew, 0);
+    assert_false(take_claimed(&s, &fresh, rig_time, rig_time, &was));
+    assert_false(was);
+    federation_bundle_done(&known);
+    federation_bundle_done(&forged);
+    federation_bundle_done(&file);
+    federation_bundle_done(&fresh);
     stage_free(&s);
 }
 
@@ -420,9 +495,11 @@ static void roles(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sequences),    cmocka_unit_test(whose),
-                                       cmocka_unit_test(copied),       cmocka_unit_test(views),
-                                       cmocka_unit_test(entries),      cmocka_unit_test(roles),
-                                       cmocka_unit_test(many_changes), cmocka_unit_test(overtaken)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sequences),       cmocka_unit_test(whose),
+        cmocka_unit_test(copied),          cmocka_unit_test(views),
+        cmocka_unit_test(entries),         cmocka_unit_test(roles),
+        cmocka_unit_test(many_changes),    cmocka_unit_test(overtaken),
+        cmocka_unit_test(reset_meanwhile), cmocka_unit_test(file_again)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -226,7 +226,8 @@ static void wrong_limits_and_cursors(void **state)
                "after: expected a certificate's serial number");
     refused_in(&s.rig, "cert.list", json_pack("{s:s}", "after", "1234"), "certUnknown",
                "no certificate has the serial 1234");
-    refused_in(&s.rig, "entry.list", json_pack("{s:s}", "after", "No Name"), "", "after: ");
+    refused_in(&s.rig, "entry.list", json_pack("{s:s}", "after", "No Name"), "usage",
+               "after: expected an entry's name");
     refused_in(&s.rig, "proposal.list", json_pack("{s:s}", "after", "a b"), "usage",
                "after: expected a proposal's id");
     refused_in(&s.rig, "audit.list", json_pack("{s:i}", "limit", 1001), "usage",

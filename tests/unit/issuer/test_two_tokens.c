@@ -302,6 +302,14 @@ static void restored(void **state)
     struct att_err why = {0};
     assert_int_not_equal(issuer_restored(t.p.b.issuer, &why), ATT_OK);
     assert_string_equal(why.reason, "backupMark");
+    char command[700]; /* one that is there and cannot be looked at is not none */
+    snprintf(command, sizeof command,
+             "cd '%s/state' && rm backup.json && ln -s backup.json backup.json", t.p.b.dir);
+    assert_int_equal(system(command), 0);
+    assert_int_not_equal(issuer_restored(t.p.b.issuer, &why), ATT_OK);
+    assert_string_equal(why.reason, "backupMark");
+    snprintf(command, sizeof command, "rm '%s/state/backup.json'", t.p.b.dir);
+    assert_int_equal(system(command), 0);
     mark(&t.p.b, text);
     rig_time += ISSUER_LIVE_S + 1;
     rig_ok(issuer_restored(t.p.b.issuer, &err));

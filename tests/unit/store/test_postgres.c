@@ -243,6 +243,88 @@ static void start_at_once(void **state)
     assert_int_equal(atoi(n), STORE_SCHEMA_VERSION);
 }
 
+/* As schema 16 left it, with a row in each table that has changed since. */
+static const char schema_16[] =
+    "DROP INDEX orders_account_recent; CREATE INDEX orders_account ON orders (account);"
+    "DROP INDEX hosts_state; DROP INDEX hosts_label;"
+    "ALTER TABLE issuers DROP COLUMN jwt;"
+    "ALTER TABLE federated DROP COLUMN records_paid_at;"
+    "ALTER TABLE federated DROP COLUMN unrecorded;"
+    "DELETE FROM migrations WHERE number > 16;"
+    "INSERT INTO issuers (id, name, generation, lacks, seen_at) VALUES ('i1', 'a:/s', 3, '', 7);"
+    "INSERT INTO federated (name, bundle, sha256, source, outcome, reason, detail, sequence, "
+    "hint_s,"
+    " anew, failures, tried_at, fetched_at, changed_at) VALUES ('p.example', '{}', 'aa', "
+    "'endpoint',"
+    " 'updated', '', '', 4, 300, 0, 1, 10, 9, 8);";
+
+static enum att_rc see_upgraded(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct store_issuer issuer = {0};
+    struct store_federated federated = {0};
+    (void)user;
+    enum att_rc rc = store_get(tx, &store_issuers, "i1", &issuer, err);
+    rc = rc ? rc : store_get(tx, &store_federated, "p.example", &federated, err);
+    if (!rc) {
+        assert_string_equal(issuer.name, "a:/s");
+        assert_string_equal(issuer.jwt, "");
+        assert_int_equal(issuer.seen_at, 7);
+        assert_int_equal(federated.changed_at, 8);
+        assert_int_equal(federated.records_paid_at, 0);
+        assert_int_equal(federated.unrecorded, 0);
+    }
+    store_record_done(&store_issuers, &issuer);
+    store_record_done(&store_federated, &federated);
+    return rc;
+}
+
+static enum att_rc tell_usable(void *user, struct store_tx *tx, struct att_err *err)
+{
+    struct store_issuer row = {.id = user, .name = "b:/s", .lacks = "", .jwt = "kid", .seen_at = 9};
+    return store_put(tx, &store_issuers, &row, err);
+}
+
+/* What an issuer of schema 16 writes that began before the upgrade and runs on beside the others,
+ * until it is its turn: it is taken, and what it does not know stays. */
+static void upgraded_beside_an_old_issuer(void **state)
+{
+    (void)state;
+    char spec[TEST_SPEC_MAX], n[16], id[] = "i1";
+    struct store *store = NULL;
+    test_postgres_database(spec);
+    ok(store_open(spec, &store, &err));
+    store_free(store);
+    test_store_sql(spec, schema_16);
+    ok(store_open(spec, &store, &err));
+    ok(store_run(store, false, see_upgraded, NULL, &err));
+    ok(store_run(store, true, tell_usable, id, &err));
+    test_store_sql(
+        spec,
+        "INSERT INTO issuers (id, name, generation, lacks, seen_at) VALUES ('i1', 'a:/s', 4, '', "
+        "11)"
+        " ON CONFLICT (id) DO UPDATE SET name = excluded.name, generation = excluded.generation,"
+        " lacks = excluded.lacks, seen_at = excluded.seen_at;"
+        "INSERT INTO issuers (id, name, generation, lacks, seen_at) VALUES ('i2', 'c:/s', 4, '', "
+        "11);"
+        "UPDATE federated SET records_paid_at = 5, unrecorded = 2;"
+        "INSERT INTO federated (name, bundle, sha256, source, outcome, reason, detail, sequence,"
+        " hint_s, anew, failures, tried_at, fetched_at, changed_at) VALUES ('p.example', '{}', "
+        "'bb',"
+        " 'endpoint', 'updated', '', '', 5, 300, 0, 0, 20, 20, 20) ON CONFLICT (name) DO UPDATE SET"
+        " sha256 = excluded.sha256, sequence = excluded.sequence;");
+    test_store_ask(spec, "SELECT COUNT(*) FROM issuers WHERE id = 'i1' AND jwt = 'kid'", n,
+                   sizeof n);
+    assert_string_equal(n, "1");
+    test_store_ask(spec, "SELECT COUNT(*) FROM issuers WHERE id = 'i2' AND jwt = ''", n, sizeof n);
+    assert_string_equal(n, "1");
+    test_store_ask(spec,
+                   "SELECT COUNT(*) FROM federated WHERE sha256 = 'bb' AND records_paid_at = 5 AND"
+                   " unrecorded = 2",
+                   n, sizeof n);
+    assert_string_equal(n, "1");
+    store_free(store);
+}
+
 static enum att_rc append(void *user, struct store_tx *tx, struct att_err *err)
 {
     int64_t n = 0;
@@ -478,6 +560,7 @@ int main(void)
         cmocka_unit_test(password_file),
         cmocka_unit_test(only_utf8),
         cmocka_unit_test(start_at_once),
+        cmocka_unit_test(upgraded_beside_an_old_issuer),
         cmocka_unit_test(one_chain),
         cmocka_unit_test(pool_is_bounded),
         cmocka_unit_test(failed_statement_fails_the_whole),
