@@ -1,7 +1,8 @@
 #include "attestd/apiclient/agent.h"
 
-#include "attestd/apiclient/call.h"
+#include "attestd/apiclient/unary.h"
 #include "attestd/base/secret.h"
+#include "attestd/client/wire.h"
 #include "certs/chain.h"
 #include "certs/key.h"
 #include "certs/oid.h"
@@ -99,9 +100,9 @@ enum att_rc apiclient_agent_parse(struct att_slice message, struct apiclient_age
 enum att_rc apiclient_agent_get(const char *socket_path, struct apiclient_agent *ret_agent,
                                 struct att_err *err)
 {
-    att_autobuf reply = ATT_BUF_INIT(APICLIENT_REPLY_MAX);
-    enum att_rc rc = apiclient_unary(socket_path, "/attestd.v1.Signer/Chain", 0, ATT_SLICE(NULL, 0),
-                                     &reply, NULL, err);
+    att_autobuf reply = ATT_BUF_INIT(WIRE_MESSAGE_MAX);
+    enum att_rc rc = apiclient_unary(socket_path, "/attestd.v1.Signer/Chain", NULL,
+                                     ATT_SLICE(NULL, 0), &reply, NULL, err);
     rc = rc ? rc : apiclient_agent_parse(att_buf_slice(&reply), ret_agent, err);
     if (rc == ATT_OK) {
         memcpy(ret_agent->socket, socket_path, strlen(socket_path) + 1); /* it was connected to */
@@ -127,8 +128,8 @@ static enum att_rc sign(const struct apiclient_agent *agent, Attestd__V1__Algori
     request.key_id = (char *)(uintptr_t)agent->key_id;
     uint8_t packed[256]; /* a digest of at most 64 bytes, a key id of at most 63 */
     size_t len = attestd__v1__sign_request__pack(&request, packed);
-    att_autobuf reply = ATT_BUF_INIT(APICLIENT_REPLY_MAX);
-    enum att_rc rc = apiclient_unary(agent->socket, "/attestd.v1.Signer/Sign", 0,
+    att_autobuf reply = ATT_BUF_INIT(WIRE_MESSAGE_MAX);
+    enum att_rc rc = apiclient_unary(agent->socket, "/attestd.v1.Signer/Sign", NULL,
                                      ATT_SLICE(packed, len), &reply, NULL, err);
     if (rc != ATT_OK) {
         return rc;
@@ -206,21 +207,24 @@ static enum att_rc take_jwt(const struct att_buf *reply, struct att_buf *ret_jwt
 enum att_rc apiclient_jwt(const char *socket_path, const char *audience, bool fresh,
                           struct att_buf *ret_jwt, bool *ret_kept, struct att_err *err)
 {
+    /* The second is what the SPIFFE Workload API demands. */
+    static const char *const fields[] = {"attestd-fresh", "true", "workload.spiffe.io", "true",
+                                         NULL};
     char *audiences[] = {(char *)(uintptr_t)audience};
     JWTSVIDRequest request;
     jwtsvidrequest__init(&request);
     request.audience = audiences;
     request.n_audience = 1;
-    att_autobuf packed = {0}, reply = ATT_BUF_INIT(APICLIENT_REPLY_MAX);
+    att_autobuf packed = {0}, reply = ATT_BUF_INIT(WIRE_MESSAGE_MAX);
     size_t len = jwtsvidrequest__get_packed_size(&request);
     uint8_t *room = att_buf_extend(&packed, len);
     if (!room) {
         return att_fail(err, ATT_E_NOMEM, "token");
     }
     (void)jwtsvidrequest__pack(&request, room);
-    enum att_rc rc = apiclient_unary(socket_path, "/SpiffeWorkloadAPI/FetchJWTSVID",
-                                     APICLIENT_SPIFFE | (fresh ? APICLIENT_FRESH : 0),
-                                     att_buf_slice(&packed), &reply, ret_kept, err);
+    enum att_rc rc =
+        apiclient_unary(socket_path, "/SpiffeWorkloadAPI/FetchJWTSVID", fresh ? fields : fields + 2,
+                        att_buf_slice(&packed), &reply, ret_kept, err);
     rc = rc ? rc : take_jwt(&reply, ret_jwt, err);
     if (reply.ptr) {
         att_wipe(reply.ptr, reply.cap);

@@ -1,7 +1,7 @@
 /* What a process asks attestd as the agent that it is: certificate, signatures, tokens, on the
  * socket for workloads (api.sock). attestd says whose process the caller is; a name or a secret is
  * not sent. Each call is one of its own and takes APICLIENT_TIMEOUT_MS at most; errors as of
- * call.h. */
+ * unary.h. */
 #ifndef ATTESTD_APICLIENT_AGENT_H
 #define ATTESTD_APICLIENT_AGENT_H
 

@@ -14,13 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define SOCKET     "/run/attestd/public/api.sock"
 #define TIMEOUT_MS 20000
 #define SERVICE    "/attestd.v1.Signer/"
+#define AGENT      "libattest-client/" ATT_VERSION
 #define DIGEST_MAX 64
 #define KEY_ID_MAX 63
 
@@ -137,51 +137,16 @@ static enum attest_client_status status_of(enum att_rc rc)
 
 /* ---- connections ---- */
 
-/* SO_SNDTIMEO is of connect(2), too, where as many wait already as may; a signal of the program's
- * ends that wait, and is no answer. */
-static int connect_until(int fd, const struct sockaddr_un *to, int64_t until_ms)
-{
-    int rc;
-    do {
-        int64_t left = until_ms - att_boottime_ms();
-        left = left < 1 ? 1 : left;
-        const struct timeval limit = {.tv_sec = left / 1000, .tv_usec = left % 1000 * 1000};
-        rc = setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-        rc = rc ? rc : connect(fd, (const struct sockaddr *)to, sizeof *to);
-    } while (rc != 0 && errno == EINTR && att_boottime_ms() < until_ms);
-    return rc;
-}
-
-static enum att_rc connect_to(const char *path, int64_t until_ms, int *ret_fd, struct att_err *err)
-{
-    struct sockaddr_un to = {.sun_family = AF_UNIX};
-    memcpy(to.sun_path, path, strlen(path) + 1);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect_until(fd, &to, until_ms) == 0) {
-        *ret_fd = fd;
-        return ATT_OK;
-    }
-    enum att_rc rc = errno == EAGAIN || errno == EINTR
-                         ? att_fail(err, ATT_E_TIMEOUT, "%s: too many wait to be connected", path)
-                         : att_fail_errno(err, ATT_E_UNREACHABLE, "%s", path);
-    if (fd >= 0) {
-        close(fd);
-    }
-    return rc;
-}
-
 static enum att_rc wire_to(const struct attest_client *client, int64_t until_ms,
                            struct wire **ret_wire, struct att_err *err)
 {
-    int fd = -1;
     if (!client->path[0]) {
         return att_fail(err, ATT_E_INVAL,
                         "the socket: expected a path (SPIFFE_ENDPOINT_SOCKET: unix:///PATH) of at "
                         "most %zu bytes, found %s",
                         sizeof client->path - 1, client->named);
     }
-    enum att_rc rc = connect_to(client->path, until_ms, &fd, err);
-    return rc ? rc : wire_new(fd, ret_wire, err);
+    return wire_connect(client->path, AGENT, until_ms, ret_wire, err);
 }
 
 static void drop(struct wire **wire)
@@ -213,38 +178,24 @@ static bool stale(struct wire *wire)
 
 /* ---- one call ---- */
 
-static enum att_rc finish(struct wire *wire, int64_t until_ms, struct att_slice *ret_message,
-                          struct att_err *err)
-{
-    enum att_rc rc = wire_send(wire, until_ms, err);
-    while (rc == ATT_OK && !wire_ended(wire)) {
-        rc = wire_step(wire, until_ms, err);
-    }
-    rc = rc ? rc : wire_status(wire, err);
-    rc = rc ? rc : wire_message(wire, ret_message, err);
-    return rc == ATT_E_NOTFOUND && !err->rc ? att_fail(err, ATT_E_PROTOCOL, "expected an answer")
-                                            : rc;
-}
-
 /* On the connection that is there, or on a new one if that has ended since. */
 static enum att_rc call(struct attest_client *client, const char *method, struct att_slice message,
                         struct att_slice *ret_message)
 {
     int64_t until = att_boottime_ms() + client->timeout_ms;
+    const struct wire_request request = {.method = method, .message = message, .until_ms = until};
     struct att_err *err = &client->err;
     if (client->calls && stale(client->calls)) {
         drop(&client->calls);
     }
     bool old = client->calls;
     enum att_rc rc = old ? ATT_OK : wire_to(client, until, &client->calls, err);
-    rc = rc ? rc : wire_begin(client->calls, method, message, err);
-    rc = rc ? rc : finish(client->calls, until, ret_message, err);
+    rc = rc ? rc : wire_call(client->calls, &request, ret_message, err);
     if (rc == ATT_E_GONE && old) { /* it ended in this moment: to sign twice does no harm */
         att_err_clear(err);
         drop(&client->calls);
         rc = wire_to(client, until, &client->calls, err);
-        rc = rc ? rc : wire_begin(client->calls, method, message, err);
-        rc = rc ? rc : finish(client->calls, until, ret_message, err);
+        rc = rc ? rc : wire_call(client->calls, &request, ret_message, err);
     }
     if (rc == ATT_E_GONE || rc == ATT_E_TIMEOUT || rc == ATT_E_PROTOCOL) {
         drop(&client->calls); /* nothing late of it is taken for the next one's answer */
@@ -283,7 +234,8 @@ enum attest_client_status attest_client_sign(struct attest_client *client,
     begin(client);
     enum att_rc rc = check_sign(digest_len, algorithm, key_id, len, &client->err);
     if (rc == ATT_OK) {
-        Attestd__V1__SignRequest request = ATTESTD__V1__SIGN_REQUEST__INIT;
+        Attestd__V1__SignRequest request;
+        attestd__v1__sign_request__init(&request);
         request.algorithm = (Attestd__V1__Algorithm)algorithm;
         request.digest = (ProtobufCBinaryData){digest_len, (uint8_t *)(uintptr_t)digest};
         request.key_id = (char *)(uintptr_t)(key_id ? key_id : "");
@@ -332,8 +284,9 @@ static enum att_rc newest(struct wire *wire, struct attest_client_chain **ret_ch
 static enum att_rc watch_begin(struct attest_client *client, struct att_err *err)
 {
     int64_t until = att_boottime_ms() + client->timeout_ms;
+    const struct wire_request request = {.method = SERVICE "Watch", .until_ms = -1};
     enum att_rc rc = wire_to(client, until, &client->watch, err);
-    rc = rc ? rc : wire_begin(client->watch, SERVICE "Watch", ATT_SLICE(NULL, 0), err);
+    rc = rc ? rc : wire_begin(client->watch, &request, err);
     return rc ? rc : wire_send(client->watch, until, err);
 }
 

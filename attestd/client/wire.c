@@ -1,9 +1,11 @@
 #include "attestd/client/wire.h"
 
 #include "attestd/base/clock.h"
-#include "attestd/base/text.h"
+#include "attestd/base/secret.h"
+#include "attestd/client/status.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <nghttp2/nghttp2.h>
 #include <poll.h>
 #include <stdio.h>
@@ -14,9 +16,11 @@
 
 #define HEAD_LEN 5 /* of a message: compressed flag, length */
 #define READ_MAX 16384
+#define OWN_MAX  8 /* header fields that each request has */
 
 struct wire {
     int fd;
+    const char *agent;
     nghttp2_session *session;
     int32_t stream; /* of the call; 0: none */
     struct att_buf request, body;
@@ -25,8 +29,8 @@ struct wire {
     size_t taken;         /* of body, by wire_message */
     int http_status;
     long grpc_status; /* -1: none */
-    char type[64], message[320];
-    bool ended;
+    char type[64], text[STATUS_TEXT_MAX];
+    bool ended, kept;
     const char *bad;
 };
 
@@ -39,47 +43,6 @@ static void keep(char *ret, size_t room, const uint8_t *value, size_t len)
     ret[len] = 0;
 }
 
-static int hex_digit(uint8_t c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
-/* Percent-encoded (gRPC over HTTP/2, "Status-Message"); what is no escape stays as it is. */
-static void keep_message(struct wire *wire, const uint8_t *value, size_t len)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < len && n + 1 < sizeof wire->message; i++) {
-        bool escape = value[i] == '%' && len - i > 2 && hex_digit(value[i + 1]) >= 0 &&
-                      hex_digit(value[i + 2]) >= 0;
-        char c = escape ? (char)(hex_digit(value[i + 1]) * 16 + hex_digit(value[i + 2]))
-                        : (char)value[i];
-        i += escape ? 2 : 0;
-        wire->message[n++] = c ? c : '?';
-    }
-    wire->message[n] = 0;
-    att_text_clean(wire->message);
-}
-
-static long number(const uint8_t *value, size_t len)
-{
-    long n = 0;
-    for (size_t i = 0; i < len && i < 5; i++) {
-        if (value[i] < '0' || value[i] > '9') {
-            return -1;
-        }
-        n = n * 10 + (value[i] - '0');
-    }
-    return len > 0 && len < 5 ? n : -1;
-}
-
-static bool is(const uint8_t *name, size_t len, const char *text)
-{
-    return att_slice_eq_str(ATT_SLICE(name, len), text);
-}
-
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
                      size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
                      void *user)
@@ -90,14 +53,17 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     if (frame->hd.stream_id != wire->stream) {
         return 0;
     }
-    if (is(name, name_len, ":status")) {
-        wire->http_status = (int)number(value, value_len);
-    } else if (is(name, name_len, "content-type")) {
+    struct att_slice is = ATT_SLICE(name, name_len), says = ATT_SLICE(value, value_len);
+    if (att_slice_eq_str(is, ":status")) {
+        wire->http_status = (int)status_number(says);
+    } else if (att_slice_eq_str(is, "content-type")) {
         keep(wire->type, sizeof wire->type, value, value_len);
-    } else if (is(name, name_len, "grpc-status")) {
-        wire->grpc_status = number(value, value_len);
-    } else if (is(name, name_len, "grpc-message")) {
-        keep_message(wire, value, value_len);
+    } else if (att_slice_eq_str(is, "grpc-status")) {
+        wire->grpc_status = status_number(says);
+    } else if (att_slice_eq_str(is, "grpc-message")) {
+        status_text(says, wire->text);
+    } else if (att_slice_eq_str(is, "attestd-kept")) {
+        wire->kept = att_slice_eq_str(says, "true");
     }
     return 0;
 }
@@ -161,12 +127,14 @@ static enum att_rc broken(const struct wire *wire, const char *what, struct att_
                     wire->bad ? wire->bad : what);
 }
 
+#define GONE "attestd's socket for workloads ended the connection"
+
 static enum att_rc gone(struct att_err *err)
 {
-    return att_fail(err, ATT_E_GONE, "attestd's socket for workloads ended the connection");
+    return att_fail(err, ATT_E_GONE, GONE);
 }
 
-enum att_rc wire_new(int fd, struct wire **ret_wire, struct att_err *err)
+enum att_rc wire_new(int fd, const char *agent, struct wire **ret_wire, struct att_err *err)
 {
     nghttp2_session_callbacks *on = NULL;
     const nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0}};
@@ -178,6 +146,7 @@ enum att_rc wire_new(int fd, struct wire **ret_wire, struct att_err *err)
         return att_fail(err, ATT_E_NOMEM, "gRPC");
     }
     wire->fd = fd;
+    wire->agent = agent;
     int rc = nghttp2_session_callbacks_new(&on);
     if (rc == 0) {
         nghttp2_session_callbacks_set_on_header_callback(on, on_header);
@@ -195,12 +164,21 @@ enum att_rc wire_new(int fd, struct wire **ret_wire, struct att_err *err)
     return ATT_OK;
 }
 
+/* All of it: att_buf_done leaves alone what is large. */
+static void wipe(struct att_buf *buf)
+{
+    if (buf->ptr) {
+        att_wipe(buf->ptr, buf->cap);
+    }
+    att_buf_done(buf);
+}
+
 void wire_free(struct wire *wire)
 {
     if (wire) {
         nghttp2_session_del(wire->session);
-        att_buf_done(&wire->request);
-        att_buf_done(&wire->body);
+        wipe(&wire->request);
+        wipe(&wire->body);
         if (wire->fd >= 0) {
             close(wire->fd);
         }
@@ -213,46 +191,75 @@ int wire_fd(const struct wire *wire)
     return wire->fd;
 }
 
+bool wire_ended(const struct wire *wire)
+{
+    return wire->ended || (!nghttp2_session_want_read(wire->session) &&
+                           !nghttp2_session_want_write(wire->session));
+}
+
 static void forget_call(struct wire *wire)
 {
-    if (wire->stream && !wire->ended) {
+    if (wire->stream && !wire_ended(wire)) {
         (void)nghttp2_submit_rst_stream(wire->session, NGHTTP2_FLAG_NONE, wire->stream,
                                         NGHTTP2_CANCEL);
     }
     wire->stream = 0;
-    att_buf_done(&wire->request);
-    att_buf_done(&wire->body);
+    wipe(&wire->request);
+    wipe(&wire->body);
     wire->body = ATT_BUF_INIT(WIRE_MESSAGE_MAX + HEAD_LEN);
     wire->sent = wire->taken = 0;
     wire->http_status = 0;
     wire->grpc_status = -1;
-    wire->type[0] = wire->message[0] = 0;
-    wire->ended = false;
+    wire->type[0] = wire->text[0] = 0;
+    wire->ended = wire->kept = false;
 }
 
-enum att_rc wire_begin(struct wire *wire, const char *method, struct att_slice message,
-                       struct att_err *err)
+/* TimeoutValue is of eight digits at most, "m" milliseconds (gRPC over HTTP/2, "Requests"). */
+static void timeout_text(int64_t until_ms, char ret_text[16])
 {
-    const nghttp2_nv fields[] = {
-        field(":method", "POST"),
-        field(":scheme", "http"),
-        field(":path", method),
-        field(":authority", "localhost"),
-        field("te", "trailers"),
-        field("content-type", "application/grpc"),
-        field("user-agent", "libattest-client/" ATT_VERSION),
+    int64_t left = until_ms - att_boottime_ms();
+    left = left < 1 ? 1 : left > 99999999 ? 99999999 : left;
+    snprintf(ret_text, 16, "%" PRId64 "m", left);
+}
+
+static int32_t submit(struct wire *wire, const struct wire_request *request)
+{
+    nghttp2_nv fields[OWN_MAX + WIRE_FIELDS_MAX] = {
+        field(":method", "POST"),         field(":scheme", "http"),
+        field(":path", request->method),  field(":authority", "localhost"),
+        field("te", "trailers"),          field("content-type", "application/grpc"),
+        field("user-agent", wire->agent),
     };
+    size_t n = OWN_MAX - 1;
+    char timeout[16];
     const nghttp2_data_provider data = {.read_callback = on_read};
+    if (request->until_ms >= 0) {
+        timeout_text(request->until_ms, timeout);
+        fields[n++] = field("grpc-timeout", timeout);
+    }
+    for (size_t i = 0; request->fields && request->fields[i]; i += 2) {
+        fields[n++] = field(request->fields[i], request->fields[i + 1]);
+    }
+    return nghttp2_submit_request(wire->session, NULL, fields, n, &data, NULL);
+}
+
+enum att_rc wire_begin(struct wire *wire, const struct wire_request *request, struct att_err *err)
+{
+    size_t n = 0;
+    while (request->fields && request->fields[n]) {
+        n++;
+    }
+    if (n % 2 || n / 2 > WIRE_FIELDS_MAX) {
+        return att_fail(err, ATT_E_INVAL, "gRPC: expected at most %d names and values of headers",
+                        WIRE_FIELDS_MAX);
+    }
     forget_call(wire);
     if (!nghttp2_session_check_request_allowed(wire->session)) {
         return gone(err); /* the server is about to end it (GOAWAY), or the streams are used up */
     }
     att_buf_u8(&wire->request, 0);
-    att_buf_field_be32(&wire->request, message);
-    int32_t stream = wire->request.failed
-                         ? NGHTTP2_ERR_NOMEM
-                         : nghttp2_submit_request(wire->session, NULL, fields,
-                                                  sizeof fields / sizeof fields[0], &data, NULL);
+    att_buf_field_be32(&wire->request, request->message);
+    int32_t stream = wire->request.failed ? NGHTTP2_ERR_NOMEM : submit(wire, request);
     if (stream < 0) {
         return att_fail(err, ATT_E_NOMEM, "gRPC: %s", nghttp2_strerror(stream));
     }
@@ -289,7 +296,7 @@ static enum att_rc put(struct wire *wire, int64_t until_ms, struct att_err *err)
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
             rc = wait_for(wire, POLLOUT, until_ms, err);
         } else if (n < 0 && errno != EINTR) {
-            return gone(err);
+            return att_fail_errno(err, ATT_E_GONE, GONE);
         }
         if (n > 0) {
             wire->out = ATT_SLICE(wire->out.ptr + n, wire->out.len - (size_t)n);
@@ -323,9 +330,6 @@ enum att_rc wire_take(struct wire *wire, struct att_slice bytes, struct att_err 
     if (len < 0) {
         return broken(wire, nghttp2_strerror((int)len), err);
     }
-    if (!nghttp2_session_want_read(wire->session) && !nghttp2_session_want_write(wire->session)) {
-        wire->ended = true; /* either side gave the connection up */
-    }
     return ATT_OK;
 }
 
@@ -341,9 +345,10 @@ enum att_rc wire_step(struct wire *wire, int64_t until_ms, struct att_err *err)
         return ATT_OK;
     }
     if (n <= 0) {
-        return gone(err);
+        return n == 0 ? gone(err) : att_fail_errno(err, ATT_E_GONE, GONE);
     }
     rc = wire_take(wire, ATT_SLICE(bytes, (size_t)n), err);
+    att_wipe(bytes, (size_t)n);
     return rc ? rc : wire_send(wire, until_ms, err);
 }
 
@@ -365,7 +370,8 @@ enum att_rc wire_message(struct wire *wire, struct att_slice *ret_message, struc
         wire->taken = 0;
     }
     if (left < HEAD_LEN) {
-        return left && wire->ended ? broken(wire, "a message is cut off", err) : ATT_E_NOTFOUND;
+        return left && wire_ended(wire) ? broken(wire, "a message is cut off", err)
+                                        : ATT_E_NOTFOUND;
     }
     struct att_cur cur = att_cur_init(att_buf_slice(&wire->body));
     uint8_t compressed = att_cur_u8(&cur);
@@ -375,49 +381,16 @@ enum att_rc wire_message(struct wire *wire, struct att_slice *ret_message, struc
         return rc ? rc : broken(wire, "expected a message of at most 4 MiB", err);
     }
     if (cur.left < len) {
-        return wire->ended ? broken(wire, "a message is cut off", err) : ATT_E_NOTFOUND;
+        return wire_ended(wire) ? broken(wire, "a message is cut off", err) : ATT_E_NOTFOUND;
     }
     *ret_message = ATT_SLICE(cur.ptr, len);
     wire->taken = HEAD_LEN + (size_t)len;
     return ATT_OK;
 }
 
-bool wire_ended(const struct wire *wire)
+bool wire_kept(const struct wire *wire)
 {
-    return wire->ended;
-}
-
-static enum att_rc rc_of(long status)
-{
-    static const enum att_rc rcs[] = {
-        [3] = ATT_E_INVAL,        [4] = ATT_E_TIMEOUT, [5] = ATT_E_NOTFOUND,
-        [7] = ATT_E_DENIED,       [8] = ATT_E_LIMIT,   [9] = ATT_E_CONFLICT,
-        [12] = ATT_E_UNSUPPORTED, [14] = ATT_E_RETRY,  [16] = ATT_E_DENIED};
-    bool known = status >= 0 && (size_t)status < sizeof rcs / sizeof rcs[0] && rcs[status];
-    return known ? rcs[status] : ATT_E_PROTOCOL;
-}
-
-#define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-
-/* "word: sentence", or "sentence (word)". */
-static enum att_rc refusal(const struct wire *wire, struct att_err *err)
-{
-    const char *text = wire->message, *open = strrchr(text, '(');
-    char word[40] = "";
-    size_t len = strspn(text, LETTERS);
-    size_t last = open ? strspn(open + 1, LETTERS) : 0;
-    if (len > 0 && len < sizeof word && text[len] == ':' && text[len + 1] == ' ') {
-        snprintf(word, sizeof word, "%.*s", (int)len, text);
-        text += len + 2;
-    } else if (open && last > 0 && last < sizeof word && strcmp(open + 1 + last, ")") == 0) {
-        snprintf(word, sizeof word, "%.*s", (int)last, open + 1);
-    }
-    enum att_rc rc = att_fail(err, rc_of(wire->grpc_status), "%s",
-                              text[0] ? text : "attestd's socket for workloads refused");
-    if (word[0]) {
-        att_err_reason(err, word);
-    }
-    return rc;
+    return wire->kept;
 }
 
 enum att_rc wire_status(const struct wire *wire, struct att_err *err)
@@ -427,8 +400,25 @@ enum att_rc wire_status(const struct wire *wire, struct att_err *err)
                         "attestd's socket for workloads ended the call without a status");
     }
     enum att_rc rc = check_http(wire, err);
+    if (rc != ATT_OK || wire->grpc_status == 0) {
+        return rc;
+    }
+    return status_refusal(wire->grpc_status, wire->text, err);
+}
+
+enum att_rc wire_reply(struct wire *wire, struct att_slice *ret_message, struct att_err *err)
+{
+    struct att_slice message;
+    enum att_rc rc = wire_status(wire, err);
     if (rc != ATT_OK) {
         return rc;
     }
-    return wire->grpc_status == 0 ? ATT_OK : refusal(wire, err);
+    rc = wire_message(wire, &message, err);
+    if (rc == ATT_E_NOTFOUND || (rc == ATT_OK && wire->taken != wire->body.len)) {
+        return broken(wire, "expected one reply message", err);
+    }
+    if (rc == ATT_OK) {
+        *ret_message = message;
+    }
+    return rc;
 }

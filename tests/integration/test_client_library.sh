@@ -169,6 +169,8 @@ wait_for 30 over || { cat "$dir/log/watch.log"; job_fail "a watch whose daemon e
 echo > "$dir/tmp/lines"
 wait_for 30 said "again unreachable" 5
 job_start_spiffed
+listens() { [ "$(grep -c ' event=spiffed.ready ' "$dir/log/spiffed.log")" = 2 ]; } # the socket is there a moment before
+wait_for 30 listens
 echo > "$dir/tmp/lines"
 wait_for 30 said "again ok" 6
 ok "a watch is told each rotation in C and Python, and its daemon's end; a client whose daemon is back signs on"

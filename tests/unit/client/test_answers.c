@@ -1,6 +1,5 @@
-/* libattest-client: what is refused of arguments, of HTTP/2, of statuses and of messages; then
- * calls, a watch and a fork against a small server on a real socket. Frames are written here by
- * hand (RFC 9113 §4.1), header fields as literals (RFC 7541 §6.2.2). */
+/* libattest-client: what is refused of arguments and of messages; then calls, a watch and a fork
+ * against a small server on a real socket. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +8,7 @@
 #include "attestd/base/clock.h"
 #include "attestd/client/answer.h"
 #include "attestd/client/wire.h"
+#include "tests/unit/client/frames.h"
 
 #include "signer.pb-c.h"
 
@@ -23,191 +23,6 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-enum { DATA = 0, HEADERS = 1, RST = 3, SETTINGS = 4, GOAWAY = 7, END_STREAM = 1, END_HEADERS = 4 };
-
-static void frame(struct att_buf *out, uint8_t type, uint8_t flags, uint32_t stream,
-                  struct att_slice payload)
-{
-    att_buf_u8(out, (uint8_t)(payload.len >> 16));
-    att_buf_be16(out, (uint16_t)payload.len);
-    att_buf_u8(out, type);
-    att_buf_u8(out, flags);
-    att_buf_be32(out, stream);
-    att_buf_put_slice(out, payload);
-}
-
-static void headers(struct att_buf *out, uint8_t flags, uint32_t stream, const char *const *pairs)
-{
-    att_autobuf block = {0};
-    for (size_t i = 0; pairs[i]; i++) {
-        if (i % 2 == 0) {
-            att_buf_u8(&block, 0);
-        }
-        att_buf_u8(&block, (uint8_t)strlen(pairs[i]));
-        att_buf_put_str(&block, pairs[i]);
-    }
-    frame(out, HEADERS, flags | END_HEADERS, stream, att_buf_slice(&block));
-}
-
-static const char *const ok200[] = {":status", "200", "content-type", "application/grpc", NULL};
-
-static void status(struct att_buf *out, uint32_t stream, const char *code, const char *text)
-{
-    const char *const pairs[] = {"grpc-status", code, "grpc-message", text, NULL};
-    headers(out, END_STREAM, stream, pairs);
-}
-
-static void message(struct att_buf *out, uint32_t stream, struct att_slice bytes)
-{
-    att_autobuf payload = {0};
-    att_buf_u8(&payload, 0);
-    att_buf_field_be32(&payload, bytes);
-    frame(out, DATA, 0, stream, att_buf_slice(&payload));
-}
-
-static void start(struct att_buf *bytes)
-{
-    att_buf_reset(bytes);
-    frame(bytes, SETTINGS, 0, 0, ATT_SLICE(NULL, 0));
-}
-
-/* ---- bytes alone ---- */
-
-static enum att_rc outcome(const struct att_buf *bytes, struct att_buf *ret, struct att_err *err)
-{
-    struct wire *wire = NULL;
-    struct att_slice got = {0};
-    assert_int_equal(wire_new(-1, &wire, NULL), ATT_OK);
-    assert_int_equal(wire_begin(wire, "/attestd.v1.Signer/Chain", ATT_SLICE(NULL, 0), NULL), 0);
-    assert_int_equal(wire_send(wire, -1, NULL), ATT_OK);
-    enum att_rc rc = wire_take(wire, att_buf_slice(bytes), err);
-    rc = rc ? rc : wire_status(wire, err);
-    rc = rc ? rc : wire_message(wire, &got, err);
-    att_buf_put_slice(ret, got);
-    wire_free(wire);
-    return rc;
-}
-
-static void fails(const struct att_buf *bytes, enum att_rc rc, const char *reason,
-                  const char *words)
-{
-    att_autobuf got = {0};
-    struct att_err err = {0};
-    assert_int_equal(outcome(bytes, &got, &err), rc);
-    assert_string_equal(err.reason, reason);
-    if (!strstr(err.msg, words)) {
-        fail_msg("\"%s\" is not in: %s", words, err.msg);
-    }
-    assert_int_equal(got.len, 0);
-}
-
-static void test_statuses(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *code, *text;
-        enum att_rc rc;
-        const char *reason, *words;
-    } rows[] = {
-        {"7", "frozen: agent alpha is frozen", ATT_E_DENIED, "frozen", "agent alpha is frozen"},
-        {"7", "no entry fits (notAssigned)", ATT_E_DENIED, "notAssigned", "no entry fits"},
-        {"14", "later", ATT_E_RETRY, "", "later"},
-        {"5", "", ATT_E_NOTFOUND, "", "refused"},
-        {"9", "x", ATT_E_CONFLICT, "", "x"},
-        {"3", "x", ATT_E_INVAL, "", "x"},
-        {"4", "x", ATT_E_TIMEOUT, "", "x"},
-        {"8", "x", ATT_E_LIMIT, "", "x"},
-        {"2", "x", ATT_E_PROTOCOL, "", "x"},
-        {"99", "x", ATT_E_PROTOCOL, "", "x"},
-        {"7", "a%20b%1b%5bm%zz%2", ATT_E_DENIED, "", "a b?[m%zz%2"},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        att_autobuf bytes = {0};
-        start(&bytes);
-        headers(&bytes, 0, 1, ok200);
-        status(&bytes, 1, rows[i].code, rows[i].text);
-        fails(&bytes, rows[i].rc, rows[i].reason, rows[i].words);
-    }
-}
-
-static void test_no_answer(void **state)
-{
-    (void)state;
-    att_autobuf bytes = {0};
-    const char *const not_found[] = {":status", "404", NULL};
-    const char *const html[] = {":status", "200", "content-type", "text/html", "grpc-status",
-                                "0",       NULL};
-    start(&bytes);
-    fails(&bytes, ATT_E_GONE, "", "without a status");
-    headers(&bytes, END_STREAM, 1, ok200);
-    fails(&bytes, ATT_E_GONE, "", "without a status");
-    start(&bytes);
-    headers(&bytes, 0, 1, ok200);
-    status(&bytes, 1, "x", "");
-    fails(&bytes, ATT_E_GONE, "", "without a status");
-    start(&bytes);
-    headers(&bytes, END_STREAM, 1, not_found);
-    fails(&bytes, ATT_E_PROTOCOL, "", "no gRPC there");
-    start(&bytes);
-    headers(&bytes, END_STREAM, 1, html);
-    fails(&bytes, ATT_E_PROTOCOL, "", "no gRPC there");
-    att_buf_reset(&bytes);
-    att_buf_put_str(&bytes, "HTTP/1.1 400 Bad Request\r\n\r\n");
-    fails(&bytes, ATT_E_GONE, "", "without a status"); /* libnghttp2 gives the connection up */
-    start(&bytes);                                     /* another stream's answer is none */
-    headers(&bytes, 0, 3, ok200);
-    fails(&bytes, ATT_E_GONE, "", "");
-}
-
-static void test_messages(void **state)
-{
-    (void)state;
-    static const struct {
-        uint8_t bytes[8];
-        size_t len;
-        const char *words;
-    } bad[] = {{{0, 0, 0}, 3, "cut off"},
-               {{0, 0, 0, 0, 2, 'x'}, 6, "cut off"},
-               {{1, 0, 0, 0, 1, 'x'}, 6, "at most 4 MiB"},
-               {{0, 0, 0x40, 0, 1, 'x'}, 6, "at most 4 MiB"}};
-    att_autobuf bytes = {0}, got = {0};
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        start(&bytes);
-        headers(&bytes, 0, 1, ok200);
-        frame(&bytes, DATA, 0, 1, ATT_SLICE(bad[i].bytes, bad[i].len));
-        status(&bytes, 1, "0", "");
-        fails(&bytes, ATT_E_PROTOCOL, "", bad[i].words);
-    }
-    start(&bytes); /* a good status, and nothing */
-    headers(&bytes, 0, 1, ok200);
-    status(&bytes, 1, "0", "");
-    assert_int_equal(outcome(&bytes, &got, NULL), ATT_E_NOTFOUND);
-    start(&bytes);
-    headers(&bytes, 0, 1, ok200);
-    message(&bytes, 1, ATT_SLICE_LIT("hello"));
-    status(&bytes, 1, "0", "");
-    assert_int_equal(outcome(&bytes, &got, NULL), ATT_OK);
-    assert_true(att_slice_eq_str(att_buf_slice(&got), "hello"));
-}
-
-/* More than the library takes: 5 MiB of one message that never says so. */
-static void test_too_long(void **state)
-{
-    (void)state;
-    att_autobuf bytes = {0}, block = {0};
-    start(&bytes);
-    headers(&bytes, 0, 1, ok200);
-    for (size_t i = 0; i < 1000; i++) {
-        att_buf_u8(&block, 0);
-    }
-    for (size_t i = 0; i < 5 * 1024; i++) { /* the window is 64 KiB: who sends beyond it is cut */
-        frame(&bytes, DATA, 0, 1, att_buf_slice(&block));
-    }
-    att_autobuf got = {0};
-    struct att_err err = {0};
-    assert_int_equal(outcome(&bytes, &got, &err), ATT_E_GONE);
-}
 
 static void pack_chain(struct att_buf *ret, const char *id, const char *key, size_t certs)
 {
@@ -549,6 +364,7 @@ static void test_signals(void **state)
 static void test_no_room(void **state)
 {
     (void)state;
+    const struct wire_request request = {.method = "/attestd.v1.Signer/Chain", .until_ms = -1};
     struct wire *wire = NULL;
     static uint8_t bytes[65536];
     int fds[2];
@@ -560,8 +376,8 @@ static void test_no_room(void **state)
     for (ssize_t put; (put = send(fds[0], bytes, 1, MSG_DONTWAIT)) > 0;) {
         filled += (size_t)put;
     }
-    assert_int_equal(wire_new(fds[0], &wire, NULL), ATT_OK);
-    assert_int_equal(wire_begin(wire, "/attestd.v1.Signer/Chain", ATT_SLICE(NULL, 0), NULL), 0);
+    assert_int_equal(wire_new(fds[0], "test/1", &wire, NULL), ATT_OK);
+    assert_int_equal(wire_begin(wire, &request, NULL), ATT_OK);
     assert_int_equal(wire_send(wire, att_boottime_ms() + 20, NULL), ATT_E_TIMEOUT);
     while (filled > 0) {
         ssize_t got = recv(fds[1], bytes, filled < sizeof bytes ? filled : sizeof bytes, 0);
@@ -645,8 +461,6 @@ static void test_fork(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_statuses),  cmocka_unit_test(test_no_answer),
-        cmocka_unit_test(test_messages),  cmocka_unit_test(test_too_long),
         cmocka_unit_test(test_chain),     cmocka_unit_test(test_signature),
         cmocka_unit_test(test_arguments), cmocka_unit_test(test_connection),
         cmocka_unit_test(test_ends),      cmocka_unit_test(test_timeout),
