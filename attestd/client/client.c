@@ -45,8 +45,9 @@ struct attest_client *attest_client_new(const char *socket)
     const char *text = socket ? socket : secure_getenv("SPIFFE_ENDPOINT_SOCKET");
     const char *path = socket || (text && *text) ? text : SOCKET;
     if (!socket && text && *text) {
-        path = strncmp(text, "unix:", 5) == 0 ? text + 5 : "";
-        path += strncmp(path, "///", 3) == 0 ? 2 : 0;
+        bool is_unix = strncmp(text, "unix:", 5) == 0;
+        path = is_unix ? text + 5 : "";
+        path += is_unix && strncmp(path, "///", 3) == 0 ? 2 : 0;
     }
     if (path[0] != '/' || path[1] == '/' || strlen(path) >= sizeof client->path) {
         snprintf(client->named, sizeof client->named, "%.120s", *text ? text : "\"\"");
