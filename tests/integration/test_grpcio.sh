@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The matrix of gRPC's own Python library (python3-grpcio), its stubs generated from the published protocols, with real
 # processes: every method with the header missing, doubled or with another value, for nobody's agent, for one whose key is
-# in the TPM and for one who is given a key; wrong audiences and tokens, malformed, compressed and too long requests, what
-# is not implemented, deadlines, cancelled streams, a hundred calls and streams at once, rotations, health, reflection.
+# in the TPM and for one who is given a key; wrong audiences and tokens, malformed, compressed and too long requests, the
+# methods that answer UNIMPLEMENTED, deadlines, cancelled streams, a hundred calls and streams at once, rotations, health, reflection.
 set -euo pipefail
 export JOB_KEY=exportable JOB_LIFETIME=10m
 # shellcheck disable=SC2154 # dir, bin and id_port come from job.sh and port_into
