@@ -237,7 +237,8 @@ static int32_t submit(struct wire *wire, const struct wire_request *request)
         timeout_text(request->until_ms, timeout);
         fields[n++] = field("grpc-timeout", timeout);
     }
-    for (size_t i = 0; request->fields && request->fields[i]; i += 2) {
+    const size_t most = sizeof fields / sizeof fields[0]; /* wire_begin has counted */
+    for (size_t i = 0; request->fields && request->fields[i] && n < most; i += 2) {
         fields[n++] = field(request->fields[i], request->fields[i + 1]);
     }
     return nghttp2_submit_request(wire->session, NULL, fields, n, &data, NULL);
